@@ -1,0 +1,151 @@
+"""Adapter files and the registry they lie in: names → digests → checked factors in host memory.
+
+What becomes of the factors in a graph's bank is bank.py's affair. The registry is written by `impasto adapters`; this
+module reads it, anew for every name, so a new adapter or a re-pointed name is seen by the next request.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, deserialize
+
+from impasto_server.bundle import Manifest, Site
+from impasto_server.errors import InvalidArgument, NotFound
+
+Array = NDArray[np.float32]
+
+FIELD = "ADAPTER_NAMES"
+MAX_HEADER = 1 << 20
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+
+
+@dataclass(frozen=True)
+class Factors:
+    """One site's low-rank update x → x @ a @ b; `a` [in, rank], `b` [rank, out] float32, alpha's scale folded into b."""
+
+    a: Array
+    b: Array
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A checked adapter: factors by graph and site."""
+
+    digest: str
+    factors: Mapping[str, Mapping[str, Factors]]
+    nbytes: int
+
+
+class Registry:
+    """A folder of `names/<name>.json` → {"digest"} and `objects/<digest>.safetensors`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def names(self) -> list[str]:
+        return sorted(path.stem for path in (self._folder / "names").glob("*.json"))
+
+    def resolve(self, name: str) -> str:
+        """The digest `name` points to now. Raises NotFound with the nearest names."""
+        try:
+            if not _NAME.fullmatch(name):
+                raise FileNotFoundError
+            pointer = json.loads((self._folder / "names" / f"{name}.json").read_bytes())
+        except FileNotFoundError:
+            raise _unknown(name, self.names()) from None
+        return str(pointer["digest"])
+
+    def load(self, digest: str, name: str, manifest: Manifest) -> Adapter:
+        """Read and check the object `digest`, called `name` in errors.
+
+        Raises NotFound when the object is gone and InvalidArgument when it's damaged or made for another backbone.
+        """
+        try:
+            data = (self._folder / "objects" / f"{digest}.safetensors").read_bytes()
+        except FileNotFoundError:
+            problem = f"adapter {name!r} points to an object that isn't in the registry"
+            raise NotFound(FIELD, problem, "import it again with `impasto adapters import`") from None
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise _damaged(name, "its bytes don't match its digest")
+        return parse(data, digest, name, manifest)
+
+
+def parse(data: bytes, digest: str, name: str, manifest: Manifest) -> Adapter:
+    """An adapter file's bytes → factors, every one checked against the manifest's sites. Raises InvalidArgument."""
+    header = _header(data, name)
+    if header.get("architecture") != manifest.architecture:
+        problem = f"adapter {name!r} was imported for another backbone than {manifest.name!r}"
+        raise InvalidArgument(FIELD, problem, "import its source file for this bundle under a name of its own")
+    try:
+        tensors = {key: _tensor(key, view, name) for key, view in deserialize(data)}
+    except SafetensorError as error:
+        raise _damaged(name, str(error)) from None
+    factors: dict[str, dict[str, Factors]] = {}
+    for graph, spec in manifest.graphs.items():
+        for site in spec.sites:
+            found = _factors(tensors, f"{graph}.{site.name}", site, name)
+            if found is not None:
+                factors.setdefault(graph, {})[site.name] = found
+    if tensors:
+        raise _damaged(name, f"it holds tensors that belong to no site: {', '.join(sorted(tensors)[:3])}")
+    return Adapter(digest, factors, sum(f.a.nbytes + f.b.nbytes for sites in factors.values() for f in sites.values()))
+
+
+def _header(data: bytes, name: str) -> dict[str, Any]:
+    length = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or length > min(MAX_HEADER, len(data) - 8):
+        raise _damaged(name, "it's truncated or no safetensors file")
+    try:
+        return dict(json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["impasto"]))
+    except (ValueError, KeyError, TypeError):
+        raise _damaged(name, "it has no impasto header") from None
+
+
+def _tensor(key: str, view: Mapping[str, Any], name: str) -> Array:
+    dtype = _DTYPES.get(view["dtype"])
+    if dtype is None:
+        raise _damaged(name, f"{key} is {view['dtype']}, not F32, F16 or BF16")
+    raw = np.frombuffer(view["data"], dtype).reshape(view["shape"])
+    if view["dtype"] == "BF16":
+        return (raw.astype(np.uint32) << 16).view(np.float32)
+    return raw.astype(np.float32)
+
+
+def _factors(tensors: dict[str, Array], prefix: str, site: Site, name: str) -> Factors | None:
+    """Take a site's three tensors out of `tensors`; None when the adapter leaves the site alone."""
+    a, b, scale = (tensors.pop(f"{prefix}.{part}", None) for part in ("A", "B", "scale"))
+    if a is None and b is None and scale is None:
+        return None
+    if a is None or b is None or scale is None:
+        raise _damaged(name, f"{prefix} lacks one of A, B and scale")
+    rank = a.shape[-1] if a.ndim == 2 else 0
+    if rank == 0 or a.shape != (site.in_features, rank) or b.shape != (rank, site.out_features) or scale.shape != ():
+        expected = f"A [{site.in_features}, r], B [r, {site.out_features}] and a scalar scale"
+        raise _damaged(name, f"{prefix} is A {list(a.shape)}, B {list(b.shape)}; this backbone wants {expected}")
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = np.ascontiguousarray(b * scale)
+    if not (np.isfinite(a).all() and np.isfinite(scaled).all()):
+        raise _damaged(name, f"{prefix} carries NaN or infinity")
+    return Factors(a, scaled)
+
+
+def _unknown(name: str, known: list[str]) -> NotFound:
+    near = get_close_matches(name, known, n=3)
+    listed = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
+    fix = f"did you mean {' or '.join(map(repr, near))}? known: {listed}" if near else f"known: {listed or 'none'}"
+    return NotFound(FIELD, f"no adapter {name!r}", fix)
+
+
+def _damaged(name: str, why: str) -> InvalidArgument:
+    return InvalidArgument(FIELD, f"adapter {name!r} can't be used: {why}", "import it again from its source file")

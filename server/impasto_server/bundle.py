@@ -1,0 +1,120 @@
+"""A bundle as the server sees it: the manifest, checked, and paths to graphs.
+
+The bundle is written by `impasto link`; this module knows its format and nothing of how it came about.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from impasto_server.errors import SetupError
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Site(_Frozen):
+    """One adapted Linear: `y = base(x) + (x @ A[slot]) @ B[slot]`, A [S, in, R], B [S, R, out]."""
+
+    name: str
+    in_features: int = Field(gt=0)
+    out_features: int = Field(gt=0)
+
+
+class Port(_Frozen):
+    """One graph input or output; a dimension is a number or the name of a dynamic one."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+class Graph(_Frozen):
+    file: str
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    sites: tuple[Site, ...] = ()
+
+
+class Latents(_Frozen):
+    channels: int = Field(gt=0)
+    factor: int = Field(gt=0)
+    scaling_factor: float
+    shift_factor: float = 0.0
+
+
+class ImageSize(_Frozen):
+    """Default size, and what other sizes must satisfy."""
+
+    width: int
+    height: int
+    multiple_of: int
+    max_pixels: int
+
+
+class Noise(_Frozen):
+    """The noise schedule the backbone was trained with, in diffusers' terms."""
+
+    num_train_timesteps: int
+    beta_start: float
+    beta_end: float
+    beta_schedule: Literal["linear", "scaled_linear"]
+    prediction_type: Literal["epsilon", "v_prediction"]
+    timestep_spacing: Literal["leading", "linspace", "trailing"]
+    steps_offset: int
+    set_alpha_to_one: bool
+
+
+class TokenizerFacts(_Frozen):
+    file: str
+    max_length: int
+    bos_id: int
+    eos_id: int
+    pad_id: int
+
+
+class Manifest(_Frozen):
+    """manifest.json; `digest` is the identity of everything the bundle resolves to."""
+
+    format: Literal[1]
+    family: Literal["diffusion"]
+    name: str
+    architecture: str
+    digest: str
+    latents: Latents
+    image: ImageSize
+    scheduler: Noise
+    tokenizer: TokenizerFacts
+    graphs: dict[str, Graph]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, folder: Path) -> Bundle:
+        """Read and check `folder`. Raises SetupError naming what is missing or malformed."""
+        path = folder / "manifest.json"
+        if not path.is_file():
+            raise SetupError(f"bundle: {folder} has no manifest.json; make one with `impasto link CHECKPOINT --out {folder}`")
+        try:
+            manifest = Manifest.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise SetupError(f"bundle: {path}: {where}: {first['msg']}; link the checkpoint again") from None
+        bundle = cls(folder, manifest)
+        for file in [*(graph.file for graph in manifest.graphs.values()), manifest.tokenizer.file]:
+            if not (folder / file).is_file():
+                raise SetupError(f"bundle: {folder} lacks {file}; link the checkpoint again")
+        return bundle
+
+    def graph_path(self, name: str) -> Path:
+        return self.folder / self.manifest.graphs[name].file

@@ -1,0 +1,113 @@
+"""Compiled graphs behind one small protocol: bind named buffers once, run, read.
+
+An engine is used by one thread at a time. Bound buffers are shared, not copied: writing into a bound array is seen by
+the next run, which is how an adapter becomes resident without rebuilding anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from impasto_server.errors import SetupError
+from impasto_server.settings import EngineName, Precision, Settings
+
+Array = NDArray[Any]
+
+
+class Engine(Protocol):
+    """One graph, compiled."""
+
+    def bind(self, buffers: Mapping[str, Array]) -> None:
+        """Keep these C-contiguous arrays as inputs of every later run, sharing their memory."""
+        ...
+
+    def run(self, feeds: Mapping[str, Array]) -> list[Array]:
+        """Run with `feeds` beside what is bound; returns the outputs in the graph's order, owned by the caller."""
+        ...
+
+
+def resolve_precision(engine: EngineName, precision: Precision) -> Precision:
+    """What "auto" means on this machine. Raises SetupError when bf16 is asked for and can't be had."""
+    native = engine == "openvino" and "BF16" in _openvino_capabilities()
+    if precision == "bf16" and not native:
+        reason = "ONNX Runtime's CPU provider has no bf16" if engine == "onnxruntime" else "this CPU has no bf16 arithmetic"
+        raise SetupError(f"precision: bf16 can't be had: {reason}; pass --precision f32")
+    if precision == "auto":
+        return "bf16" if native else "f32"
+    return precision
+
+
+def compile_graph(path: Path, settings: Settings) -> Engine:
+    """Compile the ONNX graph at `path` for the engine the settings name."""
+    precision = resolve_precision(settings.engine, settings.precision)
+    if settings.engine == "openvino":
+        return OpenVinoEngine(path, precision, settings.thread_count())
+    return OnnxRuntimeEngine(path, settings.thread_count())
+
+
+class OpenVinoEngine:
+    """OpenVINO on the CPU, one stream: requests overlap in the batch, not in the engine."""
+
+    def __init__(self, path: Path, precision: Precision, threads: int) -> None:
+        import openvino as ov
+
+        self._tensor = ov.Tensor
+        compiled = _openvino_core().compile_model(
+            str(path),
+            "CPU",
+            {
+                "INFERENCE_PRECISION_HINT": precision,
+                "INFERENCE_NUM_THREADS": threads,
+                "NUM_STREAMS": 1,
+                "ENABLE_CPU_PINNING": False,
+            },
+        )
+        self._request = compiled.create_infer_request()
+        self._outputs = len(compiled.outputs)
+
+    def bind(self, buffers: Mapping[str, Array]) -> None:
+        for name, array in buffers.items():
+            self._request.set_tensor(name, self._tensor(array, shared_memory=True))
+
+    def run(self, feeds: Mapping[str, Array]) -> list[Array]:
+        self.bind({name: np.ascontiguousarray(array) for name, array in feeds.items()})
+        self._request.infer()
+        return [self._request.get_output_tensor(i).data.copy() for i in range(self._outputs)]
+
+
+class OnnxRuntimeEngine:
+    """ONNX Runtime's CPU provider in fp32: the reference the faster engines are held against."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        # Several sessions share the cores; a spinning pool would burn those the others need.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._values = ort.OrtValue
+        self._bound: dict[str, Any] = {}
+        self._names = [output.name for output in self._session.get_outputs()]
+
+    def bind(self, buffers: Mapping[str, Array]) -> None:
+        self._bound.update({name: self._values.ortvalue_from_numpy(array) for name, array in buffers.items()})
+
+    def run(self, feeds: Mapping[str, Array]) -> list[Array]:
+        values = {name: self._values.ortvalue_from_numpy(np.ascontiguousarray(array)) for name, array in feeds.items()}
+        return [value.numpy() for value in self._session.run_with_ort_values(self._names, {**self._bound, **values})]
+
+
+def _openvino_core() -> Any:
+    import openvino as ov
+
+    return ov.Core()
+
+
+def _openvino_capabilities() -> list[str]:
+    return list(_openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))

@@ -1,0 +1,174 @@
+"""A request as it comes off the wire, checked: tensors in, one frozen Request with nothing optional out."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from impasto_server.bundle import ImageSize, Manifest
+from impasto_server.errors import InvalidArgument
+from impasto_server.image import FORMATS
+from impasto_server.samplers import SAMPLERS
+
+MAX_PROMPT_BYTES = 8192
+MAX_ADAPTERS = 8
+MAX_WEIGHT = 4.0
+MAX_STEPS = 200
+MAX_GUIDANCE_SCALE = 50.0
+MAX_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Field:
+    """An input tensor of model `stylize`: Triton's dtype name; one value, or `many`."""
+
+    dtype: str
+    required: bool = False
+    many: bool = False
+
+
+FIELDS: Mapping[str, Field] = {
+    "PROMPT": Field("BYTES", required=True),
+    "NEGATIVE_PROMPT": Field("BYTES"),
+    "ADAPTER_NAMES": Field("BYTES", many=True),
+    "ADAPTER_WEIGHTS": Field("FP32", many=True),
+    "STEPS": Field("INT32"),
+    "GUIDANCE_SCALE": Field("FP32"),
+    "SCHEDULER": Field("BYTES"),
+    "SEED": Field("INT64"),
+    "WIDTH": Field("INT32"),
+    "HEIGHT": Field("INT32"),
+    "FORMAT": Field("BYTES"),
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to paint. `adapters` are (name, weight) pairs; width and height are pixels."""
+
+    prompt: str
+    seed: int
+    width: int
+    height: int
+    negative_prompt: str = ""
+    adapters: tuple[tuple[str, float], ...] = ()
+    steps: int = 25
+    guidance_scale: float = 5.0
+    scheduler: str = "dpmpp_2m"
+    format: str = "png"
+
+
+def parse(tensors: Mapping[str, NDArray[Any]], manifest: Manifest) -> Request:
+    """Check every tensor and fill in the defaults. Raises InvalidArgument naming the first field at fault."""
+    for name in tensors:
+        if name not in FIELDS:
+            raise InvalidArgument(name, "is no input of this model", f"known inputs: {', '.join(FIELDS)}")
+    read = _Reader(tensors)
+    width = read.integer("WIDTH", manifest.image.width, 1, 1 << 16)
+    height = read.integer("HEIGHT", manifest.image.height, 1, 1 << 16)
+    _check_size(width, height, manifest.image)
+    return Request(
+        prompt=read.prompt("PROMPT"),
+        negative_prompt=read.text("NEGATIVE_PROMPT", ""),
+        adapters=_adapters(read),
+        steps=read.integer("STEPS", 25, 1, MAX_STEPS),
+        guidance_scale=read.number("GUIDANCE_SCALE", 5.0, 0.0, MAX_GUIDANCE_SCALE),
+        scheduler=read.choice("SCHEDULER", "dpmpp_2m", tuple(SAMPLERS)),
+        seed=read.integer("SEED", secrets.randbelow(2**32), 0, MAX_SEED),
+        width=width,
+        height=height,
+        format=read.choice("FORMAT", "png", FORMATS),
+    )
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Takes typed values out of tensors."""
+
+    tensors: Mapping[str, NDArray[Any]]
+
+    def values(self, name: str) -> list[Any]:
+        if name not in self.tensors:
+            return []
+        tensor = self.tensors[name]
+        if not FIELDS[name].many and tensor.size != 1:
+            raise InvalidArgument(name, f"holds {tensor.size} values", "pass exactly one, shape [1]")
+        return list(tensor.reshape(-1).tolist())
+
+    def texts(self, name: str) -> list[str]:
+        return [_decoded(name, value) for value in self.values(name)]
+
+    def text(self, name: str, default: str) -> str:
+        return next(iter(self.texts(name)), default)
+
+    def prompt(self, name: str) -> str:
+        text = self.text(name, "")
+        if not text.strip():
+            raise InvalidArgument(name, "is missing or blank", "say what to paint, e.g. 'a red boat at night'")
+        return text
+
+    def choice(self, name: str, default: str, allowed: tuple[str, ...]) -> str:
+        text = self.text(name, default)
+        if text not in allowed:
+            raise InvalidArgument(name, f"{text[:64]!r} is unknown", f"pass one of {', '.join(allowed)}")
+        return text
+
+    def integer(self, name: str, default: int, low: int, high: int) -> int:
+        value = int(next(iter(self.values(name)), default))
+        if not low <= value <= high:
+            raise InvalidArgument(name, f"{value} is out of range", f"pass {low} to {high}")
+        return value
+
+    def number(self, name: str, default: float, low: float, high: float) -> float:
+        return _in_range(name, float(next(iter(self.values(name)), default)), low, high)
+
+
+def _adapters(read: _Reader) -> tuple[tuple[str, float], ...]:
+    names = read.texts("ADAPTER_NAMES")
+    weights = read.values("ADAPTER_WEIGHTS") if "ADAPTER_WEIGHTS" in read.tensors else [1.0] * len(names)
+    if len(weights) != len(names):
+        problem = f"{len(weights)} weights for {len(names)} names"
+        raise InvalidArgument("ADAPTER_WEIGHTS", problem, "pass one weight for each of ADAPTER_NAMES, or none at all")
+    if len(names) > MAX_ADAPTERS:
+        raise InvalidArgument("ADAPTER_NAMES", f"{len(names)} adapters", f"pass at most {MAX_ADAPTERS}")
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InvalidArgument("ADAPTER_NAMES", f"{twice!r} stands there twice", "name it once, with its whole weight")
+    return tuple(
+        (name, _in_range("ADAPTER_WEIGHTS", float(weight), -MAX_WEIGHT, MAX_WEIGHT))
+        for name, weight in zip(names, weights, strict=True)
+    )
+
+
+def _in_range(name: str, value: float, low: float, high: float) -> float:
+    if not (math.isfinite(value) and low <= value <= high):
+        raise InvalidArgument(name, f"{value} is out of range", f"pass a finite number from {low:g} to {high:g}")
+    return value
+
+
+def _decoded(name: str, value: bytes | str) -> str:
+    if isinstance(value, str):
+        return value
+    if len(value) > MAX_PROMPT_BYTES:
+        raise InvalidArgument(name, f"{len(value)} bytes is too long", f"pass at most {MAX_PROMPT_BYTES}")
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidArgument(name, f"byte {error.start} is not UTF-8", "encode text as UTF-8") from None
+
+
+def _check_size(width: int, height: int, size: ImageSize) -> None:
+    for name, value in (("WIDTH", width), ("HEIGHT", height)):
+        if value % size.multiple_of:
+            below = max(size.multiple_of, value - value % size.multiple_of)
+            problem = f"{value} is not a multiple of {size.multiple_of}"
+            raise InvalidArgument(name, problem, f"pass {below} or {below + size.multiple_of}")
+    if width * height > size.max_pixels:
+        problem = f"{width} x {height} is {width * height} pixels"
+        raise InvalidArgument("WIDTH", problem, f"pass a size of at most {size.max_pixels} pixels")

@@ -1,0 +1,83 @@
+"""What an operator decides once: which bundle, which adapters, which engine, how much memory."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+from impasto_server.errors import SetupError
+
+EngineName = Literal["openvino", "onnxruntime"]
+Precision = Literal["auto", "bf16", "f32"]
+
+
+def default_registry() -> Path:
+    """The registry folder used when none is named."""
+    return Path(os.environ.get("IMPASTO_REGISTRY", Path.home() / ".local/share/impasto/registry"))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One server's configuration; travels to the Triton model through IMPASTO_* variables.
+
+    precision "auto" is bf16 where the CPU computes it natively and f32 elsewhere; what it became stands in every
+    answer's META. threads 0 means every core this process may use. bank_bytes bounds the memory of the adapter
+    bank, host_bytes that of adapters and prompt embeds kept in host memory.
+    """
+
+    bundle: Path
+    registry: Path
+    engine: EngineName = "openvino"
+    precision: Precision = "auto"
+    threads: int = 0
+    max_lanes: int = 8
+    bank_rank: int = 16
+    bank_bytes: int = 512 << 20
+    host_bytes: int = 512 << 20
+
+    def __post_init__(self) -> None:
+        for field, allowed in (("engine", get_args(EngineName)), ("precision", get_args(Precision))):
+            if getattr(self, field) not in allowed:
+                raise SetupError(f"{field}: {getattr(self, field)!r} is unknown; choose one of {', '.join(allowed)}")
+        for field in ("max_lanes", "bank_rank", "bank_bytes", "host_bytes"):
+            if getattr(self, field) < 1:
+                raise SetupError(f"{field}: {getattr(self, field)} is not positive; pass 1 or more")
+        if self.threads < 0:
+            raise SetupError(f"threads: {self.threads} is negative; pass 0 for all cores, or a count")
+
+    @classmethod
+    def from_env(cls) -> Settings:
+        """Read back what `to_env` wrote. Raises SetupError when IMPASTO_BUNDLE is missing or a number isn't one."""
+        if "IMPASTO_BUNDLE" not in os.environ:
+            raise SetupError("IMPASTO_BUNDLE is not set; start the server with `impasto serve --bundle DIR`")
+        settings = cls(bundle=Path(os.environ["IMPASTO_BUNDLE"]), registry=default_registry())
+        for field in fields(cls):
+            text = os.environ.get(_variable(field.name))
+            if text is not None:
+                settings = replace(settings, **{field.name: _read(field.name, text, getattr(settings, field.name))})
+        return settings
+
+    def to_env(self) -> dict[str, str]:
+        """The environment variables from which `from_env` rebuilds these settings."""
+        return {_variable(field.name): str(getattr(self, field.name)) for field in fields(self)}
+
+    def thread_count(self) -> int:
+        """Cores to compute on."""
+        return self.threads or len(os.sched_getaffinity(0))
+
+
+def _variable(field: str) -> str:
+    return f"IMPASTO_{field.upper()}"
+
+
+def _read(field: str, text: str, like: object) -> object:
+    if isinstance(like, Path):
+        return Path(text)
+    if isinstance(like, int):
+        try:
+            return int(text)
+        except ValueError:
+            raise SetupError(f"{_variable(field)}: {text!r} is not a whole number; pass one") from None
+    return text
