@@ -27,7 +27,7 @@ Array = NDArray[np.float32]
 FIELD = "ADAPTER_NAMES"
 MAX_HEADER = 1 << 20
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-_DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+_DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,10 @@ def parse(data: bytes, digest: str, name: str, manifest: Manifest) -> Adapter:
         problem = f"adapter {name!r} was imported for another backbone than {manifest.name!r}"
         raise InvalidArgument(FIELD, problem, "import its source file for this bundle under a name of its own")
     try:
-        tensors = {key: _tensor(key, view, name) for key, view in deserialize(data)}
+        views: list[tuple[str, dict[str, Any]]] = deserialize(data)  # type: ignore[no-untyped-call]
     except SafetensorError as error:
         raise _damaged(name, str(error)) from None
+    tensors = {key: _tensor(key, view, name) for key, view in views}
     factors: dict[str, dict[str, Factors]] = {}
     for graph, spec in manifest.graphs.items():
         for site in spec.sites:
@@ -116,10 +117,14 @@ def _tensor(key: str, view: Mapping[str, Any], name: str) -> Array:
     dtype = _DTYPES.get(view["dtype"])
     if dtype is None:
         raise _damaged(name, f"{key} is {view['dtype']}, not F32, F16 or BF16")
-    raw = np.frombuffer(view["data"], dtype).reshape(view["shape"])
-    if view["dtype"] == "BF16":
-        return (raw.astype(np.uint32) << 16).view(np.float32)
-    return raw.astype(np.float32)
+    raw: NDArray[Any] = np.frombuffer(view["data"], dtype).reshape(view["shape"])
+    return _from_bf16(raw) if view["dtype"] == "BF16" else raw.astype(np.float32)
+
+
+def _from_bf16(raw: NDArray[np.uint16]) -> Array:
+    """A bf16 number is the upper half of the float32 it stands for."""
+    widened: Array = np.left_shift(raw, 16, dtype=np.uint32).view(np.float32)
+    return widened
 
 
 def _factors(tensors: dict[str, Array], prefix: str, site: Site, name: str) -> Factors | None:

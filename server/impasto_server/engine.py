@@ -54,7 +54,7 @@ class OpenVinoEngine:
     """OpenVINO on the CPU, one stream: requests overlap in the batch, not in the engine."""
 
     def __init__(self, path: Path, precision: Precision, threads: int) -> None:
-        import openvino as ov
+        import openvino as ov  # type: ignore[import-untyped]
 
         self._tensor = ov.Tensor
         compiled = _openvino_core().compile_model(
@@ -84,7 +84,7 @@ class OnnxRuntimeEngine:
     """ONNX Runtime's CPU provider in fp32: the reference the faster engines are held against."""
 
     def __init__(self, path: Path, threads: int) -> None:
-        import onnxruntime as ort
+        import onnxruntime as ort  # type: ignore[import-untyped]
 
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from io import BytesIO
 from threading import Lock
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,12 @@ from PIL import Image
 from impasto_server.bundle import Latents
 from impasto_server.engine import Engine
 
-FORMATS = ("png", "jpeg", "webp")
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "png": {"compress_level": 3},
+    "jpeg": {"quality": 95, "subsampling": 0},
+    "webp": {"lossless": True},
+}
+FORMATS = tuple(_OPTIONS)
 
 
 class Decoder:
@@ -38,7 +44,6 @@ def to_uint8(image: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 def encode(pixels: NDArray[np.uint8], file_format: str) -> bytes:
     """RGB uint8 [H, W, 3] → the bytes of a PNG, JPEG (quality 95, no chroma subsampling) or lossless WebP file."""
-    options = {"png": {"compress_level": 3}, "jpeg": {"quality": 95, "subsampling": 0}, "webp": {"lossless": True}}
     file = BytesIO()
-    Image.fromarray(pixels).save(file, file_format, **options[file_format])
+    Image.fromarray(pixels).save(file, file_format, **_OPTIONS[file_format])
     return file.getvalue()

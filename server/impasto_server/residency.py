@@ -75,7 +75,7 @@ class Residency:
         """Resolve `loading` for everyone who waits on it; a failure isn't remembered beyond them."""
         try:
             adapter = self._registry.load(digest, name, self._manifest)
-        except BaseException as error:
+        except Exception as error:
             with self._lock:
                 del self._loading[digest]
             loading.set_exception(error)

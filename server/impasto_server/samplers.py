@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from math import log, sqrt
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,12 +66,11 @@ class Schedule:
         total = self.noise.num_train_timesteps
         match self.noise.timestep_spacing:
             case "leading":
-                grid = np.arange(steps)[::-1] * (total // steps) + self.noise.steps_offset
+                return [i * (total // steps) + self.noise.steps_offset for i in reversed(range(steps))]
             case "linspace":
-                grid = np.linspace(0, total - 1, steps).round()[::-1]
+                return [int(t) for t in np.linspace(0, total - 1, steps).round()[::-1]]
             case "trailing":
-                grid = np.arange(total, 0, -total / steps).round() - 1
-        return [int(t) for t in grid]
+                return [int(t) for t in np.arange(total, 0, -total / steps).round() - 1]
 
     def denoised(self, output: Array, sample: Array, alpha: float, sigma: float) -> Array:
         """x_0 from the model's output at x_t = `sample`, whichever of eps and v (arXiv 2202.00512) it predicts."""
@@ -140,7 +140,7 @@ def _solver_timesteps(steps: int, schedule: Schedule) -> list[int]:
     """The solver leaves out the cleanest of steps + 1 timesteps, where the others leave out none."""
     total, spacing = schedule.noise.num_train_timesteps, schedule.noise.timestep_spacing
     if spacing == "leading":
-        return [int(t) for t in np.arange(1, steps + 1)[::-1] * (total // (steps + 1)) + schedule.noise.steps_offset]
+        return [i * (total // (steps + 1)) + schedule.noise.steps_offset for i in range(steps, 0, -1)]
     if spacing == "linspace":
         return [int(t) for t in np.linspace(0, total - 1, steps + 1).round()[:0:-1]]
     return schedule.timesteps(steps)
@@ -151,5 +151,5 @@ def _log_snr(level: tuple[float, float]) -> float:
     return log(alpha) - log(sigma)
 
 
-def _f32(x: NDArray[np.floating]) -> Array:
+def _f32(x: NDArray[Any]) -> Array:
     return x.astype(np.float32, copy=False)

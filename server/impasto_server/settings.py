@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from impasto_server.errors import SetupError
 
@@ -52,12 +52,12 @@ class Settings:
         """Read back what `to_env` wrote. Raises SetupError when IMPASTO_BUNDLE is missing or a number isn't one."""
         if "IMPASTO_BUNDLE" not in os.environ:
             raise SetupError("IMPASTO_BUNDLE is not set; start the server with `impasto serve --bundle DIR`")
-        settings = cls(bundle=Path(os.environ["IMPASTO_BUNDLE"]), registry=default_registry())
+        values: dict[str, Any] = {"registry": default_registry()}
         for field in fields(cls):
             text = os.environ.get(_variable(field.name))
             if text is not None:
-                settings = replace(settings, **{field.name: _read(field.name, text, getattr(settings, field.name))})
-        return settings
+                values[field.name] = _read(field.name, text)
+        return cls(**values)
 
     def to_env(self) -> dict[str, str]:
         """The environment variables from which `from_env` rebuilds these settings."""
@@ -72,12 +72,12 @@ def _variable(field: str) -> str:
     return f"IMPASTO_{field.upper()}"
 
 
-def _read(field: str, text: str, like: object) -> object:
-    if isinstance(like, Path):
+def _read(field: str, text: str) -> Path | str | int:
+    if field in ("bundle", "registry"):
         return Path(text)
-    if isinstance(like, int):
-        try:
-            return int(text)
-        except ValueError:
-            raise SetupError(f"{_variable(field)}: {text!r} is not a whole number; pass one") from None
-    return text
+    if field in ("engine", "precision"):
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise SetupError(f"{_variable(field)}: {text!r} is not a whole number; pass one") from None
