@@ -13,7 +13,7 @@ x_t = alpha·x_0 + sigma·eps with alpha² + sigma² = 1. The steps are diffuser
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from math import log, sqrt
 from typing import Any
@@ -56,9 +56,14 @@ class Schedule:
         betas = np.linspace(noise.beta_start**power, noise.beta_end**power, noise.num_train_timesteps) ** (1 / power)
         return cls(np.cumprod(1 - betas), noise)
 
-    def levels(self, timestep: int) -> tuple[float, float]:
-        """(alpha, sigma) at a training timestep."""
-        cumulative = float(self.alphas_cumprod[timestep])
+    def levels(self, timestep: float) -> tuple[float, float]:
+        """(alpha, sigma) at a training timestep; between two, sigma / alpha is interpolated."""
+        below = int(timestep)
+        cumulative = float(self.alphas_cumprod[below])
+        if timestep != below:
+            near = self.alphas_cumprod[below : below + 2]
+            ratio = np.interp(timestep - below, [0, 1], np.sqrt((1 - near) / near))
+            cumulative = float(1 / (1 + ratio**2))
         return sqrt(cumulative), sqrt(1 - cumulative)
 
     def timesteps(self, steps: int) -> list[int]:
@@ -98,7 +103,7 @@ def ddim(noise: Array, steps: int, schedule: Schedule) -> Steps:
 
 def euler(noise: Array, steps: int, schedule: Schedule) -> Steps:
     """Euler's method on the probability flow ODE, Algorithm 2 of arXiv 2206.00364 without churn."""
-    timesteps = schedule.timesteps(steps)
+    timesteps = _euler_timesteps(steps, schedule)
     levels = [schedule.levels(t) for t in timesteps]
     ratios = [sigma / alpha for alpha, sigma in levels] + [0.0]
     first = ratios[0] if schedule.noise.timestep_spacing in ("linspace", "trailing") else sqrt(ratios[0] ** 2 + 1)
@@ -134,6 +139,13 @@ def dpmpp_2m(noise: Array, steps: int, schedule: Schedule) -> Steps:
 
 
 SAMPLERS: dict[str, Sampler] = {"ddim": ddim, "dpmpp_2m": dpmpp_2m, "euler": euler}
+
+
+def _euler_timesteps(steps: int, schedule: Schedule) -> Sequence[float]:
+    """Euler's linspace goes between the training timesteps, where the others' is rounded to them."""
+    if schedule.noise.timestep_spacing == "linspace":
+        return [float(t) for t in np.linspace(0, schedule.noise.num_train_timesteps - 1, steps)[::-1]]
+    return schedule.timesteps(steps)
 
 
 def _solver_timesteps(steps: int, schedule: Schedule) -> list[int]:
