@@ -103,7 +103,9 @@ class Bundle:
         """Read and check `folder`. Raises SetupError naming what is missing or malformed."""
         path = folder / "manifest.json"
         if not path.is_file():
-            raise SetupError(f"bundle: {folder} has no manifest.json; make one with `impasto link CHECKPOINT --out {folder}`")
+            raise SetupError(
+                f"bundle: {folder} has no manifest.json; make one with `impasto link CHECKPOINT --out {folder}`"
+            )
         try:
             manifest = Manifest.model_validate_json(path.read_bytes())
         except ValidationError as error:

@@ -35,7 +35,9 @@ def resolve_precision(engine: EngineName, precision: Precision) -> Precision:
     """What "auto" means on this machine. Raises SetupError when bf16 is asked for and can't be had."""
     native = engine == "openvino" and "BF16" in _openvino_capabilities()
     if precision == "bf16" and not native:
-        reason = "ONNX Runtime's CPU provider has no bf16" if engine == "onnxruntime" else "this CPU has no bf16 arithmetic"
+        reason = (
+            "ONNX Runtime's CPU provider has no bf16" if engine == "onnxruntime" else "this CPU has no bf16 arithmetic"
+        )
         raise SetupError(f"precision: bf16 can't be had: {reason}; pass --precision f32")
     if precision == "auto":
         return "bf16" if native else "f32"

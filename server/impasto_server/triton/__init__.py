@@ -1,0 +1,1 @@
+"""The only modules that know Triton's Python backend; they import inside its stub process."""

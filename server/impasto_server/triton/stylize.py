@@ -1,0 +1,90 @@
+"""Triton model `stylize`: tensors → Request → pipeline → tensors.
+
+The model is unary (not decoupled), yet requests overlap: `execute` hands a request to the pipeline, keeps its response
+sender and returns at once; the answer is sent later, from a pipeline thread, exactly once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
+
+from impasto_server.errors import ImpastoError
+from impasto_server.pipeline import Pipeline, Result
+from impasto_server.request import parse
+from impasto_server.settings import Settings
+
+CODES = {
+    "INVALID_ARGUMENT": pb_utils.TritonError.INVALID_ARG,
+    "NOT_FOUND": pb_utils.TritonError.NOT_FOUND,
+    "UNAVAILABLE": pb_utils.TritonError.UNAVAILABLE,
+    "INTERNAL": pb_utils.TritonError.INTERNAL,
+}
+
+
+class TritonPythonModel:
+    """What the Python backend looks for in model.py."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Open the bundle and compile it; an error here keeps the server from becoming ready."""
+        forward_log()
+        self.pipeline = Pipeline.load(Settings.from_env())
+
+    def execute(self, requests: list[Any]) -> None:
+        """Start on every request; answers follow from the pipeline's threads."""
+        for request in requests:
+            self._start(request)
+
+    def finalize(self) -> None:
+        """Finish what was taken, then free the threads."""
+        self.pipeline.close()
+
+    def _start(self, request: Any) -> None:
+        done = answer_with(request.get_response_sender())
+        try:
+            self.pipeline.submit(parse(tensors(request), self.pipeline.manifest), done)
+        except Exception as error:
+            done(as_impasto_error(error))
+
+
+def answer_with(sender: Any) -> Callable[[Result | ImpastoError], None]:
+    """A callback that sends the one response of a request."""
+
+    def done(outcome: Result | ImpastoError) -> None:
+        response = refusal(outcome) if isinstance(outcome, ImpastoError) else picture(outcome)
+        sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+    return done
+
+
+def tensors(request: Any) -> dict[str, np.ndarray[Any, Any]]:
+    """The inputs that were sent, by name; BYTES are object arrays of `bytes`."""
+    return {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+
+
+def picture(result: Result) -> Any:
+    """IMAGE BYTES [1], SEED INT64 [1], META BYTES [1]."""
+    return pb_utils.InferenceResponse(
+        output_tensors=[
+            pb_utils.Tensor("IMAGE", np.array([result.image], np.object_)),
+            pb_utils.Tensor("SEED", np.array([result.seed], np.int64)),
+            pb_utils.Tensor("META", np.array([json.dumps(result.meta).encode()], np.object_)),
+        ]
+    )
+
+
+def refusal(error: ImpastoError) -> Any:
+    """An error response with the status that fits it."""
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), CODES[error.code]))
+
+
+def as_impasto_error(error: Exception) -> ImpastoError:
+    """The caller's error as it is; anything else as INTERNAL, with the traceback in the log and not on the wire."""
+    if isinstance(error, ImpastoError):
+        return error
+    log.error("request failed", exc_info=error)
+    return ImpastoError(f"the server failed on this request: {type(error).__name__}; its log has the details")

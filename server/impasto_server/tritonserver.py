@@ -1,0 +1,109 @@
+"""Where the tritonserver binary is, and what it needs around it to run Python models in this environment."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import re
+import shutil
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+
+from impasto_server.errors import SetupError
+
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+STUB = "triton_python_backend_stub"
+SYSTEM = Path("/opt/tritonserver")
+
+
+@dataclass(frozen=True)
+class Installation:
+    """A tritonserver on this machine.
+
+    backends is its backend directory; stub the Python backend's executable for this Python, where it lies apart from
+    there; libraries go onto LD_LIBRARY_PATH. A bundled one comes out of nvidia-pytriton: an old release with known
+    CVEs, for development and behind loopback only.
+    """
+
+    binary: Path
+    backends: Path
+    libraries: tuple[Path, ...]
+    stub: Path
+    bundled: bool
+
+    @property
+    def source(self) -> str:
+        """Where it comes from, in words."""
+        return f"nvidia-pytriton {importlib.metadata.version('nvidia-pytriton')}" if self.bundled else "system"
+
+    def prepare(self, workspace: Path) -> Path:
+        """A backend directory to start from; linked together in `workspace` where the stub lies apart.
+
+        Raises SetupError when the Python backend can't run this Python.
+        """
+        self.check()
+        if not self.bundled:
+            return self.backends
+        folder = workspace / "backends" / "python"
+        folder.mkdir(parents=True)
+        for file in [*(self.backends / "python").glob("*.*"), self.stub]:
+            (folder / file.name).symlink_to(file)
+        return folder.parent
+
+    def check(self) -> None:
+        """Raise SetupError unless the stub is there, was built for this Python, and can load libpython."""
+        if not self.stub.exists():
+            raise SetupError(
+                f"{self.source} tritonserver has no Python {PYTHON} backend ({self.stub}); {_OTHER_PYTHON}"
+            )
+        built_for = re.search(rb"libpython(\d+\.\d+)\.so", self.stub.read_bytes())
+        if built_for and built_for[1].decode() != PYTHON:
+            raise SetupError(
+                f"{self.stub} runs Python {built_for[1].decode()}, this environment is Python {PYTHON}; {_OTHER_PYTHON}"
+            )
+        if not sysconfig.get_config_var("Py_ENABLE_SHARED"):
+            raise SetupError(
+                f"Python {PYTHON} at {sys.base_prefix} has no shared libpython, which the Python backend embeds; "
+                "use a Python built with --enable-shared (a distribution's, or the official images')"
+            )
+
+    def environment(self) -> dict[str, str]:
+        """PATH and LD_LIBRARY_PATH under which the stub finds this Python and its packages."""
+        paths = [Path(sys.executable).parent, os.environ.get("PATH", "")]
+        libraries = [sysconfig.get_config_var("LIBDIR"), *self.libraries, os.environ.get("LD_LIBRARY_PATH", "")]
+        return {"PATH": _joined(paths), "LD_LIBRARY_PATH": _joined(libraries)}
+
+
+_OTHER_PYTHON = "make the environment with a Python version whose backend there is"
+
+
+def find() -> Installation:
+    """The tritonserver to use: on PATH, else in /opt/tritonserver, else nvidia-pytriton's. Raises SetupError."""
+    on_path = shutil.which("tritonserver")
+    candidates = [Path(on_path).resolve()] if on_path else []
+    for binary in [*candidates, SYSTEM / "bin/tritonserver"]:
+        if binary.exists():
+            backends = binary.parent.parent / "backends"
+            return Installation(binary, backends, (), backends / "python" / STUB, bundled=False)
+    return _bundled()
+
+
+def _bundled() -> Installation:
+    spec = importlib.util.find_spec("pytriton")
+    if spec is None or spec.origin is None:
+        raise SetupError("there is no tritonserver on this machine; run: pip install 'impasto[server]'")
+    root = Path(spec.origin).parent / "tritonserver"
+    return Installation(
+        binary=root / "bin/tritonserver",
+        backends=root / "backends",
+        libraries=(root.parent.parent / "nvidia_pytriton.libs",),
+        stub=root / "python_backend_stubs" / PYTHON / STUB,
+        bundled=True,
+    )
+
+
+def _joined(paths: list[Path | str]) -> str:
+    return os.pathsep.join(str(path) for path in paths if str(path))

@@ -1,0 +1,182 @@
+"""A backbone of a few hundred numbers, in the bundle format: what pipeline tests run on where no picture is needed.
+
+Its UNet is one adapted Linear over the channels plus the mean of the context and the timestep, so every input matters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.parser
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from safetensors.numpy import save
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+
+Array = NDArray[np.float32]
+
+CHANNELS, WIDTH, LENGTH, VOCABULARY = 4, 8, 6, 32
+ARCHITECTURE = "a" * 64
+WORDS = "a red blue boat house fish at night in stained glass style sharp blurry".split()
+
+UNET = f"""
+<ir_version: 10, opset_import: ["" : 18]>
+unet (float[lanes,{CHANNELS},h,w] sample, float[lanes] timestep, float[lanes,{LENGTH},{WIDTH}] encoder_hidden_states,
+      int64[lanes] slot, float[S,{CHANNELS},R] "mix.lora_A", float[S,R,{CHANNELS}] "mix.lora_B")
+  => (float[lanes,{CHANNELS},h,w] model_output)
+<float[1] thousand = {{1000.0}}, int64[1] one = {{1}}, int64[3] last = {{1,2,3}}>
+{{
+  x = Transpose<perm=[0,2,3,1]>(sample)
+  a = Gather("mix.lora_A", slot)
+  b = Gather("mix.lora_B", slot)
+  a4 = Unsqueeze(a, one)
+  b4 = Unsqueeze(b, one)
+  base = MatMul(x, weight)
+  low = MatMul(x, a4)
+  update = MatMul(low, b4)
+  context = ReduceMean<keepdims=1>(encoder_hidden_states, one)
+  shift = MatMul(context, projection)
+  shift4 = Unsqueeze(shift, one)
+  t = Div(timestep, thousand)
+  t4 = Unsqueeze(t, last)
+  y1 = Add(base, update)
+  y2 = Add(y1, shift4)
+  y3 = Add(y2, t4)
+  y = Tanh(y3)
+  model_output = Transpose<perm=[0,3,1,2]>(y)
+}}
+"""
+TEXT_ENCODER = f"""
+<ir_version: 10, opset_import: ["" : 18]>
+text_encoder (int64[lanes,{LENGTH}] input_ids, int64[lanes] slot, float[S,{WIDTH},R] "proj.lora_A",
+              float[S,R,{WIDTH}] "proj.lora_B") => (float[lanes,{LENGTH},{WIDTH}] prompt_embeds)
+{{
+  x = Gather(embedding, input_ids)
+  a = Gather("proj.lora_A", slot)
+  b = Gather("proj.lora_B", slot)
+  low = MatMul(x, a)
+  update = MatMul(low, b)
+  prompt_embeds = Add(x, update)
+}}
+"""
+VAE_DECODER = f"""
+<ir_version: 10, opset_import: ["" : 18]>
+vae_decoder (float[n,{CHANNELS},h,w] latents) => (float[n,3,H,W] image)
+<float[4] scales = {{1.0, 1.0, 8.0, 8.0}}>
+{{
+  x = Transpose<perm=[0,2,3,1]>(latents)
+  y = MatMul(x, colours)
+  z = Transpose<perm=[0,3,1,2]>(y)
+  image = Resize<mode="nearest">(z, , scales)
+}}
+"""
+
+
+def write_bundle(folder: Path) -> Path:
+    """A whole toy bundle in `folder`, its weights inline."""
+    rng = np.random.default_rng(0)
+
+    def weights(*shape: int) -> Array:
+        return (rng.standard_normal(shape) / np.sqrt(shape[-2])).astype(np.float32)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_graph(folder, "unet", UNET, {"weight": weights(CHANNELS, CHANNELS), "projection": weights(WIDTH, CHANNELS)})
+    _write_graph(folder, "text_encoder", TEXT_ENCODER, {"embedding": weights(VOCABULARY, WIDTH)})
+    _write_graph(folder, "vae_decoder", VAE_DECODER, {"colours": weights(CHANNELS, 3)})
+    vocabulary = {word: index for index, word in enumerate(["<s>", "</s>", "<unk>", *WORDS])}
+    tokenizer = Tokenizer(WordLevel(vocabulary, "<unk>"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "manifest.json").write_text(json.dumps(manifest()))
+    return folder
+
+
+def manifest() -> dict[str, object]:
+    def port(name: str, *shape: int | str, dtype: str = "float32") -> dict[str, object]:
+        return {"name": name, "dtype": dtype, "shape": shape}
+
+    def site(name: str, features: int) -> dict[str, object]:
+        return {"name": name, "in_features": features, "out_features": features}
+
+    return {
+        "format": 1,
+        "family": "diffusion",
+        "name": "toy",
+        "architecture": ARCHITECTURE,
+        "digest": "d" * 64,
+        "latents": {"channels": CHANNELS, "factor": 8, "scaling_factor": 0.5, "shift_factor": 0.0},
+        "image": {"width": 64, "height": 64, "multiple_of": 16, "max_pixels": 128 * 128},
+        "scheduler": {
+            "num_train_timesteps": 1000,
+            "beta_start": 0.00085,
+            "beta_end": 0.012,
+            "beta_schedule": "scaled_linear",
+            "prediction_type": "v_prediction",
+            "steps_offset": 1,
+            "timestep_spacing": "leading",
+            "set_alpha_to_one": False,
+        },
+        "tokenizer": {"file": "tokenizer.json", "max_length": LENGTH, "bos_id": 0, "eos_id": 1, "pad_id": 1},
+        "graphs": {
+            "text_encoder": {
+                "file": "text_encoder.onnx",
+                "inputs": [port("input_ids", "lanes", LENGTH, dtype="int64"), port("slot", "lanes", dtype="int64")],
+                "outputs": [port("prompt_embeds", "lanes", LENGTH, WIDTH)],
+                "sites": [site("proj", WIDTH)],
+            },
+            "unet": {
+                "file": "unet.onnx",
+                "inputs": [
+                    port("sample", "lanes", CHANNELS, "h", "w"),
+                    port("timestep", "lanes"),
+                    port("encoder_hidden_states", "lanes", LENGTH, WIDTH),
+                    port("slot", "lanes", dtype="int64"),
+                ],
+                "outputs": [port("model_output", "lanes", CHANNELS, "h", "w")],
+                "sites": [site("mix", CHANNELS)],
+            },
+            "vae_decoder": {
+                "file": "vae_decoder.onnx",
+                "inputs": [port("latents", "n", CHANNELS, "h", "w")],
+                "outputs": [port("image", "n", 3, "H", "W")],
+            },
+        },
+    }
+
+
+def adapter_bytes(seed: int = 0, rank: int = 2, *, text_encoder: bool = False, **changed: NDArray[np.generic]) -> bytes:
+    """A random adapter for the toy backbone; `changed` replaces tensors, keys with dots written as double underscores."""
+    rng = np.random.default_rng(seed)
+    sites = {"unet.mix": CHANNELS, **({"text_encoder.proj": WIDTH} if text_encoder else {})}
+    tensors: dict[str, NDArray[np.generic]] = {}
+    for name, features in sites.items():
+        tensors[f"{name}.A"] = rng.standard_normal((features, rank)).astype(np.float32)
+        tensors[f"{name}.B"] = rng.standard_normal((rank, features)).astype(np.float32)
+        tensors[f"{name}.scale"] = np.array(0.5, np.float32)
+    tensors.update({key.replace("__", "."): tensor for key, tensor in changed.items()})
+    header = {"format": 1, "kind": "lora", "family": "diffusion", "architecture": ARCHITECTURE, "rank": rank}
+    return save(tensors, {"impasto": json.dumps(header)})
+
+
+def register(registry: Path, name: str, data: bytes) -> str:
+    """Put an adapter file into a registry folder; returns its digest."""
+    digest = hashlib.sha256(data).hexdigest()
+    for folder in ("objects", "names"):
+        (registry / folder).mkdir(parents=True, exist_ok=True)
+    (registry / "objects" / f"{digest}.safetensors").write_bytes(data)
+    (registry / "names" / f"{name}.json").write_text(json.dumps({"digest": digest}))
+    return digest
+
+
+def _write_graph(folder: Path, name: str, text: str, weights: Mapping[str, Array]) -> None:
+    model = onnx.parser.parse_model(text)
+    model.graph.initializer.extend(numpy_helper.from_array(array, key) for key, array in weights.items())
+    onnx.checker.check_model(model)
+    onnx.save(model, folder / f"{name}.onnx")

@@ -1,0 +1,108 @@
+"""The pipeline on the toy backbone: in flight together equals alone, and one request's trouble is nobody else's."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from io import BytesIO
+
+import numpy as np
+import pytest
+from impasto_server.errors import ImpastoError, InvalidArgument, NotFound, Unavailable
+from impasto_server.pipeline import Pipeline, Result
+from impasto_server.request import Request
+from impasto_server.settings import EngineName
+from numpy.typing import NDArray
+from PIL import Image
+
+from .conftest import Open
+
+ADAPTERS = ((), (("neon", 0.5),), (("deep", 1.0), ("stained-glass", -0.5)), (("stained-glass", 0.9),))
+
+
+def request(seed: int) -> Request:
+    """Requests that differ in everything a request can differ in."""
+    return Request(
+        prompt=("a red boat", "a blue house at night", "fish")[seed % 3],
+        negative_prompt=("", "blurry")[seed % 2],
+        adapters=ADAPTERS[seed % 4],
+        steps=3 + seed % 5,
+        guidance_scale=(1.0, 3.0, 7.5)[seed % 3],
+        scheduler=("ddim", "euler", "dpmpp_2m")[seed % 3],
+        seed=seed,
+        width=(64, 32)[seed % 2],
+        height=64,
+    )
+
+
+def pixels(result: Result) -> NDArray[np.uint8]:
+    return np.asarray(Image.open(BytesIO(result.image)))
+
+
+def together(pipeline: Pipeline, requests: list[Request]) -> list[Result | ImpastoError]:
+    answers: list[Future[Result | ImpastoError]] = [Future() for _ in requests]
+    for one, answer in zip(requests, answers, strict=True):
+        pipeline.submit(one, answer.set_result)
+    return [answer.result(30) for answer in answers]
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_sixteen_unlike_requests_in_flight_equal_their_solo_runs(engine: EngineName, open_pipeline: Open) -> None:
+    pipeline = open_pipeline(engine)
+    requests = [request(seed) for seed in range(16)]
+    alone = [pixels(pipeline.generate(one)) for one in requests]
+    for expected, result in zip(alone, together(pipeline, requests), strict=True):
+        assert isinstance(result, Result)
+        assert np.abs(pixels(result).astype(int) - expected.astype(int)).max() <= 1
+
+
+def test_an_adapter_leaves_nothing_behind(open_pipeline: Open) -> None:
+    pipeline = open_pipeline()
+    plain, styled = request(4), request(1)
+    before = pipeline.generate(plain).image
+    assert pipeline.generate(styled).image != before
+    assert pipeline.generate(plain).image == before
+
+
+def test_a_bad_request_disturbs_nobody(open_pipeline: Open) -> None:
+    good, unknown = request(0), Request("a boat", seed=1, width=64, height=64, adapters=(("nein", 1.0),))
+    pipeline = open_pipeline()
+    first, refused, second = together(pipeline, [good, unknown, good])
+    assert isinstance(refused, NotFound)
+    assert "did you mean 'neon'" in str(refused)
+    assert isinstance(first, Result)
+    assert isinstance(second, Result)
+    assert first.image == second.image
+
+
+def test_a_mix_too_wide_for_the_bank_is_refused_and_its_row_is_free_again(open_pipeline: Open) -> None:
+    pipeline = open_pipeline(bank_rank=4, bank_bytes=1000)
+    wide = Request("a boat", seed=1, width=64, height=64, adapters=(("deep", 1.0),))
+    for _ in range(3):
+        with pytest.raises(InvalidArgument, match="rank 20"):
+            pipeline.generate(wide)
+    assert pipeline.generate(request(1)).image
+
+
+def test_meta_tells_what_was_done(open_pipeline: Open) -> None:
+    meta = open_pipeline().generate(request(3)).meta
+    assert meta["adapters"][0]["name"] == "stained-glass"  # type: ignore[index]
+    assert meta["steps"] == 6
+    assert (meta["engine"], meta["precision"]) == ("onnxruntime", "f32")
+    assert meta["warnings"] == []
+    assert all(value >= 0 for value in meta["timings"].values())  # type: ignore[attr-defined]
+
+
+def test_a_prompt_over_the_token_limit_is_answered_with_a_warning(open_pipeline: Open) -> None:
+    long = Request("a red boat at night in stained glass", seed=1, width=64, height=64, steps=2)
+    (warning,) = open_pipeline().generate(long).meta["warnings"]  # type: ignore[misc, attr-defined]
+    assert warning == "PROMPT: 8 tokens, the text encoder reads 4; not read: 'night in stained glass'"
+
+
+def test_a_closed_pipeline_finishes_what_it_took_and_takes_no_more(open_pipeline: Open) -> None:
+    pipeline = open_pipeline()
+    answer: Future[Result | ImpastoError] = Future()
+    pipeline.submit(request(2), answer.set_result)
+    pipeline.close()
+    assert isinstance(answer.result(0), Result)
+    with pytest.raises(Unavailable):
+        pipeline.submit(request(2), answer.set_result)
