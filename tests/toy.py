@@ -84,7 +84,7 @@ def write_bundle(folder: Path) -> Path:
     rng = np.random.default_rng(0)
 
     def weights(*shape: int) -> Array:
-        return (rng.standard_normal(shape) / np.sqrt(shape[-2])).astype(np.float32)
+        return rng.standard_normal(shape).astype(np.float32) / np.float32(np.sqrt(shape[-2]))
 
     folder.mkdir(parents=True, exist_ok=True)
     _write_graph(folder, "unet", UNET, {"weight": weights(CHANNELS, CHANNELS), "projection": weights(WIDTH, CHANNELS)})

@@ -164,7 +164,7 @@ class Pipeline:
     def _start(self, job: Job, pinned: Pinned) -> Running:
         request = job.request
         guidance = classifier_free(request.prompt, request.negative_prompt, pinned.mix, request.guidance_scale)
-        steps = SAMPLERS[request.scheduler](self._noise(request), request.steps, self._schedule)
+        steps = SAMPLERS[request.scheduler](self.noise(request), request.steps, self._schedule)
         return Running(
             job=job,
             pinned=pinned,
@@ -184,7 +184,7 @@ class Pipeline:
         embeds = self._prompts.encode(tokens, pinned.slot if adapted else 0, pinned.mix if adapted else None)
         return np.stack([embeds[lane.prompt] for lane in lanes])
 
-    def _noise(self, request: Request) -> Array:
+    def noise(self, request: Request) -> Array:
         """Unit Gaussian latents [C, h, w], a function of the seed and the size alone."""
         factor = self.manifest.latents.factor
         shape = (self.manifest.latents.channels, request.height // factor, request.width // factor)

@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 import sysconfig
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,5 +106,5 @@ def _bundled() -> Installation:
     )
 
 
-def _joined(paths: list[Path | str]) -> str:
+def _joined(paths: Sequence[object]) -> str:
     return os.pathsep.join(str(path) for path in paths if str(path))

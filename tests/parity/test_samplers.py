@@ -23,7 +23,8 @@ RELATIVE_TOLERANCE = 1e-4
 
 def model(sample: NDArray[np.float32], timestep: float) -> NDArray[np.float32]:
     """A smooth stand-in for a backbone."""
-    return np.tanh(0.7 * sample + 0.3 * np.roll(sample, 1, axis=-1) - timestep / 1000).astype(np.float32)
+    mixed: NDArray[np.float32] = np.tanh(0.7 * sample + 0.3 * np.roll(sample, 1, axis=-1) - np.float32(timestep / 1000))
+    return mixed
 
 
 def ours(name: str, noise: NDArray[np.float32], steps: int, facts: Noise) -> NDArray[np.float32]:

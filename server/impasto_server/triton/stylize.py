@@ -7,22 +7,27 @@ sender and returns at once; the answer is sent later, from a pipeline thread, ex
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 
-from impasto_server.errors import ImpastoError
+from impasto_server.errors import Code, ImpastoError
 from impasto_server.pipeline import Pipeline, Result
 from impasto_server.request import parse
 from impasto_server.settings import Settings
+from impasto_server.triton.log import forward_log
 
-CODES = {
-    "INVALID_ARGUMENT": pb_utils.TritonError.INVALID_ARG,
-    "NOT_FOUND": pb_utils.TritonError.NOT_FOUND,
-    "UNAVAILABLE": pb_utils.TritonError.UNAVAILABLE,
-    "INTERNAL": pb_utils.TritonError.INTERNAL,
+log = logging.getLogger(__name__)
+
+# Triton's names for our codes. Names, because the stub fills pb_utils only after this module is imported.
+CODES: Mapping[Code, str] = {
+    "INVALID_ARGUMENT": "INVALID_ARG",
+    "NOT_FOUND": "NOT_FOUND",
+    "UNAVAILABLE": "UNAVAILABLE",
+    "INTERNAL": "INTERNAL",
 }
 
 
@@ -79,7 +84,8 @@ def picture(result: Result) -> Any:
 
 def refusal(error: ImpastoError) -> Any:
     """An error response with the status that fits it."""
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), CODES[error.code]))
+    code = getattr(pb_utils.TritonError, CODES[error.code])
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), code))
 
 
 def as_impasto_error(error: Exception) -> ImpastoError:

@@ -1,0 +1,128 @@
+"""`impasto serve` and `impasto doctor`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from time import sleep
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from impasto_server.doctor import examine
+from impasto_server.errors import ImpastoError
+from impasto_server.serve import Server, ServerDied
+from impasto_server.serve import serve as running_server
+from impasto_server.settings import EngineName, Precision, Settings, default_registry
+
+WATCH_S = 0.25
+
+
+def serve(
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(help="After --: a command to run against the server, which stops when it ends."),
+    ] = None,
+    bundle: Annotated[Path, typer.Option(help="What `impasto link` made.")] = Path(".impasto/bundle"),
+    registry: Annotated[Path | None, typer.Option(help="Adapters, as `impasto adapters` keeps them.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="gRPC's; HTTP is one below, metrics one above. 0 picks free ones.")] = 8001,
+    engine: Annotated[EngineName, typer.Option(help="What runs the graphs.")] = "openvino",
+    precision: Annotated[Precision, typer.Option(help="auto: bf16 where the CPU computes it natively.")] = "auto",
+    threads: Annotated[int, typer.Option(help="Cores to compute on; 0 takes all.")] = Settings.threads,
+    max_lanes: Annotated[int, typer.Option(help="Rows of the backbone's largest batch.")] = Settings.max_lanes,
+    bank_rank: Annotated[int, typer.Option(help="Largest rank of a request's adapters in all.")] = Settings.bank_rank,
+    bank_bytes: Annotated[int, typer.Option(help="Memory for adapters ready to run.")] = Settings.bank_bytes,
+    host_bytes: Annotated[int, typer.Option(help="Memory for adapters and prompts kept.")] = Settings.host_bytes,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Keep the server's log to itself.")] = False,
+) -> None:
+    """Serve a bundle over gRPC and HTTP, until Ctrl-C, or while the command after -- runs."""
+    console = Console(stderr=True, highlight=False)
+    _interrupt_on_signals()
+    try:
+        settings = Settings(
+            bundle=bundle,
+            registry=registry or default_registry(),
+            engine=engine,
+            precision=precision,
+            threads=threads,
+            max_lanes=max_lanes,
+            bank_rank=bank_rank,
+            bank_bytes=bank_bytes,
+            host_bytes=host_bytes,
+        )
+        with running_server(settings, host=host, port=port, on_log=_printer(console, quiet)) as server:
+            console.print(f"[bold green]ready[/]  gRPC {server.grpc_url}  HTTP {server.http_url}")
+            status = _run(server, settings, command) if command else _watch(server)
+    except (ImpastoError, ServerDied) as error:
+        console.print(f"[bold red]error[/]  {escape(str(error))}")
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        console.print("stopped")
+        raise typer.Exit(130 if command else 0) from None
+    raise typer.Exit(status)
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Say what this machine can run, and how to get what it lacks."""
+    findings = examine()
+    if as_json:
+        typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        console = Console(highlight=False)
+        for finding in findings:
+            mark = "[green]✓[/]" if finding.ok else "[red]✗[/]"
+            console.print(f"{mark} [bold]{finding.name}[/]  {escape(finding.found)}")
+            if finding.fix:
+                console.print(f"    [yellow]→[/] {escape(finding.fix)}")
+    if not all(finding.ok for finding in findings if finding.needed):
+        raise typer.Exit(1)
+
+
+def _run(server: Server, settings: Settings, command: list[str]) -> int:
+    """Run `command` with IMPASTO_URL set until it ends; its exit status. Raises ServerDied."""
+    environment = {**os.environ, "IMPASTO_URL": server.grpc_url, "IMPASTO_REGISTRY": str(settings.registry.resolve())}
+    child = subprocess.Popen(command, env=environment)
+    try:
+        while child.poll() is None:
+            server.check()
+            sleep(WATCH_S)
+    finally:
+        child.terminate()
+        child.wait()
+    return child.returncode
+
+
+def _watch(server: Server) -> NoReturn:
+    """Look after the server until a signal comes. Raises ServerDied."""
+    while True:
+        server.check()
+        sleep(WATCH_S)
+
+
+def _printer(console: Console, quiet: bool) -> Callable[[str], None]:
+    if quiet:
+        return lambda line: None
+    return lambda line: console.print(f"[dim]triton │[/] {escape(line)}", soft_wrap=True)
+
+
+def _interrupt_on_signals() -> None:
+    """Make SIGTERM what Ctrl-C is; either comes once, since stopping is bounded in time and must not be cut short."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, interrupt)
