@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
-from diffusers.utils import convert_state_dict_to_diffusers
-from impasto_export import adapters, manifest
-from impasto_export.weights import read_header, read_tensor
+from diffusers.utils import state_dict_utils
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import get_peft_model_state_dict
 
-from tests import checkpoints
-from tests.engines import ENGINES, Array, Engine, relative_error, run, zero_banks
+import checkpoints
+from engines import ENGINES, Array, Engine, relative_error, run, zero_banks
+from impasto_export import adapters, manifest
+from impasto_export.weights import read_header, read_tensor
 
 TOLERANCE = 1e-4
 # peft reads an attribute that transformers has renamed.
@@ -55,7 +55,8 @@ def save_peft(model: Any, folder: Path) -> None:
 
 def save_diffusers(model: Any, folder: Path, graph: str) -> None:
     """As diffusers' training scripts save, with the config in the header."""
-    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(model))
+    convert: Any = state_dict_utils.convert_state_dict_to_diffusers
+    layers = convert(get_peft_model_state_dict(model))
     config = model.peft_config["default"].to_dict()
     metadata = json.loads(
         json.dumps(config, default=lambda value: sorted(value) if isinstance(value, set) else str(value))
@@ -71,7 +72,8 @@ def rows(graph: str) -> tuple[dict[str, Array], Callable[[Any, int], Array]]:
     if graph == "text_encoder":
         ids = torch.randint(0, 514, (3, 32), generator=draw)
         return {"input_ids": ids.numpy()}, lambda model, row: model(ids[row : row + 1]).last_hidden_state.numpy()
-    sample, context = torch.randn(3, 8, 8, 12, generator=draw), torch.randn(3, 32, 128, generator=draw)
+    sample = torch.randn(3, checkpoints.CHANNELS, 8, 12, generator=draw)
+    context = torch.randn(3, 32, 128, generator=draw)
     timestep = torch.tensor([3.0, 500.0, 900.5])
     feeds = {"sample": sample.numpy(), "timestep": timestep.numpy(), "encoder_hidden_states": context.numpy()}
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from impasto_export.link import link
 
-from tests import checkpoints
-from tests.engines import ENGINES, Engine, relative_error, run
+import checkpoints
+from engines import ENGINES, Engine, relative_error, run
+from impasto_export.link import link
 
 TOLERANCE = 1e-4
 
@@ -28,7 +28,7 @@ def eager_unet(seed: int, sample: torch.Tensor, timestep: torch.Tensor, context:
 def unet_inputs(lanes: int, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Every lane at a timestep of its own, fractional ones included."""
     timestep = torch.linspace(0.0, 998.5, lanes) if lanes > 1 else torch.tensor([417.25])
-    return noise(lanes, 8, height, width), timestep, noise(lanes, 32, 128)
+    return noise(lanes, checkpoints.CHANNELS, height, width), timestep, noise(lanes, 32, 128)
 
 
 def unet_feeds(inputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> dict[str, Any]:
@@ -56,7 +56,8 @@ def test_unet_at_any_batch_and_size(engine: Engine, bundle: Path) -> None:
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_vae(engine: Engine, bundle: Path) -> None:
-    vae, latents, image = checkpoints.model("vae", 1), noise(2, 8, 5, 7), noise(2, 3, 40, 56).clamp(-1, 1)
+    vae, latents = checkpoints.model("vae", 1), noise(2, checkpoints.CHANNELS, 5, 7)
+    image = noise(2, 3, 40, 56).clamp(-1, 1)
     with torch.no_grad():
         decoded, moments = vae.decode(latents, return_dict=False)[0], vae.encode(image).latent_dist
     (found,) = run(engine, bundle, "vae_decoder", {"latents": latents.numpy()})

@@ -1,0 +1,63 @@
+"""Files and folders that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import mkdtemp, mkstemp
+
+
+@contextmanager
+def folder(target: Path) -> Iterator[Path]:
+    """Yield an empty sibling of `target`; rename it into place on success, remove it on failure.
+
+    A previous `target` is moved aside first, since a folder cannot be renamed over one that has files. Leaving the
+    block having removed the yielded folder means: keep what is there.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    draft.chmod(0o755)
+    try:
+        yield draft
+        if draft.exists():
+            _swap(draft, target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _swap(draft: Path, target: Path) -> None:
+    if not target.exists():
+        draft.rename(target)
+        return
+    aside = Path(mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+    target.rename(aside)
+    draft.rename(target)
+    shutil.rmtree(aside)
+
+
+def write(target: Path, data: bytes) -> None:
+    """Write beside `target`, fsync, rename over it, fsync the folder: a reader sees the old file or the new one."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    draft = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.chmod(0o644)
+        draft.replace(target)
+        sync_folder(target.parent)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

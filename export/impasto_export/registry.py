@@ -1,0 +1,119 @@
+"""Adapters on disk: `objects/<sha256>.safetensors` is identity, `names/<name>.json` a pointer to it.
+
+Writing a pointer is what hot-swaps an adapter: both files are written whole, objects first.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from impasto_export import atomic
+from impasto_export.architecture import Json
+from impasto_export.errors import ExportError, RegistryError
+from impasto_export.weights import Header, read_header, sha256_file
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+ENVIRONMENT = "IMPASTO_REGISTRY"
+
+
+def default_folder() -> Path:
+    return Path(os.environ.get(ENVIRONMENT) or Path.home() / ".local/share/impasto/registry")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A name, the object it points to, and the `impasto` metadata in that object's header."""
+
+    name: str
+    digest: str
+    path: Path
+    record: Json
+
+
+@dataclass(frozen=True)
+class Registry:
+    folder: Path
+
+    def put(self, name: str, data: bytes) -> str:
+        """Store the adapter and point `name` at it, whatever the name pointed at before; the digest."""
+        _check_name(name)
+        digest = hashlib.sha256(data).hexdigest()
+        target = self._object(digest)
+        if not target.is_file() or sha256_file(target) != digest:
+            atomic.write(target, data)
+        previous = self._pointer(name) if self._name(name).is_file() else None
+        atomic.write(self._name(name), json.dumps({"digest": digest}).encode())
+        if previous is not None and previous != digest:
+            self._drop(previous)
+        return digest
+
+    def names(self) -> list[str]:
+        return sorted(path.stem for path in (self.folder / "names").glob("*.json") if NAME.fullmatch(path.stem))
+
+    def show(self, name: str) -> Entry:
+        """Raises RegistryError for an unknown name (with the nearest ones) or an unreadable object."""
+        digest = self._pointer(name)
+        path = self._object(digest)
+        return Entry(name, digest, path, _record(self.header(digest)))
+
+    def header(self, digest: str) -> Header:
+        try:
+            return read_header(self._object(digest))
+        except FileNotFoundError:
+            raise RegistryError(f"{self.folder}: object {digest} is missing; import the adapter again") from None
+        except ExportError as error:
+            raise RegistryError(f"damaged object; import the adapter again: {error}") from None
+
+    def remove(self, name: str) -> str:
+        """Delete the pointer, and the object when no other name needs it; the digest it pointed at."""
+        digest = self._pointer(name)
+        self._name(name).unlink()
+        atomic.sync_folder(self.folder / "names")
+        self._drop(digest)
+        return digest
+
+    def _drop(self, digest: str) -> None:
+        if all(self._pointer(name) != digest for name in self.names()):
+            self._object(digest).unlink(missing_ok=True)
+
+    def _pointer(self, name: str) -> str:
+        _check_name(name)
+        path = self._name(name)
+        if not path.is_file():
+            near = difflib.get_close_matches(name, self.names(), n=3)
+            hint = f"; did you mean {', '.join(near)}?" if near else f"; known: {', '.join(self.names()) or 'none'}"
+            raise RegistryError(f"no adapter named {name!r} in {self.folder}{hint}")
+        try:
+            digest = str(json.loads(path.read_bytes())["digest"])
+        except (ValueError, KeyError, TypeError):
+            digest = ""
+        if not re.fullmatch(r"[0-9a-f]{64}", digest):
+            raise RegistryError(f"{path} is damaged; import the adapter again")
+        return digest
+
+    def _object(self, digest: str) -> Path:
+        return self.folder / "objects" / f"{digest}.safetensors"
+
+    def _name(self, name: str) -> Path:
+        return self.folder / "names" / f"{name}.json"
+
+
+def _record(header: Header) -> Json:
+    try:
+        record = json.loads(header.metadata["impasto"])
+    except (KeyError, ValueError):
+        raise RegistryError(f"{header.path} is not an impasto adapter") from None
+    if not isinstance(record, dict):
+        raise RegistryError(f"{header.path} is not an impasto adapter")
+    return record
+
+
+def _check_name(name: str) -> None:
+    if not NAME.fullmatch(name):
+        raise RegistryError(f"{name!r} is not a name: use a-z, 0-9, '.', '_', '-', first a letter or digit, up to 64")

@@ -1,0 +1,116 @@
+"""safetensors files as raw bytes: a checked header, tensors as (dtype, shape, offset, length). Reads and writes bf16
+without a library that knows it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from impasto_export.errors import ExportError
+
+MAX_HEADER = 8 << 20
+ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+# bf16 travels as its 16 bits: numpy has no such type, and nothing here computes with it.
+NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1"}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor of a file; `offset` counts from the start of the file, in bytes."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Header:
+    path: Path
+    tensors: dict[str, Tensor]
+    metadata: dict[str, str]
+
+
+def read_header(path: Path) -> Header:
+    """Parse and check the header of `path`. Raises ExportError naming the file and what is wrong."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
+        if length > MAX_HEADER or 8 + length > size:
+            raise ExportError(f"{path} is not a safetensors file, or is cut short")
+        raw = file.read(length)
+    try:
+        entries = json.loads(raw)
+        metadata = entries.pop("__metadata__", {})
+        tensors = {name: _tensor(entry, 8 + length) for name, entry in entries.items()}
+        metadata = {str(key): str(value) for key, value in metadata.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ExportError(f"{path}: unreadable safetensors header: {error}") from None
+    _check_extent(path, tensors, 8 + length, size)
+    return Header(path, tensors, metadata)
+
+
+def _tensor(entry: Mapping[str, Any], base: int) -> Tensor:
+    begin, end = (int(value) for value in entry["data_offsets"])
+    shape = tuple(int(value) for value in entry["shape"])
+    tensor = Tensor(str(entry["dtype"]), shape, base + begin, end - begin)
+    if begin < 0 or min(shape, default=0) < 0:
+        raise ValueError("negative offset or size")
+    item = ITEM_BYTES.get(tensor.dtype)
+    if item is not None and tensor.length != item * math.prod(shape):
+        raise ValueError(f"{tensor.length} bytes for a {tensor.dtype} tensor of shape {list(shape)}")
+    return tensor
+
+
+def _check_extent(path: Path, tensors: Mapping[str, Tensor], base: int, size: int) -> None:
+    """Tensors must tile the file exactly: a gap or overlap means it was damaged or made to mislead."""
+    position = base
+    for tensor in sorted(tensors.values(), key=lambda item: (item.offset, item.length)):
+        if tensor.offset != position:
+            raise ExportError(f"{path}: its tensors overlap or leave gaps")
+        position += tensor.length
+    if position != size:
+        raise ExportError(f"{path} is cut short or has trailing bytes: {size} bytes, its header says {position}")
+
+
+def read_tensor(header: Header, name: str) -> NDArray[Any]:
+    """The tensor as stored (bf16 as uint16 bits). Raises ExportError for a dtype numpy cannot hold."""
+    tensor = header.tensors[name]
+    if tensor.dtype not in NUMPY:
+        raise ExportError(f"{header.path}: {name} has dtype {tensor.dtype}")
+    with header.path.open("rb") as file:
+        file.seek(tensor.offset)
+        data = file.read(tensor.length)
+    return np.frombuffer(data, dtype=NUMPY[tensor.dtype]).reshape(tensor.shape)
+
+
+def encode(tensors: Mapping[str, tuple[str, NDArray[Any]]], metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file as bytes, tensors and keys in name order so that equal content gives equal bytes."""
+    entries: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
+    chunks, position = [], 0
+    for name, (dtype, array) in sorted(tensors.items()):
+        data = np.ascontiguousarray(array).tobytes()
+        entries[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [position, position + len(data)]}
+        chunks.append(data)
+        position += len(data)
+    head = json.dumps(entries, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % 8)
+    return struct.pack("<Q", len(head)) + head + b"".join(chunks)
+
+
+def sha256_file(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,88 @@
+"""Random checkpoints of the shipped mini-diffusion architecture, saved as diffusers saves them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from impasto_export import architecture, graphs
+
+# The models are small: a second thread gains little, and costs much when another process wants the core.
+torch.set_num_threads(1)
+
+MINI = architecture.SHIPPED / "mini-diffusion"
+CHANNELS: int = architecture.load(MINI).latents["channels"]
+SPECIAL = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>"}
+MERGES = [
+    ("t", "h"),
+    ("th", "e</w>"),
+    ("r", "e"),
+    ("re", "d</w>"),
+    ("i", "n"),
+    ("in", "g</w>"),
+    ("b", "o"),
+    ("a", "t</w>"),
+]
+SCHEDULER = {
+    "_class_name": "DDIMScheduler",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "v_prediction",
+    "steps_offset": 1,
+    "timestep_spacing": "leading",
+    "set_alpha_to_one": False,
+}
+FROM_CHECKPOINT: dict[str, dict[str, Any]] = {
+    "text_encoder": {"architectures": ["CLIPTextModel"], "model_type": "clip_text_model"},
+    "unet": {"_class_name": "UNet2DConditionModel", "sample_size": 16},
+    "vae": {"_class_name": "AutoencoderKL", "sample_size": 128, "scaling_factor": 0.9, "shift_factor": None},
+}
+
+
+def config(part: str) -> dict[str, Any]:
+    """The component's config as a checkpoint states it."""
+    return {**architecture.load(MINI).components[part].config, **FROM_CHECKPOINT[part]}
+
+
+def model(part: str, seed: int) -> Any:
+    """The component with random weights that fp16 holds exactly, so that saving them as fp16 loses nothing."""
+    torch.manual_seed(seed)
+    module = graphs.build(part, config(part))
+    with torch.no_grad():
+        for parameter in module.parameters():
+            # Norm weights and biases start at constants, which would hide a tensor linked to the wrong place.
+            noise = torch.randn_like(parameter) * (0.1 if parameter.ndim == 1 else 0.0)
+            parameter.copy_((parameter + noise).half().float())
+    return module
+
+
+def save(folder: Path, seed: int, dtype: torch.dtype = torch.float16) -> Path:
+    """Write a whole checkpoint; weights of `seed`, stored as `dtype`."""
+    for part in FROM_CHECKPOINT:
+        model(part, seed).to(dtype).save_pretrained(folder / part)
+    write_json(folder / "scheduler" / "scheduler_config.json", SCHEDULER)
+    save_tokenizer(folder / "tokenizer")
+    return folder
+
+
+def save_tokenizer(folder: Path) -> None:
+    """vocab.json and merges.txt alone, as SD checkpoints carry them: every byte, every byte at a word's end, merges."""
+    from tokenizers import pre_tokenizers
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(pair) for pair in MERGES), *SPECIAL.values()]
+    write_json(folder / "vocab.json", {word: index for index, word in enumerate(words)})
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in MERGES)]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_json(
+        folder / "tokenizer_config.json", {"tokenizer_class": "CLIPTokenizer", "model_max_length": 32, **SPECIAL}
+    )
+
+
+def write_json(path: Path, value: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value), encoding="utf-8")

@@ -1,0 +1,58 @@
+"""The two CPU engines, run plainly in float32 on a linked graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from impasto_export import manifest
+
+Engine = Literal["onnxruntime", "openvino"]
+ENGINES: tuple[Engine, ...] = ("onnxruntime", "openvino")
+Array = NDArray[Any]
+
+
+def run(engine: Engine, bundle: Path, graph: str, feeds: Mapping[str, Array]) -> list[Array]:
+    """Outputs in manifest order; sites without a bank in `feeds` get an empty one."""
+    facts = manifest.load(bundle)["graphs"][graph]
+    complete = {**zero_banks(facts, feeds), **feeds}
+    runner = _load(engine, str(bundle / facts["file"]))
+    if engine == "onnxruntime":
+        return [np.asarray(value) for value in runner.run(None, complete)]
+    found = runner(complete)
+    return [np.array(found[port["name"]]) for port in facts["outputs"]]
+
+
+def zero_banks(facts: dict[str, Any], feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Banks of the same slots and rank as those in `feeds`, all zeros."""
+    given = next((value for name, value in feeds.items() if name.endswith(".lora_A")), np.zeros((1, 1, 1)))
+    slots, rank = given.shape[0], given.shape[2]
+    banks = {}
+    for site in facts["sites"]:
+        banks[f"{site['name']}.lora_A"] = np.zeros((slots, site["in_features"], rank), np.float32)
+        banks[f"{site['name']}.lora_B"] = np.zeros((slots, rank, site["out_features"]), np.float32)
+    return banks
+
+
+def relative_error(found: Array, expected: Array) -> float:
+    """Largest difference over the largest value."""
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
+
+
+@cache
+def _load(engine: Engine, path: str) -> Any:
+    if engine == "onnxruntime":
+        import onnxruntime  # type: ignore[import-untyped]
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = 1
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    import openvino  # type: ignore[import-untyped]
+
+    return openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1})

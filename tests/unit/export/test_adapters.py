@@ -1,0 +1,228 @@
+"""Every key of a foreign LoRA is accounted for, or the import fails and says which and why."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from impasto_export import adapters
+from impasto_export.errors import AdapterError, ExportError, UnaccountedKeys
+from impasto_export.weights import Header, encode, read_header, read_tensor
+
+Arrays = dict[str, tuple[str, np.ndarray[Any, Any]]]
+SIZES = {"in_features": 6, "out_features": 4}
+MANIFEST: dict[str, Any] = {
+    "architecture": "a" * 64,
+    "graphs": {
+        "unet": {"sites": [{"name": f"mid.attn1.{name}", **SIZES} for name in ("to_q", "to_out.0")]},
+        "text_encoder": {"sites": [{"name": "text_model.layers.0.self_attn.q_proj", **SIZES}]},
+    },
+}
+SITE = "unet.mid.attn1.to_q"
+
+
+def pair(
+    prefix: str, rank: int = 2, down: str = ".lora_A.weight", up: str = ".lora_B.weight", dtype: str = "F32"
+) -> Arrays:
+    kind = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}[dtype]
+    a = np.arange(rank * 6).reshape(rank, 6).astype(kind)
+    b = np.arange(4 * rank).reshape(4, rank).astype(kind)
+    return {prefix + down: (dtype, a), prefix + up: (dtype, b)}
+
+
+def number(value: float) -> tuple[str, np.ndarray[Any, Any]]:
+    return "F32", np.array(value, "<f4")
+
+
+def write(folder: Path, tensors: Arrays, name: str = adapters.DIFFUSERS_FILE, **metadata: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(encode(tensors, metadata))
+    return folder / name
+
+
+def write_peft(folder: Path, tensors: Arrays, **config: object) -> Path:
+    write(folder, tensors, adapters.PEFT_FILE)
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 4, **config}))
+    return folder
+
+
+def imported(source: Path, tmp_path: Path) -> tuple[Header, dict[str, Any]]:
+    made = adapters.convert(source, MANIFEST)
+    path = tmp_path / "made.safetensors"
+    path.write_bytes(made.data)
+    header = read_header(path)
+    assert json.loads(header.metadata["impasto"]) == made.record
+    return header, made.record
+
+
+def scale(header: Header, site: str = SITE) -> float:
+    return float(read_tensor(header, f"{site}.scale"))
+
+
+@pytest.mark.parametrize(
+    ("prefix", "down", "up", "site"),
+    [
+        (SITE, ".lora_A.weight", ".lora_B.weight", SITE),
+        (SITE, ".lora.down.weight", ".lora.up.weight", SITE),
+        ("unet.mid.attn1.processor.to_q_lora", ".down.weight", ".up.weight", SITE),
+        ("unet.mid.attn1.processor.to_out_lora", ".down.weight", ".up.weight", "unet.mid.attn1.to_out.0"),
+        (
+            "text_encoder.text_model.layers.0.self_attn.q_proj",
+            ".lora_linear_layer.down.weight",
+            ".lora_linear_layer.up.weight",
+            "text_encoder.text_model.layers.0.self_attn.q_proj",
+        ),
+        (
+            "text_encoder.layers.0.self_attn.to_q_lora",
+            ".down.weight",
+            ".up.weight",
+            "text_encoder.text_model.layers.0.self_attn.q_proj",
+        ),
+    ],
+)
+def test_diffusers_spellings(prefix: str, down: str, up: str, site: str, tmp_path: Path) -> None:
+    header, record = imported(write(tmp_path, pair(prefix, down=down, up=up)), tmp_path)
+    assert set(header.tensors) == {f"{site}.A", f"{site}.B", f"{site}.scale"}
+    assert read_tensor(header, f"{site}.A").tolist() == np.arange(12.0).reshape(2, 6).T.tolist()
+    assert read_tensor(header, f"{site}.B").tolist() == np.arange(8.0).reshape(4, 2).T.tolist()
+    assert record["source"]["assumed"] == ["alpha is not stated: alpha = rank (scale 1) taken for all sites"]
+    assert scale(header, site) == 1.0
+
+
+@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
+def test_dtype_stays(dtype: str, tmp_path: Path) -> None:
+    header, record = imported(write(tmp_path, pair(SITE, dtype=dtype)), tmp_path)
+    assert header.tensors[f"{SITE}.A"].dtype == dtype
+    assert header.tensors[f"{SITE}.A"].shape == (6, 2)
+    assert header.tensors[f"{SITE}.scale"].dtype == "F32"
+    assert (record["rank"], record["sites"], record["architecture"]) == (2, 1, "a" * 64)
+
+
+def test_alpha_tensor_wins_over_the_config(tmp_path: Path) -> None:
+    config = json.dumps({"unet.r": 2, "unet.lora_alpha": 8})
+    source = write(tmp_path, {**pair(SITE), f"{SITE}.alpha": number(1.0)}, lora_adapter_metadata=config)
+    assert scale(imported(source, tmp_path)[0]) == 0.5
+
+
+def test_alpha_from_the_diffusers_header(tmp_path: Path) -> None:
+    config = json.dumps({"unet.r": 2, "unet.lora_alpha": 8, "text_encoder.r": 2, "text_encoder.lora_alpha": 1})
+    text = "text_encoder.text_model.layers.0.self_attn.q_proj"
+    header, record = imported(write(tmp_path, {**pair(SITE), **pair(text)}, lora_adapter_metadata=config), tmp_path)
+    assert (scale(header), scale(header, text)) == (4.0, 0.5)
+    assert record["source"]["assumed"] == []
+
+
+def test_peft_folder_with_patterns_and_rslora(tmp_path: Path) -> None:
+    prefix = "base_model.model.mid.attn1"
+    tensors = {**pair(f"{prefix}.to_q", 4), **pair(f"{prefix}.to_out.0")}
+    source = write_peft(tmp_path, tensors, use_rslora=True, rank_pattern={"to_q": 4}, alpha_pattern={"attn1.to_q": 6})
+    header, record = imported(source, tmp_path)
+    assert scale(header) == pytest.approx(6 / math.sqrt(4))
+    assert scale(header, "unet.mid.attn1.to_out.0") == pytest.approx(4 / math.sqrt(2))
+    assert record["source"]["layout"] == "peft"
+    assert record["rank"] == 4
+
+
+def test_peft_folders_of_both_components(tmp_path: Path) -> None:
+    write_peft(tmp_path / "unet", pair("base_model.model.mid.attn1.to_q"))
+    write_peft(tmp_path / "text_encoder", pair("base_model.model.layers.0.self_attn.q_proj"), lora_alpha=6)
+    header, record = imported(tmp_path, tmp_path)
+    assert (scale(header), scale(header, "text_encoder.text_model.layers.0.self_attn.q_proj")) == (2.0, 3.0)
+    assert record["source"]["file"] == "unet/adapter_model.safetensors, text_encoder/adapter_model.safetensors"
+
+
+def test_same_source_same_bytes(tmp_path: Path) -> None:
+    source = write(tmp_path, pair(SITE))
+    assert adapters.convert(source, MANIFEST).data == adapters.convert(source, MANIFEST).data
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        (f"{SITE}.lora_magnitude_vector", "DoRA"),
+        (f"{SITE}.dora_scale", "DoRA"),
+        (f"{SITE}.hada_w1_a", "LoHa"),
+        (f"{SITE}.lokr_w1", "LoKr"),
+        (f"{SITE}.lora_A.bias", "bias"),
+        ("unet.mid.attn1.to_v.lora_A.weight", "names no linear layer"),
+        ("unet.conv_in.bias", "not a LoRA key"),
+        ("lora_unet_mid_attn1_to_q.lora_down.weight", "kohya"),
+        ("lora_te_text_model_layers_0.alpha", "kohya"),
+        ("text_encoder_2.layers.0.self_attn.q_proj.lora_A.weight", "second text encoder"),
+        ("transformer.blocks.0.to_q.lora_A.weight", "transformer backbone"),
+        ("unet.mid.attn1.to_out.0.alpha", "not both A and B"),
+    ],
+)
+def test_unaccounted_keys_are_named_with_the_reason(key: str, reason: str, tmp_path: Path) -> None:
+    source = write(tmp_path, {**pair(SITE), key: ("F32", np.ones((2, 6), "<f4"))})
+    with pytest.raises(UnaccountedKeys, match=reason) as raised:
+        adapters.convert(source, MANIFEST)
+    (named,) = raised.value.keys
+    assert named.startswith((key, key.removesuffix(".alpha")))
+
+
+def test_two_spellings_of_one_tensor_are_refused(tmp_path: Path) -> None:
+    source = write(tmp_path, {**pair(SITE), **pair(SITE, down=".lora.down.weight", up=".lora.up.weight")})
+    with pytest.raises(UnaccountedKeys, match=f"a second A for {SITE}"):
+        adapters.convert(source, MANIFEST)
+
+
+def test_convolutions_are_refused_by_name(tmp_path: Path) -> None:
+    source = write(tmp_path, {**pair(SITE), "unet.conv_in.lora_A.weight": ("F32", np.ones((2, 6, 3, 3), "<f4"))})
+    with pytest.raises(UnaccountedKeys, match=r"unet\.conv_in\.lora_A\.weight: adapts a convolution"):
+        adapters.convert(source, MANIFEST)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"peft_type": "LOHA"}, "LOHA"),
+        ({"use_dora": True}, "DoRA"),
+        ({"lora_bias": True}, "bias"),
+        ({"init_lora_weights": "pissa_niter_4"}, "changes the base weights"),
+        ({"r": 3}, "rank 2, its config says 3"),
+        ({"lora_alpha": "much"}, "unusable LoRA config"),
+    ],
+)
+def test_configs_that_cannot_be_honoured(config: dict[str, object], message: str, tmp_path: Path) -> None:
+    with pytest.raises(AdapterError, match=message):
+        adapters.convert(write_peft(tmp_path, pair("base_model.model.mid.attn1.to_q"), **config), MANIFEST)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({}, "holds no tensors"),
+        ({**pair(SITE), f"{SITE}.lora_A.weight": ("F32", np.ones((2, 7), "<f4"))}, "another backbone"),
+        ({**pair(SITE), f"{SITE}.lora_B.weight": ("F32", np.ones((4, 3), "<f4"))}, "another backbone"),
+        ({**pair(SITE), f"{SITE}.lora_A.weight": ("F32", np.full((2, 6), np.nan, "<f4"))}, "A holds NaN"),
+        ({**pair(SITE), f"{SITE}.lora_A.weight": ("BF16", np.full((2, 6), 0x7F80, "<u2"))}, "A holds NaN or infinity"),
+        ({**pair(SITE), f"{SITE}.lora_A.weight": ("I32", np.ones((2, 6), "<i4"))}, "has dtype I32"),
+        ({**pair(SITE), f"{SITE}.alpha": ("F32", np.ones(2, "<f4"))}, "a single number"),
+    ],
+)
+def test_bad_tensors(tensors: Arrays, message: str, tmp_path: Path) -> None:
+    with pytest.raises(AdapterError, match=message):
+        adapters.convert(write(tmp_path, tensors), MANIFEST)
+
+
+def test_truncated_files(tmp_path: Path) -> None:
+    source = write(tmp_path, pair(SITE))
+    data = source.read_bytes()
+    for length in (0, 4, 30, len(data) - 1):
+        source.write_bytes(data[:length])
+        with pytest.raises(ExportError, match="cut short"):
+            adapters.convert(source, MANIFEST)
+
+
+def test_pickles_and_empty_folders(tmp_path: Path) -> None:
+    with pytest.raises(AdapterError, match="holds neither"):
+        adapters.convert(tmp_path, MANIFEST)
+    (tmp_path / "pytorch_lora_weights.bin").touch()
+    with pytest.raises(AdapterError, match="pickles are not opened"):
+        adapters.convert(tmp_path / "pytorch_lora_weights.bin", MANIFEST)

@@ -1,0 +1,76 @@
+"""What export writes: the committed skeletons are current, and hold no weights; a new text encoder exports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+
+import checkpoints
+from impasto_export import architecture, graphs, recipes, splice
+from impasto_export.errors import CheckpointError, GraphError
+
+SKELETONS = sorted(checkpoints.MINI.glob("*.onnx"))
+
+
+def test_the_committed_architecture_is_current(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graphs, "trace", lambda recipe: b"")
+    found = graphs.export(checkpoint, tmp_path / "out", "mini-diffusion")
+    assert architecture.load(checkpoints.MINI) == found == architecture.load(tmp_path / "out")
+
+
+@pytest.mark.parametrize("path", SKELETONS, ids=[path.stem for path in SKELETONS])
+def test_skeletons_are_small_and_bare(path: Path) -> None:
+    assert path.stat().st_size < 1_000_000
+    model = splice.read(path)
+    assert splice.placeholders(model)
+    assert not model.metadata_props
+    assert not any(node.metadata_props or node.doc_string for node in model.graph.node)
+    inline = [item for item in model.graph.initializer if item.data_location != onnx.TensorProto.EXTERNAL]
+    assert sum(len(item.raw_data) for item in inline) < 100_000
+
+
+@pytest.mark.parametrize("path", SKELETONS, ids=[path.stem for path in SKELETONS])
+def test_graph_inputs_are_the_ports_and_two_banks_per_site(path: Path) -> None:
+    graph = architecture.load(checkpoints.MINI).graphs[path.stem]
+    banks = [f"{site.name}.lora_{letter}" for site in graph.sites for letter in "AB"]
+    model = splice.read(path)
+    assert [value.name for value in model.graph.input] == [*(port.name for port in graph.inputs), *banks]
+    assert [value.name for value in model.graph.output] == [port.name for port in graph.outputs]
+
+
+def test_every_usual_target_is_a_site() -> None:
+    found = architecture.load(checkpoints.MINI).graphs
+    assert {len(found[name].sites) for name in ("vae_decoder", "vae_encoder")} == {0}
+    assert len(found["text_encoder"].sites) == 4 * 6
+    assert len(found["unet"].sites) == 10 * 12
+
+
+def test_a_new_text_encoder_exports_under_its_parameter_names() -> None:
+    config = {**checkpoints.config("text_encoder"), "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1}
+    model = graphs.build("text_encoder", {**config, "vocab_size": 40, "num_attention_heads": 2})
+    recipe = recipes.text_encoder(model)
+    skeleton = onnx.load_from_string(graphs.trace(recipe))
+    expected = {f"text_model.{name}": tuple(value.shape) for name, value in model.named_parameters()}
+    assert {name: slot.shape for name, slot in splice.placeholders(skeleton).items()} == expected
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "message"),
+    [
+        ("unet", {"_class_name": "UNet3DConditionModel"}, "UNet3DConditionModel"),
+        ("unet", {"addition_embed_type": "text_time"}, "addition_embed_type"),
+        ("text_encoder", {"architectures": ["T5EncoderModel"]}, "T5EncoderModel"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused(part: str, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(GraphError, match=message):
+        graphs.build(part, {**checkpoints.config(part), **changes})
+
+
+def test_a_folder_without_configs_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"config\.json is missing"):
+        graphs.export(tmp_path, tmp_path / "out")

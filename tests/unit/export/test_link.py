@@ -1,0 +1,210 @@
+"""`link`: what fits is linked in place and described; what does not is refused by name; nothing is left half done."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from checkpoints import CHANNELS
+from impasto_export import link as linking
+from impasto_export import manifest
+from impasto_export.errors import BundleError, CheckpointError, MisfitCheckpoint, UnknownArchitecture
+from impasto_export.link import canonical_name, link
+from impasto_export.weights import encode, read_header, read_tensor
+
+UNET = "unet/diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture
+def own(checkpoint: Path, tmp_path: Path) -> Path:
+    """A private copy of the checkpoint, to be spoilt."""
+    return shutil.copytree(checkpoint, tmp_path / "checkpoint")
+
+
+def edit_json(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def rewrite(path: Path, drop: str = "", **changes: tuple[str, np.ndarray]) -> None:  # type: ignore[type-arg]
+    """Rewrite a safetensors file without `drop` and with `changes` (`__` for a dot)."""
+    header = read_header(path)
+    tensors = {name: (item.dtype, read_tensor(header, name)) for name, item in header.tensors.items() if name != drop}
+    tensors.update({name.replace("__", "."): value for name, value in changes.items()})
+    path.write_bytes(encode(tensors, header.metadata))
+
+
+def leftovers(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
+
+
+def test_weights_are_linked_not_copied_and_the_manifest_says_it_all(bundle: Path, checkpoint: Path) -> None:
+    assert (bundle / "unet.safetensors").samefile(checkpoint / UNET)
+    record = manifest.load(bundle)
+    assert record["latents"] == {"channels": CHANNELS, "factor": 8, "scaling_factor": 0.9, "shift_factor": 0.0}
+    assert record["image"] == {"width": 128, "height": 128, "multiple_of": 32, "max_pixels": 262144}
+    assert record["tokenizer"]["max_length"] == 32
+    assert record["scheduler"]["prediction_type"] == "v_prediction"
+    assert set(record["graphs"]) == {"text_encoder", "unet", "vae_decoder", "vae_encoder"}
+    assert set(record["files"]) == {*(graph["file"] for graph in record["graphs"].values()), "tokenizer.json"}
+    assert record["weights"]["unet.safetensors"]["bytes"] == (checkpoint / UNET).stat().st_size
+
+
+def test_takes_less_than_two_seconds_and_imports_no_torch(checkpoint: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys, impasto_export.cli, impasto_export.adapters, impasto_export.registry\n"
+        "from pathlib import Path\n"
+        "from impasto_export.link import link\n"
+        "link(Path(sys.argv[1]), Path(sys.argv[2]))\n"
+        "heavy = {'torch', 'diffusers', 'transformers', 'peft', 'onnxscript'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code, checkpoint, tmp_path / "bundle"], check=True)
+    # CPU time: what else runs on the machine is not ours.
+    start = time.process_time()
+    link(checkpoint, tmp_path / "again")
+    assert time.process_time() - start < 2.0
+
+
+def test_linking_again_keeps_the_bundle(checkpoint: Path, tmp_path: Path) -> None:
+    first = link(checkpoint, tmp_path / "bundle")
+    inode = (tmp_path / "bundle" / "unet.onnx").stat().st_ino
+    second = link(checkpoint, tmp_path / "bundle")
+    assert (first.reused, second.reused) == (False, True)
+    assert first.digest == second.digest
+    assert (tmp_path / "bundle" / "unet.onnx").stat().st_ino == inode
+    assert leftovers(tmp_path) == []
+
+
+def test_a_damaged_bundle_is_made_anew(checkpoint: Path, tmp_path: Path) -> None:
+    link(checkpoint, tmp_path / "bundle")
+    (tmp_path / "bundle" / "unet.onnx").write_bytes(b"")
+    assert not link(checkpoint, tmp_path / "bundle").reused
+    assert (tmp_path / "bundle" / "unet.onnx").stat().st_size > 0
+
+
+def test_another_weight_gives_another_digest(own: Path, tmp_path: Path) -> None:
+    first = link(own, tmp_path / "bundle")
+    header = read_header(own / UNET)
+    bias = read_tensor(header, "conv_in.bias") + np.float16(1)
+    (own / UNET).rename(own / "aside")
+    shutil.copy(own / "aside", own / UNET)
+    rewrite(own / UNET, conv_in__bias=("F16", bias))
+    second = link(own, tmp_path / "bundle")
+    assert (second.reused, second.digest != first.digest) == (False, True)
+    assert leftovers(tmp_path) == []
+
+
+def test_misfits_are_named_each(own: Path, tmp_path: Path) -> None:
+    wrong = np.zeros((3, 4), np.float16)
+    rewrite(own / UNET, "conv_in.weight", conv_out__bias=("F16", wrong), intruder__weight=("F16", wrong))
+    with pytest.raises(MisfitCheckpoint, match=r"missing \(1\)") as raised:
+        link(own, tmp_path / "bundle")
+    assert raised.value.missing == ("conv_in.weight",)
+    assert raised.value.unused == ("intruder.weight",)
+    assert raised.value.misfit == (f"conv_out.bias: F16 [3, 4], the architecture has float [{CHANNELS}]",)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_dtype_that_no_cast_reads_is_a_misfit(own: Path, tmp_path: Path) -> None:
+    rewrite(own / UNET, conv_out__bias=("I32", np.zeros(CHANNELS, np.int32)))
+    with pytest.raises(MisfitCheckpoint, match=r"conv_out\.bias: I32"):
+        link(own, tmp_path / "bundle")
+
+
+def test_an_unknown_architecture_names_what_differs(own: Path, tmp_path: Path) -> None:
+    edit_json(own / "unet" / "config.json", layers_per_block=2)
+    with pytest.raises(UnknownArchitecture, match=r"unet\.layers_per_block: checkpoint 2, architecture 1"):
+        link(own, tmp_path / "bundle")
+
+
+def test_a_config_may_leave_out_defaults(own: Path, tmp_path: Path) -> None:
+    path = own / "unet" / "config.json"
+    config = json.loads(path.read_text())
+    del config["upcast_attention"], config["dropout"]
+    path.write_text(json.dumps(config))
+    assert link(own, tmp_path / "bundle").digest
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "message"),
+    [
+        ("scheduler/scheduler_config.json", {"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr"),
+        ("vae/config.json", {"latents_mean": [0.0]}, "latents_mean"),
+        ("tokenizer/tokenizer_config.json", {"model_max_length": 16}, "model_max_length 16"),
+        ("tokenizer/tokenizer_config.json", {"tokenizer_class": "T5Tokenizer"}, "T5Tokenizer"),
+        ("tokenizer/tokenizer_config.json", {"pad_token": "<pad>"}, "<pad>"),
+    ],
+)
+def test_what_the_server_cannot_honour_is_refused(
+    own: Path, tmp_path: Path, file: str, changes: dict[str, object], message: str
+) -> None:
+    edit_json(own / file, **changes)
+    with pytest.raises(CheckpointError, match=message):
+        link(own, tmp_path / "bundle")
+    assert leftovers(tmp_path) == []
+
+
+def test_missing_weights_say_what_is_there(own: Path, tmp_path: Path) -> None:
+    (own / UNET).rename(own / "unet" / "diffusion_pytorch_model.fp16.safetensors")
+    with pytest.raises(CheckpointError, match=r"fp16\.safetensors"):
+        link(own, tmp_path / "bundle")
+    with pytest.raises(CheckpointError, match="text_encoder"):
+        link(own, tmp_path / "bundle", variant="fp16")
+
+
+def test_an_interrupted_link_leaves_the_old_bundle(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = link(own, tmp_path / "bundle")
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(linking, "_describe", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        link(own, tmp_path / "bundle")
+    with pytest.raises(KeyboardInterrupt):
+        link(own, tmp_path / "new")
+    assert manifest.load(tmp_path / "bundle")["digest"] == first.digest
+    assert not (tmp_path / "new").exists()
+    assert leftovers(tmp_path) == []
+
+
+def test_copies_where_no_hard_link_can_be_made(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(18, "cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    made = link(checkpoint, tmp_path / "bundle")
+    assert len(made.copied) == 3
+    assert not (made.folder / "unet.safetensors").samefile(checkpoint / UNET)
+
+
+def test_never_overwrites_what_is_not_a_bundle(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "precious.txt").touch()
+    with pytest.raises(BundleError, match="not a bundle"):
+        link(checkpoint, tmp_path)
+
+
+def test_an_edited_manifest_is_noticed(checkpoint: Path, tmp_path: Path) -> None:
+    made = link(checkpoint, tmp_path / "bundle")
+    edit_json(made.folder / manifest.NAME, name="other")
+    with pytest.raises(BundleError, match="changed after linking"):
+        manifest.load(made.folder)
+
+
+def test_names_of_older_libraries_are_understood() -> None:
+    assert canonical_name("text_encoder", "final_layer_norm.bias") == "text_model.final_layer_norm.bias"
+    assert canonical_name("text_encoder", "text_model.final_layer_norm.bias") == "text_model.final_layer_norm.bias"
+    old, new = "decoder.mid_block.attentions.0.proj_attn.bias", "decoder.mid_block.attentions.0.to_out.0.bias"
+    assert canonical_name("vae", old) == new
+    assert canonical_name("vae", new) == new
+    assert canonical_name("unet", "a.query.weight") == "a.query.weight"
