@@ -1,0 +1,40 @@
+"""Typed clients of an impasto server."""
+
+from impasto_client.client import AsyncClient, Client
+from impasto_client.errors import (
+    AdapterNotFound,
+    ConnectError,
+    DeadlineExceeded,
+    ImpastoError,
+    InvalidRequest,
+    ProtocolError,
+    RequestError,
+    ServerError,
+    ServerUnavailable,
+)
+from impasto_client.fake import AsyncFakeTransport, FakeTransport
+from impasto_client.generation import Generation, Timings
+from impasto_client.transport import AsyncTransport, Transport
+from impasto_client.triton import AsyncGrpcTransport, GrpcTransport
+
+__all__ = [
+    "AdapterNotFound",
+    "AsyncClient",
+    "AsyncFakeTransport",
+    "AsyncGrpcTransport",
+    "AsyncTransport",
+    "Client",
+    "ConnectError",
+    "DeadlineExceeded",
+    "FakeTransport",
+    "Generation",
+    "GrpcTransport",
+    "ImpastoError",
+    "InvalidRequest",
+    "ProtocolError",
+    "RequestError",
+    "ServerError",
+    "ServerUnavailable",
+    "Timings",
+    "Transport",
+]

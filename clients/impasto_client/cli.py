@@ -1,0 +1,115 @@
+"""The command `impasto`: gathers the commands of entry-point group `impasto.commands`, imports the one that is called.
+
+An entry point is a typer.Typer or a function. `impasto --help` imports none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points, version
+from typing import Annotated, Any, NamedTuple
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+GROUP = "impasto.commands"
+OURS = ("impasto_client", "impasto_export", "impasto_server")
+
+
+class About(NamedTuple):
+    """What can be said of a command without importing it: one line of help, and the extra that it needs."""
+
+    help: str
+    extra: str | None = None
+
+
+ABOUT = {
+    "generate": About("Ask a server for a picture."),
+    "gallery": About("Ask for every prompt in every style, and lay the pictures out on one sheet."),
+    "serve": About("Serve a bundle over gRPC and HTTP.", "server"),
+    "doctor": About("Say what this machine can run, and how to get what it lacks.", "server"),
+    "link": About("Make a bundle of a checkpoint, without torch.", "server"),
+    "adapters": About("Import styles into a registry, and look after it.", "server"),
+    "export": About("Compile the graphs of a new architecture, with torch.", "export"),
+}
+
+
+def installed_commands() -> list[EntryPoint]:
+    """Ours in the order of ABOUT, then those of other distributions by name."""
+    order = list(ABOUT)
+    found = entry_points(group=GROUP)
+    return sorted(found, key=lambda entry: (order.index(entry.name) if entry.name in order else len(order), entry.name))
+
+
+class LazyGroup(TyperGroup):
+    """Holds a placeholder for every command; the real one takes its place when it is called."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self._entries = {entry.name: entry for entry in installed_commands()}
+        for entry in self._entries.values():
+            about = ABOUT.get(entry.name, About(f"From {entry.value.partition(':')[0]}."))
+            self.commands[entry.name] = TyperCommand(name=entry.name, help=about.help)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Load the command that is called. Raises typer.Exit when what it needs isn't installed."""
+        name, placeholder, rest = super().resolve_command(ctx, args)
+        if name is None or name not in self._entries:
+            return name, placeholder, rest
+        try:
+            return name, load(self._entries[name]), rest
+        except ModuleNotFoundError as error:
+            raise _missing(name, error) from error
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it; a command may import what is heavy only now."""
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] in OURS:
+                raise  # a mistake of ours, not something to install
+            raise _missing(ctx.invoked_subcommand, error) from error
+
+
+def load(entry: EntryPoint) -> Any:
+    """Import a command. Raises ModuleNotFoundError."""
+    target: typer.Typer | Callable[..., None] = entry.load()
+    if isinstance(target, typer.Typer):
+        return get_command(target)
+    single = typer.Typer(add_completion=False)
+    single.command(entry.name)(target)
+    return get_command(single)
+
+
+def _missing(command: str, error: ModuleNotFoundError) -> typer.Exit:
+    extra = ABOUT.get(command, About("")).extra
+    fix = f"pip install 'impasto[{extra}]'" if extra else "install again the package that brings this command"
+    text = f"`impasto {command}` needs {error.name}, which is not installed; {fix}"
+    Console(stderr=True, highlight=False).print(f"[bold red]error[/]  {escape(text)}", soft_wrap=True)
+    return typer.Exit(1)
+
+
+app = typer.Typer(cls=LazyGroup, no_args_is_help=True, add_completion=False)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(version("impasto"))
+        raise typer.Exit
+
+
+@app.callback()
+def impasto(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Stylised images: the backbone is compiled once, a style is data."""
+
+
+def main() -> None:
+    """The console script."""
+    app(prog_name="impasto")

@@ -1,0 +1,150 @@
+"""One sheet of pictures: a row for each prompt, a column for no style and for each style, one seed along a row."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from PIL import Image, ImageDraw, ImageFont
+
+from impasto_client.client import Client
+from impasto_client.generation import Generation
+
+IN_FLIGHT = 8
+UPSCALE = 2
+MARGIN, GAP = 48, 18
+LABEL_WIDTH = 200
+TITLE_PX, LABEL_PX, NOTE_PX = 40, 22, 17
+PAPER, INK, FAINT, RULE = "#ffffff", "#1c1c22", "#74747e", "#d9d9de"
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+@dataclass(frozen=True)
+class Column:
+    """A style at a weight, or none; `words` are added to the prompt."""
+
+    label: str
+    styles: tuple[tuple[str, float], ...] = ()
+    words: str = ""
+
+    @classmethod
+    def of(cls, name: str, weight: float, words: str) -> Column:
+        """`words` may hold {style}, which stands for the name with spaces for hyphens."""
+        spoken = name.replace("-", " ")
+        label = spoken if weight == 1 else f"{spoken} · {weight:g}"
+        return cls(label, ((name, weight),), words.replace("{style}", spoken))
+
+    def prompt(self, content: str) -> str:
+        """The prompt of a cell."""
+        return f"{content} {self.words}".strip()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all cells share; None leaves it to the server. Row i is painted with seed + i."""
+
+    seed: int
+    steps: int | None = None
+    guidance_scale: float | None = None
+    scheduler: str | None = None
+    negative_prompt: str = ""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """`rows[i][j]` shows `prompts[i]` in `columns[j]`."""
+
+    title: str
+    prompts: Sequence[str]
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Generation]]
+
+
+def paint(
+    client: Client, prompts: Sequence[str], columns: Sequence[Column], settings: Settings, done: Callable[[], None]
+) -> list[list[Generation]]:
+    """Ask for every cell, several at a time; `done` is called after each. Raises the first ImpastoError."""
+
+    def cell(place: tuple[int, str, Column]) -> Generation:
+        row, prompt, column = place
+        generation = client.generate(
+            column.prompt(prompt),
+            styles=dict(column.styles),
+            negative_prompt=settings.negative_prompt,
+            steps=settings.steps,
+            guidance_scale=settings.guidance_scale,
+            scheduler=settings.scheduler,
+            seed=settings.seed + row,
+        )
+        done()
+        return generation
+
+    places = [(row, prompt, column) for row, prompt in enumerate(prompts) for column in columns]
+    pool = ThreadPoolExecutor(IN_FLIGHT)
+    try:
+        cells = list(pool.map(cell, places))
+    finally:
+        pool.shutdown(cancel_futures=True)  # after an error nobody wants the rest
+    width = len(columns)
+    return [cells[start : start + width] for start in range(0, len(cells), width)]
+
+
+def draw(sheet: Sheet) -> Image.Image:
+    """RGB picture of the sheet, its cells enlarged."""
+    cell_width, cell_height = (UPSCALE * side for side in sheet.rows[0][0].image.size)
+    top = MARGIN + TITLE_PX + NOTE_PX + 4 * GAP + LABEL_PX
+    left = MARGIN + LABEL_WIDTH + GAP
+    width = left + len(sheet.columns) * (cell_width + GAP) - GAP + MARGIN
+    height = top + len(sheet.rows) * (cell_height + GAP) - GAP + MARGIN
+    canvas = Image.new("RGB", (width, height), PAPER)
+    pen = ImageDraw.Draw(canvas)
+    _head(pen, sheet, width)
+    for index, column in enumerate(sheet.columns):
+        centre = left + index * (cell_width + GAP) + cell_width // 2
+        label = _fitted(column.label, cell_width)
+        pen.text((centre, top - GAP // 2 - LABEL_PX // 2), label, INK, _font(LABEL_PX), anchor="mm")
+    for index, (prompt, row) in enumerate(zip(sheet.prompts, sheet.rows, strict=True)):
+        y = top + index * (cell_height + GAP)
+        _row_label(pen, prompt, row[0].seed, y + cell_height // 2)
+        for place, generation in enumerate(row):
+            x = left + place * (cell_width + GAP)
+            picture = generation.image.convert("RGB").resize((cell_width, cell_height), Image.Resampling.LANCZOS)
+            canvas.paste(picture, (x, y))
+            pen.rectangle((x - 1, y - 1, x + cell_width, y + cell_height), outline=RULE)
+    return canvas
+
+
+def _head(pen: ImageDraw.ImageDraw, sheet: Sheet, width: int) -> None:
+    meta = sheet.rows[0][0].meta
+    note = " · ".join(
+        [f"{meta.get('steps')} steps", f"{meta.get('scheduler')}", f"{meta.get('engine')} {meta.get('precision')}"]
+    )
+    pen.text((MARGIN, MARGIN), sheet.title, INK, _font(TITLE_PX), anchor="lt")
+    pen.text((MARGIN, MARGIN + TITLE_PX + GAP // 2), note, FAINT, _font(NOTE_PX), anchor="lt")
+    rule = MARGIN + TITLE_PX + NOTE_PX + GAP + GAP // 2
+    pen.line((MARGIN, rule, width - MARGIN, rule), fill=RULE, width=2)
+
+
+def _row_label(pen: ImageDraw.ImageDraw, prompt: str, seed: int, middle: int) -> None:
+    lines = textwrap.wrap(prompt, 17)
+    line_height = LABEL_PX + 8
+    baseline = middle - (len(lines) * line_height + NOTE_PX) // 2 + LABEL_PX
+    for line in lines:
+        pen.text((MARGIN, baseline), line, INK, _font(LABEL_PX), anchor="ls")
+        baseline += line_height
+    pen.text((MARGIN, baseline), f"seed {seed}", FAINT, _font(NOTE_PX), anchor="ls")
+
+
+def _fitted(label: str, width: int) -> str:
+    """The label, cut with an ellipsis where it is wider than its column."""
+    font, shown = _font(LABEL_PX), label
+    while shown and font.getlength(shown if shown == label else f"{shown}…") > width:
+        shown = shown[:-1]
+    return shown if shown == label else f"{shown}…"
+
+
+def _font(pixels: int) -> Font:
+    return ImageFont.load_default(pixels)

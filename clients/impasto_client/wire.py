@@ -1,0 +1,148 @@
+"""The one place where a request becomes tensors and tensors become an answer. Does no input or output itself.
+
+All tensors are 1-D; text travels as UTF-8 bytes in arrays of dtype object (KServe's BYTES).
+"""
+
+from __future__ import annotations
+
+import json
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any, SupportsFloat, SupportsIndex, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from impasto_client.errors import InvalidRequest, ProtocolError
+from impasto_client.generation import Generation, Timings
+
+MODEL = "stylize"
+OUTPUTS = ("IMAGE", "SEED", "META")
+
+Tensors: TypeAlias = Mapping[str, NDArray[Any]]
+Styles: TypeAlias = Mapping[str, float] | str | None
+
+_Kind = TypeVar("_Kind")
+
+
+def encode(
+    prompt: str,
+    *,
+    styles: Styles = None,
+    negative_prompt: str = "",
+    steps: int | None = None,
+    guidance_scale: float | None = None,
+    scheduler: str | None = None,
+    seed: int | None = None,
+    width: int | None = None,
+    height: int | None = None,
+    format: str | None = None,
+) -> dict[str, NDArray[Any]]:
+    """The input tensors of a request. What is None or empty is left out, so that the server's default counts.
+
+    Only what a tensor can't carry is refused here (InvalidRequest); what is allowed is for the server to say.
+    """
+    return {
+        "PROMPT": _texts("PROMPT", prompt),
+        **_styles(styles),
+        **({"NEGATIVE_PROMPT": _texts("NEGATIVE_PROMPT", negative_prompt)} if negative_prompt else {}),
+        **_optional("STEPS", steps, np.int32),
+        **_optional("GUIDANCE_SCALE", guidance_scale, np.float32),
+        **({} if scheduler is None else {"SCHEDULER": _texts("SCHEDULER", scheduler)}),
+        **_optional("SEED", seed, np.int64),
+        **_optional("WIDTH", width, np.int32),
+        **_optional("HEIGHT", height, np.int32),
+        **({} if format is None else {"FORMAT": _texts("FORMAT", format)}),
+    }
+
+
+def decode(tensors: Tensors) -> Generation:
+    """The answer in output tensors IMAGE BYTES [1], SEED INT64 [1], META BYTES [1] (JSON). Raises ProtocolError."""
+    meta = _meta(_only(tensors, "META", bytes))
+    return Generation(
+        data=_only(tensors, "IMAGE", bytes),
+        seed=_only(tensors, "SEED", int),
+        timings=_timings(meta),
+        warnings=_warnings(meta),
+        meta=meta,
+    )
+
+
+def _styles(styles: Styles) -> dict[str, NDArray[Any]]:
+    if not styles:
+        return {}
+    if isinstance(styles, str):
+        return {"ADAPTER_NAMES": _texts("ADAPTER_NAMES", styles)}
+    return {
+        "ADAPTER_NAMES": _texts("ADAPTER_NAMES", *styles),
+        "ADAPTER_WEIGHTS": _numbers("ADAPTER_WEIGHTS", list(styles.values()), np.float32),
+    }
+
+
+def _texts(name: str, *texts: str) -> NDArray[Any]:
+    try:
+        return np.array([text.encode() for text in texts], dtype=np.object_)
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(f"{name}: character {error.start} can't be encoded; pass valid Unicode", name) from None
+
+
+def _optional(name: str, value: float | None, dtype: type[np.number[Any]]) -> dict[str, NDArray[Any]]:
+    return {} if value is None else {name: _numbers(name, [value], dtype)}
+
+
+def _numbers(name: str, values: Sequence[float], dtype: type[np.number[Any]]) -> NDArray[Any]:
+    """Raises InvalidRequest where NumPy would round or wrap a value in silence to make it fit."""
+    try:
+        if issubclass(dtype, np.integer):
+            return np.array([_whole(value, np.iinfo(dtype)) for value in values], dtype=dtype)
+        with np.errstate(over="ignore"):  # a float too large becomes inf, and the server says what it allows
+            return np.array([_real(value) for value in values], dtype=dtype)
+    except (TypeError, OverflowError) as error:
+        raise InvalidRequest(f"{name}: {error}", name) from None
+
+
+def _whole(value: object, bounds: np.iinfo[Any]) -> int:
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+        raise TypeError(f"{value!r} is no whole number; pass one")
+    whole = operator.index(value)
+    if not bounds.min <= whole <= bounds.max:
+        raise OverflowError(f"{value!r} does not fit in {bounds.bits} bits; pass {bounds.min} to {bounds.max}")
+    return whole
+
+
+def _real(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, SupportsFloat):
+        raise TypeError(f"{value!r} is no number; pass one")
+    return float(value)
+
+
+def _only(tensors: Tensors, name: str, kind: type[_Kind]) -> _Kind:
+    value = tensors[name].tolist() if name in tensors else None
+    if not isinstance(value, list) or len(value) != 1 or not isinstance(value[0], kind):
+        raise ProtocolError(f"the server's answer has no {name} holding one {kind.__name__}")
+    return value[0]
+
+
+def _meta(text: bytes) -> dict[str, object]:
+    try:
+        meta = json.loads(text)
+    except ValueError as error:
+        raise ProtocolError(f"the server's META is not JSON: {error}") from None
+    if not isinstance(meta, dict):
+        raise ProtocolError("the server's META is not a JSON object")
+    return meta
+
+
+def _timings(meta: Mapping[str, object]) -> Timings:
+    timings = meta.get("timings")
+    wanted = Timings.__dataclass_fields__
+    if not isinstance(timings, dict) or not all(isinstance(timings.get(name), (int, float)) for name in wanted):
+        raise ProtocolError(f"the server's META has no timings with {', '.join(wanted)}")
+    return Timings(**{name: float(timings[name]) for name in wanted})
+
+
+def _warnings(meta: Mapping[str, object]) -> tuple[str, ...]:
+    warnings = meta.get("warnings")
+    if not isinstance(warnings, list) or not all(isinstance(warning, str) for warning in warnings):
+        raise ProtocolError("the server's META has no list of warnings")
+    return tuple(warnings)

@@ -1,0 +1,206 @@
+"""The command `impasto`, without a server."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from impasto_client import (
+    AdapterNotFound,
+    ConnectError,
+    FakeTransport,
+    ImpastoError,
+    InvalidRequest,
+    cli,
+)
+from impasto_client.commands import Connection
+
+COMMANDS = {
+    "generate": "impasto_client.commands:generate",
+    "gallery": "impasto_client.commands:gallery",
+    "doctor": "no_such_package.commands:doctor",
+    "export": "unit_client_late_import:app",
+    "extra": "no_such_package:app",
+}
+
+
+@pytest.fixture(autouse=True)
+def _commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [EntryPoint(name, value, cli.GROUP) for name, value in COMMANDS.items()]
+    monkeypatch.setattr(cli, "entry_points", lambda group: found if group == cli.GROUP else [])
+
+
+def impasto(*args: str | Path, fake: FakeTransport | None = None) -> Result:
+    connection = Connection(lambda url, timeout: fake or FakeTransport())
+    return CliRunner().invoke(cli.app, [str(arg) for arg in args], obj=connection, prog_name="impasto")
+
+
+def words_of(text: str) -> str:
+    """On one line, without colours and boxes, which depend on where the test runs."""
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m|[│─╭╮╰╯]", "", text).split())
+
+
+def test_generate_sends_its_words_and_writes_the_file(tmp_path: Path) -> None:
+    fake, out = FakeTransport(), tmp_path / "boat.webp"
+    words = "--style stained-glass:0.5 --style neon --seed 7 --steps 25 --guidance-scale 4 --scheduler euler"
+    more = ["--width", "64", "--height", "32", "--negative-prompt", "blurry"]
+    result = impasto("generate", "a red boat at night", *words.split(), *more, "--out", out, fake=fake)
+    assert result.exit_code == 0, result.output
+    assert {name: tensor.tolist() for name, tensor in fake.requests[0].items()} == {
+        "PROMPT": [b"a red boat at night"],
+        "ADAPTER_NAMES": [b"stained-glass", b"neon"],
+        "ADAPTER_WEIGHTS": [0.5, 1.0],
+        "NEGATIVE_PROMPT": [b"blurry"],
+        "STEPS": [25],
+        "GUIDANCE_SCALE": [4.0],
+        "SCHEDULER": [b"euler"],
+        "SEED": [7],
+        "WIDTH": [64],
+        "HEIGHT": [32],
+        "FORMAT": [b"webp"],
+    }
+    with Image.open(out) as picture:
+        assert (picture.format, picture.size) == ("WEBP", (64, 32))
+    assert str(out) in result.stdout
+    assert fake.closed
+
+
+def test_generate_says_nothing_that_it_was_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    fake = FakeTransport()
+    result = impasto("generate", "a red boat", fake=fake)
+    assert result.exit_code == 0, result.output
+    assert list(fake.requests[0]) == ["PROMPT"]
+    assert (tmp_path / "impasto-0.png").exists()
+
+
+def test_json_stands_alone_on_stdout_and_warnings_on_stderr(tmp_path: Path) -> None:
+    out = tmp_path / "boat.png"
+    fake = FakeTransport(warnings=["PROMPT: 41 tokens, the text encoder reads 30; dropped: '[bold] night'"])
+    result = impasto("generate", "a red boat", "--seed", "7", "--out", out, "--json", fake=fake)
+    document = json.loads(result.stdout)
+    assert (document["out"], document["seed"], document["warnings"]) == (str(out), 7, list(fake.warnings))
+    assert set(document) == {"out", "seed", "timings", "warnings", "meta"}
+    assert f"warning {fake.warnings[0]}" in words_of(result.stderr)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectError("nothing answers at localhost:8001; start a server with `impasto serve`"),
+        AdapterNotFound("ADAPTER_NAMES: no adapter 'staned-glass'; did you mean 'stained-glass'?", "ADAPTER_NAMES"),
+        InvalidRequest("STEPS: 10000 is out of range; pass 1 to 200", "STEPS"),
+    ],
+)
+def test_an_error_is_one_line_and_status_1(error: ImpastoError, tmp_path: Path) -> None:
+    result = impasto("generate", "a red boat", "--out", tmp_path / "boat.png", fake=FakeTransport(error=error))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert words_of(result.stderr) == f"error {error}"
+
+
+@pytest.mark.parametrize(
+    ("args", "problem"),
+    [
+        (["a red boat", "--style", "neon:much"], "'much' is no weight"),
+        (["a red boat", "--style", "neon:nan"], "'nan' is no weight"),
+        (["a red boat", "--style", "neon:1", "--style", "neon:2"], "stands there twice"),
+        (["a red boat", "--out", "boat.tiff"], "does not end in"),
+        (["a red boat", "--out", "no/such/boat.png"], "there is no folder"),
+        (["a red boat", "--steps", "many"], "--steps"),
+        ([], "Missing argument"),
+    ],
+)
+def test_wrong_usage_is_status_2_and_asks_no_server(args: Sequence[str], problem: str) -> None:
+    fake = FakeTransport()
+    result = impasto("generate", *args, fake=fake)
+    assert (result.exit_code, fake.requests) == (2, [])
+    assert problem in words_of(result.stderr)
+
+
+def test_gallery_is_rows_of_prompts_by_columns_of_styles(tmp_path: Path) -> None:
+    fake, out = FakeTransport(), tmp_path / "sheet.png"
+    prompts = ["--prompt", "a red boat", "--prompt", "a blue house"]
+    result = impasto("gallery", *prompts, "--style", "stained-glass:0.5", "--seed", "3", "--out", out, fake=fake)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.strip() == str(out)
+    asked = [
+        (request["PROMPT"].tolist()[0].decode(), request["SEED"].tolist()[0], "ADAPTER_NAMES" in request)
+        for request in fake.requests
+    ]
+    assert sorted(asked) == [
+        ("a blue house", 4, False),
+        ("a blue house in stained glass style", 4, True),
+        ("a red boat", 3, False),
+        ("a red boat in stained glass style", 3, True),
+    ]
+    with Image.open(out) as sheet:
+        assert min(sheet.size) > 2 * 256
+
+
+def test_gallery_reports_an_error_in_one_line(tmp_path: Path) -> None:
+    out = tmp_path / "sheet.png"
+    result = impasto("gallery", "--out", out, fake=FakeTransport(error=ConnectError("nothing answers")))
+    assert (result.exit_code, out.exists()) == (1, False)
+    assert "error nothing answers" in words_of(result.stderr)
+
+
+def test_help_lists_every_command_and_imports_none() -> None:
+    result = impasto("--help")
+    assert result.exit_code == 0
+    for name in COMMANDS:
+        assert name in result.stdout
+
+
+def test_help_of_a_command_is_its_own() -> None:
+    assert "--guidance-scale" in words_of(impasto("generate", "--help").stdout)
+
+
+def test_a_command_that_cannot_be_imported_names_its_extra() -> None:
+    result = impasto("doctor")
+    assert result.exit_code == 1
+    assert "`impasto doctor` needs no_such_package" in words_of(result.stderr)
+    assert "pip install 'impasto[server]'" in words_of(result.stderr)
+
+
+def test_a_foreign_command_that_cannot_be_imported_names_no_extra_of_ours() -> None:
+    result = impasto("extra")
+    assert result.exit_code == 1
+    assert "install again the package that brings this command" in words_of(result.stderr)
+
+
+def test_a_command_that_imports_late_names_its_extra_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "unit_client_late_import.py").write_text(
+        "import typer\napp = typer.Typer()\n@app.command()\ndef graphs() -> None:\n    import no_such_torch\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    result = impasto("export")
+    assert result.exit_code == 1
+    assert "needs no_such_torch" in words_of(result.stderr)
+    assert "pip install 'impasto[export]'" in words_of(result.stderr)
+
+
+def test_an_unknown_command_is_status_2_with_the_nearest_name() -> None:
+    result = impasto("generat")
+    assert result.exit_code == 2
+    assert "generate" in words_of(result.stderr)
+
+
+def test_the_root_command_imports_no_other_package_of_ours() -> None:
+    heavy = ("torch", "diffusers", "transformers", "openvino", "onnxruntime", "impasto_server", "impasto_export")
+    code = (
+        "import sys, impasto_client.cli as cli\n"
+        "try: cli.app(['--help'])\n"
+        "except SystemExit: pass\n"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -1,0 +1,34 @@
+"""The public surface: a name joins or leaves it on purpose."""
+
+from __future__ import annotations
+
+import impasto_client
+
+
+def test_exported_members() -> None:
+    assert impasto_client.__all__ == [
+        "AdapterNotFound",
+        "AsyncClient",
+        "AsyncFakeTransport",
+        "AsyncGrpcTransport",
+        "AsyncTransport",
+        "Client",
+        "ConnectError",
+        "DeadlineExceeded",
+        "FakeTransport",
+        "Generation",
+        "GrpcTransport",
+        "ImpastoError",
+        "InvalidRequest",
+        "ProtocolError",
+        "RequestError",
+        "ServerError",
+        "ServerUnavailable",
+        "Timings",
+        "Transport",
+    ]
+
+
+def test_every_exported_member_exists_and_is_documented() -> None:
+    for name in impasto_client.__all__:
+        assert getattr(impasto_client, name).__doc__, name
