@@ -152,7 +152,7 @@ def manifest() -> dict[str, object]:
 
 
 def adapter_bytes(seed: int = 0, rank: int = 2, *, text_encoder: bool = False, **changed: NDArray[np.generic]) -> bytes:
-    """A random adapter for the toy backbone; `changed` replaces tensors, keys with dots written as double underscores."""
+    """A random adapter for the toy backbone; `changed` replaces tensors, dots written as double underscores."""
     rng = np.random.default_rng(seed)
     sites = {"unet.mix": CHANNELS, **({"text_encoder.proj": WIDTH} if text_encoder else {})}
     tensors: dict[str, NDArray[np.generic]] = {}

@@ -6,10 +6,13 @@ Writing a pointer is what hot-swaps an adapter: both files are written whole, ob
 from __future__ import annotations
 
 import difflib
+import fcntl
 import hashlib
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,16 +44,17 @@ class Registry:
     folder: Path
 
     def put(self, name: str, data: bytes) -> str:
-        """Store the adapter and point `name` at it, whatever the name pointed at before; the digest."""
+        """Store the adapter and point `name` at it, whatever the name pointed at before; the digest.
+
+        What it pointed at before stays until `remove`: a server may have resolved the name and not read the file yet.
+        """
         _check_name(name)
         digest = hashlib.sha256(data).hexdigest()
         target = self._object(digest)
-        if not target.is_file() or sha256_file(target) != digest:
-            atomic.write(target, data)
-        previous = self._pointer(name) if self._name(name).is_file() else None
-        atomic.write(self._name(name), json.dumps({"digest": digest}).encode())
-        if previous is not None and previous != digest:
-            self._drop(previous)
+        with self._writing():
+            if not target.is_file() or sha256_file(target) != digest:
+                atomic.write(target, data)
+            atomic.write(self._name(name), json.dumps({"digest": digest}).encode())
         return digest
 
     def names(self) -> list[str]:
@@ -71,16 +75,26 @@ class Registry:
             raise RegistryError(f"damaged object; import the adapter again: {error}") from None
 
     def remove(self, name: str) -> str:
-        """Delete the pointer, and the object when no other name needs it; the digest it pointed at."""
-        digest = self._pointer(name)
-        self._name(name).unlink()
-        atomic.sync_folder(self.folder / "names")
-        self._drop(digest)
+        """Delete the pointer and every object that no name points at any more; the digest it pointed at."""
+        with self._writing():
+            digest = self._pointer(name)
+            self._name(name).unlink()
+            atomic.sync_folder(self.folder / "names")
+            needed = {self._object(self._pointer(other)) for other in self.names()}
+            for path in set((self.folder / "objects").glob("*.safetensors")) - needed:
+                path.unlink()
         return digest
 
-    def _drop(self, digest: str) -> None:
-        if all(self._pointer(name) != digest for name in self.names()):
-            self._object(digest).unlink(missing_ok=True)
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One writer at a time, or a removal could take an object that is about to get its name. Readers don't wait."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        folder = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
 
     def _pointer(self, name: str) -> str:
         _check_name(name)

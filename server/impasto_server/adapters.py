@@ -32,7 +32,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f
 
 @dataclass(frozen=True)
 class Factors:
-    """One site's low-rank update x → x @ a @ b; `a` [in, rank], `b` [rank, out] float32, alpha's scale folded into b."""
+    """One site's low-rank update x → x @ a @ b; `a` [in, rank], `b` [rank, out] float32, the scale folded into b."""
 
     a: Array
     b: Array

@@ -62,7 +62,7 @@ def serve(
         with running_server(settings, host=host, port=port, on_log=_printer(console, quiet)) as server:
             console.print(f"[bold green]ready[/]  gRPC {server.grpc_url}  HTTP {server.http_url}")
             status = _run(server, settings, command) if command else _watch(server)
-    except (ImpastoError, ServerDied) as error:
+    except (ImpastoError, ServerDied, OSError) as error:
         console.print(f"[bold red]error[/]  {escape(str(error))}")
         raise typer.Exit(1) from None
     except KeyboardInterrupt:

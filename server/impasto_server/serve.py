@@ -23,12 +23,14 @@ from pathlib import Path
 from threading import Thread
 from time import monotonic, sleep
 
+from impasto_server.bundle import Bundle
+from impasto_server.engine import resolve_precision
 from impasto_server.errors import SetupError
 from impasto_server.process import children, is_child, kill_group, start_tied
 from impasto_server.settings import Settings
 from impasto_server.tritonserver import Installation, find
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LOOPBACK = ("127.0.0.1", "localhost")
 DRAIN_S = 30  # how long requests in flight may take once the server is told to stop
 TAIL_LINES = 30
 
@@ -163,6 +165,9 @@ def serve(
             "serve from NVIDIA's current Triton image, or put a proxy in front"
         )
     settings = replace(settings, bundle=settings.bundle.resolve(), registry=settings.registry.resolve())
+    # The model would say the same, but out of the depths of a log.
+    Bundle.open(settings.bundle)
+    resolve_precision(settings.engine, settings.precision)
     ports = Ports.choose(host, port)
     workspace = Path(tempfile.mkdtemp(prefix="impasto-"))
     try:
@@ -209,8 +214,7 @@ def _start(
 
 def _free_port(held: ExitStack, host: str, port: int) -> int:
     """`port`, or for 0 a free one; kept busy until `held` closes, so that the next call can't pick it too."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = held.enter_context(socket.socket(family))
+    listener = held.enter_context(socket.socket())
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))

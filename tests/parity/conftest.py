@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+
 from impasto_export.adapters import convert
 from impasto_export.link import link
 from impasto_export.registry import Registry
-from peft import LoraConfig
-from peft.utils import get_peft_model_state_dict
 
 CHECKPOINT = Path(__file__).parents[2] / "studio" / "mini-diffusion"
 UNET_SITES = ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "proj_in"]

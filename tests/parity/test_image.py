@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
+from numpy.typing import NDArray
+from PIL import Image
+
 from impasto_server.pipeline import Pipeline
 from impasto_server.request import Request
 from impasto_server.settings import EngineName, Settings
-from numpy.typing import NDArray
-from PIL import Image
 
 from .conftest import Studio, diffusers_pipeline
 

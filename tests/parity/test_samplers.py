@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
+from numpy.typing import NDArray
+
 from impasto_server.bundle import Noise
 from impasto_server.samplers import SAMPLERS, Schedule
-from numpy.typing import NDArray
 
 THEIRS: dict[str, Any] = {
     "ddim": DDIMScheduler,

@@ -42,10 +42,13 @@ def test_names_are_pointers_to_content(registry: Registry) -> None:
     assert (registry.names(), objects(registry)) == ([], [])
 
 
-def test_putting_again_moves_the_name(registry: Registry) -> None:
-    registry.put("one", adapter(1))
+def test_putting_again_moves_the_name_and_keeps_what_a_server_may_be_about_to_read(registry: Registry) -> None:
+    first = registry.put("one", adapter(1))
     second = registry.put("one", adapter(2))
     assert registry.show("one").digest == second
+    assert objects(registry) == sorted([first, second])
+    registry.put("two", adapter(2))
+    registry.remove("one")
     assert objects(registry) == [second]
 
 

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+import toy
 from impasto_server.bundle import Bundle, Manifest
 from impasto_server.pipeline import Pipeline
 from impasto_server.settings import EngineName, Settings
-
-import toy
 
 
 @pytest.fixture(scope="session")

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+import toy
 from impasto_server.adapters import Registry, parse
 from impasto_server.bundle import Manifest
 from impasto_server.errors import InvalidArgument, NotFound
-
-import toy
 
 
 def test_a_name_is_resolved_anew_each_time(registry: Path) -> None:

@@ -4,14 +4,14 @@ from threading import Thread
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+
+import toy
 from impasto_server.adapters import Adapter, parse
 from impasto_server.bank import Bank
 from impasto_server.bundle import Manifest
 from impasto_server.errors import InvalidArgument, SetupError
 from impasto_server.guidance import Mix
-from numpy.typing import NDArray
-
-import toy
 
 ROW = 4 * 4 * 2 * (toy.CHANNELS + toy.WIDTH)  # bytes of one row at rank 4: float32, A and B of both sites
 

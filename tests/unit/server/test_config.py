@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from google.protobuf import text_format
-from tritonclient.grpc import model_config_pb2
+from google.protobuf import text_format  # type: ignore[import-untyped]
+from tritonclient.grpc import model_config_pb2  # type: ignore[import-untyped]
 
 from impasto_server.request import FIELDS
 from impasto_server.serve import model_repository

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+
 from impasto_server.guidance import Lane, Mix, classifier_free, combine
 
 STYLE = Mix.of([("digest", 0.9)])

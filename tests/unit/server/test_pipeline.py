@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
 from impasto_server.errors import ImpastoError, InvalidArgument, NotFound, Unavailable
 from impasto_server.pipeline import Pipeline, Result
 from impasto_server.request import Request
 from impasto_server.settings import EngineName
-from numpy.typing import NDArray
-from PIL import Image
 
 from .conftest import Open
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from impasto_server.bundle import Manifest
 from impasto_server.errors import InvalidArgument
 from impasto_server.request import parse

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from impasto_server.engine import resolve_precision
 from impasto_server.errors import SetupError
 from impasto_server.settings import Settings

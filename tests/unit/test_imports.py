@@ -1,0 +1,96 @@
+"""The three packages meet in files and on the wire, never in an import; server and clients stay light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = {
+    "impasto_export": ROOT / "export/impasto_export",
+    "impasto_server": ROOT / "server/impasto_server",
+    "impasto_client": ROOT / "clients/impasto_client",
+}
+# Too heavy for a server, or unsafe to load strangers' files with.
+HEAVY = {"torch", "diffusers", "transformers", "peft", "accelerate", "pickle", "cloudpickle", "dill", "joblib"}
+# What the base install of the distribution gives a client.
+CLIENT_MAY = {"impasto_client", "numpy", "PIL", "rich", "tritonclient", "typer"}
+# Modules that are imported where no torch is installed.
+LIGHT = [
+    "impasto_server.pipeline",
+    "impasto_server.commands",
+    "impasto_client",
+    "impasto_client.cli",
+    "impasto_export.cli",
+    "impasto_export.link",
+    "impasto_export.adapters",
+]
+
+
+def imported(source: str) -> Iterator[str]:
+    """Top-level names of everything that is imported, anywhere in the module."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield node.module.partition(".")[0]
+        elif isinstance(node, ast.Call) and "import_module" in ast.unparse(node.func) and node.args:
+            yield str(ast.literal_eval(node.args[0])).partition(".")[0]
+
+
+def imports_of(package: str) -> Iterator[tuple[Path, str]]:
+    modules = sorted(PACKAGES[package].rglob("*.py"))
+    assert modules, f"{package} has no modules"
+    for module in modules:
+        for name in imported(module.read_text()):
+            yield module.relative_to(ROOT), name
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_do_not_import_one_another(package: str) -> None:
+    crossed = [edge for edge in imports_of(package) if edge[1] in PACKAGES and edge[1] != package]
+    assert not crossed
+
+
+@pytest.mark.parametrize("package", ["impasto_server", "impasto_client"])
+def test_server_and_client_import_nothing_heavy(package: str) -> None:
+    assert not [edge for edge in imports_of(package) if edge[1] in HEAVY]
+
+
+def test_the_client_needs_only_the_base_install() -> None:
+    allowed = CLIENT_MAY | set(sys.stdlib_module_names)
+    assert not [edge for edge in imports_of("impasto_client") if edge[1] not in allowed]
+
+
+def test_only_triton_modules_know_the_python_backend() -> None:
+    knowing = {path.parent.name for path, name in imports_of("impasto_server") if name == "triton_python_backend_utils"}
+    assert knowing == {"triton"}
+
+
+def test_the_model_repository_holds_no_logic() -> None:
+    for model in (ROOT / "model_repository").glob("*/*/model.py"):
+        assert [type(node) for node in ast.parse(model.read_text()).body] == [ast.ImportFrom], model
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_importing_pulls_in_nothing_heavy(module: str) -> None:
+    code = f"import sys, {module}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not (HEAVY - {"pickle"}) & set(loaded)  # numpy itself imports pickle
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("import torch.nn", "torch"),
+        ("def f():\n    from torch import nn", "torch"),
+        ("import importlib\nimportlib.import_module('torch.nn')", "torch"),
+    ],
+)
+def test_the_walk_sees_every_way_to_import(source: str, name: str) -> None:
+    assert name in set(imported(source))
