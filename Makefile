@@ -1,0 +1,56 @@
+# make demo    from a clean clone to a gallery of stylised pictures, through a real tritonserver; no torch
+# make test    the tests            make check   lint and types
+# make bench   the benchmarks; what they found is in benchmarks/README.md
+#
+# Everything is made inside this folder: .venv/ and .impasto/. PYTHON=python3.12 picks another interpreter.
+
+PYTHON   ?= python3
+VENV     := .venv
+BIN      := $(VENV)/bin
+STATE    := .impasto
+BUNDLE   := $(STATE)/bundle
+REGISTRY := $(STATE)/registry
+STYLES   := $(sort $(notdir $(patsubst %/,%,$(dir $(wildcard studio/styles/*/*.safetensors)))))
+
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export IMPASTO_REGISTRY := $(CURDIR)/$(REGISTRY)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench bundle clean
+
+help:
+	@sed -n 's/^# \{0,1\}//; 1,5p' Makefile
+
+demo: bundle
+	impasto serve --bundle $(BUNDLE) --port 0 --quiet -- \
+	    impasto gallery $(STYLES:%=--style %) --out $(STATE)/gallery.png
+
+test: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest
+
+check: $(VENV)/dev.stamp
+	ruff check .
+	ruff format --check .
+	mypy
+
+bench: $(VENV)/dev.stamp bundle
+	$(BIN)/python benchmarks/quality.py --json $(STATE)/quality.json
+
+# What the studio trained, as a server wants it. Both commands keep what is there already.
+bundle: $(VENV)/server.stamp
+	impasto link studio/mini-diffusion --out $(BUNDLE)
+	@for name in $(STYLES); do impasto adapters import studio/styles/$$name --name $$name --bundle $(BUNDLE) || exit 1; done
+
+clean:
+	rm -rf $(VENV) $(STATE)
+
+$(VENV)/server.stamp: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[server]'
+	touch $@
+
+$(VENV)/dev.stamp: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[server,export,dev]'
+	touch $(VENV)/server.stamp $@
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,1 @@
+from impasto_server.triton.stylize import TritonPythonModel as TritonPythonModel

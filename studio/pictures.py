@@ -1,0 +1,47 @@
+"""Painted pictures as tensors, painted once by several processes and kept under runs/."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import painter
+from model import RUNS
+from painter import Bytes, Scene
+
+
+def paint_all(scenes: Sequence[Scene]) -> Bytes:
+    """Images uint8 [N, 128, 128, 3] in the order of the scenes."""
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        return np.stack(list(pool.map(_image, scenes, chunksize=64)))
+
+
+def _image(scene: Scene) -> Bytes:
+    return painter.paint(scene).image
+
+
+def cached(name: str, scenes: Sequence[Scene]) -> Bytes:
+    """`paint_all`, or what an earlier run painted under that name."""
+    path = RUNS / f"{name}-{len(scenes)}.npy"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, paint_all(scenes))
+    images: Bytes = np.load(path)
+    return images
+
+
+def to_tensor(images: Bytes) -> Tensor:
+    """uint8 [N, H, W, 3] to float [N, 3, H, W] in -1..1."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def to_images(pixels: Tensor) -> Bytes:
+    """float [N, 3, H, W] in -1..1 to uint8 [N, H, W, 3]."""
+    scaled = ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte()
+    images: Bytes = scaled.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    return images

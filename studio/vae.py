@@ -1,0 +1,123 @@
+"""The autoencoder: f=8, a principal-components encoder and a decoder trained on crops of paintings and confetti."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+from torch.nn import functional as F
+
+import painter
+import workers
+from model import CHECKPOINT, DOCS, RUNS, load_checkpoint, new_vae, save_checkpoint
+from muon import Optimisers
+from painter import Bytes
+from pca import write_encoder
+from pictures import cached, paint_all, to_images, to_tensor
+from training import Average, Budget, Loop, draw_curve, one_cycle, recipe_arguments
+
+CROP = 64
+MUON_RATE = 0.02
+LEARNING_RATE = 2e-3
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Random squares of a stack of pictures, flipped half of the time."""
+
+    images: Bytes
+    rng: np.random.Generator
+
+    def draw(self, n: int) -> Tensor:
+        side = self.images.shape[1] - CROP + 1
+        which, x, y = (self.rng.integers(0, high, n) for high in (len(self.images), side, side))
+        crops = [self.images[i, a : a + CROP, b : b + CROP] for i, a, b in zip(which, y, x, strict=True)]
+        flips = self.rng.random(n) < 0.5
+        return to_tensor(np.stack([c[:, ::-1] if flip else c for c, flip in zip(crops, flips, strict=True)]))
+
+
+def reconstruction_loss(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
+    """L1 + 4 MSE of what the decoder makes of the pixels' latents."""
+    with torch.no_grad():
+        latents = vae.encode(pixels).latent_dist.mode()
+    decoded = vae.decode(latents).sample
+    return F.l1_loss(decoded, pixels) + 4 * F.mse_loss(decoded, pixels)
+
+
+@torch.no_grad()
+def psnr(vae: AutoencoderKL, images: Bytes) -> tuple[float, Bytes]:
+    """Mean PSNR in dB over pictures [N, H, W, 3], and the reconstructions."""
+    decoded = np.concatenate(
+        [
+            to_images(vae.decode(vae.encode(to_tensor(part).to(vae.device)).latent_dist.mode()).sample)
+            for part in np.array_split(images, max(1, len(images) // 16))
+        ]
+    )
+    errors = ((decoded.astype(np.float32) - images.astype(np.float32)) ** 2).mean(axis=(1, 2, 3))
+    return float(np.mean(10 * np.log10(255**2 / np.maximum(errors, 1e-3)))), decoded
+
+
+def report(vae: AutoencoderKL) -> str:
+    """PSNR on unseen captions and on each held-out style; draws docs/vae.png."""
+    scenes = painter.unseen_scenes(128, seed=11)
+    images = paint_all(scenes)
+    seen, decoded = psnr(vae, images)
+    lines, shown = [f"base styles {seen:.2f} dB"], [*images[:8], *decoded[:8]]
+    for style in painter.HELD_OUT_STYLES:
+        pictures = paint_all([replace(scene, style=style) for scene in scenes[:24]])
+        value, decoded = psnr(vae, pictures)
+        lines.append(f"{style} {value:.2f} dB")
+        shown[len(shown) :] = [pictures[0], decoded[0]]
+    painter.contact_sheet(shown, 8).save(DOCS / "vae.png", optimize=True)
+    return ", ".join(lines)
+
+
+def main() -> None:
+    options = recipe_arguments("Train the decoder of mini-diffusion's autoencoder.", 20_000, 20).parse_args()
+    workers.join()
+    torch.manual_seed(options.seed + workers.rank())
+    pictures = cached("vae", painter.training_scenes(4000, seed=options.seed + 1))
+    images = np.concatenate([pictures, painter.textures(1000, seed=options.seed + 2)])
+    crops = Crops(images, np.random.default_rng([options.seed, workers.rank()]))
+    if options.init:
+        vae = load_checkpoint(options.init).vae
+    else:
+        vae = new_vae(options.size)
+        write_encoder(vae, pictures[:1000])
+    vae.to(options.device, memory_format=torch.channels_last).train()
+    for fixed in (vae.encoder, vae.quant_conv):
+        fixed.requires_grad_(False)
+    average = Average(vae, 0.998)
+    optimisers = Optimisers(vae, muon_lr=MUON_RATE, adam_lr=LEARNING_RATE)
+    loop = Loop(RUNS / "vae.pt", Budget(options.steps, options.minutes))
+    if saved := loop.resume():
+        vae.load_state_dict(saved["model"])
+        average.state = saved["average"]
+        optimisers.load_state_dict(saved["optimisers"])
+    workers.share(vae)
+
+    def train_step(spent: float) -> Tensor:
+        loss = reconstruction_loss(vae, crops.draw(options.batch).to(options.device))
+        optimisers.step(loss, one_cycle(spent, loop.step, warmup=20))
+        average.update(vae, loop.step)
+        return loss.detach()
+
+    loop.run(
+        train_step,
+        lambda: {"model": vae.state_dict(), "average": average.state, "optimisers": optimisers.state_dict()},
+    )
+    if workers.rank() > 0:
+        return
+    vae.load_state_dict(average.state)
+    vae.eval()
+    pipe = load_checkpoint(CHECKPOINT)
+    save_checkpoint(CHECKPOINT, vae.cpu(), pipe.unet, pipe.text_encoder, pipe.tokenizer)
+    draw_curve(loop.losses, "decoder: L1 + 4 MSE", DOCS / "vae-loss.png")
+    print(f"{loop.step} steps, {loop.seconds / 60:.1f} min: {report(vae)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Real servers on free loopback ports: one on the toy backbone, one on the studio's."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tritonclient.grpc import InferenceServerClient  # type: ignore[import-untyped]
+
+import toy
+from impasto_server.serve import Server, serve
+from impasto_server.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+IMPASTO = str(Path(sys.executable).parent / "impasto")
+
+
+@pytest.fixture(scope="session")
+def toy_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toy.write_bundle(tmp_path_factory.mktemp("toy") / "bundle")
+
+
+@pytest.fixture(scope="session")
+def toy_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Adapters that work, and one of each kind that must be refused."""
+    folder = tmp_path_factory.mktemp("toy") / "registry"
+    whole = toy.adapter_bytes(1)
+    toy.register(folder, "stained-glass", whole)
+    toy.register(folder, "neon", toy.adapter_bytes(2, rank=3))
+    toy.register(folder, "truncated", whole[:-8])
+    toy.register(folder, "nan", toy.adapter_bytes(unet__mix__B=np.full((2, toy.CHANNELS), np.nan, np.float32)))
+    toy.register(folder, "foreign", whole.replace(b"a" * 64, b"b" * 64))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toy_server(toy_bundle: Path, toy_registry: Path) -> Iterator[Server]:
+    with serve(Settings(toy_bundle, toy_registry, "onnxruntime", "f32", threads=1)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def toy_client(toy_server: Server) -> Iterator[InferenceServerClient]:
+    with InferenceServerClient(toy_server.grpc_url) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The studio's checkpoint, linked as a user would."""
+    folder = tmp_path_factory.mktemp("studio") / "bundle"
+    subprocess.run([IMPASTO, "link", str(ROOT / "studio/mini-diffusion"), "--out", str(folder)], check=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def styles() -> dict[str, Path]:
+    """The studio's style adapters, in the layout their trainer saved them in."""
+    return {file.parent.name: file.parent for file in sorted((ROOT / "studio/styles").glob("*/*.safetensors"))}
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory, bundle: Path, styles: dict[str, Path]) -> Path:
+    folder = tmp_path_factory.mktemp("studio") / "registry"
+    for name, file in styles.items():
+        options = ["--name", name, "--bundle", str(bundle), "--registry", str(folder)]
+        subprocess.run([IMPASTO, "adapters", "import", str(file), *options], check=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def studio_server(bundle: Path, registry: Path) -> Iterator[Server]:
+    with serve(Settings(bundle, registry)) as server:
+        yield server
