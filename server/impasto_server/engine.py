@@ -69,6 +69,12 @@ class OpenVinoEngine:
                 "ENABLE_CPU_PINNING": False,
             },
         )
+        # OpenVINO takes a hint it can't follow and computes in f32 without a word.
+        actual = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        if actual != precision:
+            raise SetupError(
+                f"precision: OpenVINO made {path.name} {actual}, not {precision}; pass --precision {actual}"
+            )
         self._request = compiled.create_infer_request()
         self._outputs = len(compiled.outputs)
 
