@@ -3,7 +3,9 @@
 ImpastoError            code, message
 ├── InvalidArgument     INVALID_ARGUMENT: the request's field, what it held, what to pass instead
 ├── NotFound            NOT_FOUND: a name that nothing answers to
-├── Unavailable         UNAVAILABLE: the server can't take it now; trying again may help
+├── Unavailable         UNAVAILABLE: the server is stopping; another one may take it
+├── Exhausted           RESOURCE_EXHAUSTED: the queue is full; trying again after `retry_after_s` may help
+├── Cancelled           CANCELLED: nobody waits for the answer any more
 └── SetupError          INTERNAL: the bundle, the registry or the engine can't be had on this machine
 """
 
@@ -11,7 +13,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-Code = Literal["INVALID_ARGUMENT", "NOT_FOUND", "UNAVAILABLE", "INTERNAL"]
+Code = Literal["INVALID_ARGUMENT", "NOT_FOUND", "UNAVAILABLE", "RESOURCE_EXHAUSTED", "CANCELLED", "INTERNAL"]
 
 
 class ImpastoError(Exception):
@@ -41,9 +43,25 @@ class NotFound(FieldError):
 
 
 class Unavailable(ImpastoError):
-    """The server is stopping, or full."""
+    """The server is stopping."""
 
     code: ClassVar[Code] = "UNAVAILABLE"
+
+
+class Exhausted(ImpastoError):
+    """As many requests are under way as the server takes."""
+
+    code: ClassVar[Code] = "RESOURCE_EXHAUSTED"
+
+    def __init__(self, limit: int, retry_after_s: float) -> None:
+        super().__init__(f"the server is full with {limit} requests; try again in {retry_after_s:.1f} s")
+        self.retry_after_s = retry_after_s
+
+
+class Cancelled(ImpastoError):
+    """The caller cancelled, or is gone."""
+
+    code: ClassVar[Code] = "CANCELLED"
 
 
 class SetupError(ImpastoError):

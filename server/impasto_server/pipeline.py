@@ -26,10 +26,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impasto_server.adapters import Registry
+from impasto_server.admission import Admission
 from impasto_server.bank import AdaptedEngine, Bank
 from impasto_server.bundle import Bundle, Manifest
 from impasto_server.engine import Engine, compile_graph, resolve_precision
-from impasto_server.errors import ImpastoError, Unavailable
+from impasto_server.errors import Cancelled, ImpastoError, Unavailable
 from impasto_server.guidance import Lane, classifier_free, combine
 from impasto_server.image import Decoder, encode
 from impasto_server.prompt import ClipTokenizer, PromptEncoder
@@ -43,6 +44,7 @@ log = logging.getLogger(__name__)
 Array = NDArray[np.float32]
 
 PREPARING_THREADS = 4
+GONE = "the caller cancelled the request, or is gone"
 
 
 @dataclass(frozen=True)
@@ -55,14 +57,19 @@ class Result:
 
 
 Done = Callable[[Result | ImpastoError], None]
+Gone = Callable[[], bool]
 
 
 @dataclass
 class Job:
-    """A request on its way, and when it passed each stage (seconds on one clock)."""
+    """A request on its way, and when it passed each stage (seconds on one clock).
+
+    `gone` says whether nobody waits for it any more; it's asked at every stage and before every step.
+    """
 
     request: Request
     done: Done
+    gone: Gone
     styles: tuple[Style, ...] = ()
     warnings: tuple[str, ...] = ()
     times: dict[str, float] = field(default_factory=lambda: {"submitted": perf_counter()})
@@ -70,8 +77,13 @@ class Job:
     def mark(self, stage: str) -> None:
         self.times[stage] = perf_counter()
 
+    def check(self) -> None:
+        """Raises Cancelled when nobody waits for the answer."""
+        if self.gone():
+            raise Cancelled(GONE)
 
-@dataclass
+
+@dataclass(eq=False)
 class Running:
     """A job in the step loop: lanes as rows (embeds [lanes, T, D], slots [lanes]) and its sampler's question."""
 
@@ -110,6 +122,7 @@ class Pipeline:
         self._decoder = Decoder(compiled("vae_decoder"), self.manifest.latents)
 
         self._open = True
+        self._admission = Admission(settings.max_requests)
         self._preparing = ThreadPoolExecutor(PREPARING_THREADS, "prepare")
         self._finishing = ThreadPoolExecutor(1, "finish")
         self._joining: SimpleQueue[Running | None] = SimpleQueue()
@@ -121,11 +134,16 @@ class Pipeline:
         """Open the bundle and compile its graphs. Raises SetupError."""
         return cls(Bundle.open(settings.bundle), settings)
 
-    def submit(self, request: Request, done: Done) -> None:
-        """Start on `request` and return; `done` is called once, from another thread. Raises Unavailable when closed."""
+    def submit(self, request: Request, done: Done, gone: Gone = lambda: False) -> None:
+        """Start on `request` and return; `done` is called once, from another thread.
+
+        `gone` is asked at every stage and before every step; work on the request stops once it says yes. Raises
+        Unavailable when closed, and Exhausted when as many requests are under way as the settings allow.
+        """
         if not self._open:
             raise Unavailable("the server is stopping; send the request to another one, or later")
-        self._preparing.submit(self._prepare, Job(request, done))
+        self._admission.enter()
+        self._preparing.submit(self._prepare, Job(request, done, gone))
 
     def generate(self, request: Request) -> Result:
         """Paint one picture and wait for it. Raises ImpastoError."""
@@ -149,15 +167,16 @@ class Pipeline:
     def _prepare(self, job: Job) -> None:
         job.mark("preparing")
         try:
+            job.check()
             job.styles = self._residency.resolve(job.request.adapters)
             pinned = self._residency.pin(job.styles)
         except Exception as error:
-            return _fail(job, error)
+            return self._fail(job, error)
         try:
             running = self._start(job, pinned)
         except Exception as error:
             self._residency.unpin(pinned)
-            return _fail(job, error)
+            return self._fail(job, error)
         job.mark("prepared")
         self._joining.put(running)
 
@@ -196,9 +215,11 @@ class Pipeline:
         running: list[Running] = []
         batch = 0
         while self._admit(running):
-            chosen = self._choose(running)
-            for one in self._step(chosen, batch):
-                running.remove(one)
+            left = self._dismiss(running)
+            waiting = [one for one in running if one not in left]
+            if waiting:
+                left += self._step(self._choose(waiting), batch)
+            running = [one for one in running if one not in left]
             batch += 1
 
     def _admit(self, running: list[Running]) -> bool:
@@ -213,6 +234,13 @@ class Pipeline:
                 running.append(one)
         except Empty:
             return True
+
+    def _dismiss(self, running: Sequence[Running]) -> list[Running]:
+        """Drop those whom nobody waits for; their lanes are free in this very step."""
+        left = [one for one in running if one.job.gone()]
+        for one in left:
+            self._leave(one, Cancelled(GONE))
+        return left
 
     def _choose(self, running: Sequence[Running]) -> list[Running]:
         """Whoever waited longest, and everyone of the same latent shape behind them that fits into `max_lanes`."""
@@ -259,7 +287,7 @@ class Pipeline:
         self._residency.unpin(one.pinned)
         one.job.mark("denoised")
         if isinstance(outcome, Exception):
-            _fail(one.job, outcome)
+            self._fail(one.job, outcome)
         else:
             self._finishing.submit(self._finish, one.job, outcome)
 
@@ -267,13 +295,14 @@ class Pipeline:
 
     def _finish(self, job: Job, latents: Array) -> None:
         try:
+            job.check()
             pixels = self._decoder.decode(latents)
             image = encode(pixels, job.request.format)
             job.mark("finished")
             result = Result(image, job.request.seed, self._meta(job))
         except Exception as error:
-            return _fail(job, error)
-        job.done(result)
+            return self._fail(job, error)
+        self._settle(job, result)
 
     def _meta(self, job: Job) -> dict[str, object]:
         request, times = job.request, job.times
@@ -298,9 +327,14 @@ class Pipeline:
             "height": request.height,
         }
 
+    # whatever became of it
 
-def _fail(job: Job, error: Exception) -> None:
-    if isinstance(error, ImpastoError):
-        return job.done(error)
-    log.error("request failed", exc_info=error)
-    job.done(ImpastoError(f"the server failed on this request: {type(error).__name__}; its log has the details"))
+    def _fail(self, job: Job, error: Exception) -> None:
+        if not isinstance(error, ImpastoError):
+            log.error("request failed", exc_info=error)
+            error = ImpastoError(f"the server failed on this request: {type(error).__name__}; its log has the details")
+        self._settle(job, error)
+
+    def _settle(self, job: Job, outcome: Result | ImpastoError) -> None:
+        self._admission.leave()
+        job.done(outcome)

@@ -23,7 +23,8 @@ class Settings:
     """One server's configuration; travels to the Triton model through IMPASTO_* variables.
 
     precision "auto" is bf16 where the CPU computes it natively and f32 elsewhere; what it became stands in every
-    answer's META. threads 0 means every core this process may use. bank_bytes bounds the memory of the adapter
+    answer's META. threads 0 means every core this process may use. max_lanes is the largest batch's rows, max_requests
+    how many requests may be under way before more are turned away. bank_bytes bounds the memory of the adapter
     bank, host_bytes that of adapters and prompt embeds kept in host memory.
     """
 
@@ -33,6 +34,7 @@ class Settings:
     precision: Precision = "auto"
     threads: int = 0
     max_lanes: int = 8
+    max_requests: int = 64
     bank_rank: int = 16
     bank_bytes: int = 512 << 20
     host_bytes: int = 512 << 20
@@ -41,7 +43,7 @@ class Settings:
         for field, allowed in (("engine", get_args(EngineName)), ("precision", get_args(Precision))):
             if getattr(self, field) not in allowed:
                 raise SetupError(f"{field}: {getattr(self, field)!r} is unknown; choose one of {', '.join(allowed)}")
-        for field in ("max_lanes", "bank_rank", "bank_bytes", "host_bytes"):
+        for field in ("max_lanes", "max_requests", "bank_rank", "bank_bytes", "host_bytes"):
             if getattr(self, field) < 1:
                 raise SetupError(f"{field}: {getattr(self, field)} is not positive; pass 1 or more")
         if self.threads < 0:

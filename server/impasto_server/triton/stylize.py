@@ -27,6 +27,8 @@ CODES: Mapping[Code, str] = {
     "INVALID_ARGUMENT": "INVALID_ARG",
     "NOT_FOUND": "NOT_FOUND",
     "UNAVAILABLE": "UNAVAILABLE",
+    "RESOURCE_EXHAUSTED": "UNAVAILABLE",  # Triton has no code of its own for it
+    "CANCELLED": "CANCELLED",
     "INTERNAL": "INTERNAL",
 }
 
@@ -49,9 +51,10 @@ class TritonPythonModel:
         self.pipeline.close()
 
     def _start(self, request: Any) -> None:
-        done = answer_with(request.get_response_sender())
+        sender = request.get_response_sender()
+        done = answer_with(sender)
         try:
-            self.pipeline.submit(parse(tensors(request), self.pipeline.manifest), done)
+            self.pipeline.submit(parse(tensors(request), self.pipeline.manifest), done, sender.is_cancelled)
         except Exception as error:
             done(as_impasto_error(error))
 

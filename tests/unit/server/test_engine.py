@@ -44,7 +44,5 @@ def test_outputs_belong_to_the_caller(name: str, bundle: Path) -> None:
 
 @pytest.mark.skipif(resolve_precision("openvino", "auto") == "bf16", reason="this CPU computes in bf16")
 def test_a_precision_that_openvino_would_quietly_replace_is_an_error(bundle: Path) -> None:
-    with pytest.raises(
-        SetupError, match="made text_encoder.onnx f32, not bf16; pass --precision f32"
-    ):
+    with pytest.raises(SetupError, match="made text_encoder.onnx f32, not bf16; pass --precision f32"):
         OpenVinoEngine(bundle / "text_encoder.onnx", "bf16", 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
+from functools import partial
 from io import BytesIO
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from impasto_server.errors import ImpastoError, InvalidArgument, NotFound, Unavailable
+from impasto_server.errors import Cancelled, Exhausted, ImpastoError, InvalidArgument, NotFound, Unavailable
 from impasto_server.pipeline import Pipeline, Result
 from impasto_server.request import Request
 from impasto_server.settings import EngineName
@@ -108,3 +109,60 @@ def test_a_closed_pipeline_finishes_what_it_took_and_takes_no_more(open_pipeline
     assert isinstance(answer.result(0), Result)
     with pytest.raises(Unavailable):
         pipeline.submit(request(2), answer.set_result)
+
+
+@pytest.mark.parametrize("patience", range(8))
+def test_a_cancelled_request_stops_wherever_it_is_and_disturbs_nobody(patience: int, open_pipeline: Open) -> None:
+    """`patience` questions are answered with "still waiting": queued, at each of 6 steps, then decoding."""
+    pipeline = open_pipeline(bank_bytes=2000, bank_rank=4)
+    impatient, neighbour = request(3), request(7)
+    alone = pipeline.generate(neighbour).image
+    asked = iter(range(100))
+    left: Future[Result | ImpastoError] = Future()
+    stayed: Future[Result | ImpastoError] = Future()
+    pipeline.submit(impatient, left.set_result, lambda: next(asked) >= patience)
+    pipeline.submit(neighbour, stayed.set_result)
+    assert isinstance(left.result(10), Cancelled)
+    assert next(asked) == patience + 1
+    result = stayed.result(10)
+    assert isinstance(result, Result)
+    assert result.image == alone
+    for _ in range(3):
+        assert pipeline.generate(impatient).image
+
+
+def test_a_full_server_turns_requests_away_with_a_hint_and_loses_none(open_pipeline: Open) -> None:
+    pipeline = open_pipeline(max_requests=32)
+    answers: list[Future[Result | ImpastoError]] = []
+    refused: list[Exhausted] = []
+    for _ in range(200):
+        answer: Future[Result | ImpastoError] = Future()
+        try:
+            pipeline.submit(request(len(answers)), answer.set_result)
+        except Exhausted as error:
+            refused.append(error)
+        else:
+            answers.append(answer)
+    assert refused
+    assert all(error.retry_after_s > 0 and "full with 32 requests; try again in" in str(error) for error in refused)
+    assert all(isinstance(answer.result(30), Result) for answer in answers)
+    assert len(answers) + len(refused) == 200
+    assert pipeline.generate(request(1)).image
+
+
+def test_a_short_request_is_not_held_up_by_long_ones(open_pipeline: Open) -> None:
+    pipeline = open_pipeline(max_lanes=2)
+    finished: list[str] = []
+    long = [Request("a boat", seed=i, width=64, height=64, steps=100) for i in range(4)]
+    last: list[Future[Result | ImpastoError]] = [Future() for _ in range(5)]
+
+    def note(name: str, answer: Future[Result | ImpastoError], outcome: Result | ImpastoError) -> None:
+        finished.append(name)
+        answer.set_result(outcome)
+
+    for one, answer in zip(long, last, strict=False):
+        pipeline.submit(one, partial(note, "long", answer))
+    pipeline.submit(Request("a fish", seed=9, width=64, height=64, steps=4), partial(note, "short", last[4]))
+    for answer in last:
+        assert isinstance(answer.result(30), Result)
+    assert finished[0] == "short"

@@ -1,0 +1,37 @@
+"""How many requests are under way, and how soon there may be room for another."""
+
+from __future__ import annotations
+
+from threading import Lock
+from time import perf_counter
+
+from impasto_server.errors import Exhausted
+
+SMOOTHING = 0.8
+
+
+class Admission:
+    """Lets at most `limit` requests in; who is turned away is told the usual time between two departures."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._inside = 0
+        self._interval_s = 1.0
+        self._last_departure = perf_counter()
+        self._lock = Lock()
+
+    def enter(self) -> None:
+        """Raises Exhausted when `limit` requests are under way."""
+        with self._lock:
+            if self._inside == self._limit:
+                raise Exhausted(self._limit, self._interval_s)
+            if self._inside == 0:
+                self._last_departure = perf_counter()  # idle time says nothing about how long a request takes
+            self._inside += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            now = perf_counter()
+            self._interval_s = SMOOTHING * self._interval_s + (1 - SMOOTHING) * (now - self._last_departure)
+            self._last_departure = now
