@@ -14,6 +14,7 @@ from impasto_client.errors import (
 )
 from impasto_client.fake import AsyncFakeTransport, FakeTransport
 from impasto_client.generation import Generation, Timings
+from impasto_client.local import LocalTransport
 from impasto_client.transport import AsyncTransport, Transport
 from impasto_client.triton import AsyncGrpcTransport, GrpcTransport
 
@@ -31,6 +32,7 @@ __all__ = [
     "GrpcTransport",
     "ImpastoError",
     "InvalidRequest",
+    "LocalTransport",
     "ProtocolError",
     "RequestError",
     "ServerError",

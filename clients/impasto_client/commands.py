@@ -19,6 +19,7 @@ from impasto_client.client import DEFAULT_TIMEOUT_S, DEFAULT_URL, Client
 from impasto_client.errors import ImpastoError
 from impasto_client.gallery import Column, Settings, Sheet, draw, paint
 from impasto_client.generation import Generation
+from impasto_client.local import LocalTransport
 from impasto_client.transport import Transport
 from impasto_client.triton import GrpcTransport
 
@@ -38,6 +39,8 @@ class Connection:
     open: Callable[[str, float], Transport]
 
 
+Local = Annotated[bool, typer.Option("--local", help="Paint in this process, without a server.")]
+Bundle = Annotated[Path, typer.Option(envvar="IMPASTO_BUNDLE", help="With --local: what `impasto link` made.")]
 Url = Annotated[str, typer.Option(envvar="IMPASTO_URL", help="Server's gRPC endpoint, host:port.")]
 Timeout = Annotated[float, typer.Option(min=0.001, help="Seconds to wait for a picture.")]
 Styles = Annotated[
@@ -67,13 +70,19 @@ def generate(
         Path | None, typer.Option(help="File to write: .png, .jpg or .webp.", show_default="impasto-SEED.png")
     ] = None,
     as_json: AsJson = False,
+    local: Local = False,
+    bundle: Bundle = Path(".impasto/bundle"),
     url: Url = DEFAULT_URL,
     timeout: Timeout = DEFAULT_TIMEOUT_S,
 ) -> None:
     """Ask a server for a picture. What is not said is the server's to choose."""
     format = None if out is None else _format(out)
     console = Console(stderr=True, highlight=False)
-    with _reported(console), _connect(ctx, url, timeout) as client, console.status("painting"):
+    with (
+        _reported(console),
+        console.status("painting"),
+        Client(transport=LocalTransport(bundle)) if local else _connect(ctx, url, timeout) as client,
+    ):
         generation = client.generate(
             prompt,
             styles=_weights(styles or []),

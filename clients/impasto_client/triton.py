@@ -13,15 +13,8 @@ from tritonclient.utils import (  # type: ignore[import-untyped]
     np_to_triton_dtype,
 )
 
-from impasto_client.errors import (
-    AdapterNotFound,
-    ConnectError,
-    DeadlineExceeded,
-    ImpastoError,
-    InvalidRequest,
-    ServerError,
-    ServerUnavailable,
-)
+from impasto_client.errors import ConnectError, DeadlineExceeded, ImpastoError, ServerUnavailable
+from impasto_client.status import field_of, refusal
 from impasto_client.wire import MODEL, OUTPUTS, Tensors
 
 READY_TIMEOUT_S = 5.0
@@ -40,7 +33,6 @@ _NO_CONNECTION = re.compile(
     r"failed to connect|connections to all backends failing|DNS resolution failed|errors resolving|"
     r"Socket closed|Connection reset|Connection refused|tcp handshaker|empty address list|GOAWAY"
 )
-_FIELD = re.compile(r"^(?:\[request id: [^\]]*\] )?(?P<ours>[A-Z]+(?:_[A-Z]+)*): |\binput '(?P<tritons>[A-Z_]+)'")
 
 
 class GrpcTransport:
@@ -101,24 +93,13 @@ def translate(error: InferenceServerException, url: str, timeout: float | None) 
     """Triton's one exception as one of ours."""
     status = str(error.status()).removeprefix("StatusCode.")
     message = str(error.message())
-    if status == "INVALID_ARGUMENT":
-        return InvalidRequest(message, _field(message))
-    if status == "NOT_FOUND" and _field(message) == "ADAPTER_NAMES":
-        return AdapterNotFound(message, "ADAPTER_NAMES")
-    if status == "NOT_FOUND":
+    if status == "NOT_FOUND" and field_of(message) is None:
         return ServerUnavailable(f"the server at {url} does not serve the model {MODEL!r}: {message}")
     if status == "DEADLINE_EXCEEDED":
         return DeadlineExceeded(f"no answer from {url} within {timeout} s; raise timeout, or ask for fewer steps")
     if status == "UNAVAILABLE" and _NO_CONNECTION.search(message):
         return ConnectError(f"nothing answers at {url}; start a server with `impasto serve` ({message})")
-    if status in ("UNAVAILABLE", "RESOURCE_EXHAUSTED"):
-        return ServerUnavailable(message)
-    return ServerError(f"{status}: {message}")
-
-
-def _field(message: str) -> str | None:
-    found = _FIELD.search(message)
-    return (found["ours"] or found["tritons"]) if found else None
+    return refusal(status, message)
 
 
 def _inputs(tensors: Tensors) -> list[Any]:

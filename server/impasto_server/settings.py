@@ -50,15 +50,18 @@ class Settings:
             raise SetupError(f"threads: {self.threads} is negative; pass 0 for all cores, or a count")
 
     @classmethod
-    def from_env(cls) -> Settings:
-        """Read back what `to_env` wrote. Raises SetupError when IMPASTO_BUNDLE is missing or a number isn't one."""
-        if "IMPASTO_BUNDLE" not in os.environ:
-            raise SetupError("IMPASTO_BUNDLE is not set; start the server with `impasto serve --bundle DIR`")
-        values: dict[str, Any] = {"registry": default_registry()}
+    def from_env(cls, bundle: Path | None = None) -> Settings:
+        """Read back what `to_env` wrote; `bundle` stands for IMPASTO_BUNDLE where that isn't set.
+
+        Raises SetupError when neither names a bundle, or a number isn't one.
+        """
+        values: dict[str, Any] = {"bundle": bundle, "registry": default_registry()}
         for field in fields(cls):
             text = os.environ.get(_variable(field.name))
             if text is not None:
                 values[field.name] = _read(field.name, text)
+        if values["bundle"] is None:
+            raise SetupError("IMPASTO_BUNDLE is not set; start the server with `impasto serve --bundle DIR`")
         return cls(**values)
 
     def to_env(self) -> dict[str, str]:

@@ -6,7 +6,6 @@ sender and returns at once; the answer is sent later, from a pipeline thread, ex
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 
 from impasto_server.errors import Code, ImpastoError
+from impasto_server.local import answer
 from impasto_server.pipeline import Pipeline, Result
 from impasto_server.request import parse
 from impasto_server.settings import Settings
@@ -75,14 +75,8 @@ def tensors(request: Any) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def picture(result: Result) -> Any:
-    """IMAGE BYTES [1], SEED INT64 [1], META BYTES [1]."""
-    return pb_utils.InferenceResponse(
-        output_tensors=[
-            pb_utils.Tensor("IMAGE", np.array([result.image], np.object_)),
-            pb_utils.Tensor("SEED", np.array([result.seed], np.int64)),
-            pb_utils.Tensor("META", np.array([json.dumps(result.meta).encode()], np.object_)),
-        ]
-    )
+    """The outputs as a response."""
+    return pb_utils.InferenceResponse([pb_utils.Tensor(name, values) for name, values in answer(result).items()])
 
 
 def refusal(error: ImpastoError) -> Any:

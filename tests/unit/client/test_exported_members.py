@@ -20,6 +20,7 @@ def test_exported_members() -> None:
         "GrpcTransport",
         "ImpastoError",
         "InvalidRequest",
+        "LocalTransport",
         "ProtocolError",
         "RequestError",
         "ServerError",

@@ -1,0 +1,60 @@
+"""A transport into this very process: the server's pipeline without a server, where impasto[server] is installed."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Protocol
+
+from impasto_client.errors import ImpastoError, ServerError
+from impasto_client.status import refusal
+from impasto_client.wire import Tensors
+
+GROUP = "impasto.local"
+
+
+class InProcess(Protocol):
+    """What the entry point `stylize` of group `impasto.local` makes of a bundle's path."""
+
+    def infer(self, tensors: Tensors) -> Tensors:
+        """Input tensors to output tensors; its own errors have a `code`, the gRPC status they stand for."""
+        ...
+
+    def close(self) -> None:
+        """Finish what was taken."""
+        ...
+
+
+class LocalTransport:
+    """Paints with the bundle in the folder `bundle`. Raises ServerError when it can't be opened here."""
+
+    def __init__(self, bundle: Path) -> None:
+        found = list(entry_points(group=GROUP, name="stylize"))
+        if not found:
+            raise ServerError("painting in this process needs the server package; pip install 'impasto[server]'")
+        try:
+            self._model: InProcess = found[0].load()(bundle)
+        except Exception as error:
+            raise _translate(error) from error
+
+    def infer(self, tensors: Tensors) -> Tensors:
+        """Raises errors of the ImpastoError tree."""
+        try:
+            return self._model.infer(tensors)
+        except Exception as error:
+            raise _translate(error) from error
+
+    def is_ready(self) -> bool:
+        """Always: it is loaded."""
+        return True
+
+    def close(self) -> None:
+        """Finish what was taken, and free the pipeline's threads."""
+        self._model.close()
+
+
+def _translate(error: Exception) -> ImpastoError:
+    if isinstance(error, ModuleNotFoundError):
+        return ServerError(f"painting in this process needs {error.name}; pip install 'impasto[server]'")
+    code = getattr(error, "code", None)
+    return refusal(code, str(error)) if isinstance(code, str) else ServerError(f"{type(error).__name__}: {error}")

@@ -1,0 +1,53 @@
+"""Painting without a server: the same client, words, pictures and errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import toy
+from impasto_client import AdapterNotFound, Client, InvalidRequest, LocalTransport, ServerError
+from impasto_client.cli import app
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    toy.register(tmp_path / "registry", "neon", toy.adapter_bytes(1))
+    monkeypatch.setenv("IMPASTO_REGISTRY", str(tmp_path / "registry"))
+    monkeypatch.setenv("IMPASTO_ENGINE", "onnxruntime")
+    return toy.write_bundle(tmp_path / "bundle")
+
+
+def test_a_picture_without_a_server(bundle: Path) -> None:
+    with Client(transport=LocalTransport(bundle)) as client:
+        assert client.is_ready()
+        plain = client.generate("a red boat", steps=2, seed=7)
+        styled = client.generate("a red boat", steps=2, seed=7, styles={"neon": 0.5})
+    assert plain.image.size == (64, 64)
+    assert plain.seed == 7
+    assert styled.data != plain.data
+
+
+def test_errors_are_the_clients_own(bundle: Path) -> None:
+    with Client(transport=LocalTransport(bundle)) as client:
+        with pytest.raises(InvalidRequest, match="pass 1 to 200") as caught:
+            client.generate("a boat", steps=0)
+        assert caught.value.field == "STEPS"
+        with pytest.raises(AdapterNotFound, match="did you mean 'neon'"):
+            client.generate("a boat", styles="neo")
+        assert client.generate("a boat", steps=1).data
+
+
+def test_a_bundle_that_is_none_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(ServerError, match="impasto link"):
+        LocalTransport(tmp_path)
+
+
+def test_the_command_line_says_local(bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "boat.png"
+    words = ["generate", "a red boat", "--local", "--bundle", str(bundle), "--steps", "2", "--out", str(out)]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    assert out.stat().st_size > 0
