@@ -6,6 +6,7 @@ from threading import Lock
 from time import perf_counter
 
 from impasto_server.errors import Exhausted
+from impasto_server.stats import Stats
 
 SMOOTHING = 0.8
 
@@ -13,8 +14,9 @@ SMOOTHING = 0.8
 class Admission:
     """Lets at most `limit` requests in; who is turned away is told the usual time between two departures."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, stats: Stats) -> None:
         self._limit = limit
+        self._stats = stats
         self._inside = 0
         self._interval_s = 1.0
         self._last_departure = perf_counter()
@@ -24,14 +26,17 @@ class Admission:
         """Raises Exhausted when `limit` requests are under way."""
         with self._lock:
             if self._inside == self._limit:
+                self._stats.add("rejected")
                 raise Exhausted(self._limit, self._interval_s)
             if self._inside == 0:
                 self._last_departure = perf_counter()  # idle time says nothing about how long a request takes
             self._inside += 1
+            self._stats.set("requests", self._inside)
 
     def leave(self) -> None:
         with self._lock:
             self._inside -= 1
+            self._stats.set("requests", self._inside)
             now = perf_counter()
             self._interval_s = SMOOTHING * self._interval_s + (1 - SMOOTHING) * (now - self._last_departure)
             self._last_departure = now

@@ -19,6 +19,7 @@ from impasto_server.bundle import Manifest, Site
 from impasto_server.engine import Engine
 from impasto_server.errors import InvalidArgument, SetupError
 from impasto_server.guidance import Mix
+from impasto_server.stats import Stats
 
 Array = NDArray[np.float32]
 
@@ -33,7 +34,8 @@ class Bank:
     again.
     """
 
-    def __init__(self, manifest: Manifest, rank: int, capacity: int) -> None:
+    def __init__(self, manifest: Manifest, rank: int, capacity: int, stats: Stats) -> None:
+        self._stats = stats
         self._sites = {graph: spec.sites for graph, spec in manifest.graphs.items() if spec.sites}
         self._capacity = capacity
         self._rank = _bucket(rank)
@@ -42,6 +44,7 @@ class Bank:
             need = 2 * self._row_bytes(self._rank)
             raise SetupError(f"bank_bytes: {capacity} holds no adapter of rank {self._rank}; pass {need} or more")
         self.buffers = {graph: self._allocate(sites) for graph, sites in self._sites.items()}
+        self._stats.set("bank_bytes", self.slots * self._row_bytes(self._rank))
         self._resident: OrderedDict[Mix, int] = OrderedDict()
         self._pins: Counter[int] = Counter()
         self._changed = Condition()
@@ -55,8 +58,11 @@ class Bank:
             return 0
         with self._changed:
             self._changed.wait_for(lambda: mix in self._resident or self._idle_slot() is not None)
-            if mix not in self._resident:
+            if mix in self._resident:
+                self._stats.add("mix_hits")
+            else:
                 self._write(mix, adapters)
+                self._stats.add("mix_writes")
             self._resident.move_to_end(mix)
             slot = self._resident[mix]
             self._pins[slot] += 1
@@ -80,7 +86,9 @@ class Bank:
         self._reserve(max((f.a.shape[1] for sites in mixed.values() for f in sites.values()), default=0))
         slot = self._idle_slot()
         assert slot is not None
-        self._resident = OrderedDict((m, s) for m, s in self._resident.items() if s != slot)
+        for idle in [other for other, row in self._resident.items() if row == slot]:
+            del self._resident[idle]
+            self._stats.add("mix_evictions")
         for graph, sites in self._sites.items():
             for site in sites:
                 self._write_site(graph, site.name, slot, mixed[graph].get(site.name))
@@ -104,6 +112,7 @@ class Bank:
             fix = f"use fewer adapters, or start the server with --bank-rank {wider} or more --bank-bytes"
             raise InvalidArgument(FIELD, problem, fix)
         narrower, self._rank = self._rank, wider
+        self._stats.set("bank_bytes", self.slots * self._row_bytes(wider))
         for graph, sites in self._sites.items():
             buffers = self._allocate(sites)
             for name, old in self.buffers[graph].items():

@@ -30,7 +30,7 @@ from impasto_server.admission import Admission
 from impasto_server.bank import AdaptedEngine, Bank
 from impasto_server.bundle import Bundle, Manifest
 from impasto_server.engine import Engine, compile_graph, resolve_precision
-from impasto_server.errors import Cancelled, ImpastoError, Unavailable
+from impasto_server.errors import Cancelled, FieldError, ImpastoError, Unavailable
 from impasto_server.guidance import Lane, classifier_free, combine
 from impasto_server.image import Decoder, encode
 from impasto_server.prompt import ClipTokenizer, PromptEncoder
@@ -38,6 +38,7 @@ from impasto_server.request import Request
 from impasto_server.residency import Pinned, Residency, Style
 from impasto_server.samplers import SAMPLERS, Ask, Schedule, Steps
 from impasto_server.settings import Settings
+from impasto_server.stats import Stats
 
 log = logging.getLogger(__name__)
 
@@ -110,8 +111,10 @@ class Pipeline:
         self._precision = resolve_precision(settings.engine, settings.precision)
         self._max_lanes = settings.max_lanes
         self._schedule = Schedule.of(self.manifest.scheduler)
-        bank = Bank(self.manifest, settings.bank_rank, settings.bank_bytes)
-        self._residency = Residency(Registry(settings.registry), self.manifest, bank, settings.host_bytes)
+        self.stats = Stats()
+        bank = Bank(self.manifest, settings.bank_rank, settings.bank_bytes, self.stats)
+        registry = Registry(settings.registry)
+        self._residency = Residency(registry, self.manifest, bank, settings.host_bytes, self.stats)
 
         def compiled(graph: str) -> Engine:
             return AdaptedEngine(compile_graph(bundle.graph_path(graph), settings), bank, graph)
@@ -122,7 +125,7 @@ class Pipeline:
         self._decoder = Decoder(compiled("vae_decoder"), self.manifest.latents)
 
         self._open = True
-        self._admission = Admission(settings.max_requests)
+        self._admission = Admission(settings.max_requests, self.stats)
         self._preparing = ThreadPoolExecutor(PREPARING_THREADS, "prepare")
         self._finishing = ThreadPoolExecutor(1, "finish")
         self._joining: SimpleQueue[Running | None] = SimpleQueue()
@@ -281,6 +284,8 @@ class Pipeline:
             "slot": np.concatenate([one.slots for one in chosen]),
         }
         (output,) = self._backbone.run(feeds)
+        self.stats.add("steps")
+        self.stats.add("lanes", sum(counts))
         return np.split(output, np.cumsum(counts)[:-1])
 
     def _leave(self, one: Running, outcome: Array | Exception) -> None:
@@ -306,8 +311,12 @@ class Pipeline:
 
     def _meta(self, job: Job) -> dict[str, object]:
         request, times = job.request, job.times
+        join = times["joined"] - times["prepared"]
+        queue = times["preparing"] - times["submitted"] + join
+        self.stats.add("join_seconds", join)
+        self.stats.add("queue_seconds", queue)
         stages = {
-            "queue_ms": times["preparing"] - times["submitted"] + times["joined"] - times["prepared"],
+            "queue_ms": queue,
             "encode_ms": times["prepared"] - times["preparing"],
             "denoise_ms": times["denoised"] - times["joined"],
             "decode_ms": times["finished"] - times["denoised"],
@@ -336,5 +345,15 @@ class Pipeline:
         self._settle(job, error)
 
     def _settle(self, job: Job, outcome: Result | ImpastoError) -> None:
+        self.stats.add(_became(outcome))
         self._admission.leave()
         job.done(outcome)
+
+
+def _became(outcome: Result | ImpastoError) -> str:
+    """The counter an outcome belongs to."""
+    if isinstance(outcome, Result):
+        return "done"
+    if isinstance(outcome, Cancelled):
+        return "cancelled"
+    return "refused" if isinstance(outcome, FieldError) else "failed"

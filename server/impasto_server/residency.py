@@ -12,6 +12,7 @@ from impasto_server.bank import Bank
 from impasto_server.bundle import Manifest
 from impasto_server.cache import BytesLru
 from impasto_server.guidance import Mix
+from impasto_server.stats import Stats
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Pinned:
 class Residency:
     """Loads each adapter once however many requests wait for it, and pins mixes into the bank."""
 
-    def __init__(self, registry: Registry, manifest: Manifest, bank: Bank, host_bytes: int) -> None:
+    def __init__(self, registry: Registry, manifest: Manifest, bank: Bank, host_bytes: int, stats: Stats) -> None:
+        self._stats = stats
         self._registry = registry
         self._manifest = manifest
         self._bank = bank
@@ -62,6 +64,7 @@ class Residency:
         with self._lock:
             adapter = self._host.get(digest)
             if adapter is not None:
+                self._stats.add("adapter_hits")
                 return adapter
             loading = self._loading.get(digest)
             mine = loading is None
@@ -80,7 +83,9 @@ class Residency:
                 del self._loading[digest]
             loading.set_exception(error)
             return
+        self._stats.add("adapter_loads")
         with self._lock:
             self._host.put(digest, adapter, adapter.nbytes)
+            self._stats.set("adapter_bytes", self._host.nbytes)
             del self._loading[digest]
         loading.set_result(adapter)

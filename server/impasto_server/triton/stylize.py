@@ -19,6 +19,7 @@ from impasto_server.pipeline import Pipeline, Result
 from impasto_server.request import parse
 from impasto_server.settings import Settings
 from impasto_server.triton.log import forward_log
+from impasto_server.triton.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class TritonPythonModel:
         """Open the bundle and compile it; an error here keeps the server from becoming ready."""
         forward_log()
         self.pipeline = Pipeline.load(Settings.from_env())
+        self.metrics = Metrics(self.pipeline.stats)
 
     def execute(self, requests: list[Any]) -> None:
         """Start on every request; answers follow from the pipeline's threads."""
@@ -49,6 +51,7 @@ class TritonPythonModel:
     def finalize(self) -> None:
         """Finish what was taken, then free the threads."""
         self.pipeline.close()
+        self.metrics.close()
 
     def _start(self, request: Any) -> None:
         sender = request.get_response_sender()

@@ -12,6 +12,7 @@ from impasto_server.bank import Bank
 from impasto_server.bundle import Manifest
 from impasto_server.errors import InvalidArgument, SetupError
 from impasto_server.guidance import Mix
+from impasto_server.stats import Stats
 
 ROW = 4 * 4 * 2 * (toy.CHANNELS + toy.WIDTH)  # bytes of one row at rank 4: float32, A and B of both sites
 
@@ -26,7 +27,7 @@ def delta(bank: Bank, slot: int) -> NDArray[np.float32]:
 
 
 def test_a_mix_is_the_weighted_sum_of_its_adapters(manifest: Manifest) -> None:
-    bank = Bank(manifest, rank=8, capacity=1 << 20)
+    bank = Bank(manifest, rank=8, capacity=1 << 20, stats=Stats())
     one, two = adapter(manifest, 1), adapter(manifest, 2, rank=3)
     slot = bank.pin(Mix.of([("digest1", 0.5), ("digest2", -2.0)]), [one, two])
     parts = [a.factors["unet"]["mix"] for a in (one, two)]
@@ -35,14 +36,14 @@ def test_a_mix_is_the_weighted_sum_of_its_adapters(manifest: Manifest) -> None:
 
 
 def test_no_adapter_is_row_zero_and_stays_zero(manifest: Manifest) -> None:
-    bank = Bank(manifest, rank=4, capacity=3 * ROW)
+    bank = Bank(manifest, rank=4, capacity=3 * ROW, stats=Stats())
     assert bank.pin(Mix(), []) == 0
     bank.pin(Mix.of([("digest1", 1.0)]), [adapter(manifest, 1)])
     assert not delta(bank, 0).any()
 
 
 def test_a_resident_mix_is_not_written_again(manifest: Manifest) -> None:
-    bank = Bank(manifest, rank=4, capacity=1 << 20)
+    bank = Bank(manifest, rank=4, capacity=1 << 20, stats=Stats())
     mix = Mix.of([("digest1", 1.0)])
     slot = bank.pin(mix, [adapter(manifest, 1)])
     bank.unpin(slot)
@@ -54,7 +55,7 @@ def test_a_resident_mix_is_not_written_again(manifest: Manifest) -> None:
 
 
 def test_the_longest_idle_row_is_reused_and_cleared(manifest: Manifest) -> None:
-    bank = Bank(manifest, rank=4, capacity=3 * ROW)
+    bank = Bank(manifest, rank=4, capacity=3 * ROW, stats=Stats())
     assert bank.slots == 3
     first, second = (bank.pin(Mix.of([(f"digest{i}", 1.0)]), [adapter(manifest, i)]) for i in (1, 2))
     bank.unpin(second)
@@ -66,7 +67,7 @@ def test_the_longest_idle_row_is_reused_and_cleared(manifest: Manifest) -> None:
 
 
 def test_a_pin_waits_for_a_row_instead_of_taking_one_in_use(manifest: Manifest) -> None:
-    bank = Bank(manifest, rank=4, capacity=2 * ROW)
+    bank = Bank(manifest, rank=4, capacity=2 * ROW, stats=Stats())
     held = bank.pin(Mix.of([("digest1", 1.0)]), [adapter(manifest, 1)])
     before = delta(bank, held).copy()
     waiter = Thread(target=bank.pin, args=(Mix.of([("digest2", 1.0)]), [adapter(manifest, 2)]))
@@ -80,7 +81,7 @@ def test_a_pin_waits_for_a_row_instead_of_taking_one_in_use(manifest: Manifest) 
 
 
 def test_a_higher_rank_widens_the_bank_and_keeps_its_rows(manifest: Manifest) -> None:
-    bank = Bank(manifest, rank=4, capacity=1 << 20)
+    bank = Bank(manifest, rank=4, capacity=1 << 20, stats=Stats())
     slot = bank.pin(Mix.of([("digest1", 1.0)]), [adapter(manifest, 1)])
     before, old = delta(bank, slot).copy(), bank.buffers["unet"]
     bank.pin(Mix.of([("digest2", 1.0)]), [adapter(manifest, 2, rank=9)])
@@ -90,11 +91,11 @@ def test_a_higher_rank_widens_the_bank_and_keeps_its_rows(manifest: Manifest) ->
 
 
 def test_a_rank_beyond_the_banks_memory_is_refused(manifest: Manifest) -> None:
-    bank = Bank(manifest, rank=4, capacity=2 * ROW)
+    bank = Bank(manifest, rank=4, capacity=2 * ROW, stats=Stats())
     with pytest.raises(InvalidArgument, match="rank 9.*--bank-rank 16"):
         bank.pin(Mix.of([("digest1", 1.0)]), [adapter(manifest, 1, rank=9)])
 
 
 def test_a_bank_without_room_for_one_adapter_is_an_error(manifest: Manifest) -> None:
     with pytest.raises(SetupError, match=f"pass {2 * ROW} or more"):
-        Bank(manifest, rank=4, capacity=ROW)
+        Bank(manifest, rank=4, capacity=ROW, stats=Stats())

@@ -166,3 +166,17 @@ def test_a_short_request_is_not_held_up_by_long_ones(open_pipeline: Open) -> Non
     for answer in last:
         assert isinstance(answer.result(30), Result)
     assert finished[0] == "short"
+
+
+def test_the_pipeline_counts_what_it_does(open_pipeline: Open) -> None:
+    pipeline = open_pipeline()
+    for seed in (1, 1, 5):
+        pipeline.generate(request(seed))
+    with pytest.raises(NotFound):
+        pipeline.generate(Request("a boat", seed=1, width=64, height=64, adapters=(("nein", 1.0),)))
+    stats = pipeline.stats.read()
+    assert (stats["done"], stats["refused"], stats["failed"], stats["requests"]) == (3, 1, 0, 0)
+    assert (stats["steps"], stats["lanes"]) == (4 + 4 + 3, 2 * (4 + 4 + 3))
+    assert (stats["adapter_loads"], stats["adapter_hits"]) == (1, 2)
+    assert (stats["mix_writes"], stats["mix_hits"], stats["mix_evictions"]) == (1, 2, 0)
+    assert stats["bank_bytes"] > stats["adapter_bytes"] > 0

@@ -1,0 +1,49 @@
+"""What the pipeline counts of itself; read by whoever reports it (see triton/metrics.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from threading import Lock
+
+COUNTERS: Mapping[str, str] = {
+    "steps": "Forward passes of the backbone",
+    "lanes": "Rows of those passes; divided by steps: lanes per step",
+    "done": "Requests answered with a picture",
+    "refused": "Requests that could not be served as they stood",
+    "cancelled": "Requests whose caller cancelled or went away",
+    "rejected": "Requests turned away because the server was full",
+    "failed": "Requests on which the server itself failed",
+    "queue_seconds": "Time that requests waited for preparation and for their first step",
+    "join_seconds": "Time from being prepared to the first step",
+    "adapter_hits": "Adapters found in host memory",
+    "adapter_loads": "Adapters read from the registry",
+    "mix_hits": "Mixes found in the adapter bank",
+    "mix_writes": "Mixes written into the adapter bank",
+    "mix_evictions": "Idle mixes overwritten in the adapter bank",
+}
+GAUGES: Mapping[str, str] = {
+    "requests": "Requests under way",
+    "adapter_bytes": "Adapters in host memory",
+    "bank_bytes": "Size of the adapter bank",
+}
+
+
+class Stats:
+    """Counters that only grow, and gauges; thread-safe."""
+
+    def __init__(self) -> None:
+        self._values = dict.fromkeys([*COUNTERS, *GAUGES], 0.0)
+        self._lock = Lock()
+
+    def add(self, name: str, amount: float = 1) -> None:
+        with self._lock:
+            self._values[name] += amount
+
+    def set(self, name: str, value: float) -> None:
+        with self._lock:
+            self._values[name] = value
+
+    def read(self) -> dict[str, float]:
+        """All of them at one moment."""
+        with self._lock:
+            return dict(self._values)

@@ -1,0 +1,56 @@
+"""The pipeline's own counters stand on Triton's metrics endpoint; a cancelled call shows there."""
+
+from __future__ import annotations
+
+import re
+from threading import Event
+from time import monotonic, sleep
+from urllib.request import urlopen
+
+from tritonclient.grpc import InferenceServerClient, InferInput  # type: ignore[import-untyped]
+
+from impasto_server.serve import Server
+
+from .wire import ask, ints, texts
+
+PATIENCE_S = 20.0
+
+
+def metrics(server: Server) -> dict[str, float]:
+    """impasto's metrics by name."""
+    with urlopen(f"http://{server.ports.host}:{server.ports.metrics}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    return {name: float(value) for name, value in re.findall(r"^impasto_(\w+)(?:{[^}]*})? (\S+)$", text, re.MULTILINE)}
+
+
+def grown(server: Server, name: str, before: dict[str, float]) -> bool:
+    """Whether a counter grows within PATIENCE_S; it's reported twice a second."""
+    deadline = monotonic() + PATIENCE_S
+    while monotonic() < deadline:
+        if metrics(server)[name] > before[name]:
+            return True
+        sleep(0.1)
+    return False
+
+
+def test_a_picture_is_counted(toy_server: Server, toy_client: InferenceServerClient) -> None:
+    before = metrics(toy_server)
+    ask(toy_client, PROMPT=texts("a red boat"), STEPS=ints(3), ADAPTER_NAMES=texts("neon"))
+    for name in ("done", "steps", "lanes", "mix_writes"):
+        assert grown(toy_server, name, before) or (name == "mix_writes" and before[name] > 0), name
+
+
+def test_a_cancelled_call_stops_in_the_server(toy_server: Server, toy_client: InferenceServerClient) -> None:
+    """Twenty long requests are under way when they are cancelled; the server drops all that it hasn't finished."""
+    before = metrics(toy_server)
+    prompt, steps = InferInput("PROMPT", [1], "BYTES"), InferInput("STEPS", [1], "INT32")
+    prompt.set_data_from_numpy(texts("a red boat"))
+    steps.set_data_from_numpy(ints(200))
+    answered = Event()
+    calls = [
+        toy_client.async_infer("stylize", [prompt, steps], lambda result, error: answered.set()) for _ in range(20)
+    ]
+    for call in calls:
+        call.cancel()
+    assert grown(toy_server, "cancelled", before)
+    assert ask(toy_client, PROMPT=texts("a red boat"), STEPS=ints(1))["IMAGE"]
