@@ -54,6 +54,8 @@ def psnr_db(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
     return float(10 * np.log10(255**2 / max(error, 1e-9)))
 
 
+# PEFT's, about the reference: two LoRAs on one model is what the test is about.
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute:UserWarning")
 @pytest.mark.parametrize(
     ("engine", "scheduler", "mix"),
     [
