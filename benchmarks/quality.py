@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "studio"))  # the studio is scripts, not a package that is installed
 
 import painter  # noqa: E402
-from judge import Judge, agreement  # noqa: E402
+from judge import Judge, Verdict, verdict  # noqa: E402
 from painter import Scene  # noqa: E402
 
 Images = NDArray[np.uint8]
@@ -91,17 +91,17 @@ class Bench:
     def backbone(self) -> tuple[Report, Generation]:
         """Accuracies on unseen captions; also one answer, which says what served them."""
         made = self.asker.ask("unseen captions", self.scenes, None)
-        read = agreement(self.judge.read(pixels(made)), self.scenes)
-        return {f"{name}_acc": read[name] for name in ("object", "colour", "style")}, made[0]
+        read = verdict(self.judge.read(pixels(made)), self.scenes)
+        return {"object_acc": read.object, "colour_acc": read.colour, "style_acc": read.style}, made[0]
 
     def style(self, adapter: str, style: str) -> dict[str, float]:
         """How often the style, and with it still the object, is read in prompts that name the style."""
         scenes = [replace(scene, style=style) for scene in self.adapter_scenes]
         given, plain = self._with_and_without(adapter, scenes)
         return {
-            "style_acc_with": given["style"],
-            "style_acc_without": plain["style"],
-            "object_acc_with": given["object"],
+            "style_acc_with": given.style,
+            "style_acc_without": plain.style,
+            "object_acc_with": given.object,
         }
 
     def content(self, adapter: str, thing: str) -> dict[str, float]:
@@ -109,15 +109,15 @@ class Bench:
         scenes = [replace(scene, object=thing) for scene in self.adapter_scenes]
         given, plain = self._with_and_without(adapter, scenes)
         return {
-            "object_acc_with": given["object"],
-            "object_acc_without": plain["object"],
-            "style_acc_with": given["style"],
+            "object_acc_with": given.object,
+            "object_acc_without": plain.object,
+            "style_acc_with": given.style,
         }
 
-    def _with_and_without(self, adapter: str, scenes: Sequence[Scene]) -> tuple[dict[str, float], dict[str, float]]:
+    def _with_and_without(self, adapter: str, scenes: Sequence[Scene]) -> tuple[Verdict, Verdict]:
         given = self.asker.ask(f"{adapter}, with", scenes, adapter)
         plain = self.asker.ask(f"{adapter}, without", scenes, None)
-        return agreement(self.judge.read(pixels(given)), scenes), agreement(self.judge.read(pixels(plain)), scenes)
+        return verdict(self.judge.read(pixels(given)), scenes), verdict(self.judge.read(pixels(plain)), scenes)
 
 
 def pixels(made: Sequence[Generation]) -> Images:

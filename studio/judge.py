@@ -113,7 +113,7 @@ def verdict(readings: Sequence[Reading], scenes: Sequence[Scene]) -> Verdict:
     pairs = list(zip(readings, scenes, strict=True))
 
     def share(name: str) -> float:
-        return sum(getattr(r, name) == getattr(s, name) for r, s in pairs) / len(pairs)
+        return float(np.mean([getattr(r, name) == getattr(s, name) for r, s in pairs]))
 
     return Verdict(share("object"), share("colour"), share("style"), len(pairs))
 
@@ -142,7 +142,11 @@ def any_scenes(n: int, seed: int) -> list[Scene]:
     """Scenes over everything the painter knows, held-out objects and styles included."""
     rng = np.random.default_rng(seed)
     names = (ALL_OBJECTS, painter.COLOURS, tuple(painter.BACKGROUNDS), ALL_STYLES)
-    return [Scene(*(str(rng.choice(row)) for row in names), seed=int(rng.integers(2**31))) for _ in range(n)]
+    scenes: list[Scene] = []
+    for _ in range(n):
+        thing, colour, place, style = (str(rng.choice(row)) for row in names)
+        scenes.append(Scene(thing, colour, place, style, seed=int(rng.integers(2**31))))
+    return scenes
 
 
 def main() -> None:

@@ -67,7 +67,8 @@ def _patches(images: Tensor, side: int) -> Tensor:
 def _principal(centred: Tensor, count: int) -> Tensor:
     """The first principal directions [count, features] of rows [n, features]."""
     _, vectors = torch.linalg.eigh((centred.T @ centred).double())
-    return vectors.T.flip(0)[:count].float()
+    directions: Tensor = vectors.T.flip(0)[:count].float()
+    return directions
 
 
 def _quarters(basis: Tensor, coarse: Tensor) -> Tensor:

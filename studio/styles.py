@@ -147,7 +147,8 @@ class Lesson:
         alpha = self.scheduler.alphas_cumprod[999]
         with self.model.disable_adapter():
             v: Tensor = self.model(noise, last, context).sample
-        return alpha.sqrt() * noise - (1 - alpha).sqrt() * v
+        clean: Tensor = alpha.sqrt() * noise - (1 - alpha).sqrt() * v
+        return clean
 
     def prior_loss(self, n: int) -> Tensor:
         """Other prompts stay what they were."""
@@ -180,7 +181,8 @@ def save(lesson: Lesson, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     if lesson.adapter.peft_folder:
-        lesson.model.save_pretrained(folder)
+        lesson.model.save_pretrained(str(folder))
+        (folder / "README.md").unlink()  # a form with nothing filled in
     else:
         state = get_peft_model_state_dict(lesson.model)
         layers = {key.removeprefix("base_model.model."): value.contiguous() for key, value in state.items()}

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image, ImageDraw
@@ -66,13 +67,12 @@ class Loop:
     def spent(self) -> float:
         return self.budget.spent(self.step, self.seconds)
 
-    def resume(self) -> Mapping[str, object] | None:
+    def resume(self) -> Mapping[str, Any] | None:
         """The state saved by an earlier run, its counters restored; None for a fresh start."""
         if not self.path.exists():
             return None
-        saved: dict[str, object] = torch.load(self.path, weights_only=True, map_location="cpu")
+        saved: dict[str, Any] = torch.load(self.path, weights_only=True, map_location="cpu")
         counters = saved["loop"]
-        assert isinstance(counters, dict)
         self.step, self.seconds, self.losses = counters["step"], counters["seconds"], counters["losses"]
         return saved
 
