@@ -45,7 +45,6 @@ log = logging.getLogger(__name__)
 Array = NDArray[np.float32]
 
 PREPARING_THREADS = 4
-GONE = "the caller cancelled the request, or is gone"
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ class Job:
     def check(self) -> None:
         """Raises Cancelled when nobody waits for the answer."""
         if self.gone():
-            raise Cancelled(GONE)
+            raise Cancelled("the caller cancelled the request, or is gone")
 
 
 @dataclass(eq=False)
@@ -240,9 +239,13 @@ class Pipeline:
 
     def _dismiss(self, running: Sequence[Running]) -> list[Running]:
         """Drop those whom nobody waits for; their lanes are free in this very step."""
-        left = [one for one in running if one.job.gone()]
-        for one in left:
-            self._leave(one, Cancelled(GONE))
+        left = []
+        for one in running:
+            try:
+                one.job.check()
+            except Exception as error:
+                self._leave(one, error)
+                left.append(one)
         return left
 
     def _choose(self, running: Sequence[Running]) -> list[Running]:
@@ -347,7 +350,10 @@ class Pipeline:
     def _settle(self, job: Job, outcome: Result | ImpastoError) -> None:
         self.stats.add(_became(outcome))
         self._admission.leave()
-        job.done(outcome)
+        try:
+            job.done(outcome)
+        except Exception as error:  # theirs, and no reason to stop serving the others
+            log.error("a caller could not take its answer", exc_info=error)
 
 
 def _became(outcome: Result | ImpastoError) -> str:

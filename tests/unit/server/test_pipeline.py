@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future
 from functools import partial
 from io import BytesIO
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -180,3 +181,22 @@ def test_the_pipeline_counts_what_it_does(open_pipeline: Open) -> None:
     assert (stats["adapter_loads"], stats["adapter_hits"]) == (1, 2)
     assert (stats["mix_writes"], stats["mix_hits"], stats["mix_evictions"]) == (1, 2, 0)
     assert stats["bank_bytes"] > stats["adapter_bytes"] > 0
+
+
+def test_a_caller_that_fails_is_nobody_elses_trouble(open_pipeline: Open) -> None:
+    pipeline = open_pipeline()
+    asked = Event()
+
+    def broken_answer(outcome: Result | ImpastoError) -> None:
+        asked.set()
+        raise RuntimeError("the connection is gone")
+
+    def broken_question() -> bool:
+        raise RuntimeError("the connection is gone")
+
+    pipeline.submit(request(1), broken_answer)
+    assert asked.wait(10)
+    answer: Future[Result | ImpastoError] = Future()
+    pipeline.submit(request(1), answer.set_result, broken_question)
+    assert isinstance(answer.result(10), ImpastoError)
+    assert pipeline.generate(request(1)).image
