@@ -144,8 +144,9 @@ def any_scenes(n: int, seed: int) -> list[Scene]:
     names = (ALL_OBJECTS, painter.COLOURS, tuple(painter.BACKGROUNDS), ALL_STYLES)
     scenes: list[Scene] = []
     for _ in range(n):
+        seed_of_scene = int(rng.integers(2**31))
         thing, colour, place, style = (str(rng.choice(row)) for row in names)
-        scenes.append(Scene(thing, colour, place, style, seed=int(rng.integers(2**31))))
+        scenes.append(Scene(thing, colour, place, style, seed_of_scene))
     return scenes
 
 
@@ -157,7 +158,8 @@ def main() -> None:
     images = cached("judge", scenes)
     small = torch.cat([shrink(to_tensor(part)) for part in np.array_split(images, 64)])
     targets = labels.targets(scenes)
-    network = Network([len(row) for row in astuple(labels)]).train()
+    network = Judge.load(options.init).network if options.init else Network([len(row) for row in astuple(labels)])
+    network.train()
     average = Average(network, 0.99)
     optimiser = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=0.02)
     loop = Loop(RUNS / "judge.pt", Budget(options.steps, options.minutes))

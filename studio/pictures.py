@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -26,8 +27,9 @@ def _image(scene: Scene) -> Bytes:
 
 
 def cached(name: str, scenes: Sequence[Scene]) -> Bytes:
-    """`paint_all`, or what an earlier run painted under that name."""
-    path = RUNS / f"{name}-{len(scenes)}.npy"
+    """`paint_all`, or what an earlier run painted of these very scenes."""
+    identity = hashlib.sha256(repr(scenes).encode()).hexdigest()[:12]
+    path = RUNS / f"{name}-{identity}.npy"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, paint_all(scenes))
