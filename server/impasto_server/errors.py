@@ -11,7 +11,10 @@ ImpastoError            code, message
 
 from __future__ import annotations
 
+import logging
 from typing import ClassVar, Literal
+
+log = logging.getLogger(__name__)
 
 Code = Literal["INVALID_ARGUMENT", "NOT_FOUND", "UNAVAILABLE", "RESOURCE_EXHAUSTED", "CANCELLED", "INTERNAL"]
 
@@ -66,3 +69,11 @@ class Cancelled(ImpastoError):
 
 class SetupError(ImpastoError):
     """Nothing the caller sent is wrong: this machine, bundle or registry is."""
+
+
+def as_impasto_error(error: Exception) -> ImpastoError:
+    """The caller's error as it is; anything else as INTERNAL, with the traceback in the log and not on the wire."""
+    if isinstance(error, ImpastoError):
+        return error
+    log.error("request failed", exc_info=error)
+    return ImpastoError(f"the server failed on this request: {type(error).__name__}; its log has the details")

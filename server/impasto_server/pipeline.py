@@ -30,7 +30,7 @@ from impasto_server.admission import Admission
 from impasto_server.bank import AdaptedEngine, Bank
 from impasto_server.bundle import Bundle, Manifest
 from impasto_server.engine import Engine, compile_graph, resolve_precision
-from impasto_server.errors import Cancelled, FieldError, ImpastoError, Unavailable
+from impasto_server.errors import Cancelled, FieldError, ImpastoError, Unavailable, as_impasto_error
 from impasto_server.guidance import Lane, classifier_free, combine
 from impasto_server.image import Decoder, encode
 from impasto_server.prompt import ClipTokenizer, PromptEncoder
@@ -342,10 +342,7 @@ class Pipeline:
     # whatever became of it
 
     def _fail(self, job: Job, error: Exception) -> None:
-        if not isinstance(error, ImpastoError):
-            log.error("request failed", exc_info=error)
-            error = ImpastoError(f"the server failed on this request: {type(error).__name__}; its log has the details")
-        self._settle(job, error)
+        self._settle(job, as_impasto_error(error))
 
     def _settle(self, job: Job, outcome: Result | ImpastoError) -> None:
         self.stats.add(_became(outcome))

@@ -6,22 +6,19 @@ sender and returns at once; the answer is sent later, from a pipeline thread, ex
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 
-from impasto_server.errors import Code, ImpastoError
+from impasto_server.errors import Code, ImpastoError, as_impasto_error
 from impasto_server.local import answer
 from impasto_server.pipeline import Pipeline, Result
 from impasto_server.request import parse
 from impasto_server.settings import Settings
 from impasto_server.triton.log import forward_log
 from impasto_server.triton.metrics import Metrics
-
-log = logging.getLogger(__name__)
 
 # Triton's names for our codes. Names, because the stub fills pb_utils only after this module is imported.
 CODES: Mapping[Code, str] = {
@@ -86,11 +83,3 @@ def refusal(error: ImpastoError) -> Any:
     """An error response with the status that fits it."""
     code = getattr(pb_utils.TritonError, CODES[error.code])
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), code))
-
-
-def as_impasto_error(error: Exception) -> ImpastoError:
-    """The caller's error as it is; anything else as INTERNAL, with the traceback in the log and not on the wire."""
-    if isinstance(error, ImpastoError):
-        return error
-    log.error("request failed", exc_info=error)
-    return ImpastoError(f"the server failed on this request: {type(error).__name__}; its log has the details")
