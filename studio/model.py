@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from dataclasses import dataclass
@@ -130,6 +131,7 @@ def save_checkpoint(
     shutil.rmtree(old, ignore_errors=True)
     pipe.to(dtype=torch.float16).save_pretrained(fresh, safe_serialization=True)
     write_classic_files(fresh / "tokenizer")
+    _forget_origin(fresh)
     pipe.to(dtype=torch.float32)
     if path.exists():
         os.rename(path, old)
@@ -137,8 +139,16 @@ def save_checkpoint(
     shutil.rmtree(old, ignore_errors=True)
 
 
+def _forget_origin(checkpoint: Path) -> None:
+    """Leave out which folder of which machine a component was loaded from."""
+    for path in checkpoint.glob("*/config.json"):
+        config = json.loads(path.read_text())
+        if config.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
 def load_checkpoint(path: Path = CHECKPOINT, device: str = "cpu") -> StableDiffusionPipeline:
     """The pipeline in fp32, without a progress bar of its own."""
-    pipe = StableDiffusionPipeline.from_pretrained(path, safety_checker=None, torch_dtype=torch.float32)
+    pipe = StableDiffusionPipeline.from_pretrained(path, safety_checker=None, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(device)
