@@ -40,7 +40,7 @@ def serve(
     threads: Annotated[int, typer.Option(help="Cores to compute on; 0 takes all.")] = Settings.threads,
     max_lanes: Annotated[int, typer.Option(help="Rows of the backbone's largest batch.")] = Settings.max_lanes,
     max_requests: Annotated[int, typer.Option(help="Under way at once; more are refused.")] = Settings.max_requests,
-    bank_rank: Annotated[int, typer.Option(help="Largest rank of a request's adapters in all.")] = Settings.bank_rank,
+    bank_rank: Annotated[int, typer.Option(help="Rank the bank starts with; it widens.")] = Settings.bank_rank,
     bank_bytes: Annotated[int, typer.Option(help="Memory for adapters ready to run.")] = Settings.bank_bytes,
     host_bytes: Annotated[int, typer.Option(help="Memory for adapters and prompts kept.")] = Settings.host_bytes,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Keep the server's log to itself.")] = False,
