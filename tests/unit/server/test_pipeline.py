@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from io import BytesIO
 from threading import Event
@@ -61,7 +62,8 @@ def test_sixteen_unlike_requests_in_flight_equal_their_solo_runs(engine: EngineN
 
 def test_an_adapter_leaves_nothing_behind(open_pipeline: Open) -> None:
     pipeline = open_pipeline()
-    plain, styled = request(4), request(1)
+    plain = request(4)
+    styled = replace(plain, adapters=(("neon", 0.5),))
     before = pipeline.generate(plain).image
     assert pipeline.generate(styled).image != before
     assert pipeline.generate(plain).image == before
