@@ -38,6 +38,12 @@ def one_cycle(spent: float, step: int, warmup: int, floor: float = 0.02) -> floa
     return min(1.0, (step + 1) / warmup) * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * spent)))
 
 
+def half_precision(device: str) -> AbstractContextManager[object]:
+    """bfloat16 for matrices and convolutions where the processor multiplies in it; float32 elsewhere."""
+    kind = torch.device(device).type
+    return torch.autocast(kind, torch.bfloat16, enabled=kind != "cpu" or torch.cpu._is_avx512_bf16_supported())
+
+
 class Average:
     """Exponential moving average of a module's floating-point state, with a warm-up."""
 
