@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from threading import Lock
+from threading import Condition
 from time import perf_counter
 
-from impasto_server.errors import Exhausted
+from impasto_server.errors import Exhausted, Unavailable
 from impasto_server.stats import Stats
 
 SMOOTHING = 0.8
@@ -20,11 +20,14 @@ class Admission:
         self._inside = 0
         self._interval_s = 1.0
         self._last_departure = perf_counter()
-        self._lock = Lock()
+        self._open = True
+        self._changed = Condition()
 
     def enter(self) -> None:
-        """Raises Exhausted when `limit` requests are under way."""
-        with self._lock:
+        """Raises Exhausted when `limit` requests are under way, Unavailable when closed."""
+        with self._changed:
+            if not self._open:
+                raise Unavailable("the server is stopping; send the request to another one, or later")
             if self._inside == self._limit:
                 self._stats.add("rejected")
                 raise Exhausted(self._limit, self._interval_s)
@@ -34,9 +37,16 @@ class Admission:
             self._stats.set("requests", self._inside)
 
     def leave(self) -> None:
-        with self._lock:
+        with self._changed:
             self._inside -= 1
             self._stats.set("requests", self._inside)
             now = perf_counter()
             self._interval_s = SMOOTHING * self._interval_s + (1 - SMOOTHING) * (now - self._last_departure)
             self._last_departure = now
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Let no one in any more, and return when the last one has left."""
+        with self._changed:
+            self._open = False
+            self._changed.wait_for(lambda: self._inside == 0)

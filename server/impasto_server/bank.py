@@ -7,8 +7,8 @@ in use are pinned; only an idle row is ever overwritten, so eviction can't chang
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Mapping, Sequence
-from threading import Condition
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -47,55 +47,83 @@ class Bank:
         self._stats.set("bank_bytes", self.slots * self._row_bytes(self._rank))
         self._resident: OrderedDict[Mix, int] = OrderedDict()
         self._pins: Counter[int] = Counter()
-        self._changed = Condition()
+        self._waiting: list[Callable[[], None]] = []
+        self._lock = Lock()
 
-    def pin(self, mix: Mix, adapters: Sequence[Adapter]) -> int:
-        """The row that holds `mix` of `adapters` (in the mix's order), written first if it isn't resident.
+    def pin(
+        self, mixes: Iterable[Mix], adapters: Mapping[str, Adapter], again: Callable[[], None]
+    ) -> dict[Mix, int] | None:
+        """The rows that hold `mixes` of `adapters` (by digest), written first where they aren't resident.
 
-        Blocks while every row is in use. Raises InvalidArgument when the mix's rank can't fit the bank's memory.
+        All or none: None while too few rows are idle, and then `again` is called once, when a row has been released.
+        Raises InvalidArgument when the mixes can't fit the bank's memory at all.
         """
-        if not mix.parts:
-            return 0
-        with self._changed:
-            self._changed.wait_for(lambda: mix in self._resident or self._idle_slot() is not None)
-            if mix in self._resident:
-                self._stats.add("mix_hits")
-            else:
-                self._write(mix, adapters)
-                self._stats.add("mix_writes")
-            self._resident.move_to_end(mix)
-            slot = self._resident[mix]
-            self._pins[slot] += 1
-            return slot
+        wanted = {mix for mix in mixes if mix.parts}
+        if len(wanted) > self.slots - 1:
+            problem = f"{len(wanted)} different mixes, the server's adapter bank holds {self.slots - 1}"
+            raise InvalidArgument(FIELD, problem, "start the server with more --bank-bytes")
+        rows = {Mix(): 0}
+        with self._lock:
+            if len(wanted - self._resident.keys()) > self._idle_rows(wanted):
+                self._waiting.append(again)
+                return None
+            try:
+                for mix in sorted(wanted, key=lambda mix: mix not in self._resident):
+                    rows[mix] = self._row(mix, adapters)
+                    self._pins[rows[mix]] += 1
+            except InvalidArgument:
+                self._release(rows.values())
+                raise
+        return rows
 
-    def unpin(self, slot: int) -> None:
-        if slot == 0:
-            return
-        with self._changed:
-            self._pins[slot] -= 1
-            assert self._pins[slot] >= 0
-            self._changed.notify_all()
+    def unpin(self, rows: Iterable[int]) -> None:
+        """Release every one of `rows`, and call back those who wait for some."""
+        with self._lock:
+            self._release(rows)
+            waiting, self._waiting = self._waiting, []
+        for again in waiting:
+            again()
 
-    def _idle_slot(self) -> int | None:
+    def _release(self, rows: Iterable[int]) -> None:
+        for row in rows:
+            if row:
+                self._pins[row] -= 1
+                assert self._pins[row] >= 0
+
+    def _idle_rows(self, wanted: Set[Mix]) -> int:
+        """How many rows may be overwritten without touching one in use, or one that is wanted."""
+        kept = {row for mix, row in self._resident.items() if self._pins[row] or mix in wanted}
+        return self.slots - 1 - len(kept)
+
+    def _row(self, mix: Mix, adapters: Mapping[str, Adapter]) -> int:
+        if mix in self._resident:
+            self._stats.add("mix_hits")
+        else:
+            self._write(mix, adapters)
+            self._stats.add("mix_writes")
+        self._resident.move_to_end(mix)
+        return self._resident[mix]
+
+    def _idle_row(self) -> int:
+        """A row never written, else the one that has been idle longest."""
         if len(self._resident) < self.slots - 1:
             return len(self._resident) + 1
-        return next((slot for slot in self._resident.values() if not self._pins[slot]), None)
+        return next(row for row in self._resident.values() if not self._pins[row])
 
-    def _write(self, mix: Mix, adapters: Sequence[Adapter]) -> None:
+    def _write(self, mix: Mix, adapters: Mapping[str, Adapter]) -> None:
         mixed = {graph: _mixed(sites, mix, adapters, graph) for graph, sites in self._sites.items()}
         self._reserve(max((f.a.shape[1] for sites in mixed.values() for f in sites.values()), default=0))
-        slot = self._idle_slot()
-        assert slot is not None
-        for idle in [other for other, row in self._resident.items() if row == slot]:
+        row = self._idle_row()
+        for idle in [other for other, held in self._resident.items() if held == row]:
             del self._resident[idle]
             self._stats.add("mix_evictions")
         for graph, sites in self._sites.items():
             for site in sites:
-                self._write_site(graph, site.name, slot, mixed[graph].get(site.name))
-        self._resident[mix] = slot
+                self._write_site(graph, site.name, row, mixed[graph].get(site.name))
+        self._resident[mix] = row
 
-    def _write_site(self, graph: str, site: str, slot: int, factors: Factors | None) -> None:
-        a, b = (self.buffers[graph][f"{site}.lora_{part}"][slot] for part in "AB")
+    def _write_site(self, graph: str, site: str, row: int, factors: Factors | None) -> None:
+        a, b = (self.buffers[graph][f"{site}.lora_{part}"][row] for part in "AB")
         a[:] = 0
         b[:] = 0
         if factors is not None:
@@ -133,14 +161,14 @@ class Bank:
         return 4 * rank * sum(s.in_features + s.out_features for sites in self._sites.values() for s in sites)
 
 
-def _mixed(sites: Sequence[Site], mix: Mix, adapters: Sequence[Adapter], graph: str) -> Mapping[str, Factors]:
+def _mixed(sites: Sequence[Site], mix: Mix, adapters: Mapping[str, Adapter], graph: str) -> Mapping[str, Factors]:
     """Σ wᵢ·Aᵢ·Bᵢ = [A₁|A₂|…] @ [w₁·B₁; w₂·B₂; …]: exact, by concatenating ranks."""
     mixed = {}
     for site in sites:
         parts = [
-            (weight, adapter.factors[graph][site.name])
-            for (_, weight), adapter in zip(mix.parts, adapters, strict=True)
-            if site.name in adapter.factors.get(graph, {})
+            (weight, adapters[digest].factors[graph][site.name])
+            for digest, weight in mix.parts
+            if site.name in adapters[digest].factors.get(graph, {})
         ]
         if parts:
             a = np.concatenate([factors.a for _, factors in parts], axis=1)

@@ -1,4 +1,4 @@
-"""`impasto serve` and `impasto doctor`."""
+"""`impasto serve`, `impasto calibrate` and `impasto doctor`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
+from impasto_server.bundle import Bundle
+from impasto_server.calibrate import calibrate as time_backbone
+from impasto_server.calibration import Measured, keep
 from impasto_server.doctor import examine
 from impasto_server.errors import ImpastoError
 from impasto_server.serve import Server, ServerDied
@@ -24,6 +28,7 @@ from impasto_server.serve import serve as running_server
 from impasto_server.settings import EngineName, Precision, Settings, default_registry
 
 WATCH_S = 0.25
+BUSY = 1.25  # a median this much over the fastest pass is not the engine's doing
 
 
 def serve(
@@ -38,7 +43,7 @@ def serve(
     engine: Annotated[EngineName, typer.Option(help="What runs the graphs.")] = "openvino",
     precision: Annotated[Precision, typer.Option(help="auto: bf16 where the CPU computes it natively.")] = "auto",
     threads: Annotated[int, typer.Option(help="Cores to compute on; 0 takes all.")] = Settings.threads,
-    max_lanes: Annotated[int, typer.Option(help="Rows of the backbone's largest batch.")] = Settings.max_lanes,
+    max_lanes: Annotated[int, typer.Option(help="Rows of a batch; 0: as calibrated, else 8.")] = Settings.max_lanes,
     max_requests: Annotated[int, typer.Option(help="Under way at once; more are refused.")] = Settings.max_requests,
     bank_rank: Annotated[int, typer.Option(help="Rank the bank starts with; it widens.")] = Settings.bank_rank,
     bank_bytes: Annotated[int, typer.Option(help="Memory for adapters ready to run.")] = Settings.bank_bytes,
@@ -73,6 +78,39 @@ def serve(
     raise typer.Exit(status)
 
 
+def calibrate(
+    bundle: Annotated[Path, typer.Option(help="What `impasto link` made; calibration.json is put there.")] = Path(
+        ".impasto/bundle"
+    ),
+    engine: Annotated[EngineName, typer.Option(help="What runs the graphs.")] = "openvino",
+    precision: Annotated[Precision, typer.Option(help="auto: bf16 where the CPU computes it natively.")] = "auto",
+    threads: Annotated[int, typer.Option(help="Cores to compute on; 0 takes all.")] = Settings.threads,
+    limit: Annotated[int, typer.Option("--max", min=1, help="The most lanes to try.")] = 16,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was measured as JSON.")] = False,
+) -> None:
+    """Measure how many lanes a forward pass should have on this machine, and keep it in the bundle for `serve`."""
+    console = Console(stderr=True, highlight=False)
+    try:
+        opened = Bundle.open(bundle)
+        settings = Settings(bundle, default_registry(), engine, precision, threads)
+        with console.status(f"timing {opened.manifest.name} on {engine}"):
+            measured = time_backbone(opened, settings, limit)
+        file = keep(opened, measured)
+    except (ImpastoError, OSError) as error:
+        console.print(f"[bold red]error[/]  {escape(str(error))}", soft_wrap=True)
+        raise typer.Exit(1) from None
+    if as_json:
+        typer.echo(measured.model_dump_json(indent=2))
+    else:
+        out = Console(highlight=False)
+        out.print(_lanes_table(measured))
+        out.print(f"max_lanes {measured.max_lanes} → {escape(str(file))}", soft_wrap=True)
+    if any(point.ms > BUSY * point.fastest_ms for point in measured.points):
+        console.print(
+            "[yellow]note[/]  the passes varied a lot, something else is running; calibrate on an idle machine"
+        )
+
+
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
@@ -89,6 +127,21 @@ def doctor(
                 console.print(f"    [yellow]→[/] {escape(finding.fix)}")
     if not all(finding.ok for finding in findings if finding.needed):
         raise typer.Exit(1)
+
+
+def _lanes_table(measured: Measured) -> Table:
+    """One row per batch size, the pick in bold."""
+    table = Table("lanes", "ms per pass", "after another size", "first", "lanes/s", title=_title(measured))
+    for column in table.columns:
+        column.justify = "right"
+    for point in measured.points:
+        times = [f"{ms:.1f}" for ms in (point.ms, point.switch_ms, point.first_ms, point.lanes_per_second)]
+        table.add_row(str(point.lanes), *times, style="bold green" if point.lanes == measured.max_lanes else "")
+    return table
+
+
+def _title(measured: Measured) -> str:
+    return f"{measured.engine} {measured.precision}, {measured.threads} threads"
 
 
 def _run(server: Server, settings: Settings, command: list[str]) -> int:

@@ -5,6 +5,7 @@ ImpastoError            code, message
 ├── NotFound            NOT_FOUND: a name that nothing answers to
 ├── Unavailable         UNAVAILABLE: the server is stopping; another one may take it
 ├── Exhausted           RESOURCE_EXHAUSTED: the queue is full; trying again after `retry_after_s` may help
+├── DeadlineExceeded    DEADLINE_EXCEEDED: the time the caller gave has passed; nothing more is done
 ├── Cancelled           CANCELLED: nobody waits for the answer any more
 └── SetupError          INTERNAL: the bundle, the registry or the engine can't be had on this machine
 """
@@ -12,17 +13,32 @@ ImpastoError            code, message
 from __future__ import annotations
 
 import logging
-from typing import ClassVar, Literal
+from typing import Literal
 
 log = logging.getLogger(__name__)
 
-Code = Literal["INVALID_ARGUMENT", "NOT_FOUND", "UNAVAILABLE", "RESOURCE_EXHAUSTED", "CANCELLED", "INTERNAL"]
+Code = Literal[
+    "INVALID_ARGUMENT",
+    "NOT_FOUND",
+    "UNAVAILABLE",
+    "RESOURCE_EXHAUSTED",
+    "DEADLINE_EXCEEDED",
+    "CANCELLED",
+    "INTERNAL",
+]
 
 
 class ImpastoError(Exception):
     """`str(error)` is the message that goes over the wire; `code` is its gRPC status."""
 
-    code: ClassVar[Code] = "INTERNAL"
+    code: Code = "INTERNAL"
+
+    @classmethod
+    def of(cls, code: Code, message: str) -> ImpastoError:
+        """An error that another process told of."""
+        error = cls(message)
+        error.code = code
+        return error
 
 
 class FieldError(ImpastoError):
@@ -36,35 +52,45 @@ class FieldError(ImpastoError):
 class InvalidArgument(FieldError):
     """The request can't be served as it stands."""
 
-    code: ClassVar[Code] = "INVALID_ARGUMENT"
+    code: Code = "INVALID_ARGUMENT"
 
 
 class NotFound(FieldError):
     """The request names something that isn't there."""
 
-    code: ClassVar[Code] = "NOT_FOUND"
+    code: Code = "NOT_FOUND"
 
 
 class Unavailable(ImpastoError):
     """The server is stopping."""
 
-    code: ClassVar[Code] = "UNAVAILABLE"
+    code: Code = "UNAVAILABLE"
 
 
 class Exhausted(ImpastoError):
     """As many requests are under way as the server takes."""
 
-    code: ClassVar[Code] = "RESOURCE_EXHAUSTED"
+    code: Code = "RESOURCE_EXHAUSTED"
 
     def __init__(self, limit: int, retry_after_s: float) -> None:
         super().__init__(f"the server is full with {limit} requests; try again in {retry_after_s:.1f} s")
         self.retry_after_s = retry_after_s
 
 
+class DeadlineExceeded(ImpastoError):
+    """The time the caller gave has passed."""
+
+    code: Code = "DEADLINE_EXCEEDED"
+
+    def __init__(self, timeout_s: float, steps_done: int, steps: int) -> None:
+        done = f"{steps_done} of {steps} steps were done"
+        super().__init__(f"no image within {timeout_s:g} s ({done}); allow more time, or ask for fewer steps")
+
+
 class Cancelled(ImpastoError):
     """The caller cancelled, or is gone."""
 
-    code: ClassVar[Code] = "CANCELLED"
+    code: Code = "CANCELLED"
 
 
 class SetupError(ImpastoError):

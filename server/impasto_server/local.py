@@ -1,4 +1,4 @@
-"""Model `stylize` in this process, without Triton: the same tensors in and out.
+"""The models in this process, without Triton: the same tensors in and out.
 
 For embedding, and for `impasto generate --local`, which finds it by the entry-point group `impasto.local`. In Python
 the pipeline itself says it in fewer words:
@@ -10,34 +10,68 @@ the pipeline itself says it in fewer words:
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from threading import Event
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from impasto_server.pipeline import Pipeline, Result
-from impasto_server.request import parse
+from impasto_server.errors import ImpastoError
+from impasto_server.pipeline import Caller, Pipeline, Progress, Result
+from impasto_server.request import FIELDS, STREAM_FIELDS, parse
 from impasto_server.settings import Settings
+
+Tensors: TypeAlias = Mapping[str, NDArray[Any]]
 
 
 class Local:
-    """A pipeline behind the wire's tensors; IMPASTO_* variables say which engine, registry and so on."""
+    """A pipeline behind the wire's tensors; IMPASTO_* variables say which engine, registry and so on.
+
+    Safe to use from several threads. Raises errors of the server's tree; `code` is their gRPC status.
+    """
 
     def __init__(self, bundle: Path) -> None:
         self._pipeline = Pipeline.load(Settings.from_env(bundle))
 
-    def infer(self, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Safe to call from several threads. Raises errors of the server's tree; `code` is their gRPC status."""
-        return answer(self._pipeline.generate(parse(tensors, self._pipeline.manifest)))
+    def infer(self, tensors: Tensors, timeout_s: float | None = None) -> dict[str, NDArray[Any]]:
+        """As model `stylize`."""
+        return answer(self._pipeline.generate(parse(tensors, self._pipeline.manifest, FIELDS, timeout_s)))
+
+    def stream(self, tensors: Tensors, timeout_s: float | None = None) -> Iterator[dict[str, NDArray[Any]]]:
+        """As model `stylize_stream`; closing the iterator cancels the request."""
+        request = parse(tensors, self._pipeline.manifest, STREAM_FIELDS, timeout_s)
+        news: SimpleQueue[Progress | Result | ImpastoError] = SimpleQueue()
+        gone = Event()
+        self._pipeline.submit(request, Caller(news.put, gone.is_set, news.put))
+        try:
+            while isinstance(told := news.get(), Progress):
+                yield report(told)
+            if isinstance(told, ImpastoError):
+                raise told
+            yield answer(told)
+        finally:
+            gone.set()
 
     def close(self) -> None:
         self._pipeline.close()
 
 
+def report(progress: Progress) -> dict[str, NDArray[Any]]:
+    """A step's outputs: STEP INT32 [1], STEPS INT32 [1], ETA_S FP32 [1] and, where there is one, PREVIEW BYTES [1]."""
+    preview = {} if progress.preview is None else {"PREVIEW": np.array([progress.preview], np.object_)}
+    return {
+        "STEP": np.array([progress.step], np.int32),
+        "STEPS": np.array([progress.steps], np.int32),
+        "ETA_S": np.array([progress.eta_s], np.float32),
+        **preview,
+    }
+
+
 def answer(result: Result) -> dict[str, NDArray[Any]]:
-    """The model's outputs: IMAGE BYTES [1], SEED INT64 [1], META BYTES [1] (JSON)."""
+    """A picture's outputs: IMAGE BYTES [1], SEED INT64 [1], META BYTES [1] (JSON)."""
     return {
         "IMAGE": np.array([result.image], np.object_),
         "SEED": np.array([result.seed], np.int64),

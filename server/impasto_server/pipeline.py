@@ -2,12 +2,13 @@
 
     submit ──► prepare (threads) ──► step loop (one thread) ──► finish (thread) ──► done
 
-prepare   names become adapters in the bank, the guidance rule becomes lanes, prompts become embeds, the seed becomes
-          noise, and the sampler asks its first question.
+prepare   names become adapters in host memory, the guidance rule becomes lanes, their mixes become rows of the bank,
+          prompts become embeds, the seed becomes noise, and the sampler asks its first question. A request whose
+          adapters are still loading, or for which no row is free, comes back later and keeps no thread waiting.
 step loop every running request's question becomes rows of one batch; a row carries its own latents, timestep,
-          context and adapter. The answers are combined by the request's coefficients and sent back to its sampler.
+          context and adapters. The answers are combined by the request's coefficients and sent back to its sampler.
           Requests join and leave between any two batches.
-finish    latents become an encoded picture.
+finish    latents become previews and an encoded picture.
 
 What this module doesn't know: which sampler, rule, adapters or engine it runs.
 """
@@ -15,9 +16,9 @@ What this module doesn't know: which sampler, rule, adapters or engine it runs.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 from threading import Thread
 from time import perf_counter
@@ -25,17 +26,19 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from impasto_server.adapters import Registry
+from impasto_server.adapters import Adapter, Registry
 from impasto_server.admission import Admission
 from impasto_server.bank import AdaptedEngine, Bank
+from impasto_server.batch import Turn, choose
 from impasto_server.bundle import Bundle, Manifest
+from impasto_server.calibration import resolve_max_lanes
 from impasto_server.engine import Engine, compile_graph, resolve_precision
-from impasto_server.errors import Cancelled, FieldError, ImpastoError, Unavailable, as_impasto_error
-from impasto_server.guidance import Lane, classifier_free, combine
-from impasto_server.image import Decoder, encode
+from impasto_server.errors import Cancelled, DeadlineExceeded, FieldError, ImpastoError, as_impasto_error
+from impasto_server.guidance import Lane, Mix, classifier_free, combine
+from impasto_server.image import Decoder, Previewer, encode
 from impasto_server.prompt import ClipTokenizer, PromptEncoder
 from impasto_server.request import Request
-from impasto_server.residency import Pinned, Residency, Style
+from impasto_server.residency import Loading, Residency, Style
 from impasto_server.samplers import SAMPLERS, Ask, Schedule, Steps
 from impasto_server.settings import Settings
 from impasto_server.stats import Stats
@@ -44,7 +47,8 @@ log = logging.getLogger(__name__)
 
 Array = NDArray[np.float32]
 
-PREPARING_THREADS = 4
+PREPARING_THREADS = 2
+SMOOTHING = 0.9
 
 
 @dataclass(frozen=True)
@@ -56,31 +60,59 @@ class Result:
     meta: dict[str, object]
 
 
-Done = Callable[[Result | ImpastoError], None]
-Gone = Callable[[], bool]
+@dataclass(frozen=True)
+class Progress:
+    """`step` of `steps` are done, the last will be in `eta_s` seconds.
+
+    `preview` is a PNG with one pixel for each latent: what the sampler takes the clean picture to be by now.
+    """
+
+    step: int
+    steps: int
+    eta_s: float
+    preview: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who waits for a request. `done` is called exactly once, `progress` after steps and before `done`, in order.
+
+    Both are called from threads of the pipeline, never from the step loop. `gone` says whether nobody waits any more;
+    it's asked at every stage and before every step, so it must answer at once.
+    """
+
+    done: Callable[[Result | ImpastoError], None]
+    gone: Callable[[], bool] = lambda: False
+    progress: Callable[[Progress], None] | None = None
 
 
 @dataclass
 class Job:
-    """A request on its way, and when it passed each stage (seconds on one clock).
-
-    `gone` says whether nobody waits for it any more; it's asked at every stage and before every step.
-    """
+    """A request on its way: what was found out about it, and when it passed each stage (seconds on one clock)."""
 
     request: Request
-    done: Done
-    gone: Gone
+    caller: Caller
     styles: tuple[Style, ...] = ()
+    loading: Loading | None = None
     warnings: tuple[str, ...] = ()
+    steps_done: int = 0
     times: dict[str, float] = field(default_factory=lambda: {"submitted": perf_counter()})
 
     def mark(self, stage: str) -> None:
         self.times[stage] = perf_counter()
 
+    def time_left_s(self) -> float | None:
+        if self.request.timeout_s is None:
+            return None
+        return self.times["submitted"] + self.request.timeout_s - perf_counter()
+
     def check(self) -> None:
-        """Raises Cancelled when nobody waits for the answer."""
-        if self.gone():
+        """Raises Cancelled when nobody waits for the answer, DeadlineExceeded when it would come too late."""
+        if self.caller.gone():
             raise Cancelled("the caller cancelled the request, or is gone")
+        left = self.time_left_s()
+        if self.request.timeout_s is not None and left is not None and left <= 0:
+            raise DeadlineExceeded(self.request.timeout_s, self.steps_done, self.request.steps)
 
 
 @dataclass(eq=False)
@@ -88,17 +120,28 @@ class Running:
     """A job in the step loop: lanes as rows (embeds [lanes, T, D], slots [lanes]) and its sampler's question."""
 
     job: Job
-    pinned: Pinned
+    pinned: Sequence[int]
     coefficients: tuple[float, ...]
     embeds: Array
     slots: NDArray[np.int64]
     steps: Steps
     ask: Ask
-    last_batch: int = -1
+    last_batch: int = 0
 
     @property
     def lanes(self) -> int:
         return len(self.coefficients)
+
+    def turn(self, batch: int) -> Turn[Running]:
+        return Turn(
+            who=self,
+            lanes=self.lanes,
+            shape=self.ask.sample.shape,
+            new=self.job.steps_done == 0,
+            passed_over=batch - self.last_batch,
+            remaining=self.ask.steps - self.ask.step,
+            time_left_s=self.job.time_left_s(),
+        )
 
 
 class Pipeline:
@@ -108,12 +151,12 @@ class Pipeline:
         self.manifest: Manifest = bundle.manifest
         self._engine_name = settings.engine
         self._precision = resolve_precision(settings.engine, settings.precision)
-        self._max_lanes = settings.max_lanes
+        self._max_lanes = resolve_max_lanes(settings, bundle)
         self._schedule = Schedule.of(self.manifest.scheduler)
         self.stats = Stats()
-        bank = Bank(self.manifest, settings.bank_rank, settings.bank_bytes, self.stats)
+        self._bank = bank = Bank(self.manifest, settings.bank_rank, settings.bank_bytes, self.stats)
         registry = Registry(settings.registry)
-        self._residency = Residency(registry, self.manifest, bank, settings.host_bytes, self.stats)
+        self._residency = Residency(registry, self.manifest, settings.host_bytes, self.stats)
 
         def compiled(graph: str) -> Engine:
             return AdaptedEngine(compile_graph(bundle.graph_path(graph), settings), bank, graph)
@@ -122,12 +165,13 @@ class Pipeline:
         self._prompts = PromptEncoder(tokenizer, compiled("text_encoder"), settings.host_bytes)
         self._backbone = compiled("unet")
         self._decoder = Decoder(compiled("vae_decoder"), self.manifest.latents)
+        self._previewer = Previewer(self._decoder, self.manifest.latents)
 
-        self._open = True
         self._admission = Admission(settings.max_requests, self.stats)
         self._preparing = ThreadPoolExecutor(PREPARING_THREADS, "prepare")
         self._finishing = ThreadPoolExecutor(1, "finish")
         self._joining: SimpleQueue[Running | None] = SimpleQueue()
+        self._step_s = 0.0
         self._loop = Thread(target=self._run, name="step-loop", daemon=True)
         self._loop.start()
 
@@ -136,21 +180,19 @@ class Pipeline:
         """Open the bundle and compile its graphs. Raises SetupError."""
         return cls(Bundle.open(settings.bundle), settings)
 
-    def submit(self, request: Request, done: Done, gone: Gone = lambda: False) -> None:
-        """Start on `request` and return; `done` is called once, from another thread.
+    def submit(self, request: Request, caller: Caller) -> None:
+        """Start on `request` and return; the caller hears of it from other threads.
 
-        `gone` is asked at every stage and before every step; work on the request stops once it says yes. Raises
-        Unavailable when closed, and Exhausted when as many requests are under way as the settings allow.
+        Work stops at the next step once the caller is gone or its time has passed. Raises Unavailable when closed, and
+        Exhausted when as many requests are under way as the settings allow.
         """
-        if not self._open:
-            raise Unavailable("the server is stopping; send the request to another one, or later")
         self._admission.enter()
-        self._preparing.submit(self._prepare, Job(request, done, gone))
+        self._preparing.submit(self._prepare, Job(request, caller))
 
     def generate(self, request: Request) -> Result:
         """Paint one picture and wait for it. Raises ImpastoError."""
         answer: Future[Result | ImpastoError] = Future()
-        self.submit(request, answer.set_result)
+        self.submit(request, Caller(answer.set_result))
         outcome = answer.result()
         if isinstance(outcome, ImpastoError):
             raise outcome
@@ -158,52 +200,77 @@ class Pipeline:
 
     def close(self) -> None:
         """Take nothing new, finish what was taken, and free the threads."""
-        self._open = False
-        self._preparing.shutdown()
+        self._admission.close()
         self._joining.put(None)
         self._loop.join()
+        self._residency.close()
+        self._preparing.shutdown()
         self._finishing.shutdown()
 
     # prepare: request → lanes
 
     def _prepare(self, job: Job) -> None:
-        job.mark("preparing")
+        """Make a job ready to run; called again when something that it had to wait for has come about."""
+
+        def again() -> None:
+            self._preparing.submit(self._prepare, job)
+
         try:
             job.check()
-            job.styles = self._residency.resolve(job.request.adapters)
-            pinned = self._residency.pin(job.styles)
+            if job.loading is None:
+                job.mark("preparing")
+                job.styles = self._residency.resolve(job.request.adapters)
+                job.loading = self._residency.load(job.styles)
+            unfinished = next((adapter for adapter in job.loading.values() if not adapter.done()), None)
+            if unfinished is not None:
+                unfinished.add_done_callback(lambda _: again())
+                return
+            running = self._start(job, {digest: adapter.result() for digest, adapter in job.loading.items()}, again)
         except Exception as error:
             return self._fail(job, error)
-        try:
-            running = self._start(job, pinned)
-        except Exception as error:
-            self._residency.unpin(pinned)
-            return self._fail(job, error)
-        job.mark("prepared")
-        self._joining.put(running)
+        if running is not None:
+            job.mark("prepared")
+            self._joining.put(running)
 
-    def _start(self, job: Job, pinned: Pinned) -> Running:
+    def _start(self, job: Job, adapters: Mapping[str, Adapter], again: Callable[[], None]) -> Running | None:
+        """None when there is no room for its adapters; `again` is then called when there may be."""
         request = job.request
-        guidance = classifier_free(request.prompt, request.negative_prompt, pinned.mix, request.guidance_scale)
-        steps = SAMPLERS[request.scheduler](self.noise(request), request.steps, self._schedule)
-        return Running(
-            job=job,
-            pinned=pinned,
-            coefficients=guidance.coefficients,
-            embeds=self._encode(job, guidance.lanes, pinned),
-            slots=np.full(len(guidance.lanes), pinned.slot, np.int64),
-            steps=steps,
-            ask=next(steps),
-        )
+        mix = Mix.of([(style.digest, style.weight) for style in job.styles])
+        guidance = classifier_free(request.prompt, request.negative_prompt, mix, request.guidance_scale)
+        rows = self._bank.pin([lane.mix for lane in guidance.lanes], adapters, again)
+        if rows is None:
+            return None
+        pinned = tuple(rows.values())
+        try:
+            steps = SAMPLERS[request.scheduler](self.noise(request), request.steps, self._schedule)
+            return Running(
+                job=job,
+                pinned=pinned,
+                coefficients=guidance.coefficients,
+                embeds=self._encode(job, guidance.lanes, rows, adapters),
+                slots=np.array([rows[lane.mix] for lane in guidance.lanes], np.int64),
+                steps=steps,
+                ask=next(steps),
+            )
+        except Exception:
+            self._bank.unpin(pinned)
+            raise
 
-    def _encode(self, job: Job, lanes: Sequence[Lane], pinned: Pinned) -> Array:
+    def _encode(
+        self, job: Job, lanes: Sequence[Lane], rows: Mapping[Mix, int], adapters: Mapping[str, Adapter]
+    ) -> Array:
+        """Prompt embeds [lanes, T, D], each under the adapters of its own lane."""
         tokens = {lane.prompt: self._prompts.tokenize(lane.prompt) for lane in lanes}
         fields = {job.request.negative_prompt: "NEGATIVE_PROMPT", job.request.prompt: "PROMPT"}
         warnings = (tokens[text].warning(name) for text, name in fields.items() if text in tokens)
         job.warnings = tuple(warning for warning in warnings if warning)
-        adapted = "text_encoder" in pinned.graphs
-        embeds = self._prompts.encode(tokens, pinned.slot if adapted else 0, pinned.mix if adapted else None)
-        return np.stack([embeds[lane.prompt] for lane in lanes])
+        embeds = {}
+        for mix in {lane.mix for lane in lanes}:
+            spoken = {lane.prompt: tokens[lane.prompt] for lane in lanes if lane.mix == mix}
+            adapted = any("text_encoder" in adapters[digest].factors for digest, _ in mix.parts)
+            encoded = self._prompts.encode(spoken, rows[mix] if adapted else 0, mix if adapted else None)
+            embeds.update({(text, mix): rows_of for text, rows_of in encoded.items()})
+        return np.stack([embeds[lane.prompt, lane.mix] for lane in lanes])
 
     def noise(self, request: Request) -> Array:
         """Unit Gaussian latents [C, h, w], a function of the seed and the size alone."""
@@ -216,15 +283,16 @@ class Pipeline:
     def _run(self) -> None:
         running: list[Running] = []
         batch = 0
-        while self._admit(running):
+        while self._admit(running, batch):
             left = self._dismiss(running)
             waiting = [one for one in running if one not in left]
             if waiting:
-                left += self._step(self._choose(waiting), batch)
+                turns = [one.turn(batch) for one in waiting]
+                left += self._step(choose(turns, self._max_lanes, self._step_s), batch)
             running = [one for one in running if one not in left]
             batch += 1
 
-    def _admit(self, running: list[Running]) -> bool:
+    def _admit(self, running: list[Running], batch: int) -> bool:
         """Let everyone in who has arrived, waiting only while there is nothing to do. False when all is done."""
         try:
             while True:
@@ -233,6 +301,7 @@ class Pipeline:
                     self._joining.put(None)
                     return bool(running)
                 one.job.mark("joined")
+                one.last_batch = batch
                 running.append(one)
         except Empty:
             return True
@@ -248,19 +317,9 @@ class Pipeline:
                 left.append(one)
         return left
 
-    def _choose(self, running: Sequence[Running]) -> list[Running]:
-        """Whoever waited longest, and everyone of the same latent shape behind them that fits into `max_lanes`."""
-        waiting = sorted(running, key=lambda one: one.last_batch)
-        chosen = [waiting[0]]
-        room = self._max_lanes - waiting[0].lanes
-        for one in waiting[1:]:
-            if one.lanes <= room and one.ask.sample.shape == waiting[0].ask.sample.shape:
-                chosen.append(one)
-                room -= one.lanes
-        return chosen
-
     def _step(self, chosen: Sequence[Running], batch: int) -> list[Running]:
         """One forward pass, one step of every chosen request; returns those that leave."""
+        started = perf_counter()
         try:
             outputs = self._forward(chosen)
         except Exception as error:
@@ -270,11 +329,15 @@ class Pipeline:
         left = []
         for one, output in zip(chosen, outputs, strict=True):
             one.last_batch = batch
+            one.job.steps_done += 1
             try:
                 one.ask = one.steps.send(combine(one.coefficients, output))
+                self._report(one.job, one.ask.denoised)
             except StopIteration as stop:
+                self._report(one.job, None)
                 self._leave(one, stop.value)
                 left.append(one)
+        self._step_s = SMOOTHING * self._step_s + (1 - SMOOTHING) * (perf_counter() - started)
         return left
 
     def _forward(self, chosen: Sequence[Running]) -> list[Array]:
@@ -292,14 +355,31 @@ class Pipeline:
         return np.split(output, np.cumsum(counts)[:-1])
 
     def _leave(self, one: Running, outcome: Array | Exception) -> None:
-        self._residency.unpin(one.pinned)
+        self._bank.unpin(one.pinned)
         one.job.mark("denoised")
         if isinstance(outcome, Exception):
-            self._fail(one.job, outcome)
+            self._finishing.submit(self._fail, one.job, outcome)
         else:
             self._finishing.submit(self._finish, one.job, outcome)
 
-    # finish: latents → image
+    def _report(self, job: Job, denoised: Array | None) -> None:
+        """Have the caller told of a step, if it wants to know; the picture itself is the last step's preview."""
+        if job.caller.progress is not None:
+            step, steps, every = job.steps_done, job.request.steps, job.request.preview_every
+            eta_s = (perf_counter() - job.times["joined"]) / step * (steps - step)
+            shown = denoised if every and step % every == 0 else None
+            self._finishing.submit(self._tell, job, Progress(step, steps, eta_s), shown)
+
+    # finish: latents → previews and the image
+
+    def _tell(self, job: Job, progress: Progress, latents: Array | None) -> None:
+        assert job.caller.progress is not None
+        try:
+            if latents is not None:
+                progress = replace(progress, preview=self._previewer.preview(latents))
+            job.caller.progress(progress)
+        except Exception as error:  # the picture itself may still reach them
+            log.error("a caller could not take its progress", exc_info=error)
 
     def _finish(self, job: Job, latents: Array) -> None:
         try:
@@ -348,7 +428,7 @@ class Pipeline:
         self.stats.add(_became(outcome))
         self._admission.leave()
         try:
-            job.done(outcome)
+            job.caller.done(outcome)
         except Exception as error:  # theirs, and no reason to stop serving the others
             log.error("a caller could not take its answer", exc_info=error)
 
@@ -359,4 +439,6 @@ def _became(outcome: Result | ImpastoError) -> str:
         return "done"
     if isinstance(outcome, Cancelled):
         return "cancelled"
+    if isinstance(outcome, DeadlineExceeded):
+        return "expired"
     return "refused" if isinstance(outcome, FieldError) else "failed"

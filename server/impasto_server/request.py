@@ -25,7 +25,7 @@ MAX_SEED = 2**63 - 1
 
 @dataclass(frozen=True)
 class Field:
-    """An input tensor of model `stylize`: Triton's dtype name; one value, or `many`."""
+    """An input tensor of a model: Triton's dtype name; one value, or `many`."""
 
     dtype: str
     required: bool = False
@@ -45,11 +45,16 @@ FIELDS: Mapping[str, Field] = {
     "HEIGHT": Field("INT32"),
     "FORMAT": Field("BYTES"),
 }
+STREAM_FIELDS: Mapping[str, Field] = {**FIELDS, "PREVIEW_EVERY": Field("INT32")}
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to paint. `adapters` are (name, weight) pairs; width and height are pixels."""
+    """What to paint, and for whom.
+
+    `adapters` are (name, weight) pairs; width and height are pixels. `timeout_s` counts from submission, None waits for
+    ever. Every `preview_every`-th step has a preview; 0: none.
+    """
 
     prompt: str
     seed: int
@@ -61,14 +66,24 @@ class Request:
     guidance_scale: float = 5.0
     scheduler: str = "dpmpp_2m"
     format: str = "png"
+    timeout_s: float | None = None
+    preview_every: int = 0
 
 
-def parse(tensors: Mapping[str, NDArray[Any]], manifest: Manifest) -> Request:
-    """Check every tensor and fill in the defaults. Raises InvalidArgument naming the first field at fault."""
+def parse(
+    tensors: Mapping[str, NDArray[Any]],
+    manifest: Manifest,
+    fields: Mapping[str, Field] = FIELDS,
+    timeout_s: float | None = None,
+) -> Request:
+    """Check every tensor and fill in the defaults; `fields` are the model's inputs.
+
+    Raises InvalidArgument naming the first field at fault.
+    """
     for name in tensors:
-        if name not in FIELDS:
-            raise InvalidArgument(name, "is no input of this model", f"known inputs: {', '.join(FIELDS)}")
-    read = _Reader(tensors)
+        if name not in fields:
+            raise InvalidArgument(name, "is no input of this model", f"known inputs: {', '.join(fields)}")
+    read = _Reader(tensors, fields)
     width = read.integer("WIDTH", manifest.image.width, 1, 1 << 16)
     height = read.integer("HEIGHT", manifest.image.height, 1, 1 << 16)
     _check_size(width, height, manifest.image)
@@ -83,6 +98,8 @@ def parse(tensors: Mapping[str, NDArray[Any]], manifest: Manifest) -> Request:
         width=width,
         height=height,
         format=read.choice("FORMAT", "png", FORMATS),
+        timeout_s=timeout_s,
+        preview_every=read.integer("PREVIEW_EVERY", 0, 0, MAX_STEPS),
     )
 
 
@@ -91,12 +108,13 @@ class _Reader:
     """Takes typed values out of tensors."""
 
     tensors: Mapping[str, NDArray[Any]]
+    fields: Mapping[str, Field]
 
     def values(self, name: str) -> list[Any]:
         if name not in self.tensors:
             return []
         tensor = self.tensors[name]
-        if not FIELDS[name].many and tensor.size != 1:
+        if not self.fields[name].many and tensor.size != 1:
             raise InvalidArgument(name, f"holds {tensor.size} values", "pass exactly one, shape [1]")
         return list(tensor.reshape(-1).tolist())
 

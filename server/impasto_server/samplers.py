@@ -30,13 +30,15 @@ Array = NDArray[np.float32]
 class Ask:
     """What a sampler needs next: the model's output for `sample` [C, h, w] at the training timestep `timestep`.
 
-    `step` counts from 0 to `steps` - 1.
+    `step` counts from 0 to `steps` - 1. `denoised` [C, h, w] is what the sampler takes the clean latents to be, None
+    before the first answer.
     """
 
     sample: Array
     timestep: float
     step: int
     steps: int
+    denoised: Array | None = None
 
 
 Steps = Generator[Ask, Array, Array]
@@ -86,10 +88,10 @@ class Schedule:
 
 def ddim(noise: Array, steps: int, schedule: Schedule) -> Steps:
     """Deterministic DDIM, Eq. 12 of arXiv 2010.02502 with eta = 0."""
-    x = noise
+    x, x0 = noise, None
     jump = schedule.noise.num_train_timesteps // steps
     for i, t in enumerate(schedule.timesteps(steps)):
-        output = yield Ask(x, t, i, steps)
+        output = yield Ask(x, t, i, steps, x0)
         alpha, sigma = schedule.levels(t)
         x0 = schedule.denoised(output, x, alpha, sigma)
         eps = (x - alpha * x0) / sigma
@@ -107,12 +109,12 @@ def euler(noise: Array, steps: int, schedule: Schedule) -> Steps:
     levels = [schedule.levels(t) for t in timesteps]
     ratios = [sigma / alpha for alpha, sigma in levels] + [0.0]
     first = ratios[0] if schedule.noise.timestep_spacing in ("linspace", "trailing") else sqrt(ratios[0] ** 2 + 1)
-    x = _f32(noise * first)
+    x, x0 = _f32(noise * first), None
     for i, (t, (alpha, sigma)) in enumerate(zip(timesteps, levels, strict=True)):
         sample = _f32(x * alpha)
-        output = yield Ask(sample, t, i, steps)
-        slope = (x - schedule.denoised(output, sample, alpha, sigma)) / ratios[i]
-        x = _f32(x + slope * (ratios[i + 1] - ratios[i]))
+        output = yield Ask(sample, t, i, steps, x0)
+        x0 = schedule.denoised(output, sample, alpha, sigma)
+        x = _f32(x + (x - x0) / ratios[i] * (ratios[i + 1] - ratios[i]))
     return x
 
 
@@ -120,9 +122,9 @@ def dpmpp_2m(noise: Array, steps: int, schedule: Schedule) -> Steps:
     """DPM-Solver++(2M), Algorithm 2 of arXiv 2211.01095: two-step multistep midpoint, first order at both ends."""
     timesteps = _solver_timesteps(steps, schedule)
     levels = [schedule.levels(t) for t in timesteps] + [(1.0, 0.0)]
-    x, before = noise, noise
+    x, before = noise, None
     for i, t in enumerate(timesteps):
-        output = yield Ask(x, t, i, steps)
+        output = yield Ask(x, t, i, steps, before)
         alpha, sigma = levels[i]
         alpha_next, sigma_next = levels[i + 1]
         x0 = schedule.denoised(output, x, alpha, sigma)
@@ -130,7 +132,7 @@ def dpmpp_2m(noise: Array, steps: int, schedule: Schedule) -> Steps:
             return x0
         gain = _log_snr(levels[i + 1]) - _log_snr(levels[i])
         direction = x0
-        if i > 0:
+        if before is not None:
             ratio = (_log_snr(levels[i]) - _log_snr(levels[i - 1])) / gain
             direction = _f32(x0 + (x0 - before) / (2 * ratio))
         x = _f32((sigma_next / sigma) * x - alpha_next * np.expm1(-gain) * direction)

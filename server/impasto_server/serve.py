@@ -24,6 +24,7 @@ from threading import Thread
 from time import monotonic, sleep
 
 from impasto_server.bundle import Bundle
+from impasto_server.calibration import Calibration
 from impasto_server.engine import resolve_precision
 from impasto_server.errors import SetupError
 from impasto_server.process import children, is_child, kill_group, start_tied
@@ -166,7 +167,7 @@ def serve(
         )
     settings = replace(settings, bundle=settings.bundle.resolve(), registry=settings.registry.resolve())
     # The model would say the same, but out of the depths of a log.
-    Bundle.open(settings.bundle)
+    Calibration.read(Bundle.open(settings.bundle))
     resolve_precision(settings.engine, settings.precision)
     ports = Ports.choose(host, port)
     workspace = Path(tempfile.mkdtemp(prefix="impasto-"))

@@ -23,9 +23,9 @@ class Settings:
     """One server's configuration; travels to the Triton model through IMPASTO_* variables.
 
     precision "auto" is bf16 where the CPU computes it natively and f32 elsewhere; what it became stands in every
-    answer's META. threads 0 means every core this process may use. max_lanes is the largest batch's rows, max_requests
-    how many requests may be under way before more are turned away. bank_bytes bounds the memory of the adapter
-    bank, host_bytes that of adapters and prompt embeds kept in host memory.
+    answer's META. threads 0 means every core this process may use. max_lanes is the largest batch's rows, 0 what
+    calibration.resolve_max_lanes says; max_requests how many requests may be under way before more are turned away.
+    bank_bytes bounds the memory of the adapter bank, host_bytes that of adapters and prompt embeds kept in host memory.
     """
 
     bundle: Path
@@ -33,7 +33,7 @@ class Settings:
     engine: EngineName = "openvino"
     precision: Precision = "auto"
     threads: int = 0
-    max_lanes: int = 8
+    max_lanes: int = 0
     max_requests: int = 64
     bank_rank: int = 16
     bank_bytes: int = 512 << 20
@@ -43,11 +43,13 @@ class Settings:
         for field, allowed in (("engine", get_args(EngineName)), ("precision", get_args(Precision))):
             if getattr(self, field) not in allowed:
                 raise SetupError(f"{field}: {getattr(self, field)!r} is unknown; choose one of {', '.join(allowed)}")
-        for field in ("max_lanes", "max_requests", "bank_rank", "bank_bytes", "host_bytes"):
+        for field in ("max_requests", "bank_rank", "bank_bytes", "host_bytes"):
             if getattr(self, field) < 1:
                 raise SetupError(f"{field}: {getattr(self, field)} is not positive; pass 1 or more")
         if self.threads < 0:
             raise SetupError(f"threads: {self.threads} is negative; pass 0 for all cores, or a count")
+        if self.max_lanes < 0:
+            raise SetupError(f"max_lanes: {self.max_lanes} is negative; pass 0 for the calibrated number, or a count")
 
     @classmethod
     def from_env(cls, bundle: Path | None = None) -> Settings:

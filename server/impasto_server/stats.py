@@ -11,6 +11,7 @@ COUNTERS: Mapping[str, str] = {
     "done": "Requests answered with a picture",
     "refused": "Requests that could not be served as they stood",
     "cancelled": "Requests whose caller cancelled or went away",
+    "expired": "Requests whose time had passed before their picture was done",
     "rejected": "Requests turned away because the server was full",
     "failed": "Requests on which the server itself failed",
     "queue_seconds": "Time that requests waited for preparation and for their first step",

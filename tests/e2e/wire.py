@@ -24,21 +24,21 @@ def floats(*values: float) -> Tensor:
     return np.array(values, np.float32)
 
 
-def ask(client: InferenceServerClient, **tensors: Tensor) -> dict[str, Any]:
+def ask(client: InferenceServerClient, timeout_us: int | None = None, /, **tensors: Tensor) -> dict[str, Any]:
     """Infer with `tensors` in the dtypes and shapes they have; the first value of every output, by name."""
     inputs = []
     for name, tensor in tensors.items():
         one = InferInput(name, list(tensor.shape), np_to_triton_dtype(tensor.dtype))
         one.set_data_from_numpy(tensor)
         inputs.append(one)
-    answer = client.infer("stylize", inputs, client_timeout=60)
+    answer = client.infer("stylize", inputs, client_timeout=60, timeout=timeout_us)
     return {name: answer.as_numpy(name)[0] for name in ("IMAGE", "SEED", "META")}
 
 
-def refused(client: InferenceServerClient, **tensors: Tensor) -> tuple[str, str]:
+def refused(client: InferenceServerClient, timeout_us: int | None = None, /, **tensors: Tensor) -> tuple[str, str]:
     """Status and message of a request that must not succeed."""
     try:
-        ask(client, **tensors)
+        ask(client, timeout_us, **tensors)
     except InferenceServerException as error:
         return error.status().removeprefix("StatusCode."), error.message()
     raise AssertionError("the server answered a request that it should refuse")

@@ -1,4 +1,4 @@
-"""Triton model `stylize`: tensors → Request → pipeline → tensors.
+"""Triton model `stylize`: one request, one picture; and the process that holds the weights.
 
 The model is unary (not decoupled), yet requests overlap: `execute` hands a request to the pipeline, keeps its response
 sender and returns at once; the answer is sent later, from a pipeline thread, exactly once.
@@ -6,29 +6,19 @@ sender and returns at once; the answer is sent later, from a pipeline thread, ex
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
 from typing import Any
 
-import numpy as np
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 
-from impasto_server.errors import Code, ImpastoError, as_impasto_error
-from impasto_server.local import answer
-from impasto_server.pipeline import Pipeline, Result
-from impasto_server.request import parse
+from impasto_server.errors import ImpastoError, as_impasto_error
+from impasto_server.pipeline import Caller, Pipeline, Result
+from impasto_server.relay import Relay, address_for
+from impasto_server.request import FIELDS
 from impasto_server.settings import Settings
 from impasto_server.triton.log import forward_log
+from impasto_server.triton.messages import read, response
 from impasto_server.triton.metrics import Metrics
-
-# Triton's names for our codes. Names, because the stub fills pb_utils only after this module is imported.
-CODES: Mapping[Code, str] = {
-    "INVALID_ARGUMENT": "INVALID_ARG",
-    "NOT_FOUND": "NOT_FOUND",
-    "UNAVAILABLE": "UNAVAILABLE",
-    "RESOURCE_EXHAUSTED": "UNAVAILABLE",  # Triton has no code of its own for it
-    "CANCELLED": "CANCELLED",
-    "INTERNAL": "INTERNAL",
-}
 
 
 class TritonPythonModel:
@@ -39,6 +29,7 @@ class TritonPythonModel:
         forward_log()
         self.pipeline = Pipeline.load(Settings.from_env())
         self.metrics = Metrics(self.pipeline.stats)
+        self.relay = Relay(self.pipeline, address_for(os.getppid()))
 
     def execute(self, requests: list[Any]) -> None:
         """Start on every request; answers follow from the pipeline's threads."""
@@ -47,39 +38,18 @@ class TritonPythonModel:
 
     def finalize(self) -> None:
         """Finish what was taken, then free the threads."""
+        self.relay.close()
         self.pipeline.close()
         self.metrics.close()
 
     def _start(self, request: Any) -> None:
         sender = request.get_response_sender()
-        done = answer_with(sender)
+
+        def done(outcome: Result | ImpastoError) -> None:
+            sender.send(response(outcome), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
         try:
-            self.pipeline.submit(parse(tensors(request), self.pipeline.manifest), done, sender.is_cancelled)
+            asked = read(request, self.pipeline.manifest, FIELDS)
+            self.pipeline.submit(asked, Caller(done, sender.is_cancelled))
         except Exception as error:
             done(as_impasto_error(error))
-
-
-def answer_with(sender: Any) -> Callable[[Result | ImpastoError], None]:
-    """A callback that sends the one response of a request."""
-
-    def done(outcome: Result | ImpastoError) -> None:
-        response = refusal(outcome) if isinstance(outcome, ImpastoError) else picture(outcome)
-        sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-
-    return done
-
-
-def tensors(request: Any) -> dict[str, np.ndarray[Any, Any]]:
-    """The inputs that were sent, by name; BYTES are object arrays of `bytes`."""
-    return {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
-
-
-def picture(result: Result) -> Any:
-    """The outputs as a response."""
-    return pb_utils.InferenceResponse([pb_utils.Tensor(name, values) for name, values in answer(result).items()])
-
-
-def refusal(error: ImpastoError) -> Any:
-    """An error response with the status that fits it."""
-    code = getattr(pb_utils.TritonError, CODES[error.code])
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), code))

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from threading import Thread
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,6 +21,14 @@ def adapter(manifest: Manifest, seed: int, rank: int = 2) -> Adapter:
     return parse(toy.adapter_bytes(seed, rank), f"digest{seed}", f"style{seed}", manifest)
 
 
+def hold(bank: Bank, one: Adapter) -> int:
+    """The row of `one` alone, pinned."""
+    mix = Mix.of([(one.digest, 1.0)])
+    rows = bank.pin([mix], {one.digest: one}, pytest.fail)
+    assert rows is not None
+    return rows[mix]
+
+
 def delta(bank: Bank, slot: int) -> NDArray[np.float32]:
     product: NDArray[np.float32] = bank.buffers["unet"]["mix.lora_A"][slot] @ bank.buffers["unet"]["mix.lora_B"][slot]
     return product
@@ -29,71 +37,100 @@ def delta(bank: Bank, slot: int) -> NDArray[np.float32]:
 def test_a_mix_is_the_weighted_sum_of_its_adapters(manifest: Manifest) -> None:
     bank = Bank(manifest, rank=8, capacity=1 << 20, stats=Stats())
     one, two = adapter(manifest, 1), adapter(manifest, 2, rank=3)
-    slot = bank.pin(Mix.of([("digest1", 0.5), ("digest2", -2.0)]), [one, two])
+    mix = Mix.of([("digest1", 0.5), ("digest2", -2.0)])
+    rows = bank.pin([mix], {"digest1": one, "digest2": two}, pytest.fail)
+    assert rows is not None
     parts = [a.factors["unet"]["mix"] for a in (one, two)]
     expected = 0.5 * parts[0].a @ parts[0].b - 2 * parts[1].a @ parts[1].b
-    np.testing.assert_allclose(delta(bank, slot), expected, atol=1e-5)
+    np.testing.assert_allclose(delta(bank, rows[mix]), expected, atol=1e-5)
 
 
 def test_no_adapter_is_row_zero_and_stays_zero(manifest: Manifest) -> None:
     bank = Bank(manifest, rank=4, capacity=3 * ROW, stats=Stats())
-    assert bank.pin(Mix(), []) == 0
-    bank.pin(Mix.of([("digest1", 1.0)]), [adapter(manifest, 1)])
+    assert bank.pin([Mix()], {}, pytest.fail) == {Mix(): 0}
+    hold(bank, adapter(manifest, 1))
     assert not delta(bank, 0).any()
 
 
 def test_a_resident_mix_is_not_written_again(manifest: Manifest) -> None:
     bank = Bank(manifest, rank=4, capacity=1 << 20, stats=Stats())
-    mix = Mix.of([("digest1", 1.0)])
-    slot = bank.pin(mix, [adapter(manifest, 1)])
-    bank.unpin(slot)
-    assert bank.pin(mix, [adapter(manifest, 2)]) == slot
-    assert delta(bank, slot).any()
+    row = hold(bank, adapter(manifest, 1))
+    bank.unpin([row])
+    other = replace(adapter(manifest, 2), digest="digest1")
+    assert hold(bank, other) == row
     np.testing.assert_array_equal(
-        bank.buffers["unet"]["mix.lora_A"][slot][:, :2], adapter(manifest, 1).factors["unet"]["mix"].a
+        bank.buffers["unet"]["mix.lora_A"][row][:, :2], adapter(manifest, 1).factors["unet"]["mix"].a
     )
 
 
 def test_the_longest_idle_row_is_reused_and_cleared(manifest: Manifest) -> None:
     bank = Bank(manifest, rank=4, capacity=3 * ROW, stats=Stats())
     assert bank.slots == 3
-    first, second = (bank.pin(Mix.of([(f"digest{i}", 1.0)]), [adapter(manifest, i)]) for i in (1, 2))
-    bank.unpin(second)
+    first, second = (hold(bank, adapter(manifest, i)) for i in (1, 2))
+    bank.unpin([second])
     third = adapter(manifest, 3, rank=1)
-    assert bank.pin(Mix.of([("digest3", 1.0)]), [third]) == second
+    assert hold(bank, third) == second
     factors = third.factors["unet"]["mix"]
     np.testing.assert_allclose(delta(bank, second), factors.a @ factors.b, atol=1e-6)
     assert first != second
 
 
-def test_a_pin_waits_for_a_row_instead_of_taking_one_in_use(manifest: Manifest) -> None:
+def test_who_finds_no_idle_row_is_called_back_when_one_is_released(manifest: Manifest) -> None:
     bank = Bank(manifest, rank=4, capacity=2 * ROW, stats=Stats())
-    held = bank.pin(Mix.of([("digest1", 1.0)]), [adapter(manifest, 1)])
+    held = hold(bank, adapter(manifest, 1))
     before = delta(bank, held).copy()
-    waiter = Thread(target=bank.pin, args=(Mix.of([("digest2", 1.0)]), [adapter(manifest, 2)]))
-    waiter.start()
-    waiter.join(0.05)
-    assert waiter.is_alive()
+    called: list[str] = []
+    wanted = Mix.of([("digest2", 1.0)])
+    assert bank.pin([wanted], {"digest2": adapter(manifest, 2)}, lambda: called.append("again")) is None
     np.testing.assert_array_equal(delta(bank, held), before)
-    bank.unpin(held)
-    waiter.join(5)
-    assert not waiter.is_alive()
+    assert called == []
+    bank.unpin([held])
+    assert called == ["again"]
+    assert hold(bank, adapter(manifest, 2)) == held
+
+
+def test_rows_for_several_mixes_are_had_together_or_not_at_all(manifest: Manifest) -> None:
+    bank = Bank(manifest, rank=4, capacity=3 * ROW, stats=Stats())
+    adapters = {f"digest{i}": adapter(manifest, i) for i in (1, 2, 3)}
+    one, two, three = (Mix.of([(digest, 1.0)]) for digest in adapters)
+    held = hold(bank, adapters["digest3"])
+    assert bank.pin([one, two], adapters, lambda: None) is None
+    assert bank.pin([one], adapters, pytest.fail) is not None  # nothing was held back for the two
+    bank.unpin([held])
+    rows = bank.pin([one, two, Mix()], adapters, pytest.fail)
+    assert rows is not None
+    assert len({rows[one], rows[two], rows[Mix()]}) == 3
+    with pytest.raises(InvalidArgument, match="3 different mixes, the server's adapter bank holds 2"):
+        bank.pin([one, two, three], adapters, pytest.fail)
+
+
+def test_a_refused_mix_leaves_the_others_rows_released(manifest: Manifest) -> None:
+    bank = Bank(manifest, rank=4, capacity=3 * ROW, stats=Stats())
+    good, wide = adapter(manifest, 1), adapter(manifest, 2, rank=9)
+    for _ in range(3):
+        with pytest.raises(InvalidArgument, match="rank 9"):
+            bank.pin(
+                [Mix.of([("digest1", 1.0)]), Mix.of([("digest2", 1.0)])],
+                {"digest1": good, "digest2": wide},
+                lambda: None,
+            )
+    assert {hold(bank, adapter(manifest, 3)), hold(bank, adapter(manifest, 4))} == {1, 2}
 
 
 def test_a_higher_rank_widens_the_bank_and_keeps_its_rows(manifest: Manifest) -> None:
     bank = Bank(manifest, rank=4, capacity=1 << 20, stats=Stats())
-    slot = bank.pin(Mix.of([("digest1", 1.0)]), [adapter(manifest, 1)])
-    before, old = delta(bank, slot).copy(), bank.buffers["unet"]
-    bank.pin(Mix.of([("digest2", 1.0)]), [adapter(manifest, 2, rank=9)])
+    row = hold(bank, adapter(manifest, 1))
+    before, old = delta(bank, row).copy(), bank.buffers["unet"]
+    hold(bank, adapter(manifest, 2, rank=9))
     assert bank.buffers["unet"] is not old
     assert bank.buffers["unet"]["mix.lora_A"].shape[-1] == 16
-    np.testing.assert_array_equal(delta(bank, slot), before)
+    np.testing.assert_array_equal(delta(bank, row), before)
 
 
 def test_a_rank_beyond_the_banks_memory_is_refused(manifest: Manifest) -> None:
     bank = Bank(manifest, rank=4, capacity=2 * ROW, stats=Stats())
     with pytest.raises(InvalidArgument, match="rank 9.*--bank-rank 16"):
-        bank.pin(Mix.of([("digest1", 1.0)]), [adapter(manifest, 1, rank=9)])
+        hold(bank, adapter(manifest, 1, rank=9))
 
 
 def test_a_bank_without_room_for_one_adapter_is_an_error(manifest: Manifest) -> None:

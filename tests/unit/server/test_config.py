@@ -1,18 +1,23 @@
-"""config.pbtxt is what a client sees; request.FIELDS is what the server reads. They say the same."""
+"""config.pbtxt is what a client sees; request.py says what the server reads. They say the same."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import pytest
 from google.protobuf import text_format  # type: ignore[import-untyped]
 from tritonclient.grpc import model_config_pb2  # type: ignore[import-untyped]
 
-from impasto_server.request import FIELDS
+from impasto_server.request import FIELDS, STREAM_FIELDS, Field
 from impasto_server.serve import model_repository
 
+PICTURE = {"IMAGE": ("BYTES", [1]), "SEED": ("INT64", [1]), "META": ("BYTES", [1])}
+STEP = {"STEP": ("INT32", [1]), "STEPS": ("INT32", [1]), "ETA_S": ("FP32", [1]), "PREVIEW": ("BYTES", [1])}
 
-def config() -> Any:
-    text = (model_repository() / "stylize/config.pbtxt").read_text()
+
+def config(model: str) -> Any:
+    text = (model_repository() / model / "config.pbtxt").read_text()
     return text_format.Parse(text, model_config_pb2.ModelConfig())
 
 
@@ -22,17 +27,19 @@ def dtype(number: int) -> str:
     return "BYTES" if name == "STRING" else name
 
 
-def test_inputs_are_the_request_parsers_fields() -> None:
-    inputs = {one.name: (dtype(one.data_type), list(one.dims), one.optional) for one in config().input}
+@pytest.mark.parametrize(("model", "fields"), [("stylize", FIELDS), ("stylize_stream", STREAM_FIELDS)])
+def test_inputs_are_the_request_parsers_fields(model: str, fields: Mapping[str, Field]) -> None:
+    inputs = {one.name: (dtype(one.data_type), list(one.dims), one.optional) for one in config(model).input}
     many = {True: [-1], False: [1]}
-    assert inputs == {name: (field.dtype, many[field.many], not field.required) for name, field in FIELDS.items()}
+    assert inputs == {name: (field.dtype, many[field.many], not field.required) for name, field in fields.items()}
 
 
-def test_outputs() -> None:
-    outputs = {one.name: (dtype(one.data_type), list(one.dims)) for one in config().output}
-    assert outputs == {"IMAGE": ("BYTES", [1]), "SEED": ("INT64", [1]), "META": ("BYTES", [1])}
+@pytest.mark.parametrize(("model", "outputs"), [("stylize", PICTURE), ("stylize_stream", STEP | PICTURE)])
+def test_outputs(model: str, outputs: Mapping[str, object]) -> None:
+    assert {one.name: (dtype(one.data_type), list(one.dims)) for one in config(model).output} == outputs
 
 
-def test_the_model_is_unary_and_unbatched() -> None:
-    assert config().max_batch_size == 0
-    assert not config().model_transaction_policy.decoupled
+@pytest.mark.parametrize(("model", "decoupled"), [("stylize", False), ("stylize_stream", True)])
+def test_only_the_stream_has_many_responses(model: str, decoupled: bool) -> None:
+    assert config(model).max_batch_size == 0
+    assert config(model).model_transaction_policy.decoupled == decoupled

@@ -14,8 +14,19 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from impasto_server.errors import Cancelled, Exhausted, ImpastoError, InvalidArgument, NotFound, Unavailable
-from impasto_server.pipeline import Pipeline, Result
+from impasto_server.adapters import Adapter, Registry
+from impasto_server.bundle import Manifest
+from impasto_server.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    Exhausted,
+    ImpastoError,
+    InvalidArgument,
+    NotFound,
+    Unavailable,
+)
+from impasto_server.guidance import Guidance, Lane, Mix
+from impasto_server.pipeline import Caller, Pipeline, Progress, Result
 from impasto_server.request import Request
 from impasto_server.settings import EngineName
 
@@ -46,7 +57,7 @@ def pixels(result: Result) -> NDArray[np.uint8]:
 def together(pipeline: Pipeline, requests: list[Request]) -> list[Result | ImpastoError]:
     answers: list[Future[Result | ImpastoError]] = [Future() for _ in requests]
     for one, answer in zip(requests, answers, strict=True):
-        pipeline.submit(one, answer.set_result)
+        pipeline.submit(one, Caller(answer.set_result))
     return [answer.result(30) for answer in answers]
 
 
@@ -107,11 +118,11 @@ def test_a_prompt_over_the_token_limit_is_answered_with_a_warning(open_pipeline:
 def test_a_closed_pipeline_finishes_what_it_took_and_takes_no_more(open_pipeline: Open) -> None:
     pipeline = open_pipeline()
     answer: Future[Result | ImpastoError] = Future()
-    pipeline.submit(request(2), answer.set_result)
+    pipeline.submit(request(2), Caller(answer.set_result))
     pipeline.close()
     assert isinstance(answer.result(0), Result)
     with pytest.raises(Unavailable):
-        pipeline.submit(request(2), answer.set_result)
+        pipeline.submit(request(2), Caller(answer.set_result))
 
 
 @pytest.mark.parametrize("patience", range(8))
@@ -123,8 +134,8 @@ def test_a_cancelled_request_stops_wherever_it_is_and_disturbs_nobody(patience: 
     asked = iter(range(100))
     left: Future[Result | ImpastoError] = Future()
     stayed: Future[Result | ImpastoError] = Future()
-    pipeline.submit(impatient, left.set_result, lambda: next(asked) >= patience)
-    pipeline.submit(neighbour, stayed.set_result)
+    pipeline.submit(impatient, Caller(left.set_result, gone=lambda: next(asked) >= patience))
+    pipeline.submit(neighbour, Caller(stayed.set_result))
     assert isinstance(left.result(10), Cancelled)
     assert next(asked) == patience + 1
     result = stayed.result(10)
@@ -141,7 +152,7 @@ def test_a_full_server_turns_requests_away_with_a_hint_and_loses_none(open_pipel
     for _ in range(200):
         answer: Future[Result | ImpastoError] = Future()
         try:
-            pipeline.submit(request(len(answers)), answer.set_result)
+            pipeline.submit(request(len(answers)), Caller(answer.set_result))
         except Exhausted as error:
             refused.append(error)
         else:
@@ -164,8 +175,8 @@ def test_a_short_request_is_not_held_up_by_long_ones(open_pipeline: Open) -> Non
         answer.set_result(outcome)
 
     for one, answer in zip(long, last, strict=False):
-        pipeline.submit(one, partial(note, "long", answer))
-    pipeline.submit(Request("a fish", seed=9, width=64, height=64, steps=4), partial(note, "short", last[4]))
+        pipeline.submit(one, Caller(partial(note, "long", answer)))
+    pipeline.submit(Request("a fish", seed=9, width=64, height=64, steps=4), Caller(partial(note, "short", last[4])))
     for answer in last:
         assert isinstance(answer.result(30), Result)
     assert finished[0] == "short"
@@ -196,9 +207,129 @@ def test_a_caller_that_fails_is_nobody_elses_trouble(open_pipeline: Open) -> Non
     def broken_question() -> bool:
         raise RuntimeError("the connection is gone")
 
-    pipeline.submit(request(1), broken_answer)
+    pipeline.submit(request(1), Caller(broken_answer))
     assert asked.wait(10)
     answer: Future[Result | ImpastoError] = Future()
-    pipeline.submit(request(1), answer.set_result, broken_question)
+    pipeline.submit(request(1), Caller(answer.set_result, gone=broken_question))
     assert isinstance(answer.result(10), ImpastoError)
     assert pipeline.generate(request(1)).image
+
+
+def slow_registry(monkeypatch: pytest.MonkeyPatch, slow: str) -> Event:
+    """Loading `slow` waits for the event that is returned."""
+    go, load = Event(), Registry.load
+
+    def wait_and_load(self: Registry, digest: str, name: str, manifest: Manifest) -> Adapter:
+        assert name != slow or go.wait(10)
+        return load(self, digest, name, manifest)
+
+    monkeypatch.setattr(Registry, "load", wait_and_load)
+    return go
+
+
+def test_adapters_that_load_slowly_hold_up_nobody_else(open_pipeline: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = open_pipeline()
+    go = slow_registry(monkeypatch, "deep")
+    waiting: list[Future[Result | ImpastoError]] = [Future() for _ in range(20)]
+    for answer in waiting:
+        pipeline.submit(request(2), Caller(answer.set_result))
+    assert pipeline.generate(request(0)).image
+    assert pipeline.generate(request(1)).image
+    assert not any(answer.done() for answer in waiting)
+    go.set()
+    assert all(isinstance(answer.result(10), Result) for answer in waiting)
+    assert pipeline.stats.read()["adapter_loads"] == 3  # neon for one of the others, then deep and stained-glass
+
+
+def test_a_request_cancelled_while_its_adapter_loads_takes_no_step(
+    open_pipeline: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = open_pipeline()
+    go = slow_registry(monkeypatch, "deep")
+    gone = Event()
+    answer: Future[Result | ImpastoError] = Future()
+    pipeline.submit(request(2), Caller(answer.set_result, gone=gone.is_set))
+    gone.set()
+    go.set()
+    assert isinstance(answer.result(10), Cancelled)
+    assert pipeline.stats.read()["steps"] == 0
+
+
+def test_a_full_bank_holds_up_only_those_who_need_a_row(open_pipeline: Open) -> None:
+    """One row beside the plain backbone's: twenty who want neon share it, twenty others wait for them."""
+    pipeline = open_pipeline(bank_bytes=800, bank_rank=4)
+    neon = [Request("a boat", seed=i, width=64, height=64, steps=9, adapters=(("neon", 1.0),)) for i in range(20)]
+    half = [replace(one, adapters=(("neon", 0.5),)) for one in neon]
+    plain = Request("a boat", seed=1, width=64, height=64, steps=1)
+    alone = [pipeline.generate(one).image for one in (*neon, *half)]
+    results = together(pipeline, [*neon, *half, plain])
+    assert [result.image for result in results[:-1] if isinstance(result, Result)] == alone
+    assert isinstance(results[-1], Result)
+
+
+def test_lanes_of_one_request_may_have_different_adapters(open_pipeline: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neon on one lane and none on the other, half each: the mean of the two predictions, at every step."""
+    pipeline = open_pipeline()
+    asked = Request("a boat", seed=3, width=64, height=64, steps=1, scheduler="ddim", adapters=(("neon", 1.0),))
+
+    def half_and_half(prompt: str, negative_prompt: str, mix: Mix, scale: float) -> Guidance:
+        return Guidance.over((0.5, Lane(prompt, mix)), (0.5, Lane(prompt, Mix())))
+
+    def latents(one: Request) -> NDArray[np.float32]:
+        seen: list[NDArray[np.float32]] = []
+        decode = pipeline._decoder.decode
+
+        def decode_and_note(given: NDArray[np.float32]) -> NDArray[np.uint8]:
+            seen.append(given)
+            return decode(given)
+
+        monkeypatch.setattr(pipeline._decoder, "decode", decode_and_note)
+        pipeline.generate(one)
+        return seen[0]
+
+    with_neon, without = (latents(replace(asked, guidance_scale=1.0, adapters=a)) for a in (asked.adapters, ()))
+    monkeypatch.setattr("impasto_server.pipeline.classifier_free", half_and_half)
+    np.testing.assert_allclose(latents(asked), (with_neon + without) / 2, atol=1e-5)
+    assert np.abs(with_neon - without).max() > 0.01
+
+
+def test_progress_comes_in_order_and_before_the_picture(open_pipeline: Open) -> None:
+    pipeline = open_pipeline()
+    news: list[Progress | Result | ImpastoError] = []
+    finished = Event()
+
+    def done(outcome: Result | ImpastoError) -> None:
+        news.append(outcome)
+        finished.set()
+
+    asked = replace(request(0), steps=7, preview_every=3)
+    pipeline.submit(asked, Caller(done, progress=news.append))
+    assert finished.wait(10)
+    steps = [one for one in news if isinstance(one, Progress)]
+    assert [(one.step, one.steps) for one in steps] == [(i, 7) for i in range(1, 8)]
+    assert steps[-1].eta_s == 0
+    assert [one.step for one in steps if one.preview] == [3, 6]
+    assert isinstance(news[-1], Result)
+    assert Image.open(BytesIO(steps[2].preview or b"")).size == (asked.width // 8, asked.height // 8)
+
+
+def test_a_preview_has_the_colours_of_the_picture(open_pipeline: Open) -> None:
+    """The toy decoder is linear but for its clipping, so its nearest linear map shows the picture as it will be."""
+    pipeline = open_pipeline()
+    latents = np.random.default_rng(0).standard_normal((4, 8, 8)).astype(np.float32) * np.float32(0.2)
+    shown = np.asarray(Image.open(BytesIO(pipeline._previewer.preview(latents))), int)
+    painted = pipeline._decoder.decode(latents)[::8, ::8].astype(int)
+    assert np.abs(shown - painted).mean() < 16
+    assert np.corrcoef(shown.ravel(), painted.ravel())[0, 1] > 0.98
+
+
+@pytest.mark.parametrize("steps", [1, 200])
+def test_a_request_whose_time_has_passed_is_told_so_and_worked_on_no_more(steps: int, open_pipeline: Open) -> None:
+    pipeline = open_pipeline()
+    late = replace(request(0), steps=steps, timeout_s=1e-6 if steps == 1 else 0.02)
+    with pytest.raises(DeadlineExceeded, match=rf"no image within .* s \(\d+ of {steps} steps were done\)"):
+        pipeline.generate(late)
+    stats = pipeline.stats.read()
+    assert (stats["expired"], stats["failed"], stats["requests"]) == (1, 0, 0)
+    assert stats["steps"] < 200
+    assert pipeline.generate(replace(request(0), timeout_s=30.0)).image

@@ -23,7 +23,7 @@ def test_a_number_that_is_none_names_its_variable(monkeypatch: pytest.MonkeyPatc
         Settings.from_env()
 
 
-@pytest.mark.parametrize("changed", [{"engine": "tensorflow"}, {"precision": "int4"}, {"max_lanes": 0}])
+@pytest.mark.parametrize("changed", [{"engine": "tensorflow"}, {"precision": "int4"}, {"max_lanes": -1}])
 def test_a_setting_that_cannot_be_is_refused(changed: dict[str, object]) -> None:
     with pytest.raises(SetupError, match=f"^{next(iter(changed))}: "):
         Settings(Path("b"), Path("r"), **changed)  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+from impasto_server.triton.stream import TritonPythonModel as TritonPythonModel

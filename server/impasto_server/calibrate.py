@@ -1,0 +1,121 @@
+"""Time the backbone at several batch sizes, and pick the one that `max_lanes` should be.
+
+More lanes in a pass are more images per second up to a point, and make everyone wait longer for each step. So the pick
+is the smallest size that is almost as fast as the best. Images of other sizes than the default aren't measured.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from impasto_server.bank import AdaptedEngine, Bank
+from impasto_server.bundle import Bundle, Manifest
+from impasto_server.calibration import Measured, Timing, cpu_name
+from impasto_server.engine import Engine, compile_graph, resolve_precision
+from impasto_server.settings import Settings
+from impasto_server.stats import Stats
+
+Feeds = Mapping[str, NDArray[Any]]
+
+BACKBONE = "unet"
+SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+ALMOST = 0.97  # of the best throughput
+ROUNDS = (5, 25)  # at least, and at most
+SECONDS = 30.0  # after which no more than the least number of rounds is run
+
+
+def calibrate(bundle: Bundle, settings: Settings, limit: int) -> Measured:
+    """Compile the backbone as a server would, and time batches of up to `limit` lanes. Raises SetupError."""
+    sizes = [size for size in SIZES if size <= limit]
+    bank = filled_bank(bundle.manifest, settings, max(sizes))
+    engine = AdaptedEngine(compile_graph(bundle.graph_path(BACKBONE), settings), bank, BACKBONE)
+    points = time_passes(engine, {size: batch(bundle.manifest, size, bank.slots) for size in sizes})
+    return Measured(
+        engine=settings.engine,
+        precision=resolve_precision(settings.engine, settings.precision),
+        threads=settings.thread_count(),
+        max_lanes=pick(points),
+        latents=_latents(bundle.manifest),
+        cpu=cpu_name(),
+        bundle=bundle.manifest.digest,
+        version=version("impasto"),
+        points=points,
+    )
+
+
+def pick(points: Sequence[Timing]) -> int:
+    """The fewest lanes whose throughput is within 3 % of the best."""
+    best = max(point.lanes_per_second for point in points)
+    return min(point.lanes for point in points if point.lanes_per_second >= ALMOST * best)
+
+
+def time_passes(
+    engine: Engine, batches: Mapping[int, Feeds], clock: Callable[[], float] = perf_counter
+) -> tuple[Timing, ...]:
+    """Time `batches` (by lanes) in rounds, each size twice in a row: a neighbour's load then hits all sizes alike.
+
+    The first pass of each size is kept apart: engines make kernels and buffers for a shape when they first see it.
+    """
+
+    def timed(size: int) -> float:
+        start = clock()
+        engine.run(batches[size])
+        return 1000 * (clock() - start)
+
+    first = {size: timed(size) for size in batches}
+    switched, steady = defaultdict(list), defaultdict(list)
+    least, most = ROUNDS
+    end = clock() + SECONDS
+    for done in range(most):
+        if done >= least and clock() > end:
+            break
+        for size in batches:
+            switched[size].append(timed(size))
+            steady[size].append(timed(size))
+    return tuple(
+        Timing(
+            lanes=size,
+            ms=median(steady[size]),
+            fastest_ms=min(steady[size]),
+            switch_ms=median(switched[size]),
+            first_ms=first[size],
+        )
+        for size in batches
+    )
+
+
+def filled_bank(manifest: Manifest, settings: Settings, rows: int) -> Bank:
+    """A bank as a server has it, with `rows` random adapters in it; memory that was never written reads too fast."""
+    bank = Bank(manifest, settings.bank_rank, settings.bank_bytes, Stats())
+    rng = np.random.default_rng(0)
+    for array in bank.buffers.get(BACKBONE, {}).values():
+        written = array[1 : rows + 1]
+        written[:] = 0.01 * rng.standard_normal(written.shape, np.float32)
+    return bank
+
+
+def batch(manifest: Manifest, lanes: int, slots: int) -> Feeds:
+    """Random rows of the default image size, each at a timestep and with an adapter of its own."""
+    rng = np.random.default_rng(lanes)
+    ports = {port.name: port for port in manifest.graphs[BACKBONE].inputs}
+    context = [int(size) for size in ports["encoder_hidden_states"].shape[1:]]
+    return {
+        "sample": rng.standard_normal((lanes, *_latents(manifest)), np.float32),
+        "timestep": np.linspace(1, manifest.scheduler.num_train_timesteps - 1, lanes, dtype=np.float32),
+        "encoder_hidden_states": rng.standard_normal((lanes, *context), np.float32),
+        "slot": 1 + np.arange(lanes) % (slots - 1),
+    }
+
+
+def _latents(manifest: Manifest) -> tuple[int, int, int]:
+    """[C, h, w] of the default image."""
+    facts, image = manifest.latents, manifest.image
+    return facts.channels, image.height // facts.factor, image.width // facts.factor

@@ -1,0 +1,190 @@
+"""calibration.json in a bundle: how many lanes a forward pass should have, as `impasto calibrate` measured it.
+
+It's no part of the bundle's identity: the digest leaves it out, it only makes the same images sooner, and linking
+another checkpoint into the folder drops it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import re
+import shlex
+from pathlib import Path
+from tempfile import mkstemp
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from impasto_server.bundle import Bundle
+from impasto_server.engine import resolve_precision
+from impasto_server.errors import SetupError
+from impasto_server.settings import EngineName, Precision, Settings
+
+log = logging.getLogger(__name__)
+
+NAME = "calibration.json"
+DEFAULT_MAX_LANES = 8  # where nothing was measured: most of what a batch gains, at little delay
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Timing(_Strict):
+    """Forward passes of `lanes` rows, in milliseconds.
+
+    `ms` is the median of passes that follow one of the same size, `fastest_ms` the best of them; `switch_ms` is the
+    median of those that follow one of another size, `first_ms` the very first of this size.
+    """
+
+    lanes: int = Field(gt=0)
+    ms: float = Field(gt=0)
+    fastest_ms: float = Field(gt=0)
+    switch_ms: float = Field(gt=0)
+    first_ms: float = Field(gt=0)
+
+    @property
+    def lanes_per_second(self) -> float:
+        return 1000 * self.lanes / self.ms
+
+
+class Measured(_Strict):
+    """What was found for one engine, precision and thread count, on which CPU; `latents` is [C, h, w] of a row."""
+
+    engine: EngineName
+    precision: Precision
+    threads: int = Field(gt=0)
+    max_lanes: int = Field(gt=0)
+    latents: tuple[int, int, int]
+    cpu: str
+    bundle: str
+    version: str
+    points: tuple[Timing, ...]
+
+    @property
+    def key(self) -> tuple[EngineName, Precision, int]:
+        return self.engine, self.precision, self.threads
+
+    @model_validator(mode="after")
+    def _is_one_of_its_points(self) -> Measured:
+        if self.max_lanes not in [point.lanes for point in self.points]:
+            raise ValueError(f"max_lanes {self.max_lanes} was never timed")
+        return self
+
+
+class Calibration(_Strict):
+    """All of the file."""
+
+    format: Literal[1] = 1
+    entries: tuple[Measured, ...] = ()
+
+    @classmethod
+    def read(cls, bundle: Bundle) -> Calibration:
+        """What is known of `bundle`; nothing when it was never calibrated.
+
+        Raises SetupError when the file is malformed, or was measured on another bundle.
+        """
+        path = bundle.folder / NAME
+        try:
+            calibration = cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return cls()
+        except OSError as error:
+            raise _unusable(bundle, error.strerror or str(error)) from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise _unusable(bundle, f"{where}: {first['msg']}" if where else first["msg"]) from None
+        strangers = [entry.bundle for entry in calibration.entries if entry.bundle != bundle.manifest.digest]
+        if strangers:
+            raise _unusable(bundle, f"it was measured on another bundle, {strangers[0][:12]}")
+        return calibration
+
+    def find(self, engine: EngineName, precision: Precision, threads: int) -> Measured | None:
+        """The entry for a resolved precision ("auto" is none) and a counted number of threads."""
+        return next((entry for entry in self.entries if entry.key == (engine, precision, threads)), None)
+
+    @model_validator(mode="after")
+    def _has_one_entry_for_each_key(self) -> Calibration:
+        keys = [entry.key for entry in self.entries]
+        if len(set(keys)) < len(keys):
+            raise ValueError("two entries for the same engine, precision and threads")
+        return self
+
+
+def keep(bundle: Bundle, measured: Measured) -> Path:
+    """Write `measured` into the bundle in place of what was known under its key; returns the file.
+
+    A file that can't be used is replaced, with a warning in the log. Raises OSError when the folder can't be written.
+    """
+    try:
+        known = Calibration.read(bundle).entries
+    except SetupError as error:
+        log.warning("replaced: %s", error)
+        known = ()
+    entries = [entry for entry in known if entry.key != measured.key]
+    calibration = Calibration(entries=tuple(sorted([*entries, measured], key=lambda entry: entry.key)))
+    path = bundle.folder / NAME
+    _write(path, (calibration.model_dump_json(indent=2) + "\n").encode())
+    return path
+
+
+def resolve_max_lanes(settings: Settings, bundle: Bundle) -> int:
+    """The largest batch's rows: as set, else as calibrated, else DEFAULT_MAX_LANES; the log says which.
+
+    A calibration from another CPU is used, with a warning: it changes how soon images come and never what they show,
+    and it still knows this backbone, which the default doesn't. Raises SetupError when calibration.json can't be used.
+    """
+    if settings.max_lanes:
+        log.info("max_lanes %d, as set", settings.max_lanes)
+        return settings.max_lanes
+    precision = resolve_precision(settings.engine, settings.precision)
+    key = settings.engine, precision, settings.thread_count()
+    found = Calibration.read(bundle).find(*key)
+    what, command = "{} {} on {} threads".format(*key), _command(bundle, *key)
+    if found is None:
+        log.info("max_lanes %d, the default: nothing was measured for %s; `%s`", DEFAULT_MAX_LANES, what, command)
+        return DEFAULT_MAX_LANES
+    if found.cpu == cpu_name():
+        log.info("max_lanes %d, as calibrated for %s", found.max_lanes, what)
+    else:
+        words = "max_lanes %d was calibrated on another CPU, %s; this one is %s; measure here with `%s`"
+        log.warning(words, found.max_lanes, found.cpu, cpu_name(), command)
+    return found.max_lanes
+
+
+def cpu_name() -> str:
+    """The CPU's model. Clouds often mask the name, so the numbers of family and model go with it."""
+    info = Path("/proc/cpuinfo")
+    facts = dict(re.findall(r"^(\w[\w ]*?)\s*: (.*)$", info.read_text(), re.M)) if info.exists() else {}
+    if "model name" not in facts:
+        return platform.machine()
+    return f"{facts['model name']} (family {facts.get('cpu family', '?')}, model {facts.get('model', '?')})"
+
+
+def _unusable(bundle: Bundle, why: str) -> SetupError:
+    return SetupError(
+        f"bundle: {bundle.folder / NAME}: {why}; measure again with `impasto calibrate --bundle {bundle.folder}`"
+    )
+
+
+def _command(bundle: Bundle, engine: str, precision: str, threads: int) -> str:
+    words = ["--bundle", str(bundle.folder), "--engine", engine, "--precision", precision, "--threads", str(threads)]
+    return shlex.join(["impasto", "calibrate", *words])
+
+
+def _write(target: Path, data: bytes) -> None:
+    """Beside it, then over it: a reader sees the old file or the new one, whole."""
+    handle, name = mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    draft = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.chmod(0o644)
+        draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,0 +1,243 @@
+"""One pipeline for several processes: who has it listens on a socket, the others submit to it as if it were theirs.
+
+Triton runs every Python model in a process of its own, and a call between its models can't be cancelled. So the model
+`stylize` holds the weights and opens a Relay, and `stylize_stream` submits through a Remote: same request, same Caller.
+
+A message is two lengths (header, payload), a JSON header and raw bytes. The socket is abstract (no file to leave
+behind) and takes connections of the same user only.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import struct
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from itertools import count
+from threading import Event, Lock, Thread
+from typing import Any, Protocol
+
+from impasto_server.errors import ImpastoError, Unavailable, as_impasto_error
+from impasto_server.pipeline import Caller, Progress, Result
+from impasto_server.request import Request
+
+log = logging.getLogger(__name__)
+
+LENGTHS = struct.Struct("<II")
+CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
+POLL_S = 0.01
+
+
+class Painter(Protocol):
+    """What takes requests: a Pipeline, or a Remote that has one in another process."""
+
+    def submit(self, request: Request, caller: Caller) -> None:
+        """Start on `request` and return. Raises ImpastoError."""
+        ...
+
+    def close(self) -> None:
+        """Take nothing new, and return when what was taken is finished."""
+        ...
+
+
+def address_for(server_pid: int) -> str:
+    """Where the models of one tritonserver meet; they know it as their parent process."""
+    return f"\0impasto-{os.getuid()}-{server_pid}"
+
+
+@dataclass
+class Channel:
+    """One end of a connection; `send` from any thread, `receive` from one."""
+
+    connection: socket.socket
+    sending: Lock = field(default_factory=Lock)
+
+    def send(self, header: Mapping[str, object], payload: bytes = b"") -> None:
+        """Raises OSError when the other end is gone."""
+        text = json.dumps(header).encode()
+        with self.sending:
+            self.connection.sendall(LENGTHS.pack(len(text), len(payload)) + text + payload)
+
+    def receive(self) -> tuple[dict[str, Any], bytes] | None:
+        """The next message; None when the other end is gone, or speaks something else."""
+        try:
+            lengths = self._exactly(LENGTHS.size)
+            header, payload = (self._exactly(length) for length in LENGTHS.unpack(lengths))
+            return json.loads(header), payload
+        except (EOFError, OSError, ValueError):
+            return None
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+        self.connection.close()
+
+    def _exactly(self, length: int) -> bytes:
+        data = bytearray()
+        while len(data) < length:
+            part = self.connection.recv(length - len(data))
+            if not part:
+                raise EOFError
+            data += part
+        return bytes(data)
+
+
+class Relay:
+    """Lets other processes submit to `painter`."""
+
+    def __init__(self, painter: Painter, address: str) -> None:
+        self._painter = painter
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(address)
+        self._listener.listen()
+        Thread(target=self._accept, name="relay", daemon=True).start()
+
+    def close(self) -> None:
+        """Take no more connections; those there are last until their other end leaves."""
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):  # closed
+            while True:
+                connection, _ = self._listener.accept()
+                peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+                if CREDENTIALS.unpack(peer)[1] == os.getuid():
+                    Thread(target=self._attend, args=[Channel(connection)], name="relay-peer", daemon=True).start()
+                else:
+                    connection.close()
+
+    def _attend(self, channel: Channel) -> None:
+        """Take what one peer asks for until it leaves; then nobody waits for it any more."""
+        gone: dict[int, Event] = {}
+        while (message := channel.receive()) is not None:
+            header, _ = message
+            number = header["number"]
+            if "request" in header:
+                gone[number] = Event()
+                self._start(channel, number, header["request"], gone[number])
+            elif number in gone:
+                gone[number].set()
+            gone = {number: event for number, event in gone.items() if not event.is_set()}
+        for event in gone.values():
+            event.set()
+        channel.close()
+
+    def _start(self, channel: Channel, number: int, fields: dict[str, Any], gone: Event) -> None:
+        def done(outcome: Result | ImpastoError) -> None:
+            gone.set()
+            if isinstance(outcome, ImpastoError):
+                tell({"number": number, "code": outcome.code, "message": str(outcome)})
+            else:
+                tell({"number": number, "seed": outcome.seed, "meta": outcome.meta}, outcome.image)
+
+        def progress(step: Progress) -> None:
+            facts = {"step": step.step, "steps": step.steps, "eta_s": step.eta_s}
+            tell({"number": number, "progress": facts}, step.preview or b"")
+
+        def tell(header: Mapping[str, object], payload: bytes = b"") -> None:
+            with suppress(OSError):  # the peer is gone, and with it who asked
+                channel.send(header, payload)
+
+        try:
+            adapters = tuple((name, weight) for name, weight in fields.pop("adapters"))
+            self._painter.submit(Request(**fields, adapters=adapters), Caller(done, gone.is_set, progress))
+        except Exception as error:
+            done(as_impasto_error(error))
+
+
+class Remote:
+    """The painter behind the relay at `address`; connects when it is first needed, and again after a break."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._callers: dict[int, Caller] = {}
+        self._numbers = count()
+        self._lock = Lock()
+        self._channel: Channel | None = None
+        self._closing = Event()
+        self._watch = Thread(target=self._watch_callers, name="relay-watch", daemon=True)
+        self._watch.start()
+
+    def submit(self, request: Request, caller: Caller) -> None:
+        """As Pipeline.submit; what that refuses is told to `caller.done`. Raises Unavailable when nobody listens."""
+        number = next(self._numbers)
+        with self._lock:
+            channel = self._connected()
+            self._callers[number] = caller
+        try:
+            channel.send({"number": number, "request": asdict(request)})
+        except OSError:
+            with self._lock:
+                taken = self._callers.pop(number, None)
+            if taken is not None:
+                raise Unavailable("the process that holds the backbone is gone; try again later") from None
+
+    def close(self) -> None:
+        self._closing.set()
+        self._watch.join()
+        with self._lock:
+            if self._channel is not None:
+                self._channel.close()
+
+    def _connected(self) -> Channel:
+        if self._channel is None:
+            connection = socket.socket(socket.AF_UNIX)
+            try:
+                connection.connect(self._address)
+            except OSError:
+                connection.close()
+                raise Unavailable("the process that holds the backbone does not answer; try again later") from None
+            self._channel = Channel(connection)
+            Thread(target=self._listen, args=[self._channel], name="relay-answers", daemon=True).start()
+        return self._channel
+
+    def _listen(self, channel: Channel) -> None:
+        while (message := channel.receive()) is not None:
+            self._hear(*message)
+        with self._lock:
+            self._channel = None
+            left, self._callers = self._callers, {}
+        channel.close()
+        for caller in left.values():
+            _tell(caller.done, Unavailable("the process that holds the backbone ended; try again later"))
+
+    def _hear(self, header: dict[str, Any], payload: bytes) -> None:
+        with self._lock:
+            caller = self._callers.get(header["number"])
+            if "progress" not in header:
+                self._callers.pop(header["number"], None)
+        if caller is None:
+            return
+        if "progress" in header:
+            if caller.progress is not None:
+                _tell(caller.progress, Progress(**header["progress"], preview=payload or None))
+        elif "code" in header:
+            _tell(caller.done, ImpastoError.of(header["code"], header["message"]))
+        else:
+            _tell(caller.done, Result(payload, header["seed"], header["meta"]))
+
+    def _watch_callers(self) -> None:
+        """Pass on that a caller is gone; the answer to its request is then Cancelled, by the same way as any."""
+        told: set[int] = set()
+        while not self._closing.wait(POLL_S):
+            with self._lock:
+                channel, callers = self._channel, dict(self._callers)
+            told &= callers.keys()
+            for number, caller in callers.items():
+                if channel is not None and number not in told and caller.gone():
+                    told.add(number)
+                    with suppress(OSError):  # its end is noticed where its answers are read
+                        channel.send({"number": number})
+
+
+def _tell(what: Callable[[Any], None], news: object) -> None:
+    try:
+        what(news)
+    except Exception as error:  # one caller's trouble must not end the thread that serves them all
+        log.error("a caller could not take its answer", exc_info=error)

@@ -1,0 +1,50 @@
+"""Triton's requests and responses as ours: tensors → Request, and Progress, Result and errors → responses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
+
+from impasto_server.bundle import Manifest
+from impasto_server.errors import Code, ImpastoError
+from impasto_server.local import answer, report
+from impasto_server.pipeline import Progress, Result
+from impasto_server.request import Field, Request, parse
+
+# Triton's names for our codes. Names, because the stub fills pb_utils only after this module is imported.
+CODES: Mapping[Code, str] = {
+    "INVALID_ARGUMENT": "INVALID_ARG",
+    "NOT_FOUND": "NOT_FOUND",
+    "UNAVAILABLE": "UNAVAILABLE",
+    "RESOURCE_EXHAUSTED": "UNAVAILABLE",
+    "DEADLINE_EXCEEDED": "UNAVAILABLE",
+    "CANCELLED": "CANCELLED",
+    "INTERNAL": "INTERNAL",
+}
+# Triton has no codes of its own for these two, so the message says them.
+SPOKEN: tuple[Code, ...] = ("RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED")
+
+
+def read(request: Any, manifest: Manifest, fields: Mapping[str, Field]) -> Request:
+    """Raises InvalidArgument."""
+    microseconds = request.timeout()
+    return parse(tensors(request), manifest, fields, microseconds / 1e6 if microseconds else None)
+
+
+def tensors(request: Any) -> dict[str, np.ndarray[Any, Any]]:
+    """The inputs that were sent, by name; BYTES are object arrays of `bytes`."""
+    return {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+
+
+def response(outcome: Progress | Result | ImpastoError) -> Any:
+    """What is sent for it."""
+    if isinstance(outcome, ImpastoError):
+        said = f"{outcome.code}: {outcome}" if outcome.code in SPOKEN else str(outcome)
+        return pb_utils.InferenceResponse(
+            error=pb_utils.TritonError(said, getattr(pb_utils.TritonError, CODES[outcome.code]))
+        )
+    told = report(outcome) if isinstance(outcome, Progress) else answer(outcome)
+    return pb_utils.InferenceResponse([pb_utils.Tensor(name, values) for name, values in told.items()])

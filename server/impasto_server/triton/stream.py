@@ -1,0 +1,55 @@
+"""Triton model `stylize_stream`: every step of a request, with previews, and the picture last.
+
+It holds no weights: it submits to the pipeline of model `stylize`, which runs in another process (see relay.py), so
+unary and streamed requests share one backbone, one bank of adapters and their batches.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
+
+from impasto_server.bundle import Bundle
+from impasto_server.errors import ImpastoError, as_impasto_error
+from impasto_server.pipeline import Caller, Progress, Result
+from impasto_server.relay import Remote, address_for
+from impasto_server.request import STREAM_FIELDS
+from impasto_server.settings import Settings
+from impasto_server.triton.log import forward_log
+from impasto_server.triton.messages import read, response
+
+
+class TritonPythonModel:
+    """What the Python backend looks for in model.py."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Needs the bundle's manifest alone; the pipeline is looked for when the first request comes."""
+        forward_log()
+        self.manifest = Bundle.open(Settings.from_env().bundle).manifest
+        self.painter = Remote(address_for(os.getppid()))
+
+    def execute(self, requests: list[Any]) -> None:
+        """Start on every request; its responses follow from the thread that hears the pipeline."""
+        for request in requests:
+            self._start(request)
+
+    def finalize(self) -> None:
+        """Triton has no request left by now."""
+        self.painter.close()
+
+    def _start(self, request: Any) -> None:
+        sender = request.get_response_sender()
+
+        def progress(step: Progress) -> None:
+            sender.send(response(step))
+
+        def done(outcome: Result | ImpastoError) -> None:
+            sender.send(response(outcome), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+        try:
+            asked = read(request, self.manifest, STREAM_FIELDS)
+            self.painter.submit(asked, Caller(done, sender.is_cancelled, progress))
+        except Exception as error:
+            done(as_impasto_error(error))

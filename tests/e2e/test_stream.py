@@ -1,0 +1,130 @@
+"""Model `stylize_stream` through a real Triton: steps, previews, and the picture last, over `stylize`'s weights."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from queue import Queue
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from tritonclient.grpc import InferenceServerClient, InferInput  # type: ignore[import-untyped]
+from tritonclient.utils import np_to_triton_dtype  # type: ignore[import-untyped]
+
+from impasto_server.serve import Server
+
+from .test_metrics import metrics
+from .wire import Tensor, ask, ints, refused, texts
+
+Message = dict[str, Any] | str
+
+
+def settled(server: Server) -> dict[str, float]:
+    """The counters once they have stopped changing; they are reported twice a second."""
+    seen: dict[str, float] = {}
+    now = metrics(server)
+    while seen != now:
+        time.sleep(1.2)
+        seen, now = now, metrics(server)
+    return now
+
+
+@contextmanager
+def stream(server: Server, timeout_us: int | None = None, /, **tensors: Tensor) -> Iterator[Iterator[Message]]:
+    """What the server sends for one request: the first value of every output by name, or an error's text."""
+    answers: Queue[tuple[Any, Any]] = Queue()
+    inputs = []
+    for name, tensor in tensors.items():
+        inputs.append(InferInput(name, list(tensor.shape), np_to_triton_dtype(tensor.dtype)))
+        inputs[-1].set_data_from_numpy(tensor)
+
+    def messages() -> Iterator[Message]:
+        while True:
+            result, error = answers.get(timeout=60)
+            if error is not None:
+                yield str(error.message())
+                return
+            names = [output.name for output in result.get_response().outputs]
+            yield {name: result.as_numpy(name)[0] for name in names}
+            if "IMAGE" in names:
+                return
+
+    client = InferenceServerClient(server.grpc_url)
+    client.start_stream(lambda result, error: answers.put((result, error)))
+    try:
+        client.async_stream_infer("stylize_stream", inputs, timeout=timeout_us)
+        yield messages()
+    finally:
+        client.stop_stream(cancel_requests=True)
+        client.close()
+
+
+def test_steps_then_the_picture_that_stylize_gives(toy_server: Server, toy_client: InferenceServerClient) -> None:
+    asked = {"PROMPT": texts("a red boat"), "STEPS": ints(6), "SEED": np.array([7]), "ADAPTER_NAMES": texts("neon")}
+    with stream(toy_server, **asked, PREVIEW_EVERY=ints(2)) as messages:
+        *steps, last = messages
+    assert [(step["STEP"], step["STEPS"], "PREVIEW" in step) for step in steps if isinstance(step, dict)] == [
+        (i, 6, i in (2, 4)) for i in range(1, 7)
+    ]
+    assert isinstance(steps[1], dict)
+    assert Image.open(io.BytesIO(steps[1]["PREVIEW"])).size == (8, 8)
+    unary = ask(toy_client, **asked)
+    assert isinstance(last, dict)
+    assert last["IMAGE"] == unary["IMAGE"]
+    assert json.loads(last["META"])["adapters"] == json.loads(unary["META"])["adapters"]
+
+
+def test_both_models_share_one_backbone_and_its_batches(toy_server: Server, toy_client: InferenceServerClient) -> None:
+    before = settled(toy_server)
+    asked = {"PROMPT": texts("a boat"), "STEPS": ints(200)}
+    with ThreadPoolExecutor(6) as pool, stream(toy_server, **asked) as messages:
+        pictures = [pool.submit(ask, toy_client, **asked) for _ in range(6)]
+        *_, last = messages
+    assert isinstance(last, dict)
+    assert all(picture.result()["IMAGE"] for picture in pictures)
+    after = settled(toy_server)
+    assert after["done"] - before["done"] == 7
+    assert after["lanes"] - before["lanes"] == 2 * 7 * 200
+    assert after["steps"] - before["steps"] < 7 * 200
+    assert after["bank_bytes"] == before["bank_bytes"]
+
+
+def test_leaving_the_stream_stops_the_work(toy_server: Server) -> None:
+    before = settled(toy_server)
+    with stream(toy_server, PROMPT=texts("a boat"), STEPS=ints(200)) as messages:
+        next(messages)
+    after = settled(toy_server)
+    assert after["cancelled"] - before["cancelled"] == 1
+    assert after["requests"] == 0
+
+
+@pytest.mark.parametrize(
+    ("tensors", "said"),
+    [
+        ({"ADAPTER_NAMES": texts("nein")}, "did you mean 'neon'"),
+        ({"PREVIEW_EVERY": ints(201)}, "PREVIEW_EVERY: 201 is out of range; pass 0 to 200"),
+        ({"STEPS": ints(0)}, "STEPS: 0 is out of range"),
+    ],
+)
+def test_an_error_ends_the_stream(toy_server: Server, tensors: dict[str, Tensor], said: str) -> None:
+    with stream(toy_server, PROMPT=texts("a boat"), **tensors) as messages:
+        (error,) = messages
+    assert isinstance(error, str)
+    assert said in error
+
+
+def test_a_deadline_ends_it_on_both_models(toy_server: Server, toy_client: InferenceServerClient) -> None:
+    with stream(toy_server, 30_000, PROMPT=texts("a boat"), STEPS=ints(200)) as messages:
+        *_, error = messages
+    assert isinstance(error, str)
+    assert "DEADLINE_EXCEEDED: no image within 0.03 s" in error
+    tensors = {"PROMPT": texts("a boat"), "STEPS": ints(200)}
+    status, message = refused(toy_client, 30_000, **tensors)
+    assert (status, message.partition(":")[0]) == ("UNAVAILABLE", "DEADLINE_EXCEEDED")
+    assert settled(toy_server)["requests"] == 0
