@@ -49,6 +49,7 @@ Array = NDArray[np.float32]
 
 PREPARING_THREADS = 2
 SMOOTHING = 0.9
+WARMING_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,7 @@ class Pipeline:
         self._decoder = Decoder(compiled("vae_decoder"), self.manifest.latents)
         self._previewer = Previewer(self._decoder, self.manifest.latents)
 
+        self._warm()
         self._admission = Admission(settings.max_requests, self.stats)
         self._preparing = ThreadPoolExecutor(PREPARING_THREADS, "prepare")
         self._finishing = ThreadPoolExecutor(1, "finish")
@@ -206,6 +208,30 @@ class Pipeline:
         self._residency.close()
         self._preparing.shutdown()
         self._finishing.shutdown()
+
+    def _warm(self) -> None:
+        """Run every batch size once before anyone waits for it.
+
+        OpenVINO prepares its kernels for a shape when it first meets it: 2 to 4 passes' time on studio/mini-diffusion,
+        and more for the very first. A large backbone is left to meet most shapes under way, where it shows little.
+        """
+        size = self.manifest.image
+        latents = self.noise(Request("", 0, size.width, size.height))
+        started = perf_counter()
+        embeds = next(iter(self._prompts.encode({"": self._prompts.tokenize("")}, 0, None).values()))
+        self._decoder.decode(latents)
+        for lanes in range(1, self._max_lanes + 1):
+            if perf_counter() - started > WARMING_S:
+                log.info("not warmed for more than %d lanes: %g s are over", lanes - 1, WARMING_S)
+                return
+            self._backbone.run(
+                {
+                    "sample": np.stack([latents] * lanes),
+                    "timestep": np.zeros(lanes, np.float32),
+                    "encoder_hidden_states": np.stack([embeds] * lanes),
+                    "slot": np.zeros(lanes, np.int64),
+                }
+            )
 
     # prepare: request → lanes
 

@@ -95,12 +95,18 @@ def test_both_models_share_one_backbone_and_its_batches(toy_server: Server, toy_
     assert after["bank_bytes"] == before["bank_bytes"]
 
 
-def test_leaving_the_stream_stops_the_work(toy_server: Server) -> None:
+def test_leaving_the_stream_stops_the_work(toy_server: Server, toy_client: InferenceServerClient) -> None:
+    """Among others, so that there is time to leave."""
     before = settled(toy_server)
-    with stream(toy_server, PROMPT=texts("a boat"), STEPS=ints(200)) as messages:
-        next(messages)
+    asked = {"PROMPT": texts("a boat"), "STEPS": ints(200)}
+    with ThreadPoolExecutor(16) as pool:
+        others = [pool.submit(ask, toy_client, **asked) for _ in range(16)]
+        with stream(toy_server, **asked) as messages:
+            next(messages)
+    assert all(other.result()["IMAGE"] for other in others)
     after = settled(toy_server)
     assert after["cancelled"] - before["cancelled"] == 1
+    assert after["lanes"] - before["lanes"] < 17 * 2 * 200
     assert after["requests"] == 0
 
 
