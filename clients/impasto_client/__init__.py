@@ -10,13 +10,15 @@ from impasto_client.errors import (
     ProtocolError,
     RequestError,
     ServerError,
+    ServerFull,
     ServerUnavailable,
 )
 from impasto_client.fake import AsyncFakeTransport, FakeTransport
-from impasto_client.generation import Generation, Timings
+from impasto_client.generation import Generation, Progress, Timings
 from impasto_client.local import LocalTransport
 from impasto_client.transport import AsyncTransport, Transport
 from impasto_client.triton import AsyncGrpcTransport, GrpcTransport
+from impasto_client.wire import Options
 
 __all__ = [
     "AdapterNotFound",
@@ -33,9 +35,12 @@ __all__ = [
     "ImpastoError",
     "InvalidRequest",
     "LocalTransport",
+    "Options",
+    "Progress",
     "ProtocolError",
     "RequestError",
     "ServerError",
+    "ServerFull",
     "ServerUnavailable",
     "Timings",
     "Transport",

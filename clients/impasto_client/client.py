@@ -2,16 +2,23 @@
 
 with Client("localhost:8001") as client:
     client.generate("a red boat at night", styles={"stained-glass": 0.9}, seed=7).image.save("boat.png")
+    for part in client.stream("a red boat at night", preview_every=5):
+        print(part)  # Progress(step=1, steps=25, eta_s=2.4), ..., and at last the Generation
 """
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Generator
+from contextlib import aclosing, closing
 from types import TracebackType
 
-from impasto_client.generation import Generation
+from typing_extensions import Unpack
+
+from impasto_client.errors import ProtocolError
+from impasto_client.generation import Generation, Progress
 from impasto_client.transport import AsyncTransport, Transport
 from impasto_client.triton import AsyncGrpcTransport, GrpcTransport
-from impasto_client.wire import Styles, decode, encode
+from impasto_client.wire import Options, decode, decode_part, encode, encode_stream
 
 DEFAULT_URL = "localhost:8001"
 DEFAULT_TIMEOUT_S = 300.0
@@ -21,7 +28,7 @@ class Client:
     """Blocking client; one may serve many threads.
 
     `url` is host:port of the server's gRPC endpoint. `timeout` in seconds bounds each request; None waits for ever.
-    `transport` replaces gRPC, e.g. by a FakeTransport; url and timeout then mean nothing.
+    `transport` replaces gRPC, e.g. by a FakeTransport; the url then means nothing.
     """
 
     def __init__(
@@ -31,41 +38,43 @@ class Client:
         timeout: float | None = DEFAULT_TIMEOUT_S,
         transport: Transport | None = None,
     ) -> None:
-        self._transport: Transport = GrpcTransport(url, timeout=timeout) if transport is None else transport
+        self._transport: Transport = GrpcTransport(url) if transport is None else transport
+        self._timeout = timeout
 
-    def generate(
-        self,
-        prompt: str,
-        *,
-        styles: Styles = None,
-        negative_prompt: str = "",
-        steps: int | None = None,
-        guidance_scale: float | None = None,
-        scheduler: str | None = None,
-        seed: int | None = None,
-        width: int | None = None,
-        height: int | None = None,
-        format: str | None = None,
-    ) -> Generation:
-        """Paint `prompt`. What is None is not sent, so the server's default counts.
+    def generate(self, prompt: str, *, timeout: float | None = None, **options: Unpack[Options]) -> Generation:
+        """Paint `prompt`. `options` are styles, negative_prompt, steps, guidance_scale, scheduler, seed, width, height
+        and format; impasto_client.Options says what each means.
 
-        `styles` maps names of adapters in the server's registry to weights; a lone name has weight 1.
-        `width` and `height` are pixels. `scheduler` is ddim, dpmpp_2m or euler; `format` is png, jpeg or webp.
+        `timeout` in seconds counts for this request instead of the client's; the server, too, stops when it has passed.
         Raises errors of the ImpastoError tree.
         """
-        tensors = encode(
-            prompt,
-            styles=styles,
-            negative_prompt=negative_prompt,
-            steps=steps,
-            guidance_scale=guidance_scale,
-            scheduler=scheduler,
-            seed=seed,
-            width=width,
-            height=height,
-            format=format,
-        )
-        return decode(self._transport.infer(tensors))
+        limit = self._timeout if timeout is None else timeout
+        return decode(self._transport.infer(encode(prompt, **options), limit))
+
+    def stream(
+        self, prompt: str, *, preview_every: int = 0, timeout: float | None = None, **options: Unpack[Options]
+    ) -> Generator[Progress | Generation, None, None]:
+        """Paint `prompt` as `generate` does, and yield a Progress after each step, then the Generation, once.
+
+        Every `preview_every` steps a Progress brings a small preview; 0 asks for none. The request is sent when
+        iteration begins. Leaving early cancels it on the server: `break` out of the loop over it, or `close()` it.
+        Several streams may run at once, each in its thread. Raises errors of the ImpastoError tree.
+        """
+        tensors = encode_stream(prompt, preview_every, **options)
+        limit = self._timeout if timeout is None else timeout
+        picture: Generation | None = None
+        with closing(self._transport.stream(tensors, limit)) as responses:
+            # Read to the end before the picture is handed on and the caller may leave: cancelled just when it has sent
+            # the last response, Triton 2.51 at times counts the request as live for ever, and then can't stop.
+            for response in responses:
+                part = decode_part(response)
+                if isinstance(part, Progress):
+                    yield part
+                else:
+                    picture = part
+        if picture is None:
+            raise ProtocolError("the server's stream ended without a picture")
+        yield picture
 
     def is_ready(self) -> bool:
         """Whether a server answers there and its model is loaded."""
@@ -94,36 +103,31 @@ class AsyncClient:
         timeout: float | None = DEFAULT_TIMEOUT_S,
         transport: AsyncTransport | None = None,
     ) -> None:
-        self._transport: AsyncTransport = AsyncGrpcTransport(url, timeout=timeout) if transport is None else transport
+        self._transport: AsyncTransport = AsyncGrpcTransport(url) if transport is None else transport
+        self._timeout = timeout
 
-    async def generate(
-        self,
-        prompt: str,
-        *,
-        styles: Styles = None,
-        negative_prompt: str = "",
-        steps: int | None = None,
-        guidance_scale: float | None = None,
-        scheduler: str | None = None,
-        seed: int | None = None,
-        width: int | None = None,
-        height: int | None = None,
-        format: str | None = None,
-    ) -> Generation:
+    async def generate(self, prompt: str, *, timeout: float | None = None, **options: Unpack[Options]) -> Generation:
         """As Client.generate. Cancelling the task cancels the request on the server."""
-        tensors = encode(
-            prompt,
-            styles=styles,
-            negative_prompt=negative_prompt,
-            steps=steps,
-            guidance_scale=guidance_scale,
-            scheduler=scheduler,
-            seed=seed,
-            width=width,
-            height=height,
-            format=format,
-        )
-        return decode(await self._transport.infer(tensors))
+        limit = self._timeout if timeout is None else timeout
+        return decode(await self._transport.infer(encode(prompt, **options), limit))
+
+    async def stream(
+        self, prompt: str, *, preview_every: int = 0, timeout: float | None = None, **options: Unpack[Options]
+    ) -> AsyncGenerator[Progress | Generation, None]:
+        """As Client.stream. Cancelling the task, too, cancels the request on the server."""
+        tensors = encode_stream(prompt, preview_every, **options)
+        limit = self._timeout if timeout is None else timeout
+        picture: Generation | None = None
+        async with aclosing(self._transport.stream(tensors, limit)) as responses:
+            async for response in responses:  # to the end, as Client.stream does
+                part = decode_part(response)
+                if isinstance(part, Progress):
+                    yield part
+                else:
+                    picture = part
+        if picture is None:
+            raise ProtocolError("the server's stream ended without a picture")
+        yield picture
 
     async def is_ready(self) -> bool:
         """Whether a server answers there and its model is loaded."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -13,8 +13,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from impasto_client.bar import counting, follow
 from impasto_client.client import DEFAULT_TIMEOUT_S, DEFAULT_URL, Client
 from impasto_client.errors import ImpastoError
 from impasto_client.gallery import Column, Settings, Sheet, draw, paint
@@ -24,6 +24,7 @@ from impasto_client.transport import Transport
 from impasto_client.triton import GrpcTransport
 
 FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
+PREVIEW_EVERY = 5
 GALLERY_PROMPTS = [
     "a red boat by the sea",
     "a blue house at night",
@@ -34,9 +35,9 @@ GALLERY_PROMPTS = [
 
 @dataclass(frozen=True)
 class Connection:
-    """How a command reaches a server, by url and timeout; a test passes another as the context's `obj`."""
+    """How a command reaches a server, by its url; a test passes another as the context's `obj`."""
 
-    open: Callable[[str, float], Transport]
+    open: Callable[[str], Transport]
 
 
 Local = Annotated[bool, typer.Option("--local", help="Paint in this process, without a server.")]
@@ -69,22 +70,32 @@ def generate(
     out: Annotated[
         Path | None, typer.Option(help="File to write: .png, .jpg or .webp.", show_default="impasto-SEED.png")
     ] = None,
+    previews: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder for previews on the way: preview-005.png and so on.")
+    ] = None,
+    preview_every: Annotated[
+        int | None, typer.Option(min=1, help="With --previews: steps from one to the next.", show_default="5")
+    ] = None,
     as_json: AsJson = False,
     local: Local = False,
     bundle: Bundle = Path(".impasto/bundle"),
     url: Url = DEFAULT_URL,
     timeout: Timeout = DEFAULT_TIMEOUT_S,
 ) -> None:
-    """Ask a server for a picture. What is not said is the server's to choose."""
+    """Ask a server for a picture. What is not said is the server's to choose.
+
+    A terminal shows the steps while they are done. Ctrl-C cancels the request.
+    """
     format = None if out is None else _format(out)
+    if preview_every is not None and previews is None:
+        raise typer.BadParameter("say with --previews where they go", param_hint="--preview-every")
     console = Console(stderr=True, highlight=False)
-    with (
-        _reported(console),
-        console.status("painting"),
-        Client(transport=LocalTransport(bundle)) if local else _connect(ctx, url, timeout) as client,
-    ):
-        generation = client.generate(
+    with _reported(console), _painter(ctx, url, timeout, bundle if local else None) as client:
+        if previews is not None:
+            previews.mkdir(parents=True, exist_ok=True)
+        parts = client.stream(
             prompt,
+            preview_every=0 if previews is None else preview_every or PREVIEW_EVERY,
             styles=_weights(styles or []),
             negative_prompt=negative_prompt,
             steps=steps,
@@ -95,6 +106,8 @@ def generate(
             height=height,
             format=format,
         )
+        with closing(parts):
+            generation = follow(parts, console, previews)
     path = out or Path(f"impasto-{generation.seed}.png")
     with _reported(console):
         path.write_bytes(generation.data)
@@ -131,7 +144,7 @@ def gallery(
     columns = [Column("no style"), *(Column.of(name, weight, words) for name, weight in weights.items())]
     settings = Settings(seed, steps, guidance_scale, scheduler, negative_prompt)
     console = Console(stderr=True, highlight=False)
-    with _reported(console), _connect(ctx, url, timeout) as client, _bar(console) as bar:
+    with _reported(console), _painter(ctx, url, timeout) as client, counting(console) as bar:
         task = bar.add_task("painting", total=len(prompts) * len(columns))
         rows = paint(client, prompts, columns, settings, lambda: bar.advance(task))
     with _reported(console):
@@ -141,9 +154,11 @@ def gallery(
     typer.echo(json.dumps({"out": str(out), "warnings": list(warnings)}) if as_json else str(out))
 
 
-def _connect(ctx: typer.Context, url: str, timeout: float) -> Client:
-    connection = ctx.find_object(Connection) or Connection(lambda url, timeout: GrpcTransport(url, timeout=timeout))
-    return Client(transport=connection.open(url, timeout))
+def _painter(ctx: typer.Context, url: str, timeout: float, bundle: Path | None = None) -> Client:
+    """A client of the server at `url`, or, given a bundle, of this very process. Raises ServerError."""
+    connection = ctx.find_object(Connection) or Connection(GrpcTransport)
+    transport = connection.open(url) if bundle is None else LocalTransport(bundle)
+    return Client(transport=transport, timeout=timeout)
 
 
 def _weights(styles: Sequence[str]) -> dict[str, float]:
@@ -184,11 +199,6 @@ def _reported(console: Console) -> Iterator[None]:
     except (ImpastoError, OSError) as error:
         console.print(f"[bold red]error[/]  {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(1) from None
-
-
-def _bar(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console)
 
 
 def _print_warnings(console: Console, warnings: Sequence[str]) -> None:

@@ -5,8 +5,9 @@ ImpastoError
 ├── RequestError            the request can't be served as it stands; `.field` names the input at fault
 │   ├── InvalidRequest      a value is missing, malformed or out of range
 │   └── AdapterNotFound     no adapter of that name is in the server's registry
-├── DeadlineExceeded        the answer did not come within the client's timeout
+├── DeadlineExceeded        the picture was not done within the timeout
 ├── ServerUnavailable       the server is starting, stopping, full, or doesn't serve the model; trying again may help
+│   └── ServerFull          it has as many requests as it takes; `.retry_after_s` says when to try again
 ├── ServerError             the server failed while it worked on the request
 └── ProtocolError           the answer is not one that this version of the client understands
 """
@@ -42,11 +43,19 @@ class AdapterNotFound(RequestError):
 
 
 class DeadlineExceeded(ImpastoError):
-    """The answer did not come within the client's timeout."""
+    """The picture was not done within the timeout; the server no longer works on it."""
 
 
 class ServerUnavailable(ImpastoError):
     """The server is starting, stopping, full, or doesn't serve the model; trying again may help."""
+
+
+class ServerFull(ServerUnavailable):
+    """The server has as many requests as it takes. `retry_after_s` is its estimate of when it has room, in seconds."""
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class ServerError(ImpastoError):

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -26,13 +27,16 @@ _DEFAULTS: dict[str, Any] = {
     "WIDTH": 128,
     "HEIGHT": 128,
     "FORMAT": b"png",
+    "PREVIEW_EVERY": 0,
 }
+_STEP_S = 0.1  # what a step is said to take; none of it is waited for
 
 
 class FakeTransport:
-    """Answers every request with a picture that depends on the request alone, or with `error`; `requests` records them.
+    """Answers every request with a picture that depends on the request alone, or with `error`.
 
-    The seed of a request that brings none is 0. `warnings` are what every answer warns of.
+    The seed of a request that brings none is 0. `warnings` are what every answer warns of. `requests` records what was
+    asked, `timeouts` how long each was to take at most, and `cancelled` counts the streams left before their picture.
     """
 
     def __init__(self, *, error: ImpastoError | None = None, warnings: Sequence[str] = (), ready: bool = True) -> None:
@@ -40,14 +44,27 @@ class FakeTransport:
         self.warnings = tuple(warnings)
         self.ready = ready
         self.closed = False
+        self.cancelled = 0
         self.requests: list[Tensors] = []
+        self.timeouts: list[float | None] = []
 
-    def infer(self, tensors: Tensors) -> Tensors:
+    def infer(self, tensors: Tensors, timeout_s: float | None = None) -> Tensors:
         """Raises `error` when one was given."""
         self.requests.append(tensors)
+        self.timeouts.append(timeout_s)
         if self.error is not None:
             raise self.error
         return _answer(tensors, self.warnings)
+
+    def stream(self, tensors: Tensors, timeout_s: float | None = None) -> Generator[Tensors, None, None]:
+        """Every step at once, then the answer. Raises `error` when one was given."""
+        answer = self.infer(tensors, timeout_s)
+        try:
+            yield from _steps(tensors)
+        except GeneratorExit:
+            self.cancelled += 1
+            raise
+        yield answer
 
     def is_ready(self) -> bool:
         """What `ready` was given."""
@@ -64,9 +81,15 @@ class AsyncFakeTransport:
     def __init__(self, fake: FakeTransport | None = None) -> None:
         self.fake = FakeTransport() if fake is None else fake
 
-    async def infer(self, tensors: Tensors) -> Tensors:
+    async def infer(self, tensors: Tensors, timeout_s: float | None = None) -> Tensors:
         """As FakeTransport.infer."""
-        return self.fake.infer(tensors)
+        return self.fake.infer(tensors, timeout_s)
+
+    async def stream(self, tensors: Tensors, timeout_s: float | None = None) -> AsyncGenerator[Tensors, None]:
+        """As FakeTransport.stream."""
+        with closing(self.fake.stream(tensors, timeout_s)) as responses:
+            for response in responses:
+                yield response
 
     async def is_ready(self) -> bool:
         """As FakeTransport.is_ready."""
@@ -77,8 +100,25 @@ class AsyncFakeTransport:
         self.fake.close()
 
 
+def _steps(tensors: Tensors) -> Iterator[Tensors]:
+    asked = _asked(tensors)
+    every, steps = asked["PREVIEW_EVERY"], asked["STEPS"]
+    shown = range(every, steps, every) if every else ()  # the last step's would be the picture itself
+    for step in range(1, steps + 1):
+        yield {
+            "STEP": np.array([step], dtype=np.int32),
+            "STEPS": np.array([steps], dtype=np.int32),
+            "ETA_S": np.array([(steps - step) * _STEP_S], dtype=np.float32),
+            **({"PREVIEW": np.array([_preview(tensors)], dtype=np.object_)} if step in shown else {}),
+        }
+
+
+def _asked(tensors: Tensors) -> dict[str, Any]:
+    return {name: tensors[name].tolist()[0] if name in tensors else value for name, value in _DEFAULTS.items()}
+
+
 def _answer(tensors: Tensors, warnings: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-    asked = {name: tensors[name].tolist()[0] if name in tensors else value for name, value in _DEFAULTS.items()}
+    asked = _asked(tensors)
     meta = {
         "warnings": list(warnings),
         "timings": dict.fromkeys(("queue_ms", "encode_ms", "denoise_ms", "decode_ms", "total_ms"), 0.0),
@@ -109,10 +149,23 @@ def _adapters(tensors: Tensors) -> list[dict[str, object]]:
 
 
 def _picture(tensors: Tensors, asked: dict[str, Any]) -> bytes:
-    """A gradient between four colours drawn from a hash of the request."""
-    told = sorted((name, tensor.tolist()) for name, tensor in tensors.items())
-    corners = np.frombuffer(hashlib.sha256(repr(told).encode()).digest()[:12], np.uint8).reshape(2, 2, 3)
-    image = Image.fromarray(corners).resize((asked["WIDTH"], asked["HEIGHT"]), Image.Resampling.BILINEAR)
+    """A gradient between the request's four colours."""
+    size = (asked["WIDTH"], asked["HEIGHT"])
+    return _file(_corners(tensors).resize(size, Image.Resampling.BILINEAR), asked["FORMAT"].decode())
+
+
+def _preview(tensors: Tensors) -> bytes:
+    """The same four colours, one for each pixel of a PNG."""
+    return _file(_corners(tensors), "png")
+
+
+def _corners(tensors: Tensors) -> Image.Image:
+    """Four colours drawn from a hash of the request; previews don't change the picture."""
+    told = sorted((name, tensor.tolist()) for name, tensor in tensors.items() if name != "PREVIEW_EVERY")
+    return Image.fromarray(np.frombuffer(hashlib.sha256(repr(told).encode()).digest()[:12], np.uint8).reshape(2, 2, 3))
+
+
+def _file(image: Image.Image, format: str) -> bytes:
     file = io.BytesIO()
-    image.save(file, format=asked["FORMAT"].decode())
+    image.save(file, format=format)
     return file.getvalue()

@@ -1,4 +1,4 @@
-"""What comes back for a request."""
+"""What comes back for a request: one Generation, and before it, where it is streamed, a Progress after each step."""
 
 from __future__ import annotations
 
@@ -22,6 +22,24 @@ class Timings:
 
 
 @dataclass(frozen=True)
+class Progress:
+    """After a step: `step` of `steps` are done, and the picture is expected in `eta_s` seconds.
+
+    `preview` is a PNG of the picture so far, a few pixels wide (the latent's size), or None where none was asked for.
+    """
+
+    step: int
+    steps: int
+    eta_s: float
+    preview: bytes | None = field(default=None, repr=False)
+
+    @cached_property
+    def image(self) -> Image.Image | None:
+        """The preview, decoded at first use. Raises PIL.UnidentifiedImageError or OSError when it is no picture."""
+        return None if self.preview is None else _decoded(self.preview)
+
+
+@dataclass(frozen=True)
 class Generation:
     """One picture.
 
@@ -39,6 +57,10 @@ class Generation:
     @cached_property
     def image(self) -> Image.Image:
         """The picture, decoded at first use. Raises PIL.UnidentifiedImageError or OSError when `data` is no picture."""
-        picture = Image.open(io.BytesIO(self.data))
-        picture.load()
-        return picture
+        return _decoded(self.data)
+
+
+def _decoded(data: bytes) -> Image.Image:
+    picture = Image.open(io.BytesIO(data))
+    picture.load()
+    return picture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol
@@ -16,8 +17,12 @@ GROUP = "impasto.local"
 class InProcess(Protocol):
     """What the entry point `stylize` of group `impasto.local` makes of a bundle's path."""
 
-    def infer(self, tensors: Tensors) -> Tensors:
+    def infer(self, tensors: Tensors, timeout_s: float | None = None) -> Tensors:
         """Input tensors to output tensors; its own errors have a `code`, the gRPC status they stand for."""
+        ...
+
+    def stream(self, tensors: Tensors, timeout_s: float | None = None) -> Generator[Tensors, None, None]:
+        """Input tensors to the tensors of each response; closing the generator cancels. Errors as for `infer`."""
         ...
 
     def close(self) -> None:
@@ -37,10 +42,17 @@ class LocalTransport:
         except Exception as error:
             raise _translate(error) from error
 
-    def infer(self, tensors: Tensors) -> Tensors:
+    def infer(self, tensors: Tensors, timeout_s: float | None = None) -> Tensors:
         """Raises errors of the ImpastoError tree."""
         try:
-            return self._model.infer(tensors)
+            return self._model.infer(tensors, timeout_s)
+        except Exception as error:
+            raise _translate(error) from error
+
+    def stream(self, tensors: Tensors, timeout_s: float | None = None) -> Generator[Tensors, None, None]:
+        """Raises errors of the ImpastoError tree."""
+        try:
+            yield from self._model.stream(tensors, timeout_s)
         except Exception as error:
             raise _translate(error) from error
 

@@ -4,19 +4,40 @@ from __future__ import annotations
 
 import re
 
-from impasto_client.errors import AdapterNotFound, ImpastoError, InvalidRequest, ServerError, ServerUnavailable
+from impasto_client.errors import (
+    AdapterNotFound,
+    DeadlineExceeded,
+    ImpastoError,
+    InvalidRequest,
+    ServerError,
+    ServerFull,
+    ServerUnavailable,
+)
+
+_REQUEST_ID = r"^(?:\[request id: [^\]]*\] )?"
 
 # The field at fault: first in our messages, quoted in Triton's own.
-_FIELD = re.compile(r"^(?:\[request id: [^\]]*\] )?(?P<ours>[A-Z]+(?:_[A-Z]+)*): |\binput '(?P<tritons>[A-Z_]+)'")
+_FIELD = re.compile(_REQUEST_ID + r"(?P<ours>[A-Z]+(?:_[A-Z]+)*): |\binput '(?P<tritons>[A-Z_]+)'")
+
+# Triton has no codes of these names: they come as UNAVAILABLE, and the message begins with the real one.
+_REAL = re.compile(_REQUEST_ID + r"(?P<status>DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED): (?P<message>.*)", re.DOTALL)
+_RETRY = re.compile(r"try again in (\d+(?:\.\d+)?) s\b")
 
 
 def refusal(status: str, message: str) -> ImpastoError:
     """The error for a status that the server itself answered with."""
+    real = _REAL.match(message) if status == "UNAVAILABLE" else None
+    if real:
+        return refusal(real["status"], real["message"])
     if status == "INVALID_ARGUMENT":
         return InvalidRequest(message, field_of(message))
     if status == "NOT_FOUND":
         return AdapterNotFound(message, field_of(message))
-    if status in ("UNAVAILABLE", "RESOURCE_EXHAUSTED"):
+    if status == "DEADLINE_EXCEEDED":
+        return DeadlineExceeded(message)
+    if status == "RESOURCE_EXHAUSTED" and (retry := _RETRY.search(message)):
+        return ServerFull(message, float(retry[1]))
+    if status in ("UNAVAILABLE", "RESOURCE_EXHAUSTED"):  # the latter without a hint is a proxy's, not ours
         return ServerUnavailable(message)
     return ServerError(f"{status}: {message}")
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Generator
 from typing import Protocol
 
 from impasto_client.wire import Tensors
 
 
 class Transport(Protocol):
-    """Safe to call from several threads at once. `infer` and `is_ready` raise errors of the ImpastoError tree."""
+    """Safe to call from several threads at once. Requests and readiness raise errors of the ImpastoError tree.
 
-    def infer(self, tensors: Tensors) -> Tensors:
+    `timeout_s` bounds a request, to its last response, in seconds; None waits for ever.
+    """
+
+    def infer(self, tensors: Tensors, timeout_s: float | None = None) -> Tensors:
         """Input tensors to output tensors."""
+        ...
+
+    def stream(self, tensors: Tensors, timeout_s: float | None = None) -> Generator[Tensors, None, None]:
+        """Input tensors to the tensors of each response. Closing the generator early cancels the request."""
         ...
 
     def is_ready(self) -> bool:
@@ -26,8 +34,12 @@ class Transport(Protocol):
 class AsyncTransport(Protocol):
     """The same for asyncio; used from one event loop."""
 
-    async def infer(self, tensors: Tensors) -> Tensors:
+    async def infer(self, tensors: Tensors, timeout_s: float | None = None) -> Tensors:
         """Input tensors to output tensors."""
+        ...
+
+    def stream(self, tensors: Tensors, timeout_s: float | None = None) -> AsyncGenerator[Tensors, None]:
+        """Input tensors to the tensors of each response. Closing the generator early cancels the request."""
         ...
 
     async def is_ready(self) -> bool:

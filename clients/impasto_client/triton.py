@@ -1,21 +1,29 @@
-"""Transports over Triton's gRPC endpoint, and what its status codes mean to a caller."""
+"""Transports over Triton's gRPC endpoint, and what its status codes mean to a caller.
+
+They speak through the stub that tritonclient brings, not through its InferenceServerClient: that one has room for a
+single stream, and leaves a thread behind for every stream that is cancelled.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncGenerator, Generator
 from typing import Any
 
-import tritonclient.grpc as triton  # type: ignore[import-untyped]
-import tritonclient.grpc.aio as triton_aio  # type: ignore[import-untyped]
-from numpy.typing import NDArray
+import grpc  # type: ignore[import-untyped]
+from tritonclient.grpc import (  # type: ignore[import-untyped]
+    InferResult,
+    service_pb2,
+    service_pb2_grpc,
+)
 from tritonclient.utils import (  # type: ignore[import-untyped]
-    InferenceServerException,
     np_to_triton_dtype,
+    serialize_byte_tensor,
 )
 
 from impasto_client.errors import ConnectError, DeadlineExceeded, ImpastoError, ServerUnavailable
 from impasto_client.status import field_of, refusal
-from impasto_client.wire import MODEL, OUTPUTS, Tensors
+from impasto_client.wire import MODEL, STREAM, Tensors
 
 READY_TIMEOUT_S = 5.0
 MAX_MESSAGE_BYTES = 2**31 - 1
@@ -28,6 +36,9 @@ CHANNEL = [
     ("grpc.use_local_subchannel_pool", 1),
 ]
 
+# Makes Triton end a stream with the status of the model's error; else only a text would come.
+STREAM_HEADERS = [("triton_grpc_error", "true")]
+
 # gRPC reports a connection that can't be made with the status that a server uses to say "not now".
 _NO_CONNECTION = re.compile(
     r"failed to connect|connections to all backends failing|DNS resolution failed|errors resolving|"
@@ -36,82 +47,128 @@ _NO_CONNECTION = re.compile(
 
 
 class GrpcTransport:
-    """Blocking; safe to call from several threads. `timeout` in seconds bounds each request; None waits for ever."""
+    """Blocking; safe to call from several threads, which share one connection. `url` is host:port."""
 
-    def __init__(self, url: str, *, timeout: float | None) -> None:
-        self._url, self._timeout = url, timeout
-        self._client = triton.InferenceServerClient(url, channel_args=CHANNEL)
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._channel = grpc.insecure_channel(url, options=CHANNEL)
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
-    def infer(self, tensors: Tensors) -> Tensors:
+    def infer(self, tensors: Tensors, timeout_s: float | None = None) -> Tensors:
         """Raises errors of the ImpastoError tree."""
         try:
-            result = self._client.infer(MODEL, _inputs(tensors), client_timeout=self._timeout)
-        except InferenceServerException as error:
-            raise translate(error, self._url, self._timeout) from None
-        return _outputs(result)
+            return _outputs(self._stub.ModelInfer(_request(MODEL, tensors, timeout_s), timeout=timeout_s))
+        except grpc.RpcError as error:
+            raise _translate(error, self._url, timeout_s) from None
+
+    def stream(self, tensors: Tensors, timeout_s: float | None = None) -> Generator[Tensors, None, None]:
+        """The request is sent when iteration begins. Raises errors of the ImpastoError tree."""
+        requests = iter([_request(STREAM, tensors, timeout_s)])
+        call = self._stub.ModelStreamInfer(requests, timeout=timeout_s, metadata=STREAM_HEADERS)
+        try:
+            for response in call:
+                yield _streamed(response, self._url)
+        except grpc.RpcError as error:
+            raise _translate(error, self._url, timeout_s) from None
+        finally:
+            call.cancel()
 
     def is_ready(self) -> bool:
         """Whether the model is loaded and answers; False also when nothing answers at the url."""
         try:
-            return bool(self._client.is_model_ready(MODEL, client_timeout=READY_TIMEOUT_S))
-        except InferenceServerException:
+            return bool(self._stub.ModelReady(_READY, timeout=READY_TIMEOUT_S).ready)
+        except grpc.RpcError:
             return False
 
     def close(self) -> None:
         """Close the channel."""
-        self._client.close()
+        self._channel.close()
 
 
 class AsyncGrpcTransport:
     """The same for asyncio; belongs to the event loop it is first used in."""
 
-    def __init__(self, url: str, *, timeout: float | None) -> None:
-        self._url, self._timeout = url, timeout
-        self._client = triton_aio.InferenceServerClient(url, channel_args=CHANNEL)
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._channel = grpc.aio.insecure_channel(url, options=CHANNEL)
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
-    async def infer(self, tensors: Tensors) -> Tensors:
+    async def infer(self, tensors: Tensors, timeout_s: float | None = None) -> Tensors:
         """Raises errors of the ImpastoError tree."""
         try:
-            result = await self._client.infer(MODEL, _inputs(tensors), client_timeout=self._timeout)
-        except InferenceServerException as error:
-            raise translate(error, self._url, self._timeout) from None
-        return _outputs(result)
+            return _outputs(await self._stub.ModelInfer(_request(MODEL, tensors, timeout_s), timeout=timeout_s))
+        except grpc.RpcError as error:
+            raise _translate(error, self._url, timeout_s) from None
+
+    async def stream(self, tensors: Tensors, timeout_s: float | None = None) -> AsyncGenerator[Tensors, None]:
+        """The request is sent when iteration begins. Raises errors of the ImpastoError tree."""
+        requests = iter([_request(STREAM, tensors, timeout_s)])
+        call = self._stub.ModelStreamInfer(requests, timeout=timeout_s, metadata=STREAM_HEADERS)
+        try:
+            async for response in call:
+                yield _streamed(response, self._url)
+        except grpc.RpcError as error:
+            raise _translate(error, self._url, timeout_s) from None
+        finally:
+            call.cancel()
 
     async def is_ready(self) -> bool:
         """Whether the model is loaded and answers; False also when nothing answers at the url."""
         try:
-            return bool(await self._client.is_model_ready(MODEL, client_timeout=READY_TIMEOUT_S))
-        except InferenceServerException:
+            return bool((await self._stub.ModelReady(_READY, timeout=READY_TIMEOUT_S)).ready)
+        except grpc.RpcError:
             return False
 
     async def close(self) -> None:
         """Close the channel."""
-        await self._client.close()
+        await self._channel.close()
 
 
-def translate(error: InferenceServerException, url: str, timeout: float | None) -> ImpastoError:
-    """Triton's one exception as one of ours."""
-    status = str(error.status()).removeprefix("StatusCode.")
-    message = str(error.message())
-    if status == "NOT_FOUND" and field_of(message) is None:
-        return ServerUnavailable(f"the server at {url} does not serve the model {MODEL!r}: {message}")
-    if status == "DEADLINE_EXCEEDED":
-        return DeadlineExceeded(f"no answer from {url} within {timeout} s; raise timeout, or ask for fewer steps")
+_READY = service_pb2.ModelReadyRequest(name=MODEL)
+
+
+def _translate(error: Any, url: str, timeout_s: float | None) -> ImpastoError:
+    """gRPC's one exception as one of ours."""
+    status, message = error.code().name, error.details() or ""
+    if status == "DEADLINE_EXCEEDED":  # gRPC's own clock; the server says it in another way, see status.py
+        return DeadlineExceeded(f"no picture from {url} within {timeout_s} s; raise timeout, or ask for fewer steps")
     if status == "UNAVAILABLE" and _NO_CONNECTION.search(message):
         return ConnectError(f"nothing answers at {url}; start a server with `impasto serve` ({message})")
+    return _refusal(status, message, url)
+
+
+def _refusal(status: str, message: str, url: str) -> ImpastoError:
+    if status == "NOT_FOUND" and field_of(message) is None:
+        return ServerUnavailable(f"the server at {url} does not serve this model: {message}")
     return refusal(status, message)
 
 
-def _inputs(tensors: Tensors) -> list[Any]:
-    return [_input(name, tensor) for name, tensor in tensors.items()]
+def _request(model: str, tensors: Tensors, timeout_s: float | None) -> Any:
+    """KServe's ModelInferRequest; its parameter `timeout` tells the server, in microseconds, how long we wait."""
+    request = service_pb2.ModelInferRequest(model_name=model)
+    for name, tensor in tensors.items():
+        datatype = np_to_triton_dtype(tensor.dtype)
+        request.inputs.add(name=name, datatype=datatype, shape=tensor.shape)
+        content = serialize_byte_tensor(tensor).item() if datatype == "BYTES" else tensor.tobytes()
+        request.raw_input_contents.append(content)
+    if timeout_s is not None:
+        request.parameters["timeout"].int64_param = max(1, round(timeout_s * 1e6))  # 0 would mean no limit
+    return request
 
 
-def _input(name: str, tensor: NDArray[Any]) -> Any:
-    carried = triton.InferInput(name, list(tensor.shape), np_to_triton_dtype(tensor.dtype))
-    carried.set_data_from_numpy(tensor)
-    return carried
+def _outputs(response: Any) -> Tensors:
+    result = InferResult(response)
+    return {output.name: result.as_numpy(output.name) for output in response.outputs}
 
 
-def _outputs(result: Any) -> Tensors:
-    found = {name: result.as_numpy(name) for name in OUTPUTS}
-    return {name: tensor for name, tensor in found.items() if tensor is not None}
+def _streamed(response: Any, url: str) -> Tensors:
+    if response.error_message:
+        raise _refusal(_unsaid_status(response.error_message), response.error_message, url)
+    return _outputs(response.infer_response)
+
+
+def _unsaid_status(message: str) -> str:
+    """What Triton refuses on a stream before a model sees it comes as a text alone, whatever the headers ask."""
+    if "unknown model" in message:
+        return "NOT_FOUND"
+    return "INVALID_ARGUMENT" if "input" in message else "UNAVAILABLE"

@@ -5,19 +5,21 @@ All tensors are 1-D; text travels as UTF-8 bytes in arrays of dtype object (KSer
 
 from __future__ import annotations
 
+import difflib
 import json
 import operator
 from collections.abc import Mapping, Sequence
-from typing import Any, SupportsFloat, SupportsIndex, TypeAlias, TypeVar
+from typing import Any, SupportsFloat, SupportsIndex, TypeAlias, TypedDict, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Unpack
 
 from impasto_client.errors import InvalidRequest, ProtocolError
-from impasto_client.generation import Generation, Timings
+from impasto_client.generation import Generation, Progress, Timings
 
 MODEL = "stylize"
-OUTPUTS = ("IMAGE", "SEED", "META")
+STREAM = "stylize_stream"
 
 Tensors: TypeAlias = Mapping[str, NDArray[Any]]
 Styles: TypeAlias = Mapping[str, float] | str | None
@@ -25,35 +27,54 @@ Styles: TypeAlias = Mapping[str, float] | str | None
 _Kind = TypeVar("_Kind")
 
 
-def encode(
-    prompt: str,
-    *,
-    styles: Styles = None,
-    negative_prompt: str = "",
-    steps: int | None = None,
-    guidance_scale: float | None = None,
-    scheduler: str | None = None,
-    seed: int | None = None,
-    width: int | None = None,
-    height: int | None = None,
-    format: str | None = None,
-) -> dict[str, NDArray[Any]]:
+class Options(TypedDict, total=False):
+    """What may be said of a picture besides the prompt. What is left out or None is the server's to choose.
+
+    styles: names of adapters in the server's registry to weights, -4 to 4; a lone name has the weight 1.
+    negative_prompt: what the picture should not show.
+    steps: denoising steps, 1 to 200.
+    guidance_scale: how strongly the prompt counts, 0 to 50; 1 turns guidance off.
+    scheduler: ddim, dpmpp_2m or euler.
+    seed: 0 to 2**63-1; the same seed paints the same picture.
+    width, height: pixels.
+    format: png, jpeg or webp.
+    """
+
+    styles: Styles
+    negative_prompt: str | None
+    steps: int | None
+    guidance_scale: float | None
+    scheduler: str | None
+    seed: int | None
+    width: int | None
+    height: int | None
+    format: str | None
+
+
+def encode(prompt: str, **options: Unpack[Options]) -> dict[str, NDArray[Any]]:
     """The input tensors of a request. What is None or empty is left out, so that the server's default counts.
 
     Only what a tensor can't carry is refused here (InvalidRequest); what is allowed is for the server to say.
+    Raises TypeError for a word that is no option.
     """
+    _check_words(options)
     return {
         "PROMPT": _texts("PROMPT", prompt),
-        **_styles(styles),
-        **({"NEGATIVE_PROMPT": _texts("NEGATIVE_PROMPT", negative_prompt)} if negative_prompt else {}),
-        **_optional("STEPS", steps, np.int32),
-        **_optional("GUIDANCE_SCALE", guidance_scale, np.float32),
-        **({} if scheduler is None else {"SCHEDULER": _texts("SCHEDULER", scheduler)}),
-        **_optional("SEED", seed, np.int64),
-        **_optional("WIDTH", width, np.int32),
-        **_optional("HEIGHT", height, np.int32),
-        **({} if format is None else {"FORMAT": _texts("FORMAT", format)}),
+        **_styles(options.get("styles")),
+        **_optional_text("NEGATIVE_PROMPT", options.get("negative_prompt") or None),
+        **_optional("STEPS", options.get("steps"), np.int32),
+        **_optional("GUIDANCE_SCALE", options.get("guidance_scale"), np.float32),
+        **_optional_text("SCHEDULER", options.get("scheduler")),
+        **_optional("SEED", options.get("seed"), np.int64),
+        **_optional("WIDTH", options.get("width"), np.int32),
+        **_optional("HEIGHT", options.get("height"), np.int32),
+        **_optional_text("FORMAT", options.get("format")),
     }
+
+
+def encode_stream(prompt: str, preview_every: int, **options: Unpack[Options]) -> dict[str, NDArray[Any]]:
+    """As `encode`, for the model that streams; `preview_every` counts steps, and 0 asks for no previews."""
+    return {**encode(prompt, **options), **_optional("PREVIEW_EVERY", preview_every or None, np.int32)}
 
 
 def decode(tensors: Tensors) -> Generation:
@@ -66,6 +87,26 @@ def decode(tensors: Tensors) -> Generation:
         warnings=_warnings(meta),
         meta=meta,
     )
+
+
+def decode_part(tensors: Tensors) -> Progress | Generation:
+    """One response of a stream: the answer where it has an IMAGE, else STEP INT32 [1], STEPS INT32 [1], ETA_S FP32 [1]
+    and at times PREVIEW BYTES [1]. Raises ProtocolError."""
+    if "IMAGE" in tensors:
+        return decode(tensors)
+    return Progress(
+        step=_only(tensors, "STEP", int),
+        steps=_only(tensors, "STEPS", int),
+        eta_s=_only(tensors, "ETA_S", float),
+        preview=_only(tensors, "PREVIEW", bytes) if "PREVIEW" in tensors else None,
+    )
+
+
+def _check_words(options: Mapping[str, object]) -> None:
+    for word in options:
+        if word not in Options.__annotations__:
+            near = difflib.get_close_matches(word, Options.__annotations__, 1)
+            raise TypeError(f"there is no option {word!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
 
 
 def _styles(styles: Styles) -> dict[str, NDArray[Any]]:
@@ -84,6 +125,10 @@ def _texts(name: str, *texts: str) -> NDArray[Any]:
         return np.array([text.encode() for text in texts], dtype=np.object_)
     except UnicodeEncodeError as error:
         raise InvalidRequest(f"{name}: character {error.start} can't be encoded; pass valid Unicode", name) from None
+
+
+def _optional_text(name: str, text: str | None) -> dict[str, NDArray[Any]]:
+    return {} if text is None else {name: _texts(name, text)}
 
 
 def _optional(name: str, value: float | None, dtype: type[np.number[Any]]) -> dict[str, NDArray[Any]]:

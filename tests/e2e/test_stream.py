@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from queue import Queue
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ def settled(server: Server) -> dict[str, float]:
 def stream(server: Server, timeout_us: int | None = None, /, **tensors: Tensor) -> Iterator[Iterator[Message]]:
     """What the server sends for one request: the first value of every output by name, or an error's text."""
     answers: Queue[tuple[Any, Any]] = Queue()
+    finished = Event()
     inputs = []
     for name, tensor in tensors.items():
         inputs.append(InferInput(name, list(tensor.shape), np_to_triton_dtype(tensor.dtype)))
@@ -48,11 +50,13 @@ def stream(server: Server, timeout_us: int | None = None, /, **tensors: Tensor) 
         while True:
             result, error = answers.get(timeout=60)
             if error is not None:
+                finished.set()
                 yield str(error.message())
                 return
             names = [output.name for output in result.get_response().outputs]
             yield {name: result.as_numpy(name)[0] for name in names}
             if "IMAGE" in names:
+                finished.set()
                 return
 
     client = InferenceServerClient(server.grpc_url)
@@ -61,7 +65,8 @@ def stream(server: Server, timeout_us: int | None = None, /, **tensors: Tensor) 
         client.async_stream_infer("stylize_stream", inputs, timeout=timeout_us)
         yield messages()
     finally:
-        client.stop_stream(cancel_requests=True)
+        # Cancelled when it has just sent the last response, Triton 2.51 at times counts a request as live for ever.
+        client.stop_stream(cancel_requests=not finished.is_set())
         client.close()
 
 

@@ -19,7 +19,7 @@ PACKAGES = {
 # Too heavy for a server, or unsafe to load strangers' files with.
 HEAVY = {"torch", "diffusers", "transformers", "peft", "accelerate", "pickle", "cloudpickle", "dill", "joblib"}
 # What the base install of the distribution gives a client.
-CLIENT_MAY = {"impasto_client", "numpy", "PIL", "rich", "tritonclient", "typer"}
+CLIENT_MAY = {"impasto_client", "grpc", "numpy", "PIL", "rich", "tritonclient", "typer", "typing_extensions"}
 # Modules that are imported where no torch is installed.
 LIGHT = [
     "impasto_server.pipeline",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import subprocess
@@ -12,16 +13,19 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from impasto_client import (
     AdapterNotFound,
+    Client,
     ConnectError,
     FakeTransport,
     ImpastoError,
     InvalidRequest,
     cli,
 )
+from impasto_client.bar import follow
 from impasto_client.commands import Connection
 
 COMMANDS = {
@@ -40,7 +44,7 @@ def _commands(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def impasto(*args: str | Path, fake: FakeTransport | None = None) -> Result:
-    connection = Connection(lambda url, timeout: fake or FakeTransport())
+    connection = Connection(lambda url: fake or FakeTransport())
     return CliRunner().invoke(cli.app, [str(arg) for arg in args], obj=connection, prog_name="impasto")
 
 
@@ -93,6 +97,33 @@ def test_json_stands_alone_on_stdout_and_warnings_on_stderr(tmp_path: Path) -> N
     assert f"warning {fake.warnings[0]}" in words_of(result.stderr)
 
 
+def test_previews_become_numbered_files(tmp_path: Path) -> None:
+    fake, folder = FakeTransport(), tmp_path / "new" / "previews"
+    words = ["generate", "a red boat", "--steps", "12", "--out", f"{tmp_path}/boat.png", "--previews", str(folder)]
+    assert impasto(*words, fake=fake).exit_code == 0
+    assert sorted(file.name for file in folder.iterdir()) == ["preview-005.png", "preview-010.png"]
+    with Image.open(folder / "preview-005.png") as preview:
+        assert preview.format == "PNG"
+    assert impasto(*words, "--preview-every", "4", "--timeout", "7.5", fake=fake).exit_code == 0
+    assert (folder / "preview-004.png").exists()
+    assert fake.timeouts == [300, 7.5]
+
+
+def test_json_is_the_same_with_previews(tmp_path: Path) -> None:
+    words = ["generate", "a red boat", "--seed", "7", "--out", f"{tmp_path}/boat.png", "--json"]
+    assert impasto(*words, "--previews", tmp_path).stdout == impasto(*words).stdout
+
+
+def test_a_terminal_shows_the_steps_and_the_time_left() -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=80)
+    picture = follow(Client(transport=FakeTransport()).stream("a red boat", steps=4), console, None)
+    shown = words_of(screen.getvalue())
+    assert picture.image.size == (128, 128)
+    assert "painting" in shown
+    assert "4/4 0.0 s left" in shown
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -116,6 +147,8 @@ def test_an_error_is_one_line_and_status_1(error: ImpastoError, tmp_path: Path) 
         (["a red boat", "--out", "boat.tiff"], "does not end in"),
         (["a red boat", "--out", "no/such/boat.png"], "there is no folder"),
         (["a red boat", "--steps", "many"], "--steps"),
+        (["a red boat", "--preview-every", "3"], "say with --previews where they go"),
+        (["a red boat", "--previews", "x", "--preview-every", "0"], "--preview-every"),
         ([], "Missing argument"),
     ],
 )

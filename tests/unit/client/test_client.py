@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import FrozenInstanceError
 
 import pytest
@@ -13,9 +14,12 @@ from impasto_client import (
     AsyncFakeTransport,
     Client,
     FakeTransport,
+    Generation,
+    Progress,
+    ProtocolError,
     ServerUnavailable,
 )
-from impasto_client.wire import encode
+from impasto_client.wire import Tensors
 
 
 def test_the_fake_records_what_it_was_asked() -> None:
@@ -72,13 +76,91 @@ def test_the_async_client_does_what_the_blocking_one_does() -> None:
     assert (len(fake.requests), fake.closed) == (3, True)
 
 
-def test_clients_and_wire_share_their_words() -> None:
-    words = _parameters(encode)
-    assert (
-        _parameters(Client.generate) == _parameters(AsyncClient.generate) == {"self": inspect.Parameter.empty, **words}
-    )
+def test_a_word_that_is_no_option_is_told_the_nearest() -> None:
+    with pytest.raises(TypeError, match="no option 'stepz'; did you mean 'steps'"):
+        Client(transport=FakeTransport()).generate("a red boat", stepz=3)  # type: ignore[call-arg]
 
 
-def _parameters(function: object) -> dict[str, object]:
-    assert callable(function)
-    return {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
+def test_a_timeout_is_the_clients_or_the_calls_own() -> None:
+    fake = FakeTransport()
+    client = Client(transport=fake, timeout=20)
+    client.generate("a red boat")
+    client.generate("a red boat", timeout=0.5)
+    list(client.stream("a red boat", timeout=0.25))
+    list(Client(transport=fake, timeout=None).stream("a red boat"))
+    assert fake.timeouts == [20, 0.5, 0.25, None]
+
+
+def test_a_stream_is_every_step_and_then_what_generate_gives() -> None:
+    client = Client(transport=FakeTransport())
+    *steps, last = client.stream("a red boat", steps=3, seed=7)
+    told = [(part.step, part.steps, part.eta_s) for part in steps if isinstance(part, Progress)]
+    assert told == [(1, 3, pytest.approx(0.2)), (2, 3, pytest.approx(0.1)), (3, 3, 0.0)]
+    assert last == client.generate("a red boat", steps=3, seed=7)
+
+
+def test_previews_come_as_often_as_was_asked() -> None:
+    parts = list(Client(transport=FakeTransport()).stream("a red boat", steps=6, preview_every=2))
+    shown = {part.step: part.image for part in parts if isinstance(part, Progress)}
+    assert [step for step, image in shown.items() if image is not None] == [2, 4]
+    assert (shown[2] and shown[2].size) == (2, 2)
+
+
+def test_a_preview_is_decoded_once() -> None:
+    first = next(Client(transport=FakeTransport()).stream("a red boat", preview_every=1))
+    assert first.image is first.image is not None
+
+
+def test_leaving_a_stream_cancels_it() -> None:
+    fake = FakeTransport()
+    for part in Client(transport=fake).stream("a red boat"):
+        if isinstance(part, Progress) and part.step == 2:
+            break
+    assert fake.cancelled == 1
+    with closing(Client(transport=fake).stream("a red boat")) as parts:
+        next(parts)
+    assert fake.cancelled == 2
+
+
+def test_leaving_at_the_picture_cancels_nothing() -> None:
+    fake = FakeTransport()
+    for part in Client(transport=fake).stream("a red boat"):
+        if isinstance(part, Generation):
+            break
+    assert fake.cancelled == 0
+
+
+def test_a_stream_is_asked_for_when_it_is_iterated() -> None:
+    fake = FakeTransport(error=ServerUnavailable("stopping"))
+    parts = Client(transport=fake).stream("a red boat")
+    assert not fake.requests
+    with pytest.raises(ServerUnavailable, match="stopping"):
+        next(parts)
+
+
+def test_a_stream_without_a_picture_is_a_protocol_error() -> None:
+    class Pictureless(FakeTransport):
+        def stream(self, tensors: Tensors, timeout_s: float | None = None) -> Generator[Tensors, None, None]:
+            yield from list(super().stream(tensors, timeout_s))[:-1]
+
+    async def ask() -> None:
+        async for _ in AsyncClient(transport=AsyncFakeTransport(Pictureless())).stream("a red boat"):
+            pass
+
+    with pytest.raises(ProtocolError, match="without a picture"):
+        list(Client(transport=Pictureless()).stream("a red boat"))
+    with pytest.raises(ProtocolError, match="without a picture"):
+        asyncio.run(ask())
+
+
+def test_the_async_client_streams_what_the_blocking_one_does() -> None:
+    fake = FakeTransport()
+
+    async def ask() -> list[Progress | Generation]:
+        client = AsyncClient(transport=AsyncFakeTransport(fake))
+        async for _ in client.stream("a red boat", steps=3):
+            break
+        return [part async for part in client.stream("a red boat", steps=3, preview_every=1, timeout=9)]
+
+    assert asyncio.run(ask()) == list(Client(transport=fake).stream("a red boat", steps=3, preview_every=1))
+    assert (fake.cancelled, fake.timeouts[1]) == (1, 9)

@@ -26,9 +26,9 @@ def test_requests_are_in_flight_together() -> None:
     together = threading.Barrier(4, timeout=10)
 
     class Waiting(FakeTransport):
-        def infer(self, tensors: Tensors) -> Tensors:
+        def infer(self, tensors: Tensors, timeout_s: float | None = None) -> Tensors:
             together.wait()
-            return super().infer(tensors)
+            return super().infer(tensors, timeout_s)
 
     done: list[None] = []
     rows = paint(Client(transport=Waiting()), PROMPTS, COLUMNS, Settings(seed=5), lambda: done.append(None))

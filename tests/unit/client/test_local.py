@@ -8,7 +8,16 @@ import pytest
 from typer.testing import CliRunner
 
 import toy
-from impasto_client import AdapterNotFound, Client, InvalidRequest, LocalTransport, ServerError
+from impasto_client import (
+    AdapterNotFound,
+    Client,
+    DeadlineExceeded,
+    Generation,
+    InvalidRequest,
+    LocalTransport,
+    Progress,
+    ServerError,
+)
 from impasto_client.cli import app
 
 
@@ -40,6 +49,38 @@ def test_errors_are_the_clients_own(bundle: Path) -> None:
         assert client.generate("a boat", steps=1).data
 
 
+def test_steps_and_previews_without_a_server(bundle: Path) -> None:
+    with Client(transport=LocalTransport(bundle)) as client:
+        *steps, last = client.stream("a red boat", steps=3, seed=7, preview_every=2)
+        alone = client.generate("a red boat", steps=3, seed=7)
+    told = [part for part in steps if isinstance(part, Progress)]
+    assert [(part.step, part.steps, part.image is not None) for part in told] == [
+        (1, 3, False),
+        (2, 3, True),
+        (3, 3, False),
+    ]
+    assert isinstance(last, Generation)
+    assert last.data == alone.data
+
+
+def test_a_stream_that_is_left_is_cancelled(bundle: Path) -> None:
+    transport = LocalTransport(bundle)
+    with Client(transport=transport) as client:
+        for _ in client.stream("a red boat", steps=200):
+            break
+        assert client.generate("a red boat", steps=1).data
+
+
+def test_deadlines_and_errors_of_a_stream_are_the_clients_own(bundle: Path) -> None:
+    with Client(transport=LocalTransport(bundle)) as client:
+        with pytest.raises(DeadlineExceeded):
+            list(client.stream("a red boat", steps=200, timeout=0.001))
+        with pytest.raises(DeadlineExceeded):
+            client.generate("a red boat", steps=200, timeout=0.001)
+        with pytest.raises(InvalidRequest, match="STEPS"):
+            list(client.stream("a boat", steps=0))
+
+
 def test_a_bundle_that_is_none_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(ServerError, match="impasto link"):
         LocalTransport(tmp_path)
@@ -48,6 +89,7 @@ def test_a_bundle_that_is_none_says_how_to_make_one(tmp_path: Path) -> None:
 def test_the_command_line_says_local(bundle: Path, tmp_path: Path) -> None:
     out = tmp_path / "boat.png"
     words = ["generate", "a red boat", "--local", "--bundle", str(bundle), "--steps", "2", "--out", str(out)]
-    result = CliRunner().invoke(app, words)
+    result = CliRunner().invoke(app, [*words, "--previews", str(tmp_path), "--preview-every", "1"])
     assert result.exit_code == 0, result.output
     assert out.stat().st_size > 0
+    assert (tmp_path / "preview-001.png").stat().st_size > 0

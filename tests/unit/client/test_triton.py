@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing, nullcontext
+from itertools import islice
 from typing import Any, cast
 
 import grpc  # type: ignore[import-untyped]
@@ -30,30 +32,56 @@ from impasto_client import (
     ConnectError,
     DeadlineExceeded,
     FakeTransport,
+    Generation,
     ImpastoError,
     InvalidRequest,
+    Progress,
     ProtocolError,
     ServerError,
+    ServerFull,
     ServerUnavailable,
 )
 from impasto_client.wire import Tensors
 
 Handler = Callable[[Tensors, Any], Tensors]
+StreamHandler = Callable[[Tensors, Any], Iterable[Tensors | str]]
 
 
 class Server(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
-    """Serves `stylize` by `handle`, a function of the input tensors and gRPC's context; `cancelled` once one was."""
+    """Serves `stylize` by `handle` and `stylize_stream` by `handle_stream`, functions of the input tensors and gRPC's
+    context; a text among what the latter gives goes out as a stream's error message.
+
+    `timeouts` are the requests' parameters of that name, `cancelled` is set once a request was.
+    """
 
     def __init__(self) -> None:
         self.handle: Handler = lambda tensors, context: FakeTransport().infer(tensors)
+        self.handle_stream: StreamHandler = lambda tensors, context: FakeTransport().stream(tensors)
+        self.timeouts: list[int | None] = []
         self.cancelled = threading.Event()
 
     def ModelInfer(self, request: Any, context: Any) -> Any:
         assert request.model_name == "stylize"
+        self.timeouts.append(_timeout(request))
         return _response(self.handle(_tensors(request), context))
+
+    def ModelStreamInfer(self, requests: Any, context: Any) -> Iterator[Any]:
+        assert ("triton_grpc_error", "true") in context.invocation_metadata()
+        (request,) = requests
+        assert request.model_name == "stylize_stream"
+        self.timeouts.append(_timeout(request))
+        for part in self.handle_stream(_tensors(request), context):
+            if isinstance(part, str):
+                yield service_pb2.ModelStreamInferResponse(error_message=part)
+            else:
+                yield service_pb2.ModelStreamInferResponse(infer_response=_response(part))
 
     def ModelReady(self, request: Any, context: Any) -> Any:
         return service_pb2.ModelReadyResponse(ready=request.name == "stylize")
+
+
+def _timeout(request: Any) -> int | None:
+    return request.parameters["timeout"].int64_param if "timeout" in request.parameters else None
 
 
 def _tensors(request: Any) -> Tensors:
@@ -98,6 +126,16 @@ def refusing(code: grpc.StatusCode, message: str) -> Handler:
     return handle
 
 
+def ending(code: grpc.StatusCode, message: str) -> StreamHandler:
+    """One step, then an error."""
+
+    def handle(tensors: Tensors, context: Any) -> Iterator[Tensors]:
+        yield from islice(FakeTransport().stream(tensors), 1)
+        context.abort(code, message)
+
+    return handle
+
+
 def test_every_word_crosses_the_socket(server: tuple[Server, str]) -> None:
     servicer, url = server
     fake = FakeTransport()
@@ -123,6 +161,17 @@ def test_every_word_crosses_the_socket(server: tuple[Server, str]) -> None:
     assert (generation.seed, generation.image.size) == (2**63 - 1, (64, 32))
 
 
+def test_the_server_is_told_how_long_the_client_waits(server: tuple[Server, str]) -> None:
+    servicer, url = server
+    with Client(url, timeout=10) as client:
+        client.generate("a red boat")
+        client.generate("a red boat", timeout=2.5)
+        list(client.stream("a red boat", timeout=3))
+    with Client(url, timeout=None) as patient:
+        patient.generate("a red boat")
+    assert servicer.timeouts == [10_000_000, 2_500_000, 3_000_000, None]
+
+
 def test_readiness_is_the_models(server: tuple[Server, str]) -> None:
     with Client(server[1]) as client:
         assert client.is_ready()
@@ -138,6 +187,7 @@ def test_readiness_is_the_models(server: tuple[Server, str]) -> None:
         ("NOT_FOUND", "Request for unknown model: 'stylize' is not found", ServerUnavailable, None),
         ("UNAVAILABLE", "the server is stopping", ServerUnavailable, None),
         ("RESOURCE_EXHAUSTED", "the queue is full", ServerUnavailable, None),
+        ("RESOURCE_EXHAUSTED", "the server is full; try again in 1.3 s", ServerFull, None),
         ("INTERNAL", "the backbone gave NaN", ServerError, None),
         ("UNIMPLEMENTED", "no such method", ServerError, None),
     ],
@@ -147,11 +197,16 @@ def test_a_status_becomes_an_error(
 ) -> None:
     servicer, url = server
     servicer.handle = refusing(grpc.StatusCode[code], message)
-    with Client(url, timeout=10) as client, pytest.raises(kind) as caught:
-        client.generate("a red boat")
-    assert type(caught.value) is kind
-    assert message in str(caught.value)
-    assert getattr(caught.value, "field", None) == field
+    servicer.handle_stream = ending(grpc.StatusCode[code], message)
+    with Client(url, timeout=10) as client:
+        with pytest.raises(kind) as caught:
+            client.generate("a red boat")
+        with pytest.raises(kind) as streamed:
+            list(client.stream("a red boat"))
+    for error in (caught.value, streamed.value):
+        assert type(error) is kind
+        assert message in str(error)
+        assert getattr(error, "field", None) == field
 
 
 def test_the_next_request_after_an_error_succeeds(server: tuple[Server, str]) -> None:
@@ -260,6 +315,187 @@ def test_cancelling_a_task_cancels_the_request(server: tuple[Server, str]) -> No
 
     asyncio.run(ask())
     assert servicer.cancelled.wait(5)
+
+
+def test_a_stream_brings_each_step_while_it_is_done(server: tuple[Server, str]) -> None:
+    servicer, url = server
+    may_go_on = threading.Semaphore(0)
+
+    def handle(tensors: Tensors, context: Any) -> Iterator[Tensors]:
+        for response in FakeTransport().stream(tensors):
+            yield response
+            assert may_go_on.acquire(timeout=10)
+
+    servicer.handle_stream = handle
+    parts = []
+    with Client(url, timeout=10) as client:
+        for part in client.stream("a red boat", steps=3, preview_every=2):
+            parts.append(part)
+            may_go_on.release(2 if len(parts) == 3 else 1)  # the picture waits for the stream's end
+    assert parts == list(Client(transport=FakeTransport()).stream("a red boat", steps=3, preview_every=2))
+
+
+@pytest.mark.parametrize(
+    ("message", "kind", "field"),
+    [
+        ("Request for unknown model: 'stylize_stream' is not found", ServerUnavailable, None),
+        ("unexpected inference input 'PREVIEW_EVERY' for model 'stylize_stream'", InvalidRequest, "PREVIEW_EVERY"),
+        ("expected 3 inputs but got 1 inputs for model 'stylize_stream'", InvalidRequest, None),
+        ("Server is stopping, scheduler for model has stopped accepting requests", ServerUnavailable, None),
+    ],
+)
+def test_what_triton_refuses_on_a_stream_without_a_status(
+    server: tuple[Server, str], message: str, kind: type[ImpastoError], field: str | None
+) -> None:
+    servicer, url = server
+    servicer.handle_stream = lambda tensors, context: [message]
+    with Client(url, timeout=10) as client, pytest.raises(kind) as caught:
+        list(client.stream("a red boat"))
+    assert type(caught.value) is kind
+    assert message in str(caught.value)
+    assert getattr(caught.value, "field", None) == field
+
+
+def test_leaving_a_stream_cancels_the_request(server: tuple[Server, str]) -> None:
+    servicer, url = server
+    servicer.handle_stream = _steps_until_cancelled(servicer)
+    with Client(url, timeout=10) as client:
+        for _ in client.stream("a red boat"):
+            break
+        assert servicer.cancelled.wait(5)
+
+
+def test_a_deadline_ends_a_stream_and_tells_the_server(server: tuple[Server, str]) -> None:
+    servicer, url = server
+    servicer.handle_stream = _steps_until_cancelled(servicer)
+    with Client(url, timeout=0.3) as client, pytest.raises(DeadlineExceeded, match=r"within 0\.3 s"):
+        list(client.stream("a red boat"))
+    assert servicer.cancelled.wait(5)
+
+
+def test_nobody_there_is_a_connect_error_of_a_stream_too() -> None:
+    with Client(_free_url(), timeout=10) as client, pytest.raises(ConnectError, match="impasto serve"):
+        next(client.stream("a red boat"))
+
+
+def test_streams_of_one_client_overlap(server: tuple[Server, str]) -> None:
+    servicer, url = server
+    together = threading.Barrier(4, timeout=10)
+
+    def handle(tensors: Tensors, context: Any) -> Iterator[Tensors]:
+        for response in FakeTransport().stream(tensors):
+            together.wait()
+            yield response
+
+    servicer.handle_stream = handle
+    with Client(url, timeout=10) as client, ThreadPoolExecutor(4) as pool:
+        alike = pool.map(lambda seed: list(client.stream("x", steps=2, seed=seed))[-1], range(4))
+        assert [part.seed for part in alike if isinstance(part, Generation)] == [0, 1, 2, 3]
+
+
+def test_cancelled_streams_leave_no_thread_behind(server: tuple[Server, str]) -> None:
+    servicer, url = server
+    servicer.handle_stream = _steps_until_cancelled(servicer)
+    with Client(url, timeout=10) as client:
+        for _ in range(20):
+            servicer.cancelled.clear()
+            with closing(client.stream("a red boat")) as parts:
+                next(parts)
+            assert servicer.cancelled.wait(5)
+        assert threading.active_count() < 20
+
+
+def test_asyncio_streams_overlap(server: tuple[Server, str]) -> None:
+    servicer, url = server
+    together = threading.Barrier(3, timeout=10)
+
+    def handle(tensors: Tensors, context: Any) -> Iterator[Tensors]:
+        for response in FakeTransport().stream(tensors):
+            together.wait()
+            yield response
+
+    servicer.handle_stream = handle
+
+    async def last(client: AsyncClient, seed: int) -> Progress | Generation:
+        return [part async for part in client.stream("x", steps=2, seed=seed)][-1]
+
+    async def ask() -> list[Progress | Generation]:
+        async with AsyncClient(url, timeout=10) as client:
+            return await asyncio.gather(*(last(client, seed) for seed in range(3)))
+
+    blocking = Client(transport=FakeTransport())
+    assert asyncio.run(ask()) == [blocking.generate("x", steps=2, seed=seed) for seed in range(3)]
+
+
+@pytest.mark.parametrize("way", ["break", "cancel", "deadline"])
+def test_an_asyncio_stream_that_ends_early_cancels_the_request(server: tuple[Server, str], way: str) -> None:
+    servicer, url = server
+    servicer.handle_stream = _steps_until_cancelled(servicer)
+
+    async def ask() -> None:
+        begun = asyncio.Event()
+
+        async def watch(client: AsyncClient) -> None:
+            async for _ in client.stream("a red boat", timeout=0.5 if way == "deadline" else 10):
+                begun.set()
+                if way == "break":
+                    break
+
+        async with AsyncClient(url) as client:
+            task = asyncio.create_task(watch(client))
+            await begun.wait()
+            if way == "cancel":
+                task.cancel()
+            with _expected(way):
+                await task
+            assert await asyncio.to_thread(servicer.cancelled.wait, 5)
+
+    asyncio.run(ask())
+
+
+def test_asyncio_errors_of_a_stream_are_the_same(server: tuple[Server, str]) -> None:
+    servicer, url = server
+
+    async def ask(url: str) -> None:
+        async with AsyncClient(url, timeout=10) as client:
+            async for _ in client.stream("a red boat"):
+                pass
+
+    servicer.handle_stream = ending(
+        grpc.StatusCode.UNAVAILABLE, "RESOURCE_EXHAUSTED: the server is full; try again in 2 s"
+    )
+    with pytest.raises(ServerFull) as caught:
+        asyncio.run(ask(url))
+    assert caught.value.retry_after_s == 2
+    servicer.handle_stream = lambda tensors, context: ["Request for unknown model: 'stylize_stream' is not found"]
+    with pytest.raises(ServerUnavailable, match="does not serve"):
+        asyncio.run(ask(url))
+    with pytest.raises(ConnectError):
+        asyncio.run(ask(_free_url()))
+
+
+def _expected(way: str) -> AbstractContextManager[object]:
+    ends: dict[str, AbstractContextManager[object]] = {
+        "break": nullcontext(),
+        "cancel": pytest.raises(asyncio.CancelledError),
+        "deadline": pytest.raises(DeadlineExceeded),
+    }
+    return ends[way]
+
+
+def _steps_until_cancelled(servicer: Server) -> StreamHandler:
+    """One step, and then nothing until the request ends."""
+
+    def handle(tensors: Tensors, context: Any) -> Iterator[Tensors]:
+        ended = threading.Event()
+        assert context.add_callback(ended.set)
+        try:
+            yield from islice(FakeTransport().stream(tensors), 1)
+            assert ended.wait(10)
+        finally:  # gRPC drops us at the yield when the request ends while the step is sent
+            servicer.cancelled.set()
+
+    return handle
 
 
 def _waits_until_cancelled(servicer: Server) -> Handler:

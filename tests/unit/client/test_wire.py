@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from impasto_client import FakeTransport, InvalidRequest, ProtocolError
-from impasto_client.wire import decode, encode
+from impasto_client import FakeTransport, Generation, InvalidRequest, Options, Progress, ProtocolError
+from impasto_client.wire import decode, decode_part, encode, encode_stream
 
 ANSWER = FakeTransport(warnings=["PROMPT: 41 tokens"]).infer(encode("a red boat", styles={"neon": 0.5}, seed=7))
 
@@ -48,6 +49,21 @@ def test_every_word_becomes_its_tensor() -> None:
         "HEIGHT": ("int32", [128]),
         "FORMAT": ("object", [b"webp"]),
     }
+
+
+def test_every_option_is_documented_and_none_is_needed() -> None:
+    words = re.findall(r"^    ([a-z_]+(?:, [a-z_]+)*):", Options.__doc__ or "", re.MULTILINE)
+    assert ", ".join(words).split(", ") == list(Options.__annotations__)
+    nothing: Any = dict.fromkeys(Options.__annotations__)
+    assert list(encode("a red boat", **nothing)) == ["PROMPT"]
+
+
+def test_previews_are_a_tensor_of_their_own() -> None:
+    asked = encode_stream("a red boat", 5, steps=12)
+    assert (str(asked["PREVIEW_EVERY"].dtype), asked["PREVIEW_EVERY"].tolist()) == ("int32", [5])
+    assert list(encode_stream("a red boat", 0, steps=12)) == list(encode("a red boat", steps=12))
+    with pytest.raises(InvalidRequest, match=r"PREVIEW_EVERY: 0\.5 is no whole number"):
+        encode_stream("a red boat", 0.5)  # type: ignore[arg-type]
 
 
 def test_a_lone_style_leaves_its_weight_to_the_server() -> None:
@@ -118,6 +134,26 @@ def test_an_answer_that_is_not_understood_says_so(name: str, tensor: NDArray[Any
     answer = {**ANSWER, name: tensor} if tensor is not None else {key: ANSWER[key] for key in ANSWER if key != name}
     with pytest.raises(ProtocolError, match=problem):
         decode(answer)
+
+
+STEP = {
+    "STEP": np.array([3], np.int32),
+    "STEPS": np.array([25], np.int32),
+    "ETA_S": np.array([1.5], np.float32),
+    "PREVIEW": np.array([b"png"], np.object_),
+}
+
+
+def test_a_part_is_a_step_or_the_answer() -> None:
+    assert decode_part(STEP) == Progress(3, 25, 1.5, b"png")
+    assert decode_part({name: STEP[name] for name in STEP if name != "PREVIEW"}) == Progress(3, 25, 1.5, None)
+    assert isinstance(decode_part(ANSWER), Generation)
+
+
+@pytest.mark.parametrize("name", ["STEP", "STEPS", "ETA_S"])
+def test_a_step_that_is_not_understood_says_so(name: str) -> None:
+    with pytest.raises(ProtocolError, match=f"no {name} holding one"):
+        decode_part({other: STEP[other] for other in STEP if other != name})
 
 
 def _digest(meta: Any) -> str:

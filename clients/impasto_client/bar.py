@@ -1,0 +1,35 @@
+"""What a command shows on a terminal while a picture is painted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+
+from impasto_client.generation import Generation, Progress
+
+
+def counting(console: Console) -> Bar:
+    """A bar of so many done of so many."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Bar(*columns, console=console)
+
+
+def follow(parts: Iterable[Progress | Generation], console: Console, previews: Path | None) -> Generation:
+    """Show the steps, and the time until the picture as the server estimates it, where `console` is a terminal.
+
+    Previews become files preview-005.png and so on in the folder `previews`. Raises OSError, and what `parts` raises.
+    """
+    columns = (TextColumn("painting"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[left]}"))
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None, left="")  # no total: waits for its turn
+        for part in parts:
+            if isinstance(part, Generation):
+                return part
+            bar.update(task, total=part.steps, completed=part.step, left=f"{part.eta_s:.1f} s left")
+            if previews is not None and part.preview is not None:
+                (previews / f"preview-{part.step:03}.png").write_bytes(part.preview)
+    raise AssertionError("a client's stream ends with a Generation or an error")
