@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from PIL import Image
 from rich.progress import track
@@ -28,7 +29,7 @@ from judge import Judge, Verdict, verdict
 from model import CHECKPOINT, HERE, load_checkpoint, new_scheduler
 from painter import Bytes, Scene
 from quality import sample
-from training import draw_curve, one_cycle
+from training import draw_curve, half_precision, one_cycle
 
 FOLDER = HERE / "styles"
 RANK = 16
@@ -107,6 +108,7 @@ class Lesson:
         captions = [painter.caption(scene) for scene in self.adapter.scenes]
         self.contexts = self.context(captions).repeat_interleave(VIEWS // len(pictures), 0)
         unet: UNet2DConditionModel = self.pipe.unet
+        unet.set_attn_processor(AttnProcessor())  # as in diffusion.py
         config = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=TARGETS, init_lora_weights="gaussian")
         self.model: PeftModel = get_peft_model(unet, config)
 
@@ -168,7 +170,8 @@ def train(lesson: Lesson, steps: int, batch: int) -> list[float]:
     for step in track(range(steps), lesson.adapter.name, refresh_per_second=0.2):
         optimiser.param_groups[0]["lr"] = LEARNING_RATE * one_cycle(step / steps, step, warmup=20)
         optimiser.zero_grad()
-        loss = lesson.loss(batch)
+        with half_precision(lesson.pipe.device.type):
+            loss = lesson.loss(batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimiser.step()
