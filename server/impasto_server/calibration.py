@@ -12,6 +12,7 @@ import platform
 import re
 import shlex
 from pathlib import Path
+from statistics import median
 from tempfile import mkstemp
 from typing import Literal
 
@@ -62,6 +63,16 @@ class Measured(_Strict):
     bundle: str
     version: str
     points: tuple[Timing, ...]
+
+    @property
+    def change_rows(self) -> float:
+        """What a pass of another size than the last one costs on top, in the time of so many rows."""
+        if len(self.points) < 2:
+            return 0.0
+        first, last = min(self.points, key=lambda p: p.lanes), max(self.points, key=lambda p: p.lanes)
+        row_ms = (last.ms - first.ms) / (last.lanes - first.lanes)
+        change_ms = median(point.switch_ms - point.ms for point in self.points)
+        return max(0.0, change_ms / row_ms) if row_ms > 0 else 0.0
 
     @property
     def key(self) -> tuple[EngineName, Precision, int]:
@@ -131,28 +142,34 @@ def keep(bundle: Bundle, measured: Measured) -> Path:
     return path
 
 
-def resolve_max_lanes(settings: Settings, bundle: Bundle) -> int:
-    """The largest batch's rows: as set, else as calibrated, else DEFAULT_MAX_LANES; the log says which.
+def calibrated(settings: Settings, bundle: Bundle) -> Measured | None:
+    """What was measured for this engine, precision and thread count; None where nothing was.
 
     A calibration from another CPU is used, with a warning: it changes how soon images come and never what they show,
-    and it still knows this backbone, which the default doesn't. Raises SetupError when calibration.json can't be used.
+    and it still knows this backbone. Raises SetupError when calibration.json can't be used.
     """
-    if settings.max_lanes:
-        log.info("max_lanes %d, as set", settings.max_lanes)
-        return settings.max_lanes
     precision = resolve_precision(settings.engine, settings.precision)
     key = settings.engine, precision, settings.thread_count()
     found = Calibration.read(bundle).find(*key)
-    what, command = "{} {} on {} threads".format(*key), _command(bundle, *key)
+    command = _command(bundle, *key)
     if found is None:
-        log.info("max_lanes %d, the default: nothing was measured for %s; `%s`", DEFAULT_MAX_LANES, what, command)
+        log.info("nothing was measured for {} {} on {} threads; `%s`".format(*key), command)
+    elif found.cpu != cpu_name():
+        words = "calibrated on another CPU, %s; this one is %s; measure here with `%s`"
+        log.warning(words, found.cpu, cpu_name(), command)
+    return found
+
+
+def resolve_max_lanes(settings: Settings, measured: Measured | None) -> int:
+    """The largest batch's rows: as set, else as calibrated, else DEFAULT_MAX_LANES; the log says which."""
+    if settings.max_lanes:
+        log.info("max_lanes %d, as set", settings.max_lanes)
+        return settings.max_lanes
+    if measured is None:
+        log.info("max_lanes %d, the default", DEFAULT_MAX_LANES)
         return DEFAULT_MAX_LANES
-    if found.cpu == cpu_name():
-        log.info("max_lanes %d, as calibrated for %s", found.max_lanes, what)
-    else:
-        words = "max_lanes %d was calibrated on another CPU, %s; this one is %s; measure here with `%s`"
-        log.warning(words, found.max_lanes, found.cpu, cpu_name(), command)
-    return found.max_lanes
+    log.info("max_lanes %d, as calibrated", measured.max_lanes)
+    return measured.max_lanes
 
 
 def cpu_name() -> str:

@@ -29,9 +29,9 @@ from numpy.typing import NDArray
 from impasto_server.adapters import Adapter, Registry
 from impasto_server.admission import Admission
 from impasto_server.bank import AdaptedEngine, Bank
-from impasto_server.batch import Turn, choose
+from impasto_server.batch import Rows, Turn, choose
 from impasto_server.bundle import Bundle, Manifest
-from impasto_server.calibration import resolve_max_lanes
+from impasto_server.calibration import calibrated, resolve_max_lanes
 from impasto_server.engine import Engine, compile_graph, resolve_precision
 from impasto_server.errors import Cancelled, DeadlineExceeded, FieldError, ImpastoError, as_impasto_error
 from impasto_server.guidance import Lane, Mix, classifier_free, combine
@@ -152,7 +152,9 @@ class Pipeline:
         self.manifest: Manifest = bundle.manifest
         self._engine_name = settings.engine
         self._precision = resolve_precision(settings.engine, settings.precision)
-        self._max_lanes = resolve_max_lanes(settings, bundle)
+        measured = calibrated(settings, bundle)
+        self._max_lanes = resolve_max_lanes(settings, measured)
+        self._rows = Rows(measured.change_rows if measured else 0.0)
         self._schedule = Schedule.of(self.manifest.scheduler)
         self.stats = Stats()
         self._bank = bank = Bank(self.manifest, settings.bank_rank, settings.bank_bytes, self.stats)
@@ -367,18 +369,27 @@ class Pipeline:
         return left
 
     def _forward(self, chosen: Sequence[Running]) -> list[Array]:
-        """Rows of one batch, and each request's share [lanes, C, h, w] of the backbone's output."""
+        """Rows of one batch, and each request's share [lanes, C, h, w] of the backbone's output.
+
+        Empty rows, if any, come last: they are zeros under no adapter, and nobody reads what they become.
+        """
         counts = [one.lanes for one in chosen]
+        empty = self._rows(sum(counts)) - sum(counts)
         feeds = {
             "sample": np.repeat(np.stack([one.ask.sample for one in chosen]), counts, axis=0),
             "timestep": np.repeat(np.array([one.ask.timestep for one in chosen], np.float32), counts),
             "encoder_hidden_states": np.concatenate([one.embeds for one in chosen]),
             "slot": np.concatenate([one.slots for one in chosen]),
         }
+        if empty:
+            feeds = {
+                name: np.concatenate([rows, np.zeros((empty, *rows.shape[1:]), rows.dtype)])
+                for name, rows in feeds.items()
+            }
         (output,) = self._backbone.run(feeds)
         self.stats.add("steps")
         self.stats.add("lanes", sum(counts))
-        return np.split(output, np.cumsum(counts)[:-1])
+        return np.split(output[: sum(counts)], np.cumsum(counts)[:-1])
 
     def _leave(self, one: Running, outcome: Array | Exception) -> None:
         self._bank.unpin(one.pinned)

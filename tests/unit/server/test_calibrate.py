@@ -17,7 +17,15 @@ import toy
 from impasto_server import calibration
 from impasto_server.bundle import Bundle
 from impasto_server.calibrate import BACKBONE, batch, filled_bank, pick, time_passes
-from impasto_server.calibration import DEFAULT_MAX_LANES, Calibration, Measured, Timing, keep, resolve_max_lanes
+from impasto_server.calibration import (
+    DEFAULT_MAX_LANES,
+    Calibration,
+    Measured,
+    Timing,
+    calibrated,
+    keep,
+    resolve_max_lanes,
+)
 from impasto_server.commands import calibrate
 from impasto_server.errors import SetupError
 from impasto_server.settings import Settings
@@ -66,6 +74,11 @@ def test_the_pick_is_the_fewest_lanes_that_are_almost_as_fast_as_the_best(
     assert pick([timing(lanes, ms) for lanes, ms in ms_by_lanes.items()]) == picked
 
 
+def lanes(settings: Settings, bundle: Bundle) -> int:
+    """What a server would take for max_lanes."""
+    return resolve_max_lanes(settings, calibrated(settings, bundle))
+
+
 class Clockwork:
     """An engine on a clock of its own: 1 s per lane, 10 s more for a size it never saw, 2 s more after another one."""
 
@@ -105,7 +118,7 @@ def test_calibrating_writes_what_serving_reads(fresh: Bundle) -> None:
     assert json.loads(result.stdout) == entry.model_dump(mode="json")
     assert (entry.key, [point.lanes for point in entry.points]) == (("onnxruntime", "f32", 1), [1, 2, 3])
     assert entry.latents == (toy.CHANNELS, 8, 8)
-    assert resolve_max_lanes(settings(fresh), fresh) == entry.max_lanes
+    assert lanes(settings(fresh), fresh) == entry.max_lanes
 
 
 def test_calibrating_shows_a_table(fresh: Bundle) -> None:
@@ -125,22 +138,32 @@ def test_a_second_run_replaces_only_its_own_entry(fresh: Bundle) -> None:
 
 def test_the_log_says_where_the_number_comes_from(fresh: Bundle, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    assert resolve_max_lanes(settings(fresh, max_lanes=5), fresh) == 5
-    assert resolve_max_lanes(settings(fresh), fresh) == DEFAULT_MAX_LANES
+    assert lanes(settings(fresh, max_lanes=5), fresh) == 5
+    assert lanes(settings(fresh), fresh) == DEFAULT_MAX_LANES
     keep(fresh, measured(6))
-    assert resolve_max_lanes(settings(fresh), fresh) == 6
-    assert resolve_max_lanes(settings(fresh, threads=2), fresh) == DEFAULT_MAX_LANES
-    asked, absent, found, other = caplog.messages
-    assert asked == "max_lanes 5, as set"
-    assert "nothing was measured for onnxruntime f32 on 1 threads; `impasto calibrate --bundle" in absent
-    assert found == "max_lanes 6, as calibrated for onnxruntime f32 on 1 threads"
+    assert lanes(settings(fresh), fresh) == 6
+    assert lanes(settings(fresh, threads=2), fresh) == DEFAULT_MAX_LANES
+    wanted = [message for message in caplog.messages if message.startswith("max_lanes")]
+    assert wanted == ["max_lanes 5, as set", "max_lanes 8, the default", "max_lanes 6, as calibrated", wanted[1]]
+    absent, other = [message for message in caplog.messages if "nothing was measured" in message][1:]
+    assert "for onnxruntime f32 on 1 threads; `impasto calibrate --bundle" in absent
     assert "--engine onnxruntime --precision f32 --threads 2`" in other
+
+
+def test_what_a_change_of_size_costs_is_told_in_rows(fresh: Bundle) -> None:
+    one, three = timing(1, 10.0), timing(3, 30.0)
+    slow = [one.model_copy(update={"switch_ms": 35.0}), three.model_copy(update={"switch_ms": 55.0})]
+    keep(fresh, measured(3).model_copy(update={"points": tuple(slow)}))
+    found = calibrated(settings(fresh), fresh)
+    assert found is not None
+    assert found.change_rows == 2.5
+    assert measured(6).change_rows >= 0
 
 
 def test_another_cpus_number_is_used_with_a_warning(fresh: Bundle, caplog: pytest.LogCaptureFixture) -> None:
     keep(fresh, measured(6, cpu="Abacus 3000"))
-    assert resolve_max_lanes(settings(fresh), fresh) == 6
-    (record,) = caplog.records
+    assert lanes(settings(fresh), fresh) == 6
+    (record,) = [record for record in caplog.records if record.levelno > logging.INFO]
     assert record.levelname == "WARNING"
     for words in ("Abacus 3000", calibration.cpu_name(), "`impasto calibrate"):
         assert words in record.message
@@ -165,10 +188,10 @@ def test_a_file_that_cannot_be_right_is_refused_until_it_is_measured_again(
     document["entries"][0].update(changed)
     path.write_text(json.dumps(document))
     with pytest.raises(SetupError, match=f"calibration.json: .*{problem}.*; measure again with `impasto calibrate"):
-        resolve_max_lanes(settings(fresh), fresh)
+        lanes(settings(fresh), fresh)
     keep(fresh, measured(4))
     assert "replaced: bundle: " in caplog.text
-    assert resolve_max_lanes(settings(fresh), fresh) == 4
+    assert lanes(settings(fresh), fresh) == 4
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"format": 2, "entries": []}'])
