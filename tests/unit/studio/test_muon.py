@@ -12,7 +12,7 @@ SHAPES = [(32, 64), (64, 32), (48, 48), (16, 8, 3, 3)]
 @pytest.mark.parametrize("shape", SHAPES)
 def test_orthogonal_keeps_the_directions_and_evens_out_the_lengths(shape: tuple[int, ...]) -> None:
     update = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    result = orthogonal(update)
+    result = orthogonal(update, torch.float32)
     assert result.shape == update.shape
     u, _, vh = torch.linalg.svd(update.flatten(1), full_matrices=False)
     lengths = (u.T @ result.flatten(1) @ vh.T).diagonal()
@@ -22,7 +22,16 @@ def test_orthogonal_keeps_the_directions_and_evens_out_the_lengths(shape: tuple[
 
 def test_orthogonal_does_not_care_about_scale() -> None:
     update = torch.randn(8, 8, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(orthogonal(1000 * update), orthogonal(update), atol=1e-4, rtol=0)
+    once, scaled = (orthogonal(times * update, torch.float32) for times in (1, 1000))
+    torch.testing.assert_close(scaled, once, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_half_precision_is_near_enough(shape: tuple[int, ...]) -> None:
+    update = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    exact, quick = orthogonal(update, torch.float32), orthogonal(update)
+    assert quick.dtype == update.dtype
+    assert (quick - exact).norm() < 0.1 * exact.norm()
 
 
 class Network(nn.Module):
