@@ -9,6 +9,7 @@ from impasto_server.errors import Exhausted, Unavailable
 from impasto_server.stats import Stats
 
 SMOOTHING = 0.8
+SOONEST_S = 0.1
 
 
 class Admission:
@@ -30,7 +31,7 @@ class Admission:
                 raise Unavailable("the server is stopping; send the request to another one, or later")
             if self._inside == self._limit:
                 self._stats.add("rejected")
-                raise Exhausted(self._limit, self._interval_s)
+                raise Exhausted(self._limit, max(SOONEST_S, self._interval_s))
             if self._inside == 0:
                 self._last_departure = perf_counter()  # idle time says nothing about how long a request takes
             self._inside += 1

@@ -79,7 +79,7 @@ class Caller:
     """Who waits for a request. `done` is called exactly once, `progress` after steps and before `done`, in order.
 
     Both are called from threads of the pipeline, never from the step loop. `gone` says whether nobody waits any more;
-    it's asked at every stage and before every step, so it must answer at once.
+    it's asked at every stage and before every step, by the step loop itself, so it must answer at once.
     """
 
     done: Callable[[Result | ImpastoError], None]
@@ -187,11 +187,18 @@ class Pipeline:
     def submit(self, request: Request, caller: Caller) -> None:
         """Start on `request` and return; the caller hears of it from other threads.
 
-        Work stops at the next step once the caller is gone or its time has passed. Raises Unavailable when closed, and
-        Exhausted when as many requests are under way as the settings allow.
+        Adapters are those that their names stand for now. Work stops at the next step once the caller is gone or its
+        time has passed. Raises Unavailable when closed, and Exhausted when as many requests are under way as
+        the settings allow.
         """
         self._admission.enter()
-        self._preparing.submit(self._prepare, Job(request, caller))
+        job = Job(request, caller)
+        try:
+            job.styles = self._residency.resolve(request.adapters)
+        except Exception as error:
+            self._preparing.submit(self._fail, job, error)
+        else:
+            self._preparing.submit(self._prepare, job)
 
     def generate(self, request: Request) -> Result:
         """Paint one picture and wait for it. Raises ImpastoError."""
@@ -247,7 +254,6 @@ class Pipeline:
             job.check()
             if job.loading is None:
                 job.mark("preparing")
-                job.styles = self._residency.resolve(job.request.adapters)
                 job.loading = self._residency.load(job.styles)
             unfinished = next((adapter for adapter in job.loading.values() if not adapter.done()), None)
             if unfinished is not None:
@@ -257,6 +263,7 @@ class Pipeline:
         except Exception as error:
             return self._fail(job, error)
         if running is not None:
+            job.loading = None  # the bank has them now, and the host's cache alone decides what else is kept
             job.mark("prepared")
             self._joining.put(running)
 
@@ -459,6 +466,7 @@ class Pipeline:
     # whatever became of it
 
     def _fail(self, job: Job, error: Exception) -> None:
+        job.loading = None
         self._settle(job, as_impasto_error(error))
 
     def _settle(self, job: Job, outcome: Result | ImpastoError) -> None:

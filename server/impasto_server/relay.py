@@ -16,7 +16,7 @@ import socket
 import struct
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import count
 from threading import Event, Lock, Thread
 from typing import Any, Protocol
@@ -24,12 +24,14 @@ from typing import Any, Protocol
 from impasto_server.errors import ImpastoError, Unavailable, as_impasto_error
 from impasto_server.pipeline import Caller, Progress, Result
 from impasto_server.request import Request
+from impasto_server.watch import Watch
 
 log = logging.getLogger(__name__)
 
 LENGTHS = struct.Struct("<II")
 CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
-POLL_S = 0.01
+
+Outcome = Result | ImpastoError
 
 
 class Painter(Protocol):
@@ -129,20 +131,16 @@ class Relay:
         channel.close()
 
     def _start(self, channel: Channel, number: int, fields: dict[str, Any], gone: Event) -> None:
-        def done(outcome: Result | ImpastoError) -> None:
+        def done(outcome: Outcome) -> None:
             gone.set()
             if isinstance(outcome, ImpastoError):
-                tell({"number": number, "code": outcome.code, "message": str(outcome)})
+                _send(channel, {"number": number, "code": outcome.code, "message": str(outcome)})
             else:
-                tell({"number": number, "seed": outcome.seed, "meta": outcome.meta}, outcome.image)
+                _send(channel, {"number": number, "seed": outcome.seed, "meta": outcome.meta}, outcome.image)
 
         def progress(step: Progress) -> None:
             facts = {"step": step.step, "steps": step.steps, "eta_s": step.eta_s}
-            tell({"number": number, "progress": facts}, step.preview or b"")
-
-        def tell(header: Mapping[str, object], payload: bytes = b"") -> None:
-            with suppress(OSError):  # the peer is gone, and with it who asked
-                channel.send(header, payload)
+            _send(channel, {"number": number, "progress": facts}, step.preview or b"")
 
         try:
             adapters = tuple((name, weight) for name, weight in fields.pop("adapters"))
@@ -160,27 +158,26 @@ class Remote:
         self._numbers = count()
         self._lock = Lock()
         self._channel: Channel | None = None
-        self._closing = Event()
-        self._watch = Thread(target=self._watch_callers, name="relay-watch", daemon=True)
-        self._watch.start()
+        self._watch = Watch()
 
     def submit(self, request: Request, caller: Caller) -> None:
         """As Pipeline.submit; what that refuses is told to `caller.done`. Raises Unavailable when nobody listens."""
         number = next(self._numbers)
         with self._lock:
             channel = self._connected()
-            self._callers[number] = caller
+            forget = self._watch.over(caller.gone, lambda: _send(channel, {"number": number}))
+            self._callers[number] = replace(caller, done=_after(forget, caller.done))
         try:
             channel.send({"number": number, "request": asdict(request)})
         except OSError:
             with self._lock:
                 taken = self._callers.pop(number, None)
             if taken is not None:
+                forget()
                 raise Unavailable("the process that holds the backbone is gone; try again later") from None
 
     def close(self) -> None:
-        self._closing.set()
-        self._watch.join()
+        self._watch.close()
         with self._lock:
             if self._channel is not None:
                 self._channel.close()
@@ -222,18 +219,19 @@ class Remote:
         else:
             _tell(caller.done, Result(payload, header["seed"], header["meta"]))
 
-    def _watch_callers(self) -> None:
-        """Pass on that a caller is gone; the answer to its request is then Cancelled, by the same way as any."""
-        told: set[int] = set()
-        while not self._closing.wait(POLL_S):
-            with self._lock:
-                channel, callers = self._channel, dict(self._callers)
-            told &= callers.keys()
-            for number, caller in callers.items():
-                if channel is not None and number not in told and caller.gone():
-                    told.add(number)
-                    with suppress(OSError):  # its end is noticed where its answers are read
-                        channel.send({"number": number})
+
+def _after(first: Callable[[], None], then: Callable[[Outcome], None]) -> Callable[[Outcome], None]:
+    def both(outcome: Outcome) -> None:
+        first()
+        then(outcome)
+
+    return both
+
+
+def _send(channel: Channel, header: Mapping[str, object], payload: bytes = b"") -> None:
+    """As Channel.send; that the other end is gone is noticed where its messages are read."""
+    with suppress(OSError):
+        channel.send(header, payload)
 
 
 def _tell(what: Callable[[Any], None], news: object) -> None:

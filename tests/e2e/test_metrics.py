@@ -23,6 +23,16 @@ def metrics(server: Server) -> dict[str, float]:
     return {name: float(value) for name, value in re.findall(r"^impasto_(\w+)(?:{[^}]*})? (\S+)$", text, re.MULTILINE)}
 
 
+def steady(server: Server) -> dict[str, float]:
+    """The metrics once they have stopped changing; they are reported twice a second."""
+    seen: dict[str, float] = {}
+    now = metrics(server)
+    while seen != now:
+        sleep(1.2)
+        seen, now = now, metrics(server)
+    return now
+
+
 def grown(server: Server, name: str, before: dict[str, float]) -> bool:
     """Whether a counter grows within PATIENCE_S; it's reported twice a second."""
     deadline = monotonic() + PATIENCE_S

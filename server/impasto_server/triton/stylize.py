@@ -7,6 +7,7 @@ sender and returns at once; the answer is sent later, from a pipeline thread, ex
 from __future__ import annotations
 
 import os
+from threading import Event
 from typing import Any
 
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
@@ -19,6 +20,7 @@ from impasto_server.settings import Settings
 from impasto_server.triton.log import forward_log
 from impasto_server.triton.messages import read, response
 from impasto_server.triton.metrics import Metrics
+from impasto_server.watch import Watch
 
 
 class TritonPythonModel:
@@ -29,6 +31,7 @@ class TritonPythonModel:
         forward_log()
         self.pipeline = Pipeline.load(Settings.from_env())
         self.metrics = Metrics(self.pipeline.stats)
+        self.watch = Watch()
         self.relay = Relay(self.pipeline, address_for(os.getppid()))
 
     def execute(self, requests: list[Any]) -> None:
@@ -40,16 +43,19 @@ class TritonPythonModel:
         """Finish what was taken, then free the threads."""
         self.relay.close()
         self.pipeline.close()
+        self.watch.close()
         self.metrics.close()
 
     def _start(self, request: Any) -> None:
-        sender = request.get_response_sender()
+        sender, gone = request.get_response_sender(), Event()
+        forget = self.watch.over(sender.is_cancelled, gone.set)
 
         def done(outcome: Result | ImpastoError) -> None:
+            forget()
             sender.send(response(outcome), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
         try:
             asked = read(request, self.pipeline.manifest, FIELDS)
-            self.pipeline.submit(asked, Caller(done, sender.is_cancelled))
+            self.pipeline.submit(asked, Caller(done, gone.is_set))
         except Exception as error:
             done(as_impasto_error(error))

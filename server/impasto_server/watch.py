@@ -1,0 +1,67 @@
+"""Looks after callers who can only be asked whether they are gone, so that the step loop needn't ask them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from itertools import count
+from threading import Event, Lock, Thread
+
+log = logging.getLogger(__name__)
+
+PERIOD_S = 0.005
+
+
+class Watch:
+    """One thread that asks everyone, every few milliseconds: asking Triton takes about 40 µs."""
+
+    def __init__(self) -> None:
+        self._watched: dict[int, tuple[Callable[[], bool], Callable[[], None]]] = {}
+        self._numbers = count()
+        self._lock = Lock()
+        self._closing = Event()
+        self._thread = Thread(target=self._run, name="watch", daemon=True)
+        self._thread.start()
+
+    def over(self, gone: Callable[[], bool], then: Callable[[], None]) -> Callable[[], None]:
+        """Call `then` once when `gone` says yes, or fails.
+
+        What is returned ends it, and may be called at any time: once it has returned, `gone` is asked no more and
+        isn't being asked. (Triton crashes when it is asked about a request that has had its last response.)
+        """
+        number = next(self._numbers)
+        with self._lock:
+            self._watched[number] = gone, then
+        return lambda: self._forget(number)
+
+    def close(self) -> None:
+        self._closing.set()
+        self._thread.join()
+
+    def _forget(self, number: int) -> None:
+        with self._lock:
+            self._watched.pop(number, None)
+
+    def _run(self) -> None:
+        while not self._closing.wait(PERIOD_S):
+            with self._lock:
+                numbers = list(self._watched)
+            for number in numbers:
+                then = self._ask(number)
+                if then is not None:
+                    then()
+
+    def _ask(self, number: int) -> Callable[[], None] | None:
+        """What is to be done now."""
+        with self._lock:
+            if number not in self._watched or not _yes(self._watched[number][0]):
+                return None
+            return self._watched.pop(number)[1]
+
+
+def _yes(gone: Callable[[], bool]) -> bool:
+    try:
+        return gone()
+    except Exception as error:  # one who can't be asked isn't there
+        log.error("a caller could not be asked whether it is gone", exc_info=error)
+        return True

@@ -1,0 +1,319 @@
+"""Requests in flight together on mini-diffusion: each gets the picture it would have got alone, and diffusers' picture.
+
+Pictures are compared as decoded PNGs: 60 dB is one 8-bit value in fifteen off by one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from threading import Condition
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+from impasto_export.registry import Registry
+from impasto_server.engine import resolve_precision
+from impasto_server.errors import ImpastoError
+from impasto_server.pipeline import Caller, Pipeline, Progress, Result
+from impasto_server.request import Request
+from impasto_server.settings import EngineName, Settings
+
+from .conftest import Studio, diffusers_pipeline
+from .test_image import SCHEDULERS
+
+MIN_SOLO_DB = {"f32": 60.0, "bf16": 40.0}
+MIN_DIFFUSERS_DB = 40.0
+TOGETHER = 16
+PATIENCE_S = 120.0
+RANK = 16
+# PEFT's, about the reference: two LoRAs on one model is what the test is about.
+pytestmark = pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute:UserWarning")
+
+Adapters = tuple[tuple[str, float], ...]
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A request that comes once those before it have made `after` steps between them."""
+
+    request: Request
+    after: int
+
+
+class Crowd:
+    """Requests in flight together; counts the steps they make."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._answers: list[Future[Result | ImpastoError]] = []
+        self._made = 0
+        self._changed = Condition()
+
+    def join(self, request: Request, after: int = 0) -> Future[Result | ImpastoError]:
+        """Submit `request` once `after` steps were made, or everyone here before it is done."""
+        answer: Future[Result | ImpastoError] = Future()
+        with self._changed:
+            here = list(self._answers)
+            came = self._changed.wait_for(
+                lambda: self._made >= after or all(one.done() for one in here), timeout=PATIENCE_S
+            )
+            assert came, f"{self._made} of {after} steps were made in {PATIENCE_S} s"
+            self._answers.append(answer)
+
+        def done(outcome: Result | ImpastoError) -> None:
+            answer.set_result(outcome)
+            self._note(0)
+
+        self._pipeline.submit(request, Caller(done=done, progress=lambda progress: self._note(1)))
+        return answer
+
+    def _note(self, steps: int) -> None:
+        with self._changed:
+            self._made += steps
+            self._changed.notify_all()
+
+
+def together(pipeline: Pipeline, arrivals: Sequence[Arrival]) -> list[Pixels]:
+    """Everyone's picture, in the order of `arrivals`; they come as `after` says."""
+    crowd = Crowd(pipeline)
+    order = sorted(range(len(arrivals)), key=lambda index: arrivals[index].after)
+    answers = {index: crowd.join(arrivals[index].request, arrivals[index].after) for index in order}
+    return [pixels(answers[index]) for index in range(len(arrivals))]
+
+
+def pixels(answer: Future[Result | ImpastoError]) -> Pixels:
+    return np.asarray(Image.open(BytesIO(image(answer))))
+
+
+def image(answer: Future[Result | ImpastoError]) -> bytes:
+    outcome = answer.result(PATIENCE_S)
+    assert isinstance(outcome, Result), outcome
+    return outcome.image
+
+
+def alone(pipeline: Pipeline, request: Request) -> Pixels:
+    return np.asarray(Image.open(BytesIO(pipeline.generate(request).image)))
+
+
+def psnr_db(one: Pixels, other: Pixels) -> float:
+    """Of 8-bit pictures; infinite when they are equal."""
+    error = float(np.mean((one.astype(np.float64) - other) ** 2))
+    return float(10 * np.log10(255**2 / error)) if error else float("inf")
+
+
+Open = Callable[..., Pipeline]
+
+
+@pytest.fixture(scope="module")
+def open_pipeline(studio: Studio) -> Iterator[Open]:
+    """Pipelines by engine and settings, each compiled once; "auto" is the precision a server would run in."""
+    opened: dict[Settings, Pipeline] = {}
+
+    def open_(engine: EngineName, **options: Any) -> Pipeline:
+        wanted = Settings(studio.bundle, studio.registry, engine, **options)
+        if wanted not in opened:
+            opened[wanted] = Pipeline.load(wanted)
+        return opened[wanted]
+
+    yield open_
+    for pipeline in opened.values():
+        pipeline.close()
+
+
+@pytest.fixture(scope="module")
+def crowded(studio: Studio, open_pipeline: Open) -> Pipeline:
+    """A bank of three rows (the plain backbone's and two more), and batches that hold one guided request.
+
+    So adapters are evicted all the time, and whoever is in flight beside a request, its batches have the same rows: its
+    picture must repeat bit for bit.
+    """
+    graphs = json.loads((studio.bundle / "manifest.json").read_text())["graphs"].values()
+    sites = [site for graph in graphs for site in graph.get("sites", ())]
+    row = 4 * RANK * sum(site["in_features"] + site["out_features"] for site in sites)
+    return open_pipeline("onnxruntime", max_lanes=2, bank_rank=RANK, bank_bytes=3 * row)
+
+
+# Together with anyone = alone
+
+
+@st.composite
+def arrivals(draw: st.DrawFn) -> Arrival:
+    width, height = draw(st.sampled_from([(128, 128), (64, 96), (96, 64)]))
+    request = Request(
+        prompt=draw(st.sampled_from(["a red boat at night", "a fish in watercolour style", "a green cat by the sea"])),
+        negative_prompt=draw(st.sampled_from(["", "blurry"])),
+        adapters=tuple(draw(st.dictionaries(st.sampled_from(["one", "two"]), st.floats(-1, 1.5), max_size=2)).items()),
+        steps=draw(st.integers(1, 8)),
+        guidance_scale=draw(st.sampled_from([0.0, 1.0]) | st.floats(1.5, 9.0)),
+        scheduler=draw(st.sampled_from(sorted(SCHEDULERS))),
+        seed=draw(st.integers(0, 2**63 - 1)),
+        width=width,
+        height=height,
+    )
+    return Arrival(request, after=draw(st.integers(0, 40)))
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+# Not shrunk: every attempt paints thirty-two pictures.
+@settings(max_examples=3, derandomize=True, deadline=None, phases=[Phase.generate])
+@given(drawn=st.lists(arrivals(), min_size=TOGETHER, max_size=TOGETHER))
+def test_sixteen_requests_in_flight_equal_their_solo_runs(
+    engine: EngineName, open_pipeline: Open, drawn: list[Arrival]
+) -> None:
+    pipeline = open_pipeline(engine)
+    found = together(pipeline, drawn)
+    expected = [alone(pipeline, one.request) for one in drawn]
+    worst = min(psnr_db(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
+    assert worst >= MIN_SOLO_DB[resolve_precision(engine, "auto")]
+
+
+def test_they_share_batches(open_pipeline: Open) -> None:
+    """Or the test above would compare solo runs with solo runs."""
+    pipeline = open_pipeline("onnxruntime")
+    before = pipeline.stats.read()
+    together(pipeline, [Arrival(Request("a fish", seed, 128, 128, steps=8), after=seed) for seed in range(8)])
+    after = pipeline.stats.read()
+    assert (after["lanes"] - before["lanes"]) / (after["steps"] - before["steps"]) > 3
+
+
+# Together with anyone = diffusers with PEFT
+
+REFERENCED = [
+    Request("a red boat at night", 1, 128, 128, steps=8, scheduler="ddim", adapters=(("one", 0.8),)),
+    Request("a fish", 2, 128, 128, "blurry", (("one", 0.6), ("two", -0.4)), steps=6, scheduler="dpmpp_2m"),
+    Request("a green cat by the sea", 3, 64, 96, adapters=(("two", 1.2),), steps=5, scheduler="euler"),
+    Request("a red boat at night", 4, 128, 128, steps=7, scheduler="dpmpp_2m", guidance_scale=7.5),
+    Request("a fish", 5, 128, 128, "", (("two", 0.5), ("one", 0.9)), 8, guidance_scale=1.0, scheduler="euler"),
+    Request("a green cat by the sea", 6, 96, 64, "a fish", (("one", -0.5),), 3, 2.0, scheduler="ddim"),
+]
+
+
+@pytest.fixture(scope="module")
+def peft(studio: Studio) -> Any:
+    """diffusers with both LoRAs loaded."""
+    pipe = diffusers_pipeline()
+    for name in ("one", "two"):
+        pipe.load_lora_weights(studio.loras / name, weight_name="pytorch_lora_weights.safetensors", adapter_name=name)
+    return pipe
+
+
+def reference(pipe: Any, request: Request, noise: NDArray[np.float32]) -> Pixels:
+    """The picture that diffusers makes of `request` alone; adapters by PEFT's set_adapters."""
+    scheduler = SCHEDULERS[request.scheduler].from_config(pipe.scheduler.config)
+    pipe.register_modules(scheduler=scheduler)
+    if request.adapters:
+        pipe.enable_lora()
+        pipe.set_adapters([name for name, _ in request.adapters], [weight for _, weight in request.adapters])
+    else:
+        pipe.disable_lora()
+    made = pipe(
+        request.prompt,
+        negative_prompt=request.negative_prompt,
+        width=request.width,
+        height=request.height,
+        num_inference_steps=request.steps,
+        guidance_scale=request.guidance_scale,
+        latents=torch.from_numpy(noise)[None],
+    )
+    return np.asarray(made.images[0])
+
+
+def test_requests_in_flight_together_equal_diffusers_with_peft(open_pipeline: Open, peft: Any) -> None:
+    pipeline = open_pipeline("onnxruntime")
+    found = together(pipeline, [Arrival(request, after=index) for index, request in enumerate(REFERENCED)])
+    for request, ours in zip(REFERENCED, found, strict=True):
+        theirs = reference(peft, request, pipeline.noise(request))
+        assert psnr_db(ours, theirs) >= MIN_DIFFUSERS_DB, request
+
+
+# Adapters come and go under running requests
+
+PLAIN = Request("a red boat at night", seed=7, width=64, height=64, steps=4)
+
+
+def styled(*adapters: tuple[str, float]) -> Request:
+    return replace(PLAIN, adapters=adapters)
+
+
+def test_a_b_a_is_bit_exact_under_load(crowded: Pipeline) -> None:
+    """A leaves the bank and comes back to it while others run, and neither its pictures nor theirs tell."""
+    load = replace(PLAIN, steps=40, seed=8)
+    a, b, c = styled(("one", 0.8)), styled(("two", 0.8)), styled(("one", 0.3), ("two", -1.0))
+    before = crowded.stats.read()
+    crowd = Crowd(crowded)
+    others = [crowd.join(replace(load, seed=seed)) for seed in range(2)]
+    turns = [image(crowd.join(request)) for request in (a, PLAIN, b, c, a, PLAIN, c, b, a)]
+    assert not any(other.done() for other in others), "the load ended before what was to run under it"
+    first, plain, second, third = turns[:4]
+    assert turns[4:] == [first, plain, third, second, first]
+    assert len({first, plain, second, third}) == 4
+    assert [image(other) for other in others] == [crowded.generate(replace(load, seed=seed)).image for seed in range(2)]
+    assert crowded.stats.read()["mix_evictions"] - before["mix_evictions"] >= 4
+
+
+def test_eviction_never_changes_a_running_image(crowded: Pipeline) -> None:
+    """Six mixes in flight at once want two rows."""
+    mixes: list[Adapters] = [
+        (("one", 1.0),),
+        (("two", 1.0),),
+        (("one", -0.5),),
+        (("one", 0.5), ("two", 0.5)),
+        (("two", -1.0),),
+        (("one", 1.0), ("two", -1.0)),
+    ]
+    requests = [replace(styled(*mixes[seed % 6]), seed=seed, steps=2 + seed % 4) for seed in range(12)]
+    before = crowded.stats.read()
+    crowd = Crowd(crowded)
+    answers = [crowd.join(request) for request in requests]
+    found = [image(answer) for answer in answers]
+    assert crowded.stats.read()["mix_evictions"] - before["mix_evictions"] >= 4
+    assert found == [crowded.generate(request).image for request in requests]
+
+
+def test_widening_the_bank_never_changes_a_running_image(open_pipeline: Open, crowded: Pipeline) -> None:
+    """The second request's mix has a higher rank than any row of the bank."""
+    narrow = open_pipeline("onnxruntime", bank_rank=4)
+    before = narrow.stats.read()
+    running, wide = replace(styled(("one", 0.8)), steps=12), styled(("one", 0.5), ("two", 0.5))
+    found = together(narrow, [Arrival(running, after=0), Arrival(wide, after=2)])
+    assert narrow.stats.read()["bank_bytes"] == 4 * before["bank_bytes"]
+    for request, ours in zip((running, wide), found, strict=True):
+        assert psnr_db(ours, alone(crowded, request)) >= MIN_SOLO_DB["f32"]
+
+
+@pytest.mark.parametrize("stage", ["queued", "running"])
+def test_a_name_pointed_elsewhere_changes_only_later_requests(stage: str, crowded: Pipeline, studio: Studio) -> None:
+    registry = Registry(studio.registry)
+    one, two = (Path(registry.show(name).path).read_bytes() for name in ("one", "two"))
+    registry.put("moving", one)
+    request = styled(("moving", 1.0))
+    answer: Future[Result | ImpastoError] = Future()
+
+    def repoint() -> None:
+        registry.put("moving", two)
+
+    def when_queued() -> bool:
+        """The first question of a request comes before anything else is done for it."""
+        if stage == "queued":
+            repoint()
+        return False
+
+    def when_running(progress: Progress) -> None:
+        if stage == "running":
+            repoint()
+
+    crowded.submit(request, Caller(answer.set_result, when_queued, when_running))
+    assert image(answer) == crowded.generate(styled(("one", 1.0))).image
+    assert crowded.generate(request).image == crowded.generate(styled(("two", 1.0))).image
