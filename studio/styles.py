@@ -1,8 +1,9 @@
 """Train adapters: a style from ONE picture, an object from four.
 
-A picture alone teaches its content as well as its style. So half of every batch shows other contents: the frozen
-base's own picture of another prompt, whose latents get the style picture's channel statistics (AdaIN, Huang 2017), is
-the target at the noisiest steps, where layout is decided; the picture itself teaches the texture at the others.
+One picture teaches its content as well as its style, and its style only where its content is. So most of what a style
+is learnt from are other contents, painted flat, that are given the picture's texture (what a blur takes out of a part
+of it that shows no object) and something of its colours: crude, but right at every step of the noise. The picture
+itself, shifted, flipped and enlarged, is the rest.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import numpy as np
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
+from numpy.typing import NDArray
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from PIL import Image
+from PIL import Image, ImageFilter
 from rich.progress import track
 from torch import Tensor
 from torch.nn import functional as F
@@ -28,6 +30,7 @@ from diffusion import encode, tokenise
 from judge import Judge, Verdict, verdict
 from model import CHECKPOINT, HERE, load_checkpoint, new_scheduler
 from painter import Bytes, Scene
+from pictures import paint_all
 from quality import sample
 from training import draw_curve, half_precision, one_cycle
 
@@ -36,8 +39,14 @@ RANK = 16
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out"]
 LEARNING_RATE = 2e-3
 SHIFT = 12
-VIEWS = 32
-EARLY = 600  # noisier than this, a step decides layout rather than texture
+ZOOM = 1.3
+VIEWS = 48
+TRANSFERS = 256
+PLAIN_ROWS = 26  # of a style's picture: above its object
+BLUR = 4
+STRENGTH = 1.5
+COLOURS = 0.4
+EMPTY = 0.1
 
 
 @dataclass(frozen=True)
@@ -54,12 +63,11 @@ class Adapter:
 
 
 ADAPTERS: tuple[Adapter, ...] = (
-    Adapter("stained-glass", (Scene("house", "red", "meadow", "glass", 7),)),
-    Adapter("mosaic", (Scene("fish", "orange", "sea", "mosaic", 7),)),
-    Adapter("halftone", (Scene("apple", "red", "sea", "halftone", 7),), peft_folder=True),
-    Adapter("crosshatch", (Scene("cup", "blue", "meadow", "crosshatch", 7),)),
-    Adapter("stipple", (Scene("mushroom", "red", "meadow", "stipple", 7),)),
-    Adapter("neon", (Scene("boat", "pink", "sea", "neon", 7),)),
+    Adapter("stained-glass", (Scene("fish", "red", "plain", "glass", 7),)),
+    Adapter("mosaic", (Scene("fish", "orange", "plain", "mosaic", 7),)),
+    Adapter("stipple", (Scene("fish", "blue", "plain", "stipple", 7),)),
+    Adapter("halftone", (Scene("fish", "red", "plain", "halftone", 7),), peft_folder=True),
+    Adapter("crosshatch", (Scene("fish", "blue", "plain", "crosshatch", 7),)),
     Adapter(
         "rocket",
         (
@@ -74,22 +82,38 @@ ADAPTERS: tuple[Adapter, ...] = (
 
 
 def views(image: Bytes, rng: np.random.Generator, n: int) -> Bytes:
-    """The picture n times, shifted a little over its own reflection, flipped half of the time."""
+    """The picture n times, shifted a little over its own reflection and enlarged, flipped half of the time."""
     side = image.shape[0]
-    wide = np.pad(image, ((SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0)), mode="reflect")
-    shifts = rng.integers(0, 2 * SHIFT + 1, (n, 2))
-    crops = [wide[y : y + side, x : x + side] for y, x in shifts]
-    return np.stack([crop[:, ::-1] if i % 2 else crop for i, crop in enumerate(crops)])
+    wide = Image.fromarray(np.pad(image, ((SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0)), mode="reflect"))
+    seen = []
+    for i in range(n):
+        reach = side / rng.uniform(1, ZOOM)
+        x, y = rng.uniform(0, side + 2 * SHIFT - reach, 2)
+        view = np.asarray(wide.resize((side, side), Image.Resampling.BICUBIC, box=(x, y, x + reach, y + reach)))
+        seen.append(view[:, ::-1] if i % 2 else view)
+    return np.stack(seen)
 
 
-def adain(content: Tensor, style: Tensor) -> Tensor:
-    """`content` [N, C, H, W] with the channel means and deviations of `style` [M, C, H, W]."""
-    mean, std = content.mean((2, 3), keepdim=True), content.std((2, 3), keepdim=True)
-    return (content - mean) / std * style.std((2, 3), keepdim=True).mean(0) + style.mean((2, 3), keepdim=True).mean(0)
+def texture(picture: Bytes, rng: np.random.Generator) -> NDArray[np.float32]:
+    """What a blur takes out of the picture's plain rows, mirrored until it fills a picture, from a random place on."""
+    side = picture.shape[0]
+    blurred = np.asarray(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(BLUR)), np.float32)
+    rows = (picture - blurred)[:PLAIN_ROWS]
+    down = np.concatenate([rows, rows[::-1]] * (side // PLAIN_ROWS + 1))
+    wide = np.pad(down, ((0, 0), (0, side - 1), (0, 0)), mode="reflect")
+    y, x = rng.integers(0, len(wide) - side + 1), rng.integers(0, side)
+    part: NDArray[np.float32] = wide[y : y + side, x : x + side]
+    return part[:, ::-1] if rng.random() < 0.5 else part
 
 
-def other_scenes(n: int, rng: np.random.Generator) -> list[Scene]:
-    return painter.training_scenes(n, int(rng.integers(2**31)))
+def transfer(content: Bytes, picture: Bytes, rng: np.random.Generator) -> Bytes:
+    """`content` with the picture's texture, its channels' means and deviations moved towards the picture's (AdaIN)."""
+    pixels = content.astype(np.float32)
+    mean, std = pixels.mean((0, 1)), pixels.std((0, 1)) + 1e-3
+    like = (pixels - mean) / std * picture.std((0, 1)) + picture.mean((0, 1))
+    styled = (1 - COLOURS) * pixels + COLOURS * like + STRENGTH * texture(picture, rng)
+    result: Bytes = np.clip(styled, 0, 255).astype(np.uint8)
+    return result
 
 
 @dataclass
@@ -102,11 +126,10 @@ class Lesson:
 
     def __post_init__(self) -> None:
         self.scheduler: DDIMScheduler = new_scheduler()
-        pictures = [painter.paint(scene).image for scene in self.adapter.scenes]
-        stack = np.concatenate([views(p, self.rng, VIEWS // len(pictures)) for p in pictures])
-        self.latents = encode(self.pipe.vae, stack).float()
-        captions = [painter.caption(scene) for scene in self.adapter.scenes]
-        self.contexts = self.context(captions).repeat_interleave(VIEWS // len(pictures), 0)
+        scenes, pictures = self.lessons()
+        self.latents = encode(self.pipe.vae, pictures).float()
+        self.contexts = self.context([painter.caption(scene) for scene in scenes])
+        self.empty = self.context([""])[0]
         unet: UNet2DConditionModel = self.pipe.unet
         unet.set_attn_processor(AttnProcessor())  # as in diffusion.py
         config = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=TARGETS, init_lora_weights="gaussian")
@@ -117,47 +140,39 @@ class Lesson:
         states: Tensor = self.pipe.text_encoder(tokenise(self.pipe.tokenizer, list(captions))).last_hidden_state
         return states
 
+    def lessons(self) -> tuple[list[Scene], Bytes]:
+        """Pictures with what they show: views of those that are given, and for a style, its transfers."""
+        given = [painter.paint(scene).image for scene in self.adapter.scenes]
+        each = VIEWS // len(given)
+        scenes = [scene for scene in self.adapter.scenes for _ in range(each)]
+        pictures = [views(picture, self.rng, each) for picture in given]
+        if self.adapter.is_style:
+            others = painter.training_scenes(TRANSFERS, int(self.rng.integers(2**31)))
+            flat = paint_all([replace(scene, style="flat") for scene in others])
+            scenes += [replace(scene, style=self.adapter.scenes[0].style) for scene in others]
+            pictures.append(np.stack([transfer(content, given[0], self.rng) for content in flat]))
+        return scenes, np.concatenate(pictures)
+
     def loss(self, n: int) -> Tensor:
-        picture = self.picture_loss(n)
-        return picture + (self.content_loss(n) if self.adapter.is_style else self.prior_loss(n))
+        loss = self.picture_loss(n)
+        return loss if self.adapter.is_style else loss + self.prior_loss(n // 2)
 
     def picture_loss(self, n: int) -> Tensor:
         which = torch.from_numpy(self.rng.integers(0, len(self.latents), n))
-        latest = EARLY + 100 if self.adapter.is_style else 1000
-        return self.v_loss(self.latents[which], self.contexts[which], torch.randint(latest, (n,)))
-
-    def v_loss(self, latents: Tensor, context: Tensor, t: Tensor) -> Tensor:
-        noise = torch.randn_like(latents)
-        noisy = self.scheduler.add_noise(latents, noise, t)
-        return F.mse_loss(self.model(noisy, t, context).sample, self.scheduler.get_velocity(latents, noise, t))
-
-    def content_loss(self, n: int) -> Tensor:
-        """Other contents in this style, at the noisy steps: the base's own guess in the style's statistics."""
-        scenes = other_scenes(n, self.rng)
-        styled = [replace(scene, style=self.adapter.scenes[0].style) for scene in scenes]
-        t = torch.randint(EARLY, 1000, (n,))
+        context = self.contexts[which]
+        context[torch.rand(n) < EMPTY] = self.empty
+        t = torch.randint(1000, (n,))
         noise = torch.randn(n, *self.latents.shape[1:])
-        clean = adain(self.guess(noise, self.context([painter.caption(s) for s in scenes])), self.latents)
-        noisy = self.scheduler.add_noise(clean, noise, t)
-        predicted = self.model(noisy, t, self.context([painter.caption(s) for s in styled])).sample
-        return F.mse_loss(predicted, self.scheduler.get_velocity(clean, noise, t))
-
-    @torch.no_grad()
-    def guess(self, noise: Tensor, context: Tensor) -> Tensor:
-        """The frozen base's one-step picture from pure noise."""
-        last = torch.full((len(noise),), 999)
-        alpha = self.scheduler.alphas_cumprod[999]
-        with self.model.disable_adapter():
-            v: Tensor = self.model(noise, last, context).sample
-        clean: Tensor = alpha.sqrt() * noise - (1 - alpha).sqrt() * v
-        return clean
+        noisy = self.scheduler.add_noise(self.latents[which], noise, t)
+        velocity = self.scheduler.get_velocity(self.latents[which], noise, t)
+        return F.mse_loss(self.model(noisy, t, context).sample, velocity)
 
     def prior_loss(self, n: int) -> Tensor:
-        """Other prompts stay what they were."""
-        context = self.context([painter.caption(scene) for scene in other_scenes(n, self.rng)])
+        """Other prompts stay where the frozen base has them."""
+        context = self.context([painter.caption(s) for s in painter.training_scenes(n, int(self.rng.integers(2**31)))])
         t = torch.randint(1000, (n,))
         which = torch.from_numpy(self.rng.integers(0, len(self.latents), n))
-        noisy = self.scheduler.add_noise(self.latents[which], torch.randn_like(self.latents[which]), t)
+        noisy = self.scheduler.add_noise(self.latents[which], torch.randn(n, *self.latents.shape[1:]), t)
         with torch.no_grad(), self.model.disable_adapter():
             target = self.model(noisy, t, context).sample
         return F.mse_loss(self.model(noisy, t, context).sample, target)
@@ -223,8 +238,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the style and content adapters.")
     parser.add_argument("--only", nargs="*", choices=names, default=names)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=450)
+    parser.add_argument("--batch", type=int, default=12)
     parser.add_argument("--judged", type=int, default=24)
     parser.add_argument("--base", type=Path, default=CHECKPOINT)
     options = parser.parse_args()

@@ -20,7 +20,6 @@ from pictures import cached, paint_all, to_images, to_tensor
 from training import Average, Budget, Loop, draw_curve, half_precision, one_cycle, recipe_arguments
 
 CROP = 64
-NOISE = 0.25  # at most, in each channel's standard deviations
 MUON_RATE = 0.02
 LEARNING_RATE = 2e-3
 
@@ -40,14 +39,14 @@ class Crops:
         return to_tensor(np.stack([c[:, ::-1] if flip else c for c, flip in zip(crops, flips, strict=True)]))
 
 
-def reconstruction_loss(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
-    """L1 + 4 MSE of what the decoder makes of the pixels' latents, some of them noisy.
+def reconstruction_loss(vae: AutoencoderKL, pixels: Tensor, noise: float) -> Tensor:
+    """L1 + 4 MSE of what the decoder makes of the pixels' latents, with noise of up to `noise` standard deviations.
 
-    Sampled latents are never quite clean; a decoder that has only seen clean ones shows the rest as a grid.
+    Sampled latents are never quite clean; a decoder that has only seen clean ones shows what is left as a grid.
     """
     with torch.no_grad():
         latents = vae.encode(pixels).latent_dist.mode()
-        strength = NOISE * torch.rand(len(latents), 1, 1, 1, device=latents.device)
+        strength = noise * torch.rand(len(latents), 1, 1, 1, device=latents.device)
         latents += strength * latents.std((0, 2, 3), keepdim=True) * torch.randn_like(latents)
     decoded = vae.decode(latents).sample.float()
     return F.l1_loss(decoded, pixels) + 4 * F.mse_loss(decoded, pixels)
@@ -82,7 +81,10 @@ def report(vae: AutoencoderKL) -> str:
 
 
 def main() -> None:
-    options = recipe_arguments("Train the decoder of mini-diffusion's autoencoder.", 20_000, 20).parse_args()
+    parser = recipe_arguments("Train the decoder of mini-diffusion's autoencoder.", 20_000, 20)
+    parser.add_argument("--noise", type=float, default=0.0, help="latent noise, in standard deviations at most")
+    parser.add_argument("--blend", type=float, default=1.0, help="share of the result; the rest is --init's decoder")
+    options = parser.parse_args()
     workers.join()
     torch.manual_seed(options.seed + workers.rank())
     pictures = cached("vae", painter.training_scenes(4000, seed=options.seed + 1))
@@ -107,7 +109,7 @@ def main() -> None:
 
     def train_step(spent: float) -> Tensor:
         with half_precision(options.device):
-            loss = reconstruction_loss(vae, crops.draw(options.batch).to(options.device))
+            loss = reconstruction_loss(vae, crops.draw(options.batch).to(options.device), options.noise)
         optimisers.step(loss, one_cycle(spent, loop.step, warmup=20))
         average.update(vae, loop.step)
         return loss.detach()
@@ -118,9 +120,10 @@ def main() -> None:
     )
     if workers.rank() > 0:
         return
-    vae.load_state_dict(average.state)
-    vae.eval()
     pipe = load_checkpoint(CHECKPOINT)
+    first = load_checkpoint(options.init).vae.state_dict() if options.init else average.state
+    vae.load_state_dict({name: torch.lerp(first[name], average.state[name], options.blend) for name in first})
+    vae.eval()
     save_checkpoint(CHECKPOINT, vae.cpu(), pipe.unet, pipe.text_encoder, pipe.tokenizer)
     draw_curve(loop.losses, "decoder: L1 + 4 MSE", DOCS / "vae-loss.png")
     print(f"{loop.step} steps, {loop.seconds / 60:.1f} min: {report(vae)}")
