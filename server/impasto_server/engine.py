@@ -76,9 +76,11 @@ class OpenVinoEngine:
                 f"precision: OpenVINO made {path.name} {actual}, not {precision}; pass --precision {actual}"
             )
         self._request = compiled.create_infer_request()
+        self._kept: dict[str, Array] = {}  # OpenVINO itself holds on to no array that it shares
         self._outputs = len(compiled.outputs)
 
     def bind(self, buffers: Mapping[str, Array]) -> None:
+        self._kept.update(buffers)
         for name, array in buffers.items():
             self._request.set_tensor(name, self._tensor(array, shared_memory=True))
 

@@ -1,0 +1,103 @@
+"""What benchmarks/mixed.py makes of its samples, and that its crowds and adapters are what it says they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from benchmarks import crowd, mixed, passes, roofline
+from benchmarks.backbones import NAMES, write_lora
+
+from impasto_export import adapters, architecture, graphs, manifest
+from impasto_export.architecture import SHIPPED
+
+
+@pytest.mark.parametrize("backbone", mixed.STEPS)
+def test_users_agree_on_nothing_but_the_size(backbone: str) -> None:
+    users = crowd.mixed(mixed.STEPS[backbone], 128, 128)
+    for field in ("prompt", "adapters", "steps", "guidance_scale", "seed"):
+        assert len({getattr(user, field) for user in users}) == len(users)
+    assert {user.scheduler for user in users} == set(crowd.SCHEDULERS)
+    assert {(user.width, user.height) for user in users} == {(128, 128)}
+
+
+@pytest.mark.parametrize("backbone", mixed.STEPS)
+def test_the_uniform_crowd_asks_for_as_much(backbone: str) -> None:
+    users = crowd.mixed(mixed.STEPS[backbone], 128, 128)
+    alike = crowd.uniform(users)
+    assert crowd.lane_steps(alike) == crowd.lane_steps(users)
+    assert len({(user.adapters, user.steps, user.guidance_scale, user.scheduler) for user in alike}) == 1
+
+
+def test_a_request_without_guidance_is_one_lane() -> None:
+    users = crowd.mixed((10,) * 8, 128, 128)
+    assert crowd.lane_steps(users[:1]) == 10
+    assert crowd.lane_steps(users[1:2]) == 20
+
+
+def test_fresh_requests_are_the_same_work_never_seen_before() -> None:
+    users = crowd.mixed((4,) * 8, 128, 128)
+    first, second = crowd.fresh(users, 1), crowd.fresh(users, 2)
+    assert len({user.prompt for user in (*users, *first, *second)}) == 24
+    assert len({user.seed for user in (*users, *first, *second)}) == 24
+    assert crowd.lane_steps(first) == crowd.lane_steps(users)
+
+
+def test_wrong_adapters_are_everyone_elses() -> None:
+    users = crowd.mixed((4,) * 8, 128, 128)
+    wrong = crowd.wrong_adapters(users)
+    assert all(a.adapters != b.adapters for a, b in zip(users, wrong, strict=True))
+    assert {user.adapters for user in wrong} == {((name, 1.0),) for name in NAMES}
+
+
+def test_a_ratio_is_the_rounds_own() -> None:
+    """The second round was disturbed on both sides, the third on one."""
+    assert mixed.ratio([3.0, 30.0, 3.0], [1.0, 10.0, 5.0]) == 3.0
+
+
+def test_the_tax_is_taken_within_rounds() -> None:
+    samples = {"mixed": [11.0, 22.0, 11.0], "plain": [10.0, 20.0, 10.0], "slot0": [11.0, 22.0, 22.0]}
+    assert passes.tax(samples, "plain") == pytest.approx(1.1)
+    assert passes.tax(samples, "slot0") == 1.0
+
+
+def test_psnr() -> None:
+    black = np.zeros((4, 4, 3), np.uint8)
+    assert mixed.psnr_db(black, black) == pytest.approx(138.13, abs=0.01)
+    assert mixed.psnr_db(black, black + np.uint8(255)) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(("value", "met"), [(2.5, True), (2.4, False)])
+def test_bars(value: float, met: bool) -> None:
+    figures = {"mini": {bar.key: value if bar.at_least == 2.5 else 50.0 for bar in mixed.BARS}}
+    rows = {row["key"]: row for row in mixed.held_against_bars(figures)}
+    assert rows["throughput_ratio_vs_diffusers_peft"]["met"] is met
+    assert rows["parity_psnr_db_min"]["met"]
+    assert not rows["resident_switch_ms"]["met"]
+    assert "lora_tax" not in rows  # asked of the large backbone only
+
+
+def test_operations_of_adapters_grow_with_their_rank() -> None:
+    config = {**architecture.load(SHIPPED / "mini-diffusion").components["unet"].config, "sample_size": 16}
+    config["_class_name"] = "UNet2DConditionModel"
+
+    def unet() -> object:
+        with torch.device("meta"):
+            return graphs.build("unet", config)
+
+    plain = roofline.plain_gflop(unet(), 2, 32)
+    four, eight = (roofline.adapted_gflop(unet(), 2, 32, rank) - plain for rank in (4, 8))
+    assert plain == pytest.approx(2 * roofline.plain_gflop(unet(), 1, 32))
+    assert 0 < four < plain
+    assert eight == pytest.approx(2 * four)
+
+
+def test_random_adapters_are_imported_whole(bundle: Path, tmp_path: Path) -> None:
+    record = manifest.load(bundle)
+    write_lora(tmp_path / "style", record, rank=8, seed=1)
+    made = adapters.convert(tmp_path / "style", record)
+    projections = [site for graph in record["graphs"].values() for site in graph["sites"] if "attn" in site["name"]]
+    assert made.record["rank"] == 8
+    assert made.record["sites"] == len(projections)
