@@ -1,0 +1,95 @@
+"""Forward passes of a backbone at full width: what does it cost that every row has another adapter?
+
+mixed   row i of the batch under adapter i, by the bundle's graph
+slot0   the same graph with no adapter on any row
+plain   the backbone exported without adapter inputs
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from benchmarks.backbones import NAMES, Backbone
+from benchmarks.switching import Styles
+from numpy.typing import NDArray
+
+from impasto_server.bank import AdaptedEngine
+from impasto_server.bundle import Bundle, Manifest
+from impasto_server.engine import Engine, compile_graph
+from impasto_server.settings import Settings
+
+KINDS = ("mixed", "slot0", "plain")
+LANES = len(NAMES)
+WARM_UP = 2
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Engines and feeds by kind; a pass is timed as the step loop makes it, inputs and outputs included."""
+
+    engines: Mapping[str, Engine]
+    feeds: Mapping[str, Mapping[str, Array]]
+    bank_rank: int
+
+    @classmethod
+    def of(cls, backbone: Backbone, settings: Settings) -> Passes:
+        bundle = Bundle.open(backbone.bundle)
+        styles = Styles.of(backbone.bundle, backbone.registry)
+        rows = np.array([styles.pin(name) for name in NAMES], np.int64)
+        styles.residency.close()
+        adapted = AdaptedEngine(compile_graph(bundle.graph_path("unet"), settings), styles.bank, "unet")
+        common = _feeds(bundle.manifest)
+        feeds = {"mixed": {**common, "slot": rows}, "slot0": {**common, "slot": np.zeros_like(rows)}, "plain": common}
+        engines = {"mixed": adapted, "slot0": adapted, "plain": compile_graph(backbone.plain, settings)}
+        rank = next(buffer.shape[-1] for name, buffer in styles.bank.buffers["unet"].items() if name.endswith("A"))
+        return cls(engines, feeds, rank)
+
+    def output(self, kind: str) -> Array:
+        return self.engines[kind].run(self.feeds[kind])[0]
+
+    def time_ms(self, kind: str) -> float:
+        started = perf_counter()
+        self.output(kind)
+        return 1000 * (perf_counter() - started)
+
+
+def _feeds(manifest: Manifest) -> dict[str, Array]:
+    draw = np.random.default_rng(0)
+    ports = {port.name: port.shape for port in manifest.graphs["unet"].inputs}
+    factor = manifest.latents.factor
+    size = (manifest.image.height // factor, manifest.image.width // factor)
+    context = (LANES, *(int(n) for n in ports["encoder_hidden_states"][1:]))
+    return {
+        "sample": draw.standard_normal((LANES, manifest.latents.channels, *size), np.float32),
+        "timestep": np.linspace(50, 950, LANES, dtype=np.float32),
+        "encoder_hidden_states": draw.standard_normal(context, np.float32),
+    }
+
+
+def time_all(passes: Passes, rounds: int, done: Callable[[], object]) -> dict[str, list[float]]:
+    """Milliseconds of each kind, one of each a round, in an order that moves on by one."""
+    for kind in KINDS * WARM_UP:
+        passes.output(kind)
+    samples: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    for number in range(rounds):
+        for kind in (*KINDS[number % 3 :], *KINDS[: number % 3]):
+            samples[kind].append(passes.time_ms(kind))
+        done()
+    return samples
+
+
+def tax(samples: Mapping[str, list[float]], without: str) -> float:
+    """Median over rounds of mixed ÷ `without`."""
+    return median(mixed / other for mixed, other in zip(samples["mixed"], samples[without], strict=True))
+
+
+def difference(a: Array, b: Array) -> float:
+    """Root mean square of a - b, relative to b's."""
+    return float(np.sqrt(np.mean((a - b) ** 2) / np.mean(b**2)))
