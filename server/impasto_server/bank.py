@@ -194,9 +194,16 @@ class AdaptedEngine:
     def bind(self, buffers: Mapping[str, NDArray[Any]]) -> None:
         self._engine.bind(buffers)
 
+    def prepare(self, feeds: Mapping[str, NDArray[Any]]) -> None:
+        self._look()
+        self._engine.prepare(feeds)
+
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        self._look()
+        return self._engine.run(feeds)
+
+    def _look(self) -> None:
         buffers = self._bank.buffers.get(self._graph, {})
         if buffers is not self._bound:
             self._engine.bind(buffers)
             self._bound = buffers
-        return self._engine.run(feeds)

@@ -1,4 +1,4 @@
-"""Who is in the next batch, when not everyone fits, and how many rows it has."""
+"""Who is in the next batch, when not everyone fits."""
 
 from __future__ import annotations
 
@@ -46,27 +46,6 @@ def choose(turns: Sequence[Turn[T]], max_lanes: int, step_s: float) -> list[T]:
             chosen.append(turn.who)
             room -= turn.lanes
     return chosen
-
-
-class Rows:
-    """How many rows a pass is given: at times a few more than it needs.
-
-    An engine may have to prepare itself whenever the number of rows changes. `change_rows` is what that costs, in
-    rows' time. Empty rows are run until they have cost as much, and only then the number follows (the ski rental rule:
-    never more than twice the cost of knowing what comes).
-    """
-
-    def __init__(self, change_rows: float) -> None:
-        self._change_rows = change_rows
-        self._rows = 0
-        self._wasted = 0
-
-    def __call__(self, needed: int) -> int:
-        """At least `needed`."""
-        self._wasted += self._rows - needed
-        if needed >= self._rows or self._wasted > self._change_rows:
-            self._rows, self._wasted = needed, 0
-        return self._rows
 
 
 def _rank(turn: Turn[T], rounds: int, step_s: float) -> tuple[int, float]:

@@ -118,5 +118,10 @@ class Bundle:
                 raise SetupError(f"bundle: {folder} lacks {file}; link the checkpoint again")
         return bundle
 
+    @property
+    def nbytes(self) -> int:
+        """Size of all its files, most of it weights."""
+        return sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
+
     def graph_path(self, name: str) -> Path:
         return self.folder / self.manifest.graphs[name].file

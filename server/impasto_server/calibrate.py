@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from impasto_server.bank import AdaptedEngine, Bank
 from impasto_server.bundle import Bundle, Manifest
 from impasto_server.calibration import Measured, Timing, cpu_name
-from impasto_server.engine import Engine, compile_graph, resolve_precision
+from impasto_server.engine import PREPARED_BYTES, Engine, compile_graph, resolve_precision
 from impasto_server.settings import Settings
 from impasto_server.stats import Stats
 
@@ -37,7 +37,10 @@ def calibrate(bundle: Bundle, settings: Settings, limit: int) -> Measured:
     sizes = [size for size in SIZES if size <= limit]
     bank = filled_bank(bundle.manifest, settings, max(sizes))
     engine = AdaptedEngine(compile_graph(bundle.graph_path(BACKBONE), settings), bank, BACKBONE)
-    points = time_passes(engine, {size: batch(bundle.manifest, size, bank.slots) for size in sizes})
+    batches = {size: batch(bundle.manifest, size, bank.slots) for size in sizes}
+    for feeds in list(batches.values())[: 1 + PREPARED_BYTES // bundle.nbytes]:
+        engine.prepare(feeds)
+    points = time_passes(engine, batches)
     return Measured(
         engine=settings.engine,
         precision=resolve_precision(settings.engine, settings.precision),

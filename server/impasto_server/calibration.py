@@ -12,7 +12,6 @@ import platform
 import re
 import shlex
 from pathlib import Path
-from statistics import median
 from tempfile import mkstemp
 from typing import Literal
 
@@ -63,16 +62,6 @@ class Measured(_Strict):
     bundle: str
     version: str
     points: tuple[Timing, ...]
-
-    @property
-    def change_rows(self) -> float:
-        """What a pass of another size than the last one costs on top, in the time of so many rows."""
-        if len(self.points) < 2:
-            return 0.0
-        first, last = min(self.points, key=lambda p: p.lanes), max(self.points, key=lambda p: p.lanes)
-        row_ms = (last.ms - first.ms) / (last.lanes - first.lanes)
-        change_ms = median(point.switch_ms - point.ms for point in self.points)
-        return max(0.0, change_ms / row_ms) if row_ms > 0 else 0.0
 
     @property
     def key(self) -> tuple[EngineName, Precision, int]:

@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 from impasto_server.errors import SetupError
 from impasto_server.settings import EngineName, Precision, Settings
 
+PREPARED_BYTES = 512 << 20  # of weights, in copies for shapes that an engine was prepared for
+
 Array = NDArray[Any]
+Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
 
 class Engine(Protocol):
@@ -24,6 +27,10 @@ class Engine(Protocol):
 
     def bind(self, buffers: Mapping[str, Array]) -> None:
         """Keep these C-contiguous arrays as inputs of every later run, sharing their memory."""
+        ...
+
+    def prepare(self, feeds: Mapping[str, Array]) -> None:
+        """Do now what the first run on feeds of these shapes would have to do, and what makes the later ones faster."""
         ...
 
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
@@ -53,41 +60,61 @@ def compile_graph(path: Path, settings: Settings) -> Engine:
 
 
 class OpenVinoEngine:
-    """OpenVINO on the CPU, one stream: requests overlap in the batch, not in the engine."""
+    """OpenVINO on the CPU, one stream: requests overlap in the batch, not in the engine.
+
+    The graph is compiled once for all shapes, and once more for each that is prepared: with its shapes fixed a pass of
+    studio/mini-diffusion takes a fifth to a third less, and a change of shape costs nothing. Each has its own copy of
+    the weights.
+    """
 
     def __init__(self, path: Path, precision: Precision, threads: int) -> None:
         import openvino as ov  # type: ignore[import-untyped]
 
         self._tensor = ov.Tensor
-        compiled = _openvino_core().compile_model(
-            str(path),
-            "CPU",
-            {
-                "INFERENCE_PRECISION_HINT": precision,
-                "INFERENCE_NUM_THREADS": threads,
-                "NUM_STREAMS": 1,
-                "ENABLE_CPU_PINNING": False,
-            },
-        )
+        self._core = _openvino_core()
+        self._model = self._core.read_model(str(path))
+        self._options = {
+            "INFERENCE_PRECISION_HINT": precision,
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "ENABLE_CPU_PINNING": False,
+        }
+        compiled = self._core.compile_model(self._model, "CPU", self._options)
         # OpenVINO takes a hint it can't follow and computes in f32 without a word.
         actual = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         if actual != precision:
             raise SetupError(
                 f"precision: OpenVINO made {path.name} {actual}, not {precision}; pass --precision {actual}"
             )
-        self._request = compiled.create_infer_request()
+        self._any = compiled.create_infer_request()
+        self._fixed: dict[Shapes, Any] = {}
         self._kept: dict[str, Array] = {}  # OpenVINO itself holds on to no array that it shares
         self._outputs = len(compiled.outputs)
 
     def bind(self, buffers: Mapping[str, Array]) -> None:
         self._kept.update(buffers)
-        for name, array in buffers.items():
-            self._request.set_tensor(name, self._tensor(array, shared_memory=True))
+        for request in (self._any, *self._fixed.values()):
+            self._set(request, buffers)
+
+    def prepare(self, feeds: Mapping[str, Array]) -> None:
+        if _shapes(feeds) not in self._fixed:
+            model = self._model.clone()
+            model.reshape({name: list(array.shape) for name, array in feeds.items()})
+            request = self._core.compile_model(model, "CPU", self._options).create_infer_request()
+            self._set(request, self._kept)
+            self._fixed[_shapes(feeds)] = request
+        self.run(feeds)
 
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
-        self.bind({name: np.ascontiguousarray(array) for name, array in feeds.items()})
-        self._request.infer()
-        return [self._request.get_output_tensor(i).data.copy() for i in range(self._outputs)]
+        request = self._fixed.get(_shapes(feeds), self._any)
+        contiguous = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
+        self._set(request, contiguous)
+        request.infer()
+        return [request.get_output_tensor(i).data.copy() for i in range(self._outputs)]
+
+    def _set(self, request: Any, arrays: Mapping[str, Array]) -> None:
+        for name, array in arrays.items():
+            request.set_tensor(name, self._tensor(array, shared_memory=True))
 
 
 class OnnxRuntimeEngine:
@@ -108,9 +135,16 @@ class OnnxRuntimeEngine:
     def bind(self, buffers: Mapping[str, Array]) -> None:
         self._bound.update({name: self._values.ortvalue_from_numpy(array) for name, array in buffers.items()})
 
+    def prepare(self, feeds: Mapping[str, Array]) -> None:
+        self.run(feeds)
+
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
         values = {name: self._values.ortvalue_from_numpy(np.ascontiguousarray(array)) for name, array in feeds.items()}
         return [value.numpy() for value in self._session.run_with_ort_values(self._names, {**self._bound, **values})]
+
+
+def _shapes(feeds: Mapping[str, Array]) -> Shapes:
+    return tuple((name, array.shape) for name, array in sorted(feeds.items()))
 
 
 def _openvino_core() -> Any:

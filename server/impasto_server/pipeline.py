@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 from threading import Thread
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +30,10 @@ from numpy.typing import NDArray
 from impasto_server.adapters import Adapter, Registry
 from impasto_server.admission import Admission
 from impasto_server.bank import AdaptedEngine, Bank
-from impasto_server.batch import Rows, Turn, choose
+from impasto_server.batch import Turn, choose
 from impasto_server.bundle import Bundle, Manifest
 from impasto_server.calibration import calibrated, resolve_max_lanes
-from impasto_server.engine import Engine, compile_graph, resolve_precision
+from impasto_server.engine import PREPARED_BYTES, Engine, compile_graph, resolve_precision
 from impasto_server.errors import Cancelled, DeadlineExceeded, FieldError, ImpastoError, as_impasto_error
 from impasto_server.guidance import Lane, Mix, classifier_free, combine
 from impasto_server.image import Decoder, Previewer, encode
@@ -49,7 +50,7 @@ Array = NDArray[np.float32]
 
 PREPARING_THREADS = 2
 SMOOTHING = 0.9
-WARMING_S = 10.0
+WARMING_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,6 @@ class Pipeline:
         self._precision = resolve_precision(settings.engine, settings.precision)
         measured = calibrated(settings, bundle)
         self._max_lanes = resolve_max_lanes(settings, measured)
-        self._rows = Rows(measured.change_rows if measured else 0.0)
         self._schedule = Schedule.of(self.manifest.scheduler)
         self.stats = Stats()
         self._bank = bank = Bank(self.manifest, settings.bank_rank, settings.bank_bytes, self.stats)
@@ -170,7 +170,7 @@ class Pipeline:
         self._decoder = Decoder(compiled("vae_decoder"), self.manifest.latents)
         self._previewer = Previewer(self._decoder, self.manifest.latents)
 
-        self._warm()
+        self._prepared = self._warm(bundle.nbytes)
         self._admission = Admission(settings.max_requests, self.stats)
         self._preparing = ThreadPoolExecutor(PREPARING_THREADS, "prepare")
         self._finishing = ThreadPoolExecutor(1, "finish")
@@ -218,29 +218,30 @@ class Pipeline:
         self._preparing.shutdown()
         self._finishing.shutdown()
 
-    def _warm(self) -> None:
-        """Run every batch size once before anyone waits for it.
+    def _warm(self, weights_bytes: int) -> frozenset[tuple[int, ...]]:
+        """Prepare the backbone for batches of pictures of the usual size; returns the latents' shapes [lanes, C, h, w].
 
-        OpenVINO prepares its kernels for a shape when it first meets it: 2 to 4 passes' time on studio/mini-diffusion,
-        and more for the very first. A large backbone is left to meet most shapes under way, where it shows little.
+        The largest first, then those of one guided request, and so on, as far as memory and patience allow: a large
+        backbone is left to run batches that it wasn't prepared for, where that shows little.
         """
         size = self.manifest.image
         latents = self.noise(Request("", 0, size.width, size.height))
-        started = perf_counter()
-        embeds = next(iter(self._prompts.encode({"": self._prompts.tokenize("")}, 0, None).values()))
         self._decoder.decode(latents)
-        for lanes in range(1, self._max_lanes + 1):
-            if perf_counter() - started > WARMING_S:
-                log.info("not warmed for more than %d lanes: %g s are over", lanes - 1, WARMING_S)
-                return
-            self._backbone.run(
-                {
-                    "sample": np.stack([latents] * lanes),
-                    "timestep": np.zeros(lanes, np.float32),
-                    "encoder_hidden_states": np.stack([embeds] * lanes),
-                    "slot": np.zeros(lanes, np.int64),
-                }
-            )
+        embeds = next(iter(self._prompts.encode({"": self._prompts.tokenize("")}, 0, None).values()))
+        most, started, shapes = self._max_lanes, perf_counter(), set[tuple[int, ...]]()
+        for lanes in dict.fromkeys([most, min(2, most), *range(most, 0, -2), 1]):
+            if len(shapes) * weights_bytes > PREPARED_BYTES or perf_counter() - started > WARMING_S:
+                log.info("prepared for batches of %s lanes alone", sorted(shape[0] for shape in shapes))
+                break
+            feeds: dict[str, NDArray[Any]] = {
+                "sample": np.stack([latents] * lanes),
+                "timestep": np.zeros(lanes, np.float32),
+                "encoder_hidden_states": np.stack([embeds] * lanes),
+                "slot": np.zeros(lanes, np.int64),
+            }
+            self._backbone.prepare(feeds)
+            shapes.add(feeds["sample"].shape)
+        return frozenset(shapes)
 
     # prepare: request → lanes
 
@@ -378,10 +379,11 @@ class Pipeline:
     def _forward(self, chosen: Sequence[Running]) -> list[Array]:
         """Rows of one batch, and each request's share [lanes, C, h, w] of the backbone's output.
 
-        Empty rows, if any, come last: they are zeros under no adapter, and nobody reads what they become.
+        An empty row may come last, where the backbone is prepared for one more: zeros under no adapter, read by nobody.
         """
         counts = [one.lanes for one in chosen]
-        empty = self._rows(sum(counts)) - sum(counts)
+        more = (sum(counts) + 1, *chosen[0].ask.sample.shape)
+        empty = int(more in self._prepared and (sum(counts), *more[1:]) not in self._prepared)
         feeds = {
             "sample": np.repeat(np.stack([one.ask.sample for one in chosen]), counts, axis=0),
             "timestep": np.repeat(np.array([one.ask.timestep for one in chosen], np.float32), counts),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from math import ceil
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from impasto_server.batch import PATIENCE, Rows, Turn, choose
+from impasto_server.batch import PATIENCE, Turn, choose
 
 
 def turn(who: str, **changed: Any) -> Turn[str]:
@@ -96,23 +95,3 @@ def test_nobody_starves_whatever_the_deadlines(people: list[tuple[int, int, floa
             one.passed_over, one.done, one.remaining = 0, one.done + 1, one.remaining - 1
         waiting = [one for one in waiting if one.remaining > 0]
         clock += 0.1
-
-
-def test_rows_follow_at_once_where_a_change_costs_nothing() -> None:
-    rows = Rows(0.0)
-    assert [rows(needed) for needed in (8, 6, 7, 2)] == [8, 6, 7, 2]
-
-
-def test_empty_rows_are_run_until_they_have_cost_as_much_as_a_change() -> None:
-    rows = Rows(5.0)
-    assert [rows(needed) for needed in (8, 6, 6, 6, 6)] == [8, 8, 8, 6, 6]
-    assert [rows(needed) for needed in (8, 1, 1)] == [8, 1, 1]
-
-
-@given(st.lists(st.integers(1, 16), min_size=1), st.floats(0, 20))
-def test_empty_rows_never_cost_more_than_the_changes_they_stand_for(needs: list[int], change_rows: float) -> None:
-    rows = Rows(change_rows)
-    given_ = [rows(needed) for needed in needs]
-    assert all(size >= needed for size, needed in zip(given_, needs, strict=True))
-    changes = 1 + sum(one != other for one, other in pairwise(given_))
-    assert sum(given_) - sum(needs) <= changes * change_rows
