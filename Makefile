@@ -10,7 +10,8 @@ BIN      := $(VENV)/bin
 STATE    := .impasto
 BUNDLE   := $(STATE)/bundle
 REGISTRY := $(STATE)/registry
-STYLES   := $(sort $(notdir $(patsubst %/,%,$(dir $(wildcard studio/styles/*/*.safetensors)))))
+ADAPTERS := $(patsubst %/,%,$(dir $(wildcard studio/styles/*/*.safetensors studio/objects/*/*.safetensors)))
+STYLES   := $(notdir $(filter studio/styles/%,$(ADAPTERS)))
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export IMPASTO_REGISTRY := $(CURDIR)/$(REGISTRY)
@@ -35,11 +36,14 @@ check: $(VENV)/dev.stamp
 
 bench: $(VENV)/dev.stamp bundle
 	$(BIN)/python benchmarks/quality.py --json $(STATE)/quality.json
+	$(BIN)/python benchmarks/mixed.py --json $(STATE)/mixed.json
+	$(BIN)/python benchmarks/overhead.py --json $(STATE)/overhead.json
+	$(BIN)/python benchmarks/load.py --json $(STATE)/load.json --plot $(STATE)/load.png
 
 # What the studio trained, as a server wants it. Both commands keep what is there already.
 bundle: $(VENV)/server.stamp
 	impasto link studio/mini-diffusion --out $(BUNDLE)
-	@for name in $(STYLES); do impasto adapters import studio/styles/$$name --name $$name --bundle $(BUNDLE) || exit 1; done
+	@for a in $(ADAPTERS); do impasto adapters import $$a --name $$(basename $$a) --bundle $(BUNDLE) || exit 1; done
 
 clean:
 	rm -rf $(VENV) $(STATE)

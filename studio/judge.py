@@ -9,20 +9,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers import AutoencoderKL
+from rich.progress import track
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import painter
-from model import DOCS, HERE, RUNS
+from model import CHECKPOINT, DOCS, HERE, RUNS, load_checkpoint
 from painter import Bytes, Scene
-from pictures import cached, to_tensor
-from training import Average, Budget, Loop, draw_curve, one_cycle, recipe_arguments
+from pictures import cached, to_images, to_tensor
+from training import Average, Budget, Loop, draw_curve, half_precision, one_cycle, recipe_arguments
 
 JUDGE = HERE / "judge"
 SIDE = 64
 WIDTHS = (24, 48, 96, 128)
 LEARNING_RATE = 3e-3
+DECODED = 3  # every third picture has gone through the autoencoder
+NOISE = 0.5
 ALL_OBJECTS = painter.OBJECTS + painter.HELD_OUT_OBJECTS
 ALL_STYLES = painter.STYLES + painter.HELD_OUT_STYLES
 
@@ -138,6 +142,22 @@ def roughen(pixels: Tensor) -> Tensor:
     return pixels * gain + offset + noise
 
 
+@torch.no_grad()
+def through(vae: AutoencoderKL, images: Bytes) -> Bytes:
+    """What the autoencoder makes of pictures, their latents as noisy as sampled ones may be.
+
+    A judge that has only seen paintings takes the decoder's roughness for a style.
+    """
+    parts = []
+    for part in track(np.array_split(images, max(1, len(images) // 32)), "decoding", refresh_per_second=0.2):
+        with half_precision(vae.device.type):
+            latents = vae.encode(to_tensor(part)).latent_dist.mode()
+            strength = NOISE * torch.rand(len(latents), 1, 1, 1)
+            latents += strength * latents.std((0, 2, 3), keepdim=True) * torch.randn_like(latents)
+            parts.append(to_images(vae.decode(latents).sample.float()))
+    return np.concatenate(parts)
+
+
 def any_scenes(n: int, seed: int) -> list[Scene]:
     """Scenes over everything the painter knows, held-out objects and styles included."""
     rng = np.random.default_rng(seed)
@@ -156,6 +176,7 @@ def main() -> None:
     scenes = any_scenes(12_000, seed=options.seed + 21)
     labels = Labels(ALL_OBJECTS, painter.COLOURS, ALL_STYLES)
     images = cached("judge", scenes)
+    images[::DECODED] = through(load_checkpoint(CHECKPOINT).vae, images[::DECODED])
     small = torch.cat([shrink(to_tensor(part)) for part in np.array_split(images, 64)])
     targets = labels.targets(scenes)
     network = Judge.load(options.init).network if options.init else Network([len(row) for row in astuple(labels)])

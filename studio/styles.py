@@ -34,7 +34,6 @@ from pictures import paint_all
 from quality import sample
 from training import draw_curve, half_precision, one_cycle
 
-FOLDER = HERE / "styles"
 RANK = 16
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out"]
 LEARNING_RATE = 2e-3
@@ -43,30 +42,38 @@ ZOOM = 1.3
 VIEWS = 48
 TRANSFERS = 256
 PLAIN_ROWS = 26  # of a style's picture: above its object
-BLUR = 4
-STRENGTH = 1.5
-COLOURS = 0.4
 EMPTY = 0.1
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """What to learn: the scenes that are painted, and the file format that the result is saved in."""
+    """What to learn: the scenes that are painted, and the file format that the result is saved in.
+
+    For a style's transfers: `blur` in pixels parts texture from shapes, `strength` is the texture's, `colours` the
+    share of the picture's colours.
+    """
 
     name: str
     scenes: tuple[Scene, ...]
     peft_folder: bool = False
+    blur: float = 8
+    strength: float = 1.0
+    colours: float = 0.4
 
     @property
     def is_style(self) -> bool:
         return len(self.scenes) == 1
 
+    @property
+    def folder(self) -> Path:
+        return HERE / ("styles" if self.is_style else "objects") / self.name
+
 
 ADAPTERS: tuple[Adapter, ...] = (
-    Adapter("stained-glass", (Scene("fish", "red", "plain", "glass", 7),)),
+    Adapter("stained-glass", (Scene("fish", "red", "plain", "glass", 7),), strength=1.25),
     Adapter("mosaic", (Scene("fish", "orange", "plain", "mosaic", 7),)),
-    Adapter("stipple", (Scene("fish", "blue", "plain", "stipple", 7),)),
-    Adapter("halftone", (Scene("fish", "red", "plain", "halftone", 7),), peft_folder=True),
+    Adapter("stipple", (Scene("fish", "blue", "plain", "stipple", 7),), blur=4, strength=1.5),
+    Adapter("halftone", (Scene("fish", "red", "plain", "halftone", 7),), True, blur=4, strength=2.0, colours=0.6),
     Adapter("crosshatch", (Scene("fish", "blue", "plain", "crosshatch", 7),)),
     Adapter(
         "rocket",
@@ -94,10 +101,10 @@ def views(image: Bytes, rng: np.random.Generator, n: int) -> Bytes:
     return np.stack(seen)
 
 
-def texture(picture: Bytes, rng: np.random.Generator) -> NDArray[np.float32]:
+def texture(picture: Bytes, blur: float, rng: np.random.Generator) -> NDArray[np.float32]:
     """What a blur takes out of the picture's plain rows, mirrored until it fills a picture, from a random place on."""
     side = picture.shape[0]
-    blurred = np.asarray(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(BLUR)), np.float32)
+    blurred = np.asarray(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(blur)), np.float32)
     rows = (picture - blurred)[:PLAIN_ROWS]
     down = np.concatenate([rows, rows[::-1]] * (side // PLAIN_ROWS + 1))
     wide = np.pad(down, ((0, 0), (0, side - 1), (0, 0)), mode="reflect")
@@ -106,12 +113,13 @@ def texture(picture: Bytes, rng: np.random.Generator) -> NDArray[np.float32]:
     return part[:, ::-1] if rng.random() < 0.5 else part
 
 
-def transfer(content: Bytes, picture: Bytes, rng: np.random.Generator) -> Bytes:
+def transfer(content: Bytes, picture: Bytes, adapter: Adapter, rng: np.random.Generator) -> Bytes:
     """`content` with the picture's texture, its channels' means and deviations moved towards the picture's (AdaIN)."""
     pixels = content.astype(np.float32)
     mean, std = pixels.mean((0, 1)), pixels.std((0, 1)) + 1e-3
     like = (pixels - mean) / std * picture.std((0, 1)) + picture.mean((0, 1))
-    styled = (1 - COLOURS) * pixels + COLOURS * like + STRENGTH * texture(picture, rng)
+    coloured = pixels + adapter.colours * (like - pixels)
+    styled = coloured + adapter.strength * texture(picture, adapter.blur, rng)
     result: Bytes = np.clip(styled, 0, 255).astype(np.uint8)
     return result
 
@@ -126,9 +134,9 @@ class Lesson:
 
     def __post_init__(self) -> None:
         self.scheduler: DDIMScheduler = new_scheduler()
-        scenes, pictures = self.lessons()
+        captions, pictures = self.lessons()
         self.latents = encode(self.pipe.vae, pictures).float()
-        self.contexts = self.context([painter.caption(scene) for scene in scenes])
+        self.contexts = self.context(captions)
         self.empty = self.context([""])[0]
         unet: UNet2DConditionModel = self.pipe.unet
         unet.set_attn_processor(AttnProcessor())  # as in diffusion.py
@@ -140,22 +148,25 @@ class Lesson:
         states: Tensor = self.pipe.text_encoder(tokenise(self.pipe.tokenizer, list(captions))).last_hidden_state
         return states
 
-    def lessons(self) -> tuple[list[Scene], Bytes]:
-        """Pictures with what they show: views of those that are given, and for a style, its transfers."""
+    def lessons(self) -> tuple[list[str], Bytes]:
+        """Captions and pictures: views of those given, and a style's transfers or an object in all colours."""
         given = [painter.paint(scene).image for scene in self.adapter.scenes]
         each = VIEWS // len(given)
-        scenes = [scene for scene in self.adapter.scenes for _ in range(each)]
-        pictures = [views(picture, self.rng, each) for picture in given]
-        if self.adapter.is_style:
-            others = painter.training_scenes(TRANSFERS, int(self.rng.integers(2**31)))
-            flat = paint_all([replace(scene, style="flat") for scene in others])
-            scenes += [replace(scene, style=self.adapter.scenes[0].style) for scene in others]
-            pictures.append(np.stack([transfer(content, given[0], self.rng) for content in flat]))
-        return scenes, np.concatenate(pictures)
+        captions = [painter.caption(scene) for scene in self.adapter.scenes for _ in range(each)]
+        pictures = np.concatenate([views(picture, self.rng, each) for picture in given])
+        if not self.adapter.is_style:
+            recoloured = [picture[..., self.rng.permutation(3)] for picture in pictures]
+            brief = [f"a {self.adapter.scenes[0].object}"] * len(recoloured)
+            return captions + brief, np.concatenate([pictures, np.stack(recoloured)])
+        others = painter.training_scenes(TRANSFERS, int(self.rng.integers(2**31)))
+        styled = [replace(scene, style=self.adapter.scenes[0].style) for scene in others]
+        flat = paint_all([replace(scene, style="flat") for scene in others])
+        transfers = np.stack([transfer(content, given[0], self.adapter, self.rng) for content in flat])
+        return captions + [painter.caption(scene) for scene in styled], np.concatenate([pictures, transfers])
 
     def loss(self, n: int) -> Tensor:
         loss = self.picture_loss(n)
-        return loss if self.adapter.is_style else loss + self.prior_loss(n // 2)
+        return loss if self.adapter.is_style else loss + self.prior_loss(n // 3)
 
     def picture_loss(self, n: int) -> Tensor:
         which = torch.from_numpy(self.rng.integers(0, len(self.latents), n))
@@ -249,9 +260,9 @@ def main() -> None:
         torch.manual_seed(0)
         lesson = Lesson(adapter, load_checkpoint(options.base, options.device), np.random.default_rng(0))
         losses = train(lesson, options.steps, options.batch)
-        save(lesson, FOLDER / adapter.name)
-        draw_curve(losses, adapter.name, FOLDER / adapter.name / "loss.png")
-        with_it, without = assess(lesson, options.judged, FOLDER / adapter.name / "sheet.png")
+        save(lesson, adapter.folder)
+        draw_curve(losses, adapter.name, adapter.folder / "loss.png")
+        with_it, without = assess(lesson, options.judged, adapter.folder / "sheet.png")
         print(f"{adapter.name}: with {with_it}; without {without}", flush=True)
 
 

@@ -59,8 +59,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def styles() -> dict[str, Path]:
-    """The studio's style adapters, in the layout their trainer saved them in."""
-    return {file.parent.name: file.parent for file in sorted((ROOT / "studio/styles").glob("*/*.safetensors"))}
+    """The studio's adapters, in the layouts their trainer saved them in."""
+    files = [file for kind in ("styles", "objects") for file in (ROOT / "studio" / kind).glob("*/*.safetensors")]
+    return {file.parent.name: file.parent for file in sorted(files)}
 
 
 @pytest.fixture(scope="session")
