@@ -21,7 +21,7 @@ from impasto_client.wire import Tensors
 
 _DEFAULTS: dict[str, Any] = {
     "STEPS": 25,
-    "GUIDANCE_SCALE": 5.0,
+    "GUIDANCE_SCALE": 3.0,
     "SCHEDULER": b"dpmpp_2m",
     "SEED": 0,
     "WIDTH": 128,

@@ -63,7 +63,7 @@ class Request:
     negative_prompt: str = ""
     adapters: tuple[tuple[str, float], ...] = ()
     steps: int = 25
-    guidance_scale: float = 5.0
+    guidance_scale: float = 3.0
     scheduler: str = "dpmpp_2m"
     format: str = "png"
     timeout_s: float | None = None
@@ -92,7 +92,7 @@ def parse(
         negative_prompt=read.text("NEGATIVE_PROMPT", ""),
         adapters=_adapters(read),
         steps=read.integer("STEPS", 25, 1, MAX_STEPS),
-        guidance_scale=read.number("GUIDANCE_SCALE", 5.0, 0.0, MAX_GUIDANCE_SCALE),
+        guidance_scale=read.number("GUIDANCE_SCALE", 3.0, 0.0, MAX_GUIDANCE_SCALE),
         scheduler=read.choice("SCHEDULER", "dpmpp_2m", tuple(SAMPLERS)),
         seed=read.integer("SEED", secrets.randbelow(2**32), 0, MAX_SEED),
         width=width,

@@ -17,7 +17,7 @@ def text(*values: str | bytes) -> Any:
 def test_a_prompt_is_enough(manifest: Manifest) -> None:
     request = parse({"PROMPT": text("a red boat")}, manifest)
     assert (request.prompt, request.negative_prompt, request.adapters) == ("a red boat", "", ())
-    assert (request.steps, request.guidance_scale, request.scheduler) == (25, 5.0, "dpmpp_2m")
+    assert (request.steps, request.guidance_scale, request.scheduler) == (25, 3.0, "dpmpp_2m")
     assert (request.width, request.height, request.format) == (64, 64, "png")
     assert 0 <= request.seed < 2**32
 
