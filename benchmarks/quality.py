@@ -196,12 +196,12 @@ def measure(bench: Bench, bundle: Path, registry: Path) -> Report:
 
 
 @contextmanager
-def served(url: str | None, bundle: Path, registry: Path) -> Iterator[str]:
+def served(url: str | None, settings: Settings) -> Iterator[str]:
     """`url`, or that of a server of our own for as long as it is needed."""
     if url is not None:
         yield url
         return
-    with serve(Settings(bundle=bundle, registry=registry)) as server:
+    with serve(settings) as server:
         yield server.grpc_url
 
 
@@ -211,6 +211,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--url", help="gRPC endpoint of a server of this bundle and registry; default: start one")
     parser.add_argument("--n", type=int, default=256, help="unseen captions (default 256)")
     parser.add_argument("--n-adapter", type=int, default=64, help="captions for each adapter (default 64)")
+    parser.add_argument("--precision", default="auto", help="of the server that is started: auto, bf16 or f32")
     parser.add_argument("--bundle", type=Path, default=ROOT / ".impasto" / "bundle")
     parser.add_argument("--registry", type=Path, default=None, help="default: IMPASTO_REGISTRY, else .impasto/registry")
     return parser.parse_args()
@@ -225,7 +226,7 @@ def main() -> None:
     scenes = painter.unseen_scenes(asked.n, SCENE_SEED)
     adapter_scenes = painter.unseen_scenes(asked.n_adapter, ADAPTER_SCENE_SEED)
     with (
-        served(asked.url, asked.bundle, registry) as url,
+        served(asked.url, Settings(asked.bundle, registry, precision=asked.precision)) as url,
         Client(url) as client,
         Progress(*columns, TimeRemainingColumn(), console=console) as bar,
     ):

@@ -14,7 +14,7 @@ from judge import Judge, Verdict, verdict
 from painter import Bytes
 
 STEPS = 25
-GUIDANCE = 5.0
+GUIDANCE = 3.0
 BATCH = 16
 
 
