@@ -71,9 +71,9 @@ class Adapter:
 
 ADAPTERS: tuple[Adapter, ...] = (
     Adapter("stained-glass", (Scene("fish", "red", "plain", "glass", 7),), strength=1.25),
-    Adapter("mosaic", (Scene("fish", "orange", "plain", "mosaic", 7),), strength=1.6, colours=0.7),
+    Adapter("mosaic", (Scene("fish", "orange", "plain", "mosaic", 7),), strength=1.2, colours=0.7),
     Adapter("stipple", (Scene("fish", "blue", "plain", "stipple", 7),), blur=4, strength=1.5),
-    Adapter("halftone", (Scene("fish", "red", "plain", "halftone", 7),), True, blur=4, strength=2.5, colours=0.8),
+    Adapter("halftone", (Scene("fish", "red", "plain", "halftone", 7),), True, blur=4, strength=3.0, colours=0.85),
     Adapter(
         "rocket",
         (
