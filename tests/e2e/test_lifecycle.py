@@ -96,7 +96,7 @@ def test_requests_in_flight_are_answered_before_the_server_stops(settings: Setti
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_it_cleanly(command: list[str], number: signal.Signals) -> None:
     with running(command) as (process, pids):
-        assert len(pids) == 2
+        assert len(pids) == 3
         process.send_signal(number)
         assert process.wait(60) == 0
     assert not any(alive(pid) for pid in pids)
