@@ -99,11 +99,14 @@ class Server:
 
     def check(self) -> None:
         """Raise ServerDied unless the server and the processes that run its models are alive."""
+        # Triton itself goes on reporting ready when the process that runs a Python model is gone.
+        gone = [pid for pid in self.stubs if not is_child(pid, self.process.pid)]
+        if gone:  # perhaps of a server that dies: its children seem gone a moment before it is dead itself
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(0.5)
         if self.process.poll() is not None:
             self._reader.join(5)
             raise ServerDied(f"tritonserver ended with status {self.process.returncode}:\n{self._tail_text()}")
-        # Triton itself goes on reporting ready when the process that runs a Python model is gone.
-        gone = [pid for pid in self.stubs if not is_child(pid, self.process.pid)]
         if gone:
             raise ServerDied(
                 f"the Python process of a model (pid {gone[0]}) is gone; its memory or its log may say why"
