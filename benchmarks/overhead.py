@@ -91,6 +91,7 @@ class Bare:
         bank = filled_bank(bundle.manifest, settings, LANES).buffers["unet"]
         unet.bind(bank)
         step = {**batch(bundle.manifest, LANES, slots=LANES + 1), "slot": np.ones(LANES, np.int64)}
+        unet.prepare(step)  # as a pipeline does for the usual batches
         decoder = compile_graph(bundle.graph_path("vae_decoder"), settings)
         return cls(unet, decoder, bank, step, step["sample"][:1])
 
