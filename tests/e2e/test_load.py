@@ -25,16 +25,23 @@ from .wire import Tensor, ask, ints, texts
 
 PATIENCE_S = 120.0
 ALL, ROOM, STEPS = 200, 32, 100
-# A product's backend, with as many requests under way as its first argument says.
+# A product's backend, with as many requests under way as its second argument says, in the way that its third names.
 CLIENT = f"""
 import asyncio, sys
 from impasto_client import AsyncClient
 
-async def main(url, count):
-    async with AsyncClient(url) as client:
-        await asyncio.gather(*(client.generate("a red boat", steps={MAX_STEPS}, seed=seed) for seed in range(count)))
+async def generate(client, seed):
+    await client.generate("a red boat", steps={MAX_STEPS}, seed=seed)
 
-asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+async def stream(client, seed):
+    async for part in client.stream("a red boat", steps={MAX_STEPS}, seed=seed):
+        pass
+
+async def main(url, count, way):
+    async with AsyncClient(url) as client:
+        await asyncio.gather(*(way(client, seed) for seed in range(count)))
+
+asyncio.run(main(sys.argv[1], int(sys.argv[2]), dict(generate=generate, stream=stream)[sys.argv[3]]))
 """
 
 
@@ -53,8 +60,8 @@ def client(server: Server) -> Iterator[InferenceServerClient]:
 
 
 @contextmanager
-def client_process(server: Server, requests: int) -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen([sys.executable, "-c", CLIENT, server.grpc_url, str(requests)]) as process:
+def client_process(server: Server, requests: int, way: str) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen([sys.executable, "-c", CLIENT, server.grpc_url, str(requests), way]) as process:
         try:
             yield process
         finally:
@@ -72,11 +79,12 @@ def settled(server: Server, before: dict[str, float], requests: int) -> dict[str
     return grown()
 
 
+@pytest.mark.parametrize("way", ["generate", "stream"])
 def test_a_killed_client_is_noticed_long_before_its_work_would_be_done(
-    server: Server, client: InferenceServerClient
+    way: str, server: Server, client: InferenceServerClient
 ) -> None:
-    before = metrics(server)
-    with client_process(server, ROOM) as process:
+    before = steady(server)
+    with client_process(server, ROOM, way) as process:
         eventually(lambda: process.poll() is not None or metrics(server)["requests"] == ROOM, PATIENCE_S)
         assert process.poll() is None, "the client ended by itself"
         process.kill()
