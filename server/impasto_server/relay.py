@@ -165,16 +165,13 @@ class Remote:
         number = next(self._numbers)
         with self._lock:
             channel = self._connected()
+            try:
+                channel.send({"number": number, "request": asdict(request)})
+            except OSError:
+                raise Unavailable("the process that holds the backbone is gone; try again later") from None
+            # Watched only now: that a caller is gone says nothing to those who haven't had its request yet.
             forget = self._watch.over(caller.gone, lambda: _send(channel, {"number": number}))
             self._callers[number] = replace(caller, done=_after(forget, caller.done))
-        try:
-            channel.send({"number": number, "request": asdict(request)})
-        except OSError:
-            with self._lock:
-                taken = self._callers.pop(number, None)
-            if taken is not None:
-                forget()
-                raise Unavailable("the process that holds the backbone is gone; try again later") from None
 
     def close(self) -> None:
         self._watch.close()

@@ -93,6 +93,14 @@ def test_a_caller_that_leaves_stops_its_work(pipeline: Pipeline, connect: Callab
     assert pipeline.stats.read()["cancelled"] == 1
 
 
+def test_a_caller_that_was_gone_from_the_start_is_not_forgotten(connect: Callable[[], Remote]) -> None:
+    remote = connect()
+    for _ in range(20):
+        error = ask(remote, replace(ASKED, steps=200), gone=lambda: True)
+        assert isinstance(error, ImpastoError)
+        assert error.code == "CANCELLED"
+
+
 def test_a_process_that_ends_takes_its_requests_with_it(pipeline: Pipeline, connect: Callable[[], Remote]) -> None:
     started = Event()
     remote = connect()
