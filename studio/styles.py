@@ -36,10 +36,11 @@ from training import draw_curve, half_precision, one_cycle
 
 RANK = 16
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out"]
-LEARNING_RATE = 2e-3
 SHIFT = 12
-ZOOM = 1.3
-VIEWS = 48
+STYLE_ZOOM = (1.0, 1.3)
+OBJECT_ZOOM = (0.85, 1.0)  # an object is never cut
+STYLE_VIEWS = 48
+OBJECT_VIEWS = 240
 TRANSFERS = 256
 PLAIN_ROWS = 26  # of a style's picture: above its object
 EMPTY = 0.1
@@ -71,9 +72,9 @@ class Adapter:
 
 ADAPTERS: tuple[Adapter, ...] = (
     Adapter("stained-glass", (Scene("fish", "red", "plain", "glass", 7),), strength=1.25),
-    Adapter("mosaic", (Scene("fish", "orange", "plain", "mosaic", 7),), strength=1.2, colours=0.7),
+    Adapter("mosaic", (Scene("fish", "orange", "sea", "mosaic", 7),), strength=1.3, colours=0.6),
     Adapter("stipple", (Scene("fish", "blue", "plain", "stipple", 7),), blur=4, strength=1.5),
-    Adapter("halftone", (Scene("fish", "red", "plain", "halftone", 7),), True, blur=4, strength=3.0, colours=0.85),
+    Adapter("halftone", (Scene("balloon", "red", "sunset", "halftone", 3),), True, blur=4, strength=2.0, colours=0.4),
     Adapter(
         "rocket",
         (
@@ -87,13 +88,13 @@ ADAPTERS: tuple[Adapter, ...] = (
 )
 
 
-def views(image: Bytes, rng: np.random.Generator, n: int) -> Bytes:
-    """The picture n times, shifted a little over its own reflection and enlarged, flipped half of the time."""
+def views(image: Bytes, rng: np.random.Generator, n: int, zoom: tuple[float, float]) -> Bytes:
+    """The picture n times, shifted a little over its own reflection and zoomed, flipped half of the time."""
     side = image.shape[0]
     wide = Image.fromarray(np.pad(image, ((SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0)), mode="reflect"))
     seen = []
     for i in range(n):
-        reach = side / rng.uniform(1, ZOOM)
+        reach = side / rng.uniform(*zoom)
         x, y = rng.uniform(0, side + 2 * SHIFT - reach, 2)
         view = np.asarray(wide.resize((side, side), Image.Resampling.BICUBIC, box=(x, y, x + reach, y + reach)))
         seen.append(view[:, ::-1] if i % 2 else view)
@@ -150,9 +151,10 @@ class Lesson:
     def lessons(self) -> tuple[list[str], Bytes]:
         """Captions and pictures: views of those given, and a style's transfers or an object in all colours."""
         given = [painter.paint(scene).image for scene in self.adapter.scenes]
-        each = VIEWS // len(given)
+        zoom, count = (STYLE_ZOOM, STYLE_VIEWS) if self.adapter.is_style else (OBJECT_ZOOM, OBJECT_VIEWS)
+        each = count // len(given)
         captions = [painter.caption(scene) for scene in self.adapter.scenes for _ in range(each)]
-        pictures = np.concatenate([views(picture, self.rng, each) for picture in given])
+        pictures = np.concatenate([views(picture, self.rng, each, zoom) for picture in given])
         if not self.adapter.is_style:
             recoloured = [picture[..., self.rng.permutation(3)] for picture in pictures]
             brief = [f"a {self.adapter.scenes[0].object}"] * len(recoloured)
@@ -190,12 +192,12 @@ class Lesson:
         return F.mse_loss(self.model(noisy, t, context).sample, target)
 
 
-def train(lesson: Lesson, steps: int, batch: int) -> list[float]:
+def train(lesson: Lesson, steps: int, batch: int, rate: float) -> list[float]:
     weights = [p for p in lesson.model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(weights, lr=LEARNING_RATE, weight_decay=0.0)
+    optimiser = torch.optim.AdamW(weights, lr=rate, weight_decay=0.0)
     losses: list[float] = []
     for step in track(range(steps), lesson.adapter.name, refresh_per_second=0.2):
-        optimiser.param_groups[0]["lr"] = LEARNING_RATE * one_cycle(step / steps, step, warmup=20)
+        optimiser.param_groups[0]["lr"] = rate * one_cycle(step / steps, step, warmup=20)
         optimiser.zero_grad()
         with half_precision(lesson.pipe.device.type):
             loss = lesson.loss(batch)
@@ -250,8 +252,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the style and content adapters.")
     parser.add_argument("--only", nargs="*", choices=names, default=names)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--batch", type=int, default=12)
+    parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--judged", type=int, default=24)
     parser.add_argument("--base", type=Path, default=CHECKPOINT)
     options = parser.parse_args()
@@ -260,7 +263,7 @@ def main() -> None:
             continue
         torch.manual_seed(0)
         lesson = Lesson(adapter, load_checkpoint(options.base, options.device), np.random.default_rng(0))
-        losses = train(lesson, options.steps, options.batch)
+        losses = train(lesson, options.steps, options.batch, options.rate)
         save(lesson, adapter.folder)
         draw_curve(losses, adapter.name, adapter.folder / "loss.png")
         with_it, without = assess(lesson, options.judged, adapter.folder / "sheet.png")
