@@ -24,7 +24,7 @@ help:
 
 demo: bundle
 	impasto serve --bundle $(BUNDLE) --port 0 --quiet -- \
-	    impasto gallery $(STYLES:%=--style %) --out $(STATE)/gallery.png
+	    impasto gallery $(STYLES:%=--adapter %) --out $(STATE)/gallery.png
 
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest

@@ -139,7 +139,7 @@ class Bench:
     def _grpc(self, text: str, seed: int, adapter: str) -> Painted:
         seconds, made = timed(
             lambda: self.client.generate(
-                text, styles=adapter, steps=STEPS, guidance_scale=GUIDANCE_SCALE, seed=seed, format="png"
+                text, adapters=adapter, steps=STEPS, guidance_scale=GUIDANCE_SCALE, seed=seed, format="png"
             )
         )
         return Painted(seconds, made.data, made.meta)

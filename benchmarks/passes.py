@@ -18,6 +18,7 @@ from benchmarks.backbones import NAMES, Backbone
 from benchmarks.switching import Styles
 from numpy.typing import NDArray
 
+from impasto_server.backbone import unsteered
 from impasto_server.bank import AdaptedEngine
 from impasto_server.bundle import Bundle, Manifest
 from impasto_server.engine import Engine, compile_graph
@@ -45,8 +46,9 @@ class Passes:
         rows = np.array([styles.pin(name) for name in NAMES], np.int64)
         styles.residency.close()
         adapted = AdaptedEngine(compile_graph(bundle.graph_path("unet"), settings), styles.bank, "unet")
-        common = _feeds(bundle.manifest)
-        feeds = {"mixed": {**common, "slot": rows}, "slot0": {**common, "slot": np.zeros_like(rows)}, "plain": common}
+        plain = _feeds(bundle.manifest)
+        lanes = {**plain, **unsteered(bundle.manifest.graphs["unet"], LANES)}
+        feeds = {"mixed": {**lanes, "slot": rows}, "slot0": {**lanes, "slot": np.zeros_like(rows)}, "plain": plain}
         engines = {"mixed": adapted, "slot0": adapted, "plain": compile_graph(backbone.plain, settings)}
         rank = next(buffer.shape[-1] for name, buffer in styles.bank.buffers["unet"].items() if name.endswith("A"))
         return cls(engines, feeds, rank)

@@ -68,7 +68,7 @@ class Asker:
         def paint(numbered: tuple[int, Scene]) -> Generation:
             number, scene = numbered
             seed = FIRST_IMAGE_SEED + number
-            made = self.client.generate(painter.caption(scene), styles=adapter, steps=STEPS, seed=seed, format="png")
+            made = self.client.generate(painter.caption(scene), adapters=adapter, steps=STEPS, seed=seed, format="png")
             self.bar.advance(task)
             return made
 

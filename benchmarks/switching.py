@@ -15,7 +15,7 @@ from time import perf_counter
 
 from benchmarks.backbones import KEPT, LORA_FILE, NAMES, Backbone, register, write_lora
 
-from impasto_server.adapters import Registry
+from impasto_server.adapters import Adapter, Registry
 from impasto_server.bank import Bank
 from impasto_server.bundle import Bundle
 from impasto_server.guidance import Mix
@@ -45,10 +45,11 @@ class Styles:
 
     def pin(self, name: str) -> int:
         """The row of the bank that holds the adapter, pinned."""
-        styles = self.residency.resolve([(name, 1.0)])
-        adapters = {digest: loading.result() for digest, loading in self.residency.load(styles).items()}
-        mix = Mix.of([(style.digest, style.weight) for style in styles])
-        rows = self.bank.pin([mix], adapters, lambda: None)
+        style = self.residency.resolve(name)
+        adapter = self.residency.load([style])[style.digest].result()
+        assert isinstance(adapter, Adapter), "an embedding has no row"
+        mix = Mix.of([(style.digest, style.weight)])
+        rows = self.bank.pin([mix], {style.digest: adapter}, lambda: None)
         assert rows is not None, "nothing else holds rows"
         return rows[mix]
 

@@ -51,7 +51,7 @@ class Adapter:
     """What to learn: the scenes that are painted, and the file format that the result is saved in.
 
     For a style's transfers: `blur` in pixels parts texture from shapes, `strength` is the texture's, `colours` the
-    share of the picture's colours.
+    share of the picture's colours; what is smaller than `grain` pixels in the content gives way to the texture.
     """
 
     name: str
@@ -60,6 +60,7 @@ class Adapter:
     blur: float = 8
     strength: float = 1.0
     colours: float = 0.4
+    grain: int = 1
 
     @property
     def is_style(self) -> bool:
@@ -72,7 +73,7 @@ class Adapter:
 
 ADAPTERS: tuple[Adapter, ...] = (
     Adapter("stained-glass", (Scene("fish", "red", "plain", "glass", 7),), strength=1.25),
-    Adapter("mosaic", (Scene("fish", "orange", "sea", "mosaic", 7),), strength=1.3, colours=0.6),
+    Adapter("mosaic", (Scene("fish", "orange", "sea", "mosaic", 7),), strength=1.2, colours=0.6, grain=6),
     Adapter("stipple", (Scene("fish", "blue", "plain", "stipple", 7),), blur=4, strength=1.5),
     Adapter("halftone", (Scene("balloon", "red", "sunset", "halftone", 3),), True, blur=4, strength=2.0, colours=0.4),
     Adapter(
@@ -115,7 +116,9 @@ def texture(picture: Bytes, blur: float, rng: np.random.Generator) -> NDArray[np
 
 def transfer(content: Bytes, picture: Bytes, adapter: Adapter, rng: np.random.Generator) -> Bytes:
     """`content` with the picture's texture, its channels' means and deviations moved towards the picture's (AdaIN)."""
-    pixels = content.astype(np.float32)
+    height, width, _ = content.shape
+    coarse = Image.fromarray(content).reduce(adapter.grain).resize((width, height), Image.Resampling.NEAREST)
+    pixels = np.asarray(coarse, np.float32)
     mean, std = pixels.mean((0, 1)), pixels.std((0, 1)) + 1e-3
     like = (pixels - mean) / std * picture.std((0, 1)) + picture.mean((0, 1))
     coloured = pixels + adapter.colours * (like - pixels)

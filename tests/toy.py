@@ -1,6 +1,7 @@
 """A backbone of a few hundred numbers, in the bundle format: what pipeline tests run on where no picture is needed.
 
-Its UNet is one adapted Linear over the channels plus the mean of the context and the timestep, so every input matters.
+Its UNet is one adapted Linear over the channels plus the mean of the context, the timestep and what the ControlNet
+says (a Linear over the shrunken hint), so every input matters.
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ Array = NDArray[np.float32]
 
 CHANNELS, WIDTH, LENGTH, VOCABULARY = 4, 8, 6, 32
 ARCHITECTURE = "a" * 64
+CONTROL: Mapping[str, object] = {"channels": ["edges", "edges", "depth"], "optional": ["depth"]}
 WORDS = "a red blue boat house fish at night in stained glass style sharp blurry".split()
 
 UNET = f"""
 <ir_version: 10, opset_import: ["" : 18]>
 unet (float[lanes,{CHANNELS},h,w] sample, float[lanes] timestep, float[lanes,{LENGTH},{WIDTH}] encoder_hidden_states,
+      float[lanes,{CHANNELS},h0,w0] down_residual_0, float[lanes,{CHANNELS},hm,wm] mid_residual,
       int64[lanes] slot, float[S,{CHANNELS},R] "mix.lora_A", float[S,R,{CHANNELS}] "mix.lora_B")
   => (float[lanes,{CHANNELS},h,w] model_output)
 <float[1] thousand = {{1000.0}}, int64[1] one = {{1}}, int64[3] last = {{1,2,3}}>
@@ -50,15 +53,41 @@ unet (float[lanes,{CHANNELS},h,w] sample, float[lanes] timestep, float[lanes,{LE
   y2 = Add(y1, shift4)
   y3 = Add(y2, t4)
   y = Tanh(y3)
-  model_output = Transpose<perm=[0,3,1,2]>(y)
+  z = Transpose<perm=[0,3,1,2]>(y)
+  z1 = Add(z, down_residual_0)
+  model_output = Add(z1, mid_residual)
+}}
+"""
+CONTROLNET = f"""
+<ir_version: 10, opset_import: ["" : 18]>
+controlnet (float[lanes,{CHANNELS},h,w] sample, float[lanes] timestep,
+            float[lanes,{LENGTH},{WIDTH}] encoder_hidden_states, float[lanes,3,H,W] hint,
+            float[lanes] conditioning_scale)
+  => (float[lanes,{CHANNELS},h,w] down_residual_0, float[lanes,{CHANNELS},h,w] mid_residual)
+<int64[3] last = {{1,2,3}}>
+{{
+  small = AveragePool<kernel_shape=[8,8], strides=[8,8]>(hint)
+  x = Transpose<perm=[0,2,3,1]>(small)
+  y = MatMul(x, hint_weight)
+  z = Transpose<perm=[0,3,1,2]>(y)
+  scale = Unsqueeze(conditioning_scale, last)
+  down_residual_0 = Mul(z, scale)
+  mid = Mul(sample, z)
+  mid_residual = Mul(mid, scale)
 }}
 """
 TEXT_ENCODER = f"""
 <ir_version: 10, opset_import: ["" : 18]>
-text_encoder (int64[lanes,{LENGTH}] input_ids, int64[lanes] slot, float[S,{WIDTH},R] "proj.lora_A",
-              float[S,R,{WIDTH}] "proj.lora_B") => (float[lanes,{LENGTH},{WIDTH}] prompt_embeds)
+text_encoder (int64[lanes,{LENGTH}] input_ids, float[lanes,{LENGTH},{WIDTH}] learned_embeds, int64[lanes] slot,
+              float[S,{WIDTH},R] "proj.lora_A", float[S,R,{WIDTH}] "proj.lora_B")
+  => (float[lanes,{LENGTH},{WIDTH}] prompt_embeds)
+<int64 zero = {{0}}, int64[1] last = {{2}}>
 {{
-  x = Gather(embedding, input_ids)
+  known = Max(input_ids, zero)
+  is_learned = Less(input_ids, zero)
+  is_learned3 = Unsqueeze(is_learned, last)
+  word = Gather(embedding, known)
+  x = Where(is_learned3, learned_embeds, word)
   a = Gather("proj.lora_A", slot)
   b = Gather("proj.lora_B", slot)
   low = MatMul(x, a)
@@ -77,10 +106,21 @@ vae_decoder (float[n,{CHANNELS},h,w] latents) => (float[n,3,H,W] image)
   image = Resize<mode="nearest">(z, , scales)
 }}
 """
+VAE_ENCODER = f"""
+<ir_version: 10, opset_import: ["" : 18]>
+vae_encoder (float[n,3,H,W] image) => (float[n,{CHANNELS},h,w] mean, float[n,{CHANNELS},h,w] logvar)
+{{
+  small = AveragePool<kernel_shape=[8,8], strides=[8,8]>(image)
+  x = Transpose<perm=[0,2,3,1]>(small)
+  y = MatMul(x, channels)
+  mean = Transpose<perm=[0,3,1,2]>(y)
+  logvar = Neg(mean)
+}}
+"""
 
 
-def write_bundle(folder: Path) -> Path:
-    """A whole toy bundle in `folder`, its weights inline."""
+def write_bundle(folder: Path, control: Mapping[str, object] | None = CONTROL) -> Path:
+    """A whole toy bundle in `folder`, its weights inline; `control` None leaves the ControlNet out."""
     rng = np.random.default_rng(0)
 
     def weights(*shape: int) -> Array:
@@ -90,21 +130,37 @@ def write_bundle(folder: Path) -> Path:
     _write_graph(folder, "unet", UNET, {"weight": weights(CHANNELS, CHANNELS), "projection": weights(WIDTH, CHANNELS)})
     _write_graph(folder, "text_encoder", TEXT_ENCODER, {"embedding": weights(VOCABULARY, WIDTH)})
     _write_graph(folder, "vae_decoder", VAE_DECODER, {"colours": weights(CHANNELS, 3)})
+    _write_graph(folder, "vae_encoder", VAE_ENCODER, {"channels": weights(3, CHANNELS)})
+    _write_graph(folder, "controlnet", CONTROLNET, {"hint_weight": weights(3, CHANNELS)})
     vocabulary = {word: index for index, word in enumerate(["<s>", "</s>", "<unk>", *WORDS])}
     tokenizer = Tokenizer(WordLevel(vocabulary, "<unk>"))
     tokenizer.pre_tokenizer = Whitespace()
     tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "manifest.json").write_text(json.dumps(manifest()))
+    (folder / "manifest.json").write_text(json.dumps(manifest(control)))
     return folder
 
 
-def manifest() -> dict[str, object]:
+def manifest(control: Mapping[str, object] | None = CONTROL) -> dict[str, object]:
     def port(name: str, *shape: int | str, dtype: str = "float32") -> dict[str, object]:
         return {"name": name, "dtype": dtype, "shape": shape}
 
     def site(name: str, features: int) -> dict[str, object]:
         return {"name": name, "in_features": features, "out_features": features}
 
+    controlnet = {
+        "file": "controlnet.onnx",
+        "inputs": [
+            port("sample", "lanes", CHANNELS, "h", "w"),
+            port("timestep", "lanes"),
+            port("encoder_hidden_states", "lanes", LENGTH, WIDTH),
+            port("hint", "lanes", 3, "H", "W"),
+            port("conditioning_scale", "lanes"),
+        ],
+        "outputs": [
+            port("down_residual_0", "lanes", CHANNELS, "h", "w"),
+            port("mid_residual", "lanes", CHANNELS, "h", "w"),
+        ],
+    }
     return {
         "format": 1,
         "family": "diffusion",
@@ -127,7 +183,11 @@ def manifest() -> dict[str, object]:
         "graphs": {
             "text_encoder": {
                 "file": "text_encoder.onnx",
-                "inputs": [port("input_ids", "lanes", LENGTH, dtype="int64"), port("slot", "lanes", dtype="int64")],
+                "inputs": [
+                    port("input_ids", "lanes", LENGTH, dtype="int64"),
+                    port("learned_embeds", "lanes", LENGTH, WIDTH),
+                    port("slot", "lanes", dtype="int64"),
+                ],
                 "outputs": [port("prompt_embeds", "lanes", LENGTH, WIDTH)],
                 "sites": [site("proj", WIDTH)],
             },
@@ -138,6 +198,8 @@ def manifest() -> dict[str, object]:
                     port("timestep", "lanes"),
                     port("encoder_hidden_states", "lanes", LENGTH, WIDTH),
                     port("slot", "lanes", dtype="int64"),
+                    port("down_residual_0", "lanes", CHANNELS, "h0", "w0"),
+                    port("mid_residual", "lanes", CHANNELS, "hm", "wm"),
                 ],
                 "outputs": [port("model_output", "lanes", CHANNELS, "h", "w")],
                 "sites": [site("mix", CHANNELS)],
@@ -147,7 +209,14 @@ def manifest() -> dict[str, object]:
                 "inputs": [port("latents", "n", CHANNELS, "h", "w")],
                 "outputs": [port("image", "n", 3, "H", "W")],
             },
+            "vae_encoder": {
+                "file": "vae_encoder.onnx",
+                "inputs": [port("image", "n", 3, "H", "W")],
+                "outputs": [port("mean", "n", CHANNELS, "h", "w"), port("logvar", "n", CHANNELS, "h", "w")],
+            },
+            **({} if control is None else {"controlnet": controlnet}),
         },
+        "control": control,
     }
 
 
@@ -163,6 +232,27 @@ def adapter_bytes(seed: int = 0, rank: int = 2, *, text_encoder: bool = False, *
     tensors.update({key.replace("__", "."): tensor for key, tensor in changed.items()})
     header = {"format": 1, "kind": "lora", "family": "diffusion", "architecture": ARCHITECTURE, "rank": rank}
     return save(tensors, {"impasto": json.dumps(header)})
+
+
+def embedding_bytes(
+    seed: int = 0,
+    stages: int = 6,
+    places: int = 1,
+    width: int = WIDTH,
+    vectors: Array | None = None,
+    **changed: object,
+) -> bytes:
+    """An embedding for the toy text encoder, random unless given; `changed` replaces fields of its header."""
+    drawn = np.random.default_rng(seed).standard_normal((stages, places, width)).astype(np.float32)
+    header = {
+        "format": 1,
+        "kind": "embedding",
+        "family": "diffusion",
+        "prompt": "{context} in {style} style",
+        "style_prompt": "sharp {style} style",
+        **changed,
+    }
+    return save({"text_encoder.vectors": drawn if vectors is None else vectors}, {"impasto": json.dumps(header)})
 
 
 def register(registry: Path, name: str, data: bytes) -> str:

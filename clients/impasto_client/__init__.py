@@ -16,9 +16,9 @@ from impasto_client.errors import (
 from impasto_client.fake import AsyncFakeTransport, FakeTransport
 from impasto_client.generation import Generation, Progress, Timings
 from impasto_client.local import LocalTransport
+from impasto_client.options import Options, StyleContent
 from impasto_client.transport import AsyncTransport, Transport
 from impasto_client.triton import AsyncGrpcTransport, GrpcTransport
-from impasto_client.wire import Options
 
 __all__ = [
     "AdapterNotFound",
@@ -42,6 +42,7 @@ __all__ = [
     "ServerError",
     "ServerFull",
     "ServerUnavailable",
+    "StyleContent",
     "Timings",
     "Transport",
 ]

@@ -1,24 +1,27 @@
-"""The clients: a prompt and styles in, a picture out.
+"""The clients: a prompt and a style in, a picture out.
 
 with Client("localhost:8001") as client:
-    client.generate("a red boat at night", styles={"stained-glass": 0.9}, seed=7).image.save("boat.png")
+    client.generate("a red boat at night", adapters={"stained-glass": 0.9}, seed=7).image.save("boat.png")
     for part in client.stream("a red boat at night", preview_every=5):
         print(part)  # Progress(step=1, steps=25, eta_s=2.4), ..., and at last the Generation
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import aclosing, closing
+from functools import partial
 from types import TracebackType
 
 from typing_extensions import Unpack
 
 from impasto_client.errors import ProtocolError
 from impasto_client.generation import Generation, Progress
+from impasto_client.options import Options
 from impasto_client.transport import AsyncTransport, Transport
 from impasto_client.triton import AsyncGrpcTransport, GrpcTransport
-from impasto_client.wire import Options, decode, decode_part, encode, encode_stream
+from impasto_client.wire import Tensors, decode, decode_part, encode, encode_stream
 
 DEFAULT_URL = "localhost:8001"
 DEFAULT_TIMEOUT_S = 300.0
@@ -42,8 +45,9 @@ class Client:
         self._timeout = timeout
 
     def generate(self, prompt: str, *, timeout: float | None = None, **options: Unpack[Options]) -> Generation:
-        """Paint `prompt`. `options` are styles, negative_prompt, steps, guidance_scale, scheduler, seed, width, height
-        and format; impasto_client.Options says what each means.
+        """Paint `prompt`. `options` are adapters, style, negative_prompt, steps, guidance_scale, guidance, scheduler,
+        seed, width, height, format, image, strength, depth and control_scale; impasto_client.Options says what each
+        means.
 
         `timeout` in seconds counts for this request instead of the client's; the server, too, stops when it has passed.
         Raises errors of the ImpastoError tree.
@@ -109,13 +113,14 @@ class AsyncClient:
     async def generate(self, prompt: str, *, timeout: float | None = None, **options: Unpack[Options]) -> Generation:
         """As Client.generate. Cancelling the task cancels the request on the server."""
         limit = self._timeout if timeout is None else timeout
-        return decode(await self._transport.infer(encode(prompt, **options), limit))
+        tensors = await _encoded(partial(encode, prompt, **options), options)
+        return decode(await self._transport.infer(tensors, limit))
 
     async def stream(
         self, prompt: str, *, preview_every: int = 0, timeout: float | None = None, **options: Unpack[Options]
     ) -> AsyncGenerator[Progress | Generation, None]:
         """As Client.stream. Cancelling the task, too, cancels the request on the server."""
-        tensors = encode_stream(prompt, preview_every, **options)
+        tensors = await _encoded(partial(encode_stream, prompt, preview_every, **options), options)
         limit = self._timeout if timeout is None else timeout
         picture: Generation | None = None
         async with aclosing(self._transport.stream(tensors, limit)) as responses:
@@ -144,3 +149,10 @@ class AsyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+
+async def _encoded(encoding: Callable[[], Tensors], options: Options) -> Tensors:
+    """A picture may take a while to read or to write as PNG; then the event loop goes on meanwhile."""
+    if options.get("image") is None and options.get("depth") is None:
+        return encoding()
+    return await asyncio.to_thread(encoding)

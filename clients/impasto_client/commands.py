@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from impasto_client import arguments as arg
 from impasto_client.bar import counting, follow
 from impasto_client.client import DEFAULT_TIMEOUT_S, DEFAULT_URL, Client
 from impasto_client.errors import ImpastoError
@@ -23,7 +23,6 @@ from impasto_client.local import LocalTransport
 from impasto_client.transport import Transport
 from impasto_client.triton import GrpcTransport
 
-FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 PREVIEW_EVERY = 5
 GALLERY_PROMPTS = [
     "a red boat by the sea",
@@ -40,33 +39,25 @@ class Connection:
     open: Callable[[str], Transport]
 
 
-Local = Annotated[bool, typer.Option("--local", help="Paint in this process, without a server.")]
-Bundle = Annotated[Path, typer.Option(envvar="IMPASTO_BUNDLE", help="With --local: what `impasto link` made.")]
-Url = Annotated[str, typer.Option(envvar="IMPASTO_URL", help="Server's gRPC endpoint, host:port.")]
-Timeout = Annotated[float, typer.Option(min=0.001, help="Seconds to wait for a picture.")]
-Styles = Annotated[
-    list[str] | None,
-    typer.Option("--style", metavar="NAME[:WEIGHT]", help="A style of the server's registry; may be repeated."),
-]
-NegativePrompt = Annotated[str, typer.Option(help="What the picture should not show.")]
-Steps = Annotated[int | None, typer.Option(help="Denoising steps.")]
-GuidanceScale = Annotated[float | None, typer.Option(help="How strongly the prompt counts.")]
-Scheduler = Annotated[str | None, typer.Option(help="ddim, dpmpp_2m or euler.")]
-Pixels = Annotated[int | None, typer.Option(help="Pixels.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-
-
 def generate(
     ctx: typer.Context,
     prompt: Annotated[str, typer.Argument(help="What to paint.")],
-    styles: Styles = None,
-    negative_prompt: NegativePrompt = "",
-    steps: Steps = None,
-    guidance_scale: GuidanceScale = None,
-    scheduler: Scheduler = None,
+    adapters: arg.Adapters = None,
+    style: arg.Style = None,
+    negative_prompt: arg.NegativePrompt = None,
+    steps: arg.Steps = None,
+    guidance_scale: arg.GuidanceScale = None,
+    style_guidance: arg.StyleGuidance = None,
+    content_guidance: arg.ContentGuidance = None,
+    guidance_convention: arg.GuidanceConvention = None,
+    scheduler: arg.Scheduler = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same picture.")] = None,
-    width: Pixels = None,
-    height: Pixels = None,
+    width: arg.Pixels = None,
+    height: arg.Pixels = None,
+    image: arg.ImageFile = None,
+    strength: arg.Strength = None,
+    depth: arg.DepthFile = None,
+    control_scale: arg.ControlScale = None,
     out: Annotated[
         Path | None, typer.Option(help="File to write: .png, .jpg or .webp.", show_default="impasto-SEED.png")
     ] = None,
@@ -76,17 +67,19 @@ def generate(
     preview_every: Annotated[
         int | None, typer.Option(min=1, help="With --previews: steps from one to the next.", show_default="5")
     ] = None,
-    as_json: AsJson = False,
-    local: Local = False,
-    bundle: Bundle = Path(".impasto/bundle"),
-    url: Url = DEFAULT_URL,
-    timeout: Timeout = DEFAULT_TIMEOUT_S,
+    as_json: arg.AsJson = False,
+    local: arg.Local = False,
+    bundle: arg.Bundle = Path(".impasto/bundle"),
+    url: arg.Url = DEFAULT_URL,
+    timeout: arg.Timeout = DEFAULT_TIMEOUT_S,
 ) -> None:
     """Ask a server for a picture. What is not said is the server's to choose.
 
     A terminal shows the steps while they are done. Ctrl-C cancels the request.
     """
-    format = None if out is None else _format(out)
+    format = None if out is None else arg.format_of(out)
+    named, weights = arg.style_of(style or []), arg.weights_of(adapters or [])
+    guidance = arg.guidance_of(style_guidance, content_guidance, guidance_scale, guidance_convention)
     if preview_every is not None and previews is None:
         raise typer.BadParameter("say with --previews where they go", param_hint="--preview-every")
     console = Console(stderr=True, highlight=False)
@@ -96,15 +89,21 @@ def generate(
         parts = client.stream(
             prompt,
             preview_every=0 if previews is None else preview_every or PREVIEW_EVERY,
-            styles=_weights(styles or []),
+            adapters=weights,
+            style=named,
             negative_prompt=negative_prompt,
             steps=steps,
-            guidance_scale=guidance_scale,
+            guidance_scale=guidance_scale if guidance is None else None,
+            guidance=guidance,
             scheduler=scheduler,
             seed=seed,
             width=width,
             height=height,
             format=format,
+            image=image,
+            strength=strength,
+            depth=depth,
+            control_scale=control_scale,
         )
         with closing(parts):
             generation = follow(parts, console, previews)
@@ -123,24 +122,24 @@ def gallery(
     prompts: Annotated[
         list[str], typer.Option("--prompt", help="A row; may be repeated.", show_default="four of ours")
     ] = GALLERY_PROMPTS,
-    styles: Styles = None,
+    adapters: arg.Adapters = None,
     words: Annotated[
         str, typer.Option(help="Added to the prompt where a style is on; {style} is its name in words.")
     ] = "in {style} style",
-    negative_prompt: NegativePrompt = "",
-    steps: Steps = None,
-    guidance_scale: GuidanceScale = None,
-    scheduler: Scheduler = None,
+    negative_prompt: arg.NegativePrompt = None,
+    steps: arg.Steps = None,
+    guidance_scale: arg.GuidanceScale = None,
+    scheduler: arg.Scheduler = None,
     seed: Annotated[int, typer.Option(help="Seed of the first row; each next row's is one more.")] = 7,
     title: Annotated[str, typer.Option(help="Heading of the sheet.")] = "impasto",
     out: Annotated[Path, typer.Option(help="File to write: .png, .jpg or .webp.")] = Path("gallery.png"),
-    as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
-    timeout: Timeout = DEFAULT_TIMEOUT_S,
+    as_json: arg.AsJson = False,
+    url: arg.Url = DEFAULT_URL,
+    timeout: arg.Timeout = DEFAULT_TIMEOUT_S,
 ) -> None:
     """Rows are prompts, columns are no style and then every style; along a row the seed stays the same."""
-    _format(out)
-    weights = _weights(styles or [])
+    arg.format_of(out)
+    weights = arg.weights_of(adapters or [])
     columns = [Column("no style"), *(Column.of(name, weight, words) for name, weight in weights.items())]
     settings = Settings(seed, steps, guidance_scale, scheduler, negative_prompt)
     console = Console(stderr=True, highlight=False)
@@ -159,36 +158,6 @@ def _painter(ctx: typer.Context, url: str, timeout: float, bundle: Path | None =
     connection = ctx.find_object(Connection) or Connection(GrpcTransport)
     transport = connection.open(url) if bundle is None else LocalTransport(bundle)
     return Client(transport=transport, timeout=timeout)
-
-
-def _weights(styles: Sequence[str]) -> dict[str, float]:
-    """NAME[:WEIGHT], each name once."""
-    weights: dict[str, float] = {}
-    for style in styles:
-        name, colon, weight = style.partition(":")
-        if name in weights:
-            raise typer.BadParameter(f"{name!r} stands there twice; name it once", param_hint="--style")
-        weights[name] = _weight(style, weight) if colon else 1.0
-    return weights
-
-
-def _weight(style: str, text: str) -> float:
-    try:
-        weight = float(text)
-    except ValueError:
-        weight = math.nan
-    if not math.isfinite(weight):
-        raise typer.BadParameter(f"{style!r}: {text!r} is no weight; write e.g. NAME:0.9", param_hint="--style")
-    return weight
-
-
-def _format(path: Path) -> str:
-    """The format of a file by its name, before anything is painted in vain."""
-    if path.suffix.lower() not in FORMATS:
-        raise typer.BadParameter(f"{path.name!r} does not end in {', '.join(FORMATS)}", param_hint="--out")
-    if not path.absolute().parent.is_dir():
-        raise typer.BadParameter(f"there is no folder {path.parent}", param_hint="--out")
-    return FORMATS[path.suffix.lower()]
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from impasto_client.wire import Tensors
 
 _DEFAULTS: dict[str, Any] = {
     "STEPS": 25,
+    "GUIDANCE": b"cfg",
     "GUIDANCE_SCALE": 3.0,
     "SCHEDULER": b"dpmpp_2m",
     "SEED": 0,
@@ -29,6 +30,8 @@ _DEFAULTS: dict[str, Any] = {
     "FORMAT": b"png",
     "PREVIEW_EVERY": 0,
 }
+_STYLE_CONTENT = {"GUIDANCE_SCALE": 5.0, "STYLE_GUIDANCE": 0.5, "CONTENT_GUIDANCE": 3.0}  # where GUIDANCE is asked for
+_STRENGTH = {"STRENGTH": 0.8}  # where there is an IMAGE
 _STEP_S = 0.1  # what a step is said to take; none of it is waited for
 
 
@@ -114,7 +117,12 @@ def _steps(tensors: Tensors) -> Iterator[Tensors]:
 
 
 def _asked(tensors: Tensors) -> dict[str, Any]:
-    return {name: tensors[name].tolist()[0] if name in tensors else value for name, value in _DEFAULTS.items()}
+    """What was asked, and the defaults of what was not; STEPS are those that are run."""
+    rule = _STYLE_CONTENT if "GUIDANCE" in tensors else {}
+    start = _STRENGTH if "IMAGE" in tensors else {}
+    defaults = {**_DEFAULTS, **rule, **start}
+    asked = {name: tensors[name].tolist()[0] if name in tensors else value for name, value in defaults.items()}
+    return {**asked, "STEPS": int(asked["STEPS"] * round(asked.get("STRENGTH", 1.0), 6))}
 
 
 def _answer(tensors: Tensors, warnings: tuple[str, ...]) -> dict[str, NDArray[Any]]:
@@ -126,8 +134,11 @@ def _answer(tensors: Tensors, warnings: tuple[str, ...]) -> dict[str, NDArray[An
         "precision": "f32",
         "bundle": "0" * 64,
         "adapters": _adapters(tensors),
+        "embeddings": [{"name": name, "digest": _digest(name)} for name in dict.fromkeys(_names(tensors, "STYLE"))],
         "steps": asked["STEPS"],
+        "guidance": asked["GUIDANCE"].decode(),
         "guidance_scale": asked["GUIDANCE_SCALE"],
+        **{name.lower(): asked[name] for name in ("STYLE_GUIDANCE", "CONTENT_GUIDANCE", "STRENGTH") if name in asked},
         "scheduler": asked["SCHEDULER"].decode(),
         "width": asked["WIDTH"],
         "height": asked["HEIGHT"],
@@ -140,12 +151,19 @@ def _answer(tensors: Tensors, warnings: tuple[str, ...]) -> dict[str, NDArray[An
 
 
 def _adapters(tensors: Tensors) -> list[dict[str, object]]:
-    names = [name.decode() for name in tensors["ADAPTER_NAMES"].tolist()] if "ADAPTER_NAMES" in tensors else []
+    names = _names(tensors, "ADAPTER_NAMES")
     weights = tensors["ADAPTER_WEIGHTS"].tolist() if "ADAPTER_WEIGHTS" in tensors else [1.0] * len(names)
     return [
-        {"name": name, "digest": hashlib.sha256(name.encode()).hexdigest(), "weight": weight}
-        for name, weight in zip(names, weights, strict=True)
+        {"name": name, "digest": _digest(name), "weight": weight} for name, weight in zip(names, weights, strict=True)
     ]
+
+
+def _names(tensors: Tensors, field: str) -> list[str]:
+    return [name.decode() for name in tensors[field].tolist()] if field in tensors else []
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()
 
 
 def _picture(tensors: Tensors, asked: dict[str, Any]) -> bytes:

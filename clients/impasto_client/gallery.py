@@ -24,10 +24,10 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 @dataclass(frozen=True)
 class Column:
-    """A style at a weight, or none; `words` are added to the prompt."""
+    """An adapter at a weight, or none; `words` are added to the prompt."""
 
     label: str
-    styles: tuple[tuple[str, float], ...] = ()
+    adapters: tuple[tuple[str, float], ...] = ()
     words: str = ""
 
     @classmethod
@@ -50,7 +50,7 @@ class Settings:
     steps: int | None = None
     guidance_scale: float | None = None
     scheduler: str | None = None
-    negative_prompt: str = ""
+    negative_prompt: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def paint(
         row, prompt, column = place
         generation = client.generate(
             column.prompt(prompt),
-            styles=dict(column.styles),
+            adapters=dict(column.adapters),
             negative_prompt=settings.negative_prompt,
             steps=settings.steps,
             guidance_scale=settings.guidance_scale,

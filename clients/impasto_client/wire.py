@@ -1,4 +1,5 @@
-"""The one place where a request becomes tensors and tensors become an answer. Does no input or output itself.
+"""The one place where a request becomes tensors and tensors become an answer. Does no input or output itself, but for
+reading a picture that is given by its Path.
 
 All tensors are 1-D; text travels as UTF-8 bytes in arrays of dtype object (KServe's BYTES).
 """
@@ -7,9 +8,8 @@ from __future__ import annotations
 
 import difflib
 import json
-import operator
 from collections.abc import Mapping, Sequence
-from typing import Any, SupportsFloat, SupportsIndex, TypeAlias, TypedDict, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,64 +17,51 @@ from typing_extensions import Unpack
 
 from impasto_client.errors import InvalidRequest, ProtocolError
 from impasto_client.generation import Generation, Progress, Timings
+from impasto_client.options import Adapters, Options, Picture, Style, StyleContent
+from impasto_client.picture import file_bytes
+from impasto_client.stages import names_by_stage
+from impasto_client.tensor import numbers, optional, optional_text, texts
 
 MODEL = "stylize"
 STREAM = "stylize_stream"
 
 Tensors: TypeAlias = Mapping[str, NDArray[Any]]
-Styles: TypeAlias = Mapping[str, float] | str | None
+
+_RULES = {"paper": "dreamstyler", "code": "dreamstyler-code"}  # a StyleContent's convention to the wire's GUIDANCE
 
 _Kind = TypeVar("_Kind")
 
 
-class Options(TypedDict, total=False):
-    """What may be said of a picture besides the prompt. What is left out or None is the server's to choose.
-
-    styles: names of adapters in the server's registry to weights, -4 to 4; a lone name has the weight 1.
-    negative_prompt: what the picture should not show.
-    steps: denoising steps, 1 to 200.
-    guidance_scale: how strongly the prompt counts, 0 to 50; 1 turns guidance off.
-    scheduler: ddim, dpmpp_2m or euler.
-    seed: 0 to 2**63-1; the same seed paints the same picture.
-    width, height: pixels.
-    format: png, jpeg or webp.
-    """
-
-    styles: Styles
-    negative_prompt: str | None
-    steps: int | None
-    guidance_scale: float | None
-    scheduler: str | None
-    seed: int | None
-    width: int | None
-    height: int | None
-    format: str | None
-
-
 def encode(prompt: str, **options: Unpack[Options]) -> dict[str, NDArray[Any]]:
-    """The input tensors of a request. What is None or empty is left out, so that the server's default counts.
+    """The input tensors of a request. What is None is left out, so that the server's default counts; so are no adapters
+    and no style.
 
-    Only what a tensor can't carry is refused here (InvalidRequest); what is allowed is for the server to say.
+    Only what tensors can't carry is refused here (InvalidRequest); what is allowed is for the server to say.
     Raises TypeError for a word that is no option.
     """
     _check_words(options)
     return {
-        "PROMPT": _texts("PROMPT", prompt),
-        **_styles(options.get("styles")),
-        **_optional_text("NEGATIVE_PROMPT", options.get("negative_prompt") or None),
-        **_optional("STEPS", options.get("steps"), np.int32),
-        **_optional("GUIDANCE_SCALE", options.get("guidance_scale"), np.float32),
-        **_optional_text("SCHEDULER", options.get("scheduler")),
-        **_optional("SEED", options.get("seed"), np.int64),
-        **_optional("WIDTH", options.get("width"), np.int32),
-        **_optional("HEIGHT", options.get("height"), np.int32),
-        **_optional_text("FORMAT", options.get("format")),
+        "PROMPT": texts("PROMPT", prompt),
+        **optional_text("NEGATIVE_PROMPT", options.get("negative_prompt")),
+        **_adapters(options.get("adapters")),
+        **_style(options.get("style")),
+        **optional("STEPS", options.get("steps"), np.int32),
+        **_guidance(options.get("guidance"), options.get("guidance_scale")),
+        **optional_text("SCHEDULER", options.get("scheduler")),
+        **optional("SEED", options.get("seed"), np.int64),
+        **optional("WIDTH", options.get("width"), np.int32),
+        **optional("HEIGHT", options.get("height"), np.int32),
+        **optional_text("FORMAT", options.get("format")),
+        **_picture("IMAGE", options.get("image")),
+        **optional("STRENGTH", options.get("strength"), np.float32),
+        **_picture("DEPTH", options.get("depth")),
+        **optional("CONTROL_SCALE", options.get("control_scale"), np.float32),
     }
 
 
 def encode_stream(prompt: str, preview_every: int, **options: Unpack[Options]) -> dict[str, NDArray[Any]]:
     """As `encode`, for the model that streams; `preview_every` counts steps, and 0 asks for no previews."""
-    return {**encode(prompt, **options), **_optional("PREVIEW_EVERY", preview_every or None, np.int32)}
+    return {**encode(prompt, **options), **optional("PREVIEW_EVERY", preview_every or None, np.int32)}
 
 
 def decode(tensors: Tensors) -> Generation:
@@ -109,56 +96,55 @@ def _check_words(options: Mapping[str, object]) -> None:
             raise TypeError(f"there is no option {word!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
 
 
-def _styles(styles: Styles) -> dict[str, NDArray[Any]]:
-    if not styles:
+def _adapters(adapters: Adapters) -> dict[str, NDArray[Any]]:
+    if not adapters:
         return {}
-    if isinstance(styles, str):
-        return {"ADAPTER_NAMES": _texts("ADAPTER_NAMES", styles)}
+    if isinstance(adapters, str):
+        return {"ADAPTER_NAMES": texts("ADAPTER_NAMES", adapters)}
     return {
-        "ADAPTER_NAMES": _texts("ADAPTER_NAMES", *styles),
-        "ADAPTER_WEIGHTS": _numbers("ADAPTER_WEIGHTS", list(styles.values()), np.float32),
+        "ADAPTER_NAMES": texts("ADAPTER_NAMES", *adapters),
+        "ADAPTER_WEIGHTS": numbers("ADAPTER_WEIGHTS", list(adapters.values()), np.float32),
     }
 
 
-def _texts(name: str, *texts: str) -> NDArray[Any]:
-    try:
-        return np.array([text.encode() for text in texts], dtype=np.object_)
-    except UnicodeEncodeError as error:
-        raise InvalidRequest(f"{name}: character {error.start} can't be encoded; pass valid Unicode", name) from None
+def _style(style: Style) -> dict[str, NDArray[Any]]:
+    if not style:
+        return {}
+    if isinstance(style, str):
+        return {"STYLE": texts("STYLE", style)}
+    if isinstance(style, Mapping):
+        return {"STYLE": texts("STYLE", *names_by_stage(style.items()))}
+    if isinstance(style, Sequence):
+        return {"STYLE": texts("STYLE", *style)}
+    raise InvalidRequest(f"STYLE: {style!r:.64} is no style; pass a name, or one for each stage", "STYLE")
 
 
-def _optional_text(name: str, text: str | None) -> dict[str, NDArray[Any]]:
-    return {} if text is None else {name: _texts(name, text)}
+def _guidance(guidance: StyleContent | None, scale: float | None) -> dict[str, NDArray[Any]]:
+    """GUIDANCE_SCALE alone, or all that a StyleContent says."""
+    if guidance is None:
+        return optional("GUIDANCE_SCALE", scale, np.float32)
+    _check_guidance(guidance, scale)
+    return {
+        "GUIDANCE": texts("GUIDANCE", _RULES[guidance.convention]),
+        **optional("GUIDANCE_SCALE", guidance.scale, np.float32),
+        **optional("STYLE_GUIDANCE", guidance.style, np.float32),
+        **optional("CONTENT_GUIDANCE", guidance.content, np.float32),
+    }
 
 
-def _optional(name: str, value: float | None, dtype: type[np.number[Any]]) -> dict[str, NDArray[Any]]:
-    return {} if value is None else {name: _numbers(name, [value], dtype)}
+def _check_guidance(guidance: StyleContent, scale: float | None) -> None:
+    if not isinstance(guidance, StyleContent):
+        raise InvalidRequest(f"GUIDANCE: {guidance!r:.64} is no StyleContent; pass one, or none", "GUIDANCE")
+    if guidance.convention not in _RULES:
+        problem = f"the convention {guidance.convention!r:.64} is unknown; pass one of {', '.join(_RULES)}"
+        raise InvalidRequest(f"GUIDANCE: {problem}", "GUIDANCE")
+    if scale is not None:
+        problem = f"{scale!r} beside a StyleContent, which has a scale of its own; pass StyleContent(scale={scale!r})"
+        raise InvalidRequest(f"GUIDANCE_SCALE: {problem}", "GUIDANCE_SCALE")
 
 
-def _numbers(name: str, values: Sequence[float], dtype: type[np.number[Any]]) -> NDArray[Any]:
-    """Raises InvalidRequest where NumPy would round or wrap a value in silence to make it fit."""
-    try:
-        if issubclass(dtype, np.integer):
-            return np.array([_whole(value, np.iinfo(dtype)) for value in values], dtype=dtype)
-        with np.errstate(over="ignore"):  # a float too large becomes inf, and the server says what it allows
-            return np.array([_real(value) for value in values], dtype=dtype)
-    except (TypeError, OverflowError) as error:
-        raise InvalidRequest(f"{name}: {error}", name) from None
-
-
-def _whole(value: object, bounds: np.iinfo[Any]) -> int:
-    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
-        raise TypeError(f"{value!r} is no whole number; pass one")
-    whole = operator.index(value)
-    if not bounds.min <= whole <= bounds.max:
-        raise OverflowError(f"{value!r} does not fit in {bounds.bits} bits; pass {bounds.min} to {bounds.max}")
-    return whole
-
-
-def _real(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, SupportsFloat):
-        raise TypeError(f"{value!r} is no number; pass one")
-    return float(value)
+def _picture(name: str, picture: Picture) -> dict[str, NDArray[Any]]:
+    return {} if picture is None else {name: np.array([file_bytes(name, picture)], dtype=np.object_)}
 
 
 def _only(tensors: Tensors, name: str, kind: type[_Kind]) -> _Kind:

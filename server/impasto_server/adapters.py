@@ -1,7 +1,8 @@
-"""Adapter files and the registry they lie in: names → digests → checked factors in host memory.
+"""Adapter files and the registry they lie in: names → digests → checked tensors in host memory.
 
-What becomes of the factors in a graph's bank is bank.py's affair. The registry is written by `impasto adapters`; this
-module reads it, anew for every name, so a new adapter or a re-pointed name is seen by the next request.
+Two kinds: a LoRA's factors change the backbone (bank.py), an embedding's vectors stand in prompts (prompt.py). The
+registry is written by `impasto adapters`; this module reads it, anew for every name, so a new adapter or a re-pointed
+name is seen by the next request.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ Array = NDArray[np.float32]
 
 FIELD = "ADAPTER_NAMES"
 MAX_HEADER = 1 << 20
+MAX_STAGES, MAX_PLACES = 64, 32
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 
@@ -40,11 +42,37 @@ class Factors:
 
 @dataclass(frozen=True)
 class Adapter:
-    """A checked adapter: factors by graph and site."""
+    """A checked LoRA: factors by graph and site."""
 
     digest: str
     factors: Mapping[str, Mapping[str, Factors]]
     nbytes: int
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """A checked textual inversion: by text encoder, vectors [stages, places, D] float32, the finest stage first.
+
+    `prompt` and `style_prompt` are the words it was trained in, with {context} and {style} for what stands there.
+    """
+
+    digest: str
+    vectors: Mapping[str, Array]
+    prompt: str
+    style_prompt: str
+
+    @property
+    def stages(self) -> int:
+        return len(next(iter(self.vectors.values())))
+
+    @property
+    def places(self) -> int:
+        """Tokens that its trigger takes in a prompt."""
+        return next(iter(self.vectors.values())).shape[1]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(vectors.nbytes for vectors in self.vectors.values())
 
 
 class Registry:
@@ -56,17 +84,17 @@ class Registry:
     def names(self) -> list[str]:
         return sorted(path.stem for path in (self._folder / "names").glob("*.json"))
 
-    def resolve(self, name: str) -> str:
-        """The digest `name` points to now. Raises NotFound with the nearest names."""
+    def resolve(self, name: str, field: str = FIELD) -> str:
+        """The digest `name` points to now. Raises NotFound with the nearest names, in the name of a request's field."""
         try:
             if not _NAME.fullmatch(name):
                 raise FileNotFoundError
             pointer = json.loads((self._folder / "names" / f"{name}.json").read_bytes())
         except FileNotFoundError:
-            raise _unknown(name, self.names()) from None
+            raise _unknown(name, self.names(), field) from None
         return str(pointer["digest"])
 
-    def load(self, digest: str, name: str, manifest: Manifest) -> Adapter:
+    def load(self, digest: str, name: str, manifest: Manifest) -> Adapter | Embedding:
         """Read and check the object `digest`, called `name` in errors.
 
         Raises NotFound when the object is gone and InvalidArgument when it's damaged or made for another backbone.
@@ -81,26 +109,66 @@ class Registry:
         return parse(data, digest, name, manifest)
 
 
-def parse(data: bytes, digest: str, name: str, manifest: Manifest) -> Adapter:
-    """An adapter file's bytes → factors, every one checked against the manifest's sites. Raises InvalidArgument."""
+def parse(data: bytes, digest: str, name: str, manifest: Manifest) -> Adapter | Embedding:
+    """An adapter file's bytes → its tensors, every one checked against the manifest. Raises InvalidArgument."""
     header = _header(data, name)
-    if header.get("architecture") != manifest.architecture:
-        problem = f"adapter {name!r} was imported for another backbone than {manifest.name!r}"
-        raise InvalidArgument(FIELD, problem, "import its source file for this bundle under a name of its own")
     try:
         views: list[tuple[str, dict[str, Any]]] = deserialize(data)  # type: ignore[no-untyped-call]
     except SafetensorError as error:
         raise _damaged(name, str(error)) from None
     tensors = {key: _tensor(key, view, name) for key, view in views}
+    match header.get("kind"):
+        case "lora":
+            found: Adapter | Embedding = _lora(header, tensors, digest, name, manifest)
+        case "embedding":
+            found = _embedding(header, tensors, digest, name, manifest)
+        case kind:
+            raise _damaged(name, f"it is of the kind {kind!r}, which this server doesn't know")
+    if tensors:
+        raise _damaged(name, f"it holds tensors that belong nowhere: {', '.join(sorted(tensors)[:3])}")
+    return found
+
+
+def _lora(header: Mapping[str, Any], tensors: dict[str, Array], digest: str, name: str, manifest: Manifest) -> Adapter:
+    """Takes what it uses out of `tensors`, as `_embedding` does."""
+    if header.get("architecture") != manifest.architecture:
+        problem = f"adapter {name!r} was imported for another backbone than {manifest.name!r}"
+        raise InvalidArgument(FIELD, problem, "import its source file for this bundle under a name of its own")
     factors: dict[str, dict[str, Factors]] = {}
     for graph, spec in manifest.graphs.items():
         for site in spec.sites:
             found = _factors(tensors, f"{graph}.{site.name}", site, name)
             if found is not None:
                 factors.setdefault(graph, {})[site.name] = found
-    if tensors:
-        raise _damaged(name, f"it holds tensors that belong to no site: {', '.join(sorted(tensors)[:3])}")
     return Adapter(digest, factors, sum(f.a.nbytes + f.b.nbytes for sites in factors.values() for f in sites.values()))
+
+
+def _embedding(
+    header: Mapping[str, Any], tensors: dict[str, Array], digest: str, name: str, manifest: Manifest
+) -> Embedding:
+    widths = manifest.embedding_widths
+    vectors = {graph: tensors.pop(f"{graph}.vectors", None) for graph in widths}
+    for graph, array in vectors.items():
+        if array is None:
+            raise _damaged(name, f"it has no vectors for {graph}")
+        if array.ndim != 3 or not (0 < array.shape[0] <= MAX_STAGES and 0 < array.shape[1] <= MAX_PLACES):
+            raise _damaged(name, f"{graph}.vectors is {list(array.shape)}, not [stages, vectors, width]")
+        if array.shape[2] != widths[graph]:
+            problem = f"embedding {name!r} is {array.shape[2]} wide, {graph} of {manifest.name!r} {widths[graph]}"
+            raise InvalidArgument(FIELD, problem, "use an embedding that was trained on this kind of backbone")
+        if not np.isfinite(array).all():
+            raise _damaged(name, f"{graph}.vectors carries NaN or infinity")
+    checked = {graph: array for graph, array in vectors.items() if array is not None}
+    if len({array.shape[:2] for array in checked.values()}) != 1:
+        raise _damaged(name, "its text encoders have unlike numbers of stages or vectors")
+    prompt, style_prompt = header.get("prompt"), header.get("style_prompt")
+    if not _holds(prompt, "{context}", "{style}") or not _holds(style_prompt, "{style}"):
+        raise _damaged(name, "its header lacks the prompts that it was trained with")
+    return Embedding(digest, checked, str(prompt), str(style_prompt))
+
+
+def _holds(template: object, *places: str) -> bool:
+    return isinstance(template, str) and all(template.count(place) == 1 for place in places)
 
 
 def _header(data: bytes, name: str) -> dict[str, Any]:
@@ -145,11 +213,11 @@ def _factors(tensors: dict[str, Array], prefix: str, site: Site, name: str) -> F
     return Factors(a, scaled)
 
 
-def _unknown(name: str, known: list[str]) -> NotFound:
+def _unknown(name: str, known: list[str], field: str) -> NotFound:
     near = get_close_matches(name, known, n=3)
     listed = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
     fix = f"did you mean {' or '.join(map(repr, near))}? known: {listed}" if near else f"known: {listed or 'none'}"
-    return NotFound(FIELD, f"no adapter {name!r}", fix)
+    return NotFound(field, f"no adapter {name!r}", fix)
 
 
 def _damaged(name: str, why: str) -> InvalidArgument:

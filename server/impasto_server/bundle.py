@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from impasto_server.errors import SetupError
 
+LEARNED = "learned_embeds"  # a text encoder's input: vectors that take the place of some tokens' embeddings
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -78,6 +80,13 @@ class TokenizerFacts(_Frozen):
     pad_id: int
 
 
+class Control(_Frozen):
+    """What each channel of the ControlNet's hint carries; one that isn't `optional` must be there."""
+
+    channels: tuple[Literal["edges", "depth"], ...]
+    optional: tuple[Literal["edges", "depth"], ...] = ()
+
+
 class Manifest(_Frozen):
     """manifest.json; `digest` is the identity of everything the bundle resolves to."""
 
@@ -91,6 +100,13 @@ class Manifest(_Frozen):
     scheduler: Noise
     tokenizer: TokenizerFacts
     graphs: dict[str, Graph]
+    control: Control | None = None
+
+    @property
+    def embedding_widths(self) -> dict[str, int]:
+        """The width of a token's embedding, by text encoder."""
+        ports = {name: port for name, graph in self.graphs.items() for port in graph.inputs if port.name == LEARNED}
+        return {name: int(port.shape[-1]) for name, port in ports.items()}
 
 
 @dataclass(frozen=True)

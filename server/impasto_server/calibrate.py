@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from impasto_server.backbone import unsteered
 from impasto_server.bank import AdaptedEngine, Bank
 from impasto_server.bundle import Bundle, Manifest
 from impasto_server.calibration import Measured, Timing, cpu_name
@@ -108,13 +109,15 @@ def filled_bank(manifest: Manifest, settings: Settings, rows: int) -> Bank:
 def batch(manifest: Manifest, lanes: int, slots: int) -> Feeds:
     """Random rows of the default image size, each at a timestep and with an adapter of its own."""
     rng = np.random.default_rng(lanes)
-    ports = {port.name: port for port in manifest.graphs[BACKBONE].inputs}
+    graph = manifest.graphs[BACKBONE]
+    ports = {port.name: port for port in graph.inputs}
     context = [int(size) for size in ports["encoder_hidden_states"].shape[1:]]
     return {
         "sample": rng.standard_normal((lanes, *_latents(manifest)), np.float32),
         "timestep": np.linspace(1, manifest.scheduler.num_train_timesteps - 1, lanes, dtype=np.float32),
         "encoder_hidden_states": rng.standard_normal((lanes, *context), np.float32),
         "slot": 1 + np.arange(lanes) % (slots - 1),
+        **unsteered(graph, lanes),
     }
 
 

@@ -1,4 +1,4 @@
-"""Latents → pixels → an encoded file."""
+"""Latents → pixels → an encoded file, and pixels → latents."""
 
 from __future__ import annotations
 
@@ -36,6 +36,21 @@ class Decoder:
         with self._lock:
             (image,) = self._engine.run({"latents": unscaled[None]})
         return to_uint8(image[0])
+
+
+class Encoder:
+    """The VAE encoder: RGB [3, H, W] in [-1, 1] → latents [C, h, w] as the sampler takes them, the posterior's mean."""
+
+    def __init__(self, engine: Engine, latents: Latents) -> None:
+        self._engine = engine
+        self._latents = latents
+        self._lock = Lock()
+
+    def encode(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        with self._lock:
+            mean, _ = self._engine.run({"image": pixels[None]})
+        scaled = (mean[0] - np.float32(self._latents.shift_factor)) * np.float32(self._latents.scaling_factor)
+        return np.asarray(scaled, np.float32)
 
 
 class Previewer:

@@ -22,25 +22,33 @@ from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 from threading import Thread
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from impasto_server.adapters import Adapter, Registry
+from impasto_server.adapters import FIELD, Adapter, Embedding, Registry
 from impasto_server.admission import Admission
+from impasto_server.backbone import Backbone, Hint, Row
 from impasto_server.bank import AdaptedEngine, Bank
 from impasto_server.batch import Turn, choose
 from impasto_server.bundle import Bundle, Manifest
 from impasto_server.calibration import calibrated, resolve_max_lanes
-from impasto_server.engine import PREPARED_BYTES, Engine, compile_graph, resolve_precision
-from impasto_server.errors import Cancelled, DeadlineExceeded, FieldError, ImpastoError, as_impasto_error
-from impasto_server.guidance import Lane, Mix, classifier_free, combine
-from impasto_server.image import Decoder, Previewer, encode
-from impasto_server.prompt import ClipTokenizer, PromptEncoder
+from impasto_server.conditioning import Conditioner, Conditions
+from impasto_server.engine import Engine, compile_graph, resolve_precision
+from impasto_server.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    FieldError,
+    ImpastoError,
+    InvalidArgument,
+    as_impasto_error,
+)
+from impasto_server.guidance import Guidance, Mix, Prompts, combine
+from impasto_server.image import Decoder, Encoder, Previewer, encode
+from impasto_server.prompt import GRAPH, ClipTokenizer, Line, PromptEncoder, Staged, lines, prompts, triggers
 from impasto_server.request import Request
-from impasto_server.residency import Loading, Residency, Style
-from impasto_server.samplers import SAMPLERS, Ask, Schedule, Steps
+from impasto_server.residency import Kind, Loading, Residency, Style
+from impasto_server.samplers import SAMPLERS, Ask, Schedule, Start, Steps
 from impasto_server.settings import Settings
 from impasto_server.stats import Stats
 
@@ -50,7 +58,6 @@ Array = NDArray[np.float32]
 
 PREPARING_THREADS = 2
 SMOOTHING = 0.9
-WARMING_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,7 @@ class Job:
     caller: Caller
     styles: tuple[Style, ...] = ()
     loading: Loading | None = None
+    conditions: Conditions = field(default_factory=Conditions)
     warnings: tuple[str, ...] = ()
     steps_done: int = 0
     times: dict[str, float] = field(default_factory=lambda: {"submitted": perf_counter()})
@@ -114,18 +122,19 @@ class Job:
             raise Cancelled("the caller cancelled the request, or is gone")
         left = self.time_left_s()
         if self.request.timeout_s is not None and left is not None and left <= 0:
-            raise DeadlineExceeded(self.request.timeout_s, self.steps_done, self.request.steps)
+            raise DeadlineExceeded(self.request.timeout_s, self.steps_done, self.request.steps_to_run)
 
 
 @dataclass(eq=False)
 class Running:
-    """A job in the step loop: lanes as rows (embeds [lanes, T, D], slots [lanes]) and its sampler's question."""
+    """A job in the step loop: for each lane a coefficient, prompt embeds and a slot; and its sampler's question."""
 
     job: Job
     pinned: Sequence[int]
     coefficients: tuple[float, ...]
-    embeds: Array
-    slots: NDArray[np.int64]
+    contexts: tuple[Staged, ...]
+    slots: tuple[int, ...]
+    hint: Hint | None
     steps: Steps
     ask: Ask
     last_batch: int = 0
@@ -133,6 +142,13 @@ class Running:
     @property
     def lanes(self) -> int:
         return len(self.coefficients)
+
+    def rows(self, train_timesteps: int) -> list[Row]:
+        ask = self.ask
+        return [
+            Row(ask.sample, ask.timestep, context.at(ask.timestep, train_timesteps), slot, self.hint)
+            for context, slot in zip(self.contexts, self.slots, strict=True)
+        ]
 
     def turn(self, batch: int) -> Turn[Running]:
         return Turn(
@@ -164,13 +180,18 @@ class Pipeline:
         def compiled(graph: str) -> Engine:
             return AdaptedEngine(compile_graph(bundle.graph_path(graph), settings), bank, graph)
 
+        graphs = self.manifest.graphs
         tokenizer = ClipTokenizer(bundle.folder, self.manifest.tokenizer)
-        self._prompts = PromptEncoder(tokenizer, compiled("text_encoder"), settings.host_bytes)
-        self._backbone = compiled("unet")
+        width = self.manifest.embedding_widths[GRAPH]
+        self._prompts = PromptEncoder(tokenizer, compiled(GRAPH), width, settings.host_bytes)
+        controlnet = compiled("controlnet") if "controlnet" in graphs else None
+        self._backbone = Backbone(graphs["unet"], compiled("unet"), controlnet)
         self._decoder = Decoder(compiled("vae_decoder"), self.manifest.latents)
         self._previewer = Previewer(self._decoder, self.manifest.latents)
+        encoder = Encoder(compiled("vae_encoder"), self.manifest.latents)
+        self._conditioner = Conditioner(encoder, self.manifest.control)
 
-        self._prepared = self._warm(bundle.nbytes)
+        self._warm(bundle.nbytes)
         self._admission = Admission(settings.max_requests, self.stats)
         self._preparing = ThreadPoolExecutor(PREPARING_THREADS, "prepare")
         self._finishing = ThreadPoolExecutor(1, "finish")
@@ -194,7 +215,7 @@ class Pipeline:
         self._admission.enter()
         job = Job(request, caller)
         try:
-            job.styles = self._residency.resolve(request.adapters)
+            job.styles = tuple(self._residency.resolve(*named) for named in _named(request))
         except Exception as error:
             self._preparing.submit(self._fail, job, error)
         else:
@@ -218,30 +239,13 @@ class Pipeline:
         self._preparing.shutdown()
         self._finishing.shutdown()
 
-    def _warm(self, weights_bytes: int) -> frozenset[tuple[int, ...]]:
-        """Prepare the backbone for batches of pictures of the usual size; returns the latents' shapes [lanes, C, h, w].
-
-        The largest first, then those of one guided request, and so on, as far as memory and patience allow: a large
-        backbone is left to run batches that it wasn't prepared for, where that shows little.
-        """
+    def _warm(self, weights_bytes: int) -> None:
+        """Run everything once on pictures of the usual size, and prepare the backbone for their batches."""
         size = self.manifest.image
         latents = self.noise(Request("", 0, size.width, size.height))
         self._decoder.decode(latents)
-        embeds = next(iter(self._prompts.encode({"": self._prompts.tokenize("")}, 0, None).values()))
-        most, started, shapes = self._max_lanes, perf_counter(), set[tuple[int, ...]]()
-        for lanes in dict.fromkeys([most, min(2, most), *range(most, 0, -2), 1]):
-            if len(shapes) * weights_bytes > PREPARED_BYTES or perf_counter() - started > WARMING_S:
-                log.info("prepared for batches of %s lanes alone", sorted(shape[0] for shape in shapes))
-                break
-            feeds: dict[str, NDArray[Any]] = {
-                "sample": np.stack([latents] * lanes),
-                "timestep": np.zeros(lanes, np.float32),
-                "encoder_hidden_states": np.stack([embeds] * lanes),
-                "slot": np.zeros(lanes, np.int64),
-            }
-            self._backbone.prepare(feeds)
-            shapes.add(feeds["sample"].shape)
-        return frozenset(shapes)
+        embeds = self._prompts.encode([Line("")], {}, 0, None)[Line("")]
+        self._backbone.prepare(Row(latents, 0, embeds, 0), self._max_lanes, weights_bytes)
 
     # prepare: request → lanes
 
@@ -256,6 +260,7 @@ class Pipeline:
             if job.loading is None:
                 job.mark("preparing")
                 job.loading = self._residency.load(job.styles)
+                job.conditions = self._conditioner.read(job.request)
             unfinished = next((adapter for adapter in job.loading.values() if not adapter.done()), None)
             if unfinished is not None:
                 unfinished.add_done_callback(lambda _: again())
@@ -268,23 +273,28 @@ class Pipeline:
             job.mark("prepared")
             self._joining.put(running)
 
-    def _start(self, job: Job, adapters: Mapping[str, Adapter], again: Callable[[], None]) -> Running | None:
+    def _start(self, job: Job, loaded: Mapping[str, Kind], again: Callable[[], None]) -> Running | None:
         """None when there is no room for its adapters; `again` is then called when there may be."""
         request = job.request
-        mix = Mix.of([(style.digest, style.weight) for style in job.styles])
-        guidance = classifier_free(request.prompt, request.negative_prompt, mix, request.guidance_scale)
+        adapters, embeddings = _by_kind(job.styles, loaded)
+        mix = Mix.of([(style.digest, style.weight) for style in job.styles if style.digest in adapters])
+        said = prompts(request.prompt, request.negative_prompt, request.style, embeddings)
+        guidance = request.rule(said, mix)
+        job.warnings = self._warnings(guidance, said, embeddings)
         rows = self._bank.pin([lane.mix for lane in guidance.lanes], adapters, again)
         if rows is None:
             return None
         pinned = tuple(rows.values())
         try:
-            steps = SAMPLERS[request.scheduler](self.noise(request), request.steps, self._schedule)
+            start = Start(self.noise(request), job.conditions.latents, request.strength)
+            steps = SAMPLERS[request.scheduler](start, request.steps, self._schedule)
             return Running(
                 job=job,
                 pinned=pinned,
                 coefficients=guidance.coefficients,
-                embeds=self._encode(job, guidance.lanes, rows, adapters),
-                slots=np.array([rows[lane.mix] for lane in guidance.lanes], np.int64),
+                contexts=self._encode(guidance, rows, adapters, embeddings),
+                slots=tuple(rows[lane.mix] for lane in guidance.lanes),
+                hint=job.conditions.hint,
                 steps=steps,
                 ask=next(steps),
             )
@@ -292,21 +302,31 @@ class Pipeline:
             self._bank.unpin(pinned)
             raise
 
+    def _warnings(self, guidance: Guidance, said: Prompts, embeddings: Mapping[str, Embedding]) -> tuple[str, ...]:
+        found = [
+            self._prompts.tokenize(words, embeddings).warning("NEGATIVE_PROMPT" if lane.text == said.null else "PROMPT")
+            for lane in guidance.lanes
+            for words in lane.text.stages
+        ]
+        return tuple(dict.fromkeys(warning for warning in found if warning))
+
     def _encode(
-        self, job: Job, lanes: Sequence[Lane], rows: Mapping[Mix, int], adapters: Mapping[str, Adapter]
-    ) -> Array:
-        """Prompt embeds [lanes, T, D], each under the adapters of its own lane."""
-        tokens = {lane.prompt: self._prompts.tokenize(lane.prompt) for lane in lanes}
-        fields = {job.request.negative_prompt: "NEGATIVE_PROMPT", job.request.prompt: "PROMPT"}
-        warnings = (tokens[text].warning(name) for text, name in fields.items() if text in tokens)
-        job.warnings = tuple(warning for warning in warnings if warning)
+        self,
+        guidance: Guidance,
+        rows: Mapping[Mix, int],
+        adapters: Mapping[str, Adapter],
+        embeddings: Mapping[str, Embedding],
+    ) -> tuple[Staged, ...]:
+        """Prompt embeds of each lane, under the adapters of its own."""
+        spoken = [(lines(lane.text, embeddings), lane.mix) for lane in guidance.lanes]
         embeds = {}
-        for mix in {lane.mix for lane in lanes}:
-            spoken = {lane.prompt: tokens[lane.prompt] for lane in lanes if lane.mix == mix}
+        for mix in {lane.mix for lane in guidance.lanes}:
+            wanted = dict.fromkeys(line for stages, other in spoken if other == mix for line in stages)
             adapted = any("text_encoder" in adapters[digest].factors for digest, _ in mix.parts)
-            encoded = self._prompts.encode(spoken, rows[mix] if adapted else 0, mix if adapted else None)
-            embeds.update({(text, mix): rows_of for text, rows_of in encoded.items()})
-        return np.stack([embeds[lane.prompt, lane.mix] for lane in lanes])
+            slot, key = (rows[mix], mix) if adapted else (0, None)
+            encoded = self._prompts.encode(wanted, embeddings, slot, key)
+            embeds.update({(line, mix): found for line, found in encoded.items()})
+        return tuple(Staged(tuple(embeds[line, mix] for line in stages)) for stages, mix in spoken)
 
     def noise(self, request: Request) -> Array:
         """Unit Gaussian latents [C, h, w], a function of the seed and the size alone."""
@@ -377,28 +397,12 @@ class Pipeline:
         return left
 
     def _forward(self, chosen: Sequence[Running]) -> list[Array]:
-        """Rows of one batch, and each request's share [lanes, C, h, w] of the backbone's output.
-
-        An empty row may come last, where the backbone is prepared for one more: zeros under no adapter, read by nobody.
-        """
-        counts = [one.lanes for one in chosen]
-        more = (sum(counts) + 1, *chosen[0].ask.sample.shape)
-        empty = int(more in self._prepared and (sum(counts), *more[1:]) not in self._prepared)
-        feeds = {
-            "sample": np.repeat(np.stack([one.ask.sample for one in chosen]), counts, axis=0),
-            "timestep": np.repeat(np.array([one.ask.timestep for one in chosen], np.float32), counts),
-            "encoder_hidden_states": np.concatenate([one.embeds for one in chosen]),
-            "slot": np.concatenate([one.slots for one in chosen]),
-        }
-        if empty:
-            feeds = {
-                name: np.concatenate([rows, np.zeros((empty, *rows.shape[1:]), rows.dtype)])
-                for name, rows in feeds.items()
-            }
-        (output,) = self._backbone.run(feeds)
+        """Rows of one batch, and each request's share [lanes, C, h, w] of the backbone's output."""
+        rows = [row for one in chosen for row in one.rows(self.manifest.scheduler.num_train_timesteps)]
+        output = self._backbone.run(rows)
         self.stats.add("steps")
-        self.stats.add("lanes", sum(counts))
-        return np.split(output[: sum(counts)], np.cumsum(counts)[:-1])
+        self.stats.add("lanes", len(rows))
+        return np.split(output, np.cumsum([one.lanes for one in chosen])[:-1])
 
     def _leave(self, one: Running, outcome: Array | Exception) -> None:
         self._bank.unpin(one.pinned)
@@ -411,7 +415,7 @@ class Pipeline:
     def _report(self, job: Job, denoised: Array | None) -> None:
         """Have the caller told of a step, if it wants to know; the picture itself is the last step's preview."""
         if job.caller.progress is not None:
-            step, steps, every = job.steps_done, job.request.steps, job.request.preview_every
+            step, steps, every = job.steps_done, job.request.steps_to_run, job.request.preview_every
             eta_s = (perf_counter() - job.times["joined"]) / step * (steps - step)
             shown = denoised if every and step % every == 0 else None
             self._finishing.submit(self._tell, job, Progress(step, steps, eta_s), shown)
@@ -457,9 +461,12 @@ class Pipeline:
             "engine": self._engine_name,
             "precision": self._precision,
             "bundle": self.manifest.digest,
-            "adapters": [{"name": s.name, "digest": s.digest, "weight": s.weight} for s in job.styles],
-            "steps": request.steps,
-            "guidance_scale": request.guidance_scale,
+            "adapters": [
+                {"name": s.name, "digest": s.digest, "weight": s.weight} for s in job.styles if s.field == FIELD
+            ],
+            "embeddings": [{"name": s.name, "digest": s.digest} for s in job.styles if s.field != FIELD],
+            "steps": request.steps_to_run,
+            **_strengths(request),
             "scheduler": request.scheduler,
             "width": request.width,
             "height": request.height,
@@ -478,6 +485,49 @@ class Pipeline:
             job.caller.done(outcome)
         except Exception as error:  # theirs, and no reason to stop serving the others
             log.error("a caller could not take its answer", exc_info=error)
+
+
+def _named(request: Request) -> list[tuple[str, float, str]]:
+    """Every adapter that a request names: its name, weight and the field where it stands (the first, if in several)."""
+    embeddings = {
+        **dict.fromkeys(triggers(request.negative_prompt), "NEGATIVE_PROMPT"),
+        **dict.fromkeys(triggers(request.prompt), "PROMPT"),
+        **dict.fromkeys(request.style, "STYLE"),
+    }
+    loras = [(name, weight, FIELD) for name, weight in request.adapters]
+    return loras + [(name, 1.0, field) for name, field in embeddings.items()]
+
+
+def _by_kind(styles: Sequence[Style], loaded: Mapping[str, Kind]) -> tuple[dict[str, Adapter], dict[str, Embedding]]:
+    """LoRAs by digest, embeddings by name. Raises InvalidArgument for one that stands where the other belongs."""
+    adapters: dict[str, Adapter] = {}
+    embeddings: dict[str, Embedding] = {}
+    for style in styles:
+        match loaded.get(style.digest):
+            case Adapter() as adapter if style.field == FIELD:
+                adapters[style.digest] = adapter
+            case Embedding() as embedding if style.field != FIELD:
+                embeddings[style.name] = embedding
+            case Adapter():
+                raise InvalidArgument(style.field, f"{style.name!r} is a LoRA", f"name it in {FIELD}")
+            case Embedding():
+                fix = f"name it in STYLE, or write <{style.name}> in PROMPT"
+                raise InvalidArgument(FIELD, f"{style.name!r} is an embedding", fix)
+    return adapters, embeddings
+
+
+def _strengths(request: Request) -> dict[str, object]:
+    """What was used of the settings that not every request has."""
+    found: dict[str, object] = {"guidance": request.guidance, "guidance_scale": request.guidance_scale}
+    if request.guidance != "cfg":
+        found |= {"style_guidance": request.style_guidance, "content_guidance": request.content_guidance}
+    if request.style:
+        found["style"] = list(request.style)
+    if request.image is not None:
+        found["strength"] = request.strength
+    if request.image is not None or request.depth is not None:
+        found["control_scale"] = request.control_scale
+    return found
 
 
 def _became(outcome: Result | ImpastoError) -> str:

@@ -118,11 +118,11 @@ class Relay:
         """Take what one peer asks for until it leaves; then nobody waits for it any more."""
         gone: dict[int, Event] = {}
         while (message := channel.receive()) is not None:
-            header, _ = message
+            header, payload = message
             number = header["number"]
             if "request" in header:
                 gone[number] = Event()
-                self._start(channel, number, header["request"], gone[number])
+                self._start(channel, number, _request(header, payload), gone[number])
             elif number in gone:
                 gone[number].set()
             gone = {number: event for number, event in gone.items() if not event.is_set()}
@@ -130,7 +130,7 @@ class Relay:
             event.set()
         channel.close()
 
-    def _start(self, channel: Channel, number: int, fields: dict[str, Any], gone: Event) -> None:
+    def _start(self, channel: Channel, number: int, request: Request, gone: Event) -> None:
         def done(outcome: Outcome) -> None:
             gone.set()
             if isinstance(outcome, ImpastoError):
@@ -143,8 +143,7 @@ class Relay:
             _send(channel, {"number": number, "progress": facts}, step.preview or b"")
 
         try:
-            adapters = tuple((name, weight) for name, weight in fields.pop("adapters"))
-            self._painter.submit(Request(**fields, adapters=adapters), Caller(done, gone.is_set, progress))
+            self._painter.submit(request, Caller(done, gone.is_set, progress))
         except Exception as error:
             done(as_impasto_error(error))
 
@@ -166,7 +165,7 @@ class Remote:
         with self._lock:
             channel = self._connected()
             try:
-                channel.send({"number": number, "request": asdict(request)})
+                _send_request(channel, number, request)
             except OSError:
                 raise Unavailable("the process that holds the backbone is gone; try again later") from None
             # Watched only now: that a caller is gone says nothing to those who haven't had its request yet.
@@ -215,6 +214,24 @@ class Remote:
             _tell(caller.done, ImpastoError.of(header["code"], header["message"]))
         else:
             _tell(caller.done, Result(payload, header["seed"], header["meta"]))
+
+
+def _send_request(channel: Channel, number: int, request: Request) -> None:
+    """Its files travel as they are, one behind the other. Raises OSError."""
+    fields = asdict(request)
+    files = {name: value for name, value in fields.items() if isinstance(value, bytes)}
+    rest = {name: value for name, value in fields.items() if name not in files}
+    lengths = {name: len(data) for name, data in files.items()}
+    channel.send({"number": number, "request": rest, "files": lengths}, b"".join(files.values()))
+
+
+def _request(header: Mapping[str, Any], payload: bytes) -> Request:
+    fields, at = dict(header["request"]), 0
+    for name, length in header["files"].items():
+        fields[name], at = payload[at : at + length], at + length
+    fields["adapters"] = tuple((name, weight) for name, weight in fields["adapters"])
+    fields["style"] = tuple(fields["style"])
+    return Request(**fields)
 
 
 def _after(first: Callable[[], None], then: Callable[[Outcome], None]) -> Callable[[Outcome], None]:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
 
+from impasto_server.adapters import MAX_STAGES
 from impasto_server.bundle import ImageSize, Manifest
 from impasto_server.errors import InvalidArgument
+from impasto_server.guidance import ClassifierFree, DreamStyler, Rule, dreamstyler_code
 from impasto_server.image import FORMATS
-from impasto_server.samplers import SAMPLERS
+from impasto_server.samplers import SAMPLERS, run_steps
 
 MAX_PROMPT_BYTES = 8192
 MAX_ADAPTERS = 8
@@ -21,6 +23,12 @@ MAX_WEIGHT = 4.0
 MAX_STEPS = 200
 MAX_GUIDANCE_SCALE = 50.0
 MAX_SEED = 2**63 - 1
+MAX_CONTROL_SCALE = 2.0
+GUIDANCE = ("cfg", "dreamstyler", "dreamstyler-code")
+# What the code published with arXiv 2309.06933 puts in the place of the null.
+CODE_NEGATIVE_PROMPT = (
+    "low resolution, poorly drawn, worst quality, low quality, normal quality, blurry image, artifact"
+)
 
 
 @dataclass(frozen=True)
@@ -37,13 +45,21 @@ FIELDS: Mapping[str, Field] = {
     "NEGATIVE_PROMPT": Field("BYTES"),
     "ADAPTER_NAMES": Field("BYTES", many=True),
     "ADAPTER_WEIGHTS": Field("FP32", many=True),
+    "STYLE": Field("BYTES", many=True),
     "STEPS": Field("INT32"),
+    "GUIDANCE": Field("BYTES"),
     "GUIDANCE_SCALE": Field("FP32"),
+    "STYLE_GUIDANCE": Field("FP32"),
+    "CONTENT_GUIDANCE": Field("FP32"),
     "SCHEDULER": Field("BYTES"),
     "SEED": Field("INT64"),
     "WIDTH": Field("INT32"),
     "HEIGHT": Field("INT32"),
     "FORMAT": Field("BYTES"),
+    "IMAGE": Field("BYTES"),
+    "STRENGTH": Field("FP32"),
+    "DEPTH": Field("BYTES"),
+    "CONTROL_SCALE": Field("FP32"),
 }
 STREAM_FIELDS: Mapping[str, Field] = {**FIELDS, "PREVIEW_EVERY": Field("INT32")}
 
@@ -52,7 +68,10 @@ STREAM_FIELDS: Mapping[str, Field] = {**FIELDS, "PREVIEW_EVERY": Field("INT32")}
 class Request:
     """What to paint, and for whom.
 
-    `adapters` are (name, weight) pairs; width and height are pixels. `timeout_s` counts from submission, None waits for
+    `adapters` are (name, weight) pairs of LoRAs. `style` names an embedding, or one for each of so many stages, the
+    finest first. The strengths λn, λs and λc of DreamStyler's rules are `guidance_scale`, `style_guidance` and
+    `content_guidance`. `image` and `depth` are encoded files: of the content, from which the last `strength` of the
+    steps are run, and of its depth. Width and height are pixels. `timeout_s` counts from submission, None waits for
     ever. Every `preview_every`-th step has a preview; 0: none.
     """
 
@@ -68,6 +87,28 @@ class Request:
     format: str = "png"
     timeout_s: float | None = None
     preview_every: int = 0
+    style: tuple[str, ...] = ()
+    guidance: str = "cfg"
+    style_guidance: float = 0.5
+    content_guidance: float = 3.0
+    image: bytes | None = None
+    strength: float = 0.8
+    depth: bytes | None = None
+    control_scale: float = 0.8
+
+    @property
+    def steps_to_run(self) -> int:
+        return self.steps if self.image is None else run_steps(self.steps, self.strength)
+
+    @property
+    def rule(self) -> Rule:
+        match self.guidance:
+            case "dreamstyler":
+                return DreamStyler(self.guidance_scale, self.style_guidance, self.content_guidance)
+            case "dreamstyler-code":
+                return dreamstyler_code(self.guidance_scale, self.style_guidance, self.content_guidance)
+            case _:
+                return ClassifierFree(self.guidance_scale)
 
 
 def parse(
@@ -87,12 +128,17 @@ def parse(
     width = read.integer("WIDTH", manifest.image.width, 1, 1 << 16)
     height = read.integer("HEIGHT", manifest.image.height, 1, 1 << 16)
     _check_size(width, height, manifest.image)
-    return Request(
+    guidance = read.choice("GUIDANCE", "cfg", GUIDANCE)
+    request = Request(
         prompt=read.prompt("PROMPT"),
-        negative_prompt=read.text("NEGATIVE_PROMPT", ""),
+        negative_prompt=read.text("NEGATIVE_PROMPT", CODE_NEGATIVE_PROMPT if guidance == "dreamstyler-code" else ""),
         adapters=_adapters(read),
+        style=_style(read),
         steps=read.integer("STEPS", 25, 1, MAX_STEPS),
-        guidance_scale=read.number("GUIDANCE_SCALE", 3.0, 0.0, MAX_GUIDANCE_SCALE),
+        guidance=guidance,
+        guidance_scale=_scale(read, guidance),
+        style_guidance=read.number("STYLE_GUIDANCE", 0.5, -MAX_GUIDANCE_SCALE, MAX_GUIDANCE_SCALE),
+        content_guidance=read.number("CONTENT_GUIDANCE", 3.0, -MAX_GUIDANCE_SCALE, MAX_GUIDANCE_SCALE),
         scheduler=read.choice("SCHEDULER", "dpmpp_2m", tuple(SAMPLERS)),
         seed=read.integer("SEED", secrets.randbelow(2**32), 0, MAX_SEED),
         width=width,
@@ -100,7 +146,52 @@ def parse(
         format=read.choice("FORMAT", "png", FORMATS),
         timeout_s=timeout_s,
         preview_every=read.integer("PREVIEW_EVERY", 0, 0, MAX_STEPS),
+        image=read.file("IMAGE"),
+        strength=read.number("STRENGTH", 0.8, 0.0, 1.0),
+        depth=read.file("DEPTH"),
+        control_scale=_control_scale(read, manifest),
     )
+    _check_together(request, tensors)
+    return request
+
+
+def _scale(read: _Reader, guidance: str) -> float:
+    if guidance == "cfg":
+        return read.number("GUIDANCE_SCALE", 3.0, 0.0, MAX_GUIDANCE_SCALE)
+    return read.number("GUIDANCE_SCALE", 5.0, -MAX_GUIDANCE_SCALE, MAX_GUIDANCE_SCALE)
+
+
+def _control_scale(read: _Reader, manifest: Manifest) -> float:
+    scale = read.number("CONTROL_SCALE", 0.8 if manifest.control else 0.0, 0.0, MAX_CONTROL_SCALE)
+    if manifest.control is None and (scale or "DEPTH" in read.tensors):
+        field = "CONTROL_SCALE" if scale else "DEPTH"
+        raise InvalidArgument(field, f"bundle {manifest.name!r} has no ControlNet", "link it with --controlnet")
+    return scale
+
+
+def _style(read: _Reader) -> tuple[str, ...]:
+    names = read.texts("STYLE")
+    if len(names) > MAX_STAGES:
+        raise InvalidArgument("STYLE", f"{len(names)} stages", f"pass one name, or at most {MAX_STAGES}")
+    return tuple(names)
+
+
+def _check_together(request: Request, sent: Collection[str]) -> None:
+    """What one field asks of another. Raises InvalidArgument."""
+    for name in ("STYLE_GUIDANCE", "CONTENT_GUIDANCE"):
+        if request.guidance == "cfg" and name in sent:
+            raise InvalidArgument(name, "means nothing to GUIDANCE cfg", "leave it out, or pass GUIDANCE dreamstyler")
+    if request.guidance != "cfg" and not request.style:
+        raise InvalidArgument("STYLE", f"is missing, and GUIDANCE {request.guidance} needs it", "name an embedding")
+    if request.image is None and "STRENGTH" in sent:
+        raise InvalidArgument("STRENGTH", "means nothing without IMAGE", "leave it out, or pass the content image")
+    if request.image is None and request.depth is None and "CONTROL_SCALE" in sent and request.control_scale:
+        raise InvalidArgument("CONTROL_SCALE", "means nothing without IMAGE or DEPTH", "leave it out, or pass one")
+    if request.depth is not None and not request.control_scale:
+        raise InvalidArgument("DEPTH", "means nothing at CONTROL_SCALE 0", "leave one of the two out")
+    if request.steps_to_run == 0:
+        problem = f"{request.strength:g} of {request.steps} steps is none"
+        raise InvalidArgument("STRENGTH", problem, f"pass at least {1 / request.steps:.3g}, or more STEPS")
 
 
 @dataclass(frozen=True)
@@ -129,6 +220,11 @@ class _Reader:
         if not text.strip():
             raise InvalidArgument(name, "is missing or blank", "say what to paint, e.g. 'a red boat at night'")
         return text
+
+    def file(self, name: str) -> bytes | None:
+        """An encoded picture, as bytes that nobody has looked at yet."""
+        value = next(iter(self.values(name)), None)
+        return value.encode() if isinstance(value, str) else value
 
     def choice(self, name: str, default: str, allowed: tuple[str, ...]) -> str:
         text = self.text(name, default)

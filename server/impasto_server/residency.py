@@ -7,23 +7,28 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
 
-from impasto_server.adapters import Adapter, Registry
+from impasto_server.adapters import FIELD, Adapter, Embedding, Registry
 from impasto_server.bundle import Manifest
 from impasto_server.cache import BytesLru
 from impasto_server.stats import Stats
 
 LOADING_THREADS = 2
 
-Loading = Mapping[str, Future[Adapter]]
+Kind = Adapter | Embedding
+Loading = Mapping[str, Future[Kind]]
 
 
 @dataclass(frozen=True)
 class Style:
-    """One adapter of a request, its name resolved at admission: re-pointing the name later changes nothing here."""
+    """One adapter of a request, its name resolved at admission: re-pointing the name later changes nothing here.
+
+    `field` is the request's where it is named; an embedding has the weight 1.
+    """
 
     name: str
     digest: str
-    weight: float
+    weight: float = 1.0
+    field: str = FIELD
 
 
 class Residency:
@@ -33,14 +38,14 @@ class Residency:
         self._stats = stats
         self._registry = registry
         self._manifest = manifest
-        self._host: BytesLru[str, Adapter] = BytesLru(host_bytes)
-        self._loading: dict[str, Future[Adapter]] = {}
+        self._host: BytesLru[str, Kind] = BytesLru(host_bytes)
+        self._loading: dict[str, Future[Kind]] = {}
         self._lock = Lock()
         self._loaders = ThreadPoolExecutor(LOADING_THREADS, "load")
 
-    def resolve(self, adapters: Sequence[tuple[str, float]]) -> tuple[Style, ...]:
-        """Names → digests as they stand now. Raises NotFound."""
-        return tuple(Style(name, self._registry.resolve(name), weight) for name, weight in adapters)
+    def resolve(self, name: str, weight: float = 1.0, field: str = FIELD) -> Style:
+        """Name → digest as it stands now. Raises NotFound."""
+        return Style(name, self._registry.resolve(name, field), weight, field)
 
     def load(self, styles: Sequence[Style]) -> Loading:
         """What becomes of every adapter, by digest; at once for those in host memory.
@@ -52,19 +57,19 @@ class Residency:
     def close(self) -> None:
         self._loaders.shutdown()
 
-    def _one(self, style: Style) -> Future[Adapter]:
+    def _one(self, style: Style) -> Future[Kind]:
         with self._lock:
             adapter = self._host.get(style.digest)
             if adapter is not None:
                 self._stats.add("adapter_hits")
-                here: Future[Adapter] = Future()
+                here: Future[Kind] = Future()
                 here.set_result(adapter)
                 return here
             if style.digest not in self._loading:
                 self._loading[style.digest] = self._loaders.submit(self._fetch, style)
             return self._loading[style.digest]
 
-    def _fetch(self, style: Style) -> Adapter:
+    def _fetch(self, style: Style) -> Kind:
         """A failure isn't remembered beyond those who wait for this very attempt."""
         try:
             adapter = self._registry.load(style.digest, style.name, self._manifest)

@@ -1,21 +1,25 @@
 """Samplers as generators: each asks for a model output, is sent one, and finally returns the latents.
 
-    steps = ddim(noise, 25, schedule)
+    steps = ddim(Start(noise), 25, schedule)
     ask = next(steps)                    # what the backbone must be run on
     ask = steps.send(model_output)       # ... until StopIteration carries the latents
 
 A sampler doesn't know which guidance made the output it is sent, nor who else is in the batch; dropping the generator
-cancels it. Its history (a multistep solver's last prediction) is a local variable.
+cancels it. Its history (a multistep solver's last predictions) is a local variable.
+
+A sampler starts from noise, or from content: clean latents that are noised to a timestep further down, from where it
+goes on as ever (SDEdit, arXiv 2108.01073).
 
 Coefficients are float64, latents float32 [C, h, w]. alpha and sigma are a timestep's signal and noise levels,
-x_t = alpha·x_0 + sigma·eps with alpha² + sigma² = 1. The steps are diffusers' of the same names, timestep for timestep.
+x_t = alpha·x_0 + sigma·eps with alpha² + sigma² = 1. The steps are diffusers' of the same names, timestep for timestep,
+with and without content.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from math import log, sqrt
+from math import expm1, log, sqrt
 from typing import Any
 
 import numpy as np
@@ -24,14 +28,27 @@ from numpy.typing import NDArray
 from impasto_server.bundle import Noise
 
 Array = NDArray[np.float32]
+Level = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a sampler begins with: `noise` [C, h, w], unit Gaussian, and the `clean` latents [C, h, w] of the content.
+
+    With `clean`, the last `run_steps(steps, strength)` of a sampler's timesteps are run, without it all of them.
+    """
+
+    noise: Array
+    clean: Array | None = None
+    strength: float = 1.0
 
 
 @dataclass(frozen=True)
 class Ask:
     """What a sampler needs next: the model's output for `sample` [C, h, w] at the training timestep `timestep`.
 
-    `step` counts from 0 to `steps` - 1. `denoised` [C, h, w] is what the sampler takes the clean latents to be, None
-    before the first answer.
+    `step` counts from 0 to `steps` - 1, where `steps` are those that are run. `denoised` [C, h, w] is what the sampler
+    takes the clean latents to be, None before the first answer.
     """
 
     sample: Array
@@ -42,7 +59,7 @@ class Ask:
 
 
 Steps = Generator[Ask, Array, Array]
-Sampler = Callable[[Array, int, "Schedule"], Steps]
+Sampler = Callable[[Start, int, "Schedule"], Steps]
 
 
 @dataclass(frozen=True)
@@ -58,7 +75,7 @@ class Schedule:
         betas = np.linspace(noise.beta_start**power, noise.beta_end**power, noise.num_train_timesteps) ** (1 / power)
         return cls(np.cumprod(1 - betas), noise)
 
-    def levels(self, timestep: float) -> tuple[float, float]:
+    def levels(self, timestep: float) -> Level:
         """(alpha, sigma) at a training timestep; between two, sigma / alpha is interpolated."""
         below = int(timestep)
         cumulative = float(self.alphas_cumprod[below])
@@ -77,7 +94,8 @@ class Schedule:
             case "linspace":
                 return [int(t) for t in np.linspace(0, total - 1, steps).round()[::-1]]
             case "trailing":
-                return [int(t) for t in np.arange(total, 0, -total / steps).round() - 1]
+                # Rounding makes an arange of 61 steps one longer.
+                return [int(t) for t in np.arange(total, 0, -total / steps)[:steps].round() - 1]
 
     def denoised(self, output: Array, sample: Array, alpha: float, sigma: float) -> Array:
         """x_0 from the model's output at x_t = `sample`, whichever of eps and v (arXiv 2202.00512) it predicts."""
@@ -86,12 +104,21 @@ class Schedule:
         return _f32(alpha * sample - sigma * output)
 
 
-def ddim(noise: Array, steps: int, schedule: Schedule) -> Steps:
+def run_steps(steps: int, strength: float) -> int:
+    """How many of `steps` are run from content: ⌊steps · strength⌋, 0 to `steps`.
+
+    A strength of 0.7 arrives as the float32 below it, and is still 7 steps of 10.
+    """
+    return min(int(steps * round(strength, 6)), steps)
+
+
+def ddim(start: Start, steps: int, schedule: Schedule) -> Steps:
     """Deterministic DDIM, Eq. 12 of arXiv 2010.02502 with eta = 0."""
-    x, x0 = noise, None
+    timesteps, x = _begin(start, schedule.timesteps(steps), schedule)
+    x0 = None
     jump = schedule.noise.num_train_timesteps // steps
-    for i, t in enumerate(schedule.timesteps(steps)):
-        output = yield Ask(x, t, i, steps, x0)
+    for i, t in enumerate(timesteps):
+        output = yield Ask(x, t, i, len(timesteps), x0)
         alpha, sigma = schedule.levels(t)
         x0 = schedule.denoised(output, x, alpha, sigma)
         eps = (x - alpha * x0) / sigma
@@ -103,44 +130,63 @@ def ddim(noise: Array, steps: int, schedule: Schedule) -> Steps:
     return x
 
 
-def euler(noise: Array, steps: int, schedule: Schedule) -> Steps:
+def euler(start: Start, steps: int, schedule: Schedule) -> Steps:
     """Euler's method on the probability flow ODE, Algorithm 2 of arXiv 2206.00364 without churn."""
-    timesteps = _euler_timesteps(steps, schedule)
+    timesteps, sample = _begin(start, _euler_timesteps(steps, schedule), schedule)
     levels = [schedule.levels(t) for t in timesteps]
     ratios = [sigma / alpha for alpha, sigma in levels] + [0.0]
-    first = ratios[0] if schedule.noise.timestep_spacing in ("linspace", "trailing") else sqrt(ratios[0] ** 2 + 1)
-    x, x0 = _f32(noise * first), None
+    first = 1 / levels[0][0]
+    if start.clean is None and schedule.noise.timestep_spacing in ("linspace", "trailing"):
+        first = ratios[0]
+    x, x0 = _f32(sample * first), None
     for i, (t, (alpha, sigma)) in enumerate(zip(timesteps, levels, strict=True)):
         sample = _f32(x * alpha)
-        output = yield Ask(sample, t, i, steps, x0)
+        output = yield Ask(sample, t, i, len(timesteps), x0)
         x0 = schedule.denoised(output, sample, alpha, sigma)
         x = _f32(x + (x - x0) / ratios[i] * (ratios[i + 1] - ratios[i]))
     return x
 
 
-def dpmpp_2m(noise: Array, steps: int, schedule: Schedule) -> Steps:
+def dpmpp_2m(start: Start, steps: int, schedule: Schedule) -> Steps:
     """DPM-Solver++(2M), Algorithm 2 of arXiv 2211.01095: two-step multistep midpoint, first order at both ends."""
-    timesteps = _solver_timesteps(steps, schedule)
-    levels = [schedule.levels(t) for t in timesteps] + [(1.0, 0.0)]
-    x, before = noise, None
+    timesteps, x = _begin(start, _solver_timesteps(steps, schedule), schedule)
+    levels = [schedule.levels(t) for t in timesteps]
+    x0s: list[Array] = []
     for i, t in enumerate(timesteps):
-        output = yield Ask(x, t, i, steps, before)
-        alpha, sigma = levels[i]
-        alpha_next, sigma_next = levels[i + 1]
-        x0 = schedule.denoised(output, x, alpha, sigma)
-        if i == steps - 1:
-            return x0
-        gain = _log_snr(levels[i + 1]) - _log_snr(levels[i])
-        direction = x0
-        if before is not None:
-            ratio = (_log_snr(levels[i]) - _log_snr(levels[i - 1])) / gain
-            direction = _f32(x0 + (x0 - before) / (2 * ratio))
-        x = _f32((sigma_next / sigma) * x - alpha_next * np.expm1(-gain) * direction)
-        before = x0
-    return x
+        output = yield Ask(x, t, i, len(timesteps), x0s[-1] if x0s else None)
+        x0s = [*x0s[-1:], schedule.denoised(output, x, *levels[i])]
+        if i + 1 < len(timesteps):
+            x = _advance(x, _ahead(x0s, levels[: i + 2]), *levels[i : i + 2])
+    return x0s[-1]
 
 
-SAMPLERS: dict[str, Sampler] = {"ddim": ddim, "dpmpp_2m": dpmpp_2m, "euler": euler}
+def unipc(start: Start, steps: int, schedule: Schedule) -> Steps:
+    """UniPC of order 2 on x_0 with B(h) = e^h - 1, arXiv 2302.04867: UniP is DPM-Solver++(2M), UniC looks back."""
+    timesteps, x = _begin(start, _solver_timesteps(steps, schedule), schedule)
+    levels = [schedule.levels(t) for t in timesteps]
+    corrected = x
+    x0s: list[Array] = []
+    for i, t in enumerate(timesteps):
+        output = yield Ask(x, t, i, len(timesteps), x0s[-1] if x0s else None)
+        x0s = [*x0s[-2:], schedule.denoised(output, x, *levels[i])]
+        if i > 0:
+            corrected = _advance(corrected, _behind(x0s, levels[: i + 1]), *levels[i - 1 : i + 1])
+        if i + 1 < len(timesteps):
+            x = _advance(corrected, _ahead(x0s, levels[: i + 2]), *levels[i : i + 2])
+    return x0s[-1]
+
+
+SAMPLERS: dict[str, Sampler] = {"ddim": ddim, "dpmpp_2m": dpmpp_2m, "euler": euler, "unipc": unipc}
+
+
+def _begin(start: Start, timesteps: Sequence[float], schedule: Schedule) -> tuple[Sequence[float], Array]:
+    """The timesteps to run, and the sample [C, h, w] at the first of them."""
+    if start.clean is None:
+        return timesteps, start.noise
+    run = run_steps(len(timesteps), start.strength)
+    assert run > 0, "whoever starts a sampler has checked that there is a step to run"
+    alpha, sigma = schedule.levels(timesteps[-run])
+    return timesteps[-run:], _f32(alpha * start.clean + sigma * start.noise)
 
 
 def _euler_timesteps(steps: int, schedule: Schedule) -> Sequence[float]:
@@ -160,7 +206,43 @@ def _solver_timesteps(steps: int, schedule: Schedule) -> list[int]:
     return schedule.timesteps(steps)
 
 
-def _log_snr(level: tuple[float, float]) -> float:
+def _advance(x: Array, x0: Array, now: Level, then: Level) -> Array:
+    """From one level to the next, where `x0` is the mean of x_0 on the way (Proposition 4.1 of arXiv 2211.01095).
+
+    The mean is over the log SNR λ, with weights e^λ.
+    """
+    return _f32((then[1] / now[1]) * x - then[0] * np.expm1(_log_snr(now) - _log_snr(then)) * x0)
+
+
+def _ahead(x0s: Sequence[Array], levels: Sequence[Level]) -> Array:
+    """The mean of x_0 between the last two levels, of which only the first is known (UniP, Corollary 3.2).
+
+    From a line through the last two of `x0s`, and as if the mean were its middle.
+    """
+    if len(x0s) == 1:
+        return x0s[-1]
+    before, now, then = (_log_snr(level) for level in levels[-3:])
+    return _f32(x0s[-1] + (x0s[-1] - x0s[-2]) / (2 * (now - before) / (then - now)))
+
+
+def _behind(x0s: Sequence[Array], levels: Sequence[Level]) -> Array:
+    """The mean of x_0 between the last two levels, both of which are known (UniC, Theorem 3.1).
+
+    From a parabola through the last three of `x0s` in u, which is 0 and 1 at these levels; or the middle of two.
+    """
+    *earlier, x0, x1 = x0s
+    if not earlier:
+        return _f32(x0 + (x1 - x0) / 2)
+    before, now, then = (_log_snr(level) for level in levels[-3:])
+    h = then - now
+    u = (before - now) / h
+    mean_u = -1 / h - 1 / expm1(-h)
+    mean_uu = 2 / h**2 + (2 / h - 1) / expm1(-h)
+    earlier_weight = (mean_u - mean_uu) / (u - u * u)
+    return _f32(x0 + earlier_weight * (earlier[0] - x0) + (mean_u - earlier_weight * u) * (x1 - x0))
+
+
+def _log_snr(level: Level) -> float:
     alpha, sigma = level
     return log(alpha) - log(sigma)
 

@@ -53,14 +53,14 @@ def test_every_style_changes_the_picture_and_leaves_no_trace(client: Client, sty
     assert len(styles) >= 5
     plain = client.generate(PROMPT, steps=STEPS, seed=7)
     for style in styles:
-        styled = client.generate(PROMPT, styles={style: 0.9}, steps=STEPS, seed=7)
+        styled = client.generate(PROMPT, adapters={style: 0.9}, steps=STEPS, seed=7)
         assert styled.data != plain.data, style
     assert client.generate(PROMPT, steps=STEPS, seed=7).data == plain.data
 
 
 def test_errors_are_typed(client: Client) -> None:
     with pytest.raises(AdapterNotFound, match="ADAPTER_NAMES: no adapter 'oil'"):
-        client.generate(PROMPT, styles="oil")
+        client.generate(PROMPT, adapters="oil")
     with pytest.raises(InvalidRequest, match="STEPS: 0 is out of range") as caught:
         client.generate(PROMPT, steps=0)
     assert caught.value.field == "STEPS"

@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, UniPCMultistepScheduler
 from numpy.typing import NDArray
 
 from impasto_server.bundle import Noise
-from impasto_server.samplers import SAMPLERS, Schedule
+from impasto_server.samplers import SAMPLERS, Schedule, Start
 
 THEIRS: dict[str, Any] = {
     "ddim": DDIMScheduler,
     "dpmpp_2m": DPMSolverMultistepScheduler,
     "euler": EulerDiscreteScheduler,
+    "unipc": UniPCMultistepScheduler,
 }
 RELATIVE_TOLERANCE = 1e-4
 
@@ -28,35 +29,12 @@ def model(sample: NDArray[np.float32], timestep: float) -> NDArray[np.float32]:
     return mixed
 
 
-def ours(name: str, noise: NDArray[np.float32], steps: int, facts: Noise) -> NDArray[np.float32]:
-    sampler = SAMPLERS[name](noise, steps, Schedule.of(facts))
-    ask = next(sampler)
-    while True:
-        try:
-            ask = sampler.send(model(ask.sample, ask.timestep))
-        except StopIteration as stop:
-            result: NDArray[np.float32] = stop.value
-            return result
+def gaussian(seed: int) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).standard_normal((4, 8, 8)).astype(np.float32)
 
 
-def theirs(name: str, noise: NDArray[np.float32], steps: int, facts: Noise) -> NDArray[np.float32]:
-    config = {**facts.model_dump(), "clip_sample": False}
-    scheduler = THEIRS[name].from_config(config)
-    scheduler.set_timesteps(steps)
-    x = torch.from_numpy(noise)[None] * scheduler.init_noise_sigma
-    for t in scheduler.timesteps:
-        output = model(scheduler.scale_model_input(x, t).numpy()[0], float(t))
-        x = scheduler.step(torch.from_numpy(output)[None], t, x).prev_sample
-    result: NDArray[np.float32] = x.numpy()[0]
-    return result
-
-
-@pytest.mark.parametrize(
-    ("name", "prediction", "spacing", "steps"),
-    list(product(THEIRS, ("epsilon", "v_prediction"), ("leading", "linspace", "trailing"), (1, 2, 7, 25, 50))),
-)
-def test_trajectory_equals_diffusers(name: str, prediction: Any, spacing: Any, steps: int) -> None:
-    facts = Noise(
+def facts(prediction: Any, spacing: Any) -> Noise:
+    return Noise(
         num_train_timesteps=1000,
         beta_start=0.00085,
         beta_end=0.012,
@@ -66,7 +44,69 @@ def test_trajectory_equals_diffusers(name: str, prediction: Any, spacing: Any, s
         steps_offset=1,
         set_alpha_to_one=False,
     )
-    noise = np.random.default_rng(3).standard_normal((4, 8, 8)).astype(np.float32)
-    expected = theirs(name, noise, steps, facts)
-    error = np.abs(ours(name, noise, steps, facts) - expected).max() / np.abs(expected).max()
-    assert error <= RELATIVE_TOLERANCE
+
+
+def ours(name: str, start: Start, steps: int, noise: Noise) -> tuple[list[float], NDArray[np.float32]]:
+    """The timesteps that were asked for, and the latents."""
+    sampler = SAMPLERS[name](start, steps, Schedule.of(noise))
+    ask, asked = next(sampler), list[float]()
+    while True:
+        assert ask.step == len(asked)
+        asked.append(ask.timestep)
+        assert (ask.denoised is None) == (ask.step == 0)
+        try:
+            ask = sampler.send(model(ask.sample, ask.timestep))
+        except StopIteration as stop:
+            assert len(asked) == ask.steps
+            return asked, stop.value
+
+
+def theirs(name: str, start: Start, steps: int, noise: Noise) -> tuple[list[float], NDArray[np.float32]]:
+    """What diffusers' text-to-image and image-to-image pipelines do with the scheduler."""
+    scheduler = THEIRS[name].from_config({**noise.model_dump(), "clip_sample": False})
+    scheduler.set_timesteps(steps)
+    timesteps, x = scheduler.timesteps, torch.from_numpy(start.noise)[None]
+    if start.clean is None:
+        x = x * scheduler.init_noise_sigma
+    else:
+        first = max(steps - min(int(steps * start.strength), steps), 0)
+        timesteps = timesteps[first:]
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(first)
+        x = scheduler.add_noise(torch.from_numpy(start.clean)[None], x, timesteps[:1])
+    for t in timesteps:
+        output = model(scheduler.scale_model_input(x, t).numpy()[0], float(t))
+        x = scheduler.step(torch.from_numpy(output)[None], t, x).prev_sample
+    return timesteps.tolist(), x.numpy()[0]
+
+
+def compare(name: str, start: Start, steps: int, noise: Noise) -> None:
+    (asked, latents), (expected_asked, expected) = (walk(name, start, steps, noise) for walk in (ours, theirs))
+    assert asked == pytest.approx(expected_asked, rel=1e-6)
+    assert np.abs(latents - expected).max() / np.abs(expected).max() <= RELATIVE_TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("name", "prediction", "spacing", "steps"),
+    list(product(THEIRS, ("epsilon", "v_prediction"), ("leading", "linspace", "trailing"), (1, 2, 7, 25, 50))),
+)
+def test_trajectory_equals_diffusers(name: str, prediction: Any, spacing: Any, steps: int) -> None:
+    compare(name, Start(gaussian(3)), steps, facts(prediction, spacing))
+
+
+@pytest.mark.parametrize(
+    ("name", "prediction", "spacing", "steps", "strength"),
+    list(
+        product(
+            THEIRS,
+            ("epsilon", "v_prediction"),
+            ("leading", "linspace", "trailing"),
+            (4, 7, 25, 50),
+            (0.3, 0.8, 1.0),
+        )
+    ),
+)
+def test_trajectory_from_content_equals_diffusers(
+    name: str, prediction: Any, spacing: Any, steps: int, strength: float
+) -> None:
+    compare(name, Start(gaussian(3), 0.5 * gaussian(4), strength), steps, facts(prediction, spacing))

@@ -35,6 +35,7 @@ COMMANDS = {
     "export": "unit_client_late_import:app",
     "extra": "no_such_package:app",
 }
+ODD_STYLES = ["", " ", ":0-2", "a:", "a:0-", "a:-2", "a:0-2-4", "a:0:2", "a:0.9", "-a", "<a>", "a b", "A", "a,b", "a:²"]
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +56,7 @@ def words_of(text: str) -> str:
 
 def test_generate_sends_its_words_and_writes_the_file(tmp_path: Path) -> None:
     fake, out = FakeTransport(), tmp_path / "boat.webp"
-    words = "--style stained-glass:0.5 --style neon --seed 7 --steps 25 --guidance-scale 4 --scheduler euler"
+    words = "--adapter stained-glass:0.5 --adapter neon --seed 7 --steps 25 --guidance-scale 4 --scheduler euler"
     more = ["--width", "64", "--height", "32", "--negative-prompt", "blurry"]
     result = impasto("generate", "a red boat at night", *words.split(), *more, "--out", out, fake=fake)
     assert result.exit_code == 0, result.output
@@ -85,6 +86,61 @@ def test_generate_says_nothing_that_it_was_not_told(tmp_path: Path, monkeypatch:
     assert result.exit_code == 0, result.output
     assert list(fake.requests[0]) == ["PROMPT"]
     assert (tmp_path / "impasto-0.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ("--style sks03", "sks03"),
+        ("--style sks03:0", "sks03"),
+        ("--style sks05:3-5 --style sks03:0-2", "sks03 sks03 sks03 sks05 sks05 sks05"),
+        ("--style sks03:0 --style sks05:1 --style sks03:2", "sks03 sks05 sks03"),
+    ],
+)
+def test_generate_takes_a_style_or_one_for_each_stage(tmp_path: Path, words: str, names: str) -> None:
+    fake = FakeTransport()
+    result = impasto("generate", "a red boat", *words.split(), "--out", tmp_path / "boat.png", fake=fake)
+    assert result.exit_code == 0, result.output
+    assert fake.requests[0]["STYLE"].tolist() == names.encode().split()
+
+
+@pytest.mark.parametrize(
+    ("words", "sent"),
+    [
+        ("--guidance-scale 4", {"GUIDANCE_SCALE": [4.0]}),
+        ("--style-guidance 2", {"GUIDANCE": [b"dreamstyler"], "STYLE_GUIDANCE": [2.0]}),
+        ("--content-guidance -1", {"GUIDANCE": [b"dreamstyler"], "CONTENT_GUIDANCE": [-1.0]}),
+        ("--guidance-convention paper", {"GUIDANCE": [b"dreamstyler"]}),
+        (
+            "--guidance-convention code --guidance-scale 7",
+            {"GUIDANCE": [b"dreamstyler-code"], "GUIDANCE_SCALE": [7.0]},
+        ),
+    ],
+)
+def test_any_word_about_style_or_content_chooses_their_guidance(
+    tmp_path: Path, words: str, sent: dict[str, list[object]]
+) -> None:
+    fake = FakeTransport()
+    result = impasto("generate", "a red boat", *words.split(), "--out", tmp_path / "boat.png", fake=fake)
+    assert result.exit_code == 0, result.output
+    guidance = {name: tensor.tolist() for name, tensor in fake.requests[0].items() if "GUIDANCE" in name}
+    assert guidance == sent
+
+
+def test_generate_sends_pictures_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeTransport()
+    (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\0")
+    (tmp_path / "depth.png").write_bytes(b"\x89PNG")
+    words = "--image photo.jpg --strength 0.5 --depth depth.png --control-scale 0 --out boat.png"
+    monkeypatch.chdir(tmp_path)
+    result = impasto("generate", "a boat", *words.split(), fake=fake)
+    assert result.exit_code == 0, result.output
+    assert {name: tensor.tolist() for name, tensor in fake.requests[0].items() if name not in ("PROMPT", "FORMAT")} == {
+        "IMAGE": [b"\xff\xd8\0"],
+        "STRENGTH": [0.5],
+        "DEPTH": [b"\x89PNG"],
+        "CONTROL_SCALE": [0.0],
+    }
 
 
 def test_json_stands_alone_on_stdout_and_warnings_on_stderr(tmp_path: Path) -> None:
@@ -141,9 +197,21 @@ def test_an_error_is_one_line_and_status_1(error: ImpastoError, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("args", "problem"),
     [
-        (["a red boat", "--style", "neon:much"], "'much' is no weight"),
-        (["a red boat", "--style", "neon:nan"], "'nan' is no weight"),
-        (["a red boat", "--style", "neon:1", "--style", "neon:2"], "stands there twice"),
+        (["a red boat", "--adapter", "neon:much"], "'much' is no weight"),
+        (["a red boat", "--adapter", "neon:nan"], "'nan' is no weight"),
+        (["a red boat", "--adapter", "neon:1", "--adapter", "neon:2"], "stands there twice"),
+        *(
+            (["a red boat", f"--style={style}"], f"{style!r} is no style; write NAME, or NAME:0-2")
+            for style in ODD_STYLES
+        ),
+        (["a red boat", "--style", "a:2-0"], "'a:2-0' ends before it begins; write 0-2"),
+        (["a red boat", "--style", "a:0-63", "--style", "b:64"], "stage 64 of 'b' is out of range; pass 0 to 63"),
+        (["a red boat", "--style", "a:0-2", "--style", "b:4-5"], "stage 3 has no style; cover 0 to 5"),
+        (["a red boat", "--style", "a:0-2", "--style", "b:2-5"], "stage 2 has 'a' and 'b'"),
+        (["a red boat", "--style", "a", "--style", "b:1"], "'a' is not the only style; say which stages it has"),
+        (["a red boat", "--guidance-convention", "mine"], "'mine' is not one of 'paper', 'code'"),
+        (["a red boat", "--image", "no/such.png"], "'no/such.png' does not exist"),
+        (["a red boat", "--depth", "."], "is a directory"),
         (["a red boat", "--out", "boat.tiff"], "does not end in"),
         (["a red boat", "--out", "no/such/boat.png"], "there is no folder"),
         (["a red boat", "--steps", "many"], "--steps"),
@@ -162,7 +230,7 @@ def test_wrong_usage_is_status_2_and_asks_no_server(args: Sequence[str], problem
 def test_gallery_is_rows_of_prompts_by_columns_of_styles(tmp_path: Path) -> None:
     fake, out = FakeTransport(), tmp_path / "sheet.png"
     prompts = ["--prompt", "a red boat", "--prompt", "a blue house"]
-    result = impasto("gallery", *prompts, "--style", "stained-glass:0.5", "--seed", "3", "--out", out, fake=fake)
+    result = impasto("gallery", *prompts, "--adapter", "stained-glass:0.5", "--seed", "3", "--out", out, fake=fake)
     assert result.exit_code == 0, result.output
     assert result.stdout.strip() == str(out)
     asked = [

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import FrozenInstanceError
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from impasto_client import (
     AsyncClient,
@@ -15,17 +18,85 @@ from impasto_client import (
     Client,
     FakeTransport,
     Generation,
+    Options,
     Progress,
     ProtocolError,
     ServerUnavailable,
+    StyleContent,
 )
 from impasto_client.wire import Tensors
 
 
 def test_the_fake_records_what_it_was_asked() -> None:
     fake = FakeTransport()
-    Client(transport=fake).generate("a red boat", styles={"neon": 0.5}, seed=7)
+    Client(transport=fake).generate("a red boat", adapters={"neon": 0.5}, seed=7)
     assert [list(request) for request in fake.requests] == [["PROMPT", "ADAPTER_NAMES", "ADAPTER_WEIGHTS", "SEED"]]
+
+
+def test_every_way_to_ask_takes_the_same_words(tmp_path: Path) -> None:
+    fake = FakeTransport()
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(b"\xff\xd8")
+    guidance = StyleContent(style=2, content=3, convention="code")
+    words = Options(
+        style=["sks03", "sks05"], guidance=guidance, image=photo, depth=Image.new("L", (2, 2)), strength=0.5
+    )
+
+    async def ask() -> None:
+        client = AsyncClient(transport=AsyncFakeTransport(fake))
+        await client.generate("a house", **words)
+        async for _ in client.stream("a house", **words):
+            pass
+
+    Client(transport=fake).generate("a house", **words)
+    list(Client(transport=fake).stream("a house", **words))
+    asyncio.run(ask())
+    first, *others = ({name: tensor.tolist() for name, tensor in request.items()} for request in fake.requests)
+    assert (first["STYLE"], first["GUIDANCE"], first["IMAGE"]) == (
+        [b"sks03", b"sks05"],
+        [b"dreamstyler-code"],
+        [b"\xff\xd8"],
+    )
+    assert others == [first] * 3
+
+
+def test_the_fake_has_the_defaults_of_each_rule() -> None:
+    client = Client(transport=FakeTransport())
+    asked: list[Options] = [{}, {"guidance": StyleContent()}, {"guidance": StyleContent(style=2, scale=7)}]
+    metas = [client.generate("a house", **words).meta for words in asked]
+    said = ("guidance", "guidance_scale", "style_guidance", "content_guidance")
+    assert [[meta.get(name) for name in said] for meta in metas] == [
+        ["cfg", 3.0, None, None],
+        ["dreamstyler", 5.0, 0.5, 3.0],
+        ["dreamstyler", 7.0, 2.0, 3.0],
+    ]
+
+
+def test_the_fake_runs_the_share_of_the_steps_that_an_image_leaves() -> None:
+    client = Client(transport=FakeTransport())
+    asked: list[Options] = [{"steps": 10}, {"steps": 10, "image": b""}, {"steps": 10, "image": b"", "strength": 0.7}]
+    assert [len(list(client.stream("a house", **words))) - 1 for words in asked] == [10, 8, 7]
+
+
+def test_the_fake_names_every_embedding_once() -> None:
+    meta = Client(transport=FakeTransport()).generate("a house", style=["sks03", "sks05", "sks03"]).meta
+    assert isinstance(meta["embeddings"], list)
+    assert [embedding["name"] for embedding in meta["embeddings"]] == ["sks03", "sks05"]
+
+
+def test_a_picture_is_read_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[threading.Thread] = []
+    read = Path.read_bytes
+
+    def watched(path: Path) -> bytes:
+        threads.append(threading.current_thread())
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", watched)
+    client = AsyncClient(transport=AsyncFakeTransport())
+    asyncio.run(client.generate("a house", image=Path(__file__)))
+    assert len(threads) == 1
+    assert threads[0] is not threading.current_thread()
 
 
 def test_the_same_request_brings_the_same_picture() -> None:

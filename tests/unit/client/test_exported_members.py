@@ -28,6 +28,7 @@ def test_exported_members() -> None:
         "ServerError",
         "ServerFull",
         "ServerUnavailable",
+        "StyleContent",
         "Timings",
         "Transport",
     ]

@@ -17,7 +17,7 @@ COLUMNS = [Column("no style"), Column.of("stained-glass", 0.9, "in {style} style
 
 def test_a_column_speaks_its_style() -> None:
     column = COLUMNS[1]
-    assert (column.label, column.styles) == ("stained glass · 0.9", (("stained-glass", 0.9),))
+    assert (column.label, column.adapters) == ("stained glass · 0.9", (("stained-glass", 0.9),))
     assert column.prompt("a boat") == "a boat in stained glass style"
     assert Column.of("neon", 1.0, "").prompt("a boat") == "a boat"
 

@@ -33,7 +33,7 @@ def test_a_picture_without_a_server(bundle: Path) -> None:
     with Client(transport=LocalTransport(bundle)) as client:
         assert client.is_ready()
         plain = client.generate("a red boat", steps=2, seed=7)
-        styled = client.generate("a red boat", steps=2, seed=7, styles={"neon": 0.5})
+        styled = client.generate("a red boat", steps=2, seed=7, adapters={"neon": 0.5})
     assert plain.image.size == (64, 64)
     assert plain.seed == 7
     assert styled.data != plain.data
@@ -45,7 +45,7 @@ def test_errors_are_the_clients_own(bundle: Path) -> None:
             client.generate("a boat", steps=0)
         assert caught.value.field == "STEPS"
         with pytest.raises(AdapterNotFound, match="did you mean 'neon'"):
-            client.generate("a boat", styles="neo")
+            client.generate("a boat", adapters="neo")
         assert client.generate("a boat", steps=1).data
 
 

@@ -40,6 +40,7 @@ from impasto_client import (
     ServerError,
     ServerFull,
     ServerUnavailable,
+    StyleContent,
 )
 from impasto_client.wire import Tensors
 
@@ -142,21 +143,30 @@ def test_every_word_crosses_the_socket(server: tuple[Server, str]) -> None:
     servicer.handle = lambda tensors, context: fake.infer(tensors)
     with Client(url, timeout=10) as client:
         generation = client.generate(
-            "ein rotes Boot 🚣", styles={"neon": 0.5}, negative_prompt="blurry", steps=3, guidance_scale=2.5,
-            scheduler="euler", seed=2**63 - 1, width=64, height=32, format="png",
+            "ein rotes Boot 🚣", adapters={"neon": 0.5}, style=["sks03", "sks05"], negative_prompt="blurry", steps=3,
+            guidance=StyleContent(style=2, content=-1, scale=2.5), image=b"\x89PNG\0\0", strength=0.5, depth=b"\0",
+            control_scale=0, scheduler="euler", seed=2**63 - 1, width=64, height=32, format="png",
         )  # fmt: skip
     assert {name: (str(tensor.dtype), tensor.tolist()) for name, tensor in fake.requests[0].items()} == {
         "PROMPT": ("object", ["ein rotes Boot 🚣".encode()]),
         "ADAPTER_NAMES": ("object", [b"neon"]),
         "ADAPTER_WEIGHTS": ("float32", [0.5]),
+        "STYLE": ("object", [b"sks03", b"sks05"]),
         "NEGATIVE_PROMPT": ("object", [b"blurry"]),
         "STEPS": ("int32", [3]),
+        "GUIDANCE": ("object", [b"dreamstyler"]),
         "GUIDANCE_SCALE": ("float32", [2.5]),
+        "STYLE_GUIDANCE": ("float32", [2.0]),
+        "CONTENT_GUIDANCE": ("float32", [-1.0]),
         "SCHEDULER": ("object", [b"euler"]),
         "SEED": ("int64", [2**63 - 1]),
         "WIDTH": ("int32", [64]),
         "HEIGHT": ("int32", [32]),
         "FORMAT": ("object", [b"png"]),
+        "IMAGE": ("object", [b"\x89PNG\0\0"]),
+        "STRENGTH": ("float32", [0.5]),
+        "DEPTH": ("object", [b"\0"]),
+        "CONTROL_SCALE": ("float32", [0.0]),
     }
     assert (generation.seed, generation.image.size) == (2**63 - 1, (64, 32))
 

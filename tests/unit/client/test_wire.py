@@ -12,21 +12,36 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from impasto_client import FakeTransport, Generation, InvalidRequest, Options, Progress, ProtocolError
-from impasto_client.wire import decode, decode_part, encode, encode_stream
+from impasto_client import (
+    FakeTransport,
+    Generation,
+    InvalidRequest,
+    Options,
+    Progress,
+    ProtocolError,
+    StyleContent,
+)
+from impasto_client.options import Style
+from impasto_client.stages import names_by_stage
+from impasto_client.wire import Tensors, decode, decode_part, encode, encode_stream
 
-ANSWER = FakeTransport(warnings=["PROMPT: 41 tokens"]).infer(encode("a red boat", styles={"neon": 0.5}, seed=7))
+ANSWER = FakeTransport(warnings=["PROMPT: 41 tokens"]).infer(encode("a red boat", adapters={"neon": 0.5}, seed=7))
 
 
 def test_what_is_not_said_is_not_sent() -> None:
     assert list(encode("a red boat")) == ["PROMPT"]
-    assert list(encode("a red boat", styles={}, negative_prompt="")) == ["PROMPT"]
+    assert list(encode("a red boat", adapters={}, style=[])) == ["PROMPT"]
+
+
+def test_an_empty_negative_prompt_is_sent_because_a_rule_may_have_a_default() -> None:
+    assert encode("a red boat", negative_prompt="")["NEGATIVE_PROMPT"].tolist() == [b""]
 
 
 def test_every_word_becomes_its_tensor() -> None:
     tensors = encode(
         "ein rotes Boot 🚣",
-        styles={"stained-glass": 0.9, "neon": -1},
+        adapters={"stained-glass": 0.9, "neon": -1},
+        style="sks03",
         negative_prompt="blurry",
         steps=12,
         guidance_scale=4,
@@ -35,11 +50,16 @@ def test_every_word_becomes_its_tensor() -> None:
         width=256,
         height=128,
         format="webp",
+        image=b"\x89PNG\0",
+        strength=1,
+        depth=b"\xff\xd8\0",
+        control_scale=0,
     )
     assert {name: (str(tensor.dtype), tensor.tolist()) for name, tensor in tensors.items()} == {
         "PROMPT": ("object", ["ein rotes Boot 🚣".encode()]),
         "ADAPTER_NAMES": ("object", [b"stained-glass", b"neon"]),
         "ADAPTER_WEIGHTS": ("float32", pytest.approx([0.9, -1])),
+        "STYLE": ("object", [b"sks03"]),
         "NEGATIVE_PROMPT": ("object", [b"blurry"]),
         "STEPS": ("int32", [12]),
         "GUIDANCE_SCALE": ("float32", [4.0]),
@@ -48,7 +68,74 @@ def test_every_word_becomes_its_tensor() -> None:
         "WIDTH": ("int32", [256]),
         "HEIGHT": ("int32", [128]),
         "FORMAT": ("object", [b"webp"]),
+        "IMAGE": ("object", [b"\x89PNG\0"]),
+        "STRENGTH": ("float32", [1.0]),
+        "DEPTH": ("object", [b"\xff\xd8\0"]),
+        "CONTROL_SCALE": ("float32", [0.0]),
     }
+
+
+def test_style_and_content_apart_are_a_rule_of_their_own() -> None:
+    guidance = StyleContent(style=2, content=-0.5, scale=7)
+    assert _told(encode("a red boat", style="sks03", guidance=guidance)) == {
+        "PROMPT": [b"a red boat"],
+        "STYLE": [b"sks03"],
+        "GUIDANCE": [b"dreamstyler"],
+        "GUIDANCE_SCALE": [7.0],
+        "STYLE_GUIDANCE": [2.0],
+        "CONTENT_GUIDANCE": [-0.5],
+    }
+
+
+def test_what_a_rule_leaves_open_is_not_sent() -> None:
+    tensors = encode("a red boat", guidance=StyleContent(content=0, convention="code"))
+    assert _told(tensors) == {
+        "PROMPT": [b"a red boat"],
+        "GUIDANCE": [b"dreamstyler-code"],
+        "CONTENT_GUIDANCE": [0.0],
+    }
+
+
+@pytest.mark.parametrize(
+    ("style", "names"),
+    [
+        ("sks03", ["sks03"]),
+        (["sks03"], ["sks03"]),
+        (("sks03", "sks05", "sks03"), ["sks03", "sks05", "sks03"]),
+        ({"sks03": range(2), "sks05": range(2, 3)}, ["sks03", "sks03", "sks05"]),
+        ({"sks05": range(2, 3), "sks03": range(2)}, ["sks03", "sks03", "sks05"]),
+        ({"sks03": range(0, 5, 2), "sks05": range(3, 0, -2)}, ["sks03", "sks05", "sks03", "sks05", "sks03"]),
+        ({"sks03": range(64)}, ["sks03"] * 64),
+    ],
+)
+def test_a_style_is_one_name_or_one_for_each_stage(style: Style, names: list[str]) -> None:
+    assert _told(encode("a red boat", style=style))["STYLE"] == [name.encode() for name in names]
+
+
+@pytest.mark.parametrize(
+    ("style", "problem"),
+    [
+        ({"a": range(2), "b": range(3, 6)}, "stage 2 has no style; cover 0 to 5, each once"),
+        ({"a": range(1, 3)}, "stage 0 has no style; cover 0 to 2, each once"),
+        ({"a": range(3), "b": range(2, 6)}, "stage 2 has 'a' and 'b'; give it one of them"),
+        ({"a": range(-1, 3)}, "stage -1 of 'a' is out of range; pass 0 to 63"),
+        ({"a": range(10**15)}, "stage 64 of 'a' is out of range; pass 0 to 63"),
+        ({"a": range(3), "b": range(0)}, "range(0, 0) of 'b' holds no stage"),
+        ({"neon": 0.5}, "0.5 of 'neon' is no range of stages, e.g. range(0, 3); a weight belongs into adapters"),
+        (["a", 3], "3 is no text; pass a str"),
+        ({"a", "b"}, "is no style; pass a name, or one for each stage"),
+    ],
+)
+def test_stages_that_are_not_covered_once_are_named(style: Any, problem: str) -> None:
+    with pytest.raises(InvalidRequest, match=rf"^STYLE: .*{re.escape(problem)}") as caught:
+        encode("a red boat", style=style)
+    assert caught.value.field == "STYLE"
+
+
+@given(names=st.lists(st.sampled_from("abc"), min_size=1, max_size=12))
+def test_shares_of_every_kind_become_the_names_they_came_from(names: list[str]) -> None:
+    shares = [(name, range(stage, stage + 1)) for stage, name in enumerate(names)]
+    assert names_by_stage(reversed(shares)) == names
 
 
 def test_every_option_is_documented_and_none_is_needed() -> None:
@@ -66,8 +153,8 @@ def test_previews_are_a_tensor_of_their_own() -> None:
         encode_stream("a red boat", 0.5)  # type: ignore[arg-type]
 
 
-def test_a_lone_style_leaves_its_weight_to_the_server() -> None:
-    assert list(encode("a red boat", styles="neon")) == ["PROMPT", "ADAPTER_NAMES"]
+def test_a_lone_adapter_leaves_its_weight_to_the_server() -> None:
+    assert list(encode("a red boat", adapters="neon")) == ["PROMPT", "ADAPTER_NAMES"]
 
 
 def test_numpy_numbers_are_numbers() -> None:
@@ -84,8 +171,16 @@ def test_numpy_numbers_are_numbers() -> None:
         ({"steps": True}, "STEPS", "True is no whole number"),
         ({"seed": 2**63}, "SEED", "does not fit in 64 bits"),
         ({"guidance_scale": "5"}, "GUIDANCE_SCALE", "'5' is no number"),
-        ({"styles": {"neon": None}}, "ADAPTER_WEIGHTS", "None is no number"),
-        ({"styles": {"\ud800": 1}}, "ADAPTER_NAMES", "character 0 can't be encoded"),
+        ({"adapters": {"neon": None}}, "ADAPTER_WEIGHTS", "None is no number"),
+        ({"adapters": {"\ud800": 1}}, "ADAPTER_NAMES", "character 0 can't be encoded"),
+        ({"style": ["sks03", "\ud800"]}, "STYLE", "character 0 can't be encoded"),
+        ({"strength": "all"}, "STRENGTH", "'all' is no number"),
+        ({"control_scale": True}, "CONTROL_SCALE", "True is no number"),
+        ({"guidance": StyleContent("much")}, "STYLE_GUIDANCE", "'much' is no number"),  # type: ignore[arg-type]
+        ({"guidance": StyleContent(content="much")}, "CONTENT_GUIDANCE", "'much' is no"),  # type: ignore[arg-type]
+        ({"guidance": StyleContent(convention="mine")}, "GUIDANCE", "'mine' is unknown"),  # type: ignore[arg-type]
+        ({"guidance": "dreamstyler"}, "GUIDANCE", "'dreamstyler' is no StyleContent"),
+        ({"guidance": StyleContent(), "guidance_scale": 4}, "GUIDANCE_SCALE", r"pass StyleContent\(scale=4\)"),
     ],
 )
 def test_what_a_tensor_cannot_carry_is_refused(words: dict[str, Any], field: str, problem: str) -> None:
@@ -95,14 +190,15 @@ def test_what_a_tensor_cannot_carry_is_refused(words: dict[str, Any], field: str
 
 
 def test_ranges_are_left_to_the_server() -> None:
-    tensors = encode("", steps=-1, guidance_scale=1e60, styles={"neon": float("nan")})
+    tensors = encode("", steps=-1, guidance_scale=1e60, adapters={"neon": float("nan")})
     assert tensors["GUIDANCE_SCALE"].tolist() == [float("inf")]
     assert np.isnan(tensors["ADAPTER_WEIGHTS"]).all()
+    assert _told(encode("", guidance=StyleContent(style=-99), strength=7))["STYLE_GUIDANCE"] == [-99]
 
 
 @given(prompt=st.text(), weights=st.dictionaries(st.text(min_size=1), st.floats(width=32), max_size=8))
 def test_every_tensor_is_one_dimensional(prompt: str, weights: dict[str, float]) -> None:
-    for tensor in encode(prompt, styles=weights).values():
+    for tensor in encode(prompt, adapters=weights).values():
         assert tensor.ndim == 1
 
 
@@ -154,6 +250,10 @@ def test_a_part_is_a_step_or_the_answer() -> None:
 def test_a_step_that_is_not_understood_says_so(name: str) -> None:
     with pytest.raises(ProtocolError, match=f"no {name} holding one"):
         decode_part({other: STEP[other] for other in STEP if other != name})
+
+
+def _told(tensors: Tensors) -> dict[str, list[Any]]:
+    return {name: tensor.tolist() for name, tensor in tensors.items()}
 
 
 def _digest(meta: Any) -> str:

@@ -23,11 +23,14 @@ def manifest(bundle: Path) -> Manifest:
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Path:
-    """Three adapters; `deep` reaches the text encoder too and has a rank beyond the bank's."""
+    """Three LoRAs, `deep` reaches the text encoder too and has a rank beyond the bank's; three embeddings."""
     folder = tmp_path / "registry"
     toy.register(folder, "stained-glass", toy.adapter_bytes(1))
     toy.register(folder, "neon", toy.adapter_bytes(2, rank=3))
     toy.register(folder, "deep", toy.adapter_bytes(3, rank=20, text_encoder=True))
+    toy.register(folder, "sks03", toy.embedding_bytes(4))
+    toy.register(folder, "sks05", toy.embedding_bytes(5, places=2))
+    toy.register(folder, "my-toy", toy.embedding_bytes(6, stages=1))
     return folder
 
 

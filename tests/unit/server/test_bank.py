@@ -18,7 +18,9 @@ ROW = 4 * 4 * 2 * (toy.CHANNELS + toy.WIDTH)  # bytes of one row at rank 4: floa
 
 
 def adapter(manifest: Manifest, seed: int, rank: int = 2) -> Adapter:
-    return parse(toy.adapter_bytes(seed, rank), f"digest{seed}", f"style{seed}", manifest)
+    found = parse(toy.adapter_bytes(seed, rank), f"digest{seed}", f"style{seed}", manifest)
+    assert isinstance(found, Adapter)
+    return found
 
 
 def hold(bank: Bank, one: Adapter) -> int:

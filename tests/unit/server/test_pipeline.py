@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from impasto_server.adapters import Adapter, Registry
+from impasto_server.adapters import Adapter, Embedding, Registry
 from impasto_server.bundle import Manifest
 from impasto_server.errors import (
     Cancelled,
@@ -25,7 +25,7 @@ from impasto_server.errors import (
     NotFound,
     Unavailable,
 )
-from impasto_server.guidance import Guidance, Lane, Mix
+from impasto_server.guidance import Guidance, Lane, Mix, Prompts
 from impasto_server.pipeline import Caller, Pipeline, Progress, Result
 from impasto_server.request import Request
 from impasto_server.settings import EngineName
@@ -219,7 +219,7 @@ def slow_registry(monkeypatch: pytest.MonkeyPatch, slow: str) -> Event:
     """Loading `slow` waits for the event that is returned."""
     go, load = Event(), Registry.load
 
-    def wait_and_load(self: Registry, digest: str, name: str, manifest: Manifest) -> Adapter:
+    def wait_and_load(self: Registry, digest: str, name: str, manifest: Manifest) -> Adapter | Embedding:
         assert name != slow or go.wait(10)
         return load(self, digest, name, manifest)
 
@@ -272,8 +272,8 @@ def test_lanes_of_one_request_may_have_different_adapters(open_pipeline: Open, m
     pipeline = open_pipeline()
     asked = Request("a boat", seed=3, width=64, height=64, steps=1, scheduler="ddim", adapters=(("neon", 1.0),))
 
-    def half_and_half(prompt: str, negative_prompt: str, mix: Mix, scale: float) -> Guidance:
-        return Guidance.over((0.5, Lane(prompt, mix)), (0.5, Lane(prompt, Mix())))
+    def half_and_half(prompts: Prompts, mix: Mix) -> Guidance:
+        return Guidance.over((0.5, Lane(prompts.full, mix)), (0.5, Lane(prompts.full, Mix())))
 
     def latents(one: Request) -> NDArray[np.float32]:
         seen: list[NDArray[np.float32]] = []
@@ -288,7 +288,7 @@ def test_lanes_of_one_request_may_have_different_adapters(open_pipeline: Open, m
         return seen[0]
 
     with_neon, without = (latents(replace(asked, guidance_scale=1.0, adapters=a)) for a in (asked.adapters, ()))
-    monkeypatch.setattr("impasto_server.pipeline.classifier_free", half_and_half)
+    monkeypatch.setattr(Request, "rule", property(lambda request: half_and_half))
     np.testing.assert_allclose(latents(asked), (with_neon + without) / 2, atol=1e-5)
     assert np.abs(with_neon - without).max() > 0.01
 

@@ -7,10 +7,12 @@ import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import replace
+from io import BytesIO
 from itertools import count
 from threading import Event
 
 import pytest
+from PIL import Image
 
 from impasto_server.errors import ImpastoError
 from impasto_server.pipeline import Caller, Pipeline, Progress, Result
@@ -134,3 +136,12 @@ def test_what_is_no_message_ends_that_connection_only(pipeline: Pipeline) -> Non
     assert isinstance(ask(remote, ASKED), Result)
     remote.close()
     relay.close()
+
+
+def test_a_requests_files_arrive_byte_for_byte(pipeline: Pipeline, connect: Callable[[], Remote]) -> None:
+    file = BytesIO()
+    Image.effect_noise((80, 64), 90).save(file, "png")
+    asked = replace(ASKED, image=file.getvalue(), depth=file.getvalue(), style=("sks03", "my-toy"))
+    there, here = ask(connect(), asked), pipeline.generate(asked)
+    assert isinstance(there, Result)
+    assert there.image == here.image

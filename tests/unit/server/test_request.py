@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from impasto_server.bundle import Manifest
 from impasto_server.errors import InvalidArgument
+from impasto_server.guidance import ClassifierFree, DreamStyler
 from impasto_server.request import parse
 
 
@@ -40,6 +42,14 @@ def test_every_field_is_read(manifest: Manifest) -> None:
             "WIDTH": np.array([32], np.int32),
             "HEIGHT": np.array([48], np.int32),
             "FORMAT": text("webp"),
+            "STYLE": text("sks03", "sks05"),
+            "GUIDANCE": text("dreamstyler"),
+            "STYLE_GUIDANCE": np.array([-2], np.float32),
+            "CONTENT_GUIDANCE": np.array([0], np.float32),
+            "IMAGE": text(b"\x89PNG"),
+            "STRENGTH": np.array([0.5], np.float32),
+            "DEPTH": text(b"\xff\xd8"),
+            "CONTROL_SCALE": np.array([1.5], np.float32),
         },
         manifest,
     )
@@ -47,6 +57,60 @@ def test_every_field_is_read(manifest: Manifest) -> None:
     assert request.adapters == (("neon", 0.5), ("glass", -1.0))
     assert (request.steps, request.guidance_scale, request.scheduler) == (7, 1.5, "euler")
     assert (request.seed, request.width, request.height, request.format) == (2**63 - 1, 32, 48, "webp")
+    assert (request.style, request.rule) == (("sks03", "sks05"), DreamStyler(1.5, -2.0, 0.0))
+    assert (request.image, request.strength, request.steps_to_run) == (b"\x89PNG", 0.5, 3)
+    assert (request.depth, request.control_scale) == (b"\xff\xd8", 1.5)
+
+
+def test_the_papers_constants_are_dreamstylers_defaults(manifest: Manifest) -> None:
+    styled = {"PROMPT": text("a boat"), "STYLE": text("sks03")}
+    assert parse(styled, manifest).rule == ClassifierFree(3.0)
+    paper = parse({**styled, "GUIDANCE": text("dreamstyler")}, manifest)
+    assert (paper.rule, paper.negative_prompt) == (DreamStyler(scale=5.0, style=0.5, content=3.0), "")
+    code = parse({**styled, "GUIDANCE": text("dreamstyler-code")}, manifest)
+    assert code.rule == DreamStyler(5.0, 0.25, 1.5)
+    assert code.negative_prompt.startswith("low resolution, poorly drawn")
+
+
+def test_a_content_image_is_steered_by_default_where_there_is_a_controlnet(manifest: Manifest) -> None:
+    content = {"PROMPT": text("a boat"), "IMAGE": text(b"x")}
+    assert parse(content, manifest).control_scale == 0.8
+    assert parse(content, manifest.model_copy(update={"control": None})).control_scale == 0.0
+
+
+STYLED = {"STYLE": text("sks03"), "GUIDANCE": text("dreamstyler")}
+CONTENT = {"IMAGE": text(b"x")}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"GUIDANCE": text("dreamstyler")}, "STYLE: is missing, and GUIDANCE dreamstyler needs it"),
+        ({"GUIDANCE": text("apg")}, "GUIDANCE: 'apg' is unknown; pass one of cfg, dreamstyler, dreamstyler-code"),
+        ({"STYLE_GUIDANCE": np.array([1], np.float32)}, "STYLE_GUIDANCE: means nothing to GUIDANCE cfg"),
+        ({"CONTENT_GUIDANCE": np.array([1], np.float32)}, "CONTENT_GUIDANCE: means nothing to GUIDANCE cfg"),
+        ({**STYLED, "STYLE_GUIDANCE": np.array([np.nan], np.float32)}, "STYLE_GUIDANCE: nan is out of range"),
+        ({**STYLED, "CONTENT_GUIDANCE": np.array([51], np.float32)}, "CONTENT_GUIDANCE: 51.0 is out of range"),
+        ({"STYLE": text(*["sks03"] * 65)}, "STYLE: 65 stages; pass one name, or at most 64"),
+        ({"STRENGTH": np.array([0.5], np.float32)}, "STRENGTH: means nothing without IMAGE"),
+        ({"CONTROL_SCALE": np.array([0.5], np.float32)}, "CONTROL_SCALE: means nothing without IMAGE or DEPTH"),
+        ({**CONTENT, "STRENGTH": np.array([0.01], np.float32)}, "STRENGTH: 0.01 of 25 steps is none"),
+        ({**CONTENT, "STRENGTH": np.array([1.5], np.float32)}, "STRENGTH: 1.5 is out of range"),
+        ({**CONTENT, "CONTROL_SCALE": np.array([3], np.float32)}, "CONTROL_SCALE: 3.0 is out of range"),
+        ({"DEPTH": text(b"x"), "CONTROL_SCALE": np.array([0], np.float32)}, "DEPTH: means nothing at CONTROL_SCALE 0"),
+    ],
+)
+def test_fields_that_contradict_each_other_are_refused(tensors: Any, message: str, manifest: Manifest) -> None:
+    with pytest.raises(InvalidArgument, match=f"^{re.escape(message)}"):
+        parse({"PROMPT": text("a boat"), **tensors}, manifest)
+
+
+@pytest.mark.parametrize("field", ["CONTROL_SCALE", "DEPTH"])
+def test_a_bundle_without_a_controlnet_cannot_be_steered(field: str, manifest: Manifest) -> None:
+    bare = manifest.model_copy(update={"control": None})
+    value = text(b"x") if field == "DEPTH" else np.array([0.5], np.float32)
+    with pytest.raises(InvalidArgument, match=f"^{field}: bundle 'toy' has no ControlNet; link it with --controlnet"):
+        parse({"PROMPT": text("a boat"), **CONTENT, field: value}, bare)
 
 
 BAD: list[tuple[str, Any, str]] = [
@@ -59,7 +123,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("STEPS", np.array([10_000], np.int32), "pass 1 to 200"),
     ("GUIDANCE_SCALE", np.array([np.nan], np.float32), "finite"),
     ("GUIDANCE_SCALE", np.array([51], np.float32), "0 to 50"),
-    ("SCHEDULER", text("heun"), "ddim, dpmpp_2m, euler"),
+    ("SCHEDULER", text("heun"), "ddim, dpmpp_2m, euler, unipc"),
     ("SEED", np.array([-1], np.int64), "pass 0 to"),
     ("WIDTH", np.array([60], np.int32), "pass 48 or 64"),
     ("HEIGHT", np.array([3], np.int32), "pass 16 or 32"),

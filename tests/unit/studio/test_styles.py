@@ -52,7 +52,7 @@ def test_a_transfer_keeps_the_content_and_takes_texture_and_colours() -> None:
 
 def test_views_are_the_picture_and_its_mirror_image_from_nearer() -> None:
     picture = painter.paint(ADAPTERS[0].scenes[0]).image
-    seen = views(picture, rng(), 6)
+    seen = views(picture, rng(), 6, (1.0, 1.3))
     assert seen.shape == (6, *picture.shape)
     assert len({view.tobytes() for view in seen}) == 6
     assert abs(float(seen.mean()) - float(picture.mean())) < 25

@@ -1,0 +1,44 @@
+"""A picture on its way to the server: the bytes of an encoded file."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+from impasto_client.errors import InvalidRequest
+
+
+def file_bytes(field: str, picture: bytes | Path | Image.Image) -> bytes:
+    """The file: bytes as they are, a Path's content as it is, a PIL image as PNG. The server judges what is in it.
+
+    Raises InvalidRequest, which names `field`, where there is no such file or PNG can't hold the image.
+    """
+    if isinstance(picture, bytes):
+        return picture
+    if isinstance(picture, Path):
+        return _read(field, picture)
+    if isinstance(picture, Image.Image):
+        return _png(field, picture)
+    fix = "pass bytes, a PIL image or a Path, e.g. Path('photo.jpg')"
+    raise InvalidRequest(f"{field}: a value of type {type(picture).__name__} is no picture; {fix}", field)
+
+
+def _read(field: str, path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
+        reason = error.strerror if isinstance(error, OSError) else error
+        problem = f"can't read {str(path)!r} ({reason})"
+        raise InvalidRequest(f"{field}: {problem}; pass a file that is there", field) from None
+
+
+def _png(field: str, image: Image.Image) -> bytes:
+    """Upright first, as the server turns a file by its EXIF: PIL leaves that out of what it writes."""
+    file = io.BytesIO()
+    try:
+        ImageOps.exif_transpose(image).save(file, "PNG")
+    except (OSError, ValueError) as error:
+        raise InvalidRequest(f"{field}: no PNG of this PIL image ({error}); pass one of mode RGB or L", field) from None
+    return file.getvalue()

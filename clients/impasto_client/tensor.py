@@ -1,0 +1,64 @@
+"""A caller's values as 1-D tensors; what NumPy would round, wrap or cut in silence is refused."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any, SupportsFloat, SupportsIndex
+
+import numpy as np
+from numpy.typing import NDArray
+
+from impasto_client.errors import InvalidRequest
+
+
+def texts(name: str, *values: str) -> NDArray[Any]:
+    """UTF-8 in an array of dtype object. Raises InvalidRequest for what is no text."""
+    try:
+        return np.array([_text(value).encode() for value in values], dtype=np.object_)
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(f"{name}: character {error.start} can't be encoded; pass valid Unicode", name) from None
+    except TypeError as error:
+        raise InvalidRequest(f"{name}: {error}", name) from None
+
+
+def optional_text(name: str, text: str | None) -> dict[str, NDArray[Any]]:
+    """The tensor [1] under its name, or nothing for None. Raises InvalidRequest."""
+    return {} if text is None else {name: texts(name, text)}
+
+
+def optional(name: str, value: float | None, dtype: type[np.number[Any]]) -> dict[str, NDArray[Any]]:
+    """The tensor [1] under its name, or nothing for None. Raises InvalidRequest."""
+    return {} if value is None else {name: numbers(name, [value], dtype)}
+
+
+def numbers(name: str, values: Sequence[float], dtype: type[np.number[Any]]) -> NDArray[Any]:
+    """Raises InvalidRequest where NumPy would round or wrap a value to make it fit."""
+    try:
+        if issubclass(dtype, np.integer):
+            return np.array([_whole(value, np.iinfo(dtype)) for value in values], dtype=dtype)
+        with np.errstate(over="ignore"):  # a float too large becomes inf, and the server says what it allows
+            return np.array([_real(value) for value in values], dtype=dtype)
+    except (TypeError, OverflowError) as error:
+        raise InvalidRequest(f"{name}: {error}", name) from None
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.64} is no text; pass a str")
+    return value
+
+
+def _whole(value: object, bounds: np.iinfo[Any]) -> int:
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+        raise TypeError(f"{value!r} is no whole number; pass one")
+    whole = operator.index(value)
+    if not bounds.min <= whole <= bounds.max:
+        raise OverflowError(f"{value!r} does not fit in {bounds.bits} bits; pass {bounds.min} to {bounds.max}")
+    return whole
+
+
+def _real(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, SupportsFloat):
+        raise TypeError(f"{value!r} is no number; pass one")
+    return float(value)

@@ -1,0 +1,64 @@
+"""A request's pictures → what the backbone is conditioned on: the content's latents, and the ControlNet's hint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from impasto_server.backbone import Hint
+from impasto_server.bundle import Control
+from impasto_server.content import depth, edges, pixels_to_model, read_image
+from impasto_server.errors import InvalidArgument
+from impasto_server.image import Encoder
+from impasto_server.request import Request
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a request's pictures came to: clean latents [C, h, w], and what steers the ControlNet."""
+
+    latents: NDArray[np.float32] | None = None
+    hint: Hint | None = None
+
+
+class Conditioner:
+    """Pictures of a request → latents and hint."""
+
+    def __init__(self, encoder: Encoder, control: Control | None) -> None:
+        self._encoder = encoder
+        self._control = control
+
+    def read(self, request: Request) -> Conditions:
+        """Raises InvalidArgument for a picture that can't be used, and for one that is missing."""
+        size = request.width, request.height
+        pixels = None if request.image is None else read_image(request.image, "IMAGE", *size)
+        latents = None if pixels is None else self._encoder.encode(pixels_to_model(pixels))
+        return Conditions(latents, self._hint(request, pixels))
+
+    def _hint(self, request: Request, pixels: NDArray[np.uint8] | None) -> Hint | None:
+        if self._control is None or not request.control_scale or (pixels is None and request.depth is None):
+            return None
+        found = {
+            "edges": None if pixels is None else edges(pixels),
+            "depth": None if request.depth is None else depth(request.depth, "DEPTH", request.width, request.height),
+        }
+        if request.depth is not None and "depth" not in self._control.channels:
+            raise InvalidArgument("DEPTH", "means nothing to this bundle's ControlNet", "leave it out")
+        return Hint(
+            np.stack([self._channel(name, found[name], request) for name in self._control.channels]),
+            request.control_scale,
+        )
+
+    def _channel(
+        self, name: Literal["edges", "depth"], found: NDArray[np.float32] | None, request: Request
+    ) -> NDArray[np.float32]:
+        assert self._control is not None
+        if found is not None:
+            return found
+        if name in self._control.optional:
+            return np.zeros((request.height, request.width), np.float32)
+        field = "IMAGE" if name == "edges" else "DEPTH"
+        raise InvalidArgument(field, "is missing, and the ControlNet reads it", "pass it, or CONTROL_SCALE 0")

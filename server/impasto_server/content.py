@@ -1,0 +1,171 @@
+"""A request's pictures: an encoded file → pixels of the size that is painted, edges, depth, the VAE encoder's input.
+
+The files come from strangers. What a file is, its bytes say; how large it will be is read from its header before
+anything is decoded; and it is one whole still picture or refused. The rules, for every PNG, JPEG and WebP file:
+
+turned    as EXIF says it is meant to be seen.
+sized     to cover width x height (Lanczos; a JPEG that is far larger is halved while it is decoded), centre cropped.
+colours   RGB: grey repeated, palettes looked up, CMYK by Pillow's formula, 16 bits to the nearest of 8 for grey and by
+          their high byte for colours; colour profiles are not applied.
+alpha     composited onto white in `read_image`, onto black, far away, in `depth`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from impasto_server.errors import InvalidArgument
+
+MAX_BYTES = 32 << 20
+MAX_PIXELS = 50_000_000
+MAX_SCANS = 64  # of a JPEG; encoders write ten, and 75 bytes more are another walk over all pixels
+LOW, HIGH = 100, 200  # Canny's thresholds, those that ControlNets for edges are trained with
+
+_PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+_JPEG_SCAN = re.compile(rb"\xff\xda\x00(\x06\x00|\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")  # marker, length, channels
+_ANEW = "save the picture anew and pass the whole file"
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def read_image(data: bytes, field: str, width: int, height: int) -> NDArray[np.uint8]:
+    """An encoded file → RGB uint8 [height, width, 3].
+
+    Raises InvalidArgument for what is no PNG, JPEG or WebP file, broken, animated or too large.
+    """
+    picture = _read(data, field, width, height)
+    if picture.mode == "F":
+        grey = (_unit(picture, 65535) * 255).round().astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+    return np.array(_onto("white", picture))
+
+
+def depth(data: bytes, field: str, width: int, height: int) -> NDArray[np.float32]:
+    """A greyscale file, near is bright → float32 [height, width] in 0..1. Raises as `read_image`.
+
+    16 bits are kept where the file is grey without alpha; colours count by their luma.
+    """
+    picture = _read(data, field, width, height)
+    if picture.mode == "F":
+        return _unit(picture, 65535)
+    return _unit(_onto("black", picture).convert("L"), 255)
+
+
+def edges(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """RGB uint8 [H, W, 3] → float32 [H, W]: 1 on Canny's edges, 0 elsewhere."""
+    grey = cv2.GaussianBlur(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), (3, 3), 0)
+    return (cv2.Canny(grey, LOW, HIGH) > 0).astype(np.float32)
+
+
+def pixels_to_model(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """RGB uint8 [H, W, 3] → float32 [3, H, W] in [-1, 1], as the VAE encoder takes it."""
+    return np.ascontiguousarray(2 * (pixels.transpose(2, 0, 1).astype(np.float32) / 255) - 1)
+
+
+def _read(data: bytes, field: str, width: int, height: int) -> Image.Image:
+    """Of width x height: RGB, RGBA, or F in 0..65535 where the file has 16 bits of grey."""
+    kind, reader = _reader(data, field)
+    with _decoding(field, kind):
+        file = reader(BytesIO(data))
+        _check_pixels(file.size, field)
+        if getattr(file, "n_frames", 1) > 1:
+            raise InvalidArgument(field, "is animated", "pass one frame of it as a still picture")
+        orientation = file.getexif().get(_ORIENTATION)
+        size = (height, width) if orientation in (5, 6, 7, 8) else (width, height)
+        file.draft(None, (2 * size[0], 2 * size[1]))
+        fitted = ImageOps.fit(_converted(file), size, Image.Resampling.LANCZOS)
+        return fitted.transpose(_TURNS[orientation]) if orientation in _TURNS else fitted
+
+
+def _reader(data: bytes, field: str) -> tuple[str, Callable[[BytesIO], ImageFile]]:
+    """What the file is, and what reads it; checks whatever that would not notice, or only at a price.
+
+    Image.open isn't asked: it has warnings and limits of its own, and other formats for a phone's JPEGs.
+    """
+    if len(data) > MAX_BYTES:
+        raise InvalidArgument(field, f"{len(data)} bytes is too large", f"pass at most {MAX_BYTES} (32 MiB)")
+    if data.startswith(_PNG):
+        _check_pixels((_number(data, 16, 4, "big"), _number(data, 20, 4, "big")), field)
+        if _PNG_END not in data:
+            raise InvalidArgument(field, "is a PNG file without its end", _ANEW)
+        return "PNG", PngImageFile
+    if data.startswith(b"\xff\xd8\xff"):
+        if len(_JPEG_SCAN.findall(data)) > MAX_SCANS:
+            raise InvalidArgument(field, f"is a JPEG file of more than {MAX_SCANS} scans", _ANEW)
+        return "JPEG", JpegImageFile
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        _check_pixels(_webp_size(data), field)
+        return "WebP", WebPImageFile
+    raise InvalidArgument(field, "is no PNG, JPEG or WebP file", "pass the bytes of one")
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """Of the first chunk: an extended file, a lossless or a lossy one (RFC 9649)."""
+    match data[12:16]:
+        case b"VP8X":
+            return _number(data, 24, 3) + 1, _number(data, 27, 3) + 1
+        case b"VP8L":
+            sides = _number(data, 21, 4)
+            return (sides & 0x3FFF) + 1, (sides >> 14 & 0x3FFF) + 1
+        case _:
+            return _number(data, 26, 2) & 0x3FFF, _number(data, 28, 2) & 0x3FFF
+
+
+def _number(data: bytes, start: int, length: int, order: Literal["big", "little"] = "little") -> int:
+    return int.from_bytes(data[start : start + length], order)
+
+
+def _check_pixels(size: tuple[int, int], field: str) -> None:
+    width, height = size
+    if width * height > MAX_PIXELS:
+        problem = f"{width} x {height} is {width * height} pixels"
+        raise InvalidArgument(field, problem, f"pass at most {MAX_PIXELS} (50 megapixels)")
+
+
+@contextmanager
+def _decoding(field: str, kind: str) -> Iterator[None]:
+    try:
+        yield
+    except (InvalidArgument, MemoryError):
+        raise
+    except Exception as error:  # a broken file makes Pillow raise nearly anything
+        raise InvalidArgument(field, f"can't be read as {kind}: {str(error)[:80]}", _ANEW) from None
+
+
+def _converted(file: ImageFile) -> Image.Image:
+    if file.mode == "I;16":
+        return Image.fromarray(np.asarray(file).astype(np.float32))
+    mode = "RGBA" if file.has_transparency_data else "RGB"
+    return file if file.mode == mode else file.convert(mode)
+
+
+def _onto(colour: str, picture: Image.Image) -> Image.Image:
+    if picture.mode == "RGB":
+        return picture
+    return Image.alpha_composite(Image.new("RGBA", picture.size, colour), picture).convert("RGB")
+
+
+def _unit(picture: Image.Image, full: int) -> NDArray[np.float32]:
+    """Grey in 0..full → 0..1, without what Lanczos overshoots by."""
+    return np.clip(np.asarray(picture, np.float32) / np.float32(full), 0, 1)
