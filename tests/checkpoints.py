@@ -1,4 +1,4 @@
-"""Random checkpoints of the shipped mini-diffusion architecture, saved as diffusers saves them."""
+"""Random checkpoints of the shipped mini-diffusion and mini-controlnet, saved as diffusers saves them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from impasto_export import architecture, graphs
 # The models are small: a second thread gains little, and costs much when another process wants the core.
 torch.set_num_threads(1)
 
-MINI = architecture.SHIPPED / "mini-diffusion"
+MINI, CONTROL = architecture.SHIPPED / "mini-diffusion", architecture.SHIPPED / "mini-controlnet"
 CHANNELS: int = architecture.load(MINI).latents["channels"]
 SPECIAL = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>"}
 MERGES = [
@@ -41,10 +41,13 @@ FROM_CHECKPOINT: dict[str, dict[str, Any]] = {
     "unet": {"_class_name": "UNet2DConditionModel", "sample_size": 16},
     "vae": {"_class_name": "AutoencoderKL", "sample_size": 128, "scaling_factor": 0.9, "shift_factor": None},
 }
+CONTROLNET: dict[str, Any] = {"_class_name": "ControlNetModel"}
 
 
 def config(part: str) -> dict[str, Any]:
-    """The component's config as a checkpoint states it."""
+    """The component's config as a checkpoint states it; `part` may be "controlnet"."""
+    if part == "controlnet":
+        return {**architecture.load(CONTROL).components[part].config, **CONTROLNET}
     return {**architecture.load(MINI).components[part].config, **FROM_CHECKPOINT[part]}
 
 
@@ -54,8 +57,10 @@ def model(part: str, seed: int) -> Any:
     module = graphs.build(part, config(part))
     with torch.no_grad():
         for parameter in module.parameters():
-            # Norm weights and biases start at constants, which would hide a tensor linked to the wrong place.
-            noise = torch.randn_like(parameter) * (0.1 if parameter.ndim == 1 else 0.0)
+            # Norm weights and biases start at constants, which would hide a tensor linked to the wrong place, and a
+            # ControlNet's outputs at zero, which would hide all of it.
+            constant = parameter.ndim == 1 or not parameter.any()
+            noise = torch.randn_like(parameter) * (0.1 if constant else 0.0)
             parameter.copy_((parameter + noise).half().float())
     return module
 
@@ -66,6 +71,12 @@ def save(folder: Path, seed: int, dtype: torch.dtype = torch.float16) -> Path:
         model(part, seed).to(dtype).save_pretrained(folder / part)
     write_json(folder / "scheduler" / "scheduler_config.json", SCHEDULER)
     save_tokenizer(folder / "tokenizer")
+    return folder
+
+
+def save_controlnet(folder: Path, seed: int, dtype: torch.dtype = torch.float16) -> Path:
+    """Write a ControlNet that fits those checkpoints."""
+    model("controlnet", seed).to(dtype).save_pretrained(folder)
     return folder
 
 

@@ -18,9 +18,9 @@ Array = NDArray[Any]
 
 
 def run(engine: Engine, bundle: Path, graph: str, feeds: Mapping[str, Array]) -> list[Array]:
-    """Outputs in manifest order; sites without a bank in `feeds` get an empty one."""
+    """Outputs in manifest order; sites without a bank in `feeds` get an empty one, other inputs left out are zeros."""
     facts = manifest.load(bundle)["graphs"][graph]
-    complete = {**zero_banks(facts, feeds), **feeds}
+    complete = {**zero_banks(facts, feeds), **zero_extras(facts, feeds), **feeds}
     runner = _load(engine, str(bundle / facts["file"]))
     if engine == "onnxruntime":
         return [np.asarray(value) for value in runner.run(None, complete)]
@@ -37,6 +37,16 @@ def zero_banks(facts: dict[str, Any], feeds: Mapping[str, Array]) -> dict[str, A
         banks[f"{site['name']}.lora_A"] = np.zeros((slots, site["in_features"], rank), np.float32)
         banks[f"{site['name']}.lora_B"] = np.zeros((slots, rank, site["out_features"]), np.float32)
     return banks
+
+
+def zero_extras(facts: dict[str, Any], feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """What `feeds` leaves out of the ports: no learned tokens, and a ControlNet's residuals as 1 x 1 zeros."""
+    absent = [port for port in facts["inputs"] if port["name"] not in feeds]
+    return {port["name"]: np.zeros([len(feeds["slot"]), *_least(port["shape"][1:])], np.float32) for port in absent}
+
+
+def _least(shape: list[int | str]) -> list[int]:
+    return [size if isinstance(size, int) else 1 for size in shape]
 
 
 def relative_error(found: Array, expected: Array) -> float:

@@ -19,6 +19,7 @@ Json = dict[str, Any]
 # Read by nothing in the graph: sizes used as defaults only, and numerical-format hints for eager torch.
 NOT_IN_GRAPH = {
     "unet": {"sample_size", "dropout"},
+    "controlnet": set(),
     "vae": {"sample_size", "scaling_factor", "shift_factor", "latents_mean", "latents_std", "force_upcast"},
 }
 # A transformers config carries dozens of generation settings, so here it is the graph's own facts that are listed.
@@ -153,14 +154,19 @@ def skeletons(folders: Iterable[Path]) -> dict[Path, Architecture]:
     return found
 
 
-def match(configs: Mapping[str, Json], folders: Iterable[Path]) -> tuple[Path, Architecture]:
-    """The skeleton folder whose architecture the configs describe. Raises UnknownArchitecture with the nearest one."""
-    known = skeletons(folders)
+def match(
+    configs: Mapping[str, Json], folders: Iterable[Path], export: str = "graphs CHECKPOINT"
+) -> tuple[Path, Architecture]:
+    """The skeleton folder whose architecture the configs describe. Raises UnknownArchitecture with the nearest one.
+
+    `export` is the command that makes such skeletons, for the error.
+    """
+    known = {path: found for path, found in skeletons(folders).items() if found.components.keys() == configs.keys()}
     apart = {path: differences(architecture, configs) for path, architecture in known.items()}
     for path, found in apart.items():
         if not found:
             return path, known[path]
-    advice = "export its graphs once with `impasto export graphs CHECKPOINT --out DIR`, then link with --graphs DIR"
+    advice = f"export its graphs once with `impasto export {export} --out DIR`, then link with --graphs DIR"
     if not apart:
         raise UnknownArchitecture(f"no graph skeletons found; {advice}")
     nearest = min(apart, key=lambda path: len(apart[path]))

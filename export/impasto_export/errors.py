@@ -6,6 +6,7 @@
     ├── CheckpointError          the folder is not a checkpoint that can be read
     │   ├── UnknownArchitecture  no skeleton fits its configs
     │   └── MisfitCheckpoint     its tensors are not those of the architecture
+    ├── ControlError             the ControlNet does not fit the checkpoint, or its hint is not described
     ├── GraphError               an architecture cannot be exported
     ├── BundleError              the target is not a bundle, or not an intact one
     ├── AdapterError             the adapter file cannot be imported
@@ -50,6 +51,10 @@ class MisfitCheckpoint(CheckpointError):
             if items:
                 parts.append(f"{title} ({len(items)}):\n{listing(items)}")
         super().__init__("\n".join(parts))
+
+
+class ControlError(ExportError):
+    """The ControlNet is of another backbone than the checkpoint, or what its hint carries is not said or not known."""
 
 
 class GraphError(ExportError):

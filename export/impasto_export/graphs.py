@@ -1,4 +1,4 @@
-"""`impasto export graphs`: a checkpoint's architecture, exported once with torch into graph skeletons."""
+"""`impasto export`: the architecture of a checkpoint or a ControlNet, exported once with torch into graph skeletons."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from impasto_export import atomic, recipes, skeleton
@@ -18,11 +18,21 @@ from impasto_export.architecture import Architecture, Component, Graph, Json, fa
 from impasto_export.errors import GraphError
 from impasto_export.recipes import Recipe
 
-CLASSES = {"text_encoder": "CLIPTextModel", "unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
+CHECKPOINT = ("text_encoder", "unet", "vae")
+CONTROLNET = "controlnet"
+CLASSES = {
+    "text_encoder": "CLIPTextModel",
+    "unet": "UNet2DConditionModel",
+    "vae": "AutoencoderKL",
+    CONTROLNET: "ControlNetModel",
+}
 OPSET = 18
 # The wrapping module's attribute in front of every exported parameter name.
 WRAPPER = "model."
-UNET_EXTRAS = ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type", "time_cond_proj_dim")
+# Config keys that ask for inputs beside the text, or for residuals of another form.
+EXTRAS = ("addition_embed_type", "class_embed_type", "num_class_embeds", "encoder_hid_dim_type", "time_cond_proj_dim")
+UNUSUAL = {"unet": EXTRAS, CONTROLNET: (*EXTRAS, "global_pool_conditions")}
+HINT_CHANNELS = 3
 
 
 def export(
@@ -32,7 +42,7 @@ def export(
 
     Raises GraphError for a component that cannot be exported, CheckpointError for unreadable configs.
     """
-    configs = {part: read_json(checkpoint / part / "config.json") for part in CLASSES}
+    configs = {part: read_json(checkpoint / part / "config.json") for part in CHECKPOINT}
     models = {part: build(part, config) for part, config in configs.items()}
     latents = {"channels": models["vae"].config.latent_channels, "factor": _downsampling(models["vae"])}
     stride, tokens = _downsampling(models["unet"]), models["text_encoder"].config.max_position_embeddings
@@ -49,6 +59,28 @@ def export(
         {"multiple_of": latents["factor"] * stride},
     )
     _write(out, architecture, plan, progress)
+    return architecture
+
+
+def export_controlnet(
+    folder: Path, out: Path, name: str | None = None, progress: Callable[[str], object] = str
+) -> Architecture:
+    """Write the skeleton of the ControlNet in `folder` to the folder `out`; of `folder` only its config is read.
+
+    Raises GraphError for a ControlNet that cannot be exported, CheckpointError for an unreadable config.
+    """
+    model = build(CONTROLNET, read_json(folder / "config.json"))
+    stride, factor = _downsampling(model), int(2 ** (len(model.config.conditioning_embedding_out_channels) - 1))
+    latents = {"channels": model.config.in_channels, "factor": factor}
+    recipe = recipes.controlnet(model, latents, stride)
+    architecture = Architecture(
+        name or folder.resolve().name,
+        {CONTROLNET: _component(CONTROLNET, model)},
+        {CONTROLNET: _graph(recipe)},
+        latents,
+        {"multiple_of": factor * stride},
+    )
+    _write(out, architecture, [recipe], progress)
     return architecture
 
 
@@ -84,7 +116,12 @@ def trace(recipe: Recipe) -> bytes:
     parameters = {name for name, _ in recipe.module.named_parameters()}
     location = f"{recipe.component}.safetensors"
     return skeleton.make(
-        program.model, parameters, lambda name: recipe.prefix + name.removeprefix(WRAPPER), location, recipe.outputs
+        program.model,
+        parameters,
+        lambda name: recipe.prefix + name.removeprefix(WRAPPER),
+        location,
+        recipe.inputs,
+        recipe.outputs,
     )
 
 
@@ -97,11 +134,14 @@ def build(part: str, config: Json) -> Any:
         # Straight from the class: its from_config would follow the dtype that the checkpoint was saved in.
         text: Any = CLIPTextModel(CLIPTextConfig(**{**config, "dtype": "float32"}))
         return text.eval()
-    extras = [key for key in UNET_EXTRAS if part == "unet" and config.get(key)]
-    if extras:
-        raise GraphError(f"unet uses {', '.join(extras)}; only plain text conditioning is exported so far")
-    factory: Any = UNet2DConditionModel if part == "unet" else AutoencoderKL
-    return factory.from_config(config).eval()
+    unusual = [key for key in UNUSUAL.get(part, ()) if config.get(key)]
+    if unusual:
+        raise GraphError(f"{part} uses {', '.join(unusual)}; only plain text conditioning is exported so far")
+    channels = config.get("conditioning_channels", HINT_CHANNELS)
+    if part == CONTROLNET and channels != HINT_CHANNELS:
+        raise GraphError(f"{part}: conditioning_channels is {channels}; hints have {HINT_CHANNELS} channels")
+    factories: dict[str, Any] = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, CONTROLNET: ControlNetModel}
+    return factories[part].from_config(config).eval()
 
 
 def _downsampling(model: Any) -> int:

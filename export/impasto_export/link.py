@@ -11,12 +11,15 @@ from pathlib import Path
 
 import onnx
 
-from impasto_export import architecture, atomic, manifest, splice, tokenizer
-from impasto_export.architecture import SHIPPED, Architecture, Json, canonical_json, read_json
+from impasto_export import architecture, atomic, control, manifest, splice, tokenizer
+from impasto_export.architecture import SHIPPED, Architecture, Graph, Json, canonical_json, read_json
+from impasto_export.control import Control
 from impasto_export.errors import BundleError, CheckpointError, MisfitCheckpoint
 from impasto_export.weights import Header, Tensor, read_header, sha256_file
 
-STEMS = {"text_encoder": "model", "unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
+PARTS = ("text_encoder", "unet", "vae")
+STEMS = {"text_encoder": "model"}
+STEM = "diffusion_pytorch_model"
 TEXT_PREFIX = "text_model."
 # Buffers that older checkpoints saved beside the weights; the graphs carry them as constants.
 BUFFERS = ("position_ids",)
@@ -36,29 +39,74 @@ class Linked:
     copied: tuple[str, ...]
 
 
-def link(checkpoint: Path, out: Path, graphs: Sequence[Path] = (), variant: str | None = None) -> Linked:
+@dataclass(frozen=True)
+class _Source:
+    """An architecture with the folder of its skeletons, the configs it was found by, and each component's weights."""
+
+    folder: Path
+    found: Architecture
+    configs: Mapping[str, Json]
+    weights: Mapping[str, Path]
+
+    def models(self) -> dict[str, onnx.ModelProto]:
+        return {name: splice.read(self.folder / graph.file) for name, graph in self.found.graphs.items()}
+
+
+def link(
+    checkpoint: Path,
+    out: Path,
+    graphs: Sequence[Path] = (),
+    variant: str | None = None,
+    steering: Control | None = None,
+) -> Linked:
     """Make the bundle `out`; it appears whole or not at all, and is left alone when it is already this bundle.
 
-    `graphs` are folders searched for skeletons before the shipped ones; `variant` picks `*.<variant>.safetensors`.
-    Raises UnknownArchitecture, MisfitCheckpoint, CheckpointError, or BundleError when `out` is something else.
+    `graphs` are folders searched for skeletons before the shipped ones; `variant` picks `*.<variant>.safetensors`;
+    `steering` adds a ControlNet. Raises UnknownArchitecture, MisfitCheckpoint, CheckpointError, ControlError, or
+    BundleError when `out` is something else.
     The weights share their bytes with the checkpoint: replace its files to change it, never write into them.
     """
     _check_target(out)
-    configs = {part: read_json(checkpoint / part / "config.json") for part in STEMS}
-    folder, found = architecture.match(configs, [*graphs, SHIPPED])
-    models = {name: splice.read(folder / graph.file) for name, graph in found.graphs.items()}
-    headers = {part: read_header(_weights_path(checkpoint, part, variant)) for part in STEMS}
-    tensors = {part: _fit(part, header, _expected(found, models, part)) for part, header in headers.items()}
+    base, *others = sources = _sources(checkpoint, [*graphs, SHIPPED], variant, steering)
+    for other in others:
+        control.check_fit(base.found, other.found)
+    plan = {name: graph for source in sources for name, graph in source.found.graphs.items()}
+    models = {name: model for source in sources for name, model in source.models().items()}
+    headers = {part: read_header(path) for source in sources for part, path in source.weights.items()}
+    tensors = {part: _fit(part, header, _expected(plan, models, part)) for part, header in headers.items()}
     with atomic.folder(out) as draft:
-        copied = [part for part, header in headers.items() if not _place(header.path, draft / f"{part}.safetensors")]
-        for name, graph in found.graphs.items():
+        copied = [part for part, header in headers.items() if not _place(header.path, draft / _weights(part))]
+        for name, graph in plan.items():
             (draft / graph.file).write_bytes(splice.point(models[name], tensors[graph.component]))
-        record = _describe(checkpoint, draft, found, configs)
+        record = _describe(checkpoint, draft, base, plan, {"control": steering.facts} if steering else {})
         reused = _holds(out, record)
         if reused:
             shutil.rmtree(draft)
-    names = tuple(f"{part}.safetensors" for part in copied)
-    return Linked(out, record["name"], found.digest, record["digest"], reused, () if reused else names)
+    names = tuple(_weights(part) for part in copied)
+    return Linked(out, record["name"], base.found.digest, record["digest"], reused, () if reused else names)
+
+
+def _sources(
+    checkpoint: Path, skeletons: Sequence[Path], variant: str | None, steering: Control | None
+) -> list[_Source]:
+    """The checkpoint's, and after it the ControlNet's."""
+    base = _source({part: checkpoint / part for part in PARTS}, skeletons, variant, "graphs CHECKPOINT")
+    if steering is None:
+        return [base]
+    return [base, _source({control.NAME: steering.folder}, skeletons, variant, "controlnet FOLDER")]
+
+
+def _source(parts: Mapping[str, Path], skeletons: Sequence[Path], variant: str | None, export: str) -> _Source:
+    """`parts` are the components' folders. Raises UnknownArchitecture, or CheckpointError for a missing file."""
+    configs = {part: read_json(folder / "config.json") for part, folder in parts.items()}
+    folder, found = architecture.match(configs, skeletons, export)
+    weights = {part: _weights_path(place, part, variant) for part, place in parts.items()}
+    return _Source(folder, found, configs, weights)
+
+
+def _weights(part: str) -> str:
+    """The component's file in the bundle; skeletons point to it by this name."""
+    return f"{part}.safetensors"
 
 
 def _check_target(out: Path) -> None:
@@ -66,17 +114,17 @@ def _check_target(out: Path) -> None:
         raise BundleError(f"{out} exists and is not a bundle; choose another folder")
 
 
-def _weights_path(checkpoint: Path, part: str, variant: str | None) -> Path:
-    path = checkpoint / part / f"{STEMS[part]}{f'.{variant}' if variant else ''}.safetensors"
+def _weights_path(folder: Path, part: str, variant: str | None) -> Path:
+    path = folder / f"{STEMS.get(part, STEM)}{f'.{variant}' if variant else ''}.safetensors"
     if path.is_file():
         return path.resolve()
     others = ", ".join(sorted(item.name for item in path.parent.glob("*") if item.suffix != ".json")) or "nothing"
     raise CheckpointError(f"{path} is missing (the folder holds {others}); one safetensors file per component is read")
 
 
-def _expected(found: Architecture, models: Mapping[str, onnx.ModelProto], part: str) -> dict[str, splice.Slot]:
+def _expected(plan: Mapping[str, Graph], models: Mapping[str, onnx.ModelProto], part: str) -> dict[str, splice.Slot]:
     """Placeholders of every graph that reads this component."""
-    names = [name for name, graph in found.graphs.items() if graph.component == part]
+    names = [name for name, graph in plan.items() if graph.component == part]
     return {key: slot for name in names for key, slot in splice.placeholders(models[name]).items()}
 
 
@@ -116,21 +164,23 @@ def _place(source: Path, target: Path) -> bool:
     return True
 
 
-def _describe(checkpoint: Path, draft: Path, found: Architecture, configs: Mapping[str, Json]) -> Json:
+def _describe(checkpoint: Path, draft: Path, base: _Source, plan: Mapping[str, Graph], extra: Json) -> Json:
     """Write tokenizer.json and manifest.json into the draft; the manifest."""
-    folder = checkpoint / "tokenizer"
+    folder, found = checkpoint / "tokenizer", base.found
     data, special = tokenizer.read(folder)
     (draft / "tokenizer.json").write_bytes(data)
     length = tokenizer.max_length(folder, found.components["text_encoder"].config["max_position_embeddings"])
     facts = {
-        "latents": manifest.latents(found, configs["vae"]),
-        "image": manifest.image(found, configs["unet"]),
+        "latents": manifest.latents(found, base.configs["vae"]),
+        "image": manifest.image(found, base.configs["unet"]),
         "scheduler": manifest.scheduler(checkpoint),
         "tokenizer": {"file": "tokenizer.json", "max_length": length, **special},
+        **extra,
     }
-    weights = {f"{part}.safetensors": _file_facts(draft / f"{part}.safetensors") for part in STEMS}
-    files = _digests(draft, [*(graph.file for graph in found.graphs.values()), "tokenizer.json"])
-    record = manifest.compose(found, checkpoint.resolve().name, facts, weights, files)
+    components = dict.fromkeys(graph.component for graph in plan.values())
+    weights = {_weights(part): _file_facts(draft / _weights(part)) for part in components}
+    files = _digests(draft, [*(graph.file for graph in plan.values()), "tokenizer.json"])
+    record = manifest.compose(found.digest, checkpoint.resolve().name, facts, plan, weights, files)
     (draft / manifest.NAME).write_bytes(canonical_json(record))
     return record
 

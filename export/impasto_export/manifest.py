@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from impasto_export.architecture import FAMILY, FORMAT, Architecture, Json, canonical_json, read_json
+from impasto_export.architecture import FAMILY, FORMAT, Architecture, Graph, Json, canonical_json, read_json
 from impasto_export.errors import BundleError, CheckpointError
 
 NAME = "manifest.json"
@@ -61,18 +61,20 @@ def image(architecture: Architecture, unet: Json) -> Json:
     return {**architecture.image, "width": width, "height": height, "max_pixels": max(4 * width * height, 512 * 512)}
 
 
-def compose(architecture: Architecture, name: str, facts: Json, weights: Json, files: Mapping[str, str]) -> Json:
-    """The whole manifest, `digest` included."""
-    graphs = {key: asdict(graph) for key, graph in architecture.graphs.items()}
-    for graph in graphs.values():
+def compose(
+    architecture: str, name: str, facts: Json, graphs: Mapping[str, Graph], weights: Json, files: Mapping[str, str]
+) -> Json:
+    """The whole manifest, `digest` included; `architecture` is the digest of the checkpoint's."""
+    ports = {key: asdict(graph) for key, graph in graphs.items()}
+    for graph in ports.values():
         del graph["component"]
     body = {
         "format": FORMAT,
         "family": FAMILY,
         "name": name,
-        "architecture": architecture.digest,
+        "architecture": architecture,
         **facts,
-        "graphs": graphs,
+        "graphs": ports,
         "weights": weights,
         "files": dict(files),
     }

@@ -16,8 +16,9 @@ TEXT_PREFIX = "text_model."
 LANES = Dim("lanes", min=1, max=512)
 SLOTS, RANK = Dim("S", min=1, max=4096), Dim("R", min=1, max=4096)
 ROWS, COLUMNS = Dim("rows", min=1, max=512), Dim("columns", min=1, max=512)
+TOKENS = Dim("tokens", min=1, max=512)
 # Example sizes: all different and none 1, or torch would take one dim for another or for a constant.
-EXAMPLE_LANES, EXAMPLE_SLOTS, EXAMPLE_RANK, EXAMPLE_ROWS, EXAMPLE_COLUMNS = 2, 3, 5, 4, 6
+EXAMPLE_LANES, EXAMPLE_SLOTS, EXAMPLE_RANK, EXAMPLE_ROWS, EXAMPLE_COLUMNS, EXAMPLE_TOKENS = 2, 3, 5, 4, 6, 7
 
 
 @dataclass(frozen=True)
@@ -40,29 +41,65 @@ class Recipe:
 
 
 class TextEncoder(nn.Module):
-    """input_ids [lanes, T] -> last hidden state after the final layer norm [lanes, T, D]."""
+    """input_ids [lanes, T] -> last hidden state after the final layer norm [lanes, T, D].
 
-    def __init__(self, model: nn.Module, found: tuple[Site, ...]) -> None:
+    A negative id stands for a token outside the vocabulary: its embedding is the one at its place in `learned_embeds`
+    [lanes, T, D]. What `learned_embeds` holds at the other places, NaN included, reaches nothing.
+    """
+
+    def __init__(self, model: Any, found: tuple[Site, ...]) -> None:
         super().__init__()
         self.model, self.bank = model, sites.attach(model, found)
+        table: nn.Module = model.get_input_embeddings()
+        table.register_forward_pre_hook(lambda _, inputs: (inputs[0].clamp(min=0),))
+        table.register_forward_hook(lambda _, inputs, known: torch.where(self.learned, self.vectors, known))
 
-    def forward(self, input_ids: Tensor, slot: Tensor, banks: list[Tensor]) -> Tensor:
+    def forward(self, input_ids: Tensor, learned_embeds: Tensor, slot: Tensor, banks: list[Tensor]) -> Tensor:
         self.bank.fill(slot, banks)
+        self.learned, self.vectors = (input_ids < 0).unsqueeze(-1), learned_embeds
         hidden: Tensor = self.model(input_ids).last_hidden_state
         return hidden
 
 
 class UNet(nn.Module):
-    """sample [lanes, C, h, w], timestep [lanes], context [lanes, T, D] -> model output [lanes, C, h, w]."""
+    """sample [lanes, C, h, w], timestep [lanes], context [lanes, T, D] -> model output [lanes, C, h, w].
+
+    `residuals` are a ControlNet's, the middle block's last; a spatial size of 1 x 1 is broadcast, so zeros of that size
+    stand for no ControlNet.
+    """
 
     def __init__(self, model: nn.Module, found: tuple[Site, ...]) -> None:
         super().__init__()
         self.model, self.bank = model, sites.attach(model, found)
 
-    def forward(self, sample: Tensor, timestep: Tensor, context: Tensor, slot: Tensor, banks: list[Tensor]) -> Tensor:
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        context: Tensor,
+        residuals: list[Tensor],
+        slot: Tensor,
+        banks: list[Tensor],
+    ) -> Tensor:
         self.bank.fill(slot, banks)
-        output: Tensor = self.model(sample, timestep, context, return_dict=False)[0]
+        control = {"down_block_additional_residuals": residuals[:-1], "mid_block_additional_residual": residuals[-1]}
+        output: Tensor = self.model(sample, timestep, context, **control, return_dict=False)[0]
         return output
+
+
+class ControlNet(nn.Module):
+    """As the UNet, with hint [lanes, 3, H, W] in 0..1 and scale [lanes] -> residuals times scale, the middle's last."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, sample: Tensor, timestep: Tensor, context: Tensor, hint: Tensor, scale: Tensor
+    ) -> tuple[Tensor, ...]:
+        rows = scale.reshape(-1, 1, 1, 1)
+        down, mid = self.model(sample, timestep, context, hint, conditioning_scale=rows, return_dict=False)
+        return (*down, mid)
 
 
 class Decoder(nn.Module):
@@ -98,9 +135,13 @@ def text_encoder(model: Any) -> Recipe:
         "text_encoder",
         "text_encoder",
         TextEncoder(model, found),
-        (ids, _slot(), _banks(found)),
-        ({0: LANES}, {0: LANES}, _bank_dims(found)),
-        (Port("input_ids", "int64", ("lanes", tokens)), Port("slot", "int64", ("lanes",))),
+        (ids, torch.randn(EXAMPLE_LANES, tokens, width), _slot(), _banks(found)),
+        ({0: LANES}, {0: LANES}, {0: LANES}, _bank_dims(found)),
+        (
+            Port("input_ids", "int64", ("lanes", tokens)),
+            Port("learned_embeds", "float32", ("lanes", tokens, width)),
+            Port("slot", "int64", ("lanes",)),
+        ),
         (Port("prompt_embeds", "float32", ("lanes", tokens, width)),),
         tuple(Site(prefix + site.name, site.in_features, site.out_features) for site in found),
         prefix,
@@ -110,24 +151,68 @@ def text_encoder(model: Any) -> Recipe:
 def unet(model: Any, tokens: int, stride: int) -> Recipe:
     """`stride` is the UNet's downsampling: h and w are multiples of it by construction of their dims."""
     config, found = model.config, sites.find(model, "unet")
-    sample = torch.randn(EXAMPLE_LANES, config.in_channels, stride * EXAMPLE_ROWS, stride * EXAMPLE_COLUMNS)
+    residuals = residual_channels(config)
     context = torch.randn(EXAMPLE_LANES, tokens, config.cross_attention_dim)
-    high, wide = (stride * ROWS, stride * COLUMNS) if stride > 1 else (ROWS, COLUMNS)
+    # 1 x 1, and not dynamic: so torch traces a plain Add, whose broadcast holds for every size the ports then allow.
+    nothing = [torch.zeros(EXAMPLE_LANES, channels, 1, 1) for channels in residuals]
     return Recipe(
         "unet",
         "unet",
         UNet(model, found),
-        (sample, torch.tensor([3.0, 500.5]), context, _slot(), _banks(found)),
-        ({0: LANES, 2: high, 3: wide}, {0: LANES}, {0: LANES}, {0: LANES}, _bank_dims(found)),
+        (_sample(config, stride), _timestep(), context, nothing, _slot(), _banks(found)),
+        (_sample_dims(stride), {0: LANES}, {0: LANES}, [{0: LANES} for _ in nothing], {0: LANES}, _bank_dims(found)),
         (
             Port("sample", "float32", ("lanes", config.in_channels, "h", "w")),
             Port("timestep", "float32", ("lanes",)),
             Port("encoder_hidden_states", "float32", ("lanes", tokens, config.cross_attention_dim)),
+            *_residual_ports(residuals),
             Port("slot", "int64", ("lanes",)),
         ),
         (Port("model_output", "float32", ("lanes", config.out_channels, "h", "w")),),
         found,
     )
+
+
+def controlnet(model: Any, latents: Json, stride: int) -> Recipe:
+    """The number of tokens is dynamic: a ControlNet's config doesn't say it."""
+    config, factor = model.config, latents["factor"]
+    sample, width = _sample(config, stride), config.cross_attention_dim
+    high, wide = (factor * size for size in sample.shape[2:])
+    dims = _sample_dims(stride)
+    return Recipe(
+        "controlnet",
+        "controlnet",
+        ControlNet(model),
+        (
+            sample,
+            _timestep(),
+            torch.randn(EXAMPLE_LANES, EXAMPLE_TOKENS, width),
+            torch.rand(EXAMPLE_LANES, config.conditioning_channels, high, wide),
+            torch.ones(EXAMPLE_LANES),
+        ),
+        (dims, {0: LANES}, {0: LANES, 1: TOKENS}, {0: LANES, 2: factor * dims[2], 3: factor * dims[3]}, {0: LANES}),
+        (
+            Port("sample", "float32", ("lanes", config.in_channels, "h", "w")),
+            Port("timestep", "float32", ("lanes",)),
+            Port("encoder_hidden_states", "float32", ("lanes", "tokens", width)),
+            Port("hint", "float32", ("lanes", config.conditioning_channels, "H", "W")),
+            Port("conditioning_scale", "float32", ("lanes",)),
+        ),
+        _residual_ports(residual_channels(config)),
+    )
+
+
+def residual_channels(config: Any) -> tuple[int, ...]:
+    """Channels of what every down block hands over, the first convolution's first and the middle block's last."""
+    blocks = list(config.block_out_channels)
+    layers = config.layers_per_block
+    counts = [layers] * len(blocks) if isinstance(layers, int) else list(layers)
+    down = [
+        channels
+        for index, (channels, count) in enumerate(zip(blocks, counts, strict=True))
+        for _ in range(count + (index + 1 < len(blocks)))
+    ]
+    return (blocks[0], *down, blocks[-1])
 
 
 def vae(model: Any, latents: Json) -> tuple[Recipe, Recipe]:
@@ -154,6 +239,28 @@ def vae(model: Any, latents: Json) -> tuple[Recipe, Recipe]:
         (Port("mean", "float32", code), Port("logvar", "float32", code)),
     )
     return decoder, encoder
+
+
+def _residual_ports(channels: tuple[int, ...]) -> tuple[Port, ...]:
+    """Each with spatial dims of its own: 1 x 1, or the size its block works at."""
+    names = [*(f"down_residual_{index}" for index in range(len(channels) - 1)), "mid_residual"]
+    return tuple(
+        Port(name, "float32", ("lanes", size, f"{name}_h", f"{name}_w"))
+        for name, size in zip(names, channels, strict=True)
+    )
+
+
+def _sample(config: Any, stride: int) -> Tensor:
+    return torch.randn(EXAMPLE_LANES, config.in_channels, stride * EXAMPLE_ROWS, stride * EXAMPLE_COLUMNS)
+
+
+def _sample_dims(stride: int) -> dict[int, Any]:
+    high, wide = (stride * ROWS, stride * COLUMNS) if stride > 1 else (ROWS, COLUMNS)
+    return {0: LANES, 2: high, 3: wide}
+
+
+def _timestep() -> Tensor:
+    return torch.tensor([3.0, 500.5])
 
 
 def _slot() -> Tensor:
