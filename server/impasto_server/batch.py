@@ -16,7 +16,7 @@ PATIENCE = 4
 class Turn(Generic[T]):
     """One who waits for a step.
 
-    `lanes` rows of latents of `shape`; `new`: it has had no step yet; `passed_over` batches since it came or had its
+    `lanes` rows of latents of `shape` are missing to its step; `new`: it has had no step yet; `passed_over` batches since it came or had its
     last step; `remaining` steps; `time_left_s` until its deadline, None without one.
     """
 
@@ -29,8 +29,11 @@ class Turn(Generic[T]):
     time_left_s: float | None
 
 
-def choose(turns: Sequence[Turn[T]], max_lanes: int, step_s: float) -> list[T]:
-    """As many as fit into `max_lanes` rows of one shape, most deserving first; the first always gets its step.
+def choose(turns: Sequence[Turn[T]], max_lanes: int, step_s: float) -> list[tuple[T, int]]:
+    """Who gets how many of `max_lanes` rows of one shape, most deserving first.
+
+    No row is left empty while someone waits for it: the last one may get some of its lanes now and the rest with the
+    next batch, which costs it nothing, since otherwise it would get all of them then.
 
     First come those who were passed over for `PATIENCE` rounds, so no one starves. Then those who would miss their
     deadline if they had to take turns, and can still make it, least slack first. Then the new, so that a request joins
@@ -39,12 +42,12 @@ def choose(turns: Sequence[Turn[T]], max_lanes: int, step_s: float) -> list[T]:
     """
     rounds = ceil(sum(turn.lanes for turn in turns) / max_lanes)
     ordered = sorted(turns, key=lambda turn: _rank(turn, rounds, step_s))
-    chosen: list[T] = []
+    chosen: list[tuple[T, int]] = []
     room = max_lanes
     for turn in ordered:
-        if not chosen or (turn.lanes <= room and turn.shape == ordered[0].shape):
-            chosen.append(turn.who)
-            room -= turn.lanes
+        if room and turn.shape == ordered[0].shape:
+            chosen.append((turn.who, min(turn.lanes, room)))
+            room -= chosen[-1][1]
     return chosen
 
 

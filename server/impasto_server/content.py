@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
+from itertools import islice
 from typing import Literal
 
 import cv2
@@ -111,7 +112,7 @@ def _reader(data: bytes, field: str) -> tuple[str, Callable[[BytesIO], ImageFile
             raise InvalidArgument(field, "is a PNG file without its end", _ANEW)
         return "PNG", PngImageFile
     if data.startswith(b"\xff\xd8\xff"):
-        if len(_JPEG_SCAN.findall(data)) > MAX_SCANS:
+        if any(islice(_JPEG_SCAN.finditer(data), MAX_SCANS, None)):
             raise InvalidArgument(field, f"is a JPEG file of more than {MAX_SCANS} scans", _ANEW)
         return "JPEG", JpegImageFile
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":

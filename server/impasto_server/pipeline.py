@@ -19,6 +19,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from queue import Empty, SimpleQueue
 from threading import Thread
 from time import perf_counter
@@ -127,7 +128,10 @@ class Job:
 
 @dataclass(eq=False)
 class Running:
-    """A job in the step loop: for each lane a coefficient, prompt embeds and a slot; and its sampler's question."""
+    """A job in the step loop: for each lane a coefficient, prompt embeds and a slot; and its sampler's question.
+
+    `answers` are the backbone's for this step so far, [C, h, w] for each of the first lanes.
+    """
 
     job: Job
     pinned: Sequence[int]
@@ -138,22 +142,24 @@ class Running:
     steps: Steps
     ask: Ask
     last_batch: int = 0
+    answers: list[Array] = field(default_factory=list)
 
     @property
     def lanes(self) -> int:
         return len(self.coefficients)
 
-    def rows(self, train_timesteps: int) -> list[Row]:
-        ask = self.ask
+    def rows(self, count: int, train_timesteps: int) -> list[Row]:
+        """The next `count` lanes that have no answer yet."""
+        ask, done = self.ask, len(self.answers)
         return [
             Row(ask.sample, ask.timestep, context.at(ask.timestep, train_timesteps), slot, self.hint)
-            for context, slot in zip(self.contexts, self.slots, strict=True)
+            for context, slot in zip(self.contexts[done : done + count], self.slots[done:], strict=False)
         ]
 
     def turn(self, batch: int) -> Turn[Running]:
         return Turn(
             who=self,
-            lanes=self.lanes,
+            lanes=self.lanes - len(self.answers),
             shape=self.ask.sample.shape,
             new=self.job.steps_done == 0,
             passed_over=batch - self.last_batch,
@@ -373,36 +379,46 @@ class Pipeline:
                 left.append(one)
         return left
 
-    def _step(self, chosen: Sequence[Running], batch: int) -> list[Running]:
-        """One forward pass, one step of every chosen request; returns those that leave."""
+    def _step(self, chosen: Sequence[tuple[Running, int]], batch: int) -> list[Running]:
+        """One forward pass, one step of every chosen request whose lanes are then answered; returns those that leave."""
         started = perf_counter()
         try:
-            outputs = self._forward(chosen)
+            self._forward(chosen)
         except Exception as error:
-            for one in chosen:
+            for one, _ in chosen:
                 self._leave(one, error)
-            return list(chosen)
+            return [one for one, _ in chosen]
         left = []
-        for one, output in zip(chosen, outputs, strict=True):
-            one.last_batch = batch
-            one.job.steps_done += 1
-            try:
-                one.ask = one.steps.send(combine(one.coefficients, output))
-                self._report(one.job, one.ask.denoised)
-            except StopIteration as stop:
-                self._report(one.job, None)
-                self._leave(one, stop.value)
-                left.append(one)
+        for one, _ in chosen:
+            if len(one.answers) == one.lanes:
+                one.last_batch = batch
+                if self._advance(one):
+                    left.append(one)
         self._step_s = SMOOTHING * self._step_s + (1 - SMOOTHING) * (perf_counter() - started)
         return left
 
-    def _forward(self, chosen: Sequence[Running]) -> list[Array]:
-        """Rows of one batch, and each request's share [lanes, C, h, w] of the backbone's output."""
-        rows = [row for one in chosen for row in one.rows(self.manifest.scheduler.num_train_timesteps)]
-        output = self._backbone.run(rows)
+    def _forward(self, chosen: Sequence[tuple[Running, int]]) -> None:
+        """Rows of one batch through the backbone, and each request's share to its answers."""
+        train_timesteps = self.manifest.scheduler.num_train_timesteps
+        rows = [row for one, count in chosen for row in one.rows(count, train_timesteps)]
+        answers = iter(self._backbone.run(rows))
         self.stats.add("steps")
         self.stats.add("lanes", len(rows))
-        return np.split(output, np.cumsum([one.lanes for one in chosen])[:-1])
+        for one, count in chosen:
+            one.answers += islice(answers, count)
+
+    def _advance(self, one: Running) -> bool:
+        """Send the combined answers to the sampler; True when that was its last step."""
+        guided, one.answers = combine(one.coefficients, np.stack(one.answers)), []
+        one.job.steps_done += 1
+        try:
+            one.ask = one.steps.send(guided)
+        except StopIteration as stop:
+            self._report(one.job, None)
+            self._leave(one, stop.value)
+            return True
+        self._report(one.job, one.ask.denoised)
+        return False
 
     def _leave(self, one: Running, outcome: Array | Exception) -> None:
         self._bank.unpin(one.pinned)
