@@ -69,8 +69,6 @@ SD_TEXT: Json = {
     "pad_token_id": 513,
 }
 
-PARTS = ("text_encoder", "unet", "vae")
-
 
 @dataclass(frozen=True)
 class Backbone:
@@ -131,7 +129,7 @@ def _made(name: str, make: Callable[[Path], Path], say: Callable[[str], object])
 
 def _exported(name: str, checkpoint: Path, say: Callable[[str], object]) -> Path:
     """A folder with the skeletons of the checkpoint's architecture, where none is shipped, and PLAIN beside them."""
-    configs = {part: architecture.read_json(checkpoint / part / "config.json") for part in PARTS}
+    configs = {part: architecture.read_json(checkpoint / part / "config.json") for part in graphs.CHECKPOINT}
     kept = KEPT / f"{name}-graphs-{_ingredients(configs)}"
     if kept.is_dir():
         return kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from impasto_export import embeddings
 from impasto_export.adapters import FLOATS, Sizes, finite, site_sizes
 from impasto_export.architecture import Json
 from impasto_export.registry import Registry
@@ -24,6 +25,8 @@ def problems(registry: Registry, name: str, manifest: Json | None = None) -> lis
     ]
     if manifest is None:
         return found
+    if entry.record.get("kind") == embeddings.KIND:
+        return found + embeddings.misfits(header, manifest)
     if entry.record.get("architecture") != manifest["architecture"]:
         found.append("it was imported for another architecture")
     return found + _misfits(header, site_sizes(manifest))

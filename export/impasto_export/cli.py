@@ -1,4 +1,4 @@
-"""The commands `impasto export`, `impasto link` and `impasto adapters`. Only `export graphs` imports torch."""
+"""The commands `impasto export`, `impasto link` and `impasto adapters`. Only `export` imports torch."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from typing import Annotated, Optional
 import typer
 
 from impasto_export import adapters as convert
-from impasto_export import check, manifest
+from impasto_export import check, embeddings, manifest
 from impasto_export import link as linking
-from impasto_export.errors import ExportError
+from impasto_export.architecture import Json
+from impasto_export.control import Control
+from impasto_export.errors import AdapterError, ControlError, ExportError
 from impasto_export.registry import ENVIRONMENT, Entry, Registry, default_folder
 
 export = typer.Typer(help="Export an architecture's graphs (needs torch).", no_args_is_help=True)
@@ -43,11 +45,6 @@ def _print(as_json: bool, document: object, *lines: str) -> None:
     typer.echo(json.dumps(document, indent=2, ensure_ascii=False, default=str) if as_json else "\n".join(lines))
 
 
-@export.callback()
-def _export() -> None:
-    """A callback keeps `graphs` a subcommand while it is the only one."""
-
-
 @export.command("graphs")
 def export_graphs(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder in the diffusers layout.")],
@@ -63,6 +60,20 @@ def export_graphs(
         typer.echo(f"{out}: architecture {found.name} {found.digest[:12]}, {len(found.graphs)} graphs")
 
 
+@export.command("controlnet")
+def export_controlnet(
+    folder: Annotated[Path, typer.Argument(help="Folder of a diffusers ControlNetModel.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the skeleton.")],
+    name: Annotated[str, typer.Option("--name", help="Name of the architecture; default: the folder's.")] = "",
+) -> None:
+    """Export a ControlNet's architecture as a graph skeleton; its weights are not read."""
+    with reported():
+        from impasto_export import graphs
+
+        found = graphs.export_controlnet(folder, out, name or None, lambda text: typer.echo(text, err=True))
+        typer.echo(f"{out}: ControlNet {found.name} {found.digest[:12]}")
+
+
 def link(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder in the diffusers layout.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the bundle.")],
@@ -71,32 +82,80 @@ def link(
         typer.Option("--graphs", help="Folder with skeletons, searched before the shipped ones; repeatable."),
     ] = None,
     variant: Annotated[str, typer.Option("--variant", help="Read *.VARIANT.safetensors, e.g. fp16.")] = "",
+    controlnet: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--controlnet", help="Folder of a ControlNet to put beside the checkpoint."),
+    ] = None,
+    control: Annotated[
+        str, typer.Option("--control", help="What the hint's three channels carry, e.g. edges,edges,depth.")
+    ] = "",
+    control_optional: Annotated[
+        str, typer.Option("--control-optional", help="Which of these a request may leave out, e.g. depth.")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Link a checkpoint of a known architecture into a bundle that `impasto serve` takes. No torch, no copy."""
     with reported():
-        made = linking.link(checkpoint, out, graphs or (), variant or None)
+        steering = _control(controlnet, control, control_optional)
+        made = linking.link(checkpoint, out, graphs or (), variant or None, steering)
         how = f"copied {', '.join(made.copied)}" if made.copied else "weights hard-linked"
         how = "unchanged" if made.reused else how
         _print(as_json, asdict(made), f"{made.folder}: bundle {made.name} {made.digest[:12]}, {how}")
 
 
+def _control(folder: Path | None, channels: str, optional: str) -> Control | None:
+    if folder:
+        return Control(folder, _split(channels), _split(optional))
+    if channels or optional:
+        raise ControlError("--control: there is no ControlNet; name its folder with --controlnet")
+    return None
+
+
+def _split(names: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in names.split(",") if name.strip())
+
+
 @adapters.command("import")
 def import_adapter(
-    source: Annotated[Path, typer.Argument(help="LoRA .safetensors file, or the folder that holds it.")],
+    source: Annotated[Path, typer.Argument(help="LoRA or embedding file, or the folder that holds it.")],
     name: Annotated[str, typer.Option("--name", help="Name that requests will use.")],
     bundle: BundleOption,
     registry: RegistryOption = None,
-    trigger: Annotated[str, typer.Option("--trigger", help="Words that a prompt should contain.")] = "",
+    trigger: Annotated[str, typer.Option("--trigger", help="LoRA: words that a prompt should contain.")] = "",
+    prompt: Annotated[
+        str, typer.Option("--prompt", help=f"Embedding: the prompt of its training. [default: {embeddings.PROMPT}]")
+    ] = "",
+    style_prompt: Annotated[
+        str,
+        typer.Option("--style-prompt", help=f"Embedding: the style alone. [default: {embeddings.STYLE_PROMPT}]"),
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Convert a LoRA of the diffusers or PEFT layout and register it; nothing is imported unless every key is."""
+    """Convert a LoRA or a textual inversion and register it; nothing is imported unless every key is."""
     with reported():
-        made = convert.convert(source, manifest.load(bundle), trigger or None)
+        facts = manifest.load(bundle)
+        made = _converted(source, facts, trigger, prompt, style_prompt)
         digest = _registry(registry).put(name, made.data)
         notes = [f"note: {note}" for note in made.record["source"]["assumed"]]
-        line = f"{name}: {digest[:12]}, rank {made.record['rank']}, {made.record['sites']} sites"
-        _print(as_json, {"name": name, "digest": digest, **made.record}, line, *notes)
+        _print(
+            as_json,
+            {"name": name, "digest": digest, **made.record},
+            f"{name}: {digest[:12]}, {_size(made.record)}",
+            *notes,
+        )
+
+
+def _converted(source: Path, bundle: Json, trigger: str, prompt: str, style_prompt: str) -> convert.Imported:
+    """By its content a LoRA or an embedding; an option that is meant for the other kind is an error."""
+    if embeddings.recognises(source):
+        if trigger:
+            fix = "in a prompt it is <NAME>, so choose it with --name"
+            raise AdapterError(f"--trigger: {source} is an embedding, whose trigger is its name: {fix}")
+        return embeddings.convert(source, bundle, prompt, style_prompt)
+    if prompt or style_prompt:
+        option = "--prompt" if prompt else "--style-prompt"
+        raise AdapterError(f"{option}: {source} is no embedding; say a LoRA's words with --trigger")
+    return convert.convert(source, bundle, trigger or None)
 
 
 @adapters.command("list")
@@ -151,4 +210,10 @@ def _document(entry: Entry) -> dict[str, object]:
 
 
 def _line(entry: Entry) -> str:
-    return f"{entry.name}  {entry.digest[:12]}  rank {entry.record.get('rank')}  {entry.record.get('sites')} sites"
+    return f"{entry.name}  {entry.digest[:12]}  {_size(entry.record)}"
+
+
+def _size(record: Json) -> str:
+    if record.get("kind") == embeddings.KIND:
+        return f"embedding, stages × vectors: {record.get('stages')} × {record.get('vectors')}"
+    return f"rank {record.get('rank')}, {record.get('sites')} sites"

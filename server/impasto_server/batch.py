@@ -16,8 +16,8 @@ PATIENCE = 4
 class Turn(Generic[T]):
     """One who waits for a step.
 
-    `lanes` rows of latents of `shape` are missing to its step; `new`: it has had no step yet; `passed_over` batches since it came or had its
-    last step; `remaining` steps; `time_left_s` until its deadline, None without one.
+    `lanes` rows of latents of `shape` are missing to its step; `new`: it has had no step yet; `passed_over` batches
+    since it came or had its last step; `remaining` steps; `time_left_s` until its deadline, None without one.
     """
 
     who: T

@@ -380,7 +380,7 @@ class Pipeline:
         return left
 
     def _step(self, chosen: Sequence[tuple[Running, int]], batch: int) -> list[Running]:
-        """One forward pass, one step of every chosen request whose lanes are then answered; returns those that leave."""
+        """One forward pass, and a step of everyone whose lanes are all answered then; returns those that leave."""
         started = perf_counter()
         try:
             self._forward(chosen)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
+import torch
+from diffusers import ControlNetModel
+from torch import nn
 
 import checkpoints
 from impasto_export import architecture, graphs, recipes, splice
+from impasto_export.architecture import Port
 from impasto_export.errors import CheckpointError, GraphError
+from impasto_export.recipes import Recipe
 
-SKELETONS = sorted(checkpoints.MINI.glob("*.onnx"))
+SKELETONS = sorted([*checkpoints.MINI.glob("*.onnx"), *checkpoints.CONTROL.glob("*.onnx")])
 
 
 def test_the_committed_architecture_is_current(
@@ -20,6 +26,18 @@ def test_the_committed_architecture_is_current(
     monkeypatch.setattr(graphs, "trace", lambda recipe: b"")
     found = graphs.export(checkpoint, tmp_path / "out", "mini-diffusion")
     assert architecture.load(checkpoints.MINI) == found == architecture.load(tmp_path / "out")
+
+
+def test_the_committed_controlnet_is_current(controlnet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphs, "trace", lambda recipe: b"")
+    found = graphs.export_controlnet(controlnet, tmp_path / "out", "mini-controlnet")
+    assert architecture.load(checkpoints.CONTROL) == found == architecture.load(tmp_path / "out")
+
+
+def test_the_committed_controlnet_is_made_for_mini_diffusion() -> None:
+    unet: Any = checkpoints.model("unet", 0)
+    made = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(16, 32, 64, 96))
+    assert graphs._component("controlnet", made) == architecture.load(checkpoints.CONTROL).components["controlnet"]
 
 
 @pytest.mark.parametrize("path", SKELETONS, ids=[path.stem for path in SKELETONS])
@@ -35,11 +53,20 @@ def test_skeletons_are_small_and_bare(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SKELETONS, ids=[path.stem for path in SKELETONS])
 def test_graph_inputs_are_the_ports_and_two_banks_per_site(path: Path) -> None:
-    graph = architecture.load(checkpoints.MINI).graphs[path.stem]
+    graph = architecture.load(path.parent).graphs[path.stem]
     banks = [f"{site.name}.lora_{letter}" for site in graph.sites for letter in "AB"]
     model = splice.read(path)
     assert [value.name for value in model.graph.input] == [*(port.name for port in graph.inputs), *banks]
     assert [value.name for value in model.graph.output] == [port.name for port in graph.outputs]
+
+
+def test_sizes_of_residuals_are_free() -> None:
+    path = checkpoints.MINI / "unet.onnx"
+    ports = {value.name: value.type.tensor_type.shape.dim for value in splice.read(path).graph.input}
+    residuals = [name for name in ports if "residual" in name]
+    assert residuals == [*(f"down_residual_{index}" for index in range(6)), "mid_residual"]
+    for name in residuals:
+        assert [size.dim_param for size in ports[name]] == ["lanes", "", f"{name}_h", f"{name}_w"]
 
 
 def test_every_usual_target_is_a_site() -> None:
@@ -58,9 +85,27 @@ def test_a_new_text_encoder_exports_under_its_parameter_names() -> None:
     assert {name: slot.shape for name, slot in splice.placeholders(skeleton).items()} == expected
 
 
+def test_a_bias_that_happens_to_be_zero_is_not_left_out() -> None:
+    """A new ControlNet's outputs are zeros, in weights and biases: a checkpoint's aren't."""
+    module = nn.Module()
+    module.model = nn.Conv2d(2, 3, 1)
+    nn.init.zeros_(module.model.bias)
+    module.forward = module.model.forward
+    port = Port("x", "float32", ("n", 2, 4, 4))
+    recipe = Recipe("x", "x", module, (torch.randn(2, 2, 4, 4),), ({0: recipes.LANES},), (port,), (port,))
+    skeleton = onnx.load_from_string(graphs.trace(recipe))
+    assert set(splice.placeholders(skeleton)) == {"weight", "bias"}
+
+
 @pytest.mark.parametrize(
     ("part", "changes", "message"),
     [
+        ("controlnet", {"_class_name": "UNet2DConditionModel"}, "only ControlNetModel"),
+        ("controlnet", {"global_pool_conditions": True}, "global_pool_conditions"),
+        ("controlnet", {"class_embed_type": "timestep"}, "class_embed_type"),
+        ("controlnet", {"num_class_embeds": 10}, "num_class_embeds"),
+        ("controlnet", {"addition_embed_type": "text_time"}, "addition_embed_type"),
+        ("controlnet", {"conditioning_channels": 1}, "hints have 3 channels"),
         ("unet", {"_class_name": "UNet3DConditionModel"}, "UNet3DConditionModel"),
         ("unet", {"addition_embed_type": "text_time"}, "addition_embed_type"),
         ("text_encoder", {"architectures": ["T5EncoderModel"]}, "T5EncoderModel"),
