@@ -251,7 +251,11 @@ class Pipeline:
         latents = self.noise(Request("", 0, size.width, size.height))
         self._decoder.decode(latents)
         embeds = self._prompts.encode([Line("")], {}, 0, None)[Line("")]
-        self._backbone.prepare(Row(latents, 0, embeds, 0), self._max_lanes, weights_bytes)
+        row = Row(latents, 0, embeds, 0)
+        self._backbone.prepare(row, self._max_lanes, weights_bytes)
+        if self.manifest.control is not None:
+            hint = Hint(np.zeros((3, size.height, size.width), np.float32), 1.0)
+            self._backbone.run([replace(row, hint=hint)] * min(2, self._max_lanes))
 
     # prepare: request → lanes
 

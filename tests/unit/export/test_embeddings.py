@@ -1,0 +1,342 @@
+"""Textual inversions of every layout become one format; what isn't one, or not this bundle's, is refused by name."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from impasto_export import check, cli, embeddings, manifest, pickles
+from impasto_export.errors import AdapterError, ExportError, UnaccountedKeys
+from impasto_export.registry import Registry
+from impasto_export.weights import Header, encode, read_header, read_tensor
+
+Arrays = dict[str, tuple[str, np.ndarray[Any, Any]]]
+WIDTH = 8
+
+
+def takes(width: int) -> dict[str, Any]:
+    """A text encoder's entry in a manifest."""
+    return {"sites": [], "inputs": [{"name": "learned_embeds", "dtype": "float32", "shape": ["lanes", 6, width]}]}
+
+
+def manifest_of(**widths: int) -> dict[str, Any]:
+    encoders = {graph: takes(width) for graph, width in widths.items()}
+    return {"architecture": "a" * 64, "graphs": {**encoders, "unet": {"sites": [], "inputs": []}}}
+
+
+ONE, TWO = manifest_of(text_encoder=WIDTH), manifest_of(text_encoder=WIDTH, text_encoder_2=WIDTH + 2)
+
+
+def rows(value: float, *shape: int, dtype: str = "F32") -> tuple[str, np.ndarray[Any, Any]]:
+    kind = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F64": "<f8"}[dtype]
+    return dtype, np.full(shape or (WIDTH,), value).astype(kind)
+
+
+def write(folder: Path, tensors: Arrays, name: str = "learned_embeds.safetensors") -> Path:
+    (folder / name).write_bytes(encode(tensors, {}))
+    return folder / name
+
+
+def imported(source: Path, bundle: dict[str, Any] = ONE) -> tuple[Header, dict[str, Any]]:
+    assert embeddings.recognises(source)
+    made = embeddings.convert(source, bundle)
+    path = source.parent / "made.safetensors"
+    path.write_bytes(made.data)
+    header = read_header(path)
+    assert json.loads(header.metadata["impasto"]) == made.record
+    return header, made.record
+
+
+def vectors(header: Header, graph: str = "text_encoder") -> np.ndarray[Any, Any]:
+    return read_tensor(header, f"{graph}.vectors")
+
+
+@pytest.mark.parametrize(
+    ("tensors", "layout", "token", "expected"),
+    [
+        ({"<cat>": rows(1)}, "diffusers", "<cat>", [[1]]),
+        ({"<cat.v2>": rows(1, 3, WIDTH)}, "diffusers", "<cat.v2>", [[1, 1, 1]]),
+        ({"cat": rows(0), **{f"cat_{i}": rows(i) for i in range(1, 12)}}, "diffusers", "cat", [[*range(12)]]),
+        ({"emb_params": rows(1, 2, WIDTH)}, "kohya", None, [[1, 1]]),
+        ({f"<s>-T{i}": rows(i) for i in range(12)}, "dreamstyler", "<s>", [[i] for i in range(12)]),
+        ({f"<s>-T{i}": rows(i, 2, WIDTH) for i in (1, 0)}, "dreamstyler", "<s>", [[0, 0], [1, 1]]),
+    ],
+)
+def test_layouts(tensors: Arrays, layout: str, token: str | None, expected: list[list[int]], tmp_path: Path) -> None:
+    header, record = imported(write(tmp_path, tensors))
+    assert vectors(header)[..., 0].tolist() == expected
+    assert (record["stages"], record["vectors"]) == np.shape(expected)
+    assert (record["source"]["layout"], record["source"].get("token")) == (layout, token)
+    assert (record["kind"], record["family"], record["widths"]) == ("embedding", "diffusion", {"text_encoder": WIDTH})
+    assert "architecture" not in record, "it fits any text encoder of its width"
+
+
+def test_sdxl_has_vectors_for_each_of_its_text_encoders(tmp_path: Path) -> None:
+    source = write(tmp_path, {"clip_g": rows(2, 3, WIDTH + 2), "clip_l": rows(1, 3, WIDTH)})
+    header, record = imported(source, TWO)
+    assert vectors(header).shape == (1, 3, WIDTH)
+    assert vectors(header, "text_encoder_2").shape == (1, 3, WIDTH + 2)
+    assert record["widths"] == {"text_encoder": WIDTH, "text_encoder_2": WIDTH + 2}
+
+
+@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
+def test_dtype_stays(dtype: str, tmp_path: Path) -> None:
+    header, _ = imported(write(tmp_path, {"<cat>": rows(1, dtype=dtype)}))
+    assert header.tensors["text_encoder.vectors"].dtype == dtype
+
+
+def test_the_prompts_of_its_training(tmp_path: Path) -> None:
+    source = write(tmp_path, {"<cat>": rows(1)})
+    _, record = imported(source)
+    assert record["prompt"] == "{context}, in the style of {style}"
+    assert record["style_prompt"] == "A painting in the style of {style}"
+    assert [note.split(":")[0] for note in record["source"]["assumed"]] == [
+        "prompt is not stated",
+        "style prompt is not stated",
+    ]
+    made = embeddings.convert(source, ONE, "{context} by {style}", "by {style}")
+    assert (made.record["prompt"], made.record["style_prompt"]) == ("{context} by {style}", "by {style}")
+    assert made.record["source"]["assumed"] == []
+    for prompt, style_prompt in (("by {style}", ""), ("{context} {style} {style}", ""), ("", "{context} by {style}")):
+        with pytest.raises(AdapterError, match="prompt: got"):
+            embeddings.convert(source, ONE, prompt, style_prompt)
+
+
+def test_same_source_same_bytes(tmp_path: Path) -> None:
+    source = write(tmp_path, {"<cat>": rows(1)})
+    assert embeddings.convert(source, ONE).data == embeddings.convert(source, ONE).data
+
+
+def test_a_folder_holds_an_embedding_or_a_lora(tmp_path: Path) -> None:
+    write(tmp_path, {"<cat>": rows(1)})
+    assert embeddings.recognises(tmp_path)
+    assert embeddings.convert(tmp_path, ONE).record["source"]["file"] == "learned_embeds.safetensors"
+    (tmp_path / "pytorch_lora_weights.safetensors").touch()
+    assert not embeddings.recognises(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["unet.mid.to_q.lora_A.weight", "unet.conv_in.bias", "lora_unet_mid_to_q.alpha"])
+def test_loras_are_left_to_the_other_importer(key: str, tmp_path: Path) -> None:
+    assert not embeddings.recognises(write(tmp_path, {key: rows(1)}))
+
+
+@pytest.mark.parametrize(
+    ("tensors", "unaccounted"),
+    [
+        ({"emb_params": rows(1), "extra": rows(1)}, ["extra: not of the embedding (kohya layout)"]),
+        ({"<a>": rows(1), "<b>": rows(1)}, ["<b>: not of the embedding <a> (diffusers layout)"]),
+        ({"<a>-T0": rows(1), "<b>-T0": rows(1)}, ["<b>-T0: not of the embedding <a> (dreamstyler layout)"]),
+        ({"<a>-T0": rows(1), "<a>-T00": rows(1)}, ["<a>-T00: not of the embedding <a> (dreamstyler layout)"]),
+        ({"<a>-T0": rows(1), "<a>": rows(1)}, ["<a>: not of the embedding <a> (dreamstyler layout)"]),
+    ],
+)
+def test_unaccounted_keys_are_named(tensors: Arrays, unaccounted: list[str], tmp_path: Path) -> None:
+    source = write(tmp_path, tensors)
+    assert embeddings.recognises(source)
+    with pytest.raises(UnaccountedKeys) as raised:
+        embeddings.convert(source, ONE)
+    assert list(raised.value.keys) == unaccounted
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"<a>-T0": rows(1), "<a>-T2": rows(1), "<a>-T3": rows(1)}, "3 keys <a>-T…, but <a>-T1 is missing"),
+        ({"cat": rows(1), "cat_2": rows(1)}, "but cat_1 is missing"),
+        ({"clip_l": rows(1)}, "clip_l alone; SDXL needs clip_l and clip_g"),
+        ({"clip_l": rows(1), "clip_g": rows(1)}, "has vectors for text_encoder and text_encoder_2, the bundle has"),
+        ({"<a>": rows(1, 768)}, "its vectors are 768 wide, the bundle's text_encoder is 8 wide"),
+        ({"<a>": rows(np.nan)}, "<a> holds NaN or infinity"),
+        ({"<a>": ("BF16", np.full(WIDTH, 0x7F80, "<u2"))}, "<a> holds NaN or infinity"),
+        ({"<a>": rows(1, dtype="F64")}, r"<a> is F64 \[8\]; F32, F16 or BF16"),
+        ({"<a>": rows(1, 1, 1, WIDTH)}, r"<a> is F32 \[1, 1, 8\]"),
+        ({"<a>-T0": rows(1), "<a>-T1": rows(1, 2, WIDTH)}, r"differ: <a>-T0 is F32 \[8\], <a>-T1 is F32 \[2, 8\]"),
+        ({"<a>-T0": rows(1), "<a>-T1": rows(1, dtype="F16")}, "its tensors differ"),
+        ({"<a>": rows(1, 33, WIDTH)}, "1 stages of 33 vectors; 1 to 64 stages of 1 to 32 vectors"),
+        ({"<a>": rows(1, 0, WIDTH)}, "1 stages of 0 vectors"),
+        ({f"<a>-T{i}": rows(1) for i in range(65)}, "65 stages of 1 vectors"),
+    ],
+)
+def test_what_is_wrong_is_named(tensors: Arrays, message: str, tmp_path: Path) -> None:
+    source = write(tmp_path, tensors)
+    assert embeddings.recognises(source)
+    with pytest.raises(AdapterError, match=message):
+        embeddings.convert(source, ONE)
+
+
+def test_one_encoders_vectors_do_not_fit_sdxl(tmp_path: Path) -> None:
+    with pytest.raises(AdapterError, match="has vectors for text_encoder, the bundle has text_encoder and text_encod"):
+        embeddings.convert(write(tmp_path, {"<a>": rows(1)}), TWO)
+
+
+def test_a_bundle_of_older_graphs_takes_none(tmp_path: Path) -> None:
+    with pytest.raises(AdapterError, match="link the checkpoint again"):
+        embeddings.convert(write(tmp_path, {"<a>": rows(1)}), manifest_of())
+
+
+def pickled(folder: Path, content: object, name: str) -> Path:
+    torch.save(content, folder / name)
+    return folder / name
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For files of this test's own making: a process of its own takes seconds to import torch."""
+
+    def run(command: list[str], **_: object) -> CompletedProcess[str]:
+        try:
+            pickles.convert(Path(command[-2]), Path(command[-1]))
+        except Exception as error:
+            return CompletedProcess(command, pickles.REFUSED, pickles.reason(error))
+        return CompletedProcess(command, 0)
+
+    monkeypatch.setattr("subprocess.run", run)
+
+
+def test_a1111s_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "torch.py").write_text("raise SystemExit('not the torch that is meant')")
+    monkeypatch.chdir(tmp_path)
+    param = torch.nn.Parameter(torch.arange(2.0 * WIDTH).reshape(2, WIDTH).T.contiguous().T)
+    notes = {"name": "cat", "step": 500, "sd_checkpoint": None, "sd_checkpoint_name": None}
+    content = {"string_to_token": {"*": 265}, "string_to_param": {"*": param}, **notes}
+    header, record = imported(pickled(tmp_path, content, "cat.pt"))
+    assert vectors(header).ravel().tolist() == list(range(2 * WIDTH))
+    assert (record["source"]["layout"], record["source"]["token"]) == ("a1111", "cat")
+
+
+@pytest.mark.usefixtures("in_process")
+def test_dreamstylers_pickle(tmp_path: Path) -> None:
+    """Each vector is a view of the vocabulary's table, as training leaves it."""
+    table = torch.arange(20.0).unsqueeze(1).repeat(1, WIDTH)
+    source = pickled(tmp_path, {f"<sks03>-T{stage}": table[stage] for stage in reversed(range(11))}, "final.bin")
+    header, record = imported(source)
+    assert vectors(header)[:, 0, 0].tolist() == list(range(11))
+    assert (record["source"]["layout"], record["source"]["token"]) == ("dreamstyler", "<sks03>")
+
+
+class Shell:
+    """Unpickled without a check, it runs a command."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.system, (self.command,)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        (torch.save, "refused: this pickle is more than tensors, it asks for 'posix.system'"),
+        (
+            lambda content, path: path.write_bytes(pickle.dumps(content)),
+            "not a file of tensors that torch reads safely",
+        ),
+    ],
+)
+def test_a_pickle_with_a_command_in_it_is_refused_and_runs_nothing(
+    how: Callable[[object, Path], object], message: str, tmp_path: Path
+) -> None:
+    source = tmp_path / "learned_embeds.bin"
+    how({"<a>": torch.ones(WIDTH), "<b>": Shell(f"touch {tmp_path}/ran")}, source)
+    with pytest.raises(AdapterError, match=message) as raised:
+        embeddings.convert(source, ONE)
+    assert not (tmp_path / "ran").exists()
+    assert "weights_only" not in str(raised.value), "torch's own message says how to run it"
+
+
+def test_a_tensor_that_unfolds_to_terabytes_takes_only_its_reader_down(tmp_path: Path) -> None:
+    source = pickled(tmp_path, {"<a>": torch.ones(1).expand(1 << 40)}, "a.bin")
+    with pytest.raises(AdapterError, match="not a file of tensors that torch reads safely"):
+        embeddings.convert(source, ONE)
+
+
+@pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"unet.mid.to_q.lora_A.weight": torch.ones(2, WIDTH)}, "a LoRA in a pickle; convert it to safetensors first"),
+        ({"unet.conv_in.bias": torch.ones(WIDTH)}, "no embedding of a known layout; its keys: unet.conv_in.bias"),
+        ({"<a>": torch.ones(WIDTH), "loss": 0.5}, "loss: no part of an embedding"),
+        ({"<a>": [torch.ones(WIDTH)]}, "'<a>' is a list; tensors, numbers and strings are read"),
+        ({"string_to_param": {"*": {"*": torch.ones(WIDTH)}}}, "'string_to_param/\\*' is a dict"),
+        (torch.ones(WIDTH), "it holds a Tensor, not a dictionary"),
+    ],
+)
+def test_pickles_that_are_no_embeddings(content: object, message: str, tmp_path: Path) -> None:
+    with pytest.raises(AdapterError, match=message):
+        embeddings.convert(pickled(tmp_path, content, "learned_embeds.bin"), ONE)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_damaged_pickle(tmp_path: Path) -> None:
+    source = pickled(tmp_path, {"<a>": torch.ones(WIDTH)}, "a.pt")
+    source.write_bytes(source.read_bytes()[:-200])
+    with pytest.raises(AdapterError, match="not a file of tensors"):
+        embeddings.convert(source, ONE)
+
+
+def test_without_torch_a_pickle_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(AdapterError, match=r"pip install 'impasto\[export\]'`, or convert the file to safetensors"):
+        embeddings.convert(pickled(tmp_path, {}, "a.pt"), ONE)
+
+
+def test_pickles_get_little_time_and_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = pickled(tmp_path, {}, "a.pt")
+    monkeypatch.setattr(pickles, "PATIENCE_S", 0.01)
+    with pytest.raises(AdapterError, match="not read within"):
+        embeddings.convert(source, ONE)
+    monkeypatch.setattr(pickles, "MAX_BYTES", 10)
+    with pytest.raises(AdapterError, match="embeddings of up to 10 are read"):
+        embeddings.convert(source, ONE)
+
+
+def test_commands_from_import_to_rm(bundle: Path, tmp_path: Path) -> None:
+    width = manifest.load(bundle)["graphs"]["text_encoder"]["inputs"][1]["shape"][-1]
+    source = write(tmp_path, {f"<s>-T{stage}": rows(stage, width) for stage in range(6)})
+    run, store = CliRunner(), ["--registry", str(tmp_path / "registry")]
+    command = ["import", str(source), "--name", "sks03", "--bundle", str(bundle), *store]
+    made = run.invoke(cli.adapters, [*command, "--style-prompt", "by {style}"])
+    assert made.exit_code == 0, made.output
+    assert "embedding, stages × vectors: 6 × 1\nnote: prompt is not stated" in made.output
+    assert "stages × vectors: 6 × 1" in run.invoke(cli.adapters, ["list", *store]).output
+    assert "style_prompt: by {style}" in run.invoke(cli.adapters, ["show", "sks03", *store]).output
+    assert run.invoke(cli.adapters, ["check", "sks03", "--bundle", str(bundle), *store]).output == "sks03: ok\n"
+    assert run.invoke(cli.adapters, ["rm", "sks03", *store]).exit_code == 0
+    refused = run.invoke(cli.adapters, [*command, "--trigger", "w"])
+    assert (refused.exit_code, "choose it with --name" in refused.output) == (1, True)
+
+
+def test_a_loras_words_are_not_an_embeddings_prompt(bundle: Path, tmp_path: Path) -> None:
+    source = write(tmp_path, {"unet.mid.to_q.lora_A.weight": rows(1)}, "lora.safetensors")
+    options = ["--name", "s", "--bundle", str(bundle), "--registry", str(tmp_path / "registry"), "--prompt", "x"]
+    refused = CliRunner().invoke(cli.adapters, ["import", str(source), *options])
+    assert (refused.exit_code, "--trigger" in refused.output) == (1, True)
+
+
+def test_check_sees_a_bundle_of_another_width(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "registry")
+    registry.put("cat", embeddings.convert(write(tmp_path, {"<a>": rows(1)}), ONE).data)
+    assert check.problems(registry, "cat", ONE) == []
+    (problem,) = check.problems(registry, "cat", manifest_of(text_encoder=WIDTH + 1))
+    assert "its vectors are 8 wide, the bundle's text_encoder is 9 wide" in problem
+    (problem,) = check.problems(registry, "cat", TWO)
+    assert "the bundle has text_encoder and text_encoder_2" in problem
+
+
+def test_a_truncated_file(tmp_path: Path) -> None:
+    source = write(tmp_path, {"<a>": rows(1)})
+    source.write_bytes(source.read_bytes()[:-1])
+    with pytest.raises(ExportError, match="cut short"):
+        embeddings.recognises(source)
