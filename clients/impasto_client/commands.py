@@ -28,7 +28,7 @@ GALLERY_PROMPTS = [
     "a red boat by the sea",
     "a blue house at night",
     "a yellow flower in a meadow",
-    "a purple fish on plain paper",
+    "a purple butterfly on plain paper",
 ]
 
 
