@@ -47,13 +47,16 @@ def recognises(source: Path) -> bool:
 def convert(source: Path, manifest: Json, prompt: str = "", style_prompt: str = "") -> Imported:
     """Read an embedding for the bundle that `manifest` describes; `prompt` and `style_prompt` are how it was trained.
 
+    Where they aren't given they are looked for in the file's metadata, under the same names.
+
     Raises UnaccountedKeys when a tensor has no place in it, AdapterError for anything else that is wrong.
     """
-    templates, assumed = _templates(prompt, style_prompt)
     path = _file(source)
     assert path is not None, "recognises() comes first"
     with TemporaryDirectory(prefix="impasto-") as folder:
         header, notes = _open(path, Path(folder))
+        said = header.metadata
+        templates, assumed = _templates(prompt or said.get("prompt", ""), style_prompt or said.get("style_prompt", ""))
         layout = _layout(str(source), header, notes)
         vectors = {graph: _stack(str(source), header, stages) for graph, stages in layout.keys.items()}
     widths = {graph: array.shape[2] for graph, (_, array) in vectors.items()}

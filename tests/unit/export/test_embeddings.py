@@ -112,6 +112,15 @@ def test_the_prompts_of_its_training(tmp_path: Path) -> None:
             embeddings.convert(source, ONE, prompt, style_prompt)
 
 
+def test_a_file_may_say_itself_how_it_was_trained(tmp_path: Path) -> None:
+    said = {"prompt": "{context} by {style}", "style_prompt": "by {style}"}
+    source = tmp_path / "learned_embeds.safetensors"
+    source.write_bytes(encode({"<cat>": rows(1)}, said))
+    _, record = imported(source)
+    assert {key: record[key] for key in said} == said
+    assert record["source"]["assumed"] == []
+
+
 def test_same_source_same_bytes(tmp_path: Path) -> None:
     source = write(tmp_path, {"<cat>": rows(1)})
     assert embeddings.convert(source, ONE).data == embeddings.convert(source, ONE).data
