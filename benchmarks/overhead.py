@@ -87,8 +87,8 @@ class Bare:
     def load(cls, settings: Settings) -> Bare:
         """Compile the graphs as a pipeline does; every lane reads the same random adapter."""
         bundle = Bundle.open(settings.bundle)
-        unet = compile_graph(bundle.graph_path("unet"), settings)
         bank = filled_bank(bundle.manifest, settings, LANES).buffers["unet"]
+        unet = compile_graph(bundle.graph_path("unet"), settings, bank)
         unet.bind(bank)
         step = {**batch(bundle.manifest, LANES, slots=LANES + 1), "slot": np.ones(LANES, np.int64)}
         unet.prepare(step)  # as a pipeline does for the usual batches

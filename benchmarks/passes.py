@@ -45,11 +45,13 @@ class Passes:
         styles = Styles.of(backbone.bundle, backbone.registry)
         rows = np.array([styles.pin(name) for name in NAMES], np.int64)
         styles.residency.close()
-        adapted = AdaptedEngine(compile_graph(bundle.graph_path("unet"), settings), styles.bank, "unet")
+        adapted = AdaptedEngine(bundle, "unet", settings, styles.bank)
         plain = _feeds(bundle.manifest)
         lanes = {**plain, **unsteered(bundle.manifest.graphs["unet"], LANES)}
         feeds = {"mixed": {**lanes, "slot": rows}, "slot0": {**lanes, "slot": np.zeros_like(rows)}, "plain": plain}
         engines = {"mixed": adapted, "slot0": adapted, "plain": compile_graph(backbone.plain, settings)}
+        for kind in KINDS:
+            engines[kind].prepare(feeds[kind])  # as a pipeline does for its largest batch
         rank = next(buffer.shape[-1] for name, buffer in styles.bank.buffers["unet"].items() if name.endswith("A"))
         return cls(engines, feeds, rank)
 

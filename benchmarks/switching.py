@@ -18,6 +18,7 @@ from benchmarks.backbones import KEPT, LORA_FILE, NAMES, Backbone, register, wri
 from impasto_server.adapters import Adapter, Registry
 from impasto_server.bank import Bank
 from impasto_server.bundle import Bundle
+from impasto_server.engine import resolve_precision
 from impasto_server.guidance import Mix
 from impasto_server.residency import Residency
 from impasto_server.settings import Settings
@@ -40,7 +41,8 @@ class Styles:
     @classmethod
     def of(cls, bundle: Path, registry: Path) -> Styles:
         settings, manifest, stats = Settings(bundle, registry), Bundle.open(bundle).manifest, Stats()
-        bank = Bank(manifest, settings.bank_rank, settings.bank_bytes, stats)
+        precision = resolve_precision(settings.engine, settings.precision)
+        bank = Bank(manifest, settings.bank_rank, settings.bank_bytes, stats, precision)
         return cls(Residency(Registry(registry), manifest, settings.host_bytes, stats), bank)
 
     def pin(self, name: str) -> int:

@@ -1,5 +1,7 @@
 """The adapter bank: one row of every site's A and B for each resident mix, written once and picked by index.
 
+Rows are stored as the engine computes: float32, or bf16, which halves the memory that every pass reads.
+
 Row 0 is all zeros and stays so: the plain backbone. A resident mix costs a request nothing but its row's number. Rows
 in use are pinned; only an idle row is ever overwritten, so eviction can't change a running image.
 """
@@ -15,27 +17,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impasto_server.adapters import FIELD, Adapter, Factors
-from impasto_server.bundle import Manifest, Site
-from impasto_server.engine import Engine
+from impasto_server.bundle import Bundle, Manifest, Site
+from impasto_server.engine import compile_graph, stored
 from impasto_server.errors import InvalidArgument, SetupError
 from impasto_server.guidance import Mix
+from impasto_server.settings import Precision, Settings
 from impasto_server.stats import Stats
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]
 
 MAX_SLOTS = 65
 _RANKS = (4, 8, 16, 32, 64, 128, 256, 512)
 
 
 class Bank:
-    """Buffers of every adapted graph: `<site>.lora_A` [S, in, R] and `<site>.lora_B` [S, R, out], float32.
+    """Buffers of every adapted graph: `<site>.lora_A` [S, in, R] and `<site>.lora_B` [S, R, out], as `stored` has them.
 
     `buffers[graph]` is replaced, never resized: a reader that holds the old one goes on with valid rows until it looks
     again.
     """
 
-    def __init__(self, manifest: Manifest, rank: int, capacity: int, stats: Stats) -> None:
+    def __init__(
+        self, manifest: Manifest, rank: int, capacity: int, stats: Stats, precision: Precision = "f32"
+    ) -> None:
         self._stats = stats
+        self.precision: Precision = precision
+        self._dtype = stored(np.zeros(1, np.float32), precision).dtype
         self._sites = {graph: spec.sites for graph, spec in manifest.graphs.items() if spec.sites}
         self._capacity = capacity
         self._rank = _bucket(rank)
@@ -127,8 +134,8 @@ class Bank:
         a[:] = 0
         b[:] = 0
         if factors is not None:
-            a[:, : factors.a.shape[1]] = factors.a
-            b[: factors.b.shape[0]] = factors.b
+            a[:, : factors.a.shape[1]] = stored(factors.a, self.precision)
+            b[: factors.b.shape[0]] = stored(factors.b, self.precision)
 
     def _reserve(self, rank: int) -> None:
         """Widen every row to hold `rank`; rows keep their values, padded with zeros."""
@@ -153,12 +160,16 @@ class Bank:
     def _allocate(self, sites: Sequence[Site]) -> dict[str, Array]:
         buffers = {}
         for site in sites:
-            buffers[f"{site.name}.lora_A"] = np.zeros((self.slots, site.in_features, self._rank), np.float32)
-            buffers[f"{site.name}.lora_B"] = np.zeros((self.slots, self._rank, site.out_features), np.float32)
+            buffers[f"{site.name}.lora_A"] = np.zeros((self.slots, site.in_features, self._rank), self._dtype)
+            buffers[f"{site.name}.lora_B"] = np.zeros((self.slots, self._rank, site.out_features), self._dtype)
         return buffers
 
     def _row_bytes(self, rank: int) -> int:
-        return 4 * rank * sum(s.in_features + s.out_features for sites in self._sites.values() for s in sites)
+        return (
+            self._dtype.itemsize
+            * rank
+            * sum(s.in_features + s.out_features for sites in self._sites.values() for s in sites)
+        )
 
 
 def _mixed(sites: Sequence[Site], mix: Mix, adapters: Mapping[str, Adapter], graph: str) -> Mapping[str, Factors]:
@@ -185,8 +196,9 @@ def _bucket(rank: int) -> int:
 class AdaptedEngine:
     """An engine whose graph reads its adapters from the bank; looks for a widened bank before every run."""
 
-    def __init__(self, engine: Engine, bank: Bank, graph: str) -> None:
-        self._engine = engine
+    def __init__(self, bundle: Bundle, graph: str, settings: Settings, bank: Bank) -> None:
+        weights = bank.buffers.get(graph, {})
+        self._engine = compile_graph(bundle.graph_path(graph), settings, weights)
         self._bank = bank
         self._graph = graph
         self._bound: Mapping[str, Array] = {}

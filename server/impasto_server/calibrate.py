@@ -20,7 +20,7 @@ from impasto_server.backbone import unsteered
 from impasto_server.bank import AdaptedEngine, Bank
 from impasto_server.bundle import Bundle, Manifest
 from impasto_server.calibration import Measured, Timing, cpu_name
-from impasto_server.engine import PREPARED_BYTES, Engine, compile_graph, resolve_precision
+from impasto_server.engine import PREPARED_BYTES, Engine, resolve_precision, stored
 from impasto_server.settings import Settings
 from impasto_server.stats import Stats
 
@@ -37,7 +37,7 @@ def calibrate(bundle: Bundle, settings: Settings, limit: int) -> Measured:
     """Compile the backbone as a server would, and time batches of up to `limit` lanes. Raises SetupError."""
     sizes = [size for size in SIZES if size <= limit]
     bank = filled_bank(bundle.manifest, settings, max(sizes))
-    engine = AdaptedEngine(compile_graph(bundle.graph_path(BACKBONE), settings), bank, BACKBONE)
+    engine = AdaptedEngine(bundle, BACKBONE, settings, bank)
     batches = {size: batch(bundle.manifest, size, bank.slots) for size in sizes}
     for feeds in list(batches.values())[: 1 + PREPARED_BYTES // bundle.nbytes]:
         engine.prepare(feeds)
@@ -98,11 +98,12 @@ def time_passes(
 
 def filled_bank(manifest: Manifest, settings: Settings, rows: int) -> Bank:
     """A bank as a server has it, with `rows` random adapters in it; memory that was never written reads too fast."""
-    bank = Bank(manifest, settings.bank_rank, settings.bank_bytes, Stats())
+    precision = resolve_precision(settings.engine, settings.precision)
+    bank = Bank(manifest, settings.bank_rank, settings.bank_bytes, Stats(), precision)
     rng = np.random.default_rng(0)
     for array in bank.buffers.get(BACKBONE, {}).values():
         written = array[1 : rows + 1]
-        written[:] = 0.01 * rng.standard_normal(written.shape, np.float32)
+        written[:] = stored(0.01 * rng.standard_normal(written.shape, np.float32), precision)
     return bank
 
 

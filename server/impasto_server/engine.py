@@ -6,7 +6,7 @@ the next run, which is how an adapter becomes resident without rebuilding anythi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -51,12 +51,20 @@ def resolve_precision(engine: EngineName, precision: Precision) -> Precision:
     return precision
 
 
-def compile_graph(path: Path, settings: Settings) -> Engine:
-    """Compile the ONNX graph at `path` for the engine the settings name."""
+def compile_graph(path: Path, settings: Settings, weights: Collection[str] = ()) -> Engine:
+    """Compile the ONNX graph at `path` for the engine the settings name; inputs in `weights` are bound as `stored`."""
     precision = resolve_precision(settings.engine, settings.precision)
     if settings.engine == "openvino":
-        return OpenVinoEngine(path, precision, settings.thread_count())
+        return OpenVinoEngine(path, precision, settings.thread_count(), weights)
     return OnnxRuntimeEngine(path, settings.thread_count())
+
+
+def stored(values: NDArray[np.float32], precision: Precision) -> Array:
+    """float32 as it is; bf16 as uint16, the upper half of float32 rounded to the nearest even."""
+    if precision != "bf16":
+        return values
+    bits = np.ascontiguousarray(values).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
 
 class OpenVinoEngine:
@@ -67,12 +75,11 @@ class OpenVinoEngine:
     the weights.
     """
 
-    def __init__(self, path: Path, precision: Precision, threads: int) -> None:
-        import openvino as ov  # type: ignore[import-untyped]
-
-        self._tensor = ov.Tensor
+    def __init__(self, path: Path, precision: Precision, threads: int, weights: Collection[str] = ()) -> None:
         self._core = _openvino_core()
         self._model = self._core.read_model(str(path))
+        if precision == "bf16" and weights:
+            self._model = _taking_bf16(self._model, weights)
         self._options = {
             "INFERENCE_PRECISION_HINT": precision,
             "INFERENCE_NUM_THREADS": threads,
@@ -114,7 +121,7 @@ class OpenVinoEngine:
 
     def _set(self, request: Any, arrays: Mapping[str, Array]) -> None:
         for name, array in arrays.items():
-            request.set_tensor(name, self._tensor(array, shared_memory=True))
+            request.set_tensor(name, _tensor(array))
 
 
 class OnnxRuntimeEngine:
@@ -145,6 +152,26 @@ class OnnxRuntimeEngine:
 
 def _shapes(feeds: Mapping[str, Array]) -> Shapes:
     return tuple((name, array.shape) for name, array in sorted(feeds.items()))
+
+
+def _tensor(array: Array) -> Any:
+    """OpenVINO's view of it; NumPy has no bf16."""
+    import openvino as ov  # type: ignore[import-untyped]
+
+    if array.dtype == np.uint16:
+        return ov.Tensor(array, ov.Shape(array.shape), ov.Type.bf16)
+    return ov.Tensor(array, shared_memory=True)
+
+
+def _taking_bf16(model: Any, inputs: Collection[str]) -> Any:
+    """The model with these inputs in bf16: else each pass begins with a conversion of all there is in them."""
+    import openvino as ov
+    from openvino.preprocess import PrePostProcessor  # type: ignore[import-untyped]
+
+    steps = PrePostProcessor(model)
+    for name in inputs:
+        steps.input(name).tensor().set_element_type(ov.Type.bf16)
+    return steps.build()
 
 
 def _openvino_core() -> Any:

@@ -35,7 +35,7 @@ from impasto_server.batch import Turn, choose
 from impasto_server.bundle import Bundle, Manifest
 from impasto_server.calibration import calibrated, resolve_max_lanes
 from impasto_server.conditioning import Conditioner, Conditions
-from impasto_server.engine import Engine, compile_graph, resolve_precision
+from impasto_server.engine import Engine, resolve_precision
 from impasto_server.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -179,12 +179,12 @@ class Pipeline:
         self._max_lanes = resolve_max_lanes(settings, measured)
         self._schedule = Schedule.of(self.manifest.scheduler)
         self.stats = Stats()
-        self._bank = bank = Bank(self.manifest, settings.bank_rank, settings.bank_bytes, self.stats)
+        self._bank = Bank(self.manifest, settings.bank_rank, settings.bank_bytes, self.stats, self._precision)
         registry = Registry(settings.registry)
         self._residency = Residency(registry, self.manifest, settings.host_bytes, self.stats)
 
         def compiled(graph: str) -> Engine:
-            return AdaptedEngine(compile_graph(bundle.graph_path(graph), settings), bank, graph)
+            return AdaptedEngine(bundle, graph, settings, self._bank)
 
         graphs = self.manifest.graphs
         tokenizer = ClipTokenizer(bundle.folder, self.manifest.tokenizer)
