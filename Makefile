@@ -11,6 +11,8 @@ STATE    := .impasto
 BUNDLE   := $(STATE)/bundle
 REGISTRY := $(STATE)/registry
 ADAPTERS := $(patsubst %/,%,$(dir $(wildcard studio/styles/*/*.safetensors studio/objects/*/*.safetensors)))
+# An embedding's name has -ti (textual inversion) behind it: most are of a style that has a LoRA, too.
+EMBEDDINGS := $(patsubst %/,%,$(dir $(wildcard studio/embeddings/*/*.safetensors)))
 STYLES   := $(notdir $(filter studio/styles/%,$(ADAPTERS)))
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -42,8 +44,10 @@ bench: $(VENV)/dev.stamp bundle
 
 # What the studio trained, as a server wants it. Both commands keep what is there already.
 bundle: $(VENV)/server.stamp
-	impasto link studio/mini-diffusion --out $(BUNDLE)
+	impasto link studio/mini-diffusion --out $(BUNDLE) \
+	    --controlnet studio/mini-controlnet --control edges,edges,depth --control-optional depth
 	@for a in $(ADAPTERS); do impasto adapters import $$a --name $$(basename $$a) --bundle $(BUNDLE) || exit 1; done
+	@for e in $(EMBEDDINGS); do impasto adapters import $$e --name $$(basename $$e)-ti --bundle $(BUNDLE) || exit 1; done
 
 clean:
 	rm -rf $(VENV) $(STATE)

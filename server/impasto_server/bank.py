@@ -165,11 +165,8 @@ class Bank:
         return buffers
 
     def _row_bytes(self, rank: int) -> int:
-        return (
-            self._dtype.itemsize
-            * rank
-            * sum(s.in_features + s.out_features for sites in self._sites.values() for s in sites)
-        )
+        features = sum(site.in_features + site.out_features for sites in self._sites.values() for site in sites)
+        return self._dtype.itemsize * rank * features
 
 
 def _mixed(sites: Sequence[Site], mix: Mix, adapters: Mapping[str, Adapter], graph: str) -> Mapping[str, Factors]:

@@ -1,0 +1,287 @@
+"""Train mini-controlnet: a picture's edges, and its depth where it is known, steer the frozen mini-diffusion."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import ControlNetModel, StableDiffusionControlNetImg2ImgPipeline, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import painter
+from diffusion import diffusion_loss, encode, tokenise
+from impasto_server.content import edges
+from judge import Judge, Verdict, verdict
+from model import HERE, RUNS, load_checkpoint, new_scheduler
+from muon import Optimisers
+from painter import Bytes, Scene
+from pictures import paint_all, to_tensor
+from quality import BATCH, GUIDANCE, STEPS
+from training import Average, Budget, Loop, draw_curve, half_precision, one_cycle, recipe_arguments
+
+CONTROLNET = HERE / "mini-controlnet"
+HINT_WIDTHS = (16, 32, 64, 96)
+PICTURES = 8_000
+CONTOURS = 0.5  # share of the hints that are the painter's own contours; the others are found as the server finds them
+DEPTH = 0.5  # share of the hints with depth
+EMPTY = 0.1
+MUON_RATE = 0.005
+ADAM_RATE = 1e-3
+EXPORT_SECONDS = 480.0
+NEAR = 2  # pixels between edges that agree
+SCALE = 0.8
+SHOWN = (0, 1, 2, 4, 5)  # rows of the sheet: flat pictures; strength 0.8 without, with; strength 1 without, with
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """uint8: a scene's image [H, W, 3]; its contours, its edges, those of it painted flat, and its depth: [H, W]."""
+
+    image: Bytes
+    contours: Bytes
+    own: Bytes
+    flat: Bytes
+    depth: Bytes
+
+
+def as_bytes(values: NDArray[np.float32]) -> Bytes:
+    result: Bytes = np.round(values * 255).astype(np.uint8)
+    return result
+
+
+def draw(scene: Scene) -> Drawing:
+    """Edges of the flat picture are what a content picture has when a style is asked for."""
+    painting, flat = painter.paint(scene), painter.paint(replace(scene, style="flat"))
+    own, plain = (as_bytes(edges(picture)) for picture in (painting.image, flat.image))
+    return Drawing(painting.image, painting.edges, own, plain, painting.depth)
+
+
+def draw_all(scenes: Sequence[Scene]) -> list[Drawing]:
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(draw, scenes, chunksize=64))
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Latents [N, 16, 16, 16], tokens [N, 32], uint8 edges [N, 3, H, W] (contours, own, flat) and depth [N, H, W]."""
+
+    latents: Tensor
+    tokens: Tensor
+    empty: Tensor
+    edges: Tensor
+    depth: Tensor
+
+    def draw(self, n: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Latents, tokens and hints of n examples."""
+        which = torch.randint(len(self.latents), (n,))
+        tokens = self.tokens[which]
+        tokens[torch.rand(n) < EMPTY] = self.empty
+        found = torch.randint(1, 3, (n,))
+        kind = torch.where(torch.rand(n) < CONTOURS, 0, found)
+        depth = self.depth[which]
+        depth[torch.rand(n) >= DEPTH] = 0
+        return self.latents[which].float(), tokens, hints(self.edges[which, kind], depth)
+
+
+def hints(lines: Tensor, depth: Tensor) -> Tensor:
+    """uint8 maps [N, H, W] to float [N, 3, H, W] in 0..1: edges, edges, depth (0 far, 1 near; all 0: not known)."""
+    return torch.stack([lines, lines, depth], 1).float() / 255
+
+
+def examples(options: argparse.Namespace) -> Examples:
+    """Painted and encoded once; kept under runs/ for the next start."""
+    pipe = load_checkpoint()
+    scenes = painter.training_scenes(PICTURES, options.seed + 51)
+    path = RUNS / f"drawings-{options.seed}.pt"
+    if not path.exists():
+        drawings = draw_all(scenes)
+        stacked = {
+            "latents": encode(pipe.vae, np.stack([d.image for d in drawings])),
+            "edges": torch.from_numpy(np.stack([[d.contours, d.own, d.flat] for d in drawings])),
+            "depth": torch.from_numpy(np.stack([d.depth for d in drawings])),
+        }
+        torch.save(stacked, path)
+    parts = torch.load(path, weights_only=True)
+    rng = np.random.default_rng(options.seed)
+    tokens = tokenise(pipe.tokenizer, [painter.caption_variant(scene, rng) for scene in scenes])
+    return Examples(tokens=tokens, empty=tokenise(pipe.tokenizer, [""])[0], **parts)
+
+
+def new_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
+    """A copy of the UNet's encoder whose outputs start at zero."""
+    return ControlNetModel.from_unet(unet, conditioning_channels=3, conditioning_embedding_out_channels=HINT_WIDTHS)
+
+
+class Controlled(nn.Module):
+    """The UNet with the ControlNet's residuals for one batch of hints, called as the UNet alone is."""
+
+    def __init__(self, unet: UNet2DConditionModel, controlnet: ControlNetModel, hint: Tensor) -> None:
+        super().__init__()
+        self.unet, self.controlnet, self.hint = unet, controlnet, hint
+
+    def forward(self, noisy: Tensor, t: Tensor, context: Tensor) -> object:
+        """What the UNet returns: an object whose `sample` is the prediction."""
+        down, mid = self.controlnet(noisy, t, context, self.hint, return_dict=False)
+        return self.unet(noisy, t, context, down_block_additional_residuals=down, mid_block_additional_residual=mid)
+
+
+def save_controlnet(controlnet: ControlNetModel, folder: Path) -> None:
+    """fp16, written beside `folder` and swapped in, so that a reader never sees half of it."""
+    fresh = folder.with_name(folder.name + ".fresh")
+    shutil.rmtree(fresh, ignore_errors=True)
+    controlnet.half().save_pretrained(fresh, safe_serialization=True)
+    controlnet.float()
+    shutil.rmtree(folder, ignore_errors=True)
+    os.rename(fresh, folder)
+
+
+def near(mask: Tensor) -> Tensor:
+    """Where an edge lies within NEAR pixels, of float [N, H, W]."""
+    return F.max_pool2d(mask[:, None], 2 * NEAR + 1, stride=1, padding=NEAR)[:, 0]
+
+
+def agreement(wanted: Bytes, painted: Bytes) -> float:
+    """Mean F1 of the edges in two rows of pictures [N, H, W, 3], where 2 px apart is agreement."""
+    one, two = (torch.from_numpy(np.stack([edges(picture) for picture in row])) for row in (wanted, painted))
+    precision, recall = (
+        ((a * near(b)).sum((1, 2)) + 1e-6) / (a.sum((1, 2)) + 1e-6) for a, b in ((two, one), (one, two))
+    )
+    return float((2 * precision * recall / (precision + recall)).mean())
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Flat pictures of unseen scenes, painted anew in the scenes' styles through SDEdit."""
+
+    scenes: Sequence[Scene]
+    content: Bytes
+
+    @classmethod
+    def of(cls, count: int, seed: int = 23) -> Transfer:
+        scenes = painter.unseen_scenes(count, seed)
+        return cls(scenes, paint_all([replace(scene, style="flat") for scene in scenes]))
+
+    def sample(self, controlnet: ControlNetModel, strength: float, scale: float, depth: bool = False) -> Bytes:
+        """uint8 [N, H, W, 3]; `scale` 0 is without control."""
+        base = load_checkpoint()
+        pipe = StableDiffusionControlNetImg2ImgPipeline(
+            **base.components | {"controlnet": controlnet.eval()}, requires_safety_checker=False
+        )
+        pipe.set_progress_bar_config(disable=True)
+        drawn = [draw(scene) for scene in self.scenes]
+        maps = [torch.from_numpy(np.stack([getattr(d, name) for d in drawn])) for name in ("flat", "depth")]
+        hint = hints(maps[0], maps[1] if depth else torch.zeros_like(maps[1]))
+        noise = torch.Generator().manual_seed(3)
+        parts = [
+            pipe(
+                [painter.caption(scene) for scene in self.scenes[i : i + BATCH]],
+                image=to_tensor(self.content[i : i + BATCH]),
+                control_image=hint[i : i + BATCH],
+                strength=strength,
+                num_inference_steps=STEPS,
+                guidance_scale=GUIDANCE,
+                controlnet_conditioning_scale=scale,
+                generator=noise,
+                output_type="np",
+            ).images
+            for i in range(0, len(self.scenes), BATCH)
+        ]
+        return as_bytes(np.concatenate(parts))
+
+    def report(self, painted: Bytes) -> str:
+        read: Verdict = verdict(Judge.load().read(painted), self.scenes)
+        return f"edges {agreement(self.content, painted):.3f}, {read}"
+
+
+@dataclass
+class Trainer:
+    """The ControlNet, its average, and the jobs the loop calls."""
+
+    options: argparse.Namespace
+    data: Examples
+
+    def __post_init__(self) -> None:
+        pipe = load_checkpoint(device=self.options.device)
+        self.unet, self.text = pipe.unet.requires_grad_(False), pipe.text_encoder.requires_grad_(False)
+        self.controlnet = new_controlnet(self.unet).train()
+        for network in (self.unet, self.controlnet):
+            network.to(memory_format=torch.channels_last)
+            network.set_attn_processor(AttnProcessor())  # as in diffusion.py
+        self.average = Average(self.controlnet, 0.995)
+        self.optimisers = Optimisers(self.controlnet, muon_lr=MUON_RATE, adam_lr=ADAM_RATE)
+        self.scheduler = new_scheduler()
+        self.loop = Loop(RUNS / "controlnet.pt", Budget(self.options.steps, self.options.minutes))
+
+    def resume(self) -> None:
+        if saved := self.loop.resume():
+            self.controlnet.load_state_dict(saved["model"])
+            self.average.state = saved["average"]
+            self.optimisers.load_state_dict(saved["optimisers"])
+
+    def state(self) -> dict[str, object]:
+        return {
+            "model": self.controlnet.state_dict(),
+            "average": self.average.state,
+            "optimisers": self.optimisers.state_dict(),
+        }
+
+    def train_step(self, spent: float) -> Tensor:
+        latents, tokens, hint = (part.to(self.options.device) for part in self.data.draw(self.options.batch))
+        with half_precision(self.options.device):
+            context = self.text(tokens).last_hidden_state
+            controlled = Controlled(self.unet, self.controlnet, hint)
+            loss = diffusion_loss(controlled, latents, context, self.scheduler)
+        self.optimisers.step(loss, one_cycle(spent, self.loop.step, warmup=50))
+        self.average.update(self.controlnet, self.loop.step)
+        return loss.detach()
+
+    def export(self, count: int = 16) -> None:
+        """Write the averaged weights, and note how well sampled pictures follow their hints."""
+        controlnet = new_controlnet(self.unet)
+        controlnet.load_state_dict(self.average.state)
+        save_controlnet(controlnet, CONTROLNET)
+        draw_curve(self.loop.losses, "controlnet: v-prediction MSE", CONTROLNET / "loss.png")
+        transfer = Transfer.of(count)
+        line = f"- {time.strftime('%H:%M')}: controlnet step {self.loop.step}: "
+        line += transfer.report(transfer.sample(controlnet, strength=1.0, scale=SCALE))
+        with (RUNS / "log.md").open("a") as log:
+            print(line, file=log)
+
+
+def compare(controlnet: ControlNetModel, count: int) -> None:
+    """Print figures for two strengths of SDEdit, with and without control; draw some of the pictures."""
+    transfer = Transfer.of(count)
+    rows = [transfer.content[:8]]
+    for strength in (0.8, 1.0):
+        for scale, depth in ((0.0, False), (SCALE, False), (SCALE, True)):
+            painted = transfer.sample(controlnet, strength, scale, depth)
+            rows.append(painted[:8])
+            print(f"strength {strength}, control {scale}, depth {depth}: {transfer.report(painted)}", flush=True)
+    sheet = [picture for i in SHOWN for picture in rows[i]]
+    painter.contact_sheet(sheet, 8).quantize(96).save(CONTROLNET / "sheet.png", optimize=True)
+
+
+def main() -> None:
+    options = recipe_arguments("Train mini-controlnet.", 20_000, 40).parse_args()
+    torch.manual_seed(options.seed)
+    trainer = Trainer(options, examples(options))
+    trainer.resume()
+    torch.manual_seed(options.seed + 1 + trainer.loop.step)
+    trainer.loop.run(trainer.train_step, trainer.state, {EXPORT_SECONDS: trainer.export})
+    trainer.export()
+    compare(ControlNetModel.from_pretrained(CONTROLNET, dtype=torch.float32), 48)
+
+
+if __name__ == "__main__":
+    main()
