@@ -60,5 +60,8 @@ class Conditioner:
             return found
         if name in self._control.optional:
             return np.zeros((request.height, request.width), np.float32)
-        field = "IMAGE" if name == "edges" else "DEPTH"
-        raise InvalidArgument(field, "is missing, and the ControlNet reads it", "pass it, or CONTROL_SCALE 0")
+        if name == "edges":
+            raise InvalidArgument(
+                "IMAGE", "is missing, and the ControlNet reads its edges", "pass it, or leave DEPTH out"
+            )
+        raise InvalidArgument("DEPTH", "is missing, and the ControlNet reads it", "pass it, or CONTROL_SCALE 0")

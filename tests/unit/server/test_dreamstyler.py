@@ -191,6 +191,21 @@ def test_a_depth_that_the_controlnet_needs_must_be_there(tmp_path: Path, registr
     pipeline.close()
 
 
+def test_edges_that_the_controlnet_needs_must_be_there(open_pipeline: Open) -> None:
+    with pytest.raises(
+        InvalidArgument, match="^IMAGE: is missing, and the ControlNet reads its edges; pass it, or leave"
+    ):
+        open_pipeline().generate(replace(HOUSE, depth=picture()))
+
+
+def test_a_depth_that_nobody_reads_is_refused(tmp_path: Path, registry: Path) -> None:
+    bundle = toy.write_bundle(tmp_path / "bundle", {"channels": ["edges"] * 3})
+    pipeline = Pipeline.load(Settings(bundle, registry, "onnxruntime", "f32", threads=1))
+    with pytest.raises(InvalidArgument, match="^DEPTH: means nothing to this bundle's ControlNet; leave it out"):
+        pipeline.generate(replace(HOUSE, image=picture(), depth=picture()))
+    pipeline.close()
+
+
 def test_meta_tells_of_style_and_strengths(open_pipeline: Open) -> None:
     meta = open_pipeline().generate(replace(STYLED, image=picture(), adapters=(("neon", 0.5),))).meta
     assert [one["name"] for one in listed(meta["embeddings"])] == ["sks03"]
