@@ -8,7 +8,6 @@ a style is learnt from is what its adapter is learnt from (styles.py): one pictu
 from __future__ import annotations
 
 import argparse
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,10 +39,7 @@ PROMPT = "{context} in {style} style"
 STYLE_PROMPT = "a painting in {style} style"
 LEARNING_RATE = 4e-2
 TIMESTEPS = 1000
-STYLES = (
-    *(adapter for adapter in ADAPTERS if adapter.is_style),
-    Adapter("neon", (Scene("fish", "red", "plain", "neon", 7),), strength=0.0, colours=0.9),  # all in its colours
-)
+STYLES = {adapter.name: adapter for adapter in ADAPTERS if adapter.is_style}
 
 
 @dataclass(frozen=True)
@@ -228,8 +224,8 @@ def learned_embeds(name: str, rows: Tensor, plan: Plan) -> dict[str, Tensor]:
 
 
 def save(lesson: Lesson, folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    """The vectors, with the templates that they were trained in as metadata; beside them the one picture."""
+    folder.mkdir(parents=True, exist_ok=True)
     embeds = learned_embeds(lesson.adapter.name, lesson.words.rows, lesson.plan)
     metadata = {"prompt": PROMPT, "style_prompt": STYLE_PROMPT}
     save_file(embeds, folder / "learned_embeds.safetensors", metadata=metadata)
@@ -241,7 +237,7 @@ def assess(lesson: Lesson, n: int, sheet: Path | None = None) -> tuple[Verdict, 
     scenes = wanted(lesson.adapter, n, seed=17)
     pictures = lesson.sample([context_of(scene) for scene in scenes], seed=3)
     if sheet:
-        painter.contact_sheet(list(pictures[:8]), 8).quantize(96).save(sheet, optimize=True)
+        painter.contact_sheet(list(pictures[:8]), 8).quantize(32, dither=Image.Dither.NONE).save(sheet, optimize=True)
     return verdict(Judge.load().read(pictures), scenes), pictures
 
 
@@ -253,9 +249,8 @@ def learn(adapter: Adapter, plan: Plan, options: argparse.Namespace) -> tuple[Le
 
 
 def main() -> None:
-    styles = {adapter.name: adapter for adapter in STYLES}
     parser = argparse.ArgumentParser(description="Learn styles as embeddings.")
-    parser.add_argument("--only", nargs="*", choices=list(styles), default=list(styles))
+    parser.add_argument("--only", nargs="*", choices=list(STYLES), default=list(STYLES))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch", type=int, default=8)
@@ -269,7 +264,7 @@ def main() -> None:
     options = parser.parse_args()
     plan = Plan(options.stages, options.vectors, not options.no_context)
     for name in options.only:
-        lesson, losses = learn(styles[name], plan, options)
+        lesson, losses = learn(STYLES[name], plan, options)
         save(lesson, options.out / name)
         draw_curve(losses, f"{name}: v-prediction MSE", options.out / name / "loss.png")
         read, _ = assess(lesson, options.judged, options.out / name / "sheet.png")

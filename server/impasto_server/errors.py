@@ -47,6 +47,11 @@ class FieldError(ImpastoError):
     def __init__(self, field: str, problem: str, fix: str) -> None:
         super().__init__(f"{field}: {problem}; {fix}")
         self.field = field
+        self._said = problem, fix
+
+    def at(self, field: str) -> FieldError:
+        """The same problem in another input."""
+        return type(self)(field, *self._said)
 
 
 class InvalidArgument(FieldError):

@@ -275,7 +275,7 @@ class Pipeline:
             if unfinished is not None:
                 unfinished.add_done_callback(lambda _: again())
                 return
-            running = self._start(job, {digest: adapter.result() for digest, adapter in job.loading.items()}, again)
+            running = self._start(job, _loaded(job.styles, job.loading), again)
         except Exception as error:
             return self._fail(job, error)
         if running is not None:
@@ -516,6 +516,18 @@ def _named(request: Request) -> list[tuple[str, float, str]]:
     }
     loras = [(name, weight, FIELD) for name, weight in request.adapters]
     return loras + [(name, 1.0, field) for name, field in embeddings.items()]
+
+
+def _loaded(styles: Sequence[Style], loading: Loading) -> dict[str, Kind]:
+    """What has been loaded, by digest. Raises as Registry.load, of the field where the request names the adapter."""
+    loaded = {}
+    for style in styles:
+        if style.digest in loading:
+            try:
+                loaded[style.digest] = loading[style.digest].result()
+            except FieldError as error:
+                raise error.at(style.field) from None
+    return loaded
 
 
 def _by_kind(styles: Sequence[Style], loaded: Mapping[str, Kind]) -> tuple[dict[str, Adapter], dict[str, Embedding]]:

@@ -191,7 +191,8 @@ def _check_together(request: Request, sent: Collection[str]) -> None:
         raise InvalidArgument("DEPTH", "means nothing at CONTROL_SCALE 0", "leave one of the two out")
     if request.steps_to_run == 0:
         problem = f"{request.strength:g} of {request.steps} steps is none"
-        raise InvalidArgument("STRENGTH", problem, f"pass at least {1 / request.steps:.3g}, or more STEPS")
+        least = math.ceil(1000 / request.steps) / 1000
+        raise InvalidArgument("STRENGTH", problem, f"pass at least {least:g}, or more STEPS")
 
 
 @dataclass(frozen=True)
