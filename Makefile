@@ -11,8 +11,8 @@ STATE    := .impasto
 BUNDLE   := $(STATE)/bundle
 REGISTRY := $(STATE)/registry
 ADAPTERS := $(patsubst %/,%,$(dir $(wildcard studio/styles/*/*.safetensors studio/objects/*/*.safetensors)))
-# An embedding's name has -ti (textual inversion) behind it: most are of a style that has a LoRA, too.
-EMBEDDINGS := $(patsubst %/,%,$(dir $(wildcard studio/embeddings/*/*.safetensors)))
+# The two that reach their styles; -ti (textual inversion) is put behind their names, since adapters have those, too.
+EMBEDDINGS := studio/embeddings/stained-glass studio/embeddings/crosshatch
 STYLES   := $(notdir $(filter studio/styles/%,$(ADAPTERS)))
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -38,6 +38,7 @@ check: $(VENV)/dev.stamp
 
 bench: $(VENV)/dev.stamp bundle
 	$(BIN)/python benchmarks/quality.py --json $(STATE)/quality.json
+	$(BIN)/python benchmarks/dreamstyler.py --json $(STATE)/dreamstyler.json --sheets $(STATE)
 	$(BIN)/python benchmarks/mixed.py --json $(STATE)/mixed.json
 	$(BIN)/python benchmarks/overhead.py --json $(STATE)/overhead.json
 	$(BIN)/python benchmarks/load.py --json $(STATE)/load.json --plot $(STATE)/load.png

@@ -269,7 +269,7 @@ def compare(controlnet: ControlNetModel, count: int) -> None:
             rows.append(painted[:8])
             print(f"strength {strength}, control {scale}, depth {depth}: {transfer.report(painted)}", flush=True)
     sheet = [picture for i in SHOWN for picture in rows[i]]
-    painter.contact_sheet(sheet, 8).quantize(96).save(CONTROLNET / "sheet.png", optimize=True)
+    painter.contact_sheet(sheet, 8).quantize(256).save(CONTROLNET / "sheet.png", optimize=True)
 
 
 def main() -> None:

@@ -39,7 +39,8 @@ PROMPT = "{context} in {style} style"
 STYLE_PROMPT = "a painting in {style} style"
 LEARNING_RATE = 4e-2
 TIMESTEPS = 1000
-STYLES = {adapter.name: adapter for adapter in ADAPTERS if adapter.is_style}
+CROSSHATCH = Adapter("crosshatch", (Scene("fish", "red", "plain", "crosshatch", 7),), blur=4, strength=1.25)
+STYLES = {adapter.name: adapter for adapter in (*ADAPTERS, CROSSHATCH) if adapter.is_style}
 
 
 @dataclass(frozen=True)
@@ -237,7 +238,7 @@ def assess(lesson: Lesson, n: int, sheet: Path | None = None) -> tuple[Verdict, 
     scenes = wanted(lesson.adapter, n, seed=17)
     pictures = lesson.sample([context_of(scene) for scene in scenes], seed=3)
     if sheet:
-        painter.contact_sheet(list(pictures[:8]), 8).quantize(32, dither=Image.Dither.NONE).save(sheet, optimize=True)
+        painter.contact_sheet(list(pictures[:8]), 8).quantize(128, dither=Image.Dither.NONE).save(sheet, optimize=True)
     return verdict(Judge.load().read(pictures), scenes), pictures
 
 
