@@ -16,7 +16,7 @@ from benchmarks.bench import prompt
 from impasto_client import Client, StyleContent
 
 STEPS, SCALE = 25, 3.0
-FOUR_LANES = StyleContent(style=2.0, content=1.0, scale=SCALE)  # no coefficient of Eq. 11 is 0
+FOUR_LANES = StyleContent(style=1.0, content=2.0, scale=SCALE)  # no coefficient of Eq. 11 is 0
 TWO_LANES = StyleContent(style=0.0, content=0.0, scale=SCALE)
 WARM_UP = 3
 SEED = 40_000

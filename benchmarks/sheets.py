@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +30,10 @@ class Axis:
     labels: Sequence[str]
 
 
-def grid(pictures: Sequence[Sequence[Pixels]], down: Axis, across: Axis) -> Image.Image:
-    """Rows of pictures uint8 [H, W, 3], all of one size; raises ValueError unless each row and column has a label."""
-    if len(pictures) != len(down.labels) or {len(row) for row in pictures} != {len(across.labels)}:
-        raise ValueError(f"{len(down.labels)} x {len(across.labels)} labels for other rows and columns of pictures")
-    height, width, _ = pictures[0][0].shape
+def grid(pictures: Sequence[Pixels], down: Axis, across: Axis) -> Image.Image:
+    """Row by row, uint8 [H, W, 3] of one size. Raises ValueError unless there is one for each cell."""
+    cells = list(product(range(len(down.labels)), range(len(across.labels))))
+    height, width, _ = pictures[0].shape
     left = EDGE + NAME + 2 * GAP + round(max(_font(LABEL).getlength(label) for label in down.labels)) + GAP
     top = EDGE + NAME + GAP + LABEL + 2 * GAP
     size = (left + len(across.labels) * (width + GAP) + EDGE, top + len(down.labels) * (height + GAP) + EDGE)
@@ -43,12 +43,12 @@ def grid(pictures: Sequence[Sequence[Pixels]], down: Axis, across: Axis) -> Imag
     name = _upright(down.name)
     sheet.paste(name, (EDGE, (top + size[1] - name.height) // 2))
     for column, label in enumerate(across.labels):
-        draw.text((left + column * (width + GAP) + width / 2, top - GAP), label, INK, _font(LABEL), "mb")
+        draw.text((left + column * (width + GAP) + width / 2, top - 2 * GAP), label, INK, _font(LABEL), "ms")
     for row, label in enumerate(down.labels):
-        y = top + row * (height + GAP)
-        draw.text((left - 2 * GAP, y + height / 2), label, INK, _font(LABEL), "rm")
-        for column, picture in enumerate(pictures[row]):
-            sheet.paste(Image.fromarray(picture), (left + column * (width + GAP), y))
+        middle = top + row * (height + GAP) + height / 2
+        draw.text((left - 2 * GAP, middle), label, INK, _font(LABEL), "rm")
+    for (row, column), picture in zip(cells, pictures, strict=True):
+        sheet.paste(Image.fromarray(picture), (left + column * (width + GAP), top + row * (height + GAP)))
     return sheet
 
 

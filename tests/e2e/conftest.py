@@ -26,11 +26,15 @@ def toy_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def toy_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Adapters that work, and one of each kind that must be refused."""
+    """Adapters and embeddings that work, and one of each kind that must be refused."""
     folder = tmp_path_factory.mktemp("toy") / "registry"
     whole = toy.adapter_bytes(1)
     toy.register(folder, "stained-glass", whole)
     toy.register(folder, "neon", toy.adapter_bytes(2, rank=3))
+    toy.register(folder, "sks03", toy.embedding_bytes(3))
+    toy.register(folder, "sks05", toy.embedding_bytes(5, places=2))
+    toy.register(folder, "my-toy", toy.embedding_bytes(6, stages=1))
+    toy.register(folder, "wide", toy.embedding_bytes(width=toy.WIDTH + 4))
     toy.register(folder, "truncated", whole[:-8])
     toy.register(folder, "nan", toy.adapter_bytes(unet__mix__B=np.full((2, toy.CHANNELS), np.nan, np.float32)))
     toy.register(folder, "foreign", whole.replace(b"a" * 64, b"b" * 64))

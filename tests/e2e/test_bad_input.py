@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import zlib
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 
 import numpy as np
 import pytest
+from PIL import Image
 from tritonclient.grpc import InferenceServerClient  # type: ignore[import-untyped]
 
 from .wire import Tensor, ask, floats, ints, refused, texts
@@ -24,6 +27,29 @@ def styled(name: str, *weights: float) -> dict[str, Tensor]:
     return {"ADAPTER_NAMES": texts(name), **({"ADAPTER_WEIGHTS": floats(*weights)} if weights else {})}
 
 
+def dual(**changed: Tensor) -> dict[str, Tensor]:
+    """Style and content guidance."""
+    return {"STYLE": texts("sks03"), "GUIDANCE": texts("dreamstyler"), **changed}
+
+
+def picture(file_format: str) -> bytes:
+    file = BytesIO()
+    Image.effect_noise((64, 64), 90).convert("RGB").save(file, file_format)
+    return file.getvalue()
+
+
+def bomb() -> bytes:
+    """A PNG file of a few bytes that says it is 60000 x 60000 pixels large."""
+    header = (60_000).to_bytes(4, "big") * 2 + bytes([8, 2, 0, 0, 0])
+    parts = {b"IHDR": header, b"IDAT": zlib.compress(bytes(1000)), b"IEND": b""}
+    chunks = [
+        len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
+        for kind, body in parts.items()
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+NAN = floats(float("nan"))
 INVALID: dict[str, tuple[dict[str, Tensor], str]] = {
     "no prompt": ({"PROMPT": texts("")}, "PROMPT: .*say what to paint"),
     "blank prompt": ({"PROMPT": texts(" \n")}, "PROMPT: .*say what to paint"),
@@ -54,7 +80,36 @@ INVALID: dict[str, tuple[dict[str, Tensor], str]] = {
     "two values": ({"STEPS": ints(2, 2)}, r"input 'STEPS' .*Expected \[1\], got \[2\]"),
     "two dimensions": ({"PROMPT": texts("a boat").reshape(1, 1)}, r"input 'PROMPT' .*Expected \[1\], got \[1,1\]"),
     "no values": ({"PROMPT": texts()}, r"input 'PROMPT' .*Expected \[1\], got \[0\]"),
-    "unknown input": ({"STYLE": texts("neon")}, "unexpected inference input 'STYLE'"),
+    "unknown input": ({"STYLES": texts("neon")}, "unexpected inference input 'STYLES'"),
+}
+# Of styles and content images.
+INVALID |= {
+    "style of another width": ({"STYLE": texts("wide")}, "STYLE: embedding 'wide' is 12 wide, text_encoder of 'toy' 8"),
+    "trigger of another width": ({"PROMPT": texts("a <wide>")}, "PROMPT: embedding 'wide' is 12 wide"),
+    "style missing": ({"GUIDANCE": texts("dreamstyler")}, "STYLE: is missing, and GUIDANCE dreamstyler needs it"),
+    "65 stages": ({"STYLE": texts(*["sks03"] * 65)}, "STYLE: 65 stages; pass one name, or at most 64"),
+    "a LoRA as a style": ({"STYLE": texts("neon")}, "STYLE: 'neon' is a LoRA; name it in ADAPTER_NAMES"),
+    "a style as a LoRA": (styled("sks03"), "ADAPTER_NAMES: 'sks03' is an embedding; name it in STYLE"),
+    "unknown rule": (dual(GUIDANCE=texts("styledrop")), "GUIDANCE: 'styledrop' is unknown; pass one of cfg, dreamst"),
+    "strength of no rule": ({"STYLE_GUIDANCE": floats(1.0)}, "STYLE_GUIDANCE: means nothing to GUIDANCE cfg"),
+    "scale NaN": (dual(GUIDANCE_SCALE=NAN), "GUIDANCE_SCALE: nan .*from -50 to 50"),
+    "style guidance NaN": (dual(STYLE_GUIDANCE=NAN), "STYLE_GUIDANCE: nan .*from -50 to 50"),
+    "content guidance NaN": (dual(CONTENT_GUIDANCE=NAN), "CONTENT_GUIDANCE: nan .*from -50 to 50"),
+    "content guidance infinite": (dual(CONTENT_GUIDANCE=floats(-np.inf)), "CONTENT_GUIDANCE: -inf .*from -50 to 50"),
+    "bomb": ({"IMAGE": texts(bomb())}, "IMAGE: 60000 x 60000 is 3600000000 pixels; pass at most 50000000"),
+    "bomb as depth": ({"IMAGE": texts(picture("png")), "DEPTH": texts(bomb())}, "DEPTH: 60000 x 60000 is "),
+    "GIF": ({"IMAGE": texts(picture("gif"))}, "IMAGE: is no PNG, JPEG or WebP file"),
+    "truncated JPEG": ({"IMAGE": texts(picture("jpeg")[:-200])}, "IMAGE: can't be read as JPEG: .*the whole file"),
+    "truncated PNG": ({"IMAGE": texts(picture("png")[:-200])}, "IMAGE: is a PNG file without its end"),
+    "truncated WebP": ({"IMAGE": texts(picture("webp")[:-200])}, "IMAGE: can't be read as WebP"),
+    "empty file": ({"IMAGE": texts(b"")}, "IMAGE: is no PNG, JPEG or WebP file"),
+    "strength without content": ({"STRENGTH": floats(0.5)}, "STRENGTH: means nothing without IMAGE"),
+    "strength too little": (
+        {"IMAGE": texts(picture("png")), "STRENGTH": floats(0.3)},
+        "STRENGTH: 0.3 of 2 steps is none; pass at least 0.5, or more STEPS",
+    ),
+    "strength NaN": ({"IMAGE": texts(picture("png")), "STRENGTH": NAN}, "STRENGTH: nan .*from 0 to 1"),
+    "control NaN": ({"IMAGE": texts(picture("png")), "CONTROL_SCALE": NAN}, "CONTROL_SCALE: nan .*from 0 to 2"),
 }
 
 
@@ -79,6 +134,29 @@ def test_an_unknown_adapter_is_answered_with_the_nearest(toy_client: InferenceSe
     assert status == "NOT_FOUND"
     assert_matches("ADAPTER_NAMES: no adapter 'staned-glass'; did you mean 'stained-glass'", said)
     assert ask(toy_client, **BOAT)["IMAGE"] == good
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"PROMPT": texts("a <sks30> boat")}, "PROMPT: no adapter 'sks30'; did you mean 'sks0"),
+        ({"NEGATIVE_PROMPT": texts("<sks30>")}, "NEGATIVE_PROMPT: no adapter 'sks30'; did you mean 'sks0"),
+        ({"STYLE": texts("sks03", "sks5")}, "STYLE: no adapter 'sks5'; did you mean 'sks05'"),
+    ],
+)
+def test_an_unknown_trigger_is_answered_with_the_nearest(
+    tensors: dict[str, Tensor], message: str, toy_client: InferenceServerClient, good: bytes
+) -> None:
+    status, said = refused(toy_client, **{**BOAT, **tensors})
+    assert status == "NOT_FOUND"
+    assert_matches(message, said)
+    assert ask(toy_client, **BOAT)["IMAGE"] == good
+
+
+def test_negative_strengths_are_allowed(toy_client: InferenceServerClient) -> None:
+    strengths = {name: floats(-1.5) for name in ("GUIDANCE_SCALE", "STYLE_GUIDANCE", "CONTENT_GUIDANCE")}
+    meta = json.loads(ask(toy_client, **BOAT, **dual(**strengths))["META"])
+    assert [meta[name.lower()] for name in strengths] == [-1.5, -1.5, -1.5]
 
 
 def test_a_prompt_over_the_token_limit_is_answered_with_a_warning(toy_client: InferenceServerClient) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, UniPCMultistepScheduler
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -22,6 +22,7 @@ SCHEDULERS: dict[str, Any] = {
     "ddim": DDIMScheduler,
     "dpmpp_2m": DPMSolverMultistepScheduler,
     "euler": EulerDiscreteScheduler,
+    "unipc": UniPCMultistepScheduler,
 }
 MIN_PSNR_DB = 40.0
 

@@ -6,7 +6,7 @@ Pictures are compared as decoded PNGs: 60 dB is one 8-bit value in fifteen off b
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -26,10 +26,10 @@ from impasto_export.registry import Registry
 from impasto_server.engine import resolve_precision
 from impasto_server.errors import ImpastoError
 from impasto_server.pipeline import Caller, Pipeline, Progress, Result
-from impasto_server.request import Request
-from impasto_server.settings import EngineName, Settings
+from impasto_server.request import GUIDANCE, Request
+from impasto_server.settings import EngineName
 
-from .conftest import Studio, diffusers_pipeline
+from .conftest import Open, Studio, content, diffusers_pipeline, nearness, png
 from .test_image import SCHEDULERS
 
 MIN_SOLO_DB = {"f32": 60.0, "bf16": 40.0}
@@ -113,25 +113,6 @@ def psnr_db(one: Pixels, other: Pixels) -> float:
     return float(10 * np.log10(255**2 / error)) if error else float("inf")
 
 
-Open = Callable[..., Pipeline]
-
-
-@pytest.fixture(scope="module")
-def open_pipeline(studio: Studio) -> Iterator[Open]:
-    """Pipelines by engine and settings, each compiled once; "auto" is the precision a server would run in."""
-    opened: dict[Settings, Pipeline] = {}
-
-    def open_(engine: EngineName, **options: Any) -> Pipeline:
-        wanted = Settings(studio.bundle, studio.registry, engine, **options)
-        if wanted not in opened:
-            opened[wanted] = Pipeline.load(wanted)
-        return opened[wanted]
-
-    yield open_
-    for pipeline in opened.values():
-        pipeline.close()
-
-
 @pytest.fixture(scope="module")
 def crowded(studio: Studio, open_pipeline: Open) -> Pipeline:
     """A bank of three rows (the plain backbone's and two more), and batches that hold one guided request.
@@ -149,18 +130,41 @@ def crowded(studio: Studio, open_pipeline: Open) -> Pipeline:
 
 
 @st.composite
+def styles(draw: st.DrawFn) -> dict[str, Any]:
+    """No style, one, or one for each third of the timesteps; under any rule."""
+    style = draw(st.sampled_from([(), ("oil",), ("ink", "toy", "oil")]))
+    strengths = {name: draw(st.floats(-1, 2)) for name in ("style_guidance", "content_guidance")}
+    return {"style": style, "guidance": draw(st.sampled_from(GUIDANCE)), **strengths} if style else {}
+
+
+@st.composite
+def contents(draw: st.DrawFn) -> dict[str, Any]:
+    """No content image, or one; steered by its edges, by its depth, too, or not at all."""
+    if draw(st.booleans()):
+        return {}
+    return {
+        "image": png(content()),
+        "strength": draw(st.sampled_from([0.5, 1.0])),
+        **draw(st.sampled_from([{"control_scale": 0.0}, {"control_scale": 1.2}, {"depth": png(nearness())}])),
+    }
+
+
+@st.composite
 def arrivals(draw: st.DrawFn) -> Arrival:
+    """Strengths are moderate: guidance multiplies what bf16 rounds."""
     width, height = draw(st.sampled_from([(128, 128), (64, 96), (96, 64)]))
     request = Request(
-        prompt=draw(st.sampled_from(["a red boat at night", "a fish in watercolour style", "a green cat by the sea"])),
+        prompt=draw(st.sampled_from(["a red boat at night", "a fish in watercolour style", "a <toy> by the sea"])),
         negative_prompt=draw(st.sampled_from(["", "blurry"])),
-        adapters=tuple(draw(st.dictionaries(st.sampled_from(["one", "two"]), st.floats(-1, 1.5), max_size=2)).items()),
-        steps=draw(st.integers(1, 8)),
-        guidance_scale=draw(st.sampled_from([0.0, 1.0]) | st.floats(1.5, 9.0)),
+        adapters=tuple(draw(st.dictionaries(st.sampled_from(["one", "two"]), st.floats(-1, 1), max_size=2)).items()),
+        steps=draw(st.integers(2, 8)),
+        guidance_scale=draw(st.sampled_from([0.0, 1.0]) | st.floats(1.5, 5.0)),
         scheduler=draw(st.sampled_from(sorted(SCHEDULERS))),
         seed=draw(st.integers(0, 2**63 - 1)),
         width=width,
         height=height,
+        **draw(styles()),
+        **draw(contents()),
     )
     return Arrival(request, after=draw(st.integers(0, 40)))
 
