@@ -48,9 +48,10 @@ def adapted_gflop(unet: Any, lanes: int, tokens: int, rank: int) -> float:
     shapes = [s for site in found for s in ((lanes, site.in_features, rank), (lanes, rank, site.out_features))]
     banks = [torch.empty(shape, device="meta") for shape in shapes]
     slot = torch.zeros(lanes, dtype=torch.long, device="meta")
+    unsteered = [torch.zeros(lanes, width, 1, 1, device="meta") for width in recipes.residual_channels(unet.config)]
     module = recipes.UNet(unet, found)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        module(*_inputs(unet, lanes, tokens), slot, banks)
+        module(*_inputs(unet, lanes, tokens), unsteered, slot, banks)
     return float(counter.get_total_flops()) / 1e9
 
 
