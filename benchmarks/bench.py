@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +25,13 @@ from impasto_server.calibration import cpu_name
 ROOT = Path(__file__).resolve().parent.parent
 
 Array = NDArray[np.float32]
+T = TypeVar("T")
 
 RANKS = (4, 8, 16)
 COLOURS = "red blue green yellow purple orange white black".split()
 THINGS = "boat house fish apple tree cat star flower".split()
 PLACES = "at night;in the snow;in flat style;on a beach;in the rain;in clay style".split(";")
+REDRAWINGS = 500
 PACKAGES = ("impasto", "numpy", "openvino", "onnxruntime", "nvidia-pytriton")
 
 
@@ -101,3 +103,11 @@ def write(report: Mapping[str, Any], path: Path) -> None:
     """As JSON, every top-level key on a line of its own: the figures stay readable beside thousands of samples."""
     lines = [f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in report.items()]
     path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def interval(figure: Callable[[Sequence[T]], float], rounds: Sequence[T]) -> tuple[float, float]:
+    """Where `figure` lies in 95 % of redrawings of the rounds."""
+    rng = np.random.default_rng(0)
+    redrawn = [figure([rounds[i] for i in rng.integers(len(rounds), size=len(rounds))]) for _ in range(REDRAWINGS)]
+    low, high = np.percentile(redrawn, [2.5, 97.5])
+    return round(float(low), 4), round(float(high), 4)

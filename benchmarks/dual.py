@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import TypeVar
 
 import numpy as np
-from benchmarks.bench import prompt
+from benchmarks.bench import interval, prompt
 
 from impasto_client import Client, StyleContent
 
@@ -20,7 +20,6 @@ FOUR_LANES = StyleContent(style=1.0, content=2.0, scale=SCALE)  # no coefficient
 TWO_LANES = StyleContent(style=0.0, content=0.0, scale=SCALE)
 WARM_UP = 3
 SEED = 40_000
-REDRAWINGS = 500
 
 T = TypeVar("T")
 
@@ -85,14 +84,6 @@ def ratio(rounds: Sequence[Round]) -> float:
 def concurrent_ratio(rounds: Sequence[Round]) -> float:
     """Two pictures of four lanes at once over one."""
     return median(one.pair_s for one in rounds) / median(one.dual_s for one in rounds)
-
-
-def interval(figure: Callable[[Sequence[T]], float], rounds: Sequence[T]) -> tuple[float, float]:
-    """Where `figure` lies in 95 % of redrawings of the rounds."""
-    rng = np.random.default_rng(0)
-    redrawn = [figure([rounds[i] for i in rng.integers(len(rounds), size=len(rounds))]) for _ in range(REDRAWINGS)]
-    low, high = np.percentile(redrawn, [2.5, 97.5])
-    return round(float(low), 4), round(float(high), 4)
 
 
 def report(rounds: Sequence[Round]) -> dict[str, object]:

@@ -37,7 +37,7 @@ from impasto_server.settings import Settings
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the benchmarks are scripts, none is installed
 
-from benchmarks.bench import machine, prompt, warning, workspace, write
+from benchmarks.bench import interval, machine, prompt, warning, workspace, write
 
 STEPS, GUIDANCE_SCALE, LANES = 25, 5.0, 2
 ADAPTERS = 4
@@ -203,14 +203,6 @@ def bare_seconds(rounds: Sequence[Round]) -> float:
     """steps x one forward + decode."""
     forward = median(seconds for one in rounds for seconds in one.forwards)
     return STEPS * forward + median(one.decode for one in rounds)
-
-
-def interval(figure: Callable[[Sequence[Round]], float], rounds: Sequence[Round]) -> tuple[float, float]:
-    """Where `figure` lies in 95 % of 500 redrawings of the rounds."""
-    rng = np.random.default_rng(0)
-    redrawn = [figure([rounds[i] for i in rng.integers(len(rounds), size=len(rounds))]) for _ in range(500)]
-    low, high = np.percentile(redrawn, [2.5, 97.5])
-    return round(float(low), 4), round(float(high), 4)
 
 
 def where(rounds: Sequence[Round]) -> dict[str, dict[str, float]]:

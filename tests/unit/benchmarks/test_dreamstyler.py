@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks import dreamstyler, dual, sheets
+from benchmarks import bench, dreamstyler, dual, sheets
 from benchmarks.dreamstyler import (
     CONTENT,
     FULL_SCALE,
@@ -136,7 +136,7 @@ def test_ratios_are_of_medians() -> None:
     assert found["ratio"] == 2.0
     assert found["concurrent_ratio"] == 1.5
     assert (found["identical_images"], found["rounds"]) == (2, 3)
-    assert dual.interval(dual.ratio, rounds) == (2.0, 10.0)
+    assert bench.interval(dual.ratio, rounds) == (2.0, 10.0)
 
 
 def test_every_round_paints_each_kind_in_words_of_its_own() -> None:
