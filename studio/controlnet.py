@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,7 +21,7 @@ import painter
 from diffusion import diffusion_loss, encode, tokenise
 from impasto_server.content import edges
 from judge import Judge, Verdict, verdict
-from model import HERE, RUNS, load_checkpoint, new_scheduler
+from model import HERE, RUNS, load_checkpoint, new_scheduler, save_model
 from muon import Optimisers
 from painter import Bytes, Scene
 from pictures import paint_all, to_tensor
@@ -136,16 +134,6 @@ class Controlled(nn.Module):
         return self.unet(noisy, t, context, down_block_additional_residuals=down, mid_block_additional_residual=mid)
 
 
-def save_controlnet(controlnet: ControlNetModel, folder: Path) -> None:
-    """fp16, written beside `folder` and swapped in, so that a reader never sees half of it."""
-    fresh = folder.with_name(folder.name + ".fresh")
-    shutil.rmtree(fresh, ignore_errors=True)
-    controlnet.half().save_pretrained(fresh, safe_serialization=True)
-    controlnet.float()
-    shutil.rmtree(folder, ignore_errors=True)
-    os.rename(fresh, folder)
-
-
 def near(mask: Tensor) -> Tensor:
     """Where an edge lies within NEAR pixels, of float [N, H, W]."""
     return F.max_pool2d(mask[:, None], 2 * NEAR + 1, stride=1, padding=NEAR)[:, 0]
@@ -250,7 +238,7 @@ class Trainer:
         """Write the averaged weights, and note how well sampled pictures follow their hints."""
         controlnet = new_controlnet(self.unet)
         controlnet.load_state_dict(self.average.state)
-        save_controlnet(controlnet, CONTROLNET)
+        save_model(controlnet, CONTROLNET)
         draw_curve(self.loop.losses, "controlnet: v-prediction MSE", CONTROLNET / "loss.png")
         transfer = Transfer.of(count)
         line = f"- {time.strftime('%H:%M')}: controlnet step {self.loop.step}: "

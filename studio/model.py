@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, ModelMixin, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -152,3 +152,13 @@ def load_checkpoint(path: Path = CHECKPOINT, device: str = "cpu") -> StableDiffu
     pipe = StableDiffusionPipeline.from_pretrained(path, safety_checker=None, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(device)
+
+
+def save_model(model: ModelMixin, folder: Path) -> None:
+    """fp16, written beside `folder` and swapped in, so that a reader never sees half of it."""
+    fresh = folder.with_name(folder.name + ".fresh")
+    shutil.rmtree(fresh, ignore_errors=True)
+    model.half().save_pretrained(fresh, safe_serialization=True)
+    model.float()
+    shutil.rmtree(folder, ignore_errors=True)
+    os.rename(fresh, folder)

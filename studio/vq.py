@@ -8,8 +8,6 @@ Pixels are 0..1 here, not -1..1, because AmusedPipeline's are.
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +20,7 @@ from torch.nn import functional as F
 
 import painter
 from judge import Judge, verdict
-from model import CHECKPOINT, DOCS, HERE, RUNS, load_checkpoint
+from model import CHECKPOINT, DOCS, HERE, RUNS, load_checkpoint, save_model
 from muon import Optimisers
 from painter import Bytes
 from pictures import cached, paint_all, to_images, to_tensor
@@ -153,16 +151,6 @@ def decoding_loss(vq: VQModel, pixels: Tensor, tokens: Tensor) -> Tensor:
     return F.l1_loss(decoded, pixels) + 8 * F.mse_loss(decoded, pixels)
 
 
-def save_vq(vq: VQModel, folder: Path = MUSE / "vqvae") -> None:
-    """fp16, written beside `folder` and swapped in, so that a reader never sees half of it."""
-    fresh = folder.with_name(folder.name + ".fresh")
-    shutil.rmtree(fresh, ignore_errors=True)
-    vq.half().save_pretrained(fresh, safe_serialization=True)
-    vq.float()
-    shutil.rmtree(folder, ignore_errors=True)
-    os.rename(fresh, folder)
-
-
 def load_vq(folder: Path = MUSE / "vqvae") -> VQModel:
     """In fp32; built from its configuration, so that saving it again doesn't note which folder it came from."""
     vq = VQModel.from_config(VQModel.load_config(folder))
@@ -210,7 +198,7 @@ def main() -> None:
         vq = load_vq(options.init or MUSE / "vqvae")
     else:
         vq = fitted(load_checkpoint(CHECKPOINT).vae, images, options.codes)
-        save_vq(vq)
+        save_model(vq, MUSE / "vqvae")
         vq = load_vq()  # the tokens are those of the rounded weights
         print(f"k-means, decoder of clean latents: {report(vq)}", flush=True)
     crops = Crops(images, tokens_of(vq, images), np.random.default_rng(options.seed))
@@ -238,7 +226,7 @@ def main() -> None:
         lambda: {"model": vq.state_dict(), "average": average.state, "optimisers": optimisers.state_dict()},
     )
     vq.load_state_dict(average.state)
-    save_vq(vq.cpu().requires_grad_(False).eval())
+    save_model(vq.cpu().requires_grad_(False).eval(), MUSE / "vqvae")
     draw_curve(loop.losses, "mini-muse's decoder: L1 + 8 MSE", DOCS / "vq-loss.png")
     print(f"{loop.step} steps, {loop.seconds / 60:.1f} min: {report(load_vq())}")
 

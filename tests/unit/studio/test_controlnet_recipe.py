@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import controlnet
-from controlnet import Controlled, Examples, agreement, draw, hints, new_controlnet, save_controlnet
+from controlnet import Controlled, Examples, agreement, draw, hints, new_controlnet
 from diffusion import diffusion_loss
-from model import new_scheduler
+from model import new_scheduler, save_model
 from painter import Scene
 
 
@@ -95,8 +95,8 @@ def test_it_is_saved_in_half_precision_as_diffusers_saves_it(unet: UNet2DConditi
     net = new_controlnet(unet)
     nn.init.normal_(net.controlnet_mid_block.weight)
     folder = tmp_path / "mini-controlnet"
-    save_controlnet(net, folder)
-    save_controlnet(net, folder)  # over an earlier one
+    save_model(net, folder)
+    save_model(net, folder)  # over an earlier one
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "diffusion_pytorch_model.safetensors"]
     assert "_name_or_path" not in (folder / "config.json").read_text()
     again = ControlNetModel.from_pretrained(folder, dtype=torch.float32)

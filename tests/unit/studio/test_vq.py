@@ -12,11 +12,11 @@ from diffusers import AutoencoderKL, VQModel
 
 import painter
 import vq as recipe
-from model import new_vae
+from model import new_vae, save_model
 from painter import Bytes
 from pca import write_encoder
 from pictures import to_images, to_tensor
-from vq import Crops, from_autoencoder, k_means, load_vq, nearest, psnr, restore, save_vq, tokens_of
+from vq import Crops, from_autoencoder, k_means, load_vq, nearest, psnr, restore, tokens_of
 
 GAIN = torch.linspace(2, 0.5, 16)
 
@@ -97,8 +97,8 @@ def test_psnr_is_a_mean_over_pictures() -> None:
 
 
 def test_saved_in_half_precision_it_forgets_where_it_lay(pair: Pair, tmp_path: Path) -> None:
-    save_vq(pair.vq, tmp_path / "vqvae")
-    save_vq(load_vq(tmp_path / "vqvae"), tmp_path / "vqvae")
+    save_model(pair.vq, tmp_path / "vqvae")
+    save_model(load_vq(tmp_path / "vqvae"), tmp_path / "vqvae")
     assert sorted(path.name for path in tmp_path.rglob("*.*")) == ["config.json", "diffusion_pytorch_model.safetensors"]
     assert "_name_or_path" not in (tmp_path / "vqvae" / "config.json").read_text()
     again = VQModel.from_pretrained(tmp_path / "vqvae", dtype=torch.float32)
