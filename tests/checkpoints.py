@@ -1,8 +1,9 @@
-"""Random checkpoints of the shipped mini-diffusion and mini-controlnet, saved as diffusers saves them."""
+"""Random checkpoints of the shipped mini-diffusion, mini-controlnet and mini-muse, saved as diffusers saves them."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from impasto_export import architecture, graphs
 torch.set_num_threads(1)
 
 MINI, CONTROL = architecture.SHIPPED / "mini-diffusion", architecture.SHIPPED / "mini-controlnet"
-CHANNELS: int = architecture.load(MINI).latents["channels"]
+MUSE = architecture.SHIPPED / "mini-muse"
+CHANNELS: int = architecture.load(MINI).sizes["latents"]["channels"]
 SPECIAL = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>"}
 MERGES = [
     ("t", "h"),
@@ -41,6 +43,20 @@ FROM_CHECKPOINT: dict[str, dict[str, Any]] = {
     "unet": {"_class_name": "UNet2DConditionModel", "sample_size": 16},
     "vae": {"_class_name": "AutoencoderKL", "sample_size": 128, "scaling_factor": 0.9, "shift_factor": None},
 }
+MASKED: dict[str, dict[str, Any]] = {
+    "text_encoder": {
+        "architectures": ["CLIPTextModelWithProjection"],
+        "model_type": "clip_text_model",
+        "bos_token_id": 512,
+        "pad_token_id": 513,
+    },
+    "transformer": {"_class_name": "UVit2DModel", "sample_size": 16},
+    "vqvae": {"_class_name": "VQModel", "sample_size": 128},
+}
+CODES: int = architecture.load(MUSE).sizes["tokens"]["codes"]
+MASK_ID: int = architecture.load(MUSE).components["transformer"].config["vocab_size"] - 1
+# The ends of its texts are where mini-muse's text encoder looks for them.
+TOKENIZER = Path(__file__).parents[1] / "studio" / "mini-diffusion" / "tokenizer"
 CONTROLNET: dict[str, Any] = {"_class_name": "ControlNetModel"}
 
 
@@ -71,6 +87,42 @@ def save(folder: Path, seed: int, dtype: torch.dtype = torch.float16) -> Path:
         model(part, seed).to(dtype).save_pretrained(folder / part)
     write_json(folder / "scheduler" / "scheduler_config.json", SCHEDULER)
     save_tokenizer(folder / "tokenizer")
+    return folder
+
+
+def masked_config(part: str) -> dict[str, Any]:
+    """The component's config as a masked checkpoint states it."""
+    return {**architecture.load(MUSE).components[part].config, **MASKED[part]}
+
+
+def masked_model(part: str, seed: int) -> Any:
+    """The component with random weights that fp16 holds exactly; they are so large that every input reaches the output.
+
+    At torch's own initialisation the codes are all but equal, and attention hardly sees what it attends to.
+    """
+    torch.manual_seed(seed)
+    module = graphs.build(part, masked_config(part))
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            noise = torch.randn_like(parameter)
+            if "quantize" in name:
+                parameter.copy_(noise)
+            elif parameter.ndim == 1 or not parameter.any():
+                parameter.add_(0.1 * noise)
+            else:
+                parameter.mul_(2)
+            parameter.copy_(parameter.half().float())
+    return module
+
+
+def save_masked(folder: Path, seed: int, dtype: torch.dtype = torch.float16) -> Path:
+    """Write a whole masked checkpoint; weights of `seed`, stored as `dtype`."""
+    for part in MASKED:
+        masked_model(part, seed).to(dtype).save_pretrained(folder / part)
+    masking = {"_class_name": "AmusedScheduler", "mask_token_id": MASK_ID, "masking_schedule": "cosine"}
+    write_json(folder / "scheduler" / "scheduler_config.json", masking)
+    write_json(folder / "model_index.json", {"_class_name": "AmusedPipeline"})
+    shutil.copytree(TOKENIZER, folder / "tokenizer")
     return folder
 
 

@@ -39,3 +39,35 @@ def controlled_bundle(checkpoint: Path, controlnet: Path, tmp_path_factory: pyte
 
     steering = Control(controlnet, ("edges", "edges", "depth"), ("depth",))
     return link(checkpoint, tmp_path_factory.mktemp("bundles") / "controlled", steering=steering).folder
+
+
+@pytest.fixture(scope="session")
+def masked_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random fp16 checkpoint of the mini-muse architecture."""
+    import checkpoints
+
+    return checkpoints.save_masked(tmp_path_factory.mktemp("masked_checkpoint") / "random", seed=1)
+
+
+@pytest.fixture(scope="session")
+def masked_bundle(masked_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`masked_checkpoint`, linked."""
+    from impasto_export.link import link
+
+    return link(masked_checkpoint, tmp_path_factory.mktemp("bundles") / "masked").folder
+
+
+@pytest.fixture(scope="session")
+def clip_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random CLIP of the mini-clip architecture."""
+    import clips
+
+    return clips.save(tmp_path_factory.mktemp("clip") / "random")
+
+
+@pytest.fixture(scope="session")
+def scorer_bundle(clip_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`clip_checkpoint`, linked."""
+    from impasto_export.clip import link
+
+    return link(clip_checkpoint, tmp_path_factory.mktemp("bundles") / "scorer").folder

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impasto_export import manifest
+from impasto_export.architecture import Site
 
 Engine = Literal["onnxruntime", "openvino"]
 ENGINES: tuple[Engine, ...] = ("onnxruntime", "openvino")
@@ -29,14 +30,17 @@ def run(engine: Engine, bundle: Path, graph: str, feeds: Mapping[str, Array]) ->
 
 
 def zero_banks(facts: dict[str, Any], feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """Banks of the same slots and rank as those in `feeds`, all zeros."""
-    given = next((value for name, value in feeds.items() if name.endswith(".lora_A")), np.zeros((1, 1, 1)))
-    slots, rank = given.shape[0], given.shape[2]
-    banks = {}
-    for site in facts["sites"]:
-        banks[f"{site['name']}.lora_A"] = np.zeros((slots, site["in_features"], rank), np.float32)
-        banks[f"{site['name']}.lora_B"] = np.zeros((slots, rank, site["out_features"]), np.float32)
-    return banks
+    """Banks of the same slots, rank and hidden units as those in `feeds`, all zeros."""
+    sizes = {"S": 1, "R": 1, "H": 1}
+    for name, value in feeds.items():
+        width = {"lora_A": "R", "down": "H"}.get(name.rpartition(".")[2])
+        if width:
+            sizes.update({"S": value.shape[0], width: value.shape[2]})
+    ports = [port for site in facts["sites"] for port in Site(**site).banks]
+    return {
+        port.name: np.zeros([size if isinstance(size, int) else sizes[size] for size in port.shape], np.float32)
+        for port in ports
+    }
 
 
 def zero_extras(facts: dict[str, Any], feeds: Mapping[str, Array]) -> dict[str, Array]:

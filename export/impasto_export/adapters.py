@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,13 +11,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from impasto_export import layouts, scales
-from impasto_export.architecture import FAMILY, FORMAT, Json
+from impasto_export import layouts, scales, sources
+from impasto_export.architecture import FORMAT, LORA, Json
 from impasto_export.errors import AdapterError, UnaccountedKeys
 from impasto_export.layouts import Piece
-from impasto_export.weights import Header, encode, read_header, read_tensor, sha256_file
+from impasto_export.sources import Source
+from impasto_export.weights import Header, encode, read_tensor
 
-DIFFUSERS_FILE, PEFT_FILE = "pytorch_lora_weights.safetensors", "adapter_model.safetensors"
+# Said where alpha was assumed: there, files never state it.
+AMUSED = "; aMUSEd's trainer saves none, and its default of r=16, alpha=32 is at half strength so: then give --alpha 32"
 FLOATS = ("F32", "F16", "BF16")
 Layout = Literal["diffusers", "peft"]
 Sizes = Mapping[str, Mapping[str, tuple[int, int]]]
@@ -41,66 +42,90 @@ class _Site:
     config: scales.LoraConfig | None = None
 
 
-def site_sizes(manifest: Json) -> Sizes:
-    """graph -> site -> (in_features, out_features) of a bundle's manifest."""
+def site_sizes(manifest: Json, kind: str = LORA) -> Sizes:
+    """graph -> site -> (in_features, out_features) of a bundle's manifest, for adapters of the kind."""
     return {
-        graph: {site["name"]: (site["in_features"], site["out_features"]) for site in facts["sites"]}
+        graph: {
+            site["name"]: (site["in_features"], site["out_features"])
+            for site in facts["sites"]
+            if site.get("kind", LORA) == kind
+        }
         for graph, facts in manifest["graphs"].items()
     }
 
 
-def convert(source: Path, manifest: Json, trigger: str | None = None) -> Imported:
+def convert(
+    source: Path, manifest: Json, trigger: str | None = None, prompt: str = "", alpha: float | None = None
+) -> Imported:
     """Read a LoRA file or folder (diffusers or PEFT layout) for the bundle that `manifest` describes.
+
+    `prompt` is the template it was trained with, {context} in it; `alpha` is for files that don't state their own.
 
     Raises UnaccountedKeys when a key has no place in the bundle, AdapterError for anything else that is wrong.
     """
-    paths = _sources(source)
-    headers = [read_header(path) for path in paths]
-    sites = _collect(source, headers, site_sizes(manifest))
+    with sources.opened(source) as opened:
+        return read(opened, manifest, trigger, prompt, alpha)
+
+
+def read(
+    source: Source, manifest: Json, trigger: str | None = None, prompt: str = "", alpha: float | None = None
+) -> Imported:
+    """`convert`, of a source that is open."""
+    if source.pickled:
+        raise AdapterError(f"{source} is a LoRA in a pickle; convert it to safetensors first")
+    scales.check_given(alpha)
+    _check_family(source, manifest["family"])
+    sites = _collect(source, site_sizes(manifest))
     tensors: dict[str, tuple[str, NDArray[Any]]] = {}
     assumed: list[str] = []
     for (graph, name), site in sorted(sites.items()):
-        tensors.update(_tensors(f"{graph}.{name}", name, site, assumed))
+        tensors.update(_tensors(f"{graph}.{name}", name, site, alpha, assumed))
     record = {
         "format": FORMAT,
-        "kind": "lora",
-        "family": FAMILY,
+        "kind": LORA,
+        "family": manifest["family"],
         "architecture": manifest["architecture"],
         "rank": max(site.parts["A"].shape[0] for site in sites.values()),
         "sites": len(sites),
         "source": {
-            "file": ", ".join(str(path.relative_to(source)) if source.is_dir() else path.name for path in paths),
-            "sha256": _digest(paths),
-            "layout": _layout(paths[0]),
-            "assumed": _summary(assumed, len(sites)),
+            **source.facts(_layout(source.files[0]), _summary(assumed, len(sites), manifest["family"])),
+            **({"given": {"alpha": alpha}} if alpha is not None else {}),
         },
-        **({"trigger": trigger} if trigger else {}),
+        **words(trigger, prompt),
     }
-    data = encode(tensors, {"impasto": json.dumps(record, sort_keys=True, ensure_ascii=False)})
-    return Imported(data, record)
+    return Imported(encode(tensors, metadata(record)), record)
 
 
-def _sources(source: Path) -> list[Path]:
-    """The safetensors files to read. Raises AdapterError when there are none, or only pickles."""
-    if source.is_file() and source.suffix == ".safetensors":
-        return [source]
-    if source.is_file():
-        raise AdapterError(f"{source} is not a .safetensors file; pickles are not opened, convert it first")
-    for names in (DIFFUSERS_FILE,), (PEFT_FILE,), (f"unet/{PEFT_FILE}", f"text_encoder/{PEFT_FILE}"):
-        found = [source / name for name in names if (source / name).is_file()]
-        if found:
-            return found
-    raise AdapterError(f"{source} holds neither {DIFFUSERS_FILE} nor {PEFT_FILE}")
+def metadata(record: Json) -> dict[str, str]:
+    """The adapter file's header."""
+    return {"impasto": json.dumps(record, sort_keys=True, ensure_ascii=False)}
+
+
+def words(trigger: str | None, prompt: str) -> Json:
+    """What a record says of an adapter's words, without what wasn't said. Raises AdapterError for a bad template."""
+    if prompt and (prompt.count("{context}") != 1 or "{style}" in prompt):
+        fix = 'it must hold {context} once, and the style in words: "{context} in stained glass style"'
+        raise AdapterError(f"--prompt: got {prompt!r}; {fix}")
+    return {key: value for key, value in (("trigger", trigger), ("prompt", prompt)) if value}
+
+
+def _check_family(source: Source, family: str) -> None:
+    """Raises AdapterError when the keys name a backbone, but not the bundle's."""
+    named = layouts.families(source.keys)
+    if named and family not in named:
+        graph, other = layouts.BACKBONES[min(named)], min(named)
+        problem = f"its keys begin with {graph}., so it is for a bundle of the family {other}; this one's is {family}"
+        raise AdapterError(f"{source}: {problem}. Import it with --bundle of a checkpoint that it was trained on")
 
 
 def _layout(path: Path) -> Layout:
-    return "peft" if path.name == PEFT_FILE or (path.parent / scales.CONFIG_FILE).is_file() else "diffusers"
+    return "peft" if path.name == sources.PEFT or (path.parent / scales.CONFIG_FILE).is_file() else "diffusers"
 
 
-def _collect(source: Path, headers: list[Header], sizes: Sizes) -> dict[tuple[str, str], _Site]:
+def _collect(source: Source, sizes: Sizes) -> dict[tuple[str, str], _Site]:
     sites: dict[tuple[str, str], _Site] = {}
     bad: list[str] = []
-    for header in headers:
+    for header in source.headers:
         folder_config = scales.from_folder(header.path.parent) if _layout(header.path) == "peft" else None
         for key in sorted(header.tensors):
             piece = _piece(header, key, sizes)
@@ -160,18 +185,25 @@ def finite(array: NDArray[Any], dtype: str) -> bool:
     return bool(np.isfinite(array).all())
 
 
+def float32(array: NDArray[Any], dtype: str) -> NDArray[np.float32]:
+    """A bf16 number is the upper half of the float32 it stands for."""
+    if dtype == "BF16":
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return array.astype(np.float32)
+
+
 def as_float(array: NDArray[Any], dtype: str) -> float:
     """A one-element tensor as a number."""
-    if dtype == "BF16":
-        return float((array.astype(np.uint32) << 16).view(np.float32).reshape(-1)[0])
-    return float(array.reshape(-1)[0])
+    return float((float32(array, dtype) if dtype == "BF16" else array).reshape(-1)[0])
 
 
-def _tensors(where: str, name: str, site: _Site, assumed: list[str]) -> dict[str, tuple[str, NDArray[Any]]]:
+def _tensors(
+    where: str, name: str, site: _Site, given: float | None, assumed: list[str]
+) -> dict[str, tuple[str, NDArray[Any]]]:
     """The site's three tensors in the layout that the graph multiplies without a transpose."""
     a, b = site.parts["A"], site.parts["B"]
     alpha = as_float(site.parts["alpha"], site.dtype["alpha"]) if "alpha" in site.parts else None
-    scale = scales.scale(site.config, name, a.shape[0], alpha)
+    scale = scales.scale(site.config, name, a.shape[0], alpha, given)
     if scale is None:
         assumed.append(where)
         scale = 1.0
@@ -182,15 +214,9 @@ def _tensors(where: str, name: str, site: _Site, assumed: list[str]) -> dict[str
     }
 
 
-def _summary(assumed: list[str], total: int) -> list[str]:
+def _summary(assumed: list[str], total: int, family: str) -> list[str]:
     """What the source left open and was decided here, in words."""
     if not assumed:
         return []
     where = "all sites" if len(assumed) == total else ", ".join(assumed)
-    return [f"alpha is not stated: alpha = rank (scale 1) taken for {where}"]
-
-
-def _digest(paths: list[Path]) -> str:
-    """sha256 of the file; of several, sha256 of their digests in order."""
-    digests = [sha256_file(path) for path in paths]
-    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    return [f"alpha is not stated: alpha = rank (scale 1) taken for {where}{AMUSED if family == 'masked' else ''}"]

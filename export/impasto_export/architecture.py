@@ -1,32 +1,23 @@
-"""What a skeleton is: component configs, graphs with their ports and adapter sites, and how a checkpoint is matched."""
+"""What a skeleton is: component configs, and graphs with their ports and adapter sites."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from impasto_export.errors import CheckpointError, UnknownArchitecture, listing
+from impasto_export.errors import CheckpointError
 
 FORMAT = 1
-FAMILY = "diffusion"
 SHIPPED = Path(__file__).parent / "graphs"
 Json = dict[str, Any]
-
-# Read by nothing in the graph: sizes used as defaults only, and numerical-format hints for eager torch.
-NOT_IN_GRAPH = {
-    "unet": {"sample_size", "dropout"},
-    "controlnet": set(),
-    "vae": {"sample_size", "scaling_factor", "shift_factor", "latents_mean", "latents_std", "force_upcast"},
-}
-# A transformers config carries dozens of generation settings, so here it is the graph's own facts that are listed.
-TEXT_FACTS = {
-    "hidden_act", "hidden_size", "intermediate_size", "layer_norm_eps", "max_position_embeddings",
-    "num_attention_heads", "num_hidden_layers", "vocab_size",
-}  # fmt: skip
+# Kinds of sites.
+LORA, BOTTLENECK = "lora", "bottleneck"
+# Keys of architecture.json beside the sizes.
+STATED = ("format", "family", "name", "components", "graphs")
 
 
 @dataclass(frozen=True)
@@ -40,11 +31,28 @@ class Port:
 
 @dataclass(frozen=True)
 class Site:
-    """One Linear that an adapter may change."""
+    """What an adapter may change: a Linear ("lora"), or a module whose output it is put behind ("bottleneck")."""
 
     name: str
     in_features: int
     out_features: int
+    kind: str = LORA
+
+    @property
+    def banks(self) -> tuple[Port, ...]:
+        """Its graph inputs: S slots of adapters, of rank R (LoRA) or with H hidden units (bottleneck)."""
+        into, out = self.in_features, self.out_features
+        if self.kind == LORA:
+            return self._bank("lora_A", into, "R"), self._bank("lora_B", "R", out)
+        return self._bank("down", into, "H"), self._bank("up", "H", out), self._bank("tanh", 1, "H")
+
+    def _bank(self, role: str, rows: int | str, columns: int | str) -> Port:
+        return Port(f"{self.name}.{role}", "float32", ("S", rows, columns))
+
+    @property
+    def record(self) -> Json:
+        """As JSON has it: a LoRA's kind goes without saying."""
+        return {key: value for key, value in asdict(self).items() if (key, value) != ("kind", LORA)}
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,10 @@ class Graph:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     sites: tuple[Site, ...]
+
+    @property
+    def record(self) -> Json:
+        return {**asdict(self), "sites": [site.record for site in self.sites]}
 
 
 @dataclass(frozen=True)
@@ -69,14 +81,23 @@ class Component:
 
 @dataclass(frozen=True)
 class Architecture:
+    """`sizes` are what the family measures pictures in: "latents" or "tokens", and "image"."""
+
     name: str
+    family: str
     components: dict[str, Component]
     graphs: dict[str, Graph]
-    latents: Json
-    image: Json
+    sizes: dict[str, Json]
 
     def canonical(self) -> bytes:
-        return canonical_json({"format": FORMAT, "family": FAMILY, **asdict(self)})
+        stated = {
+            "format": FORMAT,
+            "family": self.family,
+            "name": self.name,
+            "components": {name: asdict(component) for name, component in self.components.items()},
+            "graphs": {name: graph.record for name, graph in self.graphs.items()},
+        }
+        return canonical_json({**stated, **self.sizes})
 
     @property
     def digest(self) -> str:
@@ -104,11 +125,11 @@ def read_json(path: Path) -> Json:
 def load(folder: Path) -> Architecture:
     """Read `folder/architecture.json`. Raises CheckpointError when it is not one of ours."""
     raw = read_json(folder / "architecture.json")
-    if raw.get("format") != FORMAT or raw.get("family") != FAMILY:
-        known = f"format {raw.get('format')!r}, family {raw.get('family')!r}"
-        raise CheckpointError(f"{folder}: skeleton of {known} is not known; export it again")
+    if raw.get("format") != FORMAT:
+        raise CheckpointError(f"{folder}: skeleton of format {raw.get('format')!r} is not known; export it again")
     components = {name: Component(**value) for name, value in raw["components"].items()}
-    return Architecture(raw["name"], components, _graphs(raw["graphs"]), raw["latents"], raw["image"])
+    sizes = {key: value for key, value in raw.items() if key not in STATED}
+    return Architecture(raw["name"], raw["family"], components, _graphs(raw["graphs"]), sizes)
 
 
 def _graphs(raw: Mapping[str, Json]) -> dict[str, Graph]:
@@ -122,53 +143,3 @@ def _graphs(raw: Mapping[str, Json]) -> dict[str, Graph]:
         )
         for name, value in raw.items()
     }
-
-
-def facts(component: str, config: Mapping[str, Any]) -> Json:
-    """The part of a component's config that determines its graph."""
-    if component == "text_encoder":
-        return {key: value for key, value in config.items() if key in TEXT_FACTS}
-    dropped = NOT_IN_GRAPH[component]
-    return {key: value for key, value in config.items() if not key.startswith("_") and key not in dropped}
-
-
-def differences(architecture: Architecture, configs: Mapping[str, Json]) -> list[str]:
-    """Where the checkpoint's configs depart from the architecture's; empty when it is of this architecture."""
-    found = []
-    for name, component in architecture.components.items():
-        given = {**component.defaults, **facts(name, configs[name])}
-        for key in sorted(given.keys() | component.config.keys()):
-            have, want = given.get(key), component.config.get(key)
-            if have != want:
-                found.append(f"{name}.{key}: checkpoint {have!r}, architecture {want!r}")
-    return found
-
-
-def skeletons(folders: Iterable[Path]) -> dict[Path, Architecture]:
-    """Every skeleton found directly in or one level below `folders`."""
-    found: dict[Path, Architecture] = {}
-    for folder in folders:
-        for path in [folder, *sorted(folder.iterdir())] if folder.is_dir() else []:
-            if (path / "architecture.json").is_file():
-                found[path] = load(path)
-    return found
-
-
-def match(
-    configs: Mapping[str, Json], folders: Iterable[Path], export: str = "graphs CHECKPOINT"
-) -> tuple[Path, Architecture]:
-    """The skeleton folder whose architecture the configs describe. Raises UnknownArchitecture with the nearest one.
-
-    `export` is the command that makes such skeletons, for the error.
-    """
-    known = {path: found for path, found in skeletons(folders).items() if found.components.keys() == configs.keys()}
-    apart = {path: differences(architecture, configs) for path, architecture in known.items()}
-    for path, found in apart.items():
-        if not found:
-            return path, known[path]
-    advice = f"export its graphs once with `impasto export {export} --out DIR`, then link with --graphs DIR"
-    if not apart:
-        raise UnknownArchitecture(f"no graph skeletons found; {advice}")
-    nearest = min(apart, key=lambda path: len(apart[path]))
-    near = f"The nearest is {known[nearest].name}:\n{listing(apart[nearest])}"
-    raise UnknownArchitecture(f"no skeleton fits this checkpoint; {advice}. {near}")

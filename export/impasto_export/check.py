@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from impasto_export import embeddings
 from impasto_export.adapters import FLOATS, Sizes, finite, site_sizes
-from impasto_export.architecture import Json
+from impasto_export.architecture import LORA, Json
 from impasto_export.registry import Registry
 from impasto_export.weights import Header, read_tensor, sha256_file
 
@@ -27,9 +27,11 @@ def problems(registry: Registry, name: str, manifest: Json | None = None) -> lis
         return found
     if entry.record.get("kind") == embeddings.KIND:
         return found + embeddings.misfits(header, manifest)
+    if entry.record.get("family", manifest["family"]) != manifest["family"]:
+        found.append(f"it is for bundles of the family {entry.record['family']}, this one's is {manifest['family']}")
     if entry.record.get("architecture") != manifest["architecture"]:
         found.append("it was imported for another architecture")
-    return found + _misfits(header, site_sizes(manifest))
+    return found + _misfits(header, site_sizes(manifest, entry.record.get("kind", LORA)))
 
 
 def _misfits(header: Header, sizes: Sizes) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -11,12 +11,11 @@ from typing import Annotated, Optional
 
 import typer
 
-from impasto_export import adapters as convert
-from impasto_export import check, embeddings, manifest
+from impasto_export import check, clip, embeddings, importer, manifest
 from impasto_export import link as linking
-from impasto_export.architecture import Json
+from impasto_export.architecture import BOTTLENECK, Json
 from impasto_export.control import Control
-from impasto_export.errors import AdapterError, ControlError, ExportError
+from impasto_export.errors import ControlError, ExportError
 from impasto_export.registry import ENVIRONMENT, Entry, Registry, default_folder
 
 export = typer.Typer(help="Export an architecture's graphs (needs torch).", no_args_is_help=True)
@@ -28,6 +27,7 @@ RegistryOption = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option("--registry", help=f"Registry folder; default ${ENVIRONMENT}, else ~/.local/share/impasto/registry."),
 ]
+PROMPT_HELP = f"The prompt of its training, with {{context}} in it; an embedding's default: {embeddings.PROMPT}"
 BundleOption = Annotated[Path, typer.Option("--bundle", help="Bundle that the adapter is for.")]
 
 
@@ -74,8 +74,24 @@ def export_controlnet(
         typer.echo(f"{out}: ControlNet {found.name} {found.digest[:12]}")
 
 
+@export.command("clip")
+def export_clip(
+    folder: Annotated[Path, typer.Argument(help="Folder of a transformers CLIPModel.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the skeleton.")],
+    name: Annotated[str, typer.Option("--name", help="Name of the architecture; default: the folder's.")] = "",
+) -> None:
+    """Export a scorer's architecture as graph skeletons; its weights are not read."""
+    with reported():
+        from impasto_export import clip_graphs
+
+        found = clip_graphs.export(folder, out, name or None, lambda text: typer.echo(text, err=True))
+        typer.echo(f"{out}: CLIP {found.name} {found.digest[:12]}, {len(found.graphs)} graphs")
+
+
 def link(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder in the diffusers layout.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="Checkpoint folder in the diffusers layout, or a CLIPModel's, for a scorer.")
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the bundle.")],
     graphs: Annotated[
         Optional[list[Path]],  # noqa: UP045
@@ -94,13 +110,25 @@ def link(
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Link a checkpoint of a known architecture into a bundle that `impasto serve` takes. No torch, no copy."""
+    """Link a checkpoint of a known architecture into a bundle that `impasto serve` takes: as --bundle, and a CLIPModel
+    as --scorer. No torch, no copy."""
     with reported():
         steering = _control(controlnet, control, control_optional)
-        made = linking.link(checkpoint, out, graphs or (), variant or None, steering)
+        made = _linked(checkpoint, out, graphs or (), variant or None, steering)
         how = f"copied {', '.join(made.copied)}" if made.copied else "weights hard-linked"
         how = "unchanged" if made.reused else how
         _print(as_json, asdict(made), f"{made.folder}: bundle {made.name} {made.digest[:12]}, {how}")
+
+
+def _linked(
+    checkpoint: Path, out: Path, graphs: Sequence[Path], variant: str | None, steering: Control | None
+) -> linking.Linked:
+    """By its config a CLIPModel, or a checkpoint that paints."""
+    if not clip.recognises(checkpoint):
+        return linking.link(checkpoint, out, graphs, variant, steering)
+    if steering:
+        raise ControlError(f"--controlnet: {checkpoint} is a CLIPModel, which paints nothing; leave it out")
+    return clip.link(checkpoint, out, graphs, variant)
 
 
 def _control(folder: Path | None, channels: str, optional: str) -> Control | None:
@@ -117,24 +145,30 @@ def _split(names: str) -> tuple[str, ...]:
 
 @adapters.command("import")
 def import_adapter(
-    source: Annotated[Path, typer.Argument(help="LoRA or embedding file, or the folder that holds it.")],
+    source: Annotated[
+        Path, typer.Argument(help="File of a LoRA, a bottleneck adapter or an embedding, or its folder.")
+    ],
     name: Annotated[str, typer.Option("--name", help="Name that requests will use.")],
     bundle: BundleOption,
     registry: RegistryOption = None,
-    trigger: Annotated[str, typer.Option("--trigger", help="LoRA: words that a prompt should contain.")] = "",
-    prompt: Annotated[
-        str, typer.Option("--prompt", help=f"Embedding: the prompt of its training. [default: {embeddings.PROMPT}]")
+    trigger: Annotated[
+        str, typer.Option("--trigger", help="Words that a prompt should contain; not an embedding's.")
     ] = "",
+    alpha: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option("--alpha", help="LoRA: the alpha of its training, where its file states none (aMUSEd's)."),
+    ] = None,
+    prompt: Annotated[str, typer.Option("--prompt", help=PROMPT_HELP)] = "",
     style_prompt: Annotated[
         str,
-        typer.Option("--style-prompt", help=f"Embedding: the style alone. [default: {embeddings.STYLE_PROMPT}]"),
+        typer.Option("--style-prompt", help=f"Embedding: the style alone; default: {embeddings.STYLE_PROMPT}"),
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Convert a LoRA or a textual inversion and register it; nothing is imported unless every key is."""
+    """Convert a LoRA, a bottleneck adapter or a textual inversion and register it: with all of its keys, or not."""
     with reported():
-        facts = manifest.load(bundle)
-        made = _converted(source, facts, trigger, prompt, style_prompt)
+        said = importer.Said(trigger, prompt, style_prompt, alpha)
+        made = importer.convert(source, manifest.load(bundle), said)
         digest = _registry(registry).put(name, made.data)
         notes = [f"note: {note}" for note in made.record["source"]["assumed"]]
         _print(
@@ -143,19 +177,6 @@ def import_adapter(
             f"{name}: {digest[:12]}, {_size(made.record)}",
             *notes,
         )
-
-
-def _converted(source: Path, bundle: Json, trigger: str, prompt: str, style_prompt: str) -> convert.Imported:
-    """By its content a LoRA or an embedding; an option that is meant for the other kind is an error."""
-    if embeddings.recognises(source):
-        if trigger:
-            fix = "in a prompt it is <NAME>, so choose it with --name"
-            raise AdapterError(f"--trigger: {source} is an embedding, whose trigger is its name: {fix}")
-        return embeddings.convert(source, bundle, prompt, style_prompt)
-    if prompt or style_prompt:
-        option = "--prompt" if prompt else "--style-prompt"
-        raise AdapterError(f"{option}: {source} is no embedding; say a LoRA's words with --trigger")
-    return convert.convert(source, bundle, trigger or None)
 
 
 @adapters.command("list")
@@ -169,10 +190,10 @@ def list_adapters(registry: RegistryOption = None, as_json: AsJson = False) -> N
 
 @adapters.command("show")
 def show_adapter(name: str, registry: RegistryOption = None, as_json: AsJson = False) -> None:
-    """Show one adapter's header: rank, sites, trigger words, where it came from."""
+    """Show one adapter's header: its kind and size, trigger words and prompts, where it came from."""
     with reported():
         document = _document(_registry(registry).show(name))
-        _print(as_json, document, *(f"{key}: {value}" for key, value in document.items()))
+        _print(as_json, document, *_lines(document))
 
 
 @adapters.command("check")
@@ -213,7 +234,19 @@ def _line(entry: Entry) -> str:
     return f"{entry.name}  {entry.digest[:12]}  {_size(entry.record)}"
 
 
+def _lines(document: Mapping[str, object], prefix: str = "") -> Iterator[str]:
+    """`key: value`, and `key.inner: value` for what has parts."""
+    for key, value in document.items():
+        if isinstance(value, dict):
+            yield from _lines(value, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            yield f"{prefix}{key}: {'; '.join(map(str, value)) or '-'}"
+        else:
+            yield f"{prefix}{key}: {value}"
+
+
 def _size(record: Json) -> str:
     if record.get("kind") == embeddings.KIND:
         return f"embedding, stages × vectors: {record.get('stages')} × {record.get('vectors')}"
-    return f"rank {record.get('rank')}, {record.get('sites')} sites"
+    kind = "bottleneck, " if record.get("kind") == BOTTLENECK else ""
+    return f"{kind}rank {record.get('rank')}, {record.get('sites')} sites"

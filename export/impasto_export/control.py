@@ -43,12 +43,16 @@ class Control:
 
 
 def check_fit(base: Architecture, found: Architecture) -> None:
-    """Raises ControlError naming every size of the ControlNet that differs from the base checkpoint's."""
+    """Raises ControlError for a backbone that takes no ControlNet, or naming every size that differs."""
+    if base.family != found.family:
+        raise ControlError(
+            f"--controlnet: {base.name} is a {base.family} backbone; a ControlNet steers diffusion alone"
+        )
     unet, own = base.components["unet"].config, found.components[NAME].config
     sizes: Mapping[str, tuple[Any, Any]] = {
         **{key: (own.get(key), unet.get(key)) for key in SHARED},
         "residual channels": (_residuals(found, NAME), _residuals(base, "unet")),
-        "hint pixels per latent": (found.latents["factor"], base.latents["factor"]),
+        "hint pixels per latent": (found.sizes["latents"]["factor"], base.sizes["latents"]["factor"]),
     }
     apart = [f"{key}: ControlNet {have!r}, checkpoint {want!r}" for key, (have, want) in sizes.items() if have != want]
     if apart:

@@ -5,27 +5,25 @@ An ordinary inversion has one stage. Stage 0 is the finest detail (the smallest 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from impasto_export import embedding_layouts, layouts, pickles
-from impasto_export.adapters import DIFFUSERS_FILE, FLOATS, PEFT_FILE, Imported, finite
-from impasto_export.architecture import FAMILY, FORMAT, Json
+from impasto_export import embedding_layouts, sources
+from impasto_export.adapters import FLOATS, Imported, finite, metadata
+from impasto_export.architecture import FORMAT, Json
 from impasto_export.embedding_layouts import Layout
 from impasto_export.errors import AdapterError, UnaccountedKeys
-from impasto_export.weights import Header, encode, read_header, read_tensor, sha256_file
+from impasto_export.sources import Source
+from impasto_export.weights import Header, encode, read_tensor
 
 KIND = "embedding"
 # The graph input that takes their place in a text encoder.
 LEARNED = "learned_embeds"
-FILES = ("learned_embeds.safetensors", "learned_embeds.bin")
 MAX_STAGES, MAX_VECTORS = 64, 32
 PROMPT, STYLE_PROMPT = "{context}, in the style of {style}", "A painting in the style of {style}"
 # What A1111 writes down beside the vectors.
@@ -34,14 +32,12 @@ TOKEN_NUMBERS = "string_to_token/"
 Vectors = tuple[str, NDArray[Any]]
 
 
-def recognises(source: Path) -> bool:
-    """Whether the file or folder is an embedding's rather than a LoRA's. Raises ExportError for a damaged file."""
-    path = _file(source)
-    if path is None or not path.is_file():
-        return False
-    if path.suffix in pickles.SUFFIXES:
+def recognises(source: Source) -> bool:
+    """Whether the tensors' names speak of an embedding."""
+    try:
+        return embedding_layouts.recognise(str(source), _keys(source.headers[0])) is not None
+    except AdapterError:
         return True
-    return path.suffix == ".safetensors" and _speaks_of_one(path)
 
 
 def convert(source: Path, manifest: Json, prompt: str = "", style_prompt: str = "") -> Imported:
@@ -51,35 +47,34 @@ def convert(source: Path, manifest: Json, prompt: str = "", style_prompt: str = 
 
     Raises UnaccountedKeys when a tensor has no place in it, AdapterError for anything else that is wrong.
     """
-    path = _file(source)
-    assert path is not None, "recognises() comes first"
-    with TemporaryDirectory(prefix="impasto-") as folder:
-        header, notes = _open(path, Path(folder))
-        said = header.metadata
-        templates, assumed = _templates(prompt or said.get("prompt", ""), style_prompt or said.get("style_prompt", ""))
-        layout = _layout(str(source), header, notes)
-        vectors = {graph: _stack(str(source), header, stages) for graph, stages in layout.keys.items()}
+    with sources.opened(source) as opened:
+        return read(opened, manifest, prompt, style_prompt)
+
+
+def read(source: Source, manifest: Json, prompt: str = "", style_prompt: str = "") -> Imported:
+    """`convert`, of a source that is open."""
+    (header,) = source.headers
+    said = header.metadata
+    templates, assumed = _templates(prompt or said.get("prompt", ""), style_prompt or said.get("style_prompt", ""))
+    layout = _layout(str(source), header, source.notes)
+    vectors = {graph: _stack(str(source), header, stages) for graph, stages in layout.keys.items()}
     widths = {graph: array.shape[2] for graph, (_, array) in vectors.items()}
     _check_fit(str(source), widths, manifest)
     stages, count = _sizes(str(source), vectors)
     record = {
         "format": FORMAT,
         "kind": KIND,
-        "family": FAMILY,
+        "family": manifest["family"],
         "stages": stages,
         "vectors": count,
         "widths": widths,
         **templates,
         "source": {
-            "file": path.name,
-            "sha256": sha256_file(path),
-            "layout": layout.name,
+            **source.facts(layout.name, assumed),
             **({"token": layout.token} if layout.token else {}),
-            "assumed": assumed,
         },
     }
-    metadata = {"impasto": json.dumps(record, sort_keys=True, ensure_ascii=False)}
-    return Imported(encode({f"{graph}.vectors": part for graph, part in vectors.items()}, metadata), record)
+    return Imported(encode({f"{graph}.vectors": part for graph, part in vectors.items()}, metadata(record)), record)
 
 
 def misfits(header: Header, manifest: Json) -> list[str]:
@@ -92,35 +87,12 @@ def misfits(header: Header, manifest: Json) -> list[str]:
     return []
 
 
-def _file(source: Path) -> Path | None:
-    """`source`, or the embedding in the folder `source`; None for a LoRA's folder."""
-    if not source.is_dir():
-        return source
-    if (source / DIFFUSERS_FILE).is_file() or (source / PEFT_FILE).is_file():
-        return None
-    return next((source / name for name in FILES if (source / name).is_file()), None)
-
-
-def _speaks_of_one(path: Path) -> bool:
-    try:
-        return embedding_layouts.recognise(str(path), read_header(path).tensors) is not None
-    except AdapterError:
-        return True
-
-
-def _open(path: Path, folder: Path) -> tuple[Header, Json]:
-    """The tensors, and the numbers and strings that a pickle holds beside them."""
-    if path.suffix not in pickles.SUFFIXES:
-        return read_header(path), {}
-    header = pickles.read(path, folder)
-    notes: Json = json.loads(header.metadata[pickles.SCALARS])
-    return header, notes
+def _keys(header: Header) -> list[str]:
+    return [key for key in header.tensors if not key.startswith(TOKEN_NUMBERS)]
 
 
 def _layout(source: str, header: Header, notes: Json) -> Layout:
-    keys = [key for key in header.tensors if not key.startswith(TOKEN_NUMBERS)]
-    if any(layouts.is_lora(key) for key in keys):
-        raise AdapterError(f"{source} is a LoRA in a pickle; convert it to safetensors first")
+    keys = _keys(header)
     found = embedding_layouts.recognise(source, keys)
     if found is None:
         raise AdapterError(

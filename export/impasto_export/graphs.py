@@ -5,34 +5,48 @@ from __future__ import annotations
 import inspect
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
+from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel, UVit2DModel, VQModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from impasto_export import atomic, recipes, skeleton
-from impasto_export.architecture import Architecture, Component, Graph, Json, facts, read_json
+from impasto_export import atomic, families, masked, recipes, skeleton
+from impasto_export.architecture import Architecture, Component, Graph, Json, read_json
 from impasto_export.errors import GraphError
+from impasto_export.families import DIFFUSION, MASKED, PARTS, Family
 from impasto_export.recipes import Recipe
 
-CHECKPOINT = ("text_encoder", "unet", "vae")
 CONTROLNET = "controlnet"
-CLASSES = {
-    "text_encoder": "CLIPTextModel",
-    "unet": "UNet2DConditionModel",
-    "vae": "AutoencoderKL",
-    CONTROLNET: "ControlNetModel",
+TEXT_ENCODERS: dict[str, Any] = {
+    "CLIPTextModel": CLIPTextModel,
+    "CLIPTextModelWithProjection": CLIPTextModelWithProjection,
+}
+NETWORKS: dict[str, Any] = {
+    "UNet2DConditionModel": UNet2DConditionModel,
+    "AutoencoderKL": AutoencoderKL,
+    "ControlNetModel": ControlNetModel,
+    "UVit2DModel": UVit2DModel,
+    "VQModel": VQModel,
 }
 OPSET = 18
 # The wrapping module's attribute in front of every exported parameter name.
 WRAPPER = "model."
 # Config keys that ask for inputs beside the text, or for residuals of another form.
 EXTRAS = ("addition_embed_type", "class_embed_type", "num_class_embeds", "encoder_hid_dim_type", "time_cond_proj_dim")
-UNUSUAL = {"unet": EXTRAS, CONTROLNET: (*EXTRAS, "global_pool_conditions")}
-HINT_CHANNELS = 3
+UNUSUAL = {"UNet2DConditionModel": EXTRAS, "ControlNetModel": (*EXTRAS, "global_pool_conditions")}
+# Config keys of which one value is exported: what the class takes for a missing key, that value, and why it alone.
+FIXED: dict[str, dict[str, tuple[Any, Any, str]]] = {
+    "ControlNetModel": {"conditioning_channels": (3, 3, "hints have 3 channels")},
+    "VQModel": {
+        "norm_type": ("group", "group", "a spatial norm reads the codes again in every layer"),
+        "lookup_from_codebook": (False, True, "tokens are looked up"),
+    },
+}
+# Sizes, and which picture sizes can be had, by "latents" or "tokens" and "image".
+Sizes = dict[str, Json]
 
 
 def export(
@@ -42,24 +56,69 @@ def export(
 
     Raises GraphError for a component that cannot be exported, CheckpointError for unreadable configs.
     """
-    configs = {part: read_json(checkpoint / part / "config.json") for part in CHECKPOINT}
+    family = families.of(checkpoint)
+    configs = {part: read_json(checkpoint / part / "config.json") for part in family.parts}
     models = {part: build(part, config) for part, config in configs.items()}
-    latents = {"channels": models["vae"].config.latent_channels, "factor": _downsampling(models["vae"])}
-    stride, tokens = _downsampling(models["unet"]), models["text_encoder"].config.max_position_embeddings
-    plan = [
-        recipes.text_encoder(models["text_encoder"]),
-        recipes.unet(models["unet"], tokens, stride),
-        *recipes.vae(models["vae"], latents),
-    ]
+    _check_classes(family, models)
+    sizes, plan = PLANS[family.name](models)
     architecture = Architecture(
         name or checkpoint.resolve().name,
-        {part: _component(part, model) for part, model in models.items()},
+        family.name,
+        {part: _component(model) for part, model in models.items()},
         {recipe.name: _graph(recipe) for recipe in plan},
-        latents,
-        {"multiple_of": latents["factor"] * stride},
+        sizes,
     )
     _write(out, architecture, plan, progress)
     return architecture
+
+
+def _check_classes(family: Family, models: Mapping[str, Any]) -> None:
+    """Raises GraphError for a component that only another family has."""
+    for part, model in models.items():
+        kind, wanted = type(model).__name__, family.parts[part].class_name
+        if kind != wanted:
+            raise GraphError(f"{part} is a {kind}; in a {family.name} checkpoint it is a {wanted}")
+
+
+def _diffusion(models: Mapping[str, Any]) -> tuple[Sizes, list[Recipe]]:
+    text, unet, vae = (models[part] for part in DIFFUSION.parts)
+    latents = {"channels": vae.config.latent_channels, "factor": _downsampling(vae)}
+    stride = _downsampling(unet)
+    plan = [
+        recipes.text_encoder(text),
+        recipes.unet(unet, text.config.max_position_embeddings, stride),
+        *recipes.vae(vae, latents),
+    ]
+    return {"latents": latents, "image": {"multiple_of": latents["factor"] * stride}}, plan
+
+
+def _masked(models: Mapping[str, Any]) -> tuple[Sizes, list[Recipe]]:
+    text, transformer, vqvae = (models[part] for part in MASKED.parts)
+    _check_agreement(text.config, transformer.config, vqvae.config)
+    factor, stride = _downsampling(vqvae), 2 if transformer.config.downsample else 1
+    plan = [
+        recipes.projected_text_encoder(text),
+        masked.transformer(transformer, text.config.max_position_embeddings, stride),
+        *masked.vqvae(vqvae, factor),
+    ]
+    tokens = {"factor": factor, "codes": transformer.config.codebook_size}
+    return {"tokens": tokens, "image": {"multiple_of": factor * stride}}, plan
+
+
+PLANS = {DIFFUSION.name: _diffusion, MASKED.name: _masked}
+
+
+def _check_agreement(text: Any, transformer: Any, vqvae: Any) -> None:
+    """Raises GraphError naming what one component of a masked checkpoint hands over and another doesn't take."""
+    pairs = {
+        "codebook_size is": (transformer.codebook_size, vqvae.num_vq_embeddings, "vqvae.num_vq_embeddings"),
+        "encoder_hidden_size is": (transformer.encoder_hidden_size, text.hidden_size, "text_encoder.hidden_size"),
+        "cond_embed_dim is": (transformer.cond_embed_dim, text.projection_dim, "text_encoder.projection_dim"),
+        "upsample is": (transformer.upsample, transformer.downsample, "transformer.downsample"),
+    }
+    apart = [f"{key} {have}, {name} {want}" for key, (have, want, name) in pairs.items() if have != want]
+    if apart:
+        raise GraphError(f"transformer: {'; '.join(apart)}; they must be equal")
 
 
 def export_controlnet(
@@ -75,10 +134,10 @@ def export_controlnet(
     recipe = recipes.controlnet(model, latents, stride)
     architecture = Architecture(
         name or folder.resolve().name,
-        {CONTROLNET: _component(CONTROLNET, model)},
+        DIFFUSION.name,
+        {CONTROLNET: _component(model)},
         {CONTROLNET: _graph(recipe)},
-        latents,
-        {"multiple_of": factor * stride},
+        {"latents": latents, "image": {"multiple_of": factor * stride}},
     )
     _write(out, architecture, [recipe], progress)
     return architecture
@@ -126,34 +185,38 @@ def trace(recipe: Recipe) -> bytes:
 
 
 def build(part: str, config: Json) -> Any:
-    """The component's module in float32, eval mode, random weights. Raises GraphError for a class not exported."""
-    kind = config.get("_class_name") or (config.get("architectures") or ["?"])[0]
-    if kind != CLASSES[part]:
-        raise GraphError(f"{part} is a {kind}; only {CLASSES[part]} is exported so far")
-    if part == "text_encoder":
+    """The component's module in float32, eval mode, random weights. Raises GraphError for what is not exported."""
+    kind, known = families.class_of(config), families.classes(part)
+    if kind not in known:
+        raise GraphError(f"{part} is a {kind}; only {' or '.join(known)} is exported so far")
+    if kind in TEXT_ENCODERS:
         # Straight from the class: its from_config would follow the dtype that the checkpoint was saved in.
-        text: Any = CLIPTextModel(CLIPTextConfig(**{**config, "dtype": "float32"}))
-        return text.eval()
-    unusual = [key for key in UNUSUAL.get(part, ()) if config.get(key)]
+        return TEXT_ENCODERS[kind](CLIPTextConfig(**{**config, "dtype": "float32"})).eval()
+    _check_usual(part, kind, config)
+    return NETWORKS[kind].from_config(config).eval()
+
+
+def _check_usual(part: str, kind: str, config: Json) -> None:
+    unusual = [key for key in UNUSUAL.get(kind, ()) if config.get(key)]
     if unusual:
         raise GraphError(f"{part} uses {', '.join(unusual)}; only plain text conditioning is exported so far")
-    channels = config.get("conditioning_channels", HINT_CHANNELS)
-    if part == CONTROLNET and channels != HINT_CHANNELS:
-        raise GraphError(f"{part}: conditioning_channels is {channels}; hints have {HINT_CHANNELS} channels")
-    factories: dict[str, Any] = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, CONTROLNET: ControlNetModel}
-    return factories[part].from_config(config).eval()
+    for key, (default, only, why) in FIXED.get(kind, {}).items():
+        if config.get(key, default) != only:
+            raise GraphError(f"{part}: {key} is {config.get(key, default)}; only {only} is exported: {why}")
 
 
 def _downsampling(model: Any) -> int:
     return int(2 ** (len(model.config.block_out_channels) - 1))
 
 
-def _component(part: str, model: Any) -> Component:
-    if part == "text_encoder":
-        return Component(CLASSES[part], facts(part, model.config.to_dict()), facts(part, CLIPTextConfig().to_dict()))
+def _component(model: Any) -> Component:
+    kind = type(model).__name__
+    facts = PARTS[kind].facts
+    if kind in TEXT_ENCODERS:
+        return Component(kind, facts(model.config.to_dict()), facts(CLIPTextConfig().to_dict()))
     parameters = inspect.signature(type(model).__init__).parameters.values()
     defaults = {item.name: item.default for item in parameters if item.default is not inspect.Parameter.empty}
-    return Component(CLASSES[part], _plain(facts(part, dict(model.config))), _plain(facts(part, defaults)))
+    return Component(kind, _plain(facts(dict(model.config))), _plain(facts(defaults)))
 
 
 def _plain(value: Json) -> Json:

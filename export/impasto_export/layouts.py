@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,8 +41,9 @@ REFUSED_PREFIXES = {
     "lora_unet_": "kohya layout, not read yet; convert it with diffusers first",
     "lora_te": "kohya layout, not read yet; convert it with diffusers first",
     "text_encoder_2.": "second text encoder: an adapter of another backbone",
-    "transformer.": "an adapter of a transformer backbone",
 }
+# family -> its backbone's graph, which is also what its LoRAs' keys begin with
+BACKBONES = {"diffusion": "unet", "masked": "transformer"}
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,15 @@ def read(key: str, sites: Mapping[str, Mapping[str, tuple[int, int]]]) -> Piece 
     """The piece that `key` names among the bundle's `sites` (graph -> site -> sizes), or why there is none."""
     reasons = [reason for mark, reason in REFUSED.items() if mark in key]
     reasons += [reason for prefix, reason in REFUSED_PREFIXES.items() if key.startswith(prefix)]
+    foreign = [graph for graph in BACKBONES.values() if graph not in sites and key.startswith(f"{graph}.")]
+    reasons += [f"an adapter of a {graph} backbone" for graph in foreign]
     if reasons:
         return reasons[0]
     split = _split(key)
     if split is None:
         return "not a LoRA key of the diffusers or PEFT layout"
     path, role = split
-    for graph, name in _candidates(path):
+    for graph, name in _candidates(path, sites):
         if name in sites.get(graph, {}):
             return Piece(graph, name, role)
     return "names no linear layer of this backbone that takes adapters"
@@ -83,12 +86,12 @@ def _split(key: str) -> tuple[str, Role] | None:
     return None
 
 
-def _candidates(path: str) -> list[tuple[str, str]]:
-    """Graph and site names that `path` may mean: by its prefix, or for PEFT's files, which have none, by both."""
-    for graph in ("unet", "text_encoder"):
+def _candidates(path: str, graphs: Collection[str]) -> list[tuple[str, str]]:
+    """Graph and site names that `path` may mean: by its prefix, or for PEFT's files, which have none, by any."""
+    for graph in graphs:
         if path.startswith(f"{graph}."):
             return [(graph, _site(graph, path.removeprefix(f"{graph}.")))]
-    return [(graph, _site(graph, path)) for graph in ("unet", "text_encoder")]
+    return [(graph, _site(graph, path)) for graph in graphs]
 
 
 def _site(graph: str, path: str) -> str:
@@ -100,3 +103,13 @@ def _site(graph: str, path: str) -> str:
 def is_lora(key: str) -> bool:
     """Whether the key has a LoRA ending of a known layout, whatever layer it names."""
     return _split(key) is not None
+
+
+def speaks_of_lora(key: str) -> bool:
+    """Whether the key is of a LoRA or of its kin, also of those that are refused."""
+    return is_lora(key) or any(mark in key for mark in REFUSED) or key.startswith(tuple(REFUSED_PREFIXES))
+
+
+def families(keys: Collection[str]) -> set[str]:
+    """The families whose backbone some of the keys name."""
+    return {family for family, graph in BACKBONES.items() if any(key.startswith(f"{graph}.") for key in keys)}

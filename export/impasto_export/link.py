@@ -11,19 +11,22 @@ from pathlib import Path
 
 import onnx
 
-from impasto_export import architecture, atomic, control, manifest, splice, tokenizer
+from impasto_export import atomic, control, families, manifest, matching, splice, tokenizer
 from impasto_export.architecture import SHIPPED, Architecture, Graph, Json, canonical_json, read_json
 from impasto_export.control import Control
 from impasto_export.errors import BundleError, CheckpointError, MisfitCheckpoint
 from impasto_export.weights import Header, Tensor, read_header, sha256_file
 
-PARTS = ("text_encoder", "unet", "vae")
-STEMS = {"text_encoder": "model"}
-STEM = "diffusion_pytorch_model"
 TEXT_PREFIX = "text_model."
+# What a text encoder with a projection has beside the text model.
+TEXT_HEADS = ("text_projection.",)
+# Where the text encoder of a masked checkpoint pools; transformers takes 2, which configs used to say in error, for the
+# vocabulary's highest id.
+POOLED_AT, LEGACY_END = "eos_token_id", 2
 # Buffers that older checkpoints saved beside the weights; the graphs carry them as constants.
 BUFFERS = ("position_ids",)
-# The VAE's attention before diffusers renamed it.
+# The autoencoders' attention before diffusers renamed it.
+AUTOENCODERS = ("vae", "vqvae")
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
@@ -90,7 +93,8 @@ def _sources(
     checkpoint: Path, skeletons: Sequence[Path], variant: str | None, steering: Control | None
 ) -> list[_Source]:
     """The checkpoint's, and after it the ControlNet's."""
-    base = _source({part: checkpoint / part for part in PARTS}, skeletons, variant, "graphs CHECKPOINT")
+    folders = {part: checkpoint / part for part in families.of(checkpoint).parts}
+    base = _source(folders, skeletons, variant, "graphs CHECKPOINT")
     if steering is None:
         return [base]
     return [base, _source({control.NAME: steering.folder}, skeletons, variant, "controlnet FOLDER")]
@@ -99,8 +103,9 @@ def _sources(
 def _source(parts: Mapping[str, Path], skeletons: Sequence[Path], variant: str | None, export: str) -> _Source:
     """`parts` are the components' folders. Raises UnknownArchitecture, or CheckpointError for a missing file."""
     configs = {part: read_json(folder / "config.json") for part, folder in parts.items()}
-    folder, found = architecture.match(configs, skeletons, export)
-    weights = {part: _weights_path(place, part, variant) for part, place in parts.items()}
+    folder, found = matching.match(configs, skeletons, export)
+    stems = {part: families.PARTS[component.class_name].stem for part, component in found.components.items()}
+    weights = {part: _weights_path(place, stems[part], variant) for part, place in parts.items()}
     return _Source(folder, found, configs, weights)
 
 
@@ -114,8 +119,8 @@ def _check_target(out: Path) -> None:
         raise BundleError(f"{out} exists and is not a bundle; choose another folder")
 
 
-def _weights_path(folder: Path, part: str, variant: str | None) -> Path:
-    path = folder / f"{STEMS.get(part, STEM)}{f'.{variant}' if variant else ''}.safetensors"
+def _weights_path(folder: Path, stem: str, variant: str | None) -> Path:
+    path = folder / f"{stem}{f'.{variant}' if variant else ''}.safetensors"
     if path.is_file():
         return path.resolve()
     others = ", ".join(sorted(item.name for item in path.parent.glob("*") if item.suffix != ".json")) or "nothing"
@@ -146,8 +151,8 @@ def _fit(part: str, header: Header, expected: Mapping[str, splice.Slot]) -> dict
 def canonical_name(part: str, name: str) -> str:
     """The one spelling that graphs use, whichever library version saved the tensor."""
     if part == "text_encoder":
-        return name if name.startswith(TEXT_PREFIX) else TEXT_PREFIX + name
-    if part == "vae" and ".attentions." in name:
+        return name if name.startswith((TEXT_PREFIX, *TEXT_HEADS)) else TEXT_PREFIX + name
+    if part in AUTOENCODERS and ".attentions." in name:
         head, _, last = name.rpartition(".")
         owner, _, layer = head.rpartition(".")
         return f"{owner}.{OLD_ATTENTION.get(layer, layer)}.{last}"
@@ -169,20 +174,31 @@ def _describe(checkpoint: Path, draft: Path, base: _Source, plan: Mapping[str, G
     folder, found = checkpoint / "tokenizer", base.found
     data, special = tokenizer.read(folder)
     (draft / "tokenizer.json").write_bytes(data)
-    length = tokenizer.max_length(folder, found.components["text_encoder"].config["max_position_embeddings"])
+    text = found.components["text_encoder"].config
+    _check_end(folder, text, special["eos_id"])
+    length = tokenizer.max_length(folder, text["max_position_embeddings"])
     facts = {
-        "latents": manifest.latents(found, base.configs["vae"]),
-        "image": manifest.image(found, base.configs["unet"]),
-        "scheduler": manifest.scheduler(checkpoint),
+        **manifest.FACTS[found.family](checkpoint, found, base.configs),
         "tokenizer": {"file": "tokenizer.json", "max_length": length, **special},
         **extra,
     }
     components = dict.fromkeys(graph.component for graph in plan.values())
     weights = {_weights(part): _file_facts(draft / _weights(part)) for part in components}
     files = _digests(draft, [*(graph.file for graph in plan.values()), "tokenizer.json"])
-    record = manifest.compose(found.digest, checkpoint.resolve().name, facts, plan, weights, files)
+    record = manifest.compose(found, checkpoint.resolve().name, facts, plan, weights, files)
     (draft / manifest.NAME).write_bytes(canonical_json(record))
     return record
+
+
+def _check_end(folder: Path, text: Json, end: int) -> None:
+    """Raises CheckpointError when a text encoder that pools would look for another end of text than is written."""
+    if POOLED_AT not in text:
+        return
+    stated, highest = text[POOLED_AT], text["vocab_size"] - 1
+    wanted = highest if stated == LEGACY_END else stated
+    if end != wanted:
+        problem = f"the tokenizer ends texts with id {end}, the text encoder's {POOLED_AT} {stated} means {wanted}"
+        raise CheckpointError(f"{folder}: {problem}; correct the text encoder's config.json")
 
 
 def _file_facts(path: Path) -> Json:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from impasto_export.architecture import FAMILY, FORMAT, Architecture, Graph, Json, canonical_json, read_json
+from impasto_export.architecture import FORMAT, Architecture, Graph, Json, canonical_json, read_json
 from impasto_export.errors import BundleError, CheckpointError
+from impasto_export.families import DIFFUSION, FAMILIES, MASKED
 
 NAME = "manifest.json"
 # What diffusers' schedulers mean by a key that is missing from scheduler_config.json.
@@ -24,6 +24,37 @@ SCHEDULER_DEFAULTS: Json = {
 SPACING = {"DDIMScheduler": "leading", "PNDMScheduler": "leading", "DDPMScheduler": "leading"}
 ALPHA_ONE = {"DDIMScheduler": True}
 REFUSED = ("trained_betas", "rescale_betas_zero_snr", "thresholding", "clip_sample")
+MASKING_SCHEDULES = ("cosine", "linear")
+Configs = Mapping[str, Json]
+
+
+def diffusion(checkpoint: Path, found: Architecture, configs: Configs) -> Json:
+    """What the server must know of a diffusion checkpoint. Raises CheckpointError for what it would not honour."""
+    return {
+        "latents": latents(found, configs["vae"]),
+        "image": image(found, "latents", "unet", configs),
+        "scheduler": scheduler(checkpoint),
+    }
+
+
+def masked(checkpoint: Path, found: Architecture, configs: Configs) -> Json:
+    """What the server must know of a masked checkpoint. Raises CheckpointError for what it would not honour."""
+    path = checkpoint / "scheduler" / "scheduler_config.json"
+    config, last = read_json(path), found.components["transformer"].config["vocab_size"] - 1
+    mask, schedule = config.get("mask_token_id"), config.get("masking_schedule", "cosine")
+    if mask != last:
+        raise CheckpointError(f"{path}: mask_token_id is {mask!r}; it must be the vocabulary's last, {last}")
+    if schedule not in MASKING_SCHEDULES:
+        known = " or ".join(MASKING_SCHEDULES)
+        raise CheckpointError(f"{path}: masking_schedule is {schedule!r}; impasto's sampler knows {known}")
+    return {
+        "tokens": {**found.sizes["tokens"], "mask_id": mask},
+        "masking": {"schedule": schedule},
+        "image": image(found, "tokens", "transformer", configs),
+    }
+
+
+FACTS: dict[str, Callable[[Path, Architecture, Configs], Json]] = {DIFFUSION.name: diffusion, MASKED.name: masked}
 
 
 def scheduler(checkpoint: Path) -> Json:
@@ -47,32 +78,42 @@ def latents(architecture: Architecture, vae: Json) -> Json:
     if vae.get("latents_mean") or vae.get("latents_std"):
         raise CheckpointError("vae: latents_mean, latents_std are set; only scaling_factor, shift_factor are known")
     scale, shift = vae.get("scaling_factor", 0.18215), vae.get("shift_factor")
-    return {**architecture.latents, "scaling_factor": scale, "shift_factor": shift or 0.0}
+    return {**architecture.sizes["latents"], "scaling_factor": scale, "shift_factor": shift or 0.0}
 
 
-def image(architecture: Architecture, unet: Json) -> Json:
-    """Default size as trained; at most four times its area, or 512x512 where that is more."""
-    size = unet.get("sample_size")
+def image(architecture: Architecture, unit: str, part: str, configs: Configs) -> Json:
+    """Default size as trained; at most four times its area, or 512x512 where that is more.
+
+    `part` is the component whose config says the size, in `unit`: "latents" or "tokens".
+    """
+    size = configs[part].get("sample_size")
     height, width = size if isinstance(size, list) else (size, size)
     if not isinstance(height, int) or not isinstance(width, int):
-        raise CheckpointError(f"unet: sample_size is {size!r}; set it to the latent size the checkpoint was trained at")
-    factor = architecture.latents["factor"]
+        fix = f"set it to the size in {unit} that the checkpoint was trained at"
+        raise CheckpointError(f"{part}: sample_size is {size!r}; {fix}")
+    factor = architecture.sizes[unit]["factor"]
     height, width = height * factor, width * factor
-    return {**architecture.image, "width": width, "height": height, "max_pixels": max(4 * width * height, 512 * 512)}
+    most = max(4 * width * height, 512 * 512)
+    return {**architecture.sizes["image"], "width": width, "height": height, "max_pixels": most}
 
 
 def compose(
-    architecture: str, name: str, facts: Json, graphs: Mapping[str, Graph], weights: Json, files: Mapping[str, str]
+    architecture: Architecture,
+    name: str,
+    facts: Json,
+    graphs: Mapping[str, Graph],
+    weights: Json,
+    files: Mapping[str, str],
 ) -> Json:
-    """The whole manifest, `digest` included; `architecture` is the digest of the checkpoint's."""
-    ports = {key: asdict(graph) for key, graph in graphs.items()}
+    """The whole manifest, `digest` included; `architecture` is the checkpoint's, `graphs` are all of the bundle's."""
+    ports = {key: graph.record for key, graph in graphs.items()}
     for graph in ports.values():
         del graph["component"]
     body = {
         "format": FORMAT,
-        "family": FAMILY,
+        "family": architecture.family,
         "name": name,
-        "architecture": architecture,
+        "architecture": architecture.digest,
         **facts,
         "graphs": ports,
         "weights": weights,
@@ -93,7 +134,7 @@ def load(bundle: Path) -> Json:
         manifest = read_json(bundle / NAME)
     except CheckpointError as error:
         raise BundleError(f"{bundle} is not a bundle: {error}; make one with `impasto link`") from None
-    if manifest.get("format") != FORMAT or manifest.get("family") != FAMILY:
+    if manifest.get("format") != FORMAT or manifest.get("family") not in FAMILIES:
         raise BundleError(f"{bundle}: format {manifest.get('format')!r} is not known; link the checkpoint again")
     if manifest.get("digest") != digest(manifest):
         raise BundleError(f"{bundle}: manifest.json was changed after linking; link the checkpoint again")

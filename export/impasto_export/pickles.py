@@ -18,7 +18,7 @@ from typing import Any
 from impasto_export.errors import AdapterError
 from impasto_export.weights import Header, read_header
 
-SUFFIXES = (".pt", ".bin")
+SUFFIXES = (".pt", ".bin", ".pth")
 # A small embedding may lie in a file with the whole vocabulary it is a slice of.
 MAX_BYTES = 1 << 30
 MEMORY_BYTES = 4 << 30
@@ -41,14 +41,14 @@ def read(source: Path, folder: Path) -> Header:
         fix = "install it with `pip install 'impasto[export]'`, or convert the file to safetensors elsewhere"
         raise AdapterError(f"{source} is a pickle, and only torch opens it safely, which is not installed; {fix}")
     if source.stat().st_size > MAX_BYTES:
-        raise AdapterError(f"{source} has {source.stat().st_size} bytes; embeddings of up to {MAX_BYTES} are read")
+        raise AdapterError(f"{source} has {source.stat().st_size} bytes; adapters of up to {MAX_BYTES} are read")
     target = folder / "tensors.safetensors"
     command = [sys.executable, "-m", __name__, str(source.resolve()), str(target)]
     try:
         # In that folder, or else a torch.py that happens to lie in the user's would be imported.
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE_S)
     except subprocess.TimeoutExpired:
-        raise AdapterError(f"{source} was not read within {PATIENCE_S} s; it is no embedding") from None
+        raise AdapterError(f"{source} was not read within {PATIENCE_S} s; it is no adapter") from None
     if done.returncode == REFUSED:
         raise AdapterError(f"{source}: {done.stdout.strip()}")
     if done.returncode:

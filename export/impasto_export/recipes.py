@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,11 +14,10 @@ from impasto_export.architecture import Json, Port, Site
 
 TEXT_PREFIX = "text_model."
 LANES = Dim("lanes", min=1, max=512)
-SLOTS, RANK = Dim("S", min=1, max=4096), Dim("R", min=1, max=4096)
 ROWS, COLUMNS = Dim("rows", min=1, max=512), Dim("columns", min=1, max=512)
 TOKENS = Dim("tokens", min=1, max=512)
 # Example sizes: all different and none 1, or torch would take one dim for another or for a constant.
-EXAMPLE_LANES, EXAMPLE_SLOTS, EXAMPLE_RANK, EXAMPLE_ROWS, EXAMPLE_COLUMNS, EXAMPLE_TOKENS = 2, 3, 5, 4, 6, 7
+EXAMPLE_LANES, EXAMPLE_ROWS, EXAMPLE_COLUMNS, EXAMPLE_TOKENS = 2, 4, 6, 7
 
 
 @dataclass(frozen=True)
@@ -54,11 +53,32 @@ class TextEncoder(nn.Module):
         table.register_forward_pre_hook(lambda _, inputs: (inputs[0].clamp(min=0),))
         table.register_forward_hook(lambda _, inputs, known: torch.where(self.learned, self.vectors, known))
 
-    def forward(self, input_ids: Tensor, learned_embeds: Tensor, slot: Tensor, banks: list[Tensor]) -> Tensor:
+    def forward(self, input_ids: Tensor, learned_embeds: Tensor, slot: Tensor, banks: list[Tensor]) -> Any:
         self.bank.fill(slot, banks)
         self.learned, self.vectors = (input_ids < 0).unsqueeze(-1), learned_embeds
-        hidden: Tensor = self.model(input_ids).last_hidden_state
-        return hidden
+        return self.read(input_ids)
+
+    def read(self, input_ids: Tensor) -> Any:
+        return self.model(input_ids).last_hidden_state
+
+
+class ProjectedTextEncoder(TextEncoder):
+    """As the TextEncoder -> what goes into the last layer [lanes, T, D], and the projected text [lanes, P].
+
+    The text is read at its end of text, which no learned token can be taken for: its id is negative.
+    """
+
+    def __init__(self, model: Any, found: tuple[Site, ...]) -> None:
+        super().__init__(model, found)
+        last: nn.Module = model.text_model.encoder.layers[-1]
+        last.register_forward_pre_hook(self._keep)
+
+    def _keep(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self.penultimate = inputs[0]
+
+    def read(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
+        pooled: Tensor = self.model(input_ids).text_embeds
+        return self.penultimate, pooled
 
 
 class UNet(nn.Module):
@@ -127,6 +147,17 @@ class Encoder(nn.Module):
 
 
 def text_encoder(model: Any) -> Recipe:
+    return _text_encoder(model, TextEncoder, ())
+
+
+def projected_text_encoder(model: Any) -> Recipe:
+    return _text_encoder(
+        model, ProjectedTextEncoder, (Port("pooled", "float32", ("lanes", model.config.projection_dim)),)
+    )
+
+
+def _text_encoder(model: Any, kind: type[TextEncoder], more: tuple[Port, ...]) -> Recipe:
+    """`more` are the outputs of `kind` beside the prompt's embeddings."""
     tokens, width = model.config.max_position_embeddings, model.config.hidden_size
     found = sites.find(model, "text_encoder")
     ids = torch.randint(0, model.config.vocab_size, (EXAMPLE_LANES, tokens))
@@ -134,16 +165,16 @@ def text_encoder(model: Any) -> Recipe:
     return Recipe(
         "text_encoder",
         "text_encoder",
-        TextEncoder(model, found),
-        (ids, torch.randn(EXAMPLE_LANES, tokens, width), _slot(), _banks(found)),
-        ({0: LANES}, {0: LANES}, {0: LANES}, _bank_dims(found)),
+        kind(model, found),
+        (ids, torch.randn(EXAMPLE_LANES, tokens, width), slot(), sites.examples(found)),
+        ({0: LANES}, {0: LANES}, {0: LANES}, sites.dims(found)),
         (
             Port("input_ids", "int64", ("lanes", tokens)),
             Port("learned_embeds", "float32", ("lanes", tokens, width)),
             Port("slot", "int64", ("lanes",)),
         ),
-        (Port("prompt_embeds", "float32", ("lanes", tokens, width)),),
-        tuple(Site(prefix + site.name, site.in_features, site.out_features) for site in found),
+        (Port("prompt_embeds", "float32", ("lanes", tokens, width)), *more),
+        tuple(replace(site, name=prefix + site.name) for site in found),
         prefix,
     )
 
@@ -159,8 +190,8 @@ def unet(model: Any, tokens: int, stride: int) -> Recipe:
         "unet",
         "unet",
         UNet(model, found),
-        (_sample(config, stride), _timestep(), context, nothing, _slot(), _banks(found)),
-        (_sample_dims(stride), {0: LANES}, {0: LANES}, [{0: LANES} for _ in nothing], {0: LANES}, _bank_dims(found)),
+        (_sample(config, stride), _timestep(), context, nothing, slot(), sites.examples(found)),
+        (_sample_dims(stride), {0: LANES}, {0: LANES}, [{0: LANES} for _ in nothing], {0: LANES}, sites.dims(found)),
         (
             Port("sample", "float32", ("lanes", config.in_channels, "h", "w")),
             Port("timestep", "float32", ("lanes",)),
@@ -255,26 +286,19 @@ def _sample(config: Any, stride: int) -> Tensor:
 
 
 def _sample_dims(stride: int) -> dict[int, Any]:
-    high, wide = (stride * ROWS, stride * COLUMNS) if stride > 1 else (ROWS, COLUMNS)
+    high, wide = size_dims(stride)
     return {0: LANES, 2: high, 3: wide}
+
+
+def size_dims(stride: int) -> tuple[Any, Any]:
+    """Rows and columns that are multiples of `stride`."""
+    return (stride * ROWS, stride * COLUMNS) if stride > 1 else (ROWS, COLUMNS)
 
 
 def _timestep() -> Tensor:
     return torch.tensor([3.0, 500.5])
 
 
-def _slot() -> Tensor:
+def slot() -> Tensor:
+    """Every lane another row of the banks."""
     return torch.arange(EXAMPLE_LANES)
-
-
-def _banks(found: tuple[Site, ...]) -> list[Tensor]:
-    shapes = [
-        shape
-        for site in found
-        for shape in ((EXAMPLE_SLOTS, site.in_features, EXAMPLE_RANK), (EXAMPLE_SLOTS, EXAMPLE_RANK, site.out_features))
-    ]
-    return [torch.zeros(shape) for shape in shapes]
-
-
-def _bank_dims(found: tuple[Site, ...]) -> list[dict[int, Dim]]:
-    return [dims for _ in found for dims in ({0: SLOTS, 2: RANK}, {0: SLOTS, 1: RANK})]

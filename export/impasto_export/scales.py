@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from impasto_export.errors import AdapterError
 from impasto_export.weights import Header
 
@@ -17,6 +19,7 @@ HEADER_KEY = "lora_adapter_metadata"
 CONFIG_FILE = "adapter_config.json"
 # These start from another base weight than the checkpoint's, so their A and B alone mean nothing.
 RESIDUAL_INITS = ("pissa", "olora", "loftq", "corda", "lora_ga")
+FLOAT32 = np.finfo(np.float32)
 
 
 @dataclass(frozen=True)
@@ -36,15 +39,27 @@ class LoraConfig:
         return float(_by_pattern(self.alpha_pattern, site, self.alpha))
 
 
-def scale(config: LoraConfig | None, site: str, rank: int, alpha: float | None) -> float | None:
-    """The site's scale; `alpha` is the file's own tensor and wins. None when neither states an alpha.
+def check_given(alpha: float | None) -> None:
+    """Raises AdapterError for an alpha of the user's that is no scale."""
+    if alpha is not None and not FLOAT32.tiny <= alpha <= FLOAT32.max:
+        raise AdapterError(f"--alpha: got {alpha}; a finite number above 0 is expected, as it was in training")
 
-    Raises AdapterError when the config gives the site another rank than its tensors have.
+
+def scale(
+    config: LoraConfig | None, site: str, rank: int, alpha: float | None, given: float | None = None
+) -> float | None:
+    """The site's scale; `alpha` is the file's own tensor and wins. `given` is the user's, for files that state none;
+    None when nobody states an alpha.
+
+    Raises AdapterError when the config gives the site another rank than its tensors have, or two state an alpha.
     """
     if config is not None and alpha is None:
         if config.rank_of(site) != rank:
             raise AdapterError(f"{site}: its tensors have rank {rank}, its config says {config.rank_of(site)}")
         alpha = config.alpha_of(site)
+    if alpha is not None and given is not None:
+        raise AdapterError(f"--alpha: got {given:g}, but the source itself states {alpha:g} for {site}; leave it out")
+    alpha = given if alpha is None else alpha
     if alpha is None:
         return None
     return alpha / math.sqrt(rank) if config is not None and config.rslora else alpha / rank

@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from impasto_export import adapters
+from impasto_export import adapters, sources
 from impasto_export.errors import AdapterError, ExportError, UnaccountedKeys
 from impasto_export.weights import Header, encode, read_header, read_tensor
 
 Arrays = dict[str, tuple[str, np.ndarray[Any, Any]]]
 SIZES = {"in_features": 6, "out_features": 4}
 MANIFEST: dict[str, Any] = {
+    "family": "diffusion",
     "architecture": "a" * 64,
     "graphs": {
         "unet": {"sites": [{"name": f"mid.attn1.{name}", **SIZES} for name in ("to_q", "to_out.0")]},
@@ -24,6 +29,23 @@ MANIFEST: dict[str, Any] = {
     },
 }
 SITE = "unet.mid.attn1.to_q"
+
+
+MASKED: dict[str, Any] = {
+    "family": "masked",
+    "architecture": "b" * 64,
+    "graphs": {
+        "transformer": {
+            "sites": [
+                *({"name": f"transformer_layers.0.attn1.{name}", **SIZES} for name in ("to_q", "to_k", "to_v")),
+                {"name": "transformer_layers.0.attn1", "in_features": 6, "out_features": 6, "kind": "bottleneck"},
+            ]
+        },
+        "text_encoder": {"sites": [{"name": "text_model.encoder.layers.0.self_attn.q_proj", **SIZES}]},
+    },
+}
+AMUSED = "transformer.transformer_layers.0.attn1"
+TEXT = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj"
 
 
 def pair(
@@ -39,20 +61,22 @@ def number(value: float) -> tuple[str, np.ndarray[Any, Any]]:
     return "F32", np.array(value, "<f4")
 
 
-def write(folder: Path, tensors: Arrays, name: str = adapters.DIFFUSERS_FILE, **metadata: str) -> Path:
+def write(folder: Path, tensors: Arrays, name: str = sources.LORA, **metadata: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_bytes(encode(tensors, metadata))
     return folder / name
 
 
 def write_peft(folder: Path, tensors: Arrays, **config: object) -> Path:
-    write(folder, tensors, adapters.PEFT_FILE)
+    write(folder, tensors, sources.PEFT)
     (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 4, **config}))
     return folder
 
 
-def imported(source: Path, tmp_path: Path) -> tuple[Header, dict[str, Any]]:
-    made = adapters.convert(source, MANIFEST)
+def imported(
+    source: Path, tmp_path: Path, bundle: dict[str, Any] = MANIFEST, **said: Any
+) -> tuple[Header, dict[str, Any]]:
+    made = adapters.convert(source, bundle, **said)
     path = tmp_path / "made.safetensors"
     path.write_bytes(made.data)
     header = read_header(path)
@@ -221,8 +245,113 @@ def test_truncated_files(tmp_path: Path) -> None:
 
 
 def test_pickles_and_empty_folders(tmp_path: Path) -> None:
-    with pytest.raises(AdapterError, match="holds neither"):
+    with pytest.raises(AdapterError, match="holds none of pytorch_lora_weights.safetensors, adapter_model"):
         adapters.convert(tmp_path, MANIFEST)
-    (tmp_path / "pytorch_lora_weights.bin").touch()
-    with pytest.raises(AdapterError, match="pickles are not opened"):
+    torch.save({f"{SITE}.lora_A.weight": torch.ones(2, 6)}, tmp_path / "pytorch_lora_weights.bin")
+    with pytest.raises(AdapterError, match="a LoRA in a pickle; convert it to safetensors first"):
         adapters.convert(tmp_path / "pytorch_lora_weights.bin", MANIFEST)
+    (tmp_path / "lora.ckpt").touch()
+    with pytest.raises(AdapterError, match="files of the kinds .safetensors, .pt, .bin, .pth are read"):
+        adapters.convert(tmp_path / "lora.ckpt", MANIFEST)
+
+
+def amused(folder: Path) -> Path:
+    """What aMUSEd's `save_lora_weights` leaves behind: three sites of rank 16, one of rank 4, and no alpha."""
+    layers = [pair(f"{AMUSED}.{name}", 16) for name in ("to_q", "to_k", "to_v")]
+    return write(folder, {key: value for layer in (*layers, pair(TEXT, 4)) for key, value in layer.items()})
+
+
+def test_what_diffusers_writes_for_amused(tmp_path: Path) -> None:
+    from diffusers.loaders import AmusedLoraLoaderMixin
+
+    layers = {f"transformer_layers.0.attn1.to_k.lora_{role}.weight": torch.ones(4, 4) for role in "AB"}
+    layers["transformer_layers.0.attn1.to_k.lora_A.weight"] = torch.ones(4, 6)
+    AmusedLoraLoaderMixin.save_lora_weights(tmp_path, transformer_lora_layers=layers)
+    header, _ = imported(tmp_path, tmp_path, MASKED, alpha=2.0)
+    assert scale(header, f"{AMUSED}.to_k") == 0.5
+
+
+def test_amused_loras_say_what_they_do_not_state(tmp_path: Path) -> None:
+    header, record = imported(amused(tmp_path), tmp_path, MASKED)
+    assert (record["family"], record["kind"], record["sites"], record["rank"]) == ("masked", "lora", 4, 16)
+    (assumed,) = record["source"]["assumed"]
+    assert assumed.startswith("alpha is not stated: alpha = rank (scale 1) taken for all sites; aMUSEd's trainer")
+    assert "r=16, alpha=32 is at half strength so: then give --alpha 32" in assumed
+    assert (scale(header, f"{AMUSED}.to_q"), scale(header, TEXT)) == (1.0, 1.0)
+    assert "given" not in record["source"]
+
+
+@given(alpha=st.floats(1e-30, 1e30))
+def test_the_users_alpha_is_divided_by_each_sites_rank(alpha: float) -> None:
+    with TemporaryDirectory() as folder:
+        header, record = imported(amused(Path(folder)), Path(folder), MASKED, alpha=alpha)
+        assert scale(header, f"{AMUSED}.to_q") == pytest.approx(alpha / 16)
+        assert scale(header, TEXT) == pytest.approx(alpha / 4)
+    assert (record["source"]["assumed"], record["source"]["given"]) == ([], {"alpha": alpha})
+
+
+@pytest.mark.parametrize("alpha", [0.0, -1.0, math.nan, math.inf, -math.inf, 1e300, 1e-300])
+def test_an_alpha_that_is_no_scale(alpha: float, tmp_path: Path) -> None:
+    with pytest.raises(AdapterError, match="--alpha: got .*; a finite number above 0"):
+        adapters.convert(amused(tmp_path), MASKED, alpha=alpha)
+
+
+def test_a_file_that_states_its_alpha_takes_no_other(tmp_path: Path) -> None:
+    site = f"{AMUSED}.to_q"
+    stated = [
+        write(tmp_path / "tensor", {**pair(site), f"{site}.alpha": number(8.0)}),
+        write(
+            tmp_path / "header",
+            pair(site),
+            lora_adapter_metadata=json.dumps({"transformer.r": 2, "transformer.lora_alpha": 8}),
+        ),
+        write_peft(tmp_path / "folder", pair("base_model.model.transformer_layers.0.attn1.to_q"), lora_alpha=8),
+    ]
+    for source in stated:
+        assert scale(imported(source, tmp_path, MASKED)[0], site) == 4.0
+        with pytest.raises(
+            AdapterError, match="--alpha: got 32, but the source itself states 8 for transformer_layers"
+        ):
+            adapters.convert(source, MASKED, alpha=32)
+
+
+def test_peft_folders_of_a_masked_backbone(tmp_path: Path) -> None:
+    write_peft(tmp_path / "transformer", pair("base_model.model.transformer_layers.0.attn1.to_v"))
+    write_peft(tmp_path / "text_encoder", pair("base_model.model.text_model.encoder.layers.0.self_attn.q_proj"))
+    header, record = imported(tmp_path, tmp_path, MASKED)
+    assert (scale(header, f"{AMUSED}.to_v"), scale(header, TEXT)) == (2.0, 2.0)
+    assert record["source"]["file"] == "transformer/adapter_model.safetensors, text_encoder/adapter_model.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("prefix", "bundle", "message"),
+    [
+        (SITE, MASKED, "begin with unet., so it is for a bundle of the family diffusion; this one's is masked"),
+        (
+            f"{AMUSED}.to_q",
+            MANIFEST,
+            "begin with transformer., so it is for a bundle of the family masked; this one's is diffusion",
+        ),
+    ],
+)
+def test_the_other_family_is_one_error(prefix: str, bundle: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(AdapterError, match=f"{message}. Import it with --bundle") as raised:
+        adapters.convert(write(tmp_path, pair(prefix)), bundle)
+    assert not isinstance(raised.value, UnaccountedKeys)
+
+
+def test_a_bottlenecks_site_takes_no_lora(tmp_path: Path) -> None:
+    with pytest.raises(UnaccountedKeys, match="attn1.lora_A.weight: names no linear layer"):
+        adapters.convert(write(tmp_path, pair(AMUSED)), MASKED)
+
+
+def test_the_prompt_of_its_training(tmp_path: Path) -> None:
+    template = "{context} in stained glass style"
+    assert imported(write(tmp_path, pair(SITE)), tmp_path, prompt=template)[1]["prompt"] == template
+    assert "prompt" not in imported(write(tmp_path, pair(SITE)), tmp_path)[1]
+
+
+@pytest.mark.parametrize("template", ["in stained glass style", "{context} {context}", "{context} in {style}"])
+def test_prompts_that_are_no_template(template: str, tmp_path: Path) -> None:
+    with pytest.raises(AdapterError, match="--prompt: got .*; it must hold {context} once"):
+        adapters.convert(write(tmp_path, pair(SITE)), MANIFEST, prompt=template)

@@ -100,6 +100,12 @@ def test_a_hint_of_another_scale(checkpoint: Path, own: Path, tmp_path: Path) ->
         link(checkpoint, tmp_path / "bundle", [skeleton], steering=steering(own))
 
 
+def test_a_masked_base_takes_none(masked_checkpoint: Path, controlnet: Path, tmp_path: Path) -> None:
+    with pytest.raises(ControlError, match="mini-muse is a masked backbone; a ControlNet steers diffusion alone"):
+        link(masked_checkpoint, tmp_path / "bundle", steering=steering(controlnet))
+    assert not (tmp_path / "bundle").exists()
+
+
 def test_a_base_skeleton_that_takes_no_residuals(checkpoint: Path, own: Path, tmp_path: Path) -> None:
     skeleton = shutil.copytree(checkpoints.MINI, tmp_path / "skeleton")
     graphs: Json = json.loads((skeleton / "architecture.json").read_text())["graphs"]

@@ -15,7 +15,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from impasto_export import check, cli, embeddings, manifest, pickles
+from impasto_export import check, cli, embeddings, manifest, pickles, sources
 from impasto_export.errors import AdapterError, ExportError, UnaccountedKeys
 from impasto_export.registry import Registry
 from impasto_export.weights import Header, encode, read_header, read_tensor
@@ -31,7 +31,11 @@ def takes(width: int) -> dict[str, Any]:
 
 def manifest_of(**widths: int) -> dict[str, Any]:
     encoders = {graph: takes(width) for graph, width in widths.items()}
-    return {"architecture": "a" * 64, "graphs": {**encoders, "unet": {"sites": [], "inputs": []}}}
+    return {
+        "family": "diffusion",
+        "architecture": "a" * 64,
+        "graphs": {**encoders, "unet": {"sites": [], "inputs": []}},
+    }
 
 
 ONE, TWO = manifest_of(text_encoder=WIDTH), manifest_of(text_encoder=WIDTH, text_encoder_2=WIDTH + 2)
@@ -47,8 +51,12 @@ def write(folder: Path, tensors: Arrays, name: str = "learned_embeds.safetensors
     return folder / name
 
 
+def recognised(source: Path) -> bool:
+    with sources.opened(source) as opened:
+        return embeddings.recognises(opened)
+
+
 def imported(source: Path, bundle: dict[str, Any] = ONE) -> tuple[Header, dict[str, Any]]:
-    assert embeddings.recognises(source)
     made = embeddings.convert(source, bundle)
     path = source.parent / "made.safetensors"
     path.write_bytes(made.data)
@@ -121,6 +129,10 @@ def test_a_file_may_say_itself_how_it_was_trained(tmp_path: Path) -> None:
     assert record["source"]["assumed"] == []
 
 
+def test_a_masked_bundles_text_encoder_takes_them_too(tmp_path: Path) -> None:
+    assert imported(write(tmp_path, {"<cat>": rows(1)}), {**ONE, "family": "masked"})[1]["family"] == "masked"
+
+
 def test_same_source_same_bytes(tmp_path: Path) -> None:
     source = write(tmp_path, {"<cat>": rows(1)})
     assert embeddings.convert(source, ONE).data == embeddings.convert(source, ONE).data
@@ -128,15 +140,15 @@ def test_same_source_same_bytes(tmp_path: Path) -> None:
 
 def test_a_folder_holds_an_embedding_or_a_lora(tmp_path: Path) -> None:
     write(tmp_path, {"<cat>": rows(1)})
-    assert embeddings.recognises(tmp_path)
+    assert recognised(tmp_path)
     assert embeddings.convert(tmp_path, ONE).record["source"]["file"] == "learned_embeds.safetensors"
-    (tmp_path / "pytorch_lora_weights.safetensors").touch()
-    assert not embeddings.recognises(tmp_path)
+    write(tmp_path, {"unet.mid.to_q.lora_A.weight": rows(1)}, "pytorch_lora_weights.safetensors")
+    assert not recognised(tmp_path)
 
 
 @pytest.mark.parametrize("key", ["unet.mid.to_q.lora_A.weight", "unet.conv_in.bias", "lora_unet_mid_to_q.alpha"])
 def test_loras_are_left_to_the_other_importer(key: str, tmp_path: Path) -> None:
-    assert not embeddings.recognises(write(tmp_path, {key: rows(1)}))
+    assert not recognised(write(tmp_path, {key: rows(1)}))
 
 
 @pytest.mark.parametrize(
@@ -151,7 +163,7 @@ def test_loras_are_left_to_the_other_importer(key: str, tmp_path: Path) -> None:
 )
 def test_unaccounted_keys_are_named(tensors: Arrays, unaccounted: list[str], tmp_path: Path) -> None:
     source = write(tmp_path, tensors)
-    assert embeddings.recognises(source)
+    assert recognised(source)
     with pytest.raises(UnaccountedKeys) as raised:
         embeddings.convert(source, ONE)
     assert list(raised.value.keys) == unaccounted
@@ -178,7 +190,7 @@ def test_unaccounted_keys_are_named(tensors: Arrays, unaccounted: list[str], tmp
 )
 def test_what_is_wrong_is_named(tensors: Arrays, message: str, tmp_path: Path) -> None:
     source = write(tmp_path, tensors)
-    assert embeddings.recognises(source)
+    assert recognised(source)
     with pytest.raises(AdapterError, match=message):
         embeddings.convert(source, ONE)
 
@@ -274,7 +286,6 @@ def test_a_tensor_that_unfolds_to_terabytes_takes_only_its_reader_down(tmp_path:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"unet.mid.to_q.lora_A.weight": torch.ones(2, WIDTH)}, "a LoRA in a pickle; convert it to safetensors first"),
         ({"unet.conv_in.bias": torch.ones(WIDTH)}, "no embedding of a known layout; its keys: unet.conv_in.bias"),
         ({"<a>": torch.ones(WIDTH), "loss": 0.5}, "loss: no part of an embedding"),
         ({"<a>": [torch.ones(WIDTH)]}, "'<a>' is a list; tensors, numbers and strings are read"),
@@ -307,7 +318,7 @@ def test_pickles_get_little_time_and_room(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(AdapterError, match="not read within"):
         embeddings.convert(source, ONE)
     monkeypatch.setattr(pickles, "MAX_BYTES", 10)
-    with pytest.raises(AdapterError, match="embeddings of up to 10 are read"):
+    with pytest.raises(AdapterError, match="adapters of up to 10 are read"):
         embeddings.convert(source, ONE)
 
 
@@ -327,9 +338,9 @@ def test_commands_from_import_to_rm(bundle: Path, tmp_path: Path) -> None:
     assert (refused.exit_code, "choose it with --name" in refused.output) == (1, True)
 
 
-def test_a_loras_words_are_not_an_embeddings_prompt(bundle: Path, tmp_path: Path) -> None:
+def test_a_lora_has_no_style_prompt(bundle: Path, tmp_path: Path) -> None:
     source = write(tmp_path, {"unet.mid.to_q.lora_A.weight": rows(1)}, "lora.safetensors")
-    options = ["--name", "s", "--bundle", str(bundle), "--registry", str(tmp_path / "registry"), "--prompt", "x"]
+    options = ["--name", "s", "--bundle", str(bundle), "--registry", str(tmp_path / "registry"), "--style-prompt", "x"]
     refused = CliRunner().invoke(cli.adapters, ["import", str(source), *options])
     assert (refused.exit_code, "--trigger" in refused.output) == (1, True)
 
@@ -348,4 +359,4 @@ def test_a_truncated_file(tmp_path: Path) -> None:
     source = write(tmp_path, {"<a>": rows(1)})
     source.write_bytes(source.read_bytes()[:-1])
     with pytest.raises(ExportError, match="cut short"):
-        embeddings.recognises(source)
+        recognised(source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ from torch import nn
 
 import checkpoints
 from impasto_export import architecture, graphs, recipes, splice
-from impasto_export.architecture import Port
+from impasto_export.architecture import Port, Site
 from impasto_export.errors import CheckpointError, GraphError
 from impasto_export.recipes import Recipe
 
-SKELETONS = sorted([*checkpoints.MINI.glob("*.onnx"), *checkpoints.CONTROL.glob("*.onnx")])
+FOLDERS = (checkpoints.MINI, checkpoints.CONTROL, checkpoints.MUSE)
+SKELETONS = sorted(path for folder in FOLDERS for path in folder.glob("*.onnx"))
+NAMES = [f"{path.parent.name}-{path.stem}" for path in SKELETONS]
 
 
 def test_the_committed_architecture_is_current(
@@ -27,6 +30,20 @@ def test_the_committed_architecture_is_current(
     monkeypatch.setattr(graphs, "trace", lambda recipe: b"")
     found = graphs.export(checkpoint, tmp_path / "out", "mini-diffusion")
     assert architecture.load(checkpoints.MINI) == found == architecture.load(tmp_path / "out")
+
+
+def test_the_committed_masked_architecture_is_current(
+    masked_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graphs, "trace", lambda recipe: b"")
+    found = graphs.export(masked_checkpoint, tmp_path / "out", "mini-muse")
+    assert architecture.load(checkpoints.MUSE) == found == architecture.load(tmp_path / "out")
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=[folder.name for folder in FOLDERS])
+def test_the_digest_is_of_the_file_itself(folder: Path) -> None:
+    stated = architecture.read_json(folder / "architecture.json")
+    assert architecture.load(folder).canonical() == architecture.canonical_json(stated)
 
 
 def test_the_committed_controlnet_is_current(controlnet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,10 +55,10 @@ def test_the_committed_controlnet_is_current(controlnet: Path, tmp_path: Path, m
 def test_the_committed_controlnet_is_made_for_mini_diffusion() -> None:
     unet: Any = checkpoints.model("unet", 0)
     made = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(16, 32, 64, 96))
-    assert graphs._component("controlnet", made) == architecture.load(checkpoints.CONTROL).components["controlnet"]
+    assert graphs._component(made) == architecture.load(checkpoints.CONTROL).components["controlnet"]
 
 
-@pytest.mark.parametrize("path", SKELETONS, ids=[path.stem for path in SKELETONS])
+@pytest.mark.parametrize("path", SKELETONS, ids=NAMES)
 def test_skeletons_are_small_and_bare(path: Path) -> None:
     assert path.stat().st_size < 1_000_000
     model = splice.read(path)
@@ -53,10 +70,10 @@ def test_skeletons_are_small_and_bare(path: Path) -> None:
     assert sum(len(item.raw_data) for item in inline) < 100_000
 
 
-@pytest.mark.parametrize("path", SKELETONS, ids=[path.stem for path in SKELETONS])
-def test_graph_inputs_are_the_ports_and_two_banks_per_site(path: Path) -> None:
+@pytest.mark.parametrize("path", SKELETONS, ids=NAMES)
+def test_graph_inputs_are_the_ports_and_the_banks_of_every_site(path: Path) -> None:
     graph = architecture.load(path.parent).graphs[path.stem]
-    banks = [f"{site.name}.lora_{letter}" for site in graph.sites for letter in "AB"]
+    banks = [port.name for site in graph.sites for port in site.banks]
     model = splice.read(path)
     assert [value.name for value in model.graph.input] == [*(port.name for port in graph.inputs), *banks]
     assert [value.name for value in model.graph.output] == [port.name for port in graph.outputs]
@@ -76,6 +93,33 @@ def test_every_usual_target_is_a_site() -> None:
     assert {len(found[name].sites) for name in ("vae_decoder", "vae_encoder")} == {0}
     assert len(found["text_encoder"].sites) == 4 * 6
     assert len(found["unet"].sites) == 10 * 12
+
+
+def test_sites_of_the_masked_transformer() -> None:
+    """Four layers of two attentions and an MLP; six outer blocks of two attentions."""
+    found = architecture.load(checkpoints.MUSE).graphs
+    sites = found["transformer"].sites
+    lora = [site for site in sites if site.kind == "lora"]
+    bottlenecks = [site.name for site in sites if site.kind == "bottleneck"]
+    assert len(lora) == 4 * (2 * 4 + 2) + 6 * 2 * 4
+    assert [name for name in bottlenecks if name.startswith("transformer_layers.3.")] == [
+        f"transformer_layers.3.{place}" for place in ("attn1", "attn2", "ff")
+    ]
+    outer = [f"{side}_block.attention_blocks.{index}.attn2" for side in ("down", "up") for index in range(3)]
+    assert [name for name in bottlenecks if not name.startswith("transformer_layers")] == outer
+    assert len(bottlenecks) == 4 * 3 + 6
+    assert len(found["text_encoder"].sites) == 4 * 6
+
+
+def test_ports_of_a_bottleneck() -> None:
+    site = Site("x.ff", 8, 8, "bottleneck")
+    assert [(port.name, port.shape) for port in site.banks] == [
+        ("x.ff.down", ("S", 8, "H")),
+        ("x.ff.up", ("S", "H", 8)),
+        ("x.ff.tanh", ("S", 1, "H")),
+    ]
+    assert site.record == {"name": "x.ff", "in_features": 8, "out_features": 8, "kind": "bottleneck"}
+    assert "kind" not in Site("x", 8, 8).record
 
 
 def test_a_new_text_encoder_exports_under_its_parameter_names() -> None:
@@ -118,6 +162,31 @@ def test_what_cannot_be_exported_is_refused(part: str, changes: dict[str, object
         graphs.build(part, {**checkpoints.config(part), **changes})
 
 
-def test_a_folder_without_configs_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"config\.json is missing"):
+@pytest.mark.parametrize(
+    ("part", "changes", "message"),
+    [
+        ("vqvae", {"norm_type": "spatial"}, "norm_type is spatial; only group"),
+        ("vqvae", {"lookup_from_codebook": False}, "lookup_from_codebook is False; only True"),
+        ("vqvae", {"_class_name": "AutoencoderKL"}, "only VQModel"),
+        ("transformer", {"_class_name": "FluxTransformer2DModel"}, "FluxTransformer2DModel; only UVit2DModel"),
+        ("text_encoder", {"architectures": ["CLIPTextModel"]}, "in a masked checkpoint it is a CLIPTextModelWithProj"),
+        ("transformer", {"upsample": False}, r"upsample is False, transformer\.downsample True; they must be equal"),
+        ("transformer", {"codebook_size": 64}, r"codebook_size is 64, vqvae\.num_vq_embeddings 1024"),
+        ("transformer", {"cond_embed_dim": 64}, r"cond_embed_dim is 64, text_encoder\.projection_dim 128"),
+    ],
+)
+def test_what_cannot_be_exported_of_a_masked_checkpoint_is_refused(
+    part: str, changes: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    for name in checkpoints.MASKED:
+        config = {**checkpoints.masked_config(name), **(changes if name == part else {})}
+        checkpoints.write_json(tmp_path / name / "config.json", config)
+    with pytest.raises(GraphError, match=message):
         graphs.export(tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_without_configs_is_named(checkpoint: Path, tmp_path: Path) -> None:
+    (shutil.copytree(checkpoint, tmp_path / "own") / "vae" / "config.json").unlink()
+    with pytest.raises(CheckpointError, match=r"vae/config\.json is missing"):
+        graphs.export(tmp_path / "own", tmp_path / "out")

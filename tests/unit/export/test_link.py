@@ -20,7 +20,8 @@ from impasto_export.errors import BundleError, CheckpointError, MisfitCheckpoint
 from impasto_export.link import canonical_name, link
 from impasto_export.weights import encode, read_header, read_tensor
 
-UNET = "unet/diffusion_pytorch_model.safetensors"
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+UNET = f"unet/{WEIGHTS}"
 
 
 @pytest.fixture
@@ -55,6 +56,19 @@ def test_weights_are_linked_not_copied_and_the_manifest_says_it_all(bundle: Path
     assert set(record["graphs"]) == {"text_encoder", "unet", "vae_decoder", "vae_encoder"}
     assert set(record["files"]) == {*(graph["file"] for graph in record["graphs"].values()), "tokenizer.json"}
     assert record["weights"]["unet.safetensors"]["bytes"] == (checkpoint / UNET).stat().st_size
+
+
+def test_a_masked_checkpoint_is_described(masked_bundle: Path, masked_checkpoint: Path) -> None:
+    record = manifest.load(masked_bundle)
+    assert record["family"] == "masked"
+    assert record["tokens"] == {"factor": 8, "codes": 1024, "mask_id": 1087}
+    assert record["masking"] == {"schedule": "cosine"}
+    assert record["image"] == {"width": 128, "height": 128, "multiple_of": 16, "max_pixels": 262144}
+    assert not {"latents", "scheduler", "control"} & record.keys()
+    assert set(record["graphs"]) == {"text_encoder", "transformer", "vq_decoder", "vq_encoder"}
+    assert (masked_bundle / "vqvae.safetensors").samefile(masked_checkpoint / "vqvae" / WEIGHTS)
+    kinds = {site["name"]: site.get("kind", "lora") for site in record["graphs"]["transformer"]["sites"]}
+    assert (kinds["transformer_layers.0.attn2"], kinds["transformer_layers.0.attn2.to_q"]) == ("bottleneck", "lora")
 
 
 def test_takes_less_than_two_seconds_and_imports_no_torch(checkpoint: Path, tmp_path: Path) -> None:
@@ -152,6 +166,40 @@ def test_what_the_server_cannot_honour_is_refused(
     assert leftovers(tmp_path) == []
 
 
+SCHEDULER, TEXT = "scheduler/scheduler_config.json", "text_encoder/config.json"
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "message"),
+    [
+        (SCHEDULER, {"mask_token_id": 1024}, "mask_token_id is 1024; it must be the vocabulary's last, 1087"),
+        (SCHEDULER, {"mask_token_id": None}, "mask_token_id is None"),
+        (SCHEDULER, {"masking_schedule": "sigmoid"}, "'sigmoid'; impasto's sampler knows cosine or linear"),
+        ("transformer/config.json", {"sample_size": None}, "set it to the size in tokens"),
+        ("tokenizer/tokenizer_config.json", {"eos_token": "<|startoftext|>"}, "eos_token_id 513 means 513"),
+        (TEXT, {"eos_token_id": 2}, r"text_encoder\.eos_token_id: checkpoint 2, architecture 513"),
+        ("vqvae/config.json", {"lookup_from_codebook": False}, r"vqvae\.lookup_from_codebook: checkpoint False"),
+        ("model_index.json", {"_class_name": "FluxPipeline"}, "_class_name is 'FluxPipeline'; what can be served is"),
+    ],
+)
+def test_what_a_masked_checkpoint_may_not_say(
+    masked_checkpoint: Path, tmp_path: Path, file: str, changes: dict[str, object], message: str
+) -> None:
+    own = shutil.copytree(masked_checkpoint, tmp_path / "checkpoint")
+    edit_json(own / file, **changes)
+    with pytest.raises(CheckpointError, match=message):
+        link(own, tmp_path / "bundle")
+    assert leftovers(tmp_path) == []
+
+
+def test_unused_tensors_of_a_masked_checkpoint_are_named(masked_checkpoint: Path, tmp_path: Path) -> None:
+    own = shutil.copytree(masked_checkpoint, tmp_path / "checkpoint")
+    rewrite(own / "vqvae" / WEIGHTS, quantize__used=("F16", np.zeros(3, np.float16)))
+    with pytest.raises(MisfitCheckpoint) as raised:
+        link(own, tmp_path / "bundle")
+    assert raised.value.unused == ("quantize.used",)
+
+
 def test_missing_weights_say_what_is_there(own: Path, tmp_path: Path) -> None:
     (own / UNET).rename(own / "unet" / "diffusion_pytorch_model.fp16.safetensors")
     with pytest.raises(CheckpointError, match=r"fp16\.safetensors"):
@@ -207,4 +255,6 @@ def test_names_of_older_libraries_are_understood() -> None:
     old, new = "decoder.mid_block.attentions.0.proj_attn.bias", "decoder.mid_block.attentions.0.to_out.0.bias"
     assert canonical_name("vae", old) == new
     assert canonical_name("vae", new) == new
+    assert canonical_name("vqvae", old) == new
+    assert canonical_name("text_encoder", "text_projection.weight") == "text_projection.weight"
     assert canonical_name("unet", "a.query.weight") == "a.query.weight"

@@ -1,0 +1,193 @@
+"""A transformers CLIPModel as a scorer: its architecture, how pictures are prepared for it, its bundle. No torch.
+
+One file of weights and two graphs, `image_encoder` and `text_encoder`, whose outputs have unit length.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from impasto_export import atomic, manifest, matching, splice, tokenizer
+from impasto_export import link as linking
+from impasto_export.adapters import float32
+from impasto_export.architecture import SHIPPED, Architecture, Json, canonical_json, read_json
+from impasto_export.errors import CheckpointError
+from impasto_export.families import PARTS, Part, class_of
+from impasto_export.link import Linked
+from impasto_export.weights import Header, read_header, read_tensor
+
+FAMILY = NAME = "clip"
+CLASS = "CLIPModel"
+LOGIT_SCALE = "logit_scale"
+# What each tower's graph depends on, with transformers' defaults: a config leaves out what equals them.
+TEXT: Json = {
+    "eos_token_id": 49407,
+    "hidden_act": "quick_gelu",
+    "hidden_size": 512,
+    "intermediate_size": 2048,
+    "layer_norm_eps": 1e-5,
+    "max_position_embeddings": 77,
+    "num_attention_heads": 8,
+    "num_hidden_layers": 12,
+    "vocab_size": 49408,
+}
+VISION: Json = {
+    "hidden_act": "quick_gelu",
+    "hidden_size": 768,
+    "image_size": 224,
+    "intermediate_size": 3072,
+    "layer_norm_eps": 1e-5,
+    "num_attention_heads": 12,
+    "num_channels": 3,
+    "num_hidden_layers": 12,
+    "patch_size": 32,
+}
+PROJECTION: Json = {"projection_dim": 512}
+# Before transformers' #24773 every config said so; the text then ends at its highest id.
+LEGACY_EOS = 2
+# CLIPImageProcessor's, and what a key that preprocessor_config.json leaves out means.
+PREPARATION: Json = {
+    "size": 224,
+    "crop_size": 224,
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+    "rescale_factor": 1 / 255,
+    "resample": 3,
+    "do_resize": True,
+    "do_center_crop": True,
+    "do_rescale": True,
+    "do_normalize": True,
+}
+# Settings of it that the server knows in one way only.
+FIXED = ("rescale_factor", "resample", "do_resize", "do_center_crop", "do_rescale", "do_normalize")
+
+# `facts` has already left of the config what is in the graphs.
+PARTS[CLASS] = Part(CLASS, lambda key: True, "model")
+
+
+def recognises(folder: Path) -> bool:
+    """Whether `folder` holds a CLIPModel, and not a checkpoint that paints."""
+    return (folder / "config.json").is_file() and class_of(read_json(folder / "config.json")) == CLASS
+
+
+def facts(config: Json) -> Json:
+    """What determines the graphs, complete and flat: `text.hidden_size`, `vision.patch_size`, `projection_dim` …
+
+    Raises CheckpointError for another class, and for what no graph is made for.
+    """
+    if class_of(config) != CLASS:
+        raise CheckpointError(f"config.json is of a {class_of(config)}; a scorer is made of a {CLASS}")
+    # Old configs state a tower a second time, and mean that.
+    text, vision = (config.get(f"{key}_dict") or config.get(key) or {} for key in ("text_config", "vision_config"))
+    found = {
+        **_stated("", PROJECTION, config),
+        **_stated("text.", TEXT, text),
+        **_stated("vision.", VISION, vision),
+    }
+    for key in ("text.eos_token_id", "vision.image_size", "vision.patch_size"):
+        if not isinstance(found[key], int):
+            raise CheckpointError(f"{key} is {found[key]!r}; only one whole number is known")
+    if found["vision.num_channels"] != 3:
+        raise CheckpointError(f"vision.num_channels is {found['vision.num_channels']}; pictures have 3")
+    return found
+
+
+def _stated(prefix: str, defaults: Json, config: Mapping[str, Any]) -> Json:
+    return {prefix + key: config.get(key, default) for key, default in defaults.items()}
+
+
+def link(folder: Path, out: Path, graphs: Sequence[Path] = (), variant: str | None = None) -> Linked:
+    """Make the scorer bundle `out` of the CLIPModel in `folder`; as `link.link`, which see for the arguments.
+
+    Raises UnknownArchitecture, MisfitCheckpoint, CheckpointError, or BundleError when `out` is something else.
+    """
+    linking._check_target(out)
+    place, found = matching.match({NAME: facts(read_json(folder / "config.json"))}, [*graphs, SHIPPED], "clip FOLDER")
+    models = {name: splice.read(place / graph.file) for name, graph in found.graphs.items()}
+    header = read_header(linking._weights_path(folder, PARTS[CLASS].stem, variant))
+    slots = {key: slot for model in models.values() for key, slot in splice.placeholders(model).items()}
+    tensors = linking._fit(NAME, header, {**slots, LOGIT_SCALE: splice.Slot(())})
+    with atomic.folder(out) as draft:
+        copied = () if linking._place(header.path, draft / f"{NAME}.safetensors") else (f"{NAME}.safetensors",)
+        for name, graph in found.graphs.items():
+            (draft / graph.file).write_bytes(splice.point(models[name], tensors))
+        record = _describe(folder, draft, found, header)
+        reused = _same(draft, out)
+        if reused:
+            shutil.rmtree(draft)
+    return Linked(out, record["name"], found.digest, record["digest"], reused, () if reused else copied)
+
+
+def _same(draft: Path, out: Path) -> bool:
+    """Whether `out` already holds the very bytes of the draft."""
+    names = [path.name for path in draft.iterdir()]
+    return out.is_dir() and filecmp.cmpfiles(draft, out, names, shallow=False)[0] == names
+
+
+def _describe(folder: Path, draft: Path, found: Architecture, header: Header) -> Json:
+    """Write tokenizer.json and manifest.json into the draft; the manifest."""
+    config = found.components[NAME].config
+    data, special = tokenizer.read(folder)
+    _check_end(folder, config, special)
+    (draft / "tokenizer.json").write_bytes(data)
+    length = tokenizer.max_length(folder, config["text.max_position_embeddings"])
+    stated = {
+        LOGIT_SCALE: logit_scale(header),
+        "image": preparation(folder, config["vision.image_size"]),
+        "tokenizer": {"file": "tokenizer.json", "max_length": length, **special},
+    }
+    weights = {f"{NAME}.safetensors": linking._file_facts(draft / f"{NAME}.safetensors")}
+    files = linking._digests(draft, [*(graph.file for graph in found.graphs.values()), "tokenizer.json"])
+    record = manifest.compose(found, folder.resolve().name, stated, found.graphs, weights, files)
+    (draft / manifest.NAME).write_bytes(canonical_json(record))
+    return record
+
+
+def _check_end(folder: Path, config: Json, special: Json) -> None:
+    """The text encoder is read off at the end token: it must be the one that the tokenizer writes."""
+    highest = config["text.vocab_size"] - 1
+    end = highest if config["text.eos_token_id"] == LEGACY_EOS else config["text.eos_token_id"]
+    if special["eos_id"] != end:
+        problem = f"the tokenizer ends texts with id {special['eos_id']}, the text encoder looks for {end}"
+        raise CheckpointError(f"{folder}: {problem}; correct text_config.eos_token_id")
+
+
+def logit_scale(header: Header) -> float:
+    """What cosines are multiplied with to be logits; the checkpoint has its logarithm."""
+    stored = read_tensor(header, LOGIT_SCALE).reshape(1)  # NumPy widens an array, not a scalar
+    return math.exp(float32(stored, header.tensors[LOGIT_SCALE].dtype)[0])
+
+
+def preparation(folder: Path, size: int) -> Json:
+    """How pictures become the image encoder's, of `size` pixels. Raises CheckpointError for a way that isn't served."""
+    path = folder / "preprocessor_config.json"
+    if path.is_file():
+        config = read_json(path)
+    else:  # as transformers' own processors save it since 5.0
+        path = folder / "processor_config.json"
+        config = read_json(path).get("image_processor") or {}
+    found = {key: config.get(key, default) for key, default in PREPARATION.items()}
+    odd = [key for key in FIXED if found[key] != PREPARATION[key]]
+    if odd:
+        said = ", ".join(f"{key} {found[key]!r}" for key in odd)
+        raise CheckpointError(f"{path}: {said}; pictures are resized (bicubic), cropped, divided by 255 and normalised")
+    shortest, crop = _side(path, "size", found["size"]), _side(path, "crop_size", found["crop_size"])
+    if crop != size or crop > shortest:
+        problem = f"pictures of {shortest} pixels are cropped to {crop}, and the image encoder takes {size}"
+        raise CheckpointError(f"{path}: {problem}")
+    mean, std = found["image_mean"], found["image_std"]
+    return {"size": shortest, "crop": crop, "mean": mean, "std": std, "resample": "bicubic"}
+
+
+def _side(path: Path, key: str, value: Any) -> int:
+    """`size` may be an int or {"shortest_edge": int}, `crop_size` an int or {"height": int, "width": the same}."""
+    sides = [value] if isinstance(value, int) else list(dict.fromkeys(value.values()))
+    known = isinstance(value, int) or set(value) == ({"shortest_edge"} if key == "size" else {"height", "width"})
+    if not known or len(sides) != 1:
+        raise CheckpointError(f"{path}: {key} is {value!r}; it must be one side's pixels, the shortest or a square's")
+    return int(sides[0])

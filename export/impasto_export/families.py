@@ -1,0 +1,121 @@
+"""The backbone families: which components a checkpoint of each has, and how it is told which one a checkpoint is of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from impasto_export.architecture import Json, read_json
+from impasto_export.errors import CheckpointError
+
+INDEX = "model_index.json"
+
+# A transformers config carries dozens of generation settings, so here it is the graph's own facts that are listed.
+TEXT_FACTS = {
+    "hidden_act", "hidden_size", "intermediate_size", "layer_norm_eps", "max_position_embeddings",
+    "num_attention_heads", "num_hidden_layers", "vocab_size",
+}  # fmt: skip
+# Where a text is pooled, and to what width: only the encoder with a projection hands the result over.
+POOLING_FACTS = {"eos_token_id", "projection_dim"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One component: its class, which keys of its config its graph depends on, and the stem of its weights file."""
+
+    class_name: str
+    in_graph: Callable[[str], bool]
+    stem: str = "diffusion_pytorch_model"
+
+    def facts(self, config: Mapping[str, Any]) -> Json:
+        """The part of the component's config that determines its graph."""
+        return {key: value for key, value in config.items() if not key.startswith("_") and self.in_graph(key)}
+
+
+@dataclass(frozen=True)
+class Family:
+    """`parts` by the checkpoint's folders; `pipelines` are the diffusers classes whose checkpoints have them."""
+
+    name: str
+    parts: Mapping[str, Part]
+    pipelines: tuple[str, ...]
+
+
+def _only(keys: set[str]) -> Callable[[str], bool]:
+    return keys.__contains__
+
+
+def _without(*keys: str) -> Callable[[str], bool]:
+    """What is left out is read by nothing in the graph: default sizes, and numerical-format hints for eager torch."""
+    return lambda key: key not in keys
+
+
+DIFFUSION = Family(
+    "diffusion",
+    {
+        "text_encoder": Part("CLIPTextModel", _only(TEXT_FACTS), "model"),
+        "unet": Part("UNet2DConditionModel", _without("sample_size", "dropout")),
+        "vae": Part(
+            "AutoencoderKL",
+            _without("sample_size", "scaling_factor", "shift_factor", "latents_mean", "latents_std", "force_upcast"),
+        ),
+    },
+    (
+        "StableDiffusionPipeline",
+        "StableDiffusionImg2ImgPipeline",
+        "StableDiffusionControlNetPipeline",
+        "StableDiffusionControlNetImg2ImgPipeline",
+    ),
+)
+MASKED = Family(
+    "masked",
+    {
+        "text_encoder": Part("CLIPTextModelWithProjection", _only(TEXT_FACTS | POOLING_FACTS), "model"),
+        "transformer": Part("UVit2DModel", _without("sample_size", "hidden_dropout", "attention_dropout")),
+        "vqvae": Part("VQModel", _without("sample_size", "scaling_factor", "force_upcast")),
+    },
+    ("AmusedPipeline", "AmusedImg2ImgPipeline", "AmusedInpaintPipeline"),
+)
+# What stands beside a checkpoint, in a folder of its own.
+COMPANIONS = {"controlnet": Part("ControlNetModel", _without())}
+
+FAMILIES = {family.name: family for family in (DIFFUSION, MASKED)}
+_NAMED = [pair for parts in (DIFFUSION.parts, MASKED.parts, COMPANIONS) for pair in parts.items()]
+PARTS = {part.class_name: part for _, part in _NAMED}
+
+
+def of(checkpoint: Path) -> Family:
+    """The family of a checkpoint folder, by its model_index.json, or by its folders where it has none.
+
+    Raises CheckpointError naming what the checkpoint is instead.
+    """
+    if not (checkpoint / INDEX).is_file():
+        return _by_folders(checkpoint)
+    pipeline = read_json(checkpoint / INDEX).get("_class_name")
+    for family in FAMILIES.values():
+        if pipeline in family.pipelines:
+            return family
+    known = ", ".join(name for family in FAMILIES.values() for name in family.pipelines)
+    raise CheckpointError(f"{checkpoint / INDEX}: _class_name is {pipeline!r}; what can be served is {known}")
+
+
+def _by_folders(checkpoint: Path) -> Family:
+    for family in FAMILIES.values():
+        if all((checkpoint / part).is_dir() for part in family.parts):
+            return family
+    configs = {path.parent.name: class_of(read_json(path)) for path in sorted(checkpoint.glob("*/config.json"))}
+    held = ", ".join(f"{folder} ({kind})" for folder, kind in configs.items()) or "no component"
+    wanted = "; ".join(f"{family.name} has {', '.join(family.parts)}" for family in FAMILIES.values())
+    raise CheckpointError(f"{checkpoint}: without {INDEX} its folders tell the family, and it holds {held}; {wanted}")
+
+
+def classes(name: str) -> list[str]:
+    """The classes that the component of this name has in any family."""
+    return [part.class_name for folder, part in _NAMED if folder == name]
+
+
+def class_of(config: Mapping[str, Any]) -> str:
+    """The class that a component's config names, "?" where it names none."""
+    return str(config.get("_class_name") or (config.get("architectures") or ["?"])[0])

@@ -1,0 +1,67 @@
+"""A foreign adapter -> impasto's format, by the importer of its kind. The kind is told by what the file holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from impasto_export import adapters, bottlenecks, embeddings, sources
+from impasto_export.adapters import Imported
+from impasto_export.architecture import Json
+from impasto_export.errors import AdapterError
+from impasto_export.layouts import speaks_of_lora
+from impasto_export.sources import Source
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the user says of an adapter, which its file may not; empty where nothing was said."""
+
+    trigger: str = ""
+    prompt: str = ""
+    style_prompt: str = ""
+    alpha: float | None = None
+
+
+def convert(place: Path, manifest: Json, said: Said) -> Imported:
+    """Read the adapter for the bundle that `manifest` describes.
+
+    Raises AdapterError for a file of no known kind, for what its importer finds wrong, and for an option that is meant
+    for another kind; ExportError for a damaged file.
+    """
+    with sources.opened(place) as source:
+        if bottlenecks.recognises(source):
+            return _bottleneck(source, manifest, said)
+        if embeddings.recognises(source):
+            return _embedding(source, manifest, said)
+        if any(speaks_of_lora(key) for key in source.keys):
+            return _lora(source, manifest, said)
+        keys = ", ".join(sorted(source.keys)[:5]) or "none"
+        raise AdapterError(f"{place} holds no LoRA, no bottleneck adapter and no embedding; its tensors: {keys}")
+
+
+def _bottleneck(source: Source, manifest: Json, said: Said) -> Imported:
+    if said.alpha is not None:
+        raise AdapterError(f"--alpha: {source} is a bottleneck adapter, which has no alpha; leave it out")
+    _refuse_style_prompt(source, said)
+    return bottlenecks.read(source, manifest, said.trigger or None, said.prompt)
+
+
+def _embedding(source: Source, manifest: Json, said: Said) -> Imported:
+    if said.trigger:
+        fix = "in a prompt it is <NAME>, so choose it with --name"
+        raise AdapterError(f"--trigger: {source} is an embedding, whose trigger is its name: {fix}")
+    if said.alpha is not None:
+        raise AdapterError(f"--alpha: {source} is an embedding, which has no alpha; leave it out")
+    return embeddings.read(source, manifest, said.prompt, said.style_prompt)
+
+
+def _lora(source: Source, manifest: Json, said: Said) -> Imported:
+    _refuse_style_prompt(source, said)
+    return adapters.read(source, manifest, said.trigger or None, said.prompt, said.alpha)
+
+
+def _refuse_style_prompt(source: Source, said: Said) -> None:
+    if said.style_prompt:
+        fix = "say the style in --prompt, or words that a prompt should contain with --trigger"
+        raise AdapterError(f"--style-prompt: {source} is no embedding; {fix}")
