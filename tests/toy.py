@@ -1,7 +1,8 @@
-"""A backbone of a few hundred numbers, in the bundle format: what pipeline tests run on where no picture is needed.
+"""Backbones of a few hundred numbers, in the bundle format: what pipeline tests run on where no picture is needed.
 
-Its UNet is one adapted Linear over the channels plus the mean of the context, the timestep and what the ControlNet
-says (a Linear over the shrunken hint), so every input matters.
+Here the diffusion family's, in toy_masked.py the masked one's. The UNet is one adapted Linear over the channels plus
+the mean of the context, the timestep and what the ControlNet says (a Linear over the shrunken hint), so every input
+matters.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import onnx
@@ -26,6 +28,13 @@ Array = NDArray[np.float32]
 CHANNELS, WIDTH, LENGTH, VOCABULARY = 4, 8, 6, 32
 ARCHITECTURE = "a" * 64
 CONTROL: Mapping[str, object] = {"channels": ["edges", "edges", "depth"], "optional": ["depth"]}
+TOKENIZER: Mapping[str, object] = {
+    "file": "tokenizer.json",
+    "max_length": LENGTH,
+    "bos_id": 0,
+    "eos_id": 1,
+    "pad_id": 1,
+}
 WORDS = "a red blue boat house fish at night in stained glass style sharp blurry".split()
 
 UNET = f"""
@@ -122,31 +131,18 @@ vae_encoder (float[n,3,H,W] image) => (float[n,{CHANNELS},h,w] mean, float[n,{CH
 def write_bundle(folder: Path, control: Mapping[str, object] | None = CONTROL) -> Path:
     """A whole toy bundle in `folder`, its weights inline; `control` None leaves the ControlNet out."""
     rng = np.random.default_rng(0)
-
-    def weights(*shape: int) -> Array:
-        return rng.standard_normal(shape).astype(np.float32) / np.float32(np.sqrt(shape[-2]))
-
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_graph(folder, "unet", UNET, {"weight": weights(CHANNELS, CHANNELS), "projection": weights(WIDTH, CHANNELS)})
-    _write_graph(folder, "text_encoder", TEXT_ENCODER, {"embedding": weights(VOCABULARY, WIDTH)})
-    _write_graph(folder, "vae_decoder", VAE_DECODER, {"colours": weights(CHANNELS, 3)})
-    _write_graph(folder, "vae_encoder", VAE_ENCODER, {"channels": weights(3, CHANNELS)})
-    _write_graph(folder, "controlnet", CONTROLNET, {"hint_weight": weights(3, CHANNELS)})
-    vocabulary = {word: index for index, word in enumerate(["<s>", "</s>", "<unk>", *WORDS])}
-    tokenizer = Tokenizer(WordLevel(vocabulary, "<unk>"))
-    tokenizer.pre_tokenizer = Whitespace()
-    tokenizer.save(str(folder / "tokenizer.json"))
+    unet = {"weight": weights(rng, CHANNELS, CHANNELS), "projection": weights(rng, WIDTH, CHANNELS)}
+    write_graph(folder, "unet", UNET, unet)
+    write_graph(folder, "text_encoder", TEXT_ENCODER, {"embedding": weights(rng, VOCABULARY, WIDTH)})
+    write_graph(folder, "vae_decoder", VAE_DECODER, {"colours": weights(rng, CHANNELS, 3)})
+    write_graph(folder, "vae_encoder", VAE_ENCODER, {"channels": weights(rng, 3, CHANNELS)})
+    write_graph(folder, "controlnet", CONTROLNET, {"hint_weight": weights(rng, 3, CHANNELS)})
+    write_tokenizer(folder)
     (folder / "manifest.json").write_text(json.dumps(manifest(control)))
     return folder
 
 
 def manifest(control: Mapping[str, object] | None = CONTROL) -> dict[str, object]:
-    def port(name: str, *shape: int | str, dtype: str = "float32") -> dict[str, object]:
-        return {"name": name, "dtype": dtype, "shape": shape}
-
-    def site(name: str, features: int) -> dict[str, object]:
-        return {"name": name, "in_features": features, "out_features": features}
-
     controlnet = {
         "file": "controlnet.onnx",
         "inputs": [
@@ -179,15 +175,11 @@ def manifest(control: Mapping[str, object] | None = CONTROL) -> dict[str, object
             "timestep_spacing": "leading",
             "set_alpha_to_one": False,
         },
-        "tokenizer": {"file": "tokenizer.json", "max_length": LENGTH, "bos_id": 0, "eos_id": 1, "pad_id": 1},
+        "tokenizer": TOKENIZER,
         "graphs": {
             "text_encoder": {
                 "file": "text_encoder.onnx",
-                "inputs": [
-                    port("input_ids", "lanes", LENGTH, dtype="int64"),
-                    port("learned_embeds", "lanes", LENGTH, WIDTH),
-                    port("slot", "lanes", dtype="int64"),
-                ],
+                "inputs": text_inputs(),
                 "outputs": [port("prompt_embeds", "lanes", LENGTH, WIDTH)],
                 "sites": [site("proj", WIDTH)],
             },
@@ -220,18 +212,36 @@ def manifest(control: Mapping[str, object] | None = CONTROL) -> dict[str, object
     }
 
 
-def adapter_bytes(seed: int = 0, rank: int = 2, *, text_encoder: bool = False, **changed: NDArray[np.generic]) -> bytes:
-    """A random adapter for the toy backbone; `changed` replaces tensors, dots written as double underscores."""
-    rng = np.random.default_rng(seed)
+def adapter_bytes(
+    seed: int = 0,
+    rank: int = 2,
+    *,
+    text_encoder: bool = False,
+    header: Mapping[str, object] = MappingProxyType({}),
+    **changed: NDArray[np.generic],
+) -> bytes:
+    """A random adapter for the toy backbone, `header` beside the usual fields; `changed` as `save_adapter` has it."""
     sites = {"unet.mix": CHANNELS, **({"text_encoder.proj": WIDTH} if text_encoder else {})}
+    usual = {"kind": "lora", "family": "diffusion", "architecture": ARCHITECTURE}
+    return save_adapter(seed, rank, sites, {**usual, **header}, changed)
+
+
+def save_adapter(
+    seed: int,
+    rank: int,
+    sites: Mapping[str, int],
+    header: Mapping[str, object],
+    changed: Mapping[str, NDArray[np.generic]],
+) -> bytes:
+    """An adapter of `sites`, name and width; `changed` replaces tensors, dots written as double underscores."""
+    rng = np.random.default_rng(seed)
     tensors: dict[str, NDArray[np.generic]] = {}
     for name, features in sites.items():
         tensors[f"{name}.A"] = rng.standard_normal((features, rank)).astype(np.float32)
         tensors[f"{name}.B"] = rng.standard_normal((rank, features)).astype(np.float32)
         tensors[f"{name}.scale"] = np.array(0.5, np.float32)
     tensors.update({key.replace("__", "."): tensor for key, tensor in changed.items()})
-    header = {"format": 1, "kind": "lora", "family": "diffusion", "architecture": ARCHITECTURE, "rank": rank}
-    return save(tensors, {"impasto": json.dumps(header)})
+    return save(tensors, {"impasto": json.dumps({"format": 1, "rank": rank, **header})})
 
 
 def embedding_bytes(
@@ -265,7 +275,36 @@ def register(registry: Path, name: str, data: bytes) -> str:
     return digest
 
 
-def _write_graph(folder: Path, name: str, text: str, weights: Mapping[str, Array]) -> None:
+def port(name: str, *shape: int | str, dtype: str = "float32") -> dict[str, object]:
+    return {"name": name, "dtype": dtype, "shape": shape}
+
+
+def site(name: str, features: int, kind: str = "lora") -> dict[str, object]:
+    return {"name": name, "in_features": features, "out_features": features, "kind": kind}
+
+
+def text_inputs() -> list[dict[str, object]]:
+    """What every toy text encoder takes."""
+    return [
+        port("input_ids", "lanes", LENGTH, dtype="int64"),
+        port("learned_embeds", "lanes", LENGTH, WIDTH),
+        port("slot", "lanes", dtype="int64"),
+    ]
+
+
+def weights(rng: np.random.Generator, *shape: int) -> Array:
+    return rng.standard_normal(shape).astype(np.float32) / np.float32(np.sqrt(shape[-2]))
+
+
+def write_tokenizer(folder: Path) -> None:
+    vocabulary = {word: index for index, word in enumerate(["<s>", "</s>", "<unk>", *WORDS])}
+    tokenizer = Tokenizer(WordLevel(vocabulary, "<unk>"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def write_graph(folder: Path, name: str, text: str, weights: Mapping[str, Array]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     model = onnx.parser.parse_model(text)
     model.graph.initializer.extend(numpy_helper.from_array(array, key) for key, array in weights.items())
     onnx.checker.check_model(model)

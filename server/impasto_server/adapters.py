@@ -1,8 +1,8 @@
 """Adapter files and the registry they lie in: names → digests → checked tensors in host memory.
 
-Two kinds: a LoRA's factors change the backbone (bank.py), an embedding's vectors stand in prompts (prompt.py). The
-registry is written by `impasto adapters`; this module reads it, anew for every name, so a new adapter or a re-pointed
-name is seen by the next request.
+Three kinds: a LoRA's or a bottleneck adapter's factors change the backbone (bank.py), an embedding's vectors stand in
+prompts (prompt.py). The registry is written by `impasto adapters`; this module reads it, anew for every name, so a new
+adapter or a re-pointed name is seen by the next request.
 """
 
 from __future__ import annotations
@@ -34,19 +34,28 @@ _DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f
 
 @dataclass(frozen=True)
 class Factors:
-    """One site's low-rank update x → x @ a @ b; `a` [in, rank], `b` [rank, out] float32, the scale folded into b."""
+    """One site's update; `a` [in, rank], `b` [rank, out] float32, the scale folded into b.
+
+    x → x @ a @ b for a LoRA, y → gelu(y @ a) @ b for a bottleneck; `tanh` [rank] is 1 where a hidden unit's gelu is the
+    tanh approximation, and 0 where it's the exact one, or there is none.
+    """
 
     a: Array
     b: Array
+    tanh: Array
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """A checked LoRA: factors by graph and site."""
+    """A checked LoRA or bottleneck adapter: factors by graph and site.
+
+    `prompt` is the words that it was trained in, with {context} for the rest; None where nothing is known of them.
+    """
 
     digest: str
     factors: Mapping[str, Mapping[str, Factors]]
     nbytes: int
+    prompt: str | None = None
 
 
 @dataclass(frozen=True)
@@ -118,8 +127,8 @@ def parse(data: bytes, digest: str, name: str, manifest: Manifest) -> Adapter | 
         raise _damaged(name, str(error)) from None
     tensors = {key: _tensor(key, view, name) for key, view in views}
     match header.get("kind"):
-        case "lora":
-            found: Adapter | Embedding = _lora(header, tensors, digest, name, manifest)
+        case "lora" | "bottleneck":
+            found: Adapter | Embedding = _adapter(header, tensors, digest, name, manifest)
         case "embedding":
             found = _embedding(header, tensors, digest, name, manifest)
         case kind:
@@ -129,18 +138,35 @@ def parse(data: bytes, digest: str, name: str, manifest: Manifest) -> Adapter | 
     return found
 
 
-def _lora(header: Mapping[str, Any], tensors: dict[str, Array], digest: str, name: str, manifest: Manifest) -> Adapter:
+def _adapter(
+    header: Mapping[str, Any], tensors: dict[str, Array], digest: str, name: str, manifest: Manifest
+) -> Adapter:
     """Takes what it uses out of `tensors`, as `_embedding` does."""
+    if header.get("family") != manifest.family:
+        problem = f"adapter {name!r} is for a {header.get('family')} backbone, {manifest.name!r} is {manifest.family}"
+        raise InvalidArgument(FIELD, problem, "name an adapter that was trained on this kind of backbone")
     if header.get("architecture") != manifest.architecture:
         problem = f"adapter {name!r} was imported for another backbone than {manifest.name!r}"
         raise InvalidArgument(FIELD, problem, "import its source file for this bundle under a name of its own")
+    tanh, prompt = _tanh(header, name), header.get("prompt")
+    if prompt is not None and not _holds(prompt, "{context}"):
+        raise _damaged(name, f"its prompt {prompt!r} has no place for {{context}}")
     factors: dict[str, dict[str, Factors]] = {}
     for graph, spec in manifest.graphs.items():
         for site in spec.sites:
-            found = _factors(tensors, f"{graph}.{site.name}", site, name)
+            found = _factors(tensors, f"{graph}.{site.name}", site, name, tanh) if site.kind == header["kind"] else None
             if found is not None:
                 factors.setdefault(graph, {})[site.name] = found
-    return Adapter(digest, factors, sum(f.a.nbytes + f.b.nbytes for sites in factors.values() for f in sites.values()))
+    nbytes = sum(f.a.nbytes + f.b.nbytes for sites in factors.values() for f in sites.values())
+    return Adapter(digest, factors, nbytes, prompt)
+
+
+def _tanh(header: Mapping[str, Any], name: str) -> bool:
+    """Whether its hidden units have the approximate gelu."""
+    gelu = header.get("gelu")
+    if header["kind"] == "bottleneck" and gelu not in ("exact", "tanh"):
+        raise _damaged(name, f"its gelu is {gelu!r}, neither 'exact' nor 'tanh'")
+    return bool(gelu == "tanh")
 
 
 def _embedding(
@@ -195,7 +221,7 @@ def _from_bf16(raw: NDArray[np.uint16]) -> Array:
     return widened
 
 
-def _factors(tensors: dict[str, Array], prefix: str, site: Site, name: str) -> Factors | None:
+def _factors(tensors: dict[str, Array], prefix: str, site: Site, name: str, tanh: bool) -> Factors | None:
     """Take a site's three tensors out of `tensors`; None when the adapter leaves the site alone."""
     a, b, scale = (tensors.pop(f"{prefix}.{part}", None) for part in ("A", "B", "scale"))
     if a is None and b is None and scale is None:
@@ -210,7 +236,7 @@ def _factors(tensors: dict[str, Array], prefix: str, site: Site, name: str) -> F
         scaled = np.ascontiguousarray(b * scale)
     if not (np.isfinite(a).all() and np.isfinite(scaled).all()):
         raise _damaged(name, f"{prefix} carries NaN or infinity")
-    return Factors(a, scaled)
+    return Factors(a, scaled, np.full(rank, tanh, np.float32))
 
 
 def _unknown(name: str, known: list[str], field: str) -> NotFound:

@@ -1,21 +1,19 @@
 """The compiled backbone: rows in, predictions out, whoever they belong to.
 
-A row is one lane of one step. Rows that have a hint are seen by the ControlNet first, in a batch of their own; what it
-says is added in the UNet, which runs all rows together. The others get zeros there, one number wide.
+A row is one lane of one step. What a graph is fed of it is the family's to say (diffusion.py, masked.py).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from impasto_server.bundle import Graph
 from impasto_server.engine import PREPARED_BYTES, Engine
 
 log = logging.getLogger(__name__)
@@ -24,7 +22,18 @@ Array = NDArray[np.float32]
 Feeds = dict[str, NDArray[Any]]
 
 WARMING_S = 20.0
-RESIDUAL = "residual"  # in the name of every UNet input that the ControlNet fills
+
+
+@dataclass(frozen=True)
+class Embeds:
+    """A text, encoded: `hidden` [T, D] for every token, and what is `pooled` of them [P] where the encoder says so."""
+
+    hidden: Array
+    pooled: Array | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return self.hidden.nbytes + (0 if self.pooled is None else self.pooled.nbytes)
 
 
 @dataclass(frozen=True)
@@ -37,22 +46,21 @@ class Hint:
 
 @dataclass(frozen=True)
 class Row:
-    """`sample` [C, h, w] at a training timestep, `context` [T, D], and the `slot` of its adapters in the bank."""
+    """`sample`, latents [C, h, w] or tokens [h, w], at a timestep; and the `slot` of its adapters in the bank."""
 
-    sample: Array
+    sample: NDArray[Any]
     timestep: float
-    context: Array
+    context: Embeds
     slot: int
     hint: Hint | None = None
 
 
 class Backbone:
-    """The UNet and, where the bundle has one, its ControlNet. Used by one thread at a time."""
+    """An engine and how rows are fed to it. Used by one thread at a time."""
 
-    def __init__(self, graph: Graph, unet: Engine, controlnet: Engine | None) -> None:
-        self._unet = unet
-        self._controlnet = controlnet
-        self._graph = graph
+    def __init__(self, engine: Engine, feeds: Callable[[Sequence[Row]], Feeds]) -> None:
+        self._engine = engine
+        self._feeds = feeds
         self._prepared: set[tuple[int, ...]] = set()
 
     def prepare(self, row: Row, most: int, weights_bytes: int) -> None:
@@ -66,60 +74,28 @@ class Backbone:
             if len(self._prepared) * weights_bytes > PREPARED_BYTES or perf_counter() - started > WARMING_S:
                 log.info("prepared for batches of %s lanes alone", sorted(shape[0] for shape in self._prepared))
                 break
-            feeds = self._feeds([row] * lanes)
-            self._unet.prepare(feeds)
-            self._prepared.add(feeds["sample"].shape)
+            self._engine.prepare(self._feeds([row] * lanes))
+            self._prepared.add((lanes, *row.sample.shape))
 
     def run(self, rows: Sequence[Row]) -> Array:
-        """Predictions [rows, C, h, w]; all samples have the same shape.
+        """Predictions [rows, ...]; all samples have the same shape.
 
-        An empty row may be added where the UNet is prepared for one more: zeros under no adapter, read by nobody.
+        An empty row may be added where the engine is prepared for one more: under no adapter, read by nobody.
         """
         shape = rows[0].sample.shape
         if (len(rows), *shape) not in self._prepared and (len(rows) + 1, *shape) in self._prepared:
-            empty = Row(np.zeros_like(rows[0].sample), 0, np.zeros_like(rows[0].context), 0)
-            return self.run([*rows, empty])[:-1]
-        (output,) = self._unet.run(self._feeds(rows))
+            return self.run([*rows, replace(rows[0], slot=0, hint=None)])[:-1]
+        (output,) = self._engine.run(self._feeds(rows))
         return output
 
-    def _feeds(self, rows: Sequence[Row]) -> Feeds:
-        slots = np.array([row.slot for row in rows], np.int64)
-        return {**_lanes(rows), "slot": slots, **self._residuals(rows)}
 
-    def _residuals(self, rows: Sequence[Row]) -> Feeds:
-        hinted = [i for i, row in enumerate(rows) if row.hint is not None]
-        plain = unsteered(self._graph, len(rows))
-        if not hinted:
-            return plain
-        assert self._controlnet is not None, "a request with a hint was let in without a ControlNet"
-        found = self._controlnet.run(_hinted([rows[i] for i in hinted]))
-        if len(hinted) == len(rows):
-            return dict(zip(plain, found, strict=True))
-        spread = {}
-        for name, residual in zip(plain, found, strict=True):
-            spread[name] = np.zeros((len(rows), *residual.shape[1:]), np.float32)
-            spread[name][hinted] = residual
-        return spread
+def samples(rows: Sequence[Row]) -> NDArray[Any]:
+    return np.stack([row.sample for row in rows])
 
 
-def unsteered(graph: Graph, rows: int) -> Feeds:
-    """What the UNet's `graph` is fed in the place of a ControlNet's residuals: zeros [rows, C, 1, 1]."""
-    ports = [port for port in graph.inputs if RESIDUAL in port.name]
-    return {port.name: np.zeros((rows, int(port.shape[1]), 1, 1), np.float32) for port in ports}
+def hidden(rows: Sequence[Row]) -> Array:
+    return np.stack([row.context.hidden for row in rows])
 
 
-def _lanes(rows: Sequence[Row]) -> Feeds:
-    return {
-        "sample": np.stack([row.sample for row in rows]),
-        "timestep": np.array([row.timestep for row in rows], np.float32),
-        "encoder_hidden_states": np.stack([row.context for row in rows]),
-    }
-
-
-def _hinted(rows: Sequence[Row]) -> Feeds:
-    hints = [row.hint for row in rows if row.hint is not None]
-    return {
-        **_lanes(rows),
-        "hint": np.stack([hint.pixels for hint in hints]),
-        "conditioning_scale": np.array([hint.scale for hint in hints], np.float32),
-    }
+def slots(rows: Sequence[Row]) -> NDArray[np.int64]:
+    return np.array([row.slot for row in rows], np.int64)

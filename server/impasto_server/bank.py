@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from math import prod
 from threading import Lock
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +33,7 @@ _RANKS = (4, 8, 16, 32, 64, 128, 256, 512)
 
 
 class Bank:
-    """Buffers of every adapted graph: `<site>.lora_A` [S, in, R] and `<site>.lora_B` [S, R, out], as `stored` has them.
+    """Buffers of every adapted graph, as `stored` has them, named as `_ports` says.
 
     `buffers[graph]` is replaced, never resized: a reader that holds the old one goes on with valid rows until it looks
     again.
@@ -126,16 +128,16 @@ class Bank:
             self._stats.add("mix_evictions")
         for graph, sites in self._sites.items():
             for site in sites:
-                self._write_site(graph, site.name, row, mixed[graph].get(site.name))
+                self._write_site(graph, site, row, mixed[graph].get(site.name))
         self._resident[mix] = row
 
-    def _write_site(self, graph: str, site: str, row: int, factors: Factors | None) -> None:
-        a, b = (self.buffers[graph][f"{site}.lora_{part}"][row] for part in "AB")
-        a[:] = 0
-        b[:] = 0
-        if factors is not None:
-            a[:, : factors.a.shape[1]] = stored(factors.a, self.precision)
-            b[: factors.b.shape[0]] = stored(factors.b, self.precision)
+    def _write_site(self, graph: str, site: Site, row: int, factors: Factors | None) -> None:
+        for port in _ports(site):
+            held = self.buffers[graph][port.name][row]
+            held[:] = 0
+            if factors is not None:
+                values = port.values(factors)
+                port.first(held, values.shape[port.rank_axis])[:] = stored(values, self.precision)
 
     def _reserve(self, rank: int) -> None:
         """Widen every row to hold `rank`; rows keep their values, padded with zeros."""
@@ -150,27 +152,55 @@ class Bank:
         self._stats.set("bank_bytes", self.slots * self._row_bytes(wider))
         for graph, sites in self._sites.items():
             buffers = self._allocate(sites)
-            for name, old in self.buffers[graph].items():
-                if name.endswith(".lora_A"):
-                    buffers[name][:, :, :narrower] = old
-                else:
-                    buffers[name][:, :narrower] = old
+            for port in [port for site in sites for port in _ports(site)]:
+                for row, old in zip(buffers[port.name], self.buffers[graph][port.name], strict=True):
+                    port.first(row, narrower)[:] = old
             self.buffers[graph] = buffers
 
     def _allocate(self, sites: Sequence[Site]) -> dict[str, Array]:
-        buffers = {}
-        for site in sites:
-            buffers[f"{site.name}.lora_A"] = np.zeros((self.slots, site.in_features, self._rank), self._dtype)
-            buffers[f"{site.name}.lora_B"] = np.zeros((self.slots, self._rank, site.out_features), self._dtype)
-        return buffers
+        return {
+            port.name: np.zeros((self.slots, *port.shape(self._rank)), self._dtype)
+            for site in sites
+            for port in _ports(site)
+        }
 
     def _row_bytes(self, rank: int) -> int:
-        features = sum(site.in_features + site.out_features for sites in self._sites.values() for site in sites)
-        return self._dtype.itemsize * rank * features
+        ports = [port for sites in self._sites.values() for site in sites for port in _ports(site)]
+        return self._dtype.itemsize * sum(prod(port.shape(rank)) for port in ports)
+
+
+@dataclass(frozen=True)
+class _Port:
+    """A graph input that holds one part of a site's factors; a row of it is [features, R], or [R, features]."""
+
+    name: str
+    features: int
+    rank_axis: Literal[0, 1]
+    values: Callable[[Factors], Array]
+
+    def shape(self, rank: int) -> tuple[int, int]:
+        return (self.features, rank) if self.rank_axis else (rank, self.features)
+
+    def first(self, row: Array, rank: int) -> Array:
+        """The part of a row that factors of this rank fill."""
+        return row[:, :rank] if self.rank_axis else row[:rank]
+
+
+def _ports(site: Site) -> tuple[_Port, ...]:
+    if site.kind == "lora":
+        return (
+            _Port(f"{site.name}.lora_A", site.in_features, 1, lambda factors: factors.a),
+            _Port(f"{site.name}.lora_B", site.out_features, 0, lambda factors: factors.b),
+        )
+    return (
+        _Port(f"{site.name}.down", site.in_features, 1, lambda factors: factors.a),
+        _Port(f"{site.name}.up", site.out_features, 0, lambda factors: factors.b),
+        _Port(f"{site.name}.tanh", 1, 1, lambda factors: factors.tanh[None]),
+    )
 
 
 def _mixed(sites: Sequence[Site], mix: Mix, adapters: Mapping[str, Adapter], graph: str) -> Mapping[str, Factors]:
-    """Σ wᵢ·Aᵢ·Bᵢ = [A₁|A₂|…] @ [w₁·B₁; w₂·B₂; …]: exact, by concatenating ranks."""
+    """Σ wᵢ·f(x·Aᵢ)·Bᵢ = f(x·[A₁|A₂|…]) @ [w₁·B₁; w₂·B₂; …], f the identity or gelu: exact, by concatenating ranks."""
     mixed = {}
     for site in sites:
         parts = [
@@ -181,7 +211,8 @@ def _mixed(sites: Sequence[Site], mix: Mix, adapters: Mapping[str, Adapter], gra
         if parts:
             a = np.concatenate([factors.a for _, factors in parts], axis=1)
             b = np.concatenate([np.float32(weight) * factors.b for weight, factors in parts])
-            mixed[site.name] = Factors(a, b)
+            tanh = np.concatenate([factors.tanh for _, factors in parts])
+            mixed[site.name] = Factors(a, b, tanh)
     return mixed
 
 

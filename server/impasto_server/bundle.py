@@ -5,11 +5,12 @@ The bundle is written by `impasto link`; this module knows its format and nothin
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from impasto_server.errors import SetupError
 
@@ -21,11 +22,17 @@ class _Frozen(BaseModel):
 
 
 class Site(_Frozen):
-    """One adapted Linear: `y = base(x) + (x @ A[slot]) @ B[slot]`, A [S, in, R], B [S, R, out]."""
+    """Where a graph reads adapters, each row of the batch its own.
+
+    lora        a Linear: `y = base(x) + (x @ A[slot]) @ B[slot]`, A [S, in, R], B [S, R, out].
+    bottleneck  the output y of a block: `y + gelu(y @ down[slot]) @ up[slot]`, down [S, D, R], up [S, R, D]; where
+                tanh [S, 1, R] is 1, a hidden unit's gelu is the tanh approximation, where it's 0, the exact one.
+    """
 
     name: str
     in_features: int = Field(gt=0)
     out_features: int = Field(gt=0)
+    kind: Literal["lora", "bottleneck"] = "lora"
 
 
 class Port(_Frozen):
@@ -72,6 +79,20 @@ class Noise(_Frozen):
     set_alpha_to_one: bool
 
 
+class Tokens(_Frozen):
+    """A picture's tokens: one for each square of `factor` pixels, 0 to `codes` - 1, or `mask_id` where it's unknown."""
+
+    factor: int = Field(gt=0)
+    codes: int = Field(gt=1)
+    mask_id: int
+
+
+class Masking(_Frozen):
+    """How the share of tokens that are still unknown falls over the steps."""
+
+    schedule: Literal["cosine", "linear"] = "cosine"
+
+
 class TokenizerFacts(_Frozen):
     file: str
     max_length: int
@@ -88,19 +109,26 @@ class Control(_Frozen):
 
 
 class Manifest(_Frozen):
-    """manifest.json; `digest` is the identity of everything the bundle resolves to."""
+    """manifest.json; `digest` is the identity of everything the bundle resolves to. What is here, every family has.
+
+    `backbone` is the graph that runs at every step, `sample` the shape of what it is run on.
+    """
+
+    backbone: ClassVar[str]
 
     format: Literal[1]
-    family: Literal["diffusion"]
+    family: str
     name: str
     architecture: str
     digest: str
-    latents: Latents
     image: ImageSize
-    scheduler: Noise
     tokenizer: TokenizerFacts
     graphs: dict[str, Graph]
     control: Control | None = None
+
+    @property
+    @abstractmethod
+    def sample(self) -> tuple[int, int, int]: ...
 
     @property
     def embedding_widths(self) -> dict[str, int]:
@@ -108,11 +136,49 @@ class Manifest(_Frozen):
         ports = {name: port for name, graph in self.graphs.items() for port in graph.inputs if port.name == LEARNED}
         return {name: int(port.shape[-1]) for name, port in ports.items()}
 
+    def _squares(self, factor: int) -> tuple[int, int]:
+        return self.image.height // factor, self.image.width // factor
+
+
+class DiffusionManifest(Manifest):
+    """A UNet that predicts the noise in latents."""
+
+    backbone: ClassVar[str] = "unet"
+
+    family: Literal["diffusion"]
+    latents: Latents
+    scheduler: Noise
+
+    @property
+    def sample(self) -> tuple[int, int, int]:
+        """[C, h, w] of the usual picture's latents."""
+        return self.latents.channels, *self._squares(self.latents.factor)
+
+
+class MaskedManifest(Manifest):
+    """A transformer that predicts the tokens that are masked."""
+
+    backbone: ClassVar[str] = "transformer"
+
+    family: Literal["masked"]
+    tokens: Tokens
+    masking: Masking
+
+    @property
+    def sample(self) -> tuple[int, int, int]:
+        """[1, h, w] of the usual picture's tokens."""
+        return 1, *self._squares(self.tokens.factor)
+
+
+_MANIFEST: TypeAdapter[DiffusionManifest | MaskedManifest] = TypeAdapter(
+    Annotated[DiffusionManifest | MaskedManifest, Field(discriminator="family")]
+)
+
 
 @dataclass(frozen=True)
 class Bundle:
     folder: Path
-    manifest: Manifest
+    manifest: DiffusionManifest | MaskedManifest
 
     @classmethod
     def open(cls, folder: Path) -> Bundle:
@@ -123,7 +189,7 @@ class Bundle:
                 f"bundle: {folder} has no manifest.json; make one with `impasto link CHECKPOINT --out {folder}`"
             )
         try:
-            manifest = Manifest.model_validate_json(path.read_bytes())
+            manifest = _MANIFEST.validate_json(path.read_bytes())
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])

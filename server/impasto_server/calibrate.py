@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from impasto_server.backbone import unsteered
 from impasto_server.bank import AdaptedEngine, Bank
-from impasto_server.bundle import Bundle, Manifest
+from impasto_server.bundle import Bundle, Manifest, Port
 from impasto_server.calibration import Measured, Timing, cpu_name
 from impasto_server.engine import PREPARED_BYTES, Engine, resolve_precision, stored
 from impasto_server.settings import Settings
@@ -26,7 +25,6 @@ from impasto_server.stats import Stats
 
 Feeds = Mapping[str, NDArray[Any]]
 
-BACKBONE = "unet"
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 ALMOST = 0.97  # of the best throughput
 ROUNDS = (5, 25)  # at least, and at most
@@ -37,7 +35,7 @@ def calibrate(bundle: Bundle, settings: Settings, limit: int) -> Measured:
     """Compile the backbone as a server would, and time batches of up to `limit` lanes. Raises SetupError."""
     sizes = [size for size in SIZES if size <= limit]
     bank = filled_bank(bundle.manifest, settings, max(sizes))
-    engine = AdaptedEngine(bundle, BACKBONE, settings, bank)
+    engine = AdaptedEngine(bundle, bundle.manifest.backbone, settings, bank)
     batches = {size: batch(bundle.manifest, size, bank.slots) for size in sizes}
     for feeds in list(batches.values())[: 1 + PREPARED_BYTES // bundle.nbytes]:
         engine.prepare(feeds)
@@ -47,7 +45,7 @@ def calibrate(bundle: Bundle, settings: Settings, limit: int) -> Measured:
         precision=resolve_precision(settings.engine, settings.precision),
         threads=settings.thread_count(),
         max_lanes=pick(points),
-        latents=_latents(bundle.manifest),
+        latents=bundle.manifest.sample,
         cpu=cpu_name(),
         bundle=bundle.manifest.digest,
         version=version("impasto"),
@@ -101,28 +99,26 @@ def filled_bank(manifest: Manifest, settings: Settings, rows: int) -> Bank:
     precision = resolve_precision(settings.engine, settings.precision)
     bank = Bank(manifest, settings.bank_rank, settings.bank_bytes, Stats(), precision)
     rng = np.random.default_rng(0)
-    for array in bank.buffers.get(BACKBONE, {}).values():
+    for array in bank.buffers.get(manifest.backbone, {}).values():
         written = array[1 : rows + 1]
         written[:] = stored(0.01 * rng.standard_normal(written.shape, np.float32), precision)
     return bank
 
 
 def batch(manifest: Manifest, lanes: int, slots: int) -> Feeds:
-    """Random rows of the default image size, each at a timestep and with an adapter of its own."""
+    """Random rows of the default image size, each at a timestep and with an adapter of its own, unsteered."""
     rng = np.random.default_rng(lanes)
-    graph = manifest.graphs[BACKBONE]
-    ports = {port.name: port for port in graph.inputs}
-    context = [int(size) for size in ports["encoder_hidden_states"].shape[1:]]
-    return {
-        "sample": rng.standard_normal((lanes, *_latents(manifest)), np.float32),
-        "timestep": np.linspace(1, manifest.scheduler.num_train_timesteps - 1, lanes, dtype=np.float32),
-        "encoder_hidden_states": rng.standard_normal((lanes, *context), np.float32),
-        "slot": 1 + np.arange(lanes) % (slots - 1),
-        **unsteered(graph, lanes),
-    }
+    _, high, wide = manifest.sample
+    sizes = {"lanes": lanes, "h": high, "w": wide}
 
+    def values(port: Port) -> NDArray[Any]:
+        shape = [size if isinstance(size, int) else sizes.get(size, 1) for size in port.shape]
+        if port.name == "slot":
+            return 1 + np.arange(lanes) % (slots - 1)
+        if port.name == "timestep":
+            return np.linspace(1, 999, lanes, dtype=np.float32)
+        if port.dtype == "int64":
+            return np.zeros(shape, np.int64)
+        return rng.standard_normal(shape, np.float32)
 
-def _latents(manifest: Manifest) -> tuple[int, int, int]:
-    """[C, h, w] of the default image."""
-    facts, image = manifest.latents, manifest.image
-    return facts.channels, image.height // facts.factor, image.width // facts.factor
+    return {port.name: values(port) for port in manifest.graphs[manifest.backbone].inputs}

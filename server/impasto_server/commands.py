@@ -38,6 +38,7 @@ def serve(
     ] = None,
     bundle: Annotated[Path, typer.Option(help="What `impasto link` made.")] = Path(".impasto/bundle"),
     registry: Annotated[Path | None, typer.Option(help="Adapters, as `impasto adapters` keeps them.")] = None,
+    scorer: Annotated[Path | None, typer.Option(help="What `impasto link` made of a CLIP; serves clip_score.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="gRPC's; HTTP is one below, metrics one above. 0 picks free ones.")] = 8001,
     engine: Annotated[EngineName, typer.Option(help="What runs the graphs.")] = "openvino",
@@ -57,6 +58,7 @@ def serve(
         settings = Settings(
             bundle=bundle,
             registry=registry or default_registry(),
+            scorer=scorer,
             engine=engine,
             precision=precision,
             threads=threads,

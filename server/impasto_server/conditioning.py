@@ -1,9 +1,9 @@
-"""A request's pictures → what the backbone is conditioned on: the content's latents, and the ControlNet's hint."""
+"""A request's pictures → what the backbone is conditioned on: the content as a sample, and the ControlNet's hint."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,20 +12,27 @@ from impasto_server.backbone import Hint
 from impasto_server.bundle import Control
 from impasto_server.content import depth, edges, pixels_to_model, read_image
 from impasto_server.errors import InvalidArgument
-from impasto_server.image import Encoder
 from impasto_server.request import Request
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a request's pictures came to: clean latents [C, h, w], and what steers the ControlNet."""
+    """What a request's pictures came to: the `clean` sample of the content, and what steers the ControlNet."""
 
-    latents: NDArray[np.float32] | None = None
+    clean: NDArray[Any] | None = None
     hint: Hint | None = None
 
 
+class Encoder(Protocol):
+    """Pixels → what is sampled."""
+
+    def encode(self, pixels: NDArray[np.float32]) -> NDArray[Any]:
+        """RGB [3, H, W] in [-1, 1] → latents [C, h, w] or tokens [h, w]."""
+        ...
+
+
 class Conditioner:
-    """Pictures of a request → latents and hint."""
+    """Pictures of a request → clean sample and hint."""
 
     def __init__(self, encoder: Encoder, control: Control | None) -> None:
         self._encoder = encoder
@@ -35,8 +42,8 @@ class Conditioner:
         """Raises InvalidArgument for a picture that can't be used, and for one that is missing."""
         size = request.width, request.height
         pixels = None if request.image is None else read_image(request.image, "IMAGE", *size)
-        latents = None if pixels is None else self._encoder.encode(pixels_to_model(pixels))
-        return Conditions(latents, self._hint(request, pixels))
+        clean = None if pixels is None else self._encoder.encode(pixels_to_model(pixels))
+        return Conditions(clean, self._hint(request, pixels))
 
     def _hint(self, request: Request, pixels: NDArray[np.uint8] | None) -> Hint | None:
         if self._control is None or not request.control_scale or (pixels is None and request.depth is None):

@@ -4,10 +4,11 @@ The files come from strangers. What a file is, its bytes say; how large it will 
 anything is decoded; and it is one whole still picture or refused. The rules, for every PNG, JPEG and WebP file:
 
 turned    as EXIF says it is meant to be seen.
-sized     to cover width x height (Lanczos; a JPEG that is far larger is halved while it is decoded), centre cropped.
+sized     to cover width x height (Lanczos; a JPEG that is far larger is halved while it is decoded), centre cropped;
+          left in its own size by `read_whole`.
 colours   RGB: grey repeated, palettes looked up, CMYK by Pillow's formula, 16 bits to the nearest of 8 for grey and by
           their high byte for colours; colour profiles are not applied.
-alpha     composited onto white in `read_image`, onto black, far away, in `depth`.
+alpha     composited onto black, far away, in `depth`, onto white elsewhere.
 """
 
 from __future__ import annotations
@@ -55,11 +56,14 @@ def read_image(data: bytes, field: str, width: int, height: int) -> NDArray[np.u
 
     Raises InvalidArgument for what is no PNG, JPEG or WebP file, broken, animated or too large.
     """
-    picture = _read(data, field, width, height)
-    if picture.mode == "F":
-        grey = (_unit(picture, 65535) * 255).round().astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
-    return np.array(_onto("white", picture))
+    return _pixels(_read(data, field, width, height))
+
+
+def read_whole(data: bytes, field: str) -> NDArray[np.uint8]:
+    """An encoded file → RGB uint8 [H, W, 3], all of it in its own size. Raises as `read_image`."""
+    with _opened(data, field) as file:
+        orientation = file.getexif().get(_ORIENTATION)
+        return _pixels(_turned(_converted(file), orientation))
 
 
 def depth(data: bytes, field: str, width: int, height: int) -> NDArray[np.float32]:
@@ -86,17 +90,27 @@ def pixels_to_model(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def _read(data: bytes, field: str, width: int, height: int) -> Image.Image:
     """Of width x height: RGB, RGBA, or F in 0..65535 where the file has 16 bits of grey."""
+    with _opened(data, field) as file:
+        orientation = file.getexif().get(_ORIENTATION)
+        size = (height, width) if orientation in (5, 6, 7, 8) else (width, height)
+        file.draft(None, (2 * size[0], 2 * size[1]))
+        return _turned(ImageOps.fit(_converted(file), size, Image.Resampling.LANCZOS), orientation)
+
+
+@contextmanager
+def _opened(data: bytes, field: str) -> Iterator[ImageFile]:
+    """The file with its header checked; what goes wrong while it is decoded is InvalidArgument."""
     kind, reader = _reader(data, field)
     with _decoding(field, kind):
         file = reader(BytesIO(data))
         _check_pixels(file.size, field)
         if getattr(file, "n_frames", 1) > 1:
             raise InvalidArgument(field, "is animated", "pass one frame of it as a still picture")
-        orientation = file.getexif().get(_ORIENTATION)
-        size = (height, width) if orientation in (5, 6, 7, 8) else (width, height)
-        file.draft(None, (2 * size[0], 2 * size[1]))
-        fitted = ImageOps.fit(_converted(file), size, Image.Resampling.LANCZOS)
-        return fitted.transpose(_TURNS[orientation]) if orientation in _TURNS else fitted
+        yield file
+
+
+def _turned(picture: Image.Image, orientation: int | None) -> Image.Image:
+    return picture.transpose(_TURNS[orientation]) if orientation in _TURNS else picture
 
 
 def _reader(data: bytes, field: str) -> tuple[str, Callable[[BytesIO], ImageFile]]:
@@ -159,6 +173,14 @@ def _converted(file: ImageFile) -> Image.Image:
         return Image.fromarray(np.asarray(file).astype(np.float32))
     mode = "RGBA" if file.has_transparency_data else "RGB"
     return file if file.mode == mode else file.convert(mode)
+
+
+def _pixels(picture: Image.Image) -> NDArray[np.uint8]:
+    """RGB [H, W, 3]: 16 bits of grey to the nearest of 8, alpha onto white."""
+    if picture.mode == "F":
+        grey = (_unit(picture, 65535) * 255).round().astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+    return np.array(_onto("white", picture))
 
 
 def _onto(colour: str, picture: Image.Image) -> Image.Image:

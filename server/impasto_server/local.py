@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event
@@ -19,9 +20,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from impasto_server.errors import ImpastoError
+from impasto_server import comparison
+from impasto_server.errors import ImpastoError, SetupError
 from impasto_server.pipeline import Caller, Pipeline, Progress, Result
 from impasto_server.request import FIELDS, STREAM_FIELDS, parse
+from impasto_server.score import Scorer
 from impasto_server.settings import Settings
 
 Tensors: TypeAlias = Mapping[str, NDArray[Any]]
@@ -34,7 +37,8 @@ class Local:
     """
 
     def __init__(self, bundle: Path) -> None:
-        self._pipeline = Pipeline.load(Settings.from_env(bundle))
+        self._settings = Settings.from_env(bundle)
+        self._pipeline = Pipeline.load(self._settings)
 
     def infer(self, tensors: Tensors, timeout_s: float | None = None) -> dict[str, NDArray[Any]]:
         """As model `stylize`."""
@@ -55,13 +59,24 @@ class Local:
         finally:
             gone.set()
 
+    def score(self, tensors: Tensors) -> dict[str, NDArray[Any]]:
+        """As model `clip_score`."""
+        return {"SCORE": comparison.parse(tensors).scores(self._scorer)}
+
     def close(self) -> None:
         self._pipeline.close()
 
+    @cached_property
+    def _scorer(self) -> Scorer:
+        """Compiled when it is first needed."""
+        if self._settings.scorer is None:
+            raise SetupError("IMPASTO_SCORER is not set; make a scorer with `impasto link CLIP --out DIR`, and name it")
+        return Scorer.open(self._settings.scorer, self._settings)
+
 
 def report(progress: Progress) -> dict[str, NDArray[Any]]:
-    """A step's outputs: STEP INT32 [1], STEPS INT32 [1], ETA_S FP32 [1] and, where there is one, PREVIEW BYTES [1]."""
-    preview = {} if progress.preview is None else {"PREVIEW": np.array([progress.preview], np.object_)}
+    """A step's outputs: STEP INT32 [1], STEPS INT32 [1], ETA_S FP32 [1] and, if there are some, PREVIEW BYTES [n]."""
+    preview = {"PREVIEW": np.array(progress.previews, np.object_)} if progress.previews else {}
     return {
         "STEP": np.array([progress.step], np.int32),
         "STEPS": np.array([progress.steps], np.int32),
@@ -71,9 +86,11 @@ def report(progress: Progress) -> dict[str, NDArray[Any]]:
 
 
 def answer(result: Result) -> dict[str, NDArray[Any]]:
-    """A picture's outputs: IMAGE BYTES [1], SEED INT64 [1], META BYTES [1] (JSON)."""
+    """A result's outputs: IMAGE BYTES [n], SEED INT64 [n], META BYTES [1] (JSON), and SCORE FP32 [n] if it has some."""
+    scores = {} if result.scores is None else {"SCORE": np.array(result.scores, np.float32)}
     return {
-        "IMAGE": np.array([result.image], np.object_),
-        "SEED": np.array([result.seed], np.int64),
+        "IMAGE": np.array(result.images, np.object_),
+        "SEED": np.array(result.seeds, np.int64),
         "META": np.array([json.dumps(result.meta).encode()], np.object_),
+        **scores,
     }

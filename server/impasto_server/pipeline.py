@@ -3,14 +3,15 @@
     submit ──► prepare (threads) ──► step loop (one thread) ──► finish (thread) ──► done
 
 prepare   names become adapters in host memory, the guidance rule becomes lanes, their mixes become rows of the bank,
-          prompts become embeds, the seed becomes noise, and the sampler asks its first question. A request whose
-          adapters are still loading, or for which no row is free, comes back later and keeps no thread waiting.
-step loop every running request's question becomes rows of one batch; a row carries its own latents, timestep,
-          context and adapters. The answers are combined by the request's coefficients and sent back to its sampler.
+          prompts become embeds, the seed of each candidate starts a sampler, and that asks its first question. A
+          request whose adapters are still loading, or for which no row is free, comes back later and keeps no thread
+          waiting.
+step loop every running request's questions become rows of one batch; a row carries its own sample, timestep, context
+          and adapters. The answers are combined by the request's coefficients and sent back to its samplers.
           Requests join and leave between any two batches.
-finish    latents become previews and an encoded picture.
+finish    samples become previews and encoded pictures, the best first where they are scored.
 
-What this module doesn't know: which sampler, rule, adapters or engine it runs.
+What this module doesn't know: whether latents or tokens are sampled, and which sampler, rule, adapters or engine runs.
 """
 
 from __future__ import annotations
@@ -29,12 +30,14 @@ from numpy.typing import NDArray
 
 from impasto_server.adapters import FIELD, Adapter, Embedding, Registry
 from impasto_server.admission import Admission
-from impasto_server.backbone import Backbone, Hint, Row
+from impasto_server.backbone import Hint, Row
 from impasto_server.bank import AdaptedEngine, Bank
 from impasto_server.batch import Turn, choose
-from impasto_server.bundle import Bundle, Manifest
+from impasto_server.bundle import Bundle, DiffusionManifest, Manifest
 from impasto_server.calibration import calibrated, resolve_max_lanes
-from impasto_server.conditioning import Conditioner, Conditions
+from impasto_server.conditioning import Conditions
+from impasto_server.content import read_whole
+from impasto_server.diffusion import Diffusion
 from impasto_server.engine import Engine, resolve_precision
 from impasto_server.errors import (
     Cancelled,
@@ -44,12 +47,15 @@ from impasto_server.errors import (
     InvalidArgument,
     as_impasto_error,
 )
-from impasto_server.guidance import Guidance, Mix, Prompts, combine
-from impasto_server.image import Decoder, Encoder, Previewer, encode
-from impasto_server.prompt import GRAPH, ClipTokenizer, Line, PromptEncoder, Staged, lines, prompts, triggers
+from impasto_server.family import Family
+from impasto_server.guidance import Guidance, Mix, Mixes, Prompts, Text, combine
+from impasto_server.image import encode
+from impasto_server.masked import Masked
+from impasto_server.prompt import GRAPH, ClipTokenizer, Line, PromptEncoder, Staged, filled, lines, prompts, triggers
 from impasto_server.request import Request
 from impasto_server.residency import Kind, Loading, Residency, Style
-from impasto_server.samplers import SAMPLERS, Ask, Schedule, Start, Steps
+from impasto_server.samplers import Ask, Sample, Steps
+from impasto_server.score import Scorer
 from impasto_server.settings import Settings
 from impasto_server.stats import Stats
 
@@ -63,24 +69,36 @@ SMOOTHING = 0.9
 
 @dataclass(frozen=True)
 class Result:
-    """An encoded picture, the seed its noise came from, and what was done to make it (JSON-ready)."""
+    """Encoded pictures, the seed of each, and what was done to make them (JSON-ready).
 
-    image: bytes
-    seed: int
+    With `scores`, the clip score of each, the best is first; otherwise they are in the order of their seeds.
+    """
+
+    images: tuple[bytes, ...]
+    seeds: tuple[int, ...]
     meta: dict[str, object]
+    scores: tuple[float, ...] | None = None
+
+    @property
+    def image(self) -> bytes:
+        return self.images[0]
+
+    @property
+    def seed(self) -> int:
+        return self.seeds[0]
 
 
 @dataclass(frozen=True)
 class Progress:
     """`step` of `steps` are done, the last will be in `eta_s` seconds.
 
-    `preview` is a PNG with one pixel for each latent: what the sampler takes the clean picture to be by now.
+    `previews` are a PNG for each candidate, one pixel for each latent: what the samplers take the clean pictures to be.
     """
 
     step: int
     steps: int
     eta_s: float
-    preview: bytes | None = None
+    previews: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,6 +123,7 @@ class Job:
     styles: tuple[Style, ...] = ()
     loading: Loading | None = None
     conditions: Conditions = field(default_factory=Conditions)
+    style_image: NDArray[np.uint8] | None = None
     warnings: tuple[str, ...] = ()
     steps_done: int = 0
     times: dict[str, float] = field(default_factory=lambda: {"submitted": perf_counter()})
@@ -126,40 +145,76 @@ class Job:
             raise DeadlineExceeded(self.request.timeout_s, self.steps_done, self.request.steps_to_run)
 
 
+@dataclass
+class Candidate:
+    """One of a request's pictures in the making: its sampler, and what that asks."""
+
+    steps: Steps
+    ask: Ask
+
+
 @dataclass(eq=False)
 class Running:
-    """A job in the step loop: for each lane a coefficient, prompt embeds and a slot; and its sampler's question.
+    """A job in the step loop: prompt embeds and a slot for each lane of its guidance; and its candidates.
 
-    `answers` are the backbone's for this step so far, [C, h, w] for each of the first lanes.
+    `live` are the lanes that count at this step, with their coefficients. `answers` are the backbone's for this step so
+    far, those of the first candidate's lanes first.
     """
 
     job: Job
     pinned: Sequence[int]
-    coefficients: tuple[float, ...]
+    guidance: Guidance
     contexts: tuple[Staged, ...]
     slots: tuple[int, ...]
     hint: Hint | None
-    steps: Steps
-    ask: Ask
+    candidates: tuple[Candidate, ...]
     last_batch: int = 0
     answers: list[Array] = field(default_factory=list)
+    live: tuple[tuple[int, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        self.aim()
 
     @property
-    def lanes(self) -> int:
-        return len(self.coefficients)
+    def ask(self) -> Ask:
+        """The first candidate's; the others' differ in their samples alone."""
+        return self.candidates[0].ask
 
-    def rows(self, count: int, train_timesteps: int) -> list[Row]:
-        """The next `count` lanes that have no answer yet."""
-        ask, done = self.ask, len(self.answers)
+    @property
+    def missing(self) -> int:
+        """Rows without an answer."""
+        return len(self.candidates) * len(self.live) - len(self.answers)
+
+    def aim(self) -> None:
+        """Find the lanes of the step that is asked for; with no strength at all in it, one is kept."""
+        strength = self.ask.progress if self.job.request.guidance_ramp else 1.0
+        coefficients = list(enumerate(self.guidance.at(strength)))
+        self.live = tuple(part for part in coefficients if part[1] != 0) or tuple(coefficients[:1])
+
+    def rows(self, count: int, train_timesteps: float) -> list[Row]:
+        """The next `count` rows that have no answer yet."""
+        wanted = ((candidate.ask, lane) for candidate in self.candidates for lane, _ in self.live)
         return [
-            Row(ask.sample, ask.timestep, context.at(ask.timestep, train_timesteps), slot, self.hint)
-            for context, slot in zip(self.contexts[done : done + count], self.slots[done:], strict=False)
+            Row(
+                ask.sample,
+                ask.timestep,
+                self.contexts[lane].at(ask.timestep, train_timesteps),
+                self.slots[lane],
+                self.hint,
+            )
+            for ask, lane in islice(wanted, len(self.answers), len(self.answers) + count)
         ]
+
+    def guided(self) -> list[Array]:
+        """The answers, combined, for each candidate; all of them are there, and none is kept."""
+        answers, self.answers = iter(self.answers), []
+        coefficients = [coefficient for _, coefficient in self.live]
+        return [combine(coefficients, list(islice(answers, len(self.live)))) for _ in self.candidates]
 
     def turn(self, batch: int) -> Turn[Running]:
         return Turn(
             who=self,
-            lanes=self.lanes - len(self.answers),
+            lanes=self.missing,
             shape=self.ask.sample.shape,
             new=self.job.steps_done == 0,
             passed_over=batch - self.last_batch,
@@ -177,7 +232,6 @@ class Pipeline:
         self._precision = resolve_precision(settings.engine, settings.precision)
         measured = calibrated(settings, bundle)
         self._max_lanes = resolve_max_lanes(settings, measured)
-        self._schedule = Schedule.of(self.manifest.scheduler)
         self.stats = Stats()
         self._bank = Bank(self.manifest, settings.bank_rank, settings.bank_bytes, self.stats, self._precision)
         registry = Registry(settings.registry)
@@ -186,18 +240,14 @@ class Pipeline:
         def compiled(graph: str) -> Engine:
             return AdaptedEngine(bundle, graph, settings, self._bank)
 
-        graphs = self.manifest.graphs
         tokenizer = ClipTokenizer(bundle.folder, self.manifest.tokenizer)
         width = self.manifest.embedding_widths[GRAPH]
         self._prompts = PromptEncoder(tokenizer, compiled(GRAPH), width, settings.host_bytes)
-        controlnet = compiled("controlnet") if "controlnet" in graphs else None
-        self._backbone = Backbone(graphs["unet"], compiled("unet"), controlnet)
-        self._decoder = Decoder(compiled("vae_decoder"), self.manifest.latents)
-        self._previewer = Previewer(self._decoder, self.manifest.latents)
-        encoder = Encoder(compiled("vae_encoder"), self.manifest.latents)
-        self._conditioner = Conditioner(encoder, self.manifest.control)
+        self._family = _family(bundle, compiled)
+        self._scorer = None if settings.scorer is None else Scorer.open(settings.scorer, settings)
 
-        self._warm(bundle.nbytes)
+        embeds = self._prompts.encode([Line("")], {}, 0, None)[Line("")]
+        self._family.warm(embeds, self._max_lanes, bundle.nbytes)
         self._admission = Admission(settings.max_requests, self.stats)
         self._preparing = ThreadPoolExecutor(PREPARING_THREADS, "prepare")
         self._finishing = ThreadPoolExecutor(1, "finish")
@@ -245,18 +295,6 @@ class Pipeline:
         self._preparing.shutdown()
         self._finishing.shutdown()
 
-    def _warm(self, weights_bytes: int) -> None:
-        """Run everything once on pictures of the usual size, and prepare the backbone for their batches."""
-        size = self.manifest.image
-        latents = self.noise(Request("", 0, size.width, size.height))
-        self._decoder.decode(latents)
-        embeds = self._prompts.encode([Line("")], {}, 0, None)[Line("")]
-        row = Row(latents, 0, embeds, 0)
-        self._backbone.prepare(row, self._max_lanes, weights_bytes)
-        if self.manifest.control is not None:
-            hint = Hint(np.zeros((3, size.height, size.width), np.float32), 1.0)
-            self._backbone.run([replace(row, hint=hint)] * min(2, self._max_lanes))
-
     # prepare: request → lanes
 
     def _prepare(self, job: Job) -> None:
@@ -270,7 +308,8 @@ class Pipeline:
             if job.loading is None:
                 job.mark("preparing")
                 job.loading = self._residency.load(job.styles)
-                job.conditions = self._conditioner.read(job.request)
+                job.conditions = self._family.condition(job.request)
+                job.style_image = self._style_image(job.request)
             unfinished = next((adapter for adapter in job.loading.values() if not adapter.done()), None)
             if unfinished is not None:
                 unfinished.add_done_callback(lambda _: again())
@@ -286,31 +325,34 @@ class Pipeline:
     def _start(self, job: Job, loaded: Mapping[str, Kind], again: Callable[[], None]) -> Running | None:
         """None when there is no room for its adapters; `again` is then called when there may be."""
         request = job.request
-        adapters, embeddings = _by_kind(job.styles, loaded)
-        mix = Mix.of([(style.digest, style.weight) for style in job.styles if style.digest in adapters])
-        said = prompts(request.prompt, request.negative_prompt, request.style, embeddings)
-        guidance = request.rule(said, mix)
+        adapters, embeddings = _by_kind(job.styles, loaded, request)
+        said = _said(request, job.styles, adapters, embeddings)
+        guidance = request.rule(said, _mixes(job.styles, adapters))
         job.warnings = self._warnings(guidance, said, embeddings)
         rows = self._bank.pin([lane.mix for lane in guidance.lanes], adapters, again)
         if rows is None:
             return None
         pinned = tuple(rows.values())
         try:
-            start = Start(self.noise(request), job.conditions.latents, request.strength)
-            steps = SAMPLERS[request.scheduler](start, request.steps, self._schedule)
+            samplers = [self._family.begin(request, seed, job.conditions) for seed in request.seeds]
             return Running(
                 job=job,
                 pinned=pinned,
-                coefficients=guidance.coefficients,
+                guidance=guidance,
                 contexts=self._encode(guidance, rows, adapters, embeddings),
                 slots=tuple(rows[lane.mix] for lane in guidance.lanes),
                 hint=job.conditions.hint,
-                steps=steps,
-                ask=next(steps),
+                candidates=tuple(Candidate(steps, next(steps)) for steps in samplers),
             )
         except Exception:
             self._bank.unpin(pinned)
             raise
+
+    def _style_image(self, request: Request) -> NDArray[np.uint8] | None:
+        """What candidates are compared with. Raises InvalidArgument, also where nothing here can compare."""
+        if request.rerank is not None and self._scorer is None:
+            raise InvalidArgument("RERANK", "this server has no scorer", "leave it out, or start it with --scorer")
+        return None if request.style_image is None else read_whole(request.style_image, "STYLE_IMAGE")
 
     def _warnings(self, guidance: Guidance, said: Prompts, embeddings: Mapping[str, Embedding]) -> tuple[str, ...]:
         found = [
@@ -337,12 +379,6 @@ class Pipeline:
             encoded = self._prompts.encode(wanted, embeddings, slot, key)
             embeds.update({(line, mix): found for line, found in encoded.items()})
         return tuple(Staged(tuple(embeds[line, mix] for line in stages)) for stages, mix in spoken)
-
-    def noise(self, request: Request) -> Array:
-        """Unit Gaussian latents [C, h, w], a function of the seed and the size alone."""
-        factor = self.manifest.latents.factor
-        shape = (self.manifest.latents.channels, request.height // factor, request.width // factor)
-        return np.random.Generator(np.random.Philox(request.seed)).standard_normal(shape, np.float32)
 
     # step loop: lanes → steps
 
@@ -394,7 +430,7 @@ class Pipeline:
             return [one for one, _ in chosen]
         left = []
         for one, _ in chosen:
-            if len(one.answers) == one.lanes:
+            if not one.missing:
                 one.last_batch = batch
                 if self._advance(one):
                     left.append(one)
@@ -403,28 +439,31 @@ class Pipeline:
 
     def _forward(self, chosen: Sequence[tuple[Running, int]]) -> None:
         """Rows of one batch through the backbone, and each request's share to its answers."""
-        train_timesteps = self.manifest.scheduler.num_train_timesteps
-        rows = [row for one, count in chosen for row in one.rows(count, train_timesteps)]
-        answers = iter(self._backbone.run(rows))
+        rows = [row for one, count in chosen for row in one.rows(count, self._family.train_timesteps)]
+        answers = iter(self._family.backbone.run(rows))
         self.stats.add("steps")
         self.stats.add("lanes", len(rows))
         for one, count in chosen:
             one.answers += islice(answers, count)
 
     def _advance(self, one: Running) -> bool:
-        """Send the combined answers to the sampler; True when that was its last step."""
-        guided, one.answers = combine(one.coefficients, np.stack(one.answers)), []
+        """Send the combined answers to the samplers; True when that was their last step."""
         one.job.steps_done += 1
-        try:
-            one.ask = one.steps.send(guided)
-        except StopIteration as stop:
-            self._report(one.job, None)
-            self._leave(one, stop.value)
+        finished: list[Sample] = []
+        for candidate, guided in zip(one.candidates, one.guided(), strict=True):
+            try:
+                candidate.ask = candidate.steps.send(guided)
+            except StopIteration as stop:
+                finished.append(stop.value)
+        if finished:
+            self._report(one.job, [])
+            self._leave(one, finished)
             return True
-        self._report(one.job, one.ask.denoised)
+        one.aim()
+        self._report(one.job, [candidate.ask.denoised for candidate in one.candidates])
         return False
 
-    def _leave(self, one: Running, outcome: Array | Exception) -> None:
+    def _leave(self, one: Running, outcome: list[Sample] | Exception) -> None:
         self._bank.unpin(one.pinned)
         one.job.mark("denoised")
         if isinstance(outcome, Exception):
@@ -432,35 +471,46 @@ class Pipeline:
         else:
             self._finishing.submit(self._finish, one.job, outcome)
 
-    def _report(self, job: Job, denoised: Array | None) -> None:
+    def _report(self, job: Job, denoised: Sequence[Sample | None]) -> None:
         """Have the caller told of a step, if it wants to know; the picture itself is the last step's preview."""
         if job.caller.progress is not None:
             step, steps, every = job.steps_done, job.request.steps_to_run, job.request.preview_every
             eta_s = (perf_counter() - job.times["joined"]) / step * (steps - step)
-            shown = denoised if every and step % every == 0 else None
+            shown = [sample for sample in denoised if sample is not None] if every and step % every == 0 else []
             self._finishing.submit(self._tell, job, Progress(step, steps, eta_s), shown)
 
-    # finish: latents → previews and the image
+    # finish: samples → previews and images
 
-    def _tell(self, job: Job, progress: Progress, latents: Array | None) -> None:
+    def _tell(self, job: Job, progress: Progress, shown: Sequence[Sample]) -> None:
         assert job.caller.progress is not None
         try:
-            if latents is not None:
-                progress = replace(progress, preview=self._previewer.preview(latents))
-            job.caller.progress(progress)
+            previews = tuple(self._family.preview(sample) for sample in shown)
+            job.caller.progress(replace(progress, previews=previews))
         except Exception as error:  # the picture itself may still reach them
             log.error("a caller could not take its progress", exc_info=error)
 
-    def _finish(self, job: Job, latents: Array) -> None:
+    def _finish(self, job: Job, samples: Sequence[Sample]) -> None:
         try:
             job.check()
-            pixels = self._decoder.decode(latents)
-            image = encode(pixels, job.request.format)
+            pictures = [self._family.decode(sample) for sample in samples]
+            scores = self._scores(job, pictures)
+            order = list(range(len(pictures)))
+            if scores is not None:
+                order.sort(key=lambda i: -scores[i])
+            images = tuple(encode(pictures[i], job.request.format) for i in order)
             job.mark("finished")
-            result = Result(image, job.request.seed, self._meta(job))
+            ranked = None if scores is None else tuple(scores[i] for i in order)
+            result = Result(images, tuple(job.request.seeds[i] for i in order), self._meta(job), ranked)
         except Exception as error:
             return self._fail(job, error)
         self._settle(job, result)
+
+    def _scores(self, job: Job, pictures: Sequence[NDArray[np.uint8]]) -> list[float] | None:
+        if self._scorer is None or job.request.rerank is None:
+            return None
+        if job.style_image is not None:
+            return self._scorer.picture(pictures, job.style_image)
+        return self._scorer.text(pictures, job.request.prompt)
 
     def _meta(self, job: Job) -> dict[str, object]:
         request, times = job.request, job.times
@@ -482,9 +532,13 @@ class Pipeline:
             "precision": self._precision,
             "bundle": self.manifest.digest,
             "adapters": [
-                {"name": s.name, "digest": s.digest, "weight": s.weight} for s in job.styles if s.field == FIELD
+                {"name": s.name, "digest": s.digest, "weight": s.weight}
+                for s in job.styles
+                if s.field in _adapter_fields(request)
             ],
-            "embeddings": [{"name": s.name, "digest": s.digest} for s in job.styles if s.field != FIELD],
+            "embeddings": [
+                {"name": s.name, "digest": s.digest} for s in job.styles if s.field not in _adapter_fields(request)
+            ],
             "steps": request.steps_to_run,
             **_strengths(request),
             "scheduler": request.scheduler,
@@ -507,15 +561,28 @@ class Pipeline:
             log.error("a caller could not take its answer", exc_info=error)
 
 
+def _family(bundle: Bundle, compiled: Callable[[str], Engine]) -> Family:
+    manifest = bundle.manifest
+    return Diffusion(manifest, compiled) if isinstance(manifest, DiffusionManifest) else Masked(manifest, compiled)
+
+
 def _named(request: Request) -> list[tuple[str, float, str]]:
     """Every adapter that a request names: its name, weight and the field where it stands (the first, if in several)."""
     embeddings = {
         **dict.fromkeys(triggers(request.negative_prompt), "NEGATIVE_PROMPT"),
+        **dict.fromkeys(triggers(request.content_prompt or ""), "CONTENT_PROMPT"),
         **dict.fromkeys(triggers(request.prompt), "PROMPT"),
-        **dict.fromkeys(request.style, "STYLE"),
+        **({} if request.styled_by_adapter else dict.fromkeys(request.style, "STYLE")),
     }
-    loras = [(name, weight, FIELD) for name, weight in request.adapters]
-    return loras + [(name, 1.0, field) for name, field in embeddings.items()]
+    adapters = [(name, weight, FIELD) for name, weight in request.adapters]
+    adapters += [(name, 1.0, "STYLE") for name in request.style if request.styled_by_adapter]
+    adapters += [(name, 1.0, "CONTENT") for name in (request.content,) if name is not None]
+    return adapters + [(name, 1.0, field) for name, field in embeddings.items()]
+
+
+def _adapter_fields(request: Request) -> tuple[str, ...]:
+    """Where a request names what goes into lanes, not into prompts."""
+    return (FIELD, "CONTENT", "STYLE") if request.styled_by_adapter else (FIELD,)
 
 
 def _loaded(styles: Sequence[Style], loading: Loading) -> dict[str, Kind]:
@@ -530,35 +597,79 @@ def _loaded(styles: Sequence[Style], loading: Loading) -> dict[str, Kind]:
     return loaded
 
 
-def _by_kind(styles: Sequence[Style], loaded: Mapping[str, Kind]) -> tuple[dict[str, Adapter], dict[str, Embedding]]:
-    """LoRAs by digest, embeddings by name. Raises InvalidArgument for one that stands where the other belongs."""
+def _by_kind(
+    styles: Sequence[Style], loaded: Mapping[str, Kind], request: Request
+) -> tuple[dict[str, Adapter], dict[str, Embedding]]:
+    """Adapters by digest, embeddings by name. Raises InvalidArgument for one that stands where the other belongs."""
+    fields = _adapter_fields(request)
     adapters: dict[str, Adapter] = {}
     embeddings: dict[str, Embedding] = {}
     for style in styles:
         match loaded.get(style.digest):
-            case Adapter() as adapter if style.field == FIELD:
+            case Adapter() as adapter if style.field in fields:
                 adapters[style.digest] = adapter
-            case Embedding() as embedding if style.field != FIELD:
+            case Embedding() as embedding if style.field not in fields:
                 embeddings[style.name] = embedding
             case Adapter():
-                raise InvalidArgument(style.field, f"{style.name!r} is a LoRA", f"name it in {FIELD}")
+                fix = f"name it in {FIELD}, or in STYLE with GUIDANCE styledrop"
+                raise InvalidArgument(style.field, f"{style.name!r} is no embedding but an adapter", fix)
             case Embedding():
-                fix = f"name it in STYLE, or write <{style.name}> in PROMPT"
-                raise InvalidArgument(FIELD, f"{style.name!r} is an embedding", fix)
+                fix = f"write <{style.name}> in PROMPT, or name it in STYLE with GUIDANCE cfg or dreamstyler"
+                raise InvalidArgument(style.field, f"{style.name!r} is an embedding", fix)
     return adapters, embeddings
+
+
+def _mixes(styles: Sequence[Style], adapters: Mapping[str, Adapter]) -> Mixes:
+    """The content's adapter is for the lanes that say the context alone."""
+    mixed = [style for style in styles if style.digest in adapters]
+    return Mixes(
+        Mix.of([(style.digest, style.weight) for style in mixed if style.field != "CONTENT"]),
+        Mix.of([(style.digest, style.weight) for style in mixed if style.field == "CONTENT"]),
+    )
+
+
+def _said(
+    request: Request,
+    styles: Sequence[Style],
+    adapters: Mapping[str, Adapter],
+    embeddings: Mapping[str, Embedding],
+) -> Prompts:
+    """What the lanes say. A style's adapter brings the words it was trained in, which its content is not told.
+
+    Raises InvalidArgument where nobody says which words those are.
+    """
+    if not request.styled_by_adapter:
+        return prompts(request.prompt, request.negative_prompt, request.style, embeddings)
+    template = next((adapters[style.digest].prompt for style in styles if style.field == "STYLE"), None)
+    if request.content is not None and request.content_prompt is None and template is None:
+        problem = f"is missing, and {request.style[0]!r} doesn't say which words of the prompt are its style's"
+        raise InvalidArgument("CONTENT_PROMPT", problem, "pass the prompt without them")
+    full = request.prompt if template is None else filled(template, request.prompt)
+    context = request.content_prompt or request.prompt
+    return Prompts(Text.of(full), Text.of(request.negative_prompt), Text.of(context))
 
 
 def _strengths(request: Request) -> dict[str, object]:
     """What was used of the settings that not every request has."""
-    found: dict[str, object] = {"guidance": request.guidance, "guidance_scale": request.guidance_scale}
-    if request.guidance != "cfg":
+    found: dict[str, object] = {"guidance": request.guidance}
+    if request.styled_by_adapter:
+        found |= {"style_strength": request.style_strength, "text_strength": request.text_strength}
+    else:
+        found["guidance_scale"] = request.guidance_scale
+    if request.guidance.startswith("dreamstyler"):
         found |= {"style_guidance": request.style_guidance, "content_guidance": request.content_guidance}
+    if request.content is not None:
+        found |= {"content": request.content, "gamma": request.gamma}
+    if request.guidance_ramp:
+        found["guidance_ramp"] = True
     if request.style:
         found["style"] = list(request.style)
     if request.image is not None:
         found["strength"] = request.strength
     if request.image is not None or request.depth is not None:
         found["control_scale"] = request.control_scale
+    if request.rerank is not None:
+        found["rerank"] = request.rerank
     return found
 
 

@@ -19,12 +19,11 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from impasto_server.adapters import Embedding
+from impasto_server.backbone import Embeds
 from impasto_server.bundle import TokenizerFacts
 from impasto_server.cache import BytesLru
 from impasto_server.engine import Engine
 from impasto_server.guidance import Prompts, Text
-
-Embeds = NDArray[np.float32]
 
 GRAPH = "text_encoder"
 LEARNED = -1  # the id of a token whose embedding the graph reads from its input
@@ -44,12 +43,13 @@ def prompts(context: str, null: str, style: Sequence[str], embeddings: Mapping[s
     if not style:
         return Prompts(Text.of(context), Text.of(null))
     known = [embeddings[name] for name in style]
-    full = tuple(_filled(one.prompt, context, name) for name, one in zip(style, known, strict=True))
-    alone = tuple(_filled(one.style_prompt, context, name) for name, one in zip(style, known, strict=True))
+    full = tuple(filled(one.prompt, context, name) for name, one in zip(style, known, strict=True))
+    alone = tuple(filled(one.style_prompt, context, name) for name, one in zip(style, known, strict=True))
     return Prompts(Text(full), Text.of(null), Text.of(context), Text(alone))
 
 
-def _filled(template: str, context: str, style: str) -> str:
+def filled(template: str, context: str, style: str = "") -> str:
+    """`template` with its places filled, `style` being a trigger's name."""
     words = {"{context}": context, "{style}": f"<{style}>"}
     return re.sub(r"\{context\}|\{style\}", lambda found: words[found[0]], template)
 
@@ -64,11 +64,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Staged:
-    """Prompt embeds [T, D] by stage, the finest first."""
+    """Prompt embeds by stage, the finest first."""
 
     stages: tuple[Embeds, ...]
 
-    def at(self, timestep: float, train_timesteps: int) -> Embeds:
+    def at(self, timestep: float, train_timesteps: float) -> Embeds:
         """Those of the training timestep: stage ⌊t / 1000 · stages⌋ (arXiv 2309.06933, section 3.2)."""
         return self.stages[int(timestep * len(self.stages) / train_timesteps)]
 
@@ -143,7 +143,7 @@ def _pieces(text: str) -> Iterator[tuple[int, str, str | None]]:
 
 
 class PromptEncoder:
-    """Text under a row of the adapter bank → prompt embeds [max_length, D], remembered by bytes.
+    """Text under a row of the adapter bank → prompt embeds of max_length tokens, remembered by bytes.
 
     `key` identifies the adapters that change the text encoder (empty for none): the same words under another adapter
     are another embedding.
@@ -168,9 +168,9 @@ class PromptEncoder:
             known = {line: self._cache.get((line, key)) for line in wanted}
             missing = [line for line, embeds in known.items() if embeds is None]
             if missing:
-                (encoded,) = self._engine.run(self._feeds(missing, embeddings, slot))
-                for line, embeds in zip(missing, encoded, strict=True):
-                    known[line] = embeds
+                encoded = self._engine.run(self._feeds(missing, embeddings, slot))
+                for line, parts in zip(missing, zip(*encoded, strict=True), strict=True):
+                    known[line] = embeds = Embeds(*parts)
                     self._cache.put((line, key), embeds, embeds.nbytes)
             return {line: embeds for line, embeds in known.items() if embeds is not None}
 

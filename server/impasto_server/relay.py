@@ -14,10 +14,10 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from itertools import count
+from itertools import accumulate, count
 from threading import Event, Lock, Thread
 from typing import Any, Protocol
 
@@ -58,9 +58,9 @@ class Channel:
     connection: socket.socket
     sending: Lock = field(default_factory=Lock)
 
-    def send(self, header: Mapping[str, object], payload: bytes = b"") -> None:
+    def send(self, header: Mapping[str, object], *files: bytes) -> None:
         """Raises OSError when the other end is gone."""
-        text = json.dumps(header).encode()
+        text, payload = json.dumps(header).encode(), b"".join(files)
         with self.sending:
             self.connection.sendall(LENGTHS.pack(len(text), len(payload)) + text + payload)
 
@@ -136,11 +136,12 @@ class Relay:
             if isinstance(outcome, ImpastoError):
                 _send(channel, {"number": number, "code": outcome.code, "message": str(outcome)})
             else:
-                _send(channel, {"number": number, "seed": outcome.seed, "meta": outcome.meta}, outcome.image)
+                facts = {"seeds": outcome.seeds, "scores": outcome.scores, "meta": outcome.meta}
+                _send(channel, {"number": number, "result": facts, **_lengths(outcome.images)}, *outcome.images)
 
         def progress(step: Progress) -> None:
             facts = {"step": step.step, "steps": step.steps, "eta_s": step.eta_s}
-            _send(channel, {"number": number, "progress": facts}, step.preview or b"")
+            _send(channel, {"number": number, "progress": facts, **_lengths(step.previews)}, *step.previews)
 
         try:
             self._painter.submit(request, Caller(done, gone.is_set, progress))
@@ -209,26 +210,36 @@ class Remote:
             return
         if "progress" in header:
             if caller.progress is not None:
-                _tell(caller.progress, Progress(**header["progress"], preview=payload or None))
+                _tell(caller.progress, Progress(**header["progress"], previews=_files(header, payload)))
         elif "code" in header:
             _tell(caller.done, ImpastoError.of(header["code"], header["message"]))
         else:
-            _tell(caller.done, Result(payload, header["seed"], header["meta"]))
+            facts = header["result"]
+            scores = None if facts["scores"] is None else tuple(facts["scores"])
+            _tell(caller.done, Result(_files(header, payload), tuple(facts["seeds"]), facts["meta"], scores))
 
 
 def _send_request(channel: Channel, number: int, request: Request) -> None:
-    """Its files travel as they are, one behind the other. Raises OSError."""
+    """Raises OSError."""
     fields = asdict(request)
     files = {name: value for name, value in fields.items() if isinstance(value, bytes)}
     rest = {name: value for name, value in fields.items() if name not in files}
-    lengths = {name: len(data) for name, data in files.items()}
-    channel.send({"number": number, "request": rest, "files": lengths}, b"".join(files.values()))
+    header = {"number": number, "request": rest, "names": list(files), **_lengths(files.values())}
+    channel.send(header, *files.values())
+
+
+def _lengths(files: Iterable[bytes]) -> dict[str, list[int]]:
+    """What a header says of files that travel as they are, one behind the other."""
+    return {"lengths": [len(data) for data in files]}
+
+
+def _files(header: Mapping[str, Any], payload: bytes) -> tuple[bytes, ...]:
+    ends = list(accumulate(header["lengths"]))
+    return tuple(payload[end - length : end] for end, length in zip(ends, header["lengths"], strict=True))
 
 
 def _request(header: Mapping[str, Any], payload: bytes) -> Request:
-    fields, at = dict(header["request"]), 0
-    for name, length in header["files"].items():
-        fields[name], at = payload[at : at + length], at + length
+    fields = {**header["request"], **dict(zip(header["names"], _files(header, payload), strict=True))}
     fields["adapters"] = tuple((name, weight) for name, weight in fields["adapters"])
     fields["style"] = tuple(fields["style"])
     return Request(**fields)
@@ -242,10 +253,10 @@ def _after(first: Callable[[], None], then: Callable[[Outcome], None]) -> Callab
     return both
 
 
-def _send(channel: Channel, header: Mapping[str, object], payload: bytes = b"") -> None:
+def _send(channel: Channel, header: Mapping[str, object], *files: bytes) -> None:
     """As Channel.send; that the other end is gone is noticed where its messages are read."""
     with suppress(OSError):
-        channel.send(header, payload)
+        channel.send(header, *files)
 
 
 def _tell(what: Callable[[Any], None], news: object) -> None:

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from impasto_server.adapters import MAX_STAGES
 from impasto_server.bundle import ImageSize, Manifest
 from impasto_server.errors import InvalidArgument
-from impasto_server.guidance import ClassifierFree, DreamStyler, Rule, dreamstyler_code
+from impasto_server.guidance import ClassifierFree, Compose, DreamStyler, Rule, StyleDrop, dreamstyler_code
 from impasto_server.image import FORMATS
+from impasto_server.maskgit import ANNEALS
 from impasto_server.samplers import SAMPLERS, run_steps
 
 MAX_PROMPT_BYTES = 8192
@@ -24,7 +25,22 @@ MAX_STEPS = 200
 MAX_GUIDANCE_SCALE = 50.0
 MAX_SEED = 2**63 - 1
 MAX_CONTROL_SCALE = 2.0
-GUIDANCE = ("cfg", "dreamstyler", "dreamstyler-code")
+MAX_TEMPERATURE = 100.0
+MAX_CANDIDATES = 16
+GUIDANCE = ("cfg", "dreamstyler", "dreamstyler-code", "styledrop", "styledrop-compose")
+RERANKS = ("text", "style")
+# Which guidance each of these inputs means something to.
+_STRENGTHS: Mapping[str, tuple[str, ...]] = {
+    "GUIDANCE_SCALE": ("cfg", "dreamstyler", "dreamstyler-code"),
+    "STYLE_GUIDANCE": ("dreamstyler", "dreamstyler-code"),
+    "CONTENT_GUIDANCE": ("dreamstyler", "dreamstyler-code"),
+    "STYLE_STRENGTH": ("styledrop", "styledrop-compose"),
+    "TEXT_STRENGTH": ("styledrop", "styledrop-compose"),
+    "GAMMA": ("styledrop-compose",),
+    "CONTENT": ("styledrop-compose",),
+    "CONTENT_PROMPT": ("styledrop-compose",),
+    "ADAPTER_NAMES": ("cfg", "dreamstyler", "dreamstyler-code", "styledrop"),
+}
 # What the code published with arXiv 2309.06933 puts in the place of the null.
 CODE_NEGATIVE_PROMPT = (
     "low resolution, poorly drawn, worst quality, low quality, normal quality, blurry image, artifact"
@@ -49,9 +65,19 @@ FIELDS: Mapping[str, Field] = {
     "STEPS": Field("INT32"),
     "GUIDANCE": Field("BYTES"),
     "GUIDANCE_SCALE": Field("FP32"),
+    "GUIDANCE_RAMP": Field("BOOL"),
     "STYLE_GUIDANCE": Field("FP32"),
     "CONTENT_GUIDANCE": Field("FP32"),
+    "STYLE_STRENGTH": Field("FP32"),
+    "TEXT_STRENGTH": Field("FP32"),
+    "GAMMA": Field("FP32"),
+    "CONTENT": Field("BYTES"),
+    "CONTENT_PROMPT": Field("BYTES"),
     "SCHEDULER": Field("BYTES"),
+    "TEMPERATURE": Field("FP32"),
+    "N": Field("INT32"),
+    "RERANK": Field("BYTES"),
+    "STYLE_IMAGE": Field("BYTES"),
     "SEED": Field("INT64"),
     "WIDTH": Field("INT32"),
     "HEIGHT": Field("INT32"),
@@ -68,11 +94,19 @@ STREAM_FIELDS: Mapping[str, Field] = {**FIELDS, "PREVIEW_EVERY": Field("INT32")}
 class Request:
     """What to paint, and for whom.
 
-    `adapters` are (name, weight) pairs of LoRAs. `style` names an embedding, or one for each of so many stages, the
-    finest first. The strengths λn, λs and λc of DreamStyler's rules are `guidance_scale`, `style_guidance` and
-    `content_guidance`. `image` and `depth` are encoded files: of the content, from which the last `strength` of the
-    steps are run, and of its depth. Width and height are pixels. `timeout_s` counts from submission, None waits for
-    ever. Every `preview_every`-th step has a preview; 0: none.
+    `adapters` are (name, weight) pairs of LoRAs and bottleneck adapters. `style` names an embedding, or one for each of
+    so many stages, the finest first. The strengths λn, λs and λc of DreamStyler's rules are `guidance_scale`,
+    `style_guidance` and `content_guidance`. StyleDrop's λA and λB are `style_strength` and `text_strength`; under its
+    rules `style` names an adapter, and to compose, `content` the other one, `gamma` its share and `content_prompt` what
+    it is told, None being the prompt without the style's words. With `guidance_ramp` all strengths rise from 0 at the
+    first step to their whole at the last. `temperature` is τ of the masked family's samplers.
+
+    Of `n` candidates, the i-th is what the same request alone paints from `seed` + i. `rerank` orders them by their
+    clip score, with the prompt ("text") or with `style_image` ("style").
+
+    `image`, `depth` and `style_image` are encoded files: of the content, from which the last `strength` of the steps
+    are run, of its depth, and of what is compared with. Width and height are pixels. `timeout_s` counts from
+    submission, None waits for ever. Every `preview_every`-th step has a preview; 0: none.
     """
 
     prompt: str
@@ -95,6 +129,26 @@ class Request:
     strength: float = 0.8
     depth: bytes | None = None
     control_scale: float = 0.8
+    guidance_ramp: bool = False
+    style_strength: float = 2.0
+    text_strength: float = 5.0
+    gamma: float = 0.5
+    content: str | None = None
+    content_prompt: str | None = None
+    temperature: float = 2.0
+    n: int = 1
+    rerank: str | None = None
+    style_image: bytes | None = None
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Each candidate's own."""
+        return tuple((self.seed + i) % (MAX_SEED + 1) for i in range(self.n))
+
+    @property
+    def styled_by_adapter(self) -> bool:
+        """Whether `style` names an adapter, not an embedding."""
+        return self.guidance in _STRENGTHS["STYLE_STRENGTH"]
 
     @property
     def steps_to_run(self) -> int:
@@ -107,8 +161,32 @@ class Request:
                 return DreamStyler(self.guidance_scale, self.style_guidance, self.content_guidance)
             case "dreamstyler-code":
                 return dreamstyler_code(self.guidance_scale, self.style_guidance, self.content_guidance)
+            case "styledrop":
+                return StyleDrop(self.style_strength, self.text_strength)
+            case "styledrop-compose":
+                return Compose(self.style_strength, self.text_strength, self.gamma)
             case _:
                 return ClassifierFree(self.guidance_scale)
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What a request gets that doesn't say otherwise, and the schedulers that its backbone has."""
+
+    schedulers: tuple[str, ...]
+    scheduler: str
+    steps: int
+    guidance_scale: float
+    temperature: float = 0.0
+
+
+def _defaults(manifest: Manifest, guidance: str) -> Defaults:
+    """diffusers' for masked tokens, StyleDrop's (Table S3 of arXiv 2306.00983) where that is the rule."""
+    if manifest.family == "masked":
+        if guidance in _STRENGTHS["STYLE_STRENGTH"]:
+            return Defaults(tuple(ANNEALS), "maskgit", 36, 10.0, 4.5)
+        return Defaults(tuple(ANNEALS), "amused", 12, 10.0 if guidance == "cfg" else 5.0, 2.0)
+    return Defaults(tuple(SAMPLERS), "dpmpp_2m", 25, 3.0 if guidance == "cfg" else 5.0)
 
 
 def parse(
@@ -129,17 +207,28 @@ def parse(
     height = read.integer("HEIGHT", manifest.image.height, 1, 1 << 16)
     _check_size(width, height, manifest.image)
     guidance = read.choice("GUIDANCE", "cfg", GUIDANCE)
+    defaults = _defaults(manifest, guidance)
     request = Request(
         prompt=read.prompt("PROMPT"),
         negative_prompt=read.text("NEGATIVE_PROMPT", CODE_NEGATIVE_PROMPT if guidance == "dreamstyler-code" else ""),
         adapters=_adapters(read),
         style=_style(read),
-        steps=read.integer("STEPS", 25, 1, MAX_STEPS),
+        steps=read.integer("STEPS", defaults.steps, 1, MAX_STEPS),
         guidance=guidance,
-        guidance_scale=_scale(read, guidance),
+        guidance_scale=_scale(read, guidance, defaults),
+        guidance_ramp=read.flag("GUIDANCE_RAMP", False),
         style_guidance=read.number("STYLE_GUIDANCE", 0.5, -MAX_GUIDANCE_SCALE, MAX_GUIDANCE_SCALE),
         content_guidance=read.number("CONTENT_GUIDANCE", 3.0, -MAX_GUIDANCE_SCALE, MAX_GUIDANCE_SCALE),
-        scheduler=read.choice("SCHEDULER", "dpmpp_2m", tuple(SAMPLERS)),
+        style_strength=read.number("STYLE_STRENGTH", 2.0, -MAX_GUIDANCE_SCALE, MAX_GUIDANCE_SCALE),
+        text_strength=read.number("TEXT_STRENGTH", 5.0, -MAX_GUIDANCE_SCALE, MAX_GUIDANCE_SCALE),
+        gamma=read.number("GAMMA", 0.5, 0.0, 1.0),
+        content=read.optional_text("CONTENT"),
+        content_prompt=read.optional_text("CONTENT_PROMPT"),
+        scheduler=read.choice("SCHEDULER", defaults.scheduler, defaults.schedulers),
+        temperature=_temperature(read, manifest, defaults),
+        n=read.integer("N", 1, 1, MAX_CANDIDATES),
+        rerank=read.choice("RERANK", "", RERANKS) if "RERANK" in tensors else None,
+        style_image=read.file("STYLE_IMAGE"),
         seed=read.integer("SEED", secrets.randbelow(2**32), 0, MAX_SEED),
         width=width,
         height=height,
@@ -155,10 +244,15 @@ def parse(
     return request
 
 
-def _scale(read: _Reader, guidance: str) -> float:
-    if guidance == "cfg":
-        return read.number("GUIDANCE_SCALE", 3.0, 0.0, MAX_GUIDANCE_SCALE)
-    return read.number("GUIDANCE_SCALE", 5.0, -MAX_GUIDANCE_SCALE, MAX_GUIDANCE_SCALE)
+def _scale(read: _Reader, guidance: str, defaults: Defaults) -> float:
+    least = 0.0 if guidance == "cfg" else -MAX_GUIDANCE_SCALE
+    return read.number("GUIDANCE_SCALE", defaults.guidance_scale, least, MAX_GUIDANCE_SCALE)
+
+
+def _temperature(read: _Reader, manifest: Manifest, defaults: Defaults) -> float:
+    if "TEMPERATURE" in read.tensors and manifest.family != "masked":
+        raise InvalidArgument("TEMPERATURE", f"means nothing to a {manifest.family} backbone", "leave it out")
+    return read.number("TEMPERATURE", defaults.temperature, 0.0, MAX_TEMPERATURE)
 
 
 def _control_scale(read: _Reader, manifest: Manifest) -> float:
@@ -178,11 +272,15 @@ def _style(read: _Reader) -> tuple[str, ...]:
 
 def _check_together(request: Request, sent: Collection[str]) -> None:
     """What one field asks of another. Raises InvalidArgument."""
-    for name in ("STYLE_GUIDANCE", "CONTENT_GUIDANCE"):
-        if request.guidance == "cfg" and name in sent:
-            raise InvalidArgument(name, "means nothing to GUIDANCE cfg", "leave it out, or pass GUIDANCE dreamstyler")
-    if request.guidance != "cfg" and not request.style:
-        raise InvalidArgument("STYLE", f"is missing, and GUIDANCE {request.guidance} needs it", "name an embedding")
+    for name, rules in _STRENGTHS.items():
+        if name in sent and request.guidance not in rules:
+            problem = f"means nothing to GUIDANCE {request.guidance}"
+            raise InvalidArgument(name, problem, f"leave it out, or pass GUIDANCE {' or '.join(rules)}")
+    _check_named(request)
+    if request.rerank == "style" and request.style_image is None:
+        raise InvalidArgument("STYLE_IMAGE", "is missing, and RERANK style compares with it", "pass a picture file")
+    if request.rerank != "style" and request.style_image is not None:
+        raise InvalidArgument("STYLE_IMAGE", "means nothing without RERANK style", "leave it out, or pass RERANK style")
     if request.image is None and "STRENGTH" in sent:
         raise InvalidArgument("STRENGTH", "means nothing without IMAGE", "leave it out, or pass the content image")
     if request.image is None and request.depth is None and "CONTROL_SCALE" in sent and request.control_scale:
@@ -193,6 +291,25 @@ def _check_together(request: Request, sent: Collection[str]) -> None:
         problem = f"{request.strength:g} of {request.steps} steps is none"
         least = math.ceil(1000 / request.steps) / 1000
         raise InvalidArgument("STRENGTH", problem, f"pass at least {least:g}, or more STEPS")
+
+
+def _check_named(request: Request) -> None:
+    """What each rule wants named. Raises InvalidArgument."""
+    rule = f"GUIDANCE {request.guidance}"
+    if request.styled_by_adapter:
+        if len(request.style) > 1:
+            problem = f"{len(request.style)} names, and {rule} takes the adapter of one style"
+            raise InvalidArgument("STYLE", problem, "name one, or mix several in ADAPTER_NAMES")
+        if request.guidance == "styledrop" and not request.style and not request.adapters:
+            raise InvalidArgument(
+                "STYLE", f"is missing, and {rule} needs it", "name an adapter, here or in ADAPTER_NAMES"
+            )
+        if request.guidance == "styledrop-compose" and not request.style:
+            raise InvalidArgument("STYLE", f"is missing, and {rule} needs it", "name the style's adapter")
+        if request.guidance == "styledrop-compose" and request.content is None:
+            raise InvalidArgument("CONTENT", f"is missing, and {rule} needs it", "name the content's adapter")
+    elif request.guidance != "cfg" and not request.style:
+        raise InvalidArgument("STYLE", f"is missing, and {rule} needs it", "name an embedding")
 
 
 @dataclass(frozen=True)
@@ -215,6 +332,12 @@ class _Reader:
 
     def text(self, name: str, default: str) -> str:
         return next(iter(self.texts(name)), default)
+
+    def optional_text(self, name: str) -> str | None:
+        return next(iter(self.texts(name)), None)
+
+    def flag(self, name: str, default: bool) -> bool:
+        return bool(next(iter(self.values(name)), default))
 
     def prompt(self, name: str) -> str:
         text = self.text(name, "")

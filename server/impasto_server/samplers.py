@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from impasto_server.bundle import Noise
 
 Array = NDArray[np.float32]
+Sample = NDArray[Any]
 Level = tuple[float, float]
 
 
@@ -45,20 +46,25 @@ class Start:
 
 @dataclass(frozen=True)
 class Ask:
-    """What a sampler needs next: the model's output for `sample` [C, h, w] at the training timestep `timestep`.
+    """What a sampler needs next: the model's output for `sample` at the training timestep `timestep`.
 
-    `step` counts from 0 to `steps` - 1, where `steps` are those that are run. `denoised` [C, h, w] is what the sampler
-    takes the clean latents to be, None before the first answer.
+    A sample is latents [C, h, w] here, tokens [h, w] in maskgit.py. `step` counts from 0 to `steps` - 1, where `steps`
+    are those that are run. `denoised` is what the sampler takes the clean sample to be, None before the first answer.
     """
 
-    sample: Array
+    sample: Sample
     timestep: float
     step: int
     steps: int
-    denoised: Array | None = None
+    denoised: Sample | None = None
+
+    @property
+    def progress(self) -> float:
+        """0 at the first step, 1 at the last."""
+        return self.step / (self.steps - 1) if self.steps > 1 else 1.0
 
 
-Steps = Generator[Ask, Array, Array]
+Steps = Generator[Ask, Array, Sample]
 Sampler = Callable[[Start, int, "Schedule"], Steps]
 
 

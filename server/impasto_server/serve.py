@@ -28,9 +28,12 @@ from impasto_server.calibration import Calibration
 from impasto_server.engine import resolve_precision
 from impasto_server.errors import SetupError
 from impasto_server.process import children, is_child, kill_group, start_tied
+from impasto_server.score import ScorerBundle
 from impasto_server.settings import Settings
 from impasto_server.tritonserver import Installation, find
 
+MODELS = ("stylize", "stylize_stream")
+SCORE = "clip_score"  # with a scorer alone
 LOOPBACK = ("127.0.0.1", "localhost")
 DRAIN_S = 30  # how long requests in flight may take once the server is told to stop
 TAIL_LINES = 30
@@ -168,9 +171,11 @@ def serve(
             f"host {host}: the tritonserver of nvidia-pytriton has known CVEs and stays on loopback; "
             "serve from NVIDIA's current Triton image, or put a proxy in front"
         )
-    settings = replace(settings, bundle=settings.bundle.resolve(), registry=settings.registry.resolve())
-    # The model would say the same, but out of the depths of a log.
+    settings = _resolved(settings)
+    # The models would say the same, but out of the depths of a log.
     Calibration.read(Bundle.open(settings.bundle))
+    if settings.scorer:
+        ScorerBundle.open(settings.scorer)
     resolve_precision(settings.engine, settings.precision)
     ports = Ports.choose(host, port)
     workspace = Path(tempfile.mkdtemp(prefix="impasto-"))
@@ -185,11 +190,29 @@ def serve(
         shutil.rmtree(workspace)
 
 
+def _resolved(settings: Settings) -> Settings:
+    """Its paths as another process sees them."""
+    scorer = settings.scorer and settings.scorer.resolve()
+    return replace(settings, bundle=settings.bundle.resolve(), registry=settings.registry.resolve(), scorer=scorer)
+
+
 def model_repository() -> Path:
     """Our Triton models: inside the package when installed, at the repository's root in an editable install."""
     package = Path(__file__).parent
     shipped = package / "model_repository"
     return shipped if shipped.exists() else package.parent.parent / "model_repository"
+
+
+def _chosen_models(settings: Settings, workspace: Path) -> Path:
+    """A repository of those models that these settings make a server of, linked together in `workspace`.
+
+    Triton could be told their names, but only in a mode in which its clients may unload them.
+    """
+    folder = workspace / "models"
+    folder.mkdir()
+    for name in (*MODELS, SCORE) if settings.scorer else MODELS:
+        (folder / name).symlink_to(model_repository() / name)
+    return folder
 
 
 def _start(
@@ -198,7 +221,7 @@ def _start(
     shm_prefix = f"impasto_{os.getpid()}_{secrets.token_hex(4)}_"
     command = [
         str(installation.binary),
-        f"--model-repository={model_repository()}",
+        f"--model-repository={_chosen_models(settings, workspace)}",
         f"--backend-directory={installation.prepare(workspace)}",
         f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
         "--model-control-mode=none",

@@ -1,4 +1,4 @@
-"""What an operator decides once: which bundle, which adapters, which engine, how much memory."""
+"""What an operator decides once: which bundle, which adapters, which scorer, which engine, how much memory."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class Settings:
     answer's META. threads 0 means every core this process may use. max_lanes is the largest batch's rows, 0 what
     calibration.resolve_max_lanes says; max_requests how many requests may be under way before more are turned away.
     bank_bytes bounds the memory of the adapter bank, host_bytes that of adapters and prompt embeds kept in host memory.
+    scorer is the bundle of model `clip_score`, which isn't there without one.
     """
 
     bundle: Path
@@ -38,6 +39,7 @@ class Settings:
     bank_rank: int = 16
     bank_bytes: int = 512 << 20
     host_bytes: int = 512 << 20
+    scorer: Path | None = None
 
     def __post_init__(self) -> None:
         for field, allowed in (("engine", get_args(EngineName)), ("precision", get_args(Precision))):
@@ -68,7 +70,8 @@ class Settings:
 
     def to_env(self) -> dict[str, str]:
         """The environment variables from which `from_env` rebuilds these settings."""
-        return {_variable(field.name): str(getattr(self, field.name)) for field in fields(self)}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {_variable(name): "" if value is None else str(value) for name, value in values.items()}
 
     def thread_count(self) -> int:
         """Cores to compute on."""
@@ -79,9 +82,11 @@ def _variable(field: str) -> str:
     return f"IMPASTO_{field.upper()}"
 
 
-def _read(field: str, text: str) -> Path | str | int:
+def _read(field: str, text: str) -> Path | str | int | None:
     if field in ("bundle", "registry"):
         return Path(text)
+    if field == "scorer":
+        return Path(text) if text else None
     if field in ("engine", "precision"):
         return text
     try:

@@ -30,7 +30,7 @@ from impasto_server.request import GUIDANCE, Request
 from impasto_server.settings import EngineName
 
 from .conftest import Open, Studio, content, diffusers_pipeline, nearness, png
-from .test_image import SCHEDULERS
+from .test_image import SCHEDULERS, noise
 
 MIN_SOLO_DB = {"f32": 60.0, "bf16": 40.0}
 MIN_DIFFUSERS_DB = 40.0
@@ -238,7 +238,7 @@ def test_requests_in_flight_together_equal_diffusers_with_peft(open_pipeline: Op
     pipeline = open_pipeline("onnxruntime")
     found = together(pipeline, [Arrival(request, after=index) for index, request in enumerate(REFERENCED)])
     for request, ours in zip(REFERENCED, found, strict=True):
-        theirs = reference(peft, request, pipeline.noise(request))
+        theirs = reference(peft, request, noise(pipeline, request))
         assert psnr_db(ours, theirs) >= MIN_DIFFUSERS_DB, request
 
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 import toy
 from impasto_server import calibration
 from impasto_server.bundle import Bundle
-from impasto_server.calibrate import BACKBONE, batch, filled_bank, pick, time_passes
+from impasto_server.calibrate import batch, filled_bank, pick, time_passes
 from impasto_server.calibration import (
     DEFAULT_MAX_LANES,
     Calibration,
@@ -109,7 +109,7 @@ def test_passes_are_interleaved_and_what_only_the_first_costs_is_kept_apart() ->
 
 def test_every_row_of_a_batch_has_an_adapter_of_its_own(fresh: Bundle) -> None:
     bank = filled_bank(fresh.manifest, settings(fresh), rows=3)
-    rows = [bank.buffers[BACKBONE]["mix.lora_A"][slot] for slot in batch(fresh.manifest, 3, bank.slots)["slot"]]
+    rows = [bank.buffers["unet"]["mix.lora_A"][slot] for slot in batch(fresh.manifest, 3, bank.slots)["slot"]]
     assert len({row.tobytes() for row in rows}) == 3
     assert all(row.any() for row in rows)
 

@@ -39,15 +39,15 @@ def picture(colour: str = "red", size: tuple[int, int] = (90, 70)) -> bytes:
 def seen_rows(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, request: Request) -> list[list[Row]]:
     """The rows of every step of one request."""
     steps: list[list[Row]] = []
-    run = pipeline._backbone.run
+    run = pipeline._family.backbone.run
 
     def note(rows: list[Row]) -> NDArray[np.float32]:
         steps.append(list(rows))
         return run(rows)
 
-    monkeypatch.setattr(pipeline._backbone, "run", note)
+    monkeypatch.setattr(pipeline._family.backbone, "run", note)
     pipeline.generate(request)
-    monkeypatch.setattr(pipeline._backbone, "run", run)
+    monkeypatch.setattr(pipeline._family.backbone, "run", run)
     return steps
 
 
@@ -106,7 +106,7 @@ def test_every_step_reads_the_stage_of_its_timestep(
     by_stage = {stage: seen_contexts(pipeline, monkeypatch, stage) for stage in range(6)}
     assert len(steps) == 25
     for (row,) in steps:
-        np.testing.assert_array_equal(row.context, by_stage[int(row.timestep * 6 / 1000)])
+        np.testing.assert_array_equal(row.context.hidden, by_stage[int(row.timestep * 6 / 1000)])
     assert len({int(rows[0].timestep * 6 / 1000) for rows in steps}) == 6
 
 
@@ -117,7 +117,7 @@ def seen_contexts(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, stage: in
     data = toy.embedding_bytes(vectors=vectors)
     toy.register(registry, f"stage-{stage}", data)
     ((row,), *_) = seen_rows(pipeline, monkeypatch, replace(HOUSE, style=(f"stage-{stage}",), guidance_scale=1.0))
-    return row.context
+    return row.context.hidden
 
 
 def test_without_style_and_content_strengths_the_picture_is_plain_guidances(open_pipeline: Open) -> None:
@@ -230,11 +230,15 @@ GIF = b"GIF89a" + bytes(64)
         (replace(HOUSE, prompt="a <lora:neon:1> house"), NotFound, "PROMPT: no adapter 'lora:neon:1'"),
         (replace(HOUSE, negative_prompt="<none>"), NotFound, "NEGATIVE_PROMPT: no adapter 'none'"),
         (replace(STYLED, style=("sks03", "nobody")), NotFound, "STYLE: no adapter 'nobody'"),
-        (replace(STYLED, style=("neon",)), InvalidArgument, "STYLE: 'neon' is a LoRA; name it in ADAPTER_NAMES"),
+        (
+            replace(STYLED, style=("neon",)),
+            InvalidArgument,
+            "STYLE: 'neon' is no embedding but an adapter; name it in ADAPTER_NAMES, or ",
+        ),
         (
             replace(HOUSE, adapters=(("sks03", 1.0),)),
             InvalidArgument,
-            "ADAPTER_NAMES: 'sks03' is an embedding; name it in STYLE, or write <sks03> in PROMPT",
+            "ADAPTER_NAMES: 'sks03' is an embedding; write <sks03> in PROMPT, or name it in STYLE with GUIDANCE cfg or",
         ),
         (replace(HOUSE, image=GIF), InvalidArgument, "IMAGE: is no PNG, JPEG or WebP file"),
         (replace(HOUSE, image=picture()[:-20]), InvalidArgument, "IMAGE: "),

@@ -12,6 +12,7 @@ from impasto_server.guidance import (
     Guidance,
     Lane,
     Mix,
+    Mixes,
     Prompts,
     Text,
     combine,
@@ -19,6 +20,7 @@ from impasto_server.guidance import (
 )
 
 MIX = Mix.of([("digest", 0.9)])
+MIXES = Mixes(MIX)
 FULL, NULL, CONTEXT, STYLE = (
     Text.of(words) for words in ("a boat in <neon> style", "blurry", "a boat", "<neon> style")
 )
@@ -38,26 +40,25 @@ def predictions(seed: int) -> dict[Text, NDArray[np.float64]]:
 
 
 def test_classifier_free_is_two_lanes_with_the_papers_coefficients() -> None:
-    guidance = ClassifierFree(5.0)(SAID, MIX)
+    guidance = ClassifierFree(5.0)(SAID, MIXES)
     assert guidance.lanes == (Lane(NULL, MIX), Lane(FULL, MIX))
     assert guidance.coefficients == (-4.0, 5.0)
 
 
 def test_a_lane_that_cannot_matter_is_not_run() -> None:
-    assert ClassifierFree(1.0)(SAID, MIX).lanes == (Lane(FULL, MIX),)
-    assert ClassifierFree(0.0)(SAID, MIX).lanes == (Lane(NULL, MIX),)
-    assert DreamStyler(5.0, 3.0, 3.0)(SAID, MIX).lanes == (Lane(NULL, MIX), Lane(FULL, MIX))
+    assert ClassifierFree(1.0)(SAID, MIXES).lanes == (Lane(FULL, MIX),)
+    assert DreamStyler(5.0, 3.0, 3.0)(SAID, MIXES).lanes == (Lane(NULL, MIX), Lane(FULL, MIX))
 
 
 def test_one_lane_is_run_even_if_none_matters() -> None:
-    assert len(Guidance.over((0.0, Lane(NULL, MIX)), (0.0, Lane(FULL, MIX))).lanes) == 1
+    assert len(Guidance.over((0.0, 0.0, Lane(NULL, MIX)), (0.0, 0.0, Lane(FULL, MIX))).lanes) == 1
 
 
 @given(st.floats(0, 50), st.integers(0, 1000))
 def test_combining_equals_the_formula_in_float64(scale: float, seed: int) -> None:
     given_ = predictions(seed)
-    guidance = ClassifierFree(scale)(SAID, Mix())
-    outputs = np.stack([given_[lane.text] for lane in guidance.lanes]).astype(np.float32)
+    guidance = ClassifierFree(scale)(SAID, Mixes())
+    outputs = [given_[lane.text].astype(np.float32) for lane in guidance.lanes]
     expected = given_[NULL] + scale * (given_[FULL] - given_[NULL])
     np.testing.assert_allclose(combine(guidance.coefficients, outputs), expected, atol=1e-6 * (1 + scale) * 8)
 
@@ -76,24 +77,24 @@ def equation_11(
 def test_dreamstyler_is_equation_11(scale: float, style: float, content: float, seed: int) -> None:
     drawn = predictions(seed)
     expected = equation_11(drawn, scale, style, content)
-    np.testing.assert_allclose(guided(DreamStyler(scale, style, content)(SAID, MIX), drawn), expected, atol=1e-10)
+    np.testing.assert_allclose(guided(DreamStyler(scale, style, content)(SAID, MIXES), drawn), expected, atol=1e-10)
 
 
 @given(STRENGTH, STRENGTH, st.integers(0, 1000))
 def test_the_published_code_halves_the_style_and_content_terms(style: float, content: float, seed: int) -> None:
     drawn = predictions(seed)
     expected = equation_11(drawn, 5.0, style / 2, content / 2)
-    np.testing.assert_allclose(guided(dreamstyler_code(5.0, style, content)(SAID, MIX), drawn), expected, atol=1e-10)
+    np.testing.assert_allclose(guided(dreamstyler_code(5.0, style, content)(SAID, MIXES), drawn), expected, atol=1e-10)
 
 
 @given(STRENGTH)
 def test_without_style_and_content_strengths_dreamstyler_is_classifier_free(scale: float) -> None:
     """λs = λc = 0 leaves null + λn(v - null): the same lanes, the same coefficients."""
-    assert DreamStyler(scale, 0.0, 0.0)(SAID, MIX) == ClassifierFree(scale)(SAID, MIX)
+    assert DreamStyler(scale, 0.0, 0.0)(SAID, MIXES) == ClassifierFree(scale)(SAID, MIXES)
 
 
 def test_the_coefficients_of_the_papers_constants() -> None:
-    guidance = DreamStyler(scale=5.0, style=0.5, content=3.0)(SAID, MIX)
+    guidance = DreamStyler(scale=5.0, style=0.5, content=3.0)(SAID, MIXES)
     assert [lane.text for lane in guidance.lanes] == [NULL, FULL, CONTEXT, STYLE]
     assert guidance.coefficients == pytest.approx((-7.5, 8.5, 2.5, -2.5))
     assert sum(guidance.coefficients) == pytest.approx(1.0)

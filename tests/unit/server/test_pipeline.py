@@ -25,7 +25,7 @@ from impasto_server.errors import (
     NotFound,
     Unavailable,
 )
-from impasto_server.guidance import Guidance, Lane, Mix, Prompts
+from impasto_server.guidance import Guidance, Lane, Mix, Mixes, Prompts
 from impasto_server.pipeline import Caller, Pipeline, Progress, Result
 from impasto_server.request import Request
 from impasto_server.settings import EngineName
@@ -272,18 +272,18 @@ def test_lanes_of_one_request_may_have_different_adapters(open_pipeline: Open, m
     pipeline = open_pipeline()
     asked = Request("a boat", seed=3, width=64, height=64, steps=1, scheduler="ddim", adapters=(("neon", 1.0),))
 
-    def half_and_half(prompts: Prompts, mix: Mix) -> Guidance:
-        return Guidance.over((0.5, Lane(prompts.full, mix)), (0.5, Lane(prompts.full, Mix())))
+    def half_and_half(prompts: Prompts, mixes: Mixes) -> Guidance:
+        return Guidance.over((0.5, 0.5, Lane(prompts.full, mixes.full)), (0.5, 0.5, Lane(prompts.full, Mix())))
 
     def latents(one: Request) -> NDArray[np.float32]:
         seen: list[NDArray[np.float32]] = []
-        decode = pipeline._decoder.decode
+        decode = pipeline._family.decode
 
         def decode_and_note(given: NDArray[np.float32]) -> NDArray[np.uint8]:
             seen.append(given)
             return decode(given)
 
-        monkeypatch.setattr(pipeline._decoder, "decode", decode_and_note)
+        monkeypatch.setattr(pipeline._family, "decode", decode_and_note)
         pipeline.generate(one)
         return seen[0]
 
@@ -308,17 +308,17 @@ def test_progress_comes_in_order_and_before_the_picture(open_pipeline: Open) -> 
     steps = [one for one in news if isinstance(one, Progress)]
     assert [(one.step, one.steps) for one in steps] == [(i, 7) for i in range(1, 8)]
     assert steps[-1].eta_s == 0
-    assert [one.step for one in steps if one.preview] == [3, 6]
+    assert [one.step for one in steps if one.previews] == [3, 6]
     assert isinstance(news[-1], Result)
-    assert Image.open(BytesIO(steps[2].preview or b"")).size == (asked.width // 8, asked.height // 8)
+    assert Image.open(BytesIO(*steps[2].previews)).size == (asked.width // 8, asked.height // 8)
 
 
 def test_a_preview_has_the_colours_of_the_picture(open_pipeline: Open) -> None:
     """The toy decoder is linear but for its clipping, so its nearest linear map shows the picture as it will be."""
     pipeline = open_pipeline()
     latents = np.random.default_rng(0).standard_normal((4, 8, 8)).astype(np.float32) * np.float32(0.2)
-    shown = np.asarray(Image.open(BytesIO(pipeline._previewer.preview(latents))), int)
-    painted = pipeline._decoder.decode(latents)[::8, ::8].astype(int)
+    shown = np.asarray(Image.open(BytesIO(pipeline._family.preview(latents))), int)
+    painted = pipeline._family.decode(latents)[::8, ::8].astype(int)
     assert np.abs(shown - painted).mean() < 16
     assert np.corrcoef(shown.ravel(), painted.ravel())[0, 1] > 0.98
 

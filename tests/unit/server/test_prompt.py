@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 import toy
 from impasto_server.adapters import Embedding, parse
+from impasto_server.backbone import Embeds
 from impasto_server.bundle import Manifest
 from impasto_server.guidance import Text
 from impasto_server.prompt import LEARNED, ClipTokenizer, Line, PromptEncoder, Staged, lines, prompts, triggers
@@ -51,11 +52,11 @@ def test_triggers_are_words_in_angle_brackets() -> None:
 @pytest.mark.parametrize("stages", [1, 2, 6, 10])
 def test_the_stage_of_every_training_timestep(stages: int) -> None:
     """⌊t / 1000 · T⌋ from the training timestep; the highest stage is the noisiest."""
-    staged = Staged(tuple(np.full((1, 1), stage, np.float32) for stage in range(stages)))
-    found = [int(staged.at(t, 1000)[0, 0]) for t in range(1000)]
+    staged = Staged(tuple(Embeds(np.full((1, 1), stage, np.float32)) for stage in range(stages)))
+    found = [int(staged.at(t, 1000).hidden[0, 0]) for t in range(1000)]
     assert found == [t * stages // 1000 for t in range(1000)]
-    assert staged.at(999.0, 1000)[0, 0] == stages - 1
-    assert staged.at(0.0, 1000)[0, 0] == 0
+    assert staged.at(999.0, 1000).hidden[0, 0] == stages - 1
+    assert staged.at(0.0, 1000).hidden[0, 0] == 0
 
 
 def test_a_prompt_is_a_line_for_each_stage_of_its_triggers(manifest: Manifest) -> None:
@@ -111,8 +112,8 @@ def test_each_line_is_encoded_once_with_its_stages_vectors(tokenizer: ClipTokeni
     found = encoder.encode(wanted, known, 0, None)
     assert len(wanted) == len(echo.fed[0]["input_ids"]) == 6
     for stage, line in enumerate(wanted):
-        np.testing.assert_array_equal(found[line][1], known["toy"].vectors["text_encoder"][stage, 0])
-        np.testing.assert_array_equal(found[line][2:4], known["sks03"].vectors["text_encoder"][stage])
+        np.testing.assert_array_equal(found[line].hidden[1], known["toy"].vectors["text_encoder"][stage, 0])
+        np.testing.assert_array_equal(found[line].hidden[2:4], known["sks03"].vectors["text_encoder"][stage])
     encoder.encode([*wanted, Line("a boat")], known, 0, None)
     assert [len(feeds["input_ids"]) for feeds in echo.fed] == [6, 1]
 

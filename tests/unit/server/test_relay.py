@@ -64,7 +64,7 @@ def test_the_picture_and_its_steps_arrive_as_they_would_here(pipeline: Pipeline,
     assert isinstance(one, Result)
     assert isinstance(other, Result)
     assert (one.image, one.seed, one.meta["adapters"]) == (other.image, other.seed, other.meta["adapters"])
-    assert [(step.step, step.steps, step.preview) for step in here] == [(s.step, s.steps, s.preview) for s in there]
+    assert [(step.step, step.steps, step.previews) for step in here] == [(s.step, s.steps, s.previews) for s in there]
 
 
 def test_several_processes_may_ask_at_once(pipeline: Pipeline, connect: Callable[[], Remote]) -> None:

@@ -1,0 +1,1 @@
+from impasto_server.triton.clip_score import TritonPythonModel as TritonPythonModel
