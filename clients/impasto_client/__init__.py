@@ -14,9 +14,9 @@ from impasto_client.errors import (
     ServerUnavailable,
 )
 from impasto_client.fake import AsyncFakeTransport, FakeTransport
-from impasto_client.generation import Generation, Progress, Timings
+from impasto_client.generation import Candidate, Generation, Progress, Timings
 from impasto_client.local import LocalTransport
-from impasto_client.options import Options, StyleContent
+from impasto_client.options import Compose, Options, StyleContent, StyleDrop
 from impasto_client.transport import AsyncTransport, Transport
 from impasto_client.triton import AsyncGrpcTransport, GrpcTransport
 
@@ -26,7 +26,9 @@ __all__ = [
     "AsyncFakeTransport",
     "AsyncGrpcTransport",
     "AsyncTransport",
+    "Candidate",
     "Client",
+    "Compose",
     "ConnectError",
     "DeadlineExceeded",
     "FakeTransport",
@@ -43,6 +45,7 @@ __all__ = [
     "ServerFull",
     "ServerUnavailable",
     "StyleContent",
+    "StyleDrop",
     "Timings",
     "Transport",
 ]

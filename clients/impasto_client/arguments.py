@@ -1,24 +1,12 @@
-"""What can be said on the command line, and what it means to a client. Wrong usage is typer.BadParameter."""
+"""What can be said on the command line; `words.py` says what it means to a client."""
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from impasto_client.errors import InvalidRequest
-from impasto_client.options import StyleContent
-from impasto_client.stages import names_by_stage
-
-FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
-
-# A name as registries spell it, and at times one stage or the first and the last of several.
-_SHARE = re.compile(r"(?P<name>[a-z0-9][a-z0-9._-]{0,63})(?::(?P<first>[0-9]{1,4})(?:-(?P<last>[0-9]{1,4}))?)?")
 
 
 class Convention(str, Enum):
@@ -26,6 +14,13 @@ class Convention(str, Enum):
 
     PAPER = "paper"
     CODE = "code"
+
+
+class Rule(str, Enum):
+    """Of a guidance by adapters."""
+
+    STYLEDROP = "styledrop"
+    COMPOSE = "styledrop-compose"
 
 
 Local = Annotated[bool, typer.Option("--local", help="Paint in this process, without a server.")]
@@ -42,8 +37,11 @@ Style = Annotated[
     typer.Option(
         metavar="NAME[:STAGES]",
         help="Style embedding of the server's registry. To mix them, say which stages each has, the finest detail "
-        "first: --style sks03:0-2 --style sks05:3-5.",
+        "first: --style sks03:0-2 --style sks05:3-5. With StyleDrop's guidance it is an adapter.",
     ),
+]
+Content = Annotated[
+    str | None, typer.Option(metavar="NAME", help="The adapter of a content, painted in the style of --style's.")
 ]
 NegativePrompt = Annotated[str | None, typer.Option(help="What the picture should not show.")]
 Steps = Annotated[int | None, typer.Option(help="Denoising steps.")]
@@ -57,7 +55,34 @@ ContentGuidance = Annotated[
 GuidanceConvention = Annotated[
     Convention | None, typer.Option(help="With --style: style and content apart, as DreamStyler's paper or its code.")
 ]
-Scheduler = Annotated[str | None, typer.Option(help="ddim, dpmpp_2m, euler or unipc.")]
+Guidance = Annotated[
+    Rule | None,
+    typer.Option(help="By the difference that the adapter of --style makes, StyleDrop's, or that and --content's."),
+]
+StyleStrength = Annotated[
+    float | None, typer.Option(help="With StyleDrop's guidance: how strongly the adapter counts beyond itself.")
+]
+TextStrength = Annotated[float | None, typer.Option(help="With StyleDrop's guidance: how strongly the prompt counts.")]
+Gamma = Annotated[float | None, typer.Option(help="With --content: from 0, style alone, to 1, content alone.")]
+ContentPrompt = Annotated[str | None, typer.Option(help="With --content: the prompt without words for the style.")]
+GuidanceRamp = Annotated[
+    bool | None,
+    typer.Option("--guidance-ramp/--no-guidance-ramp", help="Let the guidance grow from the first step to the last."),
+]
+Scheduler = Annotated[
+    str | None, typer.Option(help="ddim, dpmpp_2m, euler or unipc; of a masked backbone, maskgit or amused.")
+]
+Temperature = Annotated[
+    float | None, typer.Option(help="Of a masked backbone: how much chance decides which tokens are kept.")
+]
+Count = Annotated[int | None, typer.Option("--n", help="Candidates to paint, each with a seed one higher.")]
+Rerank = Annotated[
+    str | None, typer.Option(help="The best candidate first, by the prompt (text) or by --style-image (style).")
+]
+StyleImageFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", exists=True, dir_okay=False, help="With --rerank style: what to come near to."),
+]
 Pixels = Annotated[int | None, typer.Option(help="Pixels.")]
 ImageFile = Annotated[
     Path | None,
@@ -69,74 +94,3 @@ DepthFile = Annotated[
     typer.Option(metavar="FILE", exists=True, dir_okay=False, help="How near everything is, in grey; near is bright."),
 ]
 ControlScale = Annotated[float | None, typer.Option(help="How strictly --image and --depth are followed, 0 to 2.")]
-
-
-def weights_of(texts: Sequence[str]) -> dict[str, float]:
-    """Of NAME[:WEIGHT], each name once."""
-    weights: dict[str, float] = {}
-    for text in texts:
-        name, colon, weight = text.partition(":")
-        if name in weights:
-            raise typer.BadParameter(f"{name!r} stands there twice; name it once", param_hint="--adapter")
-        weights[name] = _weight(text, weight) if colon else 1.0
-    return weights
-
-
-def style_of(texts: Sequence[str]) -> list[str]:
-    """The names for all stages, stage 0 first, of one NAME or of several NAME:FIRST-LAST; none of none."""
-    shares = [_share(text) for text in texts]
-    if [stages for _, stages in shares] == [None]:
-        return [shares[0][0]]
-    try:
-        return names_by_stage([(name, _said(name, stages)) for name, stages in shares])
-    except InvalidRequest as error:
-        raise typer.BadParameter(str(error), param_hint="--style") from None
-
-
-def guidance_of(
-    style: float | None, content: float | None, scale: float | None, convention: Convention | None
-) -> StyleContent | None:
-    """Style and content apart, where any word asks for it; a scale alone doesn't."""
-    if style is None and content is None and convention is None:
-        return None
-    return StyleContent(style, content, scale, "code" if convention is Convention.CODE else "paper")
-
-
-def format_of(path: Path) -> str:
-    """The format of a file by its name, before anything is painted in vain."""
-    if path.suffix.lower() not in FORMATS:
-        raise typer.BadParameter(f"{path.name!r} does not end in {', '.join(FORMATS)}", param_hint="--out")
-    if not path.absolute().parent.is_dir():
-        raise typer.BadParameter(f"there is no folder {path.parent}", param_hint="--out")
-    return FORMATS[path.suffix.lower()]
-
-
-def _weight(adapter: str, text: str) -> float:
-    try:
-        weight = float(text)
-    except ValueError:
-        weight = math.nan
-    if not math.isfinite(weight):
-        raise typer.BadParameter(f"{adapter!r}: {text!r} is no weight; write e.g. NAME:0.9", param_hint="--adapter")
-    return weight
-
-
-def _share(text: str) -> tuple[str, range | None]:
-    """Of NAME, NAME:STAGE or NAME:FIRST-LAST; the stages are None where none are said."""
-    said = _SHARE.fullmatch(text)
-    if said is None:
-        fix = "write NAME, or NAME:0-2 for its stages; a name is of a-z, 0-9, '.', '_' and '-'"
-        raise typer.BadParameter(f"{text!r} is no style; {fix}", param_hint="--style")
-    if said["first"] is None:
-        return said["name"], None
-    first, last = int(said["first"]), int(said["last"] or said["first"])
-    if last < first:
-        raise typer.BadParameter(f"{text!r} ends before it begins; write {last}-{first}", param_hint="--style")
-    return said["name"], range(first, last + 1)
-
-
-def _said(name: str, stages: range | None) -> range:
-    if stages is None:
-        problem = f"{name!r} is not the only style; say which stages it has, e.g. {name}:0-2"
-        raise typer.BadParameter(problem, param_hint="--style")
-    return stages

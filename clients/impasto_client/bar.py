@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
+from impasto_client.files import numbered
 from impasto_client.generation import Generation, Progress
 
 
@@ -21,7 +22,8 @@ def counting(console: Console) -> Bar:
 def follow(parts: Iterable[Progress | Generation], console: Console, previews: Path | None) -> Generation:
     """Show the steps, and the time until the picture as the server estimates it, where `console` is a terminal.
 
-    Previews become files preview-005.png and so on in the folder `previews`. Raises OSError, and what `parts` raises.
+    Previews become files preview-005.png and so on in the folder `previews`, those of several candidates
+    preview-005-1.png and so on. Raises OSError, and what `parts` raises.
     """
     columns = (TextColumn("painting"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[left]}"))
     with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -30,6 +32,12 @@ def follow(parts: Iterable[Progress | Generation], console: Console, previews: P
             if isinstance(part, Generation):
                 return part
             bar.update(task, total=part.steps, completed=part.step, left=f"{part.eta_s:.1f} s left")
-            if previews is not None and part.preview is not None:
-                (previews / f"preview-{part.step:03}.png").write_bytes(part.preview)
+            if previews is not None:
+                _write(part, previews)
     raise AssertionError("a client's stream ends with a Generation or an error")
+
+
+def _write(part: Progress, folder: Path) -> None:
+    files = numbered(folder / f"preview-{part.step:03}.png", len(part.previews))
+    for file, preview in zip(files, part.previews, strict=True):
+        file.write_bytes(preview)

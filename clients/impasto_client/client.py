@@ -9,7 +9,7 @@ with Client("localhost:8001") as client:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import aclosing, closing
 from functools import partial
 from types import TracebackType
@@ -18,7 +18,8 @@ from typing_extensions import Unpack
 
 from impasto_client.errors import ProtocolError
 from impasto_client.generation import Generation, Progress
-from impasto_client.options import Options
+from impasto_client.options import Options, Pictures
+from impasto_client.scoring import decode_score, encode_score
 from impasto_client.transport import AsyncTransport, Transport
 from impasto_client.triton import AsyncGrpcTransport, GrpcTransport
 from impasto_client.wire import Tensors, decode, decode_part, encode, encode_stream
@@ -45,9 +46,9 @@ class Client:
         self._timeout = timeout
 
     def generate(self, prompt: str, *, timeout: float | None = None, **options: Unpack[Options]) -> Generation:
-        """Paint `prompt`. `options` are adapters, style, negative_prompt, steps, guidance_scale, guidance, scheduler,
-        seed, width, height, format, image, strength, depth and control_scale; impasto_client.Options says what each
-        means.
+        """Paint `prompt`. `options` are adapters, style, content, negative_prompt, steps, guidance_scale, guidance,
+        guidance_ramp, scheduler, temperature, seed, n, rerank, style_image, width, height, format, image, strength,
+        depth and control_scale; impasto_client.Options says what each means.
 
         `timeout` in seconds counts for this request instead of the client's; the server, too, stops when it has passed.
         Raises errors of the ImpastoError tree.
@@ -79,6 +80,23 @@ class Client:
         if picture is None:
             raise ProtocolError("the server's stream ended without a picture")
         yield picture
+
+    def score(
+        self,
+        images: Pictures,
+        *,
+        text: str | Sequence[str] | None = None,
+        reference: Pictures | None = None,
+        timeout: float | None = None,
+    ) -> list[float]:
+        """How near each of `images` comes to `text` or to the pictures `reference`, as cosines, -1 to 1.
+
+        Either is one for all of them, or a sequence with one for each. Needs a server with a scorer. Raises errors of
+        the ImpastoError tree.
+        """
+        tensors = encode_score(images, text, reference)
+        answer = self._transport.score(tensors, self._timeout if timeout is None else timeout)
+        return decode_score(answer, len(tensors["IMAGE"]))
 
     def is_ready(self) -> bool:
         """Whether a server answers there and its model is loaded."""
@@ -134,6 +152,19 @@ class AsyncClient:
             raise ProtocolError("the server's stream ended without a picture")
         yield picture
 
+    async def score(
+        self,
+        images: Pictures,
+        *,
+        text: str | Sequence[str] | None = None,
+        reference: Pictures | None = None,
+        timeout: float | None = None,
+    ) -> list[float]:
+        """As Client.score."""
+        tensors = await asyncio.to_thread(encode_score, images, text, reference)
+        answer = await self._transport.score(tensors, self._timeout if timeout is None else timeout)
+        return decode_score(answer, len(tensors["IMAGE"]))
+
     async def is_ready(self) -> bool:
         """Whether a server answers there and its model is loaded."""
         return await self._transport.is_ready()
@@ -153,6 +184,6 @@ class AsyncClient:
 
 async def _encoded(encoding: Callable[[], Tensors], options: Options) -> Tensors:
     """A picture may take a while to read or to write as PNG; then the event loop goes on meanwhile."""
-    if options.get("image") is None and options.get("depth") is None:
+    if all(picture is None for picture in (options.get("image"), options.get("depth"), options.get("style_image"))):
         return encoding()
     return await asyncio.to_thread(encoding)

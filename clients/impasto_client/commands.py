@@ -1,27 +1,27 @@
-"""`impasto generate` and `impasto gallery`."""
+"""`impasto generate`, `impasto gallery` and `impasto score`."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from impasto_client import arguments as arg
+from impasto_client import words as said
 from impasto_client.bar import counting, follow
-from impasto_client.client import DEFAULT_TIMEOUT_S, DEFAULT_URL, Client
-from impasto_client.errors import ImpastoError
+from impasto_client.client import DEFAULT_TIMEOUT_S, DEFAULT_URL
+from impasto_client.connection import connected, print_warnings, reported
+from impasto_client.files import written
 from impasto_client.gallery import Column, Settings, Sheet, draw, paint
-from impasto_client.generation import Generation
-from impasto_client.local import LocalTransport
-from impasto_client.transport import Transport
-from impasto_client.triton import GrpcTransport
+from impasto_client.generation import Candidate, Generation
 
 PREVIEW_EVERY = 5
 GALLERY_PROMPTS = [
@@ -32,26 +32,30 @@ GALLERY_PROMPTS = [
 ]
 
 
-@dataclass(frozen=True)
-class Connection:
-    """How a command reaches a server, by its url; a test passes another as the context's `obj`."""
-
-    open: Callable[[str], Transport]
-
-
 def generate(
     ctx: typer.Context,
     prompt: Annotated[str, typer.Argument(help="What to paint.")],
     adapters: arg.Adapters = None,
     style: arg.Style = None,
+    content: arg.Content = None,
     negative_prompt: arg.NegativePrompt = None,
     steps: arg.Steps = None,
     guidance_scale: arg.GuidanceScale = None,
     style_guidance: arg.StyleGuidance = None,
     content_guidance: arg.ContentGuidance = None,
     guidance_convention: arg.GuidanceConvention = None,
+    guidance: arg.Guidance = None,
+    style_strength: arg.StyleStrength = None,
+    text_strength: arg.TextStrength = None,
+    gamma: arg.Gamma = None,
+    content_prompt: arg.ContentPrompt = None,
+    guidance_ramp: arg.GuidanceRamp = None,
     scheduler: arg.Scheduler = None,
+    temperature: arg.Temperature = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same picture.")] = None,
+    n: arg.Count = None,
+    rerank: arg.Rerank = None,
+    style_image: arg.StyleImageFile = None,
     width: arg.Pixels = None,
     height: arg.Pixels = None,
     image: arg.ImageFile = None,
@@ -59,7 +63,11 @@ def generate(
     depth: arg.DepthFile = None,
     control_scale: arg.ControlScale = None,
     out: Annotated[
-        Path | None, typer.Option(help="File to write: .png, .jpg or .webp.", show_default="impasto-SEED.png")
+        Path | None,
+        typer.Option(
+            help="File to write: .png, .jpg or .webp. Of several candidates, OUT-1.png and so on, the best first.",
+            show_default="impasto-SEED.png",
+        ),
     ] = None,
     previews: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder for previews on the way: preview-005.png and so on.")
@@ -77,13 +85,15 @@ def generate(
 
     A terminal shows the steps while they are done. Ctrl-C cancels the request.
     """
-    format = None if out is None else arg.format_of(out)
-    named, weights = arg.style_of(style or []), arg.weights_of(adapters or [])
-    guidance = arg.guidance_of(style_guidance, content_guidance, guidance_scale, guidance_convention)
+    format = None if out is None else said.format_of(out)
+    named, weights = said.style_of(style or []), said.weights_of(adapters or [])
+    apart = said.style_content_of(style_guidance, content_guidance, guidance_scale, guidance_convention)
+    by_adapters = said.styledrop_of(guidance, style_strength, text_strength, content, gamma, content_prompt)
+    rule = said.guidance_of(apart, by_adapters)
     if preview_every is not None and previews is None:
         raise typer.BadParameter("say with --previews where they go", param_hint="--preview-every")
     console = Console(stderr=True, highlight=False)
-    with _reported(console), _painter(ctx, url, timeout, bundle if local else None) as client:
+    with reported(console), connected(ctx, url, timeout, bundle if local else None) as client:
         if previews is not None:
             previews.mkdir(parents=True, exist_ok=True)
         parts = client.stream(
@@ -91,12 +101,18 @@ def generate(
             preview_every=0 if previews is None else preview_every or PREVIEW_EVERY,
             adapters=weights,
             style=named,
+            content=content,
             negative_prompt=negative_prompt,
             steps=steps,
-            guidance_scale=guidance_scale if guidance is None else None,
-            guidance=guidance,
+            guidance_scale=guidance_scale if apart is None else None,
+            guidance=rule,
+            guidance_ramp=guidance_ramp,
             scheduler=scheduler,
+            temperature=temperature,
             seed=seed,
+            n=n,
+            rerank=rerank,
+            style_image=style_image,
             width=width,
             height=height,
             format=format,
@@ -107,14 +123,13 @@ def generate(
         )
         with closing(parts):
             generation = follow(parts, console, previews)
-    path = out or Path(f"impasto-{generation.seed}.png")
-    with _reported(console):
-        path.write_bytes(generation.data)
-    _print_warnings(console, generation.warnings)
+    with reported(console):
+        files = written(generation, out)
+    print_warnings(console, generation.warnings)
     if as_json:
-        typer.echo(json.dumps(_document(path, generation), indent=2))
+        typer.echo(json.dumps(_document(files, generation), indent=2))
     else:
-        typer.echo(f"{path}  seed {generation.seed}, {generation.timings.total_ms:.0f} ms")
+        typer.echo("\n".join(_line(path, candidate, generation) for path, candidate in files))
 
 
 def gallery(
@@ -138,47 +153,64 @@ def gallery(
     timeout: arg.Timeout = DEFAULT_TIMEOUT_S,
 ) -> None:
     """Rows are prompts, columns are no style and then every style; along a row the seed stays the same."""
-    arg.format_of(out)
-    weights = arg.weights_of(adapters or [])
+    said.format_of(out)
+    weights = said.weights_of(adapters or [])
     columns = [Column("no style"), *(Column.of(name, weight, words) for name, weight in weights.items())]
     settings = Settings(seed, steps, guidance_scale, scheduler, negative_prompt)
     console = Console(stderr=True, highlight=False)
-    with _reported(console), _painter(ctx, url, timeout) as client, counting(console) as bar:
+    with reported(console), connected(ctx, url, timeout) as client, counting(console) as bar:
         task = bar.add_task("painting", total=len(prompts) * len(columns))
         rows = paint(client, prompts, columns, settings, lambda: bar.advance(task))
-    with _reported(console):
+    with reported(console):
         draw(Sheet(title, prompts, columns, rows)).save(out)
     warnings = dict.fromkeys(warning for row in rows for cell in row for warning in cell.warnings)
-    _print_warnings(console, list(warnings))
+    print_warnings(console, list(warnings))
     typer.echo(json.dumps({"out": str(out), "warnings": list(warnings)}) if as_json else str(out))
 
 
-def _painter(ctx: typer.Context, url: str, timeout: float, bundle: Path | None = None) -> Client:
-    """A client of the server at `url`, or, given a bundle, of this very process. Raises ServerError."""
-    connection = ctx.find_object(Connection) or Connection(GrpcTransport)
-    transport = connection.open(url) if bundle is None else LocalTransport(bundle)
-    return Client(transport=transport, timeout=timeout)
+def score(
+    ctx: typer.Context,
+    pictures: Annotated[list[Path], typer.Argument(metavar="PICTURE...", exists=True, dir_okay=False)],
+    text: Annotated[str | None, typer.Option(help="How well each picture shows this.")] = None,
+    reference: Annotated[
+        Path | None, typer.Option(metavar="FILE", exists=True, dir_okay=False, help="How near each comes to this one.")
+    ] = None,
+    as_json: arg.AsJson = False,
+    url: arg.Url = DEFAULT_URL,
+    timeout: arg.Timeout = DEFAULT_TIMEOUT_S,
+) -> None:
+    """Ask a server that has a scorer how near pictures come to a text or to a picture; the best first."""
+    if (text is None) is (reference is None):
+        raise typer.BadParameter("say one of the two", param_hint="--text, --reference")
+    with reported(Console(stderr=True, highlight=False)), connected(ctx, url, timeout) as client:
+        scores = client.score(pictures, text=text, reference=reference)
+    ranked = sorted(zip(pictures, scores, strict=True), key=lambda pair: -pair[1])
+    if as_json:
+        typer.echo(json.dumps([{"picture": str(picture), "score": score} for picture, score in ranked], indent=2))
+    else:
+        Console(highlight=False).print(_table(ranked))
 
 
-@contextmanager
-def _reported(console: Console) -> Iterator[None]:
-    """An error of the server's or the file system's becomes one line and exit status 1."""
-    try:
-        yield
-    except (ImpastoError, OSError) as error:
-        console.print(f"[bold red]error[/]  {escape(str(error))}", soft_wrap=True)
-        raise typer.Exit(1) from None
+def _table(ranked: Sequence[tuple[Path, float]]) -> Table:
+    table = Table("score", "picture", box=None)
+    for picture, score in ranked:
+        table.add_row(f"{score:.3f}", escape(str(picture)))
+    return table
 
 
-def _print_warnings(console: Console, warnings: Sequence[str]) -> None:
-    for warning in warnings:
-        console.print(f"[yellow]warning[/]  {escape(warning)}", soft_wrap=True)
+def _line(path: Path, candidate: Candidate, generation: Generation) -> str:
+    """The time is that of all candidates."""
+    score = "" if candidate.score is None else f", score {candidate.score:.3f}"
+    return f"{path}  seed {candidate.seed}{score}, {generation.timings.total_ms:.0f} ms"
 
 
-def _document(path: Path, generation: Generation) -> dict[str, object]:
+def _document(files: Sequence[tuple[Path, Candidate]], generation: Generation) -> dict[str, object]:
     return {
-        "out": str(path),
+        "out": str(files[0][0]),
         "seed": generation.seed,
+        "candidates": [
+            {"out": str(path), "seed": candidate.seed, "score": candidate.score} for path, candidate in files
+        ],
         "timings": asdict(generation.timings),
         "warnings": list(generation.warnings),
         "meta": dict(generation.meta),

@@ -5,7 +5,7 @@ ImpastoError
 ├── RequestError            the request can't be served as it stands; `.field` names the input at fault
 │   ├── InvalidRequest      a value is missing, malformed or out of range
 │   └── AdapterNotFound     no adapter of that name is in the server's registry
-├── DeadlineExceeded        the picture was not done within the timeout
+├── DeadlineExceeded        what was asked for was not done within the timeout
 ├── ServerUnavailable       the server is starting, stopping, full, or doesn't serve the model; trying again may help
 │   └── ServerFull          it has as many requests as it takes; `.retry_after_s` says when to try again
 ├── ServerError             the server failed while it worked on the request
@@ -43,7 +43,7 @@ class AdapterNotFound(RequestError):
 
 
 class DeadlineExceeded(ImpastoError):
-    """The picture was not done within the timeout; the server no longer works on it."""
+    """What was asked for was not done within the timeout; the server no longer works on it."""
 
 
 class ServerUnavailable(ImpastoError):

@@ -25,6 +25,10 @@ class InProcess(Protocol):
         """Input tensors to the tensors of each response; closing the generator cancels. Errors as for `infer`."""
         ...
 
+    def score(self, tensors: Tensors) -> Tensors:
+        """Input tensors of model `clip_score` to its output tensors. Errors as for `infer`."""
+        ...
+
     def close(self) -> None:
         """Finish what was taken."""
         ...
@@ -53,6 +57,13 @@ class LocalTransport:
         """Raises errors of the ImpastoError tree."""
         try:
             yield from self._model.stream(tensors, timeout_s)
+        except Exception as error:
+            raise _translate(error) from error
+
+    def score(self, tensors: Tensors, timeout_s: float | None = None) -> Tensors:
+        """Takes the time that it takes: nobody else waits for it. Raises errors of the ImpastoError tree."""
+        try:
+            return self._model.score(tensors)
         except Exception as error:
             raise _translate(error) from error
 

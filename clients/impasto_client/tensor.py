@@ -32,6 +32,15 @@ def optional(name: str, value: float | None, dtype: type[np.number[Any]]) -> dic
     return {} if value is None else {name: numbers(name, [value], dtype)}
 
 
+def optional_flag(name: str, flag: bool | None) -> dict[str, NDArray[Any]]:
+    """The tensor [1] under its name, or nothing for None. Raises InvalidRequest for what is neither true nor false."""
+    if flag is None:
+        return {}
+    if not isinstance(flag, (bool, np.bool_)):
+        raise InvalidRequest(f"{name}: {flag!r:.64} is neither true nor false; pass a bool", name)
+    return {name: np.array([flag], dtype=np.bool_)}
+
+
 def numbers(name: str, values: Sequence[float], dtype: type[np.number[Any]]) -> NDArray[Any]:
     """Raises InvalidRequest where NumPy would round or wrap a value to make it fit."""
     try:

@@ -22,6 +22,10 @@ class Transport(Protocol):
         """Input tensors to the tensors of each response. Closing the generator early cancels the request."""
         ...
 
+    def score(self, tensors: Tensors, timeout_s: float | None = None) -> Tensors:
+        """Of the server's scorer: input tensors to output tensors."""
+        ...
+
     def is_ready(self) -> bool:
         """Whether `infer` would be served now."""
         ...
@@ -40,6 +44,10 @@ class AsyncTransport(Protocol):
 
     def stream(self, tensors: Tensors, timeout_s: float | None = None) -> AsyncGenerator[Tensors, None]:
         """Input tensors to the tensors of each response. Closing the generator early cancels the request."""
+        ...
+
+    async def score(self, tensors: Tensors, timeout_s: float | None = None) -> Tensors:
+        """Of the server's scorer: input tensors to output tensors."""
         ...
 
     async def is_ready(self) -> bool:

@@ -22,6 +22,7 @@ from tritonclient.utils import (  # type: ignore[import-untyped]
 )
 
 from impasto_client.errors import ConnectError, DeadlineExceeded, ImpastoError, ServerUnavailable
+from impasto_client.scoring import SCORER
 from impasto_client.status import field_of, refusal
 from impasto_client.wire import MODEL, STREAM, Tensors
 
@@ -56,10 +57,11 @@ class GrpcTransport:
 
     def infer(self, tensors: Tensors, timeout_s: float | None = None) -> Tensors:
         """Raises errors of the ImpastoError tree."""
-        try:
-            return _outputs(self._stub.ModelInfer(_request(MODEL, tensors, timeout_s), timeout=timeout_s))
-        except grpc.RpcError as error:
-            raise _translate(error, self._url, timeout_s) from None
+        return self._ask(MODEL, tensors, timeout_s)
+
+    def score(self, tensors: Tensors, timeout_s: float | None = None) -> Tensors:
+        """Raises errors of the ImpastoError tree."""
+        return self._ask(SCORER, tensors, timeout_s)
 
     def stream(self, tensors: Tensors, timeout_s: float | None = None) -> Generator[Tensors, None, None]:
         """The request is sent when iteration begins. Raises errors of the ImpastoError tree."""
@@ -84,6 +86,12 @@ class GrpcTransport:
         """Close the channel."""
         self._channel.close()
 
+    def _ask(self, model: str, tensors: Tensors, timeout_s: float | None) -> Tensors:
+        try:
+            return _outputs(self._stub.ModelInfer(_request(model, tensors, timeout_s), timeout=timeout_s))
+        except grpc.RpcError as error:
+            raise _translate(error, self._url, timeout_s) from None
+
 
 class AsyncGrpcTransport:
     """The same for asyncio; belongs to the event loop it is first used in."""
@@ -95,10 +103,11 @@ class AsyncGrpcTransport:
 
     async def infer(self, tensors: Tensors, timeout_s: float | None = None) -> Tensors:
         """Raises errors of the ImpastoError tree."""
-        try:
-            return _outputs(await self._stub.ModelInfer(_request(MODEL, tensors, timeout_s), timeout=timeout_s))
-        except grpc.RpcError as error:
-            raise _translate(error, self._url, timeout_s) from None
+        return await self._ask(MODEL, tensors, timeout_s)
+
+    async def score(self, tensors: Tensors, timeout_s: float | None = None) -> Tensors:
+        """Raises errors of the ImpastoError tree."""
+        return await self._ask(SCORER, tensors, timeout_s)
 
     async def stream(self, tensors: Tensors, timeout_s: float | None = None) -> AsyncGenerator[Tensors, None]:
         """The request is sent when iteration begins. Raises errors of the ImpastoError tree."""
@@ -123,6 +132,12 @@ class AsyncGrpcTransport:
         """Close the channel."""
         await self._channel.close()
 
+    async def _ask(self, model: str, tensors: Tensors, timeout_s: float | None) -> Tensors:
+        try:
+            return _outputs(await self._stub.ModelInfer(_request(model, tensors, timeout_s), timeout=timeout_s))
+        except grpc.RpcError as error:
+            raise _translate(error, self._url, timeout_s) from None
+
 
 _READY = service_pb2.ModelReadyRequest(name=MODEL)
 
@@ -131,13 +146,15 @@ def _translate(error: Any, url: str, timeout_s: float | None) -> ImpastoError:
     """gRPC's one exception as one of ours."""
     status, message = error.code().name, error.details() or ""
     if status == "DEADLINE_EXCEEDED":  # gRPC's own clock; the server says it in another way, see status.py
-        return DeadlineExceeded(f"no picture from {url} within {timeout_s} s; raise timeout, or ask for fewer steps")
+        return DeadlineExceeded(f"no answer from {url} within {timeout_s} s; raise timeout, or ask for less")
     if status == "UNAVAILABLE" and _NO_CONNECTION.search(message):
         return ConnectError(f"nothing answers at {url}; start a server with `impasto serve` ({message})")
     return _refusal(status, message, url)
 
 
 def _refusal(status: str, message: str, url: str) -> ImpastoError:
+    if "unknown model" in message and f"'{SCORER}'" in message:
+        return ServerUnavailable(f"the server at {url} has no scorer; start the server with --scorer")
     if status == "NOT_FOUND" and field_of(message) is None:
         return ServerUnavailable(f"the server at {url} does not serve this model: {message}")
     return refusal(status, message)

@@ -1,5 +1,5 @@
-"""The one place where a request becomes tensors and tensors become an answer. Does no input or output itself, but for
-reading a picture that is given by its Path.
+"""The one place where a request for a picture becomes tensors, and tensors its answer. Does no input or output itself,
+but for reading a picture that is given by its Path.
 
 All tensors are 1-D; text travels as UTF-8 bytes in arrays of dtype object (KServe's BYTES).
 """
@@ -16,18 +16,17 @@ from numpy.typing import NDArray
 from typing_extensions import Unpack
 
 from impasto_client.errors import InvalidRequest, ProtocolError
-from impasto_client.generation import Generation, Progress, Timings
-from impasto_client.options import Adapters, Options, Picture, Style, StyleContent
+from impasto_client.generation import Candidate, Generation, Progress, Timings
+from impasto_client.guidance import guidance_tensors
+from impasto_client.options import Adapters, Options, Picture, Style
 from impasto_client.picture import file_bytes
 from impasto_client.stages import names_by_stage
-from impasto_client.tensor import numbers, optional, optional_text, texts
+from impasto_client.tensor import numbers, optional, optional_flag, optional_text, texts
 
 MODEL = "stylize"
 STREAM = "stylize_stream"
 
 Tensors: TypeAlias = Mapping[str, NDArray[Any]]
-
-_RULES = {"paper": "dreamstyler", "code": "dreamstyler-code"}  # a StyleContent's convention to the wire's GUIDANCE
 
 _Kind = TypeVar("_Kind")
 
@@ -45,10 +44,16 @@ def encode(prompt: str, **options: Unpack[Options]) -> dict[str, NDArray[Any]]:
         **optional_text("NEGATIVE_PROMPT", options.get("negative_prompt")),
         **_adapters(options.get("adapters")),
         **_style(options.get("style")),
+        **optional_text("CONTENT", options.get("content")),
         **optional("STEPS", options.get("steps"), np.int32),
-        **_guidance(options.get("guidance"), options.get("guidance_scale")),
+        **guidance_tensors(options.get("guidance"), options.get("guidance_scale")),
+        **optional_flag("GUIDANCE_RAMP", options.get("guidance_ramp")),
         **optional_text("SCHEDULER", options.get("scheduler")),
+        **optional("TEMPERATURE", options.get("temperature"), np.float32),
         **optional("SEED", options.get("seed"), np.int64),
+        **optional("N", options.get("n"), np.int32),
+        **optional_text("RERANK", options.get("rerank")),
+        **_picture("STYLE_IMAGE", options.get("style_image")),
         **optional("WIDTH", options.get("width"), np.int32),
         **optional("HEIGHT", options.get("height"), np.int32),
         **optional_text("FORMAT", options.get("format")),
@@ -65,28 +70,31 @@ def encode_stream(prompt: str, preview_every: int, **options: Unpack[Options]) -
 
 
 def decode(tensors: Tensors) -> Generation:
-    """The answer in output tensors IMAGE BYTES [1], SEED INT64 [1], META BYTES [1] (JSON). Raises ProtocolError."""
+    """The answer in output tensors IMAGE BYTES [n], SEED INT64 [n], META BYTES [1] (JSON) and, where the candidates are
+    scored, SCORE FP32 [n]. Raises ProtocolError."""
     meta = _meta(_only(tensors, "META", bytes))
-    return Generation(
-        data=_only(tensors, "IMAGE", bytes),
-        seed=_only(tensors, "SEED", int),
-        timings=_timings(meta),
-        warnings=_warnings(meta),
-        meta=meta,
-    )
+    return Generation(candidates=_candidates(tensors), timings=_timings(meta), warnings=_warnings(meta), meta=meta)
 
 
 def decode_part(tensors: Tensors) -> Progress | Generation:
     """One response of a stream: the answer where it has an IMAGE, else STEP INT32 [1], STEPS INT32 [1], ETA_S FP32 [1]
-    and at times PREVIEW BYTES [1]. Raises ProtocolError."""
+    and at times PREVIEW BYTES [n]. Raises ProtocolError."""
     if "IMAGE" in tensors:
         return decode(tensors)
     return Progress(
         step=_only(tensors, "STEP", int),
         steps=_only(tensors, "STEPS", int),
         eta_s=_only(tensors, "ETA_S", float),
-        preview=_only(tensors, "PREVIEW", bytes) if "PREVIEW" in tensors else None,
+        previews=tuple(values_of(tensors, "PREVIEW", bytes)) if "PREVIEW" in tensors else (),
     )
+
+
+def values_of(tensors: Tensors, name: str, kind: type[_Kind]) -> list[_Kind]:
+    """One or more values of an output. Raises ProtocolError."""
+    values = tensors[name].tolist() if name in tensors else None
+    if not isinstance(values, list) or not values or not all(isinstance(value, kind) for value in values):
+        raise ProtocolError(f"the server's answer has no {name} holding {kind.__name__}")
+    return values
 
 
 def _check_words(options: Mapping[str, object]) -> None:
@@ -119,39 +127,25 @@ def _style(style: Style) -> dict[str, NDArray[Any]]:
     raise InvalidRequest(f"STYLE: {style!r:.64} is no style; pass a name, or one for each stage", "STYLE")
 
 
-def _guidance(guidance: StyleContent | None, scale: float | None) -> dict[str, NDArray[Any]]:
-    """GUIDANCE_SCALE alone, or all that a StyleContent says."""
-    if guidance is None:
-        return optional("GUIDANCE_SCALE", scale, np.float32)
-    _check_guidance(guidance, scale)
-    return {
-        "GUIDANCE": texts("GUIDANCE", _RULES[guidance.convention]),
-        **optional("GUIDANCE_SCALE", guidance.scale, np.float32),
-        **optional("STYLE_GUIDANCE", guidance.style, np.float32),
-        **optional("CONTENT_GUIDANCE", guidance.content, np.float32),
-    }
-
-
-def _check_guidance(guidance: StyleContent, scale: float | None) -> None:
-    if not isinstance(guidance, StyleContent):
-        raise InvalidRequest(f"GUIDANCE: {guidance!r:.64} is no StyleContent; pass one, or none", "GUIDANCE")
-    if guidance.convention not in _RULES:
-        problem = f"the convention {guidance.convention!r:.64} is unknown; pass one of {', '.join(_RULES)}"
-        raise InvalidRequest(f"GUIDANCE: {problem}", "GUIDANCE")
-    if scale is not None:
-        problem = f"{scale!r} beside a StyleContent, which has a scale of its own; pass StyleContent(scale={scale!r})"
-        raise InvalidRequest(f"GUIDANCE_SCALE: {problem}", "GUIDANCE_SCALE")
-
-
-def _picture(name: str, picture: Picture) -> dict[str, NDArray[Any]]:
+def _picture(name: str, picture: Picture | None) -> dict[str, NDArray[Any]]:
     return {} if picture is None else {name: np.array([file_bytes(name, picture)], dtype=np.object_)}
 
 
+def _candidates(tensors: Tensors) -> tuple[Candidate, ...]:
+    """In the server's order. Raises ProtocolError where the outputs disagree on how many there are."""
+    images, seeds = values_of(tensors, "IMAGE", bytes), values_of(tensors, "SEED", int)
+    scores = values_of(tensors, "SCORE", float) if "SCORE" in tensors else [None] * len(images)
+    if not len(images) == len(seeds) == len(scores):
+        problem = f"{len(images)} of IMAGE, {len(seeds)} of SEED and {len(scores)} of SCORE"
+        raise ProtocolError(f"the server's answer has {problem}, which should be as many")
+    return tuple(map(Candidate, images, seeds, scores))
+
+
 def _only(tensors: Tensors, name: str, kind: type[_Kind]) -> _Kind:
-    value = tensors[name].tolist() if name in tensors else None
-    if not isinstance(value, list) or len(value) != 1 or not isinstance(value[0], kind):
+    values = values_of(tensors, name, kind)
+    if len(values) != 1:
         raise ProtocolError(f"the server's answer has no {name} holding one {kind.__name__}")
-    return value[0]
+    return values[0]
 
 
 def _meta(text: bytes) -> dict[str, object]:

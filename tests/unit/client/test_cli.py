@@ -23,14 +23,16 @@ from impasto_client import (
     FakeTransport,
     ImpastoError,
     InvalidRequest,
+    ServerUnavailable,
     cli,
 )
 from impasto_client.bar import follow
-from impasto_client.commands import Connection
+from impasto_client.connection import Connection
 
 COMMANDS = {
     "generate": "impasto_client.commands:generate",
     "gallery": "impasto_client.commands:gallery",
+    "score": "impasto_client.commands:score",
     "doctor": "no_such_package.commands:doctor",
     "export": "unit_client_late_import:app",
     "extra": "no_such_package:app",
@@ -127,6 +129,77 @@ def test_any_word_about_style_or_content_chooses_their_guidance(
     assert guidance == sent
 
 
+@pytest.mark.parametrize(
+    ("words", "sent"),
+    [
+        ("--guidance styledrop", {"GUIDANCE": [b"styledrop"]}),
+        (
+            "--guidance styledrop --guidance-scale 4",
+            {"GUIDANCE": [b"styledrop"], "GUIDANCE_SCALE": [4.0]},
+        ),
+        ("--guidance styledrop --content my-toy", {"GUIDANCE": [b"styledrop"], "CONTENT": [b"my-toy"]}),
+        ("--style-strength 0", {"GUIDANCE": [b"styledrop"], "STYLE_STRENGTH": [0.0]}),
+        ("--text-strength -5", {"GUIDANCE": [b"styledrop"], "TEXT_STRENGTH": [-5.0]}),
+        ("--guidance styledrop-compose", {"GUIDANCE": [b"styledrop-compose"]}),
+        ("--content my-toy", {"GUIDANCE": [b"styledrop-compose"], "CONTENT": [b"my-toy"]}),
+        ("--gamma 0", {"GUIDANCE": [b"styledrop-compose"], "GAMMA": [0.0]}),
+        (
+            "--gamma 0.75 --style-strength 2 --text-strength 5 --content-prompt fish --content my-toy",
+            {
+                "GUIDANCE": [b"styledrop-compose"],
+                "CONTENT": [b"my-toy"],
+                "GAMMA": [0.75],
+                "STYLE_STRENGTH": [2.0],
+                "TEXT_STRENGTH": [5.0],
+                "CONTENT_PROMPT": [b"fish"],
+            },
+        ),
+        ("--guidance-ramp", {"GUIDANCE_RAMP": [True]}),
+        ("--no-guidance-ramp", {"GUIDANCE_RAMP": [False]}),
+        ("--temperature 4.5 --n 1", {"TEMPERATURE": [4.5], "N": [1]}),
+    ],
+)
+def test_any_word_about_adapters_chooses_their_guidance(
+    tmp_path: Path, words: str, sent: dict[str, list[object]]
+) -> None:
+    fake = FakeTransport()
+    result = impasto("generate", "a red fish", *words.split(), "--out", tmp_path / "fish.png", fake=fake)
+    assert result.exit_code == 0, result.output
+    told = {name: tensor.tolist() for name, tensor in fake.requests[0].items() if name not in ("PROMPT", "FORMAT")}
+    assert told == sent
+
+
+def test_candidates_are_numbered_files_the_best_first(tmp_path: Path) -> None:
+    (tmp_path / "style.png").write_bytes(b"\x89PNG")
+    words = "--n 3 --seed 7 --rerank style --style-image".split()
+    result = impasto("generate", "a red fish", *words, tmp_path / "style.png", "--out", tmp_path / "fish.png", "--json")
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    best = Client(transport=FakeTransport()).generate(
+        "a red fish", seed=7, n=3, rerank="style", style_image=b"\x89PNG", format="png"
+    )
+    assert document["candidates"] == [
+        {"out": str(tmp_path / f"fish-{place}.png"), "seed": candidate.seed, "score": candidate.score}
+        for place, candidate in enumerate(best.candidates, 1)
+    ]
+    assert (document["out"], document["seed"]) == (str(tmp_path / "fish-1.png"), best.seed)
+    written = [(tmp_path / f"fish-{place}.png").read_bytes() for place in (1, 2, 3)]
+    assert written == [candidate.data for candidate in best.candidates]
+    assert not (tmp_path / "fish.png").exists()
+
+
+def test_candidates_without_a_name_have_their_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = impasto("generate", "a red fish", "--n", "2", "--seed", "7", "--rerank", "text")
+    assert result.exit_code == 0, result.output
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["impasto-7.png", "impasto-8.png"]
+    best = Client(transport=FakeTransport()).generate("a red fish", n=2, seed=7, rerank="text")
+    assert result.stdout.splitlines() == [
+        f"impasto-{candidate.seed}.png  seed {candidate.seed}, score {candidate.score:.3f}, 0 ms"
+        for candidate in best.candidates
+    ]
+
+
 def test_generate_sends_pictures_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeTransport()
     (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\0")
@@ -149,7 +222,8 @@ def test_json_stands_alone_on_stdout_and_warnings_on_stderr(tmp_path: Path) -> N
     result = impasto("generate", "a red boat", "--seed", "7", "--out", out, "--json", fake=fake)
     document = json.loads(result.stdout)
     assert (document["out"], document["seed"], document["warnings"]) == (str(out), 7, list(fake.warnings))
-    assert set(document) == {"out", "seed", "timings", "warnings", "meta"}
+    assert set(document) == {"out", "seed", "candidates", "timings", "warnings", "meta"}
+    assert document["candidates"] == [{"out": str(out), "seed": 7, "score": None}]
     assert f"warning {fake.warnings[0]}" in words_of(result.stderr)
 
 
@@ -163,6 +237,13 @@ def test_previews_become_numbered_files(tmp_path: Path) -> None:
     assert impasto(*words, "--preview-every", "4", "--timeout", "7.5", fake=fake).exit_code == 0
     assert (folder / "preview-004.png").exists()
     assert fake.timeouts == [300, 7.5]
+
+
+def test_previews_of_candidates_are_numbered_twice(tmp_path: Path) -> None:
+    words = ["generate", "a red boat", "--steps", "6", "--n", "2", "--out", f"{tmp_path}/boat.png"]
+    assert impasto(*words, "--previews", tmp_path / "previews").exit_code == 0
+    names = sorted(file.name for file in (tmp_path / "previews").iterdir())
+    assert names == ["preview-005-1.png", "preview-005-2.png"]
 
 
 def test_json_is_the_same_with_previews(tmp_path: Path) -> None:
@@ -210,6 +291,11 @@ def test_an_error_is_one_line_and_status_1(error: ImpastoError, tmp_path: Path) 
         (["a red boat", "--style", "a:0-2", "--style", "b:2-5"], "stage 2 has 'a' and 'b'"),
         (["a red boat", "--style", "a", "--style", "b:1"], "'a' is not the only style; say which stages it has"),
         (["a red boat", "--guidance-convention", "mine"], "'mine' is not one of 'paper', 'code'"),
+        (["a red boat", "--guidance", "cfg"], "'cfg' is not one of 'styledrop', 'styledrop-compose'"),
+        (["a red boat", "--guidance", "styledrop", "--gamma", "0.5"], "styledrop is of one adapter; pass --guidance"),
+        (["a red boat", "--style-guidance", "2", "--style-strength", "2"], "words for DreamStyler's guidance and for"),
+        (["a red boat", "--style-image", "no/such.png"], "'no/such.png' does not exist"),
+        (["a red boat", "--n", "many"], "--n"),
         (["a red boat", "--image", "no/such.png"], "'no/such.png' does not exist"),
         (["a red boat", "--depth", "."], "is a directory"),
         (["a red boat", "--out", "boat.tiff"], "does not end in"),
@@ -223,6 +309,63 @@ def test_an_error_is_one_line_and_status_1(error: ImpastoError, tmp_path: Path) 
 def test_wrong_usage_is_status_2_and_asks_no_server(args: Sequence[str], problem: str) -> None:
     fake = FakeTransport()
     result = impasto("generate", *args, fake=fake)
+    assert (result.exit_code, fake.requests) == (2, [])
+    assert problem in words_of(result.stderr)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[Path]:
+    names = ["fish.png", "house [1].png"]
+    for name in names:
+        (tmp_path / name).write_bytes(name.encode())
+    return [tmp_path / name for name in names]
+
+
+def test_score_is_a_table_the_best_first(pictures: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    fake = FakeTransport()
+    result = impasto("score", *pictures, "--text", "house [1].png", fake=fake)  # the fake's cosine with itself is 1
+    assert result.exit_code == 0, result.output
+    head, first, second = (line.strip().split(maxsplit=1) for line in result.stdout.splitlines())
+    assert head == ["score", "picture"]
+    assert first == ["1.000", str(pictures[1])]
+    assert second[1] == str(pictures[0])
+    assert {name: tensor.tolist() for name, tensor in fake.requests[0].items()} == {
+        "IMAGE": [b"fish.png", b"house [1].png"],
+        "TEXT": [b"house [1].png"],
+    }
+    assert fake.closed
+
+
+def test_score_against_a_picture_as_json(pictures: list[Path]) -> None:
+    fake = FakeTransport()
+    result = impasto("score", *pictures, "--reference", pictures[1], "--json", "--timeout", "7", fake=fake)
+    best, other = json.loads(result.stdout)
+    assert (best["picture"], best["score"]) == (str(pictures[1]), pytest.approx(1))
+    assert other["picture"] == str(pictures[0])
+    assert fake.timeouts == [7]
+
+
+def test_score_reports_an_error_in_one_line(pictures: list[Path]) -> None:
+    error = ServerUnavailable("the server at localhost:8001 has no scorer; start the server with --scorer")
+    result = impasto("score", *pictures, "--text", "a fish", fake=FakeTransport(error=error))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert words_of(result.stderr) == f"error {error}"
+
+
+@pytest.mark.parametrize(
+    ("args", "problem"),
+    [
+        ([], "Missing argument"),
+        ([__file__], "say one of the two"),
+        ([__file__, "--text", "a fish", "--reference", __file__], "say one of the two"),
+        (["no/such.png", "--text", "a fish"], "does not exist"),
+        ([__file__, "--reference", "no/such.png"], "does not exist"),
+    ],
+)
+def test_wrong_usage_of_score_asks_no_server(args: Sequence[str], problem: str) -> None:
+    fake = FakeTransport()
+    result = impasto("score", *args, fake=fake)
     assert (result.exit_code, fake.requests) == (2, [])
     assert problem in words_of(result.stderr)
 

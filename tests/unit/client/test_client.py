@@ -8,6 +8,7 @@ from collections.abc import Generator
 from contextlib import closing
 from dataclasses import FrozenInstanceError
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -16,6 +17,7 @@ from impasto_client import (
     AsyncClient,
     AsyncFakeTransport,
     Client,
+    Compose,
     FakeTransport,
     Generation,
     Options,
@@ -23,6 +25,7 @@ from impasto_client import (
     ProtocolError,
     ServerUnavailable,
     StyleContent,
+    StyleDrop,
 )
 from impasto_client.wire import Tensors
 
@@ -62,13 +65,16 @@ def test_every_way_to_ask_takes_the_same_words(tmp_path: Path) -> None:
 
 def test_the_fake_has_the_defaults_of_each_rule() -> None:
     client = Client(transport=FakeTransport())
-    asked: list[Options] = [{}, {"guidance": StyleContent()}, {"guidance": StyleContent(style=2, scale=7)}]
-    metas = [client.generate("a house", **words).meta for words in asked]
-    said = ("guidance", "guidance_scale", "style_guidance", "content_guidance")
+    rules = [None, StyleContent(), StyleContent(style=2, scale=7), StyleDrop(style_strength=1), Compose(gamma=0.75)]
+    metas = [client.generate("a house", guidance=rule).meta for rule in rules]
+    said = ("guidance_scale", "style_guidance", "content_guidance", "style_strength", "text_strength", "gamma")
+    assert [meta["guidance"] for meta in metas] == ["cfg", *["dreamstyler"] * 2, "styledrop", "styledrop-compose"]
     assert [[meta.get(name) for name in said] for meta in metas] == [
-        ["cfg", 3.0, None, None],
-        ["dreamstyler", 5.0, 0.5, 3.0],
-        ["dreamstyler", 7.0, 2.0, 3.0],
+        [3.0, None, None, None, None, None],
+        [5.0, 0.5, 3.0, None, None, None],
+        [7.0, 2.0, 3.0, None, None, None],
+        [None, None, None, 1.0, 5.0, None],
+        [None, None, None, 2.0, 5.0, 0.75],
     ]
 
 
@@ -84,7 +90,82 @@ def test_the_fake_names_every_embedding_once() -> None:
     assert [embedding["name"] for embedding in meta["embeddings"]] == ["sks03", "sks05"]
 
 
-def test_a_picture_is_read_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fake_takes_a_style_for_an_adapter_where_the_rule_does() -> None:
+    meta = (
+        Client(transport=FakeTransport())
+        .generate("a fish", style="stained-glass", content="my-toy", guidance=Compose())
+        .meta
+    )
+    assert isinstance(meta["adapters"], list)
+    assert [(adapter["name"], adapter["weight"]) for adapter in meta["adapters"]] == [
+        ("stained-glass", 1.0),
+        ("my-toy", 1.0),
+    ]
+    assert (meta["embeddings"], meta["content"]) == ([], "my-toy")
+
+
+def test_a_candidate_is_what_its_seed_paints_alone() -> None:
+    client = Client(transport=FakeTransport())
+    many = client.generate("a red boat", seed=2**63 - 2, n=3)
+    assert [candidate.seed for candidate in many.candidates] == [2**63 - 2, 2**63 - 1, 0]
+    alone = [client.generate("a red boat", seed=candidate.seed) for candidate in many.candidates]
+    assert many.candidates == tuple(one.candidates[0] for one in alone)
+    assert len({candidate.data for candidate in many.candidates}) == 3
+    assert (many.data, many.seed) == (alone[0].data, alone[0].seed)
+    assert many.image is many.candidates[0].image
+
+
+@pytest.mark.parametrize(
+    ("words", "scored"),
+    [
+        (Options(n=8, rerank="text"), {"text": "a red boat"}),
+        (Options(n=8, rerank="style", style_image=b"\x89PNG"), {"reference": b"\x89PNG"}),
+    ],
+)
+def test_the_best_candidate_is_the_first(words: Options, scored: dict[str, Any]) -> None:
+    client = Client(transport=FakeTransport())
+    ranked = client.generate("a red boat", **words)
+    scores = [candidate.score for candidate in ranked.candidates]
+    pictures = [candidate.data for candidate in ranked.candidates]
+    assert scores == client.score(pictures, **scored) == sorted(client.score(pictures, **scored), reverse=True)
+    plain = client.generate("a red boat", n=8)
+    assert {candidate.data for candidate in plain.candidates} == set(pictures)
+    assert {candidate.score for candidate in plain.candidates} == {None}
+
+
+def test_previews_show_every_candidate_in_the_order_of_the_seeds() -> None:
+    client = Client(transport=FakeTransport())
+    shown = next(client.stream("a red boat", seed=7, n=2, preview_every=1))
+    alone = [next(client.stream("a red boat", seed=seed, preview_every=1)) for seed in (7, 8)]
+    assert isinstance(shown, Progress)
+    assert shown.previews == tuple(part.preview for part in alone if isinstance(part, Progress))
+
+
+def test_scores_are_asked_for_with_a_timeout_of_their_own() -> None:
+    fake = FakeTransport()
+    client = Client(transport=fake, timeout=20)
+    near, far = client.score([b"a fish", b"a house"], text="a fish")
+    assert near == pytest.approx(1)
+    assert -1 <= far < 0.9
+    assert client.score([b"a", b"b"], reference=[b"a", b"b"], timeout=0.5) == pytest.approx([1, 1])
+    assert [list(request) for request in fake.requests] == [["IMAGE", "TEXT"], ["IMAGE", "REFERENCE"]]
+    assert fake.timeouts == [20, 0.5]
+    with pytest.raises(ServerUnavailable, match="full"):
+        Client(transport=FakeTransport(error=ServerUnavailable("full"))).score(b"a", text="a")
+
+
+def test_the_async_client_scores_what_the_blocking_one_does() -> None:
+    fake = FakeTransport()
+
+    async def ask() -> list[float]:
+        return await AsyncClient(transport=AsyncFakeTransport(fake)).score([b"a", b"b"], text="a", timeout=9)
+
+    assert asyncio.run(ask()) == Client(transport=fake).score([b"a", b"b"], text="a", timeout=9)
+    assert fake.timeouts == [9, 9]
+
+
+@pytest.mark.parametrize("word", ["image", "depth", "style_image"])
+def test_a_picture_is_read_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch, word: str) -> None:
     threads: list[threading.Thread] = []
     read = Path.read_bytes
 
@@ -94,7 +175,7 @@ def test_a_picture_is_read_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(Path, "read_bytes", watched)
     client = AsyncClient(transport=AsyncFakeTransport())
-    asyncio.run(client.generate("a house", image=Path(__file__)))
+    asyncio.run(client.generate("a house", **{word: Path(__file__)}))  # type: ignore[arg-type]
     assert len(threads) == 1
     assert threads[0] is not threading.current_thread()
 

@@ -12,7 +12,9 @@ def test_exported_members() -> None:
         "AsyncFakeTransport",
         "AsyncGrpcTransport",
         "AsyncTransport",
+        "Candidate",
         "Client",
+        "Compose",
         "ConnectError",
         "DeadlineExceeded",
         "FakeTransport",
@@ -29,6 +31,7 @@ def test_exported_members() -> None:
         "ServerFull",
         "ServerUnavailable",
         "StyleContent",
+        "StyleDrop",
         "Timings",
         "Transport",
     ]

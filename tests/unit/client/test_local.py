@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -17,8 +19,31 @@ from impasto_client import (
     LocalTransport,
     Progress,
     ServerError,
+    local,
 )
 from impasto_client.cli import app
+from impasto_client.wire import Tensors
+
+
+class Refused(Exception):
+    """As the server's own errors are."""
+
+    code = "INVALID_ARGUMENT"
+
+
+class Scorer:
+    """Has scores for two pictures, and for no others."""
+
+    def __init__(self, bundle: Path) -> None:
+        pass
+
+    def score(self, tensors: Tensors) -> Tensors:
+        if len(tensors["IMAGE"]) != 2:
+            raise Refused("IMAGE: holds 1 picture; pass 2")
+        return {"SCORE": np.array([0.5, 0.25], np.float32)}
+
+    def close(self) -> None:
+        pass
 
 
 @pytest.fixture
@@ -79,6 +104,17 @@ def test_deadlines_and_errors_of_a_stream_are_the_clients_own(bundle: Path) -> N
             client.generate("a red boat", steps=200, timeout=0.001)
         with pytest.raises(InvalidRequest, match="STEPS"):
             list(client.stream("a boat", steps=0))
+
+
+def test_scores_without_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = EntryPoint("stylize", f"{__name__}:Scorer", local.GROUP)
+    monkeypatch.setattr(EntryPoint, "load", lambda entry: Scorer)
+    monkeypatch.setattr(local, "entry_points", lambda group, name: [entry])
+    with Client(transport=LocalTransport(tmp_path)) as client:
+        assert client.score([b"a", b"b"], text="a fish") == [0.5, 0.25]
+        with pytest.raises(InvalidRequest, match="pass 2") as caught:
+            client.score(b"a", text="a fish")
+    assert caught.value.field == "IMAGE"
 
 
 def test_a_bundle_that_is_none_says_how_to_make_one(tmp_path: Path) -> None:

@@ -29,12 +29,14 @@ from impasto_client import (
     AdapterNotFound,
     AsyncClient,
     Client,
+    Compose,
     ConnectError,
     DeadlineExceeded,
     FakeTransport,
     Generation,
     ImpastoError,
     InvalidRequest,
+    Options,
     Progress,
     ProtocolError,
     ServerError,
@@ -49,8 +51,8 @@ StreamHandler = Callable[[Tensors, Any], Iterable[Tensors | str]]
 
 
 class Server(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
-    """Serves `stylize` by `handle` and `stylize_stream` by `handle_stream`, functions of the input tensors and gRPC's
-    context; a text among what the latter gives goes out as a stream's error message.
+    """Serves `stylize` by `handle`, `stylize_stream` by `handle_stream` and `clip_score` by `handle_score`, functions
+    of the input tensors and gRPC's context; a text among what a stream's gives goes out as its error message.
 
     `timeouts` are the requests' parameters of that name, `cancelled` is set once a request was.
     """
@@ -58,13 +60,14 @@ class Server(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[mis
     def __init__(self) -> None:
         self.handle: Handler = lambda tensors, context: FakeTransport().infer(tensors)
         self.handle_stream: StreamHandler = lambda tensors, context: FakeTransport().stream(tensors)
+        self.handle_score: Handler = lambda tensors, context: FakeTransport().score(tensors)
         self.timeouts: list[int | None] = []
         self.cancelled = threading.Event()
 
     def ModelInfer(self, request: Any, context: Any) -> Any:
-        assert request.model_name == "stylize"
+        handle = {"stylize": self.handle, "clip_score": self.handle_score}[request.model_name]
         self.timeouts.append(_timeout(request))
-        return _response(self.handle(_tensors(request), context))
+        return _response(handle(_tensors(request), context))
 
     def ModelStreamInfer(self, requests: Any, context: Any) -> Iterator[Any]:
         assert ("triton_grpc_error", "true") in context.invocation_metadata()
@@ -169,6 +172,68 @@ def test_every_word_crosses_the_socket(server: tuple[Server, str]) -> None:
         "CONTROL_SCALE": ("float32", [0.0]),
     }
     assert (generation.seed, generation.image.size) == (2**63 - 1, (64, 32))
+
+
+def test_words_by_adapters_and_candidates_cross_the_socket(server: tuple[Server, str]) -> None:
+    servicer, url = server
+    fake = FakeTransport()
+    servicer.handle = lambda tensors, context: fake.infer(tensors)
+    words: Options = {
+        "style": "stained-glass", "content": "my-toy", "guidance": Compose(0.75, 2, 5, "a fish"), "n": 3, "seed": 7,
+        "guidance_ramp": True, "temperature": 4.5, "rerank": "style", "style_image": b"\x89PNG\0",
+    }  # fmt: skip
+    with Client(url, timeout=10) as client:
+        generation = client.generate("a red fish", **words)
+    assert {name: (str(tensor.dtype), tensor.tolist()) for name, tensor in fake.requests[0].items()} == {
+        "PROMPT": ("object", [b"a red fish"]),
+        "STYLE": ("object", [b"stained-glass"]),
+        "CONTENT": ("object", [b"my-toy"]),
+        "GUIDANCE": ("object", [b"styledrop-compose"]),
+        "GAMMA": ("float32", [0.75]),
+        "STYLE_STRENGTH": ("float32", [2.0]),
+        "TEXT_STRENGTH": ("float32", [5.0]),
+        "CONTENT_PROMPT": ("object", [b"a fish"]),
+        "GUIDANCE_RAMP": ("bool", [True]),
+        "TEMPERATURE": ("float32", [4.5]),
+        "SEED": ("int64", [7]),
+        "N": ("int32", [3]),
+        "RERANK": ("object", [b"style"]),
+        "STYLE_IMAGE": ("object", [b"\x89PNG\0"]),
+    }
+    assert generation == Client(transport=FakeTransport()).generate("a red fish", **words)
+    assert len(generation.candidates) == 3
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_scores_cross_the_socket(server: tuple[Server, str], asynchronous: bool) -> None:
+    servicer, url = server
+    assert _score(url, asynchronous) == Client(transport=FakeTransport()).score([b"a\0", b"b"], text="a fish")
+    assert servicer.timeouts == [2_500_000]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("NOT_FOUND", "Request for unknown model: 'clip_score' is not found"),
+        ("UNAVAILABLE", "Request for unknown model: 'clip_score' has no available versions"),
+    ],
+)
+def test_a_server_without_a_scorer_is_told_how_to_get_one(
+    server: tuple[Server, str], code: str, message: str, asynchronous: bool
+) -> None:
+    servicer, url = server
+    servicer.handle_score = refusing(grpc.StatusCode[code], message)
+    with pytest.raises(ServerUnavailable, match="has no scorer; start the server with --scorer"):
+        _score(url, asynchronous)
+
+
+def test_what_a_scorer_refuses_is_the_clients_own_error(server: tuple[Server, str]) -> None:
+    servicer, url = server
+    servicer.handle_score = refusing(grpc.StatusCode.INVALID_ARGUMENT, "IMAGE: no picture; pass a PNG")
+    with Client(url, timeout=10) as client, pytest.raises(InvalidRequest) as caught:
+        client.score(b"a", text="a fish")
+    assert caught.value.field == "IMAGE"
 
 
 def test_the_server_is_told_how_long_the_client_waits(server: tuple[Server, str]) -> None:
@@ -482,6 +547,17 @@ def test_asyncio_errors_of_a_stream_are_the_same(server: tuple[Server, str]) -> 
         asyncio.run(ask(url))
     with pytest.raises(ConnectError):
         asyncio.run(ask(_free_url()))
+
+
+def _score(url: str, asynchronous: bool) -> list[float]:
+    async def ask() -> list[float]:
+        async with AsyncClient(url) as client:
+            return await client.score([b"a\0", b"b"], text="a fish", timeout=2.5)
+
+    if asynchronous:
+        return asyncio.run(ask())
+    with Client(url) as client:
+        return client.score([b"a\0", b"b"], text="a fish", timeout=2.5)
 
 
 def _expected(way: str) -> AbstractContextManager[object]:

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from impasto_client import (
+    Candidate,
+    Compose,
     FakeTransport,
     Generation,
     InvalidRequest,
@@ -20,6 +22,7 @@ from impasto_client import (
     Progress,
     ProtocolError,
     StyleContent,
+    StyleDrop,
 )
 from impasto_client.options import Style
 from impasto_client.stages import names_by_stage
@@ -42,11 +45,17 @@ def test_every_word_becomes_its_tensor() -> None:
         "ein rotes Boot 🚣",
         adapters={"stained-glass": 0.9, "neon": -1},
         style="sks03",
+        content="my-toy",
         negative_prompt="blurry",
         steps=12,
         guidance_scale=4,
+        guidance_ramp=True,
         scheduler="euler",
+        temperature=4.5,
         seed=2**63 - 1,
+        n=4,
+        rerank="style",
+        style_image=b"\0\x89",
         width=256,
         height=128,
         format="webp",
@@ -60,11 +69,17 @@ def test_every_word_becomes_its_tensor() -> None:
         "ADAPTER_NAMES": ("object", [b"stained-glass", b"neon"]),
         "ADAPTER_WEIGHTS": ("float32", pytest.approx([0.9, -1])),
         "STYLE": ("object", [b"sks03"]),
+        "CONTENT": ("object", [b"my-toy"]),
         "NEGATIVE_PROMPT": ("object", [b"blurry"]),
         "STEPS": ("int32", [12]),
         "GUIDANCE_SCALE": ("float32", [4.0]),
+        "GUIDANCE_RAMP": ("bool", [True]),
         "SCHEDULER": ("object", [b"euler"]),
+        "TEMPERATURE": ("float32", [4.5]),
         "SEED": ("int64", [2**63 - 1]),
+        "N": ("int32", [4]),
+        "RERANK": ("object", [b"style"]),
+        "STYLE_IMAGE": ("object", [b"\0\x89"]),
         "WIDTH": ("int32", [256]),
         "HEIGHT": ("int32", [128]),
         "FORMAT": ("object", [b"webp"]),
@@ -94,6 +109,44 @@ def test_what_a_rule_leaves_open_is_not_sent() -> None:
         "GUIDANCE": [b"dreamstyler-code"],
         "CONTENT_GUIDANCE": [0.0],
     }
+
+
+@pytest.mark.parametrize(
+    ("guidance", "sent"),
+    [
+        (StyleDrop(), {"GUIDANCE": [b"styledrop"]}),
+        (StyleDrop(0, -5), {"GUIDANCE": [b"styledrop"], "STYLE_STRENGTH": [0.0], "TEXT_STRENGTH": [-5.0]}),
+        (Compose(), {"GUIDANCE": [b"styledrop-compose"]}),
+        (
+            Compose(gamma=0.75, style_strength=2, text_strength=5, content_prompt=""),
+            {
+                "GUIDANCE": [b"styledrop-compose"],
+                "GAMMA": [0.75],
+                "STYLE_STRENGTH": [2.0],
+                "TEXT_STRENGTH": [5.0],
+                "CONTENT_PROMPT": [b""],
+            },
+        ),
+    ],
+)
+def test_guidance_by_adapters_says_its_strengths(guidance: StyleDrop | Compose, sent: dict[str, list[Any]]) -> None:
+    told = _told(encode("a red fish", style="stained-glass", content="my-toy", guidance=guidance))
+    assert told == {"PROMPT": [b"a red fish"], "STYLE": [b"stained-glass"], "CONTENT": [b"my-toy"], **sent}
+
+
+def test_what_contradicts_itself_reaches_the_server() -> None:
+    told = _told(encode("a red fish", content="my-toy", guidance=StyleDrop(), guidance_scale=4))
+    assert told == {
+        "PROMPT": [b"a red fish"],
+        "CONTENT": [b"my-toy"],
+        "GUIDANCE": [b"styledrop"],
+        "GUIDANCE_SCALE": [4.0],
+    }
+
+
+@pytest.mark.parametrize("flag", [False, np.False_])
+def test_a_flag_that_is_false_is_said(flag: Any) -> None:
+    assert _told(encode("a red boat", guidance_ramp=flag))["GUIDANCE_RAMP"] == [False]
 
 
 @pytest.mark.parametrize(
@@ -179,7 +232,18 @@ def test_numpy_numbers_are_numbers() -> None:
         ({"guidance": StyleContent("much")}, "STYLE_GUIDANCE", "'much' is no number"),  # type: ignore[arg-type]
         ({"guidance": StyleContent(content="much")}, "CONTENT_GUIDANCE", "'much' is no"),  # type: ignore[arg-type]
         ({"guidance": StyleContent(convention="mine")}, "GUIDANCE", "'mine' is unknown"),  # type: ignore[arg-type]
-        ({"guidance": "dreamstyler"}, "GUIDANCE", "'dreamstyler' is no StyleContent"),
+        ({"guidance": "dreamstyler"}, "GUIDANCE", "'dreamstyler' is no guidance; pass a StyleContent, a StyleDrop"),
+        ({"guidance": StyleDrop}, "GUIDANCE", "is no guidance"),
+        ({"guidance": StyleDrop("much")}, "STYLE_STRENGTH", "'much' is no number"),  # type: ignore[arg-type]
+        ({"guidance": StyleDrop(None, True)}, "TEXT_STRENGTH", "True is no number"),
+        ({"guidance": Compose(gamma="half")}, "GAMMA", "'half' is no number"),  # type: ignore[arg-type]
+        ({"guidance": Compose(content_prompt=3)}, "CONTENT_PROMPT", "3 is no text"),  # type: ignore[arg-type]
+        ({"content": b"my-toy"}, "CONTENT", "b'my-toy' is no text"),
+        ({"guidance_ramp": 1}, "GUIDANCE_RAMP", "1 is neither true nor false; pass a bool"),
+        ({"temperature": "hot"}, "TEMPERATURE", "'hot' is no number"),
+        ({"n": 2.0}, "N", "2.0 is no whole number"),
+        ({"rerank": True}, "RERANK", "True is no text"),
+        ({"style_image": "style.png"}, "STYLE_IMAGE", "a value of type str is no picture"),
         ({"guidance": StyleContent(), "guidance_scale": 4}, "GUIDANCE_SCALE", r"pass StyleContent\(scale=4\)"),
     ],
 )
@@ -210,15 +274,42 @@ def test_an_answer_is_read_whole() -> None:
     assert generation.image is generation.image
 
 
+MANY = {**ANSWER, "IMAGE": np.array([b"best", b"next"], np.object_), "SEED": np.array([9, 7])}
+SCORED = {**MANY, "SCORE": np.array([0.5, 0.25], np.float32)}
+
+
+def test_the_first_of_many_candidates_is_the_one_that_is_meant() -> None:
+    generation = decode(MANY)
+    assert generation.candidates == (Candidate(b"best", 9, None), Candidate(b"next", 7, None))
+    assert (generation.data, generation.seed) == (b"best", 9)
+    assert decode(SCORED).candidates == (Candidate(b"best", 9, 0.5), Candidate(b"next", 7, 0.25))
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "problem"),
+    [
+        ("IMAGE", np.array([b"best"], np.object_), "1 of IMAGE, 2 of SEED and 2 of SCORE"),
+        ("SEED", np.array([9, 7, 8]), "2 of IMAGE, 3 of SEED and 2 of SCORE"),
+        ("SCORE", np.array([0.5], np.float32), "2 of IMAGE, 2 of SEED and 1 of SCORE"),
+        ("SCORE", np.array([1, 2]), "no SCORE holding float"),
+        ("SEED", np.array([[9], [7]]), "no SEED holding int"),
+    ],
+)
+def test_candidates_that_do_not_agree_are_a_protocol_error(name: str, tensor: NDArray[Any], problem: str) -> None:
+    with pytest.raises(ProtocolError, match=problem):
+        decode({**SCORED, name: tensor})
+
+
 META = json.loads(ANSWER["META"].tolist()[0])
 
 
 @pytest.mark.parametrize(
     ("name", "tensor", "problem"),
     [
-        ("IMAGE", None, "no IMAGE holding one bytes"),
-        ("IMAGE", np.array([], dtype=np.object_), "no IMAGE holding one bytes"),
-        ("SEED", np.array([1.5]), "no SEED holding one int"),
+        ("IMAGE", None, "no IMAGE holding bytes"),
+        ("IMAGE", np.array([], dtype=np.object_), "no IMAGE holding bytes"),
+        ("SEED", np.array([1.5]), "no SEED holding int"),
+        ("META", np.array([b"{}", b"{}"], dtype=np.object_), "no META holding one bytes"),
         ("META", np.array([b"{"], dtype=np.object_), "META is not JSON"),
         ("META", np.array([b"\xff"], dtype=np.object_), "META is not JSON"),
         ("META", np.array([b"[]"], dtype=np.object_), "not a JSON object"),
@@ -241,14 +332,21 @@ STEP = {
 
 
 def test_a_part_is_a_step_or_the_answer() -> None:
-    assert decode_part(STEP) == Progress(3, 25, 1.5, b"png")
-    assert decode_part({name: STEP[name] for name in STEP if name != "PREVIEW"}) == Progress(3, 25, 1.5, None)
+    assert decode_part(STEP) == Progress(3, 25, 1.5, (b"png",))
+    assert decode_part({name: STEP[name] for name in STEP if name != "PREVIEW"}) == Progress(3, 25, 1.5, ())
     assert isinstance(decode_part(ANSWER), Generation)
+
+
+def test_a_step_shows_every_candidate() -> None:
+    part = decode_part({**STEP, "PREVIEW": np.array([b"png", b"gnp"], np.object_)})
+    assert isinstance(part, Progress)
+    assert (part.previews, part.preview) == ((b"png", b"gnp"), b"png")
+    assert Progress(3, 25, 1.5).preview is None
 
 
 @pytest.mark.parametrize("name", ["STEP", "STEPS", "ETA_S"])
 def test_a_step_that_is_not_understood_says_so(name: str) -> None:
-    with pytest.raises(ProtocolError, match=f"no {name} holding one"):
+    with pytest.raises(ProtocolError, match=f"no {name} holding"):
         decode_part({other: STEP[other] for other in STEP if other != name})
 
 

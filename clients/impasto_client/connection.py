@@ -1,0 +1,48 @@
+"""What every command needs: a client to ask, and a line for what goes wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from impasto_client.client import Client
+from impasto_client.errors import ImpastoError
+from impasto_client.local import LocalTransport
+from impasto_client.transport import Transport
+from impasto_client.triton import GrpcTransport
+
+
+@dataclass(frozen=True)
+class Connection:
+    """How a command reaches a server, by its url; a test passes another as the context's `obj`."""
+
+    open: Callable[[str], Transport]
+
+
+def connected(ctx: typer.Context, url: str, timeout: float, bundle: Path | None = None) -> Client:
+    """A client of the server at `url`, or, given a bundle, of this very process. Raises ServerError."""
+    connection = ctx.find_object(Connection) or Connection(GrpcTransport)
+    transport = connection.open(url) if bundle is None else LocalTransport(bundle)
+    return Client(transport=transport, timeout=timeout)
+
+
+@contextmanager
+def reported(console: Console) -> Iterator[None]:
+    """An error of the server's or the file system's becomes one line and exit status 1."""
+    try:
+        yield
+    except (ImpastoError, OSError) as error:
+        console.print(f"[bold red]error[/]  {escape(str(error))}", soft_wrap=True)
+        raise typer.Exit(1) from None
+
+
+def print_warnings(console: Console, warnings: Sequence[str]) -> None:
+    """One line for each."""
+    for warning in warnings:
+        console.print(f"[yellow]warning[/]  {escape(warning)}", soft_wrap=True)

@@ -1,0 +1,27 @@
+"""The files that `impasto generate` writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from impasto_client.generation import Candidate, Generation
+
+
+def numbered(path: Path, count: int) -> list[Path]:
+    """The path of a single file; of several, OUT-1.png, OUT-2.png and so on for OUT.png."""
+    if count == 1:
+        return [path]
+    return [path.with_name(f"{path.stem}-{number}{path.suffix}") for number in range(1, count + 1)]
+
+
+def written(generation: Generation, out: Path | None) -> list[tuple[Path, Candidate]]:
+    """Every candidate and its new file, in their order. Without `out` a file is named after its seed.
+
+    Raises OSError.
+    """
+    candidates = generation.candidates
+    by_seed = [Path(f"impasto-{candidate.seed}.png") for candidate in candidates]
+    pairs = list(zip(by_seed if out is None else numbered(out, len(candidates)), candidates, strict=True))
+    for path, candidate in pairs:
+        path.write_bytes(candidate.data)
+    return pairs

@@ -1,0 +1,188 @@
+"""What a FakeTransport answers: pictures and scores that depend on the request alone."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from impasto_client.wire import Tensors
+
+MAX_SEED = 2**63 - 1
+
+_DEFAULTS: dict[str, Any] = {
+    "STEPS": 25,
+    "GUIDANCE": b"cfg",
+    "GUIDANCE_RAMP": False,
+    "SCHEDULER": b"dpmpp_2m",
+    "SEED": 0,
+    "N": 1,
+    "WIDTH": 128,
+    "HEIGHT": 128,
+    "FORMAT": b"png",
+    "PREVIEW_EVERY": 0,
+}
+_STYLE_CONTENT = {"GUIDANCE_SCALE": 5.0, "STYLE_GUIDANCE": 0.5, "CONTENT_GUIDANCE": 3.0}
+_STYLEDROP = {"STYLE_STRENGTH": 2.0, "TEXT_STRENGTH": 5.0}
+_RULES: dict[bytes, dict[str, Any]] = {  # what each GUIDANCE has besides
+    b"cfg": {"GUIDANCE_SCALE": 3.0},
+    b"dreamstyler": _STYLE_CONTENT,
+    b"dreamstyler-code": _STYLE_CONTENT,
+    b"styledrop": _STYLEDROP,
+    b"styledrop-compose": {**_STYLEDROP, "GAMMA": 0.5},
+}
+_STRENGTH = {"STRENGTH": 0.8}  # where there is an IMAGE
+_UNSEEN = ("PREVIEW_EVERY", "N", "RERANK", "STYLE_IMAGE")  # what changes no picture
+_FACTORS = (
+    "GUIDANCE_SCALE", "STYLE_GUIDANCE", "CONTENT_GUIDANCE", "STYLE_STRENGTH", "TEXT_STRENGTH", "GAMMA", "STRENGTH",
+)  # fmt: skip
+_STEP_S = 0.1  # what a step is said to take; none of it is waited for
+
+
+def answer(tensors: Tensors, warnings: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+    """The outputs of a request for pictures, as model `stylize` has them."""
+    alone = _alone(tensors)
+    pictures, seeds = [_picture(one) for one in alone], [one["SEED"].item() for one in alone]
+    ranks = _ranks(tensors, pictures)
+    order = sorted(range(len(alone)), key=lambda place: -ranks[place]) if ranks else range(len(alone))
+    scored = {"SCORE": np.array([ranks[place] for place in order], dtype=np.float32)} if ranks else {}
+    return {
+        "IMAGE": np.array([pictures[place] for place in order], dtype=np.object_),
+        "SEED": np.array([seeds[place] for place in order], dtype=np.int64),
+        "META": np.array([json.dumps(_meta(tensors, warnings)).encode()], dtype=np.object_),
+        **scored,
+    }
+
+
+def steps(tensors: Tensors) -> Iterator[Tensors]:
+    """The responses of a stream, but for the last."""
+    asked = _asked(tensors)
+    every, last = asked["PREVIEW_EVERY"], asked["STEPS"]
+    shown = range(every, last, every) if every else ()  # the last step's would be the picture itself
+    for step in range(1, last + 1):
+        yield {
+            "STEP": np.array([step], dtype=np.int32),
+            "STEPS": np.array([last], dtype=np.int32),
+            "ETA_S": np.array([(last - step) * _STEP_S], dtype=np.float32),
+            **(_previews(tensors) if step in shown else {}),
+        }
+
+
+def scores(tensors: Tensors) -> dict[str, NDArray[Any]]:
+    """The outputs of a request for scores, as model `clip_score` has them."""
+    images, wanted = tensors["IMAGE"], tensors["TEXT" if "TEXT" in tensors else "REFERENCE"]
+    pairs = zip(images, np.broadcast_to(wanted, images.shape), strict=True)
+    return {"SCORE": np.array([_score(image, one) for image, one in pairs], dtype=np.float32)}
+
+
+def _asked(tensors: Tensors) -> dict[str, Any]:
+    """What was asked, and the defaults of what was not; STEPS are those that are run."""
+    rule = _RULES[tensors["GUIDANCE"].tolist()[0] if "GUIDANCE" in tensors else b"cfg"]
+    start = _STRENGTH if "IMAGE" in tensors else {}
+    defaults = {**_DEFAULTS, **rule, **start}
+    asked = {name: tensors[name].tolist()[0] if name in tensors else value for name, value in defaults.items()}
+    return {**asked, "STEPS": int(asked["STEPS"] * round(asked.get("STRENGTH", 1.0), 6))}
+
+
+def _alone(tensors: Tensors) -> list[Tensors]:
+    """Each candidate's request: it has a seed of its own, and nothing that changes no picture."""
+    asked = _asked(tensors)
+    seen = {name: tensor for name, tensor in tensors.items() if name not in _UNSEEN}
+    seeds = [(asked["SEED"] + place) % (MAX_SEED + 1) for place in range(asked["N"])]
+    return [{**seen, "SEED": np.array([seed], dtype=np.int64)} for seed in seeds]
+
+
+def _meta(tensors: Tensors, warnings: tuple[str, ...]) -> dict[str, object]:
+    asked = _asked(tensors)
+    return {
+        "warnings": list(warnings),
+        "timings": dict.fromkeys(("queue_ms", "encode_ms", "denoise_ms", "decode_ms", "total_ms"), 0.0),
+        "engine": "fake",
+        "precision": "f32",
+        "bundle": "0" * 64,
+        "adapters": _adapters(tensors),
+        "embeddings": [{"name": name, "digest": _digest(name)} for name in _embeddings(tensors)],
+        "steps": asked["STEPS"],
+        "guidance": asked["GUIDANCE"].decode(),
+        **{name.lower(): asked[name] for name in _FACTORS if name in asked},
+        **{name.lower(): _names(tensors, name)[0] for name in ("CONTENT", "RERANK") if name in tensors},
+        **({"guidance_ramp": True} if asked["GUIDANCE_RAMP"] else {}),
+        "scheduler": asked["SCHEDULER"].decode(),
+        "width": asked["WIDTH"],
+        "height": asked["HEIGHT"],
+    }
+
+
+def _adapters(tensors: Tensors) -> list[dict[str, object]]:
+    """Those of ADAPTER_NAMES, and those that a rule by adapters names."""
+    names = _names(tensors, "ADAPTER_NAMES")
+    weights = tensors["ADAPTER_WEIGHTS"].tolist() if "ADAPTER_WEIGHTS" in tensors else [1.0] * len(names)
+    ruled = [*_names(tensors, "STYLE"), *_names(tensors, "CONTENT")] if _by_adapters(tensors) else []
+    weighed = [*zip(names, weights, strict=True), *((name, 1.0) for name in ruled)]
+    return [{"name": name, "digest": _digest(name), "weight": weight} for name, weight in weighed]
+
+
+def _embeddings(tensors: Tensors) -> list[str]:
+    return [] if _by_adapters(tensors) else list(dict.fromkeys(_names(tensors, "STYLE")))
+
+
+def _by_adapters(tensors: Tensors) -> bool:
+    """Whether STYLE names an adapter, not an embedding."""
+    return "STYLE_STRENGTH" in _asked(tensors)
+
+
+def _names(tensors: Tensors, field: str) -> list[str]:
+    return [name.decode() for name in tensors[field].tolist()] if field in tensors else []
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def _ranks(tensors: Tensors, pictures: Sequence[bytes]) -> list[float]:
+    """One for each picture where RERANK asks for it, else none."""
+    if "RERANK" not in tensors:
+        return []
+    wanted = tensors["STYLE_IMAGE" if tensors["RERANK"].item() == b"style" else "PROMPT"].item()
+    return [_score(picture, wanted) for picture in pictures]
+
+
+def _score(picture: bytes, wanted: bytes) -> float:
+    return float(_direction(picture) @ _direction(wanted))
+
+
+def _direction(content: bytes) -> NDArray[np.float64]:
+    """Of length 1, drawn from a hash."""
+    spread = np.frombuffer(hashlib.sha256(content).digest(), np.uint8) - 127.5
+    return np.asarray(spread / np.linalg.norm(spread), dtype=np.float64)
+
+
+def _picture(alone: Tensors) -> bytes:
+    """A gradient between the request's four colours."""
+    asked = _asked(alone)
+    size = (asked["WIDTH"], asked["HEIGHT"])
+    return _file(_corners(alone).resize(size, Image.Resampling.BILINEAR), asked["FORMAT"].decode())
+
+
+def _previews(tensors: Tensors) -> Tensors:
+    """The same four colours, one for each pixel of a PNG."""
+    previews = [_file(_corners(alone), "png") for alone in _alone(tensors)]
+    return {"PREVIEW": np.array(previews, dtype=np.object_)}
+
+
+def _corners(alone: Tensors) -> Image.Image:
+    """Four colours drawn from a hash of the request."""
+    told = sorted((name, tensor.tolist()) for name, tensor in alone.items())
+    return Image.fromarray(np.frombuffer(hashlib.sha256(repr(told).encode()).digest()[:12], np.uint8).reshape(2, 2, 3))
+
+
+def _file(image: Image.Image, format: str) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format=format)
+    return file.getvalue()
