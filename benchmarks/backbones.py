@@ -22,8 +22,9 @@ import torch
 from safetensors.numpy import save_file
 from torch import Tensor, nn
 
-from impasto_export import adapters, architecture, atomic, graphs, manifest, recipes, sites, skeleton, splice
+from impasto_export import adapters, architecture, atomic, graphs, manifest, masked, recipes, sites, skeleton, splice
 from impasto_export.architecture import Json
+from impasto_export.families import DIFFUSION, Family
 from impasto_export.link import link
 from impasto_export.recipes import Recipe
 from impasto_export.registry import Registry
@@ -33,8 +34,6 @@ ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / ".impasto" / "bench"
 STUDIO = ROOT / "studio" / "mini-diffusion"
 LORA_FILE = "pytorch_lora_weights.safetensors"
-
-PLAIN = "unet.onnx"
 
 NAMES = tuple(f"style-{number}" for number in range(8))
 # As diffusers' training scripts: the attention projections, rank 8 or 16, alpha = rank.
@@ -72,7 +71,7 @@ SD_TEXT: Json = {
 
 @dataclass(frozen=True)
 class Backbone:
-    """Where everything lies. `plain` is the UNet's graph without adapter inputs; `registry` has NAMES."""
+    """Where everything lies. `plain` is the denoiser's graph without adapter inputs; `registry` has NAMES."""
 
     name: str
     checkpoint: Path
@@ -95,59 +94,71 @@ class Backbone:
             return graphs.build("unet", config)
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What the backbones of a family have in common.
+
+    `denoiser` is the graph that runs at every step; `plain` makes the recipe of the same without adapter inputs, from
+    the components' configs; `adapt` fills `loras` and `registry` in a folder for the bundle of this manifest. The
+    graphs of `studio` are shipped.
+    """
+
+    family: Family
+    denoiser: str
+    studio: Path
+    plain: Callable[[Mapping[str, Json]], Recipe]
+    adapt: Callable[[Path, Json], None]
+
+
 def mini(say: Callable[[str], object] = str) -> Backbone:
-    return _made("mini", lambda _: STUDIO, say)
+    return made(UNET, "mini", lambda _: STUDIO, say)
 
 
 def unet140(say: Callable[[str], object] = str) -> Backbone:
-    return _made("unet140", _random_checkpoint, say)
+    return made(UNET, "unet140", _random_checkpoint, say)
 
 
 BACKBONES: dict[str, Callable[[Callable[[str], object]], Backbone]] = {"mini": mini, "unet140": unet140}
 
 
-def _made(name: str, make: Callable[[Path], Path], say: Callable[[str], object]) -> Backbone:
+def made(kind: Kind, name: str, make: Callable[[Path], Path], say: Callable[[str], object]) -> Backbone:
     """`make` writes a checkpoint into the folder it's given, or says where there is one."""
     say(f"{name}: checkpoint")
     with atomic.folder(KEPT / name) as draft:
         found = make(draft / "checkpoint")
-        exported = _exported(name, found, say)
+        exported = _exported(kind, name, found, say)
         say(f"{name}: bundle and adapters")
         link(found, draft / "bundle", [exported])
-        _place_plain(exported / PLAIN, draft)
-        record = manifest.load(draft / "bundle")
-        for number, adapter in enumerate(NAMES):
-            write_lora(draft / "loras" / adapter, record, RANKS[number % len(RANKS)], seed=number)
-            register(draft / "registry", adapter, draft / "loras" / adapter, record)
-    made = KEPT / name
-    checkpoint = made / "checkpoint" if found.is_relative_to(draft) else found
-    return Backbone(name, checkpoint, made / "bundle", made / "plain" / PLAIN, made / "loras", made / "registry")
+        plain = _place_plain(kind.denoiser, exported, draft).relative_to(draft)
+        kind.adapt(draft, manifest.load(draft / "bundle"))
+    place = KEPT / name
+    checkpoint = place / "checkpoint" if found.is_relative_to(draft) else found
+    return Backbone(name, checkpoint, place / "bundle", place / plain, place / "loras", place / "registry")
 
 
 # the graphs
 
 
-def _exported(name: str, checkpoint: Path, say: Callable[[str], object]) -> Path:
-    """A folder with the skeletons of the checkpoint's architecture, where none is shipped, and PLAIN beside them."""
-    configs = {part: architecture.read_json(checkpoint / part / "config.json") for part in graphs.CHECKPOINT}
-    kept = KEPT / f"{name}-graphs-{_ingredients(configs)}"
+def _exported(kind: Kind, name: str, checkpoint: Path, say: Callable[[str], object]) -> Path:
+    """A folder with the skeletons of the checkpoint's architecture, where none is shipped, and the plain one."""
+    configs = {part: architecture.read_json(checkpoint / part / "config.json") for part in kind.family.parts}
+    kept = KEPT / f"{name}-graphs-{_ingredients(kind.family, configs)}"
     if kept.is_dir():
         return kept
     with atomic.folder(kept) as draft:
-        if checkpoint != STUDIO:
+        if checkpoint != kind.studio:
             graphs.export(checkpoint, draft / "skeleton", name, lambda text: say(f"{name}: {text}"))
-        say(f"{name}: exporting unet without adapter inputs")
-        tokens = configs["text_encoder"]["max_position_embeddings"]
-        (draft / PLAIN).write_bytes(graphs.trace(_plain_recipe(configs["unet"], tokens)))
+        say(f"{name}: exporting {kind.denoiser} without adapter inputs")
+        (draft / f"{kind.denoiser}.onnx").write_bytes(graphs.trace(kind.plain(configs)))
     return kept
 
 
-def _ingredients(configs: Mapping[str, Json]) -> str:
+def _ingredients(family: Family, configs: Mapping[str, Json]) -> str:
     """What exported graphs depend on, in a few letters."""
     digest = hashlib.sha256()
     for part, config in configs.items():
-        digest.update(architecture.canonical_json(architecture.facts(part, config)))
-    for module in (graphs, recipes, sites, skeleton):
+        digest.update(architecture.canonical_json(family.parts[part].facts(config)))
+    for module in (graphs, masked, recipes, sites, skeleton):
         digest.update(Path(str(module.__file__)).read_bytes())
     return digest.hexdigest()[:12]
 
@@ -164,8 +175,9 @@ class Plain(nn.Module):
         return output
 
 
-def _plain_recipe(config: Json, tokens: int) -> Recipe:
+def _plain_unet(configs: Mapping[str, Json]) -> Recipe:
     """The exporter's own recipe, less what it adds for adapters."""
+    config, tokens = configs["unet"], configs["text_encoder"]["max_position_embeddings"]
     stride = 2 ** (len(config["block_out_channels"]) - 1)
     adapted = recipes.unet(graphs.build("unet", config), tokens, stride)
     return replace(
@@ -178,12 +190,13 @@ def _plain_recipe(config: Json, tokens: int) -> Recipe:
     )
 
 
-def _place_plain(exported: Path, folder: Path) -> None:
-    """Over the same weights file as the bundle's UNet."""
+def _place_plain(denoiser: str, exported: Path, folder: Path) -> Path:
+    """The plain graph, over the same weights file as the bundle's."""
     (folder / "plain").mkdir()
-    weights = folder / "plain" / "unet.safetensors"
-    weights.hardlink_to(folder / "bundle" / "unet.safetensors")
-    (folder / "plain" / PLAIN).write_bytes(splice.point(splice.read(exported), read_header(weights).tensors))
+    weights, graph = (folder / "plain" / f"{denoiser}.{suffix}" for suffix in ("safetensors", "onnx"))
+    weights.hardlink_to(folder / "bundle" / weights.name)
+    graph.write_bytes(splice.point(splice.read(exported / graph.name), read_header(weights).tensors))
+    return graph
 
 
 # the checkpoint
@@ -207,11 +220,25 @@ def _random_checkpoint(folder: Path) -> Path:
 # adapters
 
 
-def write_lora(folder: Path, record: Json, rank: int, seed: int) -> None:
-    """A random LoRA of diffusers' layout for the backbone that the manifest `record` describes."""
+def _adapt(folder: Path, record: Json) -> None:
+    for number, adapter in enumerate(NAMES):
+        write_lora(folder / "loras" / adapter, record, RANKS[number % len(RANKS)], seed=number)
+        register(folder / "registry", adapter, folder / "loras" / adapter, record)
+
+
+UNET = Kind(DIFFUSION, "unet", STUDIO, _plain_unet, _adapt)
+
+
+def write_lora(
+    folder: Path, record: Json, rank: int, seed: int, adapted: Mapping[str, tuple[str, ...]] = ADAPTED
+) -> None:
+    """A random LoRA of diffusers' layout for the backbone that the manifest `record` describes.
+
+    `adapted` says which of its layers, by graph and by the endings of their names.
+    """
     draw = np.random.default_rng(seed)
     tensors = {}
-    for graph, endings in ADAPTED.items():
+    for graph, endings in adapted.items():
         for site in record["graphs"][graph]["sites"]:
             if not site["name"].endswith(endings):
                 continue

@@ -11,10 +11,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from io import BytesIO
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,12 +30,25 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "studio")]  # scripts both, none is installed
 
 from benchmarks import dual, sheets  # noqa: E402
+from benchmarks.asking import (  # noqa: E402
+    JUDGED,
+    Asker,
+    Pixels,
+    Report,
+    Samples,
+    Wish,
+    cell,
+    context,
+    picture_of,
+    png,
+    readings,
+    with_all,
+)
 from benchmarks.bench import machine, warning, write  # noqa: E402
-from benchmarks.quality import CONFIDENT, half_width, pixels  # noqa: E402
 from benchmarks.sheets import Axis  # noqa: E402
 
 import painter  # noqa: E402
-from impasto_client import Client, Generation, Options, StyleContent  # noqa: E402
+from impasto_client import Client, Options, StyleContent  # noqa: E402
 from impasto_export import embeddings, manifest  # noqa: E402
 from impasto_export.control import Control  # noqa: E402
 from impasto_export.link import link  # noqa: E402
@@ -47,10 +58,6 @@ from impasto_server.serve import serve  # noqa: E402
 from impasto_server.settings import Settings  # noqa: E402
 from judge import Judge  # noqa: E402
 from painter import Scene  # noqa: E402
-
-Pixels = NDArray[np.uint8]
-Samples = dict[str, NDArray[Any]]  # by figure, of each picture: bool where it is a share, else float
-Report = dict[str, Any]
 
 EMBEDDINGS = ROOT / "studio" / "embeddings"
 FILE, PICTURE = "learned_embeds.safetensors", "picture.png"
@@ -74,9 +81,7 @@ CONTROL = (0.0, 0.8, 1.0)
 NEAR = 2  # pixels between edges that agree
 SHOWN = 2  # contents of each style on the sheet of transfers
 SHOWN_PROMPT, SHOWN_SEED = "a red house in the snow", 7
-IN_FLIGHT = 16
 SCENE_SEED, CONTENT_SEED, FIRST_SEED = 20_003, 20_004, 2_000
-JUDGED = ("style_acc", "object_acc", "colour_acc")
 MAX_RATIO = 2.1
 NOTES = [
     "ablation: every prompt is an unseen scene's without its style, STYLE names the learnt one; all methods are asked "
@@ -130,37 +135,6 @@ class Learnt:
 
 
 @dataclass(frozen=True)
-class Wish:
-    """A picture to be painted."""
-
-    prompt: str
-    options: Options
-
-
-@dataclass(frozen=True)
-class Asker:
-    """Puts wishes to the server, several at a time."""
-
-    client: Client
-    bar: Progress
-
-    def ask(self, what: str, wishes: Sequence[Wish]) -> Pixels:
-        """One picture for each, in order, uint8 [N, H, W, 3]. Raises the first ImpastoError."""
-        task = self.bar.add_task(what, total=len(wishes))
-
-        def paint(wish: Wish) -> Generation:
-            made = self.client.generate(wish.prompt, **wish.options)
-            self.bar.advance(task)
-            return made
-
-        pool = ThreadPoolExecutor(IN_FLIGHT)
-        try:
-            return pixels(list(pool.map(paint, wishes)))
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-@dataclass(frozen=True)
 class Bench:
     """The parts of the measurement that look at pictures, and what they share."""
 
@@ -183,17 +157,10 @@ class Bench:
                 continue
             options = guided(learnt.variants[method.variant], method.guidance, method.scale)
             wishes = [Wish(context(scene), {**options, "seed": FIRST_SEED + i}) for i, scene in enumerate(scenes)]
-            found[method.title] = self._read(self.asker.ask(f"{learnt.name}, {method.title}", wishes), learnt, scenes)
+            found[method.title] = readings(
+                self.judge, self.asker.ask(f"{learnt.name}, {method.title}", wishes), learnt.style, scenes
+            )
         return found
-
-    def _read(self, pictures: Pixels, learnt: Learnt, scenes: Sequence[Scene]) -> Samples:
-        """In which pictures the judge reads the style, and the scenes' objects and colours."""
-        readings = list(zip(self.judge.read(pictures), scenes, strict=True))
-        return {
-            "style_acc": np.array([read.style == learnt.style for read, _ in readings]),
-            "object_acc": np.array([read.object == scene.object for read, scene in readings]),
-            "colour_acc": np.array([read.colour == scene.colour for read, scene in readings]),
-        }
 
     # grids
 
@@ -241,7 +208,7 @@ class Bench:
         own = np.stack([painter.paint(replace(scene, style=learnt.style)).image for scene in scenes])
         found = {control(scale): pictures for scale, pictures in painted.items()} | {"painter's own": own}
         kept = {
-            kind: {**self._read(pictures, learnt, scenes), "edges_f1": agreements(content, pictures)}
+            kind: {**readings(self.judge, pictures, learnt.style, scenes), "edges_f1": agreements(content, pictures)}
             for kind, pictures in found.items()
         }
         return {**kept, "another's": {"edges_f1": agreements(content, np.roll(painted[CONTROL[1]], 1, axis=0))}}
@@ -257,11 +224,6 @@ class Bench:
         return sheets.grid(
             pictures, Axis("style", [learnt.name for learnt, _ in rows]), Axis(f"strength {STRENGTH:g}", columns)
         )
-
-
-def context(scene: Scene) -> str:
-    """The scene's caption without its style."""
-    return painter.caption(scene).removesuffix(f" in {painter.STYLE_DESCRIPTORS[scene.style]} style")
 
 
 def flat_scenes(n: int, seed: int) -> list[Scene]:
@@ -290,12 +252,6 @@ def control(scale: float) -> str:
     return f"control {scale:g}" if scale else "no control"
 
 
-def png(picture: Pixels) -> bytes:
-    file = BytesIO()
-    Image.fromarray(picture).save(file, "PNG")
-    return file.getvalue()
-
-
 def agreements(contents: Pixels, results: Pixels) -> NDArray[np.float64]:
     """Of each pair of pictures, how well their edges agree."""
     return np.array([agreement(edges(one) > 0, edges(two) > 0) for one, two in zip(contents, results, strict=True)])
@@ -315,30 +271,6 @@ def near(these: NDArray[np.bool_], those: NDArray[np.bool_]) -> float:
     return float((distance[these] <= NEAR).mean())
 
 
-def figures(samples: Samples) -> Report:
-    """Means, and half of their 95 % intervals: Wilson's of a share, else the normal one."""
-    means = {name: float(values.mean()) for name, values in samples.items()}
-    widths = {
-        name: half_width(means[name], len(values))
-        if values.dtype == np.bool_
-        else CONFIDENT * float(values.std()) / len(values) ** 0.5
-        for name, values in samples.items()
-    }
-    return {**means, "half_widths": widths, "n": min(len(values) for values in samples.values())}
-
-
-def with_all(rows: Mapping[str, Mapping[str, Samples]]) -> Report:
-    """Figures by style and kind; under `all`, of kinds that every style has, those of all pictures together."""
-    found = {style: {kind: figures(samples) for kind, samples in row.items()} for style, row in rows.items()}
-    first, *others = rows.values()
-    kinds = [kind for kind in first if all(kind in row for row in others)]
-    return found | {"all": {kind: figures(joined([row[kind] for row in rows.values()])) for kind in kinds}}
-
-
-def joined(many: Sequence[Samples]) -> Samples:
-    return {name: np.concatenate([samples[name] for samples in many]) for name in many[0]}
-
-
 @contextmanager
 def workspace(folder: Path) -> Iterator[tuple[Settings, list[Learnt]]]:
     """A bundle with the studio's ControlNet, and a registry of all embeddings in `folder`; gone afterwards.
@@ -351,17 +283,13 @@ def workspace(folder: Path) -> Iterator[tuple[Settings, list[Learnt]]]:
         registry = Registry(Path(place) / "registry")
         facts = manifest.load(bundle)
         styles = [
-            Learnt(name, style, picture_of(folder / name), registered(registry, facts, folder, name))
+            Learnt(name, style, picture_of(folder / name / PICTURE), registered(registry, facts, folder, name))
             for name, style in STYLES.items()
             if (folder / name / FILE).is_file()
         ]
         if not styles:
             raise SystemExit(f"{folder} has no embeddings; train them with studio/inversion.py")
         yield Settings(bundle, registry.folder), styles
-
-
-def picture_of(folder: Path) -> Pixels:
-    return np.asarray(Image.open(folder / PICTURE).convert("RGB"))
 
 
 def registered(registry: Registry, facts: Mapping[str, Any], folder: Path, name: str) -> dict[str, str]:
@@ -424,10 +352,6 @@ def tables(report: Report) -> Iterator[Table]:
         shown.add_row(bar["key"], str(bar["value"]), bar["bar"], "[green]met[/]" if bar["met"] else "[red]missed[/]")
     shown.add_row("latency.concurrent_ratio", str(report["latency"]["concurrent_ratio"]), "", "")
     yield shown
-
-
-def cell(found: Report, name: str) -> str:
-    return f"{100 * found[name]:.0f} ± {100 * found['half_widths'][name]:.0f} %" if name in found else ""
 
 
 def arguments() -> argparse.Namespace:

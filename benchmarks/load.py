@@ -102,8 +102,8 @@ class WholeBatches(Pipeline):
         super()._admit(self._arrived, batch)
         room = self._max_lanes
         for one in list(self._arrived):
-            if one.lanes <= room or not running:
-                room -= one.lanes
+            if one.missing <= room or not running:
+                room -= one.missing
                 self._arrived.remove(one)
                 one.job.mark("joined")
                 one.last_batch = batch

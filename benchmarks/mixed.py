@@ -41,6 +41,7 @@ from benchmarks.crowd import Burst, Crowd
 from benchmarks.peer import Peer
 
 from impasto_server.bundle import Bundle
+from impasto_server.diffusion import Diffusion
 from impasto_server.engine import resolve_precision
 from impasto_server.pipeline import Pipeline
 from impasto_server.settings import Settings
@@ -287,7 +288,9 @@ class Bench:
 
 def painted(peer: Peer, pipeline: Pipeline, asked: Crowd) -> Images:
     """By diffusers, one after another, from the pipeline's noise."""
-    return [peer.paint(request, pipeline.noise(request)) for request in asked]
+    family = pipeline._family
+    assert isinstance(family, Diffusion)
+    return [peer.paint(one, family.noise(one.seed, one.width, one.height)) for one in asked]
 
 
 def seconds(work: Callable[..., object], *args: object) -> float:
@@ -299,10 +302,10 @@ def seconds(work: Callable[..., object], *args: object) -> float:
 # the report
 
 
-def held_against_bars(figures: Mapping[str, Report]) -> list[Report]:
+def held_against_bars(figures: Mapping[str, Report], bars: Sequence[Bar] = BARS) -> list[Report]:
     """Every bar whose backbone was measured: the figure, the bar, whether it's met."""
     found: list[Report] = []
-    for bar in BARS:
+    for bar in bars:
         for name in bar.backbones:
             if name in figures:
                 value = figures[name][bar.key]

@@ -18,9 +18,10 @@ from benchmarks.backbones import NAMES, Backbone
 from benchmarks.switching import Styles
 from numpy.typing import NDArray
 
-from impasto_server.backbone import unsteered
 from impasto_server.bank import AdaptedEngine
-from impasto_server.bundle import Bundle, Manifest
+from impasto_server.bundle import Bundle
+from impasto_server.calibrate import batch
+from impasto_server.diffusion import unsteered
 from impasto_server.engine import Engine, compile_graph
 from impasto_server.settings import Settings
 
@@ -45,14 +46,16 @@ class Passes:
         styles = Styles.of(backbone.bundle, backbone.registry)
         rows = np.array([styles.pin(name) for name in NAMES], np.int64)
         styles.residency.close()
-        adapted = AdaptedEngine(bundle, "unet", settings, styles.bank)
-        plain = _feeds(bundle.manifest)
-        lanes = {**plain, **unsteered(bundle.manifest.graphs["unet"], LANES)}
+        graph = bundle.manifest.backbone
+        adapted = AdaptedEngine(bundle, graph, settings, styles.bank)
+        nothing = unsteered(bundle.manifest.graphs[graph], LANES)
+        lanes = {**batch(bundle.manifest, LANES, styles.bank.slots), **nothing}
+        plain = {name: array for name, array in lanes.items() if name not in (*nothing, "slot")}
         feeds = {"mixed": {**lanes, "slot": rows}, "slot0": {**lanes, "slot": np.zeros_like(rows)}, "plain": plain}
         engines = {"mixed": adapted, "slot0": adapted, "plain": compile_graph(backbone.plain, settings)}
         for kind in KINDS:
             engines[kind].prepare(feeds[kind])  # as a pipeline does for its largest batch
-        rank = next(buffer.shape[-1] for name, buffer in styles.bank.buffers["unet"].items() if name.endswith("A"))
+        rank = next(buffer.shape[-1] for name, buffer in styles.bank.buffers[graph].items() if name.endswith("A"))
         return cls(engines, feeds, rank)
 
     def output(self, kind: str) -> Array:
@@ -62,19 +65,6 @@ class Passes:
         started = perf_counter()
         self.output(kind)
         return 1000 * (perf_counter() - started)
-
-
-def _feeds(manifest: Manifest) -> dict[str, Array]:
-    draw = np.random.default_rng(0)
-    ports = {port.name: port.shape for port in manifest.graphs["unet"].inputs}
-    factor = manifest.latents.factor
-    size = (manifest.image.height // factor, manifest.image.width // factor)
-    context = (LANES, *(int(n) for n in ports["encoder_hidden_states"][1:]))
-    return {
-        "sample": draw.standard_normal((LANES, manifest.latents.channels, *size), np.float32),
-        "timestep": np.linspace(50, 950, LANES, dtype=np.float32),
-        "encoder_hidden_states": draw.standard_normal(context, np.float32),
-    }
 
 
 def time_all(passes: Passes, rounds: int, done: Callable[[], object]) -> dict[str, list[float]]:

@@ -7,7 +7,8 @@ for no two of them can share a batch. Of diffusers' two kinds of attention the f
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -43,7 +44,8 @@ class Peer:
                 self._pipe.load_lora_weights(backbone.lora(name), weight_name=LORA_FILE, adapter_name=name)
         config = self._pipe.scheduler.config
         self._schedulers = {name: kind.from_config(config) for name, kind in SCHEDULERS.items()}
-        self.attention_ms = self._pick_attention()
+        self._pipe.set_adapters([NAMES[0]])
+        self.attention_ms = pick_attention(self._pipe.unet, partial(self.pass_ms, 2, 4))
 
     def paint(self, request: Request, noise: NDArray[np.float32]) -> NDArray[np.uint8]:
         """RGB [H, W, 3] from the unit noise [C, h, w]."""
@@ -60,14 +62,14 @@ class Peer:
 
     def set_adapters_ms(self, switches: int) -> list[float]:
         """From one adapter to another, `switches` times."""
-        return [_ms(self._pipe.set_adapters, [NAMES[i % len(NAMES)]]) for i in range(switches)]
+        return [ms(self._pipe.set_adapters, [NAMES[i % len(NAMES)]]) for i in range(switches)]
 
     def fuse_unfuse_ms(self) -> list[float]:
         """Each adapter into the weights and out again: what serving one style at a time from merged weights costs."""
         spent = []
         for name in NAMES:
             self._pipe.set_adapters([name])
-            spent.append(_ms(self._pipe.fuse_lora, adapter_names=[name]) + _ms(self._pipe.unfuse_lora))
+            spent.append(ms(self._pipe.fuse_lora, adapter_names=[name]) + ms(self._pipe.unfuse_lora))
         return spent
 
     @torch.no_grad()
@@ -77,17 +79,17 @@ class Peer:
         size, tokens = unet.config.sample_size, self._pipe.text_encoder.config.max_position_embeddings
         sample = torch.randn(lanes, unet.config.in_channels, size, size).to(self._dtype)
         context = torch.randn(lanes, tokens, unet.config.cross_attention_dim).to(self._dtype)
-        return [_ms(unet, sample, torch.tensor(500), context, return_dict=False) for _ in range(passes)]
+        return [ms(unet, sample, torch.tensor(500), context, return_dict=False) for _ in range(passes)]
 
-    def _pick_attention(self) -> dict[str, float]:
-        """Keep the faster kind; milliseconds of a pass of two lanes with each."""
-        self._pipe.set_adapters([NAMES[0]])
-        found: dict[str, float] = {}
-        for kind, processor in ATTENTION.items():
-            self._pipe.unet.set_attn_processor(processor())
-            found[kind] = _median_warm(self.pass_ms(2, 4))
-        self._pipe.unet.set_attn_processor(ATTENTION[min(found, key=lambda kind: found[kind])]())
-        return found
+
+def pick_attention(model: Any, pass_ms: Callable[[], Sequence[float]]) -> dict[str, float]:
+    """Keep the faster kind of attention; milliseconds of a pass with each. `pass_ms` times some passes of `model`."""
+    found: dict[str, float] = {}
+    for kind, processor in ATTENTION.items():
+        model.set_attn_processor(processor())
+        found[kind] = _median_warm(pass_ms())
+    model.set_attn_processor(ATTENTION[min(found, key=lambda kind: found[kind])]())
+    return found
 
 
 def _median_warm(samples: Sequence[float]) -> float:
@@ -95,7 +97,7 @@ def _median_warm(samples: Sequence[float]) -> float:
     return median(samples[1:])
 
 
-def _ms(work: Any, *args: Any, **named: Any) -> float:
+def ms(work: Any, *args: Any, **named: Any) -> float:
     started = perf_counter()
     work(*args, **named)
     return 1000 * (perf_counter() - started)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from benchmarks import bench, dreamstyler, dual, sheets
+from benchmarks.asking import context, figures, with_all
 from benchmarks.dreamstyler import (
     CONTENT,
     FULL_SCALE,
@@ -18,9 +19,7 @@ from benchmarks.dreamstyler import (
     Learnt,
     agreement,
     agreements,
-    figures,
     near,
-    with_all,
 )
 from benchmarks.dual import Latency, Round
 from benchmarks.sheets import Axis
@@ -28,7 +27,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from impasto_client import Client, FakeTransport
-from impasto_server.guidance import ClassifierFree, DreamStyler, Mix, Prompts, Text
+from impasto_server.guidance import ClassifierFree, DreamStyler, Mixes, Prompts, Text
 
 PROMPTS = Prompts(*(Text.of(words) for words in ("full", "", "context", "style")))
 
@@ -99,16 +98,16 @@ def test_what_a_style_lacks_is_no_figure_of_all() -> None:
 
 
 def test_the_control_of_guidance_weights_the_full_prompt_alike() -> None:
-    both = DreamStyler(SCALE, STYLE, CONTENT)(PROMPTS, Mix())
+    both = DreamStyler(SCALE, STYLE, CONTENT)(PROMPTS, Mixes())
     assert len(both.lanes) == 4
-    assert both.coefficients[1] == ClassifierFree(FULL_SCALE)(PROMPTS, Mix()).coefficients[1] == METHODS[-1].scale
+    assert both.coefficients[1] == ClassifierFree(FULL_SCALE)(PROMPTS, Mixes()).coefficients[1] == METHODS[-1].scale
 
 
 def test_contexts_name_no_style_and_contents_are_flat() -> None:
     scenes = dreamstyler.flat_scenes(20, 3)
     assert len(scenes) == 20
     assert {scene.style for scene in scenes} == {"flat"}
-    assert not any("style" in dreamstyler.context(scene) for scene in scenes)
+    assert not any("style" in context(scene) for scene in scenes)
 
 
 def test_a_mix_has_a_style_for_each_stage() -> None:

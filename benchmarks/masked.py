@@ -1,0 +1,458 @@
+"""How fast is the masked family beside its peer?
+
+python benchmarks/masked.py --json FILE [--backbone mini|amused256] [--rounds N]
+
+On each backbone (see masked_backbones.py), in one process and on the same threads: every round has guided pictures, a
+composition and the steps' parts alone on the same engines, then crowds of eight by the pipeline, and the first of them
+by diffusers with PEFT, in an order that moves on by one. Figures are medians over rounds, the warm-up isn't counted.
+Tokens painted side by side are held against diffusers', which is given the same random numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from statistics import mean, median
+from time import perf_counter
+from typing import Any
+from unittest.mock import patch
+
+import diffusers
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the benchmarks are scripts, none is installed
+
+from benchmarks import crowd, passes
+from benchmarks.backbones import NAMES, Backbone
+from benchmarks.bench import COLOURS, THINGS, interval, warning
+from benchmarks.crowd import Burst, Crowd
+from benchmarks.masked_backbones import BACKBONES, BOTTLENECKS
+from benchmarks.masked_peer import Painted, Peer
+from benchmarks.mixed import Bar, Steps, facts, held_against_bars, opened, pixels, psnr_db, ratio, seconds, table
+
+from impasto_server.backbone import Row
+from impasto_server.bundle import Bundle, ImageSize
+from impasto_server.engine import Engine
+from impasto_server.guidance import combine
+from impasto_server.masked import Masked
+from impasto_server.maskgit import ANNEALS, Canvas, Masks, decode
+from impasto_server.pipeline import Pipeline
+from impasto_server.prompt import Line
+from impasto_server.request import Request
+from impasto_server.settings import EngineName, Settings
+
+Report = dict[str, Any]
+Codes = NDArray[np.int64]
+
+STEPS = (12, 36)  # diffusers' default, and StyleDrop's
+SCALE, TEMPERATURE, SCHEDULER = 3.0, 2.0, "amused"
+LANES = 2
+FORWARDS = 5  # of a round, bare
+SWITCHES = 32
+PASS_ROUNDS = {"mini": 9, "amused256": 3}
+ROUNDS = {"mini": 7, "amused256": 2}
+# How many pictures are held against diffusers', and by which engines: f32 takes the large backbone minutes for each.
+PARITY: dict[str, tuple[int, tuple[EngineName, ...]]] = {
+    "mini": (8, ("openvino", "onnxruntime")),
+    "amused256": (2, ("openvino",)),
+}
+CROWDS = ("adapters", "peer", "same", "bottlenecks", "plain")
+NOTES = {
+    "image_time_ratio": "seconds of Pipeline.generate for one guided picture (12 or 36 steps) ÷ (steps x one forward "
+    "+ decoding), the latter two on the pipeline's own engines with the same lanes while it is idle. The prompt is new "
+    "in every round, so its text is encoded.",
+    "sampler_share": "of those seconds: maskgit.decode fed with logits of a forward pass, and guidance.combine.",
+    "compose_ratio": "5 lanes (styledrop-compose, γ 0.5, two LoRAs) ÷ 2 lanes (classifier-free, one of them), the same "
+    "steps; *_interval_95: bootstrap over rounds.",
+    "throughput_ratio_vs_diffusers_peft": "pictures per second of eight requests of 12 steps, each with another LoRA "
+    "of rank 16, pipeline ÷ diffusers' AmusedPipeline + set_adapters in torch bf16, one after another. diffusers' PNG "
+    "encoding is left out, the pipeline's is in.",
+    "heterogeneity": "pictures per second of that crowd ÷ the same with one adapter for all; bottleneck_ratio: ÷ with "
+    "bottleneck adapters instead; adapter_tax: seconds ÷ those without adapters, by the same graph.",
+    "lora_tax": "forward pass of 8 lanes, each under another adapter ÷ the same batch by the backbone exported without "
+    "adapter inputs; lora_tax_slot0: ÷ the same batch by the same graph without adapters.",
+    "parity_tokens": "share of equal tokens, worst picture, painted side by side in f32 against diffusers' in fp32 "
+    "with the same random numbers; by engine. *_bf16 and *_peer_bf16: the same with bf16 on one side: a token that "
+    "falls the other way changes what is drawn after it.",
+    "wrong_adapter_tokens": "the same with every user under the next one's adapter, best picture: what parity would "
+    "be if adapters were mixed up.",
+}
+BOTH = tuple(BACKBONES)
+BARS = (
+    *(Bar(f"image_time_ratio_{steps}", BOTH, at_most=1.15) for steps in STEPS),
+    Bar("compose_ratio", BOTH, at_most=2.6),
+    Bar("throughput_ratio_vs_diffusers_peft", BOTH, at_least=2.5),
+    Bar("parity_tokens", BOTH, at_least=1.0),
+)
+
+
+# what is asked for
+
+
+def guided(image: ImageSize, steps: int, number: int) -> Request:
+    """One picture by classifier-free guidance, with words and a seed of its own."""
+    return Request(
+        prompt=f"a {COLOURS[number % 8]} {THINGS[number // 8 % 8]} at night, picture {number}",
+        adapters=((NAMES[0], 1.0),),
+        steps=steps,
+        guidance_scale=SCALE,
+        scheduler=SCHEDULER,
+        temperature=TEMPERATURE,
+        seed=number,
+        width=image.width,
+        height=image.height,
+    )
+
+
+def composed(image: ImageSize, steps: int, number: int) -> Request:
+    """The same in the style of one adapter with the content of another: five lanes."""
+    return replace(
+        guided(image, steps, number),
+        adapters=(),
+        guidance="styledrop-compose",
+        style=NAMES[:1],
+        content=NAMES[1],
+        content_prompt=f"a {THINGS[number % 8]}, picture {number}",
+        gamma=0.5,
+    )
+
+
+def users(image: ImageSize, names: Sequence[str | None]) -> Crowd:
+    """A guided request for each adapter."""
+    asked = [guided(image, STEPS[0], user) for user in range(len(names))]
+    return tuple(
+        replace(request, adapters=() if name is None else ((name, 1.0),))
+        for request, name in zip(asked, names, strict=True)
+    )
+
+
+# what is measured
+
+
+@dataclass(frozen=True)
+class Round:
+    """Seconds: of guided pictures by steps; of one of their forward passes and decodings; of all their sampling and
+    combining, by steps; of a composition; and of each of CROWDS."""
+
+    guided: Mapping[int, float]
+    forward: float
+    decode: float
+    sample: Mapping[int, float]
+    combine: Mapping[int, float]
+    composed: float
+    crowds: Mapping[str, float]
+
+
+def bare_seconds(rounds: Sequence[Round], steps: int) -> float:
+    """steps x one forward + decoding."""
+    return steps * median(one.forward for one in rounds) + median(one.decode for one in rounds)
+
+
+def image_time_ratio(rounds: Sequence[Round], steps: int) -> float:
+    return median(one.guided[steps] for one in rounds) / bare_seconds(rounds, steps)
+
+
+def compose_ratio(rounds: Sequence[Round]) -> float:
+    return median(one.composed for one in rounds) / median(one.guided[STEPS[0]] for one in rounds)
+
+
+def crowd_ratio(rounds: Sequence[Round], over: str, under: str) -> float:
+    """Median of the rounds' own quotients."""
+    return ratio([one.crowds[over] for one in rounds], [one.crowds[under] for one in rounds])
+
+
+def where(rounds: Sequence[Round], steps: int) -> dict[str, float]:
+    """Medians in ms of what a picture's time is spent on."""
+    image = 1000 * median(one.guided[steps] for one in rounds)
+    parts = {
+        "forwards": 1000 * steps * median(one.forward for one in rounds),
+        "decode": 1000 * median(one.decode for one in rounds),
+        "sampler": 1000 * median(one.sample[steps] for one in rounds),
+        "combine": 1000 * median(one.combine[steps] for one in rounds),
+    }
+    found = {"image": image, **parts, "rest": image - sum(parts.values())}
+    return {name: round(value, 3) for name, value in found.items()}
+
+
+def figures(rounds: Sequence[Round]) -> Report:
+    """What the rounds come to."""
+    found: Report = {}
+    for steps in STEPS:
+        key, figure = f"image_time_ratio_{steps}", partial(image_time_ratio, steps=steps)
+        spent = where(rounds, steps)
+        found |= {key: figure(rounds), f"{key}_interval_95": interval(figure, rounds)}
+        found[f"sampler_share_{steps}"] = (spent["sampler"] + spent["combine"]) / spent["image"]
+        found[f"where_{steps}_ms"] = spent
+    faster = partial(crowd_ratio, over="peer", under="adapters")
+    return {
+        **found,
+        "compose_ratio": compose_ratio(rounds),
+        "compose_ratio_interval_95": interval(compose_ratio, rounds),
+        "throughput_ratio_vs_diffusers_peft": faster(rounds),
+        "throughput_ratio_interval_95": interval(faster, rounds),
+        "heterogeneity": crowd_ratio(rounds, "same", "adapters"),
+        "bottleneck_ratio": crowd_ratio(rounds, "bottlenecks", "adapters"),
+        "adapter_tax": crowd_ratio(rounds, "adapters", "plain"),
+        "images_per_second": {
+            name: round(len(NAMES) / median(one.crowds[name] for one in rounds), 4) for name in CROWDS
+        },
+        "rounds": len(rounds),
+        "samples": [asdict(one) for one in rounds],
+    }
+
+
+@dataclass(frozen=True)
+class Bare:
+    """The pipeline's own engines, for while it is idle, and what they need for a step of a guided picture."""
+
+    transformer: Engine
+    decoder: Engine
+    step: Mapping[str, NDArray[Any]]
+    tokens: Codes
+    masks: Masks
+    mask_id: int
+
+    @classmethod
+    def of(cls, pipeline: Pipeline) -> Bare:
+        """Every lane under the adapter in the bank's first row."""
+        family = pipeline._family
+        assert isinstance(family, Masked)
+        facts, line = family._manifest.tokens, Line("")
+        tokens = np.full(pipeline.manifest.sample[1:], facts.mask_id, np.int64)
+        row = Row(tokens, 0.0, pipeline._prompts.encode([line], {}, 0, None)[line], 1)
+        backbone = family.backbone
+        step = backbone._feeds([row] * LANES)
+        return cls(backbone._engine, family._decoder, step, tokens, family._masks, facts.mask_id)
+
+    def forward(self) -> NDArray[np.float32]:
+        logits: NDArray[np.float32] = self.transformer.run(self.step)[0]
+        return logits
+
+    def decode(self) -> None:
+        self.decoder.run({"tokens": np.zeros_like(self.tokens)[None]})
+
+    def sample(self, logits: NDArray[np.float32], steps: int) -> None:
+        """All of a picture's steps, with the same guided `logits` [codes, h, w] at each."""
+        canvas, draws = Canvas(self.tokens, self.mask_id), np.random.Generator(np.random.Philox(0))
+        sampler = decode(canvas, steps, self.masks, ANNEALS[SCHEDULER], TEMPERATURE, draws)
+        next(sampler)
+        try:
+            while True:
+                sampler.send(logits)
+        except StopIteration:
+            return
+
+    def combine(self, logits: NDArray[np.float32], steps: int) -> None:
+        for _ in range(steps):
+            combine((1 - SCALE, SCALE), list(logits))
+
+
+@contextmanager
+def tokens_noted(pipeline: Pipeline) -> Iterator[dict[bytes, Codes]]:
+    """The tokens of each picture that the pipeline decodes meanwhile, by its pixels."""
+    family, found = pipeline._family, dict[bytes, Codes]()
+    decoded = family.decode
+
+    def noted(sample: Codes) -> NDArray[np.uint8]:
+        picture = decoded(sample)
+        found[picture.tobytes()] = sample
+        return picture
+
+    with patch.object(family, "decode", noted):
+        yield found
+
+
+def painted(pipeline: Pipeline, asked: Crowd) -> list[Painted]:
+    """By the pipeline, side by side."""
+    with tokens_noted(pipeline) as tokens:
+        pictures = pixels(crowd.burst(pipeline, asked))
+    return [Painted(picture, tokens[picture.tobytes()]) for picture in pictures]
+
+
+def equal_tokens(ours: Sequence[Painted], theirs: Sequence[Painted]) -> list[float]:
+    """Of each picture, the share that is the same on both sides."""
+    return [float(np.mean(a.tokens == b.tokens)) for a, b in zip(ours, theirs, strict=True)]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One backbone under measurement; `name` is that of BACKBONES."""
+
+    name: str
+    backbone: Backbone
+    settings: Settings
+    rounds: int
+    steps: Steps
+
+    def measure(self) -> Report:
+        """All of its figures, with the samples they come from."""
+        reference, parity = self._parity()
+        peer = Peer(self.backbone, torch.bfloat16)
+        with opened(self.settings) as pipeline:
+            bf16 = self._warm_up(pipeline, peer, reference)
+            rounds = self._rounds(pipeline, peer)
+        return {
+            **figures(rounds),
+            **parity,
+            **bf16,
+            **self._passes(),
+            "set_adapters_ms": median(peer.set_adapters_ms(SWITCHES)),
+            "peer_attention_ms": peer.attention_ms,
+        }
+
+    @property
+    def _image(self) -> ImageSize:
+        return Bundle.open(self.backbone.bundle).manifest.image
+
+    @property
+    def _compared(self) -> Crowd:
+        """The users whose tokens are held against diffusers'."""
+        return users(self._image, NAMES)[: PARITY[self.name][0]]
+
+    # parity
+
+    def _parity(self) -> tuple[list[Painted], Report]:
+        """What diffusers paints in fp32, and what the pipeline has of it in f32, by each engine."""
+        asked, (_, engines) = self._compared, PARITY[self.name]
+        done = self._begin("parity in f32", 1 + len(engines))
+        reference = [Peer(self.backbone, torch.float32).repaint(request) for request in asked]
+        done()
+        equal: dict[str, list[float]] = {}
+        worst_db, wrong = [], 0.0
+        for engine in engines:
+            with opened(replace(self.settings, engine=engine, precision="f32")) as pipeline:
+                ours = painted(pipeline, asked)
+                wrong = max(wrong, *equal_tokens(painted(pipeline, crowd.wrong_adapters(asked)), reference))
+            equal[engine] = equal_tokens(ours, reference)
+            worst_db += [psnr_db(a.pixels, b.pixels) for a, b in zip(ours, reference, strict=True)]
+            done()
+        return reference, {
+            "parity_tokens": min(share for shares in equal.values() for share in shares),
+            "parity_tokens_by_engine": equal,
+            "parity_psnr_db_min": min(worst_db),
+            "wrong_adapter_tokens": wrong,
+        }
+
+    # speed
+
+    def _warm_up(self, pipeline: Pipeline, peer: Peer, reference: Sequence[Painted]) -> Report:
+        """Everything once, the large parts of it in one step; and what bf16 does to tokens on either side."""
+        done = self._begin("warm-up", 3)
+        ours = equal_tokens(painted(pipeline, self._compared), reference)
+        done()
+        theirs = equal_tokens([peer.repaint(request) for request in self._compared], reference)
+        done()
+        for asked in self._crowds().values():
+            crowd.burst(pipeline, tuple(replace(request, steps=1) for request in asked))
+        for request in self._crowds()["adapters"]:
+            peer.paint(replace(request, steps=1))
+        pipeline.generate(composed(self._image, 1, 0))
+        done()
+        return {"parity_tokens_bf16": mean(ours), "parity_tokens_peer_bf16": mean(theirs)}
+
+    def _crowds(self) -> Mapping[str, Crowd]:
+        """The pipeline's; the peer has the first of them."""
+        plain: list[str | None] = [None] * len(NAMES)
+        names = {"adapters": NAMES, "same": NAMES[:1] * len(NAMES), "bottlenecks": BOTTLENECKS, "plain": plain}
+        return {key: users(self._image, found) for key, found in names.items()}
+
+    def _rounds(self, pipeline: Pipeline, peer: Peer) -> list[Round]:
+        bare = Bare.of(pipeline)
+        done = self._begin("rounds", self.rounds * (len(STEPS) + len(CROWDS) + 2))
+        return [self._round(pipeline, peer, bare, number, done) for number in range(1, self.rounds + 1)]
+
+    def _round(self, pipeline: Pipeline, peer: Peer, bare: Bare, number: int, done: Callable[[], object]) -> Round:
+        logits = bare.forward()
+        alone = combine((1 - SCALE, SCALE), list(logits))
+        turns: dict[str, Callable[[], Any]] = {
+            **{f"guided {n}": partial(pipeline.generate, guided(self._image, n, 100 * number + n)) for n in STEPS},
+            "composed": partial(pipeline.generate, composed(self._image, STEPS[0], 100 * number)),
+            "bare": lambda: None,
+            **{
+                name: partial(crowd.burst, pipeline, crowd.fresh(asked, number))
+                for name, asked in self._crowds().items()
+            },
+            "peer": lambda: [peer.paint(one) for one in crowd.fresh(self._crowds()["adapters"], number)],
+        }
+        order = list(turns)
+        taken: dict[str, float] = {}
+        for name in order[number % len(order) :] + order[: number % len(order)]:
+            taken[name] = seconds(turns[name])
+            done()
+        return Round(
+            guided={steps: taken[f"guided {steps}"] for steps in STEPS},
+            forward=median(seconds(bare.forward) for _ in range(FORWARDS)),
+            decode=seconds(bare.decode),
+            sample={steps: seconds(bare.sample, alone, steps) for steps in STEPS},
+            combine={steps: seconds(bare.combine, logits, steps) for steps in STEPS},
+            composed=taken["composed"],
+            crowds={name: taken[name] for name in CROWDS},
+        )
+
+    # forward passes
+
+    def _passes(self) -> Report:
+        """The adapters' price in a pass."""
+        rounds = PASS_ROUNDS[self.name]
+        built = passes.Passes.of(self.backbone, self.settings)
+        samples = passes.time_all(built, rounds, self._begin("forward passes", rounds))
+        outputs = {kind: built.output(kind) for kind in passes.KINDS}
+        return {
+            "lora_tax": passes.tax(samples, "plain"),
+            "lora_tax_slot0": passes.tax(samples, "slot0"),
+            "lora_tax_parity": {
+                "slot0_from_plain": passes.difference(outputs["slot0"], outputs["plain"]),
+                "mixed_from_plain": passes.difference(outputs["mixed"], outputs["plain"]),
+            },
+            "pass_ms": samples,
+        }
+
+    def _begin(self, what: str, total: int) -> Callable[[], object]:
+        return self.steps.begin(f"{self.name}: {what}", total)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the figures go")
+    parser.add_argument("--backbone", choices=tuple(BACKBONES), help="only this one")
+    parser.add_argument("--rounds", type=int, help=f"of each backbone; default {ROUNDS}")
+    return parser.parse_args()
+
+
+def main() -> None:
+    asked = arguments()
+    for library in (diffusers, transformers):
+        library.utils.logging.disable_progress_bar()
+        library.utils.logging.set_verbosity_error()
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description:26}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    found: dict[str, Report] = {}
+    known: Report = {}
+    started = perf_counter()
+    with Progress(*columns, console=console) as bar:
+        for name in [asked.backbone] if asked.backbone else BACKBONES:
+            backbone = BACKBONES[name](lambda text: console.print(text, style="dim"))
+            settings = Settings(backbone.bundle, backbone.registry)
+            torch.set_num_threads(settings.thread_count())
+            known = known or facts(settings)  # before there is any load of our own
+            console.print(warning(known))
+            found[name] = Bench(name, backbone, settings, asked.rounds or ROUNDS[name], Steps(bar)).measure()
+    bars = held_against_bars(found, BARS)
+    report = {"machine": known, **found, "bars": bars, "seconds": perf_counter() - started, "notes": NOTES}
+    asked.json.write_text(json.dumps(report, indent=2, default=str) + "\n")
+    console.print(table(bars))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""The masked family's peer: diffusers' AmusedPipeline with PEFT, as one would serve styles with it.
+
+Every adapter is loaded once; a request makes its own the active one with `set_adapters`. Requests go one after another,
+each a batch of its two rows. Of diffusers' two kinds of attention the faster one here is used.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from benchmarks.backbones import LORA_FILE, NAMES, Backbone
+from benchmarks.peer import ms, pick_attention
+from diffusers import AmusedPipeline
+from diffusers.schedulers import scheduling_amused
+from numpy.typing import NDArray
+from torch import Tensor
+
+from impasto_server.request import Request
+
+Codes = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Painted:
+    """A picture, RGB [H, W, 3], and the tokens [h, w] that it was decoded from."""
+
+    pixels: NDArray[np.uint8]
+    tokens: Codes
+
+
+class Peer:
+    """A backbone's checkpoint with its LoRAs, weights and arithmetic in `dtype`."""
+
+    def __init__(self, backbone: Backbone, dtype: torch.dtype) -> None:
+        self._dtype = dtype
+        self._pipe: Any = AmusedPipeline.from_pretrained(backbone.checkpoint, dtype=dtype)
+        self._pipe.set_progress_bar_config(disable=True)
+        self._transformer = self._pipe.transformer
+        with warnings.catch_warnings():
+            # PEFT's, about several adapters on one model, which is what the comparison is about.
+            warnings.filterwarnings("ignore", "Already found a `peft_config` attribute", UserWarning)
+            for name in NAMES:
+                self._transformer.load_lora_adapter(
+                    backbone.lora(name), weight_name=LORA_FILE, prefix="transformer", adapter_name=name
+                )
+        self._transformer.set_adapters([NAMES[0]])
+        self.attention_ms = pick_attention(self._transformer, partial(self.pass_ms, 2, 4))
+
+    def paint(self, request: Request) -> Painted:
+        """With torch's own random numbers."""
+        self._transformer.set_adapters([name for name, _ in request.adapters], [w for _, w in request.adapters])
+        tokens: list[Tensor] = []
+        with torch.inference_mode():
+            image = self._pipe(
+                request.prompt,
+                negative_prompt=request.negative_prompt,
+                num_inference_steps=request.steps,
+                guidance_scale=request.guidance_scale,
+                temperature=(request.temperature, 0),
+                callback=lambda step, timestep, latents: tokens.append(latents),
+            ).images[0]
+        return Painted(np.asarray(image), tokens[-1][0].numpy())
+
+    def repaint(self, request: Request) -> Painted:
+        """With the random numbers that the pipeline's sampler draws for the request's seed."""
+        with drawing(request.seed):
+            return self.paint(request)
+
+    def set_adapters_ms(self, switches: int) -> list[float]:
+        """From one adapter to another, `switches` times."""
+        return [ms(self._transformer.set_adapters, [NAMES[i % len(NAMES)]]) for i in range(switches)]
+
+    @torch.inference_mode()
+    def pass_ms(self, lanes: int, passes: int) -> list[float]:
+        """Forward passes of the transformer with one adapter active, as its own pipeline makes them."""
+        config, tokens = self._transformer.config, self._pipe.text_encoder.config.max_position_embeddings
+        ids = torch.randint(0, config.codebook_size, (lanes, config.sample_size, config.sample_size))
+        context = torch.randn(lanes, tokens, config.encoder_hidden_size).to(self._dtype)
+        pooled = torch.randn(lanes, config.cond_embed_dim).to(self._dtype)
+        sizes = torch.rand(lanes, 5).to(self._dtype)
+        return [ms(self._transformer, ids, context, pooled, sizes) for _ in range(passes)]
+
+
+@contextmanager
+def drawing(seed: int) -> Iterator[None]:
+    """Let diffusers' scheduler draw, for one picture, what impasto_server.maskgit draws from `seed`.
+
+    A token is the first whose cumulative probability exceeds a uniform number; both sides draw at each step as many of
+    these as there are places, then as many Gumbel ones.
+    """
+    draws = np.random.Generator(np.random.Philox(seed))
+
+    def multinomial(weights: Tensor, count: int, generator: object = None) -> Tensor:
+        ends = weights.double().cumsum(1)
+        targets = torch.from_numpy(draws.random(len(weights)))[:, None] * ends[:, -1:]
+        return (ends <= targets).sum(1, keepdim=True).clamp(max=weights.shape[1] - 1)
+
+    def gumbel(confidence: Tensor, generator: object = None) -> Tensor:
+        return torch.from_numpy(draws.gumbel(size=confidence.numel())).reshape(confidence.shape)
+
+    with (
+        patch.object(torch, "multinomial", multinomial),
+        patch.object(scheduling_amused, "gumbel_noise", gumbel),
+    ):
+        yield
