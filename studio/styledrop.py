@@ -1,0 +1,284 @@
+"""StyleDrop on mini-muse: bottleneck adapters for a style from ONE picture, in two rounds, and for an object from four.
+
+round 1   views of the picture ──► adapter, 4 wide, shared ──► 64 pictures of other contents, under runs/drops
+select    the 10 best of those: by mini-clip's scores, by a person, or at random
+round 2   views of the picture and of these ──► a fresh adapter, 32 wide, every site its own
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AmusedPipeline
+from diffusers.models.attention_processor import AttnProcessor
+from PIL import Image
+from rich.progress import track
+from torch import Tensor
+
+import painter
+from bottleneck import Bottleneck, Form, attached
+from diffusion import tokenise
+from inversion import PROMPT, STYLES, context_of
+from judge import Judge, Verdict, verdict
+from maskgit import guided, paint
+from model import HERE, RUNS
+from muse import Muse, load_muse, masked_loss
+from painter import Bytes, Scene
+from scorer import Scorer
+from styles import ADAPTERS, OBJECT_VIEWS, OBJECT_ZOOM, STYLE_ZOOM, views
+from training import draw_curve, half_precision, one_cycle
+from vq import MUSE, tokens_of
+
+DROPS = HERE / "drops"
+NEON = Scene("fish", "red", "sea", "neon", 7)
+SOURCES = {scene.style: scene for scene in (*(adapter.scenes[0] for adapter in STYLES.values()), NEON)}
+OBJECTS = {adapter.name: adapter.scenes for adapter in ADAPTERS if not adapter.is_style}
+STYLE_VIEWS = 66
+SAMPLES = 64
+WEIGHTS = "bottleneck.safetensors"
+PICKED = 10
+FEEDBACK_SEED = 23
+JUDGED_SEED = 17
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The paper's table S3 scaled down: 3e-5 and 1000 steps are for a transformer two hundred times as large."""
+
+    rank: int
+    shared: bool
+    steps: int
+    rate: float
+    batch: int = 8
+
+
+ROUNDS = {1: Recipe(4, True, 120, 1e-2), 2: Recipe(32, False, 200, 3e-3)}
+OBJECT = Recipe(32, False, 300, 3e-3)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Pictures uint8 [N, 128, 128, 3], each with its caption."""
+
+    pictures: Bytes
+    captions: tuple[str, ...]
+
+    def __add__(self, other: Shown) -> Shown:
+        return Shown(np.concatenate([self.pictures, other.pictures]), self.captions + other.captions)
+
+    def views(self, count: int, zoom: tuple[float, float]) -> Shown:
+        """About `count` views, as many of each picture."""
+        rng, each = np.random.default_rng(0), count // len(self.pictures)
+        seen = np.concatenate([views(picture, rng, each, zoom) for picture in self.pictures])
+        return Shown(seen, tuple(caption for caption in self.captions for _ in range(each)))
+
+    def recoloured(self, caption: str) -> Shown:
+        """Each picture with its colour channels in another order."""
+        rng = np.random.default_rng(0)
+        others = np.stack([picture[..., rng.permutation(3)] for picture in self.pictures])
+        return Shown(others, (caption,) * len(others))
+
+
+def painted(scenes: Sequence[Scene]) -> Shown:
+    pictures = np.stack([painter.paint(scene).image for scene in scenes])
+    return Shown(pictures, tuple(painter.caption(scene) for scene in scenes))
+
+
+def template(style: str) -> str:
+    """What the style is asked for in: "{context} in stained glass style"."""
+    return PROMPT.replace("{style}", painter.STYLE_DESCRIPTORS[style])
+
+
+def load(folder: Path) -> AmusedPipeline:
+    pipe = load_muse(folder)
+    pipe.transformer.set_attn_processor(AttnProcessor())  # as in muse.py
+    return pipe
+
+
+def save_pictures(pictures: Bytes, names: Sequence[str], folder: Path) -> None:
+    """PNGs in a folder that holds nothing else any more."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for picture, name in zip(pictures, names, strict=True):
+        Image.fromarray(picture).save(folder / f"{name}.png", optimize=True)
+
+
+def save_sheet(pictures: Bytes, columns: int, path: Path) -> None:
+    sheet = painter.contact_sheet(list(pictures), columns)
+    sheet.quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
+def train(pipe: AmusedPipeline, adapter: Bottleneck, lesson: Shown, recipe: Recipe) -> list[float]:
+    """Fit the adapter alone to the lesson's tokens; returns the loss of every step."""
+    tokens = tokens_of(pipe.vqvae, lesson.pictures)
+    captions = tokenise(pipe.tokenizer, list(lesson.captions))
+    muse = Muse(pipe.text_encoder, pipe.transformer).requires_grad_(False)
+    optimiser = torch.optim.Adam(adapter.parameters(), lr=recipe.rate)
+    losses: list[float] = []
+    with attached(pipe.transformer, adapter):
+        for step in track(range(recipe.steps), "adapter", refresh_per_second=0.2):
+            optimiser.param_groups[0]["lr"] = recipe.rate * one_cycle(step / recipe.steps, step, warmup=20)
+            which = torch.randint(len(tokens), (recipe.batch,))
+            optimiser.zero_grad()
+            with half_precision(pipe.device.type):
+                loss = masked_loss(muse, tokens[which], captions[which])
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(adapter.parameters(), 1.0)
+            optimiser.step()
+            losses.append(float(loss.detach()))
+    adapter.requires_grad_(False)
+    return losses
+
+
+def feedback_scenes(style: str) -> list[Scene]:
+    """Contents that the base was trained on, so that those it is judged by are new to the second round as well."""
+    return [replace(scene, style=style) for scene in painter.training_scenes(SAMPLES, FEEDBACK_SEED)]
+
+
+def samples(pipe: AmusedPipeline, style: str, adapter: Path) -> tuple[Bytes, Path]:
+    """Pictures [N, 128, 128, 3] of `feedback_scenes`, and the folder where they are 00.png, 01.png and so on.
+
+    They are painted once for an adapter; a person copies those that are good out of that folder.
+    """
+    folder = RUNS / "drops" / f"{style}-{hashlib.sha256(adapter.read_bytes()).hexdigest()[:12]}"
+    if not folder.exists():
+        captions = [painter.caption(scene) for scene in feedback_scenes(style)]
+        fresh = folder.with_suffix(".fresh")
+        pictures = paint(pipe, guided(captions, Bottleneck.load(adapter)), FEEDBACK_SEED)
+        save_pictures(pictures, [f"{i:02}" for i in range(SAMPLES)], fresh)
+        fresh.rename(folder)
+    return np.stack([np.asarray(Image.open(path)) for path in sorted(folder.iterdir())]), folder
+
+
+def standing(scores: Tensor) -> Tensor:
+    """How many deviations above the mean each score [N] is."""
+    return (scores - scores.mean()) / scores.std()
+
+
+def highest(scores: Tensor, count: int) -> list[int]:
+    return [int(i) for i in scores.argsort(descending=True)[:count]]
+
+
+def clip_scores(scorer: Scorer, pictures: Bytes, contexts: Sequence[str], given: Bytes) -> Tensor:
+    """[N]: how well each picture agrees with its content in words, plus how much it is like the style's picture.
+
+    Both are cosines; they are added in deviations, since pictures are more alike than pictures and words ever are.
+    """
+    rows = scorer.pictures(pictures)
+    text = (rows * scorer.captions(contexts)).sum(1)
+    style = rows @ scorer.pictures(given[None])[0]
+    return standing(text) + standing(style)
+
+
+def chosen(folder: Path, count: int) -> list[int]:
+    """The numbers of the samples that a person copied into `folder`."""
+    names = sorted(path.stem for path in folder.glob("*.png"))
+    unknown = [name for name in names if not (name.isdigit() and int(name) < count)]
+    if unknown or not names:
+        raise SystemExit(
+            f"--select: {', '.join(unknown) or 'no picture'} in {folder}; copy samples there, names and all"
+        )
+    return [int(name) for name in names]
+
+
+def select(how: str, pictures: Bytes, contexts: Sequence[str], given: Bytes) -> list[int]:
+    """Which samples the second round learns from; `how` is clip, random or folder:DIR."""
+    if how == "clip":
+        return highest(clip_scores(Scorer.load(), pictures, contexts, given), PICKED)
+    if how == "random":
+        return torch.randperm(len(pictures))[:PICKED].tolist()
+    return chosen(Path(how.removeprefix("folder:")), len(pictures))
+
+
+def assess(pipe: AmusedPipeline, adapter: Bottleneck, scenes: Sequence[Scene], sheet: Path) -> Verdict:
+    """What the judge reads in pictures of these scenes, the first eight of which are drawn to `sheet`."""
+    pictures = paint(pipe, guided([painter.caption(scene) for scene in scenes], adapter), seed=3)
+    save_sheet(pictures[:8], 8, sheet)
+    return verdict(Judge.load().read(pictures), scenes)
+
+
+@dataclass(frozen=True)
+class Drop:
+    """One adapter to be trained: where it goes, from what, how, what it is asked for in, what it is judged by."""
+
+    folder: Path
+    lesson: Shown
+    recipe: Recipe
+    prompt: str | None
+    judged: Sequence[Scene]
+
+    def make(self, pipe: AmusedPipeline) -> Verdict:
+        form = Form.of(pipe.transformer, self.recipe.shared, self.prompt)
+        adapter = Bottleneck(form, pipe.transformer.config.hidden_size, self.recipe.rank)
+        losses = train(pipe, adapter, self.lesson, self.recipe)
+        adapter.save(self.folder / WEIGHTS)
+        draw_curve(losses, f"{self.folder.name}: cross entropy of masked tokens", self.folder / "loss.png")
+        return assess(pipe, Bottleneck.load(self.folder / WEIGHTS), self.judged, self.folder / "sheet.png")
+
+
+def first_round(style: str, out: Path, judged: Sequence[Scene]) -> Drop:
+    given, folder = painted([SOURCES[style]]), out / style / "round1"
+    save_pictures(given.pictures, ["picture"], folder)
+    seen = given.views(STYLE_VIEWS, STYLE_ZOOM)
+    return Drop(folder, seen, ROUNDS[1], template(style), [replace(scene, style=style) for scene in judged])
+
+
+def second_round(pipe: AmusedPipeline, style: str, how: str, out: Path, judged: Sequence[Scene]) -> Drop:
+    """On the picture, and on what is selected of the first round's samples."""
+    given, scenes = painted([SOURCES[style]]), feedback_scenes(style)
+    pictures, kept = samples(pipe, style, out / style / "round1" / WEIGHTS)
+    which = select(how, pictures, [context_of(scene) for scene in scenes], given.pictures[0])
+    read = Judge.load().read(pictures)
+    print(f"{kept}: {verdict(read, scenes)}")
+    print(f"of them by {how}: {verdict([read[i] for i in which], [scenes[i] for i in which])}", flush=True)
+    picked = Shown(pictures[which], tuple(painter.caption(scenes[i]) for i in which))
+    folder = out / style / f"round2-{how.partition(':')[0]}"
+    save_pictures(given.pictures, ["picture"], folder)
+    save_sheet(picked.pictures, 5, folder / "picked.png")
+    seen = (given + picked).views(STYLE_VIEWS, STYLE_ZOOM)
+    return Drop(folder, seen, ROUNDS[2], template(style), [replace(scene, style=style) for scene in judged])
+
+
+def an_object(name: str, out: Path, judged: Sequence[Scene]) -> Drop:
+    given, folder = painted(OBJECTS[name]), out / name
+    save_pictures(given.pictures, [f"picture-{i + 1}" for i in range(len(given.pictures))], folder)
+    seen = given.views(OBJECT_VIEWS, OBJECT_ZOOM)
+    scenes = [replace(scene, object=name) for scene in judged]
+    return Drop(folder, seen + seen.recoloured(f"a {name}"), OBJECT, None, scenes)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train bottleneck adapters on mini-muse.")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--style", choices=SOURCES)
+    what.add_argument("--object", choices=OBJECTS)
+    parser.add_argument("--round", type=int, choices=ROUNDS, default=1)
+    parser.add_argument("--select", default="clip", help="for round 2: clip, random, or folder:DIR of copied samples")
+    parser.add_argument("--judged", type=int, default=32)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--base", type=Path, default=MUSE)
+    parser.add_argument("--out", type=Path, default=DROPS)
+    options = parser.parse_args()
+    started = time.monotonic()
+    torch.manual_seed(options.seed)
+    pipe, judged = load(options.base), painter.unseen_scenes(options.judged, JUDGED_SEED)
+    if options.object:
+        drop = an_object(options.object, options.out, judged)
+    elif options.round == 1:
+        drop = first_round(options.style, options.out, judged)
+    else:
+        drop = second_round(pipe, options.style, options.select, options.out, judged)
+    read = drop.make(pipe)
+    print(f"{drop.folder}: {read}, {(time.monotonic() - started) / 60:.1f} min", flush=True)
+
+
+if __name__ == "__main__":
+    main()

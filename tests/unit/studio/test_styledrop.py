@@ -1,0 +1,184 @@
+"""The recipe: what a round learns from, which samples are selected, and that only the adapter is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from transformers import CLIPTokenizer
+
+import painter
+import styledrop
+from bottleneck import Bottleneck, Form
+from maskgit import Lane
+from model import new_text_encoder as diffusion_text_encoder
+from model import new_vae
+from muse import Shape, new_text_encoder, new_transformer
+from painter import Bytes
+from scorer import Scorer
+from styledrop import (
+    OBJECTS,
+    PICKED,
+    ROUNDS,
+    SAMPLES,
+    SOURCES,
+    WEIGHTS,
+    Recipe,
+    Shown,
+    chosen,
+    clip_scores,
+    feedback_scenes,
+    first_round,
+    highest,
+    painted,
+    save_pictures,
+    second_round,
+    select,
+    standing,
+    template,
+    train,
+)
+from tokenizer import learn_tokenizer
+from vq import from_autoencoder
+
+CODES = 32
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> CLIPTokenizer:
+    return learn_tokenizer([painter.caption(scene) for scene in painter.training_scenes(50, seed=0)])
+
+
+@pytest.fixture
+def pipe(tokenizer: CLIPTokenizer) -> Any:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    return SimpleNamespace(
+        device=torch.device("cpu"),
+        transformer=new_transformer(CODES, Shape(hidden=64, layers=1)).eval(),
+        text_encoder=new_text_encoder(diffusion_text_encoder("small", tokenizer)).eval(),
+        vqvae=from_autoencoder(new_vae("small"), torch.ones(16), torch.randn(CODES, 16)).eval(),
+        tokenizer=tokenizer,
+    )
+
+
+def grey(*levels: int) -> Bytes:
+    return np.stack([np.full((128, 128, 3), level, np.uint8) for level in levels])
+
+
+def test_a_style_is_asked_for_by_a_template_that_makes_the_painter_s_caption() -> None:
+    assert template("glass") == "{context} in stained glass style"
+    scene = SOURCES["glass"]
+    assert template("glass").replace("{context}", "a red fish on plain paper") == painter.caption(scene)
+
+
+def test_sources_are_held_out_styles_and_objects() -> None:
+    assert {"glass", "neon", "mosaic", "halftone"} <= SOURCES.keys() <= set(painter.HELD_OUT_STYLES)
+    assert all(scene.style == style for style, scene in SOURCES.items())
+    assert OBJECTS.keys() <= set(painter.HELD_OUT_OBJECTS)
+
+
+def test_the_rounds_have_the_paper_s_forms() -> None:
+    assert (ROUNDS[1].rank, ROUNDS[1].shared, ROUNDS[1].batch) == (4, True, 8)
+    assert (ROUNDS[2].rank, ROUNDS[2].shared, ROUNDS[2].batch) == (32, False, 8)
+
+
+def test_every_picture_has_as_many_views_with_its_own_caption() -> None:
+    shown = Shown(grey(10, 200), ("dark", "light")).views(9, (1.0, 1.3))
+    assert shown.captions == ("dark",) * 4 + ("light",) * 4
+    assert [int(picture.mean().round()) for picture in shown.pictures] == [10] * 4 + [200] * 4
+
+
+def test_recoloured_pictures_have_their_channels_in_other_orders() -> None:
+    red = np.zeros((12, 4, 4, 3), np.uint8)
+    red[..., 0] = 200
+    shown = Shown(red, ("a red rocket",) * 12).recoloured("a rocket")
+    assert set(shown.captions) == {"a rocket"}
+    assert {int(picture[0, 0].argmax()) for picture in shown.pictures} == {0, 1, 2}
+    assert (shown.pictures.max(-1) == 200).all()
+
+
+def test_only_the_adapter_is_trained_and_it_learns(pipe: Any) -> None:
+    before = {name: weight.clone() for name, weight in pipe.transformer.state_dict().items()}
+    adapter = Bottleneck(Form.of(pipe.transformer, shared=True), 64, 4)
+    lesson = painted([SOURCES["glass"]])
+    losses = train(pipe, adapter, lesson, Recipe(rank=4, shared=True, steps=40, rate=2e-2))
+    assert len(losses) == 40
+    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.2
+    after = pipe.transformer.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not pipe.transformer.training
+
+
+def test_selection_takes_the_highest_scores() -> None:
+    assert highest(torch.tensor([0.1, 0.9, 0.3, 0.8]), 2) == [1, 3]
+    scores = standing(torch.tensor([1.0, 2.0, 3.0]))
+    assert scores.tolist() == [-1, 0, 1]
+
+
+def test_clip_wants_both_the_content_and_the_style() -> None:
+    text, style = torch.tensor([0.9, 0.1, 0.8]), torch.tensor([0.1, 0.9, 0.8])
+    says, shows = torch.eye(2)[:1], torch.eye(2)[1:]
+
+    class Fake:
+        def pictures(self, images: Bytes) -> torch.Tensor:
+            return torch.stack([text, style], 1) if len(images) > 1 else shows
+
+        def captions(self, captions: list[str]) -> torch.Tensor:
+            return says.expand(len(captions), 2)
+
+    scores = clip_scores(cast(Scorer, Fake()), grey(0, 1, 2), ["a", "b", "c"], grey(9)[0])
+    torch.testing.assert_close(scores, standing(text) + standing(style))
+    assert highest(scores, 1) == [2]
+
+
+def test_a_person_s_picks_are_the_names_of_the_samples_copied(tmp_path: Path) -> None:
+    save_pictures(grey(1, 2), ["03", "41"], tmp_path)
+    assert chosen(tmp_path, 64) == [3, 41]
+    assert select(f"folder:{tmp_path}", np.zeros((64, 8, 8, 3), np.uint8), [], grey(0)[0]) == [3, 41]
+    save_pictures(grey(1, 2), ["03", "best"], tmp_path)
+    with pytest.raises(SystemExit, match="best"):
+        chosen(tmp_path, 64)
+    with pytest.raises(SystemExit, match="no picture"):
+        chosen(tmp_path / "nowhere", 64)
+
+
+def test_round_two_learns_from_the_picture_and_ten_samples_of_round_one(
+    pipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[Lane]] = []
+
+    def paint(pipe: object, lanes: list[Lane], seed: int) -> Bytes:
+        asked.append(lanes)
+        return grey(*range(SAMPLES))
+
+    monkeypatch.setattr(styledrop, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(styledrop, "paint", paint)
+    first = first_round("glass", tmp_path, [])
+    Bottleneck(Form.of(pipe.transformer, shared=True), 64, 4).save(first.folder / WEIGHTS)
+    torch.manual_seed(0)
+    second = second_round(pipe, "glass", "random", tmp_path, painter.unseen_scenes(2, seed=0))
+    second_round(pipe, "glass", "random", tmp_path, [])
+    assert len(asked) == 1  # the samples of an adapter are kept
+    captions = [painter.caption(scene) for scene in feedback_scenes("glass")]
+    assert asked[0][0].prompts == captions
+    assert second.folder == tmp_path / "glass" / "round2-random"
+    assert {path.name for path in second.folder.iterdir()} == {"picture.png", "picked.png"}
+    given, *picked = dict.fromkeys(second.lesson.captions)
+    assert given == painter.caption(SOURCES["glass"])
+    assert len(picked) == PICKED
+    for caption, picture in zip(second.lesson.captions, second.lesson.pictures, strict=True):
+        if caption in picked:
+            assert captions[int(picture.mean().round())] == caption
+    assert {scene.style for scene in second.judged} == {"glass"}
+    assert (second.prompt, second.recipe) == (template("glass"), ROUNDS[2])
+
+
+def test_what_is_judged_is_new_to_both_rounds() -> None:
+    judged = {(s.object, s.colour, s.background) for s in painter.unseen_scenes(64, styledrop.JUDGED_SEED)}
+    learnt = {(s.object, s.colour, s.background) for s in feedback_scenes("glass")}
+    assert len(learnt & judged) < 10  # contents are few; the same one may be unseen in one base style alone
