@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,7 +36,8 @@ from impasto_server.request import Request
 from impasto_server.settings import Settings
 
 from .conftest import Open, Studio, content, diffusers_pipeline, png
-from .test_dreamstyler import LORA, SCHEDULERS
+from .test_dreamstyler import LORA
+from .test_image import SCHEDULERS
 from .test_lanes import Arrival, alone, psnr_db, together
 
 pytestmark = pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute:UserWarning")
@@ -46,9 +47,7 @@ Codes = NDArray[np.int64]
 LORA_SITES = ["to_q", "to_k", "to_v", "to_out.0", "ff.net.2"]
 TEMPLATE = "{context} in glass style"
 MIN_PSNR_DB = 80.0
-HOUSE = Request(
-    "a red house at night", seed=3, width=128, height=128, steps=12, guidance_scale=3.0, scheduler="amused"
-)
+HOUSE = Request("a red house at night", seed=3, width=128, height=128, steps=12, guidance_scale=3.0, scheduler="amused")
 DROPPED = replace(HOUSE, style=("glass",), guidance="styledrop", scheduler="maskgit", temperature=4.5)
 COMPOSED = replace(DROPPED, guidance="styledrop-compose", content="toy", gamma=0.4)
 CASES: dict[str, Request] = {
@@ -80,7 +79,8 @@ class Bottleneck:
         return F.gelu(y @ down, approximate="tanh" if self.gelu == "tanh" else "none") @ up
 
     def save(self, folder: Path) -> None:
-        tensors = {f"{site}.{part}": w for site, pair in self.sites.items() for part, w in zip(("down", "up"), pair)}
+        tensors = {f"{site}.down": down for site, (down, _) in self.sites.items()}
+        tensors |= {f"{site}.up": up for site, (_, up) in self.sites.items()}
         places = {place: [site for site in self.sites if site.endswith(place)] for place in ("attn2", "ff")}
         record = {"gelu": self.gelu, "shared": False, "prompt": TEMPLATE, "sites": places}
         folder.mkdir(parents=True)
@@ -115,7 +115,9 @@ class Muse:
         else:
             self.transformer.disable_adapters()
         with ExitStack() as hooks:
-            for site in {site for name in mix.keys() & self.bottlenecks.keys() for site in self.bottlenecks[name].sites}:
+            for site in {
+                site for name in mix.keys() & self.bottlenecks.keys() for site in self.bottlenecks[name].sites
+            }:
                 module = self.transformer.get_submodule(site)
                 hooks.callback(module.register_forward_hook(self._hook(site, mix)).remove)
             yield
@@ -144,7 +146,10 @@ def random_bottleneck(transformer: Any, seed: int, rank: int, gelu: str) -> Bott
 @pytest.fixture(scope="module")
 def muse(masked_checkpoint: Path) -> Muse:
     text, transformer, vqvae = (checkpoints.masked_model(part, 1).eval() for part in checkpoints.MASKED)
-    adapters = {"glass": random_bottleneck(transformer, 1, 6, "exact"), "neon": random_bottleneck(transformer, 2, 3, "tanh")}
+    adapters = {
+        "glass": random_bottleneck(transformer, 1, 6, "exact"),
+        "neon": random_bottleneck(transformer, 2, 3, "tanh"),
+    }
     torch.manual_seed(4)
     config = LoraConfig(r=4, lora_alpha=3, target_modules=LORA_SITES, init_lora_weights=False)
     transformer.add_adapter(config, adapter_name="toy")
@@ -185,7 +190,9 @@ def paint(muse: Muse, request: Request) -> Codes:
             return drawn.numpy()
         r = (k + 1) / total
         tau = request.temperature * (1 - r if request.scheduler == "maskgit" else 1 - k / (total - 1))
-        count = max(1, min(int(unknown.sum()) - 1, math.floor(everything * math.cos(math.pi * r / 2) + 1e-4 - 2e-4 * (r == 2 / 3))))
+        # In float32, as diffusers has it: where the count is whole, that decides.
+        left = everything * torch.cos(torch.tensor((k + 1) / total) * math.pi / 2)
+        count = max(1, min(int(unknown.sum()) - 1, int(left.floor())))
         confidence = p.gather(0, drawn[None])[0].log() + tau * noise
         confidence[~unknown] = math.inf
         tokens = drawn.clone()
@@ -198,7 +205,7 @@ def start(muse: Muse, request: Request, draws: np.random.Generator) -> tuple[Ten
     blank = torch.full((request.height // 8, request.width // 8), checkpoints.MASK_ID)
     if request.image is None:
         return blank, 0
-    image = torch.from_numpy(content()).permute(2, 0, 1)[None] / 127.5 - 1
+    image = torch.from_numpy(content()).permute(2, 0, 1)[None] / 255
     codes = muse.vqvae.quantize(muse.vqvae.encode(image).latents)[2][2].reshape(blank.shape)
     first = request.steps - int(request.steps * request.strength)
     hidden = torch.from_numpy(draws.random(blank.shape)) < math.cos(math.pi * first / request.steps / 2)
@@ -208,7 +215,7 @@ def start(muse: Muse, request: Request, draws: np.random.Generator) -> tuple[Ten
 def guided(muse: Muse, request: Request, tokens: Tensor, rise: float) -> Tensor:
     """The rules as the papers write them; all strengths times `rise`."""
 
-    def G(text: str, mix: Mapping[str, float] | None = None) -> Tensor:  # noqa: N802, the paper's name
+    def G(text: str, mix: Mapping[str, float] | None = None) -> Tensor:
         return muse.logits(tokens, text, mix or {})
 
     null, mix = request.negative_prompt, dict(request.adapters)
@@ -275,7 +282,11 @@ def test_every_case_paints_another_picture(tokens_of: Callable[[Request], list[C
 
 @pytest.mark.parametrize("steps", [1, 2, 12])
 def test_tokens_equal_diffusers_pipeline(
-    steps: int, muse: Muse, tokens_of: Callable[[Request], list[Codes]], monkeypatch: pytest.MonkeyPatch
+    steps: int,
+    muse: Muse,
+    pipeline: Pipeline,
+    tokens_of: Callable[[Request], list[Codes]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     request = replace(HOUSE, steps=steps, negative_prompt="blurry")
     draws = np.random.Generator(np.random.Philox(request.seed))
@@ -304,6 +315,10 @@ def test_tokens_equal_diffusers_pipeline(
         output_type="latent",
     ).images
     np.testing.assert_array_equal(tokens_of(request)[0], theirs[0])
+    with torch.no_grad():
+        image = pipe.vqvae.decode(theirs, force_not_quantize=True, shape=(1, 16, 16, muse.vqvae.config.latent_channels))
+    picture = np.asarray(pipe.image_processor.postprocess(image.sample.clip(0, 1), "pil")[0])
+    assert psnr_db(alone(pipeline, request), picture) >= MIN_PSNR_DB
 
 
 def test_sixteen_together_equal_each_alone(pipeline: Pipeline) -> None:
