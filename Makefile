@@ -9,10 +9,14 @@ VENV     := .venv
 BIN      := $(VENV)/bin
 STATE    := .impasto
 BUNDLE   := $(STATE)/bundle
+MUSE     := $(STATE)/muse
+SCORER   := $(STATE)/scorer
 REGISTRY := $(STATE)/registry
 ADAPTERS := $(patsubst %/,%,$(dir $(wildcard studio/styles/*/*.safetensors studio/objects/*/*.safetensors)))
 # The two that reach their styles; -ti (textual inversion) is put behind their names, since adapters have those, too.
 EMBEDDINGS := studio/embeddings/stained-glass studio/embeddings/crosshatch
+# Of the masked transformer; -drop (StyleDrop) is put behind their names, since there are LoRAs of that name.
+DROPS    := $(wildcard studio/drops/*/)
 STYLES   := $(notdir $(filter studio/styles/%,$(ADAPTERS)))
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -27,6 +31,9 @@ help:
 demo: bundle
 	impasto serve --bundle $(BUNDLE) --port 0 --quiet -- \
 	    impasto gallery $(STYLES:%=--adapter %) --out $(STATE)/gallery.png
+	impasto serve --bundle $(MUSE) --scorer $(SCORER) --port 0 --quiet -- \
+	    impasto generate "a red rocket by the sea" --style stained-glass-drop --content rocket-drop --gamma 0.5 \
+	    --n 4 --rerank text --seed 7 --out $(STATE)/rocket.png
 
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest
@@ -39,6 +46,8 @@ check: $(VENV)/dev.stamp
 bench: $(VENV)/dev.stamp bundle
 	$(BIN)/python benchmarks/quality.py --json $(STATE)/quality.json
 	$(BIN)/python benchmarks/dreamstyler.py --json $(STATE)/dreamstyler.json --sheets $(STATE)
+	$(BIN)/python benchmarks/styledrop.py --json $(STATE)/styledrop.json --sheets $(STATE)
+	$(BIN)/python benchmarks/masked.py --json $(STATE)/masked.json
 	$(BIN)/python benchmarks/mixed.py --json $(STATE)/mixed.json
 	$(BIN)/python benchmarks/overhead.py --json $(STATE)/overhead.json
 	$(BIN)/python benchmarks/load.py --json $(STATE)/load.json --plot $(STATE)/load.png
@@ -49,6 +58,9 @@ bundle: $(VENV)/server.stamp
 	    --controlnet studio/mini-controlnet --control edges,edges,depth --control-optional depth
 	@for a in $(ADAPTERS); do impasto adapters import $$a --name $$(basename $$a) --bundle $(BUNDLE) || exit 1; done
 	@for e in $(EMBEDDINGS); do impasto adapters import $$e --name $$(basename $$e)-ti --bundle $(BUNDLE) || exit 1; done
+	impasto link studio/mini-muse --out $(MUSE)
+	impasto link studio/mini-clip --out $(SCORER)
+	@for d in $(DROPS); do impasto adapters import $$d --name $$(basename $$d)-drop --bundle $(MUSE) || exit 1; done
 
 clean:
 	rm -rf $(VENV) $(STATE)

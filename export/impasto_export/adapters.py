@@ -194,7 +194,8 @@ def float32(array: NDArray[Any], dtype: str) -> NDArray[np.float32]:
 
 def as_float(array: NDArray[Any], dtype: str) -> float:
     """A one-element tensor as a number."""
-    return float((float32(array, dtype) if dtype == "BF16" else array).reshape(-1)[0])
+    flat = array.reshape(1)  # NumPy widens no scalar's bits
+    return float((float32(flat, dtype) if dtype == "BF16" else flat)[0])
 
 
 def _tensors(

@@ -119,7 +119,7 @@ def _inverse(weights: Array, uniform: NDArray[np.float64]) -> tuple[Codes, NDArr
     First the block of rows, then the row in it: cumulative sums of all rows take most of a step's time.
     """
     codes, n = weights.shape
-    blocks = np.pad(weights, ((0, -codes % BLOCK), (0, 0))).reshape(-1, BLOCK, n)
+    blocks = np.pad(weights, ((0, -codes % BLOCK), (0, 0))).reshape(-(-codes // BLOCK), BLOCK, n)
     sums = blocks.sum(axis=1, dtype=np.float64)
     ends = np.cumsum(sums, axis=0)
     target = uniform * ends[-1]

@@ -328,7 +328,7 @@ class Pipeline:
         adapters, embeddings = _by_kind(job.styles, loaded, request)
         said = _said(request, job.styles, adapters, embeddings)
         guidance = request.rule(said, _mixes(job.styles, adapters))
-        job.warnings = self._warnings(guidance, said, embeddings)
+        job.warnings = self._warnings(request, guidance, said, embeddings)
         rows = self._bank.pin([lane.mix for lane in guidance.lanes], adapters, again)
         if rows is None:
             return None
@@ -354,12 +354,23 @@ class Pipeline:
             raise InvalidArgument("RERANK", "this server has no scorer", "leave it out, or start it with --scorer")
         return None if request.style_image is None else read_whole(request.style_image, "STYLE_IMAGE")
 
-    def _warnings(self, guidance: Guidance, said: Prompts, embeddings: Mapping[str, Embedding]) -> tuple[str, ...]:
+    def _warnings(
+        self, request: Request, guidance: Guidance, said: Prompts, embeddings: Mapping[str, Embedding]
+    ) -> tuple[str, ...]:
+        """What of the request's words nobody reads."""
+
+        def field_of(text: Text) -> str:
+            if text == said.null:
+                return "NEGATIVE_PROMPT"
+            return "CONTENT_PROMPT" if request.content_prompt is not None and text == said.context else "PROMPT"
+
         found = [
-            self._prompts.tokenize(words, embeddings).warning("NEGATIVE_PROMPT" if lane.text == said.null else "PROMPT")
+            self._prompts.tokenize(words, embeddings).warning(field_of(lane.text))
             for lane in guidance.lanes
             for words in lane.text.stages
         ]
+        if self._scorer is not None and request.rerank == "text" and (unread := self._scorer.unread(request.prompt)):
+            found.append(f"RERANK: the scorer reads less of PROMPT; not read: {unread!r}")
         return tuple(dict.fromkeys(warning for warning in found if warning))
 
     def _encode(
