@@ -59,7 +59,6 @@ FILE, PICTURE = "bottleneck.safetensors", "picture.png"
 ROUNDS = {"round 1": "round1", "round 2, by CLIP": "round2-clip", "round 2, at random": "round2-random"}
 BASE, SERVED = "backbone", "round 2, by CLIP"
 CONTENT = "rocket"
-CONTENT_FOLDERS = (".", "round2-clip", "round1")  # where its adapter may lie, the best first
 
 STEPS, TEMPERATURE = 18, 4.5
 STYLE_STRENGTH, TEXT_STRENGTH = 2.0, 5.0  # λA and λB, the paper's
@@ -78,8 +77,8 @@ NOTES = [
     "the prompt (which says the style, too) and with the picture that the style was learnt from.",
     "strengths: λA, else as in styles, under the adapter that is served.",
     f"composition: rule styledrop-compose (section 3.4) of a style's adapter and the {CONTENT}'s, by γ; object_acc: "
-    f"the judge reads a {CONTENT}. The bar asks for a γ at which style and object are both read in 70 % of the pictures of "
-    "all styles together; by_style says where each has its own.",
+    f"the judge reads a {CONTENT}. The bar asks for a γ at which style and object are both read in 70 % of the pictures "
+    "of all styles together; by_style says where each has its own.",
     f"candidates: the first of {CANDIDATES}, the best by clip score with the text, the best with the style's picture.",
     "half_widths: 95 %, Wilson's of shares, else normal. all: of all styles together.",
 ]
@@ -94,9 +93,8 @@ class Method(NamedTuple):
 
 @dataclass(frozen=True)
 class Dropped:
-    """A style: the painter's word for it, the picture it was learnt from, and its adapters' names by round."""
+    """A style, by the painter's word for it: the picture it was learnt from, and its adapters' names by round."""
 
-    name: str
     style: str
     picture: Pixels
     rounds: Mapping[str, str]
@@ -125,17 +123,17 @@ class Bench:
         rows: dict[str, dict[str, Samples]] = {}
         shown: list[Pixels] = []
         for dropped in self.styles:
-            rows[dropped.name] = {}
+            rows[dropped.style] = {}
             shown.append(dropped.picture)
             for method in (Method(BASE, None), *(Method(*pair) for pair in dropped.rounds.items())):
                 wishes = [self._wish(dropped, method, scene, i) for i, scene in enumerate(scenes)]
-                pictures = self.asker.ask(f"{dropped.name}, {method.title}", wishes)
-                rows[dropped.name][method.title] = self._read(dropped, pictures, scenes)
+                pictures = self.asker.ask(f"{dropped.style}, {method.title}", wishes)
+                rows[dropped.style][method.title] = self._read(dropped, pictures, scenes)
                 shown.append(pictures[0])
         across = Axis(context(scenes[0]), ["style", BASE, *ROUNDS])
         complete = [dropped for dropped in self.styles if len(dropped.rounds) == len(ROUNDS)]
         assert len(complete) == len(self.styles), "every style has all rounds"
-        return with_all(rows), sheets.grid(shown, Axis("style", [dropped.name for dropped in self.styles]), across)
+        return with_all(rows), sheets.grid(shown, Axis("style", [dropped.style for dropped in self.styles]), across)
 
     def strengths(self) -> tuple[Report, Image.Image]:
         """λA from 0 up: style against text."""
@@ -143,12 +141,12 @@ class Bench:
         rows: dict[str, dict[str, Samples]] = {}
         shown: list[Pixels] = []
         for dropped in self.styles:
-            rows[dropped.name] = {}
+            rows[dropped.style] = {}
             for strength in STYLE_STRENGTHS:
                 options = decoded(style=dropped.served, guidance=StyleDrop(strength, TEXT_STRENGTH))
                 wishes = [Wish(context(scene), seeded(options, i)) for i, scene in enumerate(scenes)]
-                pictures = self.asker.ask(f"{dropped.name}, λA {strength:g}", wishes)
-                rows[dropped.name][f"{strength:g}"] = self._read(dropped, pictures, scenes)
+                pictures = self.asker.ask(f"{dropped.style}, λA {strength:g}", wishes)
+                rows[dropped.style][f"{strength:g}"] = self._read(dropped, pictures, scenes)
                 shown.append(pictures[0])
         across = Axis(f"style strength: {context(scenes[0])}", [f"{strength:g}" for strength in STYLE_STRENGTHS])
         return with_all(rows), sheets.grid(shown, Axis("style", list(rows)), across)
@@ -159,13 +157,13 @@ class Bench:
         rows: dict[str, dict[str, Samples]] = {}
         shown: list[Pixels] = []
         for dropped in self.styles:
-            rows[dropped.name] = {}
+            rows[dropped.style] = {}
             for gamma in GAMMAS:
                 compose = Compose(gamma=gamma, style_strength=STYLE_STRENGTH, text_strength=TEXT_STRENGTH)
                 options = decoded(style=dropped.served, content=self.content, guidance=compose)
                 wishes = [Wish(context(scene), seeded(options, i)) for i, scene in enumerate(scenes)]
-                pictures = self.asker.ask(f"{dropped.name}, gamma {gamma:g}", wishes)
-                rows[dropped.name][f"{gamma:g}"] = readings(self.judge, pictures, dropped.style, scenes)
+                pictures = self.asker.ask(f"{dropped.style}, gamma {gamma:g}", wishes)
+                rows[dropped.style][f"{gamma:g}"] = readings(self.judge, pictures, dropped.style, scenes)
                 shown.append(pictures[0])
         across = Axis(f"gamma: {context(scenes[0])}", [f"{gamma:g}" for gamma in GAMMAS])
         return with_all(rows), sheets.grid(shown, Axis("style", list(rows)), across)
@@ -181,11 +179,11 @@ class Bench:
                 "best by text": {**plain, "n": CANDIDATES, "rerank": "text"},
                 "best by style": {**plain, "n": CANDIDATES, "rerank": "style", "style_image": png(dropped.picture)},
             }
-            rows[dropped.name] = {}
+            rows[dropped.style] = {}
             for kind, options in kinds.items():
                 wishes = [Wish(context(scene), seeded(options, i)) for i, scene in enumerate(scenes)]
-                pictures = self.asker.ask(f"{dropped.name}, {kind}", wishes)
-                rows[dropped.name][kind] = self._read(dropped, pictures, scenes)
+                pictures = self.asker.ask(f"{dropped.style}, {kind}", wishes)
+                rows[dropped.style][kind] = self._read(dropped, pictures, scenes)
         return with_all(rows)
 
     def _wish(self, dropped: Dropped, method: Method, scene: Scene, i: int) -> Wish:
@@ -242,17 +240,15 @@ def workspace(folder: Path) -> Iterator[tuple[Settings, list[Dropped], str]]:
 
         styles = [
             Dropped(
-                path.name,
                 style,
-                picture_of(path / PICTURE),
-                {title: put(f"{path.name}-{where}", path / where / FILE) for title, where in ROUNDS.items()},
+                picture_of(path / ROUNDS["round 1"] / PICTURE),
+                {title: put(f"{style}-{where}", path / where / FILE) for title, where in ROUNDS.items()},
             )
             for style in painter.HELD_OUT_STYLES
-            if (path := folder / painter.STYLE_DESCRIPTORS[style].replace(" ", "-")).is_dir()
+            if (path := folder / style).is_dir()
         ]
-        found = [folder / CONTENT / where / FILE for where in CONTENT_FOLDERS]
-        content = next((path for path in found if path.is_file()), None)
-        if not styles or content is None:
+        content = folder / CONTENT / FILE
+        if not styles or not content.is_file():
             raise SystemExit(f"{folder} lacks adapters of styles or of the {CONTENT}; train them: studio/styledrop.py")
         yield Settings(bundle, registry.folder, scorer=scorer), styles, put(CONTENT, content)
 
