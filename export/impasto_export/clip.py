@@ -17,7 +17,7 @@ from impasto_export import link as linking
 from impasto_export.adapters import float32
 from impasto_export.architecture import SHIPPED, Architecture, Json, canonical_json, read_json
 from impasto_export.errors import CheckpointError
-from impasto_export.families import PARTS, Part, class_of
+from impasto_export.families import PARTS, class_of
 from impasto_export.link import Linked
 from impasto_export.weights import Header, read_header, read_tensor
 
@@ -66,9 +66,6 @@ PREPARATION: Json = {
 # Settings of it that the server knows in one way only.
 FIXED = ("rescale_factor", "resample", "do_resize", "do_center_crop", "do_rescale", "do_normalize")
 
-# `facts` has already left of the config what is in the graphs.
-PARTS[CLASS] = Part(CLASS, lambda key: True, "model")
-
 
 def recognises(folder: Path) -> bool:
     """Whether `folder` holds a CLIPModel, and not a checkpoint that paints."""
@@ -106,14 +103,14 @@ def link(folder: Path, out: Path, graphs: Sequence[Path] = (), variant: str | No
 
     Raises UnknownArchitecture, MisfitCheckpoint, CheckpointError, or BundleError when `out` is something else.
     """
-    linking._check_target(out)
+    linking.check_target(out)
     place, found = matching.match({NAME: facts(read_json(folder / "config.json"))}, [*graphs, SHIPPED], "clip FOLDER")
     models = {name: splice.read(place / graph.file) for name, graph in found.graphs.items()}
-    header = read_header(linking._weights_path(folder, PARTS[CLASS].stem, variant))
+    header = read_header(linking.weights_path(folder, PARTS[CLASS].stem, variant))
     slots = {key: slot for model in models.values() for key, slot in splice.placeholders(model).items()}
-    tensors = linking._fit(NAME, header, {**slots, LOGIT_SCALE: splice.Slot(())})
+    tensors = linking.fit(NAME, header, {**slots, LOGIT_SCALE: splice.Slot(())})
     with atomic.folder(out) as draft:
-        copied = () if linking._place(header.path, draft / f"{NAME}.safetensors") else (f"{NAME}.safetensors",)
+        copied = () if linking.place_file(header.path, draft / f"{NAME}.safetensors") else (f"{NAME}.safetensors",)
         for name, graph in found.graphs.items():
             (draft / graph.file).write_bytes(splice.point(models[name], tensors))
         record = _describe(folder, draft, found, header)
@@ -141,8 +138,8 @@ def _describe(folder: Path, draft: Path, found: Architecture, header: Header) ->
         "image": preparation(folder, config["vision.image_size"]),
         "tokenizer": {"file": "tokenizer.json", "max_length": length, **special},
     }
-    weights = {f"{NAME}.safetensors": linking._file_facts(draft / f"{NAME}.safetensors")}
-    files = linking._digests(draft, [*(graph.file for graph in found.graphs.values()), "tokenizer.json"])
+    weights = {f"{NAME}.safetensors": linking.file_facts(draft / f"{NAME}.safetensors")}
+    files = linking.digests(draft, [*(graph.file for graph in found.graphs.values()), "tokenizer.json"])
     record = manifest.compose(found, folder.resolve().name, stated, found.graphs, weights, files)
     (draft / manifest.NAME).write_bytes(canonical_json(record))
     return record

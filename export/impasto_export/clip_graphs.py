@@ -50,10 +50,10 @@ def export(folder: Path, out: Path, name: str | None = None, progress: Callable[
         name or folder.resolve().name,
         clip.FAMILY,
         {clip.NAME: Component(clip.CLASS, facts, {})},
-        {recipe.name: graphs._graph(recipe) for recipe in plan},
+        {recipe.name: graphs.described(recipe) for recipe in plan},
         {},
     )
-    graphs._write(out, architecture, list(plan), progress)
+    graphs.write(out, architecture, list(plan), progress)
     return architecture
 
 

@@ -78,8 +78,8 @@ MASKED = Family(
     },
     ("AmusedPipeline", "AmusedImg2ImgPipeline", "AmusedInpaintPipeline"),
 )
-# What stands beside a checkpoint, in a folder of its own.
-COMPANIONS = {"controlnet": Part("ControlNetModel", _without())}
+# What stands beside a checkpoint, in a folder of its own; of a CLIP's config, clip.facts leaves what is in its graphs.
+COMPANIONS = {"controlnet": Part("ControlNetModel", _without()), "clip": Part("CLIPModel", _without(), "model")}
 
 FAMILIES = {family.name: family for family in (DIFFUSION, MASKED)}
 _NAMED = [pair for parts in (DIFFUSION.parts, MASKED.parts, COMPANIONS) for pair in parts.items()]

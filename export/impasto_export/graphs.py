@@ -65,10 +65,10 @@ def export(
         name or checkpoint.resolve().name,
         family.name,
         {part: _component(model) for part, model in models.items()},
-        {recipe.name: _graph(recipe) for recipe in plan},
+        {recipe.name: described(recipe) for recipe in plan},
         sizes,
     )
-    _write(out, architecture, plan, progress)
+    write(out, architecture, plan, progress)
     return architecture
 
 
@@ -136,14 +136,14 @@ def export_controlnet(
         name or folder.resolve().name,
         DIFFUSION.name,
         {CONTROLNET: _component(model)},
-        {CONTROLNET: _graph(recipe)},
+        {CONTROLNET: described(recipe)},
         {"latents": latents, "image": {"multiple_of": factor * stride}},
     )
-    _write(out, architecture, [recipe], progress)
+    write(out, architecture, [recipe], progress)
     return architecture
 
 
-def _write(out: Path, architecture: Architecture, plan: list[Recipe], progress: Callable[[str], object]) -> None:
+def write(out: Path, architecture: Architecture, plan: list[Recipe], progress: Callable[[str], object]) -> None:
     with atomic.folder(out) as draft:
         for recipe in plan:
             progress(f"exporting {recipe.name}")
@@ -225,5 +225,5 @@ def _plain(value: Json) -> Json:
     return plain
 
 
-def _graph(recipe: Recipe) -> Graph:
+def described(recipe: Recipe) -> Graph:
     return Graph(recipe.component, f"{recipe.name}.onnx", recipe.inputs, recipe.outputs, recipe.sites)

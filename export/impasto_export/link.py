@@ -69,16 +69,16 @@ def link(
     BundleError when `out` is something else.
     The weights share their bytes with the checkpoint: replace its files to change it, never write into them.
     """
-    _check_target(out)
+    check_target(out)
     base, *others = sources = _sources(checkpoint, [*graphs, SHIPPED], variant, steering)
     for other in others:
         control.check_fit(base.found, other.found)
     plan = {name: graph for source in sources for name, graph in source.found.graphs.items()}
     models = {name: model for source in sources for name, model in source.models().items()}
     headers = {part: read_header(path) for source in sources for part, path in source.weights.items()}
-    tensors = {part: _fit(part, header, _expected(plan, models, part)) for part, header in headers.items()}
+    tensors = {part: fit(part, header, _expected(plan, models, part)) for part, header in headers.items()}
     with atomic.folder(out) as draft:
-        copied = [part for part, header in headers.items() if not _place(header.path, draft / _weights(part))]
+        copied = [part for part, header in headers.items() if not place_file(header.path, draft / _weights(part))]
         for name, graph in plan.items():
             (draft / graph.file).write_bytes(splice.point(models[name], tensors[graph.component]))
         record = _describe(checkpoint, draft, base, plan, {"control": steering.facts} if steering else {})
@@ -105,7 +105,7 @@ def _source(parts: Mapping[str, Path], skeletons: Sequence[Path], variant: str |
     configs = {part: read_json(folder / "config.json") for part, folder in parts.items()}
     folder, found = matching.match(configs, skeletons, export)
     stems = {part: families.PARTS[component.class_name].stem for part, component in found.components.items()}
-    weights = {part: _weights_path(place, stems[part], variant) for part, place in parts.items()}
+    weights = {part: weights_path(place, stems[part], variant) for part, place in parts.items()}
     return _Source(folder, found, configs, weights)
 
 
@@ -114,12 +114,12 @@ def _weights(part: str) -> str:
     return f"{part}.safetensors"
 
 
-def _check_target(out: Path) -> None:
+def check_target(out: Path) -> None:
     if out.exists() and not (out / manifest.NAME).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise BundleError(f"{out} exists and is not a bundle; choose another folder")
 
 
-def _weights_path(folder: Path, stem: str, variant: str | None) -> Path:
+def weights_path(folder: Path, stem: str, variant: str | None) -> Path:
     path = folder / f"{stem}{f'.{variant}' if variant else ''}.safetensors"
     if path.is_file():
         return path.resolve()
@@ -133,7 +133,7 @@ def _expected(plan: Mapping[str, Graph], models: Mapping[str, onnx.ModelProto], 
     return {key: slot for name in names for key, slot in splice.placeholders(models[name]).items()}
 
 
-def _fit(part: str, header: Header, expected: Mapping[str, splice.Slot]) -> dict[str, Tensor]:
+def fit(part: str, header: Header, expected: Mapping[str, splice.Slot]) -> dict[str, Tensor]:
     """The file's tensors under the graph's names. Raises MisfitCheckpoint naming every tensor that is not right."""
     stored = {canonical_name(part, name): tensor for name, tensor in header.tensors.items()}
     missing = sorted(expected.keys() - stored.keys())
@@ -159,7 +159,7 @@ def canonical_name(part: str, name: str) -> str:
     return name
 
 
-def _place(source: Path, target: Path) -> bool:
+def place_file(source: Path, target: Path) -> bool:
     """Hard-link, else copy; True when linked. External data must lie in the graph's own folder."""
     try:
         os.link(source, target)
@@ -183,8 +183,8 @@ def _describe(checkpoint: Path, draft: Path, base: _Source, plan: Mapping[str, G
         **extra,
     }
     components = dict.fromkeys(graph.component for graph in plan.values())
-    weights = {_weights(part): _file_facts(draft / _weights(part)) for part in components}
-    files = _digests(draft, [*(graph.file for graph in plan.values()), "tokenizer.json"])
+    weights = {_weights(part): file_facts(draft / _weights(part)) for part in components}
+    files = digests(draft, [*(graph.file for graph in plan.values()), "tokenizer.json"])
     record = manifest.compose(found, checkpoint.resolve().name, facts, plan, weights, files)
     (draft / manifest.NAME).write_bytes(canonical_json(record))
     return record
@@ -201,11 +201,11 @@ def _check_end(folder: Path, text: Json, end: int) -> None:
         raise CheckpointError(f"{folder}: {problem}; correct the text encoder's config.json")
 
 
-def _file_facts(path: Path) -> Json:
+def file_facts(path: Path) -> Json:
     return {"sha256": sha256_file(path), "bytes": path.stat().st_size}
 
 
-def _digests(folder: Path, names: Iterable[str]) -> dict[str, str]:
+def digests(folder: Path, names: Iterable[str]) -> dict[str, str]:
     return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
 
 
@@ -215,6 +215,6 @@ def _holds(out: Path, record: Json) -> bool:
         if manifest.load(out)["digest"] != record["digest"]:
             return False
         same = all(sha256_file(out / name) == facts["sha256"] for name, facts in record["weights"].items())
-        return same and _digests(out, record["files"]) == record["files"]
+        return same and digests(out, record["files"]) == record["files"]
     except (BundleError, OSError):
         return False

@@ -38,7 +38,7 @@ class Transformer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """tokens [n, h, w] -> image [n, 3, H, W], not clamped."""
+    """tokens [n, h, w] -> image [n, 3, H, W] in 0..1, not clamped: aMUSEd has no pixels below 0."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class Decoder(nn.Module):
 
 
 class Encoder(nn.Module):
-    """image [n, 3, H, W] in [-1, 1] -> the nearest code's number at every place [n, h, w].
+    """image [n, 3, H, W] in 0..1 -> the nearest code's number at every place [n, h, w].
 
     |z - e|² = |z|² - 2 z·e + |e|², and |z|² is the same for every code.
     """

@@ -133,6 +133,11 @@ def test_alpha_tensor_wins_over_the_config(tmp_path: Path) -> None:
     assert scale(imported(source, tmp_path)[0]) == 0.5
 
 
+def test_alpha_may_be_a_bf16_number_without_dimensions(tmp_path: Path) -> None:
+    source = write(tmp_path, {**pair(SITE), f"{SITE}.alpha": ("BF16", np.array(0x4080, "<u2"))})
+    assert scale(imported(source, tmp_path)[0]) == 4 / 2
+
+
 def test_alpha_from_the_diffusers_header(tmp_path: Path) -> None:
     config = json.dumps({"unet.r": 2, "unet.lora_alpha": 8, "text_encoder.r": 2, "text_encoder.lora_alpha": 1})
     text = "text_encoder.text_model.layers.0.self_attn.q_proj"
