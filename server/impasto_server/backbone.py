@@ -22,6 +22,7 @@ Array = NDArray[np.float32]
 Feeds = dict[str, NDArray[Any]]
 
 WARMING_S = 20.0
+RULES_LANES = (2, 3, 5, 4)  # classifier-free guidance, StyleDrop, its composition, DreamStyler
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,11 @@ class Backbone:
     def prepare(self, row: Row, most: int, weights_bytes: int) -> None:
         """Make batches of rows like this one fast.
 
-        The largest first, then those of one guided request, and so on, as far as memory and patience allow: a large
-        backbone is left to run batches that it wasn't prepared for, where that shows little.
+        The largest first, then those of a request that is alone, by rule, and so on, as far as memory and patience
+        allow: a large backbone is left to run batches that it wasn't prepared for, where that shows little.
         """
         started = perf_counter()
-        for lanes in dict.fromkeys([most, min(2, most), *range(most, 0, -2), 1]):
+        for lanes in dict.fromkeys([most, *(min(lanes, most) for lanes in RULES_LANES), *range(most, 0, -2), 1]):
             if len(self._prepared) * weights_bytes > PREPARED_BYTES or perf_counter() - started > WARMING_S:
                 log.info("prepared for batches of %s lanes alone", sorted(shape[0] for shape in self._prepared))
                 break
