@@ -28,7 +28,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from impasto_server.adapters import FIELD, Adapter, Embedding, Registry
+from impasto_server.adapters import Adapter, Embedding, Registry
 from impasto_server.admission import Admission
 from impasto_server.backbone import Hint, Row
 from impasto_server.bank import AdaptedEngine, Bank
@@ -48,10 +48,11 @@ from impasto_server.errors import (
     as_impasto_error,
 )
 from impasto_server.family import Family
-from impasto_server.guidance import Guidance, Mix, Mixes, Prompts, Text, combine
+from impasto_server.guidance import Guidance, Mix, Prompts, Text, combine
 from impasto_server.image import encode
 from impasto_server.masked import Masked
-from impasto_server.prompt import GRAPH, ClipTokenizer, Line, PromptEncoder, Staged, filled, lines, prompts, triggers
+from impasto_server.names import adapter_fields, by_kind, loaded_of, mixes, named, said_by
+from impasto_server.prompt import GRAPH, ClipTokenizer, Line, PromptEncoder, Staged, lines
 from impasto_server.request import Request
 from impasto_server.residency import Kind, Loading, Residency, Style
 from impasto_server.samplers import Ask, Sample, Steps
@@ -271,7 +272,7 @@ class Pipeline:
         self._admission.enter()
         job = Job(request, caller)
         try:
-            job.styles = tuple(self._residency.resolve(*named) for named in _named(request))
+            job.styles = tuple(self._residency.resolve(*each) for each in named(request))
         except Exception as error:
             self._preparing.submit(self._fail, job, error)
         else:
@@ -314,7 +315,7 @@ class Pipeline:
             if unfinished is not None:
                 unfinished.add_done_callback(lambda _: again())
                 return
-            running = self._start(job, _loaded(job.styles, job.loading), again)
+            running = self._start(job, loaded_of(job.styles, job.loading), again)
         except Exception as error:
             return self._fail(job, error)
         if running is not None:
@@ -325,9 +326,9 @@ class Pipeline:
     def _start(self, job: Job, loaded: Mapping[str, Kind], again: Callable[[], None]) -> Running | None:
         """None when there is no room for its adapters; `again` is then called when there may be."""
         request = job.request
-        adapters, embeddings = _by_kind(job.styles, loaded, request)
-        said = _said(request, job.styles, adapters, embeddings)
-        guidance = request.rule(said, _mixes(job.styles, adapters))
+        adapters, embeddings = by_kind(job.styles, loaded, request)
+        said = said_by(request, job.styles, adapters, embeddings)
+        guidance = request.rule(said, mixes(job.styles, adapters))
         job.warnings = self._warnings(request, guidance, said, embeddings)
         rows = self._bank.pin([lane.mix for lane in guidance.lanes], adapters, again)
         if rows is None:
@@ -545,10 +546,10 @@ class Pipeline:
             "adapters": [
                 {"name": s.name, "digest": s.digest, "weight": s.weight}
                 for s in job.styles
-                if s.field in _adapter_fields(request)
+                if s.field in adapter_fields(request)
             ],
             "embeddings": [
-                {"name": s.name, "digest": s.digest} for s in job.styles if s.field not in _adapter_fields(request)
+                {"name": s.name, "digest": s.digest} for s in job.styles if s.field not in adapter_fields(request)
             ],
             "steps": request.steps_to_run,
             **_strengths(request),
@@ -575,89 +576,6 @@ class Pipeline:
 def _family(bundle: Bundle, compiled: Callable[[str], Engine]) -> Family:
     manifest = bundle.manifest
     return Diffusion(manifest, compiled) if isinstance(manifest, DiffusionManifest) else Masked(manifest, compiled)
-
-
-def _named(request: Request) -> list[tuple[str, float, str]]:
-    """Every adapter that a request names: its name, weight and the field where it stands (the first, if in several)."""
-    embeddings = {
-        **dict.fromkeys(triggers(request.negative_prompt), "NEGATIVE_PROMPT"),
-        **dict.fromkeys(triggers(request.content_prompt or ""), "CONTENT_PROMPT"),
-        **dict.fromkeys(triggers(request.prompt), "PROMPT"),
-        **({} if request.styled_by_adapter else dict.fromkeys(request.style, "STYLE")),
-    }
-    adapters = [(name, weight, FIELD) for name, weight in request.adapters]
-    adapters += [(name, 1.0, "STYLE") for name in request.style if request.styled_by_adapter]
-    adapters += [(name, 1.0, "CONTENT") for name in (request.content,) if name is not None]
-    return adapters + [(name, 1.0, field) for name, field in embeddings.items()]
-
-
-def _adapter_fields(request: Request) -> tuple[str, ...]:
-    """Where a request names what goes into lanes, not into prompts."""
-    return (FIELD, "CONTENT", "STYLE") if request.styled_by_adapter else (FIELD,)
-
-
-def _loaded(styles: Sequence[Style], loading: Loading) -> dict[str, Kind]:
-    """What has been loaded, by digest. Raises as Registry.load, of the field where the request names the adapter."""
-    loaded = {}
-    for style in styles:
-        if style.digest in loading:
-            try:
-                loaded[style.digest] = loading[style.digest].result()
-            except FieldError as error:
-                raise error.at(style.field) from None
-    return loaded
-
-
-def _by_kind(
-    styles: Sequence[Style], loaded: Mapping[str, Kind], request: Request
-) -> tuple[dict[str, Adapter], dict[str, Embedding]]:
-    """Adapters by digest, embeddings by name. Raises InvalidArgument for one that stands where the other belongs."""
-    fields = _adapter_fields(request)
-    adapters: dict[str, Adapter] = {}
-    embeddings: dict[str, Embedding] = {}
-    for style in styles:
-        match loaded.get(style.digest):
-            case Adapter() as adapter if style.field in fields:
-                adapters[style.digest] = adapter
-            case Embedding() as embedding if style.field not in fields:
-                embeddings[style.name] = embedding
-            case Adapter():
-                fix = f"name it in {FIELD}, or in STYLE with GUIDANCE styledrop"
-                raise InvalidArgument(style.field, f"{style.name!r} is no embedding but an adapter", fix)
-            case Embedding():
-                fix = f"write <{style.name}> in PROMPT, or name it in STYLE with GUIDANCE cfg or dreamstyler"
-                raise InvalidArgument(style.field, f"{style.name!r} is an embedding", fix)
-    return adapters, embeddings
-
-
-def _mixes(styles: Sequence[Style], adapters: Mapping[str, Adapter]) -> Mixes:
-    """The content's adapter is for the lanes that say the context alone."""
-    mixed = [style for style in styles if style.digest in adapters]
-    return Mixes(
-        Mix.of([(style.digest, style.weight) for style in mixed if style.field != "CONTENT"]),
-        Mix.of([(style.digest, style.weight) for style in mixed if style.field == "CONTENT"]),
-    )
-
-
-def _said(
-    request: Request,
-    styles: Sequence[Style],
-    adapters: Mapping[str, Adapter],
-    embeddings: Mapping[str, Embedding],
-) -> Prompts:
-    """What the lanes say. A style's adapter brings the words it was trained in, which its content is not told.
-
-    Raises InvalidArgument where nobody says which words those are.
-    """
-    if not request.styled_by_adapter:
-        return prompts(request.prompt, request.negative_prompt, request.style, embeddings)
-    template = next((adapters[style.digest].prompt for style in styles if style.field == "STYLE"), None)
-    if request.content is not None and request.content_prompt is None and template is None:
-        problem = f"is missing, and {request.style[0]!r} doesn't say which words of the prompt are its style's"
-        raise InvalidArgument("CONTENT_PROMPT", problem, "pass the prompt without them")
-    full = request.prompt if template is None else filled(template, request.prompt)
-    context = request.content_prompt or request.prompt
-    return Prompts(Text.of(full), Text.of(request.negative_prompt), Text.of(context))
 
 
 def _strengths(request: Request) -> dict[str, object]:

@@ -1,0 +1,100 @@
+"""What a request names → adapters and embeddings → the mixes and words of its lanes.
+
+A name stands for a LoRA, a bottleneck adapter or an embedding; which of them may stand where depends on the rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from impasto_server.adapters import FIELD, Adapter, Embedding
+from impasto_server.errors import FieldError, InvalidArgument
+from impasto_server.guidance import Mix, Mixes, Prompts, Text
+from impasto_server.prompt import filled, prompts, triggers
+from impasto_server.request import Request
+from impasto_server.residency import Kind, Loading, Style
+
+CONTENT = "CONTENT"
+
+
+def named(request: Request) -> list[tuple[str, float, str]]:
+    """Every adapter that a request names: its name, weight and the field where it stands (the first, if in several)."""
+    embeddings = {
+        **dict.fromkeys(triggers(request.negative_prompt), "NEGATIVE_PROMPT"),
+        **dict.fromkeys(triggers(request.content_prompt or ""), "CONTENT_PROMPT"),
+        **dict.fromkeys(triggers(request.prompt), "PROMPT"),
+        **({} if request.styled_by_adapter else dict.fromkeys(request.style, "STYLE")),
+    }
+    adapters = [(name, weight, FIELD) for name, weight in request.adapters]
+    adapters += [(name, 1.0, "STYLE") for name in request.style if request.styled_by_adapter]
+    adapters += [(name, 1.0, CONTENT) for name in (request.content,) if name is not None]
+    return adapters + [(name, 1.0, field) for name, field in embeddings.items()]
+
+
+def adapter_fields(request: Request) -> tuple[str, ...]:
+    """Where a request names what goes into lanes, not into prompts."""
+    return (FIELD, CONTENT, "STYLE") if request.styled_by_adapter else (FIELD,)
+
+
+def loaded_of(styles: Sequence[Style], loading: Loading) -> dict[str, Kind]:
+    """What has been loaded, by digest. Raises as Registry.load, of the field where the request names the adapter."""
+    loaded = {}
+    for style in styles:
+        if style.digest in loading:
+            try:
+                loaded[style.digest] = loading[style.digest].result()
+            except FieldError as error:
+                raise error.at(style.field) from None
+    return loaded
+
+
+def by_kind(
+    styles: Sequence[Style], loaded: Mapping[str, Kind], request: Request
+) -> tuple[dict[str, Adapter], dict[str, Embedding]]:
+    """Adapters by digest, embeddings by name. Raises InvalidArgument for one that stands where the other belongs."""
+    fields = adapter_fields(request)
+    adapters: dict[str, Adapter] = {}
+    embeddings: dict[str, Embedding] = {}
+    for style in styles:
+        match loaded.get(style.digest):
+            case Adapter() as adapter if style.field in fields:
+                adapters[style.digest] = adapter
+            case Embedding() as embedding if style.field not in fields:
+                embeddings[style.name] = embedding
+            case Adapter():
+                fix = f"name it in {FIELD}, or in STYLE with GUIDANCE styledrop"
+                raise InvalidArgument(style.field, f"{style.name!r} is no embedding but an adapter", fix)
+            case Embedding():
+                fix = f"write <{style.name}> in PROMPT, or name it in STYLE with GUIDANCE cfg or dreamstyler"
+                raise InvalidArgument(style.field, f"{style.name!r} is an embedding", fix)
+    return adapters, embeddings
+
+
+def mixes(styles: Sequence[Style], adapters: Mapping[str, Adapter]) -> Mixes:
+    """The content's adapter is for the lanes that say the context alone."""
+    mixed = [style for style in styles if style.digest in adapters]
+    return Mixes(
+        Mix.of([(style.digest, style.weight) for style in mixed if style.field != CONTENT]),
+        Mix.of([(style.digest, style.weight) for style in mixed if style.field == CONTENT]),
+    )
+
+
+def said_by(
+    request: Request,
+    styles: Sequence[Style],
+    adapters: Mapping[str, Adapter],
+    embeddings: Mapping[str, Embedding],
+) -> Prompts:
+    """What the lanes say. A style's adapter brings the words it was trained in, which its content is not told.
+
+    Raises InvalidArgument where nobody says which words those are.
+    """
+    if not request.styled_by_adapter:
+        return prompts(request.prompt, request.negative_prompt, request.style, embeddings)
+    template = next((adapters[style.digest].prompt for style in styles if style.field == "STYLE"), None)
+    if request.content is not None and request.content_prompt is None and template is None:
+        problem = f"is missing, and {request.style[0]!r} doesn't say which words of the prompt are its style's"
+        raise InvalidArgument("CONTENT_PROMPT", problem, "pass the prompt without them")
+    full = request.prompt if template is None else filled(template, request.prompt)
+    context = request.prompt if request.content_prompt is None else request.content_prompt
+    return Prompts(Text.of(full), Text.of(request.negative_prompt), Text.of(context))
