@@ -105,7 +105,8 @@ def draw(
 
     A token is the first whose cumulative probability exceeds its `uniform` [places] number in [0, 1).
     """
-    shifted = logits[:, unknown] - logits[:, unknown].max(axis=0)
+    shifted = logits.copy() if unknown.all() else np.compress(unknown, logits, axis=1)
+    shifted -= shifted.max(axis=0)
     found, total = _inverse(np.exp(shifted), uniform[unknown])
     drawn, certainty = tokens.copy(), np.zeros(tokens.size)
     drawn[unknown] = found
@@ -119,12 +120,14 @@ def _inverse(weights: Array, uniform: NDArray[np.float64]) -> tuple[Codes, NDArr
     First the block of rows, then the row in it: cumulative sums of all rows take most of a step's time.
     """
     codes, n = weights.shape
-    blocks = np.pad(weights, ((0, -codes % BLOCK), (0, 0))).reshape(-(-codes // BLOCK), BLOCK, n)
-    sums = blocks.sum(axis=1, dtype=np.float64)
-    ends = np.cumsum(sums, axis=0)
+    whole = weights if codes % BLOCK == 0 else np.pad(weights, ((0, -codes % BLOCK), (0, 0)))
+    blocks = whole.reshape(-1, BLOCK, n)
+    sums = blocks.sum(axis=1)
+    ends = np.cumsum(sums, axis=0, dtype=np.float64)
     target = uniform * ends[-1]
     block, column = np.minimum((ends <= target).sum(axis=0), len(blocks) - 1), np.arange(n)
-    inside = (ends - sums)[block, column][:, None] + np.cumsum(blocks[block, :, column], axis=1, dtype=np.float64)
+    before = ends[block, column] - sums[block, column]
+    inside = before[:, None] + np.cumsum(blocks[block, :, column], axis=1, dtype=np.float64)
     row = block * BLOCK + (inside <= target[:, None]).sum(axis=1)
     # The target may have been rounded up to a block's end, and the last one's is that of the total.
     return np.minimum(row, codes - 1), ends[-1]
