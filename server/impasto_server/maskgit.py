@@ -121,7 +121,7 @@ def _inverse(weights: Array, uniform: NDArray[np.float64]) -> tuple[Codes, NDArr
     """
     codes, n = weights.shape
     whole = weights if codes % BLOCK == 0 else np.pad(weights, ((0, -codes % BLOCK), (0, 0)))
-    blocks = whole.reshape(-1, BLOCK, n)
+    blocks = whole.reshape(len(whole) // BLOCK, BLOCK, n)
     sums = blocks.sum(axis=1)
     ends = np.cumsum(sums, axis=0, dtype=np.float64)
     target = uniform * ends[-1]
