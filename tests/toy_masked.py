@@ -32,7 +32,7 @@ from toy import (
 
 CODES, MASK_ID, POOLED = 21, 24, 5
 ARCHITECTURE = "c" * 64
-TEMPLATE = "{context} in stained glass style"
+TEMPLATE = "{context} in glass"  # the text encoder reads four words
 
 TRANSFORMER = f"""
 <ir_version: 10, opset_import: ["" : 18]>

@@ -14,44 +14,48 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tritonclient.grpc import InferenceServerClient, InferInput  # type: ignore[import-untyped]
-from tritonclient.utils import np_to_triton_dtype  # type: ignore[import-untyped]
+from tritonclient.grpc import InferenceServerClient  # type: ignore[import-untyped]
 
 from impasto_server.serve import Server
 
 from .test_metrics import steady
-from .wire import Tensor, ask, ints, refused, texts
+from .wire import Tensor, ask, inputs, ints, outputs, refused, texts
 
 Message = dict[str, Any] | str
 
 
 @contextmanager
 def stream(server: Server, timeout_us: int | None = None, /, **tensors: Tensor) -> Iterator[Iterator[Message]]:
-    """What the server sends for one request: the first value of every output by name, or an error's text."""
+    """As `stream_all`; the first value of every output."""
+    with stream_all(server, timeout_us, **tensors) as messages:
+        yield (one if isinstance(one, str) else {name: values[0] for name, values in one.items()} for one in messages)
+
+
+@contextmanager
+def stream_all(
+    server: Server, timeout_us: int | None = None, /, **tensors: Tensor
+) -> Iterator[Iterator[dict[str, Tensor] | str]]:
+    """What the server sends for one request: every output by name, or an error's text."""
     answers: Queue[tuple[Any, Any]] = Queue()
     finished = Event()
-    inputs = []
-    for name, tensor in tensors.items():
-        inputs.append(InferInput(name, list(tensor.shape), np_to_triton_dtype(tensor.dtype)))
-        inputs[-1].set_data_from_numpy(tensor)
 
-    def messages() -> Iterator[Message]:
+    def messages() -> Iterator[dict[str, Tensor] | str]:
         while True:
             result, error = answers.get(timeout=60)
             if error is not None:
                 finished.set()
                 yield str(error.message())
                 return
-            names = [output.name for output in result.get_response().outputs]
-            yield {name: result.as_numpy(name)[0] for name in names}
-            if "IMAGE" in names:
+            found = outputs(result)
+            yield found
+            if "IMAGE" in found:
                 finished.set()
                 return
 
     client = InferenceServerClient(server.grpc_url)
     client.start_stream(lambda result, error: answers.put((result, error)))
     try:
-        client.async_stream_infer("stylize_stream", inputs, timeout=timeout_us)
+        client.async_stream_infer("stylize_stream", inputs(tensors), timeout=timeout_us)
         yield messages()
     finally:
         # Cancelled when it has just sent the last response, Triton 2.51 at times counts a request as live for ever.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tritonclient.grpc import InferenceServerClient, InferInput  # type: ignore[import-untyped]
+from tritonclient.grpc import InferenceServerClient, InferInput, InferResult  # type: ignore[import-untyped]
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype  # type: ignore[import-untyped]
 
 Tensor = NDArray[Any]
@@ -25,14 +26,28 @@ def floats(*values: float) -> Tensor:
 
 
 def ask(client: InferenceServerClient, timeout_us: int | None = None, /, **tensors: Tensor) -> dict[str, Any]:
-    """Infer with `tensors` in the dtypes and shapes they have; the first value of every output, by name."""
-    inputs = []
-    for name, tensor in tensors.items():
-        one = InferInput(name, list(tensor.shape), np_to_triton_dtype(tensor.dtype))
+    """As `ask_all`; the first value of every output."""
+    return {name: values[0] for name, values in ask_all(client, "stylize", timeout_us, **tensors).items()}
+
+
+def ask_all(
+    client: InferenceServerClient, model: str, timeout_us: int | None = None, /, **tensors: Tensor
+) -> dict[str, Tensor]:
+    """Infer with `tensors` in the dtypes and shapes they have; every output, by name."""
+    answer = client.infer(model, inputs(tensors), client_timeout=60, timeout=timeout_us)
+    return outputs(answer)
+
+
+def inputs(tensors: Mapping[str, Tensor]) -> list[InferInput]:
+    found = [InferInput(name, list(t.shape), np_to_triton_dtype(t.dtype)) for name, t in tensors.items()]
+    for one, tensor in zip(found, tensors.values(), strict=True):
         one.set_data_from_numpy(tensor)
-        inputs.append(one)
-    answer = client.infer("stylize", inputs, client_timeout=60, timeout=timeout_us)
-    return {name: answer.as_numpy(name)[0] for name in ("IMAGE", "SEED", "META")}
+    return found
+
+
+def outputs(result: InferResult) -> dict[str, Tensor]:
+    """All that the server sent."""
+    return {output.name: result.as_numpy(output.name) for output in result.get_response().outputs}
 
 
 def refused(client: InferenceServerClient, timeout_us: int | None = None, /, **tensors: Tensor) -> tuple[str, str]:

@@ -131,10 +131,17 @@ def crowded(studio: Studio, open_pipeline: Open) -> Pipeline:
 
 @st.composite
 def styles(draw: st.DrawFn) -> dict[str, Any]:
-    """No style, one, or one for each third of the timesteps; under any rule."""
-    style = draw(st.sampled_from([(), ("oil",), ("ink", "toy", "oil")]))
-    strengths = {name: draw(st.floats(-1, 2)) for name in ("style_guidance", "content_guidance")}
-    return {"style": style, "guidance": draw(st.sampled_from(GUIDANCE)), **strengths} if style else {}
+    """No style; an embedding, or one for each third of the timesteps; or an adapter. Under any rule for those."""
+    guidance = draw(st.sampled_from(["plain", *GUIDANCE]))
+    if guidance == "plain":
+        return {}
+    if not guidance.startswith("styledrop"):
+        strengths = {name: draw(st.floats(-1, 2)) for name in ("style_guidance", "content_guidance")}
+        return {"style": draw(st.sampled_from([("oil",), ("ink", "toy", "oil")])), "guidance": guidance, **strengths}
+    strengths = {name: draw(st.floats(-1, 2)) for name in ("style_strength", "text_strength")}
+    composed = {"content": "two", "content_prompt": "a <toy>", "gamma": draw(st.floats(0, 1))}
+    ramp = {"guidance_ramp": draw(st.booleans())}
+    return {"style": ("one",), "guidance": guidance, **strengths, **ramp, **(composed if "compose" in guidance else {})}
 
 
 @st.composite

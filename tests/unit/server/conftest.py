@@ -50,7 +50,7 @@ def registry(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def masked_registry(tmp_path: Path) -> Path:
-    """Bottleneck adapters of either gelu, `stained-glass` with its template; two LoRAs, an embedding, and a stranger."""
+    """Bottleneck adapters of either gelu, one with its template; two LoRAs, an embedding, and a stranger."""
     folder = tmp_path / "masked-registry"
     template = {"prompt": toy_masked.TEMPLATE}
     toy.register(folder, "stained-glass", toy_masked.bottleneck_bytes(1, rank=4, header=template))

@@ -1,18 +1,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import erf
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 import toy
+import toy_masked
 from impasto_server.adapters import Adapter, parse
 from impasto_server.bank import Bank
 from impasto_server.bundle import Manifest
 from impasto_server.errors import InvalidArgument, SetupError
 from impasto_server.guidance import Mix
 from impasto_server.stats import Stats
+
+Array = NDArray[Any]
 
 ROW = 4 * 4 * 2 * (toy.CHANNELS + toy.WIDTH)  # bytes of one row at rank 4: float32, A and B of both sites
 
@@ -138,3 +143,113 @@ def test_a_rank_beyond_the_banks_memory_is_refused(manifest: Manifest) -> None:
 def test_a_bank_without_room_for_one_adapter_is_an_error(manifest: Manifest) -> None:
     with pytest.raises(SetupError, match=f"pass {2 * ROW} or more"):
         Bank(manifest, rank=4, capacity=ROW, stats=Stats())
+
+
+# bottlenecks
+
+
+def bottleneck(
+    manifest: Manifest, seed: int, rank: int = 2, gelu: Literal["exact", "tanh"] = "exact", digest: str | None = None
+) -> Adapter:
+    data = toy_masked.bottleneck_bytes(seed, rank, gelu=gelu)
+    found = parse(data, digest or f"digest{seed}", f"style{seed}", manifest)
+    assert isinstance(found, Adapter)
+    return found
+
+
+def gelu(x: NDArray[np.float64], tanh: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The approximation where `tanh` is 1, the exact function where it is 0."""
+    exact = 0.5 * x * (1 + np.vectorize(erf)(x / np.sqrt(2)))
+    near = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+    mixed: NDArray[np.float64] = exact + tanh * (near - exact)
+    return mixed
+
+
+def added(down: Array, up: Array, tanh: Array, x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What a bottleneck adds to x [n, D]."""
+    hidden = x @ down.astype(np.float64)
+    return gelu(hidden, tanh.astype(np.float64)) @ up.astype(np.float64)
+
+
+def held(bank: Bank, slot: int, x: NDArray[np.float64]) -> NDArray[np.float64]:
+    buffers = bank.buffers["transformer"]
+    down, up, tanh = (buffers[f"block.{part}"][slot] for part in ("down", "up", "tanh"))
+    return added(down, up, tanh, x)
+
+
+def test_a_bottleneck_has_ports_of_its_own(masked_manifest: Manifest) -> None:
+    bank = Bank(masked_manifest, rank=4, capacity=1 << 20, stats=Stats())
+    shapes = {name: buffer.shape[1:] for name, buffer in bank.buffers["transformer"].items()}
+    assert shapes == {
+        "mix.lora_A": (toy.WIDTH, 4),
+        "mix.lora_B": (4, toy.WIDTH),
+        "block.down": (toy.WIDTH, 4),
+        "block.up": (4, toy.WIDTH),
+        "block.tanh": (1, 4),
+    }
+
+
+def test_a_bottlenecks_row_leaves_loras_alone_and_the_other_way_round(masked_manifest: Manifest) -> None:
+    bank = Bank(masked_manifest, rank=4, capacity=1 << 20, stats=Stats())
+    lora = parse(toy_masked.lora_bytes(2), "digest2", "x", masked_manifest)
+    assert isinstance(lora, Adapter)
+    rows = hold(bank, bottleneck(masked_manifest, 1, gelu="tanh")), hold(bank, lora)
+    written = {
+        name: tuple(bool(buffer[row].any()) for row in (0, *rows))
+        for name, buffer in bank.buffers["transformer"].items()
+    }
+    assert written == {
+        **dict.fromkeys(["block.down", "block.up", "block.tanh"], (False, True, False)),
+        **dict.fromkeys(["mix.lora_A", "mix.lora_B"], (False, False, True)),
+    }
+
+
+def test_hidden_units_beyond_the_adapters_add_nothing_whatever_their_gelu(masked_manifest: Manifest) -> None:
+    bank = Bank(masked_manifest, rank=8, capacity=1 << 20, stats=Stats())
+    row = hold(bank, bottleneck(masked_manifest, 1, rank=3, gelu="tanh"))
+    np.testing.assert_array_equal(bank.buffers["transformer"]["block.tanh"][row], [[1, 1, 1, 0, 0, 0, 0, 0]])
+    assert not bank.buffers["transformer"]["block.down"][row][:, 3:].any()
+    assert not bank.buffers["transformer"]["block.up"][row][3:].any()
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0), (0.5, -2.0), (-0.25, 4.0)])
+def test_a_mix_of_either_gelu_is_the_weighted_sum_of_what_they_add(
+    weights: tuple[float, float], masked_manifest: Manifest
+) -> None:
+    bank = Bank(masked_manifest, rank=8, capacity=1 << 20, stats=Stats())
+    one, two = bottleneck(masked_manifest, 1, rank=3), bottleneck(masked_manifest, 2, rank=4, gelu="tanh")
+    mix = Mix.of([("digest1", weights[0]), ("digest2", weights[1])])
+    rows = bank.pin([mix], {"digest1": one, "digest2": two}, pytest.fail)
+    assert rows is not None
+    x = np.random.default_rng(0).standard_normal((20, toy.WIDTH))
+    expected = np.zeros_like(x)
+    for weight, adapter in zip(weights, (one, two), strict=True):
+        factors = adapter.factors["transformer"]["block"]
+        expected = expected + weight * added(factors.a, factors.b, factors.tanh, x)
+    np.testing.assert_allclose(held(bank, rows[mix], x), expected, atol=1e-5)
+
+
+def test_widening_keeps_what_every_bottleneck_adds(masked_manifest: Manifest) -> None:
+    bank = Bank(masked_manifest, rank=4, capacity=1 << 20, stats=Stats())
+    row = hold(bank, bottleneck(masked_manifest, 1, rank=4, gelu="tanh"))
+    x = np.random.default_rng(0).standard_normal((5, toy.WIDTH))
+    before = held(bank, row, x)
+    wider = hold(bank, bottleneck(masked_manifest, 2, rank=11))
+    assert bank.buffers["transformer"]["block.tanh"].shape[1:] == (1, 16)
+    np.testing.assert_allclose(held(bank, row, x), before, rtol=1e-14)
+    assert held(bank, wider, x).any()
+
+
+def test_a_row_that_is_reused_forgets_the_gelu_it_had(masked_manifest: Manifest) -> None:
+    row = 4 * 4 * (2 * 3 * toy.WIDTH + 1)
+    bank = Bank(masked_manifest, rank=4, capacity=2 * row, stats=Stats())
+    assert bank.slots == 2
+    bank.unpin([hold(bank, bottleneck(masked_manifest, 1, rank=4, gelu="tanh"))])
+    reused = hold(bank, bottleneck(masked_manifest, 2, rank=4))
+    assert not bank.buffers["transformer"]["block.tanh"][reused].any()
+
+
+def test_bf16_holds_the_mask_exactly(masked_manifest: Manifest) -> None:
+    bank = Bank(masked_manifest, 4, 1 << 20, Stats(), "bf16")
+    row = hold(bank, bottleneck(masked_manifest, 1, gelu="tanh"))
+    assert bank.buffers["transformer"]["block.tanh"][row].tolist() == [[0x3F80, 0x3F80, 0, 0]]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner, Result
 
 import toy
+import toy_masked
 from impasto_server import calibration
 from impasto_server.bundle import Bundle
 from impasto_server.calibrate import batch, filled_bank, pick, time_passes
@@ -122,6 +123,21 @@ def test_calibrating_writes_what_serving_reads(fresh: Bundle) -> None:
     assert (entry.key, [point.lanes for point in entry.points]) == (("onnxruntime", "f32", 1), [1, 2, 3])
     assert entry.latents == (toy.CHANNELS, 8, 8)
     assert lanes(settings(fresh), fresh) == entry.max_lanes
+
+
+def test_a_masked_backbone_is_calibrated_on_rows_of_its_own(tmp_path: Path) -> None:
+    bundle = Bundle.open(toy_masked.write_bundle(tmp_path / "masked"))
+    assert impasto_calibrate(bundle.folder).exit_code == 0
+    (entry,) = Calibration.read(bundle).entries
+    assert (entry.latents, [point.lanes for point in entry.points]) == ((1, 8, 8), [1, 2, 3])
+    assert lanes(settings(bundle), bundle) == entry.max_lanes
+    bank = filled_bank(bundle.manifest, settings(bundle), rows=3)
+    assert all(buffer[1:4].any(axis=(1, 2)).all() for buffer in bank.buffers["transformer"].values())
+    rows = batch(bundle.manifest, 3, bank.slots)
+    ports = {port.name: port for port in bundle.manifest.graphs["transformer"].inputs}
+    assert {name: str(array.dtype) for name, array in rows.items()} == {name: p.dtype for name, p in ports.items()}
+    assert (rows["input_ids"].shape, rows["micro_conds"].shape) == ((3, 8, 8), (3, 5))
+    assert len(set(rows["slot"])) == 3
 
 
 def test_calibrating_shows_a_table(fresh: Bundle) -> None:

@@ -8,12 +8,15 @@ from numpy.typing import NDArray
 
 from impasto_server.guidance import (
     ClassifierFree,
+    Compose,
     DreamStyler,
     Guidance,
     Lane,
     Mix,
     Mixes,
     Prompts,
+    Rule,
+    StyleDrop,
     Text,
     combine,
     dreamstyler_code,
@@ -102,3 +105,142 @@ def test_the_coefficients_of_the_papers_constants() -> None:
 
 def test_a_mix_is_the_same_in_any_order_and_without_zeros() -> None:
     assert Mix.of([("b", 1.0), ("a", 0.5), ("c", 0.0)]) == Mix.of([("a", 0.5), ("b", 1.0)])
+
+
+# StyleDrop: t is FULL, c CONTEXT, n NULL; G is the plain backbone, Ĝs and Ĝc are the adapted ones.
+
+STYLED, OBJECT = Mix.of([("style", 1.0)]), Mix.of([("content", 1.0)])
+BOTH = Mixes(STYLED, OBJECT)
+GAMMA = st.floats(0, 1)
+CASES = (
+    (StyleDrop(2.0, 5.0), Lane(FULL, STYLED)),
+    (Compose(2.0, 5.0, 0.0), Lane(FULL, STYLED)),
+    (Compose(2.0, 5.0, 1.0), Lane(CONTEXT, OBJECT)),
+    (ClassifierFree(7.5), Lane(FULL, STYLED)),
+    (DreamStyler(5.0, 0.5, 3.0), Lane(FULL, STYLED)),
+)
+
+
+def logits(seed: int) -> dict[Lane, NDArray[np.float64]]:
+    """Of every text under every mix, [codes, h, w]."""
+    rng = np.random.default_rng(seed)
+    return {
+        Lane(text, mix): rng.standard_normal((5, 3, 3))
+        for text in (FULL, NULL, CONTEXT, STYLE)
+        for mix in (Mix(), STYLED, OBJECT)
+    }
+
+
+def summed(guidance: Guidance, found: dict[Lane, NDArray[np.float64]], strength: float = 1.0) -> NDArray[np.float64]:
+    return np.tensordot(guidance.at(strength), [found[lane] for lane in guidance.lanes], axes=1)
+
+
+def equation_4(
+    found: dict[Lane, NDArray[np.float64]], text: Text, adapted: Mix, style: float, words: float
+) -> NDArray[np.float64]:
+    """As the paper writes it, term by term: λA is `style`, λB `words`."""
+    g_hat, g, null = found[Lane(text, adapted)], found[Lane(text, Mix())], found[Lane(NULL, Mix())]
+    guided: NDArray[np.float64] = g_hat + style * (g_hat - g) + words * (g - null)
+    return guided
+
+
+@given(STRENGTH, STRENGTH, st.integers(0, 1000))
+def test_styledrop_is_equation_4(style: float, words: float, seed: int) -> None:
+    found = logits(seed)
+    expected = equation_4(found, FULL, STYLED, style, words)
+    np.testing.assert_allclose(summed(StyleDrop(style, words)(SAID, BOTH), found), expected, atol=1e-10)
+
+
+@given(STRENGTH, STRENGTH, GAMMA, st.integers(0, 1000))
+def test_compose_is_section_3_4(style: float, words: float, gamma: float, seed: int) -> None:
+    """(1 - γ)·l_s + γ·l_c, either half Eq. 4 with its own adapter and prompt."""
+    found = logits(seed)
+    l_s = equation_4(found, FULL, STYLED, style, words)
+    l_c = equation_4(found, CONTEXT, OBJECT, style, words)
+    guidance = Compose(style, words, gamma)(SAID, BOTH)
+    np.testing.assert_allclose(summed(guidance, found), (1 - gamma) * l_s + gamma * l_c, atol=1e-10)
+
+
+@given(STRENGTH, STRENGTH)
+def test_all_style_is_equation_4_and_all_content_is_too(style: float, words: float) -> None:
+    """Lane for lane: γ = 0 runs nothing of the content, γ = 1 nothing of the style."""
+    assert Compose(style, words, 0.0)(SAID, BOTH) == StyleDrop(style, words)(SAID, BOTH)
+    of_content = Prompts(CONTEXT, NULL)
+    assert Compose(style, words, 1.0)(SAID, BOTH) == StyleDrop(style, words)(of_content, Mixes(OBJECT))
+
+
+def test_styledrops_lanes_and_coefficients() -> None:
+    guidance = StyleDrop(2.0, 5.0)(SAID, BOTH)
+    assert guidance.lanes == (Lane(FULL, STYLED), Lane(FULL, Mix()), Lane(NULL, Mix()))
+    assert guidance.coefficients == (3.0, 3.0, -5.0)
+    assert StyleDrop(2.0, 0.0)(SAID, BOTH).coefficients == (3.0, -2.0)  # λB = 0: nothing says the null
+    assert StyleDrop(5.0, 5.0)(SAID, BOTH).lanes == (Lane(FULL, STYLED), Lane(NULL, Mix()))  # λA = λB
+    assert StyleDrop(0.0, 0.0)(SAID, BOTH).lanes == (Lane(FULL, STYLED),)
+
+
+def test_composing_takes_five_lanes_that_share_one_null() -> None:
+    guidance = Compose(style_strength=2.0, text_strength=5.0, gamma=0.6)(SAID, BOTH)
+    assert guidance.lanes == (
+        Lane(FULL, STYLED),
+        Lane(FULL, Mix()),
+        Lane(CONTEXT, OBJECT),
+        Lane(CONTEXT, Mix()),
+        Lane(NULL, Mix()),
+    )
+    assert guidance.coefficients == pytest.approx((1.2, 1.2, 1.8, 1.8, -5.0))
+    assert sum(guidance.coefficients) == pytest.approx(1.0)
+
+
+def test_prompts_that_say_the_same_share_their_plain_lane() -> None:
+    """Nothing told the content's half from the style's but its adapter."""
+    guidance = Compose(2.0, 5.0, 0.5)(Prompts(FULL, NULL, FULL), BOTH)
+    assert guidance.lanes == (Lane(FULL, STYLED), Lane(FULL, Mix()), Lane(FULL, OBJECT), Lane(NULL, Mix()))
+    assert guidance.coefficients == pytest.approx((1.5, 3.0, 1.5, -5.0))
+
+
+@pytest.mark.parametrize(("rule", "alone"), CASES)
+def test_without_strengths_the_adapted_conditional_lane_is_alone(rule: Rule, alone: Lane) -> None:
+    guidance = rule(SAID, BOTH)
+    counted = {lane: c for lane, c in zip(guidance.lanes, guidance.at(0.0), strict=True) if c}
+    assert counted == {alone: 1.0}
+    assert guidance.at(1.0) == guidance.coefficients
+
+
+def test_composing_without_strengths_is_the_two_adapted_lanes_by_their_shares() -> None:
+    guidance = Compose(2.0, 5.0, 0.25)(SAID, BOTH)
+    counted = {lane: c for lane, c in zip(guidance.lanes, guidance.at(0.0), strict=True) if c}
+    assert counted == {Lane(FULL, STYLED): 0.75, Lane(CONTEXT, OBJECT): 0.25}
+
+
+@given(GAMMA, STRENGTH, STRENGTH, GAMMA, st.integers(0, 1000))
+def test_a_ramp_is_the_rule_with_weaker_strengths(
+    strength: float, style: float, words: float, gamma: float, seed: int
+) -> None:
+    """Muse's: the strengths themselves rise, so each rule has to be linear in them."""
+    found = logits(seed)
+    for rule, weaker in (
+        (Compose(style, words, gamma), Compose(strength * style, strength * words, gamma)),
+        (DreamStyler(style, 0.5, 3.0), DreamStyler(1 + strength * (style - 1), strength * 0.5, strength * 3.0)),
+        (ClassifierFree(words), ClassifierFree(1 + strength * (words - 1))),
+    ):
+        expected = summed(weaker(SAID, BOTH), found)
+        np.testing.assert_allclose(summed(rule(SAID, BOTH), found, strength), expected, atol=1e-10)
+
+
+def test_a_lane_that_counts_at_some_step_of_a_ramp_is_there() -> None:
+    """A strength of -1 takes the adapted lane away, but only at the end."""
+    guidance = StyleDrop(-1.0, 5.0)(SAID, BOTH)
+    assert dict(zip(guidance.lanes, guidance.coefficients, strict=True))[Lane(FULL, STYLED)] == 0
+    assert dict(zip(guidance.lanes, guidance.unguided, strict=True))[Lane(FULL, STYLED)] == 1
+
+
+@given(st.lists(st.floats(-10, 10), min_size=1, max_size=5), st.integers(0, 1000))
+def test_combining_leaves_its_inputs_alone_and_is_float32(coefficients: list[float], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    outputs = [rng.standard_normal((4, 3, 3)).astype(np.float32) for _ in coefficients]
+    kept = [output.copy() for output in outputs]
+    found = combine(coefficients, outputs)
+    assert found.dtype == np.float32
+    expected = np.tensordot(np.array(coefficients), np.stack(outputs).astype(np.float64), axes=1)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    np.testing.assert_array_equal(outputs, kept)

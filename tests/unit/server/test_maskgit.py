@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -68,7 +69,10 @@ def walk(
 
 
 def plain_loop(predict: Model, start: Codes, steps: int, tau: float) -> list[Codes]:
-    """methods.md §1, in torch and float64: (1) sample, (2) how many, (3) confidence, (4) mask the least sure again."""
+    """methods.md §1, in torch and float64: (1) sample, (2) how many, (3) confidence, (4) mask the least sure again.
+
+    The schedule is in float32, as in everybody's code: where the exact count is whole, that decides.
+    """
     numbers = np.random.default_rng(steps)
     x = torch.from_numpy(start.reshape(-1))
     n_0, seen = int((x == MASK).sum()), [start]
@@ -80,9 +84,9 @@ def plain_loop(predict: Model, start: Codes, steps: int, tau: float) -> list[Cod
         x_hat = torch.where(unknown, sampled, x)
         if k == steps - 1:
             return [*seen, x_hat.numpy().reshape(start.shape)]
-        r = (k + 1) / steps
-        m = max(1, min(int(unknown.sum()) - 1, math.floor(n_0 * math.cos(math.pi * r / 2))))
-        confidence = p.log().gather(1, x_hat[:, None])[:, 0] + tau * (1 - r) * gumbel
+        r = torch.tensor((k + 1) / steps)
+        m = max(1, min(int(unknown.sum()) - 1, int((n_0 * torch.cos(r * math.pi / 2)).floor())))
+        confidence = p.log().gather(1, x_hat[:, None])[:, 0] + tau * (1 - (k + 1) / steps) * gumbel
         confidence[~unknown] = torch.inf
         x = x_hat.clone()
         x[confidence.argsort()[:m]] = MASK
@@ -145,10 +149,10 @@ def timesteps(scheduler: AmusedScheduler) -> list[int]:
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("side", [4, 8, 16, 32])
+@pytest.mark.parametrize("side", [4, 8, 16])
 def test_as_many_tokens_are_masked_as_amused_scheduler_masks(side: int, schedule: ScheduleName) -> None:
     """Where the exact count is whole, as at K = 12, float32 decides on both sides."""
-    for steps in range(1, 101):
+    for steps in range(1, 41):
         scheduler = AmusedScheduler(MASK, schedule)
         scheduler.set_timesteps(steps)
         tokens = torch.full((1, side, side), MASK)
@@ -179,7 +183,7 @@ def test_content_is_masked_as_amused_scheduler_adds_noise(
 
 
 @given(STEPS, SEED, st.sampled_from(sorted(ANNEALS)), st.sampled_from(SCHEDULES), st.floats(0, 100))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_known_tokens_stay_and_unknown_ones_become_fewer(
     steps: int, seed: int, anneal: str, schedule: ScheduleName, tau: float
 ) -> None:
@@ -189,13 +193,13 @@ def test_known_tokens_stay_and_unknown_ones_become_fewer(
     for one in (*(ask.sample for ask in asked), tokens):
         np.testing.assert_array_equal(one[known], start[known])
     counts = [int((ask.sample == MASK).sum()) for ask in asked]
-    assert all(count > following or following == 1 for count, following in zip(counts, counts[1:], strict=False))
+    assert all(count > following or following == 1 for count, following in pairwise(counts))
     assert counts[-1] >= 1
     assert ((tokens >= 0) & (tokens < CODES)).all()
 
 
 @given(STEPS, st.integers(0, 39), SEED)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_a_step_keeps_what_it_is_sure_of(steps: int, behind: int, seed: int) -> None:
     """What isn't masked again is what was drawn; a preview is that, whole."""
     asked, tokens = walk(model(seed), Canvas(BLANK, MASK, min(behind, steps - 1)), steps)
@@ -252,7 +256,8 @@ CODEBOOKS = [2, 3, 31, 32, 33, 64, 65, 100, 1000]
 def first_beyond(weights: NDArray[np.float64], uniform: NDArray[np.float64]) -> Codes:
     """For each column the first row whose cumulative weight exceeds its share of the total."""
     ends = np.cumsum(weights, axis=0)
-    return np.argmax(ends > uniform * ends[-1], axis=0)
+    found: Codes = np.argmax(ends > uniform * ends[-1], axis=0)
+    return found
 
 
 @pytest.mark.parametrize("codes", CODEBOOKS)
@@ -274,7 +279,7 @@ def test_a_token_is_the_first_whose_cumulative_probability_exceeds_the_number(co
 @settings(deadline=None)
 def test_where_the_number_is_a_boundary_the_token_after_it_is_drawn(logits: list[float], numbers: list[int]) -> None:
     """Ones and next to nothings, so that cumulative sums are whole: they are hit, at the ends of blocks, too."""
-    ones = np.float32(logits)[:, None].repeat(len(numbers), axis=1)
+    ones = np.array(logits, np.float32)[:, None].repeat(len(numbers), axis=1)
     ones[0] = 0
     whole = (ones == 0).astype(np.float64)
     uniform = np.floor(np.array(numbers) / 1024 * whole[:, 0].sum()) / whole[:, 0].sum()

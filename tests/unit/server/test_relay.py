@@ -6,7 +6,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from itertools import count
 from threading import Event
@@ -145,3 +145,82 @@ def test_a_requests_files_arrive_byte_for_byte(pipeline: Pipeline, connect: Call
     there, here = ask(connect(), asked), pipeline.generate(asked)
     assert isinstance(there, Result)
     assert there.image == here.image
+
+
+@dataclass(frozen=True)
+class Easel:
+    """A painter that has its answer ready, and says what it was asked."""
+
+    news: tuple[Progress, ...]
+    result: Result
+    asked: list[Request] = field(default_factory=list)
+
+    def submit(self, request: Request, caller: Caller) -> None:
+        self.asked.append(request)
+        for step in self.news:
+            assert caller.progress is not None
+            caller.progress(step)
+        caller.done(self.result)
+
+    def close(self) -> None: ...
+
+
+EASELS = {
+    "one": Easel((Progress(1, 2, 0.5), Progress(2, 2, 0.0)), Result((b"png",), (7,), {"steps": 2})),
+    "several": Easel(
+        (Progress(1, 3, 0.5, (b"a", b"", b"ccc")), Progress(2, 3, 0.25)),
+        Result((b"first", b"", b"third"), (2**63 - 1, 0, 1), {"warnings": ["é"]}, (0.5, 0.25, -1.0)),
+    ),
+}
+
+
+@pytest.mark.parametrize("easel", EASELS.values(), ids=EASELS)
+def test_all_pictures_scores_and_previews_arrive(easel: Easel) -> None:
+    """An empty file too: its length is all there is of it."""
+    address = f"\0impasto-test-{os.getpid()}-{next(numbers)}"
+    relay, remote = Relay(easel, address), Remote(address)
+    heard: list[Progress] = []
+    answer: Future[Result | ImpastoError] = Future()
+    remote.submit(ASKED, Caller(answer.set_result, progress=heard.append))
+    assert answer.result(20) == easel.result
+    assert tuple(heard) == easel.news
+    remote.close()
+    relay.close()
+
+
+FULL = Request(
+    "a fish",
+    seed=2**63 - 1,
+    width=64,
+    height=32,
+    negative_prompt="blurry",
+    adapters=(("neon", 0.5), ("deep", -1.0)),
+    style=("glass",),
+    guidance="styledrop-compose",
+    guidance_ramp=True,
+    style_strength=-1.5,
+    text_strength=0.25,
+    gamma=0.75,
+    content="cat",
+    content_prompt="",
+    temperature=4.5,
+    n=3,
+    rerank="style",
+    style_image=b"\x89PNG\x00",
+    depth=b"",
+    timeout_s=2.5,
+    preview_every=3,
+)
+
+
+@pytest.mark.parametrize("request_", [FULL, Request("a boat", 1, 64, 64)], ids=["full", "plain"])
+def test_a_request_arrives_as_it_is(request_: Request) -> None:
+    easel = EASELS["one"]
+    address = f"\0impasto-test-{os.getpid()}-{next(numbers)}"
+    relay, remote = Relay(easel, address), Remote(address)
+    answer: Future[Result | ImpastoError] = Future()
+    remote.submit(request_, Caller(answer.set_result, progress=lambda step: None))
+    answer.result(20)
+    assert easel.asked[-1] == request_
+    remote.close()
+    relay.close()

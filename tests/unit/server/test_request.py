@@ -8,8 +8,8 @@ import pytest
 
 from impasto_server.bundle import Manifest
 from impasto_server.errors import InvalidArgument
-from impasto_server.guidance import ClassifierFree, DreamStyler
-from impasto_server.request import parse
+from impasto_server.guidance import ClassifierFree, Compose, DreamStyler, StyleDrop
+from impasto_server.request import MAX_SEED, Request, parse
 
 
 def text(*values: str | bytes) -> Any:
@@ -78,6 +78,80 @@ def test_a_content_image_is_steered_by_default_where_there_is_a_controlnet(manif
     assert parse(content, manifest.model_copy(update={"control": None})).control_scale == 0.0
 
 
+STYLEDROP = {"STYLE": text("glass"), "GUIDANCE": text("styledrop")}
+COMPOSED = {"STYLE": text("glass"), "CONTENT": text("cat"), "GUIDANCE": text("styledrop-compose")}
+
+
+def one(value: float) -> Any:
+    return np.array([value], np.float32)
+
+
+def without(tensors: dict[str, Any], name: str) -> dict[str, Any]:
+    return {other: value for other, value in tensors.items() if other != name}
+
+
+def test_every_field_of_a_composition_is_read(masked_manifest: Manifest) -> None:
+    request = parse(
+        {
+            "PROMPT": text("a boat"),
+            **COMPOSED,
+            "GAMMA": one(0.25),
+            "STYLE_STRENGTH": one(-1.5),
+            "TEXT_STRENGTH": one(7),
+            "CONTENT_PROMPT": text("a toy"),
+            "GUIDANCE_RAMP": np.array([True]),
+            "SCHEDULER": text("amused"),
+            "TEMPERATURE": one(0.5),
+            "N": np.array([16], np.int32),
+            "RERANK": text("style"),
+            "STYLE_IMAGE": text(b"\x89PNG"),
+        },
+        masked_manifest,
+    )
+    assert (request.style, request.content, request.content_prompt) == (("glass",), "cat", "a toy")
+    assert request.rule == Compose(style_strength=-1.5, text_strength=7.0, gamma=0.25)
+    assert (request.scheduler, request.temperature, request.guidance_ramp) == ("amused", 0.5, True)
+    assert (request.n, request.rerank, request.style_image) == (16, "style", b"\x89PNG")
+    assert request.styled_by_adapter
+
+
+def test_what_nobody_asked_for_is_not_done(manifest: Manifest) -> None:
+    request = parse({"PROMPT": text("a boat")}, manifest)
+    assert (request.n, request.rerank, request.style_image, request.guidance_ramp) == (1, None, None, False)
+    assert (request.content, request.content_prompt, request.temperature) == (None, None, 0.0)
+
+
+@pytest.mark.parametrize("sent", [STYLEDROP, COMPOSED])
+def test_the_papers_constants_are_styledrops_defaults(sent: Any, manifest: Manifest, masked_manifest: Manifest) -> None:
+    """λA 2, λB 5, γ 0.5 everywhere; 36 steps and τ 4.5 of the masked family's."""
+    asked = {"PROMPT": text("a boat"), **sent}
+    for facts in (manifest, masked_manifest):
+        rule = parse(asked, facts).rule
+        assert rule == (StyleDrop(2.0, 5.0) if sent is STYLEDROP else Compose(2.0, 5.0, 0.5))
+    masked, diffusion = parse(asked, masked_manifest), parse(asked, manifest)
+    assert (masked.scheduler, masked.steps, masked.temperature) == ("maskgit", 36, 4.5)
+    assert (diffusion.scheduler, diffusion.steps) == ("dpmpp_2m", 25)
+
+
+def test_amuseds_constants_are_the_masked_familys_defaults(masked_manifest: Manifest) -> None:
+    request = parse({"PROMPT": text("a boat")}, masked_manifest)
+    assert (request.scheduler, request.steps, request.temperature) == ("amused", 12, 2.0)
+    assert request.rule == ClassifierFree(10.0)
+    dual = parse({"PROMPT": text("a boat"), **STYLED}, masked_manifest)
+    assert (dual.scheduler, dual.steps, dual.rule) == ("amused", 12, DreamStyler(5.0, 0.5, 3.0))
+
+
+def test_a_style_may_be_a_mix_of_adapters(manifest: Manifest) -> None:
+    mixed = {"PROMPT": text("a boat"), "GUIDANCE": text("styledrop"), "ADAPTER_NAMES": text("glass", "neon")}
+    assert parse(mixed, manifest).style == ()
+    assert parse({**mixed, "STYLE": text("crayon")}, manifest).style == ("crayon",)
+
+
+def test_every_candidate_has_the_next_seed() -> None:
+    assert Request("a boat", 7, 64, 64, n=3).seeds == (7, 8, 9)
+    assert Request("a boat", MAX_SEED - 1, 64, 64, n=4).seeds == (MAX_SEED - 1, MAX_SEED, 0, 1)
+
+
 STYLED = {"STYLE": text("sks03"), "GUIDANCE": text("dreamstyler")}
 CONTENT = {"IMAGE": text(b"x")}
 
@@ -98,11 +172,62 @@ CONTENT = {"IMAGE": text(b"x")}
         ({**CONTENT, "STRENGTH": np.array([1.5], np.float32)}, "STRENGTH: 1.5 is out of range"),
         ({**CONTENT, "CONTROL_SCALE": np.array([3], np.float32)}, "CONTROL_SCALE: 3.0 is out of range"),
         ({"DEPTH": text(b"x"), "CONTROL_SCALE": np.array([0], np.float32)}, "DEPTH: means nothing at CONTROL_SCALE 0"),
+        (
+            {"GUIDANCE": text("styledrop")},
+            "STYLE: is missing, and GUIDANCE styledrop needs it; name an adapter",
+        ),
+        (without(COMPOSED, "STYLE"), "STYLE: is missing, and GUIDANCE styledrop-compose needs it; name the style's ad"),
+        (
+            without(COMPOSED, "CONTENT"),
+            "CONTENT: is missing, and GUIDANCE styledrop-compose needs it; name",
+        ),
+        (
+            {**COMPOSED, "ADAPTER_NAMES": text("neon")},
+            "ADAPTER_NAMES: means nothing to GUIDANCE styledrop-compose; leave it out, or pass GUIDANCE cfg or",
+        ),
+        (
+            {**STYLEDROP, "STYLE": text("glass", "neon")},
+            "STYLE: 2 names, and GUIDANCE styledrop takes the adapter of one style; name one, or mix",
+        ),
+        ({**STYLEDROP, "CONTENT": text("cat")}, "CONTENT: means nothing to GUIDANCE styledrop; leave it out, or pass"),
+        ({**STYLEDROP, "CONTENT_PROMPT": text("a cat")}, "CONTENT_PROMPT: means nothing to GUIDANCE styledrop"),
+        ({**STYLEDROP, "GAMMA": one(0.5)}, "GAMMA: means nothing to GUIDANCE styledrop"),
+        ({**STYLEDROP, "GUIDANCE_SCALE": one(3)}, "GUIDANCE_SCALE: means nothing to GUIDANCE styledrop"),
+        ({**STYLEDROP, "STYLE_GUIDANCE": one(1)}, "STYLE_GUIDANCE: means nothing to GUIDANCE styledrop"),
+        ({**STYLED, "STYLE_STRENGTH": one(1)}, "STYLE_STRENGTH: means nothing to GUIDANCE dreamstyler"),
+        ({"TEXT_STRENGTH": one(1)}, "TEXT_STRENGTH: means nothing to GUIDANCE cfg; leave it out, or pass GUIDANCE sty"),
+        ({**STYLEDROP, "STYLE_STRENGTH": one(50.5)}, "STYLE_STRENGTH: 50.5 is out of range; pass a finite number from"),
+        ({**STYLEDROP, "TEXT_STRENGTH": one(np.nan)}, "TEXT_STRENGTH: nan is out of range"),
+        ({**COMPOSED, "GAMMA": one(-0.5)}, "GAMMA: -0.5 is out of range; pass a finite number from 0 to 1"),
+        ({**COMPOSED, "GAMMA": one(1.5)}, "GAMMA: 1.5 is out of range; pass a finite number from 0 to 1"),
+        ({**COMPOSED, "GAMMA": one(np.nan)}, "GAMMA: nan is out of range"),
+        ({"TEMPERATURE": one(2)}, "TEMPERATURE: means nothing to a diffusion backbone; leave it out"),
+        ({"N": np.array([17], np.int32)}, "N: 17 is out of range; pass 1 to 16"),
+        ({"N": np.array([0], np.int32)}, "N: 0 is out of range; pass 1 to 16"),
+        ({"RERANK": text("best")}, "RERANK: 'best' is unknown; pass one of text, style"),
+        ({"RERANK": text("")}, "RERANK: '' is unknown; pass one of text, style"),
+        ({"RERANK": text("style")}, "STYLE_IMAGE: is missing, and RERANK style compares with it; pass a picture file"),
+        ({"STYLE_IMAGE": text(b"x")}, "STYLE_IMAGE: means nothing without RERANK style; leave it out, or pass RERANK"),
+        ({"STYLE_IMAGE": text(b"x"), "RERANK": text("text")}, "STYLE_IMAGE: means nothing without RERANK style"),
     ],
 )
 def test_fields_that_contradict_each_other_are_refused(tensors: Any, message: str, manifest: Manifest) -> None:
     with pytest.raises(InvalidArgument, match=f"^{re.escape(message)}"):
         parse({"PROMPT": text("a boat"), **tensors}, manifest)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"TEMPERATURE": one(-1)}, "TEMPERATURE: -1.0 is out of range; pass a finite number from 0 to 100"),
+        ({"TEMPERATURE": one(np.inf)}, "TEMPERATURE: inf is out of range"),
+        ({"SCHEDULER": text("euler")}, "SCHEDULER: 'euler' is unknown; pass one of maskgit, amused"),
+        ({"DEPTH": text(b"x")}, "DEPTH: bundle 'toy-masked' has no ControlNet"),
+    ],
+)
+def test_what_a_masked_backbone_cannot_do_is_refused(tensors: Any, message: str, masked_manifest: Manifest) -> None:
+    with pytest.raises(InvalidArgument, match=f"^{re.escape(message)}"):
+        parse({"PROMPT": text("a boat"), **tensors}, masked_manifest)
 
 
 @pytest.mark.parametrize("field", ["CONTROL_SCALE", "DEPTH"])
