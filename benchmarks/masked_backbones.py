@@ -120,12 +120,13 @@ class Plain(nn.Module):
 
 def _plain_transformer(configs: Mapping[str, Json]) -> Recipe:
     """The exporter's own recipe, less what it adds for adapters: the slot, and the banks after it."""
-    model = graphs.build("transformer", configs["transformer"])
-    stride = 2 if configs["transformer"]["downsample"] else 1
-    adapted = masked.transformer(model, configs["text_encoder"]["max_position_embeddings"], stride)
+    config, tokens = configs["transformer"], configs["text_encoder"]["max_position_embeddings"]
+    with torch.device("meta"):  # for its ports alone
+        adapted_model = graphs.build("transformer", config)
+    adapted = masked.transformer(adapted_model, tokens, 2 if config["downsample"] else 1)
     return replace(
         adapted,
-        module=Plain(graphs.build("transformer", configs["transformer"])),
+        module=Plain(graphs.build("transformer", config)),
         args=adapted.args[:4],
         dynamic=adapted.dynamic[:4],
         inputs=adapted.inputs[:4],

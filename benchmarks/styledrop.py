@@ -3,15 +3,15 @@
 python benchmarks/styledrop.py --json FILE [--count 32] [--sheets DIR]
 
 All pictures and clip scores come through a Triton whose bundle and registry are made for it: mini-muse, mini-clip, and
-every adapter under studio/drops. The judge reads the pictures.
+every adapter under studio/drops; then mini-diffusion with its LoRAs, composed by the same rule. The judge reads them.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -46,7 +46,8 @@ from benchmarks.sheets import Axis  # noqa: E402
 
 import painter  # noqa: E402
 from impasto_client import Client, Compose, Options, StyleDrop  # noqa: E402
-from impasto_export import bottlenecks, manifest  # noqa: E402
+from impasto_export import clip, importer, manifest  # noqa: E402
+from impasto_export.importer import Said  # noqa: E402
 from impasto_export.link import link  # noqa: E402
 from impasto_export.registry import Registry  # noqa: E402
 from impasto_server.serve import serve  # noqa: E402
@@ -54,16 +55,17 @@ from impasto_server.settings import Settings  # noqa: E402
 from judge import Judge  # noqa: E402
 from painter import Scene  # noqa: E402
 
-DROPS = ROOT / "studio" / "drops"
+DROPS, LORAS = ROOT / "studio" / "drops", ROOT / "studio" / "styles"
 FILE, PICTURE = "bottleneck.safetensors", "picture.png"
 ROUNDS = {"round 1": "round1", "round 2, by CLIP": "round2-clip", "round 2, at random": "round2-random"}
 BASE, SERVED = "backbone", "round 2, by CLIP"
 CONTENT = "rocket"
 
 STEPS, TEMPERATURE = 18, 4.5
-STYLE_STRENGTH, TEXT_STRENGTH = 2.0, 5.0  # λA and λB, the paper's
+# λA and λB, chosen on other scenes: the paper's 2 and 5 overdrive models this small.
+STYLE_STRENGTH, COMPOSED_STRENGTH, TEXT_STRENGTH = 0.5, 1.0, 2.0
 GAMMAS = (0.0, 0.25, 0.5, 0.75, 1.0)
-STYLE_STRENGTHS = (0.0, 1.0, 2.0, 4.0)
+STYLE_STRENGTHS = (0.0, 0.5, 1.0, 2.0)
 CANDIDATES = 4
 SCENE_SEED, CONTENT_SEED, FIRST_SEED = 20_005, 20_006, 3_000
 SHOWN_SEED = 7
@@ -76,7 +78,9 @@ NOTES = [
     f"{TEXT_STRENGTH:g}. *_acc: shares that the judge reads as asked. clip_text, clip_style: mini-clip's cosines with "
     "the prompt (which says the style, too) and with the picture that the style was learnt from.",
     "strengths: λA, else as in styles, under the adapter that is served.",
-    f"composition: rule styledrop-compose (section 3.4) of a style's adapter and the {CONTENT}'s, by γ; object_acc: "
+    f"composition, composition_diffusion: rule styledrop-compose (section 3.4) of a style's adapter and the "
+    f"{CONTENT}'s by γ, λA {COMPOSED_STRENGTH:g}, λB {TEXT_STRENGTH:g}; of mini-muse's bottleneck adapters, and of "
+    "mini-diffusion's LoRAs (dpmpp_2m). object_acc: "
     f"the judge reads a {CONTENT}. The bar asks for a γ at which style and object are both read in 70 % of the "
     "pictures of all styles together; by_style says where each has its own.",
     f"candidates: the first of {CANDIDATES}, the best by clip score with the text, the best with the style's picture.",
@@ -114,7 +118,6 @@ class Bench:
     asker: Asker
     judge: Judge
     styles: Sequence[Dropped]
-    content: str
     count: int
 
     def rounds(self) -> tuple[Report, Image.Image]:
@@ -151,16 +154,16 @@ class Bench:
         across = Axis(f"style strength: {context(scenes[0])}", [f"{strength:g}" for strength in STYLE_STRENGTHS])
         return with_all(rows), sheets.grid(shown, Axis("style", list(rows)), across)
 
-    def composition(self) -> tuple[Report, Image.Image]:
-        """γ from pure style to pure content."""
+    def composition(self, plain: Options) -> tuple[Report, Image.Image]:
+        """γ from pure style to pure content; `plain` are the backbone's own options."""
         scenes = content_scenes(self.count, CONTENT_SEED)
         rows: dict[str, dict[str, Samples]] = {}
         shown: list[Pixels] = []
         for dropped in self.styles:
             rows[dropped.style] = {}
             for gamma in GAMMAS:
-                compose = Compose(gamma=gamma, style_strength=STYLE_STRENGTH, text_strength=TEXT_STRENGTH)
-                options = decoded(style=dropped.served, content=self.content, guidance=compose)
+                rule = Compose(gamma=gamma, style_strength=COMPOSED_STRENGTH, text_strength=TEXT_STRENGTH)
+                options: Options = {**plain, "style": dropped.served, "content": CONTENT, "guidance": rule}
                 wishes = [Wish(context(scene), seeded(options, i)) for i, scene in enumerate(scenes)]
                 pictures = self.asker.ask(f"{dropped.style}, gamma {gamma:g}", wishes)
                 rows[dropped.style][f"{gamma:g}"] = readings(self.judge, pictures, dropped.style, scenes)
@@ -223,62 +226,107 @@ def content_scenes(n: int, seed: int) -> list[Scene]:
 
 
 @contextmanager
-def workspace(folder: Path) -> Iterator[tuple[Settings, list[Dropped], str]]:
+def masked(folder: Path) -> Iterator[tuple[Settings, list[Dropped]]]:
     """A bundle of mini-muse, a scorer, and a registry of all adapters in `folder`; gone afterwards.
 
     Raises ExportError for what does not fit, SystemExit where there is no adapter.
     """
     with TemporaryDirectory(prefix="impasto-styledrop-") as place:
         bundle = link(ROOT / "studio" / "mini-muse", Path(place) / "bundle").folder
-        scorer = link(ROOT / "studio" / "mini-clip", Path(place) / "scorer").folder
-        registry = Registry(Path(place) / "registry")
-        facts = manifest.load(bundle)
-
-        def put(name: str, path: Path) -> str:
-            registry.put(name, bottlenecks.convert(path, facts).data)
-            return name
-
+        scorer = clip.link(ROOT / "studio" / "mini-clip", Path(place) / "scorer").folder
+        put = registering(Path(place) / "registry", bundle)
+        if not (folder / CONTENT / FILE).is_file():
+            raise SystemExit(f"{folder} lacks adapters; train them with studio/styledrop.py")
+        put(CONTENT, folder / CONTENT, "")
         styles = [
             Dropped(
                 style,
                 picture_of(path / ROUNDS["round 1"] / PICTURE),
-                {title: put(f"{style}-{where}", path / where / FILE) for title, where in ROUNDS.items()},
+                {title: put(f"{style}-{where}", path / where, "") for title, where in ROUNDS.items()},
             )
             for style in painter.HELD_OUT_STYLES
             if (path := folder / style).is_dir()
         ]
-        content = folder / CONTENT / FILE
-        if not styles or not content.is_file():
-            raise SystemExit(f"{folder} lacks adapters of styles or of the {CONTENT}; train them: studio/styledrop.py")
-        yield Settings(bundle, registry.folder, scorer=scorer), styles, put(CONTENT, content)
+        yield Settings(bundle, Path(place) / "registry", scorer=scorer), styles
+
+
+@contextmanager
+def diffusion() -> Iterator[tuple[Settings, list[Dropped]]]:
+    """A bundle of mini-diffusion, and a registry of the studio's LoRAs, with the words of their styles."""
+    with TemporaryDirectory(prefix="impasto-styledrop-") as place:
+        bundle = link(ROOT / "studio" / "mini-diffusion", Path(place) / "bundle").folder
+        put = registering(Path(place) / "registry", bundle)
+        put(CONTENT, ROOT / "studio" / "objects" / CONTENT, "")
+        folders = {
+            style: LORAS / painter.STYLE_DESCRIPTORS[style].replace(" ", "-") for style in painter.HELD_OUT_STYLES
+        }
+        styles = [
+            Dropped(style, picture_of(path / PICTURE), {SERVED: put(style, path, template(style))})
+            for style, path in folders.items()
+            if path.is_dir()
+        ]
+        yield Settings(bundle, Path(place) / "registry"), styles
+
+
+def registering(registry: Path, bundle: Path) -> Callable[[str, Path, str], str]:
+    """What puts an adapter into the registry under a name, with the words it was trained in; returns the name."""
+    facts = manifest.load(bundle)
+
+    def put(name: str, source: Path, prompt: str) -> str:
+        Registry(registry).put(name, importer.convert(source, facts, Said(prompt=prompt)).data)
+        return name
+
+    return put
+
+
+def template(style: str) -> str:
+    return f"{{context}} in {painter.STYLE_DESCRIPTORS[style]} style"
+
+
+@contextmanager
+def bench(
+    workspace: AbstractContextManager[tuple[Settings, list[Dropped]]], count: int, bar: Progress
+) -> Iterator[Bench]:
+    """A server on the workspace, and who asks it."""
+    with workspace as (settings, styles), serve(settings) as server, Client(server.grpc_url) as client:
+        yield Bench(Asker(client, bar), Judge.load(), styles, count)
 
 
 def measure(asked: argparse.Namespace, bar: Progress) -> tuple[Report, dict[str, Image.Image]]:
     """Everything that --json holds of the figures, and the sheets by name."""
-    with (
-        workspace(asked.drops) as (settings, styles, content),
-        serve(settings) as server,
-        Client(server.grpc_url) as client,
-    ):
-        bench = Bench(Asker(client, bar), Judge.load(), styles, content, asked.count)
-        rounds, rounds_sheet = bench.rounds()
-        strengths, strengths_sheet = bench.strengths()
-        composition, composition_sheet = bench.composition()
-        candidates = bench.candidates()
-        meta = client.generate("a red fish", **decoded(style=styles[0].served, guidance=StyleDrop())).meta
+    with bench(masked(asked.drops), asked.count, bar) as muse:
+        rounds, rounds_sheet = muse.rounds()
+        strengths, strengths_sheet = muse.strengths()
+        composition, composition_sheet = muse.composition(decoded())
+        candidates = muse.candidates()
+        meta = muse.asker.client.generate(
+            "a red fish", **decoded(style=muse.styles[0].served, guidance=StyleDrop())
+        ).meta
+    with bench(diffusion(), asked.count, bar) as others:
+        noise, noise_sheet = others.composition({"steps": STEPS})
     return {
-        "bars": [composition_bar(composition)],
+        "bars": [composition_bar("mini-muse", composition), composition_bar("mini-diffusion", noise)],
         "by_style": {style: best_gamma(row) for style, row in composition.items()},
+        "by_style_diffusion": {style: best_gamma(row) for style, row in noise.items()},
         "styles": rounds,
         "strengths": strengths,
         "composition": composition,
+        "composition_diffusion": noise,
         "candidates": candidates,
-        "guidance": asdict(StyleDrop(STYLE_STRENGTH, TEXT_STRENGTH)),
+        "guidance": {
+            "styles": asdict(StyleDrop(STYLE_STRENGTH, TEXT_STRENGTH)),
+            "composition": asdict(StyleDrop(COMPOSED_STRENGTH, TEXT_STRENGTH)),
+        },
         "count": asked.count,
         "seeds": {"scenes": SCENE_SEED, "contents": CONTENT_SEED, "first_image": FIRST_SEED},
         **{key: meta[key] for key in ("engine", "precision", "bundle", "steps", "scheduler")},
         "notes": NOTES,
-    }, {"rounds": rounds_sheet, "strengths": strengths_sheet, "composition": composition_sheet}
+    }, {
+        "rounds": rounds_sheet,
+        "strengths": strengths_sheet,
+        "composition": composition_sheet,
+        "composition-diffusion": noise_sheet,
+    }
 
 
 def best_gamma(row: Mapping[str, Report]) -> Report:
@@ -287,10 +335,10 @@ def best_gamma(row: Mapping[str, Report]) -> Report:
     return {"gamma": float(gamma), "style_acc": row[gamma]["style_acc"], "object_acc": row[gamma]["object_acc"]}
 
 
-def composition_bar(composition: Mapping[str, Mapping[str, Report]]) -> Report:
+def composition_bar(backbone: str, composition: Mapping[str, Mapping[str, Report]]) -> Report:
     best = best_gamma(composition["all"])
     value = min(best["style_acc"], best["object_acc"])
-    key = f"composition at gamma {best['gamma']:g}: the rarer of style and object"
+    key = f"{backbone}: composition at gamma {best['gamma']:g}, the rarer of style and object"
     return {"key": key, "value": value, "bar": f"≥ {BAR:g}", "met": value >= BAR}
 
 
@@ -301,6 +349,7 @@ def tables(report: Report) -> Iterator[Table]:
         ("styles", (*JUDGED, *clip)),
         ("strengths", (*JUDGED, *clip)),
         ("composition", JUDGED),
+        ("composition_diffusion", JUDGED),
         ("candidates", (*JUDGED, *clip)),
     ):
         shown = Table("style", "", *columns, title=name)
