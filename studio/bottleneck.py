@@ -93,15 +93,22 @@ class Bottleneck(nn.Module):
             {place: Place(len(names), width, rank, form.shared) for place, names in form.sites.items()}
         )
 
+    def place(self, name: str) -> Place:
+        place = self.places[name]
+        assert isinstance(place, Place)
+        return place
+
     def forward(self, y: Tensor, place: str, site: int) -> Tensor:
-        down, up = self.places[place].pairs()
-        return y + F.gelu(y @ down[site], approximate=APPROXIMATE[self.form.gelu]) @ up[site]
+        down, up = self.place(place).pairs()
+        hidden = F.gelu(y @ down[site], approximate=APPROXIMATE[self.form.gelu])
+        adapted: Tensor = y + hidden @ up[site]
+        return adapted
 
     def save(self, path: Path) -> None:
         """fp16. Unshared: `<site>.down` [D, H], `<site>.up` [H, D]; shared: `<place>.down`, `.up` and `._offset`s."""
         tensors: dict[str, Tensor] = {}
         for place, names in self.form.sites.items():
-            weights = self.places[place].state_dict()
+            weights = self.place(place).state_dict()
             if self.form.shared:
                 tensors |= {f"{place}.{key}": w if "offset" in key else w[0] for key, w in weights.items()}
             else:
@@ -119,7 +126,7 @@ class Bottleneck(nn.Module):
         first = next(tensor for name, tensor in tensors.items() if name.endswith(".down"))
         adapter = cls(form, *first.shape)
         for place, names in form.sites.items():
-            for key, weight in adapter.places[place].state_dict().items():
+            for key, weight in adapter.place(place).state_dict().items():
                 if "offset" in key:
                     weight.copy_(tensors[f"{place}.{key}"])
                 else:
@@ -130,12 +137,12 @@ class Bottleneck(nn.Module):
     @torch.no_grad()
     def expanded(self) -> Bottleneck:
         """The same adapter in the unshared form."""
-        pairs = {place: self.places[place].pairs() for place in self.form.sites}
+        pairs = {place: self.place(place).pairs() for place in self.form.sites}
         down, _ = next(iter(pairs.values()))
         adapter = Bottleneck(replace(self.form, shared=False), *down.shape[1:])
         for place, (down, up) in pairs.items():
-            adapter.places[place].down.copy_(down)
-            adapter.places[place].up.copy_(up)
+            adapter.place(place).down.copy_(down)
+            adapter.place(place).up.copy_(up)
         return adapter
 
 

@@ -22,8 +22,8 @@ from vq import decode
 
 STEPS = 36
 TEMPERATURE = 4.5
-STYLE_STRENGTH = 2.0
-TEXT_STRENGTH = 5.0
+STYLE_STRENGTH = 0.5  # the paper's are 2 and 5; mini-muse, a thousandth in size, is overdriven by them
+TEXT_STRENGTH = 2.0
 BATCH = 16
 
 

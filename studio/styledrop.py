@@ -1,4 +1,4 @@
-"""StyleDrop on mini-muse: bottleneck adapters for a style from ONE picture, in two rounds, and for an object from four.
+"""StyleDrop on mini-muse: bottleneck adapters for a style from ONE picture, in two rounds, and for an object.
 
 round 1   views of the picture ──► adapter, 4 wide, shared ──► 64 pictures of other contents, under runs/drops
 select    the 10 best of those: by mini-clip's scores, by a person, or at random
@@ -26,27 +26,39 @@ from torch import Tensor
 import painter
 from bottleneck import Bottleneck, Form, attached
 from diffusion import tokenise
-from inversion import PROMPT, STYLES, context_of
+from inversion import PROMPT, context_of
 from judge import Judge, Verdict, verdict
 from maskgit import guided, paint
 from model import HERE, RUNS
 from muse import Muse, load_muse, masked_loss
 from painter import Bytes, Scene
 from scorer import Scorer
-from styles import ADAPTERS, OBJECT_VIEWS, OBJECT_ZOOM, STYLE_ZOOM, views
 from training import draw_curve, half_precision, one_cycle
-from vq import MUSE, tokens_of
+from vq import MUSE, PATCH, tokens_of
 
 DROPS = HERE / "drops"
-NEON = Scene("fish", "red", "sea", "neon", 7)
-SOURCES = {scene.style: scene for scene in (*(adapter.scenes[0] for adapter in STYLES.values()), NEON)}
-OBJECTS = {adapter.name: adapter.scenes for adapter in ADAPTERS if not adapter.is_style}
-STYLE_VIEWS = 66
-SAMPLES = 64
 WEIGHTS = "bottleneck.safetensors"
+STYLE_REACH = 2
+OBJECT_REACH = 1  # an object is never cut
+OBJECT_PICTURES = 32
+SAMPLES = 64
 PICKED = 10
+FEEDBACK_STRENGTH = 0.5
 FEEDBACK_SEED = 23
 JUDGED_SEED = 17
+
+
+def portraits(name: str) -> tuple[Scene, ...]:
+    """An object four times in each of the base styles, in all colours and places."""
+    colours, places = painter.COLOURS, tuple(painter.BACKGROUNDS)
+    return tuple(
+        Scene(name, colours[(3 * i + i // 8) % 8], places[i % 6], painter.STYLES[i % 8], i)
+        for i in range(OBJECT_PICTURES)
+    )
+
+
+SOURCES = {style: Scene("balloon", "red", "sunset", style, 3) for style in painter.HELD_OUT_STYLES}
+OBJECTS = {name: portraits(name) for name in painter.HELD_OUT_OBJECTS}
 
 
 @dataclass(frozen=True)
@@ -60,8 +72,8 @@ class Recipe:
     batch: int = 8
 
 
-ROUNDS = {1: Recipe(4, True, 120, 1e-2), 2: Recipe(32, False, 200, 3e-3)}
-OBJECT = Recipe(32, False, 300, 3e-3)
+ROUNDS = {1: Recipe(4, True, 120, 1e-2), 2: Recipe(32, False, 250, 3e-3)}
+OBJECT = Recipe(64, False, 950, 3e-3)
 
 
 @dataclass(frozen=True)
@@ -74,17 +86,24 @@ class Shown:
     def __add__(self, other: Shown) -> Shown:
         return Shown(np.concatenate([self.pictures, other.pictures]), self.captions + other.captions)
 
-    def views(self, count: int, zoom: tuple[float, float]) -> Shown:
-        """About `count` views, as many of each picture."""
-        rng, each = np.random.default_rng(0), count // len(self.pictures)
-        seen = np.concatenate([views(picture, rng, each, zoom) for picture in self.pictures])
-        return Shown(seen, tuple(caption for caption in self.captions for _ in range(each)))
+    def shifted(self, reach: int) -> Shown:
+        """Each picture's `shifted` views in its place."""
+        seen = [shifted(picture, reach) for picture in self.pictures]
+        captions = [caption for caption, part in zip(self.captions, seen, strict=True) for _ in part]
+        return Shown(np.concatenate(seen), tuple(captions))
 
-    def recoloured(self, caption: str) -> Shown:
-        """Each picture with its colour channels in another order."""
-        rng = np.random.default_rng(0)
-        others = np.stack([picture[..., rng.permutation(3)] for picture in self.pictures])
-        return Shown(others, (caption,) * len(others))
+
+def shifted(picture: Bytes, reach: int) -> Bytes:
+    """The picture and its mirror image [N, H, W, 3], shifted over their own reflection by up to `reach` whole tokens.
+
+    What tokens a texture has depends on where it lies in them: shifted by less, it would be another style.
+    """
+    height, width, _ = picture.shape
+    edge = PATCH * reach
+    wide = np.pad(picture, ((edge, edge), (edge, edge), (0, 0)), mode="reflect")
+    offsets = range(0, 2 * edge + 1, PATCH)
+    parts = [wide[y : y + height, x : x + width] for y in offsets for x in offsets]
+    return np.stack([*parts, *(part[:, ::-1] for part in parts)])
 
 
 def painted(scenes: Sequence[Scene]) -> Shown:
@@ -152,7 +171,7 @@ def samples(pipe: AmusedPipeline, style: str, adapter: Path) -> tuple[Bytes, Pat
     if not folder.exists():
         captions = [painter.caption(scene) for scene in feedback_scenes(style)]
         fresh = folder.with_suffix(".fresh")
-        pictures = paint(pipe, guided(captions, Bottleneck.load(adapter)), FEEDBACK_SEED)
+        pictures = paint(pipe, guided(captions, Bottleneck.load(adapter), FEEDBACK_STRENGTH), FEEDBACK_SEED)
         save_pictures(pictures, [f"{i:02}" for i in range(SAMPLES)], fresh)
         fresh.rename(folder)
     return np.stack([np.asarray(Image.open(path)) for path in sorted(folder.iterdir())]), folder
@@ -227,7 +246,7 @@ class Drop:
 def first_round(style: str, out: Path, judged: Sequence[Scene]) -> Drop:
     given, folder = painted([SOURCES[style]]), out / style / "round1"
     save_pictures(given.pictures, ["picture"], folder)
-    seen = given.views(STYLE_VIEWS, STYLE_ZOOM)
+    seen = given.shifted(STYLE_REACH)
     return Drop(folder, seen, ROUNDS[1], template(style), [replace(scene, style=style) for scene in judged])
 
 
@@ -243,16 +262,16 @@ def second_round(pipe: AmusedPipeline, style: str, how: str, out: Path, judged: 
     folder = out / style / f"round2-{how.partition(':')[0]}"
     save_pictures(given.pictures, ["picture"], folder)
     save_sheet(picked.pictures, 5, folder / "picked.png")
-    seen = (given + picked).views(STYLE_VIEWS, STYLE_ZOOM)
+    seen = (given + picked).shifted(STYLE_REACH)
     return Drop(folder, seen, ROUNDS[2], template(style), [replace(scene, style=style) for scene in judged])
 
 
 def an_object(name: str, out: Path, judged: Sequence[Scene]) -> Drop:
     given, folder = painted(OBJECTS[name]), out / name
     save_pictures(given.pictures, [f"picture-{i + 1}" for i in range(len(given.pictures))], folder)
-    seen = given.views(OBJECT_VIEWS, OBJECT_ZOOM)
+    contexts = Shown(given.pictures, tuple(context_of(scene) for scene in OBJECTS[name]))
     scenes = [replace(scene, object=name) for scene in judged]
-    return Drop(folder, seen + seen.recoloured(f"a {name}"), OBJECT, None, scenes)
+    return Drop(folder, (given + contexts).shifted(OBJECT_REACH), OBJECT, None, scenes)
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from diffusers import UVit2DModel
 from safetensors import safe_open
 from torch import Tensor
 
-from bottleneck import Bottleneck, Form, attached
+from bottleneck import Bottleneck, Form, Gelu, attached
 from muse import SPARE, Shape, new_transformer
 
 CODES, WIDTH, RANK = 32, 64, 4
@@ -58,18 +58,20 @@ def test_a_fresh_adapter_changes_nothing_but_can_learn(transformer: UVit2DModel,
     plain = logits(transformer)
     with attached(transformer, adapter):
         assert torch.equal(logits(transformer), plain)
-    for place in adapter.places.values():
-        assert float(place.down.detach().std()) == pytest.approx(0.88 * 0.02, rel=0.1)
+    for name in adapter.form.sites:
+        assert float(adapter.place(name).down.detach().std()) == pytest.approx(0.88 * 0.02, rel=0.1)
     y = torch.randn(3, WIDTH)
     adapter(y, "ff", 1).square().sum().backward()
-    assert adapter.places["ff"].up.grad.abs().sum() > 0
+    gradient = adapter.place("ff").up.grad
+    assert gradient is not None
+    assert gradient.abs().sum() > 0
 
 
 @pytest.mark.parametrize("gelu", ["exact", "tanh"])
-def test_it_is_the_paper_s_formula_row_by_row(transformer: UVit2DModel, gelu: str) -> None:
+def test_it_is_the_paper_s_formula_row_by_row(transformer: UVit2DModel, gelu: Gelu) -> None:
     adapter = trained(transformer, shared=True)
     adapter.form = replace(adapter.form, gelu=gelu)
-    place, y = adapter.places["attn2"], 5 * torch.randn(3, WIDTH)
+    place, y = adapter.place("attn2"), 5 * torch.randn(3, WIDTH)
     hidden = y @ (place.down[0] + place.down_offset[2].expand(WIDTH, RANK))
     if gelu == "exact":
         hidden = hidden * 0.5 * (1 + torch.erf(hidden / math.sqrt(2)))

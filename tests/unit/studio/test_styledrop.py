@@ -29,6 +29,7 @@ from styledrop import (
     WEIGHTS,
     Recipe,
     Shown,
+    an_object,
     chosen,
     clip_scores,
     feedback_scenes,
@@ -38,6 +39,7 @@ from styledrop import (
     save_pictures,
     second_round,
     select,
+    shifted,
     standing,
     template,
     train,
@@ -73,13 +75,26 @@ def grey(*levels: int) -> Bytes:
 def test_a_style_is_asked_for_by_a_template_that_makes_the_painter_s_caption() -> None:
     assert template("glass") == "{context} in stained glass style"
     scene = SOURCES["glass"]
-    assert template("glass").replace("{context}", "a red fish on plain paper") == painter.caption(scene)
+    assert template("glass").replace("{context}", "a red balloon at sunset") == painter.caption(scene)
 
 
 def test_sources_are_held_out_styles_and_objects() -> None:
-    assert {"glass", "neon", "mosaic", "halftone"} <= SOURCES.keys() <= set(painter.HELD_OUT_STYLES)
+    assert SOURCES.keys() == set(painter.HELD_OUT_STYLES)
     assert all(scene.style == style for style, scene in SOURCES.items())
-    assert OBJECTS.keys() <= set(painter.HELD_OUT_OBJECTS)
+    for name, scenes in OBJECTS.items():
+        assert name in painter.HELD_OUT_OBJECTS
+        assert {scene.object for scene in scenes} == {name}
+        assert {scene.style for scene in scenes} == set(painter.STYLES)
+        assert {scene.colour for scene in scenes} == set(painter.COLOURS)
+
+
+def test_an_object_is_learnt_with_and_without_a_style_in_words(tmp_path: Path) -> None:
+    drop = an_object("rocket", tmp_path, painter.unseen_scenes(2, seed=0))
+    said = set(drop.lesson.captions)
+    assert {"a red rocket on plain paper in flat style", "a red rocket on plain paper"} <= said
+    assert len(list(drop.folder.glob("picture-*.png"))) == len(OBJECTS["rocket"])
+    assert drop.prompt is None
+    assert {scene.object for scene in drop.judged} == {"rocket"}
 
 
 def test_the_rounds_have_the_paper_s_forms() -> None:
@@ -87,28 +102,29 @@ def test_the_rounds_have_the_paper_s_forms() -> None:
     assert (ROUNDS[2].rank, ROUNDS[2].shared, ROUNDS[2].batch) == (32, False, 8)
 
 
-def test_every_picture_has_as_many_views_with_its_own_caption() -> None:
-    shown = Shown(grey(10, 200), ("dark", "light")).views(9, (1.0, 1.3))
-    assert shown.captions == ("dark",) * 4 + ("light",) * 4
-    assert [int(picture.mean().round()) for picture in shown.pictures] == [10] * 4 + [200] * 4
+def test_views_are_shifted_by_whole_tokens_and_mirrored() -> None:
+    picture = painter.paint(SOURCES["mosaic"]).image
+    seen = shifted(picture, reach=2)
+    assert seen.shape == (50, 128, 128, 3)
+    assert (seen[12] == picture).all()  # the middle one of five by five
+    assert (seen[13, :, :-8] == picture[:, 8:]).all()
+    assert (seen[17, :-8] == picture[8:]).all()
+    assert (seen[25:] == seen[:25, :, ::-1]).all()
 
 
-def test_recoloured_pictures_have_their_channels_in_other_orders() -> None:
-    red = np.zeros((12, 4, 4, 3), np.uint8)
-    red[..., 0] = 200
-    shown = Shown(red, ("a red rocket",) * 12).recoloured("a rocket")
-    assert set(shown.captions) == {"a rocket"}
-    assert {int(picture[0, 0].argmax()) for picture in shown.pictures} == {0, 1, 2}
-    assert (shown.pictures.max(-1) == 200).all()
+def test_every_view_has_its_picture_s_caption() -> None:
+    shown = Shown(grey(10, 200), ("dark", "light")).shifted(1)
+    assert shown.captions == ("dark",) * 18 + ("light",) * 18
+    assert [int(picture[0, 0, 0]) for picture in shown.pictures] == [10] * 18 + [200] * 18
 
 
 def test_only_the_adapter_is_trained_and_it_learns(pipe: Any) -> None:
     before = {name: weight.clone() for name, weight in pipe.transformer.state_dict().items()}
     adapter = Bottleneck(Form.of(pipe.transformer, shared=True), 64, 4)
     lesson = painted([SOURCES["glass"]])
-    losses = train(pipe, adapter, lesson, Recipe(rank=4, shared=True, steps=40, rate=2e-2))
-    assert len(losses) == 40
-    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.2
+    losses = train(pipe, adapter, lesson, Recipe(rank=4, shared=True, steps=16, rate=4e-2))
+    assert len(losses) == 16
+    assert np.mean(losses[-4:]) < np.mean(losses[:4]) - 0.2
     after = pipe.transformer.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert not pipe.transformer.training
