@@ -16,7 +16,7 @@ ADAPTERS := $(patsubst %/,%,$(dir $(wildcard studio/styles/*/*.safetensors studi
 # The two that reach their styles; -ti (textual inversion) is put behind their names, since adapters have those, too.
 EMBEDDINGS := studio/embeddings/stained-glass studio/embeddings/crosshatch
 # Of the masked transformer; -drop (StyleDrop) is put behind their names, since there are LoRAs of that name.
-DROPS    := $(patsubst %/,%,$(dir $(wildcard studio/drops/*/bottleneck.safetensors studio/drops/*/round2-clip/bottleneck.safetensors)))
+DROPS    := $(patsubst %/,%,$(dir $(wildcard studio/drops/*/bottleneck.safetensors studio/drops/*/round1/bottleneck.safetensors)))
 STYLES   := $(notdir $(filter studio/styles/%,$(ADAPTERS)))
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -32,8 +32,8 @@ demo: bundle
 	impasto serve --bundle $(BUNDLE) --port 0 --quiet -- \
 	    impasto gallery $(STYLES:%=--adapter %) --out $(STATE)/gallery.png
 	impasto serve --bundle $(MUSE) --scorer $(SCORER) --port 0 --quiet -- \
-	    impasto generate "a red rocket by the sea" --style glass-drop --content rocket-drop --gamma 0.5 \
-	    --n 4 --rerank text --seed 7 --out $(STATE)/rocket.png
+	    impasto generate "a red rocket by the sea" --style glass-drop --content rocket-drop --gamma 0.55 \
+	    --style-strength 2 --text-strength 2 --n 4 --rerank text --seed 7 --out $(STATE)/rocket.png
 
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest
@@ -60,7 +60,7 @@ bundle: $(VENV)/server.stamp
 	@for e in $(EMBEDDINGS); do impasto adapters import $$e --name $$(basename $$e)-ti --bundle $(BUNDLE) || exit 1; done
 	impasto link studio/mini-muse --out $(MUSE)
 	impasto link studio/mini-clip --out $(SCORER)
-	@for d in $(DROPS); do impasto adapters import $$d --name $$(basename $${d%/round2-clip})-drop --bundle $(MUSE) || exit 1; done
+	@for d in $(DROPS); do impasto adapters import $$d --name $$(basename $${d%/round1})-drop --bundle $(MUSE) || exit 1; done
 
 clean:
 	rm -rf $(VENV) $(STATE)

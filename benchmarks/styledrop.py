@@ -58,13 +58,14 @@ from painter import Scene  # noqa: E402
 DROPS, LORAS = ROOT / "studio" / "drops", ROOT / "studio" / "styles"
 FILE, PICTURE = "bottleneck.safetensors", "picture.png"
 ROUNDS = {"round 1": "round1", "round 2, by CLIP": "round2-clip", "round 2, at random": "round2-random"}
-BASE, SERVED = "backbone", "round 2, by CLIP"
+BASE, SERVED = "backbone", "round 1"
 CONTENT = "rocket"
 
 STEPS, TEMPERATURE = 18, 4.5
 # λA and λB, chosen on other scenes: the paper's 2 and 5 overdrive models this small.
-STYLE_STRENGTH, COMPOSED_STRENGTH, TEXT_STRENGTH = 0.5, 1.0, 2.0
-GAMMAS = (0.0, 0.25, 0.5, 0.75, 1.0)
+STYLE_STRENGTH, TEXT_STRENGTH = 0.5, 2.0
+COMPOSED_STRENGTH, COMPOSED_STRENGTH_DIFFUSION = 2.0, 1.0
+GAMMAS = (0.0, 0.25, 0.5, 0.6, 0.75, 1.0)
 STYLE_STRENGTHS = (0.0, 0.5, 1.0, 2.0)
 CANDIDATES = 4
 SCENE_SEED, CONTENT_SEED, FIRST_SEED = 20_005, 20_006, 3_000
@@ -79,7 +80,7 @@ NOTES = [
     "the prompt (which says the style, too) and with the picture that the style was learnt from.",
     "strengths: λA, else as in styles, under the adapter that is served.",
     f"composition, composition_diffusion: rule styledrop-compose (section 3.4) of a style's adapter and the "
-    f"{CONTENT}'s by γ, λA {COMPOSED_STRENGTH:g}, λB {TEXT_STRENGTH:g}; of mini-muse's bottleneck adapters, and of "
+    f"{CONTENT}'s by γ, λA {COMPOSED_STRENGTH:g} and {COMPOSED_STRENGTH_DIFFUSION:g}, λB {TEXT_STRENGTH:g}; of mini-muse's bottleneck adapters, and of "
     "mini-diffusion's LoRAs (dpmpp_2m). object_acc: "
     f"the judge reads a {CONTENT}. The bar asks for a γ at which style and object are both read in 70 % of the "
     "pictures of all styles together; by_style says where each has its own.",
@@ -154,15 +155,15 @@ class Bench:
         across = Axis(f"style strength: {context(scenes[0])}", [f"{strength:g}" for strength in STYLE_STRENGTHS])
         return with_all(rows), sheets.grid(shown, Axis("style", list(rows)), across)
 
-    def composition(self, plain: Options) -> tuple[Report, Image.Image]:
-        """γ from pure style to pure content; `plain` are the backbone's own options."""
+    def composition(self, plain: Options, strength: float) -> tuple[Report, Image.Image]:
+        """γ from pure style to pure content; `plain` are the backbone's own options, λA is `strength`."""
         scenes = content_scenes(self.count, CONTENT_SEED)
         rows: dict[str, dict[str, Samples]] = {}
         shown: list[Pixels] = []
         for dropped in self.styles:
             rows[dropped.style] = {}
             for gamma in GAMMAS:
-                rule = Compose(gamma=gamma, style_strength=COMPOSED_STRENGTH, text_strength=TEXT_STRENGTH)
+                rule = Compose(gamma=gamma, style_strength=strength, text_strength=TEXT_STRENGTH)
                 options: Options = {**plain, "style": dropped.served, "content": CONTENT, "guidance": rule}
                 wishes = [Wish(context(scene), seeded(options, i)) for i, scene in enumerate(scenes)]
                 pictures = self.asker.ask(f"{dropped.style}, gamma {gamma:g}", wishes)
@@ -297,13 +298,13 @@ def measure(asked: argparse.Namespace, bar: Progress) -> tuple[Report, dict[str,
     with bench(masked(asked.drops), asked.count, bar) as muse:
         rounds, rounds_sheet = muse.rounds()
         strengths, strengths_sheet = muse.strengths()
-        composition, composition_sheet = muse.composition(decoded())
+        composition, composition_sheet = muse.composition(decoded(), COMPOSED_STRENGTH)
         candidates = muse.candidates()
         meta = muse.asker.client.generate(
             "a red fish", **decoded(style=muse.styles[0].served, guidance=StyleDrop())
         ).meta
     with bench(diffusion(), asked.count, bar) as others:
-        noise, noise_sheet = others.composition({"steps": STEPS})
+        noise, noise_sheet = others.composition({"steps": STEPS}, COMPOSED_STRENGTH_DIFFUSION)
     return {
         "bars": [composition_bar("mini-muse", composition), composition_bar("mini-diffusion", noise)],
         "by_style": {style: best_gamma(row) for style, row in composition.items()},
@@ -316,6 +317,7 @@ def measure(asked: argparse.Namespace, bar: Progress) -> tuple[Report, dict[str,
         "guidance": {
             "styles": asdict(StyleDrop(STYLE_STRENGTH, TEXT_STRENGTH)),
             "composition": asdict(StyleDrop(COMPOSED_STRENGTH, TEXT_STRENGTH)),
+            "composition_diffusion": asdict(StyleDrop(COMPOSED_STRENGTH_DIFFUSION, TEXT_STRENGTH)),
         },
         "count": asked.count,
         "seeds": {"scenes": SCENE_SEED, "contents": CONTENT_SEED, "first_image": FIRST_SEED},

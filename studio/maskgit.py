@@ -22,7 +22,7 @@ from vq import decode
 
 STEPS = 36
 TEMPERATURE = 4.5
-STYLE_STRENGTH = 0.5  # the paper's are 2 and 5; mini-muse, a thousandth in size, is overdriven by them
+STYLE_STRENGTH = 0.5  # the paper's are 2 and 5; they overdrive mini-muse, which is two hundred times smaller
 TEXT_STRENGTH = 2.0
 BATCH = 16
 

@@ -44,6 +44,10 @@ class Factors:
     b: Array
     tanh: Array
 
+    @property
+    def rank(self) -> int:
+        return int(self.a.shape[1])
+
 
 @dataclass(frozen=True)
 class Adapter:

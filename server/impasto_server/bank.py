@@ -9,7 +9,7 @@ in use are pinned; only an idle row is ever overwritten, so eviction can't chang
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from math import prod
 from threading import Lock
@@ -27,6 +27,8 @@ from impasto_server.settings import Precision, Settings
 from impasto_server.stats import Stats
 
 Array = NDArray[Any]
+Kind = Literal["lora", "bottleneck"]
+Ranks = Mapping[Kind, int]  # a bottleneck's is the number of its hidden units
 
 MAX_SLOTS = 65
 _RANKS = (4, 8, 16, 32, 64, 128, 256, 512)
@@ -47,13 +49,13 @@ class Bank:
         self._dtype = stored(np.zeros(1, np.float32), precision).dtype
         self._sites = {graph: spec.sites for graph, spec in manifest.graphs.items() if spec.sites}
         self._capacity = capacity
-        self._rank = _bucket(rank)
-        self.slots = min(MAX_SLOTS, capacity // max(1, self._row_bytes(self._rank)))
+        self._ranks: Ranks = {"lora": _bucket(rank), "bottleneck": _bucket(rank)}
+        self.slots = min(MAX_SLOTS, capacity // max(1, self._row_bytes(self._ranks)))
         if self.slots < 2:
-            need = 2 * self._row_bytes(self._rank)
-            raise SetupError(f"bank_bytes: {capacity} holds no adapter of rank {self._rank}; pass {need} or more")
+            need = 2 * self._row_bytes(self._ranks)
+            raise SetupError(f"bank_bytes: {capacity} holds no adapter of rank {_bucket(rank)}; pass {need} or more")
         self.buffers = {graph: self._allocate(sites) for graph, sites in self._sites.items()}
-        self._stats.set("bank_bytes", self.slots * self._row_bytes(self._rank))
+        self._stats.set("bank_bytes", self.slots * self._row_bytes(self._ranks))
         self._resident: OrderedDict[Mix, int] = OrderedDict()
         self._pins: Counter[int] = Counter()
         self._waiting: list[Callable[[], None]] = []
@@ -121,7 +123,8 @@ class Bank:
 
     def _write(self, mix: Mix, adapters: Mapping[str, Adapter]) -> None:
         mixed = {graph: _mixed(sites, mix, adapters, graph) for graph, sites in self._sites.items()}
-        self._reserve(max((f.a.shape[1] for sites in mixed.values() for f in sites.values()), default=0))
+        for kind in self._ranks:
+            self._reserve(kind, max((mixed[g][site.name].rank for g, site in self._kept(mixed, kind)), default=0))
         row = self._idle_row()
         for idle in [other for other, held in self._resident.items() if held == row]:
             del self._resident[idle]
@@ -139,34 +142,45 @@ class Bank:
                 values = port.values(factors)
                 port.first(held, values.shape[port.rank_axis])[:] = stored(values, self.precision)
 
-    def _reserve(self, rank: int) -> None:
-        """Widen every row to hold `rank`; rows keep their values, padded with zeros."""
-        if rank <= self._rank:
+    def _kept(self, mixed: Mapping[str, Mapping[str, Factors]], kind: Kind) -> Iterator[tuple[str, Site]]:
+        """The sites of a kind, with their graphs, that a mix changes."""
+        for graph, sites in self._sites.items():
+            yield from ((graph, site) for site in sites if site.kind == kind and site.name in mixed[graph])
+
+    def _reserve(self, kind: Kind, rank: int) -> None:
+        """Widen every row's sites of a kind to hold `rank`; rows keep their values, padded with zeros."""
+        if rank <= self._ranks[kind]:
             return
-        wider = _bucket(rank)
+        narrower, wider = self._ranks, {**self._ranks, kind: _bucket(rank)}
         if self.slots * self._row_bytes(wider) > self._capacity:
-            problem = f"the mix has rank {rank}, the server's adapter bank holds rank {self._rank}"
-            fix = f"use fewer adapters, or start the server with --bank-rank {wider} or more --bank-bytes"
+            problem = f"the mix has rank {rank}, the server's adapter bank holds rank {narrower[kind]}"
+            fix = f"use fewer adapters, or start the server with --bank-rank {wider[kind]} or more --bank-bytes"
             raise InvalidArgument(FIELD, problem, fix)
-        narrower, self._rank = self._rank, wider
+        self._ranks = wider
         self._stats.set("bank_bytes", self.slots * self._row_bytes(wider))
         for graph, sites in self._sites.items():
             buffers = self._allocate(sites)
-            for port in [port for site in sites for port in _ports(site)]:
-                for row, old in zip(buffers[port.name], self.buffers[graph][port.name], strict=True):
-                    port.first(row, narrower)[:] = old
+            for site in sites:
+                for port in _ports(site):
+                    for row, old in zip(buffers[port.name], self.buffers[graph][port.name], strict=True):
+                        port.first(row, narrower[site.kind])[:] = old
             self.buffers[graph] = buffers
 
     def _allocate(self, sites: Sequence[Site]) -> dict[str, Array]:
         return {
-            port.name: np.zeros((self.slots, *port.shape(self._rank)), self._dtype)
+            port.name: np.zeros((self.slots, *port.shape(self._ranks[site.kind])), self._dtype)
             for site in sites
             for port in _ports(site)
         }
 
-    def _row_bytes(self, rank: int) -> int:
-        ports = [port for sites in self._sites.values() for site in sites for port in _ports(site)]
-        return self._dtype.itemsize * sum(prod(port.shape(rank)) for port in ports)
+    def _row_bytes(self, ranks: Ranks) -> int:
+        sizes = [
+            prod(port.shape(ranks[site.kind]))
+            for sites in self._sites.values()
+            for site in sites
+            for port in _ports(site)
+        ]
+        return self._dtype.itemsize * sum(sizes)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from .conftest import IMPASTO, ROOT
 PROMPT = "a red fish by the sea"
 ROCKET = "a red rocket by the sea"
 STEPS = 6
-DROPS = {"glass": "studio/drops/glass/round2-clip", "rocket": "studio/drops/rocket"}
+DROPS = {"glass": "studio/drops/glass/round1", "rocket": "studio/drops/rocket"}
 
 
 @pytest.fixture(scope="module")

@@ -240,6 +240,13 @@ def test_widening_keeps_what_every_bottleneck_adds(masked_manifest: Manifest) ->
     assert held(bank, wider, x).any()
 
 
+def test_a_wide_bottleneck_leaves_loras_narrow(masked_manifest: Manifest) -> None:
+    bank = Bank(masked_manifest, rank=4, capacity=1 << 20, stats=Stats())
+    hold(bank, bottleneck(masked_manifest, 1, rank=64))
+    assert bank.buffers["transformer"]["block.down"].shape[2] == 64
+    assert bank.buffers["transformer"]["mix.lora_A"].shape[2] == 4
+
+
 def test_a_row_that_is_reused_forgets_the_gelu_it_had(masked_manifest: Manifest) -> None:
     row = 4 * 4 * (2 * 3 * toy.WIDTH + 1)
     bank = Bank(masked_manifest, rank=4, capacity=2 * row, stats=Stats())
