@@ -80,8 +80,8 @@ NOTES = [
     "the prompt (which says the style, too) and with the picture that the style was learnt from.",
     "strengths: λA, else as in styles, under the adapter that is served.",
     f"composition, composition_diffusion: rule styledrop-compose (section 3.4) of a style's adapter and the "
-    f"{CONTENT}'s by γ, λA {COMPOSED_STRENGTH:g} and {COMPOSED_STRENGTH_DIFFUSION:g}, λB {TEXT_STRENGTH:g}; of mini-muse's bottleneck adapters, and of "
-    "mini-diffusion's LoRAs (dpmpp_2m). object_acc: "
+    f"{CONTENT}'s by γ, λA {COMPOSED_STRENGTH:g} and {COMPOSED_STRENGTH_DIFFUSION:g}, λB {TEXT_STRENGTH:g}; of "
+    "mini-muse's bottleneck adapters, and of mini-diffusion's LoRAs (dpmpp_2m). object_acc: "
     f"the judge reads a {CONTENT}. The bar asks for a γ at which style and object are both read in 70 % of the "
     "pictures of all styles together; by_style says where each has its own.",
     f"candidates: the first of {CANDIDATES}, the best by clip score with the text, the best with the style's picture.",
