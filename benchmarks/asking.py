@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
@@ -13,11 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from rich.progress import Progress
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "studio")]  # scripts both, none is installed
 
+from benchmarks import sheets  # noqa: E402
+from benchmarks.bench import machine, warning, write  # noqa: E402
 from benchmarks.quality import CONFIDENT, half_width, pixels  # noqa: E402
 
 import painter  # noqa: E402
@@ -115,3 +120,23 @@ def joined(many: Sequence[Samples]) -> Samples:
 
 def cell(found: Report, name: str) -> str:
     return f"{100 * found[name]:.0f} ± {100 * found['half_widths'][name]:.0f} %" if name in found else ""
+
+
+def run(
+    name: str,
+    asked: argparse.Namespace,
+    measure: Callable[[argparse.Namespace, Progress], tuple[Report, dict[str, Image.Image]]],
+    tables: Callable[[Report], Iterable[Table]],
+) -> None:
+    """What such a benchmark does: figures to `asked.json`, sheets to `asked.sheets` as PNGs, tables to a person."""
+    columns = (TextColumn("{task.description:32}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    console = Console(stderr=True)
+    facts = machine()
+    console.print(warning(facts))
+    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
+        report, drawn = measure(asked, bar)
+    write({**report, "machine": facts}, asked.json)
+    for title, sheet in drawn.items() if asked.sheets else ():
+        sheets.save(sheet, asked.sheets / f"{name}-{title}.png")
+    for table in tables(report):
+        console.print(table)

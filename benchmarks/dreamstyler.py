@@ -22,8 +22,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,9 +41,9 @@ from benchmarks.asking import (  # noqa: E402
     picture_of,
     png,
     readings,
+    run,
     with_all,
 )
-from benchmarks.bench import machine, warning, write  # noqa: E402
 from benchmarks.sheets import Axis  # noqa: E402
 
 import painter  # noqa: E402
@@ -365,18 +364,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    asked = arguments()
-    columns = (TextColumn("{task.description:32}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    console = Console(stderr=True)
-    facts = machine()
-    console.print(warning(facts))
-    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
-        report, drawn = measure(asked, bar)
-    write({**report, "machine": facts}, asked.json)
-    for name, sheet in drawn.items() if asked.sheets else ():
-        sheets.save(sheet, asked.sheets / f"dreamstyler-{name}.png")
-    for table in tables(report):
-        console.print(table)
+    run("dreamstyler", arguments(), measure, tables)
 
 
 if __name__ == "__main__":

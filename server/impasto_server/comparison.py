@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from impasto_server.content import read_whole
 from impasto_server.errors import InvalidArgument
-from impasto_server.request import MAX_PROMPT_BYTES, Field
+from impasto_server.request import Field, decoded
 from impasto_server.score import Embeds, Pixels, Scorer, cosines
 
 MAX_IMAGES = 64
@@ -69,12 +69,7 @@ def _values(tensors: Mapping[str, NDArray[Any]], name: str) -> tuple[bytes, ...]
 
 
 def _text(value: bytes) -> str:
-    if len(value) > MAX_PROMPT_BYTES:
-        raise InvalidArgument("TEXT", f"{len(value)} bytes is too long", f"pass at most {MAX_PROMPT_BYTES}")
-    try:
-        text = value.decode()
-    except UnicodeDecodeError as error:
-        raise InvalidArgument("TEXT", f"byte {error.start} is not UTF-8", "encode text as UTF-8") from None
+    text = decoded("TEXT", value)
     if not text.strip():
         raise InvalidArgument("TEXT", "is blank", "say what the pictures should show, e.g. 'a red boat at night'")
     return text

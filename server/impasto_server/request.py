@@ -328,7 +328,7 @@ class _Reader:
         return list(tensor.reshape(-1).tolist())
 
     def texts(self, name: str) -> list[str]:
-        return [_decoded(name, value) for value in self.values(name)]
+        return [decoded(name, value) for value in self.values(name)]
 
     def text(self, name: str, default: str) -> str:
         return next(iter(self.texts(name)), default)
@@ -389,7 +389,8 @@ def _in_range(name: str, value: float, low: float, high: float) -> float:
     return value
 
 
-def _decoded(name: str, value: bytes | str) -> str:
+def decoded(name: str, value: bytes | str) -> str:
+    """A text off the wire. Raises InvalidArgument for one that is too long, or no UTF-8."""
     if isinstance(value, str):
         return value
     if len(value) > MAX_PROMPT_BYTES:
