@@ -20,6 +20,12 @@ STEPS = (12, 36)  # diffusers' default, and StyleDrop's
 SCALE, TEMPERATURE, SCHEDULER = 3.0, 2.0, "amused"
 LANES = 2
 CROWDS = ("adapters", "peer", "same", "bottlenecks", "plain")
+# Of crowds beside the peer's: whose seconds are divided by whose.
+COMPARED = {
+    "heterogeneity": ("same", "adapters"),
+    "bottleneck_ratio": ("bottlenecks", "adapters"),
+    "adapter_tax": ("adapters", "plain"),
+}
 
 
 def guided(image: ImageSize, steps: int, number: int) -> Request:
@@ -62,7 +68,7 @@ def users(image: ImageSize, names: Sequence[str | None]) -> Crowd:
 @dataclass(frozen=True)
 class Round:
     """Seconds: of guided pictures by steps; of one of their forward passes and decodings; of all their sampling and
-    combining, by steps; of a composition; and of each of CROWDS."""
+    combining, by steps; of a composition; and of crowds, those of CROWDS that were asked."""
 
     guided: Mapping[int, float]
     forward: float
@@ -120,11 +126,9 @@ def figures(rounds: Sequence[Round]) -> dict[str, Any]:
         "compose_ratio_interval_95": interval(compose_ratio, rounds),
         "throughput_ratio_vs_diffusers_peft": faster(rounds),
         "throughput_ratio_interval_95": interval(faster, rounds),
-        "heterogeneity": crowd_ratio(rounds, "same", "adapters"),
-        "bottleneck_ratio": crowd_ratio(rounds, "bottlenecks", "adapters"),
-        "adapter_tax": crowd_ratio(rounds, "adapters", "plain"),
+        **{key: crowd_ratio(rounds, *pair) for key, pair in COMPARED.items() if set(pair) <= rounds[0].crowds.keys()},
         "images_per_second": {
-            name: round(len(NAMES) / median(one.crowds[name] for one in rounds), 4) for name in CROWDS
+            name: round(len(NAMES) / median(one.crowds[name] for one in rounds), 4) for name in rounds[0].crowds
         },
         "rounds": len(rounds),
         "samples": [asdict(one) for one in rounds],
