@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -9,13 +10,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp, mkstemp
 
+from impasto_export.errors import DiskFull
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 @contextmanager
 def folder(target: Path) -> Iterator[Path]:
     """Yield an empty sibling of `target`; rename it into place on success, remove it on failure.
 
     A previous `target` is moved aside first, since a folder cannot be renamed over one that has files. Leaving the
-    block having removed the yielded folder means: keep what is there.
+    block having removed the yielded folder means: keep what is there. Raises DiskFull when there is no room for it.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -24,6 +29,13 @@ def folder(target: Path) -> Iterator[Path]:
         yield draft
         if draft.exists():
             _swap(draft, target)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        shutil.rmtree(draft, ignore_errors=True)
+        free = shutil.disk_usage(target.parent).free >> 20
+        problem = f"its disk has no room for what was being written, {free} MiB are free, and nothing was changed"
+        raise DiskFull(f"{target}: {problem}; make room, or choose a folder on another disk") from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
@@ -34,7 +46,11 @@ def _swap(draft: Path, target: Path) -> None:
         return
     aside = Path(mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
     target.rename(aside)
-    draft.rename(target)
+    try:
+        draft.rename(target)
+    except BaseException:
+        aside.rename(target)
+        raise
     shutil.rmtree(aside)
 
 

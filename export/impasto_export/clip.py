@@ -5,20 +5,21 @@ One file of weights and two graphs, `image_encoder` and `text_encoder`, whose ou
 
 from __future__ import annotations
 
-import filecmp
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from impasto_export import atomic, manifest, matching, splice, tokenizer
+from impasto_export import bundles, folders, matching, splice, tokenizer
 from impasto_export import link as linking
-from impasto_export.adapters import float32
-from impasto_export.architecture import SHIPPED, Architecture, Json, canonical_json, read_json
+from impasto_export.architecture import SHIPPED, Architecture, Json, read_json
+from impasto_export.bundles import Content, Linked
+from impasto_export.checkpoint import Weights
 from impasto_export.errors import CheckpointError
 from impasto_export.families import PARTS, class_of
-from impasto_export.link import Linked
+from impasto_export.files import Progress, silent
+from impasto_export.floats import float32
+from impasto_export.tokenizer import Vocabulary
 from impasto_export.weights import Header, read_header, read_tensor
 
 FAMILY = NAME = "clip"
@@ -98,51 +99,51 @@ def _stated(prefix: str, defaults: Json, config: Mapping[str, Any]) -> Json:
     return {prefix + key: config.get(key, default) for key, default in defaults.items()}
 
 
-def link(folder: Path, out: Path, graphs: Sequence[Path] = (), variant: str | None = None) -> Linked:
+def link(
+    folder: Path,
+    out: Path,
+    graphs: Sequence[Path] = (),
+    variant: str | None = None,
+    progress: Progress = silent,
+) -> Linked:
     """Make the scorer bundle `out` of the CLIPModel in `folder`; as `link.link`, which see for the arguments.
 
-    Raises UnknownArchitecture, MisfitCheckpoint, CheckpointError, or BundleError when `out` is something else.
+    Raises UnknownArchitecture, MisfitCheckpoint, CheckpointError, DiskFull, or BundleError when `out` is something
+    else.
     """
-    linking.check_target(out)
-    place, found = matching.match({NAME: facts(read_json(folder / "config.json"))}, [*graphs, SHIPPED], "clip FOLDER")
+    bundles.check_target(out)
+    config = {"_class_name": CLASS, **facts(read_json(folder / "config.json"))}
+    place, found = matching.match({NAME: config}, [*graphs, SHIPPED], "clip FOLDER")
     models = {name: splice.read(place / graph.file) for name, graph in found.graphs.items()}
-    header = read_header(linking.weights_path(folder, PARTS[CLASS].stem, variant))
+    held, notes = folders.weights({NAME: folder}, {NAME: PARTS[CLASS].stem}, variant)
     slots = {key: slot for model in models.values() for key, slot in splice.placeholders(model).items()}
-    tensors = linking.fit(NAME, header, {**slots, LOGIT_SCALE: splice.Slot(())})
-    with atomic.folder(out) as draft:
-        copied = () if linking.place_file(header.path, draft / f"{NAME}.safetensors") else (f"{NAME}.safetensors",)
-        for name, graph in found.graphs.items():
-            (draft / graph.file).write_bytes(splice.point(models[name], tensors))
-        record = _describe(folder, draft, found, header)
-        reused = _same(draft, out)
-        if reused:
-            shutil.rmtree(draft)
-    return Linked(out, record["name"], found.digest, record["digest"], reused, () if reused else copied)
+    tensors = linking.fit(held[NAME], {**slots, LOGIT_SCALE: splice.Slot(())})
+    vocabulary = tokenizer.read(folder)
+    content = Content(
+        name=folder.resolve().name,
+        architecture=found,
+        facts=_facts(folder, found, vocabulary, held[NAME]),
+        graphs=found.graphs,
+        weights=held[NAME].files,
+        files={
+            **{graph.file: splice.point(models[name], tensors) for name, graph in found.graphs.items()},
+            "tokenizer.json": vocabulary.data,
+        },
+    )
+    return bundles.write(out, content, progress, notes)
 
 
-def _same(draft: Path, out: Path) -> bool:
-    """Whether `out` already holds the very bytes of the draft."""
-    names = [path.name for path in draft.iterdir()]
-    return out.is_dir() and filecmp.cmpfiles(draft, out, names, shallow=False)[0] == names
-
-
-def _describe(folder: Path, draft: Path, found: Architecture, header: Header) -> Json:
-    """Write tokenizer.json and manifest.json into the draft; the manifest."""
+def _facts(folder: Path, found: Architecture, vocabulary: Vocabulary, weights: Weights) -> Json:
+    """What the manifest says beside graphs and files."""
     config = found.components[NAME].config
-    data, special = tokenizer.read(folder)
-    _check_end(folder, config, special)
-    (draft / "tokenizer.json").write_bytes(data)
-    length = tokenizer.max_length(folder, config["text.max_position_embeddings"])
-    stated = {
-        LOGIT_SCALE: logit_scale(header),
+    _check_end(folder, config, vocabulary.ids)
+    path = weights.files[weights.tensors[LOGIT_SCALE].file]
+    assert isinstance(path, Path), "a folder's weights are files"
+    return {
+        LOGIT_SCALE: logit_scale(read_header(path)),
         "image": preparation(folder, config["vision.image_size"]),
-        "tokenizer": {"file": "tokenizer.json", "max_length": length, **special},
+        "tokenizer": vocabulary.facts("tokenizer.json", config["text.max_position_embeddings"]),
     }
-    weights = {f"{NAME}.safetensors": linking.file_facts(draft / f"{NAME}.safetensors")}
-    files = linking.digests(draft, [*(graph.file for graph in found.graphs.values()), "tokenizer.json"])
-    record = manifest.compose(found, folder.resolve().name, stated, found.graphs, weights, files)
-    (draft / manifest.NAME).write_bytes(canonical_json(record))
-    return record
 
 
 def _check_end(folder: Path, config: Json, special: Json) -> None:

@@ -6,71 +6,76 @@ import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from impasto_export import schedule
 from impasto_export.architecture import FORMAT, Architecture, Graph, Json, canonical_json, read_json
+from impasto_export.checkpoint import Checkpoint, Said
 from impasto_export.errors import BundleError, CheckpointError
 from impasto_export.families import DIFFUSION, FAMILIES, MASKED
 
 NAME = "manifest.json"
-# What diffusers' schedulers mean by a key that is missing from scheduler_config.json.
-SCHEDULER_DEFAULTS: Json = {
-    "num_train_timesteps": 1000,
-    "beta_start": 0.0001,
-    "beta_end": 0.02,
-    "beta_schedule": "linear",
-    "prediction_type": "epsilon",
-    "steps_offset": 0,
-}
-# The two defaults that differ between scheduler classes.
-SPACING = {"DDIMScheduler": "leading", "PNDMScheduler": "leading", "DDPMScheduler": "leading"}
-ALPHA_ONE = {"DDIMScheduler": True}
-REFUSED = ("trained_betas", "rescale_betas_zero_snr", "thresholding", "clip_sample")
 MASKING_SCHEDULES = ("cosine", "linear")
+# What the server's diffusion samplers are called; a request may ask for each of them.
+SAMPLERS = ("ddim", "dpmpp_2m", "euler", "euler_a", "unipc", "lcm")
 Configs = Mapping[str, Json]
 
 
-def diffusion(checkpoint: Path, found: Architecture, configs: Configs) -> Json:
+def diffusion(checkpoint: Checkpoint, found: Architecture, said: Said) -> Json:
     """What the server must know of a diffusion checkpoint. Raises CheckpointError for what it would not honour."""
+    stated = defaults(checkpoint, said)
     return {
-        "latents": latents(found, configs["vae"]),
-        "image": image(found, "latents", "unet", configs),
-        "scheduler": scheduler(checkpoint),
+        "latents": latents(found, checkpoint.configs["vae"]),
+        "image": image(found, "latents", "unet", checkpoint.configs),
+        "scheduler": schedule.facts(checkpoint, spaced="scheduler" in said.defaults),
+        **(_two_texts(checkpoint) if "text_encoder_2" in checkpoint.configs else {}),
+        **({"defaults": stated} if stated else {}),
     }
 
 
-def masked(checkpoint: Path, found: Architecture, configs: Configs) -> Json:
+def defaults(checkpoint: Checkpoint, said: Said) -> Json:
+    """What a request gets that doesn't say otherwise, as the user said, or as a consistency model's scheduler tells.
+
+    One that was distilled with its guidance embedded is told which; another takes none.
+    """
+    sampler = said.defaults.get("scheduler")
+    if sampler not in (None, *SAMPLERS):
+        raise CheckpointError(f"--scheduler: got {sampler!r}; choose {', '.join(SAMPLERS)}")
+    if schedule.kind(checkpoint) != schedule.LCM:
+        return said.defaults
+    embedded = checkpoint.configs["unet"].get("time_cond_proj_dim")
+    return {"scheduler": "lcm", "steps": 4, "guidance_scale": 8.5 if embedded else 1.0, **said.defaults}
+
+
+def _two_texts(checkpoint: Checkpoint) -> Json:
+    """SDXL's own. Raises CheckpointError for the refiner's conditioning."""
+    if checkpoint.index.get("requires_aesthetics_score"):
+        problem = "requires_aesthetics_score is set, as a refiner's is; only base checkpoints are served"
+        raise CheckpointError(f"{checkpoint.origin}: model_index.json: {problem}")
+    key = "force_zeros_for_empty_prompt"
+    return {key: checkpoint.index.get(key, True)}
+
+
+def masked(checkpoint: Checkpoint, found: Architecture, said: Said) -> Json:
     """What the server must know of a masked checkpoint. Raises CheckpointError for what it would not honour."""
-    path = checkpoint / "scheduler" / "scheduler_config.json"
-    config, last = read_json(path), found.components["transformer"].config["vocab_size"] - 1
-    mask, schedule = config.get("mask_token_id"), config.get("masking_schedule", "cosine")
+    if "scheduler" in said.defaults:
+        problem = "a masked backbone has no diffusion sampler"
+        raise CheckpointError(f"--scheduler: got {said.defaults['scheduler']!r}; {problem}, leave it out")
+    where, config = f"{checkpoint.origin}/{schedule.CONFIG}", checkpoint.scheduler
+    last = found.components["transformer"].config["vocab_size"] - 1
+    mask, kind = config.get("mask_token_id"), config.get("masking_schedule", "cosine")
     if mask != last:
-        raise CheckpointError(f"{path}: mask_token_id is {mask!r}; it must be the vocabulary's last, {last}")
-    if schedule not in MASKING_SCHEDULES:
+        raise CheckpointError(f"{where}: mask_token_id is {mask!r}; it must be the vocabulary's last, {last}")
+    if kind not in MASKING_SCHEDULES:
         known = " or ".join(MASKING_SCHEDULES)
-        raise CheckpointError(f"{path}: masking_schedule is {schedule!r}; impasto's sampler knows {known}")
+        raise CheckpointError(f"{where}: masking_schedule is {kind!r}; impasto's sampler knows {known}")
     return {
         "tokens": {**found.sizes["tokens"], "mask_id": mask},
-        "masking": {"schedule": schedule},
-        "image": image(found, "tokens", "transformer", configs),
+        "masking": {"schedule": kind},
+        "image": image(found, "tokens", "transformer", checkpoint.configs),
+        **({"defaults": said.defaults} if said.defaults else {}),
     }
 
 
-FACTS: dict[str, Callable[[Path, Architecture, Configs], Json]] = {DIFFUSION.name: diffusion, MASKED.name: masked}
-
-
-def scheduler(checkpoint: Path) -> Json:
-    """Noise schedule facts. Raises CheckpointError for a setting the server's samplers do not honour."""
-    path = checkpoint / "scheduler" / "scheduler_config.json"
-    config = read_json(path)
-    refused = [key for key in REFUSED if config.get(key)]
-    if refused:
-        raise CheckpointError(f"{path}: {', '.join(refused)} is set; impasto's samplers do not know it")
-    kind = str(config.get("_class_name"))
-    defaults = {
-        **SCHEDULER_DEFAULTS,
-        "timestep_spacing": SPACING.get(kind, "linspace"),
-        "set_alpha_to_one": ALPHA_ONE.get(kind, False),
-    }
-    return {key: config.get(key, default) for key, default in defaults.items()}
+FACTS: dict[str, Callable[[Checkpoint, Architecture, Said], Json]] = {DIFFUSION.name: diffusion, MASKED.name: masked}
 
 
 def latents(architecture: Architecture, vae: Json) -> Json:

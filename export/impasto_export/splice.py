@@ -1,4 +1,4 @@
-"""A skeleton's placeholders made to point into a safetensors file: offset, length, and a Cast where dtypes differ."""
+"""A skeleton's placeholders made to point into safetensors files: offset, length, and a Cast where dtypes differ."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
+from impasto_export.checkpoint import Stored
 from impasto_export.weights import Tensor
 
 ONNX_DTYPE = {
@@ -34,13 +35,17 @@ def placeholders(model: onnx.ModelProto) -> dict[str, Slot]:
     return {item.name: Slot(tuple(item.dims)) for item in model.graph.initializer if _is_placeholder(item)}
 
 
-def point(model: onnx.ModelProto, tensors: Mapping[str, Tensor]) -> bytes:
-    """Serialised graph whose placeholders are the `tensors` of the same name, in the file their location names."""
+def fits(tensor: Tensor, slot: Slot) -> bool:
+    return tensor.shape == slot.shape and tensor.dtype in ONNX_DTYPE
+
+
+def point(model: onnx.ModelProto, tensors: Mapping[str, Stored]) -> bytes:
+    """Serialised graph whose placeholders are the `tensors` of the same name, each in its file."""
     casts = []
     for item in model.graph.initializer:
         if _is_placeholder(item):
             stored = tensors[item.name]
-            cast = _cast(item, ONNX_DTYPE[stored.dtype])
+            cast = _cast(item, ONNX_DTYPE[stored.tensor.dtype])
             casts += [cast] if cast else []
             _place(item, stored)
     nodes = [*casts, *model.graph.node]
@@ -63,8 +68,8 @@ def _cast(item: TensorProto, dtype: int) -> onnx.NodeProto | None:
     return onnx.helper.make_node("Cast", [item.name], [name], name=f"{name}.cast", to=wanted)
 
 
-def _place(item: TensorProto, stored: Tensor) -> None:
-    entries = {entry.key: entry.value for entry in item.external_data}
+def _place(item: TensorProto, stored: Stored) -> None:
     del item.external_data[:]
-    for key, value in (("location", entries["location"]), ("offset", stored.offset), ("length", stored.length)):
+    place = {"location": stored.file, "offset": stored.tensor.offset, "length": stored.tensor.length}
+    for key, value in place.items():
         item.external_data.add(key=key, value=str(value))

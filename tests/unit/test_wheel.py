@@ -31,8 +31,14 @@ def files(folder: str, pattern: str) -> list[str]:
 
 
 def test_graph_skeletons(held: set[str]) -> None:
-    for pattern in ("*.onnx", "architecture.json"):
+    for pattern in ("*.onnx", "*.json"):
         assert {f"impasto_export/graphs/{name}" for name in files("export/impasto_export/graphs", pattern)} <= held
+
+
+def test_the_vocabulary_and_its_licence(held: set[str]) -> None:
+    names = files("export/impasto_export/vocabulary", "*")
+    assert {f"impasto_export/vocabulary/{name}" for name in names} <= held
+    assert "clip_merges.txt.gz" in names
 
 
 def test_the_model_repository(held: set[str]) -> None:

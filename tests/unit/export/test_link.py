@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -9,15 +10,26 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from checkpoints import CHANNELS
-from impasto_export import link as linking
-from impasto_export import manifest
-from impasto_export.errors import BundleError, CheckpointError, MisfitCheckpoint, UnknownArchitecture
-from impasto_export.link import canonical_name, link
+from impasto_export import bundles, cli, files, manifest
+from impasto_export.checkpoint import Said
+from impasto_export.errors import (
+    BundleError,
+    CheckpointError,
+    DiskFull,
+    ExportError,
+    MisfitCheckpoint,
+    UnknownArchitecture,
+)
+from impasto_export.folders import canonical_name
+from impasto_export.link import link
 from impasto_export.weights import encode, read_header, read_tensor
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -178,8 +190,12 @@ SCHEDULER, TEXT = "scheduler/scheduler_config.json", "text_encoder/config.json"
         ("transformer/config.json", {"sample_size": None}, "set it to the size in tokens"),
         ("tokenizer/tokenizer_config.json", {"eos_token": "<|startoftext|>"}, "eos_token_id 513 means 513"),
         (TEXT, {"eos_token_id": 2}, r"text_encoder\.eos_token_id: checkpoint 2, architecture 513"),
-        ("vqvae/config.json", {"lookup_from_codebook": False}, r"vqvae\.lookup_from_codebook: checkpoint False"),
-        ("model_index.json", {"_class_name": "FluxPipeline"}, "_class_name is 'FluxPipeline'; what can be served is"),
+        ("vqvae/config.json", {"lookup_from_codebook": False}, "vqvae: lookup_from_codebook is False; only True"),
+        (
+            "model_index.json",
+            {"_class_name": "FluxPipeline"},
+            "_class_name is 'FluxPipeline', FLUX; what can be served is",
+        ),
     ],
 )
 def test_what_a_masked_checkpoint_may_not_say(
@@ -187,7 +203,7 @@ def test_what_a_masked_checkpoint_may_not_say(
 ) -> None:
     own = shutil.copytree(masked_checkpoint, tmp_path / "checkpoint")
     edit_json(own / file, **changes)
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(ExportError, match=message):
         link(own, tmp_path / "bundle")
     assert leftovers(tmp_path) == []
 
@@ -201,11 +217,19 @@ def test_unused_tensors_of_a_masked_checkpoint_are_named(masked_checkpoint: Path
 
 
 def test_missing_weights_say_what_is_there(own: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"model\.fp16\.safetensors is missing.* the folder holds model.safe"):
+        link(own, tmp_path / "bundle", said=Said("fp16"))
     (own / UNET).rename(own / "unet" / "diffusion_pytorch_model.fp16.safetensors")
-    with pytest.raises(CheckpointError, match=r"fp16\.safetensors"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is missing.* the folder holds .*fp16\.safetensors"):
         link(own, tmp_path / "bundle")
-    with pytest.raises(CheckpointError, match="text_encoder"):
-        link(own, tmp_path / "bundle", variant="fp16")
+
+
+def test_a_part_without_the_variant_gives_its_plain_files_and_a_note(own: Path, tmp_path: Path) -> None:
+    (own / UNET).rename(own / "unet" / "diffusion_pytorch_model.fp16.safetensors")
+    made = link(own, tmp_path / "bundle", said=Said("fp16"))
+    assert made.notes == tuple(
+        f"{part} has no fp16 files; its plain ones are linked, as diffusers does" for part in ("text_encoder", "vae")
+    )
 
 
 def test_an_interrupted_link_leaves_the_old_bundle(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,9 +238,9 @@ def test_an_interrupted_link_leaves_the_old_bundle(own: Path, tmp_path: Path, mo
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(linking, "_describe", interrupt)
+    monkeypatch.setattr(files, "place_file", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        link(own, tmp_path / "bundle")
+        link(own, tmp_path / "bundle", said=Said(defaults={"steps": 3}))
     with pytest.raises(KeyboardInterrupt):
         link(own, tmp_path / "new")
     assert manifest.load(tmp_path / "bundle")["digest"] == first.digest
@@ -234,6 +258,114 @@ def test_copies_where_no_hard_link_can_be_made(
     made = link(checkpoint, tmp_path / "bundle")
     assert len(made.copied) == 3
     assert not (made.folder / "unet.safetensors").samefile(checkpoint / UNET)
+
+
+@pytest.mark.parametrize("step", ["os.link", "write_bytes"])
+def test_a_full_disk_leaves_the_old_bundle(
+    step: str, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = link(checkpoint, tmp_path / "bundle")
+    full = Mock(side_effect=OSError(errno.ENOSPC, "No space left on device"))
+    if step == "os.link":
+        monkeypatch.setattr(os, "link", Mock(side_effect=OSError(errno.EXDEV, "cross-device link")))
+        monkeypatch.setattr(files, "_copy", full)
+    else:
+        monkeypatch.setattr(Path, "write_bytes", full)
+    for name in ("bundle", "new"):
+        with pytest.raises(
+            DiskFull, match=rf"{name}: its disk has no room .* nothing was changed; make room, or choose"
+        ):
+            link(checkpoint, tmp_path / name, said=Said(defaults={"steps": 3}))
+    assert manifest.load(tmp_path / "bundle")["digest"] == first.digest
+    assert not (tmp_path / "new").exists()
+    assert leftovers(tmp_path) == []
+
+
+def test_the_old_bundle_comes_back_when_the_new_one_cannot_take_its_place(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, rename = link(checkpoint, tmp_path / "bundle"), Path.rename
+
+    def fail(self: Path, target: Path) -> Path:
+        if target == tmp_path / "bundle" and ".old." not in self.name:
+            raise PermissionError("not now")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(PermissionError):
+        link(checkpoint, tmp_path / "bundle", said=Said(defaults={"steps": 3}))
+    assert manifest.load(tmp_path / "bundle")["digest"] == first.digest
+    assert leftovers(tmp_path) == []
+
+
+def test_an_interrupted_reading_leaves_nothing(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        link(checkpoint, tmp_path / "bundle", progress=Mock(side_effect=KeyboardInterrupt))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_copying_and_reading_are_told(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, tuple[int, int]] = {}
+    monkeypatch.setattr(os, "link", Mock(side_effect=OSError(errno.EXDEV, "cross-device link")))
+    link(checkpoint, tmp_path / "bundle", progress=lambda what, done, total: told.update({what: (done, total)}))
+    size = (checkpoint / UNET).stat().st_size
+    assert told["reading unet.safetensors"] == told["copying unet.safetensors"] == (size, size)
+
+
+def test_a_linked_bundle_is_kept_without_reading_its_weights_twice(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link(checkpoint, tmp_path / "bundle")
+    monkeypatch.setattr(bundles, "sha256_file", Mock(side_effect=AssertionError))
+    assert link(checkpoint, tmp_path / "bundle").reused
+
+
+def test_what_a_request_gets_is_said_in_the_manifest(checkpoint: Path, bundle: Path, tmp_path: Path) -> None:
+    assert "defaults" not in manifest.load(bundle)
+    assert manifest.load(bundle)["source"] == {"checkpoint": checkpoint.name}
+    said = Said(defaults={"scheduler": "euler_a", "steps": 1, "guidance_scale": 0.0})
+    made = link(checkpoint, tmp_path / "bundle", said=said)
+    assert manifest.load(made.folder)["defaults"] == said.defaults
+    assert link(checkpoint, tmp_path / "bundle", said=said).reused
+    assert not link(checkpoint, tmp_path / "bundle").reused
+    with pytest.raises(CheckpointError, match="--scheduler: got 'heun'; choose ddim, dpmpp_2m, euler, euler_a"):
+        link(checkpoint, tmp_path / "other", said=Said(defaults={"scheduler": "heun"}))
+
+
+def test_a_masked_backbone_has_no_diffusion_sampler(masked_checkpoint: Path, tmp_path: Path) -> None:
+    made = link(masked_checkpoint, tmp_path / "bundle", said=Said(defaults={"steps": 8}))
+    assert manifest.load(made.folder)["defaults"] == {"steps": 8}
+    with pytest.raises(CheckpointError, match="--scheduler: got 'ddim'; a masked backbone has no diffusion sampler"):
+        link(masked_checkpoint, tmp_path / "bundle", said=Said(defaults={"scheduler": "ddim"}))
+
+
+@pytest.mark.parametrize(("option", "value"), [("prediction", "epsilon"), ("spacing", "trailing")])
+def test_a_folder_says_itself_how_it_was_trained(option: str, value: str, checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=f"--{option}: got '{value}'; the folder's scheduler config says it"):
+        link(checkpoint, tmp_path / "bundle", said=Said(**{option: value}))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_another_tokenizer(whole: bool, own: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(own, tmp_path / "other")
+    edit_json(other / "tokenizer" / "tokenizer_config.json", pad_token="!")
+    made = link(own, tmp_path / "bundle", said=Said(tokenizer=other if whole else other / "tokenizer"))
+    assert manifest.load(made.folder)["tokenizer"]["pad_id"] == 0
+    assert link(own, tmp_path / "bundle").digest != made.digest
+
+
+def test_the_command_says_what_is_of_interest(own: Path, tmp_path: Path) -> None:
+    (own / UNET).rename(own / "unet" / "diffusion_pytorch_model.fp16.safetensors")
+    app = typer.Typer()
+    app.command()(cli.link)
+    options = ["--variant", "fp16", "--scheduler", "lcm", "--steps", "4", "--guidance-scale", "1"]
+    said = CliRunner().invoke(app, [str(own), "--out", str(tmp_path / "bundle"), *options])
+    assert said.exit_code == 0, said.output
+    assert "weights hard-linked\nnote: text_encoder has no fp16 files; its plain ones are linked" in said.stdout
+    assert manifest.load(tmp_path / "bundle")["defaults"] == {"scheduler": "lcm", "steps": 4, "guidance_scale": 1.0}
+    failed = CliRunner().invoke(app, [str(own / "model.ckpt"), "--out", str(tmp_path / "bundle")])
+    assert failed.exit_code == 1
+    assert "a pickle, which may run anything" in failed.stderr
 
 
 def test_never_overwrites_what_is_not_a_bundle(checkpoint: Path, tmp_path: Path) -> None:

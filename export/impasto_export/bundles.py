@@ -1,0 +1,88 @@
+"""A bundle's folder: written whole, or left alone where it already is this very bundle."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from impasto_export import atomic, files, manifest
+from impasto_export.architecture import Architecture, Graph, Json, canonical_json
+from impasto_export.errors import BundleError
+from impasto_export.files import Progress
+from impasto_export.weights import sha256_file
+
+# Files by their names in the bundle: one to be linked, or bytes to be written.
+Contents = Mapping[str, Path | bytes]
+
+
+@dataclass(frozen=True)
+class Content:
+    """All of a bundle but its manifest: `facts` are what that says beside graphs and files. `files` are small."""
+
+    name: str
+    architecture: Architecture
+    facts: Json
+    graphs: Mapping[str, Graph]
+    weights: Contents
+    files: Mapping[str, bytes]
+
+
+@dataclass(frozen=True)
+class Linked:
+    """`reused`: the folder already held this very bundle. `copied`: files that could not be hard-linked. `notes` are
+    what the user should know of the checkpoint."""
+
+    folder: Path
+    name: str
+    architecture: str
+    digest: str
+    reused: bool
+    copied: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def check_target(out: Path) -> None:
+    """Raises BundleError when there is something else than a bundle."""
+    if out.exists() and not (out / manifest.NAME).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise BundleError(f"{out} exists and is not a bundle; choose another folder")
+
+
+def write(out: Path, content: Content, progress: Progress, notes: tuple[str, ...] = ()) -> Linked:
+    """Raises DiskFull, and then nothing has changed."""
+    large = {name: item.resolve() for name, item in content.weights.items() if isinstance(item, Path)}
+    small = {name: item for name, item in content.weights.items() if isinstance(item, bytes)}
+    weights = files.facts(large, progress) | {name: _facts(data) for name, data in small.items()}
+    texts = {name: _facts(data)["sha256"] for name, data in content.files.items()}
+    record = manifest.compose(content.architecture, content.name, content.facts, content.graphs, weights, texts)
+    made = Linked(out, content.name, content.architecture.digest, record["digest"], True, (), notes)
+    if _holds(out, record, large):
+        return made
+    with atomic.folder(out) as draft:
+        copied = [name for name, path in large.items() if not files.place_file(path, draft / name, progress)]
+        for name, data in {**small, **content.files, manifest.NAME: canonical_json(record)}.items():
+            (draft / name).write_bytes(data)
+    return replace(made, reused=False, copied=tuple(copied))
+
+
+def _facts(data: bytes) -> Json:
+    return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+
+
+def _holds(out: Path, record: Json, sources: Mapping[str, Path]) -> bool:
+    """Whether `out` is this very bundle: the same manifest, and files that still have the digested bytes."""
+    try:
+        if (out / manifest.NAME).read_bytes() != canonical_json(record):
+            return False
+        # A hard link to what was digested just now needs no second reading.
+        apart = [name for name in record["weights"] if name not in sources or not sources[name].samefile(out / name)]
+        same = all(sha256_file(out / name) == record["weights"][name]["sha256"] for name in apart)
+        return same and digests(out, record["files"]) == record["files"]
+    except OSError:
+        return False
+
+
+def digests(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """sha256 of small files."""
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}

@@ -1,0 +1,31 @@
+"""Bars on a terminal's stderr for what is read or copied; elsewhere nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TransferSpeedColumn
+from rich.progress import Progress as Bars
+
+from impasto_export.files import Progress
+
+# Below so many bytes a bar would only flicker; and it moves by so many.
+WORTH, STEP = 64 << 20, 16 << 20
+
+
+@contextmanager
+def shown() -> Iterator[Progress]:
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+    with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def advance(what: str, done: int, total: int) -> None:
+            if total >= WORTH and (done % STEP == 0 or done == total):
+                if what not in tasks:
+                    tasks[what] = bars.add_task(what, total=total)
+                bars.update(tasks[what], completed=done)
+
+        yield advance
