@@ -14,8 +14,8 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from impasto_export.adapters import FLOATS, finite, float32
 from impasto_export.errors import AdapterError, UnaccountedKeys
+from impasto_export.floats import FLOATS, finite, float32
 from impasto_export.sources import Source
 from impasto_export.weights import Header, read_tensor
 

@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impasto_export import bottleneck_layouts, sources
-from impasto_export.adapters import Imported, finite, metadata, site_sizes, words
+from impasto_export.adapters import Imported, metadata, words
 from impasto_export.architecture import BOTTLENECK, FORMAT, Json
 from impasto_export.bottleneck_layouts import Pair
 from impasto_export.errors import AdapterError, UnaccountedKeys
+from impasto_export.floats import finite
+from impasto_export.layers import site_sizes
 from impasto_export.layouts import BACKBONES
 from impasto_export.sources import Source
 from impasto_export.weights import encode

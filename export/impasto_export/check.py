@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from impasto_export import embeddings
-from impasto_export.adapters import FLOATS, Sizes, finite, site_sizes
+from pathlib import Path
+
+from impasto_export import embeddings, layers
+from impasto_export.adapters import DELTA
 from impasto_export.architecture import LORA, Json
+from impasto_export.floats import FLOATS, finite
+from impasto_export.layers import Layers, Sizes, site_sizes
 from impasto_export.registry import Registry
 from impasto_export.weights import Header, read_tensor, sha256_file
 
 
-def problems(registry: Registry, name: str, manifest: Json | None = None) -> list[str]:
-    """Everything wrong with the adapter, empty when it is sound; with a `manifest`, also whether it fits that bundle.
+def problems(registry: Registry, name: str, manifest: Json | None = None, bundle: Path | None = None) -> list[str]:
+    """Everything wrong with the adapter, empty when it is sound; with a `manifest`, also whether it fits that bundle,
+    whose folder is `bundle`.
 
     Raises RegistryError when the name is unknown or the object cannot be read at all.
     """
@@ -31,7 +36,16 @@ def problems(registry: Registry, name: str, manifest: Json | None = None) -> lis
         found.append(f"it is for bundles of the family {entry.record['family']}, this one's is {manifest['family']}")
     if entry.record.get("architecture") != manifest["architecture"]:
         found.append("it was imported for another architecture")
+    if entry.record.get("kind") == DELTA:
+        return found + _unknown(header, layers.of(manifest, bundle))
     return found + _misfits(header, site_sizes(manifest, entry.record.get("kind", LORA)))
+
+
+def _unknown(header: Header, known: Layers) -> list[str]:
+    """Layers that the bundle does not have. Of the same architecture, their weights have the same shapes."""
+    named = {key.rpartition(".")[0] for key in header.tensors}
+    found = {f"{graph}.{name}" for graph, modules in known.items() for name in modules}
+    return [f"{where}: the bundle has no such layer" for where in sorted(named - found)]
 
 
 def _misfits(header: Header, sizes: Sizes) -> list[str]:

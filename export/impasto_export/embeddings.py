@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impasto_export import embedding_layouts, sources
-from impasto_export.adapters import FLOATS, Imported, finite, metadata
+from impasto_export.adapters import Imported, metadata
 from impasto_export.architecture import FORMAT, Json
 from impasto_export.embedding_layouts import Layout
 from impasto_export.errors import AdapterError, UnaccountedKeys
+from impasto_export.floats import FLOATS, finite
 from impasto_export.sources import Source
 from impasto_export.weights import Header, encode, read_tensor
 
@@ -38,6 +39,19 @@ def recognises(source: Source) -> bool:
         return embedding_layouts.recognise(str(source), _keys(source.headers[0])) is not None
     except AdapterError:
         return True
+
+
+def facts(source: Source) -> Json:
+    """What is told of an embedding by its file alone. Raises AdapterError for one of no known layout."""
+    (header,) = source.headers
+    layout = _layout(str(source), header, source.notes)
+    widths = {graph: header.tensors[stages[0][0]].shape[-1:] for graph, stages in layout.keys.items()}
+    return {
+        "layout": layout.name,
+        **({"token": layout.token} if layout.token else {}),
+        "stages": max(len(stages) for stages in layout.keys.values()),
+        "widths": {graph: str(width[0]) for graph, width in widths.items() if width},
+    }
 
 
 def convert(source: Path, manifest: Json, prompt: str = "", style_prompt: str = "") -> Imported:

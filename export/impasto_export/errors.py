@@ -9,8 +9,10 @@
     ├── ControlError             the ControlNet does not fit the checkpoint, or its hint is not described
     ├── GraphError               an architecture cannot be exported
     ├── BundleError              the target is not a bundle, or not an intact one
-    ├── AdapterError             the adapter file cannot be imported
+    ├── DiskFull                 the target's disk has no room; nothing is left of the attempt
+    ├── AdapterError             the adapter file cannot be imported, or not merged
     │   └── UnaccountedKeys      some of its keys have no place in the backbone
+    ├── MergeError               the mix is not said rightly, or cannot be put into the bundle
     └── RegistryError            bad name, unknown name, damaged registry
 """
 
@@ -44,9 +46,16 @@ class UnknownArchitecture(CheckpointError):
 class MisfitCheckpoint(CheckpointError):
     """Tensor names, shapes or dtypes differ from the architecture's; all of them are in the attributes."""
 
-    def __init__(self, file: str, missing: Sequence[str], misfit: Sequence[str], unused: Sequence[str]) -> None:
+    def __init__(
+        self,
+        file: str,
+        missing: Sequence[str],
+        misfit: Sequence[str],
+        unused: Sequence[str],
+        architecture: str = "the architecture its configs name",
+    ) -> None:
         self.file, self.missing, self.misfit, self.unused = file, tuple(missing), tuple(misfit), tuple(unused)
-        parts = [f"{file} does not fit the architecture its configs name"]
+        parts = [f"{file} does not fit {architecture}"]
         for title, items in (("missing", missing), ("misfit", misfit), ("unused", unused)):
             if items:
                 parts.append(f"{title} ({len(items)}):\n{listing(items)}")
@@ -65,17 +74,25 @@ class BundleError(ExportError):
     """The folder is not a bundle, or must not be overwritten."""
 
 
+class DiskFull(ExportError):
+    """A folder could not be written for want of room; what was there before still is."""
+
+
 class AdapterError(ExportError):
     """The adapter is damaged, of an unsupported kind, or of another backbone."""
 
 
 class UnaccountedKeys(AdapterError):
-    """Keys of the file that the import would have to drop; all of them are in `.keys`, with the reason."""
+    """What of the file the import would have to drop; all of it is in `.keys`, each with the reason."""
 
     def __init__(self, file: str, keys: Sequence[str]) -> None:
         self.keys = tuple(keys)
-        problem = f"{len(keys)} keys have no place in this backbone, nothing was imported"
+        problem = f"nothing was imported, since this bundle cannot take all of it ({len(keys)} problems)"
         super().__init__(f"{file}: {problem}:\n{listing(keys)}")
+
+
+class MergeError(ExportError):
+    """A mix that does not parse or names an adapter twice, a bundle that cannot take it, or a disk that cannot."""
 
 
 class RegistryError(ExportError):

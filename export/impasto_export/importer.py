@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from impasto_export import adapters, bottlenecks, embeddings, sources
+from impasto_export import adapters, bottlenecks, embeddings, forms, sources
 from impasto_export.adapters import Imported
 from impasto_export.architecture import Json
 from impasto_export.errors import AdapterError
 from impasto_export.layouts import speaks_of_lora
 from impasto_export.sources import Source
+
+Kind = Literal["bottleneck", "embedding", "lora"]
 
 
 @dataclass(frozen=True)
@@ -23,21 +26,44 @@ class Said:
     alpha: float | None = None
 
 
-def convert(place: Path, manifest: Json, said: Said) -> Imported:
-    """Read the adapter for the bundle that `manifest` describes.
+def convert(place: Path, manifest: Json, said: Said, bundle: Path | None = None) -> Imported:
+    """Read the adapter for the bundle that `manifest` describes; without its folder `bundle`, layers that have no bank
+    are not known.
 
     Raises AdapterError for a file of no known kind, for what its importer finds wrong, and for an option that is meant
     for another kind; ExportError for a damaged file.
     """
     with sources.opened(place) as source:
-        if bottlenecks.recognises(source):
+        return read(source, manifest, said, bundle)
+
+
+def read(source: Source, manifest: Json, said: Said, bundle: Path | None) -> Imported:
+    """`convert`, of a source that is open."""
+    match recognise(source):
+        case "bottleneck":
             return _bottleneck(source, manifest, said)
-        if embeddings.recognises(source):
+        case "embedding":
             return _embedding(source, manifest, said)
-        if any(speaks_of_lora(key) for key in source.keys):
-            return _lora(source, manifest, said)
-        keys = ", ".join(sorted(source.keys)[:5]) or "none"
-        raise AdapterError(f"{place} holds no LoRA, no bottleneck adapter and no embedding; its tensors: {keys}")
+        case "lora":
+            return _lora(source, manifest, said, bundle)
+
+
+def recognise(source: Source) -> Kind:
+    """Raises AdapterError for a file of no known kind."""
+    if bottlenecks.recognises(source):
+        return "bottleneck"
+    if embeddings.recognises(source):
+        return "embedding"
+    if any(speaks_of_lora(key) for key in source.keys):
+        return "lora"
+    keys = ", ".join(sorted(source.keys)[:5]) or "none"
+    raise AdapterError(f"{source} holds no LoRA, no bottleneck adapter and no embedding; its tensors: {keys}")
+
+
+def notes(record: Json) -> list[str]:
+    """What its user must know of an imported adapter: what was assumed, and what it cannot be used for."""
+    assumed: list[str] = record["source"]["assumed"]
+    return [*assumed, forms.merging(record["forms"])] if record["kind"] == adapters.DELTA else assumed
 
 
 def _bottleneck(source: Source, manifest: Json, said: Said) -> Imported:
@@ -56,9 +82,9 @@ def _embedding(source: Source, manifest: Json, said: Said) -> Imported:
     return embeddings.read(source, manifest, said.prompt, said.style_prompt)
 
 
-def _lora(source: Source, manifest: Json, said: Said) -> Imported:
+def _lora(source: Source, manifest: Json, said: Said, bundle: Path | None) -> Imported:
     _refuse_style_prompt(source, said)
-    return adapters.read(source, manifest, said.trigger or None, said.prompt, said.alpha)
+    return adapters.read(source, manifest, said.trigger or None, said.prompt, said.alpha, bundle)
 
 
 def _refuse_style_prompt(source: Source, said: Said) -> None:

@@ -1,4 +1,4 @@
-"""What a LoRA's config says of its scale: alpha/rank, or alpha/sqrt(rank) when it says rank-stabilised."""
+"""What PEFT's config says of an adapter's scale: alpha/rank, or alpha/sqrt(rank) when it says rank-stabilised."""
 
 from __future__ import annotations
 
@@ -20,15 +20,18 @@ CONFIG_FILE = "adapter_config.json"
 # These start from another base weight than the checkpoint's, so their A and B alone mean nothing.
 RESIDUAL_INITS = ("pissa", "olora", "loftq", "corda", "lora_ga")
 FLOAT32 = np.finfo(np.float32)
+# PEFT's kinds that are read, and what their configs call alpha.
+ALPHA_FIELD = {"LORA": "lora_alpha", "LOHA": "alpha", "LOKR": "alpha"}
 
 
 @dataclass(frozen=True)
-class LoraConfig:
-    """The fields of PEFT's LoraConfig that decide a site's scale."""
+class Config:
+    """The fields of PEFT's configs that decide a layer's scale; `dora`: that it must have a magnitude."""
 
     rank: int
     alpha: float
     rslora: bool
+    dora: bool
     rank_pattern: Mapping[str, int]
     alpha_pattern: Mapping[str, float]
 
@@ -46,13 +49,15 @@ def check_given(alpha: float | None) -> None:
 
 
 def scale(
-    config: LoraConfig | None, site: str, rank: int, alpha: float | None, given: float | None = None
+    config: Config | None, site: str, rank: int | None, alpha: float | None, given: float | None = None
 ) -> float | None:
     """The site's scale; `alpha` is the file's own tensor and wins. `given` is the user's, for files that state none;
-    None when nobody states an alpha.
+    None when nobody states an alpha. `rank` None is a LoKr of whole factors, whose alpha only PEFT's config means.
 
     Raises AdapterError when the config gives the site another rank than its tensors have, or two state an alpha.
     """
+    if rank is None:
+        return 1.0 if config is None else config.alpha_of(site) / config.rank_of(site)
     if config is not None and alpha is None:
         if config.rank_of(site) != rank:
             raise AdapterError(f"{site}: its tensors have rank {rank}, its config says {config.rank_of(site)}")
@@ -62,53 +67,64 @@ def scale(
     alpha = given if alpha is None else alpha
     if alpha is None:
         return None
+    if not abs(alpha) <= FLOAT32.max:
+        raise AdapterError(f"{site}: its alpha is {alpha:g}; a finite number is expected, so the file is damaged")
     return alpha / math.sqrt(rank) if config is not None and config.rslora else alpha / rank
 
 
-def from_header(header: Header, graph: str) -> LoraConfig | None:
+def from_header(header: Header, graph: str) -> Config | None:
     """diffusers keeps the configs of all components in one header entry, keys prefixed by the component."""
     text = header.metadata.get(HEADER_KEY)
     if text is None:
         return None
-    try:
-        fields = json.loads(text)
-    except ValueError as error:
-        raise AdapterError(f"{header.path}: {HEADER_KEY} is not JSON: {error}") from None
+    fields = _object(text, f"{header.path}: {HEADER_KEY}")
     own = {key.removeprefix(f"{graph}."): value for key, value in fields.items() if key.startswith(f"{graph}.")}
     return _config(own, header.path) if own else None
 
 
-def from_folder(folder: Path) -> LoraConfig | None:
-    """PEFT's adapter_config.json beside the weights. Raises AdapterError for a kind that is not plain LoRA."""
+def from_folder(folder: Path) -> Config | None:
+    """PEFT's adapter_config.json beside the weights. Raises AdapterError for a kind that no weight can carry."""
     path = folder / CONFIG_FILE
-    if not path.is_file():
-        return None
+    return _config(_object(path.read_bytes(), str(path)), path) if path.is_file() else None
+
+
+def _object(text: str | bytes, what: str) -> dict[str, Any]:
     try:
-        fields = json.loads(path.read_bytes())
+        fields = json.loads(text)
     except ValueError as error:
-        raise AdapterError(f"{path} is not JSON: {error}") from None
-    if fields.get("peft_type", "LORA") != "LORA":
-        raise AdapterError(f"{path}: peft_type is {fields['peft_type']}; only LORA fits a bottleneck adapter")
-    return _config(fields, path)
+        raise AdapterError(f"{what} is not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise AdapterError(f"{what} is not a JSON object")
+    return fields
 
 
-def _config(fields: Mapping[str, Any], path: Path) -> LoraConfig:
-    for key, meaning in (("use_dora", "DoRA"), ("lora_bias", "LoRA with a bias"), ("use_qalora", "QA-LoRA")):
+def _config(fields: Mapping[str, Any], path: Path) -> Config:
+    kind = fields.get("peft_type") or "LORA"
+    if kind not in ALPHA_FIELD:
+        raise AdapterError(f"{path}: peft_type is {kind}; {', '.join(ALPHA_FIELD)} are read")
+    for key, meaning in (("lora_bias", "LoRA with a bias"), ("use_qalora", "QA-LoRA")):
         if fields.get(key):
-            raise AdapterError(f"{path}: {key} is set; {meaning} does not fit a bottleneck adapter")
+            raise AdapterError(f"{path}: {key} is set; {meaning} changes more than a weight")
     start = fields.get("init_lora_weights")
     if isinstance(start, str) and start.lower().startswith(RESIDUAL_INITS):
         raise AdapterError(f"{path}: init_lora_weights is {start!r}: it changes the base weights; convert it to LoRA")
     try:
-        return LoraConfig(
-            int(fields["r"]),
-            float(fields["lora_alpha"]),
+        return Config(
+            _rank(fields["r"]),
+            float(fields[ALPHA_FIELD[kind]]),
             bool(fields.get("use_rslora", False)),
-            {str(key): int(value) for key, value in (fields.get("rank_pattern") or {}).items()},
-            {str(key): float(value) for key, value in (fields.get("alpha_pattern") or {}).items()},
+            bool(fields.get("use_dora", False)),
+            {re.compile(key).pattern: _rank(value) for key, value in (fields.get("rank_pattern") or {}).items()},
+            {re.compile(key).pattern: float(value) for key, value in (fields.get("alpha_pattern") or {}).items()},
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, re.error) as error:
         raise AdapterError(f"{path}: unusable LoRA config: {error!r}") from None
+
+
+def _rank(value: Any) -> int:
+    if int(value) < 1:
+        raise ValueError(f"a rank of {value}")
+    return int(value)
 
 
 def _by_pattern(patterns: Mapping[str, float], site: str, default: float) -> float:

@@ -17,11 +17,12 @@ from impasto_export.weights import Header, read_header, sha256_file
 
 LORA, PEFT, BOTTLENECK = "pytorch_lora_weights.safetensors", "adapter_model.safetensors", "bottleneck.safetensors"
 EMBEDDINGS = ("learned_embeds.safetensors", "learned_embeds.bin")
+COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2")
 # Files that are read together, in the order in which they are looked for.
 SETS = (
     (LORA,),
     (PEFT,),
-    tuple(f"{component}/{PEFT}" for component in ("unet", "transformer", "text_encoder")),
+    tuple(f"{component}/{PEFT}" for component in COMPONENTS),
     (BOTTLENECK,),
     *((name,) for name in EMBEDDINGS),
 )
@@ -48,6 +49,11 @@ class Source:
     def pickled(self) -> bool:
         return self.headers[0].path != self.files[0]
 
+    def component(self, header: Header) -> str | None:
+        """The component that a file of a set is of, by its folder in `place`."""
+        folder = header.path.parent
+        return folder.name if folder != self.place and folder.parent == self.place else None
+
     def facts(self, layout: str, assumed: list[str]) -> Json:
         """What an adapter's record says of where it came from; `assumed`: what was decided here, in words."""
         names = (str(path.relative_to(self.place)) if self.place.is_dir() else path.name for path in self.files)
@@ -72,6 +78,8 @@ def opened(place: Path) -> Iterator[Source]:
 
 
 def _files(place: Path) -> tuple[Path, ...]:
+    if not place.exists():
+        raise AdapterError(f"{place}: there is no such file or folder")
     if not place.is_dir():
         if place.suffix not in (".safetensors", *pickles.SUFFIXES):
             known = ", ".join((".safetensors", *pickles.SUFFIXES))

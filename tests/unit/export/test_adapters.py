@@ -173,18 +173,23 @@ def test_same_source_same_bytes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "reason"),
     [
-        (f"{SITE}.lora_magnitude_vector", "DoRA"),
-        (f"{SITE}.dora_scale", "DoRA"),
-        (f"{SITE}.hada_w1_a", "LoHa"),
-        (f"{SITE}.lokr_w1", "LoKr"),
-        (f"{SITE}.lora_A.bias", "bias"),
-        ("unet.mid.attn1.to_v.lora_A.weight", "names no linear layer"),
+        (f"{SITE}.lora_A.bias", "LoRA with a bias"),
+        (f"{SITE}.lora_embedding_A", "LoRA of an embedding table"),
+        (f"{SITE}.oft_diag", "OFT rotates"),
+        (f"{SITE}.on_input", "IA3 scales"),
+        (f"{SITE}.diff", "a weight's whole change"),
+        (f"{SITE}.diff_b", "a bias's whole change"),
+        (f"{SITE}.w_norm", "a normalisation's change"),
+        (f"{SITE}.lokr_t1", "core in its first factor"),
+        ("bundle_emb.cat.string_to_param.*", "an embedding within a LoRA file"),
+        ("unet.mid.attn1.to_v.lora_A.weight", "names no layer of this backbone"),
         ("unet.conv_in.bias", "not a LoRA key"),
-        ("lora_unet_mid_attn1_to_q.lora_down.weight", "kohya"),
-        ("lora_te_text_model_layers_0.alpha", "kohya"),
-        ("text_encoder_2.layers.0.self_attn.q_proj.lora_A.weight", "second text encoder"),
-        ("transformer.blocks.0.to_q.lora_A.weight", "transformer backbone"),
-        ("unet.mid.attn1.to_out.0.alpha", "not both A and B"),
+        ("lora_unet_mid_attn1_to_v.lora_down.weight", "names no layer of this backbone"),
+        ("lora_te2_text_model_layers_0_self_attn_q_proj.alpha", "adapts a text_encoder_2, which this backbone"),
+        ("text_encoder_2.layers.0.self_attn.q_proj.lora_A.weight", "adapts a text_encoder_2, which this backbone"),
+        ("transformer.blocks.0.to_q.lora_A.weight", "adapts a transformer, which this backbone"),
+        ("unet.mid.attn1.to_out.0.alpha", "has alpha, which are not whole"),
+        ("unet.mid.attn1.to_out.0.hada_w1_a", "has hada_w1_a, which are not whole"),
     ],
 )
 def test_unaccounted_keys_are_named_with_the_reason(key: str, reason: str, tmp_path: Path) -> None:
@@ -192,30 +197,28 @@ def test_unaccounted_keys_are_named_with_the_reason(key: str, reason: str, tmp_p
     with pytest.raises(UnaccountedKeys, match=reason) as raised:
         adapters.convert(source, MANIFEST)
     (named,) = raised.value.keys
-    assert named.startswith((key, key.removesuffix(".alpha")))
+    assert named.startswith(key.removesuffix(".alpha").removesuffix(".hada_w1_a"))
 
 
 def test_two_spellings_of_one_tensor_are_refused(tmp_path: Path) -> None:
     source = write(tmp_path, {**pair(SITE), **pair(SITE, down=".lora.down.weight", up=".lora.up.weight")})
-    with pytest.raises(UnaccountedKeys, match=f"a second A for {SITE}"):
-        adapters.convert(source, MANIFEST)
-
-
-def test_convolutions_are_refused_by_name(tmp_path: Path) -> None:
-    source = write(tmp_path, {**pair(SITE), "unet.conv_in.lora_A.weight": ("F32", np.ones((2, 6, 3, 3), "<f4"))})
-    with pytest.raises(UnaccountedKeys, match=r"unet\.conv_in\.lora_A\.weight: adapts a convolution"):
+    with pytest.raises(UnaccountedKeys, match=f"a second down for {SITE}"):
         adapters.convert(source, MANIFEST)
 
 
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"peft_type": "LOHA"}, "LOHA"),
-        ({"use_dora": True}, "DoRA"),
+        ({"peft_type": "IA3"}, "peft_type is IA3; LORA, LOHA, LOKR are read"),
+        ({"use_dora": True}, "its config says use_dora, but it has no magnitude"),
         ({"lora_bias": True}, "bias"),
         ({"init_lora_weights": "pissa_niter_4"}, "changes the base weights"),
         ({"r": 3}, "rank 2, its config says 3"),
         ({"lora_alpha": "much"}, "unusable LoRA config"),
+        ({"r": 0}, "a rank of 0"),
+        ({"lora_alpha": math.inf}, "its alpha is inf; a finite number is expected"),
+        ({"rank_pattern": {"to_q(": 2}}, "unusable LoRA config"),
+        ({"rank_pattern": ["to_q"]}, "unusable LoRA config"),
     ],
 )
 def test_configs_that_cannot_be_honoured(config: dict[str, object], message: str, tmp_path: Path) -> None:
@@ -229,8 +232,11 @@ def test_configs_that_cannot_be_honoured(config: dict[str, object], message: str
         ({}, "holds no tensors"),
         ({**pair(SITE), f"{SITE}.lora_A.weight": ("F32", np.ones((2, 7), "<f4"))}, "another backbone"),
         ({**pair(SITE), f"{SITE}.lora_B.weight": ("F32", np.ones((4, 3), "<f4"))}, "another backbone"),
-        ({**pair(SITE), f"{SITE}.lora_A.weight": ("F32", np.full((2, 6), np.nan, "<f4"))}, "A holds NaN"),
-        ({**pair(SITE), f"{SITE}.lora_A.weight": ("BF16", np.full((2, 6), 0x7F80, "<u2"))}, "A holds NaN or infinity"),
+        ({**pair(SITE), f"{SITE}.lora_A.weight": ("F32", np.full((2, 6), np.nan, "<f4"))}, "down holds NaN"),
+        (
+            {**pair(SITE), f"{SITE}.lora_A.weight": ("BF16", np.full((2, 6), 0x7F80, "<u2"))},
+            "down holds NaN or infinity",
+        ),
         ({**pair(SITE), f"{SITE}.lora_A.weight": ("I32", np.ones((2, 6), "<i4"))}, "has dtype I32"),
         ({**pair(SITE), f"{SITE}.alpha": ("F32", np.ones(2, "<f4"))}, "a single number"),
     ],
@@ -331,11 +337,11 @@ def test_peft_folders_of_a_masked_backbone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("prefix", "bundle", "message"),
     [
-        (SITE, MASKED, "begin with unet., so it is for a bundle of the family diffusion; this one's is masked"),
+        (SITE, MASKED, "its keys name a unet, so it is for a bundle of the family diffusion; this one's is masked"),
         (
             f"{AMUSED}.to_q",
             MANIFEST,
-            "begin with transformer., so it is for a bundle of the family masked; this one's is diffusion",
+            "its keys name a transformer, so it is for a bundle of the family masked; this one's is diffusion",
         ),
     ],
 )
@@ -346,7 +352,7 @@ def test_the_other_family_is_one_error(prefix: str, bundle: dict[str, Any], mess
 
 
 def test_a_bottlenecks_site_takes_no_lora(tmp_path: Path) -> None:
-    with pytest.raises(UnaccountedKeys, match="attn1.lora_A.weight: names no linear layer"):
+    with pytest.raises(UnaccountedKeys, match="attn1.lora_A.weight: names no layer"):
         adapters.convert(write(tmp_path, pair(AMUSED)), MASKED)
 
 
@@ -360,3 +366,71 @@ def test_the_prompt_of_its_training(tmp_path: Path) -> None:
 def test_prompts_that_are_no_template(template: str, tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match="--prompt: got .*; it must hold {context} once"):
         adapters.convert(write(tmp_path, pair(SITE)), MANIFEST, prompt=template)
+
+
+XL: dict[str, Any] = {
+    **MANIFEST,
+    "graphs": {**MANIFEST["graphs"], "text_encoder_2": MANIFEST["graphs"]["text_encoder"]},
+}
+LAYER = "layers.0.self_attn.q_proj"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "text_encoder_2.text_model.layers.0.self_attn.q_proj.lora_A.weight",
+        "text_encoder_2.text_model.layers.0.self_attn.q_proj.lora_linear_layer.down.weight",
+        "text_encoder_2.layers.0.self_attn.to_q_lora.down.weight",
+        "lora_te2_text_model_layers_0_self_attn_q_proj.lora_down.weight",
+    ],
+)
+def test_the_second_text_encoder(key: str, tmp_path: Path) -> None:
+    other = {"A": "B", "down": "up"}
+    role = next(role for role in other if f"{role}.weight" in key)
+    tensors = pair(key.removesuffix(f"{role}.weight"), down=f"{role}.weight", up=f"{other[role]}.weight")
+    header, _ = imported(write(tmp_path, tensors), tmp_path, XL)
+    assert set(header.tensors) == {f"text_encoder_2.text_model.{LAYER}.{part}" for part in ("A", "B", "scale")}
+
+
+def test_peft_folders_of_two_text_encoders(tmp_path: Path) -> None:
+    """Their layers have the same names: the folder tells which."""
+    write_peft(tmp_path / "text_encoder", pair(f"base_model.model.{LAYER}"), lora_alpha=6)
+    write_peft(tmp_path / "text_encoder_2", pair(f"base_model.model.text_model.{LAYER}"), lora_alpha=8)
+    header, _ = imported(tmp_path, tmp_path, XL)
+    assert scale(header, f"text_encoder.text_model.{LAYER}") == 3.0
+    assert scale(header, f"text_encoder_2.text_model.{LAYER}") == 4.0
+    with pytest.raises(UnaccountedKeys, match="may be of text_encoder or text_encoder_2; put its file into a folder"):
+        adapters.convert(tmp_path / "text_encoder_2", XL)
+
+
+def test_a_peft_folder_for_a_component_that_is_not_there(tmp_path: Path) -> None:
+    write_peft(tmp_path / "text_encoder_2", pair(f"base_model.model.{LAYER}"))
+    with pytest.raises(UnaccountedKeys, match="adapts a text_encoder_2, which this backbone does not have"):
+        adapters.convert(tmp_path, MANIFEST)
+
+
+def test_lycoris_own_prefix(tmp_path: Path) -> None:
+    source = write(tmp_path, pair("lycoris_mid_attn1_to_q", down=".lora_down.weight", up=".lora_up.weight"))
+    assert f"{SITE}.A" in imported(source, tmp_path)[0].tensors
+
+
+@pytest.mark.parametrize(("kind", "alpha"), [("LOHA", 6.0), ("LOKR", 6.0)])
+def test_peft_calls_alpha_otherwise_in_other_kinds(kind: str, alpha: float, tmp_path: Path) -> None:
+    """And a LoKr of whole factors has a rank in its config alone."""
+    loha = {f"hada_w{number}_a": np.ones((4, 3), "<f4") for number in (1, 2)}
+    loha |= {f"hada_w{number}_b": np.ones((3, 6), "<f4") for number in (1, 2)}
+    lokr = {"lokr_w1": np.ones((2, 2), "<f4"), "lokr_w2": np.ones((2, 3), "<f4")}
+    parts = loha if kind == "LOHA" else lokr
+    tensors: Arrays = {f"base_model.model.mid.attn1.to_q.{name}": ("F32", part) for name, part in parts.items()}
+    source = write_peft(tmp_path, tensors, peft_type=kind, r=3, alpha=alpha)
+    header, record = imported(source, tmp_path)
+    assert (record["kind"], record["forms"]) == ("delta", [kind.lower()])
+    assert scale(header) == 2.0
+
+
+def test_dora_of_a_site(tmp_path: Path) -> None:
+    norms = {f"{SITE}.lora_magnitude_vector": ("F32", np.array([1, 2, 3, 4], "<f4"))}
+    header, record = imported(write(tmp_path, {**pair(SITE), **norms}), tmp_path)
+    assert (record["kind"], record["forms"], record["sites"]) == ("delta", ["dora"], 1)
+    assert read_tensor(header, f"{SITE}.magnitude").tolist() == [[1], [2], [3], [4]]
+    assert set(header.tensors) == {f"{SITE}.{role}" for role in ("down", "up", "magnitude", "scale")}

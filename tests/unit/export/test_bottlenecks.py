@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from impasto_export import adapters, bottlenecks, check, cli, importer, manifest, pickles
+from impasto_export import bottlenecks, check, cli, importer, layers, manifest, pickles
 from impasto_export.errors import AdapterError, UnaccountedKeys
 from impasto_export.importer import Said
 from impasto_export.registry import Registry
@@ -408,4 +408,4 @@ def test_what_is_none_of_the_kinds_is_one_error(tmp_path: Path) -> None:
     source.write_bytes(encode({"decoder.conv_in.bias": ("F32", np.ones(3, "<f4"))}, {}))
     with pytest.raises(AdapterError, match="no bottleneck adapter and no embedding; its tensors: decoder.conv_in.bias"):
         importer.convert(source, BUNDLE, Said())
-    assert adapters.site_sizes(BUNDLE)["transformer"] == {"transformer_layers.0.attn1.to_q": (WIDTH, WIDTH)}
+    assert layers.site_sizes(BUNDLE)["transformer"] == {"transformer_layers.0.attn1.to_q": (WIDTH, WIDTH)}

@@ -145,6 +145,6 @@ def test_errors_are_one_line_without_a_traceback(bundle: Path, tmp_path: Path) -
     source, store = str(lora(bundle, tmp_path, float("nan"))), ["--registry", str(tmp_path / "registry")]
     failed = CliRunner().invoke(cli.adapters, ["import", source, "--name", "s", "--bundle", str(bundle), *store])
     assert failed.exit_code == 1
-    assert failed.output.startswith("error: unet.")
-    assert "NaN" in failed.output
+    assert failed.output.startswith("error: ")
+    assert "proj_in: down holds NaN" in failed.output
     assert not (tmp_path / "registry").exists()

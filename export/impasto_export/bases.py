@@ -1,0 +1,88 @@
+"""Which base model a LoRA was made for, by its layers' names and widths, and what its header says of it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+SD1, SD2, SDXL, AMUSED = "Stable Diffusion 1.x", "Stable Diffusion 2.x", "SDXL", "aMUSEd"
+# Parts of names that one family alone has, the served ones last.
+NAMED = {
+    "double_blocks": "FLUX, a family that is not served",
+    "single_transformer_blocks": "FLUX, a family that is not served",
+    "joint_blocks": "Stable Diffusion 3, a family that is not served",
+    "add_q_proj": "Stable Diffusion 3 or FLUX, families that are not served",
+    "lora_te3_": "Stable Diffusion 3, a family that is not served",
+    "transformer_layers": AMUSED,
+    "text_encoder_2.": SDXL,
+    "lora_te2_": SDXL,
+}
+# What cross-attention reads of the text, and a text encoder's own width.
+CONTEXT = ("attn2.to_k", "attn2.to_v", "attn2_to_k", "attn2_to_v")
+CONTEXT_WIDTHS = {768: SD1, 1024: SD2, 2048: SDXL}
+TEXT = ("self_attn.q_proj", "self_attn_q_proj", "mlp.fc1", "mlp_fc1")
+TEXT_WIDTHS = {768: f"{SD1}, or SDXL's first text encoder", 1024: SD2, 1280: SDXL}
+# Entries of the header that tell it, and how what they say begins.
+SAYING = ("ss_base_model_version", "modelspec.architecture")
+SAID = {
+    "sdxl": SDXL,
+    "stable-diffusion-xl": SDXL,
+    "sd_v2": SD2,
+    "stable-diffusion-v2": SD2,
+    "sd_v1": SD1,
+    "stable-diffusion-v1": SD1,
+}
+UNKNOWN = "unknown"
+# Entries with words that may call the style, and how many of the captions' tags are shown.
+WORDS = {"modelspec.trigger_phrase": "trigger phrase", "modelspec.usage_hint": "usage hint"}
+TAGS, SHOWN = "ss_tag_frequency", 8
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A base model's name, and what it was told by."""
+
+    base: str
+    because: str
+
+
+def guess(names: Collection[str], widths: Mapping[str, int], metadata: Mapping[str, str]) -> Guess:
+    """By the file's own names of its layers, the `widths` that these take where they tell, and last by its header."""
+    for part, base in NAMED.items():
+        named = next((name for name in names if part in name), None)
+        if named is not None:
+            return Guess(base, f"it names {named}")
+    for places, known, what in ((CONTEXT, CONTEXT_WIDTHS, "cross-attention"), (TEXT, TEXT_WIDTHS, "text encoder")):
+        told = next((name for name in widths if name.endswith(places) and widths[name] in known), None)
+        if told is not None:
+            return Guess(known[widths[told]], f"its {what} takes {widths[told]} features")
+    for key, text in said(metadata).items():
+        told = next((start for start in SAID if text.startswith(start)), None)
+        if told is not None:
+            return Guess(SAID[told], f"its header's {key} is {text}")
+    return Guess(UNKNOWN, "it names neither cross-attention nor a text encoder of a known width")
+
+
+def said(metadata: Mapping[str, str]) -> dict[str, str]:
+    """What the header itself says of its base model."""
+    return {key: metadata[key] for key in SAYING if metadata.get(key)}
+
+
+def words(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Words that may call the style: as its author says, and those that its captions had most often."""
+    found = {name: metadata[key] for key, name in WORDS.items() if metadata.get(key)}
+    counts = _tags(metadata.get(TAGS, ""))
+    return {**found, **({"frequent tags": ", ".join(tag for tag, _ in counts.most_common(SHOWN))} if counts else {})}
+
+
+def _tags(text: str) -> Counter[str]:
+    """Of kohya's {folder: {tag: count}}; none where it is something else, for nothing depends on them."""
+    counts: Counter[str] = Counter()
+    try:
+        for folder in json.loads(text).values():
+            counts.update({str(tag).strip(): int(count) for tag, count in folder.items()})
+    except (ValueError, TypeError, AttributeError):
+        return Counter()
+    return counts

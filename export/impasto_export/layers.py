@@ -1,0 +1,64 @@
+"""The layers of a bundle that an adapter may change: their weights' shapes, and which of them have a bank."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from impasto_export import parameters
+from impasto_export.architecture import LORA, Json
+
+Shape = tuple[int, ...]
+WEIGHT = ".weight"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """`shape` of its weight, [out, in] or [out, in, kh, kw]; `hot`: the graph has a bank for it, so lanes adapt it."""
+
+    shape: Shape
+    hot: bool
+
+
+Layers = Mapping[str, Mapping[str, Layer]]
+Sizes = Mapping[str, Mapping[str, tuple[int, int]]]
+
+
+def of(manifest: Json, bundle: Path | None = None) -> Layers:
+    """graph -> module -> layer, for the graphs that take LoRAs.
+
+    Those without a bank are known from the graphs in the folder `bundle`. Raises BundleError for one that is damaged.
+    """
+    sizes = {graph: sites for graph, sites in site_sizes(manifest).items() if sites}
+    weights = _weights(bundle, manifest) if bundle else {}
+    return {graph: _layers(sites, weights.get(graph, {})) for graph, sites in sizes.items()}
+
+
+def _layers(sites: Mapping[str, tuple[int, int]], weights: Mapping[str, Shape]) -> dict[str, Layer]:
+    found = {name: Layer(shape, name in sites) for name, shape in weights.items()}
+    return {**{name: Layer((out, into), True) for name, (into, out) in sites.items()}, **found}
+
+
+def site_sizes(manifest: Json, kind: str = LORA) -> Sizes:
+    """graph -> site -> (in_features, out_features) of a bundle's manifest, for adapters of the kind."""
+    return {
+        graph: {
+            site["name"]: (site["in_features"], site["out_features"])
+            for site in facts["sites"]
+            if site.get("kind", LORA) == kind
+        }
+        for graph, facts in manifest["graphs"].items()
+    }
+
+
+def _weights(bundle: Path, manifest: Json) -> dict[str, dict[str, Shape]]:
+    """graph -> module -> shape of its weight, of Linears and convolutions."""
+    return {
+        graph: {
+            name.removesuffix(WEIGHT): parameter.tensor.shape
+            for name, parameter in found.items()
+            if name.endswith(WEIGHT) and len(parameter.tensor.shape) > 1
+        }
+        for graph, found in parameters.of(bundle, manifest).items()
+    }
