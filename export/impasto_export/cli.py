@@ -1,4 +1,5 @@
-"""The commands `impasto export`, `impasto link` and `impasto adapters`. Only `export` imports torch."""
+"""The commands `impasto export`, `impasto link` and `impasto adapters`. Torch is imported by `export` alone,
+and there by all but `merge`."""
 
 from __future__ import annotations
 
@@ -11,14 +12,19 @@ from typing import Annotated, Optional
 
 import typer
 
-from impasto_export import check, clip, embeddings, importer, manifest
+from impasto_export import check, clip, embeddings, explain, importer, manifest, mixes, progress
 from impasto_export import link as linking
+from impasto_export import merge as merging
+from impasto_export.adapters import DELTA
 from impasto_export.architecture import BOTTLENECK, Json
+from impasto_export.bundles import Linked
+from impasto_export.checkpoint import Said
 from impasto_export.control import Control
-from impasto_export.errors import ControlError, ExportError
-from impasto_export.registry import ENVIRONMENT, Entry, Registry, default_folder
+from impasto_export.errors import CheckpointError, ControlError, ExportError, listing
+from impasto_export.files import Progress
+from impasto_export.registry import ENVIRONMENT, NAME, Entry, Registry, default_folder
 
-export = typer.Typer(help="Export an architecture's graphs (needs torch).", no_args_is_help=True)
+export = typer.Typer(help="Export an architecture's graphs (needs torch); merge adapters.", no_args_is_help=True)
 adapters = typer.Typer(help="Import adapters into a registry folder, and look after it.", no_args_is_help=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -88,9 +94,35 @@ def export_clip(
         typer.echo(f"{out}: CLIP {found.name} {found.digest[:12]}, {len(found.graphs)} graphs")
 
 
+@export.command("merge")
+def export_merge(
+    bundle: Annotated[Path, typer.Argument(help="Bundle that `impasto link` made.")],
+    adapters: Annotated[
+        list[str], typer.Option("--adapter", metavar="NAME[:WEIGHT]", help="An adapter of the registry; repeatable.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the merged bundle.")],
+    registry: RegistryOption = None,
+    pin: Annotated[
+        bool, typer.Option("--pin", help="Keep the weights as they are, and put the mix beside them for its requests.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Merge adapters of any form into a bundle's weights; needs no torch. What doesn't change is hard-linked."""
+    with reported():
+        with progress.shown() as advance:
+            made = merging.merge(bundle, mixes.parse(adapters), out, _registry(registry), pin, advance)
+        how = f"{made.tensors} weights, {made.bytes / 1e6:.1f} MB, in {made.file}"
+        how += f"; copied {', '.join(made.copied)}" if made.copied else ""
+        _print(as_json, asdict(made), f"{made.folder}: bundle {made.name} {made.digest[:12]}, {how}")
+
+
 def link(
     checkpoint: Annotated[
-        Path, typer.Argument(help="Checkpoint folder in the diffusers layout, or a CLIPModel's, for a scorer.")
+        str,
+        typer.Argument(
+            help="Folder in the diffusers layout, a .safetensors in the original one, or OWNER/REPO of the hub, "
+            "also with @REVISION; for a scorer, a CLIPModel's folder."
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the bundle.")],
     graphs: Annotated[
@@ -98,6 +130,26 @@ def link(
         typer.Option("--graphs", help="Folder with skeletons, searched before the shipped ones; repeatable."),
     ] = None,
     variant: Annotated[str, typer.Option("--variant", help="Read *.VARIANT.safetensors, e.g. fp16.")] = "",
+    prediction: Annotated[
+        str,
+        typer.Option("--prediction", help="What a single file's UNet predicts: epsilon or v_prediction (SD 2.x)."),
+    ] = "",
+    spacing: Annotated[
+        str,
+        typer.Option("--spacing", help="A single file's timesteps: leading, linspace or trailing (Turbo)."),
+    ] = "",
+    tokenizer: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--tokenizer", help="Folder to take the tokenizer from: its own, or a whole checkpoint's."),
+    ] = None,
+    scheduler: Annotated[
+        str, typer.Option("--scheduler", help=f"A request's default: {', '.join(manifest.SAMPLERS)}.")
+    ] = "",
+    steps: Annotated[Optional[int], typer.Option("--steps", min=1, help="A request's default.")] = None,  # noqa: UP045
+    guidance_scale: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option("--guidance-scale", min=0.0, help="A request's default."),
+    ] = None,
     controlnet: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--controlnet", help="Folder of a ControlNet to put beside the checkpoint."),
@@ -113,22 +165,29 @@ def link(
     """Link a checkpoint of a known architecture into a bundle that `impasto serve` takes: as --bundle, and a CLIPModel
     as --scorer. No torch, no copy."""
     with reported():
+        stated = {"scheduler": scheduler or None, "steps": steps, "guidance_scale": guidance_scale}
+        defaults = {key: value for key, value in stated.items() if value is not None}
+        said = Said(variant or None, prediction or None, spacing or None, tokenizer, defaults)
         steering = _control(controlnet, control, control_optional)
-        made = _linked(checkpoint, out, graphs or (), variant or None, steering)
+        with progress.shown() as advance:
+            made = _linked(checkpoint, out, graphs or (), said, steering, advance)
         how = f"copied {', '.join(made.copied)}" if made.copied else "weights hard-linked"
         how = "unchanged" if made.reused else how
-        _print(as_json, asdict(made), f"{made.folder}: bundle {made.name} {made.digest[:12]}, {how}")
+        notes = [f"note: {note}" for note in made.notes]
+        _print(as_json, asdict(made), f"{made.folder}: bundle {made.name} {made.digest[:12]}, {how}", *notes)
 
 
 def _linked(
-    checkpoint: Path, out: Path, graphs: Sequence[Path], variant: str | None, steering: Control | None
-) -> linking.Linked:
+    checkpoint: str, out: Path, graphs: Sequence[Path], said: Said, steering: Control | None, advance: Progress
+) -> Linked:
     """By its config a CLIPModel, or a checkpoint that paints."""
-    if not clip.recognises(checkpoint):
-        return linking.link(checkpoint, out, graphs, variant, steering)
+    if not clip.recognises(Path(checkpoint)):
+        return linking.link(checkpoint, out, graphs, said, steering, advance)
     if steering:
         raise ControlError(f"--controlnet: {checkpoint} is a CLIPModel, which paints nothing; leave it out")
-    return clip.link(checkpoint, out, graphs, variant)
+    if said != Said(said.variant):
+        raise CheckpointError(f"{checkpoint} is a CLIPModel; of what is said of a checkpoint, only --variant is for it")
+    return clip.link(Path(checkpoint), out, graphs, said.variant, advance)
 
 
 def _control(folder: Path | None, channels: str, optional: str) -> Control | None:
@@ -168,9 +227,9 @@ def import_adapter(
     """Convert a LoRA, a bottleneck adapter or a textual inversion and register it: with all of its keys, or not."""
     with reported():
         said = importer.Said(trigger, prompt, style_prompt, alpha)
-        made = importer.convert(source, manifest.load(bundle), said)
+        made = importer.convert(source, manifest.load(bundle), said, bundle)
         digest = _registry(registry).put(name, made.data)
-        notes = [f"note: {note}" for note in made.record["source"]["assumed"]]
+        notes = [f"note: {note}" for note in importer.notes(made.record)]
         _print(
             as_json,
             {"name": name, "digest": digest, **made.record},
@@ -198,7 +257,7 @@ def show_adapter(name: str, registry: RegistryOption = None, as_json: AsJson = F
 
 @adapters.command("check")
 def check_adapter(
-    name: str,
+    adapter: Annotated[str, typer.Argument(help="A registered name; or a file or folder, which is not imported.")],
     registry: RegistryOption = None,
     bundle: Annotated[
         Optional[Path],  # noqa: UP045
@@ -206,12 +265,27 @@ def check_adapter(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check an adapter's bytes against its digest, its values, and optionally its fit; exit status 1 when it is bad."""
+    """Check a registered adapter's bytes, values and fit, or explain a file: what it is, which layers it changes and
+    what would be assumed. Exit status 1 when it is bad."""
     with reported():
-        found = check.problems(_registry(registry), name, manifest.load(bundle) if bundle else None)
-        _print(as_json, {"name": name, "problems": found}, *(found or [f"{name}: ok"]))
+        described = manifest.load(bundle) if bundle else None
+        store = _registry(registry)
+        if adapter not in store.names() and (Path(adapter).exists() or not NAME.fullmatch(adapter)):
+            found = _explained(Path(adapter), described, bundle, as_json)
+        else:
+            found = check.problems(store, adapter, described, bundle)
+            _print(as_json, {"name": adapter, "problems": found}, *(found or [f"{adapter}: ok"]))
     if found:
         raise typer.Exit(1)
+
+
+def _explained(place: Path, described: Json | None, bundle: Path | None, as_json: bool) -> list[str]:
+    """Prints the explanation; its problems."""
+    facts = explain.explain(place, importer.Said(), described, bundle)
+    problems: list[str] = facts["problems"]
+    shown = [f"problems ({len(problems)}):", listing(problems)] if problems else []
+    _print(as_json, facts, *explain.lines(facts), *shown)
+    return problems
 
 
 @adapters.command("rm")
@@ -248,5 +322,5 @@ def _lines(document: Mapping[str, object], prefix: str = "") -> Iterator[str]:
 def _size(record: Json) -> str:
     if record.get("kind") == embeddings.KIND:
         return f"embedding, stages × vectors: {record.get('stages')} × {record.get('vectors')}"
-    kind = "bottleneck, " if record.get("kind") == BOTTLENECK else ""
+    kind = {BOTTLENECK: "bottleneck, ", DELTA: "to be merged, "}.get(str(record.get("kind")), "")
     return f"{kind}rank {record.get('rank')}, {record.get('sites')} sites"

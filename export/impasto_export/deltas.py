@@ -1,0 +1,133 @@
+"""What an adapter of any form makes of a weight: W + ΔW, brought to DoRA's norms where it has them.
+
+Weights are [out, in] of a Linear or [out, in, kh, kw] of a convolution, all arithmetic is float32. The parts, by role:
+
+lora, locon  A [in, r], B [r, out]; or down [r, in, …], up [out, r, …], and with Tucker's core mid [r, r, kh, kw]
+loha         w1_a [out, r], w1_b [r, in·kh·kw], w2_a and w2_b alike; or with cores t1, t2 [r, r, kh, kw] w1_a [r, out],
+             w1_b [r, in]
+lokr         w1 [a, c] or w1_a [a, r], w1_b [r, c]; w2 [b, d, …] or w2_a, w2_b, t2 as LoHa's; out = a·b, in = c·d
+dora         any of these and magnitude: [out, 1, …], a norm for each output, or [1, in, …], one for each input
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from impasto_export.errors import AdapterError
+
+Array = NDArray[np.float32]
+Parts = Mapping[str, Array]
+Shape = tuple[int, ...]
+EPSILON = np.finfo(np.float32).eps
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one adapter does to one weight, which errors call `where`; `strength` multiplies ΔW and nothing else.
+
+    So it is in PEFT, and in diffusers, also for DoRA: its norms hold at any strength. LyCORIS goes the straight way
+    from W to DoRA's result instead; at strength 1 that is the same.
+    """
+
+    where: str
+    parts: Parts
+    strength: float
+
+    def applied(self, weight: Array, base: Array) -> Array:
+        """`weight` with this change. `base` is what it was before every change of the mix, and what DoRA measures: so
+        do PEFT's merge and its forward. Raises AdapterError for parts that make no ΔW of its shape."""
+        update = self._delta(weight.shape)
+        update *= np.float32(self.strength)
+        if "magnitude" not in self.parts:
+            update += weight
+            return update
+        measured = base + update
+        changed = measured if weight is base else weight + update
+        changed *= self._factor(measured)
+        return changed
+
+    def _delta(self, shape: Shape) -> Array:
+        try:
+            return delta(self.parts, shape)
+        except (KeyError, ValueError):
+            raise self._misfit(shape) from None
+
+    def _factor(self, updated: Array) -> Array:
+        """By which each output's weights, or each input's, come to their magnitude."""
+        magnitude, (out, into, *rest) = self.parts["magnitude"], updated.shape
+        measured = {(1, into, *(1 for _ in rest)): 1, (out, 1, *(1 for _ in rest)): 0}
+        if magnitude.shape not in measured:
+            raise self._misfit(updated.shape)
+        axis = measured[magnitude.shape]
+        others = tuple(index for index in range(updated.ndim) if index != axis)
+        norms = np.sqrt(np.square(updated).sum(axis=others, keepdims=True))
+        factor: Array = magnitude / np.maximum(norms, EPSILON)
+        return factor
+
+    def _misfit(self, shape: Shape) -> AdapterError:
+        parts = ", ".join(f"{role} {list(part.shape)}" for role, part in sorted(self.parts.items()))
+        problem = f"{parts} do not fit a weight of the shape {list(shape)}: an adapter of another backbone?"
+        return AdapterError(f"{self.where}: {problem}")
+
+
+def delta(parts: Parts, shape: Shape) -> Array:
+    """ΔW before its scale, an array of its own.
+
+    Raises KeyError for a role that is missing, ValueError for parts that do not fit `shape`.
+    """
+    if "A" in parts:
+        return _shaped(parts["B"].T @ parts["A"].T, shape)
+    if "down" in parts:
+        return _shaped(_low_rank(parts), shape)
+    if "w1_a" in parts and "w2_a" in parts and _hadamard(parts, shape):
+        return _shaped(_factor(parts, 1), shape) * _shaped(_factor(parts, 2), shape)
+    return _shaped(_kronecker(_factor(parts, 1), _factor(parts, 2), shape), shape)
+
+
+def _shaped(update: Array, shape: Shape) -> Array:
+    if update.shape[0] != shape[0]:
+        raise ValueError(f"{update.shape[0]} outputs, not {shape[0]}")
+    return update.reshape(shape)
+
+
+def _low_rank(parts: Parts) -> Array:
+    """up · down, a convolution's taps in down's rows; or with Tucker's core between them, which then has the taps."""
+    down, up = _flat(parts["down"]), _flat(parts["up"])
+    return _tucker(parts["mid"], up.T, down) if "mid" in parts else up @ down
+
+
+def _hadamard(parts: Parts, shape: Shape) -> bool:
+    """LoHa's factors are each as large as the weight itself; of LoKr's, which may have the same names, neither is."""
+    return "t1" in parts or parts["w1_a"].shape[0] * parts["w1_b"].shape[1] == math.prod(shape)
+
+
+def _factor(parts: Parts, number: int) -> Array:
+    whole, core = f"w{number}", f"t{number}"
+    if whole in parts:
+        return parts[whole]
+    a, b = _flat(parts[f"{whole}_a"]), _flat(parts[f"{whole}_b"])
+    return _tucker(parts[core], a, b) if core in parts else a @ b
+
+
+def _kronecker(left: Array, right: Array, shape: Shape) -> Array:
+    """left ⊗ right over outputs and inputs; the right one alone has a convolution's taps."""
+    (a, c), (out, into, *taps) = left.shape, shape
+    right = right.reshape(out // a, into // c, *taps)
+    product: Array = np.kron(left.reshape(a, c, *(1 for _ in taps)), right)
+    return product
+
+
+def _tucker(core: Array, out: Array, into: Array) -> Array:
+    """Σpq core[p, q, …] · out[p, o] · into[q, i]: [o, i, …]."""
+    rebuilt: Array = np.einsum("pq...,po,qi->oi...", core, out, into, optimize=True)
+    return rebuilt
+
+
+def _flat(factor: Array) -> Array:
+    """A convolution's factor as a matrix."""
+    return factor.reshape(factor.shape[0], -1)
