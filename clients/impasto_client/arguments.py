@@ -70,7 +70,8 @@ GuidanceRamp = Annotated[
     typer.Option("--guidance-ramp/--no-guidance-ramp", help="Let the guidance grow from the first step to the last."),
 ]
 Scheduler = Annotated[
-    str | None, typer.Option(help="ddim, dpmpp_2m, euler or unipc; of a masked backbone, maskgit or amused.")
+    str | None,
+    typer.Option(help="ddim, dpmpp_2m, euler, euler_a, lcm or unipc; of a masked backbone, maskgit or amused."),
 ]
 Temperature = Annotated[
     float | None, typer.Option(help="Of a masked backbone: how much chance decides which tokens are kept.")

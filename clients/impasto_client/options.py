@@ -91,11 +91,11 @@ class Options(TypedDict, total=False):
     content: the adapter whose content is painted, by its name in the registry. Needs Compose.
     negative_prompt: what the picture should not show; "" for nothing, whatever the server's default is.
     steps: denoising steps, 1 to 200.
-    guidance_scale: how strongly the prompt counts, 0 to 50; 1 turns guidance off.
+    guidance_scale: how strongly the prompt counts, 0 to 50; 1 or less turns guidance off.
     guidance: a StyleContent, which counts style and content apart and has a scale of its own, a StyleDrop or a Compose;
         else guidance_scale is all there is. Needs `style`.
     guidance_ramp: let the guidance rise linearly from nothing at the first step to its full strength at the last.
-    scheduler: ddim, dpmpp_2m, euler or unipc; of a masked backbone, maskgit or amused.
+    scheduler: ddim, dpmpp_2m, euler, euler_a, lcm or unipc; of a masked backbone, maskgit or amused.
     temperature: of a masked backbone, 0 to 100: how much chance decides which tokens are kept after each step.
     seed: 0 to 2**63-1; the same seed paints the same picture.
     n: how many candidates to paint, 1 to 16; each is the picture of a seed one higher than that of the one before.

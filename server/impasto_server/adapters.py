@@ -1,8 +1,9 @@
 """Adapter files and the registry they lie in: names → digests → checked tensors in host memory.
 
-Three kinds: a LoRA's or a bottleneck adapter's factors change the backbone (bank.py), an embedding's vectors stand in
-prompts (prompt.py). The registry is written by `impasto adapters`; this module reads it, anew for every name, so a new
-adapter or a re-pointed name is seen by the next request.
+A LoRA's or a bottleneck adapter's factors change the backbone (bank.py), an embedding's vectors stand in prompts
+(prompt.py). A delta changes weights in ways that only merged weights can have: no more than its header is read here.
+The registry is written by `impasto adapters`; this module reads it, anew for every name, so a new adapter or a
+re-pointed name is seen by the next request.
 """
 
 from __future__ import annotations
@@ -63,6 +64,19 @@ class Adapter:
 
 
 @dataclass(frozen=True)
+class Delta:
+    """An adapter that no bank can carry, for the `forms` of its updates; `prompt` as an Adapter's."""
+
+    digest: str
+    forms: tuple[str, ...]
+    prompt: str | None = None
+    nbytes: int = 0  # its tensors are nobody's here
+
+
+Patch = Adapter | Delta
+
+
+@dataclass(frozen=True)
 class Embedding:
     """A checked textual inversion: by text encoder, vectors [stages, places, D] float32, the finest stage first.
 
@@ -107,13 +121,17 @@ class Registry:
             raise _unknown(name, self.names(), field) from None
         return str(pointer["digest"])
 
-    def load(self, digest: str, name: str, manifest: Manifest) -> Adapter | Embedding:
+    def load(self, digest: str, name: str, manifest: Manifest) -> Patch | Embedding:
         """Read and check the object `digest`, called `name` in errors.
 
         Raises NotFound when the object is gone and InvalidArgument when it's damaged or made for another backbone.
         """
         try:
-            data = (self._folder / "objects" / f"{digest}.safetensors").read_bytes()
+            with (self._folder / "objects" / f"{digest}.safetensors").open("rb") as file:
+                data = file.read(8 + MAX_HEADER)
+                if _is_delta(data):
+                    return _delta(_header(data, name), digest, name, manifest)
+                data += file.read()
         except FileNotFoundError:
             problem = f"adapter {name!r} points to an object that isn't in the registry"
             raise NotFound(FIELD, problem, "import it again with `impasto adapters import`") from None
@@ -146,15 +164,8 @@ def _adapter(
     header: Mapping[str, Any], tensors: dict[str, Array], digest: str, name: str, manifest: Manifest
 ) -> Adapter:
     """Takes what it uses out of `tensors`, as `_embedding` does."""
-    if header.get("family") != manifest.family:
-        problem = f"adapter {name!r} is for a {header.get('family')} backbone, {manifest.name!r} is {manifest.family}"
-        raise InvalidArgument(FIELD, problem, "name an adapter that was trained on this kind of backbone")
-    if header.get("architecture") != manifest.architecture:
-        problem = f"adapter {name!r} was imported for another backbone than {manifest.name!r}"
-        raise InvalidArgument(FIELD, problem, "import its source file for this bundle under a name of its own")
-    tanh, prompt = _tanh(header, name), header.get("prompt")
-    if prompt is not None and not _holds(prompt, "{context}"):
-        raise _damaged(name, f"its prompt {prompt!r} has no place for {{context}}")
+    _check_backbone(header, name, manifest)
+    tanh, prompt = _tanh(header, name), _prompt(header, name)
     factors: dict[str, dict[str, Factors]] = {}
     for graph, spec in manifest.graphs.items():
         for site in spec.sites:
@@ -163,6 +174,38 @@ def _adapter(
                 factors.setdefault(graph, {})[site.name] = found
     nbytes = sum(f.a.nbytes + f.b.nbytes for sites in factors.values() for f in sites.values())
     return Adapter(digest, factors, nbytes, prompt)
+
+
+def _delta(header: Mapping[str, Any], digest: str, name: str, manifest: Manifest) -> Delta:
+    _check_backbone(header, name, manifest)
+    forms = header.get("forms")
+    if not isinstance(forms, list) or not forms:
+        raise _damaged(name, "its header doesn't say which forms its updates have")
+    return Delta(digest, tuple(str(form) for form in forms), _prompt(header, name))
+
+
+def _is_delta(data: bytes) -> bool:
+    """Of a file's first bytes, however broken."""
+    try:
+        return _header(data, "").get("kind") == "delta"
+    except InvalidArgument:
+        return False
+
+
+def _check_backbone(header: Mapping[str, Any], name: str, manifest: Manifest) -> None:
+    if header.get("family") != manifest.family:
+        problem = f"adapter {name!r} is for a {header.get('family')} backbone, {manifest.name!r} is {manifest.family}"
+        raise InvalidArgument(FIELD, problem, "name an adapter that was trained on this kind of backbone")
+    if header.get("architecture") != manifest.architecture:
+        problem = f"adapter {name!r} was imported for another backbone than {manifest.name!r}"
+        raise InvalidArgument(FIELD, problem, "import its source file for this bundle under a name of its own")
+
+
+def _prompt(header: Mapping[str, Any], name: str) -> str | None:
+    prompt = header.get("prompt")
+    if prompt is not None and not _holds(prompt, "{context}"):
+        raise _damaged(name, f"its prompt {prompt!r} has no place for {{context}}")
+    return None if prompt is None else str(prompt)
 
 
 def _tanh(header: Mapping[str, Any], name: str) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from time import perf_counter
 from typing import Any
 
@@ -46,21 +47,34 @@ class Hint:
 
 
 @dataclass(frozen=True)
+class Seat:
+    """Where a mix of adapters is: in a `slot` of the bank, or merged into `weights`, 0 being the bundle's own."""
+
+    slot: int = 0
+    weights: int = 0
+
+
+@dataclass(frozen=True)
 class Row:
-    """`sample`, latents [C, h, w] or tokens [h, w], at a timestep; and the `slot` of its adapters in the bank."""
+    """`sample`, latents [C, h, w] or tokens [h, w], at a timestep; and the seat of its adapters, `slot` and `weights`.
+
+    `scale` is the guidance that a backbone with an input for it is told of.
+    """
 
     sample: NDArray[Any]
     timestep: float
     context: Embeds
     slot: int
     hint: Hint | None = None
+    weights: int = 0
+    scale: float = 1.0
 
 
 class Backbone:
-    """An engine and how rows are fed to it. Used by one thread at a time."""
+    """An engine for each of its weights, and how rows are fed to it. Used by one thread at a time."""
 
-    def __init__(self, engine: Engine, feeds: Callable[[Sequence[Row]], Feeds]) -> None:
-        self._engine = engine
+    def __init__(self, engines: Sequence[Engine], feeds: Callable[[Sequence[Row]], Feeds]) -> None:
+        self._engines = engines
         self._feeds = feeds
         self._prepared: set[tuple[int, ...]] = set()
 
@@ -71,22 +85,37 @@ class Backbone:
         allow: a large backbone is left to run batches that it wasn't prepared for, where that shows little.
         """
         started = perf_counter()
-        for lanes in dict.fromkeys([most, *(min(lanes, most) for lanes in RULES_LANES), *range(most, 0, -2), 1]):
+        batches = dict.fromkeys([most, *(min(lanes, most) for lanes in RULES_LANES), *range(most, 0, -2), 1])
+        for lanes, weights in product(batches, range(len(self._engines))):
             if len(self._prepared) * weights_bytes > PREPARED_BYTES or perf_counter() - started > WARMING_S:
-                log.info("prepared for batches of %s lanes alone", sorted(shape[0] for shape in self._prepared))
+                log.info("prepared for batches of %s lanes alone", sorted({shape[1] for shape in self._prepared}))
                 break
-            self._engine.prepare(self._feeds([row] * lanes))
-            self._prepared.add((lanes, *row.sample.shape))
+            self._engines[weights].prepare(self._feeds([row] * lanes))
+            self._prepared.add((weights, lanes, *row.sample.shape))
 
     def run(self, rows: Sequence[Row]) -> Array:
         """Predictions [rows, ...]; all samples have the same shape.
 
+        Rows on other weights are another pass.
+        """
+        kinds = dict.fromkeys(row.weights for row in rows)
+        if len(kinds) == 1:
+            return self._run(rows)
+        found: dict[int, Array] = {}
+        for kind in kinds:
+            places = [place for place, row in enumerate(rows) if row.weights == kind]
+            found |= zip(places, self._run([rows[place] for place in places]), strict=True)
+        return np.stack([found[place] for place in range(len(rows))])
+
+    def _run(self, rows: Sequence[Row]) -> Array:
+        """Of rows on the same weights.
+
         An empty row may be added where the engine is prepared for one more: under no adapter, read by nobody.
         """
-        shape = rows[0].sample.shape
-        if (len(rows), *shape) not in self._prepared and (len(rows) + 1, *shape) in self._prepared:
-            return self.run([*rows, replace(rows[0], slot=0, hint=None)])[:-1]
-        (output,) = self._engine.run(self._feeds(rows))
+        weights, shape = rows[0].weights, rows[0].sample.shape
+        if (weights, len(rows), *shape) not in self._prepared and (weights, len(rows) + 1, *shape) in self._prepared:
+            return self._run([*rows, replace(rows[0], slot=0, hint=None)])[:-1]
+        (output,) = self._engines[weights].run(self._feeds(rows))
         return output
 
 
@@ -96,6 +125,10 @@ def samples(rows: Sequence[Row]) -> NDArray[Any]:
 
 def hidden(rows: Sequence[Row]) -> Array:
     return np.stack([row.context.hidden for row in rows])
+
+
+def pooled(rows: Sequence[Row]) -> Array:
+    return np.stack([row.context.pooled for row in rows if row.context.pooled is not None])
 
 
 def slots(rows: Sequence[Row]) -> NDArray[np.int64]:

@@ -38,7 +38,7 @@ class Bank:
     """Buffers of every adapted graph, as `stored` has them, named as `_ports` says.
 
     `buffers[graph]` is replaced, never resized: a reader that holds the old one goes on with valid rows until it looks
-    again.
+    again. `writes` counts the rows that were written, for readers with copies.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class Bank:
             raise SetupError(f"bank_bytes: {capacity} holds no adapter of rank {_bucket(rank)}; pass {need} or more")
         self.buffers = {graph: self._allocate(sites) for graph, sites in self._sites.items()}
         self._stats.set("bank_bytes", self.slots * self._row_bytes(self._ranks))
+        self.writes = 0
         self._resident: OrderedDict[Mix, int] = OrderedDict()
         self._pins: Counter[int] = Counter()
         self._waiting: list[Callable[[], None]] = []
@@ -133,6 +134,7 @@ class Bank:
             for site in sites:
                 self._write_site(graph, site, row, mixed[graph].get(site.name))
         self._resident[mix] = row
+        self.writes += 1
 
     def _write_site(self, graph: str, site: Site, row: int, factors: Factors | None) -> None:
         for port in _ports(site):
@@ -236,14 +238,18 @@ def _bucket(rank: int) -> int:
 
 
 class AdaptedEngine:
-    """An engine whose graph reads its adapters from the bank; looks for a widened bank before every run."""
+    """An engine whose graph reads its adapters from the bank; looks before every run whether it was written to.
 
-    def __init__(self, bundle: Bundle, graph: str, settings: Settings, bank: Bank) -> None:
-        weights = bank.buffers.get(graph, {})
-        self._engine = compile_graph(bundle.graph_path(graph), settings, weights)
+    `weights` are the bundle's own (0), or those of its i-th pinned mix.
+    """
+
+    def __init__(self, bundle: Bundle, graph: str, settings: Settings, bank: Bank, weights: int = 0) -> None:
+        inputs = bank.buffers.get(graph, {})
+        self._engine = compile_graph(bundle.graph_path(graph, weights), settings, inputs)
         self._bank = bank
         self._graph = graph
         self._bound: Mapping[str, Array] = {}
+        self._writes = 0
 
     def bind(self, buffers: Mapping[str, NDArray[Any]]) -> None:
         self._engine.bind(buffers)
@@ -257,7 +263,7 @@ class AdaptedEngine:
         return self._engine.run(feeds)
 
     def _look(self) -> None:
-        buffers = self._bank.buffers.get(self._graph, {})
-        if buffers is not self._bound:
+        buffers, writes = self._bank.buffers.get(self._graph, {}), self._bank.writes
+        if buffers is not self._bound or writes != self._writes:
             self._engine.bind(buffers)
-            self._bound = buffers
+            self._bound, self._writes = buffers, writes

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from impasto_server.errors import SetupError
 
 LEARNED = "learned_embeds"  # a text encoder's input: vectors that take the place of some tokens' embeddings
+GUIDANCE = "timestep_cond"  # a UNet's input: the guidance scale, embedded
 
 
 class _Frozen(BaseModel):
@@ -67,7 +68,7 @@ class ImageSize(_Frozen):
 
 
 class Noise(_Frozen):
-    """The noise schedule the backbone was trained with, in diffusers' terms."""
+    """The noise schedule the backbone was trained with, in diffusers' terms; the last two are a consistency model's."""
 
     num_train_timesteps: int
     beta_start: float
@@ -77,6 +78,8 @@ class Noise(_Frozen):
     timestep_spacing: Literal["leading", "linspace", "trailing"]
     steps_offset: int
     set_alpha_to_one: bool
+    original_inference_steps: int = Field(default=50, gt=0)
+    timestep_scaling: float = 10.0
 
 
 class Tokens(_Frozen):
@@ -101,6 +104,33 @@ class TokenizerFacts(_Frozen):
     pad_id: int
 
 
+class Usual(_Frozen):
+    """What a request gets that doesn't say otherwise, where the checkpoint has its own idea of it."""
+
+    scheduler: str | None = None
+    steps: int | None = Field(default=None, ge=1, le=200)
+    guidance_scale: float | None = Field(default=None, ge=0, le=50)
+
+
+class Weighted(_Frozen):
+    """An adapter with its weight in a mix."""
+
+    name: str
+    digest: str
+    weight: float
+
+
+class File(_Frozen):
+    file: str
+
+
+class Pinned(_Frozen):
+    """A mix that is merged into weights of its own, and the graphs that it changes: the same ports, other weights."""
+
+    adapters: tuple[Weighted, ...] = Field(min_length=1)
+    graphs: dict[str, File] = Field(min_length=1)
+
+
 class Control(_Frozen):
     """What each channel of the ControlNet's hint carries; one that isn't `optional` must be there."""
 
@@ -115,6 +145,7 @@ class Manifest(_Frozen):
     """
 
     backbone: ClassVar[str]
+    schedulers: ClassVar[tuple[str, ...]]
 
     format: Literal[1]
     family: str
@@ -123,18 +154,59 @@ class Manifest(_Frozen):
     digest: str
     image: ImageSize
     tokenizer: TokenizerFacts
+    tokenizer_2: TokenizerFacts | None = None
+    force_zeros_for_empty_prompt: bool = False
     graphs: dict[str, Graph]
     control: Control | None = None
+    defaults: Usual = Usual()
+    pinned: tuple[Pinned, ...] = ()
 
     @property
     @abstractmethod
     def sample(self) -> tuple[int, int, int]: ...
 
     @property
+    def text_encoders(self) -> dict[str, TokenizerFacts]:
+        """The graphs that a prompt is read by, in the order in which the backbone takes what they say of it."""
+        second = {} if self.tokenizer_2 is None else {"text_encoder_2": self.tokenizer_2}
+        return {"text_encoder": self.tokenizer, **second}
+
+    @property
     def embedding_widths(self) -> dict[str, int]:
         """The width of a token's embedding, by text encoder."""
         ports = {name: port for name, graph in self.graphs.items() for port in graph.inputs if port.name == LEARNED}
         return {name: int(port.shape[-1]) for name, port in ports.items()}
+
+    @property
+    def files(self) -> list[str]:
+        """All that the bundle's graphs and tokenizers are read from, but for the weights that graphs point into."""
+        own: list[Graph | TokenizerFacts] = [*self.graphs.values(), *self.text_encoders.values()]
+        return [one.file for one in own] + [graph.file for mix in self.pinned for graph in mix.graphs.values()]
+
+    def port(self, graph: str, name: str) -> Port | None:
+        """An input of `graph`; None where it has none of that name."""
+        return next((port for port in self.graphs[graph].inputs if port.name == name), None)
+
+    @model_validator(mode="after")
+    def _has_a_tokenizer_for_each_text_encoder(self) -> Manifest:
+        if ("text_encoder_2" in self.graphs) != (self.tokenizer_2 is not None):
+            raise ValueError("graph text_encoder_2 and tokenizer_2 belong together, and one of them is missing")
+        return self
+
+    @model_validator(mode="after")
+    def _defaults_to_a_scheduler_that_it_has(self) -> Manifest:
+        if self.defaults.scheduler not in (None, *self.schedulers):
+            known = ", ".join(self.schedulers)
+            raise ValueError(f"defaults.scheduler is {self.defaults.scheduler!r}, which is none of {known}")
+        return self
+
+    @model_validator(mode="after")
+    def _pins_graphs_that_mixes_change(self) -> Manifest:
+        known = (*self.text_encoders, self.backbone)
+        strange = sorted({name for mix in self.pinned for name in mix.graphs} - {*known})
+        if strange:
+            raise ValueError(f"pinned has {strange[0]}, and mixes change {', '.join(known)} alone")
+        return self
 
     def _squares(self, factor: int) -> tuple[int, int]:
         return self.image.height // factor, self.image.width // factor
@@ -144,10 +216,16 @@ class DiffusionManifest(Manifest):
     """A UNet that predicts the noise in latents."""
 
     backbone: ClassVar[str] = "unet"
+    schedulers: ClassVar[tuple[str, ...]] = ("ddim", "dpmpp_2m", "euler", "euler_a", "lcm", "unipc")
 
     family: Literal["diffusion"]
     latents: Latents
     scheduler: Noise
+
+    @property
+    def told_of_guidance(self) -> bool:
+        """Whether the UNet takes the guidance scale as an input and makes one pass do for all lanes."""
+        return self.port("unet", GUIDANCE) is not None
 
     @property
     def sample(self) -> tuple[int, int, int]:
@@ -159,6 +237,7 @@ class MaskedManifest(Manifest):
     """A transformer that predicts the tokens that are masked."""
 
     backbone: ClassVar[str] = "transformer"
+    schedulers: ClassVar[tuple[str, ...]] = ("maskgit", "amused")
 
     family: Literal["masked"]
     tokens: Tokens
@@ -195,7 +274,7 @@ class Bundle:
             where = ".".join(str(part) for part in first["loc"])
             raise SetupError(f"bundle: {path}: {where}: {first['msg']}; link the checkpoint again") from None
         bundle = cls(folder, manifest)
-        for file in [*(graph.file for graph in manifest.graphs.values()), manifest.tokenizer.file]:
+        for file in manifest.files:
             if not (folder / file).is_file():
                 raise SetupError(f"bundle: {folder} lacks {file}; link the checkpoint again")
         return bundle
@@ -205,5 +284,7 @@ class Bundle:
         """Size of all its files, most of it weights."""
         return sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
 
-    def graph_path(self, name: str) -> Path:
-        return self.folder / self.manifest.graphs[name].file
+    def graph_path(self, name: str, weights: int = 0) -> Path:
+        """Of a graph with the bundle's own weights (0), or with those of its i-th pinned mix."""
+        graphs = self.manifest.pinned[weights - 1].graphs if weights else self.manifest.graphs
+        return self.folder / graphs[name].file

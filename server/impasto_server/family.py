@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from impasto_server.backbone import Backbone, Embeds
 from impasto_server.conditioning import Conditions
+from impasto_server.guidance import Rule
 from impasto_server.request import Request
 from impasto_server.samplers import Steps
 
@@ -28,6 +29,10 @@ class Family(Protocol):
 
     def condition(self, request: Request) -> Conditions:
         """The request's pictures, as the sampler and the backbone take them. Raises InvalidArgument."""
+        ...
+
+    def rule(self, request: Request) -> Rule:
+        """The request's guidance, as this backbone takes it. Raises InvalidArgument."""
         ...
 
     def begin(self, request: Request, seed: int, conditions: Conditions) -> Steps:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
 
-from impasto_server.backbone import Backbone, Embeds, Feeds, Row, hidden, samples, slots
+from impasto_server.backbone import Backbone, Embeds, Feeds, Row, hidden, pooled, samples, slots
 from impasto_server.bundle import MaskedManifest
 from impasto_server.conditioning import Conditioner, Conditions
-from impasto_server.engine import Engine
+from impasto_server.graphs import Graphs
+from impasto_server.guidance import Rule
 from impasto_server.image import encode, to_uint8
 from impasto_server.maskgit import ANNEALS, Canvas, Codes, Masks, decode, masked
 from impasto_server.request import Request
@@ -25,12 +26,12 @@ class Masked:
 
     train_timesteps: float = 1.0
 
-    def __init__(self, manifest: MaskedManifest, compiled: Callable[[str], Engine]) -> None:
+    def __init__(self, manifest: MaskedManifest, graphs: Graphs) -> None:
         self._manifest = manifest
         self._tokens = manifest.tokens
         self._masks = Masks(manifest.masking.schedule)
-        self.backbone = Backbone(compiled("transformer"), self._feeds)
-        self._decoder, self._encoder = compiled("vq_decoder"), compiled("vq_encoder")
+        self.backbone = Backbone(graphs.every("transformer"), self._feeds)
+        self._decoder, self._encoder = graphs.compiled("vq_decoder"), graphs.compiled("vq_encoder")
         self._conditioner = Conditioner(self, None)
         self._lock = Lock()
 
@@ -42,6 +43,9 @@ class Masked:
 
     def condition(self, request: Request) -> Conditions:
         return self._conditioner.read(request)
+
+    def rule(self, request: Request) -> Rule:
+        return request.rule
 
     def begin(self, request: Request, seed: int, conditions: Conditions) -> Steps:
         draws = np.random.Generator(np.random.Philox(seed))
@@ -86,7 +90,7 @@ class Masked:
         return {
             "input_ids": tokens,
             "encoder_hidden_states": hidden(rows),
-            "pooled_text_emb": np.stack([row.context.pooled for row in rows if row.context.pooled is not None]),
+            "pooled_text_emb": pooled(rows),
             "micro_conds": np.tile(conditions, (len(rows), 1)),
             "slot": slots(rows),
         }

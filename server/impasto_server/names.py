@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from impasto_server.adapters import FIELD, Adapter, Embedding
+from impasto_server.adapters import FIELD, Adapter, Delta, Embedding, Patch
 from impasto_server.errors import FieldError, InvalidArgument
 from impasto_server.guidance import Mix, Mixes, Prompts, Text
 from impasto_server.prompt import filled, prompts, triggers
@@ -50,18 +50,18 @@ def loaded_of(styles: Sequence[Style], loading: Loading) -> dict[str, Kind]:
 
 def by_kind(
     styles: Sequence[Style], loaded: Mapping[str, Kind], request: Request
-) -> tuple[dict[str, Adapter], dict[str, Embedding]]:
+) -> tuple[dict[str, Patch], dict[str, Embedding]]:
     """Adapters by digest, embeddings by name. Raises InvalidArgument for one that stands where the other belongs."""
     fields = adapter_fields(request)
-    adapters: dict[str, Adapter] = {}
+    adapters: dict[str, Patch] = {}
     embeddings: dict[str, Embedding] = {}
     for style in styles:
         match loaded.get(style.digest):
-            case Adapter() as adapter if style.field in fields:
+            case (Adapter() | Delta()) as adapter if style.field in fields:
                 adapters[style.digest] = adapter
             case Embedding() as embedding if style.field not in fields:
                 embeddings[style.name] = embedding
-            case Adapter():
+            case Adapter() | Delta():
                 fix = f"name it in {FIELD}, or in STYLE with GUIDANCE styledrop"
                 raise InvalidArgument(style.field, f"{style.name!r} is no embedding but an adapter", fix)
             case Embedding():
@@ -70,7 +70,7 @@ def by_kind(
     return adapters, embeddings
 
 
-def mixes(styles: Sequence[Style], adapters: Mapping[str, Adapter]) -> Mixes:
+def mixes(styles: Sequence[Style], adapters: Mapping[str, Patch]) -> Mixes:
     """The content's adapter is for the lanes that say the context alone."""
     mixed = [style for style in styles if style.digest in adapters]
     return Mixes(
@@ -82,7 +82,7 @@ def mixes(styles: Sequence[Style], adapters: Mapping[str, Adapter]) -> Mixes:
 def said_by(
     request: Request,
     styles: Sequence[Style],
-    adapters: Mapping[str, Adapter],
+    adapters: Mapping[str, Patch],
     embeddings: Mapping[str, Embedding],
 ) -> Prompts:
     """What the lanes say. A style's adapter brings the words it was trained in, which its content is not told.

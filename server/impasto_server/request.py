@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -15,8 +15,7 @@ from impasto_server.bundle import ImageSize, Manifest
 from impasto_server.errors import InvalidArgument
 from impasto_server.guidance import ClassifierFree, Compose, DreamStyler, Rule, StyleDrop, dreamstyler_code
 from impasto_server.image import FORMATS
-from impasto_server.maskgit import ANNEALS
-from impasto_server.samplers import SAMPLERS, run_steps
+from impasto_server.samplers import run_steps
 
 MAX_PROMPT_BYTES = 8192
 MAX_ADAPTERS = 8
@@ -99,7 +98,8 @@ class Request:
     `style_guidance` and `content_guidance`. StyleDrop's λA and λB are `style_strength` and `text_strength`; under its
     rules `style` names an adapter, and to compose, `content` the other one, `gamma` its share and `content_prompt` what
     it is told, None being the prompt without the style's words. With `guidance_ramp` all strengths rise from 0 at the
-    first step to their whole at the last. `temperature` is τ of the masked family's samplers.
+    first step to their whole at the last. `temperature` is τ of the masked family's samplers. The values that fields
+    have here are a plain diffusion backbone's; `parse` knows those of a bundle.
 
     Of `n` candidates, the i-th is what the same request alone paints from `seed` + i. `rerank` orders them by their
     clip score, with the prompt ("text") or with `style_image` ("style").
@@ -166,7 +166,9 @@ class Request:
             case "styledrop-compose":
                 return Compose(self.style_strength, self.text_strength, self.gamma)
             case _:
-                return ClassifierFree(self.guidance_scale)
+                # 1 or less is no guidance, as in diffusers: Turbo checkpoints are asked for a scale of 0 and mean that,
+                # where Eq. 6 would paint from the negative prompt alone.
+                return ClassifierFree(max(1.0, self.guidance_scale))
 
 
 @dataclass(frozen=True)
@@ -181,12 +183,14 @@ class Defaults:
 
 
 def _defaults(manifest: Manifest, guidance: str) -> Defaults:
-    """diffusers' for masked tokens, StyleDrop's (Table S3 of arXiv 2306.00983) where that is the rule."""
+    """The bundle's, else diffusers' for masked tokens; and StyleDrop's (Table S3 of arXiv 2306.00983) by its rule."""
+    plain = Defaults(manifest.schedulers, "dpmpp_2m", 25, 3.0)
     if manifest.family == "masked":
         if guidance in _STRENGTHS["STYLE_STRENGTH"]:
-            return Defaults(tuple(ANNEALS), "maskgit", 36, 10.0, 4.5)
-        return Defaults(tuple(ANNEALS), "amused", 12, 10.0 if guidance == "cfg" else 5.0, 2.0)
-    return Defaults(tuple(SAMPLERS), "dpmpp_2m", 25, 3.0 if guidance == "cfg" else 5.0)
+            return Defaults(manifest.schedulers, "maskgit", 36, 10.0, 4.5)
+        plain = Defaults(manifest.schedulers, "amused", 12, 10.0, 2.0)
+    usual = manifest.defaults.model_dump(exclude_none=True)
+    return replace(plain, **{**usual, **({} if guidance == "cfg" else {"guidance_scale": 5.0})})
 
 
 def parse(

@@ -7,14 +7,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
 
-from impasto_server.adapters import FIELD, Adapter, Embedding, Registry
+from impasto_server.adapters import FIELD, Embedding, Patch, Registry
 from impasto_server.bundle import Manifest
 from impasto_server.cache import BytesLru
 from impasto_server.stats import Stats
 
 LOADING_THREADS = 2
 
-Kind = Adapter | Embedding
+Kind = Patch | Embedding
 Loading = Mapping[str, Future[Kind]]
 
 

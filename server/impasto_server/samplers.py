@@ -10,6 +10,9 @@ cancels it. Its history (a multistep solver's last predictions) is a local varia
 A sampler starts from noise, or from content: clean latents that are noised to a timestep further down, from where it
 goes on as ever (SDEdit, arXiv 2108.01073).
 
+What noise a sampler adds on its way comes from the start's `draws`, behind the noise that it starts from: the seed
+alone decides, and nobody's step takes of another's.
+
 Coefficients are float64, latents float32 [C, h, w]. alpha and sigma are a timestep's signal and noise levels,
 x_t = alpha·x_0 + sigma·eps with alpha² + sigma² = 1. The steps are diffusers' of the same names, timestep for timestep,
 with and without content.
@@ -26,10 +29,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impasto_server.bundle import Noise
+from impasto_server.errors import InvalidArgument
 
 Array = NDArray[np.float32]
 Sample = NDArray[Any]
 Level = tuple[float, float]
+
+BOUNDARY = 0.5  # the standard deviation of the data, as consistency models have it (arXiv 2303.01469, appendix C)
 
 
 @dataclass(frozen=True)
@@ -40,8 +46,13 @@ class Start:
     """
 
     noise: Array
+    draws: np.random.Generator
     clean: Array | None = None
     strength: float = 1.0
+
+    def fresh(self) -> Array:
+        """More noise [C, h, w], of its own at each call."""
+        return self.draws.standard_normal(self.noise.shape, np.float32)
 
 
 @dataclass(frozen=True)
@@ -138,6 +149,16 @@ def ddim(start: Start, steps: int, schedule: Schedule) -> Steps:
 
 def euler(start: Start, steps: int, schedule: Schedule) -> Steps:
     """Euler's method on the probability flow ODE, Algorithm 2 of arXiv 2206.00364 without churn."""
+    return _euler(start, steps, schedule, lambda now, then: then)
+
+
+def euler_a(start: Start, steps: int, schedule: Schedule) -> Steps:
+    """Ancestral sampling (arXiv 2006.11239) by Euler's method: to below the next ratio, then noise up to it."""
+    return _euler(start, steps, schedule, lambda now, then: then**2 / now)
+
+
+def _euler(start: Start, steps: int, schedule: Schedule, down: Callable[[float, float], float]) -> Steps:
+    """`down` is the ratio sigma / alpha that a step goes to, from that of now and that of then."""
     timesteps, sample = _begin(start, _euler_timesteps(steps, schedule), schedule)
     levels = [schedule.levels(t) for t in timesteps]
     ratios = [sigma / alpha for alpha, sigma in levels] + [0.0]
@@ -149,8 +170,30 @@ def euler(start: Start, steps: int, schedule: Schedule) -> Steps:
         sample = _f32(x * alpha)
         output = yield Ask(sample, t, i, len(timesteps), x0)
         x0 = schedule.denoised(output, sample, alpha, sigma)
-        x = _f32(x + (x - x0) / ratios[i] * (ratios[i + 1] - ratios[i]))
+        now, then = ratios[i : i + 2]
+        below = down(now, then)
+        x = _f32(x + (x - x0) / now * (below - now))
+        if below < then:
+            x = _f32(x + sqrt(then**2 - below**2) * start.fresh())
     return x
+
+
+def lcm(start: Start, steps: int, schedule: Schedule) -> Steps:
+    """Multistep consistency sampling, Algorithm 3 of arXiv 2310.04378: to the clean sample, and to new noise of it.
+
+    Of the `original_inference_steps` that the model was taught on. Raises InvalidArgument where those are fewer.
+    """
+    timesteps, x = _begin(start, _lcm_timesteps(steps, schedule), schedule)
+    clean = None
+    for i, t in enumerate(timesteps):
+        output = yield Ask(x, t, i, len(timesteps), clean)
+        skip, out = _boundary(t * schedule.noise.timestep_scaling)
+        clean = _f32(skip * x + out * schedule.denoised(output, x, *schedule.levels(t)))
+        if i + 1 < len(timesteps):
+            alpha, sigma = schedule.levels(timesteps[i + 1])
+            x = _f32(alpha * clean + sigma * start.fresh())
+    assert clean is not None, "whoever starts a sampler has checked that there is a step to run"
+    return clean
 
 
 def dpmpp_2m(start: Start, steps: int, schedule: Schedule) -> Steps:
@@ -182,7 +225,14 @@ def unipc(start: Start, steps: int, schedule: Schedule) -> Steps:
     return x0s[-1]
 
 
-SAMPLERS: dict[str, Sampler] = {"ddim": ddim, "dpmpp_2m": dpmpp_2m, "euler": euler, "unipc": unipc}
+SAMPLERS: dict[str, Sampler] = {
+    "ddim": ddim,
+    "dpmpp_2m": dpmpp_2m,
+    "euler": euler,
+    "euler_a": euler_a,
+    "lcm": lcm,
+    "unipc": unipc,
+}
 
 
 def _begin(start: Start, timesteps: Sequence[float], schedule: Schedule) -> tuple[Sequence[float], Array]:
@@ -210,6 +260,20 @@ def _solver_timesteps(steps: int, schedule: Schedule) -> list[int]:
     if spacing == "linspace":
         return [int(t) for t in np.linspace(0, total - 1, steps + 1).round()[:0:-1]]
     return schedule.timesteps(steps)
+
+
+def _lcm_timesteps(steps: int, schedule: Schedule) -> list[int]:
+    """Evenly among those that the model was taught on, which are evenly among all."""
+    taught = schedule.noise.original_inference_steps
+    if steps > taught:
+        raise InvalidArgument("STEPS", f"{steps}, and lcm has {taught} to choose from", f"pass at most {taught}")
+    jump = schedule.noise.num_train_timesteps // taught
+    return [(taught - int(i)) * jump - 1 for i in np.linspace(0, taught, steps, endpoint=False)]
+
+
+def _boundary(timestep: float) -> tuple[float, float]:
+    """How much a consistency model keeps of its sample, and how much it takes of the answer: 1 and 0 at timestep 0."""
+    return BOUNDARY**2 / (timestep**2 + BOUNDARY**2), timestep / sqrt(timestep**2 + BOUNDARY**2)
 
 
 def _advance(x: Array, x0: Array, now: Level, then: Level) -> Array:

@@ -20,6 +20,7 @@ COUNTERS: Mapping[str, str] = {
     "adapter_loads": "Adapters read from the registry",
     "mix_hits": "Mixes found in the adapter bank",
     "mix_writes": "Mixes written into the adapter bank",
+    "mix_pinned": "Mixes that had weights of their own, merged into them",
     "mix_evictions": "Idle mixes overwritten in the adapter bank",
 }
 GAUGES: Mapping[str, str] = {

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import checkpoints
-from impasto_export import adapters, embeddings
+import twins
+from impasto_export import adapters, embeddings, graphs
 from impasto_export.control import Control
 from impasto_export.link import link
 from impasto_export.registry import Registry
@@ -149,3 +151,16 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
     file = BytesIO()
     Image.fromarray(pixels).save(file, "png")
     return file.getvalue()
+
+
+@pytest.fixture(scope="session")
+def twin_skeletons(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Skeletons of the twins' architectures by kind, each exported once: that takes longer than all that runs on it."""
+    folder = tmp_path_factory.mktemp("skeletons")
+
+    @cache
+    def exported(kind: str) -> Path:
+        graphs.export(twins.save(folder / f"{kind}-configs", kind), folder / kind)
+        return folder / kind
+
+    return exported

@@ -19,7 +19,8 @@ from torch.nn import functional
 
 import checkpoints
 from engines import ENGINES, Array, Engine, relative_error, run, zero_banks
-from impasto_export import graphs, manifest, recipes, splice
+from impasto_export import graphs, manifest, splice, texts
+from impasto_export.checkpoint import Stored
 from impasto_export.weights import read_header
 
 TOLERANCE = 1e-4
@@ -88,10 +89,11 @@ def test_texts_end_at_the_highest_id_where_the_config_says_2(end: int, tmp_path:
     ids = captions(3, 39 if end == 2 else end, 30)
     # Before the recipe, which leaves its hooks in the model.
     hidden, pooled = eager_text(model, ids)
-    recipe = recipes.projected_text_encoder(model)
+    recipe = texts.projected_text_encoder(model)
     save_file(model.state_dict(), tmp_path / "text_encoder.safetensors")
     (tmp_path / "skeleton.onnx").write_bytes(graphs.trace(recipe))
-    tensors = read_header(tmp_path / "text_encoder.safetensors").tensors
+    file = tmp_path / "text_encoder.safetensors"
+    tensors = {name: Stored(file.name, tensor) for name, tensor in read_header(file).tensors.items()}
     linked = tmp_path / "linked.onnx"
     linked.write_bytes(splice.point(splice.read(tmp_path / "skeleton.onnx"), tensors))
     facts = {"sites": [site.record for site in recipe.sites]}

@@ -11,7 +11,7 @@ from tritonclient.grpc import model_config_pb2  # type: ignore[import-untyped]
 
 from impasto_server import comparison
 from impasto_server.request import FIELDS, STREAM_FIELDS, Field
-from impasto_server.serve import model_repository
+from impasto_server.serve import COMPUTING, model_repository, on_gpu
 
 PICTURES = {"IMAGE": ("BYTES", [-1]), "SEED": ("INT64", [-1]), "SCORE": ("FP32", [-1]), "META": ("BYTES", [1])}
 SCORES = {"SCORE": ("FP32", [-1])}
@@ -50,3 +50,14 @@ def test_outputs(model: str, outputs: Mapping[str, object]) -> None:
 def test_only_the_stream_has_many_responses(model: str, decoupled: bool) -> None:
     assert config(model).max_batch_size == 0
     assert config(model).model_transaction_policy.decoupled == decoupled
+
+
+@pytest.mark.parametrize("model", COMPUTING)
+def test_on_a_gpu_nothing_changes_but_the_instance(model: str) -> None:
+    text = on_gpu((model_repository() / model / "config.pbtxt").read_text(), 3)
+    found, usual = text_format.Parse(text, model_config_pb2.ModelConfig()), config(model)
+    (instance,) = found.instance_group
+    assert (instance.kind, list(instance.gpus), instance.count) == (instance.KIND_GPU, [3], 1)
+    found.ClearField("instance_group")
+    usual.ClearField("instance_group")
+    assert found == usual

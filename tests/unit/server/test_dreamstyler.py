@@ -137,7 +137,7 @@ def test_a_prompt_is_encoded_once_per_stage_and_remembered(
 ) -> None:
     pipeline = open_pipeline()
     counts: list[int] = []
-    engine = pipeline._prompts._engine
+    ((engine,),) = (encoder._engines for encoder in pipeline._prompts._encoders)
     run = engine.run
 
     def note(feeds: Any) -> Any:

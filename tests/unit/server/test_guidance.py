@@ -18,9 +18,11 @@ from impasto_server.guidance import (
     Rule,
     StyleDrop,
     Text,
+    Told,
     combine,
     dreamstyler_code,
 )
+from impasto_server.request import Request
 
 MIX = Mix.of([("digest", 0.9)])
 MIXES = Mixes(MIX)
@@ -51,6 +53,24 @@ def test_classifier_free_is_two_lanes_with_the_papers_coefficients() -> None:
 def test_a_lane_that_cannot_matter_is_not_run() -> None:
     assert ClassifierFree(1.0)(SAID, MIXES).lanes == (Lane(FULL, MIX),)
     assert DreamStyler(5.0, 3.0, 3.0)(SAID, MIXES).lanes == (Lane(NULL, MIX), Lane(FULL, MIX))
+
+
+def test_a_backbone_that_is_told_has_one_lane() -> None:
+    guidance = Told(8.5)(SAID, MIXES)
+    assert (guidance.lanes, guidance.coefficients) == ((Lane(FULL, MIX),), (1.0,))
+    assert [guidance.scale_at(strength) for strength in (0.0, 0.5, 1.0)] == [1.0, 4.75, 8.5]
+    assert ClassifierFree(8.5)(SAID, MIXES).scale_at(1.0) == 1.0
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5, 1.0])
+def test_a_scale_of_1_or_less_is_no_guidance(scale: float) -> None:
+    """As in diffusers, where Turbo is asked for 0; by the formula that is the negative prompt alone."""
+    assert Request("a boat", 1, 64, 64, guidance_scale=scale).rule(SAID, MIXES).lanes == (Lane(FULL, MIX),)
+    assert ClassifierFree(0.0)(SAID, MIXES).coefficients == (1.0, 0.0)
+
+
+def test_a_mix_is_the_same_whoever_names_its_weights() -> None:
+    assert Mix.of([("a", 0.8), ("b", 0.0)]) == Mix.of([("a", float(np.float32(0.8)))])
 
 
 def test_one_lane_is_run_even_if_none_matters() -> None:

@@ -15,13 +15,15 @@ from PIL import Image
 
 import toy_masked
 from impasto_server.backbone import Embeds, Row
+from impasto_server.bank import Bank
 from impasto_server.bundle import Bundle, MaskedManifest
 from impasto_server.conditioning import Conditions
-from impasto_server.engine import compile_graph
+from impasto_server.graphs import Graphs
 from impasto_server.masked import Masked
 from impasto_server.maskgit import Codes
 from impasto_server.request import Request
 from impasto_server.settings import Settings
+from impasto_server.stats import Stats
 
 BOAT = Request("a boat", seed=3, width=64, height=32, steps=10, scheduler="maskgit")
 
@@ -31,7 +33,7 @@ def family(masked_bundle: Path) -> Masked:
     bundle = Bundle.open(masked_bundle)
     assert isinstance(bundle.manifest, MaskedManifest)
     settings = Settings(masked_bundle, masked_bundle, "onnxruntime", "f32", threads=1)
-    return Masked(bundle.manifest, lambda graph: compile_graph(bundle.graph_path(graph), settings))
+    return Masked(bundle.manifest, Graphs(bundle, settings, Bank(bundle.manifest, 16, 1 << 20, Stats())))
 
 
 def tokens(seed: int = 0) -> Codes:

@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from impasto_server.adapters import Adapter, Embedding, Registry
+from impasto_server.adapters import Registry
 from impasto_server.bundle import Manifest
 from impasto_server.errors import (
     Cancelled,
@@ -28,6 +28,7 @@ from impasto_server.errors import (
 from impasto_server.guidance import Guidance, Lane, Mix, Mixes, Prompts
 from impasto_server.pipeline import Caller, Pipeline, Progress, Result
 from impasto_server.request import Request
+from impasto_server.residency import Kind
 from impasto_server.settings import EngineName
 
 from .conftest import Open
@@ -219,7 +220,7 @@ def slow_registry(monkeypatch: pytest.MonkeyPatch, slow: str) -> Event:
     """Loading `slow` waits for the event that is returned."""
     go, load = Event(), Registry.load
 
-    def wait_and_load(self: Registry, digest: str, name: str, manifest: Manifest) -> Adapter | Embedding:
+    def wait_and_load(self: Registry, digest: str, name: str, manifest: Manifest) -> Kind:
         assert name != slow or go.wait(10)
         return load(self, digest, name, manifest)
 

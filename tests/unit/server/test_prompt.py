@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 import toy
 from impasto_server.adapters import Embedding, parse
-from impasto_server.backbone import Embeds
+from impasto_server.backbone import Embeds, Seat
 from impasto_server.bundle import Manifest
+from impasto_server.encoder import PromptEncoder, TextEncoder
 from impasto_server.guidance import Text
-from impasto_server.prompt import LEARNED, ClipTokenizer, Line, PromptEncoder, Staged, lines, prompts, triggers
+from impasto_server.prompt import Line, Staged, lines, prompts, triggers
+from impasto_server.tokens import LEARNED, ClipTokenizer
 
 
 class Echo:
@@ -107,20 +109,21 @@ def test_a_trigger_beyond_the_encoders_room_is_warned_of(tokenizer: ClipTokenize
 
 def test_each_line_is_encoded_once_with_its_stages_vectors(tokenizer: ClipTokenizer, manifest: Manifest) -> None:
     echo, known = Echo(), {"sks03": embedding(manifest, 1, places=2), "toy": embedding(manifest, 2)}
-    encoder = PromptEncoder(tokenizer, echo, toy.WIDTH, 1 << 20)
+    encoder = PromptEncoder([TextEncoder("text_encoder", tokenizer, toy.WIDTH, [echo])], False, 1 << 20)
     wanted = lines(Text.of("<toy> <sks03>"), known)
-    found = encoder.encode(wanted, known, 0, None)
+    found = encoder.encode(wanted, known, Seat(), None)
     assert len(wanted) == len(echo.fed[0]["input_ids"]) == 6
     for stage, line in enumerate(wanted):
         np.testing.assert_array_equal(found[line].hidden[1], known["toy"].vectors["text_encoder"][stage, 0])
         np.testing.assert_array_equal(found[line].hidden[2:4], known["sks03"].vectors["text_encoder"][stage])
-    encoder.encode([*wanted, Line("a boat")], known, 0, None)
+    encoder.encode([*wanted, Line("a boat")], known, Seat(), None)
     assert [len(feeds["input_ids"]) for feeds in echo.fed] == [6, 1]
 
 
 def test_what_is_remembered_is_bounded_by_bytes(tokenizer: ClipTokenizer) -> None:
     echo = Echo()
-    encoder = PromptEncoder(tokenizer, echo, toy.WIDTH, capacity=2 * toy.LENGTH * toy.WIDTH * 4)
+    capacity = 2 * toy.LENGTH * toy.WIDTH * 4
+    encoder = PromptEncoder([TextEncoder("text_encoder", tokenizer, toy.WIDTH, [echo])], False, capacity)
     for words in ("a boat", "a house", "a fish", "a boat"):
-        encoder.encode([Line(words)], {}, 0, None)
+        encoder.encode([Line(words)], {}, Seat(), None)
     assert len(echo.fed) == 4

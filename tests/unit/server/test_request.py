@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from impasto_server.bundle import Manifest
+from impasto_server.bundle import DiffusionManifest, Manifest, MaskedManifest
 from impasto_server.errors import InvalidArgument
 from impasto_server.guidance import ClassifierFree, Compose, DreamStyler, StyleDrop
+from impasto_server.maskgit import ANNEALS
 from impasto_server.request import MAX_SEED, Request, parse
+from impasto_server.samplers import SAMPLERS
 
 
 def text(*values: str | bytes) -> Any:
@@ -147,6 +149,11 @@ def test_a_style_may_be_a_mix_of_adapters(manifest: Manifest) -> None:
     assert parse({**mixed, "STYLE": text("crayon")}, manifest).style == ("crayon",)
 
 
+def test_a_manifest_knows_the_schedulers_of_its_family() -> None:
+    assert DiffusionManifest.schedulers == tuple(SAMPLERS)
+    assert MaskedManifest.schedulers == tuple(ANNEALS)
+
+
 def test_every_candidate_has_the_next_seed() -> None:
     assert Request("a boat", 7, 64, 64, n=3).seeds == (7, 8, 9)
     assert Request("a boat", MAX_SEED - 1, 64, 64, n=4).seeds == (MAX_SEED - 1, MAX_SEED, 0, 1)
@@ -248,7 +255,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("STEPS", np.array([10_000], np.int32), "pass 1 to 200"),
     ("GUIDANCE_SCALE", np.array([np.nan], np.float32), "finite"),
     ("GUIDANCE_SCALE", np.array([51], np.float32), "0 to 50"),
-    ("SCHEDULER", text("heun"), "ddim, dpmpp_2m, euler, unipc"),
+    ("SCHEDULER", text("heun"), "ddim, dpmpp_2m, euler, euler_a, lcm, unipc"),
     ("SEED", np.array([-1], np.int64), "pass 0 to"),
     ("WIDTH", np.array([60], np.int32), "pass 48 or 64"),
     ("HEIGHT", np.array([3], np.int32), "pass 16 or 32"),

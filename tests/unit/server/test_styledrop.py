@@ -149,7 +149,7 @@ def test_styledrop_weighs_the_lanes_by_equation_4(
     lanes = [
         alone(request, "a fish in glass", "glass"),
         alone(request, "a fish in glass"),
-        replace(alone(request, "a fish"), guidance_scale=0.0),
+        alone(request, request.negative_prompt),
     ]
     adapted, plain, null = (answers(pipeline, monkeypatch, lane)[0] for lane in lanes)
     expected = adapted + 1.5 * (adapted - plain) + 4.0 * (plain - null)
@@ -163,7 +163,7 @@ def test_compose_weighs_the_lanes_by_section_3_4(
 ) -> None:
     """The content's adapter changes the text encoder, too, and the plain backbone's lanes have none of it."""
     request = of(family, replace(COMPOSED, style_strength=1.5, text_strength=4.0, gamma=0.3))
-    null = answers(pipeline, monkeypatch, replace(alone(request, "a fish"), guidance_scale=0.0))[0]
+    null = answers(pipeline, monkeypatch, alone(request, request.negative_prompt))[0]
 
     def half(prompt: str, adapter: str) -> Array:
         adapted, plain = (

@@ -1,0 +1,107 @@
+"""A request on its way, who waits for it, and what they hear."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from impasto_server.conditioning import Conditions
+from impasto_server.errors import Cancelled, DeadlineExceeded, ImpastoError
+from impasto_server.request import Request
+from impasto_server.residency import Loading, Style
+
+
+@dataclass(frozen=True)
+class Result:
+    """Encoded pictures, the seed of each, and what was done to make them (JSON-ready).
+
+    With `scores`, the clip score of each, the best is first; otherwise they are in the order of their seeds.
+    """
+
+    images: tuple[bytes, ...]
+    seeds: tuple[int, ...]
+    meta: dict[str, object]
+    scores: tuple[float, ...] | None = None
+
+    @property
+    def image(self) -> bytes:
+        return self.images[0]
+
+    @property
+    def seed(self) -> int:
+        return self.seeds[0]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """`step` of `steps` are done, the last will be in `eta_s` seconds.
+
+    `previews` are a PNG for each candidate, one pixel for each latent: what the samplers take the clean pictures to be.
+    """
+
+    step: int
+    steps: int
+    eta_s: float
+    previews: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who waits for a request. `done` is called exactly once, `progress` after steps and before `done`, in order.
+
+    Both are called from threads of the pipeline, never from the step loop. `gone` says whether nobody waits any more;
+    it's asked at every stage and before every step, by the step loop itself, so it must answer at once.
+    """
+
+    done: Callable[[Result | ImpastoError], None]
+    gone: Callable[[], bool] = lambda: False
+    progress: Callable[[Progress], None] | None = None
+
+
+@dataclass
+class Job:
+    """A request on its way: what was found out about it, and when it passed each stage (seconds on one clock).
+
+    `pinned`: some of its lanes run on weights that their mix is merged into.
+    """
+
+    request: Request
+    caller: Caller
+    styles: tuple[Style, ...] = ()
+    loading: Loading | None = None
+    conditions: Conditions = field(default_factory=Conditions)
+    style_image: NDArray[np.uint8] | None = None
+    warnings: tuple[str, ...] = ()
+    pinned: bool = False
+    steps_done: int = 0
+    times: dict[str, float] = field(default_factory=lambda: {"submitted": perf_counter()})
+
+    def mark(self, stage: str) -> None:
+        self.times[stage] = perf_counter()
+
+    @property
+    def join_s(self) -> float:
+        """From being prepared to the first step."""
+        return self.times["joined"] - self.times["prepared"]
+
+    @property
+    def queue_s(self) -> float:
+        """The time in which nothing was done for it."""
+        return self.times["preparing"] - self.times["submitted"] + self.join_s
+
+    def time_left_s(self) -> float | None:
+        if self.request.timeout_s is None:
+            return None
+        return self.times["submitted"] + self.request.timeout_s - perf_counter()
+
+    def check(self) -> None:
+        """Raises Cancelled when nobody waits for the answer, DeadlineExceeded when it would come too late."""
+        if self.caller.gone():
+            raise Cancelled("the caller cancelled the request, or is gone")
+        left = self.time_left_s()
+        if self.request.timeout_s is not None and left is not None and left <= 0:
+            raise DeadlineExceeded(self.request.timeout_s, self.steps_done, self.request.steps_to_run)

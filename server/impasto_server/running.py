@@ -1,0 +1,104 @@
+"""A job in the step loop: whose rows are in a batch, and what becomes of the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from impasto_server.backbone import Hint, Row, Seat
+from impasto_server.batch import Turn
+from impasto_server.guidance import Guidance, Mix, combine
+from impasto_server.job import Job
+from impasto_server.prompt import Staged
+from impasto_server.samplers import Ask, Steps
+
+Array = NDArray[np.float32]
+
+
+@dataclass
+class Candidate:
+    """One of a request's pictures in the making: its sampler, and what that asks."""
+
+    steps: Steps
+    ask: Ask
+
+
+@dataclass(eq=False)
+class Running:
+    """A job in the step loop: prompt embeds for each lane of its guidance, a seat for each mix, and its candidates.
+
+    `live` are the lanes that count at this step, with their coefficients. `answers` are the backbone's for this step so
+    far, those of the first candidate's lanes first.
+    """
+
+    job: Job
+    guidance: Guidance
+    contexts: tuple[Staged, ...]
+    seats: Mapping[Mix, Seat]
+    hint: Hint | None
+    candidates: tuple[Candidate, ...]
+    last_batch: int = 0
+    answers: list[Array] = field(default_factory=list)
+    live: tuple[tuple[int, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        self.aim()
+
+    @property
+    def ask(self) -> Ask:
+        """The first candidate's; the others' differ in their samples alone."""
+        return self.candidates[0].ask
+
+    @property
+    def missing(self) -> int:
+        """Rows without an answer."""
+        return len(self.candidates) * len(self.live) - len(self.answers)
+
+    @property
+    def strength(self) -> float:
+        """The share of its guidance that the step has which is asked for."""
+        return self.ask.progress if self.job.request.guidance_ramp else 1.0
+
+    def aim(self) -> None:
+        """Find the lanes of the step that is asked for; with no strength at all in it, one is kept."""
+        coefficients = list(enumerate(self.guidance.at(self.strength)))
+        self.live = tuple(part for part in coefficients if part[1] != 0) or tuple(coefficients[:1])
+
+    def rows(self, count: int, train_timesteps: float) -> list[Row]:
+        """The next `count` rows that have no answer yet."""
+        wanted = ((candidate.ask, lane) for candidate in self.candidates for lane, _ in self.live)
+        chosen = islice(wanted, len(self.answers), len(self.answers) + count)
+        return [self._row(ask, lane, train_timesteps) for ask, lane in chosen]
+
+    def _row(self, ask: Ask, lane: int, train_timesteps: float) -> Row:
+        seat = self.seats[self.guidance.lanes[lane].mix]
+        return Row(
+            sample=ask.sample,
+            timestep=ask.timestep,
+            context=self.contexts[lane].at(ask.timestep, train_timesteps),
+            slot=seat.slot,
+            hint=self.hint,
+            weights=seat.weights,
+            scale=self.guidance.scale_at(self.strength),
+        )
+
+    def guided(self) -> list[Array]:
+        """The answers, combined, for each candidate; all of them are there, and none is kept."""
+        answers, self.answers = iter(self.answers), []
+        coefficients = [coefficient for _, coefficient in self.live]
+        return [combine(coefficients, list(islice(answers, len(self.live)))) for _ in self.candidates]
+
+    def turn(self, batch: int) -> Turn[Running]:
+        return Turn(
+            who=self,
+            lanes=self.missing,
+            shape=self.ask.sample.shape,
+            new=self.job.steps_done == 0,
+            passed_over=batch - self.last_batch,
+            remaining=self.ask.steps - self.ask.step,
+            time_left_s=self.job.time_left_s(),
+        )

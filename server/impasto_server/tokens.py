@@ -1,0 +1,63 @@
+"""Text → the ids that a text encoder reads, with places for the vectors that stand at triggers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from impasto_server.bundle import TokenizerFacts
+from impasto_server.prompt import pieces
+
+LEARNED = -1  # the id of a token whose embedding the graph reads from its input
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """`ids` [max_length] int64, padded, LEARNED where triggers' vectors stand; trigger i's begin at `starts[i]`.
+
+    `count` is before truncation; `dropped` is the text the encoder won't read.
+    """
+
+    ids: NDArray[np.int64]
+    starts: tuple[int, ...]
+    count: int
+    room: int
+    dropped: str
+
+    def warning(self, field: str) -> str | None:
+        if not self.dropped:
+            return None
+        return f"{field}: {self.count} tokens, the text encoder reads {self.room}; not read: {self.dropped!r}"
+
+
+class ClipTokenizer:
+    """CLIP's way with a prompt: begin, at most max_length - 2 tokens, end, padding."""
+
+    def __init__(self, folder: Path, facts: TokenizerFacts) -> None:
+        self._tokenizer = Tokenizer.from_file(str(folder / facts.file))
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._facts = facts
+
+    def __call__(self, text: str, places: Mapping[str, int]) -> Tokens:
+        """`places`: how many tokens each trigger takes."""
+        tokens: list[tuple[int, int]] = []  # id and where in the text
+        starts: list[int] = []
+        for at, words, trigger in pieces(text):
+            if trigger is not None:
+                starts.append(len(tokens) + 1)
+                tokens += [(LEARNED, at)] * places[trigger]
+            else:
+                encoding = self._tokenizer.encode(words, add_special_tokens=False)
+                tokens += [(id, at + begin) for id, (begin, _) in zip(encoding.ids, encoding.offsets, strict=True)]
+        room = self._facts.max_length - 2
+        ids = np.full(self._facts.max_length, self._facts.pad_id, np.int64)
+        kept = [self._facts.bos_id, *(id for id, _ in tokens[:room]), self._facts.eos_id]
+        ids[: len(kept)] = kept
+        dropped = text[tokens[room][1] :].strip() if len(tokens) > room else ""
+        return Tokens(ids, tuple(starts), len(tokens), room, dropped)

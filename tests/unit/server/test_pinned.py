@@ -1,0 +1,244 @@
+"""Mixes that a bundle carries merged: the same pictures as by lanes, beside lanes, and what only they can carry."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+import toy
+import toy_architectures as toys
+from impasto_server.backbone import Row
+from impasto_server.bundle import Bundle
+from impasto_server.errors import ImpastoError, InvalidArgument, SetupError
+from impasto_server.pipeline import Caller, Pipeline, Result
+from impasto_server.request import Request
+from impasto_server.settings import EngineName, Settings
+
+GLASS, DEEP = toy.adapter_bytes(1), toy.adapter_bytes(3, rank=20, text_encoder=True)
+PAINT = toys.delta_bytes({}, {})
+BOAT = Request("a red boat", seed=3, width=64, height=64, steps=4, scheduler="euler")
+HOT, BOTH = (("glass", 0.8),), (("deep", 0.5), ("glass", -0.5))
+PAINTED = (("glass", 0.3), ("paint", 1.0))
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """A bundle with pinned mixes, the same one without, and a registry of their adapters."""
+
+    pinned: Path
+    plain: Path
+    registry: Path
+
+    def open(self, bundle: Path, engine: EngineName = "onnxruntime", **settings: Any) -> Pipeline:
+        return Pipeline.load(Settings(bundle, self.registry, engine, "f32", threads=1, **settings))
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
+    """Pinned are HOT, BOTH, which reaches the text encoder, and PAINTED, of which one part is a delta."""
+    folder = tmp_path_factory.mktemp("pinned")
+    files = {"glass": GLASS, "deep": DEEP, "paint": PAINT, "neon": toy.adapter_bytes(2)}
+    digests = {name: toy.register(folder / "registry", name, data) for name, data in files.items()}
+    mixes = [{name: (files[name], digests[name], weight) for name, weight in mix} for mix in (HOT, BOTH, PAINTED)]
+    return Shelf(toys.write_pinned(folder / "bundle", mixes), toy.write_bundle(folder / "plain"), folder / "registry")
+
+
+@pytest.fixture
+def pinned(shelf: Shelf) -> Iterator[Pipeline]:
+    pipeline = shelf.open(shelf.pinned)
+    yield pipeline
+    pipeline.close()
+
+
+@pytest.fixture
+def plain(shelf: Shelf) -> Iterator[Pipeline]:
+    """By lanes alone."""
+    pipeline = shelf.open(shelf.plain)
+    yield pipeline
+    pipeline.close()
+
+
+def pixels(result: Result | ImpastoError) -> NDArray[np.int64]:
+    assert isinstance(result, Result), result
+    return np.asarray(Image.open(BytesIO(result.image)), np.int64)
+
+
+def together(pipeline: Pipeline, requests: Sequence[Request]) -> list[Result | ImpastoError]:
+    answers: list[Future[Result | ImpastoError]] = [Future() for _ in requests]
+    for one, answer in zip(requests, answers, strict=True):
+        pipeline.submit(one, Caller(answer.set_result))
+    return [answer.result(30) for answer in answers]
+
+
+def seats(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, request: Request) -> set[tuple[int, int]]:
+    """The weights and slots of a request's rows."""
+    run: Callable[[Sequence[Row]], Any] = pipeline._family.backbone.run
+    found: set[tuple[int, int]] = set()
+
+    def note(rows: Sequence[Row]) -> Any:
+        found.update((row.weights, row.slot) for row in rows)
+        return run(rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline._family.backbone, "run", note)
+        pipeline.generate(request)
+    return found
+
+
+@pytest.mark.parametrize("adapters", [HOT, BOTH, BOTH[::-1]])
+def test_a_pinned_mix_paints_what_the_same_mix_paints_by_lanes(
+    adapters: Any, pinned: Pipeline, plain: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = replace(BOAT, adapters=adapters)
+    assert seats(pinned, monkeypatch, request) == {((1 if adapters == HOT else 2), 0)}
+    assert {weights for weights, _ in seats(plain, monkeypatch, request)} == {0}
+    assert np.abs(pixels(pinned.generate(request)) - pixels(plain.generate(request))).max() <= 1
+    assert np.abs(pixels(pinned.generate(request)) - pixels(plain.generate(BOAT))).max() > 16
+
+
+@pytest.mark.parametrize("weight", [float(np.float32(0.8)), 0.8])
+def test_a_weight_is_the_same_off_the_wire_and_in_python(
+    weight: float, pinned: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert seats(pinned, monkeypatch, replace(BOAT, adapters=(("glass", weight),))) == {(1, 0)}
+
+
+@pytest.mark.parametrize("adapters", [(("glass", 0.79),), (("glass", 0.8), ("neon", 0.1)), (("neon", 0.8),)])
+def test_another_mix_goes_by_the_bank(adapters: Any, pinned: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = replace(BOAT, adapters=adapters)
+    assert seats(pinned, monkeypatch, request) == {(0, 1)}
+    assert pinned.generate(request).meta["pinned"] is False
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_pinned_and_hot_mixes_share_a_server_and_equal_their_solo_runs(engine: EngineName, shelf: Shelf) -> None:
+    pipeline = shelf.open(shelf.pinned, engine)
+    adapters = (HOT, (), BOTH, (("neon", 0.7),), PAINTED)
+    requests = [replace(BOAT, seed=seed, steps=3 + seed % 3, adapters=adapters[seed % 5]) for seed in range(15)]
+    try:
+        alone = [pixels(pipeline.generate(one)) for one in requests]
+        found = [pixels(result) for result in together(pipeline, requests)]
+    finally:
+        pipeline.close()
+    assert max(np.abs(ours - theirs).max() for ours, theirs in zip(found, alone, strict=True)) <= 1
+
+
+def test_lanes_of_one_request_may_be_on_different_weights(
+    pinned: Pipeline, plain: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """StyleDrop's adapted lane is on the mix's own, its plain lanes on the bundle's."""
+    request = replace(BOAT, adapters=HOT, guidance="styledrop", style_strength=1.0)
+    assert seats(pinned, monkeypatch, request) == {(1, 0), (0, 0)}
+    assert np.abs(pixels(pinned.generate(request)) - pixels(plain.generate(request))).max() <= 1
+
+
+def test_what_was_used_is_told(pinned: Pipeline) -> None:
+    for adapters in (HOT, HOT, BOTH, ()):
+        assert pinned.generate(replace(BOAT, adapters=adapters)).meta["pinned"] is bool(adapters)
+    stats = pinned.stats.read()
+    assert (stats["mix_pinned"], stats["mix_writes"]) == (3, 0)
+    assert stats["steps"] == 4 * BOAT.steps
+
+
+def test_passes_are_counted_not_batches(pinned: Pipeline) -> None:
+    pinned.generate(replace(BOAT, adapters=HOT, guidance="styledrop", style_strength=1.0))
+    assert pinned.stats.read()["steps"] == 2 * BOAT.steps
+
+
+def test_a_pinned_mix_needs_no_row_of_the_bank(shelf: Shelf) -> None:
+    """BOTH has rank 22, and the bank room for one of 4."""
+    pipeline = shelf.open(shelf.pinned, bank_rank=4, bank_bytes=800)
+    try:
+        assert pipeline.generate(replace(BOAT, adapters=BOTH)).meta["pinned"]
+        with pytest.raises(InvalidArgument, match="rank 22"):
+            pipeline.generate(replace(BOAT, adapters=(("deep", 0.5), ("glass", -0.4))))
+    finally:
+        pipeline.close()
+
+
+# What only merged weights carry
+
+
+def test_a_delta_is_fine_within_a_pinned_mix(pinned: Pipeline) -> None:
+    meta: dict[str, Any] = pinned.generate(replace(BOAT, adapters=PAINTED)).meta
+    assert meta["pinned"] is True
+    assert [adapter["name"] for adapter in meta["adapters"]] == ["glass", "paint"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "field", "weight"),
+    [
+        ({"adapters": (("paint", 1.0),)}, "ADAPTER_NAMES", "1"),
+        ({"adapters": (("glass", 0.3), ("paint", 0.9))}, "ADAPTER_NAMES", "0.9"),
+        ({"style": ("paint",), "guidance": "styledrop"}, "STYLE", "1"),
+    ],
+)
+def test_a_delta_is_refused_by_lanes(changed: Any, field: str, weight: str, pinned: Pipeline) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        pinned.generate(replace(BOAT, **changed))
+    assert str(caught.value) == (
+        f"{field}: 'paint' changes weights by locon, loha, which only merged weights carry; make a bundle of it with "
+        f"`impasto export merge BUNDLE --adapter paint:{weight} --out BUNDLE2`, or with --pin beside others"
+    )
+    assert pinned.generate(BOAT).image
+
+
+def test_a_delta_is_no_embedding(pinned: Pipeline) -> None:
+    with pytest.raises(InvalidArgument, match="^PROMPT: 'paint' is no embedding but an adapter"):
+        pinned.generate(replace(BOAT, prompt="a boat in <paint>"))
+
+
+def test_of_a_delta_no_more_than_the_header_is_read(pinned: Pipeline, shelf: Shelf) -> None:
+    """Its tensors may be as large as a checkpoint, and nobody here would use them."""
+    broken = shelf.registry / "objects" / f"{hashlib.sha256(PAINT).hexdigest()}.safetensors"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole + b"\0" * 100)
+    try:
+        assert pinned.generate(replace(BOAT, adapters=PAINTED)).image
+    finally:
+        broken.write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    ("header", "why"),
+    [
+        ({"forms": []}, "its header doesn't say which forms its updates have"),
+        ({"architecture": "b" * 64}, "was imported for another backbone than 'toy'"),
+        ({"family": "masked"}, "is for a masked backbone, 'toy' is diffusion"),
+        ({"prompt": "a boat"}, "its prompt 'a boat' has no place for {context}"),
+    ],
+)
+def test_a_delta_that_does_not_fit_is_refused(header: Any, why: str, pinned: Pipeline, shelf: Shelf) -> None:
+    toy.register(shelf.registry, "strange", toys.delta_bytes(header, {}))
+    with pytest.raises(InvalidArgument) as caught:
+        pinned.generate(replace(BOAT, adapters=(("strange", 1.0),)))
+    assert why in str(caught.value)
+
+
+# Bundles
+
+
+@pytest.mark.parametrize(
+    ("graphs", "why"),
+    [
+        ({"unet": {"file": "lost.onnx"}}, "lacks lost.onnx; link the checkpoint again"),
+        ({"vae_decoder": {"file": "unet.onnx"}}, "pinned has vae_decoder, and mixes change text_encoder, unet alone"),
+    ],
+)
+def test_a_pinned_mix_without_its_graphs_is_refused(graphs: Any, why: str, tmp_path: Path) -> None:
+    folder = toy.write_bundle(tmp_path / "bundle")
+    mix = {"adapters": [{"name": "glass", "digest": "0" * 64, "weight": 1.0}], "graphs": graphs}
+    (folder / "manifest.json").write_text(json.dumps({**toy.manifest(), "pinned": [mix]}))
+    with pytest.raises(SetupError, match=why):
+        Bundle.open(folder)
