@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from impasto_export import adapters, architecture, atomic, graphs, manifest, masked, recipes, sites, skeleton, splice
 from impasto_export.architecture import Json
+from impasto_export.checkpoint import Stored
 from impasto_export.families import DIFFUSION, Family
 from impasto_export.link import link
 from impasto_export.recipes import Recipe
@@ -195,7 +196,8 @@ def _place_plain(denoiser: str, exported: Path, folder: Path) -> Path:
     (folder / "plain").mkdir()
     weights, graph = (folder / "plain" / f"{denoiser}.{suffix}" for suffix in ("safetensors", "onnx"))
     weights.hardlink_to(folder / "bundle" / weights.name)
-    graph.write_bytes(splice.point(splice.read(exported / graph.name), read_header(weights).tensors))
+    tensors = {name: Stored(weights.name, tensor) for name, tensor in read_header(weights).tensors.items()}
+    graph.write_bytes(splice.point(splice.read(exported / graph.name), tensors))
     return graph
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from impasto_server.bank import AdaptedEngine, Bank
 from impasto_server.bundle import Bundle, Manifest, Port
-from impasto_server.calibration import Measured, Timing, cpu_name
+from impasto_server.calibration import Measured, Timing, device_name
 from impasto_server.engine import PREPARED_BYTES, Engine, resolve_precision, stored
 from impasto_server.settings import Settings
 from impasto_server.stats import Stats
@@ -46,7 +46,7 @@ def calibrate(bundle: Bundle, settings: Settings, limit: int) -> Measured:
         threads=settings.thread_count(),
         max_lanes=pick(points),
         latents=bundle.manifest.sample,
-        cpu=cpu_name(),
+        cpu=device_name(settings),
         bundle=bundle.manifest.digest,
         version=version("impasto"),
         points=points,

@@ -17,10 +17,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from impasto_server import gpu
 from impasto_server.bundle import Bundle
 from impasto_server.engine import resolve_precision
 from impasto_server.errors import SetupError
-from impasto_server.settings import EngineName, Precision, Settings
+from impasto_server.settings import ON_GPU, EngineName, Precision, Settings
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class Timing(_Strict):
 
 
 class Measured(_Strict):
-    """What was found for one engine, precision and thread count, on which CPU; `latents` is [C, h, w] of a row."""
+    """What was found for one engine, precision and thread count, on which CPU, or GPU; `latents` is [C, h, w]."""
 
     engine: EngineName
     precision: Precision
@@ -143,9 +144,10 @@ def calibrated(settings: Settings, bundle: Bundle) -> Measured | None:
     command = _command(bundle, *key)
     if found is None:
         log.info("nothing was measured for {} {} on {} threads; `%s`".format(*key), command)
-    elif found.cpu != cpu_name():
-        words = "calibrated on another CPU, %s; this one is %s; measure here with `%s`"
-        log.warning(words, found.cpu, cpu_name(), command)
+    elif found.cpu != device_name(settings):
+        words = "calibrated on another %s, %s; this one is %s; measure here with `%s`"
+        kind = "GPU" if settings.engine in ON_GPU else "CPU"
+        log.warning(words, kind, found.cpu, device_name(settings), command)
     return found
 
 
@@ -159,6 +161,11 @@ def resolve_max_lanes(settings: Settings, measured: Measured | None) -> int:
         return DEFAULT_MAX_LANES
     log.info("max_lanes %d, as calibrated", measured.max_lanes)
     return measured.max_lanes
+
+
+def device_name(settings: Settings) -> str:
+    """The model of what an engine computes on."""
+    return gpu.find(settings.gpu).name if settings.engine in ON_GPU else cpu_name()
 
 
 def cpu_name() -> str:

@@ -22,12 +22,14 @@ from impasto_server.bundle import Bundle
 from impasto_server.calibrate import calibrate as time_backbone
 from impasto_server.calibration import Measured, keep
 from impasto_server.doctor import examine
+from impasto_server.engine import check
 from impasto_server.errors import ImpastoError
 from impasto_server.serve import Server, ServerDied
 from impasto_server.serve import serve as running_server
 from impasto_server.settings import EngineName, Precision, Settings, default_registry
 
 WATCH_S = 0.25
+CACHE_HELP = "Where engines keep what they compiled; TensorRT's have a default, OpenVINO's none: it fills with copies."
 BUSY = 1.25  # a median this much over the fastest pass is not the engine's doing
 
 
@@ -42,13 +44,15 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="gRPC's; HTTP is one below, metrics one above. 0 picks free ones.")] = 8001,
     engine: Annotated[EngineName, typer.Option(help="What runs the graphs.")] = "openvino",
-    precision: Annotated[Precision, typer.Option(help="auto: bf16 where the CPU computes it natively.")] = "auto",
+    precision: Annotated[Precision, typer.Option(help="auto: bf16 where the engine has it natively.")] = "auto",
     threads: Annotated[int, typer.Option(help="Cores to compute on; 0 takes all.")] = Settings.threads,
     max_lanes: Annotated[int, typer.Option(help="Rows of a batch; 0: as calibrated, else 8.")] = Settings.max_lanes,
     max_requests: Annotated[int, typer.Option(help="Under way at once; more are refused.")] = Settings.max_requests,
     bank_rank: Annotated[int, typer.Option(help="Rank the bank starts with; it widens.")] = Settings.bank_rank,
     bank_bytes: Annotated[int, typer.Option(help="Memory for adapters ready to run.")] = Settings.bank_bytes,
     host_bytes: Annotated[int, typer.Option(help="Memory for adapters and prompts kept.")] = Settings.host_bytes,
+    gpu: Annotated[int, typer.Option(help="Its number in nvidia-smi, for engines on a GPU.")] = Settings.gpu,
+    cache_dir: Annotated[Path | None, typer.Option(help=CACHE_HELP)] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Keep the server's log to itself.")] = False,
 ) -> None:
     """Serve a bundle over gRPC and HTTP, until Ctrl-C, or while the command after -- runs."""
@@ -67,6 +71,8 @@ def serve(
             bank_rank=bank_rank,
             bank_bytes=bank_bytes,
             host_bytes=host_bytes,
+            gpu=gpu,
+            cache_dir=cache_dir,
         )
         with running_server(settings, host=host, port=port, on_log=_printer(console, quiet)) as server:
             console.print(f"[bold green]ready[/]  gRPC {server.grpc_url}  HTTP {server.http_url}")
@@ -85,16 +91,21 @@ def calibrate(
         ".impasto/bundle"
     ),
     engine: Annotated[EngineName, typer.Option(help="What runs the graphs.")] = "openvino",
-    precision: Annotated[Precision, typer.Option(help="auto: bf16 where the CPU computes it natively.")] = "auto",
+    precision: Annotated[Precision, typer.Option(help="auto: bf16 where the engine has it natively.")] = "auto",
     threads: Annotated[int, typer.Option(help="Cores to compute on; 0 takes all.")] = Settings.threads,
     limit: Annotated[int, typer.Option("--max", min=1, help="The most lanes to try.")] = 16,
+    gpu: Annotated[int, typer.Option(help="Its number in nvidia-smi, for engines on a GPU.")] = Settings.gpu,
+    cache_dir: Annotated[Path | None, typer.Option(help=CACHE_HELP)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was measured as JSON.")] = False,
 ) -> None:
     """Measure how many lanes a forward pass should have on this machine, and keep it in the bundle for `serve`."""
     console = Console(stderr=True, highlight=False)
     try:
         opened = Bundle.open(bundle)
-        settings = Settings(bundle, default_registry(), engine, precision, threads)
+        settings = Settings(
+            bundle, default_registry(), engine, precision, threads, max_lanes=limit, gpu=gpu, cache_dir=cache_dir
+        )
+        check(settings)
         with console.status(f"timing {opened.manifest.name} on {engine}"):
             measured = time_backbone(opened, settings, limit)
         file = keep(opened, measured)
@@ -114,19 +125,20 @@ def calibrate(
 
 
 def doctor(
+    bundle: Annotated[Path | None, typer.Option(help="Say also where this one fits.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Say what this machine can run, and how to get what it lacks."""
-    findings = examine()
+    findings = examine(bundle)
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
         console = Console(highlight=False)
         for finding in findings:
-            mark = "[green]✓[/]" if finding.ok else "[red]✗[/]"
-            console.print(f"{mark} [bold]{finding.name}[/]  {escape(finding.found)}")
+            mark = "[green]✓[/]" if finding.ok else "[red]✗[/]" if finding.needed else "[yellow]–[/]"
+            console.print(f"{mark} [bold]{finding.name}[/]  {escape(finding.found)}", soft_wrap=True)
             if finding.fix:
-                console.print(f"    [yellow]→[/] {escape(finding.fix)}")
+                console.print(f"    [yellow]→[/] {escape(finding.fix)}", soft_wrap=True)
     if not all(finding.ok for finding in findings if finding.needed):
         raise typer.Exit(1)
 

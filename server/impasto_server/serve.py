@@ -25,15 +25,17 @@ from time import monotonic, sleep
 
 from impasto_server.bundle import Bundle
 from impasto_server.calibration import Calibration
-from impasto_server.engine import resolve_precision
+from impasto_server.engine import check
 from impasto_server.errors import SetupError
 from impasto_server.process import children, is_child, kill_group, start_tied
 from impasto_server.score import ScorerBundle
-from impasto_server.settings import Settings
+from impasto_server.settings import ON_GPU, Settings
 from impasto_server.tritonserver import Installation, find
 
 MODELS = ("stylize", "stylize_stream")
 SCORE = "clip_score"  # with a scorer alone
+COMPUTING = ("stylize", SCORE)  # the other passes on
+ON_CPU = "instance_group [ { count: 1 kind: KIND_CPU } ]"
 LOOPBACK = ("127.0.0.1", "localhost")
 DRAIN_S = 30  # how long requests in flight may take once the server is told to stop
 TAIL_LINES = 30
@@ -176,7 +178,7 @@ def serve(
     Calibration.read(Bundle.open(settings.bundle))
     if settings.scorer:
         ScorerBundle.open(settings.scorer)
-    resolve_precision(settings.engine, settings.precision)
+    check(settings)
     ports = Ports.choose(host, port)
     workspace = Path(tempfile.mkdtemp(prefix="impasto-"))
     try:
@@ -192,8 +194,8 @@ def serve(
 
 def _resolved(settings: Settings) -> Settings:
     """Its paths as another process sees them."""
-    scorer = settings.scorer and settings.scorer.resolve()
-    return replace(settings, bundle=settings.bundle.resolve(), registry=settings.registry.resolve(), scorer=scorer)
+    found = {field: getattr(settings, field) for field in ("bundle", "registry", "scorer", "cache_dir")}
+    return replace(settings, **{field: path and path.resolve() for field, path in found.items()})
 
 
 def model_repository() -> Path:
@@ -211,8 +213,24 @@ def _chosen_models(settings: Settings, workspace: Path) -> Path:
     folder = workspace / "models"
     folder.mkdir()
     for name in (*MODELS, SCORE) if settings.scorer else MODELS:
-        (folder / name).symlink_to(model_repository() / name)
+        if settings.engine in ON_GPU and name in COMPUTING:
+            _place_on_gpu(model_repository() / name, folder / name, settings.gpu)
+        else:
+            (folder / name).symlink_to(model_repository() / name)
     return folder
+
+
+def _place_on_gpu(model: Path, copy: Path, gpu: int) -> None:
+    """`model`, linked, but for the instance that its config asks for."""
+    copy.mkdir()
+    (copy / "1").symlink_to(model / "1")
+    (copy / "config.pbtxt").write_text(on_gpu((model / "config.pbtxt").read_text(), gpu))
+
+
+def on_gpu(config: str, gpu: int) -> str:
+    """config.pbtxt of a model whose instance computes on that GPU."""
+    assert config.count(ON_CPU) == 1
+    return config.replace(ON_CPU, f"instance_group [ {{ count: 1 kind: KIND_GPU gpus: [ {gpu} ] }} ]")
 
 
 def _start(
@@ -235,7 +253,8 @@ def _start(
         f"--metrics-port={ports.metrics}",
         "--log-format=ISO8601",
     ]
-    environment = {**os.environ, **installation.environment(), **settings.to_env()}
+    order = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # CUDA then numbers GPUs as nvidia-smi does
+    environment = {**os.environ, **installation.environment(), **order, **settings.to_env()}
     return Server(start_tied(command, environment), ports, on_log, shm_prefix)
 
 

@@ -9,8 +9,10 @@ from typing import Any, Literal, get_args
 
 from impasto_server.errors import SetupError
 
-EngineName = Literal["openvino", "onnxruntime"]
+EngineName = Literal["openvino", "onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt"]
 Precision = Literal["auto", "bf16", "f32"]
+
+ON_GPU: tuple[EngineName, ...] = ("onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt")
 
 
 def default_registry() -> Path:
@@ -22,11 +24,12 @@ def default_registry() -> Path:
 class Settings:
     """One server's configuration; travels to the Triton model through IMPASTO_* variables.
 
-    precision "auto" is bf16 where the CPU computes it natively and f32 elsewhere; what it became stands in every
+    precision "auto" is bf16 where the engine computes it natively and f32 elsewhere; what it became stands in every
     answer's META. threads 0 means every core this process may use. max_lanes is the largest batch's rows, 0 what
     calibration.resolve_max_lanes says; max_requests how many requests may be under way before more are turned away.
     bank_bytes bounds the memory of the adapter bank, host_bytes that of adapters and prompt embeds kept in host memory.
-    scorer is the bundle of model `clip_score`, which isn't there without one.
+    scorer is the bundle of model `clip_score`, which isn't there without one. gpu is the number of the GPU, for engines
+    that run on one. cache_dir is where an engine keeps what it compiled, for the next start.
     """
 
     bundle: Path
@@ -40,6 +43,8 @@ class Settings:
     bank_bytes: int = 512 << 20
     host_bytes: int = 512 << 20
     scorer: Path | None = None
+    gpu: int = 0
+    cache_dir: Path | None = None
 
     def __post_init__(self) -> None:
         for field, allowed in (("engine", get_args(EngineName)), ("precision", get_args(Precision))):
@@ -50,6 +55,8 @@ class Settings:
                 raise SetupError(f"{field}: {getattr(self, field)} is not positive; pass 1 or more")
         if self.threads < 0:
             raise SetupError(f"threads: {self.threads} is negative; pass 0 for all cores, or a count")
+        if self.gpu < 0:
+            raise SetupError(f"gpu: {self.gpu} is negative; pass the number that nvidia-smi lists it under, from 0")
         if self.max_lanes < 0:
             raise SetupError(f"max_lanes: {self.max_lanes} is negative; pass 0 for the calibrated number, or a count")
 
@@ -85,7 +92,7 @@ def _variable(field: str) -> str:
 def _read(field: str, text: str) -> Path | str | int | None:
     if field in ("bundle", "registry"):
         return Path(text)
-    if field == "scorer":
+    if field in ("scorer", "cache_dir"):
         return Path(text) if text else None
     if field in ("engine", "precision"):
         return text

@@ -165,4 +165,4 @@ def test_doctor(toy_bundle: Path) -> None:
     assert done.returncode == 0
     assert {"tritonserver", "openvino", "onnxruntime", "shared memory"} <= set(findings)
     assert all(finding["ok"] for finding in findings.values() if finding["needed"])
-    assert "FP32" in findings["openvino"]["found"]
+    assert "f32" in findings["openvino"]["found"]

@@ -9,7 +9,7 @@ import pytest
 
 from impasto_server import tritonserver
 from impasto_server.errors import SetupError
-from impasto_server.serve import Ports, serve
+from impasto_server.serve import Ports, _chosen_models, serve
 from impasto_server.settings import Settings
 from impasto_server.tritonserver import PYTHON, STUB, Installation, find
 
@@ -75,3 +75,17 @@ def test_ports_stand_side_by_side_or_are_free_ones() -> None:
         number = taken.getsockname()[1]
         with pytest.raises(SetupError, match=f"127.0.0.1:{number} can't be listened on .*--port"):
             Ports.choose("127.0.0.1", number)
+
+
+def test_only_what_computes_is_placed_on_the_gpu(tmp_path: Path) -> None:
+    folder = _chosen_models(Settings(tmp_path, tmp_path, "tensorrt", gpu=2), tmp_path)
+    assert sorted(model.name for model in folder.iterdir()) == ["stylize", "stylize_stream"]
+    assert "kind: KIND_GPU gpus: [ 2 ]" in (folder / "stylize/config.pbtxt").read_text()
+    assert (folder / "stylize/1/model.py").is_file()
+    assert (folder / "stylize_stream").is_symlink()
+
+
+def test_an_engine_that_cannot_be_had_is_refused_before_a_server_starts(bundle: Path, tmp_path: Path) -> None:
+    settings = Settings(bundle, tmp_path, "onnxruntime-cuda")
+    with pytest.raises(SetupError, match="^engine: this onnxruntime .* has no CUDAExecutionProvider"), serve(settings):
+        pass

@@ -1,0 +1,389 @@
+"""Forward passes at full size, by engine: how fast, and how far from torch in fp32?
+
+python benchmarks/engines.py --json FILE [--size amused256] [--rounds 7]
+
+sd15       Stable Diffusion 1.5's UNet (860 M parameters), 256 x 256 pixels
+amused256  aMUSEd-256's transformer (604 M parameters), 256 x 256 pixels
+
+Two lanes each, random weights in fp16, no adapter. What torch is timed on is diffusers' module with the faster of its
+kinds of attention; the engines are timed on the bundle's graph as it's served, with its adapters' inputs. Each runs in
+a process of its own on all cores, one at a time, in an order that moves on from round to round. Four engines and more
+don't fit into memory side by side, so one stays, and the others take turns beside it, by group: every quotient is of
+passes in the same rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import multiprocessing as mp
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import version
+from math import log10
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the benchmarks are scripts, none is installed
+
+from benchmarks import masked_backbones
+from benchmarks.backbones import KEPT, STUDIO
+from benchmarks.bench import interval, machine, warning, write
+from benchmarks.mixed import Bar, held_against_bars
+from benchmarks.mixed import table as bars_table
+
+from impasto_export import atomic, graphs
+from impasto_export.architecture import Json, canonical_json
+from impasto_export.errors import UnknownArchitecture
+from impasto_export.link import link
+from impasto_server.bank import AdaptedEngine
+from impasto_server.bundle import Bundle, DiffusionManifest
+from impasto_server.calibrate import batch, filled_bank
+from impasto_server.masked import AESTHETIC_SCORE
+from impasto_server.settings import Settings
+from impasto_server.unet import unsteered
+
+Array = NDArray[Any]
+Feeds = Mapping[str, Array]
+Report = dict[str, Any]
+Say = Callable[[str], object]
+
+LANES, ROUNDS = 2, 7
+WARM_UP = 2
+BANK_BYTES = 128 << 20
+REFERENCE, STAYS = "torch f32", "openvino bf16"
+GROUPS = ((REFERENCE, "torch bf16"), ("onnxruntime f32",), ("openvino f32",))
+PACKAGES = ("torch", "diffusers", "transformers")
+SD15: dict[str, Json] = {
+    "unet": {
+        "_class_name": "UNet2DConditionModel",
+        "sample_size": 32,
+        "block_out_channels": [320, 640, 1280, 1280],
+        "layers_per_block": 2,
+        "attention_head_dim": 8,
+        "cross_attention_dim": 768,
+    },
+    "text_encoder": {
+        "architectures": ["CLIPTextModel"],
+        "model_type": "clip_text_model",
+        "hidden_act": "quick_gelu",
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_attention_heads": 12,
+        "num_hidden_layers": 12,
+        "max_position_embeddings": 77,
+        "vocab_size": 49408,
+    },
+    "vae": {
+        "_class_name": "AutoencoderKL",
+        "sample_size": 256,
+        "block_out_channels": [128, 256, 512, 512],
+        "down_block_types": ["DownEncoderBlock2D"] * 4,
+        "up_block_types": ["UpDecoderBlock2D"] * 4,
+        "layers_per_block": 2,
+        "latent_channels": 4,
+    },
+}
+BARS = (
+    Bar("openvino_bf16_vs_onnxruntime_f32", ("amused256",), at_least=3.0),
+    Bar("openvino_bf16_vs_torch_bf16", ("amused256",), at_least=1.3),
+)
+NOTES = {
+    "ms": "median of a forward pass in milliseconds, with where it lies in 95 % of redrawings of the rounds.",
+    "relative_error": "root mean square of the difference to torch in fp32, relative to its output's; db: the same as "
+    "a signal to noise ratio.",
+    "peak_gb": "the most memory that the engine's process ever had, torch itself and what it reads weights with "
+    "included; mapped files count.",
+    "openvino_bf16_vs_...": "median over rounds of the other's pass ÷ OpenVINO's in bf16 of the same round.",
+}
+
+
+# what is measured
+
+
+@dataclass(frozen=True)
+class Size:
+    """A checkpoint, its bundle, and the component that runs at every step."""
+
+    name: str
+    component: str
+    checkpoint: Path
+    bundle: Path
+
+    def feeds(self) -> Feeds:
+        """LANES random rows of the bundle's picture under no adapter, as the step loop makes them."""
+        manifest = Bundle.open(self.bundle).manifest
+        rows = {**batch(manifest, LANES, 2), "slot": np.zeros(LANES, np.int64)}
+        if isinstance(manifest, DiffusionManifest):
+            return {**rows, **unsteered(manifest.graphs["unet"], LANES)}
+        codes = np.random.default_rng(0).integers(manifest.tokens.codes, size=rows["input_ids"].shape)
+        conditions = np.array([manifest.image.width, manifest.image.height, 0, 0, AESTHETIC_SCORE], np.float32)
+        return {**rows, "input_ids": codes, "micro_conds": np.tile(conditions, (LANES, 1))}
+
+
+def sd15(say: Say) -> Size:
+    facts = hashlib.sha256(canonical_json(SD15)).hexdigest()
+    kept = KEPT / f"sd15-checkpoint-{facts[:12]}"
+    if not kept.is_dir():
+        with atomic.folder(kept) as draft:
+            _random_sd15(draft, say)
+    return _linked("sd15", "unet", kept, say)
+
+
+def amused256(say: Say) -> Size:
+    return _linked("amused256", "transformer", masked_backbones._random_checkpoint(say), say)
+
+
+SIZES: dict[str, Callable[[Say], Size]] = {"sd15": sd15, "amused256": amused256}
+
+
+def _random_sd15(folder: Path, say: Say) -> None:
+    """Weights of torch's own initialisation, saved as fp16; schedule and vocabulary are the studio's."""
+    import torch
+
+    for seed, (part, config) in enumerate(SD15.items()):
+        say(f"sd15: random {part}")
+        torch.manual_seed(seed)
+        graphs.build(part, config).half().save_pretrained(folder / part)
+    for part in ("scheduler", "tokenizer"):
+        shutil.copytree(STUDIO / part, folder / part)
+    shutil.copy(STUDIO / "model_index.json", folder)
+    path = folder / "tokenizer" / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "model_max_length": 77}))
+
+
+def _linked(name: str, component: str, checkpoint: Path, say: Say) -> Size:
+    """Its bundle, by the graphs that are shipped; else by those that were exported once."""
+    say(f"{name}: bundle")
+    out = KEPT / f"engines-{name}"
+    shutil.rmtree(out, ignore_errors=True)
+    try:
+        linked = link(checkpoint, out)
+    except UnknownArchitecture:
+        linked = link(checkpoint, out, [_exported(name, checkpoint, say)])
+    return Size(name, component, checkpoint, linked.folder)
+
+
+def _exported(name: str, checkpoint: Path, say: Say) -> Path:
+    skeleton = KEPT / f"engines-{name}-graphs"
+    if not skeleton.is_dir():
+        with atomic.folder(skeleton) as draft:
+            graphs.export(checkpoint, draft / name, name, lambda text: say(f"{name}: {text}"))
+    return skeleton
+
+
+# how each runs
+
+
+def torch_pass(size: Size, precision: str, feeds: Feeds) -> Callable[[], Array]:
+    """diffusers' module, its weights and its arithmetic in the precision."""
+    import torch
+    from benchmarks.peer import ms, pick_attention
+    from diffusers import UNet2DConditionModel, UVit2DModel
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[precision]
+    kind: Any = {"unet": UNet2DConditionModel, "transformer": UVit2DModel}[size.component]
+    model = kind.from_pretrained(size.checkpoint / size.component, torch_dtype=dtype).eval()
+    order = {
+        "unet": ("sample", "timestep", "encoder_hidden_states"),
+        "transformer": ("input_ids", "encoder_hidden_states", "pooled_text_emb", "micro_conds"),
+    }[size.component]
+    tensors = [torch.from_numpy(feeds[name]) for name in order]
+    args = [one.to(dtype) if one.is_floating_point() else one for one in tensors]
+
+    def run() -> Array:
+        with torch.inference_mode():
+            output = model(*args)
+        found: Array = (output.sample if size.component == "unet" else output).float().numpy()
+        return found
+
+    pick_attention(model, lambda: [ms(run) for _ in range(3)])
+    return run
+
+
+def engine_pass(engine: Any, size: Size, precision: Any, feeds: Feeds) -> Callable[[], Array]:
+    """As the step loop runs it."""
+    bundle = Bundle.open(size.bundle)
+    settings = Settings(size.bundle, size.bundle, engine, precision, bank_bytes=BANK_BYTES)
+    bank = filled_bank(bundle.manifest, settings, LANES)
+    compiled = AdaptedEngine(bundle, bundle.manifest.backbone, settings, bank)
+    compiled.prepare(feeds)
+    return lambda: compiled.run(feeds)[0]
+
+
+def work(size: Size, kind: str, feeds: Feeds, told: Connection) -> None:
+    """A worker's whole life: load, warm up, say what comes out; then a pass for every word it hears."""
+    engine, precision = kind.split()
+    run: Any = torch_pass if engine == "torch" else partial(engine_pass, engine)
+    run = run(size, precision, feeds)
+    for _ in range(WARM_UP):
+        output = run()
+    told.send((output, _peak_gb()))
+    while told.recv():
+        started = perf_counter()
+        run()
+        told.send(1000 * (perf_counter() - started))
+
+
+def _peak_gb() -> float:
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    return round(int(line.split()[1]) / 1e6, 2)
+
+
+@dataclass(frozen=True)
+class Worker:
+    """An engine in its own process, idle until it's asked."""
+
+    output: Array
+    peak_gb: float
+    load_s: float
+    told: Connection
+
+    def pass_ms(self) -> float:
+        self.told.send(True)
+        return float(self.told.recv())
+
+
+@contextmanager
+def worker(size: Size, kind: str, feeds: Feeds, say: Say) -> Iterator[Worker]:
+    """Loaded and warm; gone afterwards. Raises EOFError when it dies."""
+    say(f"{size.name}: loading {kind}")
+    started = perf_counter()
+    context = mp.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=work, args=(size, kind, feeds, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        output, peak_gb = ours.recv()
+        yield Worker(output, peak_gb, perf_counter() - started, ours)
+    finally:
+        process.kill()
+        process.join()
+
+
+# the measurement
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What is known of every engine, and of each group's rounds."""
+
+    workers: dict[str, Worker] = field(default_factory=dict)
+    groups: list[dict[str, list[float]]] = field(default_factory=list)
+
+    def report(self) -> Report:
+        quotients = {
+            f"{STAYS}_vs_{kind}".replace(" ", "_"): [a / b for a, b in zip(spent, group[STAYS], strict=True)]
+            for group in self.groups
+            for kind, spent in group.items()
+            if kind != STAYS
+        }
+        return {
+            "engines": {kind: self._engine(kind) for kind in self.workers},
+            **{key: median(each) for key, each in quotients.items()},
+            **{f"{key}_interval": interval(median, each) for key, each in quotients.items()},
+            "samples_ms": self.groups,
+        }
+
+    def _engine(self, kind: str) -> Report:
+        one = self.workers[kind]
+        spent = [ms for group in self.groups for ms in group.get(kind, ())]
+        error = relative_error(one.output, self.workers[REFERENCE].output)
+        return {
+            "ms": median(spent),
+            "ms_interval": interval(median, spent),
+            "relative_error": error,
+            "db": -20 * log10(error) if error else None,
+            "peak_gb": one.peak_gb,
+            "load_s": round(one.load_s, 1),
+        }
+
+
+def measure(size: Size, rounds: int, say: Say) -> Report:
+    """All figures of a size, with the samples they come from."""
+    feeds, figures = size.feeds(), Figures()
+    with worker(size, STAYS, feeds, say) as staying:
+        for group in GROUPS:
+            with ExitStack() as stack:
+                others = {kind: stack.enter_context(worker(size, kind, feeds, say)) for kind in group}
+                say(f"{size.name}: {rounds} rounds of {STAYS} beside {' and '.join(group)}")
+                figures.groups.append(time_rounds({STAYS: staying, **others}, rounds))
+                figures.workers.update({STAYS: staying, **others})
+    return figures.report()
+
+
+def time_rounds(loaded: Mapping[str, Worker], rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of each, one of each a round, in an order that moves on by one."""
+    kinds = list(loaded)
+    found: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for number in range(rounds):
+        first = number % len(kinds)
+        for kind in (*kinds[first:], *kinds[:first]):
+            found[kind].append(loaded[kind].pass_ms())
+    return found
+
+
+def relative_error(found: Array, wanted: Array) -> float:
+    """Root mean square of the difference, relative to that of what is wanted."""
+    difference = found.astype(np.float64) - wanted
+    return float(np.sqrt(np.mean(difference**2) / np.mean(wanted.astype(np.float64) ** 2)))
+
+
+# the report
+
+
+def table(figures: Mapping[str, Report]) -> Table:
+    shown = Table("size", "engine", "ms", "95 %", "relative error", "dB", "peak GB", "loaded in s")
+    for name, one in figures.items():
+        for kind, found in one["engines"].items():
+            low, high = found["ms_interval"]
+            db = "" if found["db"] is None else f"{found['db']:.1f}"
+            error, ms = f"{found['relative_error']:.1e}", f"{found['ms']:.0f}"
+            peak, load = f"{found['peak_gb']}", f"{found['load_s']}"
+            shown.add_row(name, kind, ms, f"{low:.0f} to {high:.0f}", error, db, peak, load)
+    return shown
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the figures go")
+    parser.add_argument("--size", choices=tuple(SIZES), help="only this one")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"of each group; default {ROUNDS}")
+    return parser.parse_args()
+
+
+def main() -> None:
+    asked, console = arguments(), Console(stderr=True)
+    known = dict(machine())  # before there is any load of our own
+    known["versions"] = {**known["versions"], **{name: version(name) for name in PACKAGES}}
+    if warning(known):
+        console.print(f"[yellow]{warning(known)}[/]")
+    started, figures = perf_counter(), {}
+    for name in [asked.size] if asked.size else SIZES:
+        say: Say = partial(console.log, style="dim")
+        figures[name] = measure(SIZES[name](say), asked.rounds, say)
+    bars = held_against_bars(figures, BARS)
+    seconds = perf_counter() - started
+    write({"machine": known, "lanes": LANES, **figures, "bars": bars, "seconds": seconds, "notes": NOTES}, asked.json)
+    console.print(table(figures))
+    console.print(bars_table(bars))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""How much memory a bundle takes, worked out from its weights' headers without opening it."""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+from impasto_server.settings import EngineName, Precision
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """`files` in bytes, of them weights of so many `parameters`."""
+
+    files: int
+    parameters: int
+
+    @classmethod
+    def of(cls, folder: Path) -> Footprint:
+        """Of all that lies in a bundle's folder. Raises OSError."""
+        weights = [_parameters(file) for file in folder.glob("*.safetensors")]
+        return cls(sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()), sum(weights))
+
+    def memory(self, engine: EngineName, precision: Precision) -> int:
+        """Bytes at most, adapters left out: of the machine for engines on the CPU, of the GPU for the others.
+
+        OpenVINO keeps the weights in float32, shared, and as its kernels want them twice: for all shapes, and for the
+        batches that it was prepared for. Measured on aMUSEd-256 in bf16: 7.1 GB, where this says 7.0.
+        """
+        size = 2 if precision == "bf16" else 4
+        each = {"openvino": 4 + 2 * size, "onnxruntime": 8}
+        return self.parameters * each.get(engine, size)
+
+
+def _parameters(file: Path) -> int:
+    """How many numbers a safetensors file holds."""
+    with file.open("rb") as opened:
+        (length,) = struct.unpack("<Q", opened.read(8))
+        header = json.loads(opened.read(length))
+    return sum(prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+
+
+def free_memory() -> int:
+    """Bytes that this process may still take: what the machine has free, or less where a container is limited."""
+    info = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    free = int(info["MemAvailable"].split()[0]) << 10
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.exists() and limit.read_text().strip() != "max":
+        free = min(free, int(limit.read_text()) - int(used.read_text()))
+    return free

@@ -1,0 +1,56 @@
+"""What engines import, looked for before they do: a library that isn't there, or can't, is an error with the fix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from types import MappingProxyType, ModuleType
+
+from impasto_server.errors import SetupError
+from impasto_server.settings import EngineName
+
+PROVIDERS: Mapping[EngineName, str] = MappingProxyType(
+    {
+        "onnxruntime": "CPUExecutionProvider",
+        "onnxruntime-cuda": "CUDAExecutionProvider",
+        "onnxruntime-tensorrt": "TensorrtExecutionProvider",
+    }
+)
+TENSORRT = (
+    10  # what ONNX Runtime's provider is built for; 11 has no precisions to choose from, its graphs say their own
+)
+
+_SERVER, _GPU = "pip install 'impasto[server]'", "pip install 'impasto[gpu]'"
+_BUILD = f"pip uninstall onnxruntime, then {_GPU}: the two lie in one folder"
+
+
+def require(engine: EngineName) -> None:
+    """Raise SetupError unless the engine's libraries are there, and such as it is written for."""
+    if engine == "openvino":
+        _loaded("openvino", lambda: import_module("openvino"), _SERVER)
+    if engine in PROVIDERS:
+        _require_provider(PROVIDERS[engine])
+    if engine == "tensorrt":
+        _loaded("cuda-bindings", lambda: import_module("cuda.bindings.runtime"), _GPU)
+    if engine in ("tensorrt", "onnxruntime-tensorrt"):
+        _require_tensorrt()
+
+
+def _require_provider(provider: str) -> None:
+    library = _loaded("onnxruntime", lambda: import_module("onnxruntime"), _SERVER)
+    if provider not in library.get_available_providers():
+        raise SetupError(f"engine: this onnxruntime {library.__version__} has no {provider}; {_BUILD}")
+
+
+def _require_tensorrt() -> None:
+    library = _loaded("tensorrt", lambda: import_module("tensorrt"), _GPU)
+    if int(library.__version__.split(".")[0]) != TENSORRT:
+        fix = f"pip install 'tensorrt-cu13>={TENSORRT},<{TENSORRT + 1}'"
+        raise SetupError(f"engine: tensorrt is {library.__version__}, not {TENSORRT}; {fix}")
+
+
+def _loaded(package: str, load: Callable[[], ModuleType], fix: str) -> ModuleType:
+    try:
+        return load()
+    except (ImportError, OSError) as error:
+        raise SetupError(f"engine: {package} can't be had ({error}); {fix}") from None

@@ -1,0 +1,99 @@
+"""Where TensorRT's engines are kept between starts: one folder for each thing that they were built of.
+
+An engine is good for one GPU, one TensorRT, one graph, one precision and one set of profiles. Whatever it depends on is
+in its folder's name, as a digest, and in spec.json beside it in words: a stale one is never found, only left behind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import onnx
+
+from impasto_server.gpu import Gpu
+from impasto_server.profiles import Profile, manifest_beside
+from impasto_server.settings import Precision, Settings
+
+
+def default_cache() -> Path:
+    """The folder used when no --cache-dir is named."""
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "impasto"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """All that an engine depends on. `weights` is the bundle's digest, or "" of an engine that is refitted."""
+
+    engine: str
+    graph: str
+    weights: str
+    precision: Precision
+    profiles: tuple[Profile, ...]
+    gpu: str
+    versions: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        return json.dumps(asdict(self), indent=1, sort_keys=True)
+
+    @property
+    def digest(self) -> str:
+        return _digest(self.text)
+
+    @property
+    def machine(self) -> str:
+        """The digest of what measurements of the GPU depend on."""
+        return _digest(json.dumps([self.gpu, *self.versions]))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A Spec's place in the cache: `folder` for what is built of it, `timings` for what the GPU was measured at."""
+
+    folder: Path
+    timings: Path
+    spec: Spec
+
+    @classmethod
+    def of(cls, cache: Path | None, spec: Spec) -> Plan:
+        root = (cache or default_cache()) / spec.engine
+        return cls(root / spec.digest[:16], root / f"timings-{spec.machine[:16]}", spec)
+
+    def made(self) -> Plan:
+        """With its folders there. Raises OSError."""
+        for folder in (self.folder, self.timings):
+            folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "spec.json").write_text(self.spec.text + "\n")
+        return self
+
+
+def spec_of(
+    path: Path, settings: Settings, precision: Precision, profiles: Iterable[Profile], gpu: Gpu, versions: Iterable[str]
+) -> Spec:
+    """Of an engine that holds the weights that the graph at `path` points to."""
+    return Spec(
+        engine=settings.engine,
+        graph=hashlib.sha256(path.read_bytes()).hexdigest(),
+        weights=manifest_beside(path)["digest"],
+        precision=precision,
+        profiles=tuple(profiles),
+        gpu=f"{gpu.name}, compute capability {gpu.capability}, driver {gpu.driver}",
+        versions=tuple(versions),
+    )
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def architecture(path: Path) -> str:
+    """The digest of the graph at `path`, wherever its weights are: that of a pinned mix has the same."""
+    model = onnx.load(path, load_external_data=False)
+    for tensor in model.graph.initializer:
+        tensor.ClearField("external_data")
+    return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()

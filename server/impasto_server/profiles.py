@@ -1,0 +1,136 @@
+"""Between which sizes a graph's inputs lie: what TensorRT makes one engine for.
+
+A graph has two profiles: batches of pictures of the usual size, and batches of every size up to a square of the most
+pixels. A bank has as many rows as it has, its rank may widen (see bank.py).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isqrt
+from pathlib import Path
+from typing import Any
+
+from impasto_server.errors import SetupError
+
+MOST_LANES = 16  # where the settings don't say; what `impasto calibrate` tries, and what a scorer's batch has
+USUAL_LANES = 8
+RANKS = (4, 128)  # a bank's, unless it is wider
+RESIDUAL = "residual"  # in the name of every input that a ControlNet fills
+BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+
+Shape = tuple[int, ...]
+Shapes = Mapping[str, Shape]
+Range = tuple[int, int, int]  # least, usual, most
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Shapes by input: the `least`, the `usual` for which kernels are chosen, and the `most`."""
+
+    least: Shapes
+    usual: Shapes
+    most: Shapes
+
+    @classmethod
+    def of(cls, ranges: Mapping[str, tuple[Range, ...]]) -> Profile:
+        """From the ranges of every dimension of every input."""
+        return cls(*({name: tuple(one[i] for one in dims) for name, dims in ranges.items()} for i in range(3)))
+
+    def holds(self, shapes: Shapes) -> bool:
+        """Whether inputs of these shapes can be run under it."""
+        return all(
+            all(low <= size <= high for low, size, high in zip(self.least[name], shape, self.most[name], strict=True))
+            for name, shape in shapes.items()
+        )
+
+
+def bucket(rows: int, most: int) -> int:
+    """The size that a batch of `rows` is padded up to, so that few sizes are met; never beyond `most`."""
+    assert 0 < rows <= most
+    return next((size for size in BUCKETS if rows <= size <= most), most)
+
+
+def most_lanes(asked: int) -> int:
+    """The rows of the largest batch that an engine is made for; no fewer than a scorer's, whose graphs are as small."""
+    return max(asked, MOST_LANES)
+
+
+def profiles_for(path: Path, max_lanes: int, banks: Shapes) -> tuple[Profile, ...]:
+    """Of the bundle's graph at `path`, with its `banks` as they are. Raises SetupError without a bundle around it."""
+    record = manifest_beside(path)
+    ports = {port["name"]: tuple(port["shape"]) for port in _graph(record, path)["inputs"]}
+    adapters = {
+        name: tuple(_bank_range(name, axis, size) for axis, size in enumerate(shape)) for name, shape in banks.items()
+    }
+    lanes = most_lanes(max_lanes)
+    batch = 1, min(USUAL_LANES, lanes), lanes
+    found = []
+    for sides in _sides(record):
+        sizes = {"lanes": batch, "n": batch, **sides}
+        feeds = {name: _ranges(name, shape, sizes, path) for name, shape in ports.items()}
+        found.append(Profile.of({**feeds, **adapters}))
+    return tuple(one for place, one in enumerate(found) if one not in found[:place])
+
+
+def manifest_beside(path: Path) -> dict[str, Any]:
+    """manifest.json of the bundle that a graph lies in. Raises SetupError."""
+    try:
+        record: dict[str, Any] = json.loads((path.parent / "manifest.json").read_bytes())
+    except (OSError, ValueError):
+        raise SetupError(f"bundle: {path.parent} has no manifest.json that can be read; link the checkpoint") from None
+    return record
+
+
+def _graph(record: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+    """The graph in `path`; a pinned mix's has the ports of the bundle's own."""
+    mixes = [mix["graphs"] for mix in record.get("pinned", ())]
+    for graphs in (record["graphs"], *mixes):
+        for name, graph in graphs.items():
+            if graph["file"] == path.name:
+                own: Mapping[str, Any] = record["graphs"][name]
+                return own
+    raise SetupError(
+        f"bundle: {path.parent / 'manifest.json'} knows of no graph {path.name}; link the checkpoint again"
+    )
+
+
+def _sides(record: Mapping[str, Any]) -> list[dict[str, Range]]:
+    """Ranges of the dimensions that a picture's size decides: of the usual picture, then of every one."""
+    image = record["image"]
+    if "width" not in image:  # a scorer's, whose pictures are all of one size
+        return [{}]
+    usual, step = (image["height"], image["width"]), image["multiple_of"]
+    longest = isqrt(image["max_pixels"]) // step * step
+    most = max(longest, usual[0]), max(longest, usual[1])
+    factor = (record.get("latents") or record["tokens"])["factor"]
+    text = {"tokens": (record["tokenizer"]["max_length"],) * 3}
+    return [
+        {**_pair("HW", *pixels, factor=1), **_pair("hw", *pixels, factor=factor), **text}
+        for pixels in ((usual, usual, usual), ((step, step), usual, most))
+    ]
+
+
+def _pair(names: str, *sizes: tuple[int, int], factor: int) -> dict[str, Range]:
+    """Of height and width, from pixels that are least, usual and most."""
+    least, usual, most = ([side // factor for side in pixels] for pixels in sizes)
+    return dict(zip(names, zip(least, usual, most, strict=True), strict=True))
+
+
+def _ranges(name: str, shape: Sequence[int | str], sizes: Mapping[str, Range], path: Path) -> tuple[Range, ...]:
+    if RESIDUAL in name:  # of the sample's size, or of a level's below it; one wide where nobody steers
+        return sizes["lanes"], (int(shape[1]),) * 3, (1, 1, sizes["h"][2]), (1, 1, sizes["w"][2])
+    unknown = [dimension for dimension in shape if isinstance(dimension, str) and dimension not in sizes]
+    if unknown:
+        raise SetupError(f"bundle: {path.name}: nothing is known of the size {unknown[0]!r} of {name}; link again")
+    return tuple((one,) * 3 if isinstance(one, int) else sizes[one] for one in shape)
+
+
+def _bank_range(name: str, axis: int, size: int) -> Range:
+    """A bank is [S, features, R], or of its second half [S, R, features]; see bank.py."""
+    rank_axis = 1 if name.endswith((".lora_B", ".up")) else 2
+    if axis != rank_axis:
+        return (size,) * 3
+    return RANKS[0], size, max(RANKS[1], size)

@@ -1,0 +1,94 @@
+"""ONNX Runtime's execution providers: which one an engine's name means, and the options it is given.
+
+Everything here is worked out on the host, so that what a GPU is asked to do can be read and tested without one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from impasto_server import gpu
+from impasto_server.engine import Array
+from impasto_server.errors import SetupError
+from impasto_server.libraries import PROVIDERS
+from impasto_server.plans import Plan, spec_of
+from impasto_server.profiles import Profile, Shapes, most_lanes, profiles_for
+from impasto_server.settings import Precision, Settings
+
+Options = Mapping[str, str]
+
+CPU, CUDA, TENSORRT = PROVIDERS.values()
+ON, OFF = "True", "False"
+
+
+@dataclass(frozen=True)
+class Provider:
+    """What has to run every arithmetic node, `name`, with its options and where its buffers live.
+
+    `others` may run what is left: the arithmetic of shapes. With `most_lanes`, what is bound is copied to where the
+    provider computes, and batches are padded up to one of a few sizes, at most this one; 0: shared, and of any size.
+    """
+
+    name: str
+    device: Literal["cpu", "cuda"] = "cpu"
+    gpu: int = 0
+    most_lanes: int = 0
+    options: Options = field(default_factory=dict)
+    others: tuple[tuple[str, Options], ...] = ()
+
+    def listed(self) -> list[tuple[str, dict[str, str]]]:
+        """As a session takes them, the first before the others."""
+        return [(name, dict(options)) for name, options in ((self.name, self.options), *self.others)]
+
+
+def provider_for(path: Path, settings: Settings, precision: Precision, banks: Mapping[str, Array]) -> Provider:
+    """What the settings' engine means for the graph at `path`. Raises SetupError."""
+    if settings.engine == "onnxruntime":
+        return Provider(CPU)
+    device = gpu.find(settings.gpu)
+    cuda = cuda_options(device.number)
+    most = most_lanes(settings.max_lanes)
+    if settings.engine == "onnxruntime-cuda":
+        return Provider(CUDA, "cuda", device.number, most, cuda, ((CPU, {}),))
+    if precision == "bf16" and not device.has_bf16:
+        raise SetupError(f"precision: {device.name} has no bf16 arithmetic; pass --precision f32")
+    profiles = profiles_for(path, settings.max_lanes, {name: array.shape for name, array in banks.items()})
+    versions = (f"onnxruntime {version()}",)
+    plan = Plan.of(settings.cache_dir, spec_of(path, settings, precision, profiles, device, versions)).made()
+    options = tensorrt_options(device.number, precision, profiles, plan)
+    return Provider(TENSORRT, "cuda", device.number, most, options, ((CUDA, cuda), (CPU, {})))
+
+
+def version() -> str:
+    """ONNX Runtime's; a build of it is made for one TensorRT."""
+    import onnxruntime as ort  # type: ignore[import-untyped]
+
+    return str(ort.__version__)
+
+
+def cuda_options(gpu: int) -> Options:
+    """f32 is f32 here, too: TF32 would keep 10 bits of the mantissa."""
+    return {"device_id": str(gpu), "enable_cuda_graph": ON, "use_tf32": "0"}
+
+
+def tensorrt_options(gpu: int, precision: Precision, profiles: Sequence[Profile], plan: Plan) -> Options:
+    return {
+        "device_id": str(gpu),
+        "trt_bf16_enable": ON if precision == "bf16" else OFF,
+        "trt_cuda_graph_enable": ON,
+        "trt_engine_cache_enable": ON,
+        "trt_engine_cache_path": str(plan.folder),
+        "trt_timing_cache_enable": ON,
+        "trt_timing_cache_path": str(plan.timings),
+        "trt_profile_min_shapes": _listed([profile.least for profile in profiles]),
+        "trt_profile_opt_shapes": _listed([profile.usual for profile in profiles]),
+        "trt_profile_max_shapes": _listed([profile.most for profile in profiles]),
+    }
+
+
+def _listed(shapes: Sequence[Shapes]) -> str:
+    """As ONNX Runtime reads them: name:1x4x32x32,… and an input that is there again begins the next profile."""
+    return ",".join(f"{name}:{'x'.join(map(str, shape))}" for each in shapes for name, shape in each.items())

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from impasto_server import gpu
+from impasto_server.errors import SetupError
+from impasto_server.gpu import Gpu
+from impasto_server.providers import CPU, CUDA, TENSORRT, Provider, provider_for
+from impasto_server.settings import EngineName, Precision, Settings
+
+
+def provider(bundle: Path, engine: EngineName, cache: Path, precision: Precision = "f32") -> Provider:
+    banks = {"proj.lora_A": np.zeros((3, 8, 16), np.float32), "proj.lora_B": np.zeros((3, 16, 8), np.float32)}
+    settings = Settings(bundle, bundle, engine, gpu=1, max_lanes=20, cache_dir=cache)
+    return provider_for(bundle / "text_encoder.onnx", settings, precision, banks)
+
+
+@pytest.fixture(autouse=True)
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [Gpu(0, "Old", "7.5", 1, 1, "580"), Gpu(1, "New", "9.0", 1, 1, "580")]
+    monkeypatch.setattr(gpu, "gpus", lambda: found)
+
+
+def test_the_cpu_needs_no_options(bundle: Path, tmp_path: Path) -> None:
+    assert provider(bundle, "onnxruntime", tmp_path).listed() == [(CPU, {})]
+
+
+def test_cuda_computes_f32_in_full_and_captures_graphs(bundle: Path, tmp_path: Path) -> None:
+    found = provider(bundle, "onnxruntime-cuda", tmp_path)
+    options = {"device_id": "1", "enable_cuda_graph": "True", "use_tf32": "0"}
+    assert found.listed() == [(CUDA, options), (CPU, {})]
+    assert (found.device, found.gpu, found.most_lanes) == ("cuda", 1, 20)
+
+
+def test_tensorrt_is_told_the_profiles_and_where_its_engines_are(bundle: Path, tmp_path: Path) -> None:
+    found = provider(bundle, "onnxruntime-tensorrt", tmp_path, "bf16")
+    assert [name for name, _ in found.listed()] == [TENSORRT, CUDA, CPU]
+    shapes = [found.options[f"trt_profile_{which}_shapes"].split(",") for which in ("min", "opt", "max")]
+    assert [each[0] for each in shapes] == ["input_ids:1x6", "input_ids:8x6", "input_ids:20x6"]
+    assert [each[-2] for each in shapes] == ["proj.lora_A:3x8x4", "proj.lora_A:3x8x16", "proj.lora_A:3x8x128"]
+    assert (found.options["device_id"], found.options["trt_bf16_enable"]) == ("1", "True")
+    for option in ("trt_engine_cache_path", "trt_timing_cache_path"):
+        assert Path(found.options[option]).is_relative_to(tmp_path / "onnxruntime-tensorrt")
+
+
+def test_another_precision_is_another_engine(bundle: Path, tmp_path: Path) -> None:
+    folders = {
+        provider(bundle, "onnxruntime-tensorrt", tmp_path, one).options["trt_engine_cache_path"]
+        for one in ("bf16", "f32")
+    }
+    assert len(folders) == 2
+
+
+def test_a_gpu_without_bf16_is_refused_it(bundle: Path, tmp_path: Path) -> None:
+    settings = Settings(bundle, bundle, "onnxruntime-tensorrt", cache_dir=tmp_path)
+    with pytest.raises(SetupError, match="^precision: Old has no bf16 arithmetic; pass --precision f32"):
+        provider_for(bundle / "text_encoder.onnx", settings, "bf16", {})
