@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel
 
-from impasto_export import clip, graphs
+from impasto_export import clip, graphs, weightless
 from impasto_export.architecture import Architecture, Component, Json, Port, read_json
 from impasto_export.recipes import EXAMPLE_LANES, LANES, Recipe
 
@@ -45,7 +45,11 @@ def export(folder: Path, out: Path, name: str | None = None, progress: Callable[
     Raises GraphError for a CLIP that cannot be exported, CheckpointError for an unreadable config.
     """
     config = read_json(folder / "config.json")
-    facts, plan = clip.facts(config), recipes(build(config))
+    facts, faking = clip.facts(config), weightless.mode()
+    with weightless.parameters(faking):
+        model = build(config)
+    with faking:
+        plan = recipes(model)
     architecture = Architecture(
         name or folder.resolve().name,
         clip.FAMILY,

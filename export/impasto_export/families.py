@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from impasto_export import others
 from impasto_export.architecture import Json, read_json
 from impasto_export.errors import CheckpointError
 
 INDEX = "model_index.json"
+# How the index says that a checkpoint goes without a part.
+ABSENT = [None, None]
+SERVED = "Stable Diffusion 1.x and 2.x, SDXL, their Turbo and latent consistency models, and aMUSEd"
 
 # A transformers config carries dozens of generation settings, so here it is the graph's own facts that are listed.
 TEXT_FACTS = {
@@ -36,7 +40,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Family:
-    """`parts` by the checkpoint's folders; `pipelines` are the diffusers classes whose checkpoints have them."""
+    """`parts` by the checkpoint's folders; `pipelines` are the diffusers classes whose checkpoints have them.
+
+    Two may share a name: they are served alike, and one has a part more.
+    """
 
     name: str
     parts: Mapping[str, Part]
@@ -52,27 +59,35 @@ def _without(*keys: str) -> Callable[[str], bool]:
     return lambda key: key not in keys
 
 
+TEXT = Part("CLIPTextModel", _only(TEXT_FACTS), "model")
+PROJECTED_TEXT = Part("CLIPTextModelWithProjection", _only(TEXT_FACTS | POOLING_FACTS), "model")
+UNET = Part("UNet2DConditionModel", _without("sample_size", "dropout"))
+VAE = Part(
+    "AutoencoderKL",
+    _without("sample_size", "scaling_factor", "shift_factor", "latents_mean", "latents_std", "force_upcast"),
+)
 DIFFUSION = Family(
     "diffusion",
-    {
-        "text_encoder": Part("CLIPTextModel", _only(TEXT_FACTS), "model"),
-        "unet": Part("UNet2DConditionModel", _without("sample_size", "dropout")),
-        "vae": Part(
-            "AutoencoderKL",
-            _without("sample_size", "scaling_factor", "shift_factor", "latents_mean", "latents_std", "force_upcast"),
-        ),
-    },
+    {"text_encoder": TEXT, "unet": UNET, "vae": VAE},
     (
         "StableDiffusionPipeline",
         "StableDiffusionImg2ImgPipeline",
         "StableDiffusionControlNetPipeline",
         "StableDiffusionControlNetImg2ImgPipeline",
+        "LatentConsistencyModelPipeline",
+        "LatentConsistencyModelImg2ImgPipeline",
     ),
+)
+# Its second text encoder also pools the text, which the UNet takes beside the embeddings of both.
+SDXL = Family(
+    DIFFUSION.name,
+    {"text_encoder": TEXT, "text_encoder_2": PROJECTED_TEXT, "unet": UNET, "vae": VAE},
+    ("StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline"),
 )
 MASKED = Family(
     "masked",
     {
-        "text_encoder": Part("CLIPTextModelWithProjection", _only(TEXT_FACTS | POOLING_FACTS), "model"),
+        "text_encoder": PROJECTED_TEXT,
         "transformer": Part("UVit2DModel", _without("sample_size", "hidden_dropout", "attention_dropout")),
         "vqvae": Part("VQModel", _without("sample_size", "scaling_factor", "force_upcast")),
     },
@@ -81,8 +96,10 @@ MASKED = Family(
 # What stands beside a checkpoint, in a folder of its own; of a CLIP's config, clip.facts leaves what is in its graphs.
 COMPANIONS = {"controlnet": Part("ControlNetModel", _without()), "clip": Part("CLIPModel", _without(), "model")}
 
-FAMILIES = {family.name: family for family in (DIFFUSION, MASKED)}
-_NAMED = [pair for parts in (DIFFUSION.parts, MASKED.parts, COMPANIONS) for pair in parts.items()]
+# SDXL comes before the family whose folders it has, too.
+KNOWN = (SDXL, DIFFUSION, MASKED)
+FAMILIES = {family.name for family in KNOWN}
+_NAMED = [pair for parts in (*(family.parts for family in KNOWN), COMPANIONS) for pair in parts.items()]
 PARTS = {part.class_name: part for _, part in _NAMED}
 
 
@@ -93,27 +110,40 @@ def of(checkpoint: Path) -> Family:
     """
     if not (checkpoint / INDEX).is_file():
         return _by_folders(checkpoint)
-    pipeline = read_json(checkpoint / INDEX).get("_class_name")
-    for family in FAMILIES.values():
+    index = read_json(checkpoint / INDEX)
+    family = _by_pipeline(str(index.get("_class_name")), checkpoint / INDEX)
+    absent = [part for part in family.parts if index.get(part) == ABSENT]
+    if absent:
+        what = "; that is SDXL's refiner, which takes an aesthetic score" if family is SDXL else ""
+        raise CheckpointError(
+            f"{checkpoint / INDEX}: {', '.join(absent)} is null{what}; what can be served has {', '.join(family.parts)}"
+        )
+    return family
+
+
+def _by_pipeline(pipeline: str, path: Path) -> Family:
+    for family in KNOWN:
         if pipeline in family.pipelines:
             return family
-    known = ", ".join(name for family in FAMILIES.values() for name in family.pipelines)
-    raise CheckpointError(f"{checkpoint / INDEX}: _class_name is {pipeline!r}; what can be served is {known}")
+    known = ", ".join(name for family in KNOWN for name in family.pipelines)
+    what = others.called(pipeline)
+    named = f"{pipeline!r}, {what}" if what else repr(pipeline)
+    raise CheckpointError(f"{path}: _class_name is {named}; what can be served is {SERVED}: {known}")
 
 
 def _by_folders(checkpoint: Path) -> Family:
-    for family in FAMILIES.values():
+    for family in KNOWN:
         if all((checkpoint / part).is_dir() for part in family.parts):
             return family
     configs = {path.parent.name: class_of(read_json(path)) for path in sorted(checkpoint.glob("*/config.json"))}
     held = ", ".join(f"{folder} ({kind})" for folder, kind in configs.items()) or "no component"
-    wanted = "; ".join(f"{family.name} has {', '.join(family.parts)}" for family in FAMILIES.values())
+    wanted = "; ".join(f"{family.name} has {', '.join(family.parts)}" for family in KNOWN)
     raise CheckpointError(f"{checkpoint}: without {INDEX} its folders tell the family, and it holds {held}; {wanted}")
 
 
 def classes(name: str) -> list[str]:
     """The classes that the component of this name has in any family."""
-    return [part.class_name for folder, part in _NAMED if folder == name]
+    return list(dict.fromkeys(part.class_name for folder, part in _NAMED if folder == name))
 
 
 def class_of(config: Mapping[str, Any]) -> str:

@@ -13,10 +13,10 @@ import torch
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel, UVit2DModel, VQModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from impasto_export import atomic, families, masked, recipes, skeleton
+from impasto_export import atomic, families, masked, recipes, skeleton, support, texts, weightless
 from impasto_export.architecture import Architecture, Component, Graph, Json, read_json
 from impasto_export.errors import GraphError
-from impasto_export.families import DIFFUSION, MASKED, PARTS, Family
+from impasto_export.families import DIFFUSION, MASKED, PARTS
 from impasto_export.recipes import Recipe
 
 CONTROLNET = "controlnet"
@@ -34,19 +34,9 @@ NETWORKS: dict[str, Any] = {
 OPSET = 18
 # The wrapping module's attribute in front of every exported parameter name.
 WRAPPER = "model."
-# Config keys that ask for inputs beside the text, or for residuals of another form.
-EXTRAS = ("addition_embed_type", "class_embed_type", "num_class_embeds", "encoder_hid_dim_type", "time_cond_proj_dim")
-UNUSUAL = {"UNet2DConditionModel": EXTRAS, "ControlNetModel": (*EXTRAS, "global_pool_conditions")}
-# Config keys of which one value is exported: what the class takes for a missing key, that value, and why it alone.
-FIXED: dict[str, dict[str, tuple[Any, Any, str]]] = {
-    "ControlNetModel": {"conditioning_channels": (3, 3, "hints have 3 channels")},
-    "VQModel": {
-        "norm_type": ("group", "group", "a spatial norm reads the codes again in every layer"),
-        "lookup_from_codebook": (False, True, "tokens are looked up"),
-    },
-}
-# Sizes, and which picture sizes can be had, by "latents" or "tokens" and "image".
-Sizes = dict[str, Json]
+Models = Mapping[str, Any]
+# Sizes, and which picture sizes can be had, by "latents" or "tokens" and "image"; and what to export.
+Planned = tuple[dict[str, Json], list[Recipe]]
 
 
 def export(
@@ -58,9 +48,8 @@ def export(
     """
     family = families.of(checkpoint)
     configs = {part: read_json(checkpoint / part / "config.json") for part in family.parts}
-    models = {part: build(part, config) for part, config in configs.items()}
-    _check_classes(family, models)
-    sizes, plan = PLANS[family.name](models)
+    support.check(configs)
+    models, (sizes, plan) = _planned(configs, PLANS[family.name])
     architecture = Architecture(
         name or checkpoint.resolve().name,
         family.name,
@@ -72,32 +61,39 @@ def export(
     return architecture
 
 
-def _check_classes(family: Family, models: Mapping[str, Any]) -> None:
-    """Raises GraphError for a component that only another family has."""
-    for part, model in models.items():
-        kind, wanted = type(model).__name__, family.parts[part].class_name
-        if kind != wanted:
-            raise GraphError(f"{part} is a {kind}; in a {family.name} checkpoint it is a {wanted}")
+def _planned(configs: Mapping[str, Json], planner: Callable[[Models], Planned]) -> tuple[Models, Planned]:
+    """The components and what is planned for them, none of it with data."""
+    faking = weightless.mode()
+    with weightless.parameters(faking):
+        models = {part: build(part, config) for part, config in configs.items()}
+    with faking:
+        return models, planner(models)
 
 
-def _diffusion(models: Mapping[str, Any]) -> tuple[Sizes, list[Recipe]]:
+def _diffusion(models: Models) -> Planned:
     text, unet, vae = (models[part] for part in DIFFUSION.parts)
+    second = models.get("text_encoder_2")
+    _check_width(unet.config, [model.config.hidden_size for model in (text, second) if model])
     latents = {"channels": vae.config.latent_channels, "factor": _downsampling(vae)}
     stride = _downsampling(unet)
     plan = [
-        recipes.text_encoder(text),
+        *(_two_texts(text, second) if second else [texts.text_encoder(text)]),
         recipes.unet(unet, text.config.max_position_embeddings, stride),
         *recipes.vae(vae, latents),
     ]
     return {"latents": latents, "image": {"multiple_of": latents["factor"] * stride}}, plan
 
 
-def _masked(models: Mapping[str, Any]) -> tuple[Sizes, list[Recipe]]:
+def _two_texts(text: Any, second: Any) -> list[Recipe]:
+    return [texts.penultimate_text_encoder(text), texts.projected_text_encoder(second, "text_encoder_2")]
+
+
+def _masked(models: Models) -> Planned:
     text, transformer, vqvae = (models[part] for part in MASKED.parts)
     _check_agreement(text.config, transformer.config, vqvae.config)
     factor, stride = _downsampling(vqvae), 2 if transformer.config.downsample else 1
     plan = [
-        recipes.projected_text_encoder(text),
+        texts.projected_text_encoder(text),
         masked.transformer(transformer, text.config.max_position_embeddings, stride),
         *masked.vqvae(vqvae, factor),
     ]
@@ -106,6 +102,15 @@ def _masked(models: Mapping[str, Any]) -> tuple[Sizes, list[Recipe]]:
 
 
 PLANS = {DIFFUSION.name: _diffusion, MASKED.name: _masked}
+
+
+def _check_width(unet: Any, texts: list[int]) -> None:
+    """Raises GraphError when the UNet takes other embeddings than those of the text encoders, side by side."""
+    if unet.cross_attention_dim != sum(texts):
+        have = " + ".join(map(str, texts))
+        raise GraphError(
+            f"unet: cross_attention_dim is {unet.cross_attention_dim}, the text's width {have}; they must be equal"
+        )
 
 
 def _check_agreement(text: Any, transformer: Any, vqvae: Any) -> None:
@@ -128,19 +133,24 @@ def export_controlnet(
 
     Raises GraphError for a ControlNet that cannot be exported, CheckpointError for an unreadable config.
     """
-    model = build(CONTROLNET, read_json(folder / "config.json"))
-    stride, factor = _downsampling(model), int(2 ** (len(model.config.conditioning_embedding_out_channels) - 1))
-    latents = {"channels": model.config.in_channels, "factor": factor}
-    recipe = recipes.controlnet(model, latents, stride)
+    models, (sizes, plan) = _planned({CONTROLNET: read_json(folder / "config.json")}, _controlnet)
     architecture = Architecture(
         name or folder.resolve().name,
         DIFFUSION.name,
-        {CONTROLNET: _component(model)},
-        {CONTROLNET: described(recipe)},
-        {"latents": latents, "image": {"multiple_of": factor * stride}},
+        {CONTROLNET: _component(models[CONTROLNET])},
+        {recipe.name: described(recipe) for recipe in plan},
+        sizes,
     )
-    write(out, architecture, [recipe], progress)
+    write(out, architecture, plan, progress)
     return architecture
+
+
+def _controlnet(models: Models) -> Planned:
+    model = models[CONTROLNET]
+    stride, factor = _downsampling(model), int(2 ** (len(model.config.conditioning_embedding_out_channels) - 1))
+    latents = {"channels": model.config.in_channels, "factor": factor}
+    plan = [recipes.controlnet(model, latents, stride)]
+    return {"latents": latents, "image": {"multiple_of": factor * stride}}, plan
 
 
 def write(out: Path, architecture: Architecture, plan: list[Recipe], progress: Callable[[str], object]) -> None:
@@ -172,37 +182,20 @@ def trace(recipe: Recipe) -> bytes:
     except torch.onnx.OnnxExporterError as error:
         raise GraphError(f"{recipe.name}: torch could not export it: {error}") from error
     assert program is not None, "dynamo=True returns a program"
-    parameters = {name for name, _ in recipe.module.named_parameters()}
-    location = f"{recipe.component}.safetensors"
-    return skeleton.make(
-        program.model,
-        parameters,
-        lambda name: recipe.prefix + name.removeprefix(WRAPPER),
-        location,
-        recipe.inputs,
-        recipe.outputs,
-    )
+    shapes = {name: tuple(value.shape) for name, value in recipe.module.named_parameters()}
+    names = {name: recipe.prefix + name.removeprefix(WRAPPER) for name in shapes}
+    whole = {names[name]: shape for name, shape in shapes.items() if recipe.whole}
+    return skeleton.make(program.model, names, whole, f"{recipe.component}.safetensors", recipe.inputs, recipe.outputs)
 
 
 def build(part: str, config: Json) -> Any:
-    """The component's module in float32, eval mode, random weights. Raises GraphError for what is not exported."""
-    kind, known = families.class_of(config), families.classes(part)
-    if kind not in known:
-        raise GraphError(f"{part} is a {kind}; only {' or '.join(known)} is exported so far")
+    """The component's module in float32, eval mode, random weights. Raises GraphError for what cannot be served."""
+    support.check_component(part, config)
+    kind = families.class_of(config)
     if kind in TEXT_ENCODERS:
         # Straight from the class: its from_config would follow the dtype that the checkpoint was saved in.
         return TEXT_ENCODERS[kind](CLIPTextConfig(**{**config, "dtype": "float32"})).eval()
-    _check_usual(part, kind, config)
     return NETWORKS[kind].from_config(config).eval()
-
-
-def _check_usual(part: str, kind: str, config: Json) -> None:
-    unusual = [key for key in UNUSUAL.get(kind, ()) if config.get(key)]
-    if unusual:
-        raise GraphError(f"{part} uses {', '.join(unusual)}; only plain text conditioning is exported so far")
-    for key, (default, only, why) in FIXED.get(kind, {}).items():
-        if config.get(key, default) != only:
-            raise GraphError(f"{part}: {key} is {config.get(key, default)}; only {only} is exported: {why}")
 
 
 def _downsampling(model: Any) -> int:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
+from impasto_export import support
 from impasto_export.architecture import Architecture, Json, load
 from impasto_export.errors import UnknownArchitecture, listing
 from impasto_export.families import PARTS
+
+# Hints on numerical formats, for eager torch: a graph is float32 throughout, and its engine chooses what it runs in.
+FORMATS = {"upcast_attention"}
+END_OF_TEXT, LEGACY_END = "eos_token_id", 2
 
 
 def differences(architecture: Architecture, configs: Mapping[str, Json]) -> list[str]:
@@ -15,11 +21,29 @@ def differences(architecture: Architecture, configs: Mapping[str, Json]) -> list
     found = []
     for name, component in architecture.components.items():
         given = {**component.defaults, **PARTS[component.class_name].facts(configs[name])}
-        for key in sorted(given.keys() | component.config.keys()):
+        for key in sorted((given.keys() | component.config.keys()) - FORMATS):
             have, want = given.get(key), component.config.get(key)
-            if have != want:
+            if not _same(key, have, want, component.config):
                 found.append(f"{name}.{key}: checkpoint {have!r}, architecture {want!r}")
     return found
+
+
+def _same(key: str, have: Any, want: Any, config: Json) -> bool:
+    """Whether two values ask for the same graph, whichever library version wrote them down."""
+    if key == END_OF_TEXT:
+        # transformers takes the 2 of older configs, an error of theirs, for the vocabulary's highest id.
+        have, want = (config["vocab_size"] - 1 if value == LEGACY_END else value for value in (have, want))
+    return have == want or _absent(have, want) or _spread(have, want) or _spread(want, have)
+
+
+def _absent(have: Any, want: Any) -> bool:
+    """null and false are the same to both libraries."""
+    return all(value is None or value is False for value in (have, want))
+
+
+def _spread(one: Any, each: Any) -> bool:
+    """One value for all blocks, or the same one for each."""
+    return isinstance(each, list) and not isinstance(one, list) and bool(each) and all(item == one for item in each)
 
 
 def skeletons(folders: Iterable[Path]) -> dict[Path, Architecture]:
@@ -35,7 +59,8 @@ def skeletons(folders: Iterable[Path]) -> dict[Path, Architecture]:
 def match(
     configs: Mapping[str, Json], folders: Iterable[Path], export: str = "graphs CHECKPOINT"
 ) -> tuple[Path, Architecture]:
-    """The skeleton folder whose architecture the configs describe. Raises UnknownArchitecture with the nearest one.
+    """The skeleton folder whose architecture the configs describe. Raises UnknownArchitecture with the nearest one, and
+    GraphError for what no skeleton can be made of.
 
     `export` is the command that makes such skeletons, for the error.
     """
@@ -44,6 +69,7 @@ def match(
     for path, found in apart.items():
         if not found:
             return path, known[path]
+    support.check(configs)
     advice = f"export its graphs once with `impasto export {export} --out DIR`, then link with --graphs DIR"
     if not apart:
         raise UnknownArchitecture(f"no graph skeletons found; {advice}")

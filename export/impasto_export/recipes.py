@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,18 +11,23 @@ from torch.export import Dim
 
 from impasto_export import sites
 from impasto_export.architecture import Json, Port, Site
+from impasto_export.support import TIME_IDS
 
-TEXT_PREFIX = "text_model."
 LANES = Dim("lanes", min=1, max=512)
 ROWS, COLUMNS = Dim("rows", min=1, max=512), Dim("columns", min=1, max=512)
 TOKENS = Dim("tokens", min=1, max=512)
 # Example sizes: all different and none 1, or torch would take one dim for another or for a constant.
 EXAMPLE_LANES, EXAMPLE_ROWS, EXAMPLE_COLUMNS, EXAMPLE_TOKENS = 2, 4, 6, 7
 
+GUIDANCE = "timestep_cond"
+
 
 @dataclass(frozen=True)
 class Recipe:
-    """One graph; `prefix` is what the checkpoint's parameter and site names have before the module's own."""
+    """One graph; `prefix` is what the checkpoint's parameter and site names have before the module's own.
+
+    `whole`: the module's parameters are placeholders even where nothing reads them, for the checkpoint has them.
+    """
 
     name: str
     component: str
@@ -33,52 +38,11 @@ class Recipe:
     outputs: tuple[Port, ...]
     sites: tuple[Site, ...] = ()
     prefix: str = ""
+    whole: bool = False
 
     @property
     def input_names(self) -> list[str]:
         return [*(port.name for port in self.inputs), *sites.port_names(self.sites)]
-
-
-class TextEncoder(nn.Module):
-    """input_ids [lanes, T] -> last hidden state after the final layer norm [lanes, T, D].
-
-    A negative id stands for a token outside the vocabulary: its embedding is the one at its place in `learned_embeds`
-    [lanes, T, D]. What `learned_embeds` holds at the other places, NaN included, reaches nothing.
-    """
-
-    def __init__(self, model: Any, found: tuple[Site, ...]) -> None:
-        super().__init__()
-        self.model, self.bank = model, sites.attach(model, found)
-        table: nn.Module = model.get_input_embeddings()
-        table.register_forward_pre_hook(lambda _, inputs: (inputs[0].clamp(min=0),))
-        table.register_forward_hook(lambda _, inputs, known: torch.where(self.learned, self.vectors, known))
-
-    def forward(self, input_ids: Tensor, learned_embeds: Tensor, slot: Tensor, banks: list[Tensor]) -> Any:
-        self.bank.fill(slot, banks)
-        self.learned, self.vectors = (input_ids < 0).unsqueeze(-1), learned_embeds
-        return self.read(input_ids)
-
-    def read(self, input_ids: Tensor) -> Any:
-        return self.model(input_ids).last_hidden_state
-
-
-class ProjectedTextEncoder(TextEncoder):
-    """As the TextEncoder -> what goes into the last layer [lanes, T, D], and the projected text [lanes, P].
-
-    The text is read at its end of text, which no learned token can be taken for: its id is negative.
-    """
-
-    def __init__(self, model: Any, found: tuple[Site, ...]) -> None:
-        super().__init__(model, found)
-        last: nn.Module = model.text_model.encoder.layers[-1]
-        last.register_forward_pre_hook(self._keep)
-
-    def _keep(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self.penultimate = inputs[0]
-
-    def read(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
-        pooled: Tensor = self.model(input_ids).text_embeds
-        return self.penultimate, pooled
 
 
 class UNet(nn.Module):
@@ -88,7 +52,7 @@ class UNet(nn.Module):
     stand for no ControlNet.
     """
 
-    def __init__(self, model: nn.Module, found: tuple[Site, ...]) -> None:
+    def __init__(self, model: Any, found: tuple[Site, ...]) -> None:
         super().__init__()
         self.model, self.bank = model, sites.attach(model, found)
 
@@ -102,9 +66,39 @@ class UNet(nn.Module):
         banks: list[Tensor],
     ) -> Tensor:
         self.bank.fill(slot, banks)
+        return self.output(sample, timestep, context, residuals=residuals)
+
+    def output(self, *inputs: Tensor, residuals: list[Tensor], **conditions: Any) -> Tensor:
         control = {"down_block_additional_residuals": residuals[:-1], "mid_block_additional_residual": residuals[-1]}
-        output: Tensor = self.model(sample, timestep, context, **control, return_dict=False)[0]
+        output: Tensor = self.model(*inputs, **control, **conditions, return_dict=False)[0]
         return output
+
+
+class ConditionedUNet(UNet):
+    """As the UNet, with `conditions`, which are those of `condition_widths`, [lanes, width] each.
+
+    It stands apart because torch forgets what dims are called when a list among the inputs is empty.
+    """
+
+    def __init__(self, model: Any, found: tuple[Site, ...]) -> None:
+        super().__init__(model, found)
+        self.names = tuple(condition_widths(model.config))
+
+    def forward(  # type: ignore[override]
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        context: Tensor,
+        conditions: list[Tensor],
+        residuals: list[Tensor],
+        slot: Tensor,
+        banks: list[Tensor],
+    ) -> Tensor:
+        self.bank.fill(slot, banks)
+        added = dict(zip(self.names, conditions, strict=True))
+        guidance = added.pop(GUIDANCE, None)
+        more = {"timestep_cond": guidance, "added_cond_kwargs": added or None}
+        return self.output(sample, timestep, context, residuals=residuals, **more)
 
 
 class ControlNet(nn.Module):
@@ -146,56 +140,33 @@ class Encoder(nn.Module):
         return latents.mean, latents.logvar
 
 
-def text_encoder(model: Any) -> Recipe:
-    return _text_encoder(model, TextEncoder, ())
-
-
-def projected_text_encoder(model: Any) -> Recipe:
-    return _text_encoder(
-        model, ProjectedTextEncoder, (Port("pooled", "float32", ("lanes", model.config.projection_dim)),)
-    )
-
-
-def _text_encoder(model: Any, kind: type[TextEncoder], more: tuple[Port, ...]) -> Recipe:
-    """`more` are the outputs of `kind` beside the prompt's embeddings."""
-    tokens, width = model.config.max_position_embeddings, model.config.hidden_size
-    found = sites.find(model, "text_encoder")
-    ids = torch.randint(0, model.config.vocab_size, (EXAMPLE_LANES, tokens))
-    prefix = "" if any(name.startswith(TEXT_PREFIX) for name, _ in model.named_parameters()) else TEXT_PREFIX
-    return Recipe(
-        "text_encoder",
-        "text_encoder",
-        kind(model, found),
-        (ids, torch.randn(EXAMPLE_LANES, tokens, width), slot(), sites.examples(found)),
-        ({0: LANES}, {0: LANES}, {0: LANES}, sites.dims(found)),
-        (
-            Port("input_ids", "int64", ("lanes", tokens)),
-            Port("learned_embeds", "float32", ("lanes", tokens, width)),
-            Port("slot", "int64", ("lanes",)),
-        ),
-        (Port("prompt_embeds", "float32", ("lanes", tokens, width)), *more),
-        tuple(replace(site, name=prefix + site.name) for site in found),
-        prefix,
-    )
-
-
 def unet(model: Any, tokens: int, stride: int) -> Recipe:
     """`stride` is the UNet's downsampling: h and w are multiples of it by construction of their dims."""
     config, found = model.config, sites.find(model, "unet")
-    residuals = residual_channels(config)
+    residuals, widths = residual_channels(config), condition_widths(config)
     context = torch.randn(EXAMPLE_LANES, tokens, config.cross_attention_dim)
     # 1 x 1, and not dynamic: so torch traces a plain Add, whose broadcast holds for every size the ports then allow.
     nothing = [torch.zeros(EXAMPLE_LANES, channels, 1, 1) for channels in residuals]
+    conditions = [torch.randn(EXAMPLE_LANES, width) for width in widths.values()]
+    more = [conditions, nothing] if conditions else [nothing]
     return Recipe(
         "unet",
         "unet",
-        UNet(model, found),
-        (_sample(config, stride), _timestep(), context, nothing, slot(), sites.examples(found)),
-        (_sample_dims(stride), {0: LANES}, {0: LANES}, [{0: LANES} for _ in nothing], {0: LANES}, sites.dims(found)),
+        (ConditionedUNet if conditions else UNet)(model, found),
+        (_sample(config, stride), _timestep(), context, *more, slot(), sites.examples(found)),
+        (
+            _sample_dims(stride),
+            {0: LANES},
+            {0: LANES},
+            *([{0: LANES} for _ in tensors] for tensors in more),
+            {0: LANES},
+            sites.dims(found),
+        ),
         (
             Port("sample", "float32", ("lanes", config.in_channels, "h", "w")),
             Port("timestep", "float32", ("lanes",)),
             Port("encoder_hidden_states", "float32", ("lanes", tokens, config.cross_attention_dim)),
+            *(Port(name, "float32", ("lanes", width)) for name, width in widths.items()),
             *_residual_ports(residuals),
             Port("slot", "int64", ("lanes",)),
         ),
@@ -231,6 +202,16 @@ def controlnet(model: Any, latents: Json, stride: int) -> Recipe:
         ),
         _residual_ports(residual_channels(config)),
     )
+
+
+def condition_widths(config: Any) -> dict[str, int]:
+    """Width of each input that some UNets take beside the prompt's embeddings: SDXL's pooled text and sizes, and the
+    guidance scale's embedding of a checkpoint that was distilled with it."""
+    widths = {}
+    if config.addition_embed_type == "text_time":
+        sizes = TIME_IDS * config.addition_time_embed_dim
+        widths = {"text_embeds": config.projection_class_embeddings_input_dim - sizes, "time_ids": TIME_IDS}
+    return widths | ({GUIDANCE: config.time_cond_proj_dim} if config.time_cond_proj_dim else {})
 
 
 def residual_channels(config: Any) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 With slot [lanes] choosing rows of the banks, x [lanes, T, in] the input and y [lanes, T, out] the output:
 lora:        y + (x @ A[slot]) @ B[slot], A [S, in, R], B [S, R, out]
 bottleneck:  y + gelu(y @ down[slot]) @ up[slot], down [S, out, H], up [S, H, out], tanh [S, 1, H]
+At a 1x1 convolution x is [lanes, in, h, w], y [lanes, out, h, w], and the lora changes every pixel alike.
 A hidden unit's gelu is the tanh approximation where its `tanh` is 1, the exact one where it is 0.
 """
 
@@ -23,10 +24,12 @@ from impasto_export.architecture import BOTTLENECK, LORA, Site
 # What PEFT's users name in `target_modules`; diffusers' train_amused.py takes to_q, to_k and to_v.
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")
+TEXT = ("q_proj", "k_proj", "v_proj", "out_proj", "mlp.fc1", "mlp.fc2")
 TARGETS = {
     "unet": (*ATTENTION, *FEED_FORWARD, "proj_in", "proj_out"),
     "transformer": (*ATTENTION, *FEED_FORWARD),
-    "text_encoder": ("q_proj", "k_proj", "v_proj", "out_proj", "mlp.fc1", "mlp.fc2"),
+    "text_encoder": TEXT,
+    "text_encoder_2": TEXT,
 }
 # Houlsby's places, before the residual addition: StyleDrop's paper adapts after cross-attention and after the MLP, the
 # public code after self-attention. The outer blocks have no MLP.
@@ -60,7 +63,11 @@ class Bank:
 
 
 def _lora(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    return y + torch.matmul(torch.matmul(x, a), b)
+    if x.ndim < 4:
+        return y + torch.matmul(torch.matmul(x, a), b)
+    # A 1x1 convolution has its channels first: the small factors are turned, not the picture.
+    low = torch.matmul(a.transpose(1, 2), x.flatten(2))
+    return y + torch.matmul(b.transpose(1, 2), low).reshape(y.shape)
 
 
 def _bottleneck(_: Tensor, y: Tensor, down: Tensor, up: Tensor, tanh: Tensor) -> Tensor:
@@ -73,11 +80,21 @@ FORMS: dict[str, Callable[..., Tensor]] = {LORA: _lora, BOTTLENECK: _bottleneck}
 
 
 def find(module: nn.Module, component: str) -> tuple[Site, ...]:
-    """Every Linear that PEFT's usual target names select, in module order; after them the bottlenecks' places."""
+    """Every Linear and 1x1 convolution that PEFT's usual target names select, in module order; after them the
+    bottlenecks' places."""
     targets = tuple(f".{target}" for target in TARGETS[component])
-    linears = [(name, part) for name, part in module.named_modules() if isinstance(part, nn.Linear)]
-    lora = [Site(name, part.in_features, part.out_features) for name, part in linears if f".{name}".endswith(targets)]
+    named = [(name, part) for name, part in module.named_modules() if f".{name}".endswith(targets)]
+    lora = [Site(name, *sizes) for name, part in named if (sizes := _sizes(part))]
     return *lora, *_bottlenecks(module, component)
+
+
+def _sizes(part: nn.Module) -> tuple[int, int] | None:
+    """Features, or channels of a 1x1 convolution, in and out."""
+    if isinstance(part, nn.Linear):
+        return part.in_features, part.out_features
+    if isinstance(part, nn.Conv2d) and part.kernel_size == (1, 1) and part.groups == 1:
+        return part.in_channels, part.out_channels
+    return None
 
 
 def _bottlenecks(module: nn.Module, component: str) -> list[Site]:

@@ -3,61 +3,94 @@ else is folded and stays inline, debug metadata goes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Container, Mapping
 
 import onnx
 import onnx_ir as ir
-from onnxscript import optimizer
 
+from impasto_export import folding
 from impasto_export.architecture import Port
 from impasto_export.errors import GraphError
 
 MAX_BYTES = 1_000_000
-# Bytes of a constant that folding may read or make: shape arithmetic, never a weight.
-FOLD_INPUT, FOLD_OUTPUT = 4096, 16384
+Shape = tuple[int, ...]
 
 
 def make(
     model: ir.Model,
-    parameters: Collection[str],
-    rename: Callable[[str], str],
+    names: Mapping[str, str],
+    whole: Mapping[str, Shape],
     location: str,
     inputs: tuple[Port, ...],
     outputs: tuple[Port, ...],
 ) -> bytes:
-    """Serialised skeleton of `model`. `location` is the file that the placeholders will point into; `rename` maps an
-    exported parameter name to the checkpoint's. Raises GraphError when the result is not under 1 MB."""
+    """Serialised skeleton of `model`. `names` are the checkpoint's of the exported parameters, and of those that the
+    checkpoint has even where nothing reads them `whole` has the shapes; `location` is the file that the placeholders
+    will point into. Raises GraphError when the result is not under 1 MB."""
     _free_dimensions(model.graph, inputs)
-    weights = _hold_back(model.graph, parameters)
-    # The exporter's own optimizer would fold weights into transposed copies; as inputs they are out of its reach. Nor
-    # may it see their values: a bias that happens to be zero in this module would be left out of the graph.
-    placeholders = [_placeholder(value, location, rename) for value in weights]
+    weights = _hold_back(model.graph, names)
+    # Folding would make transposed copies of weights; as inputs they are out of its reach. Nor may it see their values:
+    # a bias that happens to be zero in this module would be left out of the graph.
+    placeholders = [_placeholder(value, location, names) for value in weights]
     model.graph.inputs.extend(weights)
-    optimizer.optimize_ir(model, input_size_limit=FOLD_INPUT, output_size_limit=FOLD_OUTPUT)
+    folding.fold(model)
     del model.graph.inputs[len(model.graph.inputs) - len(weights) :]
     for value, placeholder in zip(weights, placeholders, strict=True):
         value.name, value.const_value = placeholder.name, placeholder
         model.graph.register_initializer(value)
+    _complete(model.graph, location, whole)
     _name_dimensions(model.graph, outputs)
-    data: bytes = _stripped(ir.to_proto(model)).SerializeToString(deterministic=True)
+    data = serialised(_stripped(ir.to_proto(model)))
     if len(data) >= MAX_BYTES:
         raise GraphError(f"{location}: the skeleton has {len(data)} bytes, so it carries more than structure")
     return data
 
 
-def _hold_back(graph: ir.Graph, parameters: Collection[str]) -> list[ir.Value]:
+def serialised(model: onnx.ModelProto) -> bytes:
+    """With the exporter's names, which a profile shows; without them where they make the skeleton too large."""
+    data: bytes = model.SerializeToString(deterministic=True)
+    if len(data) >= MAX_BYTES:
+        _shorten(model.graph)
+        data = model.SerializeToString(deterministic=True)
+    return data
+
+
+def _shorten(graph: onnx.GraphProto) -> None:
+    """Nodes lose their names, and the values between them are numbered: that is a quarter of SDXL's UNet."""
+    kept = {item.name for part in (graph.input, graph.output, graph.initializer) for item in part}
+    numbers = {"": ""}
+    for node in graph.node:
+        assert not any(attribute.HasField("g") for attribute in node.attribute), "a graph within would keep the names"
+        node.ClearField("name")
+        for values in (node.input, node.output):
+            for index, name in enumerate(values):
+                if name not in kept:
+                    values[index] = numbers.setdefault(name, f"v{len(numbers):x}")
+
+
+def _hold_back(graph: ir.Graph, parameters: Container[str]) -> list[ir.Value]:
     """Take the used parameters out of the initializers, in name order."""
     names = sorted(name for name in graph.initializers if name in parameters)
     values = [graph.initializers.pop(name) for name in names]
     return [value for value in values if value.uses()]
 
 
-def _placeholder(value: ir.Value, location: str, rename: Callable[[str], str]) -> ir.ExternalTensor:
+def _placeholder(value: ir.Value, location: str, names: Mapping[str, str]) -> ir.ExternalTensor:
     """What will stand for `value`, whose own tensor is taken away."""
     held, value.const_value = value.const_value, None
     assert held is not None, "an initializer of the exporter has a value"
-    shape, name = ir.Shape(held.shape.numpy()), rename(str(value.name))
-    return ir.ExternalTensor(location, 0, 0, held.dtype, shape=shape, name=name)
+    return _external(names[str(value.name)], tuple(held.shape.numpy()), location)
+
+
+def _external(name: str, shape: Shape, location: str) -> ir.ExternalTensor:
+    return ir.ExternalTensor(location, 0, 0, ir.DataType.FLOAT, shape=ir.Shape(shape), name=name)
+
+
+def _complete(graph: ir.Graph, location: str, whole: Mapping[str, Shape]) -> None:
+    """Placeholders for what torch left out, too."""
+    for name in sorted(whole.keys() - graph.initializers.keys()):
+        placeholder = _external(name, whole[name], location)
+        graph.register_initializer(ir.Value(name=name, shape=placeholder.shape, const_value=placeholder))
 
 
 def _free_dimensions(graph: ir.Graph, inputs: tuple[Port, ...]) -> None:

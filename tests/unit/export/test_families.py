@@ -20,10 +20,12 @@ def folders(root: Path, **classes: str) -> Path:
     return root
 
 
-@pytest.mark.parametrize("pipeline", [name for family in families.FAMILIES.values() for name in family.pipelines])
+@pytest.mark.parametrize("pipeline", [name for family in families.KNOWN for name in family.pipelines])
 def test_the_index_decides(pipeline: str, tmp_path: Path) -> None:
     checkpoints.write_json(tmp_path / families.INDEX, {"_class_name": pipeline})
-    assert families.of(tmp_path).name == ("masked" if pipeline.startswith("Amused") else "diffusion")
+    found = families.of(tmp_path)
+    assert found.name == ("masked" if pipeline.startswith("Amused") else "diffusion")
+    assert ("text_encoder_2" in found.parts) == ("XL" in pipeline)
 
 
 def test_what_the_studio_ships() -> None:
@@ -35,20 +37,50 @@ def test_without_an_index_the_folders_decide(tmp_path: Path) -> None:
     diffusion = folders(tmp_path / "a", text_encoder="", unet="", vae="")
     masked = folders(tmp_path / "b", text_encoder="", transformer="", vqvae="")
     assert (families.of(diffusion), families.of(masked)) == (families.DIFFUSION, families.MASKED)
+    folders(diffusion, text_encoder_2="")
+    assert families.of(diffusion) is families.SDXL
 
 
-@pytest.mark.parametrize("pipeline", ["FluxPipeline", "StableDiffusion3Pipeline", "StableDiffusionXLPipeline", None])
-def test_other_pipelines_are_named(pipeline: str | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("pipeline", "called"),
+    [
+        ("FluxPipeline", "FLUX;"),
+        ("Flux2Pipeline", r"FLUX\.2;"),
+        ("StableDiffusion3Img2ImgPipeline", "Stable Diffusion 3;"),
+        ("KandinskyV22Pipeline", "Kandinsky;"),
+        ("PixArtSigmaPipeline", "PixArt;"),
+        ("WanPipeline", "Wan, which makes video;"),
+        ("StableVideoDiffusionPipeline", "Stable Video Diffusion, which makes video;"),
+        ("StableDiffusionInpaintPipeline", "inpainting, whose UNet takes the mask"),
+        ("StableDiffusionXLInpaintPipeline", "inpainting, whose UNet takes the mask"),
+        ("StableDiffusionUpscalePipeline", "an upscaler, whose UNet takes the picture to be enlarged"),
+    ],
+)
+def test_pipelines_that_are_not_served_are_called_by_their_names(pipeline: str, called: str, tmp_path: Path) -> None:
     checkpoints.write_json(tmp_path / families.INDEX, {"_class_name": pipeline})
-    with pytest.raises(
-        CheckpointError, match=f"_class_name is {pipeline!r}; .*StableDiffusionPipeline.*AmusedPipeline"
-    ):
+    with pytest.raises(CheckpointError, match=f"_class_name is '{pipeline}', {called}") as raised:
+        families.of(tmp_path)
+    assert "what can be served is Stable Diffusion 1.x and 2.x, SDXL" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("pipeline", ["DreamPipeline", None])
+def test_unknown_pipelines_are_named(pipeline: str | None, tmp_path: Path) -> None:
+    checkpoints.write_json(tmp_path / families.INDEX, {"_class_name": pipeline})
+    with pytest.raises(CheckpointError, match=f"_class_name is '{pipeline}'; .*StableDiffusionPipeline.*Amused"):
+        families.of(tmp_path)
+
+
+def test_a_refiner_is_named(tmp_path: Path) -> None:
+    index = {"_class_name": "StableDiffusionXLImg2ImgPipeline", "text_encoder": [None, None]}
+    checkpoints.write_json(tmp_path / families.INDEX, index)
+    with pytest.raises(CheckpointError, match="text_encoder is null; that is SDXL's refiner"):
         families.of(tmp_path)
 
 
 def test_other_folders_are_named_with_their_classes(tmp_path: Path) -> None:
     held = folders(tmp_path, transformer="FluxTransformer2DModel", vae="AutoencoderKL")
-    message = "holds transformer (FluxTransformer2DModel), vae (AutoencoderKL); diffusion has text_encoder, unet, vae"
+    message = "holds transformer (FluxTransformer2DModel), vae (AutoencoderKL); diffusion has text_encoder, text"
     with pytest.raises(CheckpointError, match=re.escape(message)):
         families.of(held)
     with pytest.raises(CheckpointError, match="holds no component"):
@@ -56,4 +88,4 @@ def test_other_folders_are_named_with_their_classes(tmp_path: Path) -> None:
 
 
 def test_every_family_has_all_that_is_known_by_its_name() -> None:
-    assert families.FAMILIES.keys() == graphs.PLANS.keys() == manifest.FACTS.keys()
+    assert families.FAMILIES == graphs.PLANS.keys() == manifest.FACTS.keys()

@@ -1,0 +1,110 @@
+"""What cannot be served, each thing by its name: other families' pipelines, and networks that ask for other inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from impasto_export.architecture import Json
+from impasto_export.errors import GraphError
+from impasto_export.families import KNOWN, Family, class_of, classes
+
+# Config keys that ask for inputs beside the text, or for residuals of another form, and what they tell of the network.
+EXTRAS = {
+    "class_embed_type": "takes class labels or images (unCLIP, upscalers)",
+    "num_class_embeds": "takes class labels or noise levels (upscalers)",
+    "encoder_hid_dim_type": "projects images or wider texts (Kandinsky, IF, IP-Adapter)",
+}
+UNUSUAL = {
+    "UNet2DConditionModel": EXTRAS,
+    "ControlNetModel": {
+        **EXTRAS,
+        "addition_embed_type": "is SDXL's",
+        "time_cond_proj_dim": "takes a guidance embedding",
+        "global_pool_conditions": "hands over pooled residuals",
+    },
+}
+# What SDXL's UNet says it takes beside the embeddings: the pooled text, and sizes.
+ADDED = "text_time"
+# Config keys of which one value is exported: what the class takes for a missing key, that value, and why it alone.
+FIXED: dict[str, dict[str, tuple[Any, Any, str]]] = {
+    "ControlNetModel": {"conditioning_channels": (3, 3, "hints have 3 channels")},
+    "VQModel": {
+        "norm_type": ("group", "group", "a spatial norm reads the codes again in every layer"),
+        "lookup_from_codebook": (False, True, "tokens are looked up"),
+    },
+}
+# What a UNet's input channels beside the latents are for.
+WIDER = {
+    5: "a depth map",
+    7: "the picture to be enlarged",
+    8: "the picture to be edited",
+    9: "a mask and the masked picture (inpainting)",
+}
+# What a missing key of channels means, in both networks.
+CHANNELS = 4
+# The numbers that SDXL's UNet takes: original height and width, crop's top and left, target height and width.
+TIME_IDS = 6
+
+
+def check(configs: Mapping[str, Json]) -> None:
+    """Raises GraphError for a checkpoint's or a companion's configs that no graph can be exported for."""
+    for part, config in configs.items():
+        check_component(part, config)
+    for family in KNOWN:
+        if family.parts.keys() == configs.keys():
+            _check_classes(family, configs)
+    if configs.keys() >= {"unet", "vae"}:
+        _check_unet(configs)
+
+
+def _check_classes(family: Family, configs: Mapping[str, Json]) -> None:
+    """Raises GraphError for a component that only another family has."""
+    for part, config in configs.items():
+        kind, wanted = class_of(config), family.parts[part].class_name
+        if kind != wanted:
+            raise GraphError(f"{part} is a {kind}; in a {family.name} checkpoint it is a {wanted}")
+
+
+def check_component(part: str, config: Json) -> None:
+    """Raises GraphError for a component that cannot be served in any family."""
+    kind, known = class_of(config), classes(part)
+    if kind not in known:
+        raise GraphError(f"{part} is a {kind}; only {' or '.join(known)} is served")
+    for key, what in UNUSUAL.get(kind, {}).items():
+        if config.get(key):
+            raise GraphError(f"{part}: {key} is {config[key]!r}, so it {what}; only plain text conditioning is served")
+    for key, (default, only, why) in FIXED.get(kind, {}).items():
+        if config.get(key, default) != only:
+            raise GraphError(f"{part}: {key} is {config.get(key, default)}; only {only} is exported: {why}")
+
+
+def _check_unet(configs: Mapping[str, Json]) -> None:
+    unet, second = configs["unet"], configs.get("text_encoder_2")
+    channels, latents = unet.get("in_channels", CHANNELS), configs["vae"].get("latent_channels", CHANNELS)
+    if channels != latents:
+        what = WIDER.get(channels, "something else") if latents == CHANNELS else "something else"
+        raise GraphError(
+            f"unet: in_channels is {channels} where the vae's latent_channels is {latents}, so it takes {what} beside "
+            "the sample; only UNets that take the sample alone are served"
+        )
+    added = unet.get("addition_embed_type")
+    if added != (None if second is None else ADDED):
+        held = "no text_encoder_2" if second is None else "a text_encoder_2"
+        raise GraphError(
+            f"unet: addition_embed_type is {added!r}, and there is {held}; SDXL has {ADDED!r} and a text_encoder_2, "
+            "and all else that is served has neither"
+        )
+    if second is not None:
+        _check_sizes(unet, second)
+
+
+def _check_sizes(unet: Json, text: Json) -> None:
+    """Raises GraphError for a UNet that is told something else than a size, a crop and a target size."""
+    pooled, each = text.get("projection_dim", 0), unet.get("addition_time_embed_dim") or 0
+    width = unet.get("projection_class_embeddings_input_dim") or 0
+    if width != pooled + TIME_IDS * each:
+        raise GraphError(
+            f"unet: projection_class_embeddings_input_dim is {width}, with a pooled text of {pooled} and {each} per "
+            f"number not {TIME_IDS} numbers; SDXL's refiner, which takes an aesthetic score, is not served"
+        )

@@ -1,0 +1,40 @@
+"""The skeletons that ship with impasto, made again from the configs that are kept: `python export/shipped.py [NAME …]`.
+
+A backbone's configs are in `architectures/NAME`, laid out as a checkpoint without weights: what its first checkpoint
+was published with, less what no graph depends on. The studio's own models keep theirs beside their weights. Of a
+backbone that is also published as a single file, `original.json` tells that file's layout, and goes along.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from impasto_export import clip_graphs, graphs
+from impasto_export.architecture import SHIPPED, Architecture
+
+LAYOUT = "original.json"
+HERE = Path(__file__).parent
+PUBLIC, STUDIO = HERE / "architectures", HERE.parent / "studio"
+SOURCES = {path.name: path for path in (*sorted(PUBLIC.iterdir()), *sorted(STUDIO.glob("mini-*")))}
+
+
+def exporter(source: Path) -> Callable[..., Architecture]:
+    if "controlnet" in source.name:
+        return graphs.export_controlnet
+    return clip_graphs.export if "clip" in source.name else graphs.export
+
+
+def main(names: list[str]) -> None:
+    for name in names or SOURCES:
+        source, out = SOURCES[name], SHIPPED / name
+        found = exporter(source)(source, out, name, print)
+        if (source / LAYOUT).is_file():
+            shutil.copyfile(source / LAYOUT, out / LAYOUT)
+        print(f"{name}: {found.digest[:12]}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
