@@ -51,7 +51,7 @@ def adapted_gflop(unet: Any, lanes: int, tokens: int, rank: int) -> float:
     unsteered = [torch.zeros(lanes, width, 1, 1, device="meta") for width in recipes.residual_channels(unet.config)]
     module = recipes.UNet(unet, found)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        module(*_inputs(unet, lanes, tokens), [], unsteered, slot, banks)
+        module(*_inputs(unet, lanes, tokens), unsteered, slot, banks)
     return float(counter.get_total_flops()) / 1e9
 
 
