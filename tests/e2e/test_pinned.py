@@ -1,0 +1,66 @@
+"""From foreign files to served pictures without training or export: merged, pinned and hot, through a real Triton."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from impasto_client import Client, InvalidRequest
+from impasto_server.serve import serve
+from impasto_server.settings import Settings
+from lora_files import kohya, loha, write
+
+from .conftest import IMPASTO
+
+STYLE, FOREIGN = "stained-glass", "loha"
+WEIGHT, NEARLY = 0.9, 0.900001
+ASKED = {"prompt": "a red boat by the sea", "steps": 4, "seed": 7}
+# Of the middle block, kohya's way of naming them; no bank carries what LoHa does to them.
+LAYERS = {"unet": {"mid_block.resnets.0.conv1": (192, 192, 3, 3), "mid_block.resnets.1.conv2": (192, 192, 3, 3)}}
+
+
+def run(*arguments: str) -> str:
+    return subprocess.run([IMPASTO, *arguments], check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture(scope="module")
+def client(bundle: Path, styles: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """Of a server whose bundle has a style and a LoHa pinned, each by itself."""
+    folder = tmp_path_factory.mktemp("pinned")
+    where = ["--registry", str(folder / "registry")]
+    write(folder / "loha.safetensors", kohya(LAYERS, loha))
+    for name, file in ((STYLE, styles[STYLE]), (FOREIGN, folder / "loha.safetensors")):
+        said = run("adapters", "import", str(file), "--name", name, "--bundle", str(bundle), *where)
+        assert ("impasto export merge" in said) == (name == FOREIGN), said
+    one, two = folder / "one", folder / "two"
+    run("export", "merge", str(bundle), "--pin", "--adapter", f"{STYLE}:{WEIGHT}", "--out", str(one), *where)
+    run("export", "merge", str(one), "--pin", "--adapter", FOREIGN, "--out", str(two), *where)
+    with serve(Settings(two, folder / "registry", precision="f32")) as server:
+        yield Client(server.grpc_url)
+
+
+def test_a_pinned_mix_paints_what_lanes_paint(client: Client) -> None:
+    pinned = client.generate(**ASKED, adapters={STYLE: WEIGHT})
+    by_lanes = client.generate(**ASKED, adapters={STYLE: NEARLY})
+    plain = client.generate(**ASKED)
+    assert (pinned.meta["pinned"], by_lanes.meta["pinned"], plain.meta["pinned"]) == (True, False, False)
+    assert psnr_db(pinned.image, by_lanes.image) > 50
+    assert psnr_db(pinned.image, plain.image) < 30
+
+
+def test_what_no_lane_carries_is_served_where_it_is_pinned_and_refused_elsewhere(client: Client) -> None:
+    painted = client.generate(**ASKED, adapters=FOREIGN)
+    assert painted.meta["pinned"] is True
+    assert painted.data != client.generate(**ASKED).data
+    with pytest.raises(InvalidRequest, match=r"loha.*impasto export merge"):
+        client.generate(**ASKED, adapters={FOREIGN: 0.5})
+
+
+def psnr_db(a: Image.Image, b: Image.Image) -> float:
+    apart = np.mean((np.asarray(a, np.float64) - np.asarray(b, np.float64)) ** 2)
+    return float(np.inf if apart == 0 else 10 * np.log10(255**2 / apart))
