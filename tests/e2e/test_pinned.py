@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from impasto_client import Client, InvalidRequest
+from impasto_client import Client, Generation, InvalidRequest
 from impasto_server.serve import serve
 from impasto_server.settings import Settings
 from lora_files import kohya, loha, write
@@ -19,7 +19,6 @@ from .conftest import IMPASTO
 
 STYLE, FOREIGN = "stained-glass", "loha"
 WEIGHT, NEARLY = 0.9, 0.900001
-ASKED = {"prompt": "a red boat by the sea", "steps": 4, "seed": 7}
 # Of the middle block, kohya's way of naming them; no bank carries what LoHa does to them.
 LAYERS = {"unet": {"mid_block.resnets.0.conv1": (192, 192, 3, 3), "mid_block.resnets.1.conv2": (192, 192, 3, 3)}}
 
@@ -44,21 +43,25 @@ def client(bundle: Path, styles: dict[str, Path], tmp_path_factory: pytest.TempP
         yield Client(server.grpc_url)
 
 
+def painted(client: Client, adapters: str | dict[str, float] | None = None) -> Generation:
+    return client.generate("a red boat by the sea", adapters=adapters, steps=4, seed=7)
+
+
 def test_a_pinned_mix_paints_what_lanes_paint(client: Client) -> None:
-    pinned = client.generate(**ASKED, adapters={STYLE: WEIGHT})
-    by_lanes = client.generate(**ASKED, adapters={STYLE: NEARLY})
-    plain = client.generate(**ASKED)
+    pinned = painted(client, {STYLE: WEIGHT})
+    by_lanes = painted(client, {STYLE: NEARLY})
+    plain = painted(client)
     assert (pinned.meta["pinned"], by_lanes.meta["pinned"], plain.meta["pinned"]) == (True, False, False)
     assert psnr_db(pinned.image, by_lanes.image) > 50
     assert psnr_db(pinned.image, plain.image) < 30
 
 
 def test_what_no_lane_carries_is_served_where_it_is_pinned_and_refused_elsewhere(client: Client) -> None:
-    painted = client.generate(**ASKED, adapters=FOREIGN)
-    assert painted.meta["pinned"] is True
-    assert painted.data != client.generate(**ASKED).data
+    foreign = painted(client, FOREIGN)
+    assert foreign.meta["pinned"] is True
+    assert foreign.data != painted(client).data
     with pytest.raises(InvalidRequest, match=r"loha.*impasto export merge"):
-        client.generate(**ASKED, adapters={FOREIGN: 0.5})
+        painted(client, {FOREIGN: 0.5})
 
 
 def psnr_db(a: Image.Image, b: Image.Image) -> float:
