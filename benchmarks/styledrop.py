@@ -63,8 +63,9 @@ CONTENT = "rocket"
 STEPS, TEMPERATURE = 18, 4.5
 # λA and λB, chosen on other scenes: the paper's 2 and 5 overdrive models this small.
 STYLE_STRENGTH, TEXT_STRENGTH = 0.5, 2.0
-COMPOSED_STRENGTH, COMPOSED_STRENGTH_DIFFUSION = 2.0, 1.0
-GAMMAS = (0.0, 0.25, 0.5, 0.6, 0.75, 1.0)
+COMPOSED_STRENGTH, COMPOSED_STRENGTH_DIFFUSION = 2.0, 1.5
+STEPS_DIFFUSION = 12
+GAMMAS = (0.0, 0.25, 0.5, 0.57, 0.75, 1.0)
 STYLE_STRENGTHS = (0.0, 0.5, 1.0, 2.0)
 CANDIDATES = 4
 SCENE_SEED, CONTENT_SEED, FIRST_SEED = 20_005, 20_006, 3_000
@@ -80,7 +81,7 @@ NOTES = [
     "strengths: λA, else as in styles, under the adapter that is served.",
     f"composition, composition_diffusion: rule styledrop-compose (section 3.4) of a style's adapter and the "
     f"{CONTENT}'s by γ, λA {COMPOSED_STRENGTH:g} and {COMPOSED_STRENGTH_DIFFUSION:g}, λB {TEXT_STRENGTH:g}; of "
-    "mini-muse's bottleneck adapters, and of mini-diffusion's LoRAs (dpmpp_2m). object_acc: "
+    f"mini-muse's bottleneck adapters, and of mini-diffusion's LoRAs (dpmpp_2m, {STEPS_DIFFUSION} steps). object_acc: "
     f"the judge reads a {CONTENT}. The bar asks for a γ at which style and object are both read in 70 % of the "
     "pictures of all styles together; by_style says where each has its own.",
     f"candidates: the first of {CANDIDATES}, the best by clip score with the text, the best with the style's picture.",
@@ -303,7 +304,7 @@ def measure(asked: argparse.Namespace, bar: Progress) -> tuple[Report, dict[str,
             "a red fish", **decoded(style=muse.styles[0].served, guidance=StyleDrop())
         ).meta
     with bench(diffusion(), asked.count, bar) as others:
-        noise, noise_sheet = others.composition({"steps": STEPS}, COMPOSED_STRENGTH_DIFFUSION)
+        noise, noise_sheet = others.composition({"steps": STEPS_DIFFUSION}, COMPOSED_STRENGTH_DIFFUSION)
     return {
         "bars": [composition_bar("mini-muse", composition), composition_bar("mini-diffusion", noise)],
         "by_style": {style: best_gamma(row) for style, row in composition.items()},
