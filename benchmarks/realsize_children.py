@@ -41,19 +41,26 @@ def reference(backbone: Backbone, folder: Path) -> Outputs:
     torch.set_num_threads(THREADS)
     found: Outputs = {}
     for name, graph in backbone.architecture().graphs.items():
-        module, ask = _module(folder, graph.component), _asked(backbone, name)
-        fed = {key: torch.from_numpy(array) for key, array in feeds(backbone, name).items()}
-        with torch.no_grad():
-            outputs = dict(zip(_names(graph), ask(module, fed), strict=True))
-            added = deltas(folder / LORA, name)
-            if added:
-                _add(module, added)
-                last = {key: tensor[LANES - 1 :] for key, tensor in fed.items()}
-                for key, changed in zip(_names(graph), ask(module, last), strict=True):
-                    found[f"{name}/{key}/{PLAIN}"] = outputs[key][LANES - 1 :].numpy()
-                    outputs[key] = torch.cat([outputs[key][: LANES - 1], changed])
-        found |= {f"{name}/{key}": tensor.numpy() for key, tensor in outputs.items()}
+        # In a function of its own, so that one module is gone when the next is loaded.
+        found |= {f"{name}/{key}": array for key, array in _asked_all(backbone, folder, name, graph).items()}
     return found
+
+
+def _asked_all(backbone: Backbone, folder: Path, name: str, graph: Graph) -> Outputs:
+    import torch
+
+    module, ask, keys = _module(folder, graph.component), _asked(backbone, name), _names(graph)
+    fed = {key: torch.from_numpy(array) for key, array in feeds(backbone, name).items()}
+    added = deltas(folder / LORA, name)
+    with torch.no_grad():
+        outputs = dict(zip(keys, ask(module, fed), strict=True))
+        if added:
+            _add(module, added)
+            last = {key: tensor[LANES - 1 :] for key, tensor in fed.items()}
+            for key, changed in zip(keys, ask(module, last), strict=True):
+                outputs[f"{key}/{PLAIN}"] = outputs[key][LANES - 1 :]
+                outputs[key] = torch.cat([outputs[key][: LANES - 1], changed])
+    return {key: tensor.numpy() for key, tensor in outputs.items()}
 
 
 def _names(graph: Graph) -> list[str]:
