@@ -49,6 +49,7 @@ bench: $(VENV)/dev.stamp bundle
 	$(BIN)/python benchmarks/styledrop.py --json $(STATE)/styledrop.json --sheets $(STATE)
 	$(BIN)/python benchmarks/masked.py --json $(STATE)/masked.json
 	$(BIN)/python benchmarks/mixed.py --json $(STATE)/mixed.json
+	$(BIN)/python benchmarks/engines.py --json $(STATE)/engines.json
 	$(BIN)/python benchmarks/overhead.py --json $(STATE)/overhead.json
 	$(BIN)/python benchmarks/load.py --json $(STATE)/load.json --plot $(STATE)/load.png
 
