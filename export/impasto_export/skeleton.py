@@ -90,7 +90,8 @@ def _complete(graph: ir.Graph, location: str, whole: Mapping[str, Shape]) -> Non
     """Placeholders for what torch left out, too."""
     for name in sorted(whole.keys() - graph.initializers.keys()):
         placeholder = _external(name, whole[name], location)
-        graph.register_initializer(ir.Value(name=name, shape=placeholder.shape, const_value=placeholder))
+        kind = ir.TensorType(placeholder.dtype)
+        graph.register_initializer(ir.Value(name=name, shape=placeholder.shape, type=kind, const_value=placeholder))
 
 
 def _free_dimensions(graph: ir.Graph, inputs: tuple[Port, ...]) -> None:
