@@ -22,7 +22,21 @@ import torch
 from safetensors.numpy import save_file
 from torch import Tensor, nn
 
-from impasto_export import adapters, architecture, atomic, graphs, manifest, masked, recipes, sites, skeleton, splice
+from impasto_export import (
+    adapters,
+    architecture,
+    atomic,
+    folding,
+    graphs,
+    manifest,
+    masked,
+    recipes,
+    sites,
+    skeleton,
+    splice,
+    texts,
+    weightless,
+)
 from impasto_export.architecture import Json
 from impasto_export.checkpoint import Stored
 from impasto_export.families import DIFFUSION, Family
@@ -159,7 +173,7 @@ def _ingredients(family: Family, configs: Mapping[str, Json]) -> str:
     digest = hashlib.sha256()
     for part, config in configs.items():
         digest.update(architecture.canonical_json(family.parts[part].facts(config)))
-    for module in (graphs, masked, recipes, sites, skeleton):
+    for module in (folding, graphs, masked, recipes, sites, skeleton, texts, weightless):
         digest.update(Path(str(module.__file__)).read_bytes())
     return digest.hexdigest()[:12]
 
