@@ -47,7 +47,7 @@ from benchmarks.mixed import Bar, held_against_bars
 from benchmarks.mixed import table as bars_table
 
 from impasto_export import atomic, graphs
-from impasto_export.architecture import Json, canonical_json
+from impasto_export.architecture import canonical_json, read_json
 from impasto_export.errors import UnknownArchitecture
 from impasto_export.link import link
 from impasto_server.bank import AdaptedEngine
@@ -68,36 +68,10 @@ BANK_BYTES = 128 << 20
 REFERENCE, STAYS = "torch f32", "openvino bf16"
 GROUPS = ((REFERENCE, "torch bf16"), ("onnxruntime f32",), ("openvino f32",))
 PACKAGES = ("torch", "diffusers", "transformers")
-SD15: dict[str, Json] = {
-    "unet": {
-        "_class_name": "UNet2DConditionModel",
-        "sample_size": 32,
-        "block_out_channels": [320, 640, 1280, 1280],
-        "layers_per_block": 2,
-        "attention_head_dim": 8,
-        "cross_attention_dim": 768,
-    },
-    "text_encoder": {
-        "architectures": ["CLIPTextModel"],
-        "model_type": "clip_text_model",
-        "hidden_act": "quick_gelu",
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_attention_heads": 12,
-        "num_hidden_layers": 12,
-        "max_position_embeddings": 77,
-        "vocab_size": 49408,
-    },
-    "vae": {
-        "_class_name": "AutoencoderKL",
-        "sample_size": 256,
-        "block_out_channels": [128, 256, 512, 512],
-        "down_block_types": ["DownEncoderBlock2D"] * 4,
-        "up_block_types": ["UpDecoderBlock2D"] * 4,
-        "layers_per_block": 2,
-        "latent_channels": 4,
-    },
-}
+# Stable Diffusion 1.5's own configs; the UNet's size is that of 256 pixels, which is timed.
+ARCHITECTURE = Path(__file__).resolve().parent.parent / "export" / "architectures" / "sd1"
+SD15 = {part: read_json(ARCHITECTURE / part / "config.json") for part in ("unet", "text_encoder", "vae")}
+SD15["unet"]["sample_size"] = 32
 BARS = (
     Bar("openvino_bf16_vs_onnxruntime_f32", ("amused256",), at_least=3.0),
     Bar("openvino_bf16_vs_torch_bf16", ("amused256",), at_least=1.3),

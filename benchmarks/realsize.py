@@ -55,7 +55,7 @@ from benchmarks.realsize_process import (
     run,
 )
 
-from impasto_export import original
+from impasto_export import fitting
 from impasto_export.errors import ExportError
 
 WORK = ROOT / ".impasto" / "realsize"
@@ -153,7 +153,7 @@ def taken(ran: Ran) -> Report:
 
 def different_files(ours: Path, shipped: Path) -> list[str]:
     """Names of files that only one folder has, or that differ; the layout of single files is kept, not exported."""
-    names = {path.name for folder in (ours, shipped) for path in folder.iterdir()} - {original.NAME}
+    names = {path.name for folder in (ours, shipped) for path in folder.iterdir()} - {fitting.NAME}
     pairs = {name: (ours / name, shipped / name) for name in sorted(names)}
     return [
         name

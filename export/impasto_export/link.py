@@ -11,13 +11,10 @@ import onnx
 from impasto_export import bundles, control, families, folders, manifest, matching, resolve, splice
 from impasto_export.architecture import SHIPPED, Architecture, Graph, Json, read_json
 from impasto_export.bundles import Content, Linked
-from impasto_export.bundles import check_target as check_target
-from impasto_export.bundles import digests as digests
 from impasto_export.checkpoint import Checkpoint, Said, Stored, Weights
 from impasto_export.control import Control
 from impasto_export.errors import CheckpointError, MisfitCheckpoint
 from impasto_export.files import Progress, silent
-from impasto_export.files import place_file as place_file
 from impasto_export.tokenizer import Vocabulary
 
 # Where a text encoder with a projection pools; transformers takes 2, which configs used to say in error, for the

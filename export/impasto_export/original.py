@@ -13,7 +13,6 @@ from impasto_export import fitting, folders, schedule, tokenizer
 from impasto_export.checkpoint import Checkpoint, Said, Stored, Weights
 from impasto_export.errors import CheckpointError
 from impasto_export.fitting import FILE, V_PREDICTION, ZERO_SNR, Fit
-from impasto_export.fitting import NAME as NAME
 from impasto_export.weights import Header, encode, layout, read_header, read_tensor
 
 CONVERTED = "converted.safetensors"

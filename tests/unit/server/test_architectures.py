@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -17,11 +16,12 @@ from PIL import Image
 
 import toy
 import toy_architectures as toys
+from asked import pixels, together
 from impasto_server.backbone import Row
 from impasto_server.bundle import Bundle
 from impasto_server.diffusion import Diffusion
-from impasto_server.errors import ImpastoError, InvalidArgument, SetupError
-from impasto_server.pipeline import Caller, Pipeline, Result
+from impasto_server.errors import InvalidArgument, SetupError
+from impasto_server.pipeline import Pipeline, Result
 from impasto_server.request import Request, parse
 from impasto_server.settings import Settings
 from impasto_server.unet import scale_embeddings
@@ -66,18 +66,6 @@ def open_bundle(styles: Path) -> Iterator[OpenBundle]:
     yield open_
     for pipeline in opened:
         pipeline.close()
-
-
-def pixels(result: Result | ImpastoError) -> NDArray[np.int64]:
-    assert isinstance(result, Result), result
-    return np.asarray(Image.open(BytesIO(result.image)), np.int64)
-
-
-def together(pipeline: Pipeline, requests: Sequence[Request]) -> list[Result | ImpastoError]:
-    answers: list[Future[Result | ImpastoError]] = [Future() for _ in requests]
-    for one, answer in zip(requests, answers, strict=True):
-        pipeline.submit(one, Caller(answer.set_result))
-    return [answer.result(30) for answer in answers]
 
 
 def seen(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, request: Request) -> list[tuple[list[Row], Feeds]]:

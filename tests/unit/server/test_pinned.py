@@ -5,23 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from PIL import Image
 
 import toy
 import toy_architectures as toys
+from asked import pixels, together
 from impasto_server.backbone import Row
 from impasto_server.bundle import Bundle
-from impasto_server.errors import ImpastoError, InvalidArgument, SetupError
-from impasto_server.pipeline import Caller, Pipeline, Result
+from impasto_server.errors import InvalidArgument, SetupError
+from impasto_server.pipeline import Pipeline
 from impasto_server.request import Request
 from impasto_server.settings import EngineName, Settings
 
@@ -67,18 +64,6 @@ def plain(shelf: Shelf) -> Iterator[Pipeline]:
     pipeline = shelf.open(shelf.plain)
     yield pipeline
     pipeline.close()
-
-
-def pixels(result: Result | ImpastoError) -> NDArray[np.int64]:
-    assert isinstance(result, Result), result
-    return np.asarray(Image.open(BytesIO(result.image)), np.int64)
-
-
-def together(pipeline: Pipeline, requests: Sequence[Request]) -> list[Result | ImpastoError]:
-    answers: list[Future[Result | ImpastoError]] = [Future() for _ in requests]
-    for one, answer in zip(requests, answers, strict=True):
-        pipeline.submit(one, Caller(answer.set_result))
-    return [answer.result(30) for answer in answers]
 
 
 def seats(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, request: Request) -> set[tuple[int, int]]:

@@ -1,0 +1,27 @@
+"""What a pipeline answers, for tests: requests asked together, and their pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from impasto_server.errors import ImpastoError
+from impasto_server.pipeline import Caller, Pipeline, Result
+from impasto_server.request import Request
+
+
+def pixels(result: Result | ImpastoError) -> NDArray[np.int64]:
+    assert isinstance(result, Result), result
+    return np.asarray(Image.open(BytesIO(result.image)), np.int64)
+
+
+def together(pipeline: Pipeline, requests: Sequence[Request]) -> list[Result | ImpastoError]:
+    answers: list[Future[Result | ImpastoError]] = [Future() for _ in requests]
+    for one, answer in zip(requests, answers, strict=True):
+        pipeline.submit(one, Caller(answer.set_result))
+    return [answer.result(30) for answer in answers]
