@@ -15,7 +15,7 @@ import pytest
 from tritonclient.grpc import InferenceServerClient, InferInput, InferResult  # type: ignore[import-untyped]
 from tritonclient.utils import InferenceServerException  # type: ignore[import-untyped]
 
-from impasto_server.request import MAX_STEPS
+from impasto_server.request import MAX_CANDIDATES, MAX_STEPS
 from impasto_server.serve import Server, serve
 from impasto_server.settings import Settings
 
@@ -31,10 +31,10 @@ import asyncio, sys
 from impasto_client import AsyncClient
 
 async def generate(client, seed):
-    await client.generate("a red boat", steps={MAX_STEPS}, seed=seed)
+    await client.generate("a red boat", steps={MAX_STEPS}, n={MAX_CANDIDATES}, seed=seed)
 
 async def stream(client, seed):
-    async for part in client.stream("a red boat", steps={MAX_STEPS}, seed=seed):
+    async for part in client.stream("a red boat", steps={MAX_STEPS}, n={MAX_CANDIDATES}, seed=seed):
         pass
 
 async def main(url, count, way):
@@ -92,7 +92,7 @@ def test_a_killed_client_is_noticed_long_before_its_work_would_be_done(
     grown = settled(server, before, ROOM)
     assert grown["done"] + grown["cancelled"] == ROOM
     assert grown["cancelled"] > 0
-    assert grown["steps"] < ROOM * MAX_STEPS / 2
+    assert grown["steps"] < ROOM * MAX_STEPS * MAX_CANDIDATES / 2
     assert ask(client, PROMPT=texts("a red boat"), STEPS=ints(1))["IMAGE"]
 
 

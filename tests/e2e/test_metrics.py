@@ -9,6 +9,7 @@ from urllib.request import urlopen
 
 from tritonclient.grpc import InferenceServerClient, InferInput  # type: ignore[import-untyped]
 
+from impasto_server.request import MAX_CANDIDATES, MAX_STEPS
 from impasto_server.serve import Server
 
 from .wire import ask, ints, texts
@@ -66,7 +67,9 @@ def test_a_cancelled_call_stops_in_the_server(toy_server: Server, toy_client: In
 
 
 def call_for_long(client: InferenceServerClient) -> Any:
-    prompt, steps = InferInput("PROMPT", [1], "BYTES"), InferInput("STEPS", [1], "INT32")
+    prompt = InferInput("PROMPT", [1], "BYTES")
     prompt.set_data_from_numpy(texts("a red boat"))
-    steps.set_data_from_numpy(ints(200))
-    return client.async_infer("stylize", [prompt, steps], lambda result, error: None)
+    steps, candidates = InferInput("STEPS", [1], "INT32"), InferInput("N", [1], "INT32")
+    steps.set_data_from_numpy(ints(MAX_STEPS))
+    candidates.set_data_from_numpy(ints(MAX_CANDIDATES))
+    return client.async_infer("stylize", [prompt, steps, candidates], lambda result, error: None)

@@ -1,18 +1,25 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from itertools import count
 from pathlib import Path
+from time import sleep
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import toy
 import toy_masked
+from impasto_server.backbone import Backbone, Row
 from impasto_server.bundle import Bundle, Manifest
 from impasto_server.pipeline import Pipeline
 from impasto_server.settings import EngineName, Settings
 
 Open = Callable[..., Pipeline]
+Context = Callable[[], AbstractContextManager[None]]
 
 
 @pytest.fixture(scope="session")
@@ -83,3 +90,29 @@ def _opening(bundle: Path, registry: Path) -> Iterator[Open]:
     yield open_
     for pipeline in opened:
         pipeline.close()
+
+
+@pytest.fixture
+def every_look_takes_a_second(monkeypatch: pytest.MonkeyPatch) -> Context:
+    """Within it, a job's clock goes on by a second whenever it is looked at, on a machine of any speed."""
+
+    @contextmanager
+    def slow_clock() -> Iterator[None]:
+        with monkeypatch.context() as patch:
+            seconds = count()
+            patch.setattr("impasto_server.job.perf_counter", lambda: float(next(seconds)))
+            yield
+
+    return slow_clock
+
+
+@pytest.fixture
+def slow_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """200 steps take a second at least: time to leave in their midst."""
+    run = Backbone.run
+
+    def run_slowly(self: Backbone, rows: Sequence[Row]) -> NDArray[np.float32]:
+        sleep(0.005)
+        return run(self, rows)
+
+    monkeypatch.setattr(Backbone, "run", run_slowly)

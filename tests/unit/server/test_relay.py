@@ -84,6 +84,7 @@ def test_an_error_keeps_its_code_and_words(connect: Callable[[], Remote]) -> Non
     assert "did you mean 'neon'" in str(error)
 
 
+@pytest.mark.usefixtures("slow_steps")
 def test_a_caller_that_leaves_stops_its_work(pipeline: Pipeline, connect: Callable[[], Remote]) -> None:
     seen = Event()
     answer: Future[Result | ImpastoError] = Future()
@@ -95,6 +96,7 @@ def test_a_caller_that_leaves_stops_its_work(pipeline: Pipeline, connect: Callab
     assert pipeline.stats.read()["cancelled"] == 1
 
 
+@pytest.mark.usefixtures("slow_steps")
 def test_a_caller_that_was_gone_from_the_start_is_not_forgotten(connect: Callable[[], Remote]) -> None:
     remote = connect()
     for _ in range(20):
@@ -103,6 +105,7 @@ def test_a_caller_that_was_gone_from_the_start_is_not_forgotten(connect: Callabl
         assert error.code == "CANCELLED"
 
 
+@pytest.mark.usefixtures("slow_steps")
 def test_a_process_that_ends_takes_its_requests_with_it(pipeline: Pipeline, connect: Callable[[], Remote]) -> None:
     started = Event()
     remote = connect()
