@@ -22,27 +22,15 @@ import torch
 from safetensors.numpy import save_file
 from torch import Tensor, nn
 
-from impasto_export import (
-    adapters,
-    architecture,
-    atomic,
-    folding,
-    graphs,
-    manifest,
-    masked,
-    recipes,
-    sites,
-    skeleton,
-    splice,
-    texts,
-    weightless,
-)
+from impasto_export import architecture, atomic, manifest, splice
+from impasto_export.adapters import loras
+from impasto_export.adapters.registry import Registry
 from impasto_export.architecture import Json
-from impasto_export.checkpoint import Stored
+from impasto_export.checkpoints.checkpoint import Stored
 from impasto_export.families import DIFFUSION, Family
 from impasto_export.link import link
-from impasto_export.recipes import Recipe
-from impasto_export.registry import Registry
+from impasto_export.tracing import folding, graphs, masked, recipes, sites, skeleton, texts, weightless
+from impasto_export.tracing.recipes import Recipe
 from impasto_export.weights import read_header
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -268,4 +256,4 @@ def write_lora(
 
 def register(registry: Path, name: str, source: Path, record: Json, trigger: str | None = None) -> str:
     """What `impasto adapters import` does; another `trigger` makes another adapter of the same weights. The digest."""
-    return Registry(registry).put(name, adapters.convert(source, record, trigger).data)
+    return Registry(registry).put(name, loras.convert(source, record, trigger).data)

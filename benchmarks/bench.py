@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
+from impasto_export.adapters.registry import Registry
 from impasto_export.link import link
-from impasto_export.registry import Registry
 from impasto_server.bundle import Bundle, Manifest
 from impasto_server.calibration import cpu_name
 

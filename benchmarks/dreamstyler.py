@@ -48,10 +48,11 @@ from benchmarks.sheets import Axis  # noqa: E402
 
 import painter  # noqa: E402
 from impasto_client import Client, Options, StyleContent  # noqa: E402
-from impasto_export import embeddings, manifest  # noqa: E402
-from impasto_export.control import Control  # noqa: E402
+from impasto_export import manifest  # noqa: E402
+from impasto_export.adapters import embeddings  # noqa: E402
+from impasto_export.adapters.registry import Registry  # noqa: E402
+from impasto_export.checkpoints.control import Control  # noqa: E402
 from impasto_export.link import link  # noqa: E402
-from impasto_export.registry import Registry  # noqa: E402
 from impasto_server.content import edges  # noqa: E402
 from impasto_server.serve import serve  # noqa: E402
 from impasto_server.settings import Settings  # noqa: E402

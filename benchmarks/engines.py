@@ -46,10 +46,11 @@ from benchmarks.bench import interval, machine, warning, write
 from benchmarks.mixed import Bar, held_against_bars
 from benchmarks.mixed import table as bars_table
 
-from impasto_export import atomic, graphs
+from impasto_export import atomic
 from impasto_export.architecture import canonical_json, read_json
 from impasto_export.errors import UnknownArchitecture
 from impasto_export.link import link
+from impasto_export.tracing import graphs
 from impasto_server.bank import AdaptedEngine
 from impasto_server.bundle import Bundle, DiffusionManifest
 from impasto_server.calibrate import batch, filled_bank

@@ -25,12 +25,14 @@ from benchmarks.backbones import KEPT, NAMES, ROOT, STRENGTH, Backbone, Kind, re
 from safetensors.numpy import save_file
 from torch import Tensor, nn
 
-from impasto_export import atomic, bottlenecks, graphs, masked
+from impasto_export import atomic
+from impasto_export.adapters import bottlenecks
+from impasto_export.adapters.registry import Registry
+from impasto_export.adapters.sources import BOTTLENECK
 from impasto_export.architecture import Json, canonical_json
 from impasto_export.families import MASKED
-from impasto_export.recipes import Recipe
-from impasto_export.registry import Registry
-from impasto_export.sources import BOTTLENECK
+from impasto_export.tracing import graphs, masked
+from impasto_export.tracing.recipes import Recipe
 
 STUDIO = ROOT / "studio" / "mini-muse"
 RANK = 16

@@ -55,7 +55,7 @@ from benchmarks.realsize_process import (
     run,
 )
 
-from impasto_export import fitting
+from impasto_export.checkpoints import fitting
 from impasto_export.errors import ExportError
 
 WORK = ROOT / ".impasto" / "realsize"

@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from impasto_export import architecture, splice, tokenizer, weights
+from impasto_export import architecture, splice, weights
 from impasto_export.architecture import SHIPPED, Architecture, Json
+from impasto_export.checkpoints import tokenizer
+from impasto_export.checkpoints.folders import TOKENIZERS
 from impasto_export.families import INDEX, PARTS
-from impasto_export.folders import TOKENIZERS
 
 ROOT = Path(__file__).resolve().parent.parent
 PUBLIC, STUDIO = ROOT / "export" / "architectures", ROOT / "studio"

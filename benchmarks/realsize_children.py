@@ -23,8 +23,8 @@ from benchmarks.realsize_backbones import BACKBONES, CONTROLNET, STAND_INS, Back
 from benchmarks.realsize_feeds import LANES, Feeds, banks, deltas, feeds
 from benchmarks.realsize_process import THREADS
 
+from impasto_export.adapters.registry import Registry
 from impasto_export.architecture import Graph
-from impasto_export.registry import Registry
 
 Outputs = dict[str, NDArray[Any]]
 
@@ -71,8 +71,9 @@ def _module(folder: Path, part: str) -> Any:
     """As its library loads it. Raises ValueError for a weight that it misses, or doesn't know."""
     import torch
 
-    from impasto_export import families, graphs
+    from impasto_export import families
     from impasto_export.architecture import read_json
+    from impasto_export.tracing import graphs
 
     place = folder / (CONTROL if part == CONTROLNET else f"{CHECKPOINT}/{part}")
     kind = families.class_of(read_json(place / "config.json"))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from impasto_export import recipes, sites
+from impasto_export.tracing import recipes, sites
 
 SIZES = (1024, 2048, 3072)  # of square matrices; the best one counts
 PRODUCTS = 7

@@ -45,10 +45,11 @@ from benchmarks.sheets import Axis  # noqa: E402
 
 import painter  # noqa: E402
 from impasto_client import Client, Compose, Options, StyleDrop  # noqa: E402
-from impasto_export import clip, importer, manifest  # noqa: E402
-from impasto_export.importer import Said  # noqa: E402
+from impasto_export import clip, manifest  # noqa: E402
+from impasto_export.adapters import importer  # noqa: E402
+from impasto_export.adapters.importer import Said  # noqa: E402
+from impasto_export.adapters.registry import Registry  # noqa: E402
 from impasto_export.link import link  # noqa: E402
-from impasto_export.registry import Registry  # noqa: E402
 from impasto_server.serve import serve  # noqa: E402
 from impasto_server.settings import Settings  # noqa: E402
 from judge import Judge  # noqa: E402

@@ -12,8 +12,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from impasto_export import clip_graphs, graphs
 from impasto_export.architecture import SHIPPED, Architecture
+from impasto_export.tracing import clip_graphs, graphs
 
 LAYOUT = "original.json"
 HERE = Path(__file__).parent

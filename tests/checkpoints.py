@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from impasto_export import architecture, graphs
+from impasto_export import architecture
+from impasto_export.tracing import graphs
 
 # The models are small: a second thread gains little, and costs much when another process wants the core.
 torch.set_num_threads(1)

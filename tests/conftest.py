@@ -34,7 +34,7 @@ def controlnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def controlled_bundle(checkpoint: Path, controlnet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`checkpoint` and `controlnet`, linked: two channels of edges, one of depth, which may be left out."""
-    from impasto_export.control import Control
+    from impasto_export.checkpoints.control import Control
     from impasto_export.link import link
 
     steering = Control(controlnet, ("edges", "edges", "depth"), ("depth",))

@@ -15,9 +15,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from impasto_export import architecture, families, fitting
+from impasto_export import architecture, families
 from impasto_export.architecture import Json
-from impasto_export.folders import canonical_name
+from impasto_export.checkpoints import fitting
+from impasto_export.checkpoints.folders import canonical_name
 from impasto_export.weights import encode, read_header, read_tensor
 
 Value = tuple[str, NDArray[Any]]

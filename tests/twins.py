@@ -13,7 +13,7 @@ import torch
 
 import checkpoints
 import reduced
-from impasto_export import graphs
+from impasto_export.tracing import graphs
 
 TOKENS, VOCABULARY = 32, 522  # those of the tokenizer that checkpoints.py saves
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}

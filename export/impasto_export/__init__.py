@@ -1,4 +1,10 @@
 """Architecture to graph skeleton, checkpoint to bundle, foreign adapter to impasto adapter.
 
-Only `graphs` needs torch, and the process of its own in which `pickles` opens one; everything else runs without it.
+    tracing      architecture → graph skeleton; the only folder that needs torch
+    checkpoints  folders, shards, single files and the hub → configs, tensors, tokenizers, noise schedule
+    adapters     foreign LoRAs and their kin, bottleneck adapters and embeddings → the registry
+    merging      adapters → one more file of changed weights
+
+What lies beside them is what they meet in: an architecture's description, skeletons (graphs/), the bundle's manifest.
+`adapters.pickles` opens a pickle with torch's `weights_only`, in a process of its own.
 """

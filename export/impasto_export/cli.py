@@ -12,17 +12,19 @@ from typing import Annotated, Optional
 
 import typer
 
-from impasto_export import check, clip, embeddings, explain, importer, manifest, mixes, progress
+from impasto_export import clip, manifest, progress
 from impasto_export import link as linking
-from impasto_export import merge as merging
-from impasto_export.adapters import DELTA
+from impasto_export.adapters import check, embeddings, explain, importer
+from impasto_export.adapters.loras import DELTA
+from impasto_export.adapters.registry import ENVIRONMENT, NAME, Entry, Registry, default_folder
 from impasto_export.architecture import BOTTLENECK, Json
 from impasto_export.bundles import Linked
-from impasto_export.checkpoint import Said
-from impasto_export.control import Control
+from impasto_export.checkpoints.checkpoint import Said
+from impasto_export.checkpoints.control import Control
 from impasto_export.errors import CheckpointError, ControlError, ExportError, listing
 from impasto_export.files import Progress
-from impasto_export.registry import ENVIRONMENT, NAME, Entry, Registry, default_folder
+from impasto_export.merging import merge as merging
+from impasto_export.merging import mixes
 
 export = typer.Typer(help="Export an architecture's graphs (needs torch); merge adapters.", no_args_is_help=True)
 adapters = typer.Typer(help="Import adapters into a registry folder, and look after it.", no_args_is_help=True)
@@ -60,7 +62,7 @@ def export_graphs(
     """Export the checkpoint's architecture as graph skeletons; its weights are not read."""
     with reported():
         # torch takes seconds to import, and is not installed where bundles are only linked and served.
-        from impasto_export import graphs
+        from impasto_export.tracing import graphs
 
         found = graphs.export(checkpoint, out, name or None, lambda text: typer.echo(text, err=True))
         typer.echo(f"{out}: architecture {found.name} {found.digest[:12]}, {len(found.graphs)} graphs")
@@ -74,7 +76,7 @@ def export_controlnet(
 ) -> None:
     """Export a ControlNet's architecture as a graph skeleton; its weights are not read."""
     with reported():
-        from impasto_export import graphs
+        from impasto_export.tracing import graphs
 
         found = graphs.export_controlnet(folder, out, name or None, lambda text: typer.echo(text, err=True))
         typer.echo(f"{out}: ControlNet {found.name} {found.digest[:12]}")
@@ -88,7 +90,7 @@ def export_clip(
 ) -> None:
     """Export a scorer's architecture as graph skeletons; its weights are not read."""
     with reported():
-        from impasto_export import clip_graphs
+        from impasto_export.tracing import clip_graphs
 
         found = clip_graphs.export(folder, out, name or None, lambda text: typer.echo(text, err=True))
         typer.echo(f"{out}: CLIP {found.name} {found.digest[:12]}, {len(found.graphs)} graphs")

@@ -10,16 +10,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from impasto_export import bundles, folders, matching, splice, tokenizer
+from impasto_export import bundles, matching, splice
 from impasto_export import link as linking
 from impasto_export.architecture import SHIPPED, Architecture, Json, read_json
 from impasto_export.bundles import Content, Linked
-from impasto_export.checkpoint import Weights
+from impasto_export.checkpoints import folders, tokenizer
+from impasto_export.checkpoints.checkpoint import Weights
+from impasto_export.checkpoints.tokenizer import Vocabulary
 from impasto_export.errors import CheckpointError
 from impasto_export.families import PARTS, class_of
 from impasto_export.files import Progress, silent
 from impasto_export.floats import float32
-from impasto_export.tokenizer import Vocabulary
 from impasto_export.weights import Header, read_header, read_tensor
 
 FAMILY = NAME = "clip"

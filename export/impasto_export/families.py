@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from impasto_export import others
 from impasto_export.architecture import Json, read_json
+from impasto_export.checkpoints import others
 from impasto_export.errors import CheckpointError
 
 INDEX = "model_index.json"

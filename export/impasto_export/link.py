@@ -8,14 +8,15 @@ from pathlib import Path
 
 import onnx
 
-from impasto_export import bundles, control, families, folders, manifest, matching, resolve, splice
+from impasto_export import bundles, families, manifest, matching, splice
 from impasto_export.architecture import SHIPPED, Architecture, Graph, Json, read_json
 from impasto_export.bundles import Content, Linked
-from impasto_export.checkpoint import Checkpoint, Said, Stored, Weights
-from impasto_export.control import Control
+from impasto_export.checkpoints import control, folders, resolve
+from impasto_export.checkpoints.checkpoint import Checkpoint, Said, Stored, Weights
+from impasto_export.checkpoints.control import Control
+from impasto_export.checkpoints.tokenizer import Vocabulary
 from impasto_export.errors import CheckpointError, MisfitCheckpoint
 from impasto_export.files import Progress, silent
-from impasto_export.tokenizer import Vocabulary
 
 # Where a text encoder with a projection pools; transformers takes 2, which configs used to say in error, for the
 # vocabulary's highest id.

@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from impasto_export import schedule
 from impasto_export.architecture import FORMAT, Architecture, Graph, Json, canonical_json, read_json
-from impasto_export.checkpoint import Checkpoint, Said
+from impasto_export.checkpoints import schedule
+from impasto_export.checkpoints.checkpoint import Checkpoint, Said
 from impasto_export.errors import BundleError, CheckpointError
 from impasto_export.families import DIFFUSION, FAMILIES, MASKED
 

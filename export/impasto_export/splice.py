@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
-from impasto_export.checkpoint import Stored
+from impasto_export.checkpoints.checkpoint import Stored
 from impasto_export.weights import Tensor
 
 ONNX_DTYPE = {

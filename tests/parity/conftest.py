@@ -21,10 +21,11 @@ from safetensors.torch import save_file
 
 import checkpoints
 import twins
-from impasto_export import adapters, embeddings, graphs
-from impasto_export.control import Control
+from impasto_export.adapters import embeddings, loras
+from impasto_export.adapters.registry import Registry
+from impasto_export.checkpoints.control import Control
 from impasto_export.link import link
-from impasto_export.registry import Registry
+from impasto_export.tracing import graphs
 from impasto_server.pipeline import Pipeline
 from impasto_server.settings import EngineName, Settings
 
@@ -66,7 +67,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
     registry = Registry(made.registry)
     for name, seed in (("one", 1), ("two", 2)):
         write_lora(made.loras / name, seed)
-        registry.put(name, adapters.convert(made.loras / name / "pytorch_lora_weights.safetensors", manifest).data)
+        registry.put(name, loras.convert(made.loras / name / "pytorch_lora_weights.safetensors", manifest).data)
     made.embeddings.mkdir()
     pipe = diffusers_pipeline()
     for name in EMBEDDINGS:

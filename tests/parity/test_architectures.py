@@ -26,9 +26,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import twins
-from impasto_export import adapters, embeddings
+from impasto_export.adapters import embeddings, loras
+from impasto_export.adapters.registry import Registry
 from impasto_export.link import link
-from impasto_export.registry import Registry
 from impasto_server.pipeline import Pipeline
 from impasto_server.request import Request
 from impasto_server.settings import EngineName, Settings
@@ -91,7 +91,7 @@ def styled(twin: Callable[[str], Twin]) -> Twin:
     write_lora(xl)
     write_embedding(xl)
     registry = Registry(xl.registry)
-    registry.put("one", adapters.convert(xl.files / "pytorch_lora_weights.safetensors", xl.manifest).data)
+    registry.put("one", loras.convert(xl.files / "pytorch_lora_weights.safetensors", xl.manifest).data)
     registry.put("toy", embeddings.convert(xl.files / "toy.safetensors", xl.manifest).data)
     return xl
 

@@ -14,8 +14,8 @@ from transformers import CLIPTokenizer
 import checkpoints
 import clips
 from engines import ENGINES, Engine
-from impasto_export import clip_graphs
 from impasto_export.clip import link
+from impasto_export.tracing import clip_graphs
 from impasto_server.score import Fitting, Scorer, fitted
 from impasto_server.settings import Settings
 

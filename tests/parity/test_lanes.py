@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from impasto_export.registry import Registry
+from impasto_export.adapters.registry import Registry
 from impasto_server.engine import resolve_precision
 from impasto_server.errors import ImpastoError
 from impasto_server.pipeline import Caller, Pipeline, Progress, Result

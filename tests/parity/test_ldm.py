@@ -11,7 +11,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.loaders import single_file_utils
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
-from impasto_export import ldm
+from impasto_export.checkpoints import ldm
 
 Tensors = dict[str, torch.Tensor]
 # What SD 1.x, SD 2.x and SDXL have apart from one another, and from their widths.

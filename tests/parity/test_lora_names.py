@@ -23,9 +23,10 @@ from torch import nn
 import lora_files
 import reduced
 from engines import Array
-from impasto_export import adapters, graphs, kohya, sites
+from impasto_export.adapters import kohya, loras
+from impasto_export.adapters.layouts import TEXT_PREFIX
 from impasto_export.architecture import Json
-from impasto_export.layouts import TEXT_PREFIX
+from impasto_export.tracing import graphs, sites
 from impasto_export.weights import read_header, read_tensor
 
 from .test_lora_files import DECIBELS, STRENGTH, psnr
@@ -175,7 +176,7 @@ def test_a_file_in_the_weights(
     kind: str, write: Callable[[Path, Twin], Path], twins: Mapping[str, Twin], tmp_path: Path
 ) -> None:
     file, adapter = write(tmp_path, twins[kind]), tmp_path / "imported.safetensors"
-    adapter.write_bytes(adapters.convert(file, twins[kind].manifest).data)
+    adapter.write_bytes(loras.convert(file, twins[kind].manifest).data)
     theirs = twins[kind].pipeline()
     theirs.load_lora_weights(file.parent, weight_name=file.name, adapter_name="style")
     theirs.set_adapters("style", STRENGTH)

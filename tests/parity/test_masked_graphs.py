@@ -19,8 +19,9 @@ from torch.nn import functional
 
 import checkpoints
 from engines import ENGINES, Array, Engine, relative_error, run, zero_banks
-from impasto_export import graphs, manifest, splice, texts
-from impasto_export.checkpoint import Stored
+from impasto_export import manifest, splice
+from impasto_export.checkpoints.checkpoint import Stored
+from impasto_export.tracing import graphs, texts
 from impasto_export.weights import read_header
 
 TOLERANCE = 1e-4

@@ -21,10 +21,11 @@ from PIL import Image
 
 import checkpoints
 from engines import Array, relative_error, run, zero_banks
-from impasto_export import adapters, manifest, parameters
+from impasto_export import manifest, parameters
+from impasto_export.adapters import loras
+from impasto_export.adapters.registry import Registry
 from impasto_export.link import link
-from impasto_export.merge import merge
-from impasto_export.registry import Registry
+from impasto_export.merging.merge import merge
 from impasto_export.weights import read_header, read_tensor
 from impasto_server.pipeline import Pipeline
 from impasto_server.request import Request
@@ -156,7 +157,7 @@ FORMS: Mapping[str, Any] = {
 
 def put(registry: Registry, name: str, bundle: Path, folder: Path) -> None:
     """Import what PEFT saved, whatever its form."""
-    registry.put(name, adapters.convert(folder, manifest.load(bundle), bundle=bundle).data)
+    registry.put(name, loras.convert(folder, manifest.load(bundle), bundle=bundle).data)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -28,9 +28,9 @@ from torch.nn import functional as F
 from transformers import CLIPTokenizer
 
 import checkpoints
-from impasto_export import importer
-from impasto_export.importer import Said
-from impasto_export.registry import Registry
+from impasto_export.adapters import importer
+from impasto_export.adapters.importer import Said
+from impasto_export.adapters.registry import Registry
 from impasto_server.pipeline import Pipeline
 from impasto_server.request import Request
 from impasto_server.settings import Settings

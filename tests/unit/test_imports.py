@@ -28,7 +28,8 @@ LIGHT = [
     "impasto_client.cli",
     "impasto_export.cli",
     "impasto_export.link",
-    "impasto_export.adapters",
+    "impasto_export.merging.merge",
+    "impasto_export.adapters.importer",
 ]
 
 
@@ -60,6 +61,11 @@ def test_packages_do_not_import_one_another(package: str) -> None:
 @pytest.mark.parametrize("package", ["impasto_server", "impasto_client"])
 def test_server_and_client_import_nothing_heavy(package: str) -> None:
     assert not [edge for edge in imports_of(package) if edge[1] in HEAVY]
+
+
+def test_only_tracing_and_the_opener_of_pickles_know_torch() -> None:
+    knowing = [path for path, name in imports_of("impasto_export") if name in HEAVY]
+    assert {path.parent.name for path in knowing if path.name != "pickles.py"} == {"tracing"}
 
 
 def test_the_client_needs_only_the_base_install() -> None:

@@ -36,8 +36,8 @@ def test_graph_skeletons(held: set[str]) -> None:
 
 
 def test_the_vocabulary_and_its_licence(held: set[str]) -> None:
-    names = files("export/impasto_export/vocabulary", "*")
-    assert {f"impasto_export/vocabulary/{name}" for name in names} <= held
+    names = files("export/impasto_export/checkpoints/vocabulary", "*")
+    assert {f"impasto_export/checkpoints/vocabulary/{name}" for name in names} <= held
     assert "clip_merges.txt.gz" in names
 
 

@@ -18,7 +18,9 @@ from benchmarks.masked_rounds import STEPS, Round
 from benchmarks.mixed import held_against_bars
 from diffusers import AmusedScheduler
 
-from impasto_export import adapters, bottlenecks, graphs, manifest
+from impasto_export import manifest
+from impasto_export.adapters import bottlenecks, loras
+from impasto_export.tracing import graphs
 from impasto_server.bundle import ImageSize
 from impasto_server.guidance import Mix, Mixes, Prompts, Text
 from impasto_server.maskgit import ANNEALS, Canvas, Masks, decode
@@ -169,7 +171,7 @@ def test_random_adapters_are_imported_whole(masked_bundle: Path, tmp_path: Path)
     record = manifest.load(masked_bundle)
     sites = record["graphs"]["transformer"]["sites"]
     write_lora(tmp_path / "lora", record, RANK, seed=1, adapted=ADAPTED)
-    lora = adapters.convert(tmp_path / "lora", record).record
+    lora = loras.convert(tmp_path / "lora", record).record
     projections = [site for site in sites if ".attn" in site["name"] and site.get("kind") != "bottleneck"]
     assert (lora["rank"], lora["sites"]) == (RANK, len(projections))
     write_bottleneck(tmp_path / "bottleneck", record, RANK, seed=1)

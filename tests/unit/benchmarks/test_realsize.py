@@ -23,9 +23,10 @@ from benchmarks.realsize_feeds import ALPHA, RANK, banks, deltas, feeds, write_l
 from benchmarks.realsize_figures import Bar, Report, compared, difference, held_against_bars, missed, worst
 from benchmarks.realsize_process import Unmeasured, check_disk, check_memory, own_peak, run
 
-from impasto_export import importer, manifest
+from impasto_export import manifest
+from impasto_export.adapters import importer
+from impasto_export.adapters.registry import Registry
 from impasto_export.link import link
-from impasto_export.registry import Registry
 from impasto_export.weights import read_header, read_tensor
 
 

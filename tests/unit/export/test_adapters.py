@@ -14,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from impasto_export import adapters, sources
+from impasto_export.adapters import loras, sources
 from impasto_export.errors import AdapterError, ExportError, UnaccountedKeys
 from impasto_export.weights import Header, encode, read_header, read_tensor
 
@@ -76,7 +76,7 @@ def write_peft(folder: Path, tensors: Arrays, **config: object) -> Path:
 def imported(
     source: Path, tmp_path: Path, bundle: dict[str, Any] = MANIFEST, **said: Any
 ) -> tuple[Header, dict[str, Any]]:
-    made = adapters.convert(source, bundle, **said)
+    made = loras.convert(source, bundle, **said)
     path = tmp_path / "made.safetensors"
     path.write_bytes(made.data)
     header = read_header(path)
@@ -167,7 +167,7 @@ def test_peft_folders_of_both_components(tmp_path: Path) -> None:
 
 def test_same_source_same_bytes(tmp_path: Path) -> None:
     source = write(tmp_path, pair(SITE))
-    assert adapters.convert(source, MANIFEST).data == adapters.convert(source, MANIFEST).data
+    assert loras.convert(source, MANIFEST).data == loras.convert(source, MANIFEST).data
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_same_source_same_bytes(tmp_path: Path) -> None:
 def test_unaccounted_keys_are_named_with_the_reason(key: str, reason: str, tmp_path: Path) -> None:
     source = write(tmp_path, {**pair(SITE), key: ("F32", np.ones((2, 6), "<f4"))})
     with pytest.raises(UnaccountedKeys, match=reason) as raised:
-        adapters.convert(source, MANIFEST)
+        loras.convert(source, MANIFEST)
     (named,) = raised.value.keys
     assert named.startswith(key.removesuffix(".alpha").removesuffix(".hada_w1_a"))
 
@@ -203,7 +203,7 @@ def test_unaccounted_keys_are_named_with_the_reason(key: str, reason: str, tmp_p
 def test_two_spellings_of_one_tensor_are_refused(tmp_path: Path) -> None:
     source = write(tmp_path, {**pair(SITE), **pair(SITE, down=".lora.down.weight", up=".lora.up.weight")})
     with pytest.raises(UnaccountedKeys, match=f"a second down for {SITE}"):
-        adapters.convert(source, MANIFEST)
+        loras.convert(source, MANIFEST)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_two_spellings_of_one_tensor_are_refused(tmp_path: Path) -> None:
 )
 def test_configs_that_cannot_be_honoured(config: dict[str, object], message: str, tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match=message):
-        adapters.convert(write_peft(tmp_path, pair("base_model.model.mid.attn1.to_q"), **config), MANIFEST)
+        loras.convert(write_peft(tmp_path, pair("base_model.model.mid.attn1.to_q"), **config), MANIFEST)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_configs_that_cannot_be_honoured(config: dict[str, object], message: str
 )
 def test_bad_tensors(tensors: Arrays, message: str, tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match=message):
-        adapters.convert(write(tmp_path, tensors), MANIFEST)
+        loras.convert(write(tmp_path, tensors), MANIFEST)
 
 
 def test_truncated_files(tmp_path: Path) -> None:
@@ -252,18 +252,18 @@ def test_truncated_files(tmp_path: Path) -> None:
     for length in (0, 4, 30, len(data) - 1):
         source.write_bytes(data[:length])
         with pytest.raises(ExportError, match="cut short"):
-            adapters.convert(source, MANIFEST)
+            loras.convert(source, MANIFEST)
 
 
 def test_pickles_and_empty_folders(tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match="holds none of pytorch_lora_weights.safetensors, adapter_model"):
-        adapters.convert(tmp_path, MANIFEST)
+        loras.convert(tmp_path, MANIFEST)
     torch.save({f"{SITE}.lora_A.weight": torch.ones(2, 6)}, tmp_path / "pytorch_lora_weights.bin")
     with pytest.raises(AdapterError, match="a LoRA in a pickle; convert it to safetensors first"):
-        adapters.convert(tmp_path / "pytorch_lora_weights.bin", MANIFEST)
+        loras.convert(tmp_path / "pytorch_lora_weights.bin", MANIFEST)
     (tmp_path / "lora.ckpt").touch()
     with pytest.raises(AdapterError, match="files of the kinds .safetensors, .pt, .bin, .pth are read"):
-        adapters.convert(tmp_path / "lora.ckpt", MANIFEST)
+        loras.convert(tmp_path / "lora.ckpt", MANIFEST)
 
 
 def amused(folder: Path) -> Path:
@@ -304,7 +304,7 @@ def test_the_users_alpha_is_divided_by_each_sites_rank(alpha: float) -> None:
 @pytest.mark.parametrize("alpha", [0.0, -1.0, math.nan, math.inf, -math.inf, 1e300, 1e-300])
 def test_an_alpha_that_is_no_scale(alpha: float, tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match="--alpha: got .*; a finite number above 0"):
-        adapters.convert(amused(tmp_path), MASKED, alpha=alpha)
+        loras.convert(amused(tmp_path), MASKED, alpha=alpha)
 
 
 def test_a_file_that_states_its_alpha_takes_no_other(tmp_path: Path) -> None:
@@ -323,7 +323,7 @@ def test_a_file_that_states_its_alpha_takes_no_other(tmp_path: Path) -> None:
         with pytest.raises(
             AdapterError, match="--alpha: got 32, but the source itself states 8 for transformer_layers"
         ):
-            adapters.convert(source, MASKED, alpha=32)
+            loras.convert(source, MASKED, alpha=32)
 
 
 def test_peft_folders_of_a_masked_backbone(tmp_path: Path) -> None:
@@ -347,13 +347,13 @@ def test_peft_folders_of_a_masked_backbone(tmp_path: Path) -> None:
 )
 def test_the_other_family_is_one_error(prefix: str, bundle: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match=f"{message}. Import it with --bundle") as raised:
-        adapters.convert(write(tmp_path, pair(prefix)), bundle)
+        loras.convert(write(tmp_path, pair(prefix)), bundle)
     assert not isinstance(raised.value, UnaccountedKeys)
 
 
 def test_a_bottlenecks_site_takes_no_lora(tmp_path: Path) -> None:
     with pytest.raises(UnaccountedKeys, match="attn1.lora_A.weight: names no layer"):
-        adapters.convert(write(tmp_path, pair(AMUSED)), MASKED)
+        loras.convert(write(tmp_path, pair(AMUSED)), MASKED)
 
 
 def test_the_prompt_of_its_training(tmp_path: Path) -> None:
@@ -365,7 +365,7 @@ def test_the_prompt_of_its_training(tmp_path: Path) -> None:
 @pytest.mark.parametrize("template", ["in stained glass style", "{context} {context}", "{context} in {style}"])
 def test_prompts_that_are_no_template(template: str, tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match="--prompt: got .*; it must hold {context} once"):
-        adapters.convert(write(tmp_path, pair(SITE)), MANIFEST, prompt=template)
+        loras.convert(write(tmp_path, pair(SITE)), MANIFEST, prompt=template)
 
 
 XL: dict[str, Any] = {
@@ -400,13 +400,13 @@ def test_peft_folders_of_two_text_encoders(tmp_path: Path) -> None:
     assert scale(header, f"text_encoder.text_model.{LAYER}") == 3.0
     assert scale(header, f"text_encoder_2.text_model.{LAYER}") == 4.0
     with pytest.raises(UnaccountedKeys, match="may be of text_encoder or text_encoder_2; put its file into a folder"):
-        adapters.convert(tmp_path / "text_encoder_2", XL)
+        loras.convert(tmp_path / "text_encoder_2", XL)
 
 
 def test_a_peft_folder_for_a_component_that_is_not_there(tmp_path: Path) -> None:
     write_peft(tmp_path / "text_encoder_2", pair(f"base_model.model.{LAYER}"))
     with pytest.raises(UnaccountedKeys, match="adapts a text_encoder_2, which this backbone does not have"):
-        adapters.convert(tmp_path, MANIFEST)
+        loras.convert(tmp_path, MANIFEST)
 
 
 def test_lycoris_own_prefix(tmp_path: Path) -> None:

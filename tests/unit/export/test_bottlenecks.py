@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from impasto_export import bottlenecks, check, cli, importer, layers, manifest, pickles
+from impasto_export import cli, manifest
+from impasto_export.adapters import bottlenecks, check, importer, layers, pickles
+from impasto_export.adapters.importer import Said
+from impasto_export.adapters.registry import Registry
 from impasto_export.errors import AdapterError, UnaccountedKeys
-from impasto_export.importer import Said
-from impasto_export.registry import Registry
 from impasto_export.weights import Header, encode, read_header, read_tensor
 
 Arrays = dict[str, tuple[str, np.ndarray[Any, Any]]]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from impasto_export.deltas import Array, Change, delta
 from impasto_export.errors import AdapterError
+from impasto_export.merging.deltas import Array, Change, delta
 
 Array64 = NDArray[np.float64]
 LINEAR, CONV, POINT = (6, 10), (6, 10, 3, 3), (6, 10, 1, 1)

@@ -15,9 +15,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from impasto_export import check, cli, embeddings, manifest, pickles, sources
+from impasto_export import cli, manifest
+from impasto_export.adapters import check, embeddings, pickles, sources
+from impasto_export.adapters.registry import Registry
 from impasto_export.errors import AdapterError, ExportError, UnaccountedKeys
-from impasto_export.registry import Registry
 from impasto_export.weights import Header, encode, read_header, read_tensor
 
 Arrays = dict[str, tuple[str, np.ndarray[Any, Any]]]

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import lora_files
-from impasto_export import bases, cli, layers, manifest
-from impasto_export.registry import Registry
+from impasto_export import cli, manifest
+from impasto_export.adapters import bases, layers
+from impasto_export.adapters.registry import Registry
 from lora_files import Form, Shape
 
 BLOCK = "down_blocks.1.attentions.0.transformer_blocks.0"

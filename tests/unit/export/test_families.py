@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 import checkpoints
-from impasto_export import families, graphs, manifest
+from impasto_export import families, manifest
 from impasto_export.errors import CheckpointError
+from impasto_export.tracing import graphs
 
 STUDIO = Path(__file__).parents[3] / "studio"
 

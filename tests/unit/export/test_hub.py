@@ -11,8 +11,9 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants, errors
 
-from impasto_export import hub, manifest, resolve
-from impasto_export.checkpoint import Said
+from impasto_export import manifest
+from impasto_export.checkpoints import hub, resolve
+from impasto_export.checkpoints.checkpoint import Said
 from impasto_export.errors import CheckpointError
 from impasto_export.link import link
 from unit.export.stored import values

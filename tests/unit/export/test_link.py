@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 
 from checkpoints import CHANNELS
 from impasto_export import bundles, cli, files, manifest
-from impasto_export.checkpoint import Said
+from impasto_export.checkpoints.checkpoint import Said
+from impasto_export.checkpoints.folders import canonical_name
 from impasto_export.errors import (
     BundleError,
     CheckpointError,
@@ -28,7 +29,6 @@ from impasto_export.errors import (
     MisfitCheckpoint,
     UnknownArchitecture,
 )
-from impasto_export.folders import canonical_name
 from impasto_export.link import link
 from impasto_export.weights import encode, read_header, read_tensor
 
@@ -85,7 +85,7 @@ def test_a_masked_checkpoint_is_described(masked_bundle: Path, masked_checkpoint
 
 def test_takes_less_than_two_seconds_and_imports_no_torch(checkpoint: Path, tmp_path: Path) -> None:
     code = (
-        "import sys, impasto_export.cli, impasto_export.adapters, impasto_export.registry\n"
+        "import sys, impasto_export.cli, impasto_export.adapters.loras, impasto_export.adapters.registry\n"
         "from pathlib import Path\n"
         "from impasto_export.link import link\n"
         "link(Path(sys.argv[1]), Path(sys.argv[2]))\n"

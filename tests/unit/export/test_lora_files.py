@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 import lora_files
-from impasto_export import adapters, kohya, layers, manifest
+from impasto_export import manifest
+from impasto_export.adapters import kohya, layers, loras
+from impasto_export.adapters.layers import Layers
 from impasto_export.errors import UnaccountedKeys
-from impasto_export.layers import Layers
 from impasto_export.weights import Header, read_header, read_tensor
 from lora_files import Array, Form, Shape
 
@@ -46,7 +47,7 @@ def chosen(known: Layers, *choices: Mapping[str, tuple[str, ...]]) -> Named:
 
 
 def imported(file: Path, bundle: Path, folder: Path, **said: Any) -> tuple[Header, dict[str, Any]]:
-    made = adapters.convert(file, manifest.load(bundle), bundle=bundle, **said)
+    made = loras.convert(file, manifest.load(bundle), bundle=bundle, **said)
     (folder / "made.safetensors").write_bytes(made.data)
     return read_header(folder / "made.safetensors"), made.record
 
@@ -214,4 +215,4 @@ def test_without_the_bundles_graphs_layers_without_a_bank_are_unknown(
 ) -> None:
     file = lora_files.write(tmp_path / "x.safetensors", lora_files.kohya(chosen(known, CONVOLUTIONS), lora_files.lora))
     with pytest.raises(UnaccountedKeys, match="names no layer of this backbone"):
-        adapters.convert(file, manifest.load(bundle))
+        loras.convert(file, manifest.load(bundle))

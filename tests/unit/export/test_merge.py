@@ -18,12 +18,13 @@ from typer.testing import CliRunner
 
 import checkpoints
 import originals
-from impasto_export import blends, cli, manifest, mixes, parameters
-from impasto_export.checkpoint import Said
+from impasto_export import cli, manifest, parameters
+from impasto_export.adapters.registry import Registry
+from impasto_export.checkpoints.checkpoint import Said
 from impasto_export.errors import AdapterError, BundleError, DiskFull, ExportError, MergeError, RegistryError
 from impasto_export.link import link
-from impasto_export.merge import merge
-from impasto_export.registry import Registry
+from impasto_export.merging import blends, mixes
+from impasto_export.merging.merge import merge
 from impasto_export.weights import encode, read_header
 from unit.export.stored import values
 

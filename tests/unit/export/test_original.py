@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import originals
-from impasto_export import fitting, folders, manifest, matching
+from impasto_export import manifest, matching
 from impasto_export.architecture import SHIPPED, load, read_json
-from impasto_export.checkpoint import Said
+from impasto_export.checkpoints import fitting, folders
+from impasto_export.checkpoints.checkpoint import Said
 from impasto_export.errors import CheckpointError, ExportError, MisfitCheckpoint, UnknownArchitecture
 from impasto_export.link import link
 from originals import LAYOUT, OPEN_CLIP, Value

@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from impasto_export import atomic, cli, manifest
+from impasto_export.adapters.registry import Registry, default_folder
 from impasto_export.errors import RegistryError
-from impasto_export.registry import Registry, default_folder
 from impasto_export.weights import encode
 
 RECORD = json.dumps({"format": 1, "rank": 2, "sites": 1})

@@ -8,9 +8,10 @@ from typing import Any
 import diffusers
 import pytest
 
-from impasto_export import manifest, schedule
+from impasto_export import manifest
 from impasto_export.architecture import Json
-from impasto_export.checkpoint import Checkpoint, Said
+from impasto_export.checkpoints import schedule
+from impasto_export.checkpoints.checkpoint import Checkpoint, Said
 from impasto_export.errors import CheckpointError
 from impasto_export.families import DIFFUSION
 

@@ -10,8 +10,9 @@ import pytest
 
 import originals
 import twins
-from impasto_export import fitting, manifest, original
-from impasto_export.checkpoint import Said
+from impasto_export import manifest
+from impasto_export.checkpoints import fitting, original
+from impasto_export.checkpoints.checkpoint import Said
 from impasto_export.errors import CheckpointError
 from impasto_export.link import link
 from unit.export.stored import values

@@ -12,7 +12,7 @@ from onnx import TensorProto
 
 import checkpoints
 from impasto_export import manifest
-from impasto_export.checkpoint import Said
+from impasto_export.checkpoints.checkpoint import Said
 from impasto_export.errors import CheckpointError, ExportError, MisfitCheckpoint
 from impasto_export.link import link
 from unit.export.stored import values

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from impasto_export import architecture, matching, skeleton, splice
+from impasto_export import architecture, matching, splice
 from impasto_export.architecture import SHIPPED, Graph, read_json
+from impasto_export.tracing import skeleton
 from shipped import PUBLIC, SOURCES
 
 NAMES = sorted(path.name for path in PUBLIC.iterdir())

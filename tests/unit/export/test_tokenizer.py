@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import CLIPTokenizer
 
-from impasto_export import tokenizer
+from impasto_export.checkpoints import tokenizer
 from impasto_export.errors import CheckpointError
 
 TEXTS = [

@@ -11,8 +11,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
 import reduced
-from impasto_export import graphs, recipes, texts, weightless
-from impasto_export.recipes import Recipe
+from impasto_export.tracing import graphs, recipes, texts, weightless
+from impasto_export.tracing.recipes import Recipe
 
 
 def without_weights(part: str, recipe: Callable[[Any], Recipe], kind: str) -> Recipe:

@@ -1,0 +1,1 @@
+"""Foreign adapters and embeddings to impasto's formats, and the registry that they are kept in."""

@@ -1,0 +1,64 @@
+"""Is a stored adapter still what its digest says, and does it fit a bundle?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from impasto_export.adapters import embeddings, layers
+from impasto_export.adapters.layers import Layers, Sizes, site_sizes
+from impasto_export.adapters.loras import DELTA
+from impasto_export.adapters.registry import Registry
+from impasto_export.architecture import LORA, Json
+from impasto_export.floats import FLOATS, finite
+from impasto_export.weights import Header, read_tensor, sha256_file
+
+
+def problems(registry: Registry, name: str, manifest: Json | None = None, bundle: Path | None = None) -> list[str]:
+    """Everything wrong with the adapter, empty when it is sound; with a `manifest`, also whether it fits that bundle,
+    whose folder is `bundle`.
+
+    Raises RegistryError when the name is unknown or the object cannot be read at all.
+    """
+    entry = registry.show(name)
+    if sha256_file(entry.path) != entry.digest:
+        return [f"{entry.path}: its bytes are not those of its digest; import the adapter again"]
+    header = registry.header(entry.digest)
+    found = [
+        f"{key}: holds NaN or infinity"
+        for key, tensor in header.tensors.items()
+        if tensor.dtype in FLOATS and not finite(read_tensor(header, key), tensor.dtype)
+    ]
+    if manifest is None:
+        return found
+    if entry.record.get("kind") == embeddings.KIND:
+        return found + embeddings.misfits(header, manifest)
+    if entry.record.get("family", manifest["family"]) != manifest["family"]:
+        found.append(f"it is for bundles of the family {entry.record['family']}, this one's is {manifest['family']}")
+    if entry.record.get("architecture") != manifest["architecture"]:
+        found.append("it was imported for another architecture")
+    if entry.record.get("kind") == DELTA:
+        return found + _unknown(header, layers.of(manifest, bundle))
+    return found + _misfits(header, site_sizes(manifest, entry.record.get("kind", LORA)))
+
+
+def _unknown(header: Header, known: Layers) -> list[str]:
+    """Layers that the bundle does not have. Of the same architecture, their weights have the same shapes."""
+    named = {key.rpartition(".")[0] for key in header.tensors}
+    found = {f"{graph}.{name}" for graph, modules in known.items() for name in modules}
+    return [f"{where}: the bundle has no such layer" for where in sorted(named - found)]
+
+
+def _misfits(header: Header, sizes: Sizes) -> list[str]:
+    """Sites that the bundle does not have, or has with other sizes."""
+    found = []
+    for key, tensor in sorted(header.tensors.items()):
+        where, _, role = key.rpartition(".")
+        graph, _, site = where.partition(".")
+        size = sizes.get(graph, {}).get(site)
+        if size is None:
+            found.append(f"{key}: the bundle has no such site")
+        elif role == "A" and (len(tensor.shape) != 2 or tensor.shape[0] != size[0]):
+            found.append(f"{key}: shape {list(tensor.shape)}, the site has {size[0]} input features")
+        elif role == "B" and (len(tensor.shape) != 2 or tensor.shape[1] != size[1]):
+            found.append(f"{key}: shape {list(tensor.shape)}, the site has {size[1]} output features")
+    return found

@@ -1,0 +1,126 @@
+"""The layers that a LoRA file or its kin changes, collected from its keys, and what is wrong with any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache, partial
+from typing import Any, Literal
+
+from numpy.typing import NDArray
+
+from impasto_export.adapters import bases, forms, kohya, layouts, scales, sources
+from impasto_export.adapters.bases import Guess
+from impasto_export.adapters.layers import Layers
+from impasto_export.adapters.layouts import ALPHA, MAGNITUDE, AsWritten, Names, Piece
+from impasto_export.adapters.sources import Source
+from impasto_export.floats import FLOATS, as_float, finite
+from impasto_export.weights import Header, read_tensor
+
+Layout = Literal["diffusers", "peft", "kohya"]
+
+
+@dataclass
+class Site:
+    """A layer's tensors as stored, by role."""
+
+    dtype: dict[str, str] = field(default_factory=dict)
+    parts: dict[str, NDArray[Any]] = field(default_factory=dict)
+    config: scales.Config | None = None
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {role: part.shape for role, part in self.parts.items()}
+
+    @property
+    def alpha(self) -> float | None:
+        stated = ALPHA in self.parts and self.parts[ALPHA].size == 1
+        return as_float(self.parts[ALPHA], self.dtype[ALPHA]) if stated else None
+
+
+Sites = Mapping[tuple[str, str], Site]
+
+
+def made_for(source: Source, written: Sites) -> Guess:
+    """The base model, by the layers as the source writes them."""
+    names = [*source.keys, *(name for _, name in written)]
+    widths = ((name, forms.inputs(site.shapes)) for (_, name), site in written.items())
+    metadata = {key: value for header in source.headers for key, value in header.metadata.items()}
+    return bases.guess(names, {name: width for name, width in widths if width}, metadata)
+
+
+def layout(header: Header) -> Layout:
+    if header.path.name == sources.PEFT or (header.path.parent / scales.CONFIG_FILE).is_file():
+        return "peft"
+    return "kohya" if any(kohya.split(key) for key in header.tensors) else "diffusers"
+
+
+def collect(source: Source, names: Names | AsWritten) -> tuple[Sites, list[str]]:
+    """The layers that the source changes, and the keys that are left out, each with the reason."""
+    sites: dict[tuple[str, str], Site] = {}
+    problems = []
+    for header in source.headers:
+        config, component = _configs(header), source.component(header)
+        for key in sorted(header.tensors):
+            piece = _piece(header, key, names, component)
+            if isinstance(piece, Piece):
+                site = sites.setdefault((piece.graph, piece.module), Site(config=config(piece.graph)))
+                problems.append((key, _add(site, piece, header, key)))
+            else:
+                problems.append((key, piece))
+    problems += [(".".join(where), incomplete(site)) for where, site in sites.items()]
+    return sites, [f"{what}: {problem}" for what, problem in problems if problem]
+
+
+def _configs(header: Header) -> Callable[[str], scales.Config | None]:
+    """What says the scales of a graph's layers: PEFT's folder of all, diffusers' header by graph."""
+    if layout(header) != "peft":
+        return cache(partial(scales.from_header, header))
+    config = scales.from_folder(header.path.parent)
+    return lambda _: config
+
+
+def _piece(header: Header, key: str, names: Names | AsWritten, component: str | None) -> Piece | str:
+    piece, dtype = layouts.read(key, names, component), header.tensors[key].dtype
+    if isinstance(piece, Piece) and piece.role != ALPHA and dtype not in FLOATS:
+        return f"has dtype {dtype}; F32, F16 or BF16 is expected"
+    return piece
+
+
+def _add(site: Site, piece: Piece, header: Header, key: str) -> str | None:
+    """What keeps the tensor from being a part of its layer's."""
+    if piece.role in site.parts:
+        return f"a second {piece.role} for {piece.graph}.{piece.module}"
+    site.parts[piece.role], site.dtype[piece.role] = read_tensor(header, key), header.tensors[key].dtype
+    return None
+
+
+def incomplete(site: Site) -> str | None:
+    """What keeps the tensors from being a change of any weight: roles, values."""
+    shapes = site.shapes
+    if forms.kind(shapes) is None:
+        return f"has {' and '.join(sorted(shapes))}, which are not whole: a tensor is missing, or of another kind"
+    if ALPHA in shapes and site.parts[ALPHA].size != 1:
+        return f"alpha has shape {list(shapes[ALPHA])}; a single number is expected"
+    if site.config is not None and site.config.dora and MAGNITUDE not in shapes:
+        return "its config says use_dora, but it has no magnitude"
+    spoilt = [role for role, part in site.parts.items() if not finite(part, site.dtype[role])]
+    return f"{spoilt[0]} holds NaN or infinity" if spoilt else None
+
+
+def misfits(sites: Sites, known: Layers) -> list[str]:
+    """The layers whose tensors are no change of the bundle's weight of that name."""
+    found = []
+    for (graph, name), site in sites.items():
+        shapes, weight = site.shapes, known[graph][name].shape
+        if forms.kind(shapes) and not forms.fit(shapes, weight):
+            listed = ", ".join(f"{role} {list(shape)}" for role, shape in sorted(shapes.items()) if role != ALPHA)
+            problem = f"{listed} do not fit its weight {list(weight)}: an adapter of another backbone?"
+            found.append(f"{graph}.{name}: {problem}")
+    return found
+
+
+def merged_only(sites: Sites, known: Layers) -> list[forms.Form]:
+    """What of it only merging can carry, sorted; empty for an adapter that lanes take."""
+    found = (forms.merged_only(site.parts, known[graph][name]) for (graph, name), site in sites.items())
+    return sorted(set().union(*found))

@@ -1,0 +1,120 @@
+"""What a foreign adapter is, told from its file alone; with a bundle, where it fits, and what is missed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from impasto_export.adapters import bases, collected, embeddings, forms, importer, layers, loras, sources
+from impasto_export.adapters.collected import Site
+from impasto_export.adapters.forms import Form
+from impasto_export.adapters.importer import Said
+from impasto_export.adapters.layers import Layer
+from impasto_export.adapters.layouts import DOWN, AsWritten, Names
+from impasto_export.adapters.sources import Source
+from impasto_export.architecture import Json
+from impasto_export.errors import AdapterError, UnaccountedKeys
+
+HOT = "every request can use it, alone or mixed"
+UNSTATED = "not stated"
+UNSURE = "whether each of its layers takes hot adapters is told with --bundle"
+
+
+def explain(place: Path, said: Said, manifest: Json | None = None, bundle: Path | None = None) -> Json:
+    """The explanation as a JSON object; its `problems` keep the adapter from being imported, as far as can be told.
+
+    With a `manifest` they are all there are, for its bundle, whose folder is `bundle`. Raises AdapterError or
+    ExportError for what cannot be read.
+    """
+    with sources.opened(place) as source:
+        facts = {"file": str(place), **FACTS[importer.recognise(source)](source)}
+        return facts if manifest is None else facts | _fit(source, said, manifest, bundle)
+
+
+def _bottleneck(source: Source) -> Json:
+    base = "a masked transformer, such as aMUSEd"
+    return {"kind": "bottleneck", "base": base, "use": HOT, "problems": []}
+
+
+def _embedding(source: Source) -> Json:
+    facts = embeddings.facts(source)
+    known = {("768",): bases.SD1, ("1024",): bases.SD2, ("768", "1280"): bases.SDXL}
+    base = known.get(tuple(facts["widths"].values()), "unknown")
+    return {"kind": "embedding", **facts, "base": base, "use": HOT, "problems": []}
+
+
+def _lora(source: Source) -> Json:
+    sites, bad = collected.collect(source, AsWritten())
+    metadata = {key: value for header in source.headers for key, value in header.metadata.items()}
+    base = collected.made_for(source, sites)
+    unstated = [f"{graph}.{name}" for (graph, name), site in sites.items() if _alpha(name, site) == UNSTATED]
+    found: set[Form] = set().union(*(_needs(site) for site in sites.values()))
+    return {
+        "kind": " + ".join(forms.NAMES[form] for form in sorted(found)) or forms.NAMES["lora"],
+        "layout": collected.layout(source.headers[0]),
+        "base": base.base,
+        "because": base.because,
+        **_optional("says", bases.said(metadata)),
+        "components": dict(Counter(graph for graph, _ in sites)),
+        "ranks": _counted(forms.rank(site.shapes) or "none" for site in sites.values()),
+        "alphas": _counted(_alpha(name, site) for (_, name), site in sites.items()),
+        **_optional("words", bases.words(metadata)),
+        "use": forms.merging(found) if found else f"{HOT}; {UNSURE}",
+        "notes": loras.assumptions(unstated, len(sites), base.base == bases.AMUSED),
+        "problems": bad + ([loras.PICKLED] if source.pickled else []),
+    }
+
+
+FACTS = {"bottleneck": _bottleneck, "embedding": _embedding, "lora": _lora}
+
+
+def _optional(key: str, value: Json) -> Json:
+    return {key: value} if value else {}
+
+
+def _counted(values: Iterable[object]) -> dict[str, int]:
+    """How many layers have each value, the most frequent first."""
+    return dict(Counter(map(str, values)).most_common())
+
+
+def _alpha(name: str, site: Site) -> str:
+    if site.alpha is not None:
+        return f"{site.alpha:g}"
+    return f"{site.config.alpha_of(name):g}" if site.config else UNSTATED
+
+
+def _needs(site: Site) -> set[Form]:
+    """What only merging can carry, where every Linear and 1x1 convolution takes hot adapters."""
+    shape = forms.trimmed(site.shapes.get(DOWN, (1, 1)))
+    return forms.merged_only(site.parts, Layer(shape, hot=len(shape) == 2))
+
+
+def _fit(source: Source, said: Said, manifest: Json, bundle: Path | None) -> Json:
+    """What changes in the explanation when the bundle is known."""
+    facts: Json = {"bundle": manifest["name"]}
+    if importer.recognise(source) == "lora":
+        sites, _ = collected.collect(source, Names(layers.of(manifest, bundle)))
+        facts["hit"] = dict(Counter(graph for graph, _ in sites))
+    try:
+        record = importer.read(source, manifest, said, bundle).record
+    except UnaccountedKeys as error:
+        return {**facts, "use": "this bundle cannot use it", "problems": list(error.keys)}
+    except AdapterError as error:
+        return {**facts, "use": "this bundle cannot use it", "problems": [str(error)]}
+    use = forms.merging(record["forms"]) if record["kind"] == loras.DELTA else HOT
+    return {**facts, "use": use, "notes": record["source"]["assumed"], "problems": []}
+
+
+def lines(facts: Json) -> list[str]:
+    """The explanation for people, its problems apart; in brackets numbers of layers."""
+    shown = {key: _text(value) for key, value in facts.items() if key != "problems"}
+    return [f"{key}: {text}" for key, text in shown.items() if text]
+
+
+def _text(value: object) -> str:
+    if isinstance(value, dict):
+        return "; ".join(
+            f"{key} ({part})" if isinstance(part, int) else f"{key}: {part}" for key, part in value.items()
+        )
+    return "; ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,93 @@
+"""A foreign adapter -> impasto's format, by the importer of its kind. The kind is told by what the file holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from impasto_export.adapters import bottlenecks, embeddings, forms, loras, sources
+from impasto_export.adapters.layouts import speaks_of_lora
+from impasto_export.adapters.loras import Imported
+from impasto_export.adapters.sources import Source
+from impasto_export.architecture import Json
+from impasto_export.errors import AdapterError
+
+Kind = Literal["bottleneck", "embedding", "lora"]
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the user says of an adapter, which its file may not; empty where nothing was said."""
+
+    trigger: str = ""
+    prompt: str = ""
+    style_prompt: str = ""
+    alpha: float | None = None
+
+
+def convert(place: Path, manifest: Json, said: Said, bundle: Path | None = None) -> Imported:
+    """Read the adapter for the bundle that `manifest` describes; without its folder `bundle`, layers that have no bank
+    are not known.
+
+    Raises AdapterError for a file of no known kind, for what its importer finds wrong, and for an option that is meant
+    for another kind; ExportError for a damaged file.
+    """
+    with sources.opened(place) as source:
+        return read(source, manifest, said, bundle)
+
+
+def read(source: Source, manifest: Json, said: Said, bundle: Path | None) -> Imported:
+    """`convert`, of a source that is open."""
+    match recognise(source):
+        case "bottleneck":
+            return _bottleneck(source, manifest, said)
+        case "embedding":
+            return _embedding(source, manifest, said)
+        case "lora":
+            return _lora(source, manifest, said, bundle)
+
+
+def recognise(source: Source) -> Kind:
+    """Raises AdapterError for a file of no known kind."""
+    if bottlenecks.recognises(source):
+        return "bottleneck"
+    if embeddings.recognises(source):
+        return "embedding"
+    if any(speaks_of_lora(key) for key in source.keys):
+        return "lora"
+    keys = ", ".join(sorted(source.keys)[:5]) or "none"
+    raise AdapterError(f"{source} holds no LoRA, no bottleneck adapter and no embedding; its tensors: {keys}")
+
+
+def notes(record: Json) -> list[str]:
+    """What its user must know of an imported adapter: what was assumed, and what it cannot be used for."""
+    assumed: list[str] = record["source"]["assumed"]
+    return [*assumed, forms.merging(record["forms"])] if record["kind"] == loras.DELTA else assumed
+
+
+def _bottleneck(source: Source, manifest: Json, said: Said) -> Imported:
+    if said.alpha is not None:
+        raise AdapterError(f"--alpha: {source} is a bottleneck adapter, which has no alpha; leave it out")
+    _refuse_style_prompt(source, said)
+    return bottlenecks.read(source, manifest, said.trigger or None, said.prompt)
+
+
+def _embedding(source: Source, manifest: Json, said: Said) -> Imported:
+    if said.trigger:
+        fix = "in a prompt it is <NAME>, so choose it with --name"
+        raise AdapterError(f"--trigger: {source} is an embedding, whose trigger is its name: {fix}")
+    if said.alpha is not None:
+        raise AdapterError(f"--alpha: {source} is an embedding, which has no alpha; leave it out")
+    return embeddings.read(source, manifest, said.prompt, said.style_prompt)
+
+
+def _lora(source: Source, manifest: Json, said: Said, bundle: Path | None) -> Imported:
+    _refuse_style_prompt(source, said)
+    return loras.read(source, manifest, said.trigger or None, said.prompt, said.alpha, bundle)
+
+
+def _refuse_style_prompt(source: Source, said: Said) -> None:
+    if said.style_prompt:
+        fix = "say the style in --prompt, or words that a prompt should contain with --trigger"
+        raise AdapterError(f"--style-prompt: {source} is no embedding; {fix}")

@@ -1,0 +1,167 @@
+"""Foreign LoRA files and their kin -> impasto's adapter format. Every key of the file ends up in it, or nothing does.
+
+Two kinds come out. A "lora" is one of layers that have a bank: lanes take it as it is, A [in, r] and B [r, out]. What
+no bank can carry makes the whole adapter a "delta", with each layer's tensors as the file has them: for merging alone.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from impasto_export.adapters import bases, collected, forms, layers, layouts, scales, sources
+from impasto_export.adapters.collected import Site, Sites
+from impasto_export.adapters.layers import Layer, Layers
+from impasto_export.adapters.layouts import ALPHA, DORA_SCALE, DOWN, LOHA, LOKR, MAGNITUDE, UP, AsWritten, Names
+from impasto_export.adapters.sources import Source
+from impasto_export.architecture import FORMAT, LORA, Json
+from impasto_export.errors import SHOWN, AdapterError, UnaccountedKeys
+from impasto_export.weights import encode
+
+# The kind of an adapter that only merging can use.
+DELTA = "delta"
+# Said where alpha was assumed: there, files never state it.
+AMUSED = "; aMUSEd's trainer saves none, and its default of r=16, alpha=32 is at half strength so: then give --alpha 32"
+PICKLED = "a LoRA in a pickle; convert it to safetensors first"
+Tensors = dict[str, tuple[str, NDArray[Any]]]
+
+
+@dataclass(frozen=True)
+class Imported:
+    """The adapter file's bytes and its `impasto` metadata."""
+
+    data: bytes
+    record: Json
+
+
+def convert(
+    source: Path,
+    manifest: Json,
+    trigger: str | None = None,
+    prompt: str = "",
+    alpha: float | None = None,
+    bundle: Path | None = None,
+) -> Imported:
+    """Read a LoRA file or folder (diffusers, PEFT or kohya layout) for the bundle that `manifest` describes.
+
+    `prompt` is the template it was trained with, {context} in it; `alpha` is for files that don't state their own;
+    layers without a bank are known from the graphs in the folder `bundle`.
+
+    Raises UnaccountedKeys when a key has no place in the bundle, AdapterError for anything else that is wrong.
+    """
+    with sources.opened(source) as opened:
+        return read(opened, manifest, trigger, prompt, alpha, bundle)
+
+
+def read(
+    source: Source,
+    manifest: Json,
+    trigger: str | None = None,
+    prompt: str = "",
+    alpha: float | None = None,
+    bundle: Path | None = None,
+) -> Imported:
+    """`convert`, of a source that is open."""
+    if source.pickled:
+        raise AdapterError(f"{source} is {PICKLED}")
+    scales.check_given(alpha)
+    _check_family(source, manifest["family"])
+    known = layers.of(manifest, bundle)
+    sites, bad = collected.collect(source, Names(known))
+    bad += collected.misfits(sites, known)
+    if bad:
+        raise UnaccountedKeys(f"{source}{_made_for(source)}", bad)
+    if not sites:
+        raise AdapterError(f"{source} holds no tensors")
+    found = collected.merged_only(sites, known)
+    tensors, assumed = _tensors(sites, known, alpha, hot=not found)
+    amused = manifest["family"] == "masked"
+    ranks = (forms.rank(site.shapes) for site in sites.values())
+    record = {
+        "format": FORMAT,
+        "kind": DELTA if found else LORA,
+        "family": manifest["family"],
+        "architecture": manifest["architecture"],
+        **({"forms": found} if found else {}),
+        "rank": max((rank for rank in ranks if rank), default=0),
+        "sites": len(sites),
+        "source": {
+            **source.facts(collected.layout(source.headers[0]), assumptions(assumed, len(sites), amused)),
+            **({"given": {"alpha": alpha}} if alpha is not None else {}),
+        },
+        **words(trigger, prompt),
+    }
+    return Imported(encode(tensors, metadata(record)), record)
+
+
+def metadata(record: Json) -> dict[str, str]:
+    """The adapter file's header."""
+    return {"impasto": json.dumps(record, sort_keys=True, ensure_ascii=False)}
+
+
+def words(trigger: str | None, prompt: str) -> Json:
+    """What a record says of an adapter's words, without what wasn't said. Raises AdapterError for a bad template."""
+    if prompt and (prompt.count("{context}") != 1 or "{style}" in prompt):
+        fix = 'it must hold {context} once, and the style in words: "{context} in stained glass style"'
+        raise AdapterError(f"--prompt: got {prompt!r}; {fix}")
+    return {key: value for key, value in (("trigger", trigger), ("prompt", prompt)) if value}
+
+
+def _made_for(source: Source) -> str:
+    """What an error says of it, where it can be told."""
+    base = collected.made_for(source, collected.collect(source, AsWritten())[0]).base
+    return "" if base == bases.UNKNOWN else f" (made for {base})"
+
+
+def _check_family(source: Source, family: str) -> None:
+    """Raises AdapterError when the keys name a backbone, but not the bundle's."""
+    named = layouts.families(source.keys)
+    if named and family not in named:
+        graph, other = layouts.BACKBONES[min(named)], min(named)
+        problem = f"its keys name a {graph}, so it is for a bundle of the family {other}; this one's is {family}"
+        raise AdapterError(f"{source}: {problem}. Import it with --bundle of a checkpoint that it was trained on")
+
+
+def _tensors(sites: Sites, known: Layers, given: float | None, hot: bool) -> tuple[Tensors, list[str]]:
+    """The adapter's tensors, and the layers whose alpha was assumed."""
+    tensors: Tensors = {}
+    assumed = []
+    for (graph, name), site in sorted(sites.items()):
+        where = f"{graph}.{name}"
+        scale = scales.scale(site.config, name, forms.rank(site.shapes), site.alpha, given)
+        if scale is None:
+            assumed.append(where)
+        parts = _bank(site) if hot else _stored(site, known[graph][name])
+        tensors |= {f"{where}.{role}": part for role, part in parts.items()}
+        tensors[f"{where}.scale"] = ("F32", np.array(1.0 if scale is None else scale, dtype="<f4"))
+    return tensors, assumed
+
+
+def _bank(site: Site) -> Tensors:
+    """In the layout that the graph multiplies without a transpose; what a 1x1 convolution's has behind goes."""
+    a, b = (site.parts[role].reshape(site.parts[role].shape[:2]) for role in (DOWN, UP))
+    return {"A": (site.dtype[DOWN], a.T), "B": (site.dtype[UP], b.T)}
+
+
+def _stored(site: Site, layer: Layer) -> Tensors:
+    """As the file has them, DoRA's norms alone with a size for each of the weight's: so they tell what they measure."""
+    stored = {role: (site.dtype[role], part) for role, part in site.parts.items() if role != ALPHA}
+    norms = forms.norms(site.shapes, layer.shape)
+    if norms is not None:
+        dtype, values = stored.pop(MAGNITUDE if MAGNITUDE in stored else DORA_SCALE)
+        stored[MAGNITUDE] = dtype, values.reshape(norms)
+    return {role.removeprefix(LOHA).removeprefix(LOKR): part for role, part in stored.items()}
+
+
+def assumptions(assumed: list[str], total: int, amused: bool) -> list[str]:
+    """What the source left open and is decided here, in words; `assumed` are the layers of `total` without an alpha."""
+    if not assumed:
+        return []
+    more = f" and {len(assumed) - SHOWN} more" if len(assumed) > SHOWN else ""
+    where = "all sites" if len(assumed) == total else ", ".join(assumed[:SHOWN]) + more
+    return [f"alpha is not stated: alpha = rank (scale 1) taken for {where}{AMUSED if amused else ''}"]

@@ -1,0 +1,93 @@
+"""What a foreign adapter lies in: a safetensors file, a pickle of tensors, or a folder with files of known names."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from impasto_export.adapters import pickles
+from impasto_export.architecture import Json
+from impasto_export.errors import AdapterError
+from impasto_export.weights import Header, read_header, sha256_file
+
+LORA, PEFT, BOTTLENECK = "pytorch_lora_weights.safetensors", "adapter_model.safetensors", "bottleneck.safetensors"
+EMBEDDINGS = ("learned_embeds.safetensors", "learned_embeds.bin")
+COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2")
+# Files that are read together, in the order in which they are looked for.
+SETS = (
+    (LORA,),
+    (PEFT,),
+    tuple(f"{component}/{PEFT}" for component in COMPONENTS),
+    (BOTTLENECK,),
+    *((name,) for name in EMBEDDINGS),
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """`place` is what the user named, `files` are those it holds. A pickle's header is that of the safetensors file
+    made of it, and `notes` are the numbers and strings it holds beside its tensors."""
+
+    place: Path
+    files: tuple[Path, ...]
+    headers: tuple[Header, ...]
+    notes: Json = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return str(self.place)
+
+    @property
+    def keys(self) -> list[str]:
+        return [key for header in self.headers for key in header.tensors]
+
+    @property
+    def pickled(self) -> bool:
+        return self.headers[0].path != self.files[0]
+
+    def component(self, header: Header) -> str | None:
+        """The component that a file of a set is of, by its folder in `place`."""
+        folder = header.path.parent
+        return folder.name if folder != self.place and folder.parent == self.place else None
+
+    def facts(self, layout: str, assumed: list[str]) -> Json:
+        """What an adapter's record says of where it came from; `assumed`: what was decided here, in words."""
+        names = (str(path.relative_to(self.place)) if self.place.is_dir() else path.name for path in self.files)
+        return {"file": ", ".join(names), "sha256": self._digest(), "layout": layout, "assumed": assumed}
+
+    def _digest(self) -> str:
+        """sha256 of the file; of several, sha256 of their digests in order."""
+        digests = [sha256_file(path) for path in self.files]
+        return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+@contextmanager
+def opened(place: Path) -> Iterator[Source]:
+    """The source's headers, readable until the block ends. Raises AdapterError, or ExportError for a damaged file."""
+    files = _files(place)
+    if files[0].suffix not in pickles.SUFFIXES:
+        yield Source(place, files, tuple(read_header(path) for path in files))
+        return
+    with TemporaryDirectory(prefix="impasto-") as folder:
+        header = pickles.read(files[0], Path(folder))
+        yield Source(place, files, (header,), json.loads(header.metadata[pickles.SCALARS]))
+
+
+def _files(place: Path) -> tuple[Path, ...]:
+    if not place.exists():
+        raise AdapterError(f"{place}: there is no such file or folder")
+    if not place.is_dir():
+        if place.suffix not in (".safetensors", *pickles.SUFFIXES):
+            known = ", ".join((".safetensors", *pickles.SUFFIXES))
+            raise AdapterError(f"{place}: files of the kinds {known} are read, and folders that hold an adapter's")
+        return (place,)
+    for names in SETS:
+        found = tuple(place / name for name in names if (place / name).is_file())
+        if found:
+            return found
+    known = ", ".join((LORA, PEFT, BOTTLENECK, *EMBEDDINGS))
+    raise AdapterError(f"{place} holds none of {known}; name the adapter's file itself")

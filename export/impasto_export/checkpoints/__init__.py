@@ -1,0 +1,1 @@
+"""A checkpoint wherever it is read from: folders, shards, single files, the hub; its tokenizers, its schedule."""

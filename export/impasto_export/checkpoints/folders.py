@@ -1,0 +1,100 @@
+"""A checkpoint in the diffusers layout: a folder for each part, with safetensors in one file or in shards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from impasto_export import families
+from impasto_export.architecture import read_json
+from impasto_export.checkpoints import tokenizer
+from impasto_export.checkpoints.checkpoint import Checkpoint, Said, Stored, Weights
+from impasto_export.checkpoints.shards import Names, find, missing
+from impasto_export.errors import CheckpointError
+from impasto_export.weights import read_header
+
+# By the text encoder that reads them.
+TOKENIZERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
+TEXT_PREFIX = "text_model."
+# What a text encoder with a projection has beside the text model.
+TEXT_HEADS = ("text_projection.",)
+# The autoencoders' attention before diffusers renamed it.
+AUTOENCODERS = ("vae", "vqvae")
+OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+
+def read(folder: Path, said: Said) -> Checkpoint:
+    """Raises CheckpointError for what is missing, of a family that is not served, or said of another layout."""
+    for option, value in {"prediction": said.prediction, "spacing": said.spacing}.items():
+        if value:
+            raise CheckpointError(f"--{option}: got {value!r}; the folder's scheduler config says it, leave it out")
+    family = families.of(folder)
+    places = {part: folder / part for part in family.parts}
+    stems = {part: facts.stem for part, facts in family.parts.items()}
+    configs = {part: read_json(place / "config.json") for part, place in places.items()}
+    found, notes = weights(places, stems, said.variant)
+    index = folder / families.INDEX
+    return Checkpoint(
+        name=folder.resolve().name,
+        origin=folder,
+        family=family.name,
+        configs=configs,
+        weights=found,
+        tokenizers=tokenizers(said.tokenizer or folder, family.parts),
+        index=read_json(index) if index.is_file() else {},
+        scheduler=read_json(folder / "scheduler" / "scheduler_config.json"),
+        source={"checkpoint": folder.resolve().name},
+        notes=notes,
+    )
+
+
+def tokenizers(folder: Path, parts: Mapping[str, object]) -> dict[str, tokenizer.Vocabulary]:
+    """Those of the text encoders among `parts`, each in its own folder; or the only one in `folder` itself."""
+    wanted = {part: name for part, name in TOKENIZERS.items() if part in parts}
+    if len(wanted) == 1 and not (folder / "tokenizer").is_dir() and (folder / "tokenizer_config.json").is_file():
+        return {part: tokenizer.read(folder) for part in wanted}
+    return {part: tokenizer.read(folder / name) for part, name in wanted.items()}
+
+
+def weights(
+    places: Mapping[str, Path], stems: Mapping[str, str], variant: str | None
+) -> tuple[dict[str, Weights], tuple[str, ...]]:
+    """Every part's, and notes. A part without the variant gives its plain files, as for diffusers, but not all of them.
+
+    Raises CheckpointError naming what a folder holds instead.
+    """
+    varied = {part: find(place, Names(stems[part], variant)) for part, place in places.items()}
+    lacking = [part for part, paths in varied.items() if variant and not paths]
+    plain = {part: find(places[part], Names(stems[part])) for part in lacking if len(lacking) < len(places)}
+    paths = {part: plain.get(part) or varied[part] for part in places}
+    for part, found in paths.items():
+        if not found:
+            raise missing(places[part], Names(stems[part], variant))
+    notes = tuple(f"{part} has no {variant} files; its plain ones are linked, as diffusers does" for part in lacking)
+    return {part: _weights(part, places[part], found) for part, found in paths.items()}, notes
+
+
+def _weights(part: str, place: Path, paths: tuple[Path, ...]) -> Weights:
+    """The graph's names are the canonical ones. Raises CheckpointError for a tensor in two shards."""
+    names = [f"{part}.safetensors"]
+    if len(paths) > 1:
+        names = [f"{part}-{number:05}-of-{len(paths):05}.safetensors" for number in range(1, len(paths) + 1)]
+    tensors: dict[str, Stored] = {}
+    for file, path in zip(names, paths, strict=True):
+        header = read_header(path)
+        found = {canonical_name(part, name): Stored(file, tensor) for name, tensor in header.tensors.items()}
+        if twice := found.keys() & tensors.keys():
+            raise CheckpointError(f"{path}: {min(twice)} is in another shard, too; get the shards of one index")
+        tensors |= found
+    return Weights(paths[0] if len(paths) == 1 else place, tensors, dict(zip(names, paths, strict=True)))
+
+
+def canonical_name(part: str, name: str) -> str:
+    """The one spelling that graphs use, whichever library version saved the tensor."""
+    if part in TOKENIZERS:
+        return name if name.startswith((TEXT_PREFIX, *TEXT_HEADS)) else TEXT_PREFIX + name
+    if part in AUTOENCODERS and ".attentions." in name:
+        head, _, last = name.rpartition(".")
+        owner, _, layer = head.rpartition(".")
+        return f"{owner}.{OLD_ATTENTION.get(layer, layer)}.{last}"
+    return name

@@ -1,0 +1,116 @@
+"""A checkpoint's noise schedule: what its scheduler's config and class say that impasto's samplers go by.
+
+Which solver walks the schedule is the request's choice, so nothing of a scheduler's own solver is kept. What it knows
+of the training is kept or refused; how it would space its steps beside `timestep_spacing` is refused unless the user
+names a sampler, whose steps then count.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from impasto_export.architecture import Json
+from impasto_export.checkpoints.checkpoint import Checkpoint
+from impasto_export.errors import CheckpointError
+
+CONFIG = "scheduler/scheduler_config.json"
+LCM = "LCMScheduler"
+# What diffusers' schedulers mean by a key that is missing from scheduler_config.json.
+DEFAULTS: Json = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.0001,
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "prediction_type": "epsilon",
+    "timestep_spacing": "linspace",
+    "steps_offset": 0,
+    "set_alpha_to_one": True,
+}
+# Where one of them means something else.
+BETAS: Json = {"beta_start": 0.00085, "beta_end": 0.012}
+KNOWN: dict[str, Json] = {
+    "DDIMScheduler": {"timestep_spacing": "leading", "clip_sample": True},
+    "DDPMScheduler": {"timestep_spacing": "leading", "clip_sample": True},
+    "PNDMScheduler": {"timestep_spacing": "leading", "set_alpha_to_one": False},
+    LCM: {
+        **BETAS,
+        "beta_schedule": "scaled_linear",
+        "timestep_spacing": "leading",
+        "original_inference_steps": 50,
+        "timestep_scaling": 10.0,
+    },
+    "EulerDiscreteScheduler": {},
+    "EulerAncestralDiscreteScheduler": {},
+    "DPMSolverMultistepScheduler": {},
+    "DPMSolverSinglestepScheduler": {},
+    "DPMSolverSDEScheduler": BETAS,
+    "UniPCMultistepScheduler": {},
+    "DEISMultistepScheduler": {},
+    "HeunDiscreteScheduler": BETAS,
+    "KDPM2DiscreteScheduler": BETAS,
+    "KDPM2AncestralDiscreteScheduler": BETAS,
+    "LMSDiscreteScheduler": {},
+}
+# The values that the samplers know.
+HONOURED: dict[str, tuple[str, ...]] = {
+    "beta_schedule": ("linear", "scaled_linear"),
+    "prediction_type": ("epsilon", "v_prediction"),
+    "timestep_spacing": ("leading", "linspace", "trailing"),
+}
+# What would change the noise levels or the prediction, where it is set.
+REFUSED = ("trained_betas", "rescale_betas_zero_snr", "thresholding", "clip_sample", "use_flow_sigmas")
+# How steps are spaced otherwise, with the value that asks for nothing.
+SPACED: Json = {
+    "use_karras_sigmas": False,
+    "use_exponential_sigmas": False,
+    "use_beta_sigmas": False,
+    "use_lu_lambdas": False,
+    "final_sigmas_type": "zero",
+    "interpolation_type": "linear",
+    "timestep_type": "discrete",
+    "sigma_min": None,
+    "sigma_max": None,
+}
+# These pipelines correct two settings of old configs, and diffusers' others take them as they are. A folder without
+# model_index.json is read as the first would.
+CORRECTING = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
+
+
+def kind(checkpoint: Checkpoint) -> str:
+    """The scheduler's class: as model_index.json names it, which is what a pipeline makes, else its own config."""
+    named = checkpoint.index.get("scheduler")
+    return str(named[1] if isinstance(named, list) else checkpoint.scheduler.get("_class_name"))
+
+
+def facts(checkpoint: Checkpoint, spaced: bool) -> Json:
+    """The manifest's entry. With `spaced` the user chose a sampler, and the scheduler's own spacing need not count.
+
+    Raises CheckpointError for a scheduler or a setting that the samplers do not honour.
+    """
+    where, name = f"{checkpoint.origin}/{CONFIG}", kind(checkpoint)
+    if name not in KNOWN:
+        raise CheckpointError(f"{where}: a {name}, whose noise schedule is not known; known are {', '.join(KNOWN)}")
+    config = _corrected(checkpoint, {**DEFAULTS, **KNOWN[name], **checkpoint.scheduler})
+    refused = [key for key in REFUSED if config.get(key)]
+    if refused:
+        raise CheckpointError(f"{where}: {', '.join(refused)} is set; impasto's samplers do not know it")
+    for key, values in HONOURED.items():
+        if config[key] not in values:
+            raise CheckpointError(f"{where}: {key} is {config[key]!r}; impasto's samplers know {', '.join(values)}")
+    own = [f"{key} {config[key]!r}" for key, plain in SPACED.items() if _asks(config.get(key, plain), plain)]
+    if own and not spaced:
+        fix = "choose one with --scheduler to take its own steps"
+        raise CheckpointError(f"{where}: {', '.join(own)}, which impasto's samplers do not know; {fix}")
+    kept = [*DEFAULTS, *(("original_inference_steps", "timestep_scaling") if name == LCM else ())]
+    return {key: config[key] for key in kept}
+
+
+def _asks(value: Any, plain: Any) -> bool:
+    """Whether a setting is another than `plain`; null asks for nothing."""
+    return value is not None and value != plain
+
+
+def _corrected(checkpoint: Checkpoint, config: Json) -> Json:
+    if checkpoint.index.get("_class_name", CORRECTING[0]) not in CORRECTING:
+        return config
+    return {**config, "steps_offset": 1, "clip_sample": False}

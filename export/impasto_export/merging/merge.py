@@ -1,0 +1,127 @@
+"""`impasto export merge`: a bundle whose changed weights, with adapters in them, lie in one more file. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from onnx import ModelProto
+
+from impasto_export import atomic, bundles, files, manifest, parameters, splice
+from impasto_export.adapters.registry import Registry
+from impasto_export.architecture import Json, canonical_json
+from impasto_export.errors import MergeError
+from impasto_export.files import Progress, silent
+from impasto_export.merging import blends, mixes
+from impasto_export.merging.blends import Place, Stored
+from impasto_export.merging.mixes import Ingredient
+from impasto_export.parameters import Parameter
+
+MERGED = "merged"
+# The largest weight that a request may have: a mix with a larger one would be pinned for nobody.
+MAX_REQUESTED = 4.0
+
+
+@dataclass(frozen=True)
+class Merged:
+    """`file` is the new one of `tensors` and `bytes`. `copied`: files that could not be hard-linked."""
+
+    folder: Path
+    name: str
+    digest: str
+    file: str
+    tensors: int
+    bytes: int
+    copied: tuple[str, ...]
+
+
+def merge(
+    bundle: Path,
+    adapters: Sequence[tuple[str, float]],
+    out: Path,
+    registry: Registry,
+    pin: bool = False,
+    progress: Progress = silent,
+) -> Merged:
+    """Write the bundle `out`: `bundle` with `adapters`, names and weights, in its weights; whole or not at all.
+
+    Changed weights keep their dtype: changed in float32, by one adapter after the other, and rounded once. With `pin`
+    the bundle's own graphs stay as they are, and graphs of the mix stand beside them. What does not change is
+    hard-linked: never write into a bundle's files.
+
+    Raises BundleError, RegistryError, AdapterError for an adapter that cannot be merged into this bundle, MergeError
+    for a mix that cannot, and DiskFull.
+    """
+    bundles.check_target(out)
+    base = manifest.load(bundle)
+    mix = mixes.gather(registry, adapters, base)
+    label = _label(bundle, base, mix, pin)
+    stored = parameters.of(bundle, base)
+    plan = blends.plan(stored, mix, before="" if pin else f"{MERGED}.safetensors")
+    with atomic.folder(out) as draft:
+        file = f"{label}.safetensors"
+        moved, facts = blends.write(draft / file, bundle, plan, progress)
+        graphs = _repoint(bundle, base, stored, draft, moved, f"{label}." if pin else "")
+        record = {**base, **(_pinned if pin else _merged)(base, mix, graphs)}
+        record["weights"] = {**base["weights"], file: facts}
+        record["files"] = {**base["files"], **bundles.digests(draft, graphs.values())}
+        record["digest"] = manifest.digest(record)
+        kept = {*record["weights"], *record["files"]} - {file, *graphs.values()}
+        copied = [name for name in sorted(kept) if not files.place_file(bundle / name, draft / name, progress)]
+        (draft / manifest.NAME).write_bytes(canonical_json(record))
+    return Merged(out, record["name"], record["digest"], file, len(plan), facts["bytes"], tuple(copied))
+
+
+def _label(bundle: Path, base: Json, mix: Sequence[Ingredient], pin: bool) -> str:
+    """What the new file is called. Raises MergeError for a bundle with pinned mixes that cannot take this one."""
+    pinned = base.get("pinned", [])
+    if not pin:
+        if pinned:
+            problem = f"{bundle} has pinned mixes, which would go on with the weights as they are now"
+            raise MergeError(f"{problem}; merge into the bundle without them, then pin them to that")
+        return MERGED
+    beyond = [item for item in mix if abs(item.weight) > MAX_REQUESTED]
+    if beyond:
+        problem = f"{beyond[0].name!r} has the weight {beyond[0].weight:g}, requests have -4 to 4"
+        raise MergeError(f"--pin: {problem}; merge it without --pin")
+    digest = mixes.digest([item.record for item in mix])
+    if digest in [mixes.digest(entry["adapters"]) for entry in pinned]:
+        raise MergeError(f"--pin: {bundle} has this mix pinned already; there is nothing to do")
+    return f"pinned-{digest[:12]}"
+
+
+def _repoint(
+    bundle: Path, base: Json, stored: Stored, draft: Path, moved: Mapping[Place, Parameter], prefix: str
+) -> dict[str, str]:
+    """Write every graph that reads a tensor that moved, its file's name behind the prefix: graph -> file."""
+    written = {}
+    for graph, found in stored.items():
+        if any(blends.place(parameter) in moved for parameter in found.values()):
+            file = base["graphs"][graph]["file"]
+            written[graph] = f"{prefix}{file}"
+            (draft / written[graph]).write_bytes(_pointed(splice.read(bundle / file), moved))
+    return written
+
+
+def _pointed(model: ModelProto, moved: Mapping[Place, Parameter]) -> bytes:
+    """The graph, reading what moved where it lies now."""
+    for item in model.graph.initializer:
+        entries = {entry.key: entry for entry in item.external_data}
+        found = moved.get((entries["location"].value, int(entries["offset"].value))) if entries else None
+        if found:
+            entries["location"].value, entries["offset"].value = found.file, str(found.tensor.offset)
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
+def _merged(base: Json, mix: Sequence[Ingredient], _: Mapping[str, str]) -> Json:
+    return {"merged": [*base.get("merged", []), *(item.record for item in mix)]}
+
+
+def _pinned(base: Json, mix: Sequence[Ingredient], graphs: Mapping[str, str]) -> Json:
+    entry = {
+        "adapters": [item.record for item in mix],
+        "graphs": {graph: {"file": file} for graph, file in graphs.items()},
+    }
+    return {"pinned": [*base.get("pinned", []), entry]}

@@ -1,0 +1,129 @@
+"""A mix of registered adapters that is to be merged: names and weights as they were said, and what is behind them."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from impasto_export.adapters.embeddings import KIND as EMBEDDING
+from impasto_export.adapters.loras import DELTA
+from impasto_export.adapters.registry import Entry, Registry
+from impasto_export.architecture import BOTTLENECK, LORA, Json, canonical_json
+from impasto_export.errors import AdapterError, MergeError
+from impasto_export.floats import FLOATS, as_float, float32
+from impasto_export.merging.deltas import Change
+from impasto_export.weights import Header, read_tensor, sha256_file
+
+REFUSED = {
+    BOTTLENECK: "a bottleneck adapter, which puts a gelu behind a layer, and no weight can hold that",
+    EMBEDDING: "an embedding, which stands in prompts and changes no weight",
+}
+SCALE = "scale"
+
+
+@dataclass(frozen=True)
+class Ingredient:
+    """One adapter of the mix; `roles` are its tensors by graph, weight and role, as keys of `header`."""
+
+    name: str
+    digest: str
+    weight: float
+    header: Header
+    roles: Mapping[tuple[str, str], Mapping[str, str]]
+
+    @property
+    def record(self) -> Json:
+        """The manifest's entry."""
+        return {"name": self.name, "digest": self.digest, "weight": self.weight}
+
+    def change(self, graph: str, parameter: str) -> Change:
+        """Reads the tensors. Raises AdapterError when they have no scale, or one that is no single number."""
+        where = f"adapter {self.name!r}: {graph}.{parameter}"
+        keys = dict(self.roles[graph, parameter])
+        scale = keys.pop(SCALE, None)
+        if scale is None or math.prod(self.header.tensors[scale].shape) != 1:
+            raise AdapterError(f"{where} has no scale; import it again from its source file")
+        strength = self.weight * as_float(read_tensor(self.header, scale), self.header.tensors[scale].dtype)
+        parts = {
+            role: float32(read_tensor(self.header, key), self.header.tensors[key].dtype) for role, key in keys.items()
+        }
+        return Change(where, parts, strength)
+
+
+def parse(texts: Sequence[str]) -> list[tuple[str, float]]:
+    """Of NAME or NAME:WEIGHT each, in their order. Raises MergeError for what is neither, and for a name twice."""
+    pairs = []
+    for text in texts:
+        name, colon, weight = text.partition(":")
+        pairs.append((name, _weight(text, weight) if colon else 1.0))
+    names = [name for name, _ in pairs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise MergeError(f"--adapter: {twice!r} stands there twice; name it once, with its whole weight")
+    return pairs
+
+
+def _weight(text: str, weight: str) -> float:
+    try:
+        value = float(weight)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or value == 0:
+        raise MergeError(f"--adapter: got {text!r}; NAME:WEIGHT is expected, the weight a number other than 0")
+    return value
+
+
+def gather(registry: Registry, pairs: Sequence[tuple[str, float]], manifest: Json) -> list[Ingredient]:
+    """The adapters behind the names, for the bundle that `manifest` describes.
+
+    Raises RegistryError for an unknown name or a damaged object, AdapterError for what does not fit the bundle or
+    cannot be merged, MergeError for two names of one adapter.
+    """
+    mix = [_ingredient(registry.show(name), registry, weight, manifest) for name, weight in pairs]
+    names = {item.digest: item.name for item in reversed(mix)}
+    for item in mix:
+        if names[item.digest] != item.name:
+            problem = f"{names[item.digest]!r} and {item.name!r} are the same adapter"
+            raise MergeError(f"--adapter: {problem}; name it once, with its whole weight")
+    return mix
+
+
+def _ingredient(entry: Entry, registry: Registry, weight: float, manifest: Json) -> Ingredient:
+    record, kind = entry.record, entry.record.get("kind")
+    if sha256_file(entry.path) != entry.digest:
+        raise AdapterError(f"{entry.path}: its bytes are not those of its digest; import the adapter again")
+    if kind in REFUSED:
+        raise AdapterError(f"--adapter: {entry.name!r} is {REFUSED[kind]}; a server takes it beside a merged bundle")
+    if kind not in (LORA, DELTA):
+        raise AdapterError(f"--adapter: {entry.name!r} is of the kind {kind!r}, which cannot be merged")
+    for field in ("family", "architecture"):
+        if record.get(field) != manifest[field]:
+            problem = f"is for the {field} {str(record.get(field))[:12]}, the bundle's is {manifest[field][:12]}"
+            raise AdapterError(f"--adapter: {entry.name!r} {problem}; import it with --bundle of this one")
+    header = registry.header(entry.digest)
+    return Ingredient(entry.name, entry.digest, weight, header, _roles(entry.name, header))
+
+
+def _roles(name: str, header: Header) -> dict[tuple[str, str], dict[str, str]]:
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for key, tensor in header.tensors.items():
+        where, _, role = key.rpartition(".")
+        graph, _, module = where.partition(".")
+        if tensor.dtype not in FLOATS or not module:
+            problem = f"{key} is {tensor.dtype}, or names no weight"
+            raise AdapterError(f"adapter {name!r}: {problem}; import it again from its source file")
+        found.setdefault((graph, f"{module}.weight"), {})[role] = key
+    return found
+
+
+def digest(adapters: Sequence[Json]) -> str:
+    """The identity of a mix by its manifest entries: which adapters with which weights, in whatever order.
+
+    Weights are compared as requests carry them, in float32.
+    """
+    pairs = sorted((item["digest"], float(np.float32(item["weight"]))) for item in adapters)
+    return hashlib.sha256(canonical_json(pairs)).hexdigest()

@@ -1,0 +1,1 @@
+"""Architecture to graph skeleton, with torch and diffusers; nothing outside of this folder imports either."""

@@ -1,0 +1,104 @@
+"""Recipes of the text encoders: which of CLIP's layers is read, and what is pooled."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from impasto_export.architecture import Port, Site
+from impasto_export.tracing import sites
+from impasto_export.tracing.recipes import EXAMPLE_LANES, LANES, Recipe, slot
+
+TEXT_PREFIX = "text_model."
+
+
+class TextEncoder(nn.Module):
+    """input_ids [lanes, T] -> last hidden state after the final layer norm [lanes, T, D].
+
+    A negative id stands for a token outside the vocabulary: its embedding is the one at its place in `learned_embeds`
+    [lanes, T, D]. What `learned_embeds` holds at the other places, NaN included, reaches nothing.
+    """
+
+    def __init__(self, model: Any, found: tuple[Site, ...]) -> None:
+        super().__init__()
+        self.model, self.bank = model, sites.attach(model, found)
+        table: nn.Module = model.get_input_embeddings()
+        table.register_forward_pre_hook(lambda _, inputs: (inputs[0].clamp(min=0),))
+        table.register_forward_hook(lambda _, inputs, known: torch.where(self.learned, self.vectors, known))
+
+    def forward(self, input_ids: Tensor, learned_embeds: Tensor, slot: Tensor, banks: list[Tensor]) -> Any:
+        self.bank.fill(slot, banks)
+        self.learned, self.vectors = (input_ids < 0).unsqueeze(-1), learned_embeds
+        return self.read(input_ids)
+
+    def read(self, input_ids: Tensor) -> Any:
+        return self.model(input_ids).last_hidden_state
+
+
+class PenultimateTextEncoder(TextEncoder):
+    """As the TextEncoder -> what goes into the last layer [lanes, T, D], which therefore changes nothing."""
+
+    def __init__(self, model: Any, found: tuple[Site, ...]) -> None:
+        super().__init__(model, found)
+        # transformers' encoder with a projection holds the text model, the one without is it.
+        last: nn.Module = getattr(model, "text_model", model).encoder.layers[-1]
+        last.register_forward_pre_hook(self._keep)
+
+    def _keep(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self.penultimate = inputs[0]
+
+    def read(self, input_ids: Tensor) -> Any:
+        self.model(input_ids)
+        return self.penultimate
+
+
+class ProjectedTextEncoder(PenultimateTextEncoder):
+    """As the PenultimateTextEncoder, and the projected text [lanes, P].
+
+    The text is read at its end of text, which no learned token can be taken for: its id is negative.
+    """
+
+    def read(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
+        pooled: Tensor = self.model(input_ids).text_embeds
+        return self.penultimate, pooled
+
+
+def text_encoder(model: Any) -> Recipe:
+    return _text_encoder(model, TextEncoder)
+
+
+def penultimate_text_encoder(model: Any) -> Recipe:
+    return replace(_text_encoder(model, PenultimateTextEncoder), whole=True)
+
+
+def projected_text_encoder(model: Any, name: str = "text_encoder") -> Recipe:
+    pooled = Port("pooled", "float32", ("lanes", model.config.projection_dim))
+    return _text_encoder(model, ProjectedTextEncoder, name, (pooled,))
+
+
+def _text_encoder(
+    model: Any, kind: type[TextEncoder], name: str = "text_encoder", more: tuple[Port, ...] = ()
+) -> Recipe:
+    """`more` are the outputs of `kind` beside the prompt's embeddings."""
+    tokens, width = model.config.max_position_embeddings, model.config.hidden_size
+    found = sites.find(model, name)
+    ids = torch.randint(0, model.config.vocab_size, (EXAMPLE_LANES, tokens))
+    prefix = "" if any(name.startswith(TEXT_PREFIX) for name, _ in model.named_parameters()) else TEXT_PREFIX
+    return Recipe(
+        name,
+        name,
+        kind(model, found),
+        (ids, torch.randn(EXAMPLE_LANES, tokens, width), slot(), sites.examples(found)),
+        ({0: LANES}, {0: LANES}, {0: LANES}, sites.dims(found)),
+        (
+            Port("input_ids", "int64", ("lanes", tokens)),
+            Port("learned_embeds", "float32", ("lanes", tokens, width)),
+            Port("slot", "int64", ("lanes",)),
+        ),
+        (Port("prompt_embeds", "float32", ("lanes", tokens, width)), *more),
+        tuple(replace(site, name=prefix + site.name) for site in found),
+        prefix,
+    )
