@@ -1,0 +1,103 @@
+"""The README is true: its Python runs, on the toy backbones; its commands, options, files and links exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from typer.main import get_command
+
+import impasto_client
+import toy
+import toy_masked
+from impasto_client import Client, LocalTransport
+from impasto_client.cli import app
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+GREET, STREAM, WORDS, MASKED, LOCAL = BLOCKS
+# Between backquotes, or a line of a block; two spaces are where its comment starts.
+COMMANDS = sorted(
+    set(re.findall(r"`(impasto [^`]+)`", README))
+    | {line.partition("  ")[0].strip() for line in re.findall(r"^ *(impasto .*)$", README, re.MULTILINE)}
+)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The reader's folder: a bundle, a registry with the adapters that are named, a few pictures."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("IMPASTO_REGISTRY", "registry")
+    monkeypatch.setenv("IMPASTO_ENGINE", "onnxruntime")
+    toy.write_bundle(Path("bundle"))
+    toy_masked.write_bundle(Path("masked"))
+    registry = Path("registry")
+    toy.register(registry, "stained-glass", toy.adapter_bytes(1))
+    toy.register(registry, "neon", toy.adapter_bytes(2))
+    toy.register(registry, "my-toy", toy.embedding_bytes(3, stages=1))
+    toy.register(registry, "sks03", toy.embedding_bytes(4))
+    toy.register(registry, "sks05", toy.embedding_bytes(5))
+    template = {"prompt": toy_masked.TEMPLATE}
+    toy.register(registry, "glass-drop", toy_masked.bottleneck_bytes(6, rank=4, header=template))
+    toy.register(registry, "rocket-drop", toy_masked.bottleneck_bytes(7, rank=3))
+    for name in ("photo.jpg", "a.png", "b.png"):
+        Image.effect_noise((64, 64), 90).convert("RGB").save(name)
+    return tmp_path
+
+
+@pytest.fixture
+def diffusion() -> Iterator[Client]:
+    with Client(transport=LocalTransport(Path("bundle"))) as client:
+        yield client
+
+
+def test_a_picture_and_its_stream(diffusion: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(impasto_client, "Client", partial(lambda url: diffusion))
+    exec(GREET + STREAM, {})
+    with Image.open("boat.png") as picture:
+        assert picture.size == (64, 64)
+
+
+def test_styles_as_words(diffusion: Client) -> None:
+    exec(WORDS, {"client": diffusion, "Path": Path})
+
+
+def test_masked_tokens_and_scores(scorer_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMPASTO_SCORER", str(scorer_bundle))
+    names: dict[str, Any] = {"Path": Path}
+    with Client(transport=LocalTransport(Path("masked"))) as client:
+        exec(MASKED, names | {"client": client})
+
+
+def test_the_pipeline_itself() -> None:
+    names: dict[str, Any] = {}
+    exec(LOCAL, names)
+    names["pipeline"].close()
+    assert names["result"].image
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_commands_and_their_options_exist(line: str) -> None:
+    words = shlex.split(line)[1:]
+    command: Any = get_command(app)
+    while hasattr(command, "resolve_command") and words and not words[0].startswith("-"):
+        _, command, words = command.resolve_command(command.make_context("impasto", list(words)), words)
+    known = {option for parameter in command.params for option in parameter.opts}
+    assert {word for word in words if word.startswith("--")} <= known | {"--help"}
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"(?:tests|benchmarks|studio|server)/[\w/]+\.\w+", README))))
+def test_files_exist(path: str) -> None:
+    assert (ROOT / path).is_file()
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", README))))
+def test_links_lead_somewhere(link: str) -> None:
+    assert (ROOT / link).exists()
