@@ -36,7 +36,8 @@ demo: bundle
 	    --style-strength 2 --text-strength 2 --n 4 --rerank text --seed 7 --out $(STATE)/rocket.png
 
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage report
 
 check: $(VENV)/dev.stamp
 	ruff check .
