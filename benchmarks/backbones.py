@@ -36,6 +36,7 @@ from impasto_export.weights import read_header
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / ".impasto" / "bench"
 STUDIO = ROOT / "studio" / "mini-diffusion"
+PUBLIC = ROOT / "export" / "architectures"
 LORA_FILE = "pytorch_lora_weights.safetensors"
 
 NAMES = tuple(f"style-{number}" for number in range(8))
@@ -113,6 +114,11 @@ class Kind:
     adapt: Callable[[Path, Json], None]
 
 
+def public(name: str) -> dict[str, Json]:
+    """What a public checkpoint states of each of its components."""
+    return {path.parent.name: architecture.read_json(path) for path in sorted((PUBLIC / name).glob("*/config.json"))}
+
+
 def mini(say: Callable[[str], object] = str) -> Backbone:
     return made(UNET, "mini", lambda _: STUDIO, say)
 
@@ -131,7 +137,7 @@ def made(kind: Kind, name: str, make: Callable[[Path], Path], say: Callable[[str
         found = make(draft / "checkpoint")
         exported = _exported(kind, name, found, say)
         say(f"{name}: bundle and adapters")
-        link(found, draft / "bundle", [exported])
+        link(found, draft / "bundle", [] if found == kind.studio else [exported])
         plain = _place_plain(kind.denoiser, exported, draft).relative_to(draft)
         kind.adapt(draft, manifest.load(draft / "bundle"))
     place = KEPT / name
@@ -194,12 +200,18 @@ def _plain_unet(configs: Mapping[str, Json]) -> Recipe:
 
 
 def _place_plain(denoiser: str, exported: Path, folder: Path) -> Path:
-    """The plain graph, over the same weights file as the bundle's."""
+    """The plain graph, over the same weights file as the bundle's, in a bundle of its own."""
     (folder / "plain").mkdir()
     weights, graph = (folder / "plain" / f"{denoiser}.{suffix}" for suffix in ("safetensors", "onnx"))
     weights.hardlink_to(folder / "bundle" / weights.name)
     tensors = {name: Stored(weights.name, tensor) for name, tensor in read_header(weights).tensors.items()}
-    graph.write_bytes(splice.point(splice.read(exported / graph.name), tensors))
+    model = splice.read(exported / graph.name)
+    graph.write_bytes(splice.point(model, tensors))
+    record, fed = manifest.load(folder / "bundle"), {port.name for port in model.graph.input}
+    facts = record["graphs"][denoiser]
+    plain = {"file": graph.name, "inputs": [port for port in facts["inputs"] if port["name"] in fed], "sites": []}
+    record = {**record, "graphs": {denoiser: {**facts, **plain}}}
+    (folder / "plain" / "manifest.json").write_text(json.dumps(record))  # an engine on a GPU looks for its sizes there
     return graph
 
 

@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
+from time import perf_counter
 from typing import Any, TypeVar
 
 import numpy as np
@@ -103,6 +105,23 @@ def write(report: Mapping[str, Any], path: Path) -> None:
     """As JSON, every top-level key on a line of its own: the figures stay readable beside thousands of samples."""
     lines = [f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in report.items()]
     path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def ratio(over: Sequence[float], under: Sequence[float]) -> float:
+    """Median of the rounds' own quotients: what slows the machine for a while slows both of a round."""
+    return median(a / b for a, b in zip(over, under, strict=True))
+
+
+def seconds(work: Callable[..., object], *args: object) -> float:
+    started = perf_counter()
+    work(*args)
+    return perf_counter() - started
+
+
+def psnr_db(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    """Peak signal to noise; 138 dB where nothing differs."""
+    error = np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2)
+    return float(10 * np.log10(255**2 / max(error, 1e-9)))
 
 
 def interval(figure: Callable[[Sequence[T]], float], rounds: Sequence[T]) -> tuple[float, float]:

@@ -6,19 +6,25 @@ asks for as many lane-steps in all, everyone with the same adapter, steps, guida
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from io import BytesIO
 from itertools import count
 from threading import Event
 from time import perf_counter, sleep
 
+import numpy as np
 from benchmarks.backbones import NAMES
 from benchmarks.bench import COLOURS, THINGS
+from numpy.typing import NDArray
+from PIL import Image
 
 from impasto_server.errors import ImpastoError
 from impasto_server.pipeline import Caller, Pipeline, Result
 from impasto_server.request import Request
+from impasto_server.settings import Settings
 
 GUIDANCE = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.5, 9.0)  # 1 is no guidance: a single lane
 SCHEDULERS = ("ddim", "dpmpp_2m", "euler")
@@ -27,6 +33,16 @@ POLL_S = 0.0005
 RAMP = 0.25  # of a window's lane-steps, before it begins
 
 Crowd = tuple[Request, ...]
+
+
+@contextmanager
+def opened(settings: Settings) -> Iterator[Pipeline]:
+    """What crowds are served by."""
+    pipeline = Pipeline.load(settings)
+    try:
+        yield pipeline
+    finally:
+        pipeline.close()
 
 
 def mixed(steps: Sequence[int], width: int, height: int) -> Crowd:
@@ -99,6 +115,11 @@ def burst(pipeline: Pipeline, crowd: Crowd) -> Burst:
     answers = [_ask(pipeline, request) for request in crowd]
     results = tuple(_result(answer) for answer in answers)
     return Burst(perf_counter() - started, results)
+
+
+def pixels(painted: Burst) -> list[NDArray[np.uint8]]:
+    """RGB [H, W, 3] of each picture."""
+    return [np.asarray(Image.open(BytesIO(result.image))) for result in painted.results]
 
 
 def steady(pipeline: Pipeline, crowd: Crowd) -> float:

@@ -1,15 +1,19 @@
 """Forward passes at full size, by engine: how fast, and how far from torch in fp32?
 
-python benchmarks/engines.py --json FILE [--size amused256] [--rounds 7]
+python benchmarks/engines.py --json FILE [--size amused256] [--rounds 7] [--engines NAME:PRECISION ...]
 
 sd15       Stable Diffusion 1.5's UNet (860 M parameters), 256 x 256 pixels
 amused256  aMUSEd-256's transformer (604 M parameters), 256 x 256 pixels
 
-Two lanes each, random weights in fp16, no adapter. What torch is timed on is diffusers' module with the faster of its
-kinds of attention; the engines are timed on the bundle's graph as it's served, with its adapters' inputs. Each runs in
-a process of its own on all cores, one at a time, in an order that moves on from round to round. Four engines and more
-don't fit into memory side by side, so one stays, and the others take turns beside it, by group: every quotient is of
-passes in the same rounds.
+Two lanes each, random weights in fp16, no adapter. What torch is timed on is diffusers' module with the fastest of its
+kinds of attention; the engines are timed on the bundle's graph as it's served, with its adapters' inputs. Rows come
+from the host's memory and predictions go back there. Each runs in a process of its own on all cores, one at a time, in
+an order that moves on from round to round. Four engines and more don't fit into memory side by side, so one stays, and
+the others take turns beside it: every quotient is of passes in the same rounds.
+
+--engines names others: the first stays, and torch:f32 or torch-cuda:f32 has to be among them, from which errors are
+told. On a machine with a GPU, e.g. tensorrt:bf16 onnxruntime-tensorrt:bf16 onnxruntime-cuda:f32 torch-cuda:f32
+torch-cuda:bf16, the latter two with --attention sdpa or xformers. What can't be had is an error.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -40,20 +44,23 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the benchmarks are scripts, none is installed
 
-from benchmarks import masked_backbones
-from benchmarks.backbones import KEPT, STUDIO
+from benchmarks import bars, masked_backbones
+from benchmarks.backbones import KEPT, STUDIO, public
+from benchmarks.bars import Bar, held_against_bars
 from benchmarks.bench import interval, machine, warning, write
-from benchmarks.mixed import Bar, held_against_bars
-from benchmarks.mixed import table as bars_table
+from benchmarks.contest import USUAL, Contest, Kind
+from benchmarks.reference import Reference, add_attention
 
 from impasto_export import atomic
-from impasto_export.architecture import canonical_json, read_json
+from impasto_export.architecture import canonical_json
 from impasto_export.errors import UnknownArchitecture
 from impasto_export.link import link
 from impasto_export.tracing import graphs
+from impasto_server import gpu
 from impasto_server.bank import AdaptedEngine
 from impasto_server.bundle import Bundle, DiffusionManifest
 from impasto_server.calibrate import batch, filled_bank
+from impasto_server.errors import SetupError
 from impasto_server.masked import AESTHETIC_SCORE
 from impasto_server.settings import Settings
 from impasto_server.unet import unsteered
@@ -66,12 +73,9 @@ Say = Callable[[str], object]
 LANES, ROUNDS = 2, 7
 WARM_UP = 2
 BANK_BYTES = 128 << 20
-REFERENCE, STAYS = "torch f32", "openvino bf16"
-GROUPS = ((REFERENCE, "torch bf16"), ("onnxruntime f32",), ("openvino f32",))
 PACKAGES = ("torch", "diffusers", "transformers")
 # Stable Diffusion 1.5's own configs; the UNet's size is that of 256 pixels, which is timed.
-ARCHITECTURE = Path(__file__).resolve().parent.parent / "export" / "architectures" / "sd1"
-SD15 = {part: read_json(ARCHITECTURE / part / "config.json") for part in ("unet", "text_encoder", "vae")}
+SD15 = {part: public("sd1")[part] for part in ("unet", "text_encoder", "vae")}
 SD15["unet"]["sample_size"] = 32
 BARS = (
     Bar("openvino_bf16_vs_onnxruntime_f32", ("amused256",), at_least=3.0),
@@ -79,11 +83,12 @@ BARS = (
 )
 NOTES = {
     "ms": "median of a forward pass in milliseconds, with where it lies in 95 % of redrawings of the rounds.",
-    "relative_error": "root mean square of the difference to torch in fp32, relative to its output's; db: the same as "
-    "a signal to noise ratio.",
-    "peak_gb": "the most memory that the engine's process ever had, torch itself and what it reads weights with "
-    "included; mapped files count.",
-    "openvino_bf16_vs_...": "median over rounds of the other's pass ÷ OpenVINO's in bf16 of the same round.",
+    "relative_error": "root mean square of the difference to torch in fp32 (the first of those named), relative to its "
+    "output's; db: the same as a signal to noise ratio.",
+    "peak_gb": "the most of the host's memory that the engine's process ever had, torch itself and what it reads "
+    "weights with included; mapped files count.",
+    "openvino_bf16_vs_...": "median over rounds of the other's pass ÷ OpenVINO's in bf16 of the same round; or that of "
+    "whichever engine stays.",
 }
 
 
@@ -164,16 +169,15 @@ def _exported(name: str, checkpoint: Path, say: Say) -> Path:
 # how each runs
 
 
-def torch_pass(size: Size, precision: str, feeds: Feeds) -> Callable[[], Array]:
+def torch_pass(size: Size, precision: str, reference: Reference, feeds: Feeds) -> Callable[[], Array]:
     """diffusers' module, its weights and its arithmetic in the precision."""
     import torch
-    from benchmarks.peer import ms, pick_attention
     from diffusers import UNet2DConditionModel, UVit2DModel
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[precision]
     kind: Any = {"unet": UNet2DConditionModel, "transformer": UVit2DModel}[size.component]
-    model = kind.from_pretrained(size.checkpoint / size.component, torch_dtype=dtype).eval()
+    model = reference.place(kind.from_pretrained(size.checkpoint / size.component, torch_dtype=dtype).eval())
     order = {
         "unet": ("sample", "timestep", "encoder_hidden_states"),
         "transformer": ("input_ids", "encoder_hidden_states", "pooled_text_emb", "micro_conds"),
@@ -183,35 +187,36 @@ def torch_pass(size: Size, precision: str, feeds: Feeds) -> Callable[[], Array]:
 
     def run() -> Array:
         with torch.inference_mode():
-            output = model(*args)
-        found: Array = (output.sample if size.component == "unet" else output).float().numpy()
+            output = model(*(one.to(reference.device) for one in args))
+        found: Array = (output.sample if size.component == "unet" else output).float().cpu().numpy()
         return found
 
-    pick_attention(model, lambda: [ms(run) for _ in range(3)])
+    reference.pick_attention(model, lambda: [reference.ms(run) for _ in range(3)])
     return run
 
 
-def engine_pass(engine: Any, size: Size, precision: Any, feeds: Feeds) -> Callable[[], Array]:
+def engine_pass(size: Size, kind: Kind, feeds: Feeds) -> Callable[[], Array]:
     """As the step loop runs it."""
     bundle = Bundle.open(size.bundle)
-    settings = Settings(size.bundle, size.bundle, engine, precision, bank_bytes=BANK_BYTES)
+    settings = Settings(size.bundle, size.bundle, kind.engine, kind.precision, bank_bytes=BANK_BYTES)
     bank = filled_bank(bundle.manifest, settings, LANES)
     compiled = AdaptedEngine(bundle, bundle.manifest.backbone, settings, bank)
     compiled.prepare(feeds)
     return lambda: compiled.run(feeds)[0]
 
 
-def work(size: Size, kind: str, feeds: Feeds, told: Connection) -> None:
+def work(size: Size, kind: Kind, contest: Contest, feeds: Feeds, told: Connection) -> None:
     """A worker's whole life: load, warm up, say what comes out; then a pass for every word it hears."""
-    engine, precision = kind.split()
-    run: Any = torch_pass if engine == "torch" else partial(engine_pass, engine)
-    run = run(size, precision, feeds)
+    if kind.is_torch:
+        run = torch_pass(size, kind.precision, kind.reference(contest.attention), feeds)
+    else:
+        run = engine_pass(size, kind, feeds)
     for _ in range(WARM_UP):
         output = run()
     told.send((output, _peak_gb()))
     while told.recv():
         started = perf_counter()
-        run()
+        run()  # what comes out is the host's, so a GPU has done all of it
         told.send(1000 * (perf_counter() - started))
 
 
@@ -235,13 +240,13 @@ class Worker:
 
 
 @contextmanager
-def worker(size: Size, kind: str, feeds: Feeds, say: Say) -> Iterator[Worker]:
+def worker(size: Size, kind: Kind, contest: Contest, feeds: Feeds, say: Say) -> Iterator[Worker]:
     """Loaded and warm; gone afterwards. Raises EOFError when it dies."""
     say(f"{size.name}: loading {kind}")
     started = perf_counter()
     context = mp.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=work, args=(size, kind, feeds, theirs), daemon=True)
+    process = context.Process(target=work, args=(size, kind, contest, feeds, theirs), daemon=True)
     process.start()
     theirs.close()
     try:
@@ -257,29 +262,29 @@ def worker(size: Size, kind: str, feeds: Feeds, say: Say) -> Iterator[Worker]:
 
 @dataclass(frozen=True)
 class Figures:
-    """What is known of every engine, and of each group's rounds."""
+    """What is known of every engine, and of the rounds of each that took a turn."""
 
-    workers: dict[str, Worker] = field(default_factory=dict)
-    groups: list[dict[str, list[float]]] = field(default_factory=list)
+    contest: Contest
+    workers: dict[Kind, Worker] = field(default_factory=dict)
+    pairs: list[dict[Kind, list[float]]] = field(default_factory=list)
 
     def report(self) -> Report:
+        stays = self.contest.stays
         quotients = {
-            f"{STAYS}_vs_{kind}".replace(" ", "_"): [a / b for a, b in zip(spent, group[STAYS], strict=True)]
-            for group in self.groups
-            for kind, spent in group.items()
-            if kind != STAYS
+            f"{stays}_vs_{kind}".replace(" ", "_"): [a / b for a, b in zip(pair[kind], pair[stays], strict=True)]
+            for kind, pair in zip(self.contest.others, self.pairs, strict=True)
         }
         return {
-            "engines": {kind: self._engine(kind) for kind in self.workers},
+            "engines": {str(kind): self._engine(kind) for kind in self.contest.kinds},
             **{key: median(each) for key, each in quotients.items()},
             **{f"{key}_interval": interval(median, each) for key, each in quotients.items()},
-            "samples_ms": self.groups,
+            "samples_ms": [{str(kind): spent for kind, spent in pair.items()} for pair in self.pairs],
         }
 
-    def _engine(self, kind: str) -> Report:
+    def _engine(self, kind: Kind) -> Report:
         one = self.workers[kind]
-        spent = [ms for group in self.groups for ms in group.get(kind, ())]
-        error = relative_error(one.output, self.workers[REFERENCE].output)
+        spent = [ms for pair in self.pairs for ms in pair.get(kind, ())]
+        error = relative_error(one.output, self.workers[self.contest.exact].output)
         return {
             "ms": median(spent),
             "ms_interval": interval(median, spent),
@@ -290,23 +295,23 @@ class Figures:
         }
 
 
-def measure(size: Size, rounds: int, say: Say) -> Report:
+def measure(size: Size, contest: Contest, rounds: int, say: Say) -> Report:
     """All figures of a size, with the samples they come from."""
-    feeds, figures = size.feeds(), Figures()
-    with worker(size, STAYS, feeds, say) as staying:
-        for group in GROUPS:
-            with ExitStack() as stack:
-                others = {kind: stack.enter_context(worker(size, kind, feeds, say)) for kind in group}
-                say(f"{size.name}: {rounds} rounds of {STAYS} beside {' and '.join(group)}")
-                figures.groups.append(time_rounds({STAYS: staying, **others}, rounds))
-                figures.workers.update({STAYS: staying, **others})
+    feeds, figures, stays = size.feeds(), Figures(contest), contest.stays
+    with worker(size, stays, contest, feeds, say) as staying:
+        for kind in contest.others:
+            with worker(size, kind, contest, feeds, say) as other:
+                say(f"{size.name}: {rounds} rounds of {stays} beside {kind}")
+                pair = {stays: staying, kind: other}
+                figures.pairs.append(time_rounds(pair, rounds))
+                figures.workers.update(pair)
     return figures.report()
 
 
-def time_rounds(loaded: Mapping[str, Worker], rounds: int) -> dict[str, list[float]]:
+def time_rounds(loaded: Mapping[Kind, Worker], rounds: int) -> dict[Kind, list[float]]:
     """Milliseconds of each, one of each a round, in an order that moves on by one."""
     kinds = list(loaded)
-    found: dict[str, list[float]] = {kind: [] for kind in kinds}
+    found: dict[Kind, list[float]] = {kind: [] for kind in kinds}
     for number in range(rounds):
         first = number % len(kinds)
         for kind in (*kinds[first:], *kinds[:first]):
@@ -335,29 +340,44 @@ def table(figures: Mapping[str, Report]) -> Table:
     return shown
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the figures go")
-    parser.add_argument("--size", choices=tuple(SIZES), help="only this one")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"of each group; default {ROUNDS}")
-    return parser.parse_args()
+def parser() -> argparse.ArgumentParser:
+    found = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the figures go")
+    found.add_argument("--size", choices=tuple(SIZES), help="only this one")
+    found.add_argument("--rounds", type=int, default=ROUNDS, help=f"of each pair; default {ROUNDS}")
+    usual = ", ".join(map(str, USUAL))
+    found.add_argument(
+        "--engines", nargs="+", type=Kind.of, default=USUAL, metavar="NAME:PRECISION", help=f"default: {usual}"
+    )
+    add_attention(found)
+    return found
+
+
+def facts(contest: Contest) -> Report:
+    known = dict(machine())
+    known["versions"] = {**known["versions"], **{name: version(name) for name in PACKAGES}}
+    return {**known, **({"gpu": str(gpu.find(0))} if any(kind.on_gpu for kind in contest.kinds) else {})}
 
 
 def main() -> None:
-    asked, console = arguments(), Console(stderr=True)
-    known = dict(machine())  # before there is any load of our own
-    known["versions"] = {**known["versions"], **{name: version(name) for name in PACKAGES}}
+    asked, console = parser().parse_args(), Console(stderr=True)
+    try:
+        contest = Contest.of(asked.engines, asked.attention)
+    except SetupError as error:
+        parser().error(str(error))
+    known = facts(contest)  # before there is any load of our own
     if warning(known):
         console.print(f"[yellow]{warning(known)}[/]")
     started, figures = perf_counter(), {}
     for name in [asked.size] if asked.size else SIZES:
         say: Say = partial(console.log, style="dim")
-        figures[name] = measure(SIZES[name](say), asked.rounds, say)
-    bars = held_against_bars(figures, BARS)
+        figures[name] = measure(SIZES[name](say), contest, asked.rounds, say)
+    held = held_against_bars(figures, BARS if contest.kinds == USUAL else ())
     seconds = perf_counter() - started
-    write({"machine": known, "lanes": LANES, **figures, "bars": bars, "seconds": seconds, "notes": NOTES}, asked.json)
+    write({"machine": known, "lanes": LANES, **figures, "bars": held, "seconds": seconds, "notes": NOTES}, asked.json)
     console.print(table(figures))
-    console.print(bars_table(bars))
+    if held:
+        console.print(bars.table(held))
 
 
 if __name__ == "__main__":

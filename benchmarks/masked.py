@@ -1,6 +1,6 @@
 """How fast is the masked family beside its peer?
 
-python benchmarks/masked.py --json FILE [--backbone mini|amused256] [--rounds N]
+python benchmarks/masked.py --json FILE [--backbone mini|amused256] [--rounds N] [--engine tensorrt] [--attention sdpa]
 
 On each backbone (see masked_backbones.py), in one process and on the same threads: every round has guided pictures, a
 composition and the steps' parts alone on the same engines, then crowds of eight by the pipeline, and the first of them
@@ -10,8 +10,6 @@ Tokens painted side by side are held against diffusers', which is given the same
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -21,23 +19,19 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean, median
-from time import perf_counter
 from typing import Any
 from unittest.mock import patch
 
-import diffusers
 import numpy as np
 import torch
-import transformers
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the benchmarks are scripts, none is installed
 
-from benchmarks import crowd, passes
+from benchmarks import crowd, passes, question
 from benchmarks.backbones import NAMES, Backbone
-from benchmarks.bench import warning
+from benchmarks.bars import Bar, Report
+from benchmarks.bench import psnr_db, seconds
 from benchmarks.crowd import Crowd
 from benchmarks.masked_backbones import BACKBONES, BOTTLENECKS
 from benchmarks.masked_peer import Painted, Peer
@@ -54,7 +48,8 @@ from benchmarks.masked_rounds import (
     guided,
     users,
 )
-from benchmarks.mixed import Bar, Steps, facts, held_against_bars, opened, pixels, psnr_db, seconds, table
+from benchmarks.question import Question
+from benchmarks.reference import Reference
 
 from impasto_server.backbone import Row, Seat
 from impasto_server.bundle import Bundle, ImageSize
@@ -66,7 +61,6 @@ from impasto_server.pipeline import Pipeline
 from impasto_server.prompt import Line
 from impasto_server.settings import EngineName, Settings
 
-Report = dict[str, Any]
 Codes = NDArray[np.int64]
 
 FORWARDS = 5  # of a round, bare
@@ -75,11 +69,9 @@ PASS_ROUNDS = {"mini": 9, "amused256": 3}
 ROUNDS = {"mini": 7, "amused256": 1}
 # The large backbone takes minutes for a crowd, so the peer's alone stands beside the pipeline's.
 CROWDS_OF = {"mini": CROWDS, "amused256": ("adapters", "peer")}
-# How many pictures are held against diffusers', and by which engines: f32 takes the large backbone minutes for each.
-PARITY: dict[str, tuple[int, tuple[EngineName, ...]]] = {
-    "mini": (8, ("openvino", "onnxruntime")),
-    "amused256": (2, ("openvino",)),
-}
+# How many pictures are held against diffusers', and by which engines beside the one that is asked for: f32 takes the
+# large backbone minutes for each.
+PARITY: dict[str, tuple[int, tuple[EngineName, ...]]] = {"mini": (8, ("onnxruntime",)), "amused256": (2, ())}
 NOTES = {
     "image_time_ratio": "seconds of Pipeline.generate for one guided picture (12 or 36 steps) ÷ (steps x one forward "
     "+ decoding), the latter two on the pipeline's own engines with the same lanes while it is idle. The prompt is new "
@@ -177,7 +169,7 @@ def tokens_noted(pipeline: Pipeline) -> Iterator[dict[bytes, Codes]]:
 def painted(pipeline: Pipeline, asked: Crowd) -> list[Painted]:
     """By the pipeline, side by side."""
     with tokens_noted(pipeline) as tokens:
-        pictures = pixels(crowd.burst(pipeline, asked))
+        pictures = crowd.pixels(crowd.burst(pipeline, asked))
     return [Painted(picture, tokens[picture.tobytes()]) for picture in pictures]
 
 
@@ -187,20 +179,20 @@ def equal_tokens(ours: Sequence[Painted], theirs: Sequence[Painted]) -> list[flo
 
 
 def parity(
-    backbone: Backbone, settings: Settings, asked: Crowd, engines: Sequence[EngineName]
+    backbone: Backbone, settings: Settings, reference: Reference, asked: Crowd, engines: Sequence[EngineName]
 ) -> tuple[list[Painted], Report]:
     """What diffusers paints in fp32, and what the pipeline has of it in f32, by each engine."""
     torch.set_num_threads(settings.thread_count())
-    reference = repainted(backbone, asked)
+    theirs = repainted(backbone, reference, asked)
     equal: dict[str, list[float]] = {}
     worst_db, wrong = [], 0.0
     for engine in engines:
-        with opened(replace(settings, engine=engine, precision="f32")) as pipeline:
+        with crowd.opened(replace(settings, engine=engine, precision="f32")) as pipeline:
             ours = painted(pipeline, asked)
-            wrong = max(wrong, *equal_tokens(painted(pipeline, crowd.wrong_adapters(asked)), reference))
-        equal[engine] = equal_tokens(ours, reference)
-        worst_db += [psnr_db(a.pixels, b.pixels) for a, b in zip(ours, reference, strict=True)]
-    return reference, {
+            wrong = max(wrong, *equal_tokens(painted(pipeline, crowd.wrong_adapters(asked)), theirs))
+        equal[engine] = equal_tokens(ours, theirs)
+        worst_db += [psnr_db(a.pixels, b.pixels) for a, b in zip(ours, theirs, strict=True)]
+    return theirs, {
         "parity_tokens": min(mean(shares) for shares in equal.values()),
         "parity_tokens_by_engine": equal,
         "parity_psnr_db_min": min(worst_db),
@@ -208,27 +200,18 @@ def parity(
     }
 
 
-def repainted(backbone: Backbone, asked: Crowd) -> list[Painted]:
+def repainted(backbone: Backbone, reference: Reference, asked: Crowd) -> list[Painted]:
     """By diffusers in fp32, which is given up again before anyone else needs the memory."""
-    peer = Peer(backbone, torch.float32)
+    peer = Peer(backbone, torch.float32, reference)
     return [peer.repaint(request) for request in asked]
 
 
 @dataclass(frozen=True)
-class Bench:
-    """One backbone under measurement; `name` is that of BACKBONES."""
-
-    name: str
-    backbone: Backbone
-    settings: Settings
-    rounds: int
-    steps: Steps
-
+class Bench(question.Bench):
     def measure(self) -> Report:
-        """All of its figures, with the samples they come from."""
-        reference, parity = self._in_a_process_of_its_own(self._begin("parity in f32", 1))
-        peer = Peer(self.backbone, torch.bfloat16)
-        with opened(self.settings) as pipeline:
+        reference, parity = self._in_a_process_of_its_own(self.begin("parity in f32", 1))
+        peer = Peer(self.backbone, torch.bfloat16, self.reference)
+        with crowd.opened(self.settings) as pipeline:
             bf16 = self._warm_up(pipeline, peer, reference)
             rounds = self._rounds(pipeline, peer)
         return {
@@ -252,8 +235,9 @@ class Bench:
     def _in_a_process_of_its_own(self, done: Callable[[], object]) -> tuple[list[Painted], Report]:
         """Parity: so that the memory of its models, in f32 and twice, is free again before anything is timed."""
         with ProcessPoolExecutor(1, get_context("spawn")) as process:
-            engines = PARITY[self.name][1]
-            found = process.submit(parity, self.backbone, self.settings, self._compared, engines).result()
+            engines = dict.fromkeys((self.settings.engine, *PARITY[self.name][1]))
+            asked = self.backbone, self.settings, self.reference, self._compared, tuple(engines)
+            found = process.submit(parity, *asked).result()
         done()
         return found
 
@@ -261,7 +245,7 @@ class Bench:
 
     def _warm_up(self, pipeline: Pipeline, peer: Peer, reference: Sequence[Painted]) -> Report:
         """Everything once, the large parts of it in one step; and what bf16 does to tokens on either side."""
-        done = self._begin("warm-up", 3)
+        done = self.begin("warm-up", 3)
         ours = equal_tokens(painted(pipeline, self._compared), reference)
         done()
         theirs = equal_tokens([peer.repaint(request) for request in self._compared], reference)
@@ -283,7 +267,7 @@ class Bench:
     def _rounds(self, pipeline: Pipeline, peer: Peer) -> list[Round]:
         bare = Bare.of(pipeline)
         turns = [self._turns(pipeline, peer, bare, number) for number in range(1, self.rounds + 1)]
-        done = self._begin("rounds", sum(len(one) for one in turns))
+        done = self.begin("rounds", sum(len(one) for one in turns))
         return [self._round(one, number, done) for number, one in enumerate(turns)]
 
     def _round(self, turns: Mapping[str, Callable[[], object]], number: int, done: Callable[[], object]) -> Round:
@@ -324,53 +308,11 @@ class Bench:
         """The adapters' price in a pass."""
         rounds = PASS_ROUNDS[self.name]
         built = passes.Passes.of(self.backbone, self.settings)
-        samples = passes.time_all(built, rounds, self._begin("forward passes", rounds))
-        outputs = {kind: built.output(kind) for kind in passes.KINDS}
-        return {
-            "lora_tax": passes.tax(samples, "plain"),
-            "lora_tax_slot0": passes.tax(samples, "slot0"),
-            "lora_tax_parity": {
-                "slot0_from_plain": passes.difference(outputs["slot0"], outputs["plain"]),
-                "mixed_from_plain": passes.difference(outputs["mixed"], outputs["plain"]),
-            },
-            "pass_ms": samples,
-        }
-
-    def _begin(self, what: str, total: int) -> Callable[[], object]:
-        return self.steps.begin(f"{self.name}: {what}", total)
+        samples = passes.time_all(built, rounds, self.begin("forward passes", rounds))
+        return {**passes.taxes(built, samples), "pass_ms": samples}
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the figures go")
-    parser.add_argument("--backbone", choices=tuple(BACKBONES), help="only this one")
-    parser.add_argument("--rounds", type=int, help=f"of each backbone; default {ROUNDS}")
-    return parser.parse_args()
-
-
-def main() -> None:
-    asked = arguments()
-    for library in (diffusers, transformers):
-        library.utils.logging.disable_progress_bar()
-        library.utils.logging.set_verbosity_error()
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description:26}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    found: dict[str, Report] = {}
-    known: Report = {}
-    started = perf_counter()
-    with Progress(*columns, console=console) as bar:
-        for name in [asked.backbone] if asked.backbone else BACKBONES:
-            backbone = BACKBONES[name](lambda text: console.print(text, style="dim"))
-            settings = Settings(backbone.bundle, backbone.registry)
-            torch.set_num_threads(settings.thread_count())
-            known = known or facts(settings)  # before there is any load of our own
-            console.print(warning(known))
-            found[name] = Bench(name, backbone, settings, asked.rounds or ROUNDS[name], Steps(bar)).measure()
-    bars = held_against_bars(found, BARS)
-    report = {"machine": known, **found, "bars": bars, "seconds": perf_counter() - started, "notes": NOTES}
-    asked.json.write_text(json.dumps(report, indent=2, default=str) + "\n")
-    console.print(table(bars))
-
+MASKED = Question(str(__doc__), BACKBONES, ROUNDS, BARS, NOTES, Bench)
 
 if __name__ == "__main__":
-    main()
+    MASKED.answer()

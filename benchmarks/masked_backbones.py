@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from benchmarks import backbones
-from benchmarks.backbones import KEPT, NAMES, ROOT, STRENGTH, Backbone, Kind, register, write_lora
+from benchmarks.backbones import KEPT, NAMES, ROOT, STRENGTH, Backbone, Kind, public, register, write_lora
 from safetensors.numpy import save_file
 from torch import Tensor, nn
 
@@ -40,58 +40,9 @@ ADAPTED = {"transformer": (".to_q", ".to_k", ".to_v", ".to_out.0")}
 BOTTLENECKS = tuple(f"bottleneck-{number}" for number in range(len(NAMES)))
 PAPER_PLACES = (".attn2", ".ff")  # after cross-attention and after the MLP
 
-# What aMUSEd-256 states of each component. Its text encoder has the vocabulary's size, the studio's tokenizer its ends.
-AMUSED: dict[str, Json] = {
-    "text_encoder": {
-        "architectures": ["CLIPTextModelWithProjection"],
-        "model_type": "clip_text_model",
-        "hidden_act": "quick_gelu",
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_attention_heads": 12,
-        "num_hidden_layers": 12,
-        "max_position_embeddings": 77,
-        "projection_dim": 768,
-        "vocab_size": 49408,
-        "bos_token_id": 512,
-        "eos_token_id": 513,
-        "pad_token_id": 513,
-    },
-    "transformer": {
-        "_class_name": "UVit2DModel",
-        "sample_size": 16,
-        "hidden_size": 1024,
-        "intermediate_size": 2816,
-        "num_hidden_layers": 22,
-        "num_attention_heads": 16,
-        "in_channels": 768,
-        "block_out_channels": 768,
-        "block_num_heads": 12,
-        "num_res_blocks": 3,
-        "cond_embed_dim": 768,
-        "encoder_hidden_size": 768,
-        "micro_cond_embed_dim": 1280,
-        "micro_cond_encode_dim": 256,
-        "codebook_size": 8192,
-        "vocab_size": 8256,
-        "downsample": False,
-        "upsample": False,
-        "use_bias": False,
-    },
-    "vqvae": {
-        "_class_name": "VQModel",
-        "sample_size": 32,
-        "block_out_channels": [128, 256, 256, 512, 768],
-        "down_block_types": ["DownEncoderBlock2D"] * 5,
-        "up_block_types": ["UpDecoderBlock2D"] * 5,
-        "layers_per_block": 2,
-        "latent_channels": 64,
-        "num_vq_embeddings": 8192,
-        "lookup_from_codebook": True,
-        "mid_block_add_attention": False,
-        "force_upcast": True,
-    },
-}
+# What aMUSEd-256 states of each component, but for the studio's tokenizer's ends.
+AMUSED: dict[str, Json] = public("amused-256")
+AMUSED["text_encoder"] |= {"bos_token_id": 512, "eos_token_id": 513, "pad_token_id": 513}
 SEEDS = {"text_encoder": 1, "transformer": 2, "vqvae": 3}
 # On the matrices of torch's own initialisation, which makes every layer's output smaller than its input.
 GAIN = 3**0.5

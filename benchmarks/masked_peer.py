@@ -1,7 +1,7 @@
 """The masked family's peer: diffusers' AmusedPipeline with PEFT, as one would serve styles with it.
 
 Every adapter is loaded once; a request makes its own the active one with `set_adapters`. Requests go one after another,
-each a batch of its two rows. Of diffusers' two kinds of attention the faster one here is used.
+each a batch of its two rows. Of diffusers' kinds of attention the fastest one here is used.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from benchmarks.backbones import LORA_FILE, NAMES, Backbone
-from benchmarks.peer import ms, pick_attention
+from benchmarks.reference import Reference
 from diffusers import AmusedPipeline
 from diffusers.schedulers import scheduling_amused
 from numpy.typing import NDArray
@@ -37,10 +37,10 @@ class Painted:
 
 
 class Peer:
-    """A backbone's checkpoint with its LoRAs, weights and arithmetic in `dtype`."""
+    """A backbone's checkpoint with its LoRAs, weights and arithmetic in `dtype`, where `reference` computes."""
 
-    def __init__(self, backbone: Backbone, dtype: torch.dtype) -> None:
-        self._dtype = dtype
+    def __init__(self, backbone: Backbone, dtype: torch.dtype, reference: Reference) -> None:
+        self._reference, self._dtype = reference, dtype
         self._pipe: Any = AmusedPipeline.from_pretrained(backbone.checkpoint, dtype=dtype)
         self._pipe.set_progress_bar_config(disable=True)
         self._transformer = self._pipe.transformer
@@ -51,8 +51,9 @@ class Peer:
                 self._transformer.load_lora_adapter(
                     backbone.lora(name), weight_name=LORA_FILE, prefix="transformer", adapter_name=name
                 )
+        self._pipe = reference.place(self._pipe)
         self._transformer.set_adapters([NAMES[0]])
-        self.attention_ms = pick_attention(self._transformer, partial(self.pass_ms, 2, 4))
+        self.attention_ms = reference.pick_attention(self._transformer, partial(self.pass_ms, 2, 4))
 
     def paint(self, request: Request) -> Painted:
         """With torch's own random numbers."""
@@ -67,7 +68,7 @@ class Peer:
                 temperature=(request.temperature, 0),
                 callback=lambda step, timestep, latents: tokens.append(latents),
             ).images[0]
-        return Painted(np.asarray(image), tokens[-1][0].numpy())
+        return Painted(np.asarray(image), tokens[-1][0].cpu().numpy())
 
     def repaint(self, request: Request) -> Painted:
         """With the random numbers that the pipeline's sampler draws for the request's seed."""
@@ -76,17 +77,18 @@ class Peer:
 
     def set_adapters_ms(self, switches: int) -> list[float]:
         """From one adapter to another, `switches` times."""
-        return [ms(self._transformer.set_adapters, [NAMES[i % len(NAMES)]]) for i in range(switches)]
+        return [self._reference.ms(self._transformer.set_adapters, [NAMES[i % len(NAMES)]]) for i in range(switches)]
 
     @torch.inference_mode()
     def pass_ms(self, lanes: int, passes: int) -> list[float]:
         """Forward passes of the transformer with one adapter active, as its own pipeline makes them."""
         config, tokens = self._transformer.config, self._pipe.text_encoder.config.max_position_embeddings
         ids = torch.randint(0, config.codebook_size, (lanes, config.sample_size, config.sample_size))
-        context = torch.randn(lanes, tokens, config.encoder_hidden_size).to(self._dtype)
-        pooled = torch.randn(lanes, config.cond_embed_dim).to(self._dtype)
-        sizes = torch.rand(lanes, 5).to(self._dtype)
-        return [ms(self._transformer, ids, context, pooled, sizes) for _ in range(passes)]
+        texts = [
+            torch.randn(lanes, *shape).to(self._pipe.device, self._dtype)
+            for shape in ((tokens, config.encoder_hidden_size), (config.cond_embed_dim,), (5,))
+        ]
+        return [self._reference.ms(self._transformer, ids.to(self._pipe.device), *texts) for _ in range(passes)]
 
 
 @contextmanager
@@ -100,11 +102,11 @@ def drawing(seed: int) -> Iterator[None]:
 
     def multinomial(weights: Tensor, count: int, generator: object = None) -> Tensor:
         ends = weights.double().cumsum(1)
-        targets = torch.from_numpy(draws.random(len(weights)))[:, None] * ends[:, -1:]
+        targets = torch.from_numpy(draws.random(len(weights))).to(ends)[:, None] * ends[:, -1:]
         return (ends <= targets).sum(1, keepdim=True).clamp(max=weights.shape[1] - 1)
 
     def gumbel(confidence: Tensor, generator: object = None) -> Tensor:
-        return torch.from_numpy(draws.gumbel(size=confidence.numel())).reshape(confidence.shape)
+        return torch.from_numpy(draws.gumbel(size=confidence.numel())).to(confidence.device).reshape(confidence.shape)
 
     with (
         patch.object(torch, "multinomial", multinomial),

@@ -9,9 +9,8 @@ from statistics import median
 from typing import Any
 
 from benchmarks.backbones import NAMES
-from benchmarks.bench import COLOURS, THINGS, interval
+from benchmarks.bench import COLOURS, THINGS, interval, ratio
 from benchmarks.crowd import Crowd
-from benchmarks.mixed import ratio
 
 from impasto_server.bundle import ImageSize
 from impasto_server.request import Request

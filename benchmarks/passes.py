@@ -43,7 +43,7 @@ class Passes:
     @classmethod
     def of(cls, backbone: Backbone, settings: Settings) -> Passes:
         bundle = Bundle.open(backbone.bundle)
-        styles = Styles.of(backbone.bundle, backbone.registry)
+        styles = Styles.of(settings)
         rows = np.array([styles.pin(name) for name in NAMES], np.int64)
         styles.residency.close()
         graph = bundle.manifest.backbone
@@ -77,6 +77,18 @@ def time_all(passes: Passes, rounds: int, done: Callable[[], object]) -> dict[st
             samples[kind].append(passes.time_ms(kind))
         done()
     return samples
+
+
+def taxes(passes: Passes, samples: Mapping[str, list[float]]) -> dict[str, Any]:
+    """What adapters cost in a pass; and what is said without one, beside what the plain graph says."""
+    outputs = {kind: passes.output(kind) for kind in KINDS}
+    return {
+        "lora_tax": tax(samples, "plain"),
+        "lora_tax_slot0": tax(samples, "slot0"),
+        "lora_tax_parity": {
+            f"{kind}_from_plain": difference(outputs[kind], outputs["plain"]) for kind in ("slot0", "mixed")
+        },
+    }
 
 
 def tax(samples: Mapping[str, list[float]], without: str) -> float:

@@ -39,11 +39,11 @@ class Styles:
     bank: Bank
 
     @classmethod
-    def of(cls, bundle: Path, registry: Path) -> Styles:
-        settings, manifest, stats = Settings(bundle, registry), Bundle.open(bundle).manifest, Stats()
+    def of(cls, settings: Settings) -> Styles:
+        manifest, stats = Bundle.open(settings.bundle).manifest, Stats()
         precision = resolve_precision(settings.engine, settings.precision)
         bank = Bank(manifest, settings.bank_rank, settings.bank_bytes, stats, precision)
-        return cls(Residency(Registry(registry), manifest, settings.host_bytes, stats), bank)
+        return cls(Residency(Registry(settings.registry), manifest, settings.host_bytes, stats), bank)
 
     def pin(self, name: str) -> int:
         """The row of the bank that holds the adapter, pinned."""
@@ -66,7 +66,7 @@ def cold_load_ms(backbone: Backbone) -> list[float]:
     """Each adapter's first use: read, checked, mixed, written into its row. The files are in the page cache."""
     spent = []
     for _ in range(COLD_ROUNDS):
-        styles = Styles.of(backbone.bundle, backbone.registry)
+        styles = Styles.of(Settings(backbone.bundle, backbone.registry))
         spent += [styles.use_ms(name) for name in NAMES]
         styles.residency.close()
     return spent
@@ -99,7 +99,7 @@ def _crowded(backbone: Backbone) -> Iterator[dict[int, tuple[Styles, Sequence[st
             registry = Path(folder) / str(registered)
             for name in names:
                 register(registry, name, source / LORA_FILE, record, trigger=name)
-            styles = Styles.of(backbone.bundle, registry)
+            styles = Styles.of(Settings(backbone.bundle, registry))
             resident = names[: styles.bank.slots - 1]
             for name in resident:
                 styles.use_ms(name)

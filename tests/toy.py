@@ -85,12 +85,21 @@ controlnet (float[lanes,{CHANNELS},h,w] sample, float[lanes] timestep,
   mid_residual = Mul(mid, scale)
 }}
 """
-TEXT_ENCODER = f"""
+
+
+def text_encoder(name: str = "text_encoder", width: int = WIDTH, pooled: int = 0) -> str:
+    """An embedding with an adapted Linear beside it; with `pooled`, the most of all words projected so wide, too."""
+    output, one, most = f"float[lanes,{LENGTH},{width}] prompt_embeds", "", ""
+    if pooled:
+        output += f", float[lanes,{pooled}] pooled"
+        one = "int64[1] one = {1}, "
+        most = "most = ReduceMax<keepdims=0>(prompt_embeds, one)  pooled = MatMul(most, text_projection)"
+    return f"""
 <ir_version: 10, opset_import: ["" : 18]>
-text_encoder (int64[lanes,{LENGTH}] input_ids, float[lanes,{LENGTH},{WIDTH}] learned_embeds, int64[lanes] slot,
-              float[S,{WIDTH},R] "proj.lora_A", float[S,R,{WIDTH}] "proj.lora_B")
-  => (float[lanes,{LENGTH},{WIDTH}] prompt_embeds)
-<int64 zero = {{0}}, int64[1] last = {{2}}>
+{name} (int64[lanes,{LENGTH}] input_ids, float[lanes,{LENGTH},{width}] learned_embeds, int64[lanes] slot,
+        float[S,{width},R] "proj.lora_A", float[S,R,{width}] "proj.lora_B")
+  => ({output})
+<int64 zero = {{0}}, {one}int64[1] last = {{2}}>
 {{
   known = Max(input_ids, zero)
   is_learned = Less(input_ids, zero)
@@ -102,8 +111,12 @@ text_encoder (int64[lanes,{LENGTH}] input_ids, float[lanes,{LENGTH},{WIDTH}] lea
   low = MatMul(x, a)
   update = MatMul(low, b)
   prompt_embeds = Add(x, update)
+  {most}
 }}
 """
+
+
+TEXT_ENCODER = text_encoder()
 VAE_DECODER = f"""
 <ir_version: 10, opset_import: ["" : 18]>
 vae_decoder (float[n,{CHANNELS},h,w] latents) => (float[n,3,H,W] image)
@@ -138,8 +151,7 @@ def write_bundle(folder: Path, control: Mapping[str, object] | None = CONTROL) -
     write_graph(folder, "vae_encoder", VAE_ENCODER, {"channels": weights(rng, 3, CHANNELS)})
     write_graph(folder, "controlnet", CONTROLNET, {"hint_weight": weights(rng, 3, CHANNELS)})
     write_tokenizer(folder)
-    (folder / "manifest.json").write_text(json.dumps(manifest(control)))
-    return folder
+    return write_manifest(folder, manifest(control))
 
 
 def manifest(control: Mapping[str, object] | None = CONTROL) -> dict[str, object]:
@@ -177,12 +189,7 @@ def manifest(control: Mapping[str, object] | None = CONTROL) -> dict[str, object
         },
         "tokenizer": TOKENIZER,
         "graphs": {
-            "text_encoder": {
-                "file": "text_encoder.onnx",
-                "inputs": text_inputs(),
-                "outputs": [port("prompt_embeds", "lanes", LENGTH, WIDTH)],
-                "sites": [site("proj", WIDTH)],
-            },
+            "text_encoder": text_graph(),
             "unet": {
                 "file": "unet.onnx",
                 "inputs": [
@@ -254,6 +261,11 @@ def embedding_bytes(
 ) -> bytes:
     """An embedding for the toy text encoder, random unless given; `changed` replaces fields of its header."""
     drawn = np.random.default_rng(seed).standard_normal((stages, places, width)).astype(np.float32)
+    return save_embedding({"text_encoder": drawn if vectors is None else vectors}, **changed)
+
+
+def save_embedding(vectors: Mapping[str, Array], **changed: object) -> bytes:
+    """An embedding with `vectors` [stages, places, width] for each text encoder."""
     header = {
         "format": 1,
         "kind": "embedding",
@@ -262,7 +274,7 @@ def embedding_bytes(
         "style_prompt": "sharp {style} style",
         **changed,
     }
-    return save({"text_encoder.vectors": drawn if vectors is None else vectors}, {"impasto": json.dumps(header)})
+    return save({f"{graph}.vectors": array for graph, array in vectors.items()}, {"impasto": json.dumps(header)})
 
 
 def register(registry: Path, name: str, data: bytes) -> str:
@@ -283,13 +295,21 @@ def site(name: str, features: int, kind: str = "lora") -> dict[str, object]:
     return {"name": name, "in_features": features, "out_features": features, "kind": kind}
 
 
-def text_inputs() -> list[dict[str, object]]:
-    """What every toy text encoder takes."""
-    return [
-        port("input_ids", "lanes", LENGTH, dtype="int64"),
-        port("learned_embeds", "lanes", LENGTH, WIDTH),
-        port("slot", "lanes", dtype="int64"),
-    ]
+def text_graph(name: str = "text_encoder", width: int = WIDTH, pooled: int = 0) -> dict[str, object]:
+    """What a manifest says of `text_encoder`."""
+    return {
+        "file": f"{name}.onnx",
+        "inputs": [
+            port("input_ids", "lanes", LENGTH, dtype="int64"),
+            port("learned_embeds", "lanes", LENGTH, width),
+            port("slot", "lanes", dtype="int64"),
+        ],
+        "outputs": [
+            port("prompt_embeds", "lanes", LENGTH, width),
+            *([port("pooled", "lanes", pooled)] if pooled else []),
+        ],
+        "sites": [site("proj", width)],
+    }
 
 
 def weights(rng: np.random.Generator, *shape: int) -> Array:
@@ -301,6 +321,12 @@ def write_tokenizer(folder: Path) -> None:
     tokenizer = Tokenizer(WordLevel(vocabulary, "<unk>"))
     tokenizer.pre_tokenizer = Whitespace()
     tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, object]) -> Path:
+    """The folder, a bundle now."""
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
 
 
 def write_graph(folder: Path, name: str, text: str, weights: Mapping[str, Array]) -> None:

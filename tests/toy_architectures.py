@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
 import toy
-from toy import CHANNELS, LENGTH, VOCABULARY, WIDTH, port, site, weights
+from toy import CHANNELS, LENGTH, VOCABULARY, WIDTH, port, weights
 
 WIDTH_2, POOLED, TOLD = 12, 5, 6
 PAD_2 = 0  # the second tokenizer pads with another token than the first
@@ -53,27 +53,6 @@ LCM_UNET = (
   y = Tanh(y4)""",
     )
 )
-TEXT_ENCODER_2 = f"""
-<ir_version: 10, opset_import: ["" : 18]>
-text_encoder_2 (int64[lanes,{LENGTH}] input_ids, float[lanes,{LENGTH},{WIDTH_2}] learned_embeds, int64[lanes] slot,
-                float[S,{WIDTH_2},R] "proj.lora_A", float[S,R,{WIDTH_2}] "proj.lora_B")
-  => (float[lanes,{LENGTH},{WIDTH_2}] prompt_embeds, float[lanes,{POOLED}] pooled)
-<int64 zero = {{0}}, int64[1] one = {{1}}, int64[1] last = {{2}}>
-{{
-  known = Max(input_ids, zero)
-  is_learned = Less(input_ids, zero)
-  is_learned3 = Unsqueeze(is_learned, last)
-  word = Gather(embedding, known)
-  x = Where(is_learned3, learned_embeds, word)
-  a = Gather("proj.lora_A", slot)
-  b = Gather("proj.lora_B", slot)
-  low = MatMul(x, a)
-  update = MatMul(low, b)
-  prompt_embeds = Add(x, update)
-  most = ReduceMax<keepdims=0>(prompt_embeds, one)
-  pooled = MatMul(most, text_projection)
-}}
-"""
 MERGED_TEXT_ENCODER = toy.TEXT_ENCODER.replace(
     "  prompt_embeds = Add(x, update)",
     "  merged = MatMul(x, delta)\n  adapted = Add(x, merged)\n  prompt_embeds = Add(adapted, update)",
@@ -92,7 +71,7 @@ def write_xl(folder: Path, **changed: object) -> Path:
     }
     toy.write_graph(folder, "unet", XL_UNET, unet)
     words = {"embedding": weights(rng, VOCABULARY, WIDTH_2), "text_projection": weights(rng, WIDTH_2, POOLED)}
-    toy.write_graph(folder, "text_encoder_2", TEXT_ENCODER_2, words)
+    toy.write_graph(folder, "text_encoder_2", toy.text_encoder("text_encoder_2", WIDTH_2, POOLED), words)
     (folder / "tokenizer_2.json").write_bytes((folder / "tokenizer.json").read_bytes())
 
     manifest: dict[str, Any] = toy.manifest(control=None)
@@ -104,18 +83,9 @@ def write_xl(folder: Path, **changed: object) -> Path:
         port("time_ids", "lanes", 6),
         *manifest["graphs"]["unet"]["inputs"][3:],
     ]
-    manifest["graphs"]["text_encoder_2"] = {
-        "file": "text_encoder_2.onnx",
-        "inputs": [
-            port("input_ids", "lanes", LENGTH, dtype="int64"),
-            port("learned_embeds", "lanes", LENGTH, WIDTH_2),
-            port("slot", "lanes", dtype="int64"),
-        ],
-        "outputs": [port("prompt_embeds", "lanes", LENGTH, WIDTH_2), port("pooled", "lanes", POOLED)],
-        "sites": [site("proj", WIDTH_2)],
-    }
+    manifest["graphs"]["text_encoder_2"] = toy.text_graph("text_encoder_2", WIDTH_2, POOLED)
     facts = {"name": "toy-xl", "tokenizer_2": TOKENIZER_2, "force_zeros_for_empty_prompt": True, **changed}
-    return _write(folder, {**manifest, **facts})
+    return toy.write_manifest(folder, {**manifest, **facts})
 
 
 def write_lcm(folder: Path) -> Path:
@@ -132,7 +102,7 @@ def write_lcm(folder: Path) -> Path:
     inputs = manifest["graphs"]["unet"]["inputs"]
     manifest["graphs"]["unet"]["inputs"] = [*inputs[:3], port("timestep_cond", "lanes", TOLD), *inputs[3:]]
     manifest["scheduler"] |= {"original_inference_steps": 20, "timestep_scaling": 5.0}
-    return _write(
+    return toy.write_manifest(
         folder,
         {**manifest, "name": "toy-lcm", "defaults": {"scheduler": "lcm", "steps": 4, "guidance_scale": 8.5}},
     )
@@ -156,7 +126,7 @@ def write_pinned(folder: Path, mixes: Sequence[Mapping[str, tuple[bytes, str, fl
             graphs["text_encoder"] = {"file": f"pinned-{number}.text_encoder.onnx"}
         named = [{"name": name, "digest": digest, "weight": weight} for name, (_, digest, weight) in mix.items()]
         pinned.append({"adapters": named, "graphs": graphs})
-    return _write(folder, {**toy.manifest(), "pinned": pinned})
+    return toy.write_manifest(folder, {**toy.manifest(), "pinned": pinned})
 
 
 def delta_bytes(header: Mapping[str, object], tensors: Mapping[str, NDArray[Any]]) -> bytes:
@@ -166,21 +136,13 @@ def delta_bytes(header: Mapping[str, object], tensors: Mapping[str, NDArray[Any]
     return save(dict(tensors), {"impasto": json.dumps(facts)})
 
 
-def embedding_bytes(seed: int = 0, stages: int = 1, places: int = 1, **changed: object) -> bytes:
+def embedding_bytes(seed: int = 0, stages: int = 1, places: int = 1) -> bytes:
     """An embedding for both text encoders of the XL."""
     rng = np.random.default_rng(seed)
-    vectors = {
-        f"{graph}.vectors": rng.standard_normal((stages, places, width)).astype(np.float32)
-        for graph, width in (("text_encoder", WIDTH), ("text_encoder_2", WIDTH_2))
-    }
-    header = {
-        "format": 1,
-        "kind": "embedding",
-        "family": "diffusion",
-        "prompt": "{context} in {style} style",
-        "style_prompt": "sharp {style} style",
-    }
-    return save({**vectors, **changed}, {"impasto": json.dumps(header)})  # type: ignore[dict-item]
+    widths = {"text_encoder": WIDTH, "text_encoder_2": WIDTH_2}
+    return toy.save_embedding(
+        {name: rng.standard_normal((stages, places, width)).astype(np.float32) for name, width in widths.items()}
+    )
 
 
 def _merged(deltas: Sequence[tuple[Mapping[str, NDArray[Any]], float]], where: str) -> NDArray[np.float32]:
@@ -192,8 +154,3 @@ def _merged(deltas: Sequence[tuple[Mapping[str, NDArray[Any]], float]], where: s
     ]
     found: NDArray[np.float32] = np.sum(parts, axis=0, dtype=np.float32)
     return found
-
-
-def _write(folder: Path, manifest: Mapping[str, object]) -> Path:
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return folder

@@ -7,7 +7,6 @@ tokens than codes, as aMUSEd has it, and the codes are no multiple of anything.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -24,9 +23,11 @@ from toy import (
     port,
     save_adapter,
     site,
-    text_inputs,
+    text_encoder,
+    text_graph,
     weights,
     write_graph,
+    write_manifest,
     write_tokenizer,
 )
 
@@ -93,27 +94,6 @@ transformer (int64[lanes,h,w] input_ids, float[lanes,{LENGTH},{WIDTH}] encoder_h
   logits = Transpose<perm=[0,3,1,2]>(scores)
 }}
 """
-TEXT_ENCODER = f"""
-<ir_version: 10, opset_import: ["" : 18]>
-text_encoder (int64[lanes,{LENGTH}] input_ids, float[lanes,{LENGTH},{WIDTH}] learned_embeds, int64[lanes] slot,
-              float[S,{WIDTH},R] "proj.lora_A", float[S,R,{WIDTH}] "proj.lora_B")
-  => (float[lanes,{LENGTH},{WIDTH}] prompt_embeds, float[lanes,{POOLED}] pooled)
-<int64 zero = {{0}}, int64[1] one = {{1}}, int64[1] last = {{2}}>
-{{
-  known = Max(input_ids, zero)
-  is_learned = Less(input_ids, zero)
-  is_learned3 = Unsqueeze(is_learned, last)
-  word = Gather(embedding, known)
-  x = Where(is_learned3, learned_embeds, word)
-  a = Gather("proj.lora_A", slot)
-  b = Gather("proj.lora_B", slot)
-  low = MatMul(x, a)
-  update = MatMul(low, b)
-  prompt_embeds = Add(x, update)
-  most = ReduceMax<keepdims=0>(prompt_embeds, one)
-  pooled = MatMul(most, text_projection)
-}}
-"""
 VQ_DECODER = """
 <ir_version: 10, opset_import: ["" : 18]>
 vq_decoder (int64[n,h,w] tokens) => (float[n,3,H,W] image)
@@ -150,14 +130,13 @@ def write_bundle(folder: Path) -> Path:
         "sizing": weights(rng, 5, WIDTH) * np.float32(0.2),
         "codes": weights(rng, WIDTH, CODES),
     }
-    text_encoder = {"embedding": weights(rng, VOCABULARY, WIDTH), "text_projection": weights(rng, WIDTH, POOLED)}
+    words = {"embedding": weights(rng, VOCABULARY, WIDTH), "text_projection": weights(rng, WIDTH, POOLED)}
     write_graph(folder, "transformer", TRANSFORMER, transformer)
-    write_graph(folder, "text_encoder", TEXT_ENCODER, text_encoder)
+    write_graph(folder, "text_encoder", text_encoder(pooled=POOLED), words)
     write_graph(folder, "vq_decoder", VQ_DECODER, {"codebook": codebook})
     write_graph(folder, "vq_encoder", VQ_ENCODER, {"doubled": 2 * codebook.T, "square": (codebook**2).sum(axis=1)})
     write_tokenizer(folder)
-    (folder / "manifest.json").write_text(json.dumps(manifest()))
-    return folder
+    return write_manifest(folder, manifest())
 
 
 def manifest() -> dict[str, object]:
@@ -172,12 +151,7 @@ def manifest() -> dict[str, object]:
         "image": {"width": 64, "height": 64, "multiple_of": 16, "max_pixels": 128 * 128},
         "tokenizer": TOKENIZER,
         "graphs": {
-            "text_encoder": {
-                "file": "text_encoder.onnx",
-                "inputs": text_inputs(),
-                "outputs": [port("prompt_embeds", "lanes", LENGTH, WIDTH), port("pooled", "lanes", POOLED)],
-                "sites": [site("proj", WIDTH)],
-            },
+            "text_encoder": text_graph(pooled=POOLED),
             "transformer": {
                 "file": "transformer.onnx",
                 "inputs": [

@@ -5,7 +5,6 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
-import numpy as np
 from cuda.bindings import runtime  # type: ignore[import-not-found,unused-ignore]
 
 from impasto_server.engine import Array
@@ -18,10 +17,10 @@ def use(gpu: int) -> None:
 
 
 class Stream:
-    """Work in the order in which it is given."""
+    """Work in the order in which it is given, beside that of other engines' streams."""
 
     def __init__(self) -> None:
-        (self._stream,) = _call("cudaStreamCreate")
+        (self._stream,) = _call("cudaStreamCreateWithFlags", runtime.cudaStreamNonBlocking)
         self.handle = int(self._stream)
         self._gone = weakref.finalize(self, _call, "cudaStreamDestroy", self._stream)
 
@@ -36,24 +35,23 @@ class Stream:
 
 
 class Memory:
-    """Room for an array of a shape on the GPU; freed with the object."""
+    """Bytes on the GPU; freed with the object."""
 
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self.shape, self.dtype = shape, dtype
-        self.nbytes = max(1, int(np.prod(shape)) * dtype.itemsize)
+    def __init__(self, nbytes: int) -> None:
+        self.nbytes = max(1, nbytes)
         (self.address,) = _call("cudaMalloc", self.nbytes)
         self._gone = weakref.finalize(self, _call, "cudaFree", self.address)
 
     def upload(self, array: Array, stream: Stream) -> None:
-        """`array` is C-contiguous and of this shape and dtype."""
-        assert (array.shape, array.dtype) == (self.shape, self.dtype)
+        """From a C-contiguous array, which must stay as it is until `stream.wait()`."""
+        assert array.flags.c_contiguous
+        assert array.nbytes <= self.nbytes
         stream.copy(self.address, array.ctypes.data, array.nbytes)
 
-    def download(self, stream: Stream) -> Array:
-        """To be read after `stream.wait()`."""
-        array = np.empty(self.shape, self.dtype)
+    def download(self, array: Array, stream: Stream) -> None:
+        """Into an array, to be read after `stream.wait()`."""
+        assert array.nbytes <= self.nbytes
         stream.copy(array.ctypes.data, self.address, array.nbytes)
-        return array
 
 
 def _call(name: str, *arguments: object) -> tuple[Any, ...]:

@@ -1,13 +1,15 @@
 """ONNX Runtime, on the CPU or, by its CUDA or TensorRT provider, on a GPU. Inputs and outputs are bound (IO binding).
 
 On a GPU what is bound stays there, and so do the buffers of each batch size, which are a few: a batch is padded up to
-the next, its addresses never change, and its passes are captured as a CUDA graph. What crosses the bus at a step are
-rows and predictions, for eight lanes of SD 1.5 at 512 x 512 pixels 0.5 MB of latents either way and 1.9 MB of context:
-the arithmetic of guidance and samplers stays on the host, so that a picture doesn't depend on what it was computed on.
+the next, its addresses never change, and the CUDA provider captures its passes as a CUDA graph. What crosses the bus
+at a step are rows and predictions, for eight lanes of SD 1.5 at 512 x 512 pixels 0.5 MB of latents either way and
+1.9 MB of context: the arithmetic of guidance and samplers stays on the host, so that a picture doesn't depend on what
+it was computed on.
 """
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,13 +18,13 @@ from typing import Any
 
 from impasto_server.engine import Array, Shapes, padded, shapes, widened
 from impasto_server.errors import SetupError
-from impasto_server.providers import CUDA, Provider
+from impasto_server.providers import CUDA, TENSORRT, Provider
 
 KEPT = 16  # shapes whose buffers are kept
 CAPTURING = 3  # passes until a shape's CUDA graph is there
 NEVER = -1  # the number of a CUDA graph that isn't captured
 # What must not run elsewhere than asked for. The rest is arithmetic of shapes, which ONNX Runtime keeps on the CPU.
-HEAVY = frozenset({"Conv", "Gemm", "InstanceNormalization", "LayerNormalization", "MatMul", "Resize", "Softmax"})
+HEAVY = frozenset("Conv ConvTranspose Gemm InstanceNormalization LayerNormalization MatMul Resize Softmax".split())
 
 
 @dataclass(frozen=True)
@@ -147,12 +149,17 @@ def _session(path: Path, provider: Provider, threads: int) -> Any:
 
     if provider.device == "cuda":
         ort.preload_dlls()  # those that pip installed, of which the system's loader doesn't know
+    left_out = []
+    if provider.name == TENSORRT:
+        os.environ["NVIDIA_TF32_OVERRIDE"] = "0"  # f32 is f32; the provider itself has no option for it
+        # It is handed the graph as one message, which holds 2 GB: weights stay in their file, as narrow as they are.
+        left_out = ["ConstantFolding"]
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     # Several sessions share the cores; a spinning pool would burn those the others need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    session = ort.InferenceSession(str(path), options, providers=provider.listed())
+    session = ort.InferenceSession(str(path), options, provider.listed(), disabled_optimizers=left_out)
     # ONNX Runtime takes a provider whose libraries don't load for one that wasn't asked for, with a line in its log.
     if session.get_providers()[0] != provider.name:
         needs = "CUDA 13 and cuDNN 9" if provider.name == CUDA else "TensorRT 10, CUDA 13 and cuDNN 9"

@@ -1,16 +1,17 @@
-"""TensorRT itself, with one plan for each architecture, into which the weights of any checkpoint are put.
+"""TensorRT itself. Banks are inputs of its plans, which plan_tensorrt.py makes.
 
-A plan is built without weights (stripped) and refitted with those that a graph points to, which takes no building: a
-fine-tune, or the graphs of a pinned mix, are served from the plan of their architecture. Banks are inputs of the plan.
+What a pass takes of the GPU is what its shapes need, and is kept for the next: buffers grow and never shrink, and the
+context is told of shapes and addresses only where they have changed, for there are hundreds of banks.
 
-Every call is in the bindings of TensorRT 10.16, against which this module is type-checked; for want of a GPU none of it
-has run.
+Every call is in the bindings of TensorRT 10.16, against which this module is type-checked, in the order that TensorRT's
+headers ask for; for want of a GPU none of it has run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,12 @@ from impasto_server.cuda import Memory, Stream
 from impasto_server.engine import Array, padded, widened
 from impasto_server.errors import SetupError
 from impasto_server.gpu import find
+from impasto_server.plan_tensorrt import Maker
 from impasto_server.plans import Plan, architecture, spec_of
-from impasto_server.profiles import Profile, most_lanes, profiles_for
+from impasto_server.profiles import Profile, Shape, most_lanes, profiles_for
 from impasto_server.settings import Precision, Settings
+
+BETWEEN = ""  # the name of the buffer that is neither an input's nor an output's
 
 
 class TensorRtEngine:
@@ -32,12 +36,15 @@ class TensorRtEngine:
 
     def __init__(self, engine: trt.ICudaEngine, profiles: tuple[Profile, ...], lanes: int, gpu: int) -> None:
         self._gpu = gpu
-        self._context = engine.create_execution_context()
+        # Left to itself it would take, at once, what the largest batch of the largest pictures needs.
+        self._context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
         self._profiles, self._lanes = profiles, lanes
         self._profile = 0
         self._outputs = _outputs(engine)
         self._stream = Stream()
         self._buffers: dict[str, Memory] = {}
+        self._shapes: dict[str, Shape] = {}
+        self._told: dict[str, tuple[Shape, int]] = {}
 
     @classmethod
     def open(cls, path: Path, settings: Settings, precision: Precision, banks: Mapping[str, Array]) -> TensorRtEngine:
@@ -59,8 +66,7 @@ class TensorRtEngine:
     def bind(self, buffers: Mapping[str, Array]) -> None:
         cuda.use(self._gpu)
         values = {name: widened(array) for name, array in buffers.items()}
-        for name, array in values.items():
-            self._upload(name, array)
+        self._upload(values)
         self._stream.wait()
 
     def prepare(self, feeds: Mapping[str, Array]) -> None:
@@ -71,103 +77,62 @@ class TensorRtEngine:
         rows = len(next(iter(feeds.values())))
         batch = padded(feeds, self._lanes)
         self._choose({name: array.shape for name, array in batch.items()})
-        for name, array in batch.items():
-            self._upload(name, array)
-        for name, memory in self._buffers.items():
-            if name not in self._outputs:
-                self._context.set_input_shape(name, memory.shape)
-        for name, dtype in self._outputs.items():
-            self._room(name, _shape(self._context.get_tensor_shape(name)), dtype)
-        for name, memory in self._buffers.items():
-            self._context.set_tensor_address(name, memory.address)
+        self._upload(batch)
+        self._tell()
         if not self._context.execute_async_v3(self._stream.handle):
             raise SetupError("engine: TensorRT could not run a batch; its log says why")
-        found = [self._buffers[name].download(self._stream) for name in self._outputs]
+        found = [np.empty(self._shape(name), dtype) for name, dtype in self._outputs.items()]
+        for name, array in zip(self._outputs, found, strict=True):
+            self._buffers[name].download(array, self._stream)
         self._stream.wait()
         return [array[:rows] for array in found]
 
-    def _choose(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    def _choose(self, shapes: Mapping[str, Shape]) -> None:
         """The first profile that these shapes fit in: the usual picture's, else every one's."""
         fitting = [number for number, profile in enumerate(self._profiles) if profile.holds(shapes)]
         if not fitting:
             raise SetupError(f"engine: TensorRT's plan has no profile for {dict(shapes)}; ask for a smaller picture")
         if fitting[0] != self._profile:
-            self._context.set_optimization_profile_async(fitting[0], self._stream.handle)
+            if not self._context.set_optimization_profile_async(fitting[0], self._stream.handle):
+                raise SetupError("engine: TensorRT could not change to another size of pictures; its log says why")
             self._profile = fitting[0]
+            self._told.clear()  # every shape is to be set again
 
-    def _upload(self, name: str, array: Array) -> None:
-        self._room(name, array.shape, array.dtype).upload(array, self._stream)
+    def _upload(self, arrays: Mapping[str, Array]) -> None:
+        for name, array in arrays.items():
+            self._room(name, array.nbytes).upload(array, self._stream)
+            self._shapes[name] = array.shape
 
-    def _room(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Memory:
-        """The buffer of that name, another one where its shape has changed."""
-        held = self._buffers.get(name)
-        if held is None or (held.shape, held.dtype) != (shape, dtype):
-            self._stream.wait()  # nothing may still read what is about to be freed
-            self._buffers[name] = Memory(shape, dtype)
+    def _tell(self) -> None:
+        """The context what has changed of its inputs, and give it room for what comes of them."""
+        known = {name: (shape, self._buffers[name].address) for name, shape in self._shapes.items()}
+        news = {name: one for name, one in known.items() if self._told.get(name) != one}
+        for name, (shape, address) in news.items():
+            if not (self._context.set_input_shape(name, shape) and self._context.set_tensor_address(name, address)):
+                raise SetupError(f"engine: TensorRT's plan can't take {name} of shape {list(shape)}; its log says why")
+        self._told.update(news)
+        if news:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """For outputs, and for all that lies between them and the inputs."""
+        for name, dtype in self._outputs.items():
+            memory = self._room(name, prod(self._shape(name)) * dtype.itemsize)
+            self._context.set_tensor_address(name, memory.address)
+        between = self._room(BETWEEN, self._context.update_device_memory_size_for_shapes())
+        self._context.set_device_memory(between.address, between.nbytes)
+
+    def _shape(self, output: str) -> Shape:
+        dims = self._context.get_tensor_shape(output)
+        return tuple(dims[axis] for axis in range(len(dims)))
+
+    def _room(self, name: str, nbytes: int) -> Memory:
+        """The buffer of that name, a larger one where this is too small."""
+        if name not in self._buffers or self._buffers[name].nbytes < nbytes:
+            self._stream.wait()  # nothing may still read what is freed now, before there is another
+            self._buffers.pop(name, None)
+            self._buffers[name] = Memory(nbytes)
         return self._buffers[name]
-
-
-class Maker:
-    """Makes plans of a graph, and engines of plans."""
-
-    def __init__(self, path: Path, precision: Precision, profiles: tuple[Profile, ...]) -> None:
-        self._path, self._precision, self._profiles = path, precision, profiles
-        self._logger = trt.Logger(trt.Logger.WARNING)
-        self._runtime = trt.Runtime(self._logger)
-
-    def plan(self, kept: Plan) -> bytes:
-        """From the cache, or built and put there. Raises SetupError."""
-        file = kept.folder / "engine.plan"
-        if not file.exists():
-            kept.made()
-            draft = file.with_suffix(".draft")
-            draft.write_bytes(self.built(kept.timings / "timing.cache"))
-            draft.replace(file)
-        return file.read_bytes()
-
-    def built(self, timings: Path) -> bytes:
-        """A stripped plan; what was measured of the GPU for it is added to `timings`. Raises SetupError."""
-        builder = trt.Builder(self._logger)
-        network, config = builder.create_network(), builder.create_builder_config()
-        self._parse(network)
-        for profile in self._profiles:
-            config.add_optimization_profile(self._profile(builder, profile))
-        for flag in (trt.BuilderFlag.REFIT, trt.BuilderFlag.STRIP_PLAN):
-            config.set_flag(flag)
-        config.clear_flag(trt.BuilderFlag.TF32)  # f32 is f32
-        if self._precision == "bf16":
-            config.set_flag(trt.BuilderFlag.BF16)
-        cache = config.create_timing_cache(timings.read_bytes() if timings.exists() else b"")
-        config.set_timing_cache(cache, ignore_mismatch=False)
-        plan = builder.build_serialized_network(network, config)
-        if plan is None:
-            raise SetupError(
-                f"engine: TensorRT can't build {self._path.name}; its log says why, or use another --engine"
-            )
-        timings.write_bytes(_bytes(cache.serialize()))
-        return _bytes(plan)
-
-    def refitted(self, plan: bytes) -> trt.ICudaEngine:
-        """The plan with the weights that the graph points to. Raises SetupError."""
-        engine = self._runtime.deserialize_cuda_engine(plan)
-        if engine is None:
-            raise SetupError(f"engine: TensorRT can't read its plan of {self._path.name}; empty the --cache-dir")
-        refitter = trt.Refitter(engine, self._logger)
-        parser = trt.OnnxParserRefitter(refitter, self._logger)
-        if not (parser.refit_from_file(str(self._path)) and refitter.refit_cuda_engine()):
-            raise SetupError(f"engine: TensorRT can't refit {self._path.name}: {_said(parser)}; empty the --cache-dir")
-        return engine
-
-    def _parse(self, network: trt.INetworkDefinition) -> None:
-        parser = trt.OnnxParser(network, self._logger)
-        if not parser.parse_from_file(str(self._path)):
-            raise SetupError(f"engine: TensorRT can't take {self._path.name}: {_said(parser)}; use another --engine")
-
-    def _profile(self, builder: trt.Builder, profile: Profile) -> trt.IOptimizationProfile:
-        made, dims = builder.create_optimization_profile(), trt.Dims
-        for name in profile.usual:
-            made.set_shape(name, *(dims(shapes[name]) for shapes in (profile.least, profile.usual, profile.most)))
-        return made
 
 
 def _outputs(engine: trt.ICudaEngine) -> dict[str, np.dtype[Any]]:
@@ -179,16 +144,3 @@ def _outputs(engine: trt.ICudaEngine) -> dict[str, np.dtype[Any]]:
         for name in names
         if engine.get_tensor_mode(name) == mode
     }
-
-
-def _shape(dims: trt.Dims) -> tuple[int, ...]:
-    return tuple(dims[axis] for axis in range(len(dims)))
-
-
-def _bytes(memory: Any) -> bytes:
-    """Of an IHostMemory, a buffer of which its type says nothing."""
-    return bytes(memoryview(memory))
-
-
-def _said(parser: trt.OnnxParser | trt.OnnxParserRefitter) -> str:
-    return str(parser.get_error(0).desc()) if parser.num_errors else "its log says why"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ _INSTALL = "install NVIDIA's driver, and in a container pass docker run --gpus a
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU; `memory` and `free` in bytes, `capability` as CUDA counts it, e.g. 9.0."""
+    """One GPU; `number` is CUDA's, `memory` and `free` in bytes, `capability` as CUDA counts it, e.g. 9.0."""
 
     number: int
     name: str
@@ -24,6 +25,10 @@ class Gpu:
     memory: int
     free: int
     driver: str
+
+    def __str__(self) -> str:
+        """What figures and engines depend on."""
+        return f"{self.name}, compute capability {self.capability}, driver {self.driver}"
 
     @property
     def has_bf16(self) -> bool:
@@ -36,6 +41,7 @@ class _Memory(ctypes.Structure):
 
 def find(number: int) -> Gpu:
     """The GPU of that number. Raises SetupError."""
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # nvidia-smi's; of itself CUDA has the fastest first
     found = gpus()
     if number >= len(found):
         raise SetupError(
@@ -45,7 +51,7 @@ def find(number: int) -> Gpu:
 
 
 def gpus() -> list[Gpu]:
-    """Every GPU. Raises SetupError when the driver isn't there, or knows of none."""
+    """Every GPU that CUDA may see. Raises SetupError when the driver isn't there, or knows of none."""
     try:
         library = ctypes.CDLL(LIBRARY)
     except OSError:
@@ -55,7 +61,7 @@ def gpus() -> list[Gpu]:
         _call(library, "nvmlDeviceGetCount_v2", ctypes.byref(count))
         if not count.value:
             raise SetupError(f"gpu: the NVIDIA driver knows of no GPU; {_INSTALL}")
-        return [_read(library, number) for number in range(count.value)]
+        return [_read(library, place, number) for number, place in enumerate(_visible(range(count.value)))]
 
 
 @contextmanager
@@ -67,11 +73,23 @@ def _initialised(library: ctypes.CDLL) -> Iterator[None]:
         library.nvmlShutdown()
 
 
-def _read(library: ctypes.CDLL, number: int) -> Gpu:
+def _visible(places: Sequence[int]) -> list[int]:
+    """Those that CUDA_VISIBLE_DEVICES leaves, in its order; NVML, as nvidia-smi, doesn't heed it. Raises SetupError."""
+    asked = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if asked is None:
+        return list(places)
+    listed = [int(word) for word in asked.split(",") if word.strip().isdigit()]
+    if len(listed) < len(asked.split(",")) or not set(listed) <= set(places):
+        fix = f"list GPUs from 0 to {len(places) - 1}, with commas between them, or unset it"
+        raise SetupError(f"gpu: CUDA_VISIBLE_DEVICES is {asked!r}, which names what isn't there; {fix}")
+    return listed
+
+
+def _read(library: ctypes.CDLL, place: int, number: int) -> Gpu:
     device, memory = ctypes.c_void_p(), _Memory()
     major, minor = ctypes.c_int(), ctypes.c_int()
     name, driver = (ctypes.create_string_buffer(96) for _ in range(2))
-    _call(library, "nvmlDeviceGetHandleByIndex_v2", number, ctypes.byref(device))
+    _call(library, "nvmlDeviceGetHandleByIndex_v2", place, ctypes.byref(device))
     _call(library, "nvmlDeviceGetName", device, name, len(name))
     _call(library, "nvmlDeviceGetMemoryInfo", device, ctypes.byref(memory))
     _call(library, "nvmlDeviceGetCudaComputeCapability", device, ctypes.byref(major), ctypes.byref(minor))

@@ -42,11 +42,16 @@ def _require_provider(provider: str) -> None:
         raise SetupError(f"engine: this onnxruntime {library.__version__} has no {provider}; {_BUILD}")
 
 
+def tensorrt_version() -> str:
+    """Of the library that is there. Raises SetupError."""
+    return str(_loaded("tensorrt", lambda: import_module("tensorrt"), _GPU).__version__)
+
+
 def _require_tensorrt() -> None:
-    library = _loaded("tensorrt", lambda: import_module("tensorrt"), _GPU)
-    if int(library.__version__.split(".")[0]) != TENSORRT:
+    version = tensorrt_version()
+    if int(version.split(".")[0]) != TENSORRT:
         fix = f"pip install 'tensorrt-cu13>={TENSORRT},<{TENSORRT + 1}'"
-        raise SetupError(f"engine: tensorrt is {library.__version__}, not {TENSORRT}; {fix}")
+        raise SetupError(f"engine: tensorrt is {version}, not {TENSORRT}; {fix}")
 
 
 def _loaded(package: str, load: Callable[[], ModuleType], fix: str) -> ModuleType:

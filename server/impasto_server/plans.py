@@ -82,7 +82,7 @@ def spec_of(
         weights=manifest_beside(path)["digest"],
         precision=precision,
         profiles=tuple(profiles),
-        gpu=f"{gpu.name}, compute capability {gpu.capability}, driver {gpu.driver}",
+        gpu=str(gpu),
         versions=tuple(versions),
     )
 

@@ -1,7 +1,7 @@
 """Between which sizes a graph's inputs lie: what TensorRT makes one engine for.
 
 A graph has two profiles: batches of pictures of the usual size, and batches of every size up to a square of the most
-pixels. A bank has as many rows as it has, its rank may widen (see bank.py).
+pixels, which come last and include the others. A bank has as many rows as it has, its rank may widen (see bank.py).
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ def most_lanes(asked: int) -> int:
 def profiles_for(path: Path, max_lanes: int, banks: Shapes) -> tuple[Profile, ...]:
     """Of the bundle's graph at `path`, with its `banks` as they are. Raises SetupError without a bundle around it."""
     record = manifest_beside(path)
-    ports = {port["name"]: tuple(port["shape"]) for port in _graph(record, path)["inputs"]}
+    graph = record["graphs"][_name(record, path)]
+    ports = {port["name"]: tuple(port["shape"]) for port in graph["inputs"]}
     adapters = {
         name: tuple(_bank_range(name, axis, size) for axis, size in enumerate(shape)) for name, shape in banks.items()
     }
@@ -84,14 +85,18 @@ def manifest_beside(path: Path) -> dict[str, Any]:
     return record
 
 
-def _graph(record: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
-    """The graph in `path`; a pinned mix's has the ports of the bundle's own."""
+def graph_name(path: Path) -> str:
+    """What the bundle around it calls the graph at `path`. Raises SetupError without a bundle."""
+    return _name(manifest_beside(path), path)
+
+
+def _name(record: Mapping[str, Any], path: Path) -> str:
+    """Of the graph in `path`; a pinned mix's is called as the bundle's own."""
     mixes = [mix["graphs"] for mix in record.get("pinned", ())]
     for graphs in (record["graphs"], *mixes):
         for name, graph in graphs.items():
             if graph["file"] == path.name:
-                own: Mapping[str, Any] = record["graphs"][name]
-                return own
+                return str(name)
     raise SetupError(
         f"bundle: {path.parent / 'manifest.json'} knows of no graph {path.name}; link the checkpoint again"
     )

@@ -5,7 +5,7 @@ Everything here is worked out on the host, so that what a GPU is asked to do can
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -13,15 +13,16 @@ from typing import Literal
 from impasto_server import gpu
 from impasto_server.engine import Array
 from impasto_server.errors import SetupError
-from impasto_server.libraries import PROVIDERS
+from impasto_server.libraries import PROVIDERS, tensorrt_version
 from impasto_server.plans import Plan, spec_of
-from impasto_server.profiles import Profile, Shapes, most_lanes, profiles_for
+from impasto_server.profiles import Profile, Shapes, graph_name, most_lanes, profiles_for
 from impasto_server.settings import Precision, Settings
 
 Options = Mapping[str, str]
 
 CPU, CUDA, TENSORRT = PROVIDERS.values()
 ON, OFF = "True", "False"
+STEPPING = ("unet", "controlnet", "transformer")  # the graphs that run at every step
 
 
 @dataclass(frozen=True)
@@ -49,46 +50,52 @@ def provider_for(path: Path, settings: Settings, precision: Precision, banks: Ma
     if settings.engine == "onnxruntime":
         return Provider(CPU)
     device = gpu.find(settings.gpu)
-    cuda = cuda_options(device.number)
     most = most_lanes(settings.max_lanes)
     if settings.engine == "onnxruntime-cuda":
-        return Provider(CUDA, "cuda", device.number, most, cuda, ((CPU, {}),))
+        options = cuda_options(device.number, capture=graph_name(path) in STEPPING)
+        return Provider(CUDA, "cuda", device.number, most, options, ((CPU, {}),))
     if precision == "bf16" and not device.has_bf16:
         raise SetupError(f"precision: {device.name} has no bf16 arithmetic; pass --precision f32")
-    profiles = profiles_for(path, settings.max_lanes, {name: array.shape for name, array in banks.items()})
-    versions = (f"onnxruntime {version()}",)
-    plan = Plan.of(settings.cache_dir, spec_of(path, settings, precision, profiles, device, versions)).made()
-    options = tensorrt_options(device.number, precision, profiles, plan)
+    # The last holds them all, and is all that is used: ONNX Runtime stays with the first profile that it is given.
+    profile = profiles_for(path, settings.max_lanes, {name: array.shape for name, array in banks.items()})[-1]
+    versions = f"onnxruntime {version()}", f"tensorrt {tensorrt_version()}"
+    plan = Plan.of(settings.cache_dir, spec_of(path, settings, precision, (profile,), device, versions)).made()
+    options = tensorrt_options(device.number, precision, profile, plan)
+    cuda = cuda_options(device.number, capture=False)
     return Provider(TENSORRT, "cuda", device.number, most, options, ((CUDA, cuda), (CPU, {})))
 
 
 def version() -> str:
-    """ONNX Runtime's; a build of it is made for one TensorRT."""
+    """ONNX Runtime's."""
     import onnxruntime as ort  # type: ignore[import-untyped]
 
     return str(ort.__version__)
 
 
-def cuda_options(gpu: int) -> Options:
-    """f32 is f32 here, too: TF32 would keep 10 bits of the mantissa."""
-    return {"device_id": str(gpu), "enable_cuda_graph": ON, "use_tf32": "0"}
+def cuda_options(gpu: int, capture: bool) -> Options:
+    """`capture`: the passes of a shape as a CUDA graph, of which no operator may run on the CPU.
+
+    That is so of graphs that run at every step, where it pays; text encoders look for the last token by an ArgMax of
+    integers, which the provider leaves to the CPU. f32 is f32 here, too: TF32 would keep 10 bits of the mantissa.
+    """
+    return {"device_id": str(gpu), "enable_cuda_graph": ON if capture else OFF, "use_tf32": "0"}
 
 
-def tensorrt_options(gpu: int, precision: Precision, profiles: Sequence[Profile], plan: Plan) -> Options:
+def tensorrt_options(gpu: int, precision: Precision, profile: Profile, plan: Plan) -> Options:
+    """Without CUDA graphs: this provider keeps one, and replays it for batches of every other shape, too."""
     return {
         "device_id": str(gpu),
         "trt_bf16_enable": ON if precision == "bf16" else OFF,
-        "trt_cuda_graph_enable": ON,
         "trt_engine_cache_enable": ON,
         "trt_engine_cache_path": str(plan.folder),
         "trt_timing_cache_enable": ON,
         "trt_timing_cache_path": str(plan.timings),
-        "trt_profile_min_shapes": _listed([profile.least for profile in profiles]),
-        "trt_profile_opt_shapes": _listed([profile.usual for profile in profiles]),
-        "trt_profile_max_shapes": _listed([profile.most for profile in profiles]),
+        "trt_profile_min_shapes": _listed(profile.least),
+        "trt_profile_opt_shapes": _listed(profile.usual),
+        "trt_profile_max_shapes": _listed(profile.most),
     }
 
 
-def _listed(shapes: Sequence[Shapes]) -> str:
-    """As ONNX Runtime reads them: name:1x4x32x32,… and an input that is there again begins the next profile."""
-    return ",".join(f"{name}:{'x'.join(map(str, shape))}" for each in shapes for name, shape in each.items())
+def _listed(shapes: Shapes) -> str:
+    """As ONNX Runtime reads them: name:1x4x32x32,…"""
+    return ",".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in shapes.items())

@@ -12,10 +12,10 @@ import pytest
 import torch
 from benchmarks import masked, masked_rounds
 from benchmarks.backbones import NAMES, write_lora
+from benchmarks.bars import held_against_bars
 from benchmarks.masked_backbones import ADAPTED, AMUSED, RANK, write_bottleneck
 from benchmarks.masked_peer import Painted, drawing
 from benchmarks.masked_rounds import STEPS, Round
-from benchmarks.mixed import held_against_bars
 from diffusers import AmusedScheduler
 
 from impasto_export import manifest

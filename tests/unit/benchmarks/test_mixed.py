@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from benchmarks import crowd, mixed, passes, roofline
-from benchmarks.backbones import NAMES, write_lora
+from benchmarks import bench, crowd, mixed, passes, question, roofline
+from benchmarks.backbones import NAMES, Backbone, write_lora
+from benchmarks.bars import Bar, held_against_bars
+from benchmarks.question import Question
 
 from impasto_export import architecture, manifest
 from impasto_export.adapters import loras
@@ -56,7 +60,7 @@ def test_wrong_adapters_are_everyone_elses() -> None:
 
 def test_a_ratio_is_the_rounds_own() -> None:
     """The second round was disturbed on both sides, the third on one."""
-    assert mixed.ratio([3.0, 30.0, 3.0], [1.0, 10.0, 5.0]) == 3.0
+    assert bench.ratio([3.0, 30.0, 3.0], [1.0, 10.0, 5.0]) == 3.0
 
 
 def test_the_tax_is_taken_within_rounds() -> None:
@@ -67,18 +71,44 @@ def test_the_tax_is_taken_within_rounds() -> None:
 
 def test_psnr() -> None:
     black = np.zeros((4, 4, 3), np.uint8)
-    assert mixed.psnr_db(black, black) == pytest.approx(138.13, abs=0.01)
-    assert mixed.psnr_db(black, black + np.uint8(255)) == pytest.approx(0, abs=1e-6)
+    assert bench.psnr_db(black, black) == pytest.approx(138.13, abs=0.01)
+    assert bench.psnr_db(black, black + np.uint8(255)) == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize(("value", "met"), [(2.5, True), (2.4, False)])
 def test_bars(value: float, met: bool) -> None:
     figures = {"mini": {bar.key: value if bar.at_least == 2.5 else 50.0 for bar in mixed.BARS}}
-    rows = {row["key"]: row for row in mixed.held_against_bars(figures)}
+    rows = {row["key"]: row for row in held_against_bars(figures, mixed.BARS)}
     assert rows["throughput_ratio_vs_diffusers_peft"]["met"] is met
     assert rows["parity_psnr_db_min"]["met"]
     assert not rows["resident_switch_ms"]["met"]
     assert "lora_tax" not in rows  # asked of the large backbone only
+
+
+class Counted(question.Bench):
+    def measure(self) -> dict[str, object]:
+        return {"ratio": float(self.rounds), "asked": f"{self.settings.engine}, torch on {self.reference.device}"}
+
+
+@pytest.mark.parametrize(
+    ("more", "ratios"), [([], {"one": 3, "two": 5}), (["--backbone", "two", "--rounds", "7"], {"two": 7})]
+)
+def test_a_question_is_answered_for_each_backbone(
+    more: list[str], ratios: dict[str, float], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def made(say: object) -> Backbone:
+        return Backbone("name", *[tmp_path] * 5)
+
+    for module, name in ((torch, "set_num_threads"), (question, "_quieten")):  # of the whole process
+        monkeypatch.setattr(module, name, lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["bench", "--json", str(tmp_path / "found"), "--engine", "onnxruntime", *more])
+    bars = (Bar("ratio", ("one", "two"), at_least=4),)
+    Question("what?", {"one": made, "two": made}, {"one": 3, "two": 5}, bars, {"ratio": "a note"}, Counted).answer()
+    found = json.loads((tmp_path / "found").read_text())
+    assert {name: found[name]["ratio"] for name in ("one", "two") if name in found} == ratios
+    assert [row["met"] for row in found["bars"]] == [ratio >= 4 for ratio in ratios.values()]
+    assert found["two"]["asked"] == "onnxruntime, torch on cpu"
+    assert (found["machine"]["precision"], found["notes"]) == ("f32", {"ratio": "a note"})
 
 
 def test_operations_of_adapters_grow_with_their_rank() -> None:

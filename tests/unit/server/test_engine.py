@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnx.parser
+import onnxruntime  # type: ignore[import-untyped]
 import pytest
 from numpy.typing import NDArray
 
@@ -19,7 +21,7 @@ from impasto_server.engine_onnxruntime import KEPT, OnnxRuntimeEngine, astray
 from impasto_server.engine_openvino import OpenVinoEngine, capabilities
 from impasto_server.errors import SetupError
 from impasto_server.guidance import Mix
-from impasto_server.providers import CPU, CUDA, Provider, provider_for
+from impasto_server.providers import CPU, CUDA, TENSORRT, Provider, provider_for
 from impasto_server.settings import ON_GPU, EngineName, Settings
 from impasto_server.stats import Stats
 
@@ -199,6 +201,20 @@ def test_a_provider_whose_libraries_do_not_load_is_never_quietly_the_cpu(bundle:
         pytest.raises(SetupError, match="CUDA.* can't be had, its"),
     ):
         OnnxRuntimeEngine(bundle / "text_encoder.onnx", Provider(CUDA, "cuda", 0, 8, others=((CPU, {}),)), 1)
+
+
+def test_tensorrt_reads_weights_from_their_file_and_computes_f32_in_full(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def session(*args: object, disabled_optimizers: list[str]) -> object:
+        assert (disabled_optimizers, os.environ["NVIDIA_TF32_OVERRIDE"]) == (["ConstantFolding"], "0")
+        return real(bundle / "text_encoder.onnx", providers=["CPUExecutionProvider"])
+
+    real: Any = onnxruntime.InferenceSession
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    with pytest.raises(SetupError, match="Tensorrt.* can't be had, its libraries don't load; it needs TensorRT 10"):
+        OnnxRuntimeEngine(bundle / "text_encoder.onnx", Provider(TENSORRT, "cuda", 0, 8), 1)
 
 
 def test_heavy_work_that_another_provider_took_is_seen() -> None:

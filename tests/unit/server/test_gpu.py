@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -59,6 +60,12 @@ class Nvml:
         return 0
 
 
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # else find() sets it for every later test
+
+
 def use(monkeypatch: pytest.MonkeyPatch, library: Nvml) -> None:
     monkeypatch.setattr("ctypes.CDLL", lambda name: library)
 
@@ -77,6 +84,23 @@ def test_a_number_that_no_gpu_has_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     use(monkeypatch, Nvml(("NVIDIA L4", "8.9")))
     with pytest.raises(SetupError, match="there is no GPU 2, this machine has 1; pass --gpu 0 to 0"):
         gpu.find(2)
+
+
+def test_gpus_are_counted_as_cuda_counts_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, Nvml(("Tesla T4", "7.5"), ("NVIDIA L4", "8.9"), ("NVIDIA H200", "9.0")))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,0")
+    assert [(one.number, one.name) for one in gpu.gpus()] == [(0, "NVIDIA H200"), (1, "Tesla T4")]
+    monkeypatch.delenv("CUDA_DEVICE_ORDER")
+    assert gpu.find(1).name == "Tesla T4"
+    assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+
+
+@pytest.mark.parametrize("asked", ["3", "GPU-8932f937", "", "0,-1"])
+def test_a_list_of_gpus_that_are_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
+    use(monkeypatch, Nvml(("Tesla T4", "7.5"), ("NVIDIA L4", "8.9")))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", asked)
+    with pytest.raises(SetupError, match=f"^gpu: CUDA_VISIBLE_DEVICES is '{asked}', which .*; list GPUs from 0 to 1, "):
+        gpu.gpus()
 
 
 @pytest.mark.parametrize(

@@ -1,47 +1,68 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from impasto_server import gpu
+from impasto_server import gpu, providers
 from impasto_server.errors import SetupError
 from impasto_server.gpu import Gpu
 from impasto_server.providers import CPU, CUDA, TENSORRT, Provider, provider_for
 from impasto_server.settings import EngineName, Precision, Settings
 
 
-def provider(bundle: Path, engine: EngineName, cache: Path, precision: Precision = "f32") -> Provider:
+def provider(
+    bundle: Path, engine: EngineName, cache: Path, precision: Precision = "f32", graph: str = "text_encoder.onnx"
+) -> Provider:
     banks = {"proj.lora_A": np.zeros((3, 8, 16), np.float32), "proj.lora_B": np.zeros((3, 16, 8), np.float32)}
     settings = Settings(bundle, bundle, engine, gpu=1, max_lanes=20, cache_dir=cache)
-    return provider_for(bundle / "text_encoder.onnx", settings, precision, banks)
+    return provider_for(bundle / graph, settings, precision, banks)
 
 
 @pytest.fixture(autouse=True)
 def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [Gpu(0, "Old", "7.5", 1, 1, "580"), Gpu(1, "New", "9.0", 1, 1, "580")]
     monkeypatch.setattr(gpu, "gpus", lambda: found)
+    monkeypatch.setattr(providers, "tensorrt_version", lambda: "10.13.3")
 
 
 def test_the_cpu_needs_no_options(bundle: Path, tmp_path: Path) -> None:
     assert provider(bundle, "onnxruntime", tmp_path).listed() == [(CPU, {})]
 
 
-def test_cuda_computes_f32_in_full_and_captures_graphs(bundle: Path, tmp_path: Path) -> None:
+def test_cuda_computes_f32_in_full(bundle: Path, tmp_path: Path) -> None:
     found = provider(bundle, "onnxruntime-cuda", tmp_path)
-    options = {"device_id": "1", "enable_cuda_graph": "True", "use_tf32": "0"}
+    options = {"device_id": "1", "enable_cuda_graph": "False", "use_tf32": "0"}
     assert found.listed() == [(CUDA, options), (CPU, {})]
     assert (found.device, found.gpu, found.most_lanes) == ("cuda", 1, 20)
 
 
-def test_tensorrt_is_told_the_profiles_and_where_its_engines_are(bundle: Path, tmp_path: Path) -> None:
-    found = provider(bundle, "onnxruntime-tensorrt", tmp_path, "bf16")
+def test_what_runs_at_every_step_is_captured(bundle: Path, tmp_path: Path) -> None:
+    record = json.loads((bundle / "manifest.json").read_text())
+    record["pinned"] = [{"graphs": {"unet": {"file": "pinned-0.unet.onnx"}}}]
+    (tmp_path / "manifest.json").write_text(json.dumps(record))
+    captured = {
+        graph: provider(tmp_path, "onnxruntime-cuda", tmp_path, graph=f"{graph}.onnx").options["enable_cuda_graph"]
+        for graph in ("unet", "pinned-0.unet", "controlnet", "text_encoder", "vae_decoder")
+    }
+    assert captured == {
+        "unet": "True", "pinned-0.unet": "True", "controlnet": "True", "text_encoder": "False", "vae_decoder": "False",
+    }  # fmt: skip
+
+
+def test_tensorrt_is_told_one_profile_and_where_its_engines_are(bundle: Path, tmp_path: Path) -> None:
+    """With a second one, pictures of another size would fail; with CUDA graphs, they would be the first one again."""
+    found = provider(bundle, "onnxruntime-tensorrt", tmp_path, "bf16", "unet.onnx")
     assert [name for name, _ in found.listed()] == [TENSORRT, CUDA, CPU]
     shapes = [found.options[f"trt_profile_{which}_shapes"].split(",") for which in ("min", "opt", "max")]
-    assert [each[0] for each in shapes] == ["input_ids:1x6", "input_ids:8x6", "input_ids:20x6"]
+    assert [each[0] for each in shapes] == ["sample:1x4x2x2", "sample:8x4x8x8", "sample:20x4x16x16"]
     assert [each[-2] for each in shapes] == ["proj.lora_A:3x8x4", "proj.lora_A:3x8x16", "proj.lora_A:3x8x128"]
+    assert all(len({one.partition(":")[0] for one in each}) == len(each) for each in shapes)
     assert (found.options["device_id"], found.options["trt_bf16_enable"]) == ("1", "True")
+    assert "trt_cuda_graph_enable" not in found.options
+    assert found.others[0][1]["enable_cuda_graph"] == "False"
     for option in ("trt_engine_cache_path", "trt_timing_cache_path"):
         assert Path(found.options[option]).is_relative_to(tmp_path / "onnxruntime-tensorrt")
 
@@ -52,6 +73,13 @@ def test_another_precision_is_another_engine(bundle: Path, tmp_path: Path) -> No
         for one in ("bf16", "f32")
     }
     assert len(folders) == 2
+
+
+def test_another_tensorrt_is_another_engine(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It can't read what the last one has built, and ONNX Runtime would not build it anew."""
+    folder = provider(bundle, "onnxruntime-tensorrt", tmp_path).options["trt_engine_cache_path"]
+    monkeypatch.setattr(providers, "tensorrt_version", lambda: "10.16.1")
+    assert provider(bundle, "onnxruntime-tensorrt", tmp_path).options["trt_engine_cache_path"] != folder
 
 
 def test_a_gpu_without_bf16_is_refused_it(bundle: Path, tmp_path: Path) -> None:

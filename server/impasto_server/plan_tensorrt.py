@@ -1,0 +1,98 @@
+"""TensorRT's plans: one for each architecture, into which the weights of any checkpoint are put.
+
+A plan is built without weights (stripped) and refitted with those that a graph points to, which takes no building: a
+fine-tune, or the graphs of a pinned mix, are served from the plan of their architecture.
+
+Every call is in the bindings of TensorRT 10.16, against which this module is type-checked; for want of a GPU none of it
+has run.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import tensorrt as trt  # type: ignore[import-not-found,unused-ignore]
+
+from impasto_server.errors import SetupError
+from impasto_server.plans import Plan
+from impasto_server.profiles import Profile
+from impasto_server.settings import Precision
+
+
+class Maker:
+    """Makes plans of a graph, and engines of plans."""
+
+    def __init__(self, path: Path, precision: Precision, profiles: tuple[Profile, ...]) -> None:
+        self._path, self._precision, self._profiles = path, precision, profiles
+        self._logger = trt.Logger(trt.Logger.WARNING)
+        self._runtime = trt.Runtime(self._logger)
+
+    def plan(self, kept: Plan) -> bytes:
+        """From the cache, or built and put there. Raises SetupError."""
+        file = kept.folder / "engine.plan"
+        if not file.exists():
+            kept.made()
+            _write(file, self.built(kept.timings / "timing.cache"))
+        return file.read_bytes()
+
+    def built(self, timings: Path) -> bytes:
+        """A stripped plan; what was measured of the GPU for it is added to `timings`. Raises SetupError."""
+        builder = trt.Builder(self._logger)
+        network, config = builder.create_network(), builder.create_builder_config()
+        self._parse(network)
+        for profile in self._profiles:
+            config.add_optimization_profile(self._profile(builder, profile))
+        for flag in (trt.BuilderFlag.REFIT, trt.BuilderFlag.STRIP_PLAN):
+            config.set_flag(flag)
+        config.clear_flag(trt.BuilderFlag.TF32)  # f32 is f32
+        if self._precision == "bf16":
+            config.set_flag(trt.BuilderFlag.BF16)
+        cache = config.create_timing_cache(timings.read_bytes() if timings.exists() else b"")
+        config.set_timing_cache(cache, ignore_mismatch=False)
+        plan = builder.build_serialized_network(network, config)
+        if plan is None:
+            raise SetupError(
+                f"engine: TensorRT can't build {self._path.name}; its log says why, or use another --engine"
+            )
+        _write(timings, _bytes(cache.serialize()))
+        return _bytes(plan)
+
+    def refitted(self, plan: bytes) -> trt.ICudaEngine:
+        """The plan with the weights that the graph points to. Raises SetupError."""
+        engine = self._runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            raise SetupError(f"engine: TensorRT can't read its plan of {self._path.name}; empty the --cache-dir")
+        refitter = trt.Refitter(engine, self._logger)
+        parser = trt.OnnxParserRefitter(refitter, self._logger)
+        if not (parser.refit_from_file(str(self._path)) and refitter.refit_cuda_engine()):
+            raise SetupError(f"engine: TensorRT can't refit {self._path.name}: {_said(parser)}; empty the --cache-dir")
+        return engine
+
+    def _parse(self, network: trt.INetworkDefinition) -> None:
+        parser = trt.OnnxParser(network, self._logger)
+        if not parser.parse_from_file(str(self._path)):
+            raise SetupError(f"engine: TensorRT can't take {self._path.name}: {_said(parser)}; use another --engine")
+
+    def _profile(self, builder: trt.Builder, profile: Profile) -> trt.IOptimizationProfile:
+        made, dims = builder.create_optimization_profile(), trt.Dims
+        for name in profile.usual:
+            made.set_shape(name, *(dims(shapes[name]) for shapes in (profile.least, profile.usual, profile.most)))
+        return made
+
+
+def _bytes(memory: Any) -> bytes:
+    """Of an IHostMemory, a buffer of which its type says nothing."""
+    return bytes(memoryview(memory))
+
+
+def _write(file: Path, data: bytes) -> None:
+    """Never in halves: others read it, and a build may be killed."""
+    draft = file.with_suffix(f".draft-{os.getpid()}")
+    draft.write_bytes(data)
+    draft.replace(file)
+
+
+def _said(parser: trt.OnnxParser | trt.OnnxParserRefitter) -> str:
+    return str(parser.get_error(0).desc()) if parser.num_errors else "its log says why"

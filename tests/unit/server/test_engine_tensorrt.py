@@ -1,0 +1,254 @@
+"""The native TensorRT engine over stand-ins for TensorRT and CUDA, whose memory is this process's own.
+
+They hold the engine to the rules of TensorRT's headers; they are no GPU, and show nothing of what one computes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import impasto_server
+from impasto_server.engine import stored
+from impasto_server.errors import SetupError
+from impasto_server.plans import Plan, Spec
+from impasto_server.profiles import Profile
+
+Array = NDArray[Any]
+
+WIDTH, RANK = 4, 3
+INPUTS = ("sample", "mix.lora_A")
+BANK = (2, 2, 2), (WIDTH, WIDTH, WIDTH), (1, RANK, 2 * RANK)
+# The usual pictures are 8 wide, any others up to 16.
+PROFILES = tuple(Profile.of({"sample": ((1, 4, 8), wide), "mix.lora_A": BANK}) for wide in ((8, 8, 8), (2, 8, 16)))
+
+
+class Runtime(ModuleType):
+    """cuda.bindings.runtime over this process's memory."""
+
+    cudaStreamNonBlocking = 1
+    cudaError_t = SimpleNamespace(cudaSuccess=0)
+    cudaMemcpyKind = SimpleNamespace(cudaMemcpyDefault=4)
+
+    def __init__(self) -> None:
+        super().__init__("cuda.bindings.runtime")
+        self.live: dict[int, Array] = {}
+        self.allocated = 0
+        self.streams = 0
+
+    def cudaSetDevice(self, number: int) -> tuple[int]:
+        return (0,)
+
+    def cudaStreamCreateWithFlags(self, flags: int) -> tuple[int, int]:
+        assert flags == self.cudaStreamNonBlocking
+        self.streams += 1
+        return 0, 100 + self.streams
+
+    def cudaStreamSynchronize(self, stream: int) -> tuple[int]:
+        return (0,)
+
+    def cudaStreamDestroy(self, stream: int) -> tuple[int]:
+        self.streams -= 1
+        return (0,)
+
+    def cudaMalloc(self, nbytes: int) -> tuple[int, int]:
+        if nbytes + sum(memory.nbytes for memory in self.live.values()) > 1 << 20:
+            return 2, 0
+        memory = np.zeros(nbytes, np.uint8)
+        self.live[memory.ctypes.data] = memory
+        self.allocated += 1
+        return 0, memory.ctypes.data
+
+    def cudaFree(self, address: int) -> tuple[int]:
+        del self.live[address]
+        return (0,)
+
+    def cudaMemcpyAsync(self, target: int, source: int, nbytes: int, kind: int, stream: int) -> tuple[int]:
+        assert kind == self.cudaMemcpyKind.cudaMemcpyDefault
+        for address in {target, source} & self.live.keys():
+            assert self.live[address].nbytes >= nbytes
+        ctypes.memmove(target, source, nbytes)
+        return (0,)
+
+    def cudaGetErrorString(self, status: int) -> tuple[int, bytes]:
+        return 0, b"out of memory"
+
+
+class Context:
+    """y = 2 * sample + the sum of the bank, provided that everything was said that has to be."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.profile = 0
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.addresses: dict[str, int] = {}
+        self.memory = (0, 0)
+        self.told = 0
+
+    def set_optimization_profile_async(self, number: int, stream: int) -> bool:
+        self.profile, self.shapes = number, {}
+        return True
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        self.told += 1
+        self.shapes[name] = shape
+        return PROFILES[self.profile].holds({name: shape})
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        self.addresses[name] = address
+        return True
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return self.shapes["sample"]
+
+    def update_device_memory_size_for_shapes(self) -> int:
+        assert self.shapes.keys() == set(INPUTS)
+        return 10 * int(np.prod(self.shapes["sample"]))
+
+    def set_device_memory(self, address: int, nbytes: int) -> None:
+        self.memory = address, nbytes
+
+    def execute_async_v3(self, stream: int) -> bool:
+        address, nbytes = self.memory
+        assert nbytes >= self.update_device_memory_size_for_shapes()
+        assert {address, *self.addresses.values()} <= self.runtime.live.keys()
+        sample, bank = (self._array(name, self.shapes[name]) for name in INPUTS)
+        self._array("y", sample.shape)[:] = 2 * sample + bank.sum()
+        return True
+
+    def _array(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        memory = self.runtime.live[self.addresses[name]]
+        return memory[: 4 * int(np.prod(shape))].view(np.float32).reshape(shape)
+
+
+@pytest.fixture
+def runtime() -> Iterator[Runtime]:
+    """The module under test, and what it imports, with stand-ins below; none of it is left behind."""
+    found, trt = Runtime(), MagicMock()
+    trt.nptype = lambda dtype: np.float32
+    stand_ins: dict[str, Any] = {
+        "cuda": ModuleType("cuda"),
+        "cuda.bindings": SimpleNamespace(runtime=found),
+        "cuda.bindings.runtime": found,
+        "tensorrt": trt,
+    }
+    before = set(sys.modules)
+    sys.modules.update(stand_ins)
+    yield found
+    for name in set(sys.modules) - before:
+        sys.modules.pop(name)
+    for name in ("cuda", "engine_tensorrt", "plan_tensorrt"):
+        if hasattr(impasto_server, name):
+            delattr(impasto_server, name)
+
+
+@pytest.fixture
+def context(runtime: Runtime) -> Context:
+    return Context(runtime)
+
+
+@pytest.fixture
+def engine(context: Context) -> Any:
+    trt, names = sys.modules["tensorrt"], (*INPUTS, "y")
+    built = MagicMock(num_io_tensors=len(names))
+    built.get_tensor_name = names.__getitem__
+    built.get_tensor_mode = lambda name: trt.TensorIOMode.OUTPUT if name == "y" else trt.TensorIOMode.INPUT
+    built.create_execution_context.side_effect = {trt.ExecutionContextAllocationStrategy.USER_MANAGED: context}.get
+    found = import_module("impasto_server.engine_tensorrt").TensorRtEngine(built, PROFILES, 8, 0)
+    found.bind({"mix.lora_A": bank(1)})
+    return found
+
+
+def bank(value: float, rank: int = RANK) -> NDArray[np.float32]:
+    return np.full((2, WIDTH, rank), value, np.float32)
+
+
+def sample(rows: int, width: int = 8) -> Mapping[str, NDArray[np.float32]]:
+    return {"sample": np.arange(rows * width, dtype=np.float32).reshape(rows, width)}
+
+
+def test_batches_of_any_size_and_pictures_of_any_size(engine: Any) -> None:
+    for rows, width in ((3, 8), (1, 8), (5, 16), (8, 2), (3, 8)):
+        (found,) = engine.run(sample(rows, width))
+        np.testing.assert_array_equal(found, 2 * sample(rows, width)["sample"] + bank(1).sum())
+
+
+def test_a_bank_is_seen_when_it_is_bound_again(engine: Any) -> None:
+    for value, rank in ((1, RANK), (2, RANK), (2, 2 * RANK), (4, 1)):
+        engine.bind({"mix.lora_A": stored(bank(value, rank), "bf16")})
+        np.testing.assert_array_equal(engine.run({"sample": np.zeros((1, 8), np.float32)})[0], bank(value, rank).sum())
+
+
+def test_what_has_not_changed_is_neither_told_nor_allocated_again(
+    engine: Any, context: Context, runtime: Runtime
+) -> None:
+    engine.run(sample(4))
+    engine.run(sample(2))
+    told, allocated = context.told, runtime.allocated
+    engine.run(sample(2))
+    assert context.told == told
+    engine.run(sample(4))
+    assert (context.told, runtime.allocated) == (told + 1, allocated)
+
+
+def test_what_it_held_is_given_back(engine: Any, runtime: Runtime) -> None:
+    engine.run(sample(8, 16))
+    assert len(runtime.live) == 4  # sample, bank, y, and what lies between
+    engine.__dict__.clear()
+    assert (runtime.live, runtime.streams) == ({}, 0)
+
+
+def test_what_no_profile_holds_is_an_error(engine: Any) -> None:
+    with pytest.raises(SetupError, match="no profile for {'sample': .1, 32.}; ask for a smaller picture"):
+        engine.run(sample(1, 32))
+    engine.bind({"mix.lora_A": bank(1, 3 * RANK)})
+    with pytest.raises(SetupError, match=r"^engine: TensorRT's plan can't take mix.lora_A of shape \[2, 4, 9\]; its"):
+        engine.run(sample(1))
+
+
+def test_a_buffer_is_freed_before_a_larger_one_is_there(engine: Any) -> None:
+    for nbytes in (600_000, 700_000):
+        engine.bind({"mix.lora_A": bank(1, nbytes // bank(1, 1).nbytes)})
+
+
+def test_a_gpu_that_is_full_says_so(engine: Any) -> None:
+    with pytest.raises(SetupError, match="^gpu: cudaMalloc failed: out of memory; see `impasto doctor`"):
+        engine.bind({"mix.lora_A": np.zeros((2, WIDTH, 1 << 17), np.float32)})
+
+
+def test_a_plan_is_built_once_and_without_weights(runtime: Runtime, tmp_path: Path) -> None:
+    trt: Any = sys.modules["tensorrt"]
+    builder, config = trt.Builder.return_value, trt.Builder.return_value.create_builder_config.return_value
+    builder.build_serialized_network.return_value = b"plan"
+    config.create_timing_cache.return_value.serialize.return_value = b"measured"
+    maker = import_module("impasto_server.plan_tensorrt").Maker(tmp_path / "unet.onnx", "bf16", PROFILES)
+    plan = Plan.of(tmp_path, Spec("tensorrt", "graph", "", "bf16", PROFILES, "gpu", ()))
+    assert [maker.plan(plan) for _ in range(2)] == [b"plan", b"plan"]
+    builder.build_serialized_network.assert_called_once()
+    config.create_timing_cache.assert_called_once_with(b"")
+    flags = {call.args[0] for call in config.set_flag.call_args_list}
+    assert flags == {trt.BuilderFlag.REFIT, trt.BuilderFlag.STRIP_PLAN, trt.BuilderFlag.BF16}
+    config.clear_flag.assert_called_once_with(trt.BuilderFlag.TF32)
+    assert config.add_optimization_profile.call_count == len(PROFILES)
+    assert sorted(file.name for file in plan.folder.iterdir()) == ["engine.plan", "spec.json"]
+    assert [file.read_bytes() for file in plan.timings.iterdir()] == [b"measured"]
+
+
+def test_a_graph_that_tensorrt_can_not_take_says_why(runtime: Runtime, tmp_path: Path) -> None:
+    trt: Any = sys.modules["tensorrt"]
+    parser = trt.OnnxParser.return_value
+    parser.parse_from_file.return_value, parser.num_errors = False, 1
+    parser.get_error.return_value.desc.return_value = "no importer for Frobnicate"
+    maker = import_module("impasto_server.plan_tensorrt").Maker(tmp_path / "unet.onnx", "f32", PROFILES)
+    with pytest.raises(SetupError, match=r"can't take unet.onnx: no importer for Frobnicate; use another --engine"):
+        maker.built(tmp_path / "timings")
