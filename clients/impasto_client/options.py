@@ -87,7 +87,8 @@ class Options(TypedDict, total=False):
     style: the embedding whose style is painted in, by its name in the registry. To mix styles, a sequence of names, one
         for each stage, of which the first, 0, paints the finest detail and the last the composition; or names to ranges
         of stages, {"sks03": range(0, 3), "sks05": range(3, 6)}, which cover 0, 1, 2, … once each. 64 stages at most.
-        With StyleDrop and Compose it is an adapter instead, and a single one.
+        A request names 16 embeddings at most, those in its prompts counted in. With StyleDrop and Compose it is an
+        adapter instead, and a single one.
     content: the adapter whose content is painted, by its name in the registry. Needs Compose.
     negative_prompt: what the picture should not show; "" for nothing, whatever the server's default is.
     steps: denoising steps, 1 to 200.

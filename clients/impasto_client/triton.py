@@ -40,6 +40,8 @@ CHANNEL = [
 # Makes Triton end a stream with the status of the model's error; else only a text would come.
 STREAM_HEADERS = [("triton_grpc_error", "true")]
 
+_SCHEME = re.compile(r"\w+://[^/]")  # gRPC's own have three slashes: dns:///
+
 # gRPC reports a connection that can't be made with the status that a server uses to say "not now".
 _NO_CONNECTION = re.compile(
     r"failed to connect|connections to all backends failing|DNS resolution failed|errors resolving|"
@@ -48,10 +50,13 @@ _NO_CONNECTION = re.compile(
 
 
 class GrpcTransport:
-    """Blocking; safe to call from several threads, which share one connection. `url` is host:port."""
+    """Blocking; safe to call from several threads, which share one connection. `url` is host:port.
+
+    Raises ConnectError for a url that is something else.
+    """
 
     def __init__(self, url: str) -> None:
-        self._url = url
+        self._url = _checked(url)
         self._channel = grpc.insecure_channel(url, options=CHANNEL)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
@@ -97,7 +102,7 @@ class AsyncGrpcTransport:
     """The same for asyncio; belongs to the event loop it is first used in."""
 
     def __init__(self, url: str) -> None:
-        self._url = url
+        self._url = _checked(url)
         self._channel = grpc.aio.insecure_channel(url, options=CHANNEL)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
@@ -142,6 +147,15 @@ class AsyncGrpcTransport:
 _READY = service_pb2.ModelReadyRequest(name=MODEL)
 
 
+def _checked(url: str) -> str:
+    """gRPC would look "http" up as a host, and take a port modulo 65536."""
+    host, _, port = url.rpartition(":")
+    is_port = port.isdecimal() and 0 < int(port) < 1 << 16
+    if url.startswith("unix:") or (host and is_port and not _SCHEME.match(host)):
+        return url
+    raise ConnectError(f"{url!r} is no host:port; pass the server's for gRPC, e.g. localhost:8001")
+
+
 def _translate(error: Any, url: str, timeout_s: float | None) -> ImpastoError:
     """gRPC's one exception as one of ours."""
     status, message = error.code().name, error.details() or ""
@@ -153,6 +167,8 @@ def _translate(error: Any, url: str, timeout_s: float | None) -> ImpastoError:
 
 
 def _refusal(status: str, message: str, url: str) -> ImpastoError:
+    if "has no available versions" in message:
+        return ServerUnavailable(f"the server at {url} is starting or stopping; try again later, or at another one")
     if "unknown model" in message and f"'{SCORER}'" in message:
         return ServerUnavailable(f"the server at {url} has no scorer; start the server with --scorer")
     if status == "NOT_FOUND" and field_of(message) is None:

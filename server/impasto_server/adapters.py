@@ -1,7 +1,8 @@
 """Adapter files and the registry they lie in: names → digests → checked tensors in host memory.
 
 A LoRA's or a bottleneck adapter's factors change the backbone (bank.py), an embedding's vectors stand in prompts
-(prompt.py). A delta changes weights in ways that only merged weights can have: no more than its header is read here.
+(prompt.py). A delta changes weights in ways that only merged weights can have: its tensors are nobody's here, but its
+bytes must be those of its digest as anybody's, since the words of its header are used, and META names it by that.
 The registry is written by `impasto adapters`; this module reads it, anew for every name, so a new adapter or a
 re-pointed name is seen by the next request.
 """
@@ -15,20 +16,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, deserialize
 
 from impasto_server.bundle import Manifest, Site
-from impasto_server.errors import InvalidArgument, NotFound
+from impasto_server.errors import InvalidArgument, NotFound, shown
 
 Array = NDArray[np.float32]
 
 FIELD = "ADAPTER_NAMES"
+FORMAT = 1
 MAX_HEADER = 1 << 20
 MAX_STAGES, MAX_PLACES = 64, 32
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 
@@ -112,14 +115,22 @@ class Registry:
         return sorted(path.stem for path in (self._folder / "names").glob("*.json"))
 
     def resolve(self, name: str, field: str = FIELD) -> str:
-        """The digest `name` points to now. Raises NotFound with the nearest names, in the name of a request's field."""
+        """The digest `name` points to now.
+
+        Raises NotFound with the nearest names, and InvalidArgument where the pointer is damaged, both in the name of a
+        request's field.
+        """
         try:
             if not _NAME.fullmatch(name):
                 raise FileNotFoundError
-            pointer = json.loads((self._folder / "names" / f"{name}.json").read_bytes())
+            digest = json.loads((self._folder / "names" / f"{name}.json").read_bytes())["digest"]
+            if not _DIGEST.fullmatch(digest):
+                raise ValueError
         except FileNotFoundError:
             raise _unknown(name, self.names(), field) from None
-        return str(pointer["digest"])
+        except (OSError, ValueError, TypeError, KeyError):
+            raise _damaged(name, "its name in the registry doesn't point to a digest").at(field) from None
+        return str(digest)
 
     def load(self, digest: str, name: str, manifest: Manifest) -> Patch | Embedding:
         """Read and check the object `digest`, called `name` in errors.
@@ -129,15 +140,17 @@ class Registry:
         try:
             with (self._folder / "objects" / f"{digest}.safetensors").open("rb") as file:
                 data = file.read(8 + MAX_HEADER)
-                if _is_delta(data):
-                    return _delta(_header(data, name), digest, name, manifest)
-                data += file.read()
+                delta = _is_delta(data)
+                data += b"" if delta else file.read()  # what is as large as weights isn't held
+                actual = _sha256(data, file)
         except FileNotFoundError:
             problem = f"adapter {name!r} points to an object that isn't in the registry"
             raise NotFound(FIELD, problem, "import it again with `impasto adapters import`") from None
-        if hashlib.sha256(data).hexdigest() != digest:
+        except OSError as error:
+            raise _damaged(name, f"its file can't be read ({error.strerror})") from None
+        if actual != digest:
             raise _damaged(name, "its bytes don't match its digest")
-        return parse(data, digest, name, manifest)
+        return _delta(_header(data, name), digest, name, manifest) if delta else parse(data, digest, name, manifest)
 
 
 def parse(data: bytes, digest: str, name: str, manifest: Manifest) -> Adapter | Embedding:
@@ -182,6 +195,13 @@ def _delta(header: Mapping[str, Any], digest: str, name: str, manifest: Manifest
     if not isinstance(forms, list) or not forms:
         raise _damaged(name, "its header doesn't say which forms its updates have")
     return Delta(digest, tuple(str(form) for form in forms), _prompt(header, name))
+
+
+def _sha256(begin: bytes, rest: BinaryIO) -> str:
+    found = hashlib.sha256(begin)
+    while part := rest.read(MAX_HEADER):
+        found.update(part)
+    return found.hexdigest()
 
 
 def _is_delta(data: bytes) -> bool:
@@ -249,9 +269,12 @@ def _header(data: bytes, name: str) -> dict[str, Any]:
     if len(data) < 8 or length > min(MAX_HEADER, len(data) - 8):
         raise _damaged(name, "it's truncated or no safetensors file")
     try:
-        return dict(json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["impasto"]))
+        header = dict(json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["impasto"]))
     except (ValueError, KeyError, TypeError):
         raise _damaged(name, "it has no impasto header") from None
+    if header.get("format") != FORMAT:
+        raise _damaged(name, f"it's of format {header.get('format')!r}, and this server reads {FORMAT}")
+    return header
 
 
 def _tensor(key: str, view: Mapping[str, Any], name: str) -> Array:
@@ -289,8 +312,11 @@ def _factors(tensors: dict[str, Array], prefix: str, site: Site, name: str, tanh
 def _unknown(name: str, known: list[str], field: str) -> NotFound:
     near = get_close_matches(name, known, n=3)
     listed = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
-    fix = f"did you mean {' or '.join(map(repr, near))}? known: {listed}" if near else f"known: {listed or 'none'}"
-    return NotFound(field, f"no adapter {name!r}", fix)
+    if not known:
+        fix = "the server's registry is empty, or gone; fill it with `impasto adapters import`"
+    else:
+        fix = f"did you mean {' or '.join(map(repr, near))}? known: {listed}" if near else f"known: {listed}"
+    return NotFound(field, f"no adapter {shown(name)}", fix)
 
 
 def _damaged(name: str, why: str) -> InvalidArgument:

@@ -226,7 +226,8 @@ def _mixed(sites: Sequence[Site], mix: Mix, adapters: Mapping[str, Adapter], gra
         ]
         if parts:
             a = np.concatenate([factors.a for _, factors in parts], axis=1)
-            b = np.concatenate([np.float32(weight) * factors.b for weight, factors in parts])
+            with np.errstate(over="ignore"):  # who asks for that is told so, see Running.advance
+                b = np.concatenate([np.float32(weight) * factors.b for weight, factors in parts])
             tanh = np.concatenate([factors.tanh for _, factors in parts])
             mixed[site.name] = Factors(a, b, tanh)
     return mixed

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from impasto_server.content import read_whole
-from impasto_server.errors import InvalidArgument
+from impasto_server.errors import InvalidArgument, shown
 from impasto_server.request import Field, decoded
-from impasto_server.score import Embeds, Pixels, Scorer, cosines
+from impasto_server.score import Array, Scorer, cosines
 
 MAX_IMAGES = 64
 
@@ -25,26 +25,39 @@ FIELDS: Mapping[str, Field] = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """`images` and `references` are encoded files. Either `texts` or `references`: one for all images, or one each."""
+    """`images` and `references` are encoded files. Either `texts` or `references`: one for all images, or one each.
+
+    `timeout_s` counts from submission, None waits for ever.
+    """
 
     images: tuple[bytes, ...]
     texts: tuple[str, ...] = ()
     references: tuple[bytes, ...] = ()
+    timeout_s: float | None = None
 
-    def scores(self, scorer: Scorer) -> NDArray[np.float32]:
-        """One cosine for each image. Raises InvalidArgument for a text that is too long, and what is no picture."""
-        others = self._texts(scorer) if self.texts else scorer.images(_pixels("REFERENCE", self.references))
-        return cosines(scorer.images(_pixels("IMAGE", self.images)), others)
+    @cached_property
+    def files(self) -> tuple[tuple[str, bytes], ...]:
+        """All pictures, nobody has looked at them yet; and what each is called."""
+        return (*_named("REFERENCE", self.references), *_named("IMAGE", self.images))
 
-    def _texts(self, scorer: Scorer) -> Embeds:
-        for text in self.texts:
-            if unread := scorer.unread(text):
-                raise InvalidArgument("TEXT", f"is too long for this scorer, {unread[:64]!r} is not read", "shorten it")
-        return scorer.texts(self.texts)
+    def scores(self, embeds: Array, scorer: Scorer) -> Array:
+        """Embeddings [files, E] → one cosine for each image."""
+        split = len(self.references)
+        return cosines(embeds[split:], scorer.texts(self.texts) if self.texts else embeds[:split])
 
 
-def parse(tensors: Mapping[str, NDArray[Any]]) -> Comparison:
-    """Check every tensor. Raises InvalidArgument naming the first field at fault."""
+def scores(asked: Comparison, scorer: Scorer) -> Array:
+    """One cosine for each image, at once. Raises InvalidArgument for what is no picture."""
+    return asked.scores(scorer.images(read_whole(data, name) for name, data in asked.files), scorer)
+
+
+def parse(
+    tensors: Mapping[str, NDArray[Any]], unread: Callable[[str], str], timeout_s: float | None = None
+) -> Comparison:
+    """Check every tensor; `unread` says what a scorer doesn't read of a text.
+
+    Raises InvalidArgument naming the first field at fault.
+    """
     for name in tensors:
         if name not in FIELDS:
             raise InvalidArgument(name, "is no input of this model", f"known inputs: {', '.join(FIELDS)}")
@@ -60,7 +73,7 @@ def parse(tensors: Mapping[str, NDArray[Any]]) -> Comparison:
     for name, values in (("TEXT", texts), ("REFERENCE", references)):
         if len(values) not in (0, 1, len(images)):
             raise InvalidArgument(name, f"{len(values)} for {len(images)} of IMAGE", "pass one, or one for each")
-    return Comparison(images, tuple(_text(value) for value in texts), references)
+    return Comparison(images, tuple(_text(value, unread) for value in texts), references, timeout_s)
 
 
 def _values(tensors: Mapping[str, NDArray[Any]], name: str) -> tuple[bytes, ...]:
@@ -68,14 +81,14 @@ def _values(tensors: Mapping[str, NDArray[Any]], name: str) -> tuple[bytes, ...]
     return tuple(value.encode() if isinstance(value, str) else value for value in found)
 
 
-def _text(value: bytes) -> str:
+def _text(value: bytes, unread: Callable[[str], str]) -> str:
     text = decoded("TEXT", value)
     if not text.strip():
         raise InvalidArgument("TEXT", "is blank", "say what the pictures should show, e.g. 'a red boat at night'")
+    if rest := unread(text):
+        raise InvalidArgument("TEXT", f"is too long for this scorer, {shown(rest)} is not read", "shorten it")
     return text
 
 
-def _pixels(field: str, files: Sequence[bytes]) -> Iterator[Pixels]:
-    """Decoded one by one: 64 large pictures at once would not fit into memory."""
-    for number, data in enumerate(files, 1):
-        yield read_whole(data, field if len(files) == 1 else f"{field}: picture {number}")
+def _named(field: str, files: Sequence[bytes]) -> list[tuple[str, bytes]]:
+    return [(field if len(files) == 1 else f"{field}: picture {n}", data) for n, data in enumerate(files, 1)]

@@ -33,11 +33,13 @@ from impasto_server.errors import InvalidArgument
 
 MAX_BYTES = 32 << 20
 MAX_PIXELS = 50_000_000
+MAX_PARTS = 1 << 16  # chunks of a PNG, segments before a JPEG's first scan: Pillow walks over them in Python
 MAX_SCANS = 64  # of a JPEG; encoders write ten, and 75 bytes more are another walk over all pixels
 LOW, HIGH = 100, 200  # Canny's thresholds, those that ControlNets for edges are trained with
 
 _PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 _JPEG_SCAN = re.compile(rb"\xff\xda\x00(\x06\x00|\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")  # marker, length, channels
+_BARE = frozenset([0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)])  # JPEG markers after which Pillow expects no length
 _ANEW = "save the picture anew and pass the whole file"
 _ORIENTATION = 0x0112
 _TURNS = {
@@ -124,15 +126,41 @@ def _reader(data: bytes, field: str) -> tuple[str, Callable[[BytesIO], ImageFile
         _check_pixels((_number(data, 16, 4, "big"), _number(data, 20, 4, "big")), field)
         if _PNG_END not in data:
             raise InvalidArgument(field, "is a PNG file without its end", _ANEW)
+        _check_parts(_png_chunks(data), "PNG", field)
         return "PNG", PngImageFile
     if data.startswith(b"\xff\xd8\xff"):
         if any(islice(_JPEG_SCAN.finditer(data), MAX_SCANS, None)):
             raise InvalidArgument(field, f"is a JPEG file of more than {MAX_SCANS} scans", _ANEW)
+        _check_parts(_jpeg_segments(data), "JPEG", field)
         return "JPEG", JpegImageFile
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         _check_pixels(_webp_size(data), field)
         return "WebP", WebPImageFile
     raise InvalidArgument(field, "is no PNG, JPEG or WebP file", "pass the bytes of one")
+
+
+def _check_parts(parts: Iterator[int], kind: str, field: str) -> None:
+    if any(True for _ in islice(parts, MAX_PARTS, None)):
+        raise InvalidArgument(field, f"is a {kind} file of more than {MAX_PARTS} parts", _ANEW)
+
+
+def _png_chunks(data: bytes) -> Iterator[int]:
+    """Where each begins."""
+    at = len(_PNG)
+    while at < len(data) and data[at + 4 : at + 8] != b"IEND":
+        yield at
+        at += 12 + _number(data, at, 4, "big")
+
+
+def _jpeg_segments(data: bytes) -> Iterator[int]:
+    """Where each before the first scan begins, and every byte between them that Pillow skips."""
+    at = 2
+    while at < len(data) - 1 and data[at : at + 2] != b"\xff\xda":
+        yield at
+        if data[at] != 0xFF or data[at + 1] in (0x00, 0xFF):
+            at += 1
+        else:
+            at += 2 if data[at + 1] in _BARE else 2 + _number(data, at + 2, 2, "big")
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:

@@ -28,6 +28,10 @@ Code = Literal[
 ]
 
 
+SHOWN = 64
+MAX_MESSAGE = 2500
+
+
 class ImpastoError(Exception):
     """`str(error)` is the message that goes over the wire; `code` is its gRPC status."""
 
@@ -87,10 +91,6 @@ class DeadlineExceeded(ImpastoError):
 
     code: Code = "DEADLINE_EXCEEDED"
 
-    def __init__(self, timeout_s: float, steps_done: int, steps: int) -> None:
-        done = f"{steps_done} of {steps} steps were done"
-        super().__init__(f"no image within {timeout_s:g} s ({done}); allow more time, or ask for fewer steps")
-
 
 class Cancelled(ImpastoError):
     """The caller cancelled, or is gone."""
@@ -100,6 +100,16 @@ class Cancelled(ImpastoError):
 
 class SetupError(ImpastoError):
     """Nothing the caller sent is wrong: this machine, bundle or registry is."""
+
+
+def shown(text: str) -> str:
+    """Somebody else's text within a message: of a long one its beginning."""
+    return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}…")
+
+
+def brief(message: str) -> str:
+    """As much of it as gRPC carries for sure: 8 KiB, in which a byte that isn't ASCII takes three."""
+    return message.encode(errors="replace")[:MAX_MESSAGE].decode(errors="ignore")
 
 
 def as_impasto_error(error: Exception) -> ImpastoError:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from impasto_server.bundle import Latents
 from impasto_server.engine import Engine
+from impasto_server.errors import ImpastoError
 
 _OPTIONS: dict[str, dict[str, Any]] = {
     "png": {"compress_level": 3},
@@ -92,7 +93,12 @@ def _with_one(latents: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def to_uint8(image: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """[3, H, W] in [-1, 1] → [H, W, 3], rounded to nearest as diffusers' VaeImageProcessor does."""
+    """[3, H, W] in [-1, 1] → [H, W, 3], rounded to nearest as diffusers' VaeImageProcessor does.
+
+    Raises ImpastoError for NaN, which would pass for black.
+    """
+    if np.isnan(image).any():
+        raise ImpastoError("the decoder made NaN of its sample; start the server with --precision f32")
     unit = np.clip(image.transpose(1, 2, 0) / 2 + 0.5, 0, 1)
     return (unit * 255).round().astype(np.uint8)
 

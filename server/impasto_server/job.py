@@ -103,5 +103,7 @@ class Job:
         if self.caller.gone():
             raise Cancelled("the caller cancelled the request, or is gone")
         left = self.time_left_s()
-        if self.request.timeout_s is not None and left is not None and left <= 0:
-            raise DeadlineExceeded(self.request.timeout_s, self.steps_done, self.request.steps_to_run)
+        if left is not None and left <= 0:
+            done = f"{self.steps_done} of {self.request.steps_to_run} steps were done"
+            said = f"no image within {self.request.timeout_s:g} s ({done}); allow more time, or ask for fewer steps"
+            raise DeadlineExceeded(said)

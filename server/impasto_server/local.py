@@ -61,7 +61,7 @@ class Local:
 
     def score(self, tensors: Tensors) -> dict[str, NDArray[Any]]:
         """As model `clip_score`."""
-        return {"SCORE": comparison.parse(tensors).scores(self._scorer)}
+        return {"SCORE": comparison.scores(comparison.parse(tensors, self._scorer.unread), self._scorer)}
 
     def close(self) -> None:
         self._pipeline.close()

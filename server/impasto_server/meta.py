@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from impasto_server.bundle import Manifest
 from impasto_server.job import Job
 from impasto_server.names import adapter_fields
 from impasto_server.request import Request
@@ -32,12 +33,13 @@ def styles_of(job: Job) -> dict[str, object]:
     }
 
 
-def settings_of(request: Request) -> dict[str, object]:
+def settings_of(request: Request, manifest: Manifest) -> dict[str, object]:
     """What was used of the request's settings."""
     return {
         "steps": request.steps_to_run,
         **_strengths(request),
         "scheduler": request.scheduler,
+        **({} if manifest.plain.temperature is None else {"temperature": request.temperature}),
         "width": request.width,
         "height": request.height,
     }

@@ -26,9 +26,6 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from time import perf_counter
 
-import numpy as np
-from numpy.typing import NDArray
-
 from impasto_server.adapters import Embedding, Patch, Registry
 from impasto_server.admission import Admission
 from impasto_server.backbone import Seat
@@ -36,7 +33,6 @@ from impasto_server.bank import Bank
 from impasto_server.batch import choose
 from impasto_server.bundle import Bundle, DiffusionManifest, Manifest
 from impasto_server.calibration import calibrated, resolve_max_lanes
-from impasto_server.content import read_whole
 from impasto_server.diffusion import Diffusion
 from impasto_server.encoder import PromptEncoder
 from impasto_server.engine import resolve_precision
@@ -45,7 +41,6 @@ from impasto_server.errors import (
     DeadlineExceeded,
     FieldError,
     ImpastoError,
-    InvalidArgument,
     as_impasto_error,
 )
 from impasto_server.family import Family
@@ -57,6 +52,7 @@ from impasto_server.masked import Masked
 from impasto_server.meta import settings_of, styles_of, timings_of
 from impasto_server.names import by_kind, loaded_of, mixes, named, said_by
 from impasto_server.prompt import Line, Staged, lines
+from impasto_server.ranking import Ranking
 from impasto_server.request import Request
 from impasto_server.residency import Kind, Residency
 from impasto_server.running import Candidate, Running
@@ -70,7 +66,7 @@ __all__ = ["Caller", "Pipeline", "Progress", "Result", "Running"]
 
 log = logging.getLogger(__name__)
 
-PREPARING_THREADS = 2
+READING_THREADS, PREPARING_THREADS = 2, 2
 SMOOTHING = 0.9
 
 
@@ -90,11 +86,12 @@ class Pipeline:
         graphs = Graphs(bundle, settings, bank)
         self._prompts = PromptEncoder.of(bundle, graphs, settings.host_bytes)
         self._family = _family(bundle, graphs)
-        self._scorer = None if settings.scorer is None else Scorer.open(settings.scorer, settings)
+        self._ranking = Ranking(Scorer.open(settings.scorer, settings) if settings.scorer else None)
 
         embeds = self._prompts.encode([Line("")], {}, Seat(), None)[Line("")]
         self._family.warm(embeds, self._max_lanes, bundle.nbytes)
         self._admission = Admission(settings.max_requests, self.stats)
+        self._reading = ThreadPoolExecutor(READING_THREADS, "read")
         self._preparing = ThreadPoolExecutor(PREPARING_THREADS, "prepare")
         self._finishing = ThreadPoolExecutor(1, "finish")
         self._joining: SimpleQueue[Running | None] = SimpleQueue()
@@ -121,7 +118,12 @@ class Pipeline:
         except Exception as error:
             self._preparing.submit(self._fail, job, error)
         else:
-            self._preparing.submit(self._prepare, job)
+            # Decoding a large picture takes a while: who has none to decode doesn't wait for that.
+            (self._reading if request.pictured else self._preparing).submit(self._prepare, job)
+
+    def refused(self) -> None:
+        """Count a request that could not be read, so that it was never submitted."""
+        self.stats.add("refused")
 
     def generate(self, request: Request) -> Result:
         """Paint one picture and wait for it. Raises ImpastoError."""
@@ -138,6 +140,7 @@ class Pipeline:
         self._joining.put(None)
         self._loop.join()
         self._residency.close()
+        self._reading.shutdown()
         self._preparing.shutdown()
         self._finishing.shutdown()
 
@@ -155,7 +158,7 @@ class Pipeline:
                 job.mark("preparing")
                 job.loading = self._residency.load(job.styles)
                 job.conditions = self._family.condition(job.request)
-                job.style_image = self._style_image(job.request)
+                job.style_image = self._ranking.reference(job.request)
             unfinished = next((adapter for adapter in job.loading.values() if not adapter.done()), None)
             if unfinished is not None:
                 unfinished.add_done_callback(lambda _: again())
@@ -193,12 +196,6 @@ class Pipeline:
             self._seating.leave(seats)
             raise
 
-    def _style_image(self, request: Request) -> NDArray[np.uint8] | None:
-        """What candidates are compared with. Raises InvalidArgument, also where nothing here can compare."""
-        if request.rerank is not None and self._scorer is None:
-            raise InvalidArgument("RERANK", "this server has no scorer", "leave it out, or start it with --scorer")
-        return None if request.style_image is None else read_whole(request.style_image, "STYLE_IMAGE")
-
     def _warnings(
         self, request: Request, guidance: Guidance, said: Prompts, embeddings: Mapping[str, Embedding]
     ) -> tuple[str, ...]:
@@ -215,9 +212,7 @@ class Pipeline:
             for words in lane.text.stages
             for warning in self._prompts.unread(words, embeddings, field_of(lane.text))
         ]
-        if self._scorer is not None and request.rerank == "text" and (unread := self._scorer.unread(request.prompt)):
-            found.append(f"RERANK: the scorer reads less of PROMPT; not read: {unread!r}")
-        return tuple(dict.fromkeys(found))
+        return tuple(dict.fromkeys(found + self._ranking.warnings(request)))
 
     def _encode(
         self,
@@ -284,12 +279,7 @@ class Pipeline:
             for one, _ in chosen:
                 self._leave(one, error)
             return [one for one, _ in chosen]
-        left = []
-        for one, _ in chosen:
-            if not one.missing:
-                one.last_batch = batch
-                if self._advance(one):
-                    left.append(one)
+        left = [one for one, _ in chosen if not one.missing and self._advance(one, batch)]
         self._step_s = SMOOTHING * self._step_s + (1 - SMOOTHING) * (perf_counter() - started)
         return left
 
@@ -302,22 +292,18 @@ class Pipeline:
         for one, count in chosen:
             one.answers += islice(answers, count)
 
-    def _advance(self, one: Running) -> bool:
-        """Send the combined answers to the samplers; True when that was their last step."""
-        one.job.steps_done += 1
-        finished: list[Sample] = []
-        for candidate, guided in zip(one.candidates, one.guided(), strict=True):
-            try:
-                candidate.ask = candidate.steps.send(guided)
-            except StopIteration as stop:
-                finished.append(stop.value)
-        if finished:
-            self._report(one.job, [])
-            self._leave(one, finished)
+    def _advance(self, one: Running, batch: int) -> bool:
+        """A step of one that has all its answers; True when it leaves, since that was the last, or its own failure."""
+        one.last_batch = batch
+        try:
+            finished = one.advance()
+        except Exception as error:
+            self._leave(one, error)
             return True
-        one.aim()
-        self._report(one.job, [candidate.ask.denoised for candidate in one.candidates])
-        return False
+        self._report(one.job, [] if finished else [candidate.ask.denoised for candidate in one.candidates])
+        if finished:
+            self._leave(one, finished)
+        return bool(finished)
 
     def _leave(self, one: Running, outcome: list[Sample] | Exception) -> None:
         self._seating.leave(one.seats)
@@ -349,24 +335,13 @@ class Pipeline:
         try:
             job.check()
             pictures = [self._family.decode(sample) for sample in samples]
-            scores = self._scores(job, pictures)
-            order = list(range(len(pictures)))
-            if scores is not None:
-                order.sort(key=lambda i: -scores[i])
+            order, scores = self._ranking.order(job.request, pictures, job.style_image)
             images = tuple(encode(pictures[i], job.request.format) for i in order)
             job.mark("finished")
-            ranked = None if scores is None else tuple(scores[i] for i in order)
-            result = Result(images, tuple(job.request.seeds[i] for i in order), self._meta(job), ranked)
+            result = Result(images, tuple(job.request.seeds[i] for i in order), self._meta(job), scores)
         except Exception as error:
             return self._fail(job, error)
         self._settle(job, result)
-
-    def _scores(self, job: Job, pictures: Sequence[NDArray[np.uint8]]) -> list[float] | None:
-        if self._scorer is None or job.request.rerank is None:
-            return None
-        if job.style_image is not None:
-            return self._scorer.picture(pictures, job.style_image)
-        return self._scorer.text(pictures, job.request.prompt)
 
     def _meta(self, job: Job) -> dict[str, object]:
         self.stats.add("join_seconds", job.join_s)
@@ -378,7 +353,7 @@ class Pipeline:
             "precision": self._precision,
             "bundle": self.manifest.digest,
             **styles_of(job),
-            **settings_of(job.request),
+            **settings_of(job.request, self.manifest),
         }
 
     # whatever became of it

@@ -41,6 +41,10 @@ class Painter(Protocol):
         """Start on `request` and return. Raises ImpastoError."""
         ...
 
+    def refused(self) -> None:
+        """Count a request that could not be read, so that it was never submitted."""
+        ...
+
     def close(self) -> None:
         """Take nothing new, and return when what was taken is finished."""
         ...
@@ -118,13 +122,14 @@ class Relay:
         """Take what one peer asks for until it leaves; then nobody waits for it any more."""
         gone: dict[int, Event] = {}
         while (message := channel.receive()) is not None:
-            header, payload = message
-            number = header["number"]
-            if "request" in header:
-                gone[number] = Event()
-                self._start(channel, number, _request(header, payload), gone[number])
-            elif number in gone:
-                gone[number].set()
+            match message:
+                case {"refused": True}, _:
+                    self._painter.refused()
+                case {"number": number, "request": _} as header, payload:
+                    gone[number] = Event()
+                    self._start(channel, number, _request(header, payload), gone[number])
+                case {"number": number}, _ if number in gone:
+                    gone[number].set()
             gone = {number: event for number, event in gone.items() if not event.is_set()}
         for event in gone.values():
             event.set()
@@ -172,6 +177,10 @@ class Remote:
             # Watched only now: that a caller is gone says nothing to those who haven't had its request yet.
             forget = self._watch.over(caller.gone, lambda: _send(channel, {"number": number}))
             self._callers[number] = replace(caller, done=_after(forget, caller.done))
+
+    def refused(self) -> None:
+        with self._lock, suppress(Unavailable):  # nobody is there who counts
+            _send(self._connected(), {"refused": True})
 
     def close(self) -> None:
         self._watch.close()

@@ -11,14 +11,16 @@ from typing import Any
 from numpy.typing import NDArray
 
 from impasto_server.adapters import MAX_STAGES
-from impasto_server.bundle import ImageSize, Manifest
-from impasto_server.errors import InvalidArgument
+from impasto_server.bundle import Defaults, ImageSize, Manifest
+from impasto_server.errors import InvalidArgument, shown
 from impasto_server.guidance import ClassifierFree, Compose, DreamStyler, Rule, StyleDrop, dreamstyler_code
 from impasto_server.image import FORMATS
+from impasto_server.prompt import triggers
 from impasto_server.samplers import run_steps
 
 MAX_PROMPT_BYTES = 8192
 MAX_ADAPTERS = 8
+MAX_EMBEDDINGS = 16
 MAX_WEIGHT = 4.0
 MAX_STEPS = 200
 MAX_GUIDANCE_SCALE = 50.0
@@ -28,13 +30,14 @@ MAX_TEMPERATURE = 100.0
 MAX_CANDIDATES = 16
 GUIDANCE = ("cfg", "dreamstyler", "dreamstyler-code", "styledrop", "styledrop-compose")
 RERANKS = ("text", "style")
+STYLEDROPS = ("styledrop", "styledrop-compose")
 # Which guidance each of these inputs means something to.
-_STRENGTHS: Mapping[str, tuple[str, ...]] = {
+_MEANT_FOR: Mapping[str, tuple[str, ...]] = {
     "GUIDANCE_SCALE": ("cfg", "dreamstyler", "dreamstyler-code"),
     "STYLE_GUIDANCE": ("dreamstyler", "dreamstyler-code"),
     "CONTENT_GUIDANCE": ("dreamstyler", "dreamstyler-code"),
-    "STYLE_STRENGTH": ("styledrop", "styledrop-compose"),
-    "TEXT_STRENGTH": ("styledrop", "styledrop-compose"),
+    "STYLE_STRENGTH": STYLEDROPS,
+    "TEXT_STRENGTH": STYLEDROPS,
     "GAMMA": ("styledrop-compose",),
     "CONTENT": ("styledrop-compose",),
     "CONTENT_PROMPT": ("styledrop-compose",),
@@ -146,9 +149,14 @@ class Request:
         return tuple((self.seed + i) % (MAX_SEED + 1) for i in range(self.n))
 
     @property
+    def pictured(self) -> bool:
+        """Whether there are files to decode."""
+        return any(file is not None for file in (self.image, self.depth, self.style_image))
+
+    @property
     def styled_by_adapter(self) -> bool:
         """Whether `style` names an adapter, not an embedding."""
-        return self.guidance in _STRENGTHS["STYLE_STRENGTH"]
+        return self.guidance in STYLEDROPS
 
     @property
     def steps_to_run(self) -> int:
@@ -171,26 +179,12 @@ class Request:
                 return ClassifierFree(max(1.0, self.guidance_scale))
 
 
-@dataclass(frozen=True)
-class Defaults:
-    """What a request gets that doesn't say otherwise, and the schedulers that its backbone has."""
-
-    schedulers: tuple[str, ...]
-    scheduler: str
-    steps: int
-    guidance_scale: float
-    temperature: float = 0.0
-
-
 def _defaults(manifest: Manifest, guidance: str) -> Defaults:
-    """The bundle's, else diffusers' for masked tokens; and StyleDrop's (Table S3 of arXiv 2306.00983) by its rule."""
-    plain = Defaults(manifest.schedulers, "dpmpp_2m", 25, 3.0)
-    if manifest.family == "masked":
-        if guidance in _STRENGTHS["STYLE_STRENGTH"]:
-            return Defaults(manifest.schedulers, "maskgit", 36, 10.0, 4.5)
-        plain = Defaults(manifest.schedulers, "amused", 12, 10.0, 2.0)
+    """The rule's, where the backbone's family has some of its own for it, else the bundle's, else the family's."""
+    if guidance in STYLEDROPS and manifest.styledrop is not None:
+        return manifest.styledrop
     usual = manifest.defaults.model_dump(exclude_none=True)
-    return replace(plain, **{**usual, **({} if guidance == "cfg" else {"guidance_scale": 5.0})})
+    return replace(manifest.plain, **{**usual, **({} if guidance == "cfg" else {"guidance_scale": 5.0})})
 
 
 def parse(
@@ -228,7 +222,7 @@ def parse(
         gamma=read.number("GAMMA", 0.5, 0.0, 1.0),
         content=read.optional_text("CONTENT"),
         content_prompt=read.optional_text("CONTENT_PROMPT"),
-        scheduler=read.choice("SCHEDULER", defaults.scheduler, defaults.schedulers),
+        scheduler=read.choice("SCHEDULER", defaults.scheduler, manifest.schedulers),
         temperature=_temperature(read, manifest, defaults),
         n=read.integer("N", 1, 1, MAX_CANDIDATES),
         rerank=read.choice("RERANK", "", RERANKS) if "RERANK" in tensors else None,
@@ -254,9 +248,9 @@ def _scale(read: _Reader, guidance: str, defaults: Defaults) -> float:
 
 
 def _temperature(read: _Reader, manifest: Manifest, defaults: Defaults) -> float:
-    if "TEMPERATURE" in read.tensors and manifest.family != "masked":
+    if defaults.temperature is None and "TEMPERATURE" in read.tensors:
         raise InvalidArgument("TEMPERATURE", f"means nothing to a {manifest.family} backbone", "leave it out")
-    return read.number("TEMPERATURE", defaults.temperature, 0.0, MAX_TEMPERATURE)
+    return read.number("TEMPERATURE", defaults.temperature or 0.0, 0.0, MAX_TEMPERATURE)
 
 
 def _control_scale(read: _Reader, manifest: Manifest) -> float:
@@ -276,11 +270,12 @@ def _style(read: _Reader) -> tuple[str, ...]:
 
 def _check_together(request: Request, sent: Collection[str]) -> None:
     """What one field asks of another. Raises InvalidArgument."""
-    for name, rules in _STRENGTHS.items():
+    for name, rules in _MEANT_FOR.items():
         if name in sent and request.guidance not in rules:
             problem = f"means nothing to GUIDANCE {request.guidance}"
             raise InvalidArgument(name, problem, f"leave it out, or pass GUIDANCE {' or '.join(rules)}")
     _check_named(request)
+    _check_embeddings(request)
     if request.rerank == "style" and request.style_image is None:
         raise InvalidArgument("STYLE_IMAGE", "is missing, and RERANK style compares with it", "pass a picture file")
     if request.rerank != "style" and request.style_image is not None:
@@ -304,6 +299,9 @@ def _check_named(request: Request) -> None:
         if len(request.style) > 1:
             problem = f"{len(request.style)} names, and {rule} takes the adapter of one style"
             raise InvalidArgument("STYLE", problem, "name one, or mix several in ADAPTER_NAMES")
+        if {*request.style} & dict(request.adapters).keys():
+            problem = f"{shown(request.style[0])} stands in STYLE, too"
+            raise InvalidArgument("ADAPTER_NAMES", problem, "name it here alone, with its whole weight")
         if request.guidance == "styledrop" and not request.style and not request.adapters:
             raise InvalidArgument(
                 "STYLE", f"is missing, and {rule} needs it", "name an adapter, here or in ADAPTER_NAMES"
@@ -314,6 +312,16 @@ def _check_named(request: Request) -> None:
             raise InvalidArgument("CONTENT", f"is missing, and {rule} needs it", "name the content's adapter")
     elif request.guidance != "cfg" and not request.style:
         raise InvalidArgument("STYLE", f"is missing, and {rule} needs it", "name an embedding")
+
+
+def _check_embeddings(request: Request) -> None:
+    """That few are named: all of them are held while the request runs. Raises InvalidArgument."""
+    texts = request.prompt, request.negative_prompt, request.content_prompt or ""
+    styles = set() if request.styled_by_adapter else {*request.style}
+    count = len(styles.union(*map(triggers, texts)))
+    if count > MAX_EMBEDDINGS:
+        field = "STYLE" if len(styles) > MAX_EMBEDDINGS else "PROMPT"
+        raise InvalidArgument(field, f"{count} different embeddings", f"name at most {MAX_EMBEDDINGS} in a request")
 
 
 @dataclass(frozen=True)
@@ -357,7 +365,7 @@ class _Reader:
     def choice(self, name: str, default: str, allowed: tuple[str, ...]) -> str:
         text = self.text(name, default)
         if text not in allowed:
-            raise InvalidArgument(name, f"{text[:64]!r} is unknown", f"pass one of {', '.join(allowed)}")
+            raise InvalidArgument(name, f"{shown(text)} is unknown", f"pass one of {', '.join(allowed)}")
         return text
 
     def integer(self, name: str, default: int, low: int, high: int) -> int:
@@ -380,7 +388,9 @@ def _adapters(read: _Reader) -> tuple[tuple[str, float], ...]:
         raise InvalidArgument("ADAPTER_NAMES", f"{len(names)} adapters", f"pass at most {MAX_ADAPTERS}")
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise InvalidArgument("ADAPTER_NAMES", f"{twice!r} stands there twice", "name it once, with its whole weight")
+        raise InvalidArgument(
+            "ADAPTER_NAMES", f"{shown(twice)} stands there twice", "name it once, with its whole weight"
+        )
     return tuple(
         (name, _in_range("ADAPTER_WEIGHTS", float(weight), -MAX_WEIGHT, MAX_WEIGHT))
         for name, weight in zip(names, weights, strict=True)

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from impasto_server.backbone import Hint, Row, Seat
 from impasto_server.batch import Turn
+from impasto_server.errors import ImpastoError
 from impasto_server.guidance import Guidance, Mix, combine
 from impasto_server.job import Job
 from impasto_server.prompt import Staged
-from impasto_server.samplers import Ask, Steps
+from impasto_server.samplers import Ask, Sample, Steps
 
 Array = NDArray[np.float32]
 
@@ -86,7 +87,28 @@ class Running:
             scale=self.guidance.scale_at(self.strength),
         )
 
-    def guided(self) -> list[Array]:
+    def advance(self) -> list[Sample]:
+        """Send the combined answers to the samplers; what they made of them when that was their last step.
+
+        Raises ImpastoError for answers that no picture can come of.
+        """
+        finished: list[Sample] = []
+        for candidate, guided in zip(self.candidates, self._guided(), strict=True):
+            if not np.isfinite(guided).all():
+                step = f"step {self.job.steps_done + 1} of {self.job.request.steps_to_run}"
+                raise ImpastoError(
+                    f"{step} came to NaN or infinity; lower the weights of the adapters, or the guidance"
+                )
+            try:
+                candidate.ask = candidate.steps.send(guided)
+            except StopIteration as stop:
+                finished.append(stop.value)
+        self.job.steps_done += 1
+        if not finished:
+            self.aim()
+        return finished
+
+    def _guided(self) -> list[Array]:
         """The answers, combined, for each candidate; all of them are there, and none is kept."""
         answers, self.answers = iter(self.answers), []
         coefficients = [coefficient for _, coefficient in self.live]

@@ -17,19 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from tokenizers import Tokenizer
 
 from impasto_server.bundle import Graph, TokenizerFacts
 from impasto_server.engine import compile_graph
 from impasto_server.errors import SetupError
 from impasto_server.settings import Settings
+from impasto_server.tokens import ClipTokenizer
 
 BATCH = 16  # pictures or texts in a pass: what bounds the memory of a large scorer
 
 STRIP = 8  # times as long as wide: of a longer picture the ends are cut off before it is resized
 
 Pixels = NDArray[np.uint8]
-Embeds = NDArray[np.float32]
+Array = NDArray[np.float32]
 
 
 class Fitting(BaseModel):
@@ -86,25 +86,6 @@ class ScorerBundle:
         return cls(folder, manifest)
 
 
-class Words:
-    """CLIP's way with a text: begin, at most max_length - 2 tokens, end, padding. No word is a trigger here."""
-
-    def __init__(self, folder: Path, facts: TokenizerFacts) -> None:
-        self._tokenizer = Tokenizer.from_file(str(folder / facts.file))
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-        self._facts = facts
-
-    def __call__(self, text: str) -> tuple[NDArray[np.int64], str]:
-        """Ids [max_length], and the end of the text for which there was no room."""
-        encoding, room = self._tokenizer.encode(text, add_special_tokens=False), self._facts.max_length - 2
-        ids = np.full(self._facts.max_length, self._facts.pad_id, np.int64)
-        kept = [self._facts.bos_id, *encoding.ids[:room], self._facts.eos_id]
-        ids[: len(kept)] = kept
-        unread = text[encoding.offsets[room][0] :].strip() if len(encoding.ids) > room else ""
-        return ids, unread
-
-
 class Scorer:
     """Scores pictures by the cosine between CLIP embeddings, -1 to 1. Safe to use from several threads.
 
@@ -119,7 +100,7 @@ class Scorer:
         graphs = bundle.manifest.graphs
         self._image_encoder = compile_graph(bundle.folder / graphs["image_encoder"].file, exact)
         self._text_encoder = compile_graph(bundle.folder / graphs["text_encoder"].file, exact)
-        self._words = Words(bundle.folder, bundle.manifest.tokenizer)
+        self._tokenizer = ClipTokenizer(bundle.folder, bundle.manifest.tokenizer)
         self._lock = Lock()  # an engine is used by one thread at a time
 
     @classmethod
@@ -137,36 +118,44 @@ class Scorer:
 
     def unread(self, text: str) -> str:
         """The end of a text that is longer than the text encoder reads; "" when all of it is read."""
-        return self._words(text)[1]
+        return self._tokenizer.plain(text).dropped
 
-    def images(self, pixels: Iterable[Pixels]) -> Embeds:
-        """RGB uint8 [H, W, 3] each → unit embeddings [n, E]; no more than a batch of `pixels` is held at a time."""
-        rows, found = (fitted(one, self.manifest.image) for one in pixels), []
+    def images(self, pixels: Iterable[Pixels]) -> Array:
+        """RGB uint8 [H, W, 3] each → unit embeddings [n, E]; no more than one of `pixels` is held at a time."""
+        return self.embeds(map(self.fitted, pixels))
+
+    def fitted(self, pixels: Pixels) -> Array:
+        """RGB uint8 [H, W, 3] → float32 [3, crop, crop], as the image encoder reads it."""
+        return fitted(pixels, self.manifest.image)
+
+    def embeds(self, pictures: Iterable[Array]) -> Array:
+        """What `fitted` made of each → unit embeddings [n, E]."""
+        rows, found = iter(pictures), []
         while batch := list(islice(rows, BATCH)):
             with self._lock:
                 found += self._image_encoder.run({"pixel_values": np.stack(batch)})
         return np.concatenate(found)
 
-    def texts(self, texts: Sequence[str]) -> Embeds:
+    def texts(self, texts: Sequence[str]) -> Array:
         """Unit embeddings [n, E]."""
-        ids, found = np.stack([self._words(text)[0] for text in texts]), []
+        ids, found = np.stack([self._tokenizer.plain(text).ids for text in texts]), []
         for start in range(0, len(ids), BATCH):
             with self._lock:
                 found += self._text_encoder.run({"input_ids": ids[start : start + BATCH]})
         return np.concatenate(found)
 
 
-def cosines(pictures: Embeds, others: Embeds) -> NDArray[np.float32]:
+def cosines(pictures: Array, others: Array) -> Array:
     """Unit embeddings [n, E], and as many or one → [n]."""
-    products: NDArray[np.float32] = (pictures * others).sum(axis=1)
+    products: Array = (pictures * others).sum(axis=1)
     return products.clip(-1, 1)  # a rounding beyond 1 would have no angle
 
 
-def _floats(values: NDArray[np.float32]) -> list[float]:
+def _floats(values: Array) -> list[float]:
     return [float(value) for value in values]
 
 
-def fitted(pixels: Pixels, facts: Fitting) -> NDArray[np.float32]:
+def fitted(pixels: Pixels, facts: Fitting) -> Array:
     """RGB uint8 [H, W, 3] → float32 [3, crop, crop], as transformers' CLIPImageProcessor has it.
 
     Of a strip only as much is resized as the crop can reach: all of one that is a pixel wide would be enormous.

@@ -31,11 +31,16 @@ class Seating:
     ) -> dict[Mix, Seat] | None:
         """A seat for each mix of `adapters` (by digest), which the request names as `styles`.
 
-        None while the bank has too few rows, as Bank.pin. Raises InvalidArgument where it can't hold them at all.
+        None while the bank has too few rows, as Bank.pin. Raises InvalidArgument, of the field that names the first of
+        them, where it can't hold them at all.
         """
         merged = {mix: Seat(weights=self._pinned[mix]) for mix in mixes if mix in self._pinned}
         hot = [mix for mix in mixes if mix not in merged]
-        rows = self._bank.pin(hot, _carried(hot, adapters, styles), again)
+        carried = _carried(hot, adapters, styles)
+        try:
+            rows = self._bank.pin(hot, carried, again)
+        except InvalidArgument as error:
+            raise error.at(next(style.field for style in styles if style.digest in carried)) from None
         if rows is None:
             return None
         self._stats.add("mix_pinned", len(merged))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from impasto_server.bundle import TokenizerFacts
+from impasto_server.errors import shown
 from impasto_server.prompt import pieces
 
 LEARNED = -1  # the id of a token whose embedding the graph reads from its input
@@ -32,7 +33,7 @@ class Tokens:
     def warning(self, field: str) -> str | None:
         if not self.dropped:
             return None
-        return f"{field}: {self.count} tokens, the text encoder reads {self.room}; not read: {self.dropped!r}"
+        return f"{field}: {self.count} tokens, the text encoder reads {self.room}; not read: {shown(self.dropped)}"
 
 
 class ClipTokenizer:
@@ -46,15 +47,26 @@ class ClipTokenizer:
 
     def __call__(self, text: str, places: Mapping[str, int]) -> Tokens:
         """`places`: how many tokens each trigger takes."""
-        tokens: list[tuple[int, int]] = []  # id and where in the text
+        tokens: list[tuple[int, int]] = []
         starts: list[int] = []
         for at, words, trigger in pieces(text):
             if trigger is not None:
                 starts.append(len(tokens) + 1)
                 tokens += [(LEARNED, at)] * places[trigger]
             else:
-                encoding = self._tokenizer.encode(words, add_special_tokens=False)
-                tokens += [(id, at + begin) for id, (begin, _) in zip(encoding.ids, encoding.offsets, strict=True)]
+                tokens += self._of(words, at)
+        return self._fitted(text, tokens, starts)
+
+    def plain(self, text: str) -> Tokens:
+        """Of a text in which no word is a trigger."""
+        return self._fitted(text, self._of(text, 0), ())
+
+    def _of(self, words: str, at: int) -> list[tuple[int, int]]:
+        """Ids, and where in the text each begins, of words that begin `at` a place in it."""
+        encoding = self._tokenizer.encode(words, add_special_tokens=False)
+        return [(id, at + begin) for id, (begin, _) in zip(encoding.ids, encoding.offsets, strict=True)]
+
+    def _fitted(self, text: str, tokens: Sequence[tuple[int, int]], starts: Sequence[int]) -> Tokens:
         room = self._facts.max_length - 2
         ids = np.full(self._facts.max_length, self._facts.pad_id, np.int64)
         kept = [self._facts.bos_id, *(id for id, _ in tokens[:room]), self._facts.eos_id]

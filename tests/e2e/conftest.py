@@ -37,6 +37,7 @@ def toy_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
     toy.register(folder, "wide", toy.embedding_bytes(width=toy.WIDTH + 4))
     toy.register(folder, "truncated", whole[:-8])
     toy.register(folder, "nan", toy.adapter_bytes(unet__mix__B=np.full((2, toy.CHANNELS), np.nan, np.float32)))
+    toy.register(folder, "book", toy.adapter_bytes(header={"prompt": "\N{ROCKET}" * 3000}))
     toy.register(folder, "foreign", whole.replace(b"a" * 64, b"b" * 64))
     return folder
 

@@ -69,6 +69,7 @@ INVALID: dict[str, tuple[dict[str, Tensor], str]] = {
     "adapter twice": ({"ADAPTER_NAMES": texts("neon", "neon")}, "ADAPTER_NAMES: 'neon' stands there twice"),
     "truncated adapter": (styled("truncated"), "ADAPTER_NAMES: adapter 'truncated' can't be used: .*import it again"),
     "adapter with NaN": (styled("nan"), "ADAPTER_NAMES: adapter 'nan' can't be used: .*NaN"),
+    "adapter with a book for a prompt": (styled("book"), "ADAPTER_NAMES: adapter 'book' can't be used: its prompt '"),
     "adapter of another backbone": (styled("foreign"), "ADAPTER_NAMES: .*'foreign' .*another backbone"),
     "guidance NaN": ({"GUIDANCE_SCALE": floats(float("nan"))}, "GUIDANCE_SCALE: nan"),
     "unknown scheduler": ({"SCHEDULER": texts("ddpm")}, "SCHEDULER: 'ddpm' is unknown; pass one of ddim, "),
@@ -137,6 +138,17 @@ def test_an_unknown_adapter_is_answered_with_the_nearest(toy_client: InferenceSe
     assert status == "NOT_FOUND"
     assert_matches("ADAPTER_NAMES: no adapter 'staned-glass'; did you mean 'stained-glass'", said)
     assert ask(toy_client, **BOAT)["IMAGE"] == good
+
+
+@pytest.mark.parametrize("name", ["x" * 8000, "\N{ROCKET}" * 2000])
+def test_a_name_that_is_too_long_for_a_status_message_is_not_found_all_the_same(
+    name: str, toy_client: InferenceServerClient
+) -> None:
+    """gRPC would drop the answer, and tell of RESOURCE_EXHAUSTED in its place."""
+    for tensors, field in ((styled(name), "ADAPTER_NAMES"), ({"PROMPT": texts(f"a <{name}>")}, "PROMPT")):
+        status, said = refused(toy_client, **{**BOAT, **tensors})
+        assert (status, said[: len(field)]) == ("NOT_FOUND", field)
+        assert "known: " in said
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from transformers import CLIPTokenizer
-from tritonclient.grpc import InferenceServerClient, InferInput  # type: ignore[import-untyped]
+from tritonclient.grpc import InferenceServerClient  # type: ignore[import-untyped]
 from tritonclient.utils import InferenceServerException  # type: ignore[import-untyped]
 
 import clips
@@ -25,7 +26,7 @@ from impasto_server.serve import Server, ServerDied, serve
 from impasto_server.settings import Settings
 
 from .test_lifecycle import eventually
-from .wire import Tensor, ask, texts
+from .wire import Tensor, ask, inputs, texts
 
 TEXTS = ("a red boat", "a blue fish at night")
 
@@ -62,11 +63,7 @@ def client(server: Server) -> Iterator[InferenceServerClient]:
 
 
 def score(client: InferenceServerClient, **tensors: Tensor) -> list[float]:
-    inputs = []
-    for name, tensor in tensors.items():
-        inputs.append(InferInput(name, list(tensor.shape), "BYTES"))
-        inputs[-1].set_data_from_numpy(tensor)
-    found: list[float] = client.infer("clip_score", inputs, client_timeout=60).as_numpy("SCORE").tolist()
+    found: list[float] = client.infer("clip_score", inputs(tensors), client_timeout=60).as_numpy("SCORE").tolist()
     return found
 
 
@@ -103,6 +100,23 @@ def test_bad_input_is_refused_and_the_server_goes_on(
         score(client, **tensors)
     assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
     assert len(score(client, IMAGE=IMAGES, TEXT=texts("a boat"))) == 2
+
+
+def test_those_who_ask_at_once_get_what_each_would_get_alone(client: InferenceServerClient) -> None:
+    alone = [score(client, IMAGE=texts(file), TEXT=texts(text)) for file in FILES for text in TEXTS]
+    with ThreadPoolExecutor(16) as pool:
+        pairs = [(texts(file), texts(text)) for file in FILES for text in TEXTS] * 10
+        calls = [pool.submit(score, client, IMAGE=image, TEXT=text) for image, text in pairs]
+    np.testing.assert_allclose([call.result() for call in calls], alone * 10, atol=1e-5)
+
+
+def test_scores_that_would_come_too_late_are_not_sought(client: InferenceServerClient) -> None:
+    late = inputs({"IMAGE": IMAGES, "TEXT": texts("a boat")})
+    with pytest.raises(
+        InferenceServerException, match=r"^.*DEADLINE_EXCEEDED: no scores within 1e-06 s .0 of 2"
+    ) as caught:
+        client.infer("clip_score", late, timeout=1)
+    assert caught.value.status() == "StatusCode.UNAVAILABLE"
 
 
 def test_it_paints_as_well(client: InferenceServerClient) -> None:

@@ -18,7 +18,8 @@ from tritonclient.grpc import InferenceServerClient  # type: ignore[import-untyp
 
 from impasto_server.serve import Server
 
-from .test_metrics import steady
+from .test_lifecycle import eventually
+from .test_metrics import metrics, steady
 from .wire import Tensor, ask, inputs, ints, outputs, refused, texts
 
 Message = dict[str, Any] | str
@@ -132,3 +133,14 @@ def test_a_deadline_ends_it_on_both_models(toy_server: Server, toy_client: Infer
     status, message = refused(toy_client, 5_000, **tensors)
     assert (status, message.partition(":")[0]) == ("UNAVAILABLE", "DEADLINE_EXCEEDED")
     assert steady(toy_server)["requests"] == 0
+
+
+def test_what_neither_model_can_read_is_counted_once_each(
+    toy_server: Server, toy_client: InferenceServerClient
+) -> None:
+    before = steady(toy_server)
+    with stream(toy_server, PROMPT=texts(" ")) as messages:
+        assert "PROMPT: is missing or blank" in str(next(messages))
+    assert refused(toy_client, PROMPT=texts(" "))[0] == "INVALID_ARGUMENT"
+    eventually(lambda: metrics(toy_server)["refused"] - before["refused"] >= 2)
+    assert steady(toy_server)["refused"] - before["refused"] == 2

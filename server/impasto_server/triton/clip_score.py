@@ -1,6 +1,7 @@
 """Triton model `clip_score`: pictures in, for each the cosine to a text or to another picture out.
 
 It has a copy of the scorer's weights of its own, so that scoring never waits for the pipeline, or the pipeline for it.
+Requests overlap as those of `stylize` do.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from typing import Any
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 
 from impasto_server import comparison
-from impasto_server.errors import as_impasto_error
-from impasto_server.score import Scorer
+from impasto_server.errors import ImpastoError, as_impasto_error
+from impasto_server.score import Array, Scorer
+from impasto_server.scoring import Scoring
 from impasto_server.settings import Settings
 from impasto_server.triton.log import forward_log
-from impasto_server.triton.messages import response, tensors
+from impasto_server.triton.messages import filled, refusal, tensors, timeout_s
 
 
 class TritonPythonModel:
@@ -26,14 +28,26 @@ class TritonPythonModel:
         settings = Settings.from_env()
         assert settings.scorer, "without a scorer this model isn't in the repository"
         self.scorer = Scorer.open(settings.scorer, settings)
+        self.scoring = Scoring(self.scorer, settings.max_requests)
 
-    def execute(self, requests: list[Any]) -> list[Any]:
-        """One request after the other: each has the engine for itself."""
-        return [self._answer(request) for request in requests]
+    def execute(self, requests: list[Any]) -> None:
+        """Start on every request; answers follow from the scoring thread."""
+        for request in requests:
+            self._start(request)
 
-    def _answer(self, request: Any) -> Any:
+    def finalize(self) -> None:
+        """Finish what was taken, then free the thread."""
+        self.scoring.close()
+
+    def _start(self, request: Any) -> None:
+        sender = request.get_response_sender()
+
+        def done(outcome: Array | ImpastoError) -> None:
+            answer = refusal(outcome) if isinstance(outcome, ImpastoError) else filled({"SCORE": outcome})
+            sender.send(answer, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
         try:
-            scores = comparison.parse(tensors(request)).scores(self.scorer)
+            asked = comparison.parse(tensors(request), self.scorer.unread, timeout_s(request))
+            self.scoring.submit(asked, done, sender.is_cancelled)
         except Exception as error:
-            return response(as_impasto_error(error))
-        return pb_utils.InferenceResponse([pb_utils.Tensor("SCORE", scores)])
+            done(as_impasto_error(error))

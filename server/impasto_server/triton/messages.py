@@ -9,9 +9,10 @@ import numpy as np
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 
 from impasto_server.bundle import Manifest
-from impasto_server.errors import Code, ImpastoError
+from impasto_server.errors import Code, ImpastoError, InvalidArgument, brief
 from impasto_server.local import answer, report
 from impasto_server.pipeline import Progress, Result
+from impasto_server.relay import Painter
 from impasto_server.request import Field, Request, parse
 
 # Triton's names for our codes. Names, because the stub fills pb_utils only after this module is imported.
@@ -28,10 +29,19 @@ CODES: Mapping[Code, str] = {
 SPOKEN: tuple[Code, ...] = ("RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED")
 
 
-def read(request: Any, manifest: Manifest, fields: Mapping[str, Field]) -> Request:
-    """Raises InvalidArgument."""
+def read(request: Any, manifest: Manifest, fields: Mapping[str, Field], painter: Painter) -> Request:
+    """The request for `painter`, which counts those that can't be read. Raises InvalidArgument."""
+    try:
+        return parse(tensors(request), manifest, fields, timeout_s(request))
+    except InvalidArgument:
+        painter.refused()
+        raise
+
+
+def timeout_s(request: Any) -> float | None:
+    """What the request's parameter `timeout` allows."""
     microseconds = request.timeout()
-    return parse(tensors(request), manifest, fields, microseconds / 1e6 if microseconds else None)
+    return microseconds / 1e6 if microseconds else None
 
 
 def tensors(request: Any) -> dict[str, np.ndarray[Any, Any]]:
@@ -42,9 +52,16 @@ def tensors(request: Any) -> dict[str, np.ndarray[Any, Any]]:
 def response(outcome: Progress | Result | ImpastoError) -> Any:
     """What is sent for it."""
     if isinstance(outcome, ImpastoError):
-        said = f"{outcome.code}: {outcome}" if outcome.code in SPOKEN else str(outcome)
-        return pb_utils.InferenceResponse(
-            error=pb_utils.TritonError(said, getattr(pb_utils.TritonError, CODES[outcome.code]))
-        )
-    told = report(outcome) if isinstance(outcome, Progress) else answer(outcome)
-    return pb_utils.InferenceResponse([pb_utils.Tensor(name, values) for name, values in told.items()])
+        return refusal(outcome)
+    return filled(report(outcome) if isinstance(outcome, Progress) else answer(outcome))
+
+
+def filled(outputs: Mapping[str, np.ndarray[Any, Any]]) -> Any:
+    return pb_utils.InferenceResponse([pb_utils.Tensor(name, values) for name, values in outputs.items()])
+
+
+def refusal(error: ImpastoError) -> Any:
+    said = f"{error.code}: {error}" if error.code in SPOKEN else str(error)
+    return pb_utils.InferenceResponse(
+        error=pb_utils.TritonError(brief(said), getattr(pb_utils.TritonError, CODES[error.code]))
+    )

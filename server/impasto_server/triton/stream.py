@@ -49,7 +49,7 @@ class TritonPythonModel:
             sender.send(response(outcome), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
         try:
-            asked = read(request, self.manifest, STREAM_FIELDS)
+            asked = read(request, self.manifest, STREAM_FIELDS, self.painter)
             self.painter.submit(asked, Caller(done, sender.is_cancelled, progress))
         except Exception as error:
             done(as_impasto_error(error))

@@ -55,7 +55,7 @@ class TritonPythonModel:
             sender.send(response(outcome), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
         try:
-            asked = read(request, self.pipeline.manifest, FIELDS)
+            asked = read(request, self.pipeline.manifest, FIELDS, self.pipeline)
             self.pipeline.submit(asked, Caller(done, gone.is_set))
         except Exception as error:
             done(as_impasto_error(error))

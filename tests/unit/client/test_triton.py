@@ -212,20 +212,41 @@ def test_scores_cross_the_socket(server: tuple[Server, str], asynchronous: bool)
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-@pytest.mark.parametrize(
-    ("code", "message"),
-    [
-        ("NOT_FOUND", "Request for unknown model: 'clip_score' is not found"),
-        ("UNAVAILABLE", "Request for unknown model: 'clip_score' has no available versions"),
-    ],
-)
-def test_a_server_without_a_scorer_is_told_how_to_get_one(
-    server: tuple[Server, str], code: str, message: str, asynchronous: bool
-) -> None:
+def test_a_server_without_a_scorer_is_told_how_to_get_one(server: tuple[Server, str], asynchronous: bool) -> None:
     servicer, url = server
-    servicer.handle_score = refusing(grpc.StatusCode[code], message)
+    said = "Request for unknown model: 'clip_score' is not found"
+    servicer.handle_score = refusing(grpc.StatusCode.NOT_FOUND, said)
     with pytest.raises(ServerUnavailable, match="has no scorer; start the server with --scorer"):
         _score(url, asynchronous)
+
+
+def test_a_server_that_is_stopping_says_so_and_not_that_it_never_had_the_model(server: tuple[Server, str]) -> None:
+    servicer, url = server
+    said = "Request for unknown model: '{}' has no available versions"
+    servicer.handle_score = refusing(grpc.StatusCode.UNAVAILABLE, said.format("clip_score"))
+    servicer.handle_stream = lambda tensors, context: [said.format("stylize_stream")]
+    for ask in (
+        lambda client: client.score(b"a", text="a fish"),
+        lambda client: list(client.stream("a boat")),
+    ):
+        with Client(url, timeout=10) as client, pytest.raises(ServerUnavailable, match="is starting or stopping; try"):
+            ask(client)
+
+
+@pytest.mark.parametrize(
+    "url", ["", "localhost", ":8001", "localhost:", "localhost:0", "localhost:99999", "localhost:x", "http://host:8001"]
+)
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_a_url_that_is_no_host_and_port_is_refused(url: str, kind: type[Client] | type[AsyncClient]) -> None:
+    with pytest.raises(
+        ConnectError, match=f"^'{url}' is no host:port; pass the server's for gRPC, e.g. localhost:8001$"
+    ):
+        kind(url)
+
+
+@pytest.mark.parametrize("url", ["localhost:8001", "[::1]:8001", "dns:///host:8001", "unix:/run/impasto.sock"])
+def test_whatever_else_grpc_understands_is_a_url(url: str) -> None:
+    Client(url).close()
 
 
 def test_what_a_scorer_refuses_is_the_clients_own_error(server: tuple[Server, str]) -> None:

@@ -26,6 +26,40 @@ def test_an_unknown_name_is_answered_with_the_nearest(registry: Path) -> None:
         Registry(registry).resolve("staned-glass")
 
 
+def test_a_name_as_long_as_a_book_is_not_repeated(registry: Path) -> None:
+    with pytest.raises(NotFound, match=f"no adapter '{64 * 'x'}…'; known: "):
+        Registry(registry).resolve("x" * 8000)
+
+
+def test_a_registry_that_is_gone_is_told(registry: Path) -> None:
+    registry.rename(registry.with_name("away"))
+    with pytest.raises(
+        NotFound, match="^STYLE: no adapter 'neon'; the server's registry is empty, or gone; fill it with"
+    ):
+        Registry(registry).resolve("neon", "STYLE")
+
+
+@pytest.mark.parametrize(
+    "pointer", [b"", b"{", b"\xff\xfe", b"{}", b"[]", b"7", b'{"digest": 5}', b'{"digest": "../../neon"}']
+)
+def test_a_damaged_pointer_is_told_in_the_name_of_the_field(pointer: bytes, registry: Path) -> None:
+    (registry / "names" / "neon.json").write_bytes(pointer)
+    said = "^STYLE: adapter 'neon' can't be used: its name in the registry doesn't point to a digest; import it again"
+    with pytest.raises(InvalidArgument, match=said):
+        Registry(registry).resolve("neon", "STYLE")
+
+
+def test_an_object_that_cannot_be_read_is_told(registry: Path, manifest: Manifest) -> None:
+    digest = Registry(registry).resolve("neon")
+    broken = registry / "objects" / f"{digest}.safetensors"
+    broken.unlink()
+    with pytest.raises(NotFound, match="adapter 'neon' points to an object that isn't in the registry"):
+        Registry(registry).load(digest, "neon", manifest)
+    broken.mkdir()
+    with pytest.raises(InvalidArgument, match=r"its file can't be read \(Is a directory\); import it again"):
+        Registry(registry).load(digest, "neon", manifest)
+
+
 @pytest.mark.parametrize("name", ["../../etc/passwd", "", "UPPER", "a/b", "neon\n"])
 def test_a_name_cannot_leave_the_registry(name: str, registry: Path) -> None:
     with pytest.raises(NotFound):
@@ -165,6 +199,7 @@ def test_an_embedding_is_for_any_family(masked_manifest: Manifest) -> None:
         ),
         (toy_masked.lora_bytes(header={"prompt": "{context} {context}"}), "has no place for {context}"),
         (toy_masked.lora_bytes(header={"prompt": 7}), "its prompt 7 has no place"),
+        (toy_masked.lora_bytes(header={"format": 2}), "it's of format 2, and this server reads 1"),
         (toy_masked.lora_bytes(header={"kind": "bottleneck", "gelu": "tanh"}), "belong nowhere: transformer.mix.A"),
         (toy_masked.bottleneck_bytes(header={"kind": "lora"}), "belong nowhere: transformer.block.A"),
         (toy_masked.bottleneck_bytes(transformer__block__A=WIDE), r"transformer.block is A \[5, 2\]"),

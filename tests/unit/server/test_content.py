@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageOps
 from PIL.ImageFile import ImageFile
 
 from impasto_server import content
-from impasto_server.content import MAX_BYTES, MAX_SCANS, depth, edges, pixels_to_model, read_image
+from impasto_server.content import MAX_BYTES, MAX_PARTS, MAX_SCANS, depth, edges, pixels_to_model, read_image
 from impasto_server.errors import InvalidArgument
 
 UNTURNED: dict[int, Callable[[Image.Image], Image.Image]] = {
@@ -289,6 +289,29 @@ def test_a_jpeg_of_a_thousand_scans_is_refused() -> None:
     data = saved(scene(), "JPEG", progressive=True)
     scan = data[data.rindex(b"\xff\xda") : -2]
     assert "64 scans" in refusal(data[:-2] + MAX_SCANS * scan + b"\xff\xd9")
+
+
+PNG_HEAD = png(32, 32, 8, 2, None)
+JPEG_REST = saved(scene(), "JPEG")[2:]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        PNG_HEAD + MAX_PARTS * chunk(b"tEXt", b"a\0") + saved(scene())[len(PNG_HEAD) :],
+        b"\xff\xd8" + MAX_PARTS * b"\xff\xfe\0\x02" + JPEG_REST,  # comments
+        b"\xff\xd8" + MAX_PARTS * b"\xff" + JPEG_REST,
+        b"\xff\xd8\xff\xe0\0\x02" + MAX_PARTS * b"\0" + JPEG_REST,
+        MAX_PARTS * b"\xff\xd8" + b"\xff\xd8" + JPEG_REST,
+    ],
+)
+def test_what_takes_minutes_to_walk_over_is_refused(data: bytes) -> None:
+    assert refusal(data).endswith(" file of more than 65536 parts; save the picture anew and pass the whole file")
+
+
+def test_some_fill_bytes_and_many_chunks_are_no_reason_to_refuse() -> None:
+    read_image(b"\xff\xd8" + 1000 * b"\xff" + 1000 * b"\xff\xfe\0\x02" + JPEG_REST, "IMAGE", 32, 32)
+    read_image(PNG_HEAD + 5000 * chunk(b"tEXt", b"a\0") + png(32, 32, 8, 2, bytes(32 * 97))[33:], "IMAGE", 32, 32)
 
 
 def test_a_film_behind_a_jpeg_is_not_taken_for_scans() -> None:

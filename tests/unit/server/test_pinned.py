@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 import toy
 import toy_architectures as toys
 from asked import pixels, together
+from impasto_server.adapters import Delta, Registry
 from impasto_server.backbone import Row
 from impasto_server.bundle import Bundle
 from impasto_server.errors import InvalidArgument, SetupError
@@ -184,15 +186,31 @@ def test_a_delta_is_no_embedding(pinned: Pipeline) -> None:
         pinned.generate(replace(BOAT, prompt="a boat in <paint>"))
 
 
-def test_of_a_delta_no_more_than_the_header_is_read(pinned: Pipeline, shelf: Shelf) -> None:
-    """Its tensors may be as large as a checkpoint, and nobody here would use them."""
+def test_a_delta_that_belies_its_digest_is_refused(pinned: Pipeline, shelf: Shelf) -> None:
+    """Nobody here uses its tensors, yet META names it by the digest, and the words of its header are painted."""
     broken = shelf.registry / "objects" / f"{hashlib.sha256(PAINT).hexdigest()}.safetensors"
-    whole = broken.read_bytes()
-    broken.write_bytes(whole + b"\0" * 100)
+    broken.write_bytes(PAINT + b"\0" * 100)
     try:
-        assert pinned.generate(replace(BOAT, adapters=PAINTED)).image
+        with pytest.raises(InvalidArgument, match="^ADAPTER_NAMES: adapter 'paint' can't be used: its bytes don't"):
+            pinned.generate(replace(BOAT, adapters=PAINTED))
     finally:
-        broken.write_bytes(whole)
+        broken.write_bytes(PAINT)
+    assert pinned.generate(replace(BOAT, adapters=PAINTED)).image
+
+
+def test_a_delta_is_not_held_while_its_digest_is_taken(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be as large as a checkpoint."""
+    monkeypatch.setattr("impasto_server.adapters.MAX_HEADER", 1 << 10)
+    large = toys.delta_bytes({}, {"unet.mix": np.ones(1 << 20, np.float32)})
+    digest = toy.register(tmp_path, "large", large)
+    manifest = Bundle.open(shelf.plain).manifest
+    tracemalloc.start()
+    assert isinstance(Registry(tmp_path).load(digest, "large", manifest), Delta)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < len(large) / 10
 
 
 @pytest.mark.parametrize(

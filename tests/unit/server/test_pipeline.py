@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from io import BytesIO
+from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -14,8 +16,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+import toy
+import toy_masked
 from impasto_server.adapters import Registry
 from impasto_server.bundle import Manifest
+from impasto_server.conditioning import Conditions
 from impasto_server.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -26,9 +31,11 @@ from impasto_server.errors import (
     Unavailable,
 )
 from impasto_server.guidance import Guidance, Lane, Mix, Mixes, Prompts
+from impasto_server.image import to_uint8
 from impasto_server.pipeline import Caller, Pipeline, Progress, Result
 from impasto_server.request import Request
 from impasto_server.residency import Kind
+from impasto_server.samplers import Steps
 from impasto_server.settings import EngineName
 
 from .conftest import Context, Open
@@ -240,6 +247,84 @@ def test_adapters_that_load_slowly_hold_up_nobody_else(open_pipeline: Open, monk
     go.set()
     assert all(isinstance(answer.result(10), Result) for answer in waiting)
     assert pipeline.stats.read()["adapter_loads"] == 3  # neon for one of the others, then deep and stained-glass
+
+
+def test_what_no_bank_holds_is_told_in_the_name_of_the_field_that_asks_for_it(open_pipeline: Open) -> None:
+    pipeline = open_pipeline(bank_rank=4, bank_bytes=1000)
+    styled = Request("a boat", seed=1, width=64, height=64, steps=1, style=("deep",), guidance="styledrop")
+    with pytest.raises(InvalidArgument, match="^STYLE: the mix has rank 20"):
+        pipeline.generate(styled)
+    with pytest.raises(InvalidArgument, match="^ADAPTER_NAMES: the mix has rank 20"):
+        pipeline.generate(replace(styled, guidance="cfg", style=(), adapters=(("deep", 1.0),)))
+
+
+@pytest.mark.parametrize("family", ["diffusion", "masked"])
+def test_a_mix_that_leads_nowhere_paints_no_black_picture(
+    family: str, open_pipeline: Open, registry: Path, open_masked: Open, masked_registry: Path
+) -> None:
+    pipeline, folder = (open_pipeline(), registry) if family == "diffusion" else (open_masked(), masked_registry)
+    large = np.full((2, toy.CHANNELS if family == "diffusion" else toy.WIDTH), 3e38, np.float32)
+    if family == "diffusion":
+        toy.register(folder, "large", toy.adapter_bytes(unet__mix__B=large))
+    else:
+        toy.register(folder, "large", toy_masked.lora_bytes(transformer__mix__B=large))
+    scheduler = "euler" if family == "diffusion" else "amused"
+    plain = Request("a boat", seed=1, width=64, height=64, steps=4, scheduler=scheduler)
+    alone = pipeline.generate(plain).image
+    failed, beside = together(pipeline, [replace(plain, adapters=(("large", 4.0),)), plain])
+    assert re.fullmatch("step [12] of 4 came to NaN or infinity; lower the weights of .* guidance", str(failed))
+    assert isinstance(beside, Result)
+    assert beside.image == alone
+    assert pipeline.stats.read()["failed"] == 1
+
+
+def test_a_decoder_that_makes_nan_is_told(open_pipeline: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = open_pipeline()
+    monkeypatch.setattr(pipeline._family, "decode", lambda sample: to_uint8(np.full((3, 64, 64), np.nan, np.float32)))
+    with pytest.raises(ImpastoError, match="the decoder made NaN of its sample; start the server with --precision f32"):
+        pipeline.generate(request(0))
+
+
+def test_a_sampler_that_fails_is_its_own_requests_trouble(open_pipeline: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = open_pipeline()
+    begin = pipeline._family.begin
+
+    def failing(asked: Request, seed: int, conditions: Conditions) -> Steps:
+        steps = begin(asked, seed, conditions)
+        if asked.prompt != "fish":
+            return (yield from steps)
+        yield next(steps)
+        raise RuntimeError("no such step")
+
+    monkeypatch.setattr(pipeline._family, "begin", failing)
+    good, bad = request(0), replace(request(0), prompt="fish")
+    first, failed, second = together(pipeline, [good, bad, good])
+    assert isinstance(failed, ImpastoError)
+    assert "RuntimeError" in str(failed)
+    assert isinstance(first, Result)
+    assert isinstance(second, Result)
+    assert pipeline.generate(good).image == first.image == second.image
+
+
+def test_pictures_that_take_long_to_decode_hold_up_nobody_else(
+    open_pipeline: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = open_pipeline()
+    go, condition = Event(), pipeline._family.condition
+
+    def wait_and_condition(asked: Request) -> Conditions:
+        assert asked.image is None or go.wait(30)
+        return condition(asked)
+
+    monkeypatch.setattr(pipeline._family, "condition", wait_and_condition)
+    content = replace(request(0), image=pipeline.generate(request(0)).image)
+    waiting: list[Future[Result | ImpastoError]] = [Future() for _ in range(8)]
+    for answer in waiting:
+        pipeline.submit(content, Caller(answer.set_result))
+    assert pipeline.generate(request(1)).image
+    assert not any(answer.done() for answer in waiting)
+    go.set()
+    assert all(isinstance(answer.result(30), Result) for answer in waiting)
 
 
 def test_a_request_cancelled_while_its_adapter_loads_takes_no_step(

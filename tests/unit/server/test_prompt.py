@@ -107,6 +107,12 @@ def test_a_trigger_beyond_the_encoders_room_is_warned_of(tokenizer: ClipTokenize
     assert tokens.warning("PROMPT") == "PROMPT: 5 tokens, the text encoder reads 4; not read: '<sks03>'"
 
 
+def test_of_a_long_text_that_is_not_read_the_beginning_is_told(tokenizer: ClipTokenizer) -> None:
+    warning = tokenizer("a red boat at " + "night " * 1000, {}).warning("PROMPT")
+    assert warning is not None
+    assert warning.endswith("the text encoder reads 4; not read: '" + ("night " * 1000)[:64] + "…'")
+
+
 def test_each_line_is_encoded_once_with_its_stages_vectors(tokenizer: ClipTokenizer, manifest: Manifest) -> None:
     echo, known = Echo(), {"sks03": embedding(manifest, 1, places=2), "toy": embedding(manifest, 2)}
     encoder = PromptEncoder([TextEncoder("text_encoder", tokenizer, toy.WIDTH, [echo])], False, 1 << 20)

@@ -84,6 +84,21 @@ def test_an_error_keeps_its_code_and_words(connect: Callable[[], Remote]) -> Non
     assert "did you mean 'neon'" in str(error)
 
 
+def test_a_request_that_could_not_be_read_is_counted_where_the_others_are(
+    pipeline: Pipeline, connect: Callable[[], Remote]
+) -> None:
+    remote = connect()
+    remote.refused()
+    assert isinstance(ask(remote, ASKED), Result)  # messages of one connection are read in their order
+    assert (pipeline.stats.read()["refused"], pipeline.stats.read()["done"]) == (1, 1)
+
+
+def test_with_nobody_there_nothing_is_counted() -> None:
+    remote = Remote(f"\0impasto-test-{os.getpid()}-nobody")
+    remote.refused()
+    remote.close()
+
+
 @pytest.mark.usefixtures("slow_steps")
 def test_a_caller_that_leaves_stops_its_work(pipeline: Pipeline, connect: Callable[[], Remote]) -> None:
     seen = Event()
@@ -164,6 +179,8 @@ class Easel:
             assert caller.progress is not None
             caller.progress(step)
         caller.done(self.result)
+
+    def refused(self) -> None: ...
 
     def close(self) -> None: ...
 

@@ -143,6 +143,23 @@ def test_amuseds_constants_are_the_masked_familys_defaults(masked_manifest: Mani
     assert (dual.scheduler, dual.steps, dual.rule) == ("amused", 12, DreamStyler(5.0, 0.5, 3.0))
 
 
+def test_a_request_may_name_a_few_embeddings(manifest: Manifest) -> None:
+    """Each is held in memory while it runs, and a prompt has room for thousands of names."""
+    names = [f"sks{i}" for i in range(17)]
+    spoken = " ".join(f"<{name}>" for name in names)
+    few = " ".join(f"<{name}>" for name in names[:16])
+    assert parse({"PROMPT": text(f"{few} {few}"), "STYLE": text(*names[:4] * 16)}, manifest).style
+    fix = "17 different embeddings; name at most 16 in a request"
+    for sent, field in (
+        ({"PROMPT": text(spoken)}, "PROMPT"),
+        ({"PROMPT": text(few), "NEGATIVE_PROMPT": text("<sks16>")}, "PROMPT"),
+        ({"PROMPT": text(few), "STYLE": text("sks16")}, "PROMPT"),
+        ({"PROMPT": text("a boat"), "STYLE": text(*names)}, "STYLE"),
+    ):
+        with pytest.raises(InvalidArgument, match=f"^{field}: {fix}$"):
+            parse(sent, manifest)
+
+
 def test_a_style_may_be_a_mix_of_adapters(manifest: Manifest) -> None:
     mixed = {"PROMPT": text("a boat"), "GUIDANCE": text("styledrop"), "ADAPTER_NAMES": text("glass", "neon")}
     assert parse(mixed, manifest).style == ()
@@ -195,6 +212,10 @@ CONTENT = {"IMAGE": text(b"x")}
         (
             {**STYLEDROP, "STYLE": text("glass", "neon")},
             "STYLE: 2 names, and GUIDANCE styledrop takes the adapter of one style; name one, or mix",
+        ),
+        (
+            {**STYLEDROP, "ADAPTER_NAMES": text("neon", "glass")},
+            "ADAPTER_NAMES: 'glass' stands in STYLE, too; name it here alone, with its whole weight",
         ),
         ({**STYLEDROP, "CONTENT": text("cat")}, "CONTENT: means nothing to GUIDANCE styledrop; leave it out, or pass"),
         ({**STYLEDROP, "CONTENT_PROMPT": text("a cat")}, "CONTENT_PROMPT: means nothing to GUIDANCE styledrop"),

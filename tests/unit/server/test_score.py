@@ -56,7 +56,7 @@ IMAGES, TEXT = several(*FILES), several("a red boat")
 
 
 def scores(scorer: Scorer, **tensors: NDArray[Any]) -> list[float]:
-    found: list[float] = comparison.parse(tensors).scores(scorer).tolist()
+    found: list[float] = comparison.scores(comparison.parse(tensors, scorer.unread), scorer).tolist()
     return found
 
 
@@ -162,7 +162,7 @@ REFUSED: dict[str, tuple[Tensors, str]] = {
 @pytest.mark.parametrize(("tensors", "message"), REFUSED.values(), ids=REFUSED)
 def test_what_cannot_be_compared_is_refused_by_name(tensors: Tensors, message: str, scorer: Scorer) -> None:
     with pytest.raises(InvalidArgument, match=f"^{message}"):
-        comparison.parse(tensors).scores(scorer)
+        scores(scorer, **tensors)
 
 
 def test_as_many_as_are_allowed(scorer: Scorer) -> None:

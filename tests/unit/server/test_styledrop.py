@@ -24,6 +24,7 @@ import toy_masked
 from impasto_server.backbone import Backbone, Row
 from impasto_server.errors import Cancelled, DeadlineExceeded, FieldError, ImpastoError, InvalidArgument, NotFound
 from impasto_server.pipeline import Caller, Pipeline, Progress, Result
+from impasto_server.ranking import Ranking
 from impasto_server.request import MAX_SEED, Request
 from impasto_server.samplers import Sample, Steps
 
@@ -446,7 +447,7 @@ def rank(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Rank:
 
     def rank_(request: Request, scores: list[float]) -> tuple[Result, Critic]:
         critic = Critic(scores)
-        monkeypatch.setattr(pipeline, "_scorer", critic)
+        monkeypatch.setattr(pipeline, "_ranking", Ranking(critic))  # type: ignore[arg-type]
         return pipeline.generate(request), critic
 
     return rank_
@@ -606,3 +607,4 @@ def test_meta_tells_of_the_rule_and_its_adapters(pipeline: Pipeline, family: str
     assert (meta["guidance"], meta["style"], meta["content"]) == ("styledrop-compose", ["glass"], "cat")
     assert (meta["style_strength"], meta["text_strength"], meta["gamma"]) == (2.0, 4.0, 0.4)
     assert "guidance_scale" not in meta
+    assert meta.get("temperature") == (COMPOSED.temperature if family == "masked" else None)

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+from itertools import count
 from threading import Event
 
 import pytest
 
-from impasto_server.watch import Watch
+from impasto_server.watch import PERIOD_S, SHARE, Watch
 
 
 def test_then_is_called_once_when_someone_is_gone() -> None:
@@ -72,3 +73,19 @@ def test_once_told_to_stop_it_is_not_in_the_middle_of_asking() -> None:
     forget()
     assert answered.is_set()
     watch.close()
+
+
+def test_many_callers_are_asked_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A round that takes a second is followed by a pause in which others may compute."""
+    pauses: list[float] = []
+
+    class Closing(Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            pauses.append(timeout or 0)
+            return len(pauses) > 2
+
+    seconds = count()
+    monkeypatch.setattr("impasto_server.watch.thread_time", lambda: float(next(seconds)))
+    monkeypatch.setattr("impasto_server.watch.Event", Closing)
+    Watch().close()
+    assert pauses == [PERIOD_S, 1 / SHARE, 1 / SHARE]
