@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from benchmarks.reference import Attention, Device, Reference
 
-from impasto_server import engine
+from impasto_server.engines import engine
 from impasto_server.errors import SetupError
 from impasto_server.settings import ON_GPU, EngineName, Settings
 

@@ -56,10 +56,10 @@ from impasto_export.architecture import canonical_json
 from impasto_export.errors import UnknownArchitecture
 from impasto_export.link import link
 from impasto_export.tracing import graphs
-from impasto_server import gpu
 from impasto_server.bank import AdaptedEngine
 from impasto_server.bundle import Bundle, DiffusionManifest
 from impasto_server.calibrate import batch, filled_bank
+from impasto_server.engines import gpu
 from impasto_server.errors import SetupError
 from impasto_server.masked import AESTHETIC_SCORE
 from impasto_server.settings import Settings

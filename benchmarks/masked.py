@@ -53,7 +53,7 @@ from benchmarks.reference import Reference
 
 from impasto_server.backbone import Row, Seat
 from impasto_server.bundle import Bundle, ImageSize
-from impasto_server.engine import Engine
+from impasto_server.engines.engine import Engine
 from impasto_server.guidance import combine
 from impasto_server.masked import Masked
 from impasto_server.maskgit import ANNEALS, Canvas, Masks, decode

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from impasto_server.bank import AdaptedEngine
 from impasto_server.bundle import Bundle
 from impasto_server.calibrate import batch
-from impasto_server.engine import Engine, compile_graph
+from impasto_server.engines.engine import Engine, compile_graph
 from impasto_server.settings import Settings
 from impasto_server.unet import unsteered
 

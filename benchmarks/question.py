@@ -22,8 +22,8 @@ from benchmarks.reference import Reference, add_attention
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from impasto_server import gpu
-from impasto_server.engine import check, resolve_precision
+from impasto_server.engines import gpu
+from impasto_server.engines.engine import check, resolve_precision
 from impasto_server.errors import SetupError
 from impasto_server.settings import ON_GPU, EngineName, Settings
 

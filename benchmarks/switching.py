@@ -18,7 +18,7 @@ from benchmarks.backbones import KEPT, LORA_FILE, NAMES, Backbone, register, wri
 from impasto_server.adapters import Adapter, Registry
 from impasto_server.bank import Bank
 from impasto_server.bundle import Bundle
-from impasto_server.engine import resolve_precision
+from impasto_server.engines.engine import resolve_precision
 from impasto_server.guidance import Mix
 from impasto_server.residency import Residency
 from impasto_server.settings import Settings

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from impasto_server.engine import PREPARED_BYTES, Engine
+from impasto_server.engines.engine import PREPARED_BYTES, Engine
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from impasto_server.adapters import FIELD, Adapter, Factors
 from impasto_server.bundle import Bundle, Manifest, Site
-from impasto_server.engine import compile_graph, stored
+from impasto_server.engines.engine import compile_graph, stored
 from impasto_server.errors import InvalidArgument, SetupError
 from impasto_server.guidance import Mix
 from impasto_server.settings import Precision, Settings

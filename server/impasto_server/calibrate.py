@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from impasto_server.bank import AdaptedEngine, Bank
 from impasto_server.bundle import Bundle, Manifest, Port
 from impasto_server.calibration import Measured, Timing, device_name
-from impasto_server.engine import PREPARED_BYTES, Engine, resolve_precision, stored
+from impasto_server.engines.engine import PREPARED_BYTES, Engine, resolve_precision, stored
 from impasto_server.settings import Settings
 from impasto_server.stats import Stats
 

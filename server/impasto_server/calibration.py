@@ -17,9 +17,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from impasto_server import gpu
 from impasto_server.bundle import Bundle
-from impasto_server.engine import resolve_precision
+from impasto_server.engines import gpu
+from impasto_server.engines.engine import resolve_precision
 from impasto_server.errors import SetupError
 from impasto_server.settings import ON_GPU, EngineName, Precision, Settings
 

@@ -22,7 +22,7 @@ from impasto_server.bundle import Bundle
 from impasto_server.calibrate import calibrate as time_backbone
 from impasto_server.calibration import Measured, keep
 from impasto_server.doctor import examine
-from impasto_server.engine import check
+from impasto_server.engines.engine import check
 from impasto_server.errors import ImpastoError
 from impasto_server.serve import Server, ServerDied
 from impasto_server.serve import serve as running_server

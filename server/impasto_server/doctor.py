@@ -13,13 +13,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import get_args
 
-from impasto_server import gpu
 from impasto_server.bundle import Bundle
-from impasto_server.engine import resolve_precision
+from impasto_server.engines import gpu
+from impasto_server.engines.engine import resolve_precision
+from impasto_server.engines.libraries import require
+from impasto_server.engines.plans import default_cache
 from impasto_server.errors import SetupError
 from impasto_server.footprint import GIB, Footprint, free_memory
-from impasto_server.libraries import require
-from impasto_server.plans import default_cache
 from impasto_server.settings import ON_GPU, EngineName, Precision
 from impasto_server.tritonserver import find
 

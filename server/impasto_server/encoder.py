@@ -13,7 +13,7 @@ from impasto_server.adapters import Embedding
 from impasto_server.backbone import Embeds, Seat
 from impasto_server.bundle import Bundle
 from impasto_server.cache import BytesLru
-from impasto_server.engine import Engine
+from impasto_server.engines.engine import Engine
 from impasto_server.graphs import Graphs
 from impasto_server.prompt import Line, triggers
 from impasto_server.tokens import ClipTokenizer, Tokens

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from impasto_server.bank import AdaptedEngine, Bank
 from impasto_server.bundle import Bundle
-from impasto_server.engine import Engine
+from impasto_server.engines.engine import Engine
 from impasto_server.settings import Settings
 
 

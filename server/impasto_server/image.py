@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from impasto_server.bundle import Latents
-from impasto_server.engine import Engine
+from impasto_server.engines.engine import Engine
 from impasto_server.errors import ImpastoError
 
 _OPTIONS: dict[str, dict[str, Any]] = {

@@ -35,7 +35,7 @@ from impasto_server.bundle import Bundle, DiffusionManifest, Manifest
 from impasto_server.calibration import calibrated, resolve_max_lanes
 from impasto_server.diffusion import Diffusion
 from impasto_server.encoder import PromptEncoder
-from impasto_server.engine import resolve_precision
+from impasto_server.engines.engine import resolve_precision
 from impasto_server.errors import (
     Cancelled,
     DeadlineExceeded,

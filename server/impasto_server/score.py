@@ -19,7 +19,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from impasto_server.bundle import Graph, TokenizerFacts
-from impasto_server.engine import compile_graph
+from impasto_server.engines.engine import compile_graph
 from impasto_server.errors import SetupError
 from impasto_server.settings import Settings
 from impasto_server.tokens import ClipTokenizer

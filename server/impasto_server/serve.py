@@ -25,7 +25,7 @@ from time import monotonic, sleep
 
 from impasto_server.bundle import Bundle
 from impasto_server.calibration import Calibration
-from impasto_server.engine import check
+from impasto_server.engines.engine import check
 from impasto_server.errors import SetupError
 from impasto_server.process import children, is_child, kill_group, start_tied
 from impasto_server.score import ScorerBundle

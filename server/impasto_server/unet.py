@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from impasto_server.backbone import Feeds, Row, hidden, pooled, samples, slots
 from impasto_server.bundle import GUIDANCE, DiffusionManifest, Graph
-from impasto_server.engine import Engine
+from impasto_server.engines.engine import Engine
 
 Array = NDArray[np.float32]
 

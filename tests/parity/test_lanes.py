@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from impasto_export.adapters.registry import Registry
-from impasto_server.engine import resolve_precision
+from impasto_server.engines.engine import resolve_precision
 from impasto_server.errors import ImpastoError
 from impasto_server.pipeline import Caller, Pipeline, Progress, Result
 from impasto_server.request import GUIDANCE, Request

@@ -20,7 +20,7 @@ from benchmarks.masked_peer import drawing
 from benchmarks.reference import Reference
 from diffusers.models.attention_processor import AttnProcessor
 
-from impasto_server import gpu
+from impasto_server.engines import gpu
 from impasto_server.errors import SetupError
 
 OURS, PLAIN, BF16 = Kind("onnxruntime", "f32"), Kind("torch", "f32"), Kind("torch", "bf16")

@@ -9,12 +9,13 @@ import typer
 from safetensors.numpy import save_file
 from typer.testing import CliRunner, Result
 
-from impasto_server import doctor, gpu
+from impasto_server import doctor
 from impasto_server.commands import doctor as doctor_command
 from impasto_server.doctor import Finding, examine
+from impasto_server.engines import gpu
+from impasto_server.engines.gpu import Gpu
 from impasto_server.errors import SetupError
 from impasto_server.footprint import GIB, Footprint, free_memory
-from impasto_server.gpu import Gpu
 
 LARGE = Gpu(1, "NVIDIA H200", "9.0", 141 * GIB, 140 * GIB, "580.65.06")
 

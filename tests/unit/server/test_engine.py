@@ -12,16 +12,16 @@ import pytest
 from numpy.typing import NDArray
 
 import toy
-from impasto_server import gpu
 from impasto_server.adapters import Adapter, parse
 from impasto_server.bank import AdaptedEngine, Bank
 from impasto_server.bundle import Bundle
-from impasto_server.engine import Engine, compile_graph, resolve_precision, stored, widened
-from impasto_server.engine_onnxruntime import KEPT, OnnxRuntimeEngine, astray
-from impasto_server.engine_openvino import OpenVinoEngine, capabilities
+from impasto_server.engines import gpu
+from impasto_server.engines.engine import Engine, compile_graph, resolve_precision, stored, widened
+from impasto_server.engines.onnxruntime import KEPT, OnnxRuntimeEngine, astray
+from impasto_server.engines.openvino import OpenVinoEngine, capabilities
+from impasto_server.engines.providers import CPU, CUDA, TENSORRT, Provider, provider_for
 from impasto_server.errors import SetupError
 from impasto_server.guidance import Mix
-from impasto_server.providers import CPU, CUDA, TENSORRT, Provider, provider_for
 from impasto_server.settings import ON_GPU, EngineName, Settings
 from impasto_server.stats import Stats
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from impasto_server import gpu
+from impasto_server.engines import gpu
 from impasto_server.errors import SetupError
 
 

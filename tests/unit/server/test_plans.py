@@ -8,9 +8,9 @@ import onnx
 import pytest
 from onnx import external_data_helper
 
-from impasto_server.gpu import Gpu
-from impasto_server.plans import Plan, Spec, architecture, default_cache, spec_of
-from impasto_server.profiles import profiles_for
+from impasto_server.engines.gpu import Gpu
+from impasto_server.engines.plans import Plan, Spec, architecture, default_cache, spec_of
+from impasto_server.engines.profiles import profiles_for
 from impasto_server.settings import Settings
 
 GPU = Gpu(0, "NVIDIA H200", "9.0", 141 << 30, 140 << 30, "580.65.06")

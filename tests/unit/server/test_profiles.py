@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 import toy
+from impasto_server.engines.profiles import Profile, Shape, bucket, most_lanes, profiles_for
 from impasto_server.errors import SetupError
-from impasto_server.profiles import Profile, Shape, bucket, most_lanes, profiles_for
 
 BANKS = {"mix.lora_A": (5, toy.CHANNELS, 16), "mix.lora_B": (5, 16, toy.CHANNELS)}
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from impasto_server import gpu, providers
+from impasto_server.engines import gpu, providers
+from impasto_server.engines.gpu import Gpu
+from impasto_server.engines.providers import CPU, CUDA, TENSORRT, Provider, provider_for
 from impasto_server.errors import SetupError
-from impasto_server.gpu import Gpu
-from impasto_server.providers import CPU, CUDA, TENSORRT, Provider, provider_for
 from impasto_server.settings import EngineName, Precision, Settings
 
 

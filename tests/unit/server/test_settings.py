@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from impasto_server.engine import resolve_precision
+from impasto_server.engines.engine import resolve_precision
 from impasto_server.errors import SetupError
 from impasto_server.settings import EngineName, Settings
 

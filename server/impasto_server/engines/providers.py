@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from impasto_server import gpu
-from impasto_server.engine import Array
+from impasto_server.engines import gpu
+from impasto_server.engines.engine import Array
+from impasto_server.engines.libraries import PROVIDERS, tensorrt_version
+from impasto_server.engines.plans import Plan, spec_of
+from impasto_server.engines.profiles import Profile, Shapes, graph_name, most_lanes, profiles_for
 from impasto_server.errors import SetupError
-from impasto_server.libraries import PROVIDERS, tensorrt_version
-from impasto_server.plans import Plan, spec_of
-from impasto_server.profiles import Profile, Shapes, graph_name, most_lanes, profiles_for
 from impasto_server.settings import Precision, Settings
 
 Options = Mapping[str, str]

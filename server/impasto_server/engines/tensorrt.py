@@ -1,4 +1,4 @@
-"""TensorRT itself. Banks are inputs of its plans, which plan_tensorrt.py makes.
+"""TensorRT itself. Banks are inputs of its plans, which tensorrt_plan.py makes.
 
 What a pass takes of the GPU is what its shapes need, and is kept for the next: buffers grow and never shrink, and the
 context is told of shapes and addresses only where they have changed, for there are hundreds of banks.
@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 import tensorrt as trt  # type: ignore[import-not-found,unused-ignore]
 
-from impasto_server import cuda
-from impasto_server.cuda import Memory, Stream
-from impasto_server.engine import Array, padded, widened
+from impasto_server.engines import cuda
+from impasto_server.engines.cuda import Memory, Stream
+from impasto_server.engines.engine import Array, padded, widened
+from impasto_server.engines.gpu import find
+from impasto_server.engines.plans import Plan, architecture, spec_of
+from impasto_server.engines.profiles import Profile, Shape, most_lanes, profiles_for
+from impasto_server.engines.tensorrt_plan import Maker
 from impasto_server.errors import SetupError
-from impasto_server.gpu import find
-from impasto_server.plan_tensorrt import Maker
-from impasto_server.plans import Plan, architecture, spec_of
-from impasto_server.profiles import Profile, Shape, most_lanes, profiles_for
 from impasto_server.settings import Precision, Settings
 
 BETWEEN = ""  # the name of the buffer that is neither an input's nor an output's

@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import impasto_server
-from impasto_server.engine import stored
+from impasto_server import engines
+from impasto_server.engines.engine import stored
+from impasto_server.engines.plans import Plan, Spec
+from impasto_server.engines.profiles import Profile
 from impasto_server.errors import SetupError
-from impasto_server.plans import Plan, Spec
-from impasto_server.profiles import Profile
 
 Array = NDArray[Any]
 
@@ -147,9 +147,9 @@ def runtime() -> Iterator[Runtime]:
     yield found
     for name in set(sys.modules) - before:
         sys.modules.pop(name)
-    for name in ("cuda", "engine_tensorrt", "plan_tensorrt"):
-        if hasattr(impasto_server, name):
-            delattr(impasto_server, name)
+    for name in ("cuda", "tensorrt", "tensorrt_plan"):
+        if hasattr(engines, name):
+            delattr(engines, name)
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def engine(context: Context) -> Any:
     built.get_tensor_name = names.__getitem__
     built.get_tensor_mode = lambda name: trt.TensorIOMode.OUTPUT if name == "y" else trt.TensorIOMode.INPUT
     built.create_execution_context.side_effect = {trt.ExecutionContextAllocationStrategy.USER_MANAGED: context}.get
-    found = import_module("impasto_server.engine_tensorrt").TensorRtEngine(built, PROFILES, 8, 0)
+    found = import_module("impasto_server.engines.tensorrt").TensorRtEngine(built, PROFILES, 8, 0)
     found.bind({"mix.lora_A": bank(1)})
     return found
 
@@ -231,7 +231,7 @@ def test_a_plan_is_built_once_and_without_weights(runtime: Runtime, tmp_path: Pa
     builder, config = trt.Builder.return_value, trt.Builder.return_value.create_builder_config.return_value
     builder.build_serialized_network.return_value = b"plan"
     config.create_timing_cache.return_value.serialize.return_value = b"measured"
-    maker = import_module("impasto_server.plan_tensorrt").Maker(tmp_path / "unet.onnx", "bf16", PROFILES)
+    maker = import_module("impasto_server.engines.tensorrt_plan").Maker(tmp_path / "unet.onnx", "bf16", PROFILES)
     plan = Plan.of(tmp_path, Spec("tensorrt", "graph", "", "bf16", PROFILES, "gpu", ()))
     assert [maker.plan(plan) for _ in range(2)] == [b"plan", b"plan"]
     builder.build_serialized_network.assert_called_once()
@@ -249,6 +249,6 @@ def test_a_graph_that_tensorrt_can_not_take_says_why(runtime: Runtime, tmp_path:
     parser = trt.OnnxParser.return_value
     parser.parse_from_file.return_value, parser.num_errors = False, 1
     parser.get_error.return_value.desc.return_value = "no importer for Frobnicate"
-    maker = import_module("impasto_server.plan_tensorrt").Maker(tmp_path / "unet.onnx", "f32", PROFILES)
+    maker = import_module("impasto_server.engines.tensorrt_plan").Maker(tmp_path / "unet.onnx", "f32", PROFILES)
     with pytest.raises(SetupError, match=r"can't take unet.onnx: no importer for Frobnicate; use another --engine"):
         maker.built(tmp_path / "timings")

@@ -3,11 +3,11 @@
 An engine is used by one thread at a time. What runs where is chosen by name and never changed in silence: an engine, a
 provider, a GPU or a precision that can't be had is a SetupError with the fix.
 
-openvino              the CPU, in bf16 or f32                               engine_openvino.py
-onnxruntime           the CPU, in f32: the reference for the others         engine_onnxruntime.py
-onnxruntime-cuda      a GPU by ONNX Runtime's CUDA provider, in f32         engine_onnxruntime.py
-onnxruntime-tensorrt  a GPU by its TensorRT provider, in bf16 or f32        engine_onnxruntime.py
-tensorrt              a GPU by TensorRT itself, in bf16 or f32              engine_tensorrt.py
+openvino              the CPU, in bf16 or f32                               openvino.py
+onnxruntime           the CPU, in f32: the reference for the others         onnxruntime.py
+onnxruntime-cuda      a GPU by ONNX Runtime's CUDA provider, in f32         onnxruntime.py
+onnxruntime-tensorrt  a GPU by its TensorRT provider, in bf16 or f32        onnxruntime.py
+tensorrt              a GPU by TensorRT itself, in bf16 or f32              tensorrt.py
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from impasto_server.engines.gpu import find
+from impasto_server.engines.libraries import require
+from impasto_server.engines.profiles import bucket
 from impasto_server.errors import SetupError
-from impasto_server.gpu import find
-from impasto_server.libraries import require
-from impasto_server.profiles import bucket
 from impasto_server.settings import ON_GPU, EngineName, Precision, Settings
 
 PREPARED_BYTES = 512 << 20  # of weights, in copies for shapes that an engine was prepared for
@@ -88,15 +88,15 @@ def compile_graph(path: Path, settings: Settings, weights: Mapping[str, Array] =
     precision = resolve_precision(settings.engine, settings.precision)
     require(settings.engine)
     if settings.engine == "openvino":
-        from impasto_server.engine_openvino import OpenVinoEngine
+        from impasto_server.engines.openvino import OpenVinoEngine
 
         return OpenVinoEngine(path, precision, settings.thread_count(), weights, settings.cache_dir)
     if settings.engine == "tensorrt":
-        from impasto_server.engine_tensorrt import TensorRtEngine
+        from impasto_server.engines.tensorrt import TensorRtEngine
 
         return TensorRtEngine.open(path, settings, precision, weights)
-    from impasto_server.engine_onnxruntime import OnnxRuntimeEngine
-    from impasto_server.providers import provider_for
+    from impasto_server.engines.onnxruntime import OnnxRuntimeEngine
+    from impasto_server.engines.providers import provider_for
 
     return OnnxRuntimeEngine(path, provider_for(path, settings, precision, weights), settings.thread_count())
 
@@ -134,7 +134,7 @@ def padded(feeds: Mapping[str, Array], most: int) -> dict[str, Array]:
 def _has_bf16(engine: EngineName) -> bool:
     if engine == "openvino":
         require(engine)
-        from impasto_server.engine_openvino import capabilities
+        from impasto_server.engines.openvino import capabilities
 
         return "BF16" in capabilities()
     return engine in ("onnxruntime-tensorrt", "tensorrt")

@@ -15,9 +15,9 @@ from typing import Any
 
 import tensorrt as trt  # type: ignore[import-not-found,unused-ignore]
 
+from impasto_server.engines.plans import Plan
+from impasto_server.engines.profiles import Profile
 from impasto_server.errors import SetupError
-from impasto_server.plans import Plan
-from impasto_server.profiles import Profile
 from impasto_server.settings import Precision
 
 

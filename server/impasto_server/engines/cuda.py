@@ -7,7 +7,7 @@ from typing import Any
 
 from cuda.bindings import runtime  # type: ignore[import-not-found,unused-ignore]
 
-from impasto_server.engine import Array
+from impasto_server.engines.engine import Array
 from impasto_server.errors import SetupError
 
 

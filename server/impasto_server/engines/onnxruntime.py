@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from impasto_server.engine import Array, Shapes, padded, shapes, widened
+from impasto_server.engines.engine import Array, Shapes, padded, shapes, widened
+from impasto_server.engines.providers import CUDA, TENSORRT, Provider
 from impasto_server.errors import SetupError
-from impasto_server.providers import CUDA, TENSORRT, Provider
 
 KEPT = 16  # shapes whose buffers are kept
 CAPTURING = 3  # passes until a shape's CUDA graph is there

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import onnx
 
-from impasto_server.gpu import Gpu
-from impasto_server.profiles import Profile, manifest_beside
+from impasto_server.engines.gpu import Gpu
+from impasto_server.engines.profiles import Profile, manifest_beside
 from impasto_server.settings import Precision, Settings
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from impasto_server.engine import Array, Shapes, shapes, widened
+from impasto_server.engines.engine import Array, Shapes, shapes, widened
 from impasto_server.errors import SetupError
 from impasto_server.settings import Precision
 
