@@ -4,6 +4,7 @@
     checkpoints  folders, shards, single files and the hub → configs, tensors, tokenizers, noise schedule
     adapters     foreign LoRAs and their kin, bottleneck adapters and embeddings → the registry
     merging      adapters → one more file of changed weights
+    cli          what of all this is a command
 
 What lies beside them is what they meet in: an architecture's description, skeletons (graphs/), the bundle's manifest.
 `adapters.pickles` opens a pickle with torch's `weights_only`, in a process of its own.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -20,15 +21,18 @@ def folder(target: Path) -> Iterator[Path]:
     """Yield an empty sibling of `target`; rename it into place on success, remove it on failure.
 
     A previous `target` is moved aside first, since a folder cannot be renamed over one that has files. Leaving the
-    block having removed the yielded folder means: keep what is there. Raises DiskFull when there is no room for it.
+    block having removed the yielded folder means: keep what is there. Where `target` is a link, what it leads to is
+    replaced. Raises DiskFull when there is no room for it.
     """
+    target = target.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     draft.chmod(0o755)
     try:
         yield draft
         if draft.exists():
-            _swap(draft, target)
+            with alone(target.parent):
+                _swap(draft, target)
     except OSError as error:
         if error.errno not in FULL:
             raise
@@ -52,6 +56,17 @@ def _swap(draft: Path, target: Path) -> None:
         aside.rename(target)
         raise
     shutil.rmtree(aside)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """One at a time, of all processes that change what is in the folder. Readers don't wait."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def write(target: Path, data: bytes) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from impasto_export import atomic, files, manifest
-from impasto_export.architecture import Architecture, Graph, Json, canonical_json
-from impasto_export.errors import BundleError
+from impasto_export.architecture import Architecture, Graph, Json, canonical_json, read_json
+from impasto_export.errors import BundleError, CheckpointError
 from impasto_export.files import Progress
 from impasto_export.weights import sha256_file
 
@@ -44,9 +45,20 @@ class Linked:
 
 
 def check_target(out: Path) -> None:
-    """Raises BundleError when there is something else than a bundle."""
-    if out.exists() and not (out / manifest.NAME).is_file() and (not out.is_dir() or any(out.iterdir())):
+    """Raises BundleError when there is something else than a bundle, or nothing can be."""
+    if out.exists() and not _was_made_here(out) and (not out.is_dir() or any(out.iterdir())):
         raise BundleError(f"{out} exists and is not a bundle; choose another folder")
+    around = next(folder for folder in out.absolute().parents if folder.exists())
+    if not around.is_dir() or not os.access(around, os.W_OK):
+        raise BundleError(f"{out} cannot be made, since {around} is no folder that may be written to; choose another")
+
+
+def _was_made_here(folder: Path) -> bool:
+    """Whether its manifest is a bundle's, maybe of another version: other programs have a file of that name, too."""
+    try:
+        return {"format", "family", "graphs", "digest"} <= read_json(folder / manifest.NAME).keys()
+    except (CheckpointError, OSError):
+        return False
 
 
 def write(out: Path, content: Content, progress: Progress, notes: tuple[str, ...] = ()) -> Linked:

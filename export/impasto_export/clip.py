@@ -14,8 +14,9 @@ from impasto_export import bundles, matching, splice
 from impasto_export import link as linking
 from impasto_export.architecture import SHIPPED, Architecture, Json, read_json
 from impasto_export.bundles import Content, Linked
-from impasto_export.checkpoints import folders, tokenizer
-from impasto_export.checkpoints.checkpoint import Weights
+from impasto_export.checkpoints import folders, hub, resolve, tokenizer
+from impasto_export.checkpoints.checkpoint import Weights, label
+from impasto_export.checkpoints.hub import CONFIG, Repository
 from impasto_export.checkpoints.tokenizer import Vocabulary
 from impasto_export.errors import CheckpointError
 from impasto_export.families import PARTS, class_of
@@ -50,8 +51,6 @@ VISION: Json = {
     "patch_size": 32,
 }
 PROJECTION: Json = {"projection_dim": 512}
-# Before transformers' #24773 every config said so; the text then ends at its highest id.
-LEGACY_EOS = 2
 # CLIPImageProcessor's, and what a key that preprocessor_config.json leaves out means.
 PREPARATION: Json = {
     "size": 224,
@@ -69,9 +68,11 @@ PREPARATION: Json = {
 FIXED = ("rescale_factor", "resample", "do_resize", "do_center_crop", "do_rescale", "do_normalize")
 
 
-def recognises(folder: Path) -> bool:
-    """Whether `folder` holds a CLIPModel, and not a checkpoint that paints."""
-    return (folder / "config.json").is_file() and class_of(read_json(folder / "config.json")) == CLASS
+def recognises(checkpoint: str | Path) -> bool:
+    """Whether it is a CLIPModel's, and not a checkpoint that paints. Raises CheckpointError for what can't be found."""
+    place = resolve.locate(checkpoint)
+    folder = hub.fetch(place, [CONFIG]) if isinstance(place, Repository) else place
+    return (folder / CONFIG).is_file() and class_of(read_json(folder / CONFIG)) == CLASS
 
 
 def facts(config: Json) -> Json:
@@ -80,7 +81,7 @@ def facts(config: Json) -> Json:
     Raises CheckpointError for another class, and for what no graph is made for.
     """
     if class_of(config) != CLASS:
-        raise CheckpointError(f"config.json is of a {class_of(config)}; a scorer is made of a {CLASS}")
+        raise CheckpointError(f"{CONFIG} is of a {class_of(config)}; a scorer is made of a {CLASS}")
     # Old configs state a tower a second time, and mean that.
     text, vision = (config.get(f"{key}_dict") or config.get(key) or {} for key in ("text_config", "vision_config"))
     found = {
@@ -101,19 +102,20 @@ def _stated(prefix: str, defaults: Json, config: Mapping[str, Any]) -> Json:
 
 
 def link(
-    folder: Path,
+    checkpoint: str | Path,
     out: Path,
     graphs: Sequence[Path] = (),
     variant: str | None = None,
     progress: Progress = silent,
 ) -> Linked:
-    """Make the scorer bundle `out` of the CLIPModel in `folder`; as `link.link`, which see for the arguments.
+    """Make the scorer bundle `out` of a CLIPModel's folder or repository; as `link.link`, which see for the arguments.
 
     Raises UnknownArchitecture, MisfitCheckpoint, CheckpointError, DiskFull, or BundleError when `out` is something
     else.
     """
     bundles.check_target(out)
-    config = {"_class_name": CLASS, **facts(read_json(folder / "config.json"))}
+    folder, source = _opened(checkpoint, variant)
+    config = {"_class_name": CLASS, **facts(read_json(folder / CONFIG))}
     place, found = matching.match({NAME: config}, [*graphs, SHIPPED], "clip FOLDER")
     models = {name: splice.read(place / graph.file) for name, graph in found.graphs.items()}
     held, notes = folders.weights({NAME: folder}, {NAME: PARTS[CLASS].stem}, variant)
@@ -121,9 +123,9 @@ def link(
     tensors = linking.fit(held[NAME], {**slots, LOGIT_SCALE: splice.Slot(())})
     vocabulary = tokenizer.read(folder)
     content = Content(
-        name=folder.resolve().name,
+        name=source["checkpoint"].rpartition("/")[2],
         architecture=found,
-        facts=_facts(folder, found, vocabulary, held[NAME]),
+        facts={**_facts(folder, found, vocabulary, held[NAME]), "source": source},
         graphs=found.graphs,
         weights=held[NAME].files,
         files={
@@ -134,10 +136,19 @@ def link(
     return bundles.write(out, content, progress, notes)
 
 
+def _opened(checkpoint: str | Path, variant: str | None) -> tuple[Path, Json]:
+    """The folder, and what the manifest says of where it is from."""
+    place = resolve.locate(checkpoint)
+    if isinstance(place, Repository):
+        folder = hub.model(place, PARTS[CLASS], variant)
+        return folder, hub.source(place, folder)
+    return place, {"checkpoint": label(place.resolve().name)}
+
+
 def _facts(folder: Path, found: Architecture, vocabulary: Vocabulary, weights: Weights) -> Json:
     """What the manifest says beside graphs and files."""
     config = found.components[NAME].config
-    _check_end(folder, config, vocabulary.ids)
+    vocabulary.check_end(config["text.eos_token_id"], config["text.vocab_size"], "text_config's eos_token_id")
     path = weights.files[weights.tensors[LOGIT_SCALE].file]
     assert isinstance(path, Path), "a folder's weights are files"
     return {
@@ -145,15 +156,6 @@ def _facts(folder: Path, found: Architecture, vocabulary: Vocabulary, weights: W
         "image": preparation(folder, config["vision.image_size"]),
         "tokenizer": vocabulary.facts("tokenizer.json", config["text.max_position_embeddings"]),
     }
-
-
-def _check_end(folder: Path, config: Json, special: Json) -> None:
-    """The text encoder is read off at the end token: it must be the one that the tokenizer writes."""
-    highest = config["text.vocab_size"] - 1
-    end = highest if config["text.eos_token_id"] == LEGACY_EOS else config["text.eos_token_id"]
-    if special["eos_id"] != end:
-        problem = f"the tokenizer ends texts with id {special['eos_id']}, the text encoder looks for {end}"
-        raise CheckpointError(f"{folder}: {problem}; correct text_config.eos_token_id")
 
 
 def logit_scale(header: Header) -> float:
@@ -179,14 +181,23 @@ def preparation(folder: Path, size: int) -> Json:
     if crop != size or crop > shortest:
         problem = f"pictures of {shortest} pixels are cropped to {crop}, and the image encoder takes {size}"
         raise CheckpointError(f"{path}: {problem}")
-    mean, std = found["image_mean"], found["image_std"]
+    mean, std = (_colours(path, key, found[key]) for key in ("image_mean", "image_std"))
     return {"size": shortest, "crop": crop, "mean": mean, "std": std, "resample": "bicubic"}
+
+
+def _colours(path: Path, key: str, values: Any) -> list[float]:
+    """One number for each of red, green and blue."""
+    if not isinstance(values, list) or len(values) != 3 or not all(isinstance(value, (int, float)) for value in values):
+        raise CheckpointError(f"{path}: {key} is {values!r}; three numbers are expected")
+    if not all(map(math.isfinite, values)) or (key == "image_std" and min(values) <= 0):
+        raise CheckpointError(f"{path}: {key} is {values!r}; finite numbers are expected, deviations above 0")
+    return values
 
 
 def _side(path: Path, key: str, value: Any) -> int:
     """`size` may be an int or {"shortest_edge": int}, `crop_size` an int or {"height": int, "width": the same}."""
-    sides = [value] if isinstance(value, int) else list(dict.fromkeys(value.values()))
-    known = isinstance(value, int) or set(value) == ({"shortest_edge"} if key == "size" else {"height", "width"})
-    if not known or len(sides) != 1:
+    names = {"shortest_edge"} if key == "size" else {"height", "width"}
+    sides = list(value.values()) if isinstance(value, dict) and value.keys() == names else [value]
+    if not (all(type(side) is int for side in sides) and len(set(sides)) == 1):
         raise CheckpointError(f"{path}: {key} is {value!r}; it must be one side's pixels, the shortest or a square's")
     return int(sides[0])

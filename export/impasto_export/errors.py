@@ -87,7 +87,8 @@ class UnaccountedKeys(AdapterError):
 
     def __init__(self, file: str, keys: Sequence[str]) -> None:
         self.keys = tuple(keys)
-        problem = f"nothing was imported, since this bundle cannot take all of it ({len(keys)} problems)"
+        count = f"{len(keys)} problems" if len(keys) > 1 else "1 problem"
+        problem = f"nothing was imported, since this bundle cannot take all of it ({count})"
         super().__init__(f"{file}: {problem}:\n{listing(keys)}")
 
 

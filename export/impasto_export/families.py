@@ -14,6 +14,8 @@ from impasto_export.errors import CheckpointError
 INDEX = "model_index.json"
 # How the index says that a checkpoint goes without a part.
 ABSENT = [None, None]
+# Files that an adapter's folder has.
+ADAPTERS = {"adapter_config.json", "pytorch_lora_weights.safetensors"}
 SERVED = "Stable Diffusion 1.x and 2.x, SDXL, their Turbo and latent consistency models, and aMUSEd"
 
 # A transformers config carries dozens of generation settings, so here it is the graph's own facts that are listed.
@@ -22,7 +24,8 @@ TEXT_FACTS = {
     "num_attention_heads", "num_hidden_layers", "vocab_size",
 }  # fmt: skip
 # Where a text is pooled, and to what width: only the encoder with a projection hands the result over.
-POOLING_FACTS = {"eos_token_id", "projection_dim"}
+END_OF_TEXT, LEGACY_END = "eos_token_id", 2
+POOLING_FACTS = {END_OF_TEXT, "projection_dim"}
 
 
 @dataclass(frozen=True)
@@ -135,10 +138,36 @@ def _by_folders(checkpoint: Path) -> Family:
     for family in KNOWN:
         if all((checkpoint / part).is_dir() for part in family.parts):
             return family
+    what = _instead(checkpoint)
+    if what:
+        raise CheckpointError(f"{checkpoint} is no checkpoint that paints: it holds {what}")
     configs = {path.parent.name: class_of(read_json(path)) for path in sorted(checkpoint.glob("*/config.json"))}
     held = ", ".join(f"{folder} ({kind})" for folder, kind in configs.items()) or "no component"
-    wanted = "; ".join(f"{family.name} has {', '.join(family.parts)}" for family in KNOWN)
+    wanted = "; ".join(f"{family.pipelines[0]} has {', '.join(family.parts)}" for family in KNOWN)
     raise CheckpointError(f"{checkpoint}: without {INDEX} its folders tell the family, and it holds {held}; {wanted}")
+
+
+def _instead(folder: Path) -> str:
+    """What it holds where that is one thing of another kind, and what to do with it."""
+    held = {path.name for path in folder.iterdir()}
+    files = sorted(name for name in held if name.endswith(".safetensors"))
+    if "manifest.json" in held:
+        return "a bundle, which is linked already; give its checkpoint"
+    if ADAPTERS & held:
+        return "an adapter; bring it in with `impasto adapters import`"
+    if "config.json" in held:
+        kind = class_of(read_json(folder / "config.json"))
+        beside = (
+            "; give it with --controlnet, beside one" if kind == "ControlNetModel" else "; give the folder around it"
+        )
+        return f"a {kind} alone{beside}"
+    return f"{', '.join(files[:3])}; give the file itself" if files else ""
+
+
+def end_of_text(stated: Any, vocabulary: int) -> Any:
+    """The id that a config's END_OF_TEXT means: transformers takes the 2 of older ones, an error of theirs, for the
+    vocabulary's highest."""
+    return vocabulary - 1 if stated == LEGACY_END else stated
 
 
 def classes(name: str) -> list[str]:

@@ -8,30 +8,29 @@ from pathlib import Path
 
 import onnx
 
-from impasto_export import bundles, families, manifest, matching, splice
-from impasto_export.architecture import SHIPPED, Architecture, Graph, Json, read_json
+from impasto_export import bundles, manifest, matching, splice
+from impasto_export.architecture import SHIPPED, Architecture, Graph, Json
 from impasto_export.bundles import Content, Linked
-from impasto_export.checkpoints import control, folders, resolve
+from impasto_export.checkpoints import control, controlnet, folders, resolve
 from impasto_export.checkpoints.checkpoint import Checkpoint, Said, Stored, Weights
 from impasto_export.checkpoints.control import Control
 from impasto_export.checkpoints.tokenizer import Vocabulary
-from impasto_export.errors import CheckpointError, MisfitCheckpoint
+from impasto_export.errors import MisfitCheckpoint
+from impasto_export.families import END_OF_TEXT
 from impasto_export.files import Progress, silent
 
-# Where a text encoder with a projection pools; transformers takes 2, which configs used to say in error, for the
-# vocabulary's highest id.
-POOLED_AT, LEGACY_END = "eos_token_id", 2
 # Buffers that older checkpoints saved beside the weights; the graphs carry them as constants.
 BUFFERS = ("position_ids",)
 
 
 @dataclass(frozen=True)
 class _Source:
-    """An architecture with the folder of its skeletons, each component's weights, and notes on these."""
+    """An architecture with the folder of its skeletons, each component's weights, where these are from, and notes."""
 
     folder: Path
     found: Architecture
     weights: Mapping[str, Weights]
+    stated: Json
     notes: tuple[str, ...]
 
     def models(self) -> dict[str, onnx.ModelProto]:
@@ -71,7 +70,7 @@ def link(
             **manifest.FACTS[base.found.family](found, base.found, said),
             **{name: facts for name, (facts, _) in texts.items()},
             **({"control": steering.facts} if steering else {}),
-            "source": found.source,
+            "source": {key: value for source in sources for key, value in source.stated.items()},
         },
         graphs=plan,
         weights={name: item for held in weights.values() for name, item in held.files.items()},
@@ -85,13 +84,11 @@ def link(
 
 def _sources(found: Checkpoint, skeletons: Sequence[Path], said: Said, steering: Control | None) -> list[_Source]:
     """The checkpoint's, and after it the ControlNet's."""
-    base = _Source(*matching.match(found.configs, skeletons), found.weights, found.notes)
+    base = _Source(*matching.match(found.configs, skeletons), found.weights, found.source, found.notes)
     if steering is None:
         return [base]
-    configs = {control.NAME: read_json(steering.folder / "config.json")}
-    match = matching.match(configs, skeletons, "controlnet FOLDER")
-    stems = {control.NAME: families.COMPANIONS[control.NAME].stem}
-    return [base, _Source(*match, *folders.weights({control.NAME: steering.folder}, stems, said.variant))]
+    net = controlnet.read(steering.place, skeletons, said.variant)
+    return [base, _Source(net.skeleton, net.found, net.weights, {control.NAME: net.source}, net.notes)]
 
 
 def _expected(plan: Mapping[str, Graph], models: Mapping[str, onnx.ModelProto], part: str) -> dict[str, splice.Slot]:
@@ -121,17 +118,7 @@ def _tokenizers(found: Checkpoint, architecture: Architecture) -> dict[str, tupl
     entries = {}
     for part, vocabulary in found.tokenizers.items():
         text, name = architecture.components[part].config, folders.TOKENIZERS[part]
-        _check_end(vocabulary, part, text)
+        if END_OF_TEXT in text:
+            vocabulary.check_end(text[END_OF_TEXT], text["vocab_size"], f"{part}'s {END_OF_TEXT}")
         entries[name] = vocabulary.facts(f"{name}.json", text["max_position_embeddings"]), vocabulary
     return entries
-
-
-def _check_end(vocabulary: Vocabulary, part: str, text: Json) -> None:
-    """Raises CheckpointError when a text encoder that pools would look for another end of text than is written."""
-    if POOLED_AT not in text:
-        return
-    stated, highest, end = text[POOLED_AT], text["vocab_size"] - 1, vocabulary.ids["eos_id"]
-    wanted = highest if stated == LEGACY_END else stated
-    if end != wanted:
-        problem = f"the tokenizer ends texts with id {end}, {part}'s {POOLED_AT} {stated} means {wanted}"
-        raise CheckpointError(f"{vocabulary.origin}: {problem}; correct the config.json of {part}")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from impasto_export.architecture import FORMAT, Architecture, Graph, Json, canonical_json, read_json
 from impasto_export.checkpoints import schedule
@@ -14,6 +16,7 @@ from impasto_export.families import DIFFUSION, FAMILIES, MASKED
 
 NAME = "manifest.json"
 MASKING_SCHEDULES = ("cosine", "linear")
+LONGEST = 8192  # pixels
 # What the server's diffusion samplers are called; a request may ask for each of them.
 SAMPLERS = ("ddim", "dpmpp_2m", "euler", "euler_a", "unipc", "lcm")
 Configs = Mapping[str, Json]
@@ -24,7 +27,7 @@ def diffusion(checkpoint: Checkpoint, found: Architecture, said: Said) -> Json:
     stated = defaults(checkpoint, said)
     return {
         "latents": latents(found, checkpoint.configs["vae"]),
-        "image": image(found, "latents", "unet", checkpoint.configs),
+        "image": image(found, "latents", "unet", checkpoint.configs, said.size),
         "scheduler": schedule.facts(checkpoint, spaced="scheduler" in said.defaults),
         **(_two_texts(checkpoint) if "text_encoder_2" in checkpoint.configs else {}),
         **({"defaults": stated} if stated else {}),
@@ -51,7 +54,10 @@ def _two_texts(checkpoint: Checkpoint) -> Json:
         problem = "requires_aesthetics_score is set, as a refiner's is; only base checkpoints are served"
         raise CheckpointError(f"{checkpoint.origin}: model_index.json: {problem}")
     key = "force_zeros_for_empty_prompt"
-    return {key: checkpoint.index.get(key, True)}
+    value = checkpoint.index.get(key, True)
+    if not isinstance(value, bool):
+        raise CheckpointError(f"{checkpoint.origin}: model_index.json: {key} is {value!r}; true or false is expected")
+    return {key: value}
 
 
 def masked(checkpoint: Checkpoint, found: Architecture, said: Said) -> Json:
@@ -70,7 +76,7 @@ def masked(checkpoint: Checkpoint, found: Architecture, said: Said) -> Json:
     return {
         "tokens": {**found.sizes["tokens"], "mask_id": mask},
         "masking": {"schedule": kind},
-        "image": image(found, "tokens", "transformer", checkpoint.configs),
+        "image": image(found, "tokens", "transformer", checkpoint.configs, said.size),
         **({"defaults": said.defaults} if said.defaults else {}),
     }
 
@@ -79,27 +85,43 @@ FACTS: dict[str, Callable[[Checkpoint, Architecture, Said], Json]] = {DIFFUSION.
 
 
 def latents(architecture: Architecture, vae: Json) -> Json:
-    """Raises CheckpointError for per-channel statistics, which the server does not apply."""
+    """Raises CheckpointError for per-channel statistics, which the server does not apply, and for what is no number."""
     if vae.get("latents_mean") or vae.get("latents_std"):
         raise CheckpointError("vae: latents_mean, latents_std are set; only scaling_factor, shift_factor are known")
-    scale, shift = vae.get("scaling_factor", 0.18215), vae.get("shift_factor")
-    return {**architecture.sizes["latents"], "scaling_factor": scale, "shift_factor": shift or 0.0}
+    scale, shift = vae.get("scaling_factor", 0.18215), vae.get("shift_factor") or 0.0
+    if not (_finite(scale) and scale and _finite(shift)):
+        problem = f"vae: scaling_factor is {scale!r}, shift_factor {shift!r}"
+        raise CheckpointError(f"{problem}; finite numbers are expected, the first not 0")
+    return {**architecture.sizes["latents"], "scaling_factor": scale, "shift_factor": shift}
 
 
-def image(architecture: Architecture, unit: str, part: str, configs: Configs) -> Json:
+def _finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def image(architecture: Architecture, unit: str, part: str, configs: Configs, said: tuple[int, int] | None) -> Json:
     """Default size as trained; at most four times its area, or 512x512 where that is more.
 
-    `part` is the component whose config says the size, in `unit`: "latents" or "tokens".
+    `part` is the component whose config says the size, in `unit`: "latents" or "tokens"; `said` counts before it.
     """
-    size = configs[part].get("sample_size")
-    height, width = size if isinstance(size, list) else (size, size)
-    if not isinstance(height, int) or not isinstance(width, int):
-        fix = f"set it to the size in {unit} that the checkpoint was trained at"
-        raise CheckpointError(f"{part}: sample_size is {size!r}; {fix}")
-    factor = architecture.sizes[unit]["factor"]
-    height, width = height * factor, width * factor
+    multiple = architecture.sizes["image"]["multiple_of"]
+    width, height = said or _trained(architecture, unit, part, configs)
+    if any(side % multiple or not 0 < side <= LONGEST for side in (width, height)):
+        what = f"--size: got {width}x{height}" if said else f"{part}: sample_size means {width}x{height} pixels"
+        raise CheckpointError(f"{what}; of {architecture.name} both are multiples of {multiple} up to {LONGEST}")
     most = max(4 * width * height, 512 * 512)
     return {**architecture.sizes["image"], "width": width, "height": height, "max_pixels": most}
+
+
+def _trained(architecture: Architecture, unit: str, part: str, configs: Configs) -> tuple[int, int]:
+    """Width and height by the config. Raises CheckpointError where it doesn't say them."""
+    size = configs[part].get("sample_size")
+    height, width = size if isinstance(size, list) and len(size) == 2 else (size, size)
+    if not (type(height) is type(width) is int):
+        fix = f"set it to the size in {unit} that the checkpoint was trained at, or say --size WIDTHxHEIGHT"
+        raise CheckpointError(f"{part}: sample_size is {size!r}; {fix}")
+    factor: int = architecture.sizes[unit]["factor"]
+    return width * factor, height * factor
 
 
 def compose(
@@ -139,8 +161,12 @@ def load(bundle: Path) -> Json:
         manifest = read_json(bundle / NAME)
     except CheckpointError as error:
         raise BundleError(f"{bundle} is not a bundle: {error}; make one with `impasto link`") from None
-    if manifest.get("format") != FORMAT or manifest.get("family") not in FAMILIES:
+    family = manifest.get("family")
+    if manifest.get("format") != FORMAT or not isinstance(family, str):
         raise BundleError(f"{bundle}: format {manifest.get('format')!r} is not known; link the checkpoint again")
+    if family not in FAMILIES:
+        known = " or ".join(sorted(FAMILIES))
+        raise BundleError(f"{bundle} is of the family {family!r}, which paints nothing; give a bundle of {known}")
     if manifest.get("digest") != digest(manifest):
         raise BundleError(f"{bundle}: manifest.json was changed after linking; link the checkpoint again")
     return manifest

@@ -8,12 +8,11 @@ from typing import Any
 
 from impasto_export import support
 from impasto_export.architecture import Architecture, Json, load
-from impasto_export.errors import UnknownArchitecture, listing
-from impasto_export.families import PARTS
+from impasto_export.errors import CheckpointError, UnknownArchitecture, listing
+from impasto_export.families import END_OF_TEXT, PARTS, end_of_text
 
 # Hints on numerical formats, for eager torch: a graph is float32 throughout, and its engine chooses what it runs in.
 FORMATS = {"upcast_attention"}
-END_OF_TEXT, LEGACY_END = "eos_token_id", 2
 
 
 def differences(architecture: Architecture, configs: Mapping[str, Json]) -> list[str]:
@@ -31,8 +30,7 @@ def differences(architecture: Architecture, configs: Mapping[str, Json]) -> list
 def _same(key: str, have: Any, want: Any, config: Json) -> bool:
     """Whether two values ask for the same graph, whichever library version wrote them down."""
     if key == END_OF_TEXT:
-        # transformers takes the 2 of older configs, an error of theirs, for the vocabulary's highest id.
-        have, want = (config["vocab_size"] - 1 if value == LEGACY_END else value for value in (have, want))
+        have, want = (end_of_text(value, config["vocab_size"]) for value in (have, want))
     return have == want or _absent(have, want) or _spread(have, want) or _spread(want, have)
 
 
@@ -47,12 +45,14 @@ def _spread(one: Any, each: Any) -> bool:
 
 
 def skeletons(folders: Iterable[Path]) -> dict[Path, Architecture]:
-    """Every skeleton found directly in or one level below `folders`."""
+    """Every skeleton found directly in or one level below `folders`. Raises CheckpointError for one that has none."""
     found: dict[Path, Architecture] = {}
     for folder in folders:
-        for path in [folder, *sorted(folder.iterdir())] if folder.is_dir() else []:
-            if (path / "architecture.json").is_file():
-                found[path] = load(path)
+        around = [folder, *sorted(folder.iterdir())] if folder.is_dir() else []
+        paths = [path for path in around if (path / "architecture.json").is_file()]
+        if not paths:
+            raise CheckpointError(f"--graphs: {folder} holds no skeleton; `impasto export graphs` makes one")
+        found |= {path: load(path) for path in paths}
     return found
 
 

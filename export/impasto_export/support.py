@@ -103,7 +103,7 @@ def _check_sizes(unet: Json, text: Json) -> None:
     """Raises GraphError for a UNet that is told something else than a size, a crop and a target size."""
     pooled, each = text.get("projection_dim", 0), unet.get("addition_time_embed_dim") or 0
     width = unet.get("projection_class_embeddings_input_dim") or 0
-    if width != pooled + TIME_IDS * each:
+    if not all(type(number) is int for number in (width, pooled, each)) or width != pooled + TIME_IDS * each:
         raise GraphError(
             f"unet: projection_class_embeddings_input_dim is {width}, with a pooled text of {pooled} and {each} per "
             f"number not {TIME_IDS} numbers; SDXL's refiner, which takes an aesthetic score, is not served"

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from impasto_export.architecture import parse_json
 from impasto_export.errors import ExportError
 
 MAX_HEADER = 8 << 20
@@ -49,15 +50,14 @@ def read_header(path: Path) -> Header:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
         if length > MAX_HEADER or 8 + length > size:
-            raise ExportError(f"{path} is not a safetensors file, or is cut short")
+            raise ExportError(f"{path} is not a safetensors file, or is cut short; get it again")
         raw = file.read(length)
     try:
-        entries = json.loads(raw)
-        metadata = entries.pop("__metadata__", {})
+        entries = {**parse_json(raw)}
+        metadata = {str(key): str(value) for key, value in {**entries.pop("__metadata__", {})}.items()}
         tensors = {name: _tensor(entry, 8 + length) for name, entry in entries.items()}
-        metadata = {str(key): str(value) for key, value in metadata.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ExportError(f"{path}: unreadable safetensors header: {error}") from None
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        raise ExportError(f"{path}: its safetensors header cannot be read ({error}); get it again") from None
     _check_extent(path, tensors, 8 + length, size)
     return Header(path, tensors, metadata)
 
@@ -79,10 +79,11 @@ def _check_extent(path: Path, tensors: Mapping[str, Tensor], base: int, size: in
     position = base
     for tensor in sorted(tensors.values(), key=lambda item: (item.offset, item.length)):
         if tensor.offset != position:
-            raise ExportError(f"{path}: its tensors overlap or leave gaps")
+            raise ExportError(f"{path}: its tensors overlap or leave gaps; get it again")
         position += tensor.length
     if position != size:
-        raise ExportError(f"{path} is cut short or has trailing bytes: {size} bytes, its header says {position}")
+        problem = f"is cut short or has trailing bytes: {size} bytes, its header says {position}"
+        raise ExportError(f"{path} {problem}; get it again")
 
 
 def read_tensor(header: Header, name: str) -> NDArray[Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from diffusers.loaders import single_file_utils
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
@@ -58,6 +58,19 @@ def test_unet(topology: dict[str, Any]) -> None:
     assert_same(single_file_utils.convert_ldm_unet_checkpoint(original, model.config), model.state_dict())
 
 
+@pytest.mark.parametrize("prefix", ["control_model.", ""])
+def test_controlnet(prefix: str) -> None:
+    """Its zero convolutions are told from one another by what is put there."""
+    blocks = {key: SD1[key] for key in ("down_block_types", "block_out_channels")}
+    hint = {"conditioning_embedding_out_channels": (8, 16, 24, 32)}
+    model: Any = ControlNetModel(cross_attention_dim=32, attention_head_dim=8, **hint, **blocks)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_()
+    original = renamed(model.state_dict(), ldm.controlnet, model.config, prefix)
+    assert_same(single_file_utils.convert_controlnet_checkpoint(original, model.config), model.state_dict())
+
+
 def test_autoencoder() -> None:
     blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
     model: Any = AutoencoderKL(block_out_channels=(32, 32, 64, 64), layers_per_block=2, **blocks)
@@ -80,7 +93,7 @@ def test_open_clip(text: Any) -> None:
 
 
 def test_clip(text: Any) -> None:
-    original = renamed(text.state_dict(), ldm.clip, {}, "cond_stage_model.transformer.")
+    original = renamed(text.state_dict(), ldm.unchanged, {}, "cond_stage_model.transformer.")
     assert_same(single_file_utils.convert_ldm_clip_checkpoint(original), text.state_dict())
 
 

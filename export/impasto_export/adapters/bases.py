@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+
+from impasto_export.architecture import parse_json
 
 SD1, SD2, SDXL, AMUSED = "Stable Diffusion 1.x", "Stable Diffusion 2.x", "SDXL", "aMUSEd"
 # Parts of names that one family alone has, the served ones last.
@@ -36,7 +37,8 @@ SAID = {
 }
 UNKNOWN = "unknown"
 # Entries with words that may call the style, and how many of the captions' tags are shown.
-WORDS = {"modelspec.trigger_phrase": "trigger phrase", "modelspec.usage_hint": "usage hint"}
+TRIGGER, TITLE = "modelspec.trigger_phrase", "modelspec.title"
+WORDS = {TRIGGER: "trigger phrase", "modelspec.usage_hint": "usage hint"}
 TAGS, SHOWN = "ss_tag_frequency", 8
 
 
@@ -81,7 +83,7 @@ def _tags(text: str) -> Counter[str]:
     """Of kohya's {folder: {tag: count}}; none where it is something else, for nothing depends on them."""
     counts: Counter[str] = Counter()
     try:
-        for folder in json.loads(text).values():
+        for folder in parse_json(text).values():
             counts.update({str(tag).strip(): int(count) for tag, count in folder.items()})
     except (ValueError, TypeError, AttributeError):
         return Counter()

@@ -5,7 +5,6 @@ In both, layers may share one pair of matrices beside offsets of each layer's ow
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impasto_export.adapters.sources import Source
+from impasto_export.architecture import parse_json
 from impasto_export.errors import AdapterError, UnaccountedKeys
 from impasto_export.floats import FLOATS, finite, float32
 from impasto_export.weights import Header, read_tensor
@@ -72,6 +72,21 @@ def recognises(source: Source) -> bool:
     return not others and (ENTRY in header.metadata or _tables(header).keys() >= set(TABLES))
 
 
+def facts(source: Source) -> dict[str, object]:
+    """What is told of it by its file alone. Raises AdapterError for an entry or numbers that are unusable."""
+    (header,) = source.headers
+    if ENTRY in header.metadata:
+        for key in header.tensors:
+            _part(source, header, key)
+        form = _form(source, header.metadata[ENTRY])
+        ranks = sorted({tensor.shape[-1:] for key, tensor in header.tensors.items() if key.endswith(f".{PAIR[0]}")})
+        said = {"gelu": form.gelu, "shared": form.shared, **({"prompt": form.prompt} if form.prompt else {})}
+        return {"layout": "studio", **said, "rank": ", ".join(str(*rank) for rank in ranks)}
+    parts = {table: _part(source, header, key)[1] for table, key in sorted(_tables(header).items())}
+    tables = {table: str(list(array.shape)) for table, array in parts.items()}
+    return {"layout": "styledrop-pytorch", "shared": "DD" in parts, "tables": tables, "notes": [ASSUMED]}
+
+
 def read(source: Source, widths: Mapping[str, int]) -> Bottleneck:
     """The adapter for a backbone whose sites have these `widths`, which StyleDrop-PyTorch's files don't tell.
 
@@ -108,7 +123,7 @@ def _shared_pairs(source: Source, header: Header, places: Mapping[str, Sequence[
 
 def _form(source: Source, text: str) -> _Form:
     try:
-        entry = json.loads(text)
+        entry = parse_json(text)
         places = {str(place): [str(site) for site in sites] for place, sites in entry["sites"].items()}
         gelu, shared, prompt = entry["gelu"], entry["shared"], entry.get("prompt") or ""
     except (ValueError, KeyError, TypeError, AttributeError) as error:

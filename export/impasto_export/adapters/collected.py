@@ -45,8 +45,7 @@ def made_for(source: Source, written: Sites) -> Guess:
     """The base model, by the layers as the source writes them."""
     names = [*source.keys, *(name for _, name in written)]
     widths = ((name, forms.inputs(site.shapes)) for (_, name), site in written.items())
-    metadata = {key: value for header in source.headers for key, value in header.metadata.items()}
-    return bases.guess(names, {name: width for name, width in widths if width}, metadata)
+    return bases.guess(names, {name: width for name, width in widths if width}, source.metadata)
 
 
 def layout(header: Header) -> Layout:
@@ -100,6 +99,9 @@ def incomplete(site: Site) -> str | None:
     shapes = site.shapes
     if forms.kind(shapes) is None:
         return f"has {' and '.join(sorted(shapes))}, which are not whole: a tensor is missing, or of another kind"
+    empty = [role for role, part in site.parts.items() if not part.size]
+    if empty:
+        return f"{empty[0]} has shape {list(shapes[empty[0]])}: there is nothing in it"
     if ALPHA in shapes and site.parts[ALPHA].size != 1:
         return f"alpha has shape {list(shapes[ALPHA])}; a single number is expected"
     if site.config is not None and site.config.dora and MAGNITUDE not in shapes:

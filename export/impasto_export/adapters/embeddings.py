@@ -5,7 +5,7 @@ An ordinary inversion has one stage. Stage 0 is the finest detail (the smallest 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,15 +42,17 @@ def recognises(source: Source) -> bool:
 
 
 def facts(source: Source) -> Json:
-    """What is told of an embedding by its file alone. Raises AdapterError for one of no known layout."""
+    """What is told of an embedding by its file alone. Raises AdapterError for one that no bundle could take."""
     (header,) = source.headers
     layout = _layout(str(source), header, source.notes)
-    widths = {graph: header.tensors[stages[0][0]].shape[-1:] for graph, stages in layout.keys.items()}
+    vectors = {graph: _stack(str(source), header, stages)[1] for graph, stages in layout.keys.items()}
+    stages, count = _sizes(str(source), vectors.values())
     return {
         "layout": layout.name,
         **({"token": layout.token} if layout.token else {}),
-        "stages": max(len(stages) for stages in layout.keys.values()),
-        "widths": {graph: str(width[0]) for graph, width in widths.items() if width},
+        "stages": stages,
+        "vectors": count,
+        "widths": {graph: str(array.shape[2]) for graph, array in vectors.items()},
     }
 
 
@@ -74,7 +76,7 @@ def read(source: Source, manifest: Json, prompt: str = "", style_prompt: str = "
     vectors = {graph: _stack(str(source), header, stages) for graph, stages in layout.keys.items()}
     widths = {graph: array.shape[2] for graph, (_, array) in vectors.items()}
     _check_fit(str(source), widths, manifest)
-    stages, count = _sizes(str(source), vectors)
+    stages, count = _sizes(str(source), [array for _, array in vectors.values()])
     record = {
         "format": FORMAT,
         "kind": KIND,
@@ -123,7 +125,7 @@ def _stack(source: str, header: Header, stages: list[list[str]]) -> Vectors:
     keys = [key for stage in stages for key in stage]
     kinds = {key: (header.tensors[key].dtype, header.tensors[key].shape) for key in keys}
     dtype, shape = kinds[keys[0]]
-    if dtype not in FLOATS or len(shape) not in (1, 2):
+    if dtype not in FLOATS or len(shape) not in (1, 2) or not shape[-1]:
         raise AdapterError(f"{source}: {keys[0]} is {dtype} {list(shape)}; F32, F16 or BF16 of [n, width] is expected")
     other = next((key for key, kind in kinds.items() if kind != (dtype, shape)), None)
     if other is not None:
@@ -136,9 +138,9 @@ def _stack(source: str, header: Header, stages: list[list[str]]) -> Vectors:
     return dtype, np.stack([np.concatenate([rows[key] for key in stage]) for stage in stages])
 
 
-def _sizes(source: str, vectors: Mapping[str, Vectors]) -> tuple[int, int]:
+def _sizes(source: str, vectors: Iterable[NDArray[Any]]) -> tuple[int, int]:
     """Stages and vectors of each, which the text encoders share. Raises AdapterError beyond the limits."""
-    (stages, count), *others = {array.shape[:2] for _, array in vectors.values()}
+    (stages, count), *others = {array.shape[:2] for array in vectors}
     if others:
         raise AdapterError(f"{source}: its text encoders have unlike numbers of vectors: {count}, {others[0][1]}")
     if not (1 <= stages <= MAX_STAGES and 1 <= count <= MAX_VECTORS):

@@ -6,7 +6,17 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from impasto_export.adapters import bases, collected, embeddings, forms, importer, layers, loras, sources
+from impasto_export.adapters import (
+    bases,
+    bottleneck_layouts,
+    collected,
+    embeddings,
+    forms,
+    importer,
+    layers,
+    loras,
+    sources,
+)
 from impasto_export.adapters.collected import Site
 from impasto_export.adapters.forms import Form
 from impasto_export.adapters.importer import Said
@@ -17,7 +27,7 @@ from impasto_export.architecture import Json
 from impasto_export.errors import AdapterError, UnaccountedKeys
 
 HOT = "every request can use it, alone or mixed"
-UNSTATED = "not stated"
+UNSTATED, UNUSABLE = "not stated", "nothing can use it as it is"
 UNSURE = "whether each of its layers takes hot adapters is told with --bundle"
 
 
@@ -34,7 +44,7 @@ def explain(place: Path, said: Said, manifest: Json | None = None, bundle: Path 
 
 def _bottleneck(source: Source) -> Json:
     base = "a masked transformer, such as aMUSEd"
-    return {"kind": "bottleneck", "base": base, "use": HOT, "problems": []}
+    return {"kind": "bottleneck", **bottleneck_layouts.facts(source), "base": base, "use": HOT, "problems": []}
 
 
 def _embedding(source: Source) -> Json:
@@ -46,7 +56,7 @@ def _embedding(source: Source) -> Json:
 
 def _lora(source: Source) -> Json:
     sites, bad = collected.collect(source, AsWritten())
-    metadata = {key: value for header in source.headers for key, value in header.metadata.items()}
+    problems = bad + ([loras.PICKLED] if source.pickled else [])
     base = collected.made_for(source, sites)
     unstated = [f"{graph}.{name}" for (graph, name), site in sites.items() if _alpha(name, site) == UNSTATED]
     found: set[Form] = set().union(*(_needs(site) for site in sites.values()))
@@ -55,21 +65,22 @@ def _lora(source: Source) -> Json:
         "layout": collected.layout(source.headers[0]),
         "base": base.base,
         "because": base.because,
-        **_optional("says", bases.said(metadata)),
+        **_optional("title", source.metadata.get(bases.TITLE)),
+        **_optional("says", bases.said(source.metadata)),
         "components": dict(Counter(graph for graph, _ in sites)),
         "ranks": _counted(forms.rank(site.shapes) or "none" for site in sites.values()),
         "alphas": _counted(_alpha(name, site) for (_, name), site in sites.items()),
-        **_optional("words", bases.words(metadata)),
-        "use": forms.merging(found) if found else f"{HOT}; {UNSURE}",
-        "notes": loras.assumptions(unstated, len(sites), base.base == bases.AMUSED),
-        "problems": bad + ([loras.PICKLED] if source.pickled else []),
+        **_optional("words", bases.words(source.metadata)),
+        "use": UNUSABLE if problems else forms.merging(found) if found else f"{HOT}; {UNSURE}",
+        "notes": [*loras.assumptions(unstated, len(sites), base.base == bases.AMUSED), *loras.taken(source, None)],
+        "problems": problems,
     }
 
 
 FACTS = {"bottleneck": _bottleneck, "embedding": _embedding, "lora": _lora}
 
 
-def _optional(key: str, value: Json) -> Json:
+def _optional(key: str, value: Json | str | None) -> Json:
     return {key: value} if value else {}
 
 

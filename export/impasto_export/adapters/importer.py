@@ -13,6 +13,8 @@ from impasto_export.adapters.sources import Source
 from impasto_export.architecture import Json
 from impasto_export.errors import AdapterError
 
+# How the tensors of a whole model are called.
+CHECKPOINT = ("model.diffusion_model.", "first_stage_model.", "control_model.")
 Kind = Literal["bottleneck", "embedding", "lora"]
 
 
@@ -56,6 +58,8 @@ def recognise(source: Source) -> Kind:
         return "embedding"
     if any(speaks_of_lora(key) for key in source.keys):
         return "lora"
+    if any(key.startswith(CHECKPOINT) for key in source.keys):
+        raise AdapterError(f"{source} is a checkpoint, no adapter; link it with `impasto link`")
     keys = ", ".join(sorted(source.keys)[:5]) or "none"
     raise AdapterError(f"{source} holds no LoRA, no bottleneck adapter and no embedding; its tensors: {keys}")
 

@@ -42,19 +42,20 @@ PROCESSOR = {"to_q_lora": "to_q", "to_k_lora": "to_k", "to_v_lora": "to_v", "to_
 TEXT_PROCESSOR = {"to_q_lora": "q_proj", "to_k_lora": "k_proj", "to_v_lora": "v_proj", "to_out_lora": "out_proj"}
 PROCESSOR_ENDINGS = {".down.weight": DOWN, ".up.weight": UP}
 
+# Parts of keys, each of which ends with a dot here.
 REFUSED = {
     ".oft_": "OFT rotates the base weight",
-    ".on_input": "IA3 scales a layer's input or output",
+    ".on_input.": "IA3 scales a layer's input or output",
     ".a1.weight": "GLoRA changes the base weight and the bias",
     ".a2.weight": "GLoRA changes the base weight and the bias",
     ".b1.weight": "GLoRA changes the base weight and the bias",
     ".b2.weight": "GLoRA changes the base weight and the bias",
     ".lokr_t1": "LoKr with a core in its first factor is not known",
-    ".scalar": "a multiplier that LyCORIS keeps apart while it trains; save the adapter again with it multiplied in",
-    ".diff_b": "a bias's whole change, and no bias takes adapters",
-    ".diff": "a weight's whole change; only low-rank ones are carried",
-    ".w_norm": "a normalisation's change, and only linear and convolution layers take adapters",
-    ".b_norm": "a normalisation's change, and only linear and convolution layers take adapters",
+    ".scalar.": "a multiplier that LyCORIS keeps apart while it trains; save the adapter again with it multiplied in",
+    ".diff_b.": "a bias's whole change, and no bias takes adapters",
+    ".diff.": "a weight's whole change; only low-rank ones are carried",
+    ".w_norm.": "a normalisation's change, and only linear and convolution layers take adapters",
+    ".b_norm.": "a normalisation's change, and only linear and convolution layers take adapters",
     "bundle_emb.": "an embedding within a LoRA file; save it as a file of its own and import both",
     "lora_embedding_": "LoRA of an embedding table",
     "modules_to_save": "a whole retrained module, not LoRA",
@@ -137,7 +138,7 @@ def read(key: str, names: Names | AsWritten, component: str | None = None) -> Pi
 
 def refusal(key: str) -> str | None:
     """Why a key of LoRA's kin can never be taken, whatever layer it names."""
-    return next((reason for mark, reason in REFUSED.items() if mark in key), None)
+    return next((reason for mark, reason in REFUSED.items() if mark in f"{key}."), None)
 
 
 def split(key: str) -> tuple[str, str] | None:

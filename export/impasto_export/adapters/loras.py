@@ -80,7 +80,7 @@ def read(
         raise AdapterError(f"{source} holds no tensors")
     found = collected.merged_only(sites, known)
     tensors, assumed = _tensors(sites, known, alpha, hot=not found)
-    amused = manifest["family"] == "masked"
+    amused, layout = manifest["family"] == "masked", collected.layout(source.headers[0])
     ranks = (forms.rank(site.shapes) for site in sites.values())
     record = {
         "format": FORMAT,
@@ -91,10 +91,10 @@ def read(
         "rank": max((rank for rank in ranks if rank), default=0),
         "sites": len(sites),
         "source": {
-            **source.facts(collected.layout(source.headers[0]), assumptions(assumed, len(sites), amused)),
+            **source.facts(layout, [*assumptions(assumed, len(sites), amused), *taken(source, trigger)]),
             **({"given": {"alpha": alpha}} if alpha is not None else {}),
         },
-        **words(trigger, prompt),
+        **words(trigger or _trigger(source), prompt),
     }
     return Imported(encode(tensors, metadata(record)), record)
 
@@ -110,6 +110,17 @@ def words(trigger: str | None, prompt: str) -> Json:
         fix = 'it must hold {context} once, and the style in words: "{context} in stained glass style"'
         raise AdapterError(f"--prompt: got {prompt!r}; {fix}")
     return {key: value for key, value in (("trigger", trigger), ("prompt", prompt)) if value}
+
+
+def _trigger(source: Source) -> str:
+    """The words that its header says should be in a prompt, on one line."""
+    return " ".join(source.metadata.get(bases.TRIGGER, "").split())
+
+
+def taken(source: Source, trigger: str | None) -> list[str]:
+    """What its header says and the user did not, in words."""
+    found = "" if trigger else _trigger(source)
+    return [f"no --trigger was given: {found!r} taken, its header's {bases.TRIGGER}"] if found else []
 
 
 def _made_for(source: Source) -> str:

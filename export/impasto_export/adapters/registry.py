@@ -6,7 +6,6 @@ Writing a pointer is what hot-swaps an adapter: both files are written whole, ob
 from __future__ import annotations
 
 import difflib
-import fcntl
 import hashlib
 import json
 import os
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from impasto_export import atomic
-from impasto_export.architecture import Json
+from impasto_export.architecture import Json, parse_json
 from impasto_export.errors import ExportError, RegistryError
 from impasto_export.weights import Header, read_header, sha256_file
 
@@ -88,13 +87,13 @@ class Registry:
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """One writer at a time, or a removal could take an object that is about to get its name. Readers don't wait."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        folder = os.open(self.folder, os.O_RDONLY)
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX)
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            problem = f"no registry can be there ({error.strerror})"
+            raise RegistryError(f"{self.folder}: {problem}; choose another folder with --registry") from None
+        with atomic.alone(self.folder):
             yield
-        finally:
-            os.close(folder)
 
     def _pointer(self, name: str) -> str:
         _check_name(name)
@@ -104,7 +103,7 @@ class Registry:
             hint = f"; did you mean {', '.join(near)}?" if near else f"; known: {', '.join(self.names()) or 'none'}"
             raise RegistryError(f"no adapter named {name!r} in {self.folder}{hint}")
         try:
-            digest = str(json.loads(path.read_bytes())["digest"])
+            digest = str(parse_json(path.read_bytes())["digest"])
         except (ValueError, KeyError, TypeError):
             digest = ""
         if not re.fullmatch(r"[0-9a-f]{64}", digest):
@@ -120,7 +119,7 @@ class Registry:
 
 def _record(header: Header) -> Json:
     try:
-        record = json.loads(header.metadata["impasto"])
+        record = parse_json(header.metadata["impasto"])
     except (KeyError, ValueError):
         raise RegistryError(f"{header.path} is not an impasto adapter") from None
     if not isinstance(record, dict):
@@ -130,4 +129,6 @@ def _record(header: Header) -> Json:
 
 def _check_name(name: str) -> None:
     if not NAME.fullmatch(name):
-        raise RegistryError(f"{name!r} is not a name: use a-z, 0-9, '.', '_', '-', first a letter or digit, up to 64")
+        raise RegistryError(
+            f"{name!r} is not an adapter's name: use a-z, 0-9, '.', '_', '-', first a letter or digit, up to 64"
+        )

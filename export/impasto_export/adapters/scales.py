@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from impasto_export.architecture import parse_json
 from impasto_export.errors import AdapterError
 from impasto_export.weights import Header
 
@@ -90,7 +90,7 @@ def from_folder(folder: Path) -> Config | None:
 
 def _object(text: str | bytes, what: str) -> dict[str, Any]:
     try:
-        fields = json.loads(text)
+        fields = parse_json(text)
     except ValueError as error:
         raise AdapterError(f"{what} is not JSON: {error}") from None
     if not isinstance(fields, dict):
@@ -99,7 +99,7 @@ def _object(text: str | bytes, what: str) -> dict[str, Any]:
 
 
 def _config(fields: Mapping[str, Any], path: Path) -> Config:
-    kind = fields.get("peft_type") or "LORA"
+    kind = str(fields.get("peft_type") or "LORA")
     if kind not in ALPHA_FIELD:
         raise AdapterError(f"{path}: peft_type is {kind}; {', '.join(ALPHA_FIELD)} are read")
     for key, meaning in (("lora_bias", "LoRA with a bias"), ("use_qalora", "QA-LoRA")):
@@ -117,7 +117,7 @@ def _config(fields: Mapping[str, Any], path: Path) -> Config:
             {re.compile(key).pattern: _rank(value) for key, value in (fields.get("rank_pattern") or {}).items()},
             {re.compile(key).pattern: float(value) for key, value in (fields.get("alpha_pattern") or {}).items()},
         )
-    except (KeyError, TypeError, ValueError, AttributeError, re.error) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, re.error) as error:
         raise AdapterError(f"{path}: unusable LoRA config: {error!r}") from None
 
 

@@ -46,6 +46,10 @@ class Source:
         return [key for header in self.headers for key in header.tensors]
 
     @property
+    def metadata(self) -> dict[str, str]:
+        return {key: value for header in self.headers for key, value in header.metadata.items()}
+
+    @property
     def pickled(self) -> bool:
         return self.headers[0].path != self.files[0]
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,8 @@ from impasto_export.architecture import Json
 from impasto_export.checkpoints.tokenizer import Vocabulary
 from impasto_export.weights import Tensor
 
+SIZE = re.compile(r"([1-9]\d{0,5})x([1-9]\d{0,5})", re.ASCII)
+
 
 @dataclass(frozen=True)
 class Said:
@@ -20,7 +23,7 @@ class Said:
 
     `variant` picks `*.<variant>.safetensors`; `prediction` and `spacing` are what a single file does not tell: what its
     UNet predicts, and how timesteps are spaced; `tokenizer` is a folder to take tokenizers from; `defaults` are a
-    request's: scheduler, steps, guidance_scale.
+    request's: scheduler, steps, guidance_scale; `size` is width and height of what it was trained on.
     """
 
     variant: str | None = None
@@ -28,6 +31,18 @@ class Said:
     spacing: str | None = None
     tokenizer: Path | None = None
     defaults: Json = field(default_factory=dict)
+    size: tuple[int, int] | None = None
+
+
+def label(name: str) -> str:
+    """A file's name in letters: a byte that is none becomes a question mark, since JSON has no place for it."""
+    return name.encode(errors="replace").decode()
+
+
+def size_of(text: str) -> tuple[int, int] | None:
+    """Width and height of WIDTHxHEIGHT; None where it is something else."""
+    match = SIZE.fullmatch(text)
+    return (int(match[1]), int(match[2])) if match else None
 
 
 @dataclass(frozen=True)

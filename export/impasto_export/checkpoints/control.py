@@ -20,10 +20,10 @@ SHARED = ("in_channels", "cross_attention_dim", "block_out_channels")
 
 @dataclass(frozen=True)
 class Control:
-    """`folder` holds a diffusers ControlNetModel; `channels` says what each channel of its hint carries, and `optional`
-    which of these may be left out of a request. Raises ControlError for what the server could not make."""
+    """`place` names a ControlNet, as `controlnet` reads it; `channels` says what each channel of its hint carries, and
+    `optional` which of these may be left out of a request. Raises ControlError for what the server could not make."""
 
-    folder: Path
+    place: str | Path
     channels: tuple[str, ...]
     optional: tuple[str, ...] = ()
 

@@ -1,4 +1,4 @@
-"""Which architecture a single file in the original layout is of, and where in the file each of its tensors lies."""
+"""Which architecture a single file is of, and where in the file each of its tensors lies."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from impasto_export.errors import MisfitCheckpoint, UnknownArchitecture
 from impasto_export.splice import Slot
 from impasto_export.weights import Header, Tensor
 
-# Beside a skeleton for which there is such a layout, see `original`; and what the bundle calls the file.
-NAME, FILE = "original.json", "checkpoint.safetensors"
+# Beside a skeleton for which there is such a layout, see `original`.
+NAME = "original.json"
 # Keys without content that SDXL files may carry: what the UNet predicts, and that it was trained to zero SNR.
 V_PREDICTION, ZERO_SNR = "v_pred", "ztsnr"
 TABLES: dict[str, ldm.Names] = {
     "unet": ldm.unet,
     "vae": ldm.vae,
-    "clip": ldm.clip,
+    "clip": ldm.unchanged,
     "open_clip": ldm.open_clip,
+    "controlnet": ldm.controlnet,
+    "diffusers": ldm.unchanged,
 }
 # What a training run leaves in the file: averaged copies, the noise schedule's buffers, which the config has, too, and
 # what textual inversion put its vectors into.
@@ -35,28 +37,25 @@ UNUSED = (
 )  # fmt: skip
 # Buffers that older checkpoints saved beside the weights; the graphs carry them as constants.
 BUFFERS = (".position_ids", ".attn_mask", ".logit_scale")
-# A part of the keys of what is something else, and what that is.
-FOREIGN = {
-    "lora": "an adapter; bring it in with `impasto adapters import`",
-    "double_blocks.": "a FLUX checkpoint, a family that is not served",
-    "joint_blocks.": "a Stable Diffusion 3 checkpoint, a family that is not served",
-    "edm_mean": "a Playground v2.5 checkpoint, whose noise schedule is not served",
-    "edm_vpred.": "a CosXL checkpoint, whose noise schedule is not served",
-    "conditioner.embedders.0.model.": "an SDXL refiner; only base checkpoints are served",
-    "control_model.": "a ControlNet; give its diffusers folder with --controlnet, beside a checkpoint",
-    "down_blocks.": "one part of a checkpoint in the diffusers layout; give the folder of all its parts",
-}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One that a single file may have: the skeleton that it is for, and what its `original.json` says."""
+
+    skeleton: Path
+    found: Architecture
+    stated: Json
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How a file agrees with an architecture: each part's tensors, and all that is wrong.
+    """How a file agrees with a layout: each part's tensors, in what the bundle calls the file, and all that is wrong.
 
     `turned` are those whose bytes are in another order there: `PART.NAME` and what the file calls it.
     """
 
-    found: Architecture
-    layout: Json
+    layout: Layout
     tensors: Mapping[str, Mapping[str, Stored]]
     turned: Mapping[str, str]
     missing: tuple[str, ...]
@@ -68,28 +67,38 @@ class Fit:
         return len(self.missing) + len(self.misfit) + len(self.unused)
 
 
-def nearest(header: Header, skeletons: Sequence[Path]) -> Fit:
-    """Raises UnknownArchitecture naming what the file is instead, or MisfitCheckpoint for the nearest architecture."""
-    known = {folder: found for folder, found in matching.skeletons(skeletons).items() if (folder / NAME).is_file()}
-    fits = [_fit(header, folder, found) for folder, found in known.items()]
-    fit = min(fits, key=lambda fit: fit.wrong, default=None)
+def layouts(skeletons: Sequence[Path]) -> list[Layout]:
+    """Of every skeleton that has one beside it."""
+    known = matching.skeletons(skeletons).items()
+    return [Layout(path, found, read_json(path / NAME)) for path, found in known if (path / NAME).is_file()]
+
+
+def nearest(header: Header, known: Sequence[Layout], file: str, foreign: Mapping[str, str]) -> Fit:
+    """The one that fits; the bundle is to call the file `file`. `foreign`: what else it may be, by a part of its keys.
+
+    Raises UnknownArchitecture naming what the file is instead, or MisfitCheckpoint for the nearest architecture.
+    """
+    fit = min((_fit(header, layout, file) for layout in known), key=lambda fit: fit.wrong, default=None)
     if fit and not fit.wrong:
         return fit
-    for part, what in FOREIGN.items():
+    for part, what in foreign.items():
         if any(part in name for name in header.tensors):
             raise UnknownArchitecture(f"{header.path} is {what}")
     if not fit:
         raise UnknownArchitecture(f"{header.path}: no skeleton of a single file's layout was found")
-    problems = fit.missing, fit.misfit, fit.unused
-    raise MisfitCheckpoint(str(header.path), *problems, f"{fit.found.name}, the nearest architecture of a single file")
+    if not any(fit.tensors.values()):
+        held = ", ".join(sorted(header.tensors)[:3]) or "none"
+        raise UnknownArchitecture(f"{header.path} is nothing that can be linked; its tensors: {held}")
+    near = f"{fit.layout.found.name}, the nearest architecture of a single file"
+    raise MisfitCheckpoint(str(header.path), fit.missing, fit.misfit, fit.unused, near)
 
 
-def _fit(header: Header, folder: Path, found: Architecture) -> Fit:
-    stated = read_json(folder / NAME)
+def _fit(header: Header, layout: Layout, file: str) -> Fit:
+    found, stated = layout.found, layout.stated
     tensors: dict[str, dict[str, Stored]] = {part: {} for part in found.components}
     turned: dict[str, str] = {}
     missing, misfit, used = set(), set(), set()
-    for part, name, slot in _slots(folder, found):
+    for part, name, slot in _slots(layout.skeleton, found):
         place = _place(header, stated["parts"][part], name, found.components[part].config)
         tensor = header.tensors.get(place.name)
         used.add(place.name)
@@ -99,13 +108,13 @@ def _fit(header: Header, folder: Path, found: Architecture) -> Fit:
             wanted = f"the architecture has float {_wanted(place, slot)}"
             misfit.add(f"{place.name}: {tensor.dtype} {list(tensor.shape)}, {wanted}")
         else:
-            tensors[part][name] = Stored(FILE, _cut(place, replace(tensor, shape=slot.shape)))
+            tensors[part][name] = Stored(file, _cut(place, replace(tensor, shape=slot.shape)))
             turned |= {f"{part}.{name}": place.name} if place.transposed else {}
     known = (*UNUSED, *stated["unused"])
     unused = [
         name for name in header.tensors.keys() - used if not name.startswith(known) and not name.endswith(BUFFERS)
     ]
-    return Fit(found, stated, tensors, turned, *(tuple(sorted(names)) for names in (missing, misfit, unused)))
+    return Fit(layout, tensors, turned, *(tuple(sorted(names)) for names in (missing, misfit, unused)))
 
 
 def _slots(folder: Path, found: Architecture) -> Iterator[tuple[str, str, Slot]]:
@@ -118,8 +127,9 @@ def _slots(folder: Path, found: Architecture) -> Iterator[tuple[str, str, Slot]]
 def _place(header: Header, stated: Json, name: str, config: Json) -> Place:
     place = TABLES[stated["names"]](name, config)
     whole = stated["prefix"] + place.name
-    older = whole.replace(".text_model.", ".", 1)  # as transformers' text models were saved at first
-    return replace(place, name=older if older in header.tensors else whole)
+    # The others: as transformers' text models were saved at first, and ControlNets that were cut out of a checkpoint.
+    spellings = whole, whole.replace(".text_model.", ".", 1), place.name
+    return replace(place, name=next((name for name in spellings if name in header.tensors), whole))
 
 
 def _wanted(place: Place, slot: Slot) -> list[int]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from impasto_export import families
 from impasto_export.architecture import read_json
 from impasto_export.checkpoints import tokenizer
-from impasto_export.checkpoints.checkpoint import Checkpoint, Said, Stored, Weights
+from impasto_export.checkpoints.checkpoint import Checkpoint, Said, Stored, Weights, label
 from impasto_export.checkpoints.shards import Names, find, missing
 from impasto_export.errors import CheckpointError
 from impasto_export.weights import read_header
@@ -35,7 +35,7 @@ def read(folder: Path, said: Said) -> Checkpoint:
     found, notes = weights(places, stems, said.variant)
     index = folder / families.INDEX
     return Checkpoint(
-        name=folder.resolve().name,
+        name=label(folder.resolve().name),
         origin=folder,
         family=family.name,
         configs=configs,
@@ -43,7 +43,7 @@ def read(folder: Path, said: Said) -> Checkpoint:
         tokenizers=tokenizers(said.tokenizer or folder, family.parts),
         index=read_json(index) if index.is_file() else {},
         scheduler=read_json(folder / "scheduler" / "scheduler_config.json"),
-        source={"checkpoint": folder.resolve().name},
+        source={"checkpoint": label(folder.resolve().name)},
         notes=notes,
     )
 
@@ -70,8 +70,13 @@ def weights(
     for part, found in paths.items():
         if not found:
             raise missing(places[part], Names(stems[part], variant))
-    notes = tuple(f"{part} has no {variant} files; its plain ones are linked, as diffusers does" for part in lacking)
+    notes = tuple(plain_taken(part, variant) for part in lacking)
     return {part: _weights(part, places[part], found) for part, found in paths.items()}, notes
+
+
+def plain_taken(part: str, variant: str | None) -> str:
+    """The note on a part without the variant."""
+    return f"{part} has no {variant} files; its plain ones are linked, as diffusers does"
 
 
 def _weights(part: str, place: Path, paths: tuple[Path, ...]) -> Weights:

@@ -6,12 +6,13 @@ Only what is linked is fetched: configs, tokenizers, and one variant of the weig
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from impasto_export import families
+from impasto_export.architecture import Json
 from impasto_export.checkpoints import folders
 from impasto_export.checkpoints.checkpoint import Checkpoint, Said
 from impasto_export.checkpoints.shards import Names, find
@@ -19,7 +20,10 @@ from impasto_export.errors import CheckpointError
 
 # As the hub allows them; of a revision, also a branch with slashes.
 NAME = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:@([\w./-]+))?")
+CONFIG = "config.json"
 SMALL = ("model_index.json", "*/config.json", "scheduler/scheduler_config.json", "tokenizer*/*", "*.safetensors.index*")
+# The same of a repository that holds one model.
+BESIDE = (CONFIG, "p*processor_config.json", "tokenizer*", "vocab.json", "merges.txt", "*.safetensors.index*")
 
 
 @dataclass(frozen=True)
@@ -29,55 +33,80 @@ class Repository:
     name: str
     revision: str | None = None
 
+    @property
+    def label(self) -> str:
+        """Without its owner."""
+        return self.name.rpartition("/")[2]
+
     def __str__(self) -> str:
         return f"{self.name}@{self.revision}" if self.revision else self.name
 
 
 def parse(text: str) -> Repository | None:
-    """None when it does not look like one."""
-    match = NAME.fullmatch(text)
+    """None when it does not look like one, or is the name of a file that isn't there."""
+    match = None if text.endswith(".safetensors") else NAME.fullmatch(text)
     return Repository(match[1], match[2]) if match else None
 
 
 def read(repository: Repository, said: Said) -> Checkpoint:
     """Raises CheckpointError when it can neither be fetched nor found, or is not a checkpoint that can be read."""
-    folder = fetch(repository, SMALL)
-    if not (folder / families.INDEX).is_file():
-        fix = "it is not in the diffusers layout; download its .safetensors file, if it has one, and link that"
-        raise CheckpointError(f"{repository}: the repository has no {families.INDEX}, so {fix}")
-    # The folder is named after the commit, which is what the next calls are to get, too.
-    commit = Repository(repository.name, folder.name)
+    folder = _opened(repository, SMALL, families.INDEX, "a checkpoint")
     parts = families.of(folder).parts
-    stems = {part: facts.stem for part, facts in parts.items()}
-    fetch(commit, _patterns(stems.items(), said.variant))
-    lacking = {part: stem for part, stem in stems.items() if not find(folder / part, Names(stem, said.variant))}
-    if said.variant and lacking:
-        fetch(commit, _patterns(lacking.items(), None))
-    absent = [part for part, stem in lacking.items() if not find(folder / part, Names(stem))]
-    if absent:
-        raise CheckpointError(f"{repository}: {_absence(commit, absent)}")
-    found = folders.read(folder, said)
-    source = {"checkpoint": repository.name, "repo": repository.name, "revision": folder.name}
-    return replace(found, name=repository.name.rpartition("/")[2], source=source)
+    _fetch_weights(repository, folder, {f"{part}/": facts.stem for part, facts in parts.items()}, said.variant)
+    return replace(folders.read(folder, said), name=repository.label, source=source(repository, folder))
 
 
-def _absence(commit: Repository, parts: Sequence[str]) -> str:
-    """What to say when no safetensors of these parts could be had."""
+def model(repository: Repository, part: families.Part, variant: str | None) -> Path:
+    """The folder of a repository that holds one model alone. Raises CheckpointError as `read` does."""
+    folder = _opened(repository, BESIDE, CONFIG, f"a {part.class_name}")
+    _fetch_weights(repository, folder, {"": part.stem}, variant)
+    return folder
+
+
+def source(repository: Repository, folder: Path) -> Json:
+    """What the manifest says of it. The folder is named after the commit."""
+    return {"checkpoint": repository.name, "repo": repository.name, "revision": folder.name}
+
+
+def _opened(repository: Repository, small: Iterable[str], first: str, what: str) -> Path:
+    """The folder with the repository's small files, `first` among them."""
+    folder = fetch(repository, small)
+    if not (folder / first).is_file():
+        problem = f"the repository has no {first}, so it is not {what} in the diffusers layout"
+        raise CheckpointError(f"{repository}: {problem}; download its .safetensors file, if it has one, and give that")
+    return folder
+
+
+def _fetch_weights(repository: Repository, folder: Path, stems: Mapping[str, str], variant: str | None) -> None:
+    """Fetch them into `folder`, plain ones for what lacks the variant; `stems` by what stands before them."""
+    commit = Repository(repository.name, folder.name)  # that of the small files
+    fetch(commit, _patterns(stems, variant))
+    lacking = {place: stem for place, stem in stems.items() if not find(folder / place, Names(stem, variant))}
+    if variant and lacking:
+        fetch(commit, _patterns(lacking, None))
+        lacking = {place: stem for place, stem in lacking.items() if not find(folder / place, Names(stem))}
+    if lacking:
+        raise CheckpointError(f"{repository}: {_absence(commit, [*lacking])}")
+
+
+def _absence(commit: Repository, places: Sequence[str]) -> str:
+    """What to say when no safetensors of these places could be had."""
     from huggingface_hub import HfApi
 
-    wanted = f"no such safetensors of {', '.join(parts)} are"
+    parts = ", ".join(place.removesuffix("/") for place in places)
+    wanted = f"no such safetensors{f' of {parts}' if parts else ''} are"
     try:
         files = HfApi().list_repo_files(commit.name, revision=commit.revision)
     except Exception:  # of its HTTP client, whichever it is
         return f"{wanted} in the hub's cache, and the hub cannot be reached; link it once with network access"
-    held = [name for name in files if name.startswith(tuple(f"{part}/" for part in parts))]
+    held = [name for name in files if name.startswith(tuple(places))]
     return (
         f"{wanted} in the repository, which holds {', '.join(held) or 'nothing of them'}; choose --variant accordingly"
     )
 
 
-def _patterns(stems: Iterable[tuple[str, str]], variant: str | None) -> list[str]:
-    return [f"{part}/{pattern}" for part, stem in stems for pattern in Names(stem, variant).patterns]
+def _patterns(stems: Mapping[str, str], variant: str | None) -> list[str]:
+    return [f"{place}{pattern}" for place, stem in stems.items() for pattern in Names(stem, variant).patterns]
 
 
 def fetch(repository: Repository, patterns: Iterable[str]) -> Path:

@@ -59,6 +59,13 @@ OPEN_CLIP: Rules = (
     (r"\.fc2\.", ".c_proj."),
     (r"\.self_attn\.out_proj\.", ".attn.out_proj."),
 )
+# Beside the names of a UNet's first half.
+CONTROLNET: Rules = (
+    (r"^controlnet_cond_embedding\.conv_in\.", "input_hint_block.0."),
+    (r"^controlnet_down_blocks\.(\d+)\.", r"zero_convs.\1.0."),
+    (r"^controlnet_mid_block\.", "middle_block_out.0."),
+)
+HINT = re.compile(r"controlnet_cond_embedding\.(?:blocks\.(\d+)|conv_out)\.(.*)")
 FUSED = re.compile(r"(.*)\.self_attn\.([qkv])_proj\.(weight|bias)")
 
 
@@ -94,6 +101,16 @@ def unet(name: str, config: Json) -> Place:
     return Place(f"{owner}.{rest}" if kind == "attentions" else _rewritten(f"{owner}.{rest}", RESNET))
 
 
+def controlnet(name: str, config: Json) -> Place:
+    """`name` is diffusers', `config` the ControlNet's. Of what reads the hint every second layer is an activation."""
+    hint = HINT.fullmatch(name)
+    if hint:
+        last = 2 * len(config["conditioning_embedding_out_channels"]) - 2
+        return Place(f"input_hint_block.{2 * (int(hint[1] or last) + 1)}.{hint[2]}")
+    own = _rewritten(name, CONTROLNET)
+    return unet(name, config) if own == name else Place(own)
+
+
 def vae(name: str, config: Json) -> Place:
     """`name` is diffusers', `config` the autoencoder's, which counts its decoder's blocks the other way round."""
     last = len(config["up_block_types"]) - 1
@@ -101,8 +118,8 @@ def vae(name: str, config: Json) -> Place:
     return Place(_rewritten(counted, VAE))
 
 
-def clip(name: str, config: Json) -> Place:
-    """transformers' text model, as it is."""
+def unchanged(name: str, config: Json) -> Place:
+    """As diffusers or transformers call it: CLIP's text model."""
     return Place(name)
 
 

@@ -1,4 +1,4 @@
-"""What CHECKPOINT names: a folder in the diffusers layout, a single file, or a repository of the hub."""
+"""What a name means: a folder in the diffusers layout, a single file, or a repository of the hub."""
 
 from __future__ import annotations
 
@@ -7,25 +7,34 @@ from pathlib import Path
 
 from impasto_export.checkpoints import folders, hub, original
 from impasto_export.checkpoints.checkpoint import Checkpoint, Said
+from impasto_export.checkpoints.hub import Repository
 from impasto_export.errors import CheckpointError
 
-PICKLES = (".ckpt", ".pt", ".pth", ".bin")
+PICKLES, FILE = (".ckpt", ".pt", ".pth", ".bin"), ".safetensors"
 
 
-def checkpoint(name: str | Path, skeletons: Sequence[Path], said: Said) -> Checkpoint:
-    """Raises CheckpointError for what is none of them, and for a pickle."""
+def locate(name: str | Path) -> Path | Repository:
+    """A folder, a .safetensors file, or what is called as a repository is. Raises CheckpointError for anything else."""
     path = Path(name)
     if path.is_dir():
-        return folders.read(path, said)
+        return path
     if path.suffix in PICKLES:
         fix = "where you trust it, save it as .safetensors (safetensors.torch.save_file) and link that"
         raise CheckpointError(f"{path}: a pickle, which may run anything when it is read; {fix}")
-    if path.is_file() and path.suffix != ".safetensors":
-        raise CheckpointError(f"{path}: neither a folder nor a .safetensors file; give one of these")
     if path.is_file():
-        return original.read(path, skeletons, said)
+        if path.suffix != FILE:
+            raise CheckpointError(f"{path}: neither a folder nor a {FILE} file; give one of these")
+        return path
     repository = hub.parse(str(name))
     if repository is None:
-        fix = "give a folder in the diffusers layout, a .safetensors file, or OWNER/REPO[@REVISION] of the hub"
+        fix = f"give a folder in the diffusers layout, a {FILE} file, or OWNER/REPO[@REVISION] of the hub"
         raise CheckpointError(f"{name}: there is no such file or folder; {fix}")
-    return hub.read(repository, said)
+    return repository
+
+
+def checkpoint(name: str | Path, skeletons: Sequence[Path], said: Said) -> Checkpoint:
+    """Raises CheckpointError as `locate` does, and for what is not a whole checkpoint that can be served."""
+    place = locate(name)
+    if isinstance(place, Repository):
+        return hub.read(place, said)
+    return folders.read(place, said) if place.is_dir() else original.read(place, skeletons, said)

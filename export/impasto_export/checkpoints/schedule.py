@@ -57,6 +57,15 @@ HONOURED: dict[str, tuple[str, ...]] = {
     "prediction_type": ("epsilon", "v_prediction"),
     "timestep_spacing": ("leading", "linspace", "trailing"),
 }
+# Numbers, from least to most.
+BOUNDS: dict[str, tuple[float, float]] = {
+    "num_train_timesteps": (1, 100_000),
+    "beta_start": (0.0, 1.0),
+    "beta_end": (0.0, 1.0),
+    "steps_offset": (0, 1000),
+    "original_inference_steps": (1, 1000),
+    "timestep_scaling": (0.0, 1e6),
+}
 # What would change the noise levels or the prediction, where it is set.
 REFUSED = ("trained_betas", "rescale_betas_zero_snr", "thresholding", "clip_sample", "use_flow_sigmas")
 # How steps are spaced otherwise, with the value that asks for nothing.
@@ -79,7 +88,7 @@ CORRECTING = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
 def kind(checkpoint: Checkpoint) -> str:
     """The scheduler's class: as model_index.json names it, which is what a pipeline makes, else its own config."""
     named = checkpoint.index.get("scheduler")
-    return str(named[1] if isinstance(named, list) else checkpoint.scheduler.get("_class_name"))
+    return str(named[-1] if isinstance(named, list) and named else checkpoint.scheduler.get("_class_name"))
 
 
 def facts(checkpoint: Checkpoint, spaced: bool) -> Json:
@@ -97,12 +106,16 @@ def facts(checkpoint: Checkpoint, spaced: bool) -> Json:
     for key, values in HONOURED.items():
         if config[key] not in values:
             raise CheckpointError(f"{where}: {key} is {config[key]!r}; impasto's samplers know {', '.join(values)}")
+    for key, (least, most) in BOUNDS.items():
+        value = config.get(key, least)
+        if not (type(value) in (int, type(least)) and least <= value <= most):
+            raise CheckpointError(f"{where}: {key} is {value!r}; a number from {least} to {most} is expected")
     own = [f"{key} {config[key]!r}" for key, plain in SPACED.items() if _asks(config.get(key, plain), plain)]
     if own and not spaced:
         fix = "choose one with --scheduler to take its own steps"
         raise CheckpointError(f"{where}: {', '.join(own)}, which impasto's samplers do not know; {fix}")
     kept = [*DEFAULTS, *(("original_inference_steps", "timestep_scaling") if name == LCM else ())]
-    return {key: config[key] for key in kept}
+    return {key: config[key] for key in kept} | {"set_alpha_to_one": bool(config["set_alpha_to_one"])}
 
 
 def _asks(value: Any, plain: Any) -> bool:

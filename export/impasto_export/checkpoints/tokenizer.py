@@ -14,6 +14,7 @@ from tokenizers.models import BPE
 
 from impasto_export.architecture import Json, read_json
 from impasto_export.errors import CheckpointError
+from impasto_export.families import end_of_text
 
 MERGES = Path(__file__).parent / "vocabulary" / "clip_merges.txt.gz"
 # CLIP's own tokens, for a checkpoint whose tokenizer_config.json leaves them out.
@@ -34,7 +35,7 @@ class Vocabulary:
     origin: Path
     data: bytes
     ids: Json
-    longest: int | None
+    longest: float | None
 
     def facts(self, file: str, positions: int) -> Json:
         """The manifest's entry, for a text encoder that reads so many `positions`.
@@ -46,6 +47,14 @@ class Vocabulary:
             raise CheckpointError(f"{self.origin}: {problem}")
         return {"file": file, "max_length": positions, **self.ids}
 
+    def check_end(self, stated: int, size: int, what: str) -> None:
+        """Raises CheckpointError when a text encoder that pools, of a vocabulary of this `size`, would look for another
+        end of text than is written; `what` its config calls the one that is `stated`."""
+        end, wanted = self.ids["eos_id"], end_of_text(stated, size)
+        if end != wanted:
+            problem = f"the tokenizer ends texts with id {end}, {what} {stated} means {wanted}"
+            raise CheckpointError(f"{self.origin}: {problem}; correct that config, or the tokenizer")
+
 
 def read(folder: Path) -> Vocabulary:
     """Raises CheckpointError when the folder has no CLIP tokenizer or lacks a special token."""
@@ -53,10 +62,13 @@ def read(folder: Path) -> Vocabulary:
     kind = config.get("tokenizer_class", "CLIPTokenizer")
     if kind not in ("CLIPTokenizer", "CLIPTokenizerFast"):
         raise CheckpointError(f"{folder}: tokenizer is a {kind}; only CLIPTokenizer is known")
-    tokens = {key: _content(config.get(key, default)) for key, default in CLIP_TOKENS.items()}
+    tokens = {key: _content(config.get(key) or default) for key, default in CLIP_TOKENS.items()}
     path = folder / "tokenizer.json"
     data = path.read_bytes() if path.is_file() else build(folder, *_vocabulary(folder), tokens).to_str().encode()
-    return Vocabulary(folder, data, _ids(folder, data, tokens), config.get("model_max_length"))
+    longest = config.get("model_max_length")
+    if longest is not None and not isinstance(longest, (int, float)):
+        raise CheckpointError(f"{folder}: model_max_length is {longest!r}; a number of tokens is expected")
+    return Vocabulary(folder, data, _ids(folder, data, tokens), longest)
 
 
 def _ids(folder: Path, data: bytes, tokens: Mapping[str, str]) -> Json:
@@ -94,14 +106,17 @@ def build(folder: Path, vocabulary: dict[str, int], merges: list[tuple[str, str]
     absent = sorted(set(tokens.values()) - vocabulary.keys())
     if absent:
         raise CheckpointError(f"{folder}: vocab.json lacks the special tokens {', '.join(absent)}")
-    model = BPE(
-        vocab=vocabulary,
-        merges=merges,
-        continuing_subword_prefix="",
-        end_of_word_suffix="</w>",
-        fuse_unk=False,
-        unk_token=tokens["unk_token"],
-    )
+    try:
+        model = BPE(
+            vocab=vocabulary,
+            merges=merges,
+            continuing_subword_prefix="",
+            end_of_word_suffix="</w>",
+            fuse_unk=False,
+            unk_token=tokens["unk_token"],
+        )
+    except Exception as error:  # tokenizers raises bare Exception
+        raise CheckpointError(f"{folder}: vocab.json and merges.txt do not go together: {error}") from None
     tokenizer = Tokenizer(model)
     # The stubs of tokenizers declare these as read-only properties of unknown type.
     parts: Any = tokenizer
@@ -124,7 +139,7 @@ def _vocabulary(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
     if not path.is_file():
         raise CheckpointError(f"{path} is missing")
     # split("\n"), not splitlines(): merges hold characters that Unicode counts as line ends.
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     pairs = [tuple(line.split()) for line in lines if line.strip() and not line.startswith("#version")]
     merges = [(pair[0], pair[1]) for pair in pairs if len(pair) == 2]
     if len(merges) != len(pairs):
@@ -134,4 +149,4 @@ def _vocabulary(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
 
 def _content(token: str | Json) -> str:
     """A special token is saved as its text, or as an object around it."""
-    return token if isinstance(token, str) else str(token["content"])
+    return str(token.get("content") if isinstance(token, dict) else token)

@@ -95,9 +95,10 @@ def _changed(bundle: Path, blend: Blend) -> bytes:
     if not blend.changes:
         return raw.tobytes()
     base = changed = float32(raw, dtype)
-    for item, graph, name in blend.changes:
-        changed = item.change(graph, name).applied(changed, base)
-    rounded = _rounded(changed, dtype)
+    with np.errstate(over="ignore", invalid="ignore"):  # what comes of that is refused below
+        for item, graph, name in blend.changes:
+            changed = item.change(graph, name).applied(changed, base)
+        rounded = _rounded(changed, dtype)
     if not (finite(changed, "F32") and finite(rounded, dtype)):
         names = ", ".join(repr(item.name) for item, _, _ in blend.changes)
         raise AdapterError(f"{blend.name}: with {names} it holds numbers that {dtype} does not; take smaller weights")
@@ -110,5 +111,4 @@ def _rounded(array: NDArray[np.float32], dtype: str) -> NDArray[Any]:
         bits = array.view(np.uint32)
         half = 0x7FFF + ((bits >> 16) & 1)
         return ((bits + half) >> 16).astype(NUMPY[dtype])
-    with np.errstate(over="ignore"):
-        return array.astype(NUMPY[dtype])
+    return array.astype(NUMPY[dtype])

@@ -23,6 +23,7 @@ REFUSED = {
     EMBEDDING: "an embedding, which stands in prompts and changes no weight",
 }
 SCALE = "scale"
+FLOAT32 = np.finfo(np.float32)
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def _weight(text: str, weight: str) -> float:
         value = float(weight)
     except ValueError:
         value = math.nan
-    if not math.isfinite(value) or value == 0:
+    if not FLOAT32.tiny <= abs(value) <= FLOAT32.max:
         raise MergeError(f"--adapter: got {text!r}; NAME:WEIGHT is expected, the weight a number other than 0")
     return value
 

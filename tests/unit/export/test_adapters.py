@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import struct
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from impasto_export.adapters import loras, sources
+from impasto_export.adapters import importer, loras, sources
 from impasto_export.errors import AdapterError, ExportError, UnaccountedKeys
 from impasto_export.weights import Header, encode, read_header, read_tensor
 
@@ -216,6 +217,8 @@ def test_two_spellings_of_one_tensor_are_refused(tmp_path: Path) -> None:
         ({"r": 3}, "rank 2, its config says 3"),
         ({"lora_alpha": "much"}, "unusable LoRA config"),
         ({"r": 0}, "a rank of 0"),
+        ({"r": math.inf}, "unusable LoRA config: OverflowError"),
+        ({"peft_type": {"a": 1}}, "peft_type is {'a': 1}; LORA, LOHA"),
         ({"lora_alpha": math.inf}, "its alpha is inf; a finite number is expected"),
         ({"rank_pattern": {"to_q(": 2}}, "unusable LoRA config"),
         ({"rank_pattern": ["to_q"]}, "unusable LoRA config"),
@@ -253,6 +256,42 @@ def test_truncated_files(tmp_path: Path) -> None:
         source.write_bytes(data[:length])
         with pytest.raises(ExportError, match="cut short"):
             loras.convert(source, MANIFEST)
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        (b"[" * 5000, "it is nested too deeply"),
+        (b"[]", "'list' object is not a mapping"),
+        (b'{"__metadata__": [1]}', "'list' object is not a mapping"),
+        (b'{"a": {"dtype": "F32", "shape": [1e999], "data_offsets": [0, 0]}}', "infinity"),
+        (b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}', "4 bytes for a F32 tensor of shape"),
+    ],
+)
+def test_headers_that_lie(header: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "x.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    with pytest.raises(ExportError, match=f"x.safetensors: its safetensors header cannot be read .*{message}.*; get"):
+        loras.convert(tmp_path / "x.safetensors", MANIFEST)
+
+
+def test_metadata_that_is_nested_too_deeply(tmp_path: Path) -> None:
+    source = write(tmp_path, pair(SITE), lora_adapter_metadata="[" * 5000)
+    with pytest.raises(AdapterError, match="lora_adapter_metadata is not JSON: it is nested too deeply"):
+        loras.convert(source, MANIFEST)
+
+
+def test_factors_with_nothing_in_them(tmp_path: Path) -> None:
+    nothing = {key: (kind, array.reshape(-1)[:0].reshape(0, 6)) for key, (kind, array) in pair(SITE).items()}
+    with pytest.raises(UnaccountedKeys, match=r"down has shape \[0, 6\]: there is nothing in it"):
+        loras.convert(write(tmp_path, nothing), MANIFEST)
+
+
+def test_a_checkpoint_is_no_adapter(tmp_path: Path) -> None:
+    """Though its keys hold ".diff", as do those of a weight's whole change."""
+    key = "model.diffusion_model.input_blocks.0.0.weight"
+    source = write(tmp_path, {key: ("F32", np.ones((2, 6), "<f4"))}, "painted.safetensors")
+    with pytest.raises(AdapterError, match="painted.safetensors is a checkpoint, no adapter; link it with `impasto"):
+        importer.convert(source, MANIFEST, importer.Said())
 
 
 def test_pickles_and_empty_folders(tmp_path: Path) -> None:

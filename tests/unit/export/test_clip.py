@@ -158,7 +158,9 @@ def test_another_architecture_is_told_with_the_nearest(own: Path, tmp_path: Path
 
 def test_a_tokenizer_that_ends_texts_otherwise_is_refused(own: Path, tmp_path: Path) -> None:
     edit_json(own / "tokenizer_config.json", eos_token="<|startoftext|>")
-    with pytest.raises(CheckpointError, match="ends texts with id 512, the text encoder looks for 513"):
+    with pytest.raises(
+        CheckpointError, match="ends texts with id 512, text_config's eos_token_id 513 means 513; correct that config"
+    ):
         link(own, tmp_path / "bundle")
 
 
@@ -176,6 +178,9 @@ def test_what_is_no_bundle_is_not_overwritten(clip_checkpoint: Path, tmp_path: P
         ({"rescale_factor": 1.0}, "rescale_factor 1.0"),
         ({"size": {"height": 64, "width": 64}}, "size is .*one side's pixels"),
         ({"crop_size": {"height": 64, "width": 32}}, "crop_size is .*one side's pixels"),
+        ({"size": 64.0}, "size is 64.0; it must be one side's pixels"),
+        ({"image_mean": [0.5, 0.5]}, r"image_mean is \[0.5, 0.5\]; three numbers are expected"),
+        ({"image_std": [0.5, 0.5, 0]}, r"image_std is \[0.5, 0.5, 0\]; finite numbers are expected, deviations above"),
         ({"crop_size": 32}, "pictures of 64 pixels are cropped to 32, and the image encoder takes 64"),
         ({"size": 48}, "pictures of 48 pixels are cropped to 64"),
     ],

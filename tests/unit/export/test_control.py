@@ -154,7 +154,9 @@ def test_the_command(checkpoint: Path, controlnet: Path, tmp_path: Path) -> None
 
 
 def test_channels_without_a_controlnet(checkpoint: Path, tmp_path: Path) -> None:
-    assert "name its folder with --controlnet" in command(checkpoint, tmp_path, "--control", "edges,edges,depth")
+    assert "name its folder, file or repository with --controlnet" in command(
+        checkpoint, tmp_path, "--control", "edges,edges,depth"
+    )
 
 
 def command(checkpoint: Path, folder: Path, *options: object) -> str:

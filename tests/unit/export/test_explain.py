@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,15 +45,17 @@ def test_a_kohya_lora(tmp_path: Path) -> None:
         "ss_base_model_version": "sd_v1",
         "ss_tag_frequency": json.dumps(tags),
         "modelspec.trigger_phrase": "sks style",
+        "modelspec.title": "Cats and dogs",
     }
     code, facts = check(kohya(tmp_path / "x.safetensors", rank=8, alpha=1.0, metadata=header))
     assert code == 0
     assert (facts["kind"], facts["layout"], facts["base"]) == ("LoRA", "kohya", bases.SD1)
     assert facts["because"] == "its cross-attention takes 768 features"
-    assert facts["says"] == {"ss_base_model_version": "sd_v1"}
+    assert (facts["title"], facts["says"]) == ("Cats and dogs", {"ss_base_model_version": "sd_v1"})
     assert facts["words"] == {"trigger phrase": "sks style", "frequent tags": "a cat, sitting"}
     assert facts["components"] == {"unet": 2, "text_encoder": 1}
-    assert (facts["ranks"], facts["alphas"], facts["notes"], facts["problems"]) == ({"8": 3}, {"1": 3}, [], [])
+    assert (facts["ranks"], facts["alphas"], facts["problems"]) == ({"8": 3}, {"1": 3}, [])
+    assert facts["notes"] == ["no --trigger was given: 'sks style' taken, its header's modelspec.trigger_phrase"]
     assert facts["use"].startswith("every request can use it")
 
 
@@ -123,6 +126,45 @@ def test_a_peft_folder(tmp_path: Path) -> None:
     assert (facts["layout"], facts["components"], facts["alphas"]) == ("peft", {"unet": 1}, {"6": 1})
 
 
+def test_bottleneck_adapters(tmp_path: Path) -> None:
+    entry = {"gelu": "tanh", "shared": False, "sites": {"ff": ["transformer_layers.0.ff"]}}
+    pair = {"down": np.ones((12, 4), np.float32), "up": np.ones((4, 12), np.float32)}
+    tensors = {f"transformer_layers.0.ff.{role}": part for role, part in pair.items()}
+    file = lora_files.write(tmp_path / "x.safetensors", tensors, bottleneck=json.dumps(entry))
+    code, facts = check(file)
+    assert (code, facts["kind"], facts["layout"], facts["rank"]) == (0, "bottleneck", "studio", "4")
+    assert (facts["gelu"], facts["shared"]) == ("tanh", False)
+    torch.save({"WD.weight": torch.ones(3, 48), "WU.weight": torch.ones(3, 48)}, tmp_path / "x.pth")
+    code, facts = check(tmp_path / "x.pth")
+    assert (code, facts["layout"], facts["tables"]) == (0, "styledrop-pytorch", {"WD": "[3, 48]", "WU": "[3, 48]"})
+    assert facts["notes"] == ["gelu is not stated: exact taken, as in the code of StyleDrop-PyTorch"]
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"<cat>": np.full((2, 768), np.nan, np.float32)}, "<cat> holds NaN or infinity"),
+        (
+            {"<cat>": np.ones((2, 0), np.float32)},
+            r"<cat> is F32 \[2, 0\]; F32, F16 or BF16 of \[n, width\] is expected",
+        ),
+        ({"<cat>": np.ones((40, 768), np.float32)}, "has 1 stages of 40 vectors; 1 to 64 stages of 1 to 32 vectors"),
+        ({"WD": np.full((1, 4), np.nan, np.float32), "WU": np.ones((1, 4), np.float32)}, "WD holds NaN or infinity"),
+    ],
+)
+def test_what_no_bundle_could_take(tensors: dict[str, Any], message: str, tmp_path: Path) -> None:
+    code, facts = check(lora_files.write(tmp_path / "x.safetensors", tensors))
+    assert code == 1
+    assert re.search(message, facts["error"])
+
+
+def test_what_is_spoilt_is_of_no_use(tmp_path: Path) -> None:
+    tensors = lora_files.kohya(SD1, lora_files.lora)
+    next(part for key, part in tensors.items() if key.endswith("lora_up.weight"))[0, 0] = np.nan
+    code, facts = check(lora_files.write(tmp_path / "x.safetensors", tensors))
+    assert (code, facts["use"], len(facts["problems"])) == (1, "nothing can use it as it is", 1)
+
+
 def test_an_embedding_and_a_pickled_lora(tmp_path: Path) -> None:
     vectors = {"clip_l": np.ones((2, 768), np.float32), "clip_g": np.ones((2, 1280), np.float32)}
     _, facts = check(lora_files.write(tmp_path / "x.safetensors", vectors))
@@ -175,6 +217,20 @@ def test_an_import_says_what_it_is_for(bundle: Path, tmp_path: Path) -> None:
         "note: only `impasto export merge` can use it: it changes convolutions (LoCon)",
     ]
     assert check("style", *place, "--bundle", str(bundle)) == (0, {"name": "style", "problems": []})
+
+
+def test_the_headers_trigger_phrase_is_taken_over(bundle: Path, tmp_path: Path) -> None:
+    header = {"modelspec.trigger_phrase": "sks  style,\nwatercolour"}
+    file = kohya(tmp_path / "x.safetensors", layers=fitting(bundle, PROJ), metadata=header)
+    place = ["--registry", str(tmp_path / "registry")]
+    command = ["import", str(file), "--name", "style", "--bundle", str(bundle), *place]
+    note = "no --trigger was given: 'sks style, watercolour' taken, its header's modelspec.trigger_phrase"
+    assert CliRunner().invoke(cli.adapters, command).stdout.splitlines()[1:] == [f"note: {note}"]
+    shown = CliRunner().invoke(cli.adapters, ["show", "style", *place]).stdout
+    assert "trigger: sks style, watercolour\n" in shown
+    assert check(file, "--bundle", str(bundle))[1]["notes"] == [note]
+    assert len(CliRunner().invoke(cli.adapters, [*command, "--trigger", "ink"]).stdout.splitlines()) == 1
+    assert "trigger: ink\n" in CliRunner().invoke(cli.adapters, ["show", "style", *place]).stdout
 
 
 def test_a_delta_of_another_bundle(bundle: Path, masked_bundle: Path, tmp_path: Path) -> None:

@@ -81,11 +81,28 @@ def test_a_refiner_is_named(tmp_path: Path) -> None:
 
 def test_other_folders_are_named_with_their_classes(tmp_path: Path) -> None:
     held = folders(tmp_path, transformer="FluxTransformer2DModel", vae="AutoencoderKL")
-    message = "holds transformer (FluxTransformer2DModel), vae (AutoencoderKL); diffusion has text_encoder, text"
+    message = "holds transformer (FluxTransformer2DModel), vae (AutoencoderKL); StableDiffusionXLPipeline has text_enc"
     with pytest.raises(CheckpointError, match=re.escape(message)):
         families.of(held)
+    (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match="holds no component"):
-        families.of(tmp_path / "vae")
+        families.of(tmp_path / "empty")
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("config.json", '{"_class_name": "AutoencoderKL"}', "a AutoencoderKL alone; give the folder around it"),
+        ("config.json", '{"_class_name": "ControlNetModel"}', "a ControlNetModel alone; give it with --controlnet"),
+        ("manifest.json", "{}", "a bundle, which is linked already; give its checkpoint"),
+        ("adapter_config.json", "{}", "an adapter; bring it in with `impasto adapters import`"),
+        ("painted.safetensors", "", "painted.safetensors; give the file itself"),
+    ],
+)
+def test_a_folder_of_one_thing_is_told_what_to_do_with_it(file: str, text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / file).write_text(text)
+    with pytest.raises(CheckpointError, match=f"is no checkpoint that paints: it holds {message}"):
+        families.of(tmp_path)
 
 
 def test_every_family_has_all_that_is_known_by_its_name() -> None:

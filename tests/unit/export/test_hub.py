@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 from unittest.mock import Mock
 
 import huggingface_hub
 import pytest
+import typer
 from huggingface_hub import constants, errors
+from typer.testing import CliRunner
 
-from impasto_export import manifest
+from impasto_export import cli, manifest
 from impasto_export.checkpoints import hub, resolve
 from impasto_export.checkpoints.checkpoint import Said
 from impasto_export.errors import CheckpointError
@@ -77,6 +80,20 @@ def test_a_cache_without_the_weights(cache: Path, checkpoint: Path, tmp_path: Pa
         link(REPO, tmp_path / "bundle")
 
 
+def test_a_clip_model_is_a_scorer(cache: Path, clip_checkpoint: Path, scorer_bundle: Path, tmp_path: Path) -> None:
+    snapshot = keep(cache, clip_checkpoint)
+    (snapshot / "model_index.json").unlink()
+    app = typer.Typer()
+    app.command()(cli.link)
+    done = CliRunner().invoke(app, [f"{REPO}@main", "--out", str(tmp_path / "bundle")])
+    assert f"{tmp_path / 'bundle'}: bundle some-model " in done.output
+    record = json.loads((tmp_path / "bundle" / "manifest.json").read_text())
+    assert (record["family"], record["source"]["revision"]) == ("clip", COMMIT)
+    assert (tmp_path / "bundle" / "clip.safetensors").samefile((snapshot / "model.safetensors").resolve())
+    known = json.loads((scorer_bundle / "manifest.json").read_text())
+    assert {key: record[key] for key in ("weights", "files")} == {key: known[key] for key in ("weights", "files")}
+
+
 def test_the_same_name_as_a_folder_here_is_the_folder(
     cache: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,7 +103,9 @@ def test_the_same_name_as_a_folder_here_is_the_folder(
     assert manifest.load(link(REPO, tmp_path / "bundle").folder)["source"] == {"checkpoint": checkpoint.name}
 
 
-@pytest.mark.parametrize("text", ["one", "a/b/c", "/a/b", "./a", "a/b@", "a b/c", "-/../x", "models/x.safetensors/"])
+@pytest.mark.parametrize(
+    "text", ["one", "a/b/c", "/a/b", "./a", "a/b@", "a b/c", "-/../x", "models/x.safetensors/", "models/x.safetensors"]
+)
 def test_what_no_repository_is_called(text: str, tmp_path: Path) -> None:
     assert hub.parse(text) is None
     with pytest.raises(CheckpointError, match="there is no such file or folder; give a folder"):

@@ -246,6 +246,8 @@ def test_a_bundle_with_pins_is_not_merged_into(bundle: Path, registry: Registry,
         ("one:strong", "got 'one:strong'"),
         ("one:0", "got 'one:0'"),
         ("one:nan", "got 'one:nan'"),
+        ("one:1e39", "got 'one:1e39'"),
+        ("one:1e-50", "got 'one:1e-50'"),
         ("one:-inf", "got 'one:-inf'"),
         ("one:0.8:2", "got 'one:0.8:2'"),
     ],
@@ -313,13 +315,16 @@ def test_a_scale_is_one_number(
         merge(bundle, [("bad", 1.0)], tmp_path / "merged", registry)
 
 
+@pytest.mark.parametrize("weight", [1.0, 1e38])
 @pytest.mark.parametrize("size", [1e9, np.nan])
-def test_numbers_that_the_dtype_cannot_hold(bundle: Path, registry: Registry, tmp_path: Path, size: float) -> None:
+def test_numbers_that_the_dtype_cannot_hold(
+    bundle: Path, registry: Registry, tmp_path: Path, size: float, weight: float
+) -> None:
     tensors = lora(bundle, 1)
     tensors[f"unet.{LINEAR}.scale"] = ("F32", np.array(size, "<f4"))
     put(registry, "bad", bundle, tensors)
     with pytest.raises(AdapterError, match=r"with 'bad' it holds numbers that F16 does not; take smaller weights"):
-        merge(bundle, [("bad", 1.0)], tmp_path / "merged", registry)
+        merge(bundle, [("bad", weight)], tmp_path / "merged", registry)
 
 
 def test_a_damaged_object_is_noticed(bundle: Path, registry: Registry, tmp_path: Path) -> None:

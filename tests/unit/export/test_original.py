@@ -15,6 +15,7 @@ from impasto_export.checkpoints import fitting, folders
 from impasto_export.checkpoints.checkpoint import Said
 from impasto_export.errors import CheckpointError, ExportError, MisfitCheckpoint, UnknownArchitecture
 from impasto_export.link import link
+from impasto_export.weights import encode
 from originals import LAYOUT, OPEN_CLIP, Value
 from unit.export.stored import values
 
@@ -116,6 +117,59 @@ def test_how_a_turbos_timesteps_are_spaced_is_said(
     assert plain["scheduler"]["timestep_spacing"] == "leading"
     with pytest.raises(CheckpointError, match="--spacing: got 'even'; choose leading, linspace, trailing"):
         link(file, tmp_path / "bundle", [skeletons], replace(said, spacing="even"))
+
+
+@pytest.mark.parametrize(
+    ("stated", "size", "noted"),
+    [
+        ("64x96", (64, 96), False),
+        ("", (128, 128), False),
+        ("100x100", (128, 128), True),
+        ("64", (128, 128), True),
+        ("2048x2048", (128, 128), True),
+    ],
+)
+def test_a_header_may_say_the_size(
+    stated: str,
+    size: tuple[int, int],
+    noted: bool,
+    tensors: dict[str, Value],
+    skeletons: Path,
+    said: Said,
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "turbo.safetensors"
+    file.write_bytes(encode(tensors, {"modelspec.resolution": stated}))
+    made = link(file, tmp_path / "bundle", [skeletons], said)
+    image = manifest.load(made.folder)["image"]
+    assert (image["width"], image["height"]) == size
+    expected = f"its header's modelspec.resolution is {stated!r}, which is no size that mini-diffusion can have: its "
+    assert [note.startswith(expected) for note in made.notes] == [True] * noted
+    told = link(file, tmp_path / "told", [skeletons], replace(said, size=(96, 64)))
+    image = manifest.load(told.folder)["image"]
+    assert (image["width"], image["height"], told.notes) == (96, 64, ()), "what the user says counts"
+
+
+@pytest.mark.parametrize(("stated", "meant"), [("v", "v_prediction"), ("epsilon", "epsilon"), ("", "epsilon")])
+def test_a_header_may_say_the_prediction(
+    stated: str, meant: str, tensors: dict[str, Value], skeletons: Path, said: Said, tmp_path: Path
+) -> None:
+    file = tmp_path / "x.safetensors"
+    file.write_bytes(encode(tensors, {"modelspec.prediction_type": stated}))
+    record = manifest.load(link(file, tmp_path / "bundle", [skeletons], said).folder)
+    assert record["scheduler"]["prediction_type"] == meant
+    told = link(file, tmp_path / "told", [skeletons], replace(said, prediction="epsilon"))
+    assert manifest.load(told.folder)["scheduler"]["prediction_type"] == "epsilon", "what the user says counts"
+
+
+def test_a_header_may_say_what_no_sampler_knows(
+    tensors: dict[str, Value], skeletons: Path, said: Said, tmp_path: Path
+) -> None:
+    file = tmp_path / "x.safetensors"
+    file.write_bytes(encode(tensors, {"modelspec.prediction_type": "x0"}))
+    with pytest.raises(CheckpointError, match="prediction_type is 'x0', .*; if it isn't so, say --prediction"):
+        link(file, tmp_path / "bundle", [skeletons], said)
+    assert link(file, tmp_path / "bundle", [skeletons], replace(said, prediction="epsilon")).folder.is_dir()
 
 
 def test_what_does_not_fit_is_named_as_the_file_names_it(

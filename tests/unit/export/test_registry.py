@@ -54,9 +54,9 @@ def test_putting_again_moves_the_name_and_keeps_what_a_server_may_be_about_to_re
 
 @pytest.mark.parametrize("name", ["", "Upper", "../up", "a/b", ".hidden", "x" * 65, "é"])
 def test_bad_names(registry: Registry, name: str) -> None:
-    with pytest.raises(RegistryError, match="is not a name"):
+    with pytest.raises(RegistryError, match="is not an adapter's name"):
         registry.put(name, adapter(1))
-    with pytest.raises(RegistryError, match="is not a name"):
+    with pytest.raises(RegistryError, match="is not an adapter's name"):
         registry.show(name)
 
 

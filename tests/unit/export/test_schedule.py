@@ -79,6 +79,11 @@ def test_the_pipelines_of_sd_correct_old_configs() -> None:
         ({"use_karras_sigmas": True}, "use_karras_sigmas True, which .* choose one with --scheduler"),
         ({"final_sigmas_type": "sigma_min"}, "final_sigmas_type 'sigma_min'"),
         ({"sigma_max": 14.6}, "sigma_max 14.6"),
+        ({"num_train_timesteps": 0}, "num_train_timesteps is 0; a number from 1 to 100000 is expected"),
+        ({"num_train_timesteps": "1000"}, "num_train_timesteps is '1000'"),
+        ({"beta_start": None}, "beta_start is None; a number from 0.0 to 1.0"),
+        ({"beta_end": float("nan")}, "beta_end is nan"),
+        ({"steps_offset": 0.5}, "steps_offset is 0.5"),
     ],
 )
 def test_what_the_samplers_do_not_honour(changes: Json, message: str) -> None:

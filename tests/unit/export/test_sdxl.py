@@ -11,7 +11,7 @@ import pytest
 import originals
 import twins
 from impasto_export import manifest
-from impasto_export.checkpoints import fitting, original
+from impasto_export.checkpoints import original
 from impasto_export.checkpoints.checkpoint import Said
 from impasto_export.errors import CheckpointError
 from impasto_export.link import link
@@ -71,6 +71,11 @@ def test_the_index_decides_on_empty_prompts(own: Path, skeleton: Path, tmp_path:
     [
         ("model_index.json", {"requires_aesthetics_score": True}, "requires_aesthetics_score is set, as a refiner's"),
         (
+            "model_index.json",
+            {"force_zeros_for_empty_prompt": []},
+            r"force_zeros_for_empty_prompt is \[\]; true or fal",
+        ),
+        (
             "tokenizer_2/tokenizer_config.json",
             {"eos_token": "<|startoftext|>"},
             "tokenizer_2: the tokenizer ends texts with id 520, text_encoder_2's eos_token_id 2 means 521; correct",
@@ -98,8 +103,8 @@ def test_a_single_file_but_for_what_must_be_turned(checkpoint: Path, skeleton: P
     made = link(file, tmp_path / "bundle", [skeleton], Said(tokenizer=checkpoint)).folder
     record = manifest.load(made)
     assert values(made) == values(link(checkpoint, tmp_path / "folder", [skeleton]).folder)
-    assert set(record["weights"]) == {fitting.FILE, original.CONVERTED}
-    assert (made / fitting.FILE).samefile(file)
+    assert set(record["weights"]) == {original.FILE, original.CONVERTED}
+    assert (made / original.FILE).samefile(file)
     text = json.loads((checkpoint / "text_encoder_2" / "config.json").read_text())
     projection = 4 * text["hidden_size"] * text["projection_dim"]
     assert projection < record["weights"][original.CONVERTED]["bytes"] < projection + 500

@@ -46,6 +46,7 @@ def test_what_is_served_passes(name: str) -> None:
             {"projection_class_embeddings_input_dim": 60},
             "SDXL's refiner, .*aesthetic",
         ),
+        ("sdxl", "unet", {"addition_time_embed_dim": "8"}, "with a pooled text of .* and 8 per number not 6 numbers"),
         ("sd1", "unet", {"_class_name": "UNet3DConditionModel"}, "unet is a UNet3DConditionModel; only UNet2DCond"),
         ("sd1", "vae", {"_class_name": "AutoencoderTiny"}, "vae is a AutoencoderTiny; only AutoencoderKL"),
         ("sd1", "text_encoder", {"architectures": ["T5EncoderModel"]}, "text_encoder is a T5EncoderModel"),

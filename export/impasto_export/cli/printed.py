@@ -1,0 +1,42 @@
+"""What the commands share: options, and how they print a result or an error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from impasto_export.adapters.registry import ENVIRONMENT, Registry, default_folder
+from impasto_export.errors import ExportError
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+# Optional[...], not `| None`: typer evaluates these at run time, also on Python 3.10.
+RegistryOption = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--registry", help=f"Registry folder; default ${ENVIRONMENT}, else ~/.local/share/impasto/registry."),
+]
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """What the user can act on goes to stderr without a traceback; exit status 1."""
+    try:
+        yield
+    except ExportError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+    except OSError as error:
+        typer.echo(f"error: {error.filename}: {error.strerror}" if error.filename else f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+def show(as_json: bool, document: object, *lines: str) -> None:
+    typer.echo(json.dumps(document, indent=2, ensure_ascii=False, default=str) if as_json else "\n".join(lines))
+
+
+def registry_in(folder: Path | None) -> Registry:
+    return Registry(folder or default_folder())

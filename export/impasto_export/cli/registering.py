@@ -1,0 +1,142 @@
+"""`impasto adapters`: foreign adapters into a registry, and what is in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from impasto_export import manifest
+from impasto_export.adapters import check, embeddings, explain, importer
+from impasto_export.adapters.loras import DELTA
+from impasto_export.adapters.registry import NAME, Entry
+from impasto_export.architecture import BOTTLENECK, Json
+from impasto_export.cli.printed import AsJson, RegistryOption, registry_in, reported, show
+from impasto_export.errors import listing
+
+adapters = typer.Typer(help="Import adapters into a registry folder, and look after it.", no_args_is_help=True)
+
+PROMPT_HELP = f"The prompt of its training, with {{context}} in it; an embedding's default: {embeddings.PROMPT}"
+BundleOption = Annotated[Path, typer.Option("--bundle", help="Bundle that the adapter is for.")]
+
+
+@adapters.command("import")
+def import_adapter(
+    source: Annotated[
+        Path, typer.Argument(help="File of a LoRA, a bottleneck adapter or an embedding, or its folder.")
+    ],
+    name: Annotated[str, typer.Option("--name", help="Name that requests will use.")],
+    bundle: BundleOption,
+    registry: RegistryOption = None,
+    trigger: Annotated[
+        str, typer.Option("--trigger", help="Words that a prompt should contain; a LoRA's header may say them.")
+    ] = "",
+    alpha: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option("--alpha", help="LoRA: the alpha of its training, where its file states none (aMUSEd's)."),
+    ] = None,
+    prompt: Annotated[str, typer.Option("--prompt", help=PROMPT_HELP)] = "",
+    style_prompt: Annotated[
+        str,
+        typer.Option("--style-prompt", help=f"Embedding: the style alone; default: {embeddings.STYLE_PROMPT}"),
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Convert a LoRA, a bottleneck adapter or a textual inversion and register it: all of its keys, or nothing."""
+    with reported():
+        said = importer.Said(trigger, prompt, style_prompt, alpha)
+        made = importer.convert(source, manifest.load(bundle), said, bundle)
+        digest = registry_in(registry).put(name, made.data)
+        notes = [f"note: {note}" for note in importer.notes(made.record)]
+        show(
+            as_json,
+            {"name": name, "digest": digest, **made.record},
+            f"{name}: {digest[:12]}, {_size(made.record)}",
+            *notes,
+        )
+
+
+@adapters.command("list")
+def list_adapters(registry: RegistryOption = None, as_json: AsJson = False) -> None:
+    """List the registered adapters."""
+    with reported():
+        store = registry_in(registry)
+        entries = [store.show(name) for name in store.names()]
+        show(as_json, [_document(entry) for entry in entries], *(_line(entry) for entry in entries))
+
+
+@adapters.command("show")
+def show_adapter(name: str, registry: RegistryOption = None, as_json: AsJson = False) -> None:
+    """Show one adapter's header: its kind and size, trigger words and prompts, where it came from."""
+    with reported():
+        document = _document(registry_in(registry).show(name))
+        show(as_json, document, *_lines(document))
+
+
+@adapters.command("check")
+def check_adapter(
+    adapter: Annotated[str, typer.Argument(help="A registered name; or a file or folder, which is not imported.")],
+    registry: RegistryOption = None,
+    bundle: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--bundle", help="Check that the adapter fits this bundle, too."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a registered adapter's bytes, values and fit, or explain a file: what it is, which layers it changes and
+    what would be assumed. Exit status 1 when it is bad."""
+    with reported():
+        described = manifest.load(bundle) if bundle else None
+        store = registry_in(registry)
+        if adapter not in store.names() and (Path(adapter).exists() or not NAME.fullmatch(adapter)):
+            found = _explained(Path(adapter), described, bundle, as_json)
+        else:
+            found = check.problems(store, adapter, described, bundle)
+            show(as_json, {"name": adapter, "problems": found}, *(found or [f"{adapter}: ok"]))
+    if found:
+        raise typer.Exit(1)
+
+
+def _explained(place: Path, described: Json | None, bundle: Path | None, as_json: bool) -> list[str]:
+    """Prints the explanation; its problems."""
+    facts = explain.explain(place, importer.Said(), described, bundle)
+    problems: list[str] = facts["problems"]
+    shown = [f"problems ({len(problems)}):", listing(problems)] if problems else []
+    show(as_json, facts, *explain.lines(facts), *shown)
+    return problems
+
+
+@adapters.command("rm")
+def remove_adapter(name: str, registry: RegistryOption = None, as_json: AsJson = False) -> None:
+    """Forget a name; the adapter goes too when no other name points to it."""
+    with reported():
+        digest = registry_in(registry).remove(name)
+        show(as_json, {"name": name, "digest": digest}, f"removed {name}")
+
+
+def _document(entry: Entry) -> dict[str, object]:
+    return {"name": entry.name, "digest": entry.digest, **entry.record}
+
+
+def _line(entry: Entry) -> str:
+    return f"{entry.name}  {entry.digest[:12]}  {_size(entry.record)}"
+
+
+def _lines(document: Mapping[str, object], prefix: str = "") -> Iterator[str]:
+    """`key: value`, and `key.inner: value` for what has parts."""
+    for key, value in document.items():
+        if isinstance(value, dict):
+            yield from _lines(value, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            yield f"{prefix}{key}: {'; '.join(map(str, value)) or '-'}"
+        else:
+            yield f"{prefix}{key}: {value}"
+
+
+def _size(record: Json) -> str:
+    if record.get("kind") == embeddings.KIND:
+        return f"embedding, stages × vectors: {record.get('stages')} × {record.get('vectors')}"
+    kind = {BOTTLENECK: "bottleneck, ", DELTA: "to be merged, "}.get(str(record.get("kind")), "")
+    return f"{kind}rank {record.get('rank')}, {record.get('sites')} sites"
