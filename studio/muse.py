@@ -161,11 +161,11 @@ class Muse(nn.Module):
         return logits
 
 
-def masked_loss(muse: Muse, tokens: Tensor, captions: Tensor) -> Tensor:
+def masked_loss(muse: Muse, tokens: Tensor, captions: Tensor, smoothing: float = SMOOTHING) -> Tensor:
     """Cross entropy of the tokens that were hidden, in nats."""
     shown, hidden = hide(tokens, muse.transformer.config.vocab_size - 1)
     logits = muse(shown, captions).permute(0, 2, 3, 1)[hidden]
-    return F.cross_entropy(logits.float(), tokens[hidden], label_smoothing=SMOOTHING)
+    return F.cross_entropy(logits.float(), tokens[hidden], label_smoothing=smoothing)
 
 
 def save_muse(muse: Muse, vq: VQModel, tokenizer: CLIPTokenizer, folder: Path = MUSE) -> None:

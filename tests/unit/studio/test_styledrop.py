@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -17,7 +18,7 @@ from bottleneck import Bottleneck, Form
 from maskgit import Lane
 from model import new_text_encoder as diffusion_text_encoder
 from model import new_vae
-from muse import Shape, new_text_encoder, new_transformer
+from muse import SMOOTHING, Shape, masked_loss, new_text_encoder, new_transformer
 from painter import Bytes
 from scorer import Scorer
 from styledrop import (
@@ -128,6 +129,20 @@ def test_only_the_adapter_is_trained_and_it_learns(pipe: Any) -> None:
     after = pipe.transformer.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert not pipe.transformer.training
+
+
+def test_labels_are_smoothed_as_the_recipe_says(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    smoothed: list[float] = []
+
+    def loss(*of: Any) -> torch.Tensor:
+        smoothed.append(of[-1])
+        return masked_loss(*of)
+
+    monkeypatch.setattr(styledrop, "masked_loss", loss)
+    for recipe in (ROUNDS[1], styledrop.OBJECT):
+        adapter = Bottleneck(Form.of(pipe.transformer, recipe.shared), 64, recipe.rank)
+        train(pipe, adapter, painted([SOURCES["glass"]]), replace(recipe, steps=1))
+    assert smoothed == [SMOOTHING, 0]
 
 
 def test_selection_takes_the_highest_scores() -> None:
