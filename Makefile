@@ -32,7 +32,7 @@ demo: bundle
 	impasto serve --bundle $(BUNDLE) --port 0 --quiet -- \
 	    impasto gallery $(STYLES:%=--adapter %) --out $(STATE)/gallery.png
 	impasto serve --bundle $(MUSE) --scorer $(SCORER) --port 0 --quiet -- \
-	    impasto generate "a red rocket by the sea" --style glass-drop --content rocket-drop --gamma 0.55 \
+	    impasto generate "a red rocket by the sea" --style glass-drop --content rocket-drop --gamma 0.5 \
 	    --style-strength 2 --text-strength 2 --n 4 --rerank text --seed 7 --out $(STATE)/rocket.png
 
 test: $(VENV)/dev.stamp
