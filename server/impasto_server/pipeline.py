@@ -4,12 +4,15 @@
 
 prepare   names become adapters in host memory, the guidance rule becomes lanes, their mixes take seats (rows of the
           bank, or weights that they are merged into), prompts become embeds, the seed of each candidate starts a
-          sampler, and that asks its first question. A request whose adapters are still loading, or for which no row
-          is free, comes back later and keeps no thread waiting.
+          sampler, and that asks its first question. A request whose names are still looked up, whose adapters are
+          still loading, or for which no row is free, comes back later and keeps no thread waiting.
 step loop every running request's questions become rows of one batch; a row carries its own sample, timestep, context
           and seat. The answers are combined by the request's coefficients and sent back to its samplers.
           Requests join and leave between any two batches.
 finish    samples become previews and encoded pictures, the best first where they are scored.
+
+Whoever isn't in the step loop, which checks its own, is looked after in lookout.py: once its caller is gone or its time
+has passed it's settled at once, and a thread that still works for it finds that out and drops what it did.
 
 Who waits for a request and what they hear is in job.py, a job's part in the step loop in running.py. What this module
 doesn't know: whether latents or tokens are sampled, and which sampler, rule, adapters or engine runs.
@@ -18,15 +21,17 @@ doesn't know: whether latents or tokens are sampled, and which sampler, rule, ad
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from queue import Empty, SimpleQueue
 from threading import Thread
 from time import perf_counter
+from typing import Any
 
-from impasto_server.adapters import Embedding, Patch, Registry
+from impasto_server.adapters import MAX_HEADER, Embedding, Patch
 from impasto_server.admission import Admission
 from impasto_server.backbone import Seat
 from impasto_server.bank import Bank
@@ -39,22 +44,25 @@ from impasto_server.engines.engine import resolve_precision
 from impasto_server.errors import (
     Cancelled,
     DeadlineExceeded,
-    FieldError,
     ImpastoError,
+    InvalidArgument,
+    NotFound,
     as_impasto_error,
 )
 from impasto_server.family import Family
 from impasto_server.graphs import Graphs
 from impasto_server.guidance import Guidance, Mix, Prompts, Text
 from impasto_server.image import encode
-from impasto_server.job import Caller, Job, Progress, Result
+from impasto_server.job import Caller, Job, Plan, Progress, Result
+from impasto_server.lookout import Lookout
 from impasto_server.masked import Masked
 from impasto_server.meta import settings_of, styles_of, timings_of
 from impasto_server.names import by_kind, loaded_of, mixes, named, said_by
-from impasto_server.prompt import Line, Staged, lines
+from impasto_server.prompt import Line, Staged, check_lines, lines
 from impasto_server.ranking import Ranking
+from impasto_server.registry import Registry
 from impasto_server.request import Request
-from impasto_server.residency import Kind, Residency
+from impasto_server.residency import Residency, Style
 from impasto_server.running import Candidate, Running
 from impasto_server.samplers import Sample
 from impasto_server.score import Scorer
@@ -66,7 +74,8 @@ __all__ = ["Caller", "Pipeline", "Progress", "Result", "Running"]
 
 log = logging.getLogger(__name__)
 
-READING_THREADS, PREPARING_THREADS = 2, 2
+READING_THREADS, PREPARING_THREADS, ANSWERING_THREADS = 2, 2, 2
+DELTA_SHARE = 4  # of all of a bundle's bytes: what changes its weights may be kept in float32, and in several factors
 SMOOTHING = 0.9
 
 
@@ -82,7 +91,8 @@ class Pipeline:
         self.stats = Stats()
         bank = Bank(self.manifest, settings.bank_rank, settings.bank_bytes, self.stats, self._precision)
         self._seating = Seating(self.manifest, bank, self.stats)
-        self._residency = Residency(Registry(settings.registry), self.manifest, settings.host_bytes, self.stats)
+        registry = Registry(settings.registry, MAX_HEADER + DELTA_SHARE * bundle.nbytes)
+        self._residency = Residency(registry, self.manifest, settings.host_bytes, self.stats)
         graphs = Graphs(bundle, settings, bank)
         self._prompts = PromptEncoder.of(bundle, graphs, settings.host_bytes)
         self._family = _family(bundle, graphs)
@@ -94,6 +104,8 @@ class Pipeline:
         self._reading = ThreadPoolExecutor(READING_THREADS, "read")
         self._preparing = ThreadPoolExecutor(PREPARING_THREADS, "prepare")
         self._finishing = ThreadPoolExecutor(1, "finish")
+        self._answering = ThreadPoolExecutor(ANSWERING_THREADS, "answer")
+        self._lookout = Lookout(self._overdue)
         self._joining: SimpleQueue[Running | None] = SimpleQueue()
         self._step_s = 0.0
         self._loop = Thread(target=self._run, name="step-loop", daemon=True)
@@ -107,19 +119,20 @@ class Pipeline:
     def submit(self, request: Request, caller: Caller) -> None:
         """Start on `request` and return; the caller hears of it from other threads.
 
-        Adapters are those that their names stand for now. Work stops at the next step once the caller is gone or its
-        time has passed. Raises Unavailable when closed, and Exhausted when as many requests are under way as
-        the settings allow.
+        Adapters are those that their names stand for now: they are looked up right after this, on threads of their own.
+        Work stops at the next step once the caller is gone or its time has passed. Raises Unavailable when closed, and
+        Exhausted when as many requests are under way as the settings allow.
         """
         self._admission.enter()
         job = Job(request, caller)
+        job.again = partial(self._soon, job)
+        self._lookout.watch(job)
         try:
-            job.styles = tuple(self._residency.resolve(*each) for each in named(request))
+            naming = [self._residency.resolve(*each) for each in named(request)]
         except Exception as error:
-            self._preparing.submit(self._fail, job, error)
+            self._answering.submit(self._fail, job, error)
         else:
-            # Decoding a large picture takes a while: who has none to decode doesn't wait for that.
-            (self._reading if request.pictured else self._preparing).submit(self._prepare, job)
+            _after(naming, partial(self._named, job, naming))
 
     def refused(self) -> None:
         """Count a request that could not be read, so that it was never submitted."""
@@ -139,55 +152,73 @@ class Pipeline:
         self._admission.close()
         self._joining.put(None)
         self._loop.join()
+        self._lookout.close()
         self._residency.close()
         self._reading.shutdown()
         self._preparing.shutdown()
         self._finishing.shutdown()
+        self._answering.shutdown()
 
     # prepare: request → lanes
 
+    def _named(self, job: Job, naming: Sequence[Future[Style]]) -> None:
+        """Go on with a job whose names have been looked up."""
+        try:
+            job.styles = tuple(style.result() for style in naming)
+        except Exception as error:
+            if not job.over:
+                self._answering.submit(self._fail, job, error)
+        else:
+            self._soon(job)
+
+    def _soon(self, job: Job) -> None:
+        """Have a thread prepare it. Decoding a large picture takes a while: who has none to decode doesn't wait."""
+        if not job.over:
+            threads = self._reading if job.request.pictured and job.loading is None else self._preparing
+            threads.submit(self._prepare, job)
+
     def _prepare(self, job: Job) -> None:
         """Make a job ready to run; called again when something that it had to wait for has come about."""
-
-        def again() -> None:
-            self._preparing.submit(self._prepare, job)
-
         try:
             job.check()
-            if job.loading is None:
-                job.mark("preparing")
-                job.loading = self._residency.load(job.styles)
-                job.conditions = self._family.condition(job.request)
-                job.style_image = self._ranking.reference(job.request)
-            unfinished = next((adapter for adapter in job.loading.values() if not adapter.done()), None)
-            if unfinished is not None:
-                unfinished.add_done_callback(lambda _: again())
-                return
-            running = self._start(job, loaded_of(job.styles, job.loading), again)
+            running = None if self._waits(job) else self._start(job)
         except Exception as error:
             return self._fail(job, error)
         if running is not None:
-            job.loading = None  # the bank has them now, and the host's cache alone decides what else is kept
             job.mark("prepared")
-            self._joining.put(running)
+            if self._lookout.release(job):
+                self._joining.put(running)
+            else:  # it was settled meanwhile
+                self._seating.leave(running.seats)
 
-    def _start(self, job: Job, loaded: Mapping[str, Kind], again: Callable[[], None]) -> Running | None:
-        """None when there is no room for its adapters; `again` is then called when there may be."""
-        request = job.request
-        adapters, embeddings = by_kind(job.styles, loaded, request)
-        said = said_by(request, job.styles, adapters, embeddings)
-        guidance = self._family.rule(request)(said, mixes(job.styles, adapters))
-        job.warnings = self._warnings(request, guidance, said, embeddings)
-        seats = self._seating.take([lane.mix for lane in guidance.lanes], adapters, job.styles, again)
+    def _waits(self, job: Job) -> bool:
+        """Begin with a job, and say whether adapters of it are still loading; it's looked at again when they are."""
+        if job.loading is None:
+            job.mark("preparing")
+            job.loading = self._residency.load(job.styles)
+            job.conditions = self._family.condition(job.request)
+            job.style_image = self._ranking.reference(job.request)
+        if all(adapter.done() for adapter in job.loading.values()):
+            return False
+        _after(job.loading.values(), job.again)
+        return True
+
+    def _start(self, job: Job) -> Running | None:
+        """None when there is no room for its adapters; it's looked at again when there may be."""
+        plan = job.plan = job.plan or self._plan(job)
+        mixes = [lane.mix for lane in plan.guidance.lanes]
+        seats = self._seating.take(mixes, plan.adapters, job.styles, job.again)
         if seats is None:
+            if job.over:  # and who settled it may have been here before
+                self._seating.forget(job.again)
             return None
         job.pinned = any(seat.weights for seat in seats.values())
         try:
-            samplers = [self._family.begin(request, seed, job.conditions) for seed in request.seeds]
-            return Running(
+            samplers = [self._family.begin(job.request, seed, job.conditions) for seed in job.request.seeds]
+            running = Running(
                 job=job,
-                guidance=guidance,
-                contexts=self._encode(guidance, seats, adapters, embeddings),
+                guidance=plan.guidance,
+                contexts=self._encode(plan.guidance, seats, plan.adapters, plan.embeddings),
                 seats=seats,
                 hint=job.conditions.hint,
                 candidates=tuple(Candidate(steps, next(steps)) for steps in samplers),
@@ -195,6 +226,21 @@ class Pipeline:
         except Exception:
             self._seating.leave(seats)
             raise
+        job.loading = job.plan = None  # the bank has them now, and the host's cache alone decides what else is kept
+        return running
+
+    def _plan(self, job: Job) -> Plan:
+        """Raises FieldError for adapters that can't be had, or not in this way."""
+        assert job.loading is not None
+        request = job.request
+        adapters, embeddings = by_kind(job.styles, loaded_of(job.styles, job.loading), request)
+        said = said_by(request, job.styles, adapters, embeddings)
+        guidance = self._family.rule(request)(said, mixes(job.styles, adapters))
+        staged = max(embeddings, key=lambda name: embeddings[name].stages, default=None)
+        field = next((style.field for style in job.styles if style.name == staged), "PROMPT")
+        check_lines([lane.text for lane in guidance.lanes], embeddings, field)
+        job.warnings = self._warnings(request, guidance, said, embeddings)
+        return Plan(guidance, adapters, embeddings)
 
     def _warnings(
         self, request: Request, guidance: Guidance, said: Prompts, embeddings: Mapping[str, Embedding]
@@ -311,6 +357,7 @@ class Pipeline:
         if isinstance(outcome, Exception):
             self._finishing.submit(self._fail, one.job, outcome)
         else:
+            self._lookout.watch(one.job)
             self._finishing.submit(self._finish, one.job, outcome)
 
     def _report(self, job: Job, denoised: Sequence[Sample | None]) -> None:
@@ -324,12 +371,12 @@ class Pipeline:
     # finish: samples → previews and images
 
     def _tell(self, job: Job, progress: Progress, shown: Sequence[Sample]) -> None:
-        assert job.caller.progress is not None
         try:
             previews = tuple(self._family.preview(sample) for sample in shown)
-            job.caller.progress(replace(progress, previews=previews))
-        except Exception as error:  # the picture itself may still reach them
-            log.error("a caller could not take its progress", exc_info=error)
+        except Exception as error:  # the picture itself may still come about
+            log.error("a preview could not be made", exc_info=error)
+        else:
+            job.report(replace(progress, previews=previews))
 
     def _finish(self, job: Job, samples: Sequence[Sample]) -> None:
         try:
@@ -359,16 +406,37 @@ class Pipeline:
     # whatever became of it
 
     def _fail(self, job: Job, error: Exception) -> None:
-        job.loading = None
-        self._settle(job, as_impasto_error(error))
+        if not job.over:
+            self._settle(job, as_impasto_error(error))
+
+    def _overdue(self, job: Job, error: Exception) -> None:
+        """As `_fail`, for the lookout: telling a caller may take a while, and the others' time goes on."""
+        outcome = as_impasto_error(error)
+        if self._end(job, outcome):
+            self._answering.submit(job.answer, outcome)
 
     def _settle(self, job: Job, outcome: Result | ImpastoError) -> None:
+        if self._end(job, outcome):
+            job.answer(outcome)
+
+    def _end(self, job: Job, outcome: Result | ImpastoError) -> bool:
+        """Give back what it takes of the server, but for its seats; True for the first: it has to tell the caller."""
+        if not job.settle():
+            return False
+        self._lookout.release(job)
+        self._seating.forget(job.again)
         self.stats.add(_became(outcome))
         self._admission.leave()
-        try:
-            job.caller.done(outcome)
-        except Exception as error:  # theirs, and no reason to stop serving the others
-            log.error("a caller could not take its answer", exc_info=error)
+        return True
+
+
+def _after(futures: Iterable[Future[Any]], then: Callable[[], None]) -> None:
+    """Call `then` once all of them are done, perhaps at once."""
+    waiting = next((future for future in futures if not future.done()), None)
+    if waiting is None:
+        then()
+    else:
+        waiting.add_done_callback(lambda _: _after(futures, then))
 
 
 def _family(bundle: Bundle, graphs: Graphs) -> Family:
@@ -384,4 +452,4 @@ def _became(outcome: Result | ImpastoError) -> str:
         return "cancelled"
     if isinstance(outcome, DeadlineExceeded):
         return "expired"
-    return "refused" if isinstance(outcome, FieldError) else "failed"
+    return "refused" if isinstance(outcome, InvalidArgument | NotFound) else "failed"
