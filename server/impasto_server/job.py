@@ -9,8 +9,11 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
+from impasto_server.backbone import Embeds
 from impasto_server.conditioning import Conditions
 from impasto_server.errors import Cancelled, DeadlineExceeded, ImpastoError
+from impasto_server.guidance import Mix
+from impasto_server.prompt import Line
 from impasto_server.request import Request
 from impasto_server.residency import Loading, Style
 
@@ -62,10 +65,12 @@ class Caller:
     progress: Callable[[Progress], None] | None = None
 
 
-@dataclass
+@dataclass(eq=False)
 class Job:
     """A request on its way: what was found out about it, and when it passed each stage (seconds on one clock).
 
+    `reference` is the embedding [1, E] of what its candidates are compared with; `embeds` are of its lines, each as
+    said under a mix that changes text encoders, or under none.
     `pinned`: some of its lanes run on weights that their mix is merged into.
     """
 
@@ -74,7 +79,8 @@ class Job:
     styles: tuple[Style, ...] = ()
     loading: Loading | None = None
     conditions: Conditions = field(default_factory=Conditions)
-    style_image: NDArray[np.uint8] | None = None
+    reference: NDArray[np.float32] | None = None
+    embeds: dict[tuple[Line, Mix | None], Embeds] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     pinned: bool = False
     steps_done: int = 0

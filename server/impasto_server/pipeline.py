@@ -1,15 +1,20 @@
 """The product in one file: request → lanes → steps → image.
 
-    submit ──► prepare (threads) ──► step loop (one thread) ──► finish (thread) ──► done
+             ┌► read (its pictures) ─┐
+    submit ──┴───────────────────────┴► prepare ──► step loop (one thread) ──► finish ──► done
 
-prepare   names become adapters in host memory, the guidance rule becomes lanes, their mixes take seats (rows of the
-          bank, or weights that they are merged into), prompts become embeds, the seed of each candidate starts a
+read      files become what the backbone and the scorer take of them; nothing is kept in the size it was sent in.
+prepare   names become adapters in host memory, the guidance rule becomes lanes, prompts become embeds, the lanes' mixes
+          take seats (rows of the bank, or weights that they are merged into), the seed of each candidate starts a
           sampler, and that asks its first question. A request whose adapters are still loading, or for which no row
           is free, comes back later and keeps no thread waiting.
 step loop every running request's questions become rows of one batch; a row carries its own sample, timestep, context
           and seat. The answers are combined by the request's coefficients and sent back to its samplers.
           Requests join and leave between any two batches.
 finish    samples become previews and encoded pictures, the best first where they are scored.
+
+What isn't a step is done by turns (turns.py), two threads each: a picture to decode, a line to encode, a candidate to
+finish. Who has little left goes first, so that nobody waits for somebody's sixteen pictures or sixty-four prompts.
 
 Who waits for a request and what they hear is in job.py, a job's part in the step loop in running.py. What this module
 doesn't know: whether latents or tokens are sampled, and which sampler, rule, adapters or engine runs.
@@ -19,14 +24,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from queue import Empty, SimpleQueue
 from threading import Thread
 from time import perf_counter
+from typing import TypeVar
 
-from impasto_server.adapters import Embedding, Patch, Registry
+import numpy as np
+from numpy.typing import NDArray
+
+from impasto_server.adapters import Embedding, Registry
 from impasto_server.admission import Admission
 from impasto_server.backbone import Seat
 from impasto_server.bank import Bank
@@ -61,12 +71,18 @@ from impasto_server.score import Scorer
 from impasto_server.seating import Seating
 from impasto_server.settings import Settings
 from impasto_server.stats import Stats
+from impasto_server.turns import Need, Turns, Work, once
 
 __all__ = ["Caller", "Pipeline", "Progress", "Result", "Running"]
 
+R = TypeVar("R")
+
 log = logging.getLogger(__name__)
 
-READING_THREADS, PREPARING_THREADS = 2, 2
+THREADS = 2  # of each kind of turns
+# That are being decoded, together; a file may have 50 million. So there is one large picture at a time, and while it is
+# decoded the other thread is free for small ones.
+DECODING_PIXELS = 64_000_000
 SMOOTHING = 0.9
 
 
@@ -88,12 +104,12 @@ class Pipeline:
         self._family = _family(bundle, graphs)
         self._ranking = Ranking(Scorer.open(settings.scorer, settings) if settings.scorer else None)
 
-        embeds = self._prompts.encode([Line("")], {}, Seat(), None)[Line("")]
+        embeds = self._prompts.encode(Line(""), {}, Seat(), None)
         self._family.warm(embeds, self._max_lanes, bundle.nbytes)
         self._admission = Admission(settings.max_requests, self.stats)
-        self._reading = ThreadPoolExecutor(READING_THREADS, "read")
-        self._preparing = ThreadPoolExecutor(PREPARING_THREADS, "prepare")
-        self._finishing = ThreadPoolExecutor(1, "finish")
+        self._reading: Turns[Job] = Turns("read", THREADS, DECODING_PIXELS)
+        self._preparing: Turns[Job] = Turns("prepare", THREADS)
+        self._finishing: Turns[Job] = Turns("finish", THREADS)
         self._joining: SimpleQueue[Running | None] = SimpleQueue()
         self._step_s = 0.0
         self._loop = Thread(target=self._run, name="step-loop", daemon=True)
@@ -116,10 +132,12 @@ class Pipeline:
         try:
             job.styles = tuple(self._residency.resolve(*each) for each in named(request))
         except Exception as error:
-            self._preparing.submit(self._fail, job, error)
+            self._preparing.submit(job, once(partial(self._fail, job, error)))
         else:
-            # Decoding a large picture takes a while: who has none to decode doesn't wait for that.
-            (self._reading if request.pictured else self._preparing).submit(self._prepare, job)
+            if request.pictured:
+                self._reading.submit(job, self._read(job))
+            else:
+                self._preparing.submit(job, self._prepare(job))
 
     def refused(self) -> None:
         """Count a request that could not be read, so that it was never submitted."""
@@ -137,33 +155,51 @@ class Pipeline:
     def close(self) -> None:
         """Take nothing new, finish what was taken, and free the threads."""
         self._admission.close()
+        self._reading.close()
+        self._preparing.close()
         self._joining.put(None)
         self._loop.join()
         self._residency.close()
-        self._reading.shutdown()
-        self._preparing.shutdown()
-        self._finishing.shutdown()
+        self._finishing.close()
+
+    # read: pictures → conditions
+
+    def _read(self, job: Job) -> Work[None]:
+        """Decode a job's pictures, one a turn, while its adapters load; then it is prepared like any other."""
+        try:
+            job.check()
+            self._begin(job)
+            job.conditions = yield from _attended(job, self._family.condition(job.request))
+            job.reference = yield from _attended(job, self._ranking.reference(job.request))
+            job.request = job.request.without_files()
+        except Exception as error:
+            return self._fail(job, error)
+        self._preparing.submit(job, self._prepare(job))
+
+    def _begin(self, job: Job) -> None:
+        """The first that is done for a job, in whichever thread."""
+        job.mark("preparing")
+        self._ranking.check(job.request)
+        job.loading = self._residency.load(job.styles)
 
     # prepare: request → lanes
 
-    def _prepare(self, job: Job) -> None:
-        """Make a job ready to run; called again when something that it had to wait for has come about."""
+    def _prepare(self, job: Job) -> Work[None]:
+        """Make a job ready to run; done again when something that it had to wait for has come about."""
 
         def again() -> None:
-            self._preparing.submit(self._prepare, job)
+            self._preparing.submit(job, self._prepare(job))
 
         try:
             job.check()
             if job.loading is None:
-                job.mark("preparing")
-                job.loading = self._residency.load(job.styles)
-                job.conditions = self._family.condition(job.request)
-                job.style_image = self._ranking.reference(job.request)
+                self._begin(job)
+            assert job.loading is not None
             unfinished = next((adapter for adapter in job.loading.values() if not adapter.done()), None)
             if unfinished is not None:
                 unfinished.add_done_callback(lambda _: again())
                 return
-            running = self._start(job, loaded_of(job.styles, job.loading), again)
+            running = yield from self._start(job, loaded_of(job.styles, job.loading), again)
         except Exception as error:
             return self._fail(job, error)
         if running is not None:
@@ -171,65 +207,78 @@ class Pipeline:
             job.mark("prepared")
             self._joining.put(running)
 
-    def _start(self, job: Job, loaded: Mapping[str, Kind], again: Callable[[], None]) -> Running | None:
+    def _start(self, job: Job, loaded: Mapping[str, Kind], again: Callable[[], None]) -> Work[Running | None]:
         """None when there is no room for its adapters; `again` is then called when there may be."""
         request = job.request
         adapters, embeddings = by_kind(job.styles, loaded, request)
         said = said_by(request, job.styles, adapters, embeddings)
         guidance = self._family.rule(request)(said, mixes(job.styles, adapters))
-        job.warnings = self._warnings(request, guidance, said, embeddings)
+        job.warnings = yield from self._warnings(request, guidance, said, embeddings)
+        spoken = [
+            (lines(lane.text, embeddings), lane.mix if self._seating.speaks(lane.mix, adapters) else None)
+            for lane in guidance.lanes
+        ]
+        yield from self._encode(job, spoken, None, Seat(), embeddings)
         seats = self._seating.take([lane.mix for lane in guidance.lanes], adapters, job.styles, again)
         if seats is None:
             return None
         job.pinned = any(seat.weights for seat in seats.values())
         try:
+            for mix, seat in seats.items():
+                yield from self._encode(job, spoken, mix, seat, embeddings)
+            contexts = tuple(Staged(tuple(job.embeds[line, mix] for line in stages)) for stages, mix in spoken)
+            job.embeds = {}
             samplers = [self._family.begin(request, seed, job.conditions) for seed in request.seeds]
             return Running(
                 job=job,
                 guidance=guidance,
-                contexts=self._encode(guidance, seats, adapters, embeddings),
+                contexts=contexts,
                 seats=seats,
                 hint=job.conditions.hint,
                 candidates=tuple(Candidate(steps, next(steps)) for steps in samplers),
             )
-        except Exception:
+        except BaseException:  # also when the work is closed
             self._seating.leave(seats)
             raise
 
     def _warnings(
         self, request: Request, guidance: Guidance, said: Prompts, embeddings: Mapping[str, Embedding]
-    ) -> tuple[str, ...]:
-        """What of the request's words nobody reads."""
+    ) -> Work[tuple[str, ...]]:
+        """What of the request's words nobody reads. A text of a few pages takes a while: a turn each."""
 
         def field_of(text: Text) -> str:
             if text == said.null:
                 return "NEGATIVE_PROMPT"
             return "CONTENT_PROMPT" if request.content_prompt is not None and text == said.context else "PROMPT"
 
-        found = [
-            warning
-            for lane in guidance.lanes
-            for words in lane.text.stages
-            for warning in self._prompts.unread(words, embeddings, field_of(lane.text))
-        ]
-        return tuple(dict.fromkeys(found + self._ranking.warnings(request)))
+        texts = dict.fromkeys((words, field_of(lane.text)) for lane in guidance.lanes for words in lane.text.stages)
+        found: dict[str, None] = {}
+        for done, (words, field) in enumerate(texts):
+            if done:
+                yield Need(len(texts) - done)
+            found |= dict.fromkeys(self._prompts.unread(words, embeddings, field))
+        return tuple(found | dict.fromkeys(self._ranking.warnings(request)))
 
     def _encode(
         self,
-        guidance: Guidance,
-        seats: Mapping[Mix, Seat],
-        adapters: Mapping[str, Patch],
+        job: Job,
+        spoken: Sequence[tuple[Sequence[Line], Mix | None]],
+        mix: Mix | None,
+        seat: Seat,
         embeddings: Mapping[str, Embedding],
-    ) -> tuple[Staged, ...]:
-        """Prompt embeds of each lane, under the adapters of its own."""
-        spoken = [(lines(lane.text, embeddings), lane.mix) for lane in guidance.lanes]
-        embeds = {}
-        for mix, seat in seats.items():
-            wanted = dict.fromkeys(line for stages, other in spoken if other == mix for line in stages)
-            taken, key = (seat, mix) if self._seating.speaks(mix, adapters) else (Seat(), None)
-            encoded = self._prompts.encode(wanted, embeddings, taken, key)
-            embeds.update({(line, mix): found for line, found in encoded.items()})
-        return tuple(Staged(tuple(embeds[line, mix] for line in stages)) for stages, mix in spoken)
+    ) -> Work[None]:
+        """Into `job.embeds`, a line a turn, what is `spoken` under `mix`; what is remembered takes no turn."""
+        wanted = dict.fromkeys(line for stages, other in spoken if other == mix for line in stages)
+        for line in wanted:
+            known = job.embeds.get((line, mix)) or self._prompts.known(line, mix)
+            if known is not None:
+                job.embeds[line, mix] = known
+        missing = [line for line in wanted if (line, mix) not in job.embeds]
+        for done, line in enumerate(missing):
+            yield Need(len(missing) - done)
+            if done:
+                job.check()
+            job.embeds[line, mix] = self._prompts.encode(line, embeddings, seat, mix)
 
     # step loop: lanes → steps
 
@@ -309,9 +358,9 @@ class Pipeline:
         self._seating.leave(one.seats)
         one.job.mark("denoised")
         if isinstance(outcome, Exception):
-            self._finishing.submit(self._fail, one.job, outcome)
+            self._finishing.submit(one.job, once(partial(self._fail, one.job, outcome)))
         else:
-            self._finishing.submit(self._finish, one.job, outcome)
+            self._finishing.submit(one.job, self._finish(one.job, outcome))
 
     def _report(self, job: Job, denoised: Sequence[Sample | None]) -> None:
         """Have the caller told of a step, if it wants to know; the picture itself is the last step's preview."""
@@ -319,26 +368,36 @@ class Pipeline:
             step, steps, every = job.steps_done, job.request.steps_to_run, job.request.preview_every
             eta_s = (perf_counter() - job.times["joined"]) / step * (steps - step)
             shown = [sample for sample in denoised if sample is not None] if every and step % every == 0 else []
-            self._finishing.submit(self._tell, job, Progress(step, steps, eta_s), shown)
+            self._finishing.submit(job, self._tell(job, Progress(step, steps, eta_s), shown))
 
     # finish: samples → previews and images
 
-    def _tell(self, job: Job, progress: Progress, shown: Sequence[Sample]) -> None:
+    def _tell(self, job: Job, progress: Progress, shown: Sequence[Sample]) -> Work[None]:
+        """Tell the caller of a step, when the previews of it are made; one a turn."""
         assert job.caller.progress is not None
         try:
-            previews = tuple(self._family.preview(sample) for sample in shown)
-            job.caller.progress(replace(progress, previews=previews))
+            previews = []
+            for done, sample in enumerate(shown):
+                yield Need((len(shown) - done) * job.request.size)
+                previews.append(self._family.preview(sample))
+            job.caller.progress(replace(progress, previews=tuple(previews)))
         except Exception as error:  # the picture itself may still reach them
             log.error("a caller could not take its progress", exc_info=error)
 
-    def _finish(self, job: Job, samples: Sequence[Sample]) -> None:
+    def _finish(self, job: Job, samples: Sequence[Sample]) -> Work[None]:
+        """Decode, score and encode, a candidate a turn."""
+        request, files, embeds = job.request, list[bytes](), list[NDArray[np.float32]]()
         try:
-            job.check()
-            pictures = [self._family.decode(sample) for sample in samples]
-            order, scores = self._ranking.order(job.request, pictures, job.style_image)
-            images = tuple(encode(pictures[i], job.request.format) for i in order)
+            for done, sample in enumerate(samples):
+                yield Need((len(samples) - done) * request.size)
+                job.check()
+                picture = self._family.decode(sample)
+                embeds += self._ranking.embeds(request, picture)
+                files.append(encode(picture, request.format))
+            order, scores = self._ranking.order(request, embeds, job.reference)
             job.mark("finished")
-            result = Result(images, tuple(job.request.seeds[i] for i in order), self._meta(job), scores)
+            images, seeds = (tuple(values[i] for i in order) for values in (files, request.seeds))
+            result = Result(images, seeds, self._meta(job), scores)
         except Exception as error:
             return self._fail(job, error)
         self._settle(job, result)
@@ -363,6 +422,8 @@ class Pipeline:
         self._settle(job, as_impasto_error(error))
 
     def _settle(self, job: Job, outcome: Result | ImpastoError) -> None:
+        for turns in (self._reading, self._preparing, self._finishing):
+            turns.drop(job)
         self.stats.add(_became(outcome))
         self._admission.leave()
         try:
@@ -374,6 +435,18 @@ class Pipeline:
 def _family(bundle: Bundle, graphs: Graphs) -> Family:
     manifest = bundle.manifest
     return Diffusion(manifest, graphs) if isinstance(manifest, DiffusionManifest) else Masked(manifest, graphs)
+
+
+def _attended(job: Job, work: Work[R]) -> Work[R]:
+    """The same work, which ends before a part of it that nobody waits for. Raises as Job.check."""
+    while True:
+        try:
+            need = next(work)
+        except StopIteration as stop:
+            result: R = stop.value
+            return result
+        yield need
+        job.check()
 
 
 def _became(outcome: Result | ImpastoError) -> str:

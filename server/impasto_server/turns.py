@@ -50,6 +50,10 @@ class Order(Generic[K]):
         self._waiting: dict[K, Need] = {}  # the longest first
         self._given = 0
 
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
+
     def add(self, key: K, need: Need) -> None:
         """`key` waits from now on. It must not wait already, nor need more than there ever is."""
         assert key not in self._waiting

@@ -1,4 +1,4 @@
-"""Turns: in order for each, one at a time, the small before the large, nobody for ever, and never more than the room."""
+"""Turns: in order for each, one at a time, the small before the large, nobody waits for ever, and the room is kept."""
 
 from __future__ import annotations
 
