@@ -123,7 +123,7 @@ class Bare:
         assert isinstance(family, Masked)
         facts, line = family._manifest.tokens, Line("")
         tokens = np.full(pipeline.manifest.sample[1:], facts.mask_id, np.int64)
-        row = Row(tokens, 0.0, pipeline._prompts.encode([line], {}, Seat(), None)[line], 1)
+        row = Row(tokens, 0.0, pipeline._prompts.encode(line, {}, Seat(), None), 1)
         backbone = family.backbone
         step = backbone._feeds([row] * LANES)
         return cls(backbone._engines[0], family._decoder, step, tokens, family._masks, facts.mask_id)

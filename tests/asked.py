@@ -1,10 +1,11 @@
-"""What a pipeline answers, for tests: requests asked together, and their pictures."""
+"""What a pipeline answers, for tests: requests asked together, their pictures, and work that is done in one go."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future
 from io import BytesIO
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,9 @@ from PIL import Image
 from impasto_server.errors import ImpastoError
 from impasto_server.pipeline import Caller, Pipeline, Result
 from impasto_server.request import Request
+from impasto_server.turns import Work
+
+R = TypeVar("R")
 
 
 def pixels(result: Result | ImpastoError) -> NDArray[np.int64]:
@@ -25,3 +29,13 @@ def together(pipeline: Pipeline, requests: Sequence[Request]) -> list[Result | I
     for one, answer in zip(requests, answers, strict=True):
         pipeline.submit(one, Caller(answer.set_result))
     return [answer.result(30) for answer in answers]
+
+
+def whole(work: Work[R]) -> R:
+    """What comes of it when nobody else wants a turn."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as stop:
+            result: R = stop.value
+            return result

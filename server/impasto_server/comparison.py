@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import NDArray
 
-from impasto_server.content import read_whole
+from impasto_server.content import check_bytes, read_whole
 from impasto_server.errors import InvalidArgument, shown
 from impasto_server.request import Field, decoded
 from impasto_server.score import Array, Scorer, cosines
@@ -35,10 +34,14 @@ class Comparison:
     references: tuple[bytes, ...] = ()
     timeout_s: float | None = None
 
-    @cached_property
+    @property
     def files(self) -> tuple[tuple[str, bytes], ...]:
         """All pictures, nobody has looked at them yet; and what each is called."""
         return (*_named("REFERENCE", self.references), *_named("IMAGE", self.images))
+
+    def without_files(self) -> Comparison:
+        """The same when they have been decoded: it still says how many there were."""
+        return replace(self, images=(b"",) * len(self.images), references=(b"",) * len(self.references))
 
     def scores(self, embeds: Array, scorer: Scorer) -> Array:
         """Embeddings [files, E] → one cosine for each image."""
@@ -66,6 +69,8 @@ def parse(
         raise InvalidArgument("IMAGE", "holds no picture", "pass the bytes of one, or of several")
     if len(images) > MAX_IMAGES:
         raise InvalidArgument("IMAGE", f"{len(images)} pictures are too many", f"pass at most {MAX_IMAGES}")
+    for name, data in (*_named("REFERENCE", references), *_named("IMAGE", images)):
+        check_bytes(data, name)
     if texts and references:
         raise InvalidArgument("REFERENCE", "stands beside TEXT", "pass one of the two")
     if not texts and not references:

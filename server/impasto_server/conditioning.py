@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from impasto_server.backbone import Hint
 from impasto_server.bundle import Control
-from impasto_server.content import depth, edges, pixels_to_model, read_image
+from impasto_server.content import depth, edges, pixels_in, pixels_to_model, read_image
 from impasto_server.errors import InvalidArgument
 from impasto_server.request import Request
+from impasto_server.turns import Need, Work
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,12 @@ class Encoder(Protocol):
         ...
 
 
+def decoding(file: bytes, *others: bytes | None) -> Need:
+    """What it needs to decode a file, where there are others to decode after it; in pixels."""
+    left = sum(pixels_in(one) for one in (file, *others) if one is not None)
+    return Need(left, pixels_in(file))
+
+
 class Conditioner:
     """Pictures of a request → clean sample and hint."""
 
@@ -38,22 +45,33 @@ class Conditioner:
         self._encoder = encoder
         self._control = control
 
-    def read(self, request: Request) -> Conditions:
-        """Raises InvalidArgument for a picture that can't be used, and for one that is missing."""
-        size = request.width, request.height
-        pixels = None if request.image is None else read_image(request.image, "IMAGE", *size)
+    def read(self, request: Request) -> Work[Conditions]:
+        """A picture a turn. Raises InvalidArgument for one that can't be used, and for one that is missing."""
+        pixels = yield from self._image(request)
         clean = None if pixels is None else self._encoder.encode(pixels_to_model(pixels))
-        return Conditions(clean, self._hint(request, pixels))
+        return Conditions(clean, (yield from self._hint(request, pixels)))
 
-    def _hint(self, request: Request, pixels: NDArray[np.uint8] | None) -> Hint | None:
+    def _image(self, request: Request) -> Work[NDArray[np.uint8] | None]:
+        if request.image is None:
+            return None
+        yield decoding(request.image, request.depth, request.style_image)
+        return read_image(request.image, "IMAGE", request.width, request.height)
+
+    def _depth(self, request: Request) -> Work[NDArray[np.float32] | None]:
+        if request.depth is None:
+            return None
+        yield decoding(request.depth, request.style_image)
+        return depth(request.depth, "DEPTH", request.width, request.height)
+
+    def _hint(self, request: Request, pixels: NDArray[np.uint8] | None) -> Work[Hint | None]:
         if self._control is None or not request.control_scale or (pixels is None and request.depth is None):
             return None
-        found = {
-            "edges": None if pixels is None else edges(pixels),
-            "depth": None if request.depth is None else depth(request.depth, "DEPTH", request.width, request.height),
-        }
         if request.depth is not None and "depth" not in self._control.channels:
             raise InvalidArgument("DEPTH", "means nothing to this bundle's ControlNet", "leave it out")
+        found = {
+            "edges": None if pixels is None else edges(pixels),
+            "depth": (yield from self._depth(request)),
+        }
         return Hint(
             np.stack([self._channel(name, found[name], request) for name in self._control.channels]),
             request.control_scale,

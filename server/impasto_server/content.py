@@ -34,12 +34,15 @@ from impasto_server.errors import InvalidArgument
 MAX_BYTES = 32 << 20
 MAX_PIXELS = 50_000_000
 MAX_PARTS = 1 << 16  # chunks of a PNG, segments before a JPEG's first scan: Pillow walks over them in Python
+NEAR = 1024  # of those segments, in which the picture's size is looked for ahead of decoding
 MAX_SCANS = 64  # of a JPEG; encoders write ten, and 75 bytes more are another walk over all pixels
 LOW, HIGH = 100, 200  # Canny's thresholds, those that ControlNets for edges are trained with
 
 _PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+_JPEG = b"\xff\xd8\xff"
 _JPEG_SCAN = re.compile(rb"\xff\xda\x00(\x06\x00|\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")  # marker, length, channels
 _BARE = frozenset([0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)])  # JPEG markers after which Pillow expects no length
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG markers before the picture's size
 _ANEW = "save the picture anew and pass the whole file"
 _ORIENTATION = 0x0112
 _TURNS = {
@@ -51,6 +54,23 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+def check_bytes(data: bytes | str, field: str) -> None:
+    """That a file isn't too large, before anything is made of it. Raises InvalidArgument."""
+    if len(data) > MAX_BYTES:
+        raise InvalidArgument(field, f"{len(data)} bytes is too large", f"pass at most {MAX_BYTES} (32 MiB)")
+
+
+def pixels_in(data: bytes) -> int:
+    """How many there will be, by the file's header alone: at most MAX_PIXELS, 0 where it is no picture."""
+    if data.startswith(_PNG):
+        width, height = _png_size(data)
+    elif data.startswith(_JPEG):
+        width, height = _jpeg_size(data)
+    else:
+        width, height = _webp_size(data) if _is_webp(data) else (0, 0)
+    return min(width * height, MAX_PIXELS)
 
 
 def read_image(data: bytes, field: str, width: int, height: int) -> NDArray[np.uint8]:
@@ -120,20 +140,19 @@ def _reader(data: bytes, field: str) -> tuple[str, Callable[[BytesIO], ImageFile
 
     Image.open isn't asked: it has warnings and limits of its own, and other formats for a phone's JPEGs.
     """
-    if len(data) > MAX_BYTES:
-        raise InvalidArgument(field, f"{len(data)} bytes is too large", f"pass at most {MAX_BYTES} (32 MiB)")
+    check_bytes(data, field)
     if data.startswith(_PNG):
-        _check_pixels((_number(data, 16, 4, "big"), _number(data, 20, 4, "big")), field)
+        _check_pixels(_png_size(data), field)
         if _PNG_END not in data:
             raise InvalidArgument(field, "is a PNG file without its end", _ANEW)
         _check_parts(_png_chunks(data), "PNG", field)
         return "PNG", PngImageFile
-    if data.startswith(b"\xff\xd8\xff"):
+    if data.startswith(_JPEG):
         if any(islice(_JPEG_SCAN.finditer(data), MAX_SCANS, None)):
             raise InvalidArgument(field, f"is a JPEG file of more than {MAX_SCANS} scans", _ANEW)
         _check_parts(_jpeg_segments(data), "JPEG", field)
         return "JPEG", JpegImageFile
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+    if _is_webp(data):
         _check_pixels(_webp_size(data), field)
         return "WebP", WebPImageFile
     raise InvalidArgument(field, "is no PNG, JPEG or WebP file", "pass the bytes of one")
@@ -161,6 +180,23 @@ def _jpeg_segments(data: bytes) -> Iterator[int]:
             at += 1
         else:
             at += 2 if data[at + 1] in _BARE else 2 + _number(data, at + 2, 2, "big")
+
+
+def _png_size(data: bytes) -> tuple[int, int]:
+    return _number(data, 16, 4, "big"), _number(data, 20, 4, "big")
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    """Of the first frame before the first scan; the most where that is far away, (0, 0) where there is none."""
+    segments = _jpeg_segments(data)
+    for at in islice(segments, NEAR):
+        if data[at] == 0xFF and data[at + 1] in _FRAMES:
+            return _number(data, at + 7, 2, "big"), _number(data, at + 5, 2, "big")
+    return (0, 0) if next(segments, None) is None else (MAX_PIXELS, 1)
+
+
+def _is_webp(data: bytes) -> bool:
+    return data[:4] == b"RIFF" and data[8:12] == b"WEBP"
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from impasto_server.guidance import Rule, Told
 from impasto_server.image import Decoder, Encoder, Previewer
 from impasto_server.request import Request
 from impasto_server.samplers import SAMPLERS, Schedule, Start, Steps
+from impasto_server.turns import Work
 from impasto_server.unet import UNetFeeds
 
 Array = NDArray[np.float32]
@@ -44,7 +45,7 @@ class Diffusion:
             hint = Hint(np.zeros((3, size.height, size.width), np.float32), 1.0)
             self.backbone.run([replace(row, hint=hint)] * min(2, max_lanes))
 
-    def condition(self, request: Request) -> Conditions:
+    def condition(self, request: Request) -> Work[Conditions]:
         return self._conditioner.read(request)
 
     def rule(self, request: Request) -> Rule:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from threading import Lock
 from typing import Any
 
@@ -32,23 +32,23 @@ class TextEncoder:
         """`embeddings` by name, those of the text's triggers at least."""
         return self._tokenizer(text, {name: embeddings[name].places for name in triggers(text)})
 
-    def encode(self, lines: Collection[Line], embeddings: Mapping[str, Embedding], seat: Seat) -> list[Embeds]:
-        """Of each line, in their order, in one batch."""
-        encoded = self._engines[seat.weights].run(self._feeds(lines, embeddings, seat.slot))
-        return [Embeds(*parts) for parts in zip(*encoded, strict=True)]
+    def encode(self, line: Line, embeddings: Mapping[str, Embedding], seat: Seat) -> Embeds:
+        """Alone, so that what others say makes no difference to it."""
+        encoded = self._engines[seat.weights].run(self._feeds(line, embeddings, seat.slot))
+        return Embeds(*(part[0] for part in encoded))
 
-    def _feeds(
-        self, lines: Collection[Line], embeddings: Mapping[str, Embedding], slot: int
-    ) -> dict[str, NDArray[Any]]:
-        tokens = [self.tokenize(line.text, embeddings) for line in lines]
-        ids = np.stack([one.ids for one in tokens])
-        learned = np.zeros((*ids.shape, self._width), np.float32)
-        for row, line, one in zip(learned, lines, tokens, strict=True):
-            for name, start, (_, stage) in zip(triggers(line.text), one.starts, line.learned, strict=True):
-                vectors = embeddings[name].vectors[self.graph][stage]
-                end = min(start + len(vectors), len(row) - 1)  # the end of the text is the encoder's own
-                row[start:end] = vectors[: max(0, end - start)]
-        return {"input_ids": ids, "learned_embeds": learned, "slot": np.full(len(ids), slot, np.int64)}
+    def _feeds(self, line: Line, embeddings: Mapping[str, Embedding], slot: int) -> dict[str, NDArray[Any]]:
+        tokens = self.tokenize(line.text, embeddings)
+        learned = np.zeros((len(tokens.ids), self._width), np.float32)
+        for name, start, (_, stage) in zip(triggers(line.text), tokens.starts, line.learned, strict=True):
+            vectors = embeddings[name].vectors[self.graph][stage]
+            end = min(start + len(vectors), len(learned) - 1)  # the end of the text is the encoder's own
+            learned[start:end] = vectors[: max(0, end - start)]
+        return {
+            "input_ids": tokens.ids[None],
+            "learned_embeds": learned[None],
+            "slot": np.full(1, slot, np.int64),
+        }
 
 
 class PromptEncoder:
@@ -63,7 +63,7 @@ class PromptEncoder:
         self._encoders = encoders
         self._zeros = zeros
         self._cache: BytesLru[tuple[Line, object], Embeds] = BytesLru(capacity)
-        self._lock = Lock()
+        self._caching, self._encoding = Lock(), Lock()
 
     @classmethod
     def of(cls, bundle: Bundle, graphs: Graphs, capacity: int) -> PromptEncoder:
@@ -79,31 +79,28 @@ class PromptEncoder:
         said = (encoder.tokenize(text, embeddings).warning(field) for encoder in self._encoders)
         return list(dict.fromkeys(warning for warning in said if warning))
 
-    def encode(
-        self, wanted: Collection[Line], embeddings: Mapping[str, Embedding], seat: Seat, key: object
-    ) -> dict[Line, Embeds]:
-        """Embeds by line; those not remembered are encoded in one batch. `embeddings` by name.
+    def known(self, line: Line, key: object) -> Embeds | None:
+        """What is remembered of it; `key` as `encode`."""
+        with self._caching:
+            return self._cache.get((line, key))
+
+    def encode(self, line: Line, embeddings: Mapping[str, Embedding], seat: Seat, key: object) -> Embeds:
+        """Its embeds, encoded where they aren't remembered. `embeddings` by name.
 
         `key` identifies the adapters that change a text encoder, None for none: the same words under another adapter
         are another embedding.
         """
-        with self._lock:
-            known = {line: self._cache.get((line, key)) for line in wanted}
-            missing = [line for line, embeds in known.items() if embeds is None]
-            for line, embeds in zip(missing, self._encoded(missing, embeddings, seat), strict=True):
-                known[line] = embeds
-                self._cache.put((line, key), embeds, embeds.nbytes)
-            return {line: embeds for line, embeds in known.items() if embeds is not None}
+        with self._encoding:  # an engine is used by one thread at a time; what another has encoded meanwhile is known
+            embeds = self.known(line, key)
+            if embeds is None:
+                embeds = self._encoded(line, embeddings, seat)
+                with self._caching:
+                    self._cache.put((line, key), embeds, embeds.nbytes)
+            return embeds
 
-    def _encoded(self, lines: Collection[Line], embeddings: Mapping[str, Embedding], seat: Seat) -> list[Embeds]:
-        if not lines:
-            return []
-        parts = [encoder.encode(lines, embeddings, seat) for encoder in self._encoders]
-        found = [joined(of_line) for of_line in zip(*parts, strict=True)]
-        return [
-            nothing(embeds) if self._zeros and not line.text else embeds
-            for line, embeds in zip(lines, found, strict=True)
-        ]
+    def _encoded(self, line: Line, embeddings: Mapping[str, Embedding], seat: Seat) -> Embeds:
+        found = joined([encoder.encode(line, embeddings, seat) for encoder in self._encoders])
+        return nothing(found) if self._zeros and not line.text else found
 
 
 def joined(parts: Sequence[Embeds]) -> Embeds:

@@ -15,6 +15,7 @@ from impasto_server.conditioning import Conditions
 from impasto_server.guidance import Rule
 from impasto_server.request import Request
 from impasto_server.samplers import Steps
+from impasto_server.turns import Work
 
 
 class Family(Protocol):
@@ -27,8 +28,8 @@ class Family(Protocol):
         """Run everything once on pictures of the usual size, and prepare the backbone for their batches."""
         ...
 
-    def condition(self, request: Request) -> Conditions:
-        """The request's pictures, as the sampler and the backbone take them. Raises InvalidArgument."""
+    def condition(self, request: Request) -> Work[Conditions]:
+        """The request's pictures, as the sampler and the backbone take them; one a turn. Raises InvalidArgument."""
         ...
 
     def rule(self, request: Request) -> Rule:

@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impasto_server.adapters import Embedding, Patch
+from impasto_server.backbone import Embeds
 from impasto_server.conditioning import Conditions
 from impasto_server.errors import Cancelled, DeadlineExceeded, ImpastoError
-from impasto_server.guidance import Guidance
+from impasto_server.guidance import Guidance, Mix
+from impasto_server.prompt import Line
 from impasto_server.request import Request
 from impasto_server.residency import Loading, Style
 
@@ -70,20 +72,31 @@ class Caller:
 
 
 @dataclass(frozen=True)
+class Spoken:
+    """What a lane says at each stage, under a mix that changes text encoders, or under none."""
+
+    lines: tuple[Line, ...]
+    mix: Mix | None
+
+
+@dataclass(frozen=True)
 class Plan:
-    """What a request's lanes say and under which mixes, with its adapters by digest and its embeddings by name."""
+    """A request's lanes and what each says, with its adapters by digest and its embeddings by name."""
 
     guidance: Guidance
     adapters: Mapping[str, Patch]
     embeddings: Mapping[str, Embedding]
+    spoken: tuple[Spoken, ...]
 
 
 @dataclass(eq=False)
 class Job:
     """A request on its way: what was found out about it, and when it passed each stage (seconds on one clock).
 
-    `again` has it looked at once more, when something that it waits for has come about. `pinned`: some of its lanes run
-    on weights that their mix is merged into. It's settled once, by whoever comes first; `over` from then on.
+    `again` has it looked at once more, when something that it waits for has come about. `reference` is the embedding
+    [1, E] of what its candidates are compared with; `embeds` are of its lines, each under a mix as Spoken's. `pinned`:
+    some of its lanes run on weights that their mix is merged into. It's settled once, by whoever comes first; `over`
+    from then on.
     """
 
     request: Request
@@ -92,8 +105,9 @@ class Job:
     styles: tuple[Style, ...] = ()
     loading: Loading | None = None
     conditions: Conditions = field(default_factory=Conditions)
-    style_image: NDArray[np.uint8] | None = None
+    reference: NDArray[np.float32] | None = None
     plan: Plan | None = None
+    embeds: dict[tuple[Line, Mix | None], Embeds] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     pinned: bool = False
     steps_done: int = 0

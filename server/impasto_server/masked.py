@@ -17,6 +17,7 @@ from impasto_server.image import encode, to_uint8
 from impasto_server.maskgit import ANNEALS, Canvas, Codes, Masks, decode, masked
 from impasto_server.request import Request
 from impasto_server.samplers import Steps
+from impasto_server.turns import Work
 
 AESTHETIC_SCORE = 6.0  # what diffusers' AmusedPipeline asks for
 
@@ -41,7 +42,7 @@ class Masked:
         self.decode(tokens)
         self.backbone.prepare(Row(tokens, 0, embeds, 0), max_lanes, weights_bytes)
 
-    def condition(self, request: Request) -> Conditions:
+    def condition(self, request: Request) -> Work[Conditions]:
         return self._conditioner.read(request)
 
     def rule(self, request: Request) -> Rule:

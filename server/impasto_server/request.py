@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from impasto_server.adapters import MAX_STAGES
 from impasto_server.bundle import Defaults, ImageSize, Manifest
+from impasto_server.content import check_bytes
 from impasto_server.errors import InvalidArgument, shown
 from impasto_server.guidance import ClassifierFree, Compose, DreamStyler, Rule, StyleDrop, dreamstyler_code
 from impasto_server.image import FORMATS
@@ -149,9 +150,24 @@ class Request:
         return tuple((self.seed + i) % (MAX_SEED + 1) for i in range(self.n))
 
     @property
+    def files(self) -> tuple[bytes | None, bytes | None, bytes | None]:
+        """Content, depth and style."""
+        return self.image, self.depth, self.style_image
+
+    @property
     def pictured(self) -> bool:
         """Whether there are files to decode."""
-        return any(file is not None for file in (self.image, self.depth, self.style_image))
+        return any(file is not None for file in self.files)
+
+    @property
+    def size(self) -> int:
+        """Pixels of each candidate."""
+        return self.width * self.height
+
+    def without_files(self) -> Request:
+        """The same request when its files have been decoded: it still says which there were."""
+        image, depth, style_image = (None if file is None else b"" for file in self.files)
+        return replace(self, image=image, depth=depth, style_image=style_image)
 
     @property
     def styled_by_adapter(self) -> bool:
@@ -358,8 +374,10 @@ class _Reader:
         return text
 
     def file(self, name: str) -> bytes | None:
-        """An encoded picture, as bytes that nobody has looked at yet."""
+        """An encoded picture, as bytes of which nobody has looked at more than their number."""
         value = next(iter(self.values(name)), None)
+        if value is not None:
+            check_bytes(value, name)
         return value.encode() if isinstance(value, str) else value
 
     def choice(self, name: str, default: str, allowed: tuple[str, ...]) -> str:

@@ -1,7 +1,8 @@
 """Comparisons on their way: pictures of unrelated requests share the scorer's passes, and none waits for a longer one.
 
-A request has one picture read at each turn, so that 64 large ones hold up a small one by no more than their first; and
-before each it's asked whether anybody still waits.
+A request has one picture read at each turn (turns.py), so that small ones don't wait for large ones; before each it's
+asked whether anybody still waits. Of a picture that was read only what the scorer takes is kept, so no more than one is
+in memory at a time; the file is let go of.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ import numpy as np
 
 from impasto_server.admission import Admission
 from impasto_server.comparison import Comparison
-from impasto_server.content import read_whole
+from impasto_server.content import pixels_in, read_whole
 from impasto_server.errors import Cancelled, DeadlineExceeded, ImpastoError, as_impasto_error
 from impasto_server.score import BATCH, Array, Pixels, Scorer
 from impasto_server.stats import Stats
+from impasto_server.turns import Need, Order
 
 log = logging.getLogger(__name__)
 
@@ -30,17 +32,41 @@ MOST_PIXELS = 16 << 20  # read for one pass, but for the picture that exceeds it
 Done = Callable[[Array | ImpastoError], None]
 
 
+@dataclass(frozen=True)
+class File:
+    """What it is called, and how many pixels its header says."""
+
+    name: str
+    data: bytes
+    pixels: int
+
+
 @dataclass(eq=False)
 class Task:
-    """A comparison and who waits for it; how many of its files were read, and the embeddings that some have by now."""
+    """A comparison and who waits for it; its `files` that are to be read, and the embeddings of those that were."""
 
     comparison: Comparison
+    files: deque[File]
     done: Done
     gone: Callable[[], bool]
     submitted: float
-    read: int = 0
     embeds: list[Array] = field(default_factory=list)
     over: bool = False
+
+    @classmethod
+    def of(cls, comparison: Comparison, done: Done, gone: Callable[[], bool]) -> Task:
+        """From now on a file is held until it is read."""
+        files = deque(File(name, data, pixels_in(data)) for name, data in comparison.files)
+        return cls(comparison.without_files(), files, done, gone, perf_counter())
+
+    @property
+    def count(self) -> int:
+        """How many files there are in all."""
+        return len(self.comparison.files)
+
+    def need(self) -> Need:
+        """For the next file's turn; in pixels."""
+        return Need(sum(file.pixels for file in self.files), self.files[0].pixels)
 
     def check(self) -> None:
         """Raises Cancelled when nobody waits for the scores, DeadlineExceeded when they would come too late."""
@@ -48,14 +74,13 @@ class Task:
             raise Cancelled("the caller cancelled the request, or is gone")
         limit_s = self.comparison.timeout_s
         if limit_s is not None and perf_counter() - self.submitted >= limit_s:
-            read = f"{self.read} of {len(self.comparison.files)} pictures were read"
+            read = f"{self.count - len(self.files)} of {self.count} pictures were read"
             raise DeadlineExceeded(f"no scores within {limit_s:g} s ({read}); allow more time, or pass fewer pictures")
 
     def next(self) -> Pixels:
         """The next file's. Raises InvalidArgument."""
-        name, data = self.comparison.files[self.read]
-        self.read += 1
-        return read_whole(data, name)
+        file = self.files.popleft()
+        return read_whole(file.data, file.name)
 
 
 class Scoring:
@@ -65,6 +90,7 @@ class Scoring:
         self._scorer = scorer
         self._admission = Admission(max_requests, Stats())
         self._joining: SimpleQueue[Task | None] = SimpleQueue()
+        self._waiting: Order[Task] = Order()
         self._loop = Thread(target=self._run, name="scoring", daemon=True)
         self._loop.start()
 
@@ -74,7 +100,7 @@ class Scoring:
         Raises Unavailable when closed, and Exhausted when `max_requests` are under way.
         """
         self._admission.enter()
-        self._joining.put(Task(comparison, done, gone, perf_counter()))
+        self._joining.put(Task.of(comparison, done, gone))
 
     def close(self) -> None:
         """Take nothing new, finish what was taken, and free the thread."""
@@ -83,39 +109,37 @@ class Scoring:
         self._loop.join()
 
     def _run(self) -> None:
-        waiting: deque[Task] = deque()
-        while self._admit(waiting):
-            if batch := self._read(waiting):
+        while self._admit():
+            if batch := self._read():
                 self._pass(batch)
-            waiting = deque(task for task in waiting if not task.over)
 
-    def _admit(self, waiting: deque[Task]) -> bool:
+    def _admit(self) -> bool:
         """Let everyone in who has come, waiting only while there is nothing to do. False when closed."""
         try:
             while True:
-                task = self._joining.get(block=not waiting)
+                task = self._joining.get(block=not self._waiting)
                 if task is None:
                     return False
-                waiting.append(task)
+                self._waiting.add(task, task.need())
         except Empty:
             return True
 
-    def _read(self, waiting: deque[Task]) -> list[tuple[Task, Array]]:
-        """Pictures for a pass, of each task in turn, and whose they are; a task of which one can't be read is over."""
+    def _read(self) -> list[tuple[Task, Array]]:
+        """Pictures for a pass, by turns, and whose they are; a task of which one can't be read is over."""
         batch: list[tuple[Task, Array]] = []
-        pixels = 0
-        while waiting and len(batch) < BATCH and pixels < MOST_PIXELS:
-            task = waiting.popleft()
+        pixels = 0.0
+        while len(batch) < BATCH and pixels < MOST_PIXELS and (turn := self._waiting.take()) is not None:
+            task, need = turn
+            self._waiting.over(need)
             try:
                 task.check()
-                picture = task.next()
-                batch.append((task, self._scorer.fitted(picture)))
+                batch.append((task, self._scorer.fitted(task.next())))
             except Exception as error:
                 self._settle(task, as_impasto_error(error))
                 continue
-            pixels += picture.size // 3
-            if task.read < len(task.comparison.files):
-                waiting.append(task)
+            pixels += need.holds
+            if task.files:
+                self._waiting.add(task, task.need())
         return [(task, row) for task, row in batch if not task.over]
 
     def _pass(self, batch: list[tuple[Task, Array]]) -> None:
@@ -130,7 +154,7 @@ class Scoring:
         for (task, _), embed in zip(batch, embeds, strict=True):
             task.embeds.append(embed)
         for task in tasks:
-            if len(task.embeds) == len(task.comparison.files):
+            if len(task.embeds) == task.count:
                 self._compare(task)
 
     def _compare(self, task: Task) -> None:
@@ -142,6 +166,7 @@ class Scoring:
 
     def _settle(self, task: Task, outcome: Array | ImpastoError) -> None:
         task.over = True
+        self._waiting.drop(task)
         self._admission.leave()
         try:
             task.done(outcome)

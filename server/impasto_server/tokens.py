@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from impasto_server.bundle import TokenizerFacts
+from impasto_server.cache import BytesLru
 from impasto_server.errors import shown
 from impasto_server.prompt import pieces
 
 LEARNED = -1  # the id of a token whose embedding the graph reads from its input
+REMEMBERED = 8 << 20  # bytes of texts with their tokens: a request's are asked for again for its warnings and stages
+
+Spoken: TypeAlias = tuple[str, "tuple[tuple[str, int], ...] | None"]  # a text, and its triggers' places if it has some
 
 
 @dataclass(frozen=True)
@@ -37,16 +43,37 @@ class Tokens:
 
 
 class ClipTokenizer:
-    """CLIP's way with a prompt: begin, at most max_length - 2 tokens, end, padding."""
+    """CLIP's way with a prompt: begin, at most max_length - 2 tokens, end, padding. Safe to use from several threads.
+
+    A text of 8 kB takes 10 ms, so the latest are remembered.
+    """
 
     def __init__(self, folder: Path, facts: TokenizerFacts) -> None:
         self._tokenizer = Tokenizer.from_file(str(folder / facts.file))
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._facts = facts
+        self._latest: BytesLru[Spoken, Tokens] = BytesLru(REMEMBERED)
+        self._lock = Lock()
 
     def __call__(self, text: str, places: Mapping[str, int]) -> Tokens:
         """`places`: how many tokens each trigger takes."""
+        return self._remembered((text, tuple(places.items())), lambda: self._read(text, places))
+
+    def plain(self, text: str) -> Tokens:
+        """Of a text in which no word is a trigger."""
+        return self._remembered((text, None), lambda: self._fitted(text, self._of(text, 0), ()))
+
+    def _remembered(self, spoken: Spoken, read: Callable[[], Tokens]) -> Tokens:
+        with self._lock:
+            known = self._latest.get(spoken)
+        if known is None:
+            known = read()
+            with self._lock:
+                self._latest.put(spoken, known, known.ids.nbytes + 4 * (len(spoken[0]) + len(known.dropped)))
+        return known
+
+    def _read(self, text: str, places: Mapping[str, int]) -> Tokens:
         tokens: list[tuple[int, int]] = []
         starts: list[int] = []
         for at, words, trigger in pieces(text):
@@ -56,10 +83,6 @@ class ClipTokenizer:
             else:
                 tokens += self._of(words, at)
         return self._fitted(text, tokens, starts)
-
-    def plain(self, text: str) -> Tokens:
-        """Of a text in which no word is a trigger."""
-        return self._fitted(text, self._of(text, 0), ())
 
     def _of(self, words: str, at: int) -> list[tuple[int, int]]:
         """Ids, and where in the text each begins, of words that begin `at` a place in it."""

@@ -38,6 +38,7 @@ from impasto_server.request import Request
 from impasto_server.residency import Kind
 from impasto_server.samplers import Steps
 from impasto_server.settings import EngineName
+from impasto_server.turns import Work
 
 from .conftest import Context, Open, on_lookout
 
@@ -314,9 +315,9 @@ def test_pictures_that_take_long_to_decode_hold_up_nobody_else(
     pipeline = open_pipeline()
     go, condition = Event(), pipeline._family.condition
 
-    def wait_and_condition(asked: Request) -> Conditions:
+    def wait_and_condition(asked: Request) -> Work[Conditions]:
         assert asked.image is None or go.wait(30)
-        return condition(asked)
+        return (yield from condition(asked))
 
     monkeypatch.setattr(pipeline._family, "condition", wait_and_condition)
     content = replace(request(0), image=pipeline.generate(request(0)).image)

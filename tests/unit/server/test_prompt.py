@@ -113,17 +113,29 @@ def test_of_a_long_text_that_is_not_read_the_beginning_is_told(tokenizer: ClipTo
     assert warning.endswith("the text encoder reads 4; not read: '" + ("night " * 1000)[:64] + "…'")
 
 
-def test_each_line_is_encoded_once_with_its_stages_vectors(tokenizer: ClipTokenizer, manifest: Manifest) -> None:
+def test_each_line_is_encoded_once_and_alone_with_its_stages_vectors(
+    tokenizer: ClipTokenizer, manifest: Manifest
+) -> None:
     echo, known = Echo(), {"sks03": embedding(manifest, 1, places=2), "toy": embedding(manifest, 2)}
     encoder = PromptEncoder([TextEncoder("text_encoder", tokenizer, toy.WIDTH, [echo])], False, 1 << 20)
     wanted = lines(Text.of("<toy> <sks03>"), known)
-    found = encoder.encode(wanted, known, Seat(), None)
-    assert len(wanted) == len(echo.fed[0]["input_ids"]) == 6
-    for stage, line in enumerate(wanted):
-        np.testing.assert_array_equal(found[line].hidden[1], known["toy"].vectors["text_encoder"][stage, 0])
-        np.testing.assert_array_equal(found[line].hidden[2:4], known["sks03"].vectors["text_encoder"][stage])
-    encoder.encode([*wanted, Line("a boat")], known, Seat(), None)
-    assert [len(feeds["input_ids"]) for feeds in echo.fed] == [6, 1]
+    assert len(wanted) == 6
+    for _ in range(2):
+        for stage, line in enumerate(wanted):
+            hidden = encoder.encode(line, known, Seat(), None).hidden
+            np.testing.assert_array_equal(hidden[1], known["toy"].vectors["text_encoder"][stage, 0])
+            np.testing.assert_array_equal(hidden[2:4], known["sks03"].vectors["text_encoder"][stage])
+    assert [len(feeds["input_ids"]) for feeds in echo.fed] == [1] * 6
+
+
+def test_what_is_said_under_another_adapter_is_encoded_anew(tokenizer: ClipTokenizer) -> None:
+    echo = Echo()
+    encoder = PromptEncoder([TextEncoder("text_encoder", tokenizer, toy.WIDTH, [echo])], False, 1 << 20)
+    assert encoder.known(Line("a boat"), "neon") is None
+    for key in (None, "neon", "neon", None):
+        encoder.encode(Line("a boat"), {}, Seat(), key)
+        assert encoder.known(Line("a boat"), key) is not None
+    assert len(echo.fed) == 2
 
 
 def test_what_is_remembered_is_bounded_by_bytes(tokenizer: ClipTokenizer) -> None:
@@ -131,5 +143,23 @@ def test_what_is_remembered_is_bounded_by_bytes(tokenizer: ClipTokenizer) -> Non
     capacity = 2 * toy.LENGTH * toy.WIDTH * 4
     encoder = PromptEncoder([TextEncoder("text_encoder", tokenizer, toy.WIDTH, [echo])], False, capacity)
     for words in ("a boat", "a house", "a fish", "a boat"):
-        encoder.encode([Line(words)], {}, Seat(), None)
+        encoder.encode(Line(words), {}, Seat(), None)
     assert len(echo.fed) == 4
+
+
+def test_a_text_is_cut_into_tokens_once(tokenizer: ClipTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same with other places for its triggers, or without any, is another text."""
+    read: list[str] = []
+    words = tokenizer._of
+
+    def note(text: str, at: int) -> list[tuple[int, int]]:
+        read.append(text)
+        return words(text, at)
+
+    monkeypatch.setattr(tokenizer, "_of", note)
+    several = [tokenizer("a <sks03>", {"sks03": places}) for places in (1, 2, 1, 2)]
+    assert several[0] is several[2]
+    assert several[1] is several[3]
+    assert several[0].ids.tolist() != several[1].ids.tolist()
+    assert tokenizer.plain("a <sks03>").ids.tolist() == tokenizer.plain("a <sks03>").ids.tolist()
+    assert read == ["a ", "", "a ", "", "a <sks03>"]
