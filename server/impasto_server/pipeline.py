@@ -396,8 +396,8 @@ class Pipeline:
                 files.append(encode(picture, request.format))
             order, scores = self._ranking.order(request, embeds, job.reference)
             job.mark("finished")
-            images, seeds = (tuple(values[i] for i in order) for values in (files, request.seeds))
-            result = Result(images, seeds, self._meta(job), scores)
+            seeds = tuple(request.seeds[i] for i in order)
+            result = Result(tuple(files[i] for i in order), seeds, self._meta(job), scores)
         except Exception as error:
             return self._fail(job, error)
         self._settle(job, result)
