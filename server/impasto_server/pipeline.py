@@ -13,8 +13,8 @@ step loop every running request's questions become rows of one batch; a row carr
           Requests join and leave between any two batches.
 finish    samples become previews and encoded pictures, the best first where they are scored.
 
-What isn't a step is done by turns (turns.py), two threads each: a picture to decode, a line to encode, a candidate to
-finish. Who has little left goes first, so that nobody waits for somebody's sixteen pictures or sixty-four prompts.
+What isn't a step is done by turns (turns.py), on two threads for each stage: a picture to decode, a line to encode, a
+candidate to finish. Who has little left goes first: nobody waits for somebody's sixteen pictures or 64 prompts.
 
 Who waits for a request and what they hear is in job.py, a job's part in the step loop in running.py. What this module
 doesn't know: whether latents or tokens are sampled, and which sampler, rule, adapters or engine runs.
@@ -43,6 +43,7 @@ from impasto_server.bank import Bank
 from impasto_server.batch import choose
 from impasto_server.bundle import Bundle, DiffusionManifest, Manifest
 from impasto_server.calibration import calibrated, resolve_max_lanes
+from impasto_server.conditioning import largest
 from impasto_server.diffusion import Diffusion
 from impasto_server.encoder import PromptEncoder
 from impasto_server.engines.engine import resolve_precision
@@ -71,7 +72,7 @@ from impasto_server.score import Scorer
 from impasto_server.seating import Seating
 from impasto_server.settings import Settings
 from impasto_server.stats import Stats
-from impasto_server.turns import Need, Turns, Work, once
+from impasto_server.turns import Turns, Work, once
 
 __all__ = ["Caller", "Pipeline", "Progress", "Result", "Running"]
 
@@ -79,10 +80,10 @@ R = TypeVar("R")
 
 log = logging.getLogger(__name__)
 
-THREADS = 2  # of each kind of turns
-# That are being decoded, together; a file may have 50 million. So there is one large picture at a time, and while it is
-# decoded the other thread is free for small ones.
-DECODING_PIXELS = 64_000_000
+PREPARING_THREADS, FINISHING_THREADS = 2, 2
+# Pixels. A file may have 50 million, and takes up to 20 bytes for each while it is decoded. Larger ones than this have
+# a thread of their own and smaller ones another, so that no more than 66 million are decoded at any time.
+LARGE = 16_000_000
 SMOOTHING = 0.9
 
 
@@ -107,9 +108,10 @@ class Pipeline:
         embeds = self._prompts.encode(Line(""), {}, Seat(), None)
         self._family.warm(embeds, self._max_lanes, bundle.nbytes)
         self._admission = Admission(settings.max_requests, self.stats)
-        self._reading: Turns[Job] = Turns("read", THREADS, DECODING_PIXELS)
-        self._preparing: Turns[Job] = Turns("prepare", THREADS)
-        self._finishing: Turns[Job] = Turns("finish", THREADS)
+        self._reading: Turns[Job] = Turns("read", 1)
+        self._reading_large: Turns[Job] = Turns("read-large", 1)
+        self._preparing: Turns[Job] = Turns("prepare", PREPARING_THREADS)
+        self._finishing: Turns[Job] = Turns("finish", FINISHING_THREADS)
         self._joining: SimpleQueue[Running | None] = SimpleQueue()
         self._step_s = 0.0
         self._loop = Thread(target=self._run, name="step-loop", daemon=True)
@@ -135,7 +137,8 @@ class Pipeline:
             self._preparing.submit(job, once(partial(self._fail, job, error)))
         else:
             if request.pictured:
-                self._reading.submit(job, self._read(job))
+                reading = self._reading_large if largest(request) > LARGE else self._reading
+                reading.submit(job, self._read(job))
             else:
                 self._preparing.submit(job, self._prepare(job))
 
@@ -156,6 +159,7 @@ class Pipeline:
         """Take nothing new, finish what was taken, and free the threads."""
         self._admission.close()
         self._reading.close()
+        self._reading_large.close()
         self._preparing.close()
         self._joining.put(None)
         self._loop.join()
@@ -255,7 +259,7 @@ class Pipeline:
         found: dict[str, None] = {}
         for done, (words, field) in enumerate(texts):
             if done:
-                yield Need(len(texts) - done)
+                yield len(texts) - done
             found |= dict.fromkeys(self._prompts.unread(words, embeddings, field))
         return tuple(found | dict.fromkeys(self._ranking.warnings(request)))
 
@@ -275,7 +279,7 @@ class Pipeline:
                 job.embeds[line, mix] = known
         missing = [line for line in wanted if (line, mix) not in job.embeds]
         for done, line in enumerate(missing):
-            yield Need(len(missing) - done)
+            yield len(missing) - done
             if done:
                 job.check()
             job.embeds[line, mix] = self._prompts.encode(line, embeddings, seat, mix)
@@ -378,7 +382,7 @@ class Pipeline:
         try:
             previews = []
             for done, sample in enumerate(shown):
-                yield Need((len(shown) - done) * job.request.size)
+                yield (len(shown) - done) * job.request.size
                 previews.append(self._family.preview(sample))
             job.caller.progress(replace(progress, previews=tuple(previews)))
         except Exception as error:  # the picture itself may still reach them
@@ -389,7 +393,7 @@ class Pipeline:
         request, files, embeds = job.request, list[bytes](), list[NDArray[np.float32]]()
         try:
             for done, sample in enumerate(samples):
-                yield Need((len(samples) - done) * request.size)
+                yield (len(samples) - done) * request.size
                 job.check()
                 picture = self._family.decode(sample)
                 embeds += self._ranking.embeds(request, picture)
@@ -422,7 +426,7 @@ class Pipeline:
         self._settle(job, as_impasto_error(error))
 
     def _settle(self, job: Job, outcome: Result | ImpastoError) -> None:
-        for turns in (self._reading, self._preparing, self._finishing):
+        for turns in (self._reading, self._reading_large, self._preparing, self._finishing):
             turns.drop(job)
         self.stats.add(_became(outcome))
         self._admission.leave()
@@ -441,11 +445,11 @@ def _attended(job: Job, work: Work[R]) -> Work[R]:
     """The same work, which ends before a part of it that nobody waits for. Raises as Job.check."""
     while True:
         try:
-            need = next(work)
+            left = next(work)
         except StopIteration as stop:
             result: R = stop.value
             return result
-        yield need
+        yield left
         job.check()
 
 
