@@ -22,8 +22,6 @@ import toy
 from impasto_server.serve import Server, serve
 from impasto_server.settings import Settings
 
-from .test_lifecycle import eventually
-from .test_metrics import metrics
 from .wire import Tensor, floats, inputs, ints, texts
 
 PATIENCE_S = 300.0
