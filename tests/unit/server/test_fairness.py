@@ -21,9 +21,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from impasto_server import conditioning
+import toy
 from impasto_server import pipeline as pipelines
-from impasto_server.errors import ImpastoError, InvalidArgument
+from impasto_server.content import pixels_in, read_image
+from impasto_server.errors import Cancelled, ImpastoError, InvalidArgument
+from impasto_server.job import Job
 from impasto_server.pipeline import Caller, Pipeline, Result
 from impasto_server.request import Request
 from impasto_server.running import Running
@@ -33,6 +35,7 @@ from impasto_server.settings import Settings
 from .conftest import Open
 
 PATIENCE_S = 60.0
+ROW = 4 * 32 * 2 * (toy.CHANNELS + toy.WIDTH)  # bytes of an adapter of rank 32 in the bank
 BOAT = Request("a boat", seed=1, width=64, height=64, steps=1)
 
 
@@ -78,6 +81,16 @@ class Gate:
         return held
 
 
+def noted(function: Callable[..., Any], found: list[Any], note: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, which writes down what it is called with."""
+
+    def noting(*args: Any) -> Any:
+        found.append(note(*args))
+        return function(*args)
+
+    return noting
+
+
 def eventually(condition: Callable[[], bool]) -> None:
     deadline = monotonic() + PATIENCE_S
     while not condition():
@@ -98,9 +111,8 @@ def test_a_single_picture_is_finished_before_sixteens_that_came_first(
     open_pipeline: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipeline, gate, left = open_pipeline(), Gate(), list[Running]()
-    leave = pipeline._leave
     monkeypatch.setattr(pipeline._family, "decode", gate.before(pipeline._family.decode, np.shape))
-    monkeypatch.setattr(pipeline, "_leave", lambda one, outcome: (left.append(one), leave(one, outcome)))
+    monkeypatch.setattr(pipeline, "_leave", noted(pipeline._leave, left, lambda one, outcome: one))
     asked = Asked(pipeline)
     for seed in range(4):
         asked.ask("sixteen", replace(BOAT, seed=100 * seed, n=16, format="webp"))
@@ -161,6 +173,26 @@ def test_the_same_words_are_encoded_once_whoever_says_them(
     assert gate.passed == [1]
 
 
+def test_who_is_given_up_while_it_waits_for_a_turn_gives_its_seat_back(
+    open_pipeline: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is one row, and an adapter that changes the text encoder takes it before its lines are encoded."""
+    pipeline, gate = open_pipeline(bank_rank=32, bank_bytes=2 * ROW), Gate()
+    ((engine,),) = (encoder._engines for encoder in pipeline._prompts._encoders)
+    monkeypatch.setattr(engine, "run", gate.before(engine.run, lambda feeds: len(feeds["input_ids"])))
+    jobs = list[Job]()
+    monkeypatch.setattr(pipeline, "_start", noted(pipeline._start, jobs, lambda job, *_: job))
+    asked = Asked(pipeline)
+    left = asked.ask("left", replace(BOAT, adapters=(("deep", 1.0),)))
+    assert gate.entered.wait(PATIENCE_S)
+    other = asked.ask("other", replace(BOAT, prompt="a fish", adapters=(("deep", 0.5),)))
+    pipeline._fail(jobs[0], Cancelled("the caller is gone"))
+    assert isinstance(left.result(PATIENCE_S), Cancelled)
+    gate.may.set()
+    assert isinstance(other.result(PATIENCE_S), Result)
+    assert gate.passed == [1] * 3, "the rest of what it had to say was encoded for nobody"
+
+
 def test_long_texts_are_cut_into_tokens_once_for_all_their_stages(
     open_pipeline: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,7 +216,7 @@ def test_long_texts_are_cut_into_tokens_once_for_all_their_stages(
 @contextmanager
 def reading(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     """Pictures above 100 pixels a side are held up; all are noted by their size."""
-    gate, read = Gate(), conditioning.read_image
+    gate = Gate()
 
     def held(data: bytes, name: str, width: int, height: int) -> NDArray[np.uint8]:
         size = Image.open(BytesIO(data)).size
@@ -193,9 +225,9 @@ def reading(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
             gate.entered.set()
             assert gate.may.wait(PATIENCE_S)
         gate.passed.append(size)
-        return read(data, name, width, height)
+        return read_image(data, name, width, height)
 
-    monkeypatch.setattr(conditioning, "read_image", held)
+    monkeypatch.setattr("impasto_server.conditioning.read_image", held)
     yield gate
     gate.may.set()
 
@@ -243,21 +275,21 @@ def test_no_more_pixels_are_decoded_at_a_time_than_a_large_and_a_small_picture_h
     """Whatever becomes of them: every second one is broken."""
     monkeypatch.setattr(pipelines, "LARGE", 250 * 300)
     pipeline, lock = open_pipeline(), Lock()
-    read, now, most = conditioning.read_image, [0], [0]
+    now, most = [0], [0]
 
     def count(data: bytes, name: str, width: int, height: int) -> NDArray[np.uint8]:
-        size = conditioning.pixels_in(data)
+        size = pixels_in(data)
         with lock:
             now[0] += size
             most[0] = max(most[0], now[0])
         try:
             sleep(0.01)
-            return read(data, name, width, height)
+            return read_image(data, name, width, height)
         finally:
             with lock:
                 now[0] -= size
 
-    monkeypatch.setattr(conditioning, "read_image", count)
+    monkeypatch.setattr("impasto_server.conditioning.read_image", count)
     asked = Asked(pipeline)
     for seed in range(20):
         file = png(200 + 10 * (seed % 10), 300)
@@ -272,8 +304,7 @@ def test_no_more_pixels_are_decoded_at_a_time_than_a_large_and_a_small_picture_h
 def test_a_file_is_let_go_of_when_it_has_been_decoded(open_pipeline: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its request goes on as one that had it."""
     pipeline, running = open_pipeline(), list[Running]()
-    step = pipeline._forward
-    monkeypatch.setattr(pipeline, "_forward", lambda chosen: (running.extend(one for one, _ in chosen), step(chosen)))
+    monkeypatch.setattr(pipeline, "_forward", noted(pipeline._forward, running, lambda chosen: chosen[0][0]))
     asked = replace(BOAT, image=png(64, 64), depth=png(80, 64), steps=4, strength=0.5)
     result = pipeline.generate(asked)
     assert {one.job.request.files for one in running} == {(b"", b"", None)}
@@ -285,8 +316,7 @@ def test_a_style_picture_is_kept_as_what_the_scorer_makes_of_it(
 ) -> None:
     settings = Settings(bundle, registry, "onnxruntime", "f32", threads=1, scorer=scorer_bundle)
     pipeline, running = Pipeline.load(settings), list[Running]()
-    step = pipeline._forward
-    monkeypatch.setattr(pipeline, "_forward", lambda chosen: (running.extend(one for one, _ in chosen), step(chosen)))
+    monkeypatch.setattr(pipeline, "_forward", noted(pipeline._forward, running, lambda chosen: chosen[0][0]))
     result = pipeline.generate(replace(BOAT, n=3, rerank="style", style_image=png(900, 700)))
     (reference,) = {id(one.job.reference): one.job.reference for one in running}.values()
     assert reference is not None
