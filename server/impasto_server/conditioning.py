@@ -13,7 +13,7 @@ from impasto_server.bundle import Control
 from impasto_server.content import depth, edges, pixels_in, pixels_to_model, read_image
 from impasto_server.errors import InvalidArgument
 from impasto_server.request import Request
-from impasto_server.turns import Need, Work
+from impasto_server.turns import Work
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,14 @@ class Encoder(Protocol):
         ...
 
 
-def decoding(file: bytes, *others: bytes | None) -> Need:
-    """What it needs to decode a file, where there are others to decode after it; in pixels."""
-    left = sum(pixels_in(one) for one in (file, *others) if one is not None)
-    return Need(left, pixels_in(file))
+def pixels_of(*files: bytes | None) -> int:
+    """Of all files that are there, by their headers."""
+    return sum(pixels_in(file) for file in files if file is not None)
+
+
+def largest(request: Request) -> int:
+    """Pixels of the largest file, by its header."""
+    return max(pixels_of(file) for file in request.files)
 
 
 class Conditioner:
@@ -54,13 +58,13 @@ class Conditioner:
     def _image(self, request: Request) -> Work[NDArray[np.uint8] | None]:
         if request.image is None:
             return None
-        yield decoding(request.image, request.depth, request.style_image)
+        yield pixels_of(*request.files)
         return read_image(request.image, "IMAGE", request.width, request.height)
 
     def _depth(self, request: Request) -> Work[NDArray[np.float32] | None]:
         if request.depth is None:
             return None
-        yield decoding(request.depth, request.style_image)
+        yield pixels_of(request.depth, request.style_image)
         return depth(request.depth, "DEPTH", request.width, request.height)
 
     def _hint(self, request: Request, pixels: NDArray[np.uint8] | None) -> Work[Hint | None]:

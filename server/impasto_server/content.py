@@ -126,6 +126,8 @@ def _opened(data: bytes, field: str) -> Iterator[ImageFile]:
     with _decoding(field, kind):
         file = reader(BytesIO(data))
         _check_pixels(file.size, field)
+        if file.width * file.height > pixels_in(data):
+            raise InvalidArgument(field, f"is a {kind} file that says two sizes", _ANEW)
         if getattr(file, "n_frames", 1) > 1:
             raise InvalidArgument(field, "is animated", "pass one frame of it as a still picture")
         yield file

@@ -13,8 +13,8 @@ step loop every running request's questions become rows of one batch; a row carr
           and leave between any two batches (loop.py).
 finish    samples become previews and encoded pictures, the best first where they are scored.
 
-What isn't a step is done by turns (turns.py), two threads each: a picture to decode, a line to encode, a candidate to
-finish. Who has little left goes first, so that nobody waits for somebody's sixteen pictures or sixty-four prompts.
+What isn't a step is done by turns (turns.py), on two threads for each stage: a picture to decode, a line to encode, a
+candidate to finish. Who has little left goes first: nobody waits for somebody's sixteen pictures or 64 prompts.
 
 The step loop checks its own; everyone else is looked after by lookout.py. Once a caller is gone or its time has passed
 its job is settled at once, and a thread that still works for it finds that out and drops what it did.
@@ -42,6 +42,7 @@ from impasto_server.backbone import Seat
 from impasto_server.bank import Bank
 from impasto_server.bundle import Bundle, DiffusionManifest, Manifest
 from impasto_server.calibration import calibrated, resolve_max_lanes
+from impasto_server.conditioning import largest
 from impasto_server.diffusion import Diffusion
 from impasto_server.encoder import PromptEncoder
 from impasto_server.engines.engine import resolve_precision
@@ -74,16 +75,16 @@ from impasto_server.score import Scorer
 from impasto_server.seating import Seating
 from impasto_server.settings import Settings
 from impasto_server.stats import Stats
-from impasto_server.turns import Need, Turns, Work, once
+from impasto_server.turns import Turns, Work, once
 
 __all__ = ["Caller", "Pipeline", "Progress", "Result", "Running"]
 
 log = logging.getLogger(__name__)
 
-THREADS = 2  # of each kind of turns, and for answers
-# That are being decoded, together; a file may have 50 million. So there is one large picture at a time, and while it is
-# decoded the other thread is free for small ones.
-DECODING_PIXELS = 64_000_000
+PREPARING_THREADS, FINISHING_THREADS, ANSWERING_THREADS = 2, 2, 2
+# Pixels. A file may have 50 million, and takes up to 20 bytes for each while it is decoded. Larger ones than this have
+# a thread of their own and smaller ones another, so that no more than 66 million are decoded at any time.
+LARGE = 16_000_000
 DELTA_SHARE = 4  # of all of a bundle's bytes: what changes its weights may be kept in float32, and in several factors
 
 
@@ -111,10 +112,11 @@ class Pipeline:
         self._preparation = Preparation(self._family, self._prompts, self._ranking, self._residency, self._seating)
         self._admission = Admission(settings.max_requests, self.stats)
         self._lookout = Lookout(self._overdue)
-        self._reading: Turns[Job] = Turns("read", THREADS, DECODING_PIXELS)
-        self._preparing: Turns[Job] = Turns("prepare", THREADS)
-        self._finishing: Turns[Job] = Turns("finish", THREADS)
-        self._answering = ThreadPoolExecutor(THREADS, "answer")
+        self._reading: Turns[Job] = Turns("read", 1)
+        self._reading_large: Turns[Job] = Turns("read-large", 1)
+        self._preparing: Turns[Job] = Turns("prepare", PREPARING_THREADS)
+        self._finishing: Turns[Job] = Turns("finish", FINISHING_THREADS)
+        self._answering = ThreadPoolExecutor(ANSWERING_THREADS, "answer")
         self._loop = Loop(self._family, max_lanes, self.stats, self._stepped, self._left)
 
     @classmethod
@@ -159,6 +161,7 @@ class Pipeline:
         self._lookout.close()
         self._residency.close()
         self._reading.close()
+        self._reading_large.close()
         self._preparing.close()
         self._loop.close()
         self._finishing.close()
@@ -181,7 +184,8 @@ class Pipeline:
         if job.over:
             return
         if job.request.pictured and job.loading is None:
-            self._reading.submit(job, self._read(job))
+            reading = self._reading_large if largest(job.request) > LARGE else self._reading
+            reading.submit(job, self._read(job))
         else:
             self._preparing.submit(job, self._prepare(job))
 
@@ -235,7 +239,7 @@ class Pipeline:
         try:
             previews = []
             for done, sample in enumerate(shown):
-                yield Need((len(shown) - done) * job.request.size)
+                yield (len(shown) - done) * job.request.size
                 previews.append(self._family.preview(sample))
         except Exception as error:  # the picture itself may still come about
             log.error("a preview could not be made", exc_info=error)
@@ -247,15 +251,15 @@ class Pipeline:
         request, files, embeds = job.request, list[bytes](), list[NDArray[np.float32]]()
         try:
             for done, sample in enumerate(samples):
-                yield Need((len(samples) - done) * request.size)
+                yield (len(samples) - done) * request.size
                 job.check()
                 picture = self._family.decode(sample)
                 embeds += self._ranking.embeds(request, picture)
                 files.append(encode(picture, request.format))
             order, scores = self._ranking.order(request, embeds, job.reference)
             job.mark("finished")
-            images, seeds = (tuple(values[i] for i in order) for values in (files, request.seeds))
-            result = Result(images, seeds, self._meta(job), scores)
+            seeds = tuple(request.seeds[i] for i in order)
+            result = Result(tuple(files[i] for i in order), seeds, self._meta(job), scores)
         except Exception as error:
             return self._fail(job, error)
         self._settle(job, result)
@@ -295,7 +299,7 @@ class Pipeline:
             return False
         self._lookout.release(job)
         self._seating.forget(job.again)
-        for turns in (self._reading, self._preparing, self._finishing):
+        for turns in (self._reading, self._reading_large, self._preparing, self._finishing):
             turns.drop(job)
         self.stats.add(_became(outcome))
         self._admission.leave()

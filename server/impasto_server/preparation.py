@@ -18,7 +18,7 @@ from impasto_server.request import Request
 from impasto_server.residency import Residency
 from impasto_server.running import Candidate, Running
 from impasto_server.seating import Seating
-from impasto_server.turns import Need, Work
+from impasto_server.turns import Work
 
 R = TypeVar("R")
 
@@ -105,7 +105,7 @@ class Preparation:
         found: dict[str, None] = {}
         for done, (words, field) in enumerate(texts):
             if done:
-                yield Need(len(texts) - done)
+                yield len(texts) - done
             found |= dict.fromkeys(self._prompts.unread(words, embeddings, field))
         return tuple(found | dict.fromkeys(self._ranking.warnings(request)))
 
@@ -127,7 +127,7 @@ class Preparation:
         """Into `job.embeds`, a line a turn, what is spoken under `mix`; what is remembered takes no turn."""
         missing = self._missing(job, plan.spoken, mix)
         for done, line in enumerate(missing):
-            yield Need(len(missing) - done)
+            yield len(missing) - done
             if done:
                 job.check()
             job.embeds[line, mix] = self._prompts.encode(line, plan.embeddings, seat, mix)
@@ -150,9 +150,9 @@ def _attended(job: Job, work: Work[R]) -> Work[R]:
     """The same work, which ends before a part of it that nobody waits for. Raises as Job.check."""
     while True:
         try:
-            need = next(work)
+            left = next(work)
         except StopIteration as stop:
             result: R = stop.value
             return result
-        yield need
+        yield left
         job.check()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from impasto_server.conditioning import decoding
+from impasto_server.conditioning import pixels_of
 from impasto_server.content import read_whole
 from impasto_server.errors import InvalidArgument, shown
 from impasto_server.request import Request
@@ -29,7 +29,7 @@ class Ranking:
         """The embedding [1, E] of the picture that candidates are compared with, if any. Raises InvalidArgument."""
         if self._scorer is None or request.style_image is None:
             return None
-        yield decoding(request.style_image)
+        yield pixels_of(request.style_image)
         return self._scorer.images([read_whole(request.style_image, "STYLE_IMAGE")])
 
     def warnings(self, request: Request) -> list[str]:

@@ -23,7 +23,7 @@ from impasto_server.content import pixels_in, read_whole
 from impasto_server.errors import Cancelled, DeadlineExceeded, ImpastoError, as_impasto_error
 from impasto_server.score import BATCH, Array, Pixels, Scorer
 from impasto_server.stats import Stats
-from impasto_server.turns import Need, Order
+from impasto_server.turns import Order
 
 log = logging.getLogger(__name__)
 
@@ -64,9 +64,10 @@ class Task:
         """How many files there are in all."""
         return len(self.comparison.files)
 
-    def need(self) -> Need:
-        """For the next file's turn; in pixels."""
-        return Need(sum(file.pixels for file in self.files), self.files[0].pixels)
+    @property
+    def left(self) -> int:
+        """Pixels of the files that are to be read."""
+        return sum(file.pixels for file in self.files)
 
     def check(self) -> None:
         """Raises Cancelled when nobody waits for the scores, DeadlineExceeded when they would come too late."""
@@ -120,26 +121,24 @@ class Scoring:
                 task = self._joining.get(block=not self._waiting)
                 if task is None:
                     return False
-                self._waiting.add(task, task.need())
+                self._waiting.add(task, task.left)
         except Empty:
             return True
 
     def _read(self) -> list[tuple[Task, Array]]:
         """Pictures for a pass, by turns, and whose they are; a task of which one can't be read is over."""
         batch: list[tuple[Task, Array]] = []
-        pixels = 0.0
-        while len(batch) < BATCH and pixels < MOST_PIXELS and (turn := self._waiting.take()) is not None:
-            task, need = turn
-            self._waiting.over(need)
+        pixels = 0
+        while len(batch) < BATCH and pixels < MOST_PIXELS and (task := self._waiting.take()) is not None:
+            pixels += task.files[0].pixels
             try:
                 task.check()
                 batch.append((task, self._scorer.fitted(task.next())))
             except Exception as error:
                 self._settle(task, as_impasto_error(error))
                 continue
-            pixels += need.holds
             if task.files:
-                self._waiting.add(task, task.need())
+                self._waiting.add(task, task.left)
         return [(task, row) for task, row in batch if not task.over]
 
     def _pass(self, batch: list[tuple[Task, Array]]) -> None:

@@ -26,10 +26,11 @@ class Settings:
 
     precision "auto" is bf16 where the engine computes it natively and f32 elsewhere; what it became stands in every
     answer's META. threads 0 means every core this process may use. max_lanes is the largest batch's rows, 0 what
-    calibration.resolve_max_lanes says; max_requests how many requests may be under way before more are turned away.
-    bank_bytes bounds the memory of the adapter bank, host_bytes that of adapters and prompt embeds kept in host memory.
-    scorer is the bundle of model `clip_score`, which isn't there without one. gpu is the number of the GPU, for engines
-    that run on one. cache_dir is where an engine keeps what it compiled, for the next start.
+    calibration.resolve_max_lanes says; max_requests how many requests may be under way before more are turned away,
+    and until it is decoded each may hold three picture files of 32 MiB. bank_bytes bounds the memory of the adapter
+    bank, host_bytes that of adapters and prompt embeds kept in host memory. scorer is the bundle of model `clip_score`,
+    which isn't there without one. gpu is the number of the GPU, for engines that run on one. cache_dir is where an
+    engine keeps what it compiled, for the next start.
     """
 
     bundle: Path

@@ -1,10 +1,10 @@
 """Few threads, fair to many requests: who has little left to do is done soon, and nobody waits for ever.
 
-Work is a generator. It stops before each of its parts and says what it needs; a part runs when its turn comes:
+Work is a generator. It stops before each of its parts and says how much is left; a part runs when its turn comes:
 
     def paint(pictures: list[Picture]) -> Work[None]:
         for done, picture in enumerate(pictures):
-            yield Need(left=len(pictures) - done)
+            yield len(pictures) - done
             picture.paint()
 
 The rule: three turns of four go to whoever has least left, the first to come among equals; the fourth goes to whoever
@@ -16,9 +16,8 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Generator, Hashable
-from math import inf
 from threading import Condition, Thread
-from typing import Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 log = logging.getLogger(__name__)
 
@@ -27,70 +26,45 @@ R = TypeVar("R")
 
 PATIENCE = 4  # every so many turns, one is for whoever has waited longest
 
-
-class Need(NamedTuple):
-    """What work asks for before a part of it: how much is `left` with this part, and what it `holds` of the room.
-
-    All who share their turns count in one unit, such as pixels.
-    """
-
-    left: float = 0
-    holds: float = 0
-
-
-Work: TypeAlias = Generator[Need, None, R]
+# Yields how much is left with the part that comes next; all who share their turns count in one unit, such as pixels.
+Work: TypeAlias = Generator[float, None, R]
 
 
 class Order(Generic[K]):
-    """Who waits for a turn, and whose is next; those who have one hold at most `room` together. Not thread-safe."""
+    """Who waits for a turn, and whose is next. Not thread-safe."""
 
-    def __init__(self, room: float = inf) -> None:
-        self._room = room
-        self._held = 0.0
-        self._waiting: dict[K, Need] = {}  # the longest first
+    def __init__(self) -> None:
+        self._left: dict[K, float] = {}  # who has waited longest is first
         self._given = 0
 
     def __len__(self) -> int:
         """How many wait."""
-        return len(self._waiting)
+        return len(self._left)
 
-    def add(self, key: K, need: Need) -> None:
-        """`key` waits from now on. It must not wait already, nor need more than there ever is."""
-        assert key not in self._waiting
-        assert need.holds <= self._room
-        self._waiting[key] = need
+    def add(self, key: K, left: float) -> None:
+        """`key`, which doesn't wait yet, does from now on."""
+        assert key not in self._left
+        self._left[key] = left
 
-    def take(self) -> tuple[K, Need] | None:
-        """Give a turn to whose it is: `over` must follow. None while there is no room for that, or nobody waits."""
-        chosen = self._chosen()
-        if chosen is None:
+    def take(self) -> K | None:
+        """Whose turn it is; it waits no more. None when nobody does."""
+        if not self._left:
             return None
-        need = self._waiting.pop(chosen)
         self._given += 1
-        self._held += need.holds
-        return chosen, need
-
-    def over(self, need: Need) -> None:
-        """The turn of one that needed so much is over."""
-        self._held -= need.holds
+        chosen = min(self._left, key=self._left.__getitem__) if self._given % PATIENCE else next(iter(self._left))
+        del self._left[chosen]
+        return chosen
 
     def drop(self, key: K) -> bool:
         """Whether it waited; it does no more."""
-        return self._waiting.pop(key, None) is not None
-
-    def _chosen(self) -> K | None:
-        fitting = (key for key, need in self._waiting.items() if self._held + need.holds <= self._room)
-        if (self._given + 1) % PATIENCE:
-            return min(fitting, key=lambda key: self._waiting[key].left, default=None)
-        oldest, first = next(iter(self._waiting), None), next(fitting, None)
-        return first if first is oldest else None  # nobody else starts, so that there will be room
+        return self._left.pop(key, None) is not None
 
 
 class Turns(Generic[K]):
     """Threads that run work by turns. Work of one key runs in its order, one part at a time. Safe from any thread."""
 
-    def __init__(self, name: str, threads: int, room: float = inf) -> None:
-        self._order: Order[K] = Order(room)
+    def __init__(self, name: str, threads: int) -> None:
+        self._order: Order[K] = Order()
         self._works: dict[K, deque[Work[None]]] = {}  # of each key, the one under way and those behind it
         self._leaving: set[K] = set()  # those that were dropped while a part of theirs was running
         self._open = True
@@ -100,7 +74,7 @@ class Turns(Generic[K]):
             thread.start()
 
     def submit(self, key: K, work: Work[None]) -> None:
-        """Do `work` after all that `key` had done before. Up to its first Need it counts as nothing, so be brief there.
+        """Do `work` after all that `key` had done before. What it does up to its first yield should be brief.
 
         What it raises ends it, and is logged. Raises RuntimeError when closed.
         """
@@ -110,7 +84,7 @@ class Turns(Generic[K]):
             works = self._works.setdefault(key, deque())
             works.append(work)
             if len(works) == 1:
-                self._wait(key, Need())
+                self._wait(key, 0)
 
     def drop(self, key: K) -> None:
         """Close all work of `key`: at once, and what is running when its part is over."""
@@ -143,44 +117,42 @@ class Turns(Generic[K]):
         taken = self._next()
         if taken is None:
             return False
-        key, need = taken
-        work = self._works[key][0]
-        more = _part(work)
+        key, work = taken
+        left = _part(work)
         with self._changed:
             dropped = key in self._leaving
             self._leaving.discard(key)
-            self._order.over(need)
-            self._go_on(key, None if dropped else more)
-            self._changed.notify_all()
+            self._go_on(key, None if dropped else left)
         if dropped:
             work.close()
         return True
 
-    def _next(self) -> tuple[K, Need] | None:
+    def _next(self) -> tuple[K, Work[None]] | None:
         with self._changed:
-            while (taken := self._order.take()) is None:
+            while (key := self._order.take()) is None:
                 if not self._open and not self._works:
                     return None
                 self._changed.wait()
-            return taken
+            return key, self._works[key][0]
 
-    def _go_on(self, key: K, more: Need | None) -> None:
-        """With the work under way, which needs so much `more`, or with that behind it."""
+    def _go_on(self, key: K, left: float | None) -> None:
+        """With the work under way, of which so much is `left`, or with that behind it."""
         works = self._works[key]
-        if more is None:
+        if left is None:
             works.popleft()
         if works:
-            self._wait(key, more or Need())
+            self._wait(key, left or 0)
         else:
             del self._works[key]
+            self._changed.notify_all()
 
-    def _wait(self, key: K, need: Need) -> None:
-        self._order.add(key, need)
+    def _wait(self, key: K, left: float) -> None:
+        self._order.add(key, left)
         self._changed.notify()
 
 
-def _part(work: Work[None]) -> Need | None:
-    """Run the next part; what the one after it needs, None when that was the last."""
+def _part(work: Work[None]) -> float | None:
+    """Run the next part; what is left after it, None when that was the last."""
     try:
         return next(work)
     except StopIteration:
@@ -192,5 +164,5 @@ def _part(work: Work[None]) -> Need | None:
 
 def once(task: Callable[[], None]) -> Work[None]:
     """Work that is one brief part."""
-    yield Need()
+    yield 0
     task()

@@ -17,7 +17,17 @@ from PIL import Image, ImageDraw, ImageOps
 from PIL.ImageFile import ImageFile
 
 from impasto_server import content
-from impasto_server.content import MAX_BYTES, MAX_PARTS, MAX_SCANS, depth, edges, pixels_to_model, read_image
+from impasto_server.content import (
+    MAX_BYTES,
+    MAX_PARTS,
+    MAX_PIXELS,
+    MAX_SCANS,
+    depth,
+    edges,
+    pixels_in,
+    pixels_to_model,
+    read_image,
+)
 from impasto_server.errors import InvalidArgument
 
 UNTURNED: dict[int, Callable[[Image.Image], Image.Image]] = {
@@ -319,6 +329,47 @@ def test_a_film_behind_a_jpeg_is_not_taken_for_scans() -> None:
     behind = np.random.default_rng(0).integers(0, 256, 16 << 20, np.uint8).tobytes()
     assert behind.count(b"\xff\xda") > MAX_SCANS
     assert np.array_equal(read_image(data + behind, "IMAGE", 60, 40), read_image(data, "IMAGE", 60, 40))
+
+
+# how large it will be
+
+
+def every_file() -> dict[str, bytes]:
+    """Of 60 x 40 pixels."""
+    return {
+        "png": saved(scene()),
+        "png of 16 bits": png(60, 40, 16, 0, bytes(40 * 121)),
+        "jpeg": saved(scene(), "JPEG"),
+        "progressive jpeg": saved(scene(), "JPEG", progressive=True),
+        "phone's jpeg": saved(scene(), "MPO", save_all=True, append_images=[Image.new("RGB", (600, 400))]),
+        "jpeg with a profile": saved(scene(), "JPEG", icc_profile=bytes(200_000), comment=b"a\xff\xc0\0\x11"),
+        "webp": saved(scene(), "WEBP"),
+        "lossless webp": saved(scene(), "WEBP", lossless=True),
+        "extended webp": saved(scene(), "WEBP", exif=b"Exif\0\0" + Image.Exif().tobytes()),
+    }
+
+
+@pytest.mark.parametrize("data", every_file().values(), ids=every_file())
+def test_a_header_says_how_many_pixels_there_will_be(data: bytes) -> None:
+    assert pixels_in(data) == 60 * 40
+    assert len(read_image(data, "IMAGE", 60, 40)) == 40
+    for length in range(0, len(data), 7):
+        assert 0 <= pixels_in(data[:length]) <= MAX_PIXELS
+
+
+def test_a_header_that_is_far_away_counts_as_the_most() -> None:
+    far = b"\xff\xd8" + 2000 * b"\xff\xfe\0\x02" + JPEG_REST
+    assert pixels_in(far) == MAX_PIXELS
+    assert len(read_image(far, "IMAGE", 60, 40)) == 40
+    assert pixels_in(jpeg_of(60000, 60000)) == MAX_PIXELS
+    assert pixels_in(b"GIF89a") == pixels_in(b"") == 0
+
+
+def test_a_file_of_two_sizes_is_refused() -> None:
+    """What is read ahead is the first; Pillow decodes the second."""
+    small, large = (chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)) for side in (1, 200))
+    two = b"\x89PNG\r\n\x1a\n" + small + large + chunk(b"IDAT", zlib.compress(bytes(200 * 201))) + chunk(b"IEND", b"")
+    assert refusal(two) == "IMAGE: is a PNG file that says two sizes; save the picture anew and pass the whole file"
 
 
 def test_lack_of_memory_is_not_the_callers_fault(monkeypatch: pytest.MonkeyPatch) -> None:

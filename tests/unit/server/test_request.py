@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from impasto_server.bundle import DiffusionManifest, Manifest, MaskedManifest
+from impasto_server.content import MAX_BYTES
 from impasto_server.errors import InvalidArgument
 from impasto_server.guidance import ClassifierFree, Compose, DreamStyler, StyleDrop
 from impasto_server.maskgit import ANNEALS
@@ -307,3 +309,18 @@ def test_a_weight_must_be_finite_and_in_range(weight: float, manifest: Manifest)
 def test_a_prompt_must_be_there(manifest: Manifest) -> None:
     with pytest.raises(InvalidArgument, match="^PROMPT: "):
         parse({}, manifest)
+
+
+@pytest.mark.parametrize("field", ["IMAGE", "DEPTH", "STYLE_IMAGE"])
+def test_a_file_that_is_too_large_is_refused_before_anything_is_made_of_it(field: str, manifest: Manifest) -> None:
+    message = f"^{field}: 33554433 bytes is too large; pass at most 33554432 \\(32 MiB\\)$"
+    with pytest.raises(InvalidArgument, match=message):
+        parse({"PROMPT": text("a boat"), field: text(bytes(MAX_BYTES + 1))}, manifest)
+
+
+def test_without_its_files_a_request_still_says_which_there_were(manifest: Manifest) -> None:
+    request = parse({"PROMPT": text("a boat"), "IMAGE": text(b"x"), "STRENGTH": np.array([0.2], np.float32)}, manifest)
+    left = request.without_files()
+    assert left.files == (b"", None, None)
+    assert left.steps_to_run == request.steps_to_run == 5
+    assert replace(left, image=b"x") == request

@@ -20,6 +20,7 @@ from tritonclient.grpc import model_config_pb2  # type: ignore[import-untyped]
 import toy
 from impasto_server import comparison
 from impasto_server.comparison import FIELDS, MAX_IMAGES
+from impasto_server.content import MAX_BYTES
 from impasto_server.errors import InvalidArgument, SetupError
 from impasto_server.local import Local
 from impasto_server.score import BATCH, Scorer, ScorerBundle
@@ -152,6 +153,10 @@ REFUSED: dict[str, tuple[Tensors, str]] = {
     "no picture": ({"IMAGE": several(b"x"), "TEXT": TEXT}, "IMAGE: is no PNG, JPEG or WebP file"),
     "one of them": ({"IMAGE": several(FILES[0], b"x"), "TEXT": TEXT}, "IMAGE: picture 2: is no PNG, JPEG"),
     "cut short": ({"IMAGE": IMAGES, "REFERENCE": several(FILES[0][:-40])}, "REFERENCE: is a PNG file without its end"),
+    "a film": (
+        {"IMAGE": several(FILES[0], bytes(MAX_BYTES + 1)), "TEXT": TEXT},
+        "IMAGE: picture 2: 33554433 bytes is too large; pass at most 33554432",
+    ),
     "another input": (
         {"IMAGE": IMAGES, "PROMPT": TEXT},
         "PROMPT: is no input of this model; known inputs: IMAGE, TEXT",

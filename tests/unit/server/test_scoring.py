@@ -18,7 +18,7 @@ from impasto_server import comparison
 from impasto_server.comparison import Comparison
 from impasto_server.errors import Cancelled, DeadlineExceeded, Exhausted, ImpastoError, InvalidArgument, Unavailable
 from impasto_server.score import BATCH, Array, Pixels, Scorer
-from impasto_server.scoring import Scoring
+from impasto_server.scoring import Scoring, Task
 from impasto_server.settings import Settings
 
 PATIENCE_S = 30.0
@@ -130,6 +130,35 @@ def test_much_to_decode_is_spread_over_passes(scoring: Scoring, scorer: Held, mo
     scorer.may.set()
     assert len(call.outcome) == 4  # type: ignore[arg-type]
     assert scorer.passes == [1, 2, 2]
+
+
+def test_small_pictures_are_read_before_large_ones_that_came_first(
+    scoring: Scoring, scorer: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pass takes one large picture; every fourth turn is for whoever has waited longest."""
+    monkeypatch.setattr("impasto_server.scoring.MOST_PIXELS", 50 * 50)
+    busy(scoring, scorer)
+    order: list[str] = []
+
+    def told(name: str) -> Callable[[Array | ImpastoError], None]:
+        return lambda outcome: order.append(name)
+
+    for seed in range(8):
+        scoring.submit(Comparison((file(seed, 60), file(seed, 70)), TEXT), told("large"))
+    scoring.submit(Comparison(FILES[:3], TEXT), told("small"))
+    scorer.may.set()
+    scoring.close()
+    assert order.index("small") <= 1
+    assert len(order) == 9
+
+
+def test_a_file_is_let_go_of_when_it_has_been_read() -> None:
+    task = Task.of(Comparison(FILES[:3], references=FILES[3:4]), lambda outcome: None, lambda: False)
+    assert task.left == 4 * 20 * 20
+    task.next()
+    assert [file.name for file in task.files] == ["IMAGE: picture 1", "IMAGE: picture 2", "IMAGE: picture 3"]
+    assert (task.count, task.left) == (4, 3 * 20 * 20)
+    assert not any(task.comparison.images)
 
 
 def test_nothing_is_read_for_who_has_left(scoring: Scoring, scorer: Held) -> None:

@@ -427,7 +427,7 @@ class Critic:
     """
 
     scores: list[float]
-    asked: list[object] = field(default_factory=list)
+    asked: list[Any] = field(default_factory=list)
     reference: NDArray[np.uint8] | None = None
 
     def unread(self, text: str) -> str:
