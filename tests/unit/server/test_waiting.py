@@ -25,6 +25,7 @@ from impasto_server.errors import (
     NoAnswer,
     Unavailable,
 )
+from impasto_server.job import Job, Plan
 from impasto_server.pipeline import Caller, Pipeline, Progress, Result
 from impasto_server.registry import Registry
 from impasto_server.request import Request
@@ -215,7 +216,12 @@ def test_what_was_found_out_about_those_who_wait_for_a_row_is_kept(
     rows_are_taken(pipeline, gate, monkeypatch)
     planned: list[int] = []
     plan = pipeline._plan
-    monkeypatch.setattr(pipeline, "_plan", lambda job: planned.append(job.request.seed) or plan(job))
+
+    def plan_and_note(job: Job) -> Plan:
+        planned.append(job.request.seed)
+        return plan(job)
+
+    monkeypatch.setattr(pipeline, "_plan", plan_and_note)
     weights = [1.0, 0.5, -1.0, 2.0, 3.0, -2.0]  # a mix each: every one waits for the one before
     waiting = [
         submitted(pipeline, replace(BOAT, seed=seed, adapters=(("neon", weight),)))
