@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
 import pytest
-from tritonclient.grpc import InferenceServerClient, InferResult  # type: ignore[import-untyped]
-from tritonclient.utils import InferenceServerException  # type: ignore[import-untyped]
+from tritonclient.grpc import InferenceServerClient  # type: ignore[import-untyped]
 
 import toy
 from impasto_server.request import MAX_CANDIDATES, MAX_STEPS
@@ -21,11 +22,11 @@ from impasto_server.serve import Server, serve
 from impasto_server.settings import Settings
 
 from .test_lifecycle import eventually
-from .test_metrics import metrics
+from .test_metrics import metrics, steady
 from .wire import Tensor, ask, inputs, ints, refused, texts
 
 PATIENCE_S = 120.0
-ROOM = 16
+ROOM, OCCUPANTS = 16, 4
 ROW = 4 * 4 * 2 * (toy.CHANNELS + toy.WIDTH)
 LARGE = 6 << 30
 RSS_TOLERANCE = 256 << 20
@@ -82,7 +83,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(toy_bundle: Path, registry: Path) -> Iterator[Server]:
     """Room for sixteen requests, and for one mix at a time; batches of one request."""
     settings = Settings(toy_bundle, registry, "onnxruntime", "f32", threads=1, max_requests=ROOM, max_lanes=2)
-    with serve(Settings(**{**vars(settings), "bank_rank": 4, "bank_bytes": 2 * ROW})) as server:
+    with serve(replace(settings, bank_rank=4, bank_bytes=2 * ROW)) as server:
         yield server
 
 
@@ -93,28 +94,23 @@ def client(server: Server) -> Iterator[InferenceServerClient]:
 
 
 @contextmanager
-def under_way(client: InferenceServerClient, **tensors: Tensor) -> Iterator[Future[InferResult]]:
-    """A request that is cancelled at the end."""
-    answer: Future[InferResult] = Future()
+def occupied(server: Server, client: InferenceServerClient) -> Iterator[None]:
+    """The bank's only row is in use all the while: whoever else needs it waits until the end."""
+    over, steps = Event(), metrics(server)["steps"]
 
-    def hear(result: InferResult, error: InferenceServerException | None) -> None:
-        answer.set_exception(error) if error else answer.set_result(result)
+    def occupy() -> None:
+        while not over.is_set():
+            ask(client, **LONG, **styled("neon"))
 
-    call: Any = client.async_infer("stylize", inputs(tensors), hear)
-    try:
-        yield answer
-    finally:
-        call.cancel()
-
-
-@contextmanager
-def occupied(server: Server, client: InferenceServerClient) -> Iterator[Future[InferResult]]:
-    """The bank's only row is in use, for as long as the request takes that is given."""
-    written = metrics(server)["mix_writes"]
-    with under_way(client, **LONG, **styled("neon")) as answer:
-        eventually(lambda: metrics(server)["mix_writes"] > written, PATIENCE_S)
-        yield answer
-    eventually(lambda: metrics(server)["requests"] == 0, PATIENCE_S)
+    with ThreadPoolExecutor(OCCUPANTS) as pool:
+        occupants = [pool.submit(occupy) for _ in range(OCCUPANTS)]
+        try:
+            eventually(lambda: metrics(server)["steps"] > steps, PATIENCE_S)
+            yield
+        finally:
+            over.set()
+    for occupant in occupants:
+        occupant.result()
 
 
 def rss(server: Server) -> int:
@@ -161,9 +157,8 @@ def test_embeddings_whose_stages_have_too_many_in_common_are_refused(client: Inf
 
 
 def test_a_deadline_passes_while_a_request_waits_for_a_row(server: Server, client: InferenceServerClient) -> None:
-    with occupied(server, client) as occupant:
+    with occupied(server, client):
         status, said = refused(client, 500_000, **BOAT, **styled("stained-glass"))
-        assert not occupant.done(), "the row was free before the deadline could be looked at"
         assert "no image within 0.5 s (0 of 2 steps were done)" in said
         assert status in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
         assert ask(client, **BOAT)["IMAGE"]
@@ -173,9 +168,16 @@ def test_a_deadline_passes_while_a_request_waits_for_a_row(server: Server, clien
 def test_who_leaves_while_it_waits_for_a_row_gives_its_place_back(
     server: Server, client: InferenceServerClient
 ) -> None:
-    with occupied(server, client) as occupant:
-        with under_way(client, **BOAT, **styled("stained-glass")), under_way(client, **BOAT, **styled("ink")):
-            eventually(lambda: metrics(server)["requests"] == 3, PATIENCE_S)
-        eventually(lambda: metrics(server)["requests"] == 1, PATIENCE_S)
-        assert not occupant.done(), "the row was free before they could leave"
+    before = steady(server)
+    with occupied(server, client):
+        calls: list[Any] = [
+            client.async_infer("stylize", inputs({**BOAT, **styled("ink")}), lambda result, error: None)
+            for _ in range(ROOM - OCCUPANTS)
+        ]
+        eventually(lambda: metrics(server)["requests"] >= len(calls) + 1, PATIENCE_S)
+        for call in calls:
+            call.cancel()
+        eventually(lambda: metrics(server)["cancelled"] - before["cancelled"] == len(calls), PATIENCE_S)
+        eventually(lambda: metrics(server)["requests"] <= OCCUPANTS, PATIENCE_S)
+        assert ask(client, **BOAT)["IMAGE"]
     assert ask(client, **BOAT, **styled("ink"))["IMAGE"]
