@@ -13,12 +13,11 @@ from impasto_export.adapters import bottleneck_layouts, sources
 from impasto_export.adapters.bottleneck_layouts import Pair
 from impasto_export.adapters.layers import site_sizes
 from impasto_export.adapters.layouts import BACKBONES
-from impasto_export.adapters.loras import Imported, metadata, words
+from impasto_export.adapters.loras import Imported, sealed, words
 from impasto_export.adapters.sources import Source
 from impasto_export.architecture import BOTTLENECK, FORMAT, Json
 from impasto_export.errors import AdapterError, UnaccountedKeys
 from impasto_export.floats import finite
-from impasto_export.weights import encode
 
 FAMILY = "masked"
 GRAPH = BACKBONES[FAMILY]
@@ -58,7 +57,7 @@ def read(source: Source, manifest: Json, trigger: str | None = None, prompt: str
     for site, pair in found.pairs.items():
         where = f"{GRAPH}.{site}"
         tensors |= {f"{where}.A": pair.down, f"{where}.B": pair.up, f"{where}.scale": ("F32", np.array(1.0, "<f4"))}
-    return Imported(encode(tensors, metadata(record)), record)
+    return sealed(tensors, record)
 
 
 def _widths(source: Source, manifest: Json) -> dict[str, int]:

@@ -21,10 +21,12 @@ from impasto_export.adapters.layouts import ALPHA, DORA_SCALE, DOWN, LOHA, LOKR,
 from impasto_export.adapters.sources import Source
 from impasto_export.architecture import FORMAT, LORA, Json
 from impasto_export.errors import SHOWN, AdapterError, UnaccountedKeys
-from impasto_export.weights import encode
+from impasto_export.weights import encode, header_length
 
 # The kind of an adapter that only merging can use.
 DELTA = "delta"
+# What a server reads of an adapter's header, in bytes.
+MAX_OWN_HEADER = 1 << 20
 # Said where alpha was assumed: there, files never state it.
 AMUSED = "; aMUSEd's trainer saves none, and its default of r=16, alpha=32 is at half strength so: then give --alpha 32"
 PICKLED = "a LoRA in a pickle; convert it to safetensors first"
@@ -96,12 +98,19 @@ def read(
         },
         **words(trigger or _trigger(source), prompt),
     }
-    return Imported(encode(tensors, metadata(record)), record)
+    return sealed(tensors, record)
 
 
-def metadata(record: Json) -> dict[str, str]:
-    """The adapter file's header."""
-    return {"impasto": json.dumps(record, sort_keys=True, ensure_ascii=False)}
+def sealed(tensors: Tensors, record: Json) -> Imported:
+    """An adapter's file, its record in the header. Raises AdapterError for a header that no server reads."""
+    data = encode(tensors, {"impasto": json.dumps(record, sort_keys=True, ensure_ascii=False)})
+    length = header_length(data)
+    if length > MAX_OWN_HEADER:
+        problem = f"its header would have {length} bytes, and servers read up to {MAX_OWN_HEADER}"
+        raise AdapterError(
+            f"{record['source']['file']}: {problem}: it has too many layers, or too long a text in its own header"
+        )
+    return Imported(data, record)
 
 
 def words(trigger: str | None, prompt: str) -> Json:
