@@ -23,9 +23,10 @@ from torch import nn
 import lora_files
 import reduced
 from engines import Array
-from impasto_export.adapters import kohya, loras
-from impasto_export.adapters.layouts import TEXT_PREFIX
+from impasto_export import spellings
+from impasto_export.adapters import importer
 from impasto_export.architecture import Json
+from impasto_export.spellings import TEXT_PREFIX
 from impasto_export.tracing import graphs, sites
 from impasto_export.weights import read_header, read_tensor
 
@@ -157,7 +158,7 @@ def kohya_file(folder: Path, twin: Twin) -> Path:
 
 def original_kohya_file(folder: Path, twin: Twin) -> Path:
     """As kohya's trainer saves for SDXL, of which it has the original UNet."""
-    spelled = kohya.originals(twin.shapes["unet"])
+    spelled = spellings.originals(twin.shapes["unet"])
     tensors = lora_files.kohya(twin.shapes, lora_files.lora, rank=4, alpha=1.0, names=lora_files.SDXL, spelled=spelled)
     return lora_files.write(folder / "kohya.safetensors", tensors)
 
@@ -176,7 +177,7 @@ def test_a_file_in_the_weights(
     kind: str, write: Callable[[Path, Twin], Path], twins: Mapping[str, Twin], tmp_path: Path
 ) -> None:
     file, adapter = write(tmp_path, twins[kind]), tmp_path / "imported.safetensors"
-    adapter.write_bytes(loras.convert(file, twins[kind].manifest).data)
+    adapter.write_bytes(importer.convert(file, twins[kind].manifest).data)
     theirs = twins[kind].pipeline()
     theirs.load_lora_weights(file.parent, weight_name=file.name, adapter_name="style")
     theirs.set_adapters("style", STRENGTH)
@@ -193,11 +194,11 @@ def test_every_layer_of_the_original_unet_is_found(config: Json) -> None:
     with torch.device("meta"):
         unet: Any = UNet2DConditionModel(**config)
     modules = [name for name, module in unet.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
-    original = kohya.originals(modules)
+    original = spellings.originals(modules)
     bare = {f"model.diffusion_model.{original(name)}.{part}": "" for name in modules for part in ("weight", "bias")}
     whole = {**bare, **{f"model.diffusion_model.out.0.{part}": "" for part in ("weight", "bias")}}
     named = {**whole, **{f"model.diffusion_model.{original(name)}.weight": name for name in modules}}
     converted = convert_ldm_unet_checkpoint(named, dict(unet.config))
     assert {f"{name}.weight": name for name in modules} == {key: name for key, name in converted.items() if name}
-    found = kohya.flattened("unet", modules)
+    found = spellings.spelled("unet", modules)
     assert [found[original(name).replace(".", "_")] for name in modules] == modules

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from impasto_export.adapters import bottleneck_layouts, sources
+from impasto_export.adapters import bottleneck_layouts
 from impasto_export.adapters.bottleneck_layouts import Pair
 from impasto_export.adapters.layers import site_sizes
 from impasto_export.adapters.layouts import BACKBONES
@@ -25,19 +24,13 @@ GRAPH = BACKBONES[FAMILY]
 recognises = bottleneck_layouts.recognises
 
 
-def convert(source: Path, manifest: Json, trigger: str | None = None, prompt: str = "") -> Imported:
+def read(source: Source, manifest: Json, trigger: str | None = None, prompt: str = "") -> Imported:
     """Read a bottleneck adapter for the bundle that `manifest` describes.
 
     `prompt` is the template it was trained with, {context} in it; where it isn't given, the file may say it.
 
     Raises UnaccountedKeys when a tensor has no place in the bundle, AdapterError for anything else that is wrong.
     """
-    with sources.opened(source) as opened:
-        return read(opened, manifest, trigger, prompt)
-
-
-def read(source: Source, manifest: Json, trigger: str | None = None, prompt: str = "") -> Imported:
-    """`convert`, of a source that is open."""
     widths = _widths(source, manifest)
     found = bottleneck_layouts.read(source, widths)
     _check(source, found.pairs, widths)

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from impasto_export.adapters import embedding_layouts, sources
+from impasto_export.adapters import embedding_layouts
 from impasto_export.adapters.embedding_layouts import TOKEN_NUMBERS, Layout, Part
 from impasto_export.adapters.loras import Imported, sealed
 from impasto_export.adapters.sources import Source
@@ -78,19 +77,13 @@ def facts(source: Source) -> Json:
     }
 
 
-def convert(source: Path, manifest: Json, prompt: str = "", style_prompt: str = "") -> Imported:
+def read(source: Source, manifest: Json, prompt: str = "", style_prompt: str = "") -> Imported:
     """Read an embedding for the bundle that `manifest` describes; `prompt` and `style_prompt` are how it was trained.
 
     Where they aren't given they are looked for in the file's metadata, under the same names.
 
     Raises UnaccountedKeys when a tensor has no place in it, AdapterError for anything else that is wrong.
     """
-    with sources.opened(source) as opened:
-        return read(opened, manifest, prompt, style_prompt)
-
-
-def read(source: Source, manifest: Json, prompt: str = "", style_prompt: str = "") -> Imported:
-    """`convert`, of a source that is open."""
     said = source.metadata
     templates, assumed = _templates(prompt or said.get("prompt", ""), style_prompt or said.get("style_prompt", ""))
     found, rooms = _found(source), _rooms(manifest)

@@ -30,7 +30,10 @@ class Said:
     alpha: float | None = None
 
 
-def convert(place: Path, manifest: Json, said: Said, bundle: Path | None = None) -> Imported:
+NOTHING = Said()
+
+
+def convert(place: Path, manifest: Json, said: Said = NOTHING, bundle: Path | None = None) -> Imported:
     """Read the adapter for the bundle that `manifest` describes; without its folder `bundle`, layers that have no bank
     are not known.
 
@@ -63,9 +66,9 @@ def recognise(source: Source, widths: Collection[int] = ()) -> Kind:
         return "embedding"
     if any(key.startswith(CHECKPOINT) for key in source.keys):
         raise AdapterError(f"{source} is a checkpoint, no adapter; link it with `impasto link`")
-    problem = f"{source} holds no LoRA, no bottleneck adapter and no embedding"
+    problem = f"{source} holds no LoRA, no bottleneck adapter and no embedding; its tensors: {_listed(source)}"
     wide = ", ".join(map(str, sorted({*KNOWN, *widths})))
-    raise AdapterError(f"{problem}, whose vectors are {wide} wide; its tensors: {_listed(source)}")
+    raise AdapterError(f"{problem}; an embedding's are as wide as a text encoder: {wide}")
 
 
 def _listed(source: Source) -> str:

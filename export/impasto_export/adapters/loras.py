@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from impasto_export.adapters import bases, collected, forms, layers, layouts, scales, sources
+from impasto_export.adapters import bases, collected, forms, layers, layouts, scales
 from impasto_export.adapters.collected import Site, Sites
 from impasto_export.adapters.layers import Layer, Layers
 from impasto_export.adapters.layouts import ALPHA, DORA_SCALE, DOWN, LOHA, LOKR, MAGNITUDE, UP, AsWritten, Names
@@ -41,25 +41,6 @@ class Imported:
     record: Json
 
 
-def convert(
-    source: Path,
-    manifest: Json,
-    trigger: str | None = None,
-    prompt: str = "",
-    alpha: float | None = None,
-    bundle: Path | None = None,
-) -> Imported:
-    """Read a LoRA file or folder (diffusers, PEFT or kohya layout) for the bundle that `manifest` describes.
-
-    `prompt` is the template it was trained with, {context} in it; `alpha` is for files that don't state their own;
-    layers without a bank are known from the graphs in the folder `bundle`.
-
-    Raises UnaccountedKeys when a key has no place in the bundle, AdapterError for anything else that is wrong.
-    """
-    with sources.opened(source) as opened:
-        return read(opened, manifest, trigger, prompt, alpha, bundle)
-
-
 def read(
     source: Source,
     manifest: Json,
@@ -68,7 +49,13 @@ def read(
     alpha: float | None = None,
     bundle: Path | None = None,
 ) -> Imported:
-    """`convert`, of a source that is open."""
+    """Read a LoRA (diffusers', PEFT's, kohya's or another layout) for the bundle that `manifest` describes.
+
+    `prompt` is the template it was trained with, {context} in it; `alpha` is for files that don't state their own;
+    layers without a bank are known from the graphs in the folder `bundle`.
+
+    Raises UnaccountedKeys when a key has no place in the bundle, AdapterError for anything else that is wrong.
+    """
     if source.pickled:
         raise AdapterError(f"{source} is {PICKLED}")
     scales.check_given(alpha)
@@ -78,8 +65,6 @@ def read(
     bad += collected.misfits(sites, known)
     if bad:
         raise UnaccountedKeys(f"{source}{_made_for(source)}", bad)
-    if not sites:
-        raise AdapterError(f"{source} holds no tensors")
     found = collected.merged_only(sites, known)
     tensors, assumed = _tensors(sites, known, alpha, hot=not found)
     amused, layout = manifest["family"] == "masked", collected.layout(source.headers[0])

@@ -146,9 +146,9 @@ def test_bottleneck_adapters(tmp_path: Path) -> None:
         ({"<cat>": np.full((2, 768), np.nan, np.float32)}, "<cat> holds NaN or infinity"),
         (
             {"<cat>": np.ones((2, 0), np.float32)},
-            r"<cat> is F32 \[2, 0\]; F32, F16 or BF16 of \[n, width\] is expected",
+            r"no embedding; its tensors: <cat> F32 \[2, 0\]; an embedding's are as wide as a text encoder: 768, 1024",
         ),
-        ({"<cat>": np.ones((40, 768), np.float32)}, "has 1 stages of 40 vectors; 1 to 64 stages of 1 to 32 vectors"),
+        ({"<cat>": np.ones((76, 768), np.float32)}, "has 1 stages of 76 vectors; 1 to 64 stages of 1 to 75 vectors"),
         ({"WD": np.full((1, 4), np.nan, np.float32), "WU": np.ones((1, 4), np.float32)}, "WD holds NaN or infinity"),
     ],
 )
@@ -168,7 +168,7 @@ def test_what_is_spoilt_is_of_no_use(tmp_path: Path) -> None:
 def test_an_embedding_and_a_pickled_lora(tmp_path: Path) -> None:
     vectors = {"clip_l": np.ones((2, 768), np.float32), "clip_g": np.ones((2, 1280), np.float32)}
     _, facts = check(lora_files.write(tmp_path / "x.safetensors", vectors))
-    assert (facts["kind"], facts["layout"], facts["base"]) == ("embedding", "sdxl", bases.SDXL)
+    assert (facts["kind"], facts["layout"], facts["base"]) == ("embedding", "clip", bases.SDXL)
     torch.save({"unet.mid.to_q.lora_A.weight": torch.ones(2, 6)}, tmp_path / "x.bin")
     code, facts = check(tmp_path / "x.bin")
     assert code == 1
