@@ -88,7 +88,7 @@ def read(source: Source, manifest: Json, prompt: str = "", style_prompt: str = "
     templates, assumed = _templates(prompt or said.get("prompt", ""), style_prompt or said.get("style_prompt", ""))
     found, rooms = _found(source), _rooms(manifest)
     encoders = _encoders(str(source), found.vectors.keys(), rooms)
-    most = min(room.places for room in rooms.values())
+    most = min(MAX_VECTORS, *(room.places for room in rooms.values()))
     stages, count = _sizes(str(source), [array for _, array in found.vectors.values()], most)
     record = {
         "format": FORMAT,
@@ -132,13 +132,12 @@ def _found(source: Source) -> _Found:
 
 def _rooms(manifest: Json) -> dict[str, Room]:
     """Of each text encoder that takes embeddings."""
-    found = {
+    return {
         graph: Room(port["shape"][-1], port["shape"][1] - ENDS)
         for graph, facts in manifest["graphs"].items()
         for port in facts.get("inputs", ())
         if port["name"] == LEARNED
     }
-    return found
 
 
 def _encoders(what: str, found: Collection[int], rooms: Mapping[str, Room]) -> dict[int, str]:

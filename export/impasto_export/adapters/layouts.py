@@ -42,7 +42,7 @@ ADAPTER = re.compile(
 # diffusers' attention-processor LoRA: `….attn1.processor.to_q_lora.down.weight`, and its text encoder's form.
 PROCESSOR = {"to_q_lora": "to_q", "to_k_lora": "to_k", "to_v_lora": "to_v", "to_out_lora": "to_out.0"}
 TEXT_PROCESSOR = {"to_q_lora": "q_proj", "to_k_lora": "k_proj", "to_v_lora": "v_proj", "to_out_lora": "out_proj"}
-PROCESSOR_ENDINGS = {".down.weight": DOWN, ".up.weight": UP}
+PROCESSOR_ENDINGS = {".down.weight": DOWN, ".up.weight": UP, ".alpha": ALPHA}
 
 NUMBERED = "its layers are numbered, not named, as the first LoRAs' were; save it again by another program"
 # Parts of keys, each of which ends with a dot here.
