@@ -113,7 +113,8 @@ def _fit(header: Header, layout: Layout, file: str) -> Fit:
             tensors[part][name] = Stored(file, _cut(place, replace(tensor, shape=slot.shape)))
             turned |= {f"{part}.{name}": place.name} if place.transposed else {}
     left = (*UNUSED, *stated["unused"])
-    unused = [name for name in header.tensors.keys() - used if not name.startswith(left) and not name.endswith(BUFFERS)]
+    rest = ((name, spellings.unwrapped(name)) for name in header.tensors.keys() - used)
+    unused = [name for name, bare in rest if not bare.startswith(left) and not bare.endswith(BUFFERS)]
     return Fit(layout, tensors, turned, *(tuple(sorted(names)) for names in (missing, misfit, unused)))
 
 
