@@ -74,8 +74,9 @@ def convert(source: Path, target: Path) -> None:
 
     tensors: dict[str, Any] = {}
     scalars: dict[str, Any] = {}
-    with torch.serialization.safe_globals([torch.nn.ParameterDict]):  # a dictionary; it runs nothing when it is built
-        content = torch.load(source, map_location="cpu", weights_only=True)
+    # A ParameterDict runs nothing when it is built. An open file has no suffix, which torch would go by.
+    with torch.serialization.safe_globals([torch.nn.ParameterDict]), source.open("rb") as file:
+        content = torch.load(file, map_location="cpu", weights_only=True)
     for key, value in _flat(content):
         if isinstance(value, torch.Tensor):
             tensors[key] = value.detach().clone().contiguous()

@@ -15,10 +15,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from impasto_export.adapters import importer, sources
+from impasto_export.adapters import importer, loras, sources
 from impasto_export.adapters.importer import Said
 from impasto_export.errors import AdapterError, ExportError, UnaccountedKeys
 from impasto_export.weights import Header, encode, read_header, read_tensor
+from impasto_server import adapters
 
 Arrays = dict[str, tuple[str, np.ndarray[Any, Any]]]
 SIZES = {"in_features": 6, "out_features": 4}
@@ -273,6 +274,45 @@ def test_headers_that_lie(header: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
     with pytest.raises(ExportError, match=f"x.safetensors: its safetensors header cannot be read .*{message}.*; get"):
         importer.convert(tmp_path / "x.safetensors", MANIFEST)
+
+
+def test_a_header_of_nine_megabytes(tmp_path: Path) -> None:
+    """sd-scripts writes the tags of every caption into it; none of that goes on into the registry."""
+    source = write(tmp_path, pair(SITE), ss_tag_frequency=json.dumps({"img": {"a caption": 1}}) + " " * (9 << 20))
+    made = importer.convert(source, MANIFEST)
+    assert made.record["sites"] == 1
+    assert len(made.data) < 2000
+
+
+def test_a_header_that_is_longer_than_safetensors_allows(tmp_path: Path) -> None:
+    source = tmp_path / "x.safetensors"
+    with source.open("wb") as file:  # a sparse one
+        file.write(struct.pack("<Q", 100_000_001))
+        file.truncate(100_000_009)
+    with pytest.raises(ExportError, match="x.safetensors: its header has 100000001 bytes, and safetensors allows 1"):
+        importer.convert(source, MANIFEST)
+
+
+def test_what_is_imported_has_a_header_that_servers_read(tmp_path: Path) -> None:
+    source = write(tmp_path, pair(SITE), **{"modelspec.trigger_phrase": "ink " * (1 << 18)})
+    with pytest.raises(AdapterError, match=r"its header would have \d+ bytes, and servers read up to 1048576: it h"):
+        importer.convert(source, MANIFEST)
+    assert importer.convert(source, MANIFEST, Said(trigger="ink")).record["trigger"] == "ink"
+    assert loras.MAX_OWN_HEADER == adapters.MAX_HEADER
+
+
+def test_a_second_adapter_in_one_file_is_not_dropped(tmp_path: Path) -> None:
+    """PEFT's names of adapters are no part of a layer's."""
+    both = {**pair(SITE, down=".lora_A.default.weight", up=".lora_B.default.weight"), **pair(SITE)}
+    with pytest.raises(UnaccountedKeys, match=f"{SITE}.lora_A.weight: a second down for {SITE}"):
+        importer.convert(write(tmp_path, both), MANIFEST)
+
+
+@pytest.mark.parametrize("key", [f"{SITE}.lora_B.default.bias", f"{SITE}.lora_embedding_A.default"])
+def test_what_is_refused_is_so_under_an_adapters_name(key: str, tmp_path: Path) -> None:
+    source = write(tmp_path, {**pair(SITE), key: ("F32", np.ones((2, 6), "<f4"))})
+    with pytest.raises(UnaccountedKeys, match=f"{key}: LoRA "):
+        importer.convert(source, MANIFEST)
 
 
 def test_metadata_that_is_nested_too_deeply(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from impasto_export.adapters.importer import Said
 from impasto_export.adapters.registry import Registry
 from impasto_export.errors import AdapterError, ExportError, UnaccountedKeys
 from impasto_export.weights import Header, encode, read_header, read_tensor
+from impasto_server import adapters
 
 Arrays = dict[str, tuple[str, np.ndarray[Any, Any]]]
 WIDTH = 8
@@ -97,6 +98,118 @@ def test_sdxl_has_vectors_for_each_of_its_text_encoders(tmp_path: Path) -> None:
     assert vectors(header).shape == (1, 3, WIDTH)
     assert vectors(header, "text_encoder_2").shape == (1, 3, WIDTH + 2)
     assert record["widths"] == {"text_encoder": WIDTH, "text_encoder_2": WIDTH + 2}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "bundle", "expected"),
+    [
+        ({"clip_l": rows(1, 2, WIDTH)}, ONE, {"text_encoder": 1}),
+        ({"clip_g": rows(1, 2, WIDTH)}, ONE, {"text_encoder": 1}),
+        ({"clip_h": rows(1, 2, WIDTH)}, ONE, {"text_encoder": 1}),
+        ({"clip_l": rows(2, 2, WIDTH + 2), "clip_g": rows(1, 2, WIDTH)}, TWO, {"text_encoder": 1, "text_encoder_2": 2}),
+        (
+            {"text_encoders_0": rows(1, 2, WIDTH), "text_encoders_1": rows(2, 2, WIDTH + 2)},
+            TWO,
+            {"text_encoder": 1, "text_encoder_2": 2},
+        ),
+        (
+            {"<a>": rows(1), "<a>_1": rows(1), "<b>": rows(2, WIDTH + 2), "<b>_1": rows(2, WIDTH + 2)},
+            TWO,
+            {"text_encoder": 1, "text_encoder_2": 2},
+        ),
+        ({"a token of.dots": rows(1, 2, WIDTH)}, ONE, {"text_encoder": 1}),
+    ],
+)
+def test_widths_tell_whose_vectors_they_are(
+    tensors: Arrays, bundle: dict[str, Any], expected: dict[str, float], tmp_path: Path
+) -> None:
+    """Whatever they are called."""
+    header, record = imported(write(tmp_path, tensors), bundle)
+    assert {graph: vectors(header, graph)[0, :, 0].tolist() for graph in expected} == {
+        graph: [value] * 2 for graph, value in expected.items()
+    }
+    assert record["widths"].keys() == expected.keys()
+
+
+PAIRS = [
+    ("learned_embeds.safetensors", "learned_embeds_2.safetensors"),
+    ("learned_embeds-steps-500.safetensors", "learned_embeds_2-steps-500.safetensors"),
+]
+
+
+@pytest.mark.parametrize("names", PAIRS)
+@pytest.mark.parametrize("given", [0, 1])
+def test_both_files_of_a_pair_are_read(names: tuple[str, str], given: int, tmp_path: Path) -> None:
+    """As diffusers' textual_inversion_sdxl.py writes them: one token, a file for each text encoder."""
+    for name, width in zip(names, (WIDTH, WIDTH + 2), strict=True):
+        write(tmp_path, {"<cat>": rows(width, 3, width)}, name)
+    header, record = imported(tmp_path / names[given], TWO)
+    assert vectors(header)[0, :, 0].tolist() == [WIDTH] * 3
+    assert vectors(header, "text_encoder_2")[0, :, 0].tolist() == [WIDTH + 2] * 3
+    assert record["source"]["file"] == (f"{names[0]}, {names[1]}")
+    assert record["source"]["token"] == "<cat>"
+
+
+def test_both_files_of_a_folder_are_read(tmp_path: Path) -> None:
+    for name, width in zip(PAIRS[0], (768, 1280), strict=True):
+        write(tmp_path, {"<cat>": rows(1, width)}, name)
+    made = importer.convert(tmp_path, manifest_of(text_encoder=768, text_encoder_2=1280))
+    assert made.record["widths"] == {"text_encoder": 768, "text_encoder_2": 1280}
+    assert made.record["source"]["file"] == ", ".join(PAIRS[0])
+    with pytest.raises(
+        AdapterError, match="its vectors are 768 and 1280 wide, .* is 768 wide: an embedding of another"
+    ):
+        importer.convert(tmp_path, manifest_of(text_encoder=768))
+
+
+def test_two_files_for_one_text_encoder(tmp_path: Path) -> None:
+    for name in PAIRS[0]:
+        write(tmp_path, {"<cat>": rows(1)}, name)
+    with pytest.raises(UnaccountedKeys, match="<cat>: in both files, 8 wide in each"):
+        importer.convert(tmp_path, ONE)
+
+
+def test_as_many_vectors_as_a_text_has_places(tmp_path: Path) -> None:
+    """75 of CLIP's 77 tokens; a server reads as many, and as many stages."""
+    assert imported(write(tmp_path, {"<a>": rows(1, 75, WIDTH)}))[1]["vectors"] == 75
+    short = manifest_of(text_encoder=WIDTH)
+    short["graphs"]["text_encoder"]["inputs"][0]["shape"][1] = 32
+    with pytest.raises(AdapterError, match="1 stages of 75 vectors; 1 to 64 stages of 1 to 30 vectors are served"):
+        importer.convert(tmp_path / "learned_embeds.safetensors", short)
+    assert (embeddings.MAX_STAGES, embeddings.MAX_VECTORS) == (adapters.MAX_STAGES, adapters.MAX_PLACES)
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"layer.weight": rows(1, WIDTH + 1, WIDTH)},
+        {"conv": rows(1, 320, 4, 3, WIDTH)},
+        {"alpha": rows(1, 5)},
+        {"<a>": rows(1), "conv": rows(1, 320, 4)},
+        {},
+    ],
+)
+def test_what_has_no_dot_in_its_name_is_no_embedding_for_that(tensors: Arrays, tmp_path: Path) -> None:
+    source = write(tmp_path, tensors, "x.safetensors")
+    assert not recognised(source)
+    with pytest.raises(
+        AdapterError, match="no embedding; its tensors: .*; an embedding's are as wide as a text encoder"
+    ):
+        importer.convert(source, ONE)
+
+
+def test_blocks_of_a_unet_are_not_tokens(tmp_path: Path) -> None:
+    source = write(tmp_path, {name: rows(1) for name in ("IN01", "MID", "OUT11")})
+    with pytest.raises(AdapterError, match=r"vectors for each block of a UNet \(extended textual inversion\)"):
+        importer.convert(source, ONE)
+
+
+def test_text_encoders_of_one_width_cannot_be_told_apart(tmp_path: Path) -> None:
+    source = write(tmp_path, {"clip_l": rows(1), "clip_g": rows(2)})
+    with pytest.raises(UnaccountedKeys, match="clip_l: not of the embedding"):
+        importer.convert(source, manifest_of(text_encoder=WIDTH, text_encoder_2=WIDTH))
+    with pytest.raises(AdapterError, match="the bundle's text encoders are equally wide, so its vectors don't tell"):
+        importer.convert(write(tmp_path, {"<a>": rows(1)}), manifest_of(text_encoder=WIDTH, text_encoder_2=WIDTH))
 
 
 @pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
@@ -234,6 +347,56 @@ def test_a1111s_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (record["source"]["layout"], record["source"]["token"]) == ("a1111", "cat")
 
 
+def parameters(before: bool) -> torch.nn.ParameterDict:
+    """As any torch keeps them, or as those before 1.12 did, without a list of keys and attributes of their names."""
+    found = torch.nn.ParameterDict({"*": torch.nn.Parameter(torch.arange(2.0 * WIDTH).reshape(2, WIDTH))})
+    if before:
+        del found.__dict__["_keys"]
+    return found
+
+
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.usefixtures("in_process")
+def test_the_first_inversions_parameter_dict(before: bool, tmp_path: Path) -> None:
+    """rinongal's code and InvokeAI's: a dictionary of parameters is as harmless as a dictionary of tensors."""
+    content = {"string_to_token": {"*": torch.tensor(265)}, "string_to_param": parameters(before)}
+    header, record = imported(pickled(tmp_path, content, "embeddings_gs-5049.pt"))
+    assert vectors(header).ravel().tolist() == list(range(2 * WIDTH))
+    assert (record["source"]["layout"], record["source"]["token"]) == ("a1111", "*")
+
+
+@pytest.mark.usefixtures("in_process")
+def test_both_pickles_of_a_pair_are_read(tmp_path: Path) -> None:
+    for number, width in (("", WIDTH), ("_2", WIDTH + 2)):
+        pickled(tmp_path, {"<cat>": torch.full((width,), float(width))}, f"learned_embeds{number}.bin")
+    header, record = imported(tmp_path / "learned_embeds.bin", TWO)
+    assert vectors(header, "text_encoder_2")[0, 0].tolist() == [WIDTH + 2.0] * (WIDTH + 2)
+    assert record["source"]["file"] == "learned_embeds.bin, learned_embeds_2.bin"
+
+
+@pytest.mark.parametrize("name", ["cat.pt", "cat.safetensors", "cat.ckpt", "cat"])
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.usefixtures("in_process")
+def test_a_pickle_is_one_whatever_it_is_called(zipped: bool, name: str, tmp_path: Path) -> None:
+    torch.save({"<cat>": torch.ones(WIDTH)}, tmp_path / name, _use_new_zipfile_serialization=zipped)
+    assert imported(tmp_path / name)[1]["source"]["file"] == name
+
+
+@pytest.mark.parametrize("name", ["embeddings.pti", "cat.pt", "cat.bin", "cat"])
+def test_so_is_a_safetensors_file(name: str, tmp_path: Path) -> None:
+    """Replicate's trainer calls its own .pti."""
+    assert imported(write(tmp_path, {"<cat>": rows(1)}, name))[1]["source"]["file"] == name
+
+
+def test_a_header_may_be_as_long_as_a_pickle_begins(tmp_path: Path) -> None:
+    """0x0280 bytes are a pickle's first two."""
+    source = tmp_path / "cat.safetensors"
+    empty = len(encode({"<cat>": rows(1)}, {"note": ""})) - 4 * WIDTH - 8
+    source.write_bytes(encode({"<cat>": rows(1)}, {"note": "x" * (0x0280 - empty)}))
+    assert source.read_bytes()[:2] == b"\x80\x02"
+    assert imported(source)[1]["vectors"] == 1
+
+
 @pytest.mark.usefixtures("in_process")
 def test_dreamstylers_pickle(tmp_path: Path) -> None:
     """Each vector is a view of the vocabulary's table, as training leaves it."""
@@ -350,6 +513,9 @@ def test_check_sees_a_bundle_of_another_width(tmp_path: Path) -> None:
     assert check.problems(registry, "cat", ONE) == []
     (problem,) = check.problems(registry, "cat", manifest_of(text_encoder=WIDTH + 1))
     assert "its vectors are 8 wide, the bundle's text_encoder is 9 wide" in problem
+    short = manifest_of(text_encoder=WIDTH)
+    short["graphs"]["text_encoder"]["inputs"][0]["shape"][1] = 2
+    assert check.problems(registry, "cat", short) == ["it has 1 vectors, text_encoder has places for 0"]
     (problem,) = check.problems(registry, "cat", TWO)
     assert "text_encoder is 8 and text_encoder_2 is 10 wide: those for text_encoder_2 are missing" in problem
 
