@@ -44,6 +44,7 @@ PREFIXES: Mapping[str, Mapping[str, str | None]] = {
     # With every dot an underscore, as in all that follows the prefix.
     "kohya": {
         "lora_unet_": UNET,
+        "diffusion_model_": UNET,
         "lora_transformer_": TRANSFORMER,
         "lora_te_": TEXT,
         "lora_te1_": TEXT,

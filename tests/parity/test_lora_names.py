@@ -188,6 +188,64 @@ def test_a_file_in_the_weights(
         assert psnr(output(twice, graph), expected) < DECIBELS - 5, "strength must matter"
 
 
+def dotted(path: str) -> str:
+    return path
+
+
+def flattened(path: str) -> str:
+    return path.replace(".", "_")
+
+
+def shortened(path: str) -> str:
+    """Since transformers 5.6 the text model is no module of its own."""
+    return flattened(path.removeprefix(TEXT_PREFIX))
+
+
+# By who writes them: prefixes, and how a UNet's and a text encoder's paths are spelled; True for the original UNet's.
+OTHERS: Mapping[str, tuple[Mapping[str, str], bool, Callable[[str], str]]] = {
+    "OneTrainer": ({"unet": "unet.", "text_encoder": "clip_l.", "text_encoder_2": "clip_g."}, True, dotted),
+    "ComfyUI": (
+        {
+            "unet": "diffusion_model.",
+            "text_encoder": "text_encoders.clip_l.transformer.",
+            "text_encoder_2": "text_encoders.clip_g.transformer.",
+        },
+        True,
+        dotted,
+    ),
+    "kohya with transformers 5.6": (
+        {"unet": "lora_unet_", "text_encoder": "lora_te1_", "text_encoder_2": "lora_te2_"},
+        False,
+        shortened,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ["sd1", "sdxl"])
+@pytest.mark.parametrize("writer", OTHERS)
+def test_every_layer_as_others_write_it(writer: str, kind: str, twins: Mapping[str, Twin], tmp_path: Path) -> None:
+    """Against W + s·B·A in float64: diffusers leaves some of these layers out, so it is no measure."""
+    twin, (prefixes, original, spell), draw = twins[kind], OTHERS[writer], np.random.default_rng(2)
+    layers = [(graph, name, shape) for graph, shapes in twin.shapes.items() for name, shape in shapes.items()]
+    assert any("q_proj" in name for _, name, _ in layers)
+    tensors, expected = {}, {}
+    for graph, name, shape in layers:
+        path = spellings.originals(twin.shapes["unet"])(name) if original and graph == "unet" else name
+        down, up = lora_files.lora(shape, 4, draw).values()
+        key = prefixes[graph] + spell(path)
+        tensors |= {f"{key}.lora_down.weight": down, f"{key}.lora_up.weight": up, f"{key}.alpha": np.float32(3)}
+        change = 3 / 4 * up.reshape(shape[0], 4).astype(np.float64) @ down.reshape(4, -1).astype(np.float64)
+        expected[graph, name] = twin.module(graph, name).weight.detach().double() + change.reshape(shape)
+    file, adapter = lora_files.write(tmp_path / "x.safetensors", tensors), tmp_path / "imported.safetensors"
+    made = importer.convert(file, twin.manifest)
+    adapter.write_bytes(made.data)
+    assert made.record["sites"] == len(layers)
+    pipe = folded(twin.pipeline(), adapter, 1.0)
+    for (graph, name), weight in expected.items():
+        found = submodule(getattr(pipe, graph), name).weight.detach().double()
+        assert torch.allclose(found, weight, rtol=1e-5, atol=1e-5), f"{graph}.{name}"
+
+
 @pytest.mark.parametrize("config", [SD1, SDXL], ids=["SD 1.5", "SDXL"])
 def test_every_layer_of_the_original_unet_is_found(config: Json) -> None:
     """Under the names by which diffusers converts a whole checkpoint."""

@@ -134,7 +134,7 @@ def _spelled(header: Header, parts: Mapping[str, Json]) -> dict[str, str]:
 def _canonical(name: str, parts: Mapping[str, Json]) -> str:
     """The layout's name of a tensor: without wrappers, and of several spellings the one in its table."""
     bare = spellings.unwrapped(name)
-    starts = [stated["prefix"] for stated in parts.values() if stated["names"] == CLIP]
+    starts: list[str] = [stated["prefix"] for stated in parts.values() if stated["names"] == CLIP]
     start = next((start for start in starts if bare.startswith(start)), None)
     if start:  # as transformers' text models were saved at first, and are again
         return start + spellings.with_text_model(bare.removeprefix(start))

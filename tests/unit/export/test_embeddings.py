@@ -156,9 +156,7 @@ def test_both_files_of_a_folder_are_read(tmp_path: Path) -> None:
     made = importer.convert(tmp_path, manifest_of(text_encoder=768, text_encoder_2=1280))
     assert made.record["widths"] == {"text_encoder": 768, "text_encoder_2": 1280}
     assert made.record["source"]["file"] == ", ".join(PAIRS[0])
-    with pytest.raises(
-        AdapterError, match="its vectors are 768 and 1280 wide, .* is 768 wide: an embedding of another"
-    ):
+    with pytest.raises(AdapterError, match="its vectors are 768 and 1280 wide, .* is 768 wide: an embedding of a"):
         importer.convert(tmp_path, manifest_of(text_encoder=768))
 
 

@@ -74,6 +74,7 @@ FILES: Mapping[str, tuple[str, str, tuple[str, str]]] = {
         KOHYA,
     ),
     "kohya by diffusers' converter": (f"lora_unet_{flat(UNET)[:-5]}.to_q", f"lora_te1_{flat(TEXT)}", KOHYA),
+    "merged with others": (f"diffusion_model_{flat(ORIGINAL)}", f"lora_te1_{flat(TEXT)}", KOHYA),
     "OneTrainer": (f"unet.{ORIGINAL}", f"clip_l.{TEXT}", KOHYA),
     "OneTrainer, before": (f"lora_unet.{UNET}", f"lora_te.{TEXT}", KOHYA),
     "ComfyUI": (f"diffusion_model.{ORIGINAL}", f"text_encoders.clip_l.transformer.{TEXT}", KOHYA),
