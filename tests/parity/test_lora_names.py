@@ -228,12 +228,17 @@ def test_every_layer_as_others_write_it(writer: str, kind: str, twins: Mapping[s
     twin, (prefixes, original, spell), draw = twins[kind], OTHERS[writer], np.random.default_rng(2)
     layers = [(graph, name, shape) for graph, shapes in twin.shapes.items() for name, shape in shapes.items()]
     assert any("q_proj" in name for _, name, _ in layers)
-    tensors, expected = {}, {}
+    tensors: dict[str, Array] = {}
+    expected: dict[tuple[str, str], Any] = {}
     for graph, name, shape in layers:
         path = spellings.originals(twin.shapes["unet"])(name) if original and graph == "unet" else name
         down, up = lora_files.lora(shape, 4, draw).values()
         key = prefixes[graph] + spell(path)
-        tensors |= {f"{key}.lora_down.weight": down, f"{key}.lora_up.weight": up, f"{key}.alpha": np.float32(3)}
+        tensors |= {
+            f"{key}.lora_down.weight": down,
+            f"{key}.lora_up.weight": up,
+            f"{key}.alpha": np.array(3.0, np.float32),
+        }
         change = 3 / 4 * up.reshape(shape[0], 4).astype(np.float64) @ down.reshape(4, -1).astype(np.float64)
         expected[graph, name] = twin.module(graph, name).weight.detach().double() + change.reshape(shape)
     file, adapter = lora_files.write(tmp_path / "x.safetensors", tensors), tmp_path / "imported.safetensors"

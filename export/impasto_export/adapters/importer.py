@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from impasto_export import spellings
 from impasto_export.adapters import bottlenecks, embeddings, forms, loras, sources
 from impasto_export.adapters.embedding_layouts import KNOWN
 from impasto_export.adapters.layouts import speaks_of_lora
@@ -64,7 +65,7 @@ def recognise(source: Source, widths: Collection[int] = ()) -> Kind:
         return "lora"
     if embeddings.recognises(source, widths):
         return "embedding"
-    if any(key.startswith(CHECKPOINT) for key in source.keys):
+    if any(spellings.unwrapped(key).startswith(CHECKPOINT) for key in source.keys):
         raise AdapterError(f"{source} is a checkpoint, no adapter; link it with `impasto link`")
     problem = f"{source} holds no LoRA, no bottleneck adapter and no embedding; its tensors: {_listed(source)}"
     wide = ", ".join(map(str, sorted({*KNOWN, *widths})))

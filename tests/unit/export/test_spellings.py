@@ -99,7 +99,9 @@ def weight(bundle: Path, graph: str, module: str) -> np.ndarray[Any, Any]:
 @pytest.mark.parametrize("writer", FILES)
 def test_the_weights_that_a_lora_means(writer: str, bundle32: Path, tmp_path: Path) -> None:
     """W + s·B·A in float64, for both of its layers: of some of these spellings libraries drop the text encoder's."""
-    draw, tensors, expected = np.random.default_rng(3), {}, {}
+    draw = np.random.default_rng(3)
+    tensors: dict[str, np.ndarray[Any, Any]] = {}
+    expected: dict[tuple[str, str], np.ndarray[Any, Any]] = {}
     *names, (down, up) = FILES[writer]
     for (graph, module), name in zip((("unet", UNET), ("text_encoder", TEXT)), names, strict=True):
         base = weight(bundle32, graph, module)
