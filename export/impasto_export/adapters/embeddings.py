@@ -98,7 +98,7 @@ def read(source: Source, manifest: Json, prompt: str = "", style_prompt: str = "
         "vectors": count,
         "widths": {graph: rooms[graph].width for graph in encoders.values()},
         **templates,
-        "source": {**source.facts(found.layout, assumed), **found.told},
+        "source": {**source.facts(found.layout, [*assumed, *source.joined]), **found.told},
     }
     return sealed({f"{encoders[width]}.vectors": part for width, part in found.vectors.items()}, record)
 

@@ -52,7 +52,7 @@ def _embedding(source: Source) -> Json:
     facts = embeddings.facts(source)
     known = {("768",): bases.SD1, ("1024",): bases.SD2, ("768", "1280"): bases.SDXL}
     base = known.get(tuple(facts["widths"]), bases.UNKNOWN)
-    return {"kind": "embedding", **facts, "base": base, "use": HOT, "problems": []}
+    return {"kind": "embedding", **facts, "base": base, "use": HOT, "notes": source.joined, "problems": []}
 
 
 def _lora(source: Source) -> Json:

@@ -60,6 +60,12 @@ class Source:
     def pickled(self) -> bool:
         return any(header.path != path for header, path in zip(self.headers, self.files, strict=True))
 
+    @property
+    def joined(self) -> list[str]:
+        """Which files were read that the user did not name, nor a folder of them, in words."""
+        others = [path.name for path in self.files if path != self.place] if not self.place.is_dir() else []
+        return [f"{name} beside it was read, too: the vectors for the other text encoder" for name in others]
+
     def component(self, header: Header) -> str | None:
         """The component that a file of a set is of, by its folder in `place`."""
         folder = header.path.parent

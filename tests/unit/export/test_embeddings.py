@@ -148,6 +148,7 @@ def test_both_files_of_a_pair_are_read(names: tuple[str, str], given: int, tmp_p
     assert vectors(header, "text_encoder_2")[0, :, 0].tolist() == [WIDTH + 2] * 3
     assert record["source"]["file"] == (f"{names[0]}, {names[1]}")
     assert record["source"]["token"] == "<cat>"
+    assert record["source"]["assumed"][-1].startswith(f"{names[1 - given]} beside it was read, too")
 
 
 def test_both_files_of_a_folder_are_read(tmp_path: Path) -> None:

@@ -179,6 +179,17 @@ def test_an_embedding_and_a_pickled_lora(tmp_path: Path) -> None:
     assert "a LoRA in a pickle; convert it to safetensors first" in facts["problems"]
 
 
+@pytest.mark.parametrize(("place", "notes"), [("", 0), ("learned_embeds.safetensors", 1)])
+def test_an_embedding_in_two_files(place: str, notes: int, tmp_path: Path) -> None:
+    for number, width in (("", 768), ("_2", 1280)):
+        vectors = {"<cat>": np.ones((2, width), np.float32)}
+        lora_files.write(tmp_path / f"learned_embeds{number}.safetensors", vectors)
+    code, facts = check(tmp_path / place)
+    assert (code, facts["base"], facts["widths"], facts["token"]) == (0, bases.SDXL, ["768", "1280"], "<cat>")
+    told = "learned_embeds_2.safetensors beside it was read, too: the vectors for the other text encoder"
+    assert facts["notes"] == [told] * notes
+
+
 def fitting(bundle: Path, *names: str) -> Mapping[str, Mapping[str, Shape]]:
     known = layers.of(manifest.load(bundle), bundle)["unet"]
     return {"unet": {name: known[name].shape for name in names}}
