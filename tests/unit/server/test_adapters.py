@@ -126,7 +126,7 @@ def test_an_embedding_is_read_with_the_words_it_was_trained_in(manifest: Manifes
     [
         (toy.embedding_bytes(width=12), "embedding 'x' is 12 wide, text_encoder of 'toy' 8"),
         (toy.embedding_bytes(stages=65), r"\[65, 1, 8\], not \[stages, vectors, width\]"),
-        (toy.embedding_bytes(places=33), r"\[6, 33, 8\]"),
+        (toy.embedding_bytes(places=76), r"\[6, 76, 8\]"),
         (toy.embedding_bytes(stages=0), r"\[0, 1, 8\]"),
         (toy.embedding_bytes(prompt="in {style}"), "lacks the prompts"),
         (toy.embedding_bytes(style_prompt=None), "lacks the prompts"),
