@@ -21,7 +21,11 @@ WHOLE = {
     "clip": re.compile(r"clip_[lgh]|text_encoders_\d"),
 }
 STAGE = re.compile(r"(?P<token>.+)-T(?P<number>\d+)")
-BLOCK = re.compile(r"(?:IN|MID|OUT)\d*")
+# What is as wide as a text encoder, and no token's embedding.
+OTHERS = {
+    re.compile(r"(?:IN|MID|OUT)\d*"): "for a block of a UNet (extended textual inversion), not for a text encoder",
+    re.compile(r"(?:clip_[lgh]|emb_params)_out"): "for a text encoder's output (OneTrainer's), not for its input",
+}
 # What no token is called.
 MODULES = (".weight", ".bias")
 
@@ -65,6 +69,10 @@ def _is_vector(part: Part, widths: Collection[int]) -> bool:
 
 def by_width(source: str, found: Iterable[Part]) -> dict[int, Layout]:
     """Raises UnaccountedKeys for tensors that the layout has no place for, AdapterError for tensors that it misses."""
+    found = list(found)
+    others = [(part.key, why) for part in found for name, why in OTHERS.items() if name.fullmatch(part.key)]
+    if others:
+        raise UnaccountedKeys(source, [f"{key}: {why}" for key, why in others])
     groups: dict[int, dict[str, Part]] = {}
     for part in found:
         group = groups.setdefault(part.tensor.shape[-1], {})
@@ -85,10 +93,6 @@ def _layout(source: str, group: Mapping[str, Part]) -> Layout:
 
 def _ordered(source: str, keys: Collection[str]) -> tuple[str, str | None, list[list[str]]]:
     """The layout's name, the token where it is told, and the keys of each stage."""
-    if len(keys) > 1 and all(BLOCK.fullmatch(key) for key in keys):
-        raise AdapterError(
-            f"{source} has vectors for each block of a UNet (extended textual inversion), not for a text"
-        )
     whole = (
         (name, match) for name, pattern in WHOLE.items() for key in sorted(keys) if (match := pattern.fullmatch(key))
     )

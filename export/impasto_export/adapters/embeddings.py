@@ -155,7 +155,8 @@ def _encoders(what: str, found: Collection[int], rooms: Mapping[str, Room]) -> d
         have = " and ".join(map(str, sorted(held)))
         want = " and ".join(f"{graph} is {width}" for width, graph in wanted.items())
         missing = " and ".join(wanted[width] for width in sorted(wanted.keys() - held))
-        why = "an embedding of another backbone" if held - wanted.keys() else f"those for {missing} are missing"
+        lacks = f"those for {missing} are missing; give a file that holds both, or learned_embeds and learned_embeds_2"
+        why = "an embedding of another backbone" if held - wanted.keys() else lacks
         raise AdapterError(f"{what}: its vectors are {have} wide, the bundle's {want} wide: {why}")
     return wanted
 

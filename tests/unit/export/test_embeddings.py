@@ -197,10 +197,19 @@ def test_what_has_no_dot_in_its_name_is_no_embedding_for_that(tensors: Arrays, t
         importer.convert(source, ONE)
 
 
-def test_blocks_of_a_unet_are_not_tokens(tmp_path: Path) -> None:
-    source = write(tmp_path, {name: rows(1) for name in ("IN01", "MID", "OUT11")})
-    with pytest.raises(AdapterError, match=r"vectors for each block of a UNet \(extended textual inversion\)"):
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        (("IN01", "MID", "OUT11"), "IN01: for a block of a UNet (extended textual inversion), not for a text encoder"),
+        (("clip_l_out",), "clip_l_out: for a text encoder's output (OneTrainer's), not for its input"),
+        (("emb_params", "emb_params_out"), "emb_params_out: for a text encoder's output (OneTrainer's), not for its i"),
+    ],
+)
+def test_vectors_that_are_no_tokens(keys: tuple[str, ...], reason: str, tmp_path: Path) -> None:
+    source = write(tmp_path, {name: rows(1) for name in keys})
+    with pytest.raises(UnaccountedKeys) as raised:
         importer.convert(source, ONE)
+    assert raised.value.keys[0].startswith(reason)
 
 
 def test_text_encoders_of_one_width_cannot_be_told_apart(tmp_path: Path) -> None:
