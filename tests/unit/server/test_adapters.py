@@ -121,6 +121,12 @@ def test_an_embedding_is_read_with_the_words_it_was_trained_in(manifest: Manifes
     assert found.prompt == "{context} in {style} style"
 
 
+def test_an_embedding_may_fill_a_clip_text(manifest: Manifest) -> None:
+    found = parse(toy.embedding_bytes(places=75), "d", "x", manifest)
+    assert isinstance(found, Embedding)
+    assert found.places == 75
+
+
 @pytest.mark.parametrize(
     ("data", "why"),
     [
