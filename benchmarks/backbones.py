@@ -23,7 +23,8 @@ from safetensors.numpy import save_file
 from torch import Tensor, nn
 
 from impasto_export import architecture, atomic, manifest, splice
-from impasto_export.adapters import loras
+from impasto_export.adapters import importer
+from impasto_export.adapters.importer import Said
 from impasto_export.adapters.registry import Registry
 from impasto_export.architecture import Json
 from impasto_export.checkpoints.checkpoint import Stored
@@ -266,6 +267,6 @@ def write_lora(
     save_file(tensors, folder / LORA_FILE)
 
 
-def register(registry: Path, name: str, source: Path, record: Json, trigger: str | None = None) -> str:
+def register(registry: Path, name: str, source: Path, record: Json, trigger: str = "") -> str:
     """What `impasto adapters import` does; another `trigger` makes another adapter of the same weights. The digest."""
-    return Registry(registry).put(name, loras.convert(source, record, trigger).data)
+    return Registry(registry).put(name, importer.convert(source, record, Said(trigger=trigger)).data)

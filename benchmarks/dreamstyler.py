@@ -49,7 +49,7 @@ from benchmarks.sheets import Axis  # noqa: E402
 import painter  # noqa: E402
 from impasto_client import Client, Options, StyleContent  # noqa: E402
 from impasto_export import manifest  # noqa: E402
-from impasto_export.adapters import embeddings  # noqa: E402
+from impasto_export.adapters import importer  # noqa: E402
 from impasto_export.adapters.registry import Registry  # noqa: E402
 from impasto_export.checkpoints.control import Control  # noqa: E402
 from impasto_export.link import link  # noqa: E402
@@ -299,7 +299,7 @@ def registered(registry: Registry, facts: Mapping[str, Any], folder: Path, name:
         path = folder / where / name / FILE
         if path.is_file():
             names[variant] = f"{name}-{variant}"
-            registry.put(names[variant], embeddings.convert(path, dict(facts)).data)
+            registry.put(names[variant], importer.convert(path, dict(facts)).data)
     return names
 
 

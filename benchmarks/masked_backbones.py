@@ -26,7 +26,7 @@ from safetensors.numpy import save_file
 from torch import Tensor, nn
 
 from impasto_export import atomic
-from impasto_export.adapters import bottlenecks
+from impasto_export.adapters import importer
 from impasto_export.adapters.registry import Registry
 from impasto_export.adapters.sources import BOTTLENECK
 from impasto_export.architecture import Json, canonical_json
@@ -96,7 +96,7 @@ def _adapt(folder: Path, record: Json) -> None:
         register(folder / "registry", lora, folder / "loras" / lora, record)
         source = folder / "bottlenecks" / bottleneck
         write_bottleneck(source, record, RANK, seed)
-        Registry(folder / "registry").put(bottleneck, bottlenecks.convert(source, record).data)
+        Registry(folder / "registry").put(bottleneck, importer.convert(source, record).data)
 
 
 TRANSFORMER = Kind(MASKED, "transformer", STUDIO, _plain_transformer, _adapt)

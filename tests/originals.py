@@ -15,10 +15,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from impasto_export import architecture, families
+from impasto_export import architecture, families, spellings
 from impasto_export.architecture import Json
 from impasto_export.checkpoints import fitting
-from impasto_export.checkpoints.folders import canonical_name
 from impasto_export.weights import encode, read_header, read_tensor
 
 Value = tuple[str, NDArray[Any]]
@@ -102,7 +101,8 @@ def folder_tensors(folder: Path, part: str) -> dict[str, Value]:
     (path,) = folder.glob("*.safetensors")
     header = read_header(path)
     return {
-        canonical_name(part, name): (tensor.dtype, read_tensor(header, name)) for name, tensor in header.tensors.items()
+        spellings.canonical(part, name): (tensor.dtype, read_tensor(header, name))
+        for name, tensor in header.tensors.items()
     }
 
 

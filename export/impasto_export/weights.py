@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from impasto_export.architecture import parse_json
 from impasto_export.errors import ExportError
 
-MAX_HEADER = 8 << 20
+# What safetensors itself reads of a header, in bytes: trainers write every caption's tags into it.
+MAX_HEADER = 100_000_000
 # Bytes that are read and digested in turn; from a block that stays in the processor's cache it takes a third less.
 BLOCK = 256 << 10
 ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
@@ -49,8 +50,11 @@ def read_header(path: Path) -> Header:
     with path.open("rb") as file:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
-        if length > MAX_HEADER or 8 + length > size:
+        if 8 + length > size:
             raise ExportError(f"{path} is not a safetensors file, or is cut short; get it again")
+        if length > MAX_HEADER:
+            problem = f"its header has {length} bytes, and safetensors allows {MAX_HEADER}"
+            raise ExportError(f"{path}: {problem}; save it again with less metadata")
         raw = file.read(length)
     try:
         entries = {**parse_json(raw)}
@@ -111,6 +115,12 @@ def layout(
     head += b" " * (-len(head) % 8)
     start = struct.pack("<Q", len(head)) + head
     return start, [_tensor(entries[name], len(start)) for name in sorted(tensors)]
+
+
+def header_length(data: bytes) -> int:
+    """Of an encoded file, in bytes."""
+    length: int = struct.unpack("<Q", data[:8])[0]
+    return length
 
 
 def encode(tensors: Mapping[str, tuple[str, NDArray[Any]]], metadata: Mapping[str, str]) -> bytes:

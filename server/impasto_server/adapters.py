@@ -26,7 +26,7 @@ FORMAT = 1
 DELTA = "delta"  # the kind of what isn't read whole
 MAX_HEADER = 1 << 20
 MAX_RANK = 512  # of a file, at every site that there is
-MAX_STAGES, MAX_PLACES = 64, 32  # what a request's embeddings may come to together stands in prompt.py
+MAX_STAGES, MAX_PLACES = 64, 75  # what a request's embeddings may come to together stands in prompt.py
 _DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 
 

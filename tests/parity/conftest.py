@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 
 import checkpoints
 import twins
-from impasto_export.adapters import embeddings, loras
+from impasto_export.adapters import importer
 from impasto_export.adapters.registry import Registry
 from impasto_export.checkpoints.control import Control
 from impasto_export.link import link
@@ -67,12 +67,12 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
     registry = Registry(made.registry)
     for name, seed in (("one", 1), ("two", 2)):
         write_lora(made.loras / name, seed)
-        registry.put(name, loras.convert(made.loras / name / "pytorch_lora_weights.safetensors", manifest).data)
+        registry.put(name, importer.convert(made.loras / name / "pytorch_lora_weights.safetensors", manifest).data)
     made.embeddings.mkdir()
     pipe = diffusers_pipeline()
     for name in EMBEDDINGS:
         write_embedding(made.embeddings / f"{name}.safetensors", name, pipe)
-        registry.put(name, embeddings.convert(made.embeddings / f"{name}.safetensors", manifest).data)
+        registry.put(name, importer.convert(made.embeddings / f"{name}.safetensors", manifest).data)
     return made
 
 

@@ -19,7 +19,7 @@ from peft.utils import get_peft_model_state_dict
 import checkpoints
 from engines import ENGINES, Array, Engine, relative_error, run, zero_banks
 from impasto_export import manifest
-from impasto_export.adapters import loras
+from impasto_export.adapters import importer
 from impasto_export.weights import read_header, read_tensor
 
 TOLERANCE = 1e-4
@@ -116,7 +116,7 @@ def banks(case: Case, bundle: Path, path: Path) -> dict[str, Array]:
     filled = zero_banks(record["graphs"][case.graph], {"x.lora_A": np.zeros((3, 1, 8))})
     for slot, source in enumerate(case.sources, start=1):
         file = path / f"{slot}.safetensors"
-        made = loras.convert(source, record)
+        made = importer.convert(source, record)
         assert made.record["source"]["assumed"] == []
         file.write_bytes(made.data)
         header = read_header(file)

@@ -16,7 +16,8 @@ from peft.utils import get_peft_model_state_dict
 import checkpoints
 from engines import Array, run
 from impasto_export import manifest
-from impasto_export.adapters import loras
+from impasto_export.adapters import importer
+from impasto_export.adapters.importer import Said
 
 from .test_lora_files import DECIBELS, bank, psnr
 
@@ -39,7 +40,7 @@ def logits(model: Any) -> Array:
 
 def lane(bundle: Path, source: Path, alpha: float | None) -> Array:
     record, file = manifest.load(bundle), source / "imported.safetensors"
-    file.write_bytes(loras.convert(source, record, alpha=alpha).data)
+    file.write_bytes(importer.convert(source, record, Said(alpha=alpha)).data)
     filled = bank(record, "transformer", file, 1.0)
     return run("onnxruntime", bundle, "transformer", {**feeds(), "slot": np.ones(1, np.int64), **filled})[0]
 

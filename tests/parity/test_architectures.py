@@ -26,7 +26,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import twins
-from impasto_export.adapters import embeddings, loras
+from impasto_export.adapters import importer
 from impasto_export.adapters.registry import Registry
 from impasto_export.link import link
 from impasto_server.pipeline import Pipeline
@@ -91,8 +91,8 @@ def styled(twin: Callable[[str], Twin]) -> Twin:
     write_lora(xl)
     write_embedding(xl)
     registry = Registry(xl.registry)
-    registry.put("one", loras.convert(xl.files / "pytorch_lora_weights.safetensors", xl.manifest).data)
-    registry.put("toy", embeddings.convert(xl.files / "toy.safetensors", xl.manifest).data)
+    registry.put("one", importer.convert(xl.files / "pytorch_lora_weights.safetensors", xl.manifest).data)
+    registry.put("toy", importer.convert(xl.files / "toy.safetensors", xl.manifest).data)
     return xl
 
 

@@ -16,7 +16,7 @@ from peft.utils import get_peft_model_state_dict
 import lora_files
 from engines import Array, run, zero_banks
 from impasto_export import manifest
-from impasto_export.adapters import layers, loras
+from impasto_export.adapters import importer, layers
 from impasto_export.architecture import Json
 from impasto_export.weights import read_header, read_tensor
 
@@ -151,7 +151,7 @@ def test_a_file_as_a_lane(
 ) -> None:
     record = manifest.load(studio.bundle)
     file, adapter = write(tmp_path, record), tmp_path / "imported.safetensors"
-    adapter.write_bytes(loras.convert(file, record).data)
+    adapter.write_bytes(importer.convert(file, record).data)
     pipe = loaded(file)
     for graph in GRAPHS:
         if not any(key.startswith(f"{graph}.") for key in read_header(adapter).tensors):

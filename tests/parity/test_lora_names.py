@@ -23,9 +23,10 @@ from torch import nn
 import lora_files
 import reduced
 from engines import Array
-from impasto_export.adapters import kohya, loras
-from impasto_export.adapters.layouts import TEXT_PREFIX
+from impasto_export import spellings
+from impasto_export.adapters import importer
 from impasto_export.architecture import Json
+from impasto_export.spellings import TEXT_PREFIX
 from impasto_export.tracing import graphs, sites
 from impasto_export.weights import read_header, read_tensor
 
@@ -157,7 +158,7 @@ def kohya_file(folder: Path, twin: Twin) -> Path:
 
 def original_kohya_file(folder: Path, twin: Twin) -> Path:
     """As kohya's trainer saves for SDXL, of which it has the original UNet."""
-    spelled = kohya.originals(twin.shapes["unet"])
+    spelled = spellings.originals(twin.shapes["unet"])
     tensors = lora_files.kohya(twin.shapes, lora_files.lora, rank=4, alpha=1.0, names=lora_files.SDXL, spelled=spelled)
     return lora_files.write(folder / "kohya.safetensors", tensors)
 
@@ -176,7 +177,7 @@ def test_a_file_in_the_weights(
     kind: str, write: Callable[[Path, Twin], Path], twins: Mapping[str, Twin], tmp_path: Path
 ) -> None:
     file, adapter = write(tmp_path, twins[kind]), tmp_path / "imported.safetensors"
-    adapter.write_bytes(loras.convert(file, twins[kind].manifest).data)
+    adapter.write_bytes(importer.convert(file, twins[kind].manifest).data)
     theirs = twins[kind].pipeline()
     theirs.load_lora_weights(file.parent, weight_name=file.name, adapter_name="style")
     theirs.set_adapters("style", STRENGTH)
@@ -187,17 +188,80 @@ def test_a_file_in_the_weights(
         assert psnr(output(twice, graph), expected) < DECIBELS - 5, "strength must matter"
 
 
+def dotted(path: str) -> str:
+    return path
+
+
+def flattened(path: str) -> str:
+    return path.replace(".", "_")
+
+
+def shortened(path: str) -> str:
+    """Since transformers 5.6 the text model is no module of its own."""
+    return flattened(path.removeprefix(TEXT_PREFIX))
+
+
+# By who writes them: prefixes, and how a UNet's and a text encoder's paths are spelled; True for the original UNet's.
+OTHERS: Mapping[str, tuple[Mapping[str, str], bool, Callable[[str], str]]] = {
+    "OneTrainer": ({"unet": "unet.", "text_encoder": "clip_l.", "text_encoder_2": "clip_g."}, True, dotted),
+    "ComfyUI": (
+        {
+            "unet": "diffusion_model.",
+            "text_encoder": "text_encoders.clip_l.transformer.",
+            "text_encoder_2": "text_encoders.clip_g.transformer.",
+        },
+        True,
+        dotted,
+    ),
+    "kohya with transformers 5.6": (
+        {"unet": "lora_unet_", "text_encoder": "lora_te1_", "text_encoder_2": "lora_te2_"},
+        False,
+        shortened,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ["sd1", "sdxl"])
+@pytest.mark.parametrize("writer", OTHERS)
+def test_every_layer_as_others_write_it(writer: str, kind: str, twins: Mapping[str, Twin], tmp_path: Path) -> None:
+    """Against W + s·B·A in float64: diffusers leaves some of these layers out, so it is no measure."""
+    twin, (prefixes, original, spell), draw = twins[kind], OTHERS[writer], np.random.default_rng(2)
+    layers = [(graph, name, shape) for graph, shapes in twin.shapes.items() for name, shape in shapes.items()]
+    assert any("q_proj" in name for _, name, _ in layers)
+    tensors: dict[str, Array] = {}
+    expected: dict[tuple[str, str], Any] = {}
+    for graph, name, shape in layers:
+        path = spellings.originals(twin.shapes["unet"])(name) if original and graph == "unet" else name
+        down, up = lora_files.lora(shape, 4, draw).values()
+        key = prefixes[graph] + spell(path)
+        tensors |= {
+            f"{key}.lora_down.weight": down,
+            f"{key}.lora_up.weight": up,
+            f"{key}.alpha": np.array(3.0, np.float32),
+        }
+        change = 3 / 4 * up.reshape(shape[0], 4).astype(np.float64) @ down.reshape(4, -1).astype(np.float64)
+        expected[graph, name] = twin.module(graph, name).weight.detach().double() + change.reshape(shape)
+    file, adapter = lora_files.write(tmp_path / "x.safetensors", tensors), tmp_path / "imported.safetensors"
+    made = importer.convert(file, twin.manifest)
+    adapter.write_bytes(made.data)
+    assert made.record["sites"] == len(layers)
+    pipe = folded(twin.pipeline(), adapter, 1.0)
+    for (graph, name), weight in expected.items():
+        found = submodule(getattr(pipe, graph), name).weight.detach().double()
+        assert torch.allclose(found, weight, rtol=1e-5, atol=1e-5), f"{graph}.{name}"
+
+
 @pytest.mark.parametrize("config", [SD1, SDXL], ids=["SD 1.5", "SDXL"])
 def test_every_layer_of_the_original_unet_is_found(config: Json) -> None:
     """Under the names by which diffusers converts a whole checkpoint."""
     with torch.device("meta"):
         unet: Any = UNet2DConditionModel(**config)
     modules = [name for name, module in unet.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
-    original = kohya.originals(modules)
+    original = spellings.originals(modules)
     bare = {f"model.diffusion_model.{original(name)}.{part}": "" for name in modules for part in ("weight", "bias")}
     whole = {**bare, **{f"model.diffusion_model.out.0.{part}": "" for part in ("weight", "bias")}}
     named = {**whole, **{f"model.diffusion_model.{original(name)}.weight": name for name in modules}}
     converted = convert_ldm_unet_checkpoint(named, dict(unet.config))
     assert {f"{name}.weight": name for name in modules} == {key: name for key, name in converted.items() if name}
-    found = kohya.flattened("unet", modules)
+    found = spellings.spelled("unet", modules)
     assert [found[original(name).replace(".", "_")] for name in modules] == modules

@@ -22,7 +22,7 @@ from PIL import Image
 import checkpoints
 from engines import Array, relative_error, run, zero_banks
 from impasto_export import manifest, parameters
-from impasto_export.adapters import loras
+from impasto_export.adapters import importer
 from impasto_export.adapters.registry import Registry
 from impasto_export.link import link
 from impasto_export.merging.merge import merge
@@ -157,7 +157,7 @@ FORMS: Mapping[str, Any] = {
 
 def put(registry: Registry, name: str, bundle: Path, folder: Path) -> None:
     """Import what PEFT saved, whatever its form."""
-    registry.put(name, loras.convert(folder, manifest.load(bundle), bundle=bundle).data)
+    registry.put(name, importer.convert(folder, manifest.load(bundle), bundle=bundle).data)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -18,7 +18,6 @@ NAMED = {
     "lora_te3_": "Stable Diffusion 3, a family that is not served",
     "transformer_layers": AMUSED,
     "text_encoder_2.": SDXL,
-    "lora_te2_": SDXL,
 }
 # What cross-attention reads of the text, and a text encoder's own width.
 CONTEXT = ("attn2.to_k", "attn2.to_v", "attn2_to_k", "attn2_to_v")

@@ -13,6 +13,7 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from impasto_export import spellings
 from impasto_export.adapters.sources import Source
 from impasto_export.architecture import parse_json
 from impasto_export.errors import AdapterError, UnaccountedKeys
@@ -25,7 +26,7 @@ Layout = Literal["studio", "styledrop-pytorch"]
 ENTRY = "bottleneck"
 PAIR, OFFSETS = ("down", "up"), ("down_offset", "up_offset")
 # StyleDrop-PyTorch's nn.Embedding tables, alone or within the checkpoint of a model that has the adapter.
-TABLE = re.compile(r"(?:(?:state_dict|model|module|adapter)[./])*(WD|WU|DD|DU)(?:\.weight)?")
+TABLE = re.compile(r"(?:(?:state_dict|model|adapter)[./])*(WD|WU|DD|DU)(?:\.weight)?")
 TABLES, OFFSET_TABLES = ("WD", "WU"), ("DD", "DU")
 # What may be saved beside its tensors.
 NOTES = ("step", "epoch")
@@ -163,8 +164,8 @@ def _from_tables(source: Source, parts: Mapping[str, Part], width: int) -> list[
 
 def _tables(header: Header) -> dict[str, str]:
     """Table -> key. A second one of the same name is left out, so that it's no part of the adapter."""
-    matches = (TABLE.fullmatch(key) for key in sorted(header.tensors, reverse=True))
-    return {match[1]: match.string for match in matches if match}
+    keys = sorted(header.tensors, reverse=True)
+    return {match[1]: key for key in keys if (match := TABLE.fullmatch(spellings.unwrapped(key)))}
 
 
 def _check_backbone(source: Source, shapes: Mapping[str, tuple[int, ...]], widths: Sequence[int]) -> None:

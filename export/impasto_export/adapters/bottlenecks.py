@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from impasto_export.adapters import bottleneck_layouts, sources
+from impasto_export.adapters import bottleneck_layouts
 from impasto_export.adapters.bottleneck_layouts import Pair
 from impasto_export.adapters.layers import site_sizes
 from impasto_export.adapters.layouts import BACKBONES
-from impasto_export.adapters.loras import Imported, metadata, words
+from impasto_export.adapters.loras import Imported, sealed, words
 from impasto_export.adapters.sources import Source
 from impasto_export.architecture import BOTTLENECK, FORMAT, Json
 from impasto_export.errors import AdapterError, UnaccountedKeys
 from impasto_export.floats import finite
-from impasto_export.weights import encode
 
 FAMILY = "masked"
 GRAPH = BACKBONES[FAMILY]
@@ -26,19 +24,13 @@ GRAPH = BACKBONES[FAMILY]
 recognises = bottleneck_layouts.recognises
 
 
-def convert(source: Path, manifest: Json, trigger: str | None = None, prompt: str = "") -> Imported:
+def read(source: Source, manifest: Json, trigger: str | None = None, prompt: str = "") -> Imported:
     """Read a bottleneck adapter for the bundle that `manifest` describes.
 
     `prompt` is the template it was trained with, {context} in it; where it isn't given, the file may say it.
 
     Raises UnaccountedKeys when a tensor has no place in the bundle, AdapterError for anything else that is wrong.
     """
-    with sources.opened(source) as opened:
-        return read(opened, manifest, trigger, prompt)
-
-
-def read(source: Source, manifest: Json, trigger: str | None = None, prompt: str = "") -> Imported:
-    """`convert`, of a source that is open."""
     widths = _widths(source, manifest)
     found = bottleneck_layouts.read(source, widths)
     _check(source, found.pairs, widths)
@@ -58,7 +50,7 @@ def read(source: Source, manifest: Json, trigger: str | None = None, prompt: str
     for site, pair in found.pairs.items():
         where = f"{GRAPH}.{site}"
         tensors |= {f"{where}.A": pair.down, f"{where}.B": pair.up, f"{where}.scale": ("F32", np.array(1.0, "<f4"))}
-    return Imported(encode(tensors, metadata(record)), record)
+    return sealed(tensors, record)
 
 
 def _widths(source: Source, manifest: Json) -> dict[str, int]:

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
-from typing import Any, Literal
+from typing import Any
 
 from numpy.typing import NDArray
 
-from impasto_export.adapters import bases, forms, kohya, layouts, scales, sources
+from impasto_export import spellings
+from impasto_export.adapters import bases, forms, layouts, scales, sources
 from impasto_export.adapters.bases import Guess
 from impasto_export.adapters.layers import Layers
 from impasto_export.adapters.layouts import ALPHA, MAGNITUDE, AsWritten, Names, Piece
 from impasto_export.adapters.sources import Source
+from impasto_export.errors import SHOWN
 from impasto_export.floats import FLOATS, as_float, finite
 from impasto_export.weights import Header, read_tensor
 
-Layout = Literal["diffusers", "peft", "kohya"]
+PEFT = "peft"
 
 
 @dataclass
@@ -43,15 +45,16 @@ Sites = Mapping[tuple[str, str], Site]
 
 def made_for(source: Source, written: Sites) -> Guess:
     """The base model, by the layers as the source writes them."""
-    names = [*source.keys, *(name for _, name in written)]
+    names = [*source.keys, *(f"{graph}.{name}" for graph, name in written)]
     widths = ((name, forms.inputs(site.shapes)) for (_, name), site in written.items())
     return bases.guess(names, {name: width for name, width in widths if width}, source.metadata)
 
 
-def layout(header: Header) -> Layout:
+def layout(header: Header) -> str:
+    """PEFT's, or by who writes names like the file's."""
     if header.path.name == sources.PEFT or (header.path.parent / scales.CONFIG_FILE).is_file():
-        return "peft"
-    return "kohya" if any(kohya.split(key) for key in header.tensors) else "diffusers"
+        return PEFT
+    return spellings.writer(header.tensors)
 
 
 def collect(source: Source, names: Names | AsWritten) -> tuple[Sites, list[str]]:
@@ -68,12 +71,21 @@ def collect(source: Source, names: Names | AsWritten) -> tuple[Sites, list[str]]
             else:
                 problems.append((key, piece))
     problems += [(".".join(where), incomplete(site)) for where, site in sites.items()]
-    return sites, [f"{what}: {problem}" for what, problem in problems if problem]
+    bad = [(what, problem) for what, problem in problems if problem]
+    near = [_near(*one, names) for one in bad[:SHOWN]] + [""] * (len(bad) - SHOWN)
+    return sites, [f"{what}: {problem}{hint}" for (what, problem), hint in zip(bad, near, strict=True)]
+
+
+def _near(key: str, problem: str, names: Names | AsWritten) -> str:
+    """Which layer may be meant by a key that names none."""
+    said = layouts.split(key) if problem == layouts.NO_LAYER else None
+    near = names.near(said[0]) if said else None
+    return f"; the nearest is {near}" if near else ""
 
 
 def _configs(header: Header) -> Callable[[str], scales.Config | None]:
     """What says the scales of a graph's layers: PEFT's folder of all, diffusers' header by graph."""
-    if layout(header) != "peft":
+    if layout(header) != PEFT:
         return cache(partial(scales.from_header, header))
     config = scales.from_folder(header.path.parent)
     return lambda _: config

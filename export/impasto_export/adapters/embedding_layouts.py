@@ -1,84 +1,124 @@
-"""How textual inversions in the wild spell their tokens, stages and text encoders: the keys in order."""
+"""How textual inversions in the wild lie in files. Widths tell text encoders apart; names order tokens and stages."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from impasto_export.adapters import layouts
 from impasto_export.errors import AdapterError, UnaccountedKeys
+from impasto_export.weights import Header, Tensor
 
-FIRST, SECOND = "text_encoder", "text_encoder_2"
-A1111, KOHYA = "string_to_param/", "emb_params"
-# SDXL's two text encoders by their names in A1111 and kohya files.
-SDXL = {"clip_l": FIRST, "clip_g": SECOND}
+# Widths of the text encoders of public checkpoints: SD 1.x and SDXL's first, SD 2.x, SDXL's second.
+KNOWN = (768, 1024, 1280)
+# What A1111 keeps beside the vectors: integers.
+TOKEN_NUMBERS = "string_to_token/"
+# Names of tensors that are all the vectors for a text encoder, by layout.
+WHOLE = {
+    "a1111": re.compile(r"string_to_param/(?P<token>.+)"),
+    "kohya": re.compile(r"emb_params"),
+    "clip": re.compile(r"clip_[lgh]|text_encoders_\d"),
+}
 STAGE = re.compile(r"(?P<token>.+)-T(?P<number>\d+)")
+# What is as wide as a text encoder, and no token's embedding.
+OTHERS = {
+    re.compile(r"(?:IN|MID|OUT)\d*"): "for a block of a UNet (extended textual inversion), not for a text encoder",
+    re.compile(r"(?:clip_[lgh]|emb_params)_out"): "for a text encoder's output (OneTrainer's), not for its input",
+}
+# What no token is called.
+MODULES = (".weight", ".bias")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A tensor of one of a source's files."""
+
+    header: Header
+    key: str
+
+    @property
+    def tensor(self) -> Tensor:
+        return self.header.tensors[self.key]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """`keys` by text encoder: for each stage, the tensors whose rows one after the other are its vectors."""
+    """For each stage, the tensors whose rows one after the other are its vectors, all of one width."""
 
     name: str
     token: str | None
-    keys: Mapping[str, list[list[str]]]
+    stages: list[list[Part]]
 
 
-def recognise(source: str, keys: Collection[str]) -> Layout | None:
-    """The layout that the tensors' names speak of; None when they speak of none.
-
-    Raises UnaccountedKeys for tensors the layout has no place for, AdapterError for tensors it misses.
-    """
-    found = _recognise(source, keys)
-    if found is not None:
-        used = {key for stages in found.keys.values() for stage in stages for key in stage}
-        extra = sorted(set(keys) - used)
-        if extra:
-            reason = f"not of the embedding {found.token or ''}".rstrip()
-            raise UnaccountedKeys(source, [f"{key}: {reason} ({found.name} layout)" for key in extra])
-    return found
+def parts(headers: Iterable[Header]) -> list[Part]:
+    """What may hold vectors."""
+    return [Part(header, key) for header in headers for key in header.tensors if not key.startswith(TOKEN_NUMBERS)]
 
 
-def _recognise(source: str, keys: Collection[str]) -> Layout | None:
-    if any(key.startswith(A1111) for key in keys):
-        key = min(key for key in keys if key.startswith(A1111))
-        return Layout("a1111", key.removeprefix(A1111), {FIRST: [[key]]})
-    if KOHYA in keys:
-        return Layout("kohya", None, {FIRST: [[KOHYA]]})
-    if SDXL.keys() & keys:
-        if not SDXL.keys() <= set(keys):
-            raise AdapterError(f"{source} has {' or '.join(SDXL.keys() & keys)} alone; SDXL needs clip_l and clip_g")
-        return Layout("sdxl", None, {encoder: [[key]] for key, encoder in SDXL.items()})
+def recognises(found: Collection[Part], widths: Collection[int]) -> bool:
+    """Whether all are vectors for text encoders that are so wide, and none is of a LoRA or a module."""
+    return bool(found) and all(_is_vector(part, {*KNOWN, *widths}) for part in found)
+
+
+def _is_vector(part: Part, widths: Collection[int]) -> bool:
+    shape, key = part.tensor.shape, part.key
+    named = layouts.speaks_of_lora(key) or key.endswith(MODULES)
+    return len(shape) in (1, 2) and shape[-1] in widths and not named
+
+
+def by_width(source: str, found: Iterable[Part]) -> dict[int, Layout]:
+    """Raises UnaccountedKeys for tensors that the layout has no place for, AdapterError for tensors that it misses."""
+    found = list(found)
+    others = [(part.key, why) for part in found for name, why in OTHERS.items() if name.fullmatch(part.key)]
+    if others:
+        raise UnaccountedKeys(source, [f"{key}: {why}" for key, why in others])
+    groups: dict[int, dict[str, Part]] = {}
+    for part in found:
+        group = groups.setdefault(part.tensor.shape[-1], {})
+        if part.key in group:
+            raise UnaccountedKeys(source, [f"{part.key}: in both files, {part.tensor.shape[-1]} wide in each"])
+        group[part.key] = part
+    return {width: _layout(source, groups[width]) for width in sorted(groups)}
+
+
+def _layout(source: str, group: Mapping[str, Part]) -> Layout:
+    name, token, stages = _ordered(source, group.keys())
+    extra = sorted(group.keys() - {key for stage in stages for key in stage})
+    if extra:
+        reason = f"not of the embedding {token or ''}".rstrip()
+        raise UnaccountedKeys(source, [f"{key}: {reason} ({name} layout)" for key in extra])
+    return Layout(name, token, [[group[key] for key in stage] for stage in stages])
+
+
+def _ordered(source: str, keys: Collection[str]) -> tuple[str, str | None, list[list[str]]]:
+    """The layout's name, the token where it is told, and the keys of each stage."""
+    whole = (
+        (name, match) for name, pattern in WHOLE.items() for key in sorted(keys) if (match := pattern.fullmatch(key))
+    )
+    name, found = next(whole, ("", None))
+    if found:
+        return name, found.groupdict().get("token"), [[found.string]]
     staged = [match for key in keys if (match := STAGE.fullmatch(key))]
-    if staged:
-        return _dreamstyler(source, staged)
-    if keys and not any(_is_path(key) for key in keys):
-        return _diffusers(source, keys)
-    return None
+    return _dreamstyler(source, staged) if staged else _diffusers(source, keys)
 
 
-def _is_path(key: str) -> bool:
-    """Whether it names a module's tensor: a token has no dot, unless in its angle brackets."""
-    return layouts.is_lora(key) or ("." in key and not key.startswith("<"))
-
-
-def _dreamstyler(source: str, staged: list[re.Match[str]]) -> Layout:
+def _dreamstyler(source: str, staged: list[re.Match[str]]) -> tuple[str, str, list[list[str]]]:
     """`<token>-T0` … `<token>-T<n>`: by number, since T10 comes before T2 by its letters."""
     token = min(match["token"] for match in staged)
     stages: dict[int, str] = {}
     for match in sorted((match for match in staged if match["token"] == token), key=lambda match: match.string):
         stages.setdefault(int(match["number"]), match.string)
     _check_complete(source, f"{token}-T", stages.keys(), 0)
-    return Layout("dreamstyler", token, {FIRST: [[stages[number]] for number in sorted(stages)]})
+    return "dreamstyler", token, [[stages[number]] for number in sorted(stages)]
 
 
-def _diffusers(source: str, keys: Collection[str]) -> Layout:
+def _diffusers(source: str, keys: Collection[str]) -> tuple[str, str, list[list[str]]]:
     """One token, or `tok`, `tok_1`, `tok_2`: several tokens that are one embedding."""
     token = max(sorted(keys), key=lambda key: len(_further(key, keys)))
     further = _further(token, keys)
     _check_complete(source, f"{token}_", further.keys(), 1)
-    return Layout("diffusers", token, {FIRST: [[token, *(further[number] for number in sorted(further))]]})
+    return "diffusers", token, [[token, *(further[number] for number in sorted(further))]]
 
 
 def _further(token: str, keys: Collection[str]) -> dict[int, str]:

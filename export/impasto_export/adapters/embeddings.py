@@ -5,167 +5,195 @@ An ordinary inversion has one stage. Stage 0 is the finest detail (the smallest 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from impasto_export.adapters import embedding_layouts, sources
-from impasto_export.adapters.embedding_layouts import Layout
-from impasto_export.adapters.loras import Imported, metadata
+from impasto_export.adapters import embedding_layouts
+from impasto_export.adapters.embedding_layouts import TOKEN_NUMBERS, Layout, Part
+from impasto_export.adapters.loras import Imported, sealed
 from impasto_export.adapters.sources import Source
 from impasto_export.architecture import FORMAT, Json
 from impasto_export.errors import AdapterError, UnaccountedKeys
 from impasto_export.floats import FLOATS, finite
-from impasto_export.weights import Header, encode, read_tensor
+from impasto_export.weights import Header, read_tensor
 
 KIND = "embedding"
 # The graph input that takes their place in a text encoder.
 LEARNED = "learned_embeds"
-MAX_STAGES, MAX_VECTORS = 64, 32
+# A text has a beginning and an end; CLIP's text encoders read 77 tokens.
+ENDS, CLIP_TOKENS = 2, 77
+MAX_STAGES, MAX_VECTORS = 64, CLIP_TOKENS - ENDS
 PROMPT, STYLE_PROMPT = "{context}, in the style of {style}", "A painting in the style of {style}"
 # What A1111 writes down beside the vectors.
 NOTES = ("name", "step", "sd_checkpoint", "sd_checkpoint_name")
-TOKEN_NUMBERS = "string_to_token/"
 Vectors = tuple[str, NDArray[Any]]
 
 
-def recognises(source: Source) -> bool:
-    """Whether the tensors' names speak of an embedding."""
-    try:
-        return embedding_layouts.recognise(str(source), _keys(source.headers[0])) is not None
-    except AdapterError:
-        return True
+@dataclass(frozen=True)
+class Room:
+    """What a bundle's text encoder takes: vectors of this width, and so many of them in a text."""
+
+    width: int
+    places: int
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a file holds: its layout's name, its token where that is told, and vectors by width."""
+
+    layout: str
+    token: str | None
+    vectors: Mapping[int, Vectors]
+
+    @property
+    def told(self) -> Json:
+        return {"token": self.token} if self.token else {}
+
+
+def widths(manifest: Json) -> list[int]:
+    """Of the bundle's text encoders."""
+    return [room.width for room in _rooms(manifest).values()]
+
+
+def recognises(source: Source, known: Collection[int] = ()) -> bool:
+    """Whether its tensors are as wide as text encoders: public ones, or a bundle's, whose widths are `known`."""
+    return embedding_layouts.recognises(embedding_layouts.parts(source.headers), known)
 
 
 def facts(source: Source) -> Json:
     """What is told of an embedding by its file alone. Raises AdapterError for one that no bundle could take."""
-    (header,) = source.headers
-    layout = _layout(str(source), header, source.notes)
-    vectors = {graph: _stack(str(source), header, stages)[1] for graph, stages in layout.keys.items()}
-    stages, count = _sizes(str(source), vectors.values())
+    found = _found(source)
+    stages, count = _sizes(str(source), [array for _, array in found.vectors.values()], MAX_VECTORS)
     return {
-        "layout": layout.name,
-        **({"token": layout.token} if layout.token else {}),
+        "layout": found.layout,
+        **found.told,
         "stages": stages,
         "vectors": count,
-        "widths": {graph: str(array.shape[2]) for graph, array in vectors.items()},
+        "widths": [str(width) for width in found.vectors],
     }
 
 
-def convert(source: Path, manifest: Json, prompt: str = "", style_prompt: str = "") -> Imported:
+def read(source: Source, manifest: Json, prompt: str = "", style_prompt: str = "") -> Imported:
     """Read an embedding for the bundle that `manifest` describes; `prompt` and `style_prompt` are how it was trained.
 
     Where they aren't given they are looked for in the file's metadata, under the same names.
 
     Raises UnaccountedKeys when a tensor has no place in it, AdapterError for anything else that is wrong.
     """
-    with sources.opened(source) as opened:
-        return read(opened, manifest, prompt, style_prompt)
-
-
-def read(source: Source, manifest: Json, prompt: str = "", style_prompt: str = "") -> Imported:
-    """`convert`, of a source that is open."""
-    (header,) = source.headers
-    said = header.metadata
+    said = source.metadata
     templates, assumed = _templates(prompt or said.get("prompt", ""), style_prompt or said.get("style_prompt", ""))
-    layout = _layout(str(source), header, source.notes)
-    vectors = {graph: _stack(str(source), header, stages) for graph, stages in layout.keys.items()}
-    widths = {graph: array.shape[2] for graph, (_, array) in vectors.items()}
-    _check_fit(str(source), widths, manifest)
-    stages, count = _sizes(str(source), [array for _, array in vectors.values()])
+    found, rooms = _found(source), _rooms(manifest)
+    encoders = _encoders(str(source), found.vectors.keys(), rooms)
+    most = min(MAX_VECTORS, *(room.places for room in rooms.values()))
+    stages, count = _sizes(str(source), [array for _, array in found.vectors.values()], most)
     record = {
         "format": FORMAT,
         "kind": KIND,
         "family": manifest["family"],
         "stages": stages,
         "vectors": count,
-        "widths": widths,
+        "widths": {graph: rooms[graph].width for graph in encoders.values()},
         **templates,
-        "source": {
-            **source.facts(layout.name, assumed),
-            **({"token": layout.token} if layout.token else {}),
-        },
+        "source": {**source.facts(found.layout, [*assumed, *source.joined]), **found.told},
     }
-    return Imported(encode({f"{graph}.vectors": part for graph, part in vectors.items()}, metadata(record)), record)
+    return sealed({f"{encoders[width]}.vectors": part for width, part in found.vectors.items()}, record)
 
 
 def misfits(header: Header, manifest: Json) -> list[str]:
     """Why a registered embedding does not fit the bundle; empty when it does."""
-    widths = {key.removesuffix(".vectors"): tensor.shape[-1] for key, tensor in header.tensors.items()}
+    shapes = {key.removesuffix(".vectors"): tensor.shape for key, tensor in header.tensors.items()}
     try:
-        _check_fit("the embedding", widths, manifest)
+        rooms = _rooms(manifest)
+        _encoders("the embedding", {shape[-1] for shape in shapes.values()}, rooms)
     except AdapterError as error:
         return [str(error)]
-    return []
+    return [
+        f"it has {shape[1]} vectors, {graph} has places for {rooms[graph].places}"
+        for graph, shape in shapes.items()
+        if shape[1] > rooms[graph].places
+    ]
 
 
-def _keys(header: Header) -> list[str]:
-    return [key for key in header.tensors if not key.startswith(TOKEN_NUMBERS)]
-
-
-def _layout(source: str, header: Header, notes: Json) -> Layout:
-    keys = _keys(header)
-    found = embedding_layouts.recognise(source, keys)
-    if found is None:
-        raise AdapterError(
-            f"{source} is no embedding of a known layout; its keys: {', '.join(sorted(keys)[:5]) or '-'}"
-        )
-    strange = [key for key in notes if key not in NOTES and not key.startswith(TOKEN_NUMBERS)]
+def _found(source: Source) -> _Found:
+    """Raises UnaccountedKeys for what is no part of an embedding, AdapterError for vectors that cannot be used."""
+    strange = [key for key in source.notes if key not in NOTES and not key.startswith(TOKEN_NUMBERS)]
     if strange:
-        raise UnaccountedKeys(source, [f"{key}: no part of an embedding" for key in strange])
-    return replace(found, token=str(notes["name"])) if found.name == "a1111" and notes.get("name") else found
+        raise UnaccountedKeys(str(source), [f"{key}: no part of an embedding" for key in strange])
+    layouts = embedding_layouts.by_width(str(source), embedding_layouts.parts(source.headers))
+    first, *_ = layouts.values()
+    name = str(source.notes.get("name") or "") if first.name == "a1111" else ""
+    vectors = {width: _stack(str(source), layout) for width, layout in layouts.items()}
+    return _Found(first.name, name or first.token, vectors)
 
 
-def _stack(source: str, header: Header, stages: list[list[str]]) -> Vectors:
+def _rooms(manifest: Json) -> dict[str, Room]:
+    """Of each text encoder that takes embeddings."""
+    return {
+        graph: Room(port["shape"][-1], port["shape"][1] - ENDS)
+        for graph, facts in manifest["graphs"].items()
+        for port in facts.get("inputs", ())
+        if port["name"] == LEARNED
+    }
+
+
+def _encoders(what: str, found: Collection[int], rooms: Mapping[str, Room]) -> dict[int, str]:
+    """Which text encoder the vectors of each width are for.
+
+    Raises AdapterError unless there are vectors for each of the bundle's, and no others.
+    """
+    if not rooms:
+        raise AdapterError("the bundle's text encoder takes no embeddings; link the checkpoint again")
+    wanted, held = {room.width: graph for graph, room in rooms.items()}, set(found)
+    if len(wanted) < len(rooms):
+        problem = "the bundle's text encoders are equally wide"
+        raise AdapterError(f"{what}: {problem}, so its vectors don't tell which of them they are for")
+    if wanted.keys() != held:
+        have = " and ".join(map(str, sorted(held)))
+        want = " and ".join(f"{graph} is {width}" for width, graph in wanted.items())
+        missing = " and ".join(wanted[width] for width in sorted(wanted.keys() - held))
+        lacks = f"those for {missing} are missing; give a file that holds both, or learned_embeds and learned_embeds_2"
+        why = "an embedding of another backbone" if held - wanted.keys() else lacks
+        raise AdapterError(f"{what}: its vectors are {have} wide, the bundle's {want} wide: {why}")
+    return wanted
+
+
+def _stack(source: str, layout: Layout) -> Vectors:
     """Dtype as stored, and [stages, vectors, width]. Raises AdapterError for tensors that are no vectors or unlike."""
-    keys = [key for stage in stages for key in stage]
-    kinds = {key: (header.tensors[key].dtype, header.tensors[key].shape) for key in keys}
-    dtype, shape = kinds[keys[0]]
-    if dtype not in FLOATS or len(shape) not in (1, 2) or not shape[-1]:
-        raise AdapterError(f"{source}: {keys[0]} is {dtype} {list(shape)}; F32, F16 or BF16 of [n, width] is expected")
-    other = next((key for key, kind in kinds.items() if kind != (dtype, shape)), None)
+    parts = [part for stage in layout.stages for part in stage]
+    first, *others = parts
+    dtype, shape = first.tensor.dtype, first.tensor.shape
+    if dtype not in FLOATS:
+        raise AdapterError(
+            f"{source}: {first.key} is {dtype} {list(shape)}; F32, F16 or BF16 of [n, width] is expected"
+        )
+    other = next((part for part in others if (part.tensor.dtype, part.tensor.shape) != (dtype, shape)), None)
     if other is not None:
-        found = f"{keys[0]} is {dtype} {list(shape)}, {other} is {kinds[other][0]} {list(kinds[other][1])}"
-        raise AdapterError(f"{source}: its tensors differ: {found}")
-    rows = {key: read_tensor(header, key).reshape(-1, shape[-1]) for key in keys}
-    spoilt = [key for key, array in rows.items() if not finite(array, dtype)]
+        unlike = f"{other.key} is {other.tensor.dtype} {list(other.tensor.shape)}"
+        raise AdapterError(f"{source}: its tensors differ: {first.key} is {dtype} {list(shape)}, {unlike}")
+    stages = [np.concatenate([_rows(part) for part in stage]) for stage in layout.stages]
+    spoilt = [part.key for part in parts if not finite(_rows(part), dtype)]
     if spoilt:
         raise AdapterError(f"{source}: {', '.join(spoilt)} holds NaN or infinity")
-    return dtype, np.stack([np.concatenate([rows[key] for key in stage]) for stage in stages])
+    return dtype, np.stack(stages)
 
 
-def _sizes(source: str, vectors: Iterable[NDArray[Any]]) -> tuple[int, int]:
+def _rows(part: Part) -> NDArray[Any]:
+    return read_tensor(part.header, part.key).reshape(-1, part.tensor.shape[-1])
+
+
+def _sizes(source: str, vectors: Iterable[NDArray[Any]], most: int) -> tuple[int, int]:
     """Stages and vectors of each, which the text encoders share. Raises AdapterError beyond the limits."""
     (stages, count), *others = {array.shape[:2] for array in vectors}
     if others:
         raise AdapterError(f"{source}: its text encoders have unlike numbers of vectors: {count}, {others[0][1]}")
-    if not (1 <= stages <= MAX_STAGES and 1 <= count <= MAX_VECTORS):
-        limits = f"1 to {MAX_STAGES} stages of 1 to {MAX_VECTORS} vectors are served"
+    if not (1 <= stages <= MAX_STAGES and 1 <= count <= most):
+        limits = f"1 to {MAX_STAGES} stages of 1 to {most} vectors are served"
         raise AdapterError(f"{source} has {stages} stages of {count} vectors; {limits}")
     return stages, count
-
-
-def _check_fit(what: str, widths: Mapping[str, int], manifest: Json) -> None:
-    """Raises AdapterError unless the bundle has just these text encoders, of these widths."""
-    wanted = {
-        graph: port["shape"][-1]
-        for graph, facts in manifest["graphs"].items()
-        for port in facts["inputs"]
-        if port["name"] == LEARNED
-    }
-    if not wanted:
-        raise AdapterError("the bundle's text encoder takes no embeddings; link the checkpoint again")
-    if widths.keys() != wanted.keys():
-        have, want = " and ".join(widths), " and ".join(wanted)
-        raise AdapterError(f"{what} has vectors for {have}, the bundle has {want}: an embedding of another backbone")
-    for graph, width in widths.items():
-        if width != wanted[graph]:
-            problem = f"its vectors are {width} wide, the bundle's {graph} is {wanted[graph]} wide"
-            raise AdapterError(f"{what}: {problem}: an embedding of another backbone")
 
 
 def _templates(prompt: str, style_prompt: str) -> tuple[Json, list[str]]:

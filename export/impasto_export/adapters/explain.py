@@ -19,7 +19,7 @@ from impasto_export.adapters import (
 )
 from impasto_export.adapters.collected import Site
 from impasto_export.adapters.forms import Form
-from impasto_export.adapters.importer import Said
+from impasto_export.adapters.importer import Kind, Said
 from impasto_export.adapters.layers import Layer
 from impasto_export.adapters.layouts import DOWN, AsWritten, Names
 from impasto_export.adapters.sources import Source
@@ -38,8 +38,9 @@ def explain(place: Path, said: Said, manifest: Json | None = None, bundle: Path 
     ExportError for what cannot be read.
     """
     with sources.opened(place) as source:
-        facts = {"file": str(place), **FACTS[importer.recognise(source)](source)}
-        return facts if manifest is None else facts | _fit(source, said, manifest, bundle)
+        kind = importer.recognise(source, embeddings.widths(manifest) if manifest else ())
+        facts = {"file": str(place), **FACTS[kind](source)}
+        return facts if manifest is None else facts | _fit(source, kind, said, manifest, bundle)
 
 
 def _bottleneck(source: Source) -> Json:
@@ -50,8 +51,8 @@ def _bottleneck(source: Source) -> Json:
 def _embedding(source: Source) -> Json:
     facts = embeddings.facts(source)
     known = {("768",): bases.SD1, ("1024",): bases.SD2, ("768", "1280"): bases.SDXL}
-    base = known.get(tuple(facts["widths"].values()), "unknown")
-    return {"kind": "embedding", **facts, "base": base, "use": HOT, "problems": []}
+    base = known.get(tuple(facts["widths"]), bases.UNKNOWN)
+    return {"kind": "embedding", **facts, "base": base, "use": HOT, "notes": source.joined, "problems": []}
 
 
 def _lora(source: Source) -> Json:
@@ -101,10 +102,10 @@ def _needs(site: Site) -> set[Form]:
     return forms.merged_only(site.parts, Layer(shape, hot=len(shape) == 2))
 
 
-def _fit(source: Source, said: Said, manifest: Json, bundle: Path | None) -> Json:
+def _fit(source: Source, kind: Kind, said: Said, manifest: Json, bundle: Path | None) -> Json:
     """What changes in the explanation when the bundle is known."""
     facts: Json = {"bundle": manifest["name"]}
-    if importer.recognise(source) == "lora":
+    if kind == "lora":
         sites, _ = collected.collect(source, Names(layers.of(manifest, bundle)))
         facts["hit"] = dict(Counter(graph for graph, _ in sites))
     try:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from impasto_export import spellings
 from impasto_export.adapters import bottlenecks, embeddings, forms, loras, sources
+from impasto_export.adapters.embedding_layouts import KNOWN
 from impasto_export.adapters.layouts import speaks_of_lora
 from impasto_export.adapters.loras import Imported
 from impasto_export.adapters.sources import Source
@@ -28,7 +31,10 @@ class Said:
     alpha: float | None = None
 
 
-def convert(place: Path, manifest: Json, said: Said, bundle: Path | None = None) -> Imported:
+NOTHING = Said()
+
+
+def convert(place: Path, manifest: Json, said: Said = NOTHING, bundle: Path | None = None) -> Imported:
     """Read the adapter for the bundle that `manifest` describes; without its folder `bundle`, layers that have no bank
     are not known.
 
@@ -41,7 +47,7 @@ def convert(place: Path, manifest: Json, said: Said, bundle: Path | None = None)
 
 def read(source: Source, manifest: Json, said: Said, bundle: Path | None) -> Imported:
     """`convert`, of a source that is open."""
-    match recognise(source):
+    match recognise(source, embeddings.widths(manifest)):
         case "bottleneck":
             return _bottleneck(source, manifest, said)
         case "embedding":
@@ -50,18 +56,26 @@ def read(source: Source, manifest: Json, said: Said, bundle: Path | None) -> Imp
             return _lora(source, manifest, said, bundle)
 
 
-def recognise(source: Source) -> Kind:
-    """Raises AdapterError for a file of no known kind."""
+def recognise(source: Source, widths: Collection[int] = ()) -> Kind:
+    """By names and shapes; `widths` are those of a bundle's text encoders. Raises AdapterError for a file of no known
+    kind."""
     if bottlenecks.recognises(source):
         return "bottleneck"
-    if embeddings.recognises(source):
-        return "embedding"
     if any(speaks_of_lora(key) for key in source.keys):
         return "lora"
-    if any(key.startswith(CHECKPOINT) for key in source.keys):
+    if embeddings.recognises(source, widths):
+        return "embedding"
+    if any(spellings.unwrapped(key).startswith(CHECKPOINT) for key in source.keys):
         raise AdapterError(f"{source} is a checkpoint, no adapter; link it with `impasto link`")
-    keys = ", ".join(sorted(source.keys)[:5]) or "none"
-    raise AdapterError(f"{source} holds no LoRA, no bottleneck adapter and no embedding; its tensors: {keys}")
+    problem = f"{source} holds no LoRA, no bottleneck adapter and no embedding; its tensors: {_listed(source)}"
+    wide = ", ".join(map(str, sorted({*KNOWN, *widths})))
+    raise AdapterError(f"{problem}; an embedding's are as wide as a text encoder: {wide}")
+
+
+def _listed(source: Source) -> str:
+    """The first of its tensors, with their shapes."""
+    tensors = [item for header in source.headers for item in sorted(header.tensors.items())]
+    return ", ".join(f"{key} {tensor.dtype} {list(tensor.shape)}" for key, tensor in tensors[:5]) or "none"
 
 
 def notes(record: Json) -> list[str]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from impasto_export.adapters import kohya
+from impasto_export import spellings
 from impasto_export.adapters.layers import Layers
+from impasto_export.spellings import TRANSFORMER, UNET
 
-TEXT_PREFIX = "text_model."
-# What a text encoder has beside the text model.
-TEXT_HEADS = ("text_projection",)
-PEFT_PREFIX = "base_model.model."
 # Roles as they are called here; LoHa's and LoKr's keep their key's own name, which no other form has.
 # DoRA's norms are PEFT's magnitude, one for each output, or kohya's dora_scale, which may also have one for each input.
 DOWN, UP, MID, ALPHA, MAGNITUDE, DORA_SCALE = "down", "up", "mid", "alpha", "magnitude", "dora_scale"
@@ -37,11 +35,16 @@ ENDINGS = {
     **{f".{LOHA}{part}": f"{LOHA}{part}" for part in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")},
     **{f".{LOKR}{part}": f"{LOKR}{part}" for part in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")},
 }
+# PEFT's name of the adapter within a key of a model that was saved whole: `….lora_A.default.weight`.
+ADAPTER = re.compile(
+    rf"(\.(?:lora_[AB]|lora_magnitude_vector|(?:{LOHA}|{LOKR})\w+))\.(?!weight$|bias$)[^.]+(?=$|\.weight$|\.bias$)"
+)
 # diffusers' attention-processor LoRA: `….attn1.processor.to_q_lora.down.weight`, and its text encoder's form.
 PROCESSOR = {"to_q_lora": "to_q", "to_k_lora": "to_k", "to_v_lora": "to_v", "to_out_lora": "to_out.0"}
 TEXT_PROCESSOR = {"to_q_lora": "q_proj", "to_k_lora": "k_proj", "to_v_lora": "v_proj", "to_out_lora": "out_proj"}
-PROCESSOR_ENDINGS = {".down.weight": DOWN, ".up.weight": UP}
+PROCESSOR_ENDINGS = {".down.weight": DOWN, ".up.weight": UP, ".alpha": ALPHA}
 
+NUMBERED = "its layers are numbered, not named, as the first LoRAs' were; save it again by another program"
 # Parts of keys, each of which ends with a dot here.
 REFUSED = {
     ".oft_": "OFT rotates the base weight",
@@ -61,12 +64,16 @@ REFUSED = {
     "modules_to_save": "a whole retrained module, not LoRA",
     "lora_A.bias": "LoRA with a bias",
     "lora_B.bias": "LoRA with a bias",
+    ":up.": NUMBERED,
+    ":down.": NUMBERED,
 }
-# family -> its backbone's graph, which is also what its LoRAs' keys begin with
-BACKBONES = {"diffusion": "unet", "masked": "transformer"}
-ENCODERS = ("text_encoder", "text_encoder_2")
-# Said of PEFT's files, which name no component.
+# family -> its backbone's graph
+BACKBONES = {"diffusion": UNET, "masked": TRANSFORMER}
+# Whose names begin as nothing but an adapter's do.
+FLATTENED = ("kohya", "lycoris")
+# Said of files that name no component.
 UNNAMED = "unnamed component"
+NO_LAYER = "names no layer of this backbone that takes adapters"
 
 
 @dataclass(frozen=True)
@@ -85,30 +92,29 @@ class Names:
     layers: Layers
 
     @cached_property
-    def flattened(self) -> Mapping[str, Mapping[str, str]]:
-        return {graph: kohya.flattened(graph, modules) for graph, modules in self.layers.items()}
+    def spelled(self) -> Mapping[str, Mapping[str, str]]:
+        return {graph: spellings.spelled(graph, modules) for graph, modules in self.layers.items()}
 
     def find(self, path: str, component: str | None) -> tuple[str, str] | str:
         """Graph and module that `path` means, or why there are none; `component` is the graph that its file is of."""
-        found = [(graph, name) for graph, name in self._candidates(path, component) if name in self._modules(graph)]
-        if len(found) > 1:
-            return f"may be of {' or '.join(graph for graph, _ in found)}; put its file into a folder of the right name"
-        graph = component_of(path) or component
+        said, rest = spellings.component(path)
+        graph, flat = said or component, spellings.flat(rest)
         if graph and graph not in self.layers:
             return f"adapts a {graph}, which this backbone does not have"
-        return found[0] if found else "names no layer of this backbone that takes adapters"
+        found = [(one, self.spelled[one][flat]) for one in self._graphs(graph) if flat in self.spelled[one]]
+        if len(found) > 1:
+            return f"may be of {' or '.join(one for one, _ in found)}; put its file into a folder of the right name"
+        return found[0] if found else NO_LAYER
 
-    def _modules(self, graph: str) -> Collection[str]:
-        return self.layers.get(graph, ())
+    def near(self, path: str) -> str | None:
+        """Graph and module whose spelling is most like a `path` that means none; None where none is like it."""
+        said, rest = spellings.component(path)
+        near = {graph: spellings.nearest(rest, self.spelled[graph]) for graph in self._graphs(said)}
+        return next((f"{graph}.{name}" for graph, name in near.items() if name), None)
 
-    def _candidates(self, path: str, component: str | None) -> list[tuple[str, str]]:
-        """By the path's prefix, or for PEFT's, which has none, in any graph."""
-        flat = kohya.split(path)
-        if flat is not None:
-            graph, name = flat
-            return [(graph, self.flattened.get(graph, {}).get(name, ""))]
-        said = component_of(path) or component
-        return [(graph, _module(graph, path)) for graph in ([said] if said else self.layers)]
+    def _graphs(self, graph: str | None) -> Collection[str]:
+        """Where a path may lead: into the graph that it names, or for one that names none, into any."""
+        return [graph] if graph else self.layers
 
 
 @dataclass(frozen=True)
@@ -116,11 +122,11 @@ class AsWritten:
     """Every layer under the name that the file gives it: what is told of a file without a bundle."""
 
     def find(self, path: str, component: str | None) -> tuple[str, str] | str:
-        flat = kohya.split(path)
-        if flat is not None:
-            return flat
-        graph = component_of(path) or component or UNNAMED
-        return graph, path.removeprefix(f"{graph}.").removeprefix(PEFT_PREFIX)
+        graph, rest = spellings.component(path)
+        return graph or component or UNNAMED, rest
+
+    def near(self, path: str) -> str | None:
+        return None
 
 
 def read(key: str, names: Names | AsWritten, component: str | None = None) -> Piece | str:
@@ -130,7 +136,7 @@ def read(key: str, names: Names | AsWritten, component: str | None = None) -> Pi
         return reason
     said = split(key)
     if said is None:
-        return "not a LoRA key of the diffusers, PEFT or kohya layout"
+        return "not a LoRA key: no known role is at its end"
     path, role = said
     found = names.find(path, component)
     return found if isinstance(found, str) else Piece(*found, role)
@@ -138,11 +144,13 @@ def read(key: str, names: Names | AsWritten, component: str | None = None) -> Pi
 
 def refusal(key: str) -> str | None:
     """Why a key of LoRA's kin can never be taken, whatever layer it names."""
-    return next((reason for mark, reason in REFUSED.items() if mark in f"{key}."), None)
+    ended = _without_adapter(key) + "."
+    return next((reason for mark, reason in REFUSED.items() if mark in ended), None)
 
 
 def split(key: str) -> tuple[str, str] | None:
     """(path of the layer, role), or None when the ending is unknown."""
+    key = _without_adapter(key)
     for ending, role in PROCESSOR_ENDINGS.items():
         head, _, layer = key.removesuffix(ending).rpartition(".")
         if key.endswith(ending) and layer in PROCESSOR:
@@ -154,33 +162,16 @@ def split(key: str) -> tuple[str, str] | None:
     return None
 
 
-def component_of(key: str) -> str | None:
-    """The graph that a key names by its prefix."""
-    flat = kohya.split(key)
-    if flat is not None:
-        return flat[0]
-    return next((graph for graph in (*BACKBONES.values(), *ENCODERS) if key.startswith(f"{graph}.")), None)
-
-
-def _module(graph: str, path: str) -> str:
-    name = path.removeprefix(f"{graph}.").removeprefix(PEFT_PREFIX)
-    # Libraries disagree on whether the text model's own name is part of the path.
-    if graph in ENCODERS and not name.startswith(TEXT_HEADS):
-        return TEXT_PREFIX + name.removeprefix(TEXT_PREFIX)
-    return name
-
-
-def is_lora(key: str) -> bool:
-    """Whether the key has an ending of LoRA's or its kin's in a known layout, whatever layer it names."""
-    return split(key) is not None
+def _without_adapter(key: str) -> str:
+    return ADAPTER.sub(r"\1", key)
 
 
 def speaks_of_lora(key: str) -> bool:
-    """Whether the key is of a LoRA or of its kin, also of those that are refused."""
-    return is_lora(key) or refusal(key) is not None or kohya.split(key) is not None
+    """Whether the key is of a LoRA or of its kin, whatever layer it names, also of those that are refused."""
+    return split(key) is not None or refusal(key) is not None or spellings.writer([key]) in FLATTENED
 
 
 def families(keys: Collection[str]) -> set[str]:
     """The families whose backbone some of the keys name."""
-    named = {component_of(key) for key in keys}
+    named = {spellings.component(key)[0] for key in keys}
     return {family for family, graph in BACKBONES.items() if graph in named}

@@ -14,17 +14,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from impasto_export.adapters import bases, collected, forms, layers, layouts, scales, sources
+from impasto_export.adapters import bases, collected, forms, layers, layouts, scales
 from impasto_export.adapters.collected import Site, Sites
 from impasto_export.adapters.layers import Layer, Layers
 from impasto_export.adapters.layouts import ALPHA, DORA_SCALE, DOWN, LOHA, LOKR, MAGNITUDE, UP, AsWritten, Names
 from impasto_export.adapters.sources import Source
 from impasto_export.architecture import FORMAT, LORA, Json
 from impasto_export.errors import SHOWN, AdapterError, UnaccountedKeys
-from impasto_export.weights import encode
+from impasto_export.weights import encode, header_length
 
 # The kind of an adapter that only merging can use.
 DELTA = "delta"
+# What a server reads of an adapter's header, in bytes.
+MAX_OWN_HEADER = 1 << 20
 # Said where alpha was assumed: there, files never state it.
 AMUSED = "; aMUSEd's trainer saves none, and its default of r=16, alpha=32 is at half strength so: then give --alpha 32"
 PICKLED = "a LoRA in a pickle; convert it to safetensors first"
@@ -39,25 +41,6 @@ class Imported:
     record: Json
 
 
-def convert(
-    source: Path,
-    manifest: Json,
-    trigger: str | None = None,
-    prompt: str = "",
-    alpha: float | None = None,
-    bundle: Path | None = None,
-) -> Imported:
-    """Read a LoRA file or folder (diffusers, PEFT or kohya layout) for the bundle that `manifest` describes.
-
-    `prompt` is the template it was trained with, {context} in it; `alpha` is for files that don't state their own;
-    layers without a bank are known from the graphs in the folder `bundle`.
-
-    Raises UnaccountedKeys when a key has no place in the bundle, AdapterError for anything else that is wrong.
-    """
-    with sources.opened(source) as opened:
-        return read(opened, manifest, trigger, prompt, alpha, bundle)
-
-
 def read(
     source: Source,
     manifest: Json,
@@ -66,7 +49,13 @@ def read(
     alpha: float | None = None,
     bundle: Path | None = None,
 ) -> Imported:
-    """`convert`, of a source that is open."""
+    """Read a LoRA (diffusers', PEFT's, kohya's or another layout) for the bundle that `manifest` describes.
+
+    `prompt` is the template it was trained with, {context} in it; `alpha` is for files that don't state their own;
+    layers without a bank are known from the graphs in the folder `bundle`.
+
+    Raises UnaccountedKeys when a key has no place in the bundle, AdapterError for anything else that is wrong.
+    """
     if source.pickled:
         raise AdapterError(f"{source} is {PICKLED}")
     scales.check_given(alpha)
@@ -76,8 +65,6 @@ def read(
     bad += collected.misfits(sites, known)
     if bad:
         raise UnaccountedKeys(f"{source}{_made_for(source)}", bad)
-    if not sites:
-        raise AdapterError(f"{source} holds no tensors")
     found = collected.merged_only(sites, known)
     tensors, assumed = _tensors(sites, known, alpha, hot=not found)
     amused, layout = manifest["family"] == "masked", collected.layout(source.headers[0])
@@ -96,12 +83,19 @@ def read(
         },
         **words(trigger or _trigger(source), prompt),
     }
-    return Imported(encode(tensors, metadata(record)), record)
+    return sealed(tensors, record)
 
 
-def metadata(record: Json) -> dict[str, str]:
-    """The adapter file's header."""
-    return {"impasto": json.dumps(record, sort_keys=True, ensure_ascii=False)}
+def sealed(tensors: Tensors, record: Json) -> Imported:
+    """An adapter's file, its record in the header. Raises AdapterError for a header that no server reads."""
+    data = encode(tensors, {"impasto": json.dumps(record, sort_keys=True, ensure_ascii=False)})
+    length = header_length(data)
+    if length > MAX_OWN_HEADER:
+        problem = f"its header would have {length} bytes, and servers read up to {MAX_OWN_HEADER}"
+        raise AdapterError(
+            f"{record['source']['file']}: {problem}: it has too many layers, or too long a text in its own header"
+        )
+    return Imported(data, record)
 
 
 def words(trigger: str | None, prompt: str) -> Json:

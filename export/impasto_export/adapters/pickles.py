@@ -18,7 +18,8 @@ from typing import Any
 from impasto_export.errors import AdapterError
 from impasto_export.weights import Header, read_header
 
-SUFFIXES = (".pt", ".bin", ".pth")
+# How a file begins that torch saved: an archive, or a pickle of the protocols 2 to 5.
+ARCHIVE, PICKLE, PROTOCOLS = b"PK\x03\x04", 0x80, range(2, 6)
 # A small embedding may lie in a file with the whole vocabulary it is a slice of.
 MAX_BYTES = 1 << 30
 MEMORY_BYTES = 4 << 30
@@ -32,6 +33,16 @@ REFUSED = 3
 
 class Unusual(Exception):
     """The file is harmless, but no dictionary of tensors."""
+
+
+def is_pickle(path: Path) -> bool:
+    """By its first bytes. Those of a safetensors file, its header's length, may look alike, but a header follows."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(9)
+    if len(start) == 9 and start.endswith(b"{") and int.from_bytes(start[:8], "little") <= size - 8:
+        return False
+    return start.startswith(ARCHIVE) or (len(start) > 1 and start[0] == PICKLE and start[1] in PROTOCOLS)
 
 
 def read(source: Path, folder: Path) -> Header:
@@ -63,7 +74,10 @@ def convert(source: Path, target: Path) -> None:
 
     tensors: dict[str, Any] = {}
     scalars: dict[str, Any] = {}
-    for key, value in _flat(torch.load(source, map_location="cpu", weights_only=True)):
+    # A ParameterDict runs nothing when it is built. An open file has no suffix, which torch would go by.
+    with torch.serialization.safe_globals([torch.nn.ParameterDict]), source.open("rb") as file:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    for key, value in _flat(content):
         if isinstance(value, torch.Tensor):
             tensors[key] = value.detach().clone().contiguous()
         elif value is None or isinstance(value, (bool, int, float, str)):
@@ -78,9 +92,16 @@ def _flat(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
         raise Unusual(f"it holds a {type(value).__name__}, not a dictionary")
     found = []
     for key, item in value.items():
-        path = f"{prefix}{key}"
+        path, item = f"{prefix}{key}", _plain(item)
         found += _flat(item, path + SEPARATOR) if isinstance(item, dict) and not prefix else [(path, item)]
     return found
+
+
+def _plain(value: Any) -> Any:
+    """A ParameterDict of any torch as a dictionary: of those before 1.12, today's own methods find nothing."""
+    from torch.nn import ParameterDict
+
+    return dict(value.named_parameters(recurse=False)) if isinstance(value, ParameterDict) else value
 
 
 def reason(error: Exception) -> str:

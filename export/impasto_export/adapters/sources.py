@@ -1,9 +1,13 @@
-"""What a foreign adapter lies in: a safetensors file, a pickle of tensors, or a folder with files of known names."""
+"""What a foreign adapter lies in: a safetensors file, a pickle of tensors, or a folder with files of known names.
+
+Which of the two a file is, its first bytes tell, whatever it is called.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,12 +15,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from impasto_export.adapters import pickles
+from impasto_export.adapters.pickles import SCALARS
 from impasto_export.architecture import Json
 from impasto_export.errors import AdapterError
 from impasto_export.weights import Header, read_header, sha256_file
 
 LORA, PEFT, BOTTLENECK = "pytorch_lora_weights.safetensors", "adapter_model.safetensors", "bottleneck.safetensors"
-EMBEDDINGS = ("learned_embeds.safetensors", "learned_embeds.bin")
+# An embedding's files for one text encoder, and for a second one.
+EMBEDDINGS = tuple((f"learned_embeds{end}", f"learned_embeds_2{end}") for end in (".safetensors", ".bin"))
+PAIR = re.compile(r"learned_embeds(?:_2)?(?P<rest>(?:-steps-\d+)?\.(?:safetensors|bin))")
 COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2")
 # Files that are read together, in the order in which they are looked for.
 SETS = (
@@ -24,14 +31,14 @@ SETS = (
     (PEFT,),
     tuple(f"{component}/{PEFT}" for component in COMPONENTS),
     (BOTTLENECK,),
-    *((name,) for name in EMBEDDINGS),
+    *EMBEDDINGS,
 )
 
 
 @dataclass(frozen=True)
 class Source:
-    """`place` is what the user named, `files` are those it holds. A pickle's header is that of the safetensors file
-    made of it, and `notes` are the numbers and strings it holds beside its tensors."""
+    """`place` is what the user named, `files` are those it holds, or of which it is one. A pickle's header is that of
+    the safetensors file made of it, and `notes` are the numbers and strings it holds beside its tensors."""
 
     place: Path
     files: tuple[Path, ...]
@@ -51,7 +58,13 @@ class Source:
 
     @property
     def pickled(self) -> bool:
-        return self.headers[0].path != self.files[0]
+        return any(header.path != path for header, path in zip(self.headers, self.files, strict=True))
+
+    @property
+    def joined(self) -> list[str]:
+        """Which files were read that the user did not name, nor a folder of them, in words."""
+        others = [path.name for path in self.files if path != self.place] if not self.place.is_dir() else []
+        return [f"{name} beside it was read, too: the vectors for the other text encoder" for name in others]
 
     def component(self, header: Header) -> str | None:
         """The component that a file of a set is of, by its folder in `place`."""
@@ -73,25 +86,34 @@ class Source:
 def opened(place: Path) -> Iterator[Source]:
     """The source's headers, readable until the block ends. Raises AdapterError, or ExportError for a damaged file."""
     files = _files(place)
-    if files[0].suffix not in pickles.SUFFIXES:
-        yield Source(place, files, tuple(read_header(path) for path in files))
-        return
     with TemporaryDirectory(prefix="impasto-") as folder:
-        header = pickles.read(files[0], Path(folder))
-        yield Source(place, files, (header,), json.loads(header.metadata[pickles.SCALARS]))
+        headers = tuple(_header(path, Path(folder) / str(number)) for number, path in enumerate(files))
+        notes = [json.loads(header.metadata[SCALARS]) for header in headers if header.path.is_relative_to(folder)]
+        yield Source(place, files, headers, {key: value for one in notes for key, value in one.items()})
+
+
+def _header(path: Path, folder: Path) -> Header:
+    if not pickles.is_pickle(path):
+        return read_header(path)
+    folder.mkdir()
+    return pickles.read(path, folder)
 
 
 def _files(place: Path) -> tuple[Path, ...]:
     if not place.exists():
         raise AdapterError(f"{place}: there is no such file or folder")
     if not place.is_dir():
-        if place.suffix not in (".safetensors", *pickles.SUFFIXES):
-            known = ", ".join((".safetensors", *pickles.SUFFIXES))
-            raise AdapterError(f"{place}: files of the kinds {known} are read, and folders that hold an adapter's")
-        return (place,)
+        return _with_partner(place)
     for names in SETS:
         found = tuple(place / name for name in names if (place / name).is_file())
         if found:
             return found
-    known = ", ".join((LORA, PEFT, BOTTLENECK, *EMBEDDINGS))
+    known = ", ".join((LORA, PEFT, BOTTLENECK, *(first for first, _ in EMBEDDINGS)))
     raise AdapterError(f"{place} holds none of {known}; name the adapter's file itself")
+
+
+def _with_partner(place: Path) -> tuple[Path, ...]:
+    """The file, and the one beside it that diffusers writes for the other text encoder of a pair."""
+    match = PAIR.fullmatch(place.name)
+    pair = [place.with_name(f"learned_embeds{number}{match['rest']}") for number in ("", "_2")] if match else [place]
+    return tuple(path for path in pair if path.is_file())

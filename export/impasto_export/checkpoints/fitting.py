@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import dropwhile
 from pathlib import Path
 
-from impasto_export import matching, splice
+from impasto_export import matching, spellings, splice
 from impasto_export.architecture import Architecture, Json, read_json
 from impasto_export.checkpoints import ldm
 from impasto_export.checkpoints.checkpoint import Stored
@@ -20,10 +20,11 @@ from impasto_export.weights import Header, Tensor
 NAME = "original.json"
 # Keys without content that SDXL files may carry: what the UNet predicts, and that it was trained to zero SNR.
 V_PREDICTION, ZERO_SNR = "v_pred", "ztsnr"
+CLIP = "clip"
 TABLES: dict[str, ldm.Names] = {
     "unet": ldm.unet,
     "vae": ldm.vae,
-    "clip": ldm.unchanged,
+    CLIP: ldm.unchanged,
     "open_clip": ldm.open_clip,
     "controlnet": ldm.controlnet,
     "diffusers": ldm.unchanged,
@@ -98,8 +99,9 @@ def _fit(header: Header, layout: Layout, file: str) -> Fit:
     tensors: dict[str, dict[str, Stored]] = {part: {} for part in found.components}
     turned: dict[str, str] = {}
     missing, misfit, used = set(), set(), set()
+    known = _spelled(header, stated["parts"])
     for part, name, slot in _slots(layout.skeleton, found):
-        place = _place(header, stated["parts"][part], name, found.components[part].config)
+        place = _place(known, stated["parts"][part], name, found.components[part].config)
         tensor = header.tensors.get(place.name)
         used.add(place.name)
         if tensor is None:
@@ -110,10 +112,9 @@ def _fit(header: Header, layout: Layout, file: str) -> Fit:
         else:
             tensors[part][name] = Stored(file, _cut(place, replace(tensor, shape=slot.shape)))
             turned |= {f"{part}.{name}": place.name} if place.transposed else {}
-    known = (*UNUSED, *stated["unused"])
-    unused = [
-        name for name in header.tensors.keys() - used if not name.startswith(known) and not name.endswith(BUFFERS)
-    ]
+    left = (*UNUSED, *stated["unused"])
+    rest = ((name, spellings.unwrapped(name)) for name in header.tensors.keys() - used)
+    unused = [name for name, bare in rest if not bare.startswith(left) and not bare.endswith(BUFFERS)]
     return Fit(layout, tensors, turned, *(tuple(sorted(names)) for names in (missing, misfit, unused)))
 
 
@@ -124,12 +125,27 @@ def _slots(folder: Path, found: Architecture) -> Iterator[tuple[str, str, Slot]]
             yield graph.component, name, slot
 
 
-def _place(header: Header, stated: Json, name: str, config: Json) -> Place:
+def _spelled(header: Header, parts: Mapping[str, Json]) -> dict[str, str]:
+    """What the layout calls a tensor -> what the file calls it, whose own name counts first."""
+    spelled = {_canonical(name, parts): name for name in header.tensors}
+    return spelled | {name: name for name in header.tensors}
+
+
+def _canonical(name: str, parts: Mapping[str, Json]) -> str:
+    """The layout's name of a tensor: without wrappers, and of several spellings the one in its table."""
+    bare = spellings.unwrapped(name)
+    starts: list[str] = [stated["prefix"] for stated in parts.values() if stated["names"] == CLIP]
+    start = next((start for start in starts if bare.startswith(start)), None)
+    if start:  # as transformers' text models were saved at first, and are again
+        return start + spellings.with_text_model(bare.removeprefix(start))
+    return spellings.attention(bare, spellings.ORIGINAL)
+
+
+def _place(known: Mapping[str, str], stated: Json, name: str, config: Json) -> Place:
+    """Under the file's own name of it; a ControlNet that was cut out of a checkpoint has no prefix."""
     place = TABLES[stated["names"]](name, config)
     whole = stated["prefix"] + place.name
-    # The others: as transformers' text models were saved at first, and ControlNets that were cut out of a checkpoint.
-    spellings = whole, whole.replace(".text_model.", ".", 1), place.name
-    return replace(place, name=next((name for name in spellings if name in header.tensors), whole))
+    return replace(place, name=known.get(whole) or known.get(place.name, whole))
 
 
 def _wanted(place: Place, slot: Slot) -> list[int]:

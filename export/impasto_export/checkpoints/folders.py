@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from impasto_export import families
+from impasto_export import families, spellings
 from impasto_export.architecture import read_json
 from impasto_export.checkpoints import tokenizer
 from impasto_export.checkpoints.checkpoint import Checkpoint, Said, Stored, Weights, label
@@ -15,12 +15,6 @@ from impasto_export.weights import read_header
 
 # By the text encoder that reads them.
 TOKENIZERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
-TEXT_PREFIX = "text_model."
-# What a text encoder with a projection has beside the text model.
-TEXT_HEADS = ("text_projection.",)
-# The autoencoders' attention before diffusers renamed it.
-AUTOENCODERS = ("vae", "vqvae")
-OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
 def read(folder: Path, said: Said) -> Checkpoint:
@@ -80,26 +74,28 @@ def plain_taken(part: str, variant: str | None) -> str:
 
 
 def _weights(part: str, place: Path, paths: tuple[Path, ...]) -> Weights:
-    """The graph's names are the canonical ones. Raises CheckpointError for a tensor in two shards."""
+    """The graph's names are the canonical ones. Raises CheckpointError for a tensor in two shards, or two spellings."""
     names = [f"{part}.safetensors"]
     if len(paths) > 1:
         names = [f"{part}-{number:05}-of-{len(paths):05}.safetensors" for number in range(1, len(paths) + 1)]
     tensors: dict[str, Stored] = {}
     for file, path in zip(names, paths, strict=True):
         header = read_header(path)
-        found = {canonical_name(part, name): Stored(file, tensor) for name, tensor in header.tensors.items()}
+        found = {
+            name: Stored(file, header.tensors[own]) for name, own in _canonical(part, path, header.tensors).items()
+        }
         if twice := found.keys() & tensors.keys():
             raise CheckpointError(f"{path}: {min(twice)} is in another shard, too; get the shards of one index")
         tensors |= found
     return Weights(paths[0] if len(paths) == 1 else place, tensors, dict(zip(names, paths, strict=True)))
 
 
-def canonical_name(part: str, name: str) -> str:
-    """The one spelling that graphs use, whichever library version saved the tensor."""
-    if part in TOKENIZERS:
-        return name if name.startswith((TEXT_PREFIX, *TEXT_HEADS)) else TEXT_PREFIX + name
-    if part in AUTOENCODERS and ".attentions." in name:
-        head, _, last = name.rpartition(".")
-        owner, _, layer = head.rpartition(".")
-        return f"{owner}.{OLD_ATTENTION.get(layer, layer)}.{last}"
-    return name
+def _canonical(part: str, path: Path, names: Iterable[str]) -> dict[str, str]:
+    """Canonical name -> the file's own. Raises CheckpointError for a tensor that is there under two names."""
+    found: dict[str, str] = {}
+    for own in names:
+        name = spellings.canonical(part, own)
+        if name in found:
+            raise CheckpointError(f"{path}: {found[name]} and {own} are two names of one tensor; leave one of them out")
+        found[name] = own
+    return found

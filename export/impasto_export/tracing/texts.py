@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from impasto_export.architecture import Port, Site
+from impasto_export.spellings import TEXT_PREFIX
 from impasto_export.tracing import sites
 from impasto_export.tracing.recipes import EXAMPLE_LANES, LANES, Recipe, slot
-
-TEXT_PREFIX = "text_model."
 
 
 class TextEncoder(nn.Module):

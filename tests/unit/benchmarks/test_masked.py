@@ -19,7 +19,7 @@ from benchmarks.masked_rounds import STEPS, Round
 from diffusers import AmusedScheduler
 
 from impasto_export import manifest
-from impasto_export.adapters import bottlenecks, loras
+from impasto_export.adapters import importer
 from impasto_export.tracing import graphs
 from impasto_server.bundle import ImageSize
 from impasto_server.guidance import Mix, Mixes, Prompts, Text
@@ -171,10 +171,10 @@ def test_random_adapters_are_imported_whole(masked_bundle: Path, tmp_path: Path)
     record = manifest.load(masked_bundle)
     sites = record["graphs"]["transformer"]["sites"]
     write_lora(tmp_path / "lora", record, RANK, seed=1, adapted=ADAPTED)
-    lora = loras.convert(tmp_path / "lora", record).record
+    lora = importer.convert(tmp_path / "lora", record).record
     projections = [site for site in sites if ".attn" in site["name"] and site.get("kind") != "bottleneck"]
     assert (lora["rank"], lora["sites"]) == (RANK, len(projections))
     write_bottleneck(tmp_path / "bottleneck", record, RANK, seed=1)
-    bottleneck = bottlenecks.convert(tmp_path / "bottleneck", record).record
+    bottleneck = importer.convert(tmp_path / "bottleneck", record).record
     places = [site for site in sites if site.get("kind") == "bottleneck" and not site["name"].endswith("attn1")]
     assert (bottleneck["rank"], bottleneck["sites"]) == (RANK, len(places))

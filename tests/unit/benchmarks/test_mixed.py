@@ -15,7 +15,7 @@ from benchmarks.bars import Bar, held_against_bars
 from benchmarks.question import Question
 
 from impasto_export import architecture, manifest
-from impasto_export.adapters import loras
+from impasto_export.adapters import importer
 from impasto_export.architecture import SHIPPED
 from impasto_export.tracing import graphs
 
@@ -129,7 +129,7 @@ def test_operations_of_adapters_grow_with_their_rank() -> None:
 def test_random_adapters_are_imported_whole(bundle: Path, tmp_path: Path) -> None:
     record = manifest.load(bundle)
     write_lora(tmp_path / "style", record, rank=8, seed=1)
-    made = loras.convert(tmp_path / "style", record)
+    made = importer.convert(tmp_path / "style", record)
     projections = [site for graph in record["graphs"].values() for site in graph["sites"] if "attn" in site["name"]]
     assert made.record["rank"] == 8
     assert made.record["sites"] == len(projections)

@@ -16,8 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from impasto_export.adapters import importer, loras, sources
+from impasto_export.adapters.importer import Said
 from impasto_export.errors import AdapterError, ExportError, UnaccountedKeys
 from impasto_export.weights import Header, encode, read_header, read_tensor
+from impasto_server import adapters
 
 Arrays = dict[str, tuple[str, np.ndarray[Any, Any]]]
 SIZES = {"in_features": 6, "out_features": 4}
@@ -77,7 +79,7 @@ def write_peft(folder: Path, tensors: Arrays, **config: object) -> Path:
 def imported(
     source: Path, tmp_path: Path, bundle: dict[str, Any] = MANIFEST, **said: Any
 ) -> tuple[Header, dict[str, Any]]:
-    made = loras.convert(source, bundle, **said)
+    made = importer.convert(source, bundle, Said(**said))
     path = tmp_path / "made.safetensors"
     path.write_bytes(made.data)
     header = read_header(path)
@@ -168,7 +170,7 @@ def test_peft_folders_of_both_components(tmp_path: Path) -> None:
 
 def test_same_source_same_bytes(tmp_path: Path) -> None:
     source = write(tmp_path, pair(SITE))
-    assert loras.convert(source, MANIFEST).data == loras.convert(source, MANIFEST).data
+    assert importer.convert(source, MANIFEST).data == importer.convert(source, MANIFEST).data
 
 
 @pytest.mark.parametrize(
@@ -196,7 +198,7 @@ def test_same_source_same_bytes(tmp_path: Path) -> None:
 def test_unaccounted_keys_are_named_with_the_reason(key: str, reason: str, tmp_path: Path) -> None:
     source = write(tmp_path, {**pair(SITE), key: ("F32", np.ones((2, 6), "<f4"))})
     with pytest.raises(UnaccountedKeys, match=reason) as raised:
-        loras.convert(source, MANIFEST)
+        importer.convert(source, MANIFEST)
     (named,) = raised.value.keys
     assert named.startswith(key.removesuffix(".alpha").removesuffix(".hada_w1_a"))
 
@@ -204,7 +206,7 @@ def test_unaccounted_keys_are_named_with_the_reason(key: str, reason: str, tmp_p
 def test_two_spellings_of_one_tensor_are_refused(tmp_path: Path) -> None:
     source = write(tmp_path, {**pair(SITE), **pair(SITE, down=".lora.down.weight", up=".lora.up.weight")})
     with pytest.raises(UnaccountedKeys, match=f"a second down for {SITE}"):
-        loras.convert(source, MANIFEST)
+        importer.convert(source, MANIFEST)
 
 
 @pytest.mark.parametrize(
@@ -226,13 +228,13 @@ def test_two_spellings_of_one_tensor_are_refused(tmp_path: Path) -> None:
 )
 def test_configs_that_cannot_be_honoured(config: dict[str, object], message: str, tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match=message):
-        loras.convert(write_peft(tmp_path, pair("base_model.model.mid.attn1.to_q"), **config), MANIFEST)
+        importer.convert(write_peft(tmp_path, pair("base_model.model.mid.attn1.to_q"), **config), MANIFEST)
 
 
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
-        ({}, "holds no tensors"),
+        ({}, "holds no LoRA, no bottleneck adapter and no embedding; its tensors: none;"),
         ({**pair(SITE), f"{SITE}.lora_A.weight": ("F32", np.ones((2, 7), "<f4"))}, "another backbone"),
         ({**pair(SITE), f"{SITE}.lora_B.weight": ("F32", np.ones((4, 3), "<f4"))}, "another backbone"),
         ({**pair(SITE), f"{SITE}.lora_A.weight": ("F32", np.full((2, 6), np.nan, "<f4"))}, "down holds NaN"),
@@ -246,7 +248,7 @@ def test_configs_that_cannot_be_honoured(config: dict[str, object], message: str
 )
 def test_bad_tensors(tensors: Arrays, message: str, tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match=message):
-        loras.convert(write(tmp_path, tensors), MANIFEST)
+        importer.convert(write(tmp_path, tensors), MANIFEST)
 
 
 def test_truncated_files(tmp_path: Path) -> None:
@@ -255,7 +257,7 @@ def test_truncated_files(tmp_path: Path) -> None:
     for length in (0, 4, 30, len(data) - 1):
         source.write_bytes(data[:length])
         with pytest.raises(ExportError, match="cut short"):
-            loras.convert(source, MANIFEST)
+            importer.convert(source, MANIFEST)
 
 
 @pytest.mark.parametrize(
@@ -271,19 +273,58 @@ def test_truncated_files(tmp_path: Path) -> None:
 def test_headers_that_lie(header: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
     with pytest.raises(ExportError, match=f"x.safetensors: its safetensors header cannot be read .*{message}.*; get"):
-        loras.convert(tmp_path / "x.safetensors", MANIFEST)
+        importer.convert(tmp_path / "x.safetensors", MANIFEST)
+
+
+def test_a_header_of_nine_megabytes(tmp_path: Path) -> None:
+    """sd-scripts writes the tags of every caption into it; none of that goes on into the registry."""
+    source = write(tmp_path, pair(SITE), ss_tag_frequency=json.dumps({"img": {"a caption": 1}}) + " " * (9 << 20))
+    made = importer.convert(source, MANIFEST)
+    assert made.record["sites"] == 1
+    assert len(made.data) < 2000
+
+
+def test_a_header_that_is_longer_than_safetensors_allows(tmp_path: Path) -> None:
+    source = tmp_path / "x.safetensors"
+    with source.open("wb") as file:  # a sparse one
+        file.write(struct.pack("<Q", 100_000_001))
+        file.truncate(100_000_009)
+    with pytest.raises(ExportError, match="x.safetensors: its header has 100000001 bytes, and safetensors allows 1"):
+        importer.convert(source, MANIFEST)
+
+
+def test_what_is_imported_has_a_header_that_servers_read(tmp_path: Path) -> None:
+    source = write(tmp_path, pair(SITE), **{"modelspec.trigger_phrase": "ink " * (1 << 18)})
+    with pytest.raises(AdapterError, match=r"its header would have \d+ bytes, and servers read up to 1048576: it h"):
+        importer.convert(source, MANIFEST)
+    assert importer.convert(source, MANIFEST, Said(trigger="ink")).record["trigger"] == "ink"
+    assert loras.MAX_OWN_HEADER == adapters.MAX_HEADER
+
+
+def test_a_second_adapter_in_one_file_is_not_dropped(tmp_path: Path) -> None:
+    """PEFT's names of adapters are no part of a layer's."""
+    both = {**pair(SITE, down=".lora_A.default.weight", up=".lora_B.default.weight"), **pair(SITE)}
+    with pytest.raises(UnaccountedKeys, match=f"{SITE}.lora_A.weight: a second down for {SITE}"):
+        importer.convert(write(tmp_path, both), MANIFEST)
+
+
+@pytest.mark.parametrize("key", [f"{SITE}.lora_B.default.bias", f"{SITE}.lora_embedding_A.default"])
+def test_what_is_refused_is_so_under_an_adapters_name(key: str, tmp_path: Path) -> None:
+    source = write(tmp_path, {**pair(SITE), key: ("F32", np.ones((2, 6), "<f4"))})
+    with pytest.raises(UnaccountedKeys, match=f"{key}: LoRA "):
+        importer.convert(source, MANIFEST)
 
 
 def test_metadata_that_is_nested_too_deeply(tmp_path: Path) -> None:
     source = write(tmp_path, pair(SITE), lora_adapter_metadata="[" * 5000)
     with pytest.raises(AdapterError, match="lora_adapter_metadata is not JSON: it is nested too deeply"):
-        loras.convert(source, MANIFEST)
+        importer.convert(source, MANIFEST)
 
 
 def test_factors_with_nothing_in_them(tmp_path: Path) -> None:
     nothing = {key: (kind, array.reshape(-1)[:0].reshape(0, 6)) for key, (kind, array) in pair(SITE).items()}
     with pytest.raises(UnaccountedKeys, match=r"down has shape \[0, 6\]: there is nothing in it"):
-        loras.convert(write(tmp_path, nothing), MANIFEST)
+        importer.convert(write(tmp_path, nothing), MANIFEST)
 
 
 def test_a_checkpoint_is_no_adapter(tmp_path: Path) -> None:
@@ -291,18 +332,18 @@ def test_a_checkpoint_is_no_adapter(tmp_path: Path) -> None:
     key = "model.diffusion_model.input_blocks.0.0.weight"
     source = write(tmp_path, {key: ("F32", np.ones((2, 6), "<f4"))}, "painted.safetensors")
     with pytest.raises(AdapterError, match="painted.safetensors is a checkpoint, no adapter; link it with `impasto"):
-        importer.convert(source, MANIFEST, importer.Said())
+        importer.convert(source, MANIFEST)
 
 
 def test_pickles_and_empty_folders(tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match="holds none of pytorch_lora_weights.safetensors, adapter_model"):
-        loras.convert(tmp_path, MANIFEST)
+        importer.convert(tmp_path, MANIFEST)
     torch.save({f"{SITE}.lora_A.weight": torch.ones(2, 6)}, tmp_path / "pytorch_lora_weights.bin")
     with pytest.raises(AdapterError, match="a LoRA in a pickle; convert it to safetensors first"):
-        loras.convert(tmp_path / "pytorch_lora_weights.bin", MANIFEST)
-    (tmp_path / "lora.ckpt").touch()
-    with pytest.raises(AdapterError, match="files of the kinds .safetensors, .pt, .bin, .pth are read"):
-        loras.convert(tmp_path / "lora.ckpt", MANIFEST)
+        importer.convert(tmp_path / "pytorch_lora_weights.bin", MANIFEST)
+    (tmp_path / "lora.gguf").write_bytes(b"GGUF" + bytes(20))
+    with pytest.raises(ExportError, match="lora.gguf is not a safetensors file, or is cut short"):
+        importer.convert(tmp_path / "lora.gguf", MANIFEST)
 
 
 def amused(folder: Path) -> Path:
@@ -343,7 +384,7 @@ def test_the_users_alpha_is_divided_by_each_sites_rank(alpha: float) -> None:
 @pytest.mark.parametrize("alpha", [0.0, -1.0, math.nan, math.inf, -math.inf, 1e300, 1e-300])
 def test_an_alpha_that_is_no_scale(alpha: float, tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match="--alpha: got .*; a finite number above 0"):
-        loras.convert(amused(tmp_path), MASKED, alpha=alpha)
+        importer.convert(amused(tmp_path), MASKED, Said(alpha=alpha))
 
 
 def test_a_file_that_states_its_alpha_takes_no_other(tmp_path: Path) -> None:
@@ -362,7 +403,7 @@ def test_a_file_that_states_its_alpha_takes_no_other(tmp_path: Path) -> None:
         with pytest.raises(
             AdapterError, match="--alpha: got 32, but the source itself states 8 for transformer_layers"
         ):
-            loras.convert(source, MASKED, alpha=32)
+            importer.convert(source, MASKED, Said(alpha=32))
 
 
 def test_peft_folders_of_a_masked_backbone(tmp_path: Path) -> None:
@@ -386,13 +427,13 @@ def test_peft_folders_of_a_masked_backbone(tmp_path: Path) -> None:
 )
 def test_the_other_family_is_one_error(prefix: str, bundle: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match=f"{message}. Import it with --bundle") as raised:
-        loras.convert(write(tmp_path, pair(prefix)), bundle)
+        importer.convert(write(tmp_path, pair(prefix)), bundle)
     assert not isinstance(raised.value, UnaccountedKeys)
 
 
 def test_a_bottlenecks_site_takes_no_lora(tmp_path: Path) -> None:
     with pytest.raises(UnaccountedKeys, match="attn1.lora_A.weight: names no layer"):
-        loras.convert(write(tmp_path, pair(AMUSED)), MASKED)
+        importer.convert(write(tmp_path, pair(AMUSED)), MASKED)
 
 
 def test_the_prompt_of_its_training(tmp_path: Path) -> None:
@@ -404,7 +445,7 @@ def test_the_prompt_of_its_training(tmp_path: Path) -> None:
 @pytest.mark.parametrize("template", ["in stained glass style", "{context} {context}", "{context} in {style}"])
 def test_prompts_that_are_no_template(template: str, tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match="--prompt: got .*; it must hold {context} once"):
-        loras.convert(write(tmp_path, pair(SITE)), MANIFEST, prompt=template)
+        importer.convert(write(tmp_path, pair(SITE)), MANIFEST, Said(prompt=template))
 
 
 XL: dict[str, Any] = {
@@ -439,13 +480,13 @@ def test_peft_folders_of_two_text_encoders(tmp_path: Path) -> None:
     assert scale(header, f"text_encoder.text_model.{LAYER}") == 3.0
     assert scale(header, f"text_encoder_2.text_model.{LAYER}") == 4.0
     with pytest.raises(UnaccountedKeys, match="may be of text_encoder or text_encoder_2; put its file into a folder"):
-        loras.convert(tmp_path / "text_encoder_2", XL)
+        importer.convert(tmp_path / "text_encoder_2", XL)
 
 
 def test_a_peft_folder_for_a_component_that_is_not_there(tmp_path: Path) -> None:
     write_peft(tmp_path / "text_encoder_2", pair(f"base_model.model.{LAYER}"))
     with pytest.raises(UnaccountedKeys, match="adapts a text_encoder_2, which this backbone does not have"):
-        loras.convert(tmp_path, MANIFEST)
+        importer.convert(tmp_path, MANIFEST)
 
 
 def test_lycoris_own_prefix(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from impasto_export import cli, manifest
-from impasto_export.adapters import bottlenecks, check, importer, layers, pickles
+from impasto_export.adapters import check, importer, layers, pickles
 from impasto_export.adapters.importer import Said
 from impasto_export.adapters.registry import Registry
 from impasto_export.errors import AdapterError, UnaccountedKeys
@@ -122,7 +122,7 @@ def shared() -> dict[str, Tensor]:
 
 
 def imported(source: Path, **said: Any) -> tuple[Header, dict[str, Any]]:
-    made = bottlenecks.convert(source, BUNDLE, **said)
+    made = importer.convert(source, BUNDLE, Said(**said))
     path = source.parent / "made.safetensors"
     path.write_bytes(made.data)
     header = read_header(path)
@@ -199,7 +199,7 @@ def test_styledrop_pytorchs_adapters_do_what_its_formula_says(
 def test_its_pickle_is_opened_in_a_process_of_its_own(tmp_path: Path) -> None:
     source = saved(tmp_path, nn.Embedding(3, 4))
     with pytest.raises(AdapterError, match="refused: this pickle is more than tensors"):
-        bottlenecks.convert(source, BUNDLE)
+        importer.convert(source, BUNDLE)
     adapter = Adapter(LAYERS, 4, True, "exact")
     assert imported(saved(tmp_path, adapter.tables()))[1]["source"]["file"] == "adapter.pth"
 
@@ -208,7 +208,7 @@ def test_its_pickle_is_opened_in_a_process_of_its_own(tmp_path: Path) -> None:
 def test_layers_stand_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     """`transformer_layers.10` comes after `transformer_layers.9`, whatever the manifest's order."""
     tables = {"WD": torch.arange(11.0)[:, None].repeat(1, WIDTH), "WU": torch.ones(11, WIDTH)}
-    made = bottlenecks.convert(saved(tmp_path, tables), bundle_of(layers=11))
+    made = importer.convert(saved(tmp_path, tables), bundle_of(layers=11))
     (tmp_path / "made").write_bytes(made.data)
     header = read_header(tmp_path / "made")
     read = [read_tensor(header, f"transformer.transformer_layers.{i}.attn1.A")[0, 0] for i in range(11)]
@@ -225,7 +225,7 @@ def test_a_file_of_another_backbone_names_both_shapes(shared: bool, layers: int,
     tables |= {"DD.weight": torch.ones(layers, rank), "DU.weight": torch.ones(layers, width)} if shared else {}
     theirs = f"{layers} layers {width} wide" if shared else f"{layers} layers .*WD .{layers}, {width * rank}"
     with pytest.raises(AdapterError, match=f"adapts {theirs}.*the bundle's backbone has 3 layers 12 wide"):
-        bottlenecks.convert(saved(tmp_path, tables), BUNDLE)
+        importer.convert(saved(tmp_path, tables), BUNDLE)
 
 
 @pytest.mark.usefixtures("in_process")
@@ -276,7 +276,7 @@ def test_half_precision(dtype: torch.dtype, tmp_path: Path) -> None:
 
 def test_same_source_same_bytes(tmp_path: Path) -> None:
     source = studio(tmp_path, shared(), shared=True)
-    assert bottlenecks.convert(source, BUNDLE).data == bottlenecks.convert(source, BUNDLE).data
+    assert importer.convert(source, BUNDLE).data == importer.convert(source, BUNDLE).data
 
 
 def test_an_adapter_may_leave_sites_alone(tmp_path: Path) -> None:
@@ -292,7 +292,7 @@ def test_the_prompt_is_the_users_or_the_files(tmp_path: Path) -> None:
     assert "prompt" not in imported(studio(tmp_path, unshared()))[1]
     for template in ("as cut paper", "{context} {context}"):
         with pytest.raises(AdapterError, match="it must hold {context} once"):
-            bottlenecks.convert(studio(tmp_path, unshared(), prompt=template), BUNDLE)
+            importer.convert(studio(tmp_path, unshared(), prompt=template), BUNDLE)
 
 
 @pytest.mark.parametrize(
@@ -311,16 +311,16 @@ def test_the_prompt_is_the_users_or_the_files(tmp_path: Path) -> None:
 )
 def test_headers_that_do_not_tell_what_is_there(entry: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match=message):
-        bottlenecks.convert(studio(tmp_path, unshared(), **entry), BUNDLE)
+        importer.convert(studio(tmp_path, unshared(), **entry), BUNDLE)
 
 
 def test_a_header_that_is_not_json(tmp_path: Path) -> None:
     source = tmp_path / "a.safetensors"
     source.write_bytes(encode({}, {"bottleneck": "{"}))
     with pytest.raises(AdapterError, match="unusable bottleneck entry"):
-        bottlenecks.convert(source, BUNDLE)
+        importer.convert(source, BUNDLE)
     with pytest.raises(AdapterError, match="holds no tensors"):
-        bottlenecks.convert(studio(tmp_path, {}, sites={}), BUNDLE)
+        importer.convert(studio(tmp_path, {}, sites={}), BUNDLE)
 
 
 @pytest.mark.parametrize(
@@ -344,13 +344,13 @@ def test_a_header_that_is_not_json(tmp_path: Path) -> None:
 def test_bad_tensors(tensors: dict[str, Tensor], is_shared: bool, message: str, tmp_path: Path) -> None:
     source = studio(tmp_path, {**(shared() if is_shared else unshared()), **tensors}, shared=is_shared)
     with pytest.raises(AdapterError, match=message):
-        bottlenecks.convert(source, BUNDLE)
+        importer.convert(source, BUNDLE)
 
 
 def test_sites_that_the_backbone_lacks_are_named(tmp_path: Path) -> None:
     source = studio(tmp_path, unshared())
     with pytest.raises(UnaccountedKeys) as raised:
-        bottlenecks.convert(source, bundle_of(layers=2))
+        importer.convert(source, bundle_of(layers=2))
     assert [key.split(":")[0] for key in raised.value.keys] == ["transformer_layers.2.attn2", "transformer_layers.2.ff"]
 
 
@@ -364,16 +364,16 @@ def test_a_diffusion_bundle_takes_none(tmp_path: Path) -> None:
 def test_a_backbone_without_such_sites(tmp_path: Path) -> None:
     none = {**BUNDLE, "graphs": {"transformer": {"sites": []}}}
     with pytest.raises(UnaccountedKeys, match="names no place of this backbone that takes bottleneck adapters"):
-        bottlenecks.convert(studio(tmp_path, unshared()), none)
+        importer.convert(studio(tmp_path, unshared()), none)
     tables: Arrays = {key: ("F32", value.numpy()) for key, value in Adapter(LAYERS, 4, False, "exact").tables().items()}
     (tmp_path / "converted.safetensors").write_bytes(encode(tables, {}))
     with pytest.raises(AdapterError, match="takes no adapters after self-attention"):
-        bottlenecks.convert(tmp_path / "converted.safetensors", none)
+        importer.convert(tmp_path / "converted.safetensors", none)
 
 
 def test_check_knows_which_sites_are_its(tmp_path: Path) -> None:
     registry = Registry(tmp_path / "registry")
-    registry.put("glass", bottlenecks.convert(studio(tmp_path, unshared()), BUNDLE).data)
+    registry.put("glass", importer.convert(studio(tmp_path, unshared()), BUNDLE).data)
     assert check.problems(registry, "glass", BUNDLE) == []
     assert "it is for bundles of the family masked, this one's is diffusion" in check.problems(
         registry, "glass", DIFFUSION

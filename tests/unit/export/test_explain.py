@@ -88,6 +88,10 @@ def test_what_only_merging_can_use(form: Form, kind: str, tmp_path: Path) -> Non
         (f"unet.{BLOCK}.attn2.to_v", (64, 1024), bases.SD2),
         (f"unet.{BLOCK}.attn2.to_k", (64, 2048), bases.SDXL),
         ("text_encoder_2.text_model.encoder.layers.0.mlp.fc1", (64, 1280), bases.SDXL),
+        ("clip_g.text_model.encoder.layers.0.self_attn.v_proj", (64, 64), bases.SDXL),
+        ("lora_te2_encoder_layers_0_self_attn_v_proj", (64, 64), bases.SDXL),
+        ("diffusion_model.input_blocks.4.1.transformer_blocks.0.attn2.to_k", (64, 2048), bases.SDXL),
+        ("lora_te3_encoder_layers_0_self_attn_v_proj", (64, 64), "Stable Diffusion 3, a family that is not served"),
         ("text_encoder.text_model.encoder.layers.0.mlp.fc1", (64, 1024), bases.SD2),
         ("transformer.transformer_layers.3.attn1.to_q", (64, 768), bases.AMUSED),
         ("transformer.single_transformer_blocks.3.attn.to_q", (64, 64), "FLUX, a family that is not served"),
@@ -146,9 +150,9 @@ def test_bottleneck_adapters(tmp_path: Path) -> None:
         ({"<cat>": np.full((2, 768), np.nan, np.float32)}, "<cat> holds NaN or infinity"),
         (
             {"<cat>": np.ones((2, 0), np.float32)},
-            r"<cat> is F32 \[2, 0\]; F32, F16 or BF16 of \[n, width\] is expected",
+            r"no embedding; its tensors: <cat> F32 \[2, 0\]; an embedding's are as wide as a text encoder: 768, 1024",
         ),
-        ({"<cat>": np.ones((40, 768), np.float32)}, "has 1 stages of 40 vectors; 1 to 64 stages of 1 to 32 vectors"),
+        ({"<cat>": np.ones((76, 768), np.float32)}, "has 1 stages of 76 vectors; 1 to 64 stages of 1 to 75 vectors"),
         ({"WD": np.full((1, 4), np.nan, np.float32), "WU": np.ones((1, 4), np.float32)}, "WD holds NaN or infinity"),
     ],
 )
@@ -168,11 +172,22 @@ def test_what_is_spoilt_is_of_no_use(tmp_path: Path) -> None:
 def test_an_embedding_and_a_pickled_lora(tmp_path: Path) -> None:
     vectors = {"clip_l": np.ones((2, 768), np.float32), "clip_g": np.ones((2, 1280), np.float32)}
     _, facts = check(lora_files.write(tmp_path / "x.safetensors", vectors))
-    assert (facts["kind"], facts["layout"], facts["base"]) == ("embedding", "sdxl", bases.SDXL)
+    assert (facts["kind"], facts["layout"], facts["base"]) == ("embedding", "clip", bases.SDXL)
     torch.save({"unet.mid.to_q.lora_A.weight": torch.ones(2, 6)}, tmp_path / "x.bin")
     code, facts = check(tmp_path / "x.bin")
     assert code == 1
     assert "a LoRA in a pickle; convert it to safetensors first" in facts["problems"]
+
+
+@pytest.mark.parametrize(("place", "notes"), [("", 0), ("learned_embeds.safetensors", 1)])
+def test_an_embedding_in_two_files(place: str, notes: int, tmp_path: Path) -> None:
+    for number, width in (("", 768), ("_2", 1280)):
+        vectors = {"<cat>": np.ones((2, width), np.float32)}
+        lora_files.write(tmp_path / f"learned_embeds{number}.safetensors", vectors)
+    code, facts = check(tmp_path / place)
+    assert (code, facts["base"], facts["widths"], facts["token"]) == (0, bases.SDXL, ["768", "1280"], "<cat>")
+    told = "learned_embeds_2.safetensors beside it was read, too: the vectors for the other text encoder"
+    assert facts["notes"] == [told] * notes
 
 
 def fitting(bundle: Path, *names: str) -> Mapping[str, Mapping[str, Shape]]:

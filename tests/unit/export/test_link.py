@@ -20,7 +20,6 @@ from typer.testing import CliRunner
 from checkpoints import CHANNELS
 from impasto_export import atomic, bundles, cli, files, manifest
 from impasto_export.checkpoints.checkpoint import Said
-from impasto_export.checkpoints.folders import canonical_name
 from impasto_export.errors import (
     BundleError,
     CheckpointError,
@@ -470,14 +469,3 @@ def test_an_edited_manifest_is_noticed(checkpoint: Path, tmp_path: Path) -> None
     edit_json(made.folder / manifest.NAME, name="other")
     with pytest.raises(BundleError, match="changed after linking"):
         manifest.load(made.folder)
-
-
-def test_names_of_older_libraries_are_understood() -> None:
-    assert canonical_name("text_encoder", "final_layer_norm.bias") == "text_model.final_layer_norm.bias"
-    assert canonical_name("text_encoder", "text_model.final_layer_norm.bias") == "text_model.final_layer_norm.bias"
-    old, new = "decoder.mid_block.attentions.0.proj_attn.bias", "decoder.mid_block.attentions.0.to_out.0.bias"
-    assert canonical_name("vae", old) == new
-    assert canonical_name("vae", new) == new
-    assert canonical_name("vqvae", old) == new
-    assert canonical_name("text_encoder", "text_projection.weight") == "text_projection.weight"
-    assert canonical_name("unet", "a.query.weight") == "a.query.weight"

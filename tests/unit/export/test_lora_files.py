@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import lora_files
-from impasto_export import manifest
-from impasto_export.adapters import kohya, layers, loras
+from impasto_export import manifest, spellings
+from impasto_export.adapters import importer, layers
+from impasto_export.adapters.importer import Said
 from impasto_export.adapters.layers import Layers
 from impasto_export.errors import UnaccountedKeys
 from impasto_export.weights import Header, read_header, read_tensor
@@ -47,7 +48,7 @@ def chosen(known: Layers, *choices: Mapping[str, tuple[str, ...]]) -> Named:
 
 
 def imported(file: Path, bundle: Path, folder: Path, **said: Any) -> tuple[Header, dict[str, Any]]:
-    made = loras.convert(file, manifest.load(bundle), bundle=bundle, **said)
+    made = importer.convert(file, manifest.load(bundle), Said(**said), bundle)
     (folder / "made.safetensors").write_bytes(made.data)
     return read_header(folder / "made.safetensors"), made.record
 
@@ -94,7 +95,7 @@ def test_the_original_unets_names_mean_the_same(
 ) -> None:
     both = [
         lora_files.kohya(chosen(known, names), lora_files.lora, spelled=spelled)
-        for spelled in (str, kohya.originals(known["unet"]))
+        for spelled in (str, spellings.originals(known["unet"]))
     ]
     assert both[0].keys() != both[1].keys()
     found = [
@@ -215,4 +216,4 @@ def test_without_the_bundles_graphs_layers_without_a_bank_are_unknown(
 ) -> None:
     file = lora_files.write(tmp_path / "x.safetensors", lora_files.kohya(chosen(known, CONVOLUTIONS), lora_files.lora))
     with pytest.raises(UnaccountedKeys, match="names no layer of this backbone"):
-        loras.convert(file, manifest.load(bundle))
+        importer.convert(file, manifest.load(bundle))

@@ -69,12 +69,18 @@ def test_an_embedding_is_read_with_the_words_it_was_trained_in(manifest: Manifes
     assert found.prompt == "{context} in {style} style"
 
 
+def test_an_embedding_may_fill_a_clip_text(manifest: Manifest) -> None:
+    found = parse(toy.embedding_bytes(places=75), "d", "x", manifest)
+    assert isinstance(found, Embedding)
+    assert found.places == 75
+
+
 @pytest.mark.parametrize(
     ("data", "why"),
     [
         (toy.embedding_bytes(width=12), "embedding 'x' is 12 wide, text_encoder of 'toy' 8"),
         (toy.embedding_bytes(stages=65), r"\[65, 1, 8\], not \[stages, vectors, width\]"),
-        (toy.embedding_bytes(places=33), r"\[6, 33, 8\]"),
+        (toy.embedding_bytes(places=76), r"\[6, 76, 8\]"),
         (toy.embedding_bytes(stages=0), r"\[0, 1, 8\]"),
         (toy.embedding_bytes(prompt="in {style}"), "lacks the prompts"),
         (toy.embedding_bytes(style_prompt=None), "lacks the prompts"),

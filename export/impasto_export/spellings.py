@@ -1,0 +1,170 @@
+"""One layer has many spellings: what trainers, libraries and programs write around and within a layer's name.
+
+A name is read in three steps, by every reader of checkpoints and adapters: wrappers come off; the prefix tells the
+component; the path that is left is the layer's, in one of the spellings of its network.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+
+from impasto_export.checkpoints import ldm
+
+UNET, TRANSFORMER, TEXT, TEXT_2 = "unet", "transformer", "text_encoder", "text_encoder_2"
+ENCODERS, AUTOENCODERS = (TEXT, TEXT_2), ("vae", "vqvae")
+# Left in a path by what wraps a module: torch.compile, DDP and accelerate, FSDP, checkpointing of activations, PEFT.
+WRAPPERS = (
+    "_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "base_model.model", "base_layer",
+)  # fmt: skip
+# By who writes them: how names begin, and the component that is meant; None where the prefix does not tell it.
+PREFIXES: Mapping[str, Mapping[str, str | None]] = {
+    "diffusers": {f"{graph}.": graph for graph in (UNET, TRANSFORMER, TEXT, TEXT_2)},
+    # Parts of an original checkpoint, by its own names and by those that ComfyUI gives to models in memory.
+    "original": {
+        "model.diffusion_model.": UNET,
+        "diffusion_model.": UNET,
+        "cond_stage_model.transformer.": TEXT,
+        "conditioner.embedders.0.transformer.": TEXT,
+        "text_encoders.clip_l.transformer.": TEXT,
+        "text_encoders.clip_h.transformer.": TEXT,
+        "text_encoders.clip_g.transformer.": TEXT_2,
+        "clip_l.transformer.": TEXT,
+        "clip_h.transformer.": TEXT,
+        "clip_g.transformer.": TEXT_2,
+    },
+    "onetrainer": {
+        "clip_l.": TEXT,
+        "clip_g.": TEXT_2,
+        "lora_unet.": UNET,
+        "lora_te.": TEXT,
+        "lora_te1.": TEXT,
+        "lora_te2.": TEXT_2,
+    },
+    # With every dot an underscore, as in all that follows the prefix.
+    "kohya": {
+        "lora_unet_": UNET,
+        "diffusion_model_": UNET,
+        "lora_transformer_": TRANSFORMER,
+        "lora_te_": TEXT,
+        "lora_te1_": TEXT,
+        "lora_te2_": TEXT_2,
+    },
+    "lycoris": {"lycoris_": None},
+}
+# What an autoencoder's attention calls its layers: today in diffusers, once in diffusers, and in original checkpoints.
+ATTENTION = (
+    ("to_q", "query", "q"),
+    ("to_k", "key", "k"),
+    ("to_v", "value", "v"),
+    ("to_out.0", "proj_attn", "proj_out"),
+)
+MODERN, ORIGINAL = 0, 2
+# Libraries disagree on whether the text model's own name is part of the path; what stands beside it has none.
+TEXT_PREFIX, TEXT_HEADS = "text_model.", ("text_projection",)
+
+_WRAPPED = re.compile(rf"(^|\.)(?:{'|'.join(map(re.escape, WRAPPERS))})(?=\.|$)")
+_FLAT_WRAPPED = re.compile(rf"(^|_)(?:{'|'.join(name.replace('.', '_') for name in WRAPPERS)})(?=_|$)")
+_STARTS = sorted(((start, graph) for part in PREFIXES.values() for start, graph in part.items()), key=len, reverse=True)
+_ATTENDING = re.compile(r"(?P<owner>.*\.(?:attentions\.\d+|attn_\d+)\.)(?P<layer>to_out\.0|[a-z_]+)(?P<end>\.[a-z]+)")
+
+
+def unwrapped(name: str) -> str:
+    """Without what wrappers left in a dotted name."""
+    return _joined(_WRAPPED, name, ".")
+
+
+def component(name: str) -> tuple[str | None, str]:
+    """The component that a name's prefix tells, and what is left of the name: a layer's path, in whatever spelling."""
+    bare = unwrapped(name)
+    found = next(((start, graph) for start, graph in _STARTS if bare.startswith(start)), None)
+    if found is None:
+        return None, bare
+    start, graph = found
+    rest = bare.removeprefix(start)
+    again = component(rest)  # some savers put a prefix before names that had one
+    return again if graph is not None and again[0] == graph else (graph, rest)
+
+
+def writer(names: Iterable[str]) -> str:
+    """Who writes names like these; the last of PREFIXES that any of them has, as later ones are more particular."""
+    bare = [unwrapped(name) for name in names]
+    known = [who for who, starts in PREFIXES.items() if any(name.startswith(tuple(starts)) for name in bare)]
+    return known[-1] if known else "diffusers"
+
+
+def flat(path: str) -> str:
+    """What two spellings have in common that differ in dots, underscores and wrappers."""
+    return _joined(_FLAT_WRAPPED, path.replace(".", "_"), "_")
+
+
+def spelled(graph: str, modules: Collection[str]) -> dict[str, str]:
+    """Flattened path -> module, for every spelling of a component's `modules`.
+
+    Looking whole paths up is safe, where taking them apart at underscores would be guessing.
+    """
+    others: Callable[[str], str] = str
+    if graph == UNET:
+        others = originals(modules)
+    elif graph in ENCODERS:
+        others = without_text_model
+    return {flat(spell(name)): name for spell in (others, str) for name in modules}
+
+
+def originals(modules: Collection[str]) -> Callable[[str], str]:
+    """What a module of a diffusers UNet is called in the original one, whose blocks are numbered through.
+
+    `modules` are the UNet's: they tell how many layers a block has, and which blocks attend.
+    """
+    found = [match for name in modules if (match := ldm.UNET_BLOCK.fullmatch(f"{name}.weight"))]
+    deepest = max((int(match["layer"]) for match in found if match["way"] == "down"), default=0)
+    ups = [match for match in found if match["way"] == "up"]
+    attending = {match["block"] for match in ups if match["kind"] == "attentions"}
+    types = {int(match["block"]): "CrossAttn" if match["block"] in attending else "" for match in ups}
+    config = {"layers_per_block": deepest + 1, "up_block_types": types}
+    return lambda name: ldm.unet(f"{name}.weight", config).name.removesuffix(".weight")
+
+
+def nearest(path: str, known: Mapping[str, str]) -> str | None:
+    """The module of `known`, as `spelled` gives it, whose spelling begins and ends most like `path`; None if none does.
+
+    Only what shares half of its words counts as near.
+    """
+    words = flat(path).split("_")
+    shared = {spelling: _shared(words, spelling.split("_")) for spelling in known}
+    best = max(shared, key=lambda spelling: shared[spelling], default="")
+    return known[best] if best and 2 * shared[best] >= len(words) else None
+
+
+def canonical(part: str, name: str) -> str:
+    """The one name that graphs use for a tensor of a diffusers folder, whichever library's version saved it."""
+    bare = unwrapped(name)
+    if part in ENCODERS:
+        return with_text_model(bare)
+    return attention(bare, MODERN) if part in AUTOENCODERS else bare
+
+
+def with_text_model(path: str) -> str:
+    return path if path.startswith((TEXT_PREFIX, *TEXT_HEADS)) else TEXT_PREFIX + path
+
+
+def without_text_model(path: str) -> str:
+    return path.removeprefix(TEXT_PREFIX)
+
+
+def attention(name: str, style: int) -> str:
+    """An autoencoder's tensor by the `style` of ATTENTION, whatever its attention's layers are called."""
+    match = _ATTENDING.fullmatch(name)
+    names = next((names for names in ATTENTION if match and match["layer"] in names), None)
+    return f"{match['owner']}{names[style]}{match['end']}" if match and names else name
+
+
+def _joined(wrapped: re.Pattern[str], name: str, mark: str) -> str:
+    return wrapped.sub(r"\1", name).replace(mark * 2, mark).strip(mark) if wrapped.search(name) else name
+
+
+def _shared(words: list[str], others: list[str]) -> int:
+    """How many words two names have in common at their beginnings, and after that at their ends."""
+    least = min(len(words), len(others))
+    start = next((at for at in range(least) if words[at] != others[at]), least)
+    return start + next((at for at in range(least - start) if words[-1 - at] != others[-1 - at]), least - start)
