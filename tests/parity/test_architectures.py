@@ -239,12 +239,17 @@ def test_an_lcm_is_told_its_guidance(
     assert psnr_db(alone(opened(lcm), request), expected) >= MIN_DB
 
 
-def test_an_lcm_from_content(twin: Callable[[str], Twin], opened: Callable[..., Pipeline]) -> None:
-    """With the share of steps that every scheduler runs, as their StableDiffusionImg2ImgPipeline does."""
-    lcm, request = twin("lcm"), replace(BOAT, scheduler="lcm", steps=6, image=png(house()), strength=0.5)
-    pipe = diffusers_pipeline(lcm, "lcm", "StableDiffusionImg2ImgPipeline")
-    expected = theirs(pipe, request, image=Image.fromarray(house()), strength=0.5)
+@pytest.mark.parametrize(("steps", "strength"), [(4, 0.5), (1, 0.8), (8, 0.3)])
+def test_an_lcm_from_content(
+    steps: int, strength: float, twin: Callable[[str], Twin], opened: Callable[..., Pipeline]
+) -> None:
+    """All steps are run, over the lower part of what was taught."""
+    lcm = twin("lcm")
+    request = replace(BOAT, scheduler="lcm", steps=steps, image=png(house()), strength=strength)
+    pipe = diffusers_pipeline(lcm, "lcm", "LatentConsistencyModelImg2ImgPipeline")
+    expected = theirs(pipe, request, image=Image.fromarray(house()), strength=strength)
     assert psnr_db(alone(opened(lcm), request), expected) >= MIN_DB
+    assert request.steps_to_run == len(pipe.scheduler.timesteps) == steps
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.0])
