@@ -14,6 +14,8 @@ from impasto_export.errors import CheckpointError
 INDEX = "model_index.json"
 # How the index says that a checkpoint goes without a part.
 ABSENT = [None, None]
+# The class of a config that says none.
+UNNAMED = "?"
 # Files that an adapter's folder has.
 ADAPTERS = {"adapter_config.json", "pytorch_lora_weights.safetensors"}
 SERVED = "Stable Diffusion 1.x and 2.x, SDXL, their Turbo and latent consistency models, and aMUSEd"
@@ -176,5 +178,5 @@ def classes(name: str) -> list[str]:
 
 
 def class_of(config: Mapping[str, Any]) -> str:
-    """The class that a component's config names, "?" where it names none."""
-    return str(config.get("_class_name") or (config.get("architectures") or ["?"])[0])
+    """The class that a component's config names, UNNAMED where it names none."""
+    return str(config.get("_class_name") or (config.get("architectures") or [UNNAMED])[0])

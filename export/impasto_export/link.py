@@ -11,7 +11,7 @@ import onnx
 from impasto_export import bundles, manifest, matching, splice
 from impasto_export.architecture import SHIPPED, Architecture, Graph, Json
 from impasto_export.bundles import Content, Linked
-from impasto_export.checkpoints import control, controlnet, folders, resolve
+from impasto_export.checkpoints import beside, control, controlnet, folders, resolve, schedule
 from impasto_export.checkpoints.checkpoint import Checkpoint, Said, Stored, Weights
 from impasto_export.checkpoints.control import Control
 from impasto_export.checkpoints.tokenizer import Vocabulary
@@ -84,7 +84,9 @@ def link(
 
 def _sources(found: Checkpoint, skeletons: Sequence[Path], said: Said, steering: Control | None) -> list[_Source]:
     """The checkpoint's, and after it the ControlNet's."""
-    base = _Source(*matching.match(found.configs, skeletons), found.weights, found.source, found.notes)
+    place, made = matching.match(found.configs, skeletons)
+    notes = (*found.notes, *matching.strangers(made, found.configs), *beside.notes(found), *schedule.notes(found, said))
+    base = _Source(place, made, found.weights, found.source, notes)
     if steering is None:
         return [base]
     net = controlnet.read(steering.place, skeletons, said.variant)

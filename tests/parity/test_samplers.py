@@ -86,7 +86,9 @@ def theirs(name: str, start: Start, steps: int, noise: Noise) -> tuple[list[floa
     Those of latent consistency models hand it the strength; the others leave out the first of its timesteps.
     """
     scheduler = THEIRS[name].from_config({**noise.model_dump(), "clip_sample": False})
-    scheduler.set_timesteps(steps, **({"strength": start.strength} if name == "lcm" and start.clean is not None else {}))
+    scheduler.set_timesteps(
+        steps, **({"strength": start.strength} if name == "lcm" and start.clean is not None else {})
+    )
     timesteps, x = scheduler.timesteps, torch.from_numpy(start.noise)[None]
     if start.clean is None:
         x = x * scheduler.init_noise_sigma

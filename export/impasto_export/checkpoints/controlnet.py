@@ -66,6 +66,7 @@ def _folder(folder: Path, skeletons: Sequence[Path], variant: str | None) -> Con
     own = variant if find(folder, Names(PART.stem, variant)) else None
     weights, _ = folders.weights({NAME: folder}, {NAME: PART.stem}, own)
     notes = () if own == variant else (folders.plain_taken(NAME, variant),)
+    notes += matching.strangers(match[1], {NAME: read_json(folder / CONFIG)})
     return ControlNet(*match, weights, {"checkpoint": label(folder.resolve().name)}, notes)
 
 

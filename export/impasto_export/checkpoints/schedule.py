@@ -7,10 +7,11 @@ names a sampler, whose steps then count.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from impasto_export.architecture import Json
-from impasto_export.checkpoints.checkpoint import Checkpoint
+from impasto_export.checkpoints.checkpoint import Checkpoint, Said
 from impasto_export.errors import CheckpointError
 
 CONFIG = "scheduler/scheduler_config.json"
@@ -80,6 +81,37 @@ SPACED: Json = {
     "sigma_min": None,
     "sigma_max": None,
 }
+# How a scheduler's own solver steps, with what its class takes for a missing key. Ours are the plain ones.
+DPM: Json = {
+    "solver_order": 2,
+    "algorithm_type": "dpmsolver++",
+    "solver_type": "midpoint",
+    "lower_order_final": True,
+    "euler_at_final": False,
+    "lambda_min_clipped": -math.inf,
+    "variance_type": None,
+}
+SOLVERS: dict[str, Json] = {
+    "DPMSolverMultistepScheduler": DPM,
+    "DPMSolverSinglestepScheduler": {**DPM, "lower_order_final": False},
+    "DEISMultistepScheduler": {**DPM, "algorithm_type": "deis", "solver_type": "logrho"},
+    "DDPMScheduler": {"variance_type": "fixed_small"},
+    "UniPCMultistepScheduler": {
+        "solver_order": 2,
+        "solver_type": "bh2",
+        "lower_order_final": True,
+        "predict_x0": True,
+        "disable_corrector": [],
+        "solver_p": None,
+    },
+}
+# What means something to other settings alone, which are refused, and what no scheduler reads any more.
+IDLE = {
+    "clip_sample_range", "dynamic_thresholding_ratio", "flow_shift", "sample_max_value", "shift_terminal",
+    "skip_prk_steps", "time_shift_type", "use_dynamic_shifting",
+}  # fmt: skip
+# A masked checkpoint's.
+MASKING = {"mask_token_id", "masking_schedule"}
 # These pipelines correct two settings of old configs, and diffusers' others take them as they are. A folder without
 # model_index.json is read as the first would.
 CORRECTING = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
@@ -116,6 +148,32 @@ def facts(checkpoint: Checkpoint, spaced: bool) -> Json:
         raise CheckpointError(f"{where}: {', '.join(own)}, which impasto's samplers do not know; {fix}")
     kept = [*DEFAULTS, *(("original_inference_steps", "timestep_scaling") if name == LCM else ())]
     return {key: config[key] for key in kept} | {"set_alpha_to_one": bool(config["set_alpha_to_one"])}
+
+
+def notes(checkpoint: Checkpoint, said: Said) -> tuple[str, ...]:
+    """What the scheduler's config says and no sampler of ours goes by: each setting by its name."""
+    config, own = checkpoint.scheduler, SOLVERS.get(kind(checkpoint), {})
+    solver = [f"{key} {config[key]!r}" for key, plain in own.items() if key in config and _asks(config[key], plain)]
+    spaced = [f"{key} {config[key]!r}" for key, plain in SPACED.items() if _asks(config.get(key, plain), plain)]
+    known = {
+        *DEFAULTS,
+        *BOUNDS,
+        *HONOURED,
+        *REFUSED,
+        *SPACED,
+        *IDLE,
+        *MASKING,
+        *(key for one in SOLVERS.values() for key in one),
+    }
+    strange = [
+        key for key, value in config.items() if key[:1] != "_" and key not in known and value not in (None, False)
+    ]
+    found = {
+        "of its own solver, which no request has": solver,
+        f"not honoured, since --scheduler {said.defaults.get('scheduler')} was chosen": spaced,
+        "not known, and ignored": strange,
+    }
+    return tuple(f"{CONFIG}: {', '.join(keys)}: {why}" for why, keys in found.items() if keys)
 
 
 def _asks(value: Any, plain: Any) -> bool:

@@ -481,3 +481,54 @@ def test_names_of_older_libraries_are_understood() -> None:
     assert canonical_name("vqvae", old) == new
     assert canonical_name("text_encoder", "text_projection.weight") == "text_projection.weight"
     assert canonical_name("unet", "a.query.weight") == "a.query.weight"
+
+
+EMA = {"decay": 0.9999, "inv_gamma": 1.0, "optimization_step": 37000, "power": 2 / 3, "use_ema_warmup": False}
+
+
+def test_a_training_runs_settings_in_a_config_are_named_and_ignored(
+    own: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    edit_json(own / "unet" / "config.json", **EMA)
+    made = link(own, tmp_path / "bundle")
+    assert made.architecture == link(checkpoint, tmp_path / "plain").architecture
+    known = "decay, inv_gamma, optimization_step, power in its config"
+    assert made.notes == (f"unet: {known}: not known to a UNet2DConditionModel, and ignored",)
+
+
+def test_what_lies_beside_the_parts_is_named(own: Path, tmp_path: Path) -> None:
+    """Whoever counted on it would get other pictures."""
+    parts = {"text_encoder": ["transformers", "CLIPTextModel"], "unet": ["diffusers", "UNet2DConditionModel"]}
+    more = {
+        "vae": ["diffusers", "AutoencoderKL"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
+        "feature_extractor": ["transformers", "CLIPImageProcessor"],
+        "image_encoder": ["transformers", "CLIPVisionModelWithProjection"],
+        "refiner": [None, None],
+        "requires_safety_checker": True,
+        "add_watermarker": True,
+        "magic": 3,
+        "nothing": None,
+    }
+    (own / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline", **parts, **more}))
+    (own / "learned_embeds.safetensors").touch()
+    edit_json(own / "scheduler" / "scheduler_config.json", waves=3)
+    assert link(own, tmp_path / "bundle").notes == (
+        "safety_checker (StableDiffusionSafetyChecker) is not read: pictures are not checked",
+        "image_encoder (CLIPVisionModelWithProjection) is not read: no picture stands in for a prompt, as with an "
+        "IP-Adapter",
+        "model_index.json: add_watermarker is True; no watermark is put into pictures",
+        "model_index.json: magic is 3, which impasto does not know; it is ignored",
+        "learned_embeds.safetensors lies beside the parts: not read; if it is meant, bring it in with `impasto "
+        "adapters import`",
+        "scheduler/scheduler_config.json: waves: not known, and ignored",
+    )
+
+
+def test_without_an_index_the_folders_beside_the_parts_are_named(own: Path, tmp_path: Path) -> None:
+    (own / "image_encoder").mkdir()
+    (own / "image_encoder" / "config.json").write_text('{"architectures": ["CLIPVisionModelWithProjection"]}')
+    (note,) = link(own, tmp_path / "bundle").notes
+    assert note.startswith("image_encoder (CLIPVisionModelWithProjection) is not read")

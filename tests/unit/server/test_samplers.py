@@ -125,7 +125,7 @@ def test_lcm_spreads_its_steps_over_the_lower_part(steps: int, strength: float) 
     """None is cut off: all are run, from the noise that the strength says."""
     asks, latents = walked("lcm", start(CLEAN, strength), steps, "leading")
     taught = range(19, 1000, 20)[: int(50 * strength)]
-    assert [ask.timestep for ask in asks][0] == taught[-1]
+    assert asks[0].timestep == taught[-1]
     assert {ask.timestep for ask in asks} <= {*taught}
     assert [ask.steps for ask in asks] == [steps] * steps
     alpha, sigma = schedule("leading").levels(taught[-1])
