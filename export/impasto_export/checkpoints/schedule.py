@@ -13,6 +13,7 @@ from typing import Any
 from impasto_export.architecture import Json
 from impasto_export.checkpoints.checkpoint import Checkpoint, Said
 from impasto_export.errors import CheckpointError
+from impasto_export.families import corrected
 
 CONFIG = "scheduler/scheduler_config.json"
 LCM = "LCMScheduler"
@@ -112,9 +113,6 @@ IDLE = {
 }  # fmt: skip
 # A masked checkpoint's.
 MASKING = {"mask_token_id", "masking_schedule"}
-# These pipelines correct two settings of old configs, and diffusers' others take them as they are. A folder without
-# model_index.json is read as the first would.
-CORRECTING = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
 
 
 def kind(checkpoint: Checkpoint) -> str:
@@ -182,6 +180,4 @@ def _asks(value: Any, plain: Any) -> bool:
 
 
 def _corrected(checkpoint: Checkpoint, config: Json) -> Json:
-    if checkpoint.index.get("_class_name", CORRECTING[0]) not in CORRECTING:
-        return config
-    return {**config, "steps_offset": 1, "clip_sample": False}
+    return {**config, "steps_offset": 1, "clip_sample": False} if corrected(checkpoint.index) else config

@@ -31,6 +31,7 @@ from impasto_export.errors import (
 )
 from impasto_export.link import link
 from impasto_export.weights import encode, read_header, read_tensor
+from unit.export.stored import values
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 UNET = f"unet/{WEIGHTS}"
@@ -532,3 +533,41 @@ def test_without_an_index_the_folders_beside_the_parts_are_named(own: Path, tmp_
     (own / "image_encoder" / "config.json").write_text('{"architectures": ["CLIPVisionModelWithProjection"]}')
     (note,) = link(own, tmp_path / "bundle").notes
     assert note.startswith("image_encoder (CLIPVisionModelWithProjection) is not read")
+
+
+TEXT_WEIGHTS = "text_encoder/model.safetensors"
+
+
+def test_layers_behind_those_that_a_text_encoders_config_counts(own: Path, checkpoint: Path, tmp_path: Path) -> None:
+    """So CLIP skip is written down: the file keeps its layers, and the config counts fewer."""
+    header = read_header(own / TEXT_WEIGHTS)
+    last = {name: read_tensor(header, name) for name in header.tensors if ".layers.3." in name}
+    more = {name.replace(".layers.3.", ".layers.4.").replace(".", "__"): ("F16", last[name]) for name in last}
+    rewrite(own / TEXT_WEIGHTS, **more)
+    assert len(read_header(own / TEXT_WEIGHTS).tensors) == len(header.tensors) + len(last)
+    assert values(link(own, tmp_path / "bundle").folder) == values(link(checkpoint, tmp_path / "plain").folder)
+
+
+@pytest.mark.parametrize(
+    ("version", "pipeline", "side"),
+    [
+        ("0.8.1", "StableDiffusionPipeline", 512),
+        ("0.9.0", "StableDiffusionPipeline", 128),
+        ("0.8.1", "LatentConsistencyModelPipeline", 128),
+    ],
+)
+def test_a_size_that_old_configs_have_wrong(own: Path, version: str, pipeline: str, side: int, tmp_path: Path) -> None:
+    """As Stable Diffusion's own pipelines correct it."""
+    (own / "model_index.json").write_text(json.dumps({"_class_name": pipeline}))
+    edit_json(own / "unet" / "config.json", _diffusers_version=version)
+    edit_json(own / "scheduler" / "scheduler_config.json", clip_sample=False)
+    assert manifest.load(link(own, tmp_path / "bundle").folder)["image"]["width"] == side
+
+
+def test_a_part_of_another_class_than_the_family_has(own: Path, tmp_path: Path) -> None:
+    index = {"_class_name": "StableDiffusionPipeline", "vae": ["diffusers", "ConsistencyDecoderVAE"]}
+    (own / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(
+        CheckpointError, match="vae is a ConsistencyDecoderVAE; in what can be served it is a AutoencoderKL"
+    ):
+        link(own, tmp_path / "bundle")
