@@ -10,10 +10,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from impasto_export.architecture import Json
 from impasto_export.checkpoints.checkpoint import Checkpoint, Said
 from impasto_export.errors import CheckpointError
 from impasto_export.families import corrected
+from impasto_export.floats import float32
+from impasto_export.weights import Header, read_tensor
 
 CONFIG = "scheduler/scheduler_config.json"
 LCM = "LCMScheduler"
@@ -111,6 +115,8 @@ IDLE = {
     "clip_sample_range", "dynamic_thresholding_ratio", "flow_shift", "sample_max_value", "shift_terminal",
     "skip_prk_steps", "time_shift_type", "use_dynamic_shifting",
 }  # fmt: skip
+# The buffer that trainers save, and how far 16 bits may round it; zero SNR moves it by 0.03.
+TRAINED, ROUNDED = "alphas_cumprod", 5e-3
 # A masked checkpoint's.
 MASKING = {"mask_token_id", "masking_schedule"}
 
@@ -172,6 +178,23 @@ def notes(checkpoint: Checkpoint, said: Said) -> tuple[str, ...]:
         "not known, and ignored": strange,
     }
     return tuple(f"{CONFIG}: {', '.join(keys)}: {why}" for why, keys in found.items() if keys)
+
+
+def check_trained(header: Header, config: Json) -> None:
+    """Raises CheckpointError for a single file whose buffers are of another noise schedule than its architecture's."""
+    if TRAINED not in header.tensors:
+        return
+    tensor = header.tensors[TRAINED]
+    held = float32(read_tensor(header, TRAINED).reshape(-1), tensor.dtype) if tensor.dtype[0] in "FB" else None
+    power = 0.5 if config["beta_schedule"] == "scaled_linear" else 1.0
+    ends = (config["beta_start"] ** power, config["beta_end"] ** power)
+    wanted = np.cumprod(1 - np.linspace(*ends, config["num_train_timesteps"]) ** (1 / power))
+    if held is None or held.shape != wanted.shape or not np.abs(held - wanted).max() <= ROUNDED:
+        last = "" if held is None else f", at the last timestep {held[-1]:.4f} where {wanted[-1]:.4f} is expected"
+        problem = f"its {TRAINED} are of another noise schedule{last}"
+        raise CheckpointError(
+            f"{header.path}: {problem}; it was trained to zero SNR, or on other betas, which is not known"
+        )
 
 
 def _asks(value: Any, plain: Any) -> bool:
