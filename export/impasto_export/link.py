@@ -85,7 +85,14 @@ def link(
 def _sources(found: Checkpoint, skeletons: Sequence[Path], said: Said, steering: Control | None) -> list[_Source]:
     """The checkpoint's, and after it the ControlNet's."""
     place, made = matching.match(found.configs, skeletons)
-    notes = (*found.notes, *matching.strangers(made, found.configs), *beside.notes(found), *schedule.notes(found, said))
+    texts = (note for vocabulary in found.tokenizers.values() for note in vocabulary.notes)
+    notes = (
+        *found.notes,
+        *texts,
+        *matching.strangers(made, found.configs),
+        *beside.notes(found),
+        *schedule.notes(found, said),
+    )
     base = _Source(place, made, found.weights, found.source, notes)
     if steering is None:
         return [base]
@@ -122,5 +129,6 @@ def _tokenizers(found: Checkpoint, architecture: Architecture) -> dict[str, tupl
         text, name = architecture.components[part].config, folders.TOKENIZERS[part]
         if END_OF_TEXT in text:
             vocabulary.check_end(text[END_OF_TEXT], text["vocab_size"], f"{part}'s {END_OF_TEXT}")
+        vocabulary.check_size(text["vocab_size"])
         entries[name] = vocabulary.facts(f"{name}.json", text["max_position_embeddings"]), vocabulary
     return entries

@@ -4,12 +4,13 @@ the merges that are shipped."""
 from __future__ import annotations
 
 import gzip
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import BPE
 
 from impasto_export.architecture import Json, read_json
@@ -24,18 +25,29 @@ CLIP_TOKENS = {
     "unk_token": "<|endoftext|>",
     "pad_token": "<|endoftext|>",
 }
+# Settings that change what a text becomes, with the value that the server knows.
+FIXED: Json = {"padding_side": "right", "truncation_side": "right", "split_special_tokens": False}
+# Where a tokenizer_config.json lists tokens of its own, nothing older counts.
+LISTED = "added_tokens_decoder"
+FLAGS = ("lstrip", "rstrip", "normalized", "single_word", "special")
+SHOWN = 3
+# Lists of special tokens without a role, by transformers 5 and before.
+EXTRAS = ("extra_special_tokens", "additional_special_tokens")
+# What a request means by such a word in a prompt: see the server's prompt.py.
+TRIGGER = re.compile(r"<[^<>\s]+>")
 WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 @dataclass(frozen=True)
 class Vocabulary:
     """`data` is tokenizer.json, `ids` are the special tokens' as the manifest has them; texts are padded to `longest`,
-    where that is said. `origin` is what errors name."""
+    where that is said. `origin` is what errors name, `own` are the tokens that the checkpoint brought."""
 
     origin: Path
     data: bytes
     ids: Json
     longest: float | None
+    own: tuple[str, ...] = ()
 
     def facts(self, file: str, positions: int) -> Json:
         """The manifest's entry, for a text encoder that reads so many `positions`.
@@ -46,6 +58,23 @@ class Vocabulary:
             problem = f"model_max_length {self.longest} is below the text encoder's {positions} positions"
             raise CheckpointError(f"{self.origin}: {problem}")
         return {"file": file, "max_length": positions, **self.ids}
+
+    def check_size(self, size: int) -> None:
+        """Raises CheckpointError for a token that has no embedding in a text encoder of so large a vocabulary."""
+        ids = Tokenizer.from_buffer(self.data).get_vocab(with_added_tokens=True)
+        beyond = sorted((id, token) for token, id in ids.items() if id >= size)
+        if beyond:
+            held = ", ".join(f"{token!r} ({id})" for id, token in beyond[:SHOWN])
+            more = f" and {len(beyond) - SHOWN} more" if len(beyond) > SHOWN else ""
+            problem = f"{held}{more} lie behind the text encoder's vocabulary of {size}"
+            raise CheckpointError(f"{self.origin}: {problem}; take the tokenizer that it was trained with")
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """On tokens that no request can name."""
+        taken = [token for token in self.own if TRIGGER.fullmatch(token)]
+        problem = "names an embedding in a prompt, not the tokenizer's token; import the token's vector under that name"
+        return tuple(f"{self.origin.name}: {token} {problem}" for token in taken)
 
     def check_end(self, stated: int, size: int, what: str) -> None:
         """Raises CheckpointError when a text encoder that pools, of a vocabulary of this `size`, would look for another
@@ -58,24 +87,87 @@ class Vocabulary:
 
 def read(folder: Path) -> Vocabulary:
     """Raises CheckpointError when the folder has no CLIP tokenizer or lacks a special token."""
-    config = read_json(folder / "tokenizer_config.json")
-    kind = config.get("tokenizer_class", "CLIPTokenizer")
+    config = _config(folder)
+    kind = config.get("tokenizer_class") or "CLIPTokenizer"
     if kind not in ("CLIPTokenizer", "CLIPTokenizerFast"):
         raise CheckpointError(f"{folder}: tokenizer is a {kind}; only CLIPTokenizer is known")
+    for key, only in FIXED.items():
+        if config.get(key, only) not in (None, only):
+            raise CheckpointError(f"{folder}: {key} is {config[key]!r}; only {only!r} is known")
     tokens = {key: _content(config.get(key) or default) for key, default in CLIP_TOKENS.items()}
     path = folder / "tokenizer.json"
     data = path.read_bytes() if path.is_file() else build(folder, *_vocabulary(folder), tokens).to_str().encode()
+    data, own = _extended(folder, data, _added(folder, config))
     longest = config.get("model_max_length")
     if longest is not None and not isinstance(longest, (int, float)):
         raise CheckpointError(f"{folder}: model_max_length is {longest!r}; a number of tokens is expected")
-    return Vocabulary(folder, data, _ids(folder, data, tokens), longest)
+    return Vocabulary(folder, data, _ids(folder, data, tokens), longest, own)
+
+
+def _config(folder: Path) -> Json:
+    """tokenizer_config.json, and over it special_tokens_map.json, as transformers reads them."""
+    config, named = read_json(folder / "tokenizer_config.json"), folder / "special_tokens_map.json"
+    return config if LISTED in config or not named.is_file() else {**config, **read_json(named)}
+
+
+def _added(folder: Path, config: Json) -> list[tuple[int | None, AddedToken]]:
+    """The tokens that the checkpoint brought: those of tokenizer_config.json, else of added_tokens.json; and special
+    ones without a role, whose ids aren't stated. In the order of their ids."""
+    special = {_content(token): _token(folder, token, True) for key in EXTRAS for token in config.get(key) or ()}
+    path = folder / "added_tokens.json"
+    if LISTED in config:
+        listed = config[LISTED]
+        found = {id: _token(folder, token, False) for id, token in listed.items()} if isinstance(listed, dict) else {}
+    else:
+        named = read_json(path) if path.is_file() else {}
+        known = {*special, *(_content(config.get(key) or default) for key, default in CLIP_TOKENS.items())}
+        found = {id: _token(folder, token, token in known) for token, id in named.items()}
+    try:
+        stated = sorted((int(id), token) for id, token in found.items())
+    except (TypeError, ValueError):
+        raise CheckpointError(
+            f"{folder}: the ids of its added tokens are {[*found][:SHOWN]}; numbers are expected"
+        ) from None
+    contents = {token.content for _, token in stated}
+    return [*stated, *((None, token) for content, token in special.items() if content not in contents)]
+
+
+def _token(folder: Path, token: Any, special: bool) -> AddedToken:
+    """A token as its text, or as an object around it."""
+    flags = {key: token[key] for key in FLAGS if key in token} if isinstance(token, dict) else {}
+    if not isinstance(token, (str, dict)) or not all(isinstance(value, bool) for value in flags.values()):
+        raise CheckpointError(f"{folder}: an added token is {str(token)[:80]}; its text and flags are expected")
+    return AddedToken(_content(token), **{"special": special, "normalized": not special, **flags})
+
+
+def _extended(
+    folder: Path, data: bytes, added: Sequence[tuple[int | None, AddedToken]]
+) -> tuple[bytes, tuple[str, ...]]:
+    """tokenizer.json with these tokens in it, and those that are not CLIP's. Raises CheckpointError for one that would
+    get another id than is stated."""
+    tokenizer = _opened(folder, data)
+    held = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    missing = [token for _, token in added if token.content not in held]
+    for token in missing:
+        tokenizer.add_tokens([token])
+    for id, token in added:
+        got = tokenizer.token_to_id(token.content)
+        if id not in (None, got):
+            problem = f"the token {token.content!r} has the id {got} by its vocabulary, and {id} is stated"
+            raise CheckpointError(f"{folder}: {problem}; get the tokenizer's files of one and the same version")
+    own = {token.content for token in tokenizer.get_added_tokens_decoder().values()} - {*CLIP_TOKENS.values()}
+    return tokenizer.to_str().encode() if missing else data, tuple(sorted(own))
+
+
+def _opened(folder: Path, data: bytes) -> Tokenizer:
+    try:
+        return Tokenizer.from_buffer(data)
+    except Exception as error:  # tokenizers raises bare Exception
+        raise CheckpointError(f"{folder / 'tokenizer.json'}: not a tokenizer: {error}") from None
 
 
 def _ids(folder: Path, data: bytes, tokens: Mapping[str, str]) -> Json:
-    try:
-        tokenizer = Tokenizer.from_buffer(data)
-    except Exception as error:  # tokenizers raises bare Exception
-        raise CheckpointError(f"{folder / 'tokenizer.json'}: not a tokenizer: {error}") from None
+    tokenizer = _opened(folder, data)
     ids = {key: tokenizer.token_to_id(tokens[f"{key}_token"]) for key in ("bos", "eos", "pad")}
     absent = [tokens[f"{key}_token"] for key, value in ids.items() if value is None]
     if absent:

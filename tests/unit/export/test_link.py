@@ -15,6 +15,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import typer
+from tokenizers import Tokenizer
 from typer.testing import CliRunner
 
 from checkpoints import CHANNELS
@@ -165,6 +166,9 @@ def test_a_config_may_leave_out_defaults(own: Path, tmp_path: Path) -> None:
         ("tokenizer/tokenizer_config.json", {"tokenizer_class": "T5Tokenizer"}, "T5Tokenizer"),
         ("tokenizer/tokenizer_config.json", {"model_max_length": "77"}, "model_max_length is '77'; a number of tokens"),
         ("tokenizer/tokenizer_config.json", {"pad_token": "<pad>"}, "<pad>"),
+        ("tokenizer/tokenizer_config.json", {"padding_side": "left"}, "padding_side is 'left'; only 'right' is known"),
+        ("tokenizer/tokenizer_config.json", {"truncation_side": "left"}, "truncation_side is 'left'; only 'right'"),
+        ("tokenizer/vocab.json", {"vast": 1024}, r"'vast' \(1024\) lie behind the text encoder's vocabulary of 1024"),
         ("tokenizer/vocab.json", {"t": 7, "h": 7, "th": None}, "vocab.json and merges.txt do not go together"),
         ("vae/config.json", {"scaling_factor": 0}, "vae: scaling_factor is 0, shift_factor 0.0; finite numbers"),
         ("vae/config.json", {"scaling_factor": None}, "vae: scaling_factor is None"),
@@ -202,7 +206,7 @@ SCHEDULER, TEXT = "scheduler/scheduler_config.json", "text_encoder/config.json"
         (SCHEDULER, {"mask_token_id": None}, "mask_token_id is None"),
         (SCHEDULER, {"masking_schedule": "sigmoid"}, "'sigmoid'; impasto's sampler knows cosine or linear"),
         ("transformer/config.json", {"sample_size": None}, "set it to the size in tokens"),
-        ("tokenizer/tokenizer_config.json", {"eos_token": "<|startoftext|>"}, "eos_token_id 513 means 513"),
+        ("tokenizer/special_tokens_map.json", {"eos_token": "<|startoftext|>"}, "eos_token_id 513 means 513"),
         (TEXT, {"eos_token_id": 2}, r"text_encoder\.eos_token_id: checkpoint 2, architecture 513"),
         ("vqvae/config.json", {"lookup_from_codebook": False}, "vqvae: lookup_from_codebook is False; only True"),
         (
@@ -571,3 +575,12 @@ def test_a_part_of_another_class_than_the_family_has(own: Path, tmp_path: Path) 
         CheckpointError, match="vae is a ConsistencyDecoderVAE; in what can be served it is a AutoencoderKL"
     ):
         link(own, tmp_path / "bundle")
+
+
+def test_a_token_that_reads_as_an_embeddings_name_is_named(own: Path, tmp_path: Path) -> None:
+    known = len(json.loads((own / "tokenizer" / "vocab.json").read_text()))
+    (own / "tokenizer" / "added_tokens.json").write_text(json.dumps({"<cat-toy>": known, "toystyle": known + 1}))
+    made = link(own, tmp_path / "bundle")
+    problem = "names an embedding in a prompt, not the tokenizer's token; import the token's vector under that name"
+    assert made.notes == (f"tokenizer: <cat-toy> {problem}",)
+    assert Tokenizer.from_file(str(made.folder / "tokenizer.json")).token_to_id("toystyle") == known + 1
