@@ -42,7 +42,7 @@ BOUNDARY = 0.5  # the standard deviation of the data, as consistency models have
 class Start:
     """What a sampler begins with: `noise` [C, h, w], unit Gaussian, and the `clean` latents [C, h, w] of the content.
 
-    With `clean`, a sampler runs the last `run_steps(steps, strength, cut=True)` of its timesteps, and one of SPREAD runs
+    With `clean`, a sampler runs the last `run_steps(steps, strength, cut=True)` of its timesteps, and one of SPREAD
     all of its steps over the lower `strength` of what it would choose from. Without it they run all of them.
     """
 
