@@ -181,6 +181,34 @@ def test_sd2_with_v_prediction(scheduler: str, twin: Callable[[str], Twin], open
     assert psnr_db(alone(opened(sd2), request), expected) >= MIN_DB
 
 
+@pytest.mark.parametrize(
+    ("kind", "scheduler", "steps", "strength"),
+    [
+        ("sd2", "ddim", 7, 0.5),
+        ("sd2", "dpmpp_2m", 8, 0.6),
+        ("sd2", "unipc", 8, 0.6),
+        ("sd2", "euler", 4, 1.0),
+        ("turbo", "euler_a", 2, 0.5),
+        ("turbo", "euler_a", 5, 0.79),
+    ],
+)
+def test_from_content_the_first_steps_are_left_out(
+    kind: str,
+    scheduler: str,
+    steps: int,
+    strength: float,
+    twin: Callable[[str], Twin],
+    opened: Callable[..., Pipeline],
+) -> None:
+    """Under every scheduler but the consistency models'."""
+    made = twin(kind)
+    request = replace(BOAT, scheduler=scheduler, steps=steps, image=png(house()), strength=strength)
+    pipe = diffusers_pipeline(made, scheduler, "StableDiffusionImg2ImgPipeline")
+    expected = theirs(pipe, request, image=Image.fromarray(house()), strength=strength)
+    assert psnr_db(alone(opened(made), request), expected) >= MIN_DB
+    assert request.steps_to_run == int(steps * strength)
+
+
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize("negative", ["", "a thing"])
 def test_sdxl(negative: str, engine: EngineName, twin: Callable[[str], Twin], opened: Callable[..., Pipeline]) -> None:

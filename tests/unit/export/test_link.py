@@ -547,7 +547,7 @@ def test_layers_behind_those_that_a_text_encoders_config_counts(own: Path, check
     header = read_header(own / TEXT_WEIGHTS)
     last = {name: read_tensor(header, name) for name in header.tensors if ".layers.3." in name}
     more = {name.replace(".layers.3.", ".layers.4.").replace(".", "__"): ("F16", last[name]) for name in last}
-    rewrite(own / TEXT_WEIGHTS, **more)
+    rewrite(own / TEXT_WEIGHTS, "", **more)
     assert len(read_header(own / TEXT_WEIGHTS).tensors) == len(header.tensors) + len(last)
     assert values(link(own, tmp_path / "bundle").folder) == values(link(checkpoint, tmp_path / "plain").folder)
 
