@@ -20,7 +20,6 @@ _PNG_END = bytes(4) + b"IEND" + zlib.crc32(b"IEND").to_bytes(4, "big")
 _JPEG_TEXTS = {*range(0xE0, 0xF0), 0xFE} - {0xE0, 0xEE}
 _JPEG_EXIF = 0xE1
 _WEBP_TEXTS = {b"ICCP", b"EXIF", b"XMP "}
-_WEBP_FLAGS = 0x20 | 0x08 | 0x04  # in VP8X: that the file has these
 _WEBP_HEAD = 30  # bytes of RIFF, WEBP and VP8X
 _EXIF = b"Exif\0\0"
 _TIFF: dict[bytes, Order] = {b"II*\0": "little", b"MM\0*": "big"}
@@ -67,8 +66,7 @@ def webp(data: bytes) -> Bare:
             turned = turned or orientation(data[at + 8 : end])
         if data[at : at + 4] not in _WEBP_TEXTS:
             kept.append(view[at:end])
-    body = bytearray(b"WEBP" + b"".join(kept))
-    body[12] &= ~_WEBP_FLAGS  # the first byte of VP8X, behind its name and length
+    body = b"WEBP" + b"".join(kept)  # libwebp doesn't mind that VP8X promises more
     return b"RIFF" + len(body).to_bytes(4, "little") + body, turned
 
 
