@@ -11,7 +11,7 @@ import onnx
 from impasto_export import bundles, manifest, matching, splice
 from impasto_export.architecture import SHIPPED, Architecture, Graph, Json
 from impasto_export.bundles import Content, Linked
-from impasto_export.checkpoints import beside, control, controlnet, folders, resolve, schedule
+from impasto_export.checkpoints import beside, control, controlnet, folders, resolve, solvers
 from impasto_export.checkpoints.checkpoint import Checkpoint, Said, Stored, Weights
 from impasto_export.checkpoints.control import Control
 from impasto_export.checkpoints.tokenizer import Vocabulary
@@ -91,7 +91,7 @@ def _sources(found: Checkpoint, skeletons: Sequence[Path], said: Said, steering:
         *texts,
         *matching.strangers(made, found.configs),
         *beside.notes(found),
-        *schedule.notes(found, said),
+        *solvers.notes(found, said),
     )
     base = _Source(place, made, found.weights, found.source, notes)
     if steering is None:

@@ -5,6 +5,7 @@ Nothing of it reaches the bundle, so whoever counted on it must be told.
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from impasto_export import families
 from impasto_export.architecture import read_json
 from impasto_export.checkpoints.checkpoint import Checkpoint
 from impasto_export.checkpoints.folders import TOKENIZERS
+from impasto_export.weights import Header
 
 # Other components of the pipelines, and what is missed without them.
 UNREAD = {
@@ -25,6 +27,13 @@ SETTINGS = {"force_zeros_for_empty_prompt", "requires_aesthetics_score", "requir
 WATERMARK = "add_watermarker"
 # Files that training scripts leave beside the parts, which diffusers doesn't load by itself either.
 LEARNED = ("learned_embeds*.safetensors", "learned_embeds*.bin", "pytorch_lora_weights.*")
+# Tensors of a single file that fit no part and that something was meant with.
+TRAINING = {
+    "model_ema.": "averaged weights; the plain ones are linked, as diffusers does",
+    "embedding_manager.": "a textual inversion's vectors; import its file with `impasto adapters import`",
+}
+# What a header calls CLIP skip.
+CLIP_SKIP = ("modelspec.encoder_layer", "ss_clip_skip")
 # How many letters of a value are shown.
 SHOWN = 40
 
@@ -75,3 +84,20 @@ def _settings(checkpoint: Checkpoint, parts: set[str]) -> Iterator[str]:
 def _says(value: Any) -> bool:
     """Whether a setting asks for something."""
     return value is not None and value is not False
+
+
+def of_file(header: Header, last: bool) -> Iterator[str]:
+    """Notes on what a single file holds or says and that is not read, and on what web UIs would read beside it.
+
+    `last`: the text is read from its encoder's last layer, not the one before.
+    """
+    for prefix, what in TRAINING.items():
+        if any(name.startswith(prefix) for name in header.tensors):
+            yield f"its {prefix}* are not read: {what}"
+    usual = "1" if last else "2"
+    for key in CLIP_SKIP:
+        said = header.metadata.get(key, usual)
+        if said not in (usual, "None", ""):
+            yield f"its header's {key} is {said[:SHOWN]!r}, CLIP skip, which is not honoured: {usual} is what is read"
+    for path in sorted(header.path.parent.glob(f"{glob.escape(header.path.stem)}.vae.*")):
+        yield f"{path.name} lies beside it, which web UIs take for its VAE: not read, its own is linked"

@@ -6,15 +6,13 @@ by which of `ldm`'s tables they are named, and what a single file does not say: 
 
 from __future__ import annotations
 
-import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from impasto_export.architecture import Architecture, Json
-from impasto_export.checkpoints import fitting, folders, schedule, sidecar, tokenizer
+from impasto_export.checkpoints import beside, fitting, folders, predictions, schedule, sidecar, tokenizer
 from impasto_export.checkpoints.checkpoint import Checkpoint, Said, Stored, Weights, label, size_of
-from impasto_export.checkpoints.fitting import V_PREDICTION, ZERO_SNR, Fit, Layout
-from impasto_export.checkpoints.sidecar import Sidecar
+from impasto_export.checkpoints.fitting import Fit, Layout
 from impasto_export.errors import CheckpointError
 from impasto_export.families import COMPANIONS
 from impasto_export.support import WIDER
@@ -24,20 +22,7 @@ from impasto_export.weights import Header, encode, layout, read_header, read_ten
 FILE, CONVERTED = "checkpoint.safetensors", "converted.safetensors"
 # What a header may say of the checkpoint, as Stability AI's ModelSpec has it, and how much of that is shown.
 RESOLUTION, SHOWN = "modelspec.resolution", 40
-# ModelSpec's key, ComfyUI's, and kohya's; of the last "False" tells nothing, as a LoRA's trainer writes it, too.
-KINDS = {"epsilon": "epsilon", "eps": "epsilon", "v": "v_prediction", "v_prediction": "v_prediction"}
-PREDICTIONS: dict[str, dict[str, str]] = {
-    "modelspec.prediction_type": KINDS,
-    "modelspec.predict_key": KINDS,
-    "ss_v_parameterization": {"True": "v_prediction", "False": "", "None": ""},
-}
-KOHYA_SNR = "ss_zero_terminal_snr"
-CLIP_SKIP = ("modelspec.encoder_layer", "ss_clip_skip")
-# Tensors that fit no part and that something was meant with.
-UNREAD = {
-    "model_ema.": "averaged weights; the plain ones are linked, as diffusers does",
-    "embedding_manager.": "a textual inversion's vectors; import its file with `impasto adapters import`",
-}
+LAST = "last"
 ALONE = "only those that take the sample alone are served"
 # The UNet's first convolution, and what a checkpoint is that takes more than the sample there.
 FIRST = "model.diffusion_model.input_blocks.0.0.weight"
@@ -79,17 +64,17 @@ def read(path: Path, skeletons: Sequence[Path], said: Said) -> Checkpoint:
     known = [layout for layout in fitting.layouts(skeletons) if layout.found.components.keys().isdisjoint(COMPANIONS)]
     fit = fitting.nearest(header, known, FILE, {**_wider(header), **FOREIGN})
     found, stated = fit.layout.found, fit.layout.stated
-    beside = sidecar.find(path)
-    config = sidecar.load(beside) if beside else None
-    prediction = _prediction(header, fit.layout, config, said)
-    spacing = _chosen("spacing", said.spacing, "timestep_spacing") or stated["scheduler"]["timestep_spacing"]
+    place = sidecar.find(path)
+    config = sidecar.load(place) if place else None
+    prediction = predictions.of(header, fit.layout.stated, fit.layout.found.name, config, said)
+    spacing = schedule.chosen("spacing", said.spacing, "timestep_spacing") or stated["scheduler"]["timestep_spacing"]
     own = stated["configs"] | stated["predictions"].get(prediction, {})
     parts = found.components.items()
     configs = {part: {"_class_name": made.class_name, **made.config, **own.get(part, {})} for part, made in parts}
     schedule.check_trained(header, stated["scheduler"])
     sizes, notes = ({}, ()) if said.size else _sizes(header, found, configs["unet"])
-    if beside and config is None:
-        notes += (f"{beside.name} is no configuration of a Stable Diffusion, and is not read",)
+    if place and config is None:
+        notes += (f"{place.name} is no configuration of a Stable Diffusion, and is not read",)
     if config:
         notes += config.check(stated["scheduler"], configs, _layer(stated))
     return Checkpoint(
@@ -102,13 +87,13 @@ def read(path: Path, skeletons: Sequence[Path], said: Said) -> Checkpoint:
         index=stated["index"],
         scheduler={**stated["scheduler"], "prediction_type": prediction, "timestep_spacing": spacing},
         source={"checkpoint": label(path.name)},
-        notes=(*notes, *_unread(header, stated)),
+        notes=(*notes, *beside.of_file(header, _layer(stated) == LAST and "text_encoder_2" not in found.components)),
     )
 
 
 def _wider(header: Header) -> dict[str, str]:
     """What it is by the channels that its UNet takes, as FOREIGN has it."""
-    tensor = header.tensors.get(FIRST)
+    tensor = next((tensor for name, tensor in header.tensors.items() if name.endswith(FIRST)), None)
     channels = tensor.shape[1] if tensor and len(tensor.shape) == 4 else 0
     named = NAMED.get(channels)
     return {FIRST: f"{named}, whose UNet takes {WIDER[channels]} beside the sample; {ALONE}"} if named else {}
@@ -116,21 +101,7 @@ def _wider(header: Header) -> dict[str, str]:
 
 def _layer(stated: Json) -> str:
     """The text encoder's layer that the UNet is told, in the words of the original code."""
-    return "last" if stated["parts"]["text_encoder"]["names"] == "clip" else "penultimate"
-
-
-def _unread(header: Header, stated: Json) -> Iterator[str]:
-    """Notes on what the file holds or says and that is not read, and on what web UIs would read beside it."""
-    for prefix, what in UNREAD.items():
-        if any(name.startswith(prefix) for name in header.tensors):
-            yield f"its {prefix}* are not read: {what}"
-    usual = "1" if _layer(stated) == "last" and "text_encoder_2" not in stated["parts"] else "2"
-    for key in CLIP_SKIP:
-        said = header.metadata.get(key, usual)
-        if said not in (usual, "None", ""):
-            yield f"its header's {key} is {said[:SHOWN]!r}, CLIP skip, which is not honoured: {usual} is what is read"
-    for path in sorted(header.path.parent.glob(f"{glob.escape(header.path.stem)}.vae.*")):
-        yield f"{path.name} lies beside it, which web UIs take for its VAE: not read, its own is linked"
+    return LAST if stated["parts"]["text_encoder"]["names"] == "clip" else "penultimate"
 
 
 def _sizes(header: Header, found: Architecture, unet: Json) -> tuple[Json, tuple[str, ...]]:
@@ -144,60 +115,6 @@ def _sizes(header: Header, found: Architecture, unet: Json) -> tuple[Json, tuple
         return {"sample_size": [height // factor, width // factor]}, ()
     problem = f"its header's {RESOLUTION} is {text[:SHOWN]!r}, which is no size that {found.name} can have"
     return {}, (f"{problem}: its usual one is taken; say another with --size WIDTHxHEIGHT",)
-
-
-def _prediction(header: Header, layout: Layout, config: Sidecar | None, said: Said) -> str:
-    """What the UNet predicts: as the user says, or the file or NAME.yaml, or all of the architecture do."""
-    chosen = _chosen("prediction", said.prediction, "prediction_type")
-    _check_snr(header, config)
-    if V_PREDICTION in header.tensors and chosen not in (None, "v_prediction"):
-        raise CheckpointError(f"--prediction: got {chosen!r}, and the file's {V_PREDICTION} says v_prediction")
-    if chosen:
-        return chosen
-    told = _told(header, config)
-    if len({*told.values()}) > 1:
-        spoken = ", ".join(f"{where} says {value}" for where, value in told.items())
-        raise CheckpointError(f"{header.path}: {spoken}; say --prediction epsilon or v_prediction")
-    prediction = next(iter(told.values()), layout.stated["prediction"])
-    if prediction is None:
-        problem = f"a single file of {layout.found.name} does not say what its UNet predicts"
-        fix = "say --prediction v_prediction (as the 768 px ones do) or --prediction epsilon (the 512 px ones, turbo)"
-        raise CheckpointError(f"{header.path}: {problem}; {fix}")
-    return str(prediction)
-
-
-def _check_snr(header: Header, config: Sidecar | None) -> None:
-    """Raises CheckpointError for what says that it was trained to zero SNR."""
-    where = ZERO_SNR if ZERO_SNR in header.tensors else None
-    if header.metadata.get(KOHYA_SNR, "").lower() == "true":
-        where = f"its header's {KOHYA_SNR}"
-    if config and config.zero_snr():
-        where = f"{config.path.name}'s {config.zero_snr()}"
-    if where:
-        problem = f"{where} says that it was trained to zero SNR"
-        raise CheckpointError(f"{header.path}: {problem}; impasto's samplers do not know it")
-
-
-def _told(header: Header, config: Sidecar | None) -> dict[str, str]:
-    """Who says what the UNet predicts. Raises CheckpointError for what no sampler knows."""
-    found = {f"its {V_PREDICTION}": "v_prediction"} if V_PREDICTION in header.tensors else {}
-    for key, meanings in PREDICTIONS.items():
-        text = header.metadata.get(key)
-        if text and text not in meanings:
-            problem = f"its header's {key} is {text[:SHOWN]!r}, which impasto's samplers do not know"
-            raise CheckpointError(f"{header.path}: {problem}; if it isn't so, say --prediction epsilon or v_prediction")
-        if text and meanings[text]:
-            found[f"its header's {key}"] = meanings[text]
-    stated = config.prediction() if config else None
-    return {**found, config.path.name: stated} if config and stated else found
-
-
-def _chosen(option: str, value: str | None, key: str) -> str | None:
-    """What the user said, if anything, of the scheduler's `key`."""
-    known = schedule.HONOURED[key]
-    if value not in (None, *known):
-        raise CheckpointError(f"--{option}: got {value!r}; choose {', '.join(known)}")
-    return value
 
 
 def _weights(header: Header, fit: Fit) -> dict[str, Weights]:

@@ -7,13 +7,12 @@ names a sampler, whose steps then count.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
 from impasto_export.architecture import Json
-from impasto_export.checkpoints.checkpoint import Checkpoint, Said
+from impasto_export.checkpoints.checkpoint import Checkpoint
 from impasto_export.errors import CheckpointError
 from impasto_export.families import corrected
 from impasto_export.floats import float32
@@ -86,39 +85,8 @@ SPACED: Json = {
     "sigma_min": None,
     "sigma_max": None,
 }
-# How a scheduler's own solver steps, with what its class takes for a missing key. Ours are the plain ones.
-DPM: Json = {
-    "solver_order": 2,
-    "algorithm_type": "dpmsolver++",
-    "solver_type": "midpoint",
-    "lower_order_final": True,
-    "euler_at_final": False,
-    "lambda_min_clipped": -math.inf,
-    "variance_type": None,
-}
-SOLVERS: dict[str, Json] = {
-    "DPMSolverMultistepScheduler": DPM,
-    "DPMSolverSinglestepScheduler": {**DPM, "lower_order_final": False},
-    "DEISMultistepScheduler": {**DPM, "algorithm_type": "deis", "solver_type": "logrho"},
-    "DDPMScheduler": {"variance_type": "fixed_small"},
-    "UniPCMultistepScheduler": {
-        "solver_order": 2,
-        "solver_type": "bh2",
-        "lower_order_final": True,
-        "predict_x0": True,
-        "disable_corrector": [],
-        "solver_p": None,
-    },
-}
-# What means something to other settings alone, which are refused, and what no scheduler reads any more.
-IDLE = {
-    "clip_sample_range", "dynamic_thresholding_ratio", "flow_shift", "sample_max_value", "shift_terminal",
-    "skip_prk_steps", "time_shift_type", "use_dynamic_shifting",
-}  # fmt: skip
 # The buffer that trainers save, and how far 16 bits may round it; zero SNR moves it by 0.03.
 TRAINED, ROUNDED = "alphas_cumprod", 5e-3
-# A masked checkpoint's.
-MASKING = {"mask_token_id", "masking_schedule"}
 
 
 def kind(checkpoint: Checkpoint) -> str:
@@ -146,7 +114,7 @@ def facts(checkpoint: Checkpoint, spaced: bool) -> Json:
         value = config.get(key, least)
         if not (type(value) in (int, type(least)) and least <= value <= most):
             raise CheckpointError(f"{where}: {key} is {value!r}; a number from {least} to {most} is expected")
-    own = [f"{key} {config[key]!r}" for key, plain in SPACED.items() if _asks(config.get(key, plain), plain)]
+    own = [f"{key} {config[key]!r}" for key, plain in SPACED.items() if asks(config.get(key, plain), plain)]
     if own and not spaced:
         fix = "choose one with --scheduler to take its own steps"
         raise CheckpointError(f"{where}: {', '.join(own)}, which impasto's samplers do not know; {fix}")
@@ -154,30 +122,12 @@ def facts(checkpoint: Checkpoint, spaced: bool) -> Json:
     return {key: config[key] for key in kept} | {"set_alpha_to_one": bool(config["set_alpha_to_one"])}
 
 
-def notes(checkpoint: Checkpoint, said: Said) -> tuple[str, ...]:
-    """What the scheduler's config says and no sampler of ours goes by: each setting by its name."""
-    config, own = checkpoint.scheduler, SOLVERS.get(kind(checkpoint), {})
-    solver = [f"{key} {config[key]!r}" for key, plain in own.items() if key in config and _asks(config[key], plain)]
-    spaced = [f"{key} {config[key]!r}" for key, plain in SPACED.items() if _asks(config.get(key, plain), plain)]
-    known = {
-        *DEFAULTS,
-        *BOUNDS,
-        *HONOURED,
-        *REFUSED,
-        *SPACED,
-        *IDLE,
-        *MASKING,
-        *(key for one in SOLVERS.values() for key in one),
-    }
-    strange = [
-        key for key, value in config.items() if key[:1] != "_" and key not in known and value not in (None, False)
-    ]
-    found = {
-        "of its own solver, which no request has": solver,
-        f"not honoured, since --scheduler {said.defaults.get('scheduler')} was chosen": spaced,
-        "not known, and ignored": strange,
-    }
-    return tuple(f"{CONFIG}: {', '.join(keys)}: {why}" for why, keys in found.items() if keys)
+def chosen(option: str, value: str | None, key: str) -> str | None:
+    """What the user said with this option, if anything, of the scheduler's `key`. Raises CheckpointError."""
+    known = HONOURED[key]
+    if value not in (None, *known):
+        raise CheckpointError(f"--{option}: got {value!r}; choose {', '.join(known)}")
+    return value
 
 
 def check_trained(header: Header, config: Json) -> None:
@@ -197,7 +147,7 @@ def check_trained(header: Header, config: Json) -> None:
         )
 
 
-def _asks(value: Any, plain: Any) -> bool:
+def asks(value: Any, plain: Any) -> bool:
     """Whether a setting is another than `plain`; null asks for nothing."""
     return value is not None and value != plain
 

@@ -5,34 +5,23 @@ from __future__ import annotations
 
 import gzip
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import BPE
 
 from impasto_export.architecture import Json, read_json
+from impasto_export.checkpoints import added
 from impasto_export.errors import CheckpointError
 from impasto_export.families import end_of_text
 
 MERGES = Path(__file__).parent / "vocabulary" / "clip_merges.txt.gz"
-# CLIP's own tokens, for a checkpoint whose tokenizer_config.json leaves them out.
-CLIP_TOKENS = {
-    "bos_token": "<|startoftext|>",
-    "eos_token": "<|endoftext|>",
-    "unk_token": "<|endoftext|>",
-    "pad_token": "<|endoftext|>",
-}
 # Settings that change what a text becomes, with the value that the server knows.
 FIXED: Json = {"padding_side": "right", "truncation_side": "right", "split_special_tokens": False}
-# Where a tokenizer_config.json lists tokens of its own, nothing older counts.
-LISTED = "added_tokens_decoder"
-FLAGS = ("lstrip", "rstrip", "normalized", "single_word", "special")
 SHOWN = 3
-# Lists of special tokens without a role, by transformers 5 and before.
-EXTRAS = ("extra_special_tokens", "additional_special_tokens")
 # What a request means by such a word in a prompt: see the server's prompt.py.
 TRIGGER = re.compile(r"<[^<>\s]+>")
 WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -87,87 +76,30 @@ class Vocabulary:
 
 def read(folder: Path) -> Vocabulary:
     """Raises CheckpointError when the folder has no CLIP tokenizer or lacks a special token."""
-    config = _config(folder)
+    config = added.config_of(folder)
     kind = config.get("tokenizer_class") or "CLIPTokenizer"
     if kind not in ("CLIPTokenizer", "CLIPTokenizerFast"):
         raise CheckpointError(f"{folder}: tokenizer is a {kind}; only CLIPTokenizer is known")
     for key, only in FIXED.items():
         if config.get(key, only) not in (None, only):
             raise CheckpointError(f"{folder}: {key} is {config[key]!r}; only {only!r} is known")
-    tokens = {key: _content(config.get(key) or default) for key, default in CLIP_TOKENS.items()}
-    path = folder / "tokenizer.json"
-    data = path.read_bytes() if path.is_file() else build(folder, *_vocabulary(folder), tokens).to_str().encode()
-    data, own = _extended(folder, data, _added(folder, config))
+    tokens = {key: added.content(config.get(key) or default) for key, default in added.CLIP_TOKENS.items()}
+    path, brought = folder / "tokenizer.json", added.tokens(folder, config)
+    if path.is_file():
+        data = path.read_bytes()
+    else:  # what fills up a text may be a token that was brought
+        late = {token.content for _, token in brought} & {tokens["pad_token"]}
+        first = {key: token for key, token in tokens.items() if token not in late or key != "pad_token"}
+        data = build(folder, *_vocabulary(folder), first).to_str().encode()
+    data, own = added.extended(folder, data, brought)
     longest = config.get("model_max_length")
     if longest is not None and not isinstance(longest, (int, float)):
         raise CheckpointError(f"{folder}: model_max_length is {longest!r}; a number of tokens is expected")
     return Vocabulary(folder, data, _ids(folder, data, tokens), longest, own)
 
 
-def _config(folder: Path) -> Json:
-    """tokenizer_config.json, and over it special_tokens_map.json, as transformers reads them."""
-    config, named = read_json(folder / "tokenizer_config.json"), folder / "special_tokens_map.json"
-    return config if LISTED in config or not named.is_file() else {**config, **read_json(named)}
-
-
-def _added(folder: Path, config: Json) -> list[tuple[int | None, AddedToken]]:
-    """The tokens that the checkpoint brought: those of tokenizer_config.json, else of added_tokens.json; and special
-    ones without a role, whose ids aren't stated. In the order of their ids."""
-    special = {_content(token): _token(folder, token, True) for key in EXTRAS for token in config.get(key) or ()}
-    path = folder / "added_tokens.json"
-    if LISTED in config:
-        listed = config[LISTED]
-        found = {id: _token(folder, token, False) for id, token in listed.items()} if isinstance(listed, dict) else {}
-    else:
-        named = read_json(path) if path.is_file() else {}
-        known = {*special, *(_content(config.get(key) or default) for key, default in CLIP_TOKENS.items())}
-        found = {id: _token(folder, token, token in known) for token, id in named.items()}
-    try:
-        stated = sorted((int(id), token) for id, token in found.items())
-    except (TypeError, ValueError):
-        raise CheckpointError(
-            f"{folder}: the ids of its added tokens are {[*found][:SHOWN]}; numbers are expected"
-        ) from None
-    contents = {token.content for _, token in stated}
-    return [*stated, *((None, token) for content, token in special.items() if content not in contents)]
-
-
-def _token(folder: Path, token: Any, special: bool) -> AddedToken:
-    """A token as its text, or as an object around it."""
-    flags = {key: token[key] for key in FLAGS if key in token} if isinstance(token, dict) else {}
-    if not isinstance(token, (str, dict)) or not all(isinstance(value, bool) for value in flags.values()):
-        raise CheckpointError(f"{folder}: an added token is {str(token)[:80]}; its text and flags are expected")
-    return AddedToken(_content(token), **{"special": special, "normalized": not special, **flags})
-
-
-def _extended(
-    folder: Path, data: bytes, added: Sequence[tuple[int | None, AddedToken]]
-) -> tuple[bytes, tuple[str, ...]]:
-    """tokenizer.json with these tokens in it, and those that are not CLIP's. Raises CheckpointError for one that would
-    get another id than is stated."""
-    tokenizer = _opened(folder, data)
-    held = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
-    missing = [token for _, token in added if token.content not in held]
-    for token in missing:
-        tokenizer.add_tokens([token])
-    for id, token in added:
-        got = tokenizer.token_to_id(token.content)
-        if id not in (None, got):
-            problem = f"the token {token.content!r} has the id {got} by its vocabulary, and {id} is stated"
-            raise CheckpointError(f"{folder}: {problem}; get the tokenizer's files of one and the same version")
-    own = {token.content for token in tokenizer.get_added_tokens_decoder().values()} - {*CLIP_TOKENS.values()}
-    return tokenizer.to_str().encode() if missing else data, tuple(sorted(own))
-
-
-def _opened(folder: Path, data: bytes) -> Tokenizer:
-    try:
-        return Tokenizer.from_buffer(data)
-    except Exception as error:  # tokenizers raises bare Exception
-        raise CheckpointError(f"{folder / 'tokenizer.json'}: not a tokenizer: {error}") from None
-
-
 def _ids(folder: Path, data: bytes, tokens: Mapping[str, str]) -> Json:
-    tokenizer = _opened(folder, data)
+    tokenizer = added.opened(folder, data)
     ids = {key: tokenizer.token_to_id(tokens[f"{key}_token"]) for key in ("bos", "eos", "pad")}
     absent = [tokens[f"{key}_token"] for key, value in ids.items() if value is None]
     if absent:
@@ -180,9 +112,9 @@ def clip(pad: str) -> Vocabulary:
     lines = gzip.decompress(MERGES.read_bytes()).decode().split("\n")
     merges = [(first, second) for first, second in (line.split() for line in lines if line)]
     letters = _letters()
-    ends = CLIP_TOKENS["bos_token"], CLIP_TOKENS["eos_token"]
+    ends = added.CLIP_TOKENS["bos_token"], added.CLIP_TOKENS["eos_token"]
     words = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(pair) for pair in merges), *ends]
-    tokens = {**CLIP_TOKENS, "pad_token": pad}
+    tokens = {**added.CLIP_TOKENS, "pad_token": pad}
     data = build(MERGES, {word: index for index, word in enumerate(words)}, merges, tokens).to_str().encode()
     return Vocabulary(MERGES, data, _ids(MERGES, data, tokens), None)
 
@@ -237,8 +169,3 @@ def _vocabulary(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
     if len(merges) != len(pairs):
         raise CheckpointError(f"{path}: every line must be two symbols with a space between them")
     return vocabulary, merges
-
-
-def _content(token: str | Json) -> str:
-    """A special token is saved as its text, or as an object around it."""
-    return str(token.get("content") if isinstance(token, dict) else token)

@@ -10,7 +10,7 @@ import pytest
 
 from impasto_export import manifest
 from impasto_export.architecture import Json
-from impasto_export.checkpoints import schedule
+from impasto_export.checkpoints import schedule, solvers
 from impasto_export.checkpoints.checkpoint import Checkpoint, Said
 from impasto_export.errors import CheckpointError
 from impasto_export.families import DIFFUSION
@@ -143,11 +143,11 @@ def test_nothing_else_is_guessed() -> None:
     ],
 )
 def test_what_no_sampler_goes_by_is_named(config: Json, said: Said, expected: list[str]) -> None:
-    found = schedule.notes(checkpoint({**STABLE, **config}), said)
+    found = solvers.notes(checkpoint({**STABLE, **config}), said)
     assert found == tuple(f"scheduler/scheduler_config.json: {note}" for note in expected)
 
 
 @pytest.mark.parametrize("kind", sorted(schedule.KNOWN.keys() - SCIPY))
 def test_of_what_diffusers_writes_by_itself_nothing_is_named(kind: str) -> None:
     theirs: Any = getattr(diffusers, kind)()
-    assert schedule.notes(checkpoint({**theirs.config, "_class_name": kind}), Said()) == ()
+    assert solvers.notes(checkpoint({**theirs.config, "_class_name": kind}), Said()) == ()

@@ -97,13 +97,19 @@ def both_lists(folder: Path, size: int) -> None:
     (folder / "added_tokens.json").write_text(json.dumps({"never": size + 2}))
 
 
+def padding(folder: Path, size: int) -> None:
+    """What fills up a text may be one of them."""
+    added_tokens(folder, size)
+    edit_json(folder / "tokenizer_config.json", pad_token="<cat-toy>")
+
+
 def special_token(folder: Path, size: int) -> None:
     special = ["toystyle", {"__type": "AddedToken", "content": "<cat-toy>", **PLAIN, "special": True}]
     edit_json(folder / "tokenizer_config.json", extra_special_tokens=special)
 
 
 @pytest.mark.parametrize("saved", [False, True], ids=["vocab.json", "tokenizer.json"])
-@pytest.mark.parametrize("bring", [added_tokens, added_tokens_decoder, both_lists, special_token])
+@pytest.mark.parametrize("bring", [added_tokens, added_tokens_decoder, both_lists, padding, special_token])
 def test_tokens_of_its_own_are_read_as_transformers_reads_them(
     bring: Callable[[Path, int], None], saved: bool, own: Path
 ) -> None:
