@@ -6,7 +6,7 @@ the others idle where it lists all tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -70,21 +70,27 @@ def _token(folder: Path, token: Any, special: bool) -> AddedToken:
 
 
 def extended(
-    folder: Path, data: bytes, added: Sequence[tuple[int | None, AddedToken]]
+    folder: Path, data: bytes, brought: Sequence[tuple[int | None, AddedToken]], roles: Collection[str]
 ) -> tuple[bytes, tuple[str, ...]]:
-    """tokenizer.json with these tokens in it, and those that are not CLIP's. Raises CheckpointError for one that would
-    get another id than is stated."""
+    """tokenizer.json with these tokens in it, and which of them have no role. A token with a role is never cut into
+    pieces, nor part of a word: Stable Diffusion 2's "!" is its padding wherever it stands.
+
+    Raises CheckpointError for a token that would get another id than is stated.
+    """
     tokenizer = opened(folder, data)
     held = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
-    missing = [token for _, token in added if token.content not in held]
+    known = {token.content for _, token in brought} | held
+    special = [AddedToken(role, special=True, normalized=False) for role in roles if role not in known]
+    missing = [token for _, token in brought if token.content not in held]
+    missing += [token for token in special if tokenizer.token_to_id(token.content) is not None]
     for token in missing:
         tokenizer.add_tokens([token])
-    for id, token in added:
+    for id, token in brought:
         got = tokenizer.token_to_id(token.content)
         if id not in (None, got):
             problem = f"the token {token.content!r} has the id {got} by its vocabulary, and {id} is stated"
             raise CheckpointError(f"{folder}: {problem}; get the tokenizer's files of one and the same version")
-    own = {token.content for token in tokenizer.get_added_tokens_decoder().values()} - {*CLIP_TOKENS.values()}
+    own = {token.content for token in tokenizer.get_added_tokens_decoder().values()} - {*roles, *CLIP_TOKENS.values()}
     return tokenizer.to_str().encode() if missing else data, tuple(sorted(own))
 
 

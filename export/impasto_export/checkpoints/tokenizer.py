@@ -91,7 +91,7 @@ def read(folder: Path) -> Vocabulary:
         late = {token.content for _, token in brought} & {tokens["pad_token"]}
         first = {key: token for key, token in tokens.items() if token not in late or key != "pad_token"}
         data = build(folder, *_vocabulary(folder), first).to_str().encode()
-    data, own = added.extended(folder, data, brought)
+    data, own = added.extended(folder, data, brought, tokens.values())
     longest = config.get("model_max_length")
     if longest is not None and not isinstance(longest, (int, float)):
         raise CheckpointError(f"{folder}: model_max_length is {longest!r}; a number of tokens is expected")
