@@ -32,7 +32,14 @@ LAYOUT: Json = {
     "prediction": "epsilon",
     "predictions": {},
     "index": {"_class_name": "StableDiffusionPipeline"},
-    "scheduler": {"_class_name": "PNDMScheduler", "beta_schedule": "scaled_linear", "timestep_spacing": "leading"},
+    "scheduler": {
+        "_class_name": "PNDMScheduler",
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "num_train_timesteps": 1000,
+        "timestep_spacing": "leading",
+    },
     "pads": {"text_encoder": "<|endoftext|>"},
     "unused": ["cond_stage_model.text_projection"],
 }

@@ -107,7 +107,8 @@ class Options(TypedDict, total=False):
     format: png, jpeg or webp.
     image: the picture to start from: a PNG, JPEG or WebP file, as bytes or as its Path, or a PIL image. It is sent in
         its own size; the server fits it to width and height.
-    strength: how far to leave `image` behind, 0 to 1; that share of the steps is run.
+    strength: how far to leave `image` behind, 0 to 1; that share of the steps is run, or under lcm all of them over
+        that share of the noise.
     depth: how near everything is, as a grey picture in which near is bright; passed as `image` is.
     control_scale: how strictly the edges of `image` and `depth` are followed, 0 to 2; 0 turns that off.
     """

@@ -149,6 +149,7 @@ def _facts(folder: Path, found: Architecture, vocabulary: Vocabulary, weights: W
     """What the manifest says beside graphs and files."""
     config = found.components[NAME].config
     vocabulary.check_end(config["text.eos_token_id"], config["text.vocab_size"], "text_config's eos_token_id")
+    vocabulary.check_size(config["text.vocab_size"])
     path = weights.files[weights.tensors[LOGIT_SCALE].file]
     assert isinstance(path, Path), "a folder's weights are files"
     return {

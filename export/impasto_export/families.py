@@ -14,6 +14,11 @@ from impasto_export.errors import CheckpointError
 INDEX = "model_index.json"
 # How the index says that a checkpoint goes without a part.
 ABSENT = [None, None]
+# These pipelines correct settings of old configs, and diffusers' others take them as they are. A folder without
+# model_index.json is read as the first would.
+CORRECTING = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
+# The class of a config that says none.
+UNNAMED = "?"
 # Files that an adapter's folder has.
 ADAPTERS = {"adapter_config.json", "pytorch_lora_weights.safetensors"}
 SERVED = "Stable Diffusion 1.x and 2.x, SDXL, their Turbo and latent consistency models, and aMUSEd"
@@ -115,6 +120,7 @@ def of(checkpoint: Path) -> Family:
         return _by_folders(checkpoint)
     index = read_json(checkpoint / INDEX)
     family = _by_pipeline(str(index.get("_class_name")), checkpoint / INDEX)
+    _check_classes(index, family, checkpoint / INDEX)
     absent = [part for part in family.parts if index.get(part) == ABSENT]
     if absent:
         what = "; that is SDXL's refiner, which takes an aesthetic score" if family is SDXL else ""
@@ -122,6 +128,15 @@ def of(checkpoint: Path) -> Family:
             f"{checkpoint / INDEX}: {', '.join(absent)} is null{what}; what can be served has {', '.join(family.parts)}"
         )
     return family
+
+
+def _check_classes(index: Json, family: Family, path: Path) -> None:
+    """Raises CheckpointError for a part that diffusers would make of another class than the family's."""
+    for name, part in family.parts.items():
+        stated = index.get(name)
+        kind = stated[-1] if isinstance(stated, list) and stated else None
+        if kind not in (None, part.class_name):
+            raise CheckpointError(f"{path}: {name} is a {kind}; in what can be served it is a {part.class_name}")
 
 
 def _by_pipeline(pipeline: str, path: Path) -> Family:
@@ -175,6 +190,11 @@ def classes(name: str) -> list[str]:
     return list(dict.fromkeys(part.class_name for folder, part in _NAMED if folder == name))
 
 
+def corrected(index: Json) -> bool:
+    """Whether the pipeline that model_index.json names corrects settings of old configs."""
+    return index.get("_class_name", CORRECTING[0]) in CORRECTING
+
+
 def class_of(config: Mapping[str, Any]) -> str:
-    """The class that a component's config names, "?" where it names none."""
-    return str(config.get("_class_name") or (config.get("architectures") or ["?"])[0])
+    """The class that a component's config names, UNNAMED where it names none."""
+    return str(config.get("_class_name") or (config.get("architectures") or [UNNAMED])[0])

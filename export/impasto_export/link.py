@@ -11,7 +11,7 @@ import onnx
 from impasto_export import bundles, manifest, matching, splice
 from impasto_export.architecture import SHIPPED, Architecture, Graph, Json
 from impasto_export.bundles import Content, Linked
-from impasto_export.checkpoints import control, controlnet, folders, resolve
+from impasto_export.checkpoints import beside, control, controlnet, folders, resolve, solvers
 from impasto_export.checkpoints.checkpoint import Checkpoint, Said, Stored, Weights
 from impasto_export.checkpoints.control import Control
 from impasto_export.checkpoints.tokenizer import Vocabulary
@@ -84,7 +84,16 @@ def link(
 
 def _sources(found: Checkpoint, skeletons: Sequence[Path], said: Said, steering: Control | None) -> list[_Source]:
     """The checkpoint's, and after it the ControlNet's."""
-    base = _Source(*matching.match(found.configs, skeletons), found.weights, found.source, found.notes)
+    place, made = matching.match(found.configs, skeletons)
+    texts = (note for vocabulary in found.tokenizers.values() for note in vocabulary.notes)
+    notes = (
+        *found.notes,
+        *texts,
+        *matching.strangers(made, found.configs),
+        *beside.notes(found),
+        *solvers.notes(found, said),
+    )
+    base = _Source(place, made, found.weights, found.source, notes)
     if steering is None:
         return [base]
     net = controlnet.read(steering.place, skeletons, said.variant)
@@ -120,5 +129,6 @@ def _tokenizers(found: Checkpoint, architecture: Architecture) -> dict[str, tupl
         text, name = architecture.components[part].config, folders.TOKENIZERS[part]
         if END_OF_TEXT in text:
             vocabulary.check_end(text[END_OF_TEXT], text["vocab_size"], f"{part}'s {END_OF_TEXT}")
+        vocabulary.check_size(text["vocab_size"])
         entries[name] = vocabulary.facts(f"{name}.json", text["max_position_embeddings"]), vocabulary
     return entries

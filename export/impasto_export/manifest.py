@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from impasto_export.architecture import FORMAT, Architecture, Graph, Json, canon
 from impasto_export.checkpoints import schedule
 from impasto_export.checkpoints.checkpoint import Checkpoint, Said
 from impasto_export.errors import BundleError, CheckpointError
-from impasto_export.families import DIFFUSION, FAMILIES, MASKED
+from impasto_export.families import DIFFUSION, FAMILIES, MASKED, corrected
 
 NAME = "manifest.json"
 MASKING_SCHEDULES = ("cosine", "linear")
@@ -27,11 +28,24 @@ def diffusion(checkpoint: Checkpoint, found: Architecture, said: Said) -> Json:
     stated = defaults(checkpoint, said)
     return {
         "latents": latents(found, checkpoint.configs["vae"]),
-        "image": image(found, "latents", "unet", checkpoint.configs, said.size),
+        "image": image(found, "latents", "unet", _sized(checkpoint), said.size),
         "scheduler": schedule.facts(checkpoint, spaced="scheduler" in said.defaults),
         **(_two_texts(checkpoint) if "text_encoder_2" in checkpoint.configs else {}),
         **({"defaults": stated} if stated else {}),
     }
+
+
+def _sized(checkpoint: Checkpoint) -> Configs:
+    """The configs, the UNet's sample_size as Stable Diffusion's pipelines correct it: before diffusers 0.9 it was
+    written as 32 whatever the checkpoint was trained at."""
+    unet = checkpoint.configs["unet"]
+    size, version = unet.get("sample_size"), re.match(r"0\.(\d+)\.", str(unet.get("_diffusers_version")))
+    old = version is not None and int(version[1]) < 9 and type(size) is int and size < 64
+    return (
+        {**checkpoint.configs, "unet": {**unet, "sample_size": 64}}
+        if old and corrected(checkpoint.index)
+        else checkpoint.configs
+    )
 
 
 def defaults(checkpoint: Checkpoint, said: Said) -> Json:

@@ -9,22 +9,41 @@ from typing import Any
 from impasto_export import support
 from impasto_export.architecture import Architecture, Json, load
 from impasto_export.errors import CheckpointError, UnknownArchitecture, listing
-from impasto_export.families import END_OF_TEXT, PARTS, end_of_text
+from impasto_export.families import END_OF_TEXT, PARTS, UNNAMED, class_of, end_of_text
 
 # Hints on numerical formats, for eager torch: a graph is float32 throughout, and its engine chooses what it runs in.
 FORMATS = {"upcast_attention"}
 
 
 def differences(architecture: Architecture, configs: Mapping[str, Json]) -> list[str]:
-    """Where the checkpoint's configs depart from the architecture's; empty when it is of this architecture."""
+    """Where the checkpoint's configs depart from the architecture's; empty when it is of this architecture.
+
+    Keys that the component's class does not know tell nothing of it; see `strangers`.
+    """
     found = []
     for name, component in architecture.components.items():
+        kind = class_of(configs[name])
+        if kind not in (component.class_name, UNNAMED):
+            found.append(f"{name}: checkpoint {kind}, architecture {component.class_name}")
         given = {**component.defaults, **PARTS[component.class_name].facts(configs[name])}
-        for key in sorted((given.keys() | component.config.keys()) - FORMATS):
+        for key in sorted(component.config.keys() - FORMATS):
             have, want = given.get(key), component.config.get(key)
             if not _same(key, have, want, component.config):
                 found.append(f"{name}.{key}: checkpoint {have!r}, architecture {want!r}")
     return found
+
+
+def strangers(architecture: Architecture, configs: Mapping[str, Json]) -> tuple[str, ...]:
+    """Notes on what the configs say that their classes do not know, such as a training run's settings."""
+    found = []
+    for name, component in architecture.components.items():
+        given = PARTS[component.class_name].facts(configs[name])
+        known = component.config.keys() | component.defaults.keys()
+        odd = sorted(key for key, value in given.items() if key not in known and not _absent(value, None))
+        if odd:
+            held = ", ".join(odd)
+            found.append(f"{name}: {held} in its config: not known to a {component.class_name}, and ignored")
+    return tuple(found)
 
 
 def _same(key: str, have: Any, want: Any, config: Json) -> bool:
@@ -64,6 +83,7 @@ def match(
 
     `export` is the command that makes such skeletons, for the error.
     """
+    support.check_fixed(configs)
     known = {path: found for path, found in skeletons(folders).items() if found.components.keys() == configs.keys()}
     apart = {path: differences(architecture, configs) for path, architecture in known.items()}
     for path, found in apart.items():

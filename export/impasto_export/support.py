@@ -27,7 +27,10 @@ UNUSUAL = {
 # What SDXL's UNet says it takes beside the embeddings: the pooled text, and sizes.
 ADDED = "text_time"
 # Config keys of which one value is exported: what the class takes for a missing key, that value, and why it alone.
+TEXT = {"use_attention_mask": (False, False, "the encoder reads the padding, too")}
 FIXED: dict[str, dict[str, tuple[Any, Any, str]]] = {
+    "CLIPTextModel": TEXT,
+    "CLIPTextModelWithProjection": TEXT,
     "ControlNetModel": {"conditioning_channels": (3, 3, "hints have 3 channels")},
     "VQModel": {
         "norm_type": ("group", "group", "a spatial norm reads the codes again in every layer"),
@@ -74,9 +77,16 @@ def check_component(part: str, config: Json) -> None:
     for key, what in UNUSUAL.get(kind, {}).items():
         if config.get(key):
             raise GraphError(f"{part}: {key} is {config[key]!r}, so it {what}; only plain text conditioning is served")
-    for key, (default, only, why) in FIXED.get(kind, {}).items():
-        if config.get(key, default) != only:
-            raise GraphError(f"{part}: {key} is {config.get(key, default)}; only {only} is exported: {why}")
+    check_fixed({part: config})
+
+
+def check_fixed(configs: Mapping[str, Json]) -> None:
+    """Raises GraphError for a setting that no graph tells apart, and that has another value than the one served."""
+    for part, config in configs.items():
+        for key, (default, only, why) in FIXED.get(class_of(config), {}).items():
+            value = default if config.get(key) is None else config[key]
+            if value != only:
+                raise GraphError(f"{part}: {key} is {value}; only {only} is exported: {why}")
 
 
 def _check_unet(configs: Mapping[str, Json]) -> None:

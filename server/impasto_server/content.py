@@ -3,7 +3,8 @@
 The files come from strangers. What a file is, its bytes say; how large it will be is read from its header before
 anything is decoded; and it is one whole still picture or refused. The rules, for every PNG, JPEG and WebP file:
 
-turned    as EXIF says it is meant to be seen.
+turned    as EXIF says it is meant to be seen, where that is well formed; all else that a file carries beside its
+          pixels is left out unread, see metadata.py.
 sized     to cover width x height (Lanczos; a JPEG that is far larger is halved while it is decoded), centre cropped;
           left in its own size by `read_whole`.
 colours   RGB: grey repeated, palettes looked up, CMYK by Pillow's formula, 16 bits to the nearest of 8 for grey and by
@@ -29,6 +30,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from impasto_server import metadata
 from impasto_server.errors import InvalidArgument
 
 MAX_BYTES = 32 << 20
@@ -44,7 +46,6 @@ _JPEG_SCAN = re.compile(rb"\xff\xda\x00(\x06\x00|\x08\x01|\x0a\x02|\x0c\x03|\x0e
 _BARE = frozenset([0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)])  # JPEG markers after which Pillow expects no length
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG markers before the picture's size
 _ANEW = "save the picture anew and pass the whole file"
-_ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -83,8 +84,7 @@ def read_image(data: bytes, field: str, width: int, height: int) -> NDArray[np.u
 
 def read_whole(data: bytes, field: str) -> NDArray[np.uint8]:
     """An encoded file → RGB uint8 [H, W, 3], all of it in its own size. Raises as `read_image`."""
-    with _opened(data, field) as file:
-        orientation = file.getexif().get(_ORIENTATION)
+    with _opened(data, field) as (file, orientation):
         return _pixels(_turned(_converted(file), orientation))
 
 
@@ -112,25 +112,36 @@ def pixels_to_model(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def _read(data: bytes, field: str, width: int, height: int) -> Image.Image:
     """Of width x height: RGB, RGBA, or F in 0..65535 where the file has 16 bits of grey."""
-    with _opened(data, field) as file:
-        orientation = file.getexif().get(_ORIENTATION)
+    with _opened(data, field) as (file, orientation):
         size = (height, width) if orientation in (5, 6, 7, 8) else (width, height)
         file.draft(None, (2 * size[0], 2 * size[1]))
         return _turned(ImageOps.fit(_converted(file), size, Image.Resampling.LANCZOS), orientation)
 
 
 @contextmanager
-def _opened(data: bytes, field: str) -> Iterator[ImageFile]:
-    """The file with its header checked; what goes wrong while it is decoded is InvalidArgument."""
+def _opened(data: bytes, field: str) -> Iterator[tuple[ImageFile, int | None]]:
+    """The file with its header checked, and its EXIF orientation; what goes wrong while it is decoded is
+    InvalidArgument."""
     kind, reader = _reader(data, field)
     with _decoding(field, kind):
-        file = reader(BytesIO(data))
+        pixels, orientation = _bare(data, kind)
+        file = reader(BytesIO(pixels))
         _check_pixels(file.size, field)
         if file.width * file.height > pixels_in(data):
             raise InvalidArgument(field, f"is a {kind} file that says two sizes", _ANEW)
         if getattr(file, "n_frames", 1) > 1:
             raise InvalidArgument(field, "is animated", "pass one frame of it as a still picture")
-        yield file
+        yield file, orientation
+
+
+def _bare(data: bytes, kind: str) -> metadata.Bare:
+    match kind:
+        case "PNG":
+            return metadata.png(data, _png_chunks(data))
+        case "JPEG":
+            return metadata.jpeg(data, _jpeg_segments(data))
+        case _:
+            return metadata.webp(data)
 
 
 def _turned(picture: Image.Image, orientation: int | None) -> Image.Image:

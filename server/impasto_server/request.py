@@ -17,7 +17,7 @@ from impasto_server.errors import InvalidArgument, shown
 from impasto_server.guidance import ClassifierFree, Compose, DreamStyler, Rule, StyleDrop, dreamstyler_code
 from impasto_server.image import FORMATS
 from impasto_server.prompt import triggers
-from impasto_server.samplers import run_steps
+from impasto_server.samplers import SPREAD, run_steps
 
 MAX_PROMPT_BYTES = 8192
 MAX_ADAPTERS = 8
@@ -109,7 +109,8 @@ class Request:
     clip score, with the prompt ("text") or with `style_image` ("style").
 
     `image`, `depth` and `style_image` are encoded files: of the content, from which the last `strength` of the steps
-    are run, of its depth, and of what is compared with. Width and height are pixels. `timeout_s` counts from
+    are run, or under `lcm` all of them over the lower `strength` of the noise, of its depth, and of what is compared
+    with. Width and height are pixels. `timeout_s` counts from
     submission, None waits for ever. Every `preview_every`-th step has a preview; 0: none.
     """
 
@@ -176,7 +177,8 @@ class Request:
 
     @property
     def steps_to_run(self) -> int:
-        return self.steps if self.image is None else run_steps(self.steps, self.strength)
+        cut = self.image is not None and self.scheduler not in SPREAD
+        return run_steps(self.steps, self.strength, cut)
 
     @property
     def rule(self) -> Rule:

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from math import expm1, log, sqrt
+from math import ceil, expm1, log, sqrt
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,8 @@ BOUNDARY = 0.5  # the standard deviation of the data, as consistency models have
 class Start:
     """What a sampler begins with: `noise` [C, h, w], unit Gaussian, and the `clean` latents [C, h, w] of the content.
 
-    With `clean`, the last `run_steps(steps, strength)` of a sampler's timesteps are run, without it all of them.
+    With `clean`, a sampler runs the last `run_steps(steps, strength, cut=True)` of its timesteps, and one of SPREAD
+    all of its steps over the lower `strength` of what it would choose from. Without it they run all of them.
     """
 
     noise: Array
@@ -121,12 +122,12 @@ class Schedule:
         return _f32(alpha * sample - sigma * output)
 
 
-def run_steps(steps: int, strength: float) -> int:
-    """How many of `steps` are run from content: ⌊steps · strength⌋, 0 to `steps`.
+def run_steps(steps: int, strength: float, cut: bool = False) -> int:
+    """How many of `steps` are run from content: all, or where strength `cut`s the upper ones off, ⌊steps · strength⌋.
 
-    A strength of 0.7 arrives as the float32 below it, and is still 7 steps of 10.
+    That is 0 to `steps`. A strength of 0.7 arrives as the float32 below it, and is still 7 steps of 10.
     """
-    return min(int(steps * round(strength, 6)), steps)
+    return min(int(steps * round(strength, 6)), steps) if cut else steps
 
 
 def ddim(start: Start, steps: int, schedule: Schedule) -> Steps:
@@ -181,9 +182,12 @@ def _euler(start: Start, steps: int, schedule: Schedule, down: Callable[[float, 
 def lcm(start: Start, steps: int, schedule: Schedule) -> Steps:
     """Multistep consistency sampling, Algorithm 3 of arXiv 2310.04378: to the clean sample, and to new noise of it.
 
-    Of the `original_inference_steps` that the model was taught on. Raises InvalidArgument where those are fewer.
+    Of the `original_inference_steps` that the model was taught on, and of these from content the lower `strength`.
+    Raises InvalidArgument where those are fewer.
     """
-    timesteps, x = _begin(start, _lcm_timesteps(steps, schedule), schedule)
+    strength = 1.0 if start.clean is None else start.strength
+    timesteps = _lcm_timesteps(steps, strength, schedule)
+    x = start.noise if start.clean is None else _noised(start, timesteps[0], schedule)
     clean = None
     for i, t in enumerate(timesteps):
         output = yield Ask(x, t, i, len(timesteps), clean)
@@ -233,16 +237,24 @@ SAMPLERS: dict[str, Sampler] = {
     "lcm": lcm,
     "unipc": unipc,
 }
+# Those whose steps a strength below 1 doesn't cut off.
+SPREAD = ("lcm",)
 
 
 def _begin(start: Start, timesteps: Sequence[float], schedule: Schedule) -> tuple[Sequence[float], Array]:
     """The timesteps to run, and the sample [C, h, w] at the first of them."""
     if start.clean is None:
         return timesteps, start.noise
-    run = run_steps(len(timesteps), start.strength)
+    run = run_steps(len(timesteps), start.strength, cut=True)
     assert run > 0, "whoever starts a sampler has checked that there is a step to run"
-    alpha, sigma = schedule.levels(timesteps[-run])
-    return timesteps[-run:], _f32(alpha * start.clean + sigma * start.noise)
+    return timesteps[-run:], _noised(start, timesteps[-run], schedule)
+
+
+def _noised(start: Start, timestep: float, schedule: Schedule) -> Array:
+    """The content with as much noise as there is at `timestep`, [C, h, w]."""
+    assert start.clean is not None
+    alpha, sigma = schedule.levels(timestep)
+    return _f32(alpha * start.clean + sigma * start.noise)
 
 
 def _euler_timesteps(steps: int, schedule: Schedule) -> Sequence[float]:
@@ -262,13 +274,19 @@ def _solver_timesteps(steps: int, schedule: Schedule) -> list[int]:
     return schedule.timesteps(steps)
 
 
-def _lcm_timesteps(steps: int, schedule: Schedule) -> list[int]:
-    """Evenly among those that the model was taught on, which are evenly among all."""
+def _lcm_timesteps(steps: int, strength: float, schedule: Schedule) -> list[int]:
+    """Evenly among the lower `strength` of those that the model was taught on, which are evenly among all."""
     taught = schedule.noise.original_inference_steps
     if steps > taught:
         raise InvalidArgument("STEPS", f"{steps}, and lcm has {taught} to choose from", f"pass at most {taught}")
+    lower = run_steps(taught, strength, cut=True)
+    if steps > lower:
+        problem = f"{strength:g} of the {taught} that lcm has to choose from is {lower}, and STEPS {steps}"
+        enough = (one / 1000 for one in range(ceil(1000 * steps / taught), 1001))
+        least = next(share for share in enough if run_steps(taught, share, cut=True) >= steps)
+        raise InvalidArgument("STRENGTH", problem, f"pass at least {least:g}, or fewer STEPS")
     jump = schedule.noise.num_train_timesteps // taught
-    return [(taught - int(i)) * jump - 1 for i in np.linspace(0, taught, steps, endpoint=False)]
+    return [(lower - int(i)) * jump - 1 for i in np.linspace(0, lower, steps, endpoint=False)]
 
 
 def _boundary(timestep: float) -> tuple[float, float]:

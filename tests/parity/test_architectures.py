@@ -181,6 +181,34 @@ def test_sd2_with_v_prediction(scheduler: str, twin: Callable[[str], Twin], open
     assert psnr_db(alone(opened(sd2), request), expected) >= MIN_DB
 
 
+@pytest.mark.parametrize(
+    ("kind", "scheduler", "steps", "strength"),
+    [
+        ("sd2", "ddim", 7, 0.5),
+        ("sd2", "dpmpp_2m", 8, 0.6),
+        ("sd2", "unipc", 8, 0.6),
+        ("sd2", "euler", 4, 1.0),
+        ("turbo", "euler_a", 2, 0.5),
+        ("turbo", "euler_a", 5, 0.79),
+    ],
+)
+def test_from_content_the_first_steps_are_left_out(
+    kind: str,
+    scheduler: str,
+    steps: int,
+    strength: float,
+    twin: Callable[[str], Twin],
+    opened: Callable[..., Pipeline],
+) -> None:
+    """Under every scheduler but the consistency models'."""
+    made = twin(kind)
+    request = replace(BOAT, scheduler=scheduler, steps=steps, image=png(house()), strength=strength)
+    pipe = diffusers_pipeline(made, scheduler, "StableDiffusionImg2ImgPipeline")
+    expected = theirs(pipe, request, image=Image.fromarray(house()), strength=strength)
+    assert psnr_db(alone(opened(made), request), expected) >= MIN_DB
+    assert request.steps_to_run == int(steps * strength)
+
+
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize("negative", ["", "a thing"])
 def test_sdxl(negative: str, engine: EngineName, twin: Callable[[str], Twin], opened: Callable[..., Pipeline]) -> None:
@@ -239,12 +267,17 @@ def test_an_lcm_is_told_its_guidance(
     assert psnr_db(alone(opened(lcm), request), expected) >= MIN_DB
 
 
-def test_an_lcm_from_content(twin: Callable[[str], Twin], opened: Callable[..., Pipeline]) -> None:
-    """With the share of steps that every scheduler runs, as their StableDiffusionImg2ImgPipeline does."""
-    lcm, request = twin("lcm"), replace(BOAT, scheduler="lcm", steps=6, image=png(house()), strength=0.5)
-    pipe = diffusers_pipeline(lcm, "lcm", "StableDiffusionImg2ImgPipeline")
-    expected = theirs(pipe, request, image=Image.fromarray(house()), strength=0.5)
+@pytest.mark.parametrize(("steps", "strength"), [(4, 0.5), (1, 0.8), (8, 0.3)])
+def test_an_lcm_from_content(
+    steps: int, strength: float, twin: Callable[[str], Twin], opened: Callable[..., Pipeline]
+) -> None:
+    """All steps are run, over the lower part of what was taught."""
+    lcm = twin("lcm")
+    request = replace(BOAT, scheduler="lcm", steps=steps, image=png(house()), strength=strength)
+    pipe = diffusers_pipeline(lcm, "lcm", "LatentConsistencyModelImg2ImgPipeline")
+    expected = theirs(pipe, request, image=Image.fromarray(house()), strength=strength)
     assert psnr_db(alone(opened(lcm), request), expected) >= MIN_DB
+    assert request.steps_to_run == len(pipe.scheduler.timesteps) == steps
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.0])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from impasto_export import matching
 from impasto_export.architecture import Architecture, Json, read_json
-from impasto_export.checkpoints import fitting, folders, hub, resolve
+from impasto_export.checkpoints import fitting, folders, hub, resolve, sidecar
 from impasto_export.checkpoints.checkpoint import Weights, label
 from impasto_export.checkpoints.control import NAME
 from impasto_export.checkpoints.fitting import Layout
@@ -19,6 +19,8 @@ from impasto_export.families import COMPANIONS, class_of
 from impasto_export.weights import read_header
 
 PART = COMPANIONS[NAME]
+# In NAME.yaml beside a file, as lllyasviel's shuffle has it.
+POOLED = ("global_average_pooling",)
 CONFIG, FILE = "config.json", f"{NAME}.safetensors"
 # A file out of a diffusers folder, beside the layouts that skeletons state.
 DIFFUSERS: Json = {"parts": {NAME: {"prefix": "", "names": "diffusers"}}, "unused": []}
@@ -65,7 +67,8 @@ def _folder(folder: Path, skeletons: Sequence[Path], variant: str | None) -> Con
     match = _match(folder / CONFIG, skeletons)
     own = variant if find(folder, Names(PART.stem, variant)) else None
     weights, _ = folders.weights({NAME: folder}, {NAME: PART.stem}, own)
-    notes = () if own == variant else (folders.plain_taken(NAME, variant),)
+    notes: tuple[str, ...] = () if own == variant else (folders.plain_taken(NAME, variant),)
+    notes += matching.strangers(match[1], {NAME: read_json(folder / CONFIG)})
     return ControlNet(*match, weights, {"checkpoint": label(folder.resolve().name)}, notes)
 
 
@@ -74,8 +77,18 @@ def _file(path: Path, skeletons: Sequence[Path]) -> ControlNet:
     header, beside = read_header(path), path.parent / CONFIG
     stated = beside.is_file() and class_of(read_json(beside)) == PART.class_name
     fit = fitting.nearest(header, _layouts([_match(beside, skeletons)[0]] if stated else skeletons), FILE, FOREIGN)
+    _check_sidecar(path)
     weights = {NAME: Weights(path, fit.tensors[NAME], {FILE: path})}
     return ControlNet(fit.layout.skeleton, fit.layout.found, weights, {"checkpoint": label(path.name)})
+
+
+def _check_sidecar(path: Path) -> None:
+    """Raises CheckpointError where NAME.yaml says that the residuals are pooled: no tensor tells."""
+    place = sidecar.find(path)
+    config = sidecar.load(place) if place else None
+    for keys in (POOLED, ("control_stage_config", "params", *POOLED)):
+        if config and config.at(*keys):
+            raise CheckpointError(f"{config.path}: {POOLED[0]} is set, so it hands over pooled residuals; not served")
 
 
 def _match(config: Path, skeletons: Sequence[Path]) -> tuple[Path, Architecture]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from impasto_export import families, spellings
-from impasto_export.architecture import read_json
+from impasto_export.architecture import Json, read_json
 from impasto_export.checkpoints import tokenizer
 from impasto_export.checkpoints.checkpoint import Checkpoint, Said, Stored, Weights, label
 from impasto_export.checkpoints.shards import Names, find, missing
@@ -15,6 +18,7 @@ from impasto_export.weights import read_header
 
 # By the text encoder that reads them.
 TOKENIZERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
+LAYER = re.compile(r"text_model\.encoder\.layers\.(\d+)\.")
 
 
 def read(folder: Path, said: Said) -> Checkpoint:
@@ -33,7 +37,7 @@ def read(folder: Path, said: Said) -> Checkpoint:
         origin=folder,
         family=family.name,
         configs=configs,
-        weights=found,
+        weights={part: _counted(held, configs[part]) for part, held in found.items()},
         tokenizers=tokenizers(said.tokenizer or folder, family.parts),
         index=read_json(index) if index.is_file() else {},
         scheduler=read_json(folder / "scheduler" / "scheduler_config.json"),
@@ -66,6 +70,15 @@ def weights(
             raise missing(places[part], Names(stems[part], variant))
     notes = tuple(plain_taken(part, variant) for part in lacking)
     return {part: _weights(part, places[part], found) for part, found in paths.items()}, notes
+
+
+def _counted(held: Weights, config: Json) -> Weights:
+    """Without a text encoder's layers behind those that its config counts: so is CLIP skip written down, and
+    transformers does not read them either."""
+    count = config.get("num_hidden_layers", math.inf)
+    layers = {name: LAYER.match(name) for name in held.tensors}
+    kept = {name: held.tensors[name] for name, found in layers.items() if found is None or int(found[1]) < count}
+    return replace(held, tensors=kept)
 
 
 def plain_taken(part: str, variant: str | None) -> str:

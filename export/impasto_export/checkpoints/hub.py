@@ -23,7 +23,8 @@ NAME = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:@([\w./-]+))?")
 CONFIG = "config.json"
 SMALL = ("model_index.json", "*/config.json", "scheduler/scheduler_config.json", "tokenizer*/*", "*.safetensors.index*")
 # The same of a repository that holds one model.
-BESIDE = (CONFIG, "p*processor_config.json", "tokenizer*", "vocab.json", "merges.txt", "*.safetensors.index*")
+TOKENS = ("tokenizer*", "vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json")
+BESIDE = (CONFIG, "p*processor_config.json", *TOKENS, "*.safetensors.index*")
 
 
 @dataclass(frozen=True)

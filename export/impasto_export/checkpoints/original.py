@@ -10,23 +10,41 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from impasto_export.architecture import Architecture, Json
-from impasto_export.checkpoints import fitting, folders, schedule, tokenizer
+from impasto_export.checkpoints import beside, fitting, folders, predictions, schedule, sidecar, tokenizer
 from impasto_export.checkpoints.checkpoint import Checkpoint, Said, Stored, Weights, label, size_of
-from impasto_export.checkpoints.fitting import V_PREDICTION, ZERO_SNR, Fit, Layout
+from impasto_export.checkpoints.fitting import Fit, Layout
 from impasto_export.errors import CheckpointError
 from impasto_export.families import COMPANIONS
+from impasto_export.support import WIDER
 from impasto_export.weights import Header, encode, layout, read_header, read_tensor
 
 # What the bundle calls the file, and one of what must be in another order of bytes.
 FILE, CONVERTED = "checkpoint.safetensors", "converted.safetensors"
 # What a header may say of the checkpoint, as Stability AI's ModelSpec has it, and how much of that is shown.
-RESOLUTION, PREDICTION, SHOWN = "modelspec.resolution", "modelspec.prediction_type", 40
-PREDICTIONS = {"epsilon": "epsilon", "v": "v_prediction"}
+RESOLUTION, SHOWN = "modelspec.resolution", 40
+LAST = "last"
+ALONE = "only those that take the sample alone are served"
+# The UNet's first convolution, and what a checkpoint is that takes more than the sample there.
+FIRST = "model.diffusion_model.input_blocks.0.0.weight"
+NAMED = {
+    5: "a depth-to-image checkpoint",
+    7: "an upscaler",
+    8: "an InstructPix2Pix checkpoint",
+    9: "an inpainting checkpoint",
+}
 # A part of the keys of what is something else, and what that is.
 FOREIGN = {
     "lora": "an adapter; bring it in with `impasto adapters import`",
+    "distilled_guidance_layer.": "a Chroma checkpoint, a family that is not served",
     "double_blocks.": "a FLUX checkpoint, a family that is not served",
     "joint_blocks.": "a Stable Diffusion 3 checkpoint, a family that is not served",
+    "single_transformer_blocks.": "a FLUX transformer, a family that is not served",
+    "double_layers.": "an AuraFlow checkpoint, a family that is not served",
+    "clip_txt_mapper.": "a Stable Cascade checkpoint, a family that is not served",
+    "time_stack.": "a Stable Video Diffusion checkpoint, which makes video",
+    "motion_modules.": "AnimateDiff's motion modules, which make video",
+    "noise_augmentor.": "an unCLIP checkpoint, whose UNet takes images",
+    "encoder_hid_proj.": "a checkpoint whose texts are projected first (Kolors, IP-Adapter), which is not served",
     "edm_mean": "a Playground v2.5 checkpoint, whose noise schedule is not served",
     "edm_vpred.": "a CosXL checkpoint, whose noise schedule is not served",
     "conditioner.embedders.0.model.": "an SDXL refiner; only base checkpoints are served",
@@ -44,14 +62,21 @@ def read(path: Path, skeletons: Sequence[Path], said: Said) -> Checkpoint:
         raise CheckpointError(f"--variant: got {said.variant!r}; a single file has no variants, leave it out")
     header = read_header(path)
     known = [layout for layout in fitting.layouts(skeletons) if layout.found.components.keys().isdisjoint(COMPANIONS)]
-    fit = fitting.nearest(header, known, FILE, FOREIGN)
+    fit = fitting.nearest(header, known, FILE, {**_wider(header), **FOREIGN})
     found, stated = fit.layout.found, fit.layout.stated
-    prediction = _prediction(header, fit.layout, said)
-    spacing = _chosen("spacing", said.spacing, "timestep_spacing") or stated["scheduler"]["timestep_spacing"]
+    place = sidecar.find(path)
+    config = sidecar.load(place) if place else None
+    prediction = predictions.of(header, fit.layout.stated, fit.layout.found.name, config, said)
+    spacing = schedule.chosen("spacing", said.spacing, "timestep_spacing") or stated["scheduler"]["timestep_spacing"]
     own = stated["configs"] | stated["predictions"].get(prediction, {})
     parts = found.components.items()
     configs = {part: {"_class_name": made.class_name, **made.config, **own.get(part, {})} for part, made in parts}
+    schedule.check_trained(header, stated["scheduler"])
     sizes, notes = ({}, ()) if said.size else _sizes(header, found, configs["unet"])
+    if place and config is None:
+        notes += (f"{place.name} is no configuration of a Stable Diffusion, and is not read",)
+    if config:
+        notes += config.check(stated["scheduler"], configs, _layer(stated))
     return Checkpoint(
         name=label(path.stem),
         origin=path,
@@ -62,8 +87,21 @@ def read(path: Path, skeletons: Sequence[Path], said: Said) -> Checkpoint:
         index=stated["index"],
         scheduler={**stated["scheduler"], "prediction_type": prediction, "timestep_spacing": spacing},
         source={"checkpoint": label(path.name)},
-        notes=notes,
+        notes=(*notes, *beside.of_file(header, _layer(stated) == LAST and "text_encoder_2" not in found.components)),
     )
+
+
+def _wider(header: Header) -> dict[str, str]:
+    """What it is by the channels that its UNet takes, as FOREIGN has it."""
+    tensor = next((tensor for name, tensor in header.tensors.items() if name.endswith(FIRST)), None)
+    channels = tensor.shape[1] if tensor and len(tensor.shape) == 4 else 0
+    named = NAMED.get(channels)
+    return {FIRST: f"{named}, whose UNet takes {WIDER[channels]} beside the sample; {ALONE}"} if named else {}
+
+
+def _layer(stated: Json) -> str:
+    """The text encoder's layer that the UNet is told, in the words of the original code."""
+    return LAST if stated["parts"]["text_encoder"]["names"] == "clip" else "penultimate"
 
 
 def _sizes(header: Header, found: Architecture, unet: Json) -> tuple[Json, tuple[str, ...]]:
@@ -77,40 +115,6 @@ def _sizes(header: Header, found: Architecture, unet: Json) -> tuple[Json, tuple
         return {"sample_size": [height // factor, width // factor]}, ()
     problem = f"its header's {RESOLUTION} is {text[:SHOWN]!r}, which is no size that {found.name} can have"
     return {}, (f"{problem}: its usual one is taken; say another with --size WIDTHxHEIGHT",)
-
-
-def _prediction(header: Header, layout: Layout, said: Said) -> str:
-    """What the UNet predicts: as the user says, or the file, or all checkpoints of the architecture do."""
-    chosen = _chosen("prediction", said.prediction, "prediction_type")
-    if ZERO_SNR in header.tensors:
-        problem = f"{ZERO_SNR} says that it was trained to zero SNR"
-        raise CheckpointError(f"{header.path}: {problem}; impasto's samplers do not know it")
-    told = "v_prediction" if V_PREDICTION in header.tensors else None
-    if told and chosen not in (None, told):
-        raise CheckpointError(f"--prediction: got {chosen!r}, and the file's {V_PREDICTION} says {told}")
-    prediction = chosen or told or _stated(header) or layout.stated["prediction"]
-    if prediction is None:
-        problem = f"a single file of {layout.found.name} does not say what its UNet predicts"
-        fix = "say --prediction v_prediction (as the 768 px ones do) or --prediction epsilon (the 512 px ones, turbo)"
-        raise CheckpointError(f"{header.path}: {problem}; {fix}")
-    return str(prediction)
-
-
-def _stated(header: Header) -> str | None:
-    """What the header says that the UNet predicts, if anything."""
-    text = header.metadata.get(PREDICTION)
-    if text and text not in PREDICTIONS:
-        problem = f"its header's {PREDICTION} is {text[:SHOWN]!r}, which impasto's samplers do not know"
-        raise CheckpointError(f"{header.path}: {problem}; if it isn't so, say --prediction epsilon or v_prediction")
-    return PREDICTIONS[text] if text else None
-
-
-def _chosen(option: str, value: str | None, key: str) -> str | None:
-    """What the user said, if anything, of the scheduler's `key`."""
-    known = schedule.HONOURED[key]
-    if value not in (None, *known):
-        raise CheckpointError(f"--{option}: got {value!r}; choose {', '.join(known)}")
-    return value
 
 
 def _weights(header: Header, fit: Fit) -> dict[str, Weights]:

@@ -9,9 +9,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from impasto_export.architecture import Json
 from impasto_export.checkpoints.checkpoint import Checkpoint
 from impasto_export.errors import CheckpointError
+from impasto_export.families import corrected
+from impasto_export.floats import float32
+from impasto_export.weights import Header, read_tensor
 
 CONFIG = "scheduler/scheduler_config.json"
 LCM = "LCMScheduler"
@@ -80,9 +85,8 @@ SPACED: Json = {
     "sigma_min": None,
     "sigma_max": None,
 }
-# These pipelines correct two settings of old configs, and diffusers' others take them as they are. A folder without
-# model_index.json is read as the first would.
-CORRECTING = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
+# The buffer that trainers save, and how far 16 bits may round it; zero SNR moves it by 0.03.
+TRAINED, ROUNDED = "alphas_cumprod", 5e-3
 
 
 def kind(checkpoint: Checkpoint) -> str:
@@ -110,7 +114,7 @@ def facts(checkpoint: Checkpoint, spaced: bool) -> Json:
         value = config.get(key, least)
         if not (type(value) in (int, type(least)) and least <= value <= most):
             raise CheckpointError(f"{where}: {key} is {value!r}; a number from {least} to {most} is expected")
-    own = [f"{key} {config[key]!r}" for key, plain in SPACED.items() if _asks(config.get(key, plain), plain)]
+    own = [f"{key} {config[key]!r}" for key, plain in SPACED.items() if asks(config.get(key, plain), plain)]
     if own and not spaced:
         fix = "choose one with --scheduler to take its own steps"
         raise CheckpointError(f"{where}: {', '.join(own)}, which impasto's samplers do not know; {fix}")
@@ -118,12 +122,35 @@ def facts(checkpoint: Checkpoint, spaced: bool) -> Json:
     return {key: config[key] for key in kept} | {"set_alpha_to_one": bool(config["set_alpha_to_one"])}
 
 
-def _asks(value: Any, plain: Any) -> bool:
+def chosen(option: str, value: str | None, key: str) -> str | None:
+    """What the user said with this option, if anything, of the scheduler's `key`. Raises CheckpointError."""
+    known = HONOURED[key]
+    if value not in (None, *known):
+        raise CheckpointError(f"--{option}: got {value!r}; choose {', '.join(known)}")
+    return value
+
+
+def check_trained(header: Header, config: Json) -> None:
+    """Raises CheckpointError for a single file whose buffers are of another noise schedule than its architecture's."""
+    if TRAINED not in header.tensors:
+        return
+    tensor = header.tensors[TRAINED]
+    held = float32(read_tensor(header, TRAINED).reshape(-1), tensor.dtype) if tensor.dtype[0] in "FB" else None
+    power = 0.5 if config["beta_schedule"] == "scaled_linear" else 1.0
+    ends = (config["beta_start"] ** power, config["beta_end"] ** power)
+    wanted = np.cumprod(1 - np.linspace(*ends, config["num_train_timesteps"]) ** (1 / power))
+    if held is None or held.shape != wanted.shape or not np.abs(held - wanted).max() <= ROUNDED:
+        last = "" if held is None else f", at the last timestep {held[-1]:.4f} where {wanted[-1]:.4f} is expected"
+        problem = f"its {TRAINED} are of another noise schedule{last}"
+        raise CheckpointError(
+            f"{header.path}: {problem}; it was trained to zero SNR, or on other betas, which is not known"
+        )
+
+
+def asks(value: Any, plain: Any) -> bool:
     """Whether a setting is another than `plain`; null asks for nothing."""
     return value is not None and value != plain
 
 
 def _corrected(checkpoint: Checkpoint, config: Json) -> Json:
-    if checkpoint.index.get("_class_name", CORRECTING[0]) not in CORRECTING:
-        return config
-    return {**config, "steps_offset": 1, "clip_sample": False}
+    return {**config, "steps_offset": 1, "clip_sample": False} if corrected(checkpoint.index) else config

@@ -4,6 +4,7 @@ the merges that are shipped."""
 from __future__ import annotations
 
 import gzip
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,29 +14,29 @@ from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, 
 from tokenizers.models import BPE
 
 from impasto_export.architecture import Json, read_json
+from impasto_export.checkpoints import added
 from impasto_export.errors import CheckpointError
 from impasto_export.families import end_of_text
 
 MERGES = Path(__file__).parent / "vocabulary" / "clip_merges.txt.gz"
-# CLIP's own tokens, for a checkpoint whose tokenizer_config.json leaves them out.
-CLIP_TOKENS = {
-    "bos_token": "<|startoftext|>",
-    "eos_token": "<|endoftext|>",
-    "unk_token": "<|endoftext|>",
-    "pad_token": "<|endoftext|>",
-}
+# Settings that change what a text becomes, with the value that the server knows.
+FIXED: Json = {"padding_side": "right", "truncation_side": "right", "split_special_tokens": False}
+SHOWN = 3
+# What a request means by such a word in a prompt: see the server's prompt.py.
+TRIGGER = re.compile(r"<[^<>\s]+>")
 WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 @dataclass(frozen=True)
 class Vocabulary:
     """`data` is tokenizer.json, `ids` are the special tokens' as the manifest has them; texts are padded to `longest`,
-    where that is said. `origin` is what errors name."""
+    where that is said. `origin` is what errors name, `own` are the tokens that the checkpoint brought."""
 
     origin: Path
     data: bytes
     ids: Json
     longest: float | None
+    own: tuple[str, ...] = ()
 
     def facts(self, file: str, positions: int) -> Json:
         """The manifest's entry, for a text encoder that reads so many `positions`.
@@ -46,6 +47,23 @@ class Vocabulary:
             problem = f"model_max_length {self.longest} is below the text encoder's {positions} positions"
             raise CheckpointError(f"{self.origin}: {problem}")
         return {"file": file, "max_length": positions, **self.ids}
+
+    def check_size(self, size: int) -> None:
+        """Raises CheckpointError for a token that has no embedding in a text encoder of so large a vocabulary."""
+        ids = Tokenizer.from_buffer(self.data).get_vocab(with_added_tokens=True)
+        beyond = sorted((id, token) for token, id in ids.items() if id >= size)
+        if beyond:
+            held = ", ".join(f"{token!r} ({id})" for id, token in beyond[:SHOWN])
+            more = f" and {len(beyond) - SHOWN} more" if len(beyond) > SHOWN else ""
+            problem = f"{held}{more} lie behind the text encoder's vocabulary of {size}"
+            raise CheckpointError(f"{self.origin}: {problem}; take the tokenizer that it was trained with")
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """On tokens that no request can name."""
+        taken = [token for token in self.own if TRIGGER.fullmatch(token)]
+        problem = "names an embedding in a prompt, not the tokenizer's token; import the token's vector under that name"
+        return tuple(f"{self.origin.name}: {token} {problem}" for token in taken)
 
     def check_end(self, stated: int, size: int, what: str) -> None:
         """Raises CheckpointError when a text encoder that pools, of a vocabulary of this `size`, would look for another
@@ -58,24 +76,30 @@ class Vocabulary:
 
 def read(folder: Path) -> Vocabulary:
     """Raises CheckpointError when the folder has no CLIP tokenizer or lacks a special token."""
-    config = read_json(folder / "tokenizer_config.json")
-    kind = config.get("tokenizer_class", "CLIPTokenizer")
+    config = added.config_of(folder)
+    kind = config.get("tokenizer_class") or "CLIPTokenizer"
     if kind not in ("CLIPTokenizer", "CLIPTokenizerFast"):
         raise CheckpointError(f"{folder}: tokenizer is a {kind}; only CLIPTokenizer is known")
-    tokens = {key: _content(config.get(key) or default) for key, default in CLIP_TOKENS.items()}
-    path = folder / "tokenizer.json"
-    data = path.read_bytes() if path.is_file() else build(folder, *_vocabulary(folder), tokens).to_str().encode()
+    for key, only in FIXED.items():
+        if config.get(key, only) not in (None, only):
+            raise CheckpointError(f"{folder}: {key} is {config[key]!r}; only {only!r} is known")
+    tokens = {key: added.content(config.get(key) or default) for key, default in added.CLIP_TOKENS.items()}
+    path, brought = folder / "tokenizer.json", added.tokens(folder, config)
+    if path.is_file():
+        data = path.read_bytes()
+    else:  # what fills up a text may be a token that was brought
+        late = {token.content for _, token in brought} & {tokens["pad_token"]}
+        first = {key: token for key, token in tokens.items() if token not in late or key != "pad_token"}
+        data = build(folder, *_vocabulary(folder), first).to_str().encode()
+    data, own = added.extended(folder, data, brought, tokens.values())
     longest = config.get("model_max_length")
     if longest is not None and not isinstance(longest, (int, float)):
         raise CheckpointError(f"{folder}: model_max_length is {longest!r}; a number of tokens is expected")
-    return Vocabulary(folder, data, _ids(folder, data, tokens), longest)
+    return Vocabulary(folder, data, _ids(folder, data, tokens), longest, own)
 
 
 def _ids(folder: Path, data: bytes, tokens: Mapping[str, str]) -> Json:
-    try:
-        tokenizer = Tokenizer.from_buffer(data)
-    except Exception as error:  # tokenizers raises bare Exception
-        raise CheckpointError(f"{folder / 'tokenizer.json'}: not a tokenizer: {error}") from None
+    tokenizer = added.opened(folder, data)
     ids = {key: tokenizer.token_to_id(tokens[f"{key}_token"]) for key in ("bos", "eos", "pad")}
     absent = [tokens[f"{key}_token"] for key, value in ids.items() if value is None]
     if absent:
@@ -88,9 +112,9 @@ def clip(pad: str) -> Vocabulary:
     lines = gzip.decompress(MERGES.read_bytes()).decode().split("\n")
     merges = [(first, second) for first, second in (line.split() for line in lines if line)]
     letters = _letters()
-    ends = CLIP_TOKENS["bos_token"], CLIP_TOKENS["eos_token"]
+    ends = added.CLIP_TOKENS["bos_token"], added.CLIP_TOKENS["eos_token"]
     words = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(pair) for pair in merges), *ends]
-    tokens = {**CLIP_TOKENS, "pad_token": pad}
+    tokens = {**added.CLIP_TOKENS, "pad_token": pad}
     data = build(MERGES, {word: index for index, word in enumerate(words)}, merges, tokens).to_str().encode()
     return Vocabulary(MERGES, data, _ids(MERGES, data, tokens), None)
 
@@ -145,8 +169,3 @@ def _vocabulary(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
     if len(merges) != len(pairs):
         raise CheckpointError(f"{path}: every line must be two symbols with a space between them")
     return vocabulary, merges
-
-
-def _content(token: str | Json) -> str:
-    """A special token is saved as its text, or as an object around it."""
-    return str(token.get("content") if isinstance(token, dict) else token)

@@ -208,9 +208,11 @@ def _component(model: Any) -> Component:
     facts = PARTS[kind].facts
     if kind in TEXT_ENCODERS:
         return Component(kind, facts(model.config.to_dict()), facts(CLIPTextConfig().to_dict()))
-    parameters = inspect.signature(type(model).__init__).parameters.values()
-    defaults = {item.name: item.default for item in parameters if item.default is not inspect.Parameter.empty}
-    return Component(kind, _plain(facts(dict(model.config))), _plain(facts(defaults)))
+    parameters = inspect.signature(type(model).__init__).parameters
+    defaults = {key: item.default for key, item in parameters.items() if item.default is not inspect.Parameter.empty}
+    # diffusers keeps what it does not know, too: a training run's settings would tell this checkpoint from all others.
+    config = {key: value for key, value in model.config.items() if key in parameters}
+    return Component(kind, _plain(facts(config)), _plain(facts(defaults)))
 
 
 def _plain(value: Json) -> Json:

@@ -74,6 +74,22 @@ def test_a_file_of_the_original_layout(
     assert manifest.load(made)["source"] == {"checkpoint": "random", "controlnet": {"checkpoint": "canny.safetensors"}}
 
 
+@pytest.mark.parametrize(
+    "params", ["{global_average_pooling: True}", "{control_stage_config: {params: {global_average_pooling: True}}}"]
+)
+def test_what_a_yaml_beside_it_says_of_its_residuals(
+    params: str, tensors: Values, skeleton: Path, checkpoint: Path, controlled_bundle: Path, tmp_path: Path
+) -> None:
+    file = write(tmp_path / "shuffle.safetensors", original(tensors))
+    beside = tmp_path / "shuffle.yaml"
+    beside.write_text(f"model: {{params: {params}}}")
+    with pytest.raises(CheckpointError, match="shuffle.yaml: global_average_pooling is set, so it hands over pooled"):
+        link(checkpoint, tmp_path / "bundle", [skeleton], steering=steering(file))
+    beside.write_text(f"model: {{params: {params.replace('True', 'False')}}}")
+    made = link(checkpoint, tmp_path / "bundle", [skeleton], steering=steering(file)).folder
+    assert values(made) == values(controlled_bundle)
+
+
 def test_one_within_a_whole_checkpoint(
     tensors: Values, skeleton: Path, checkpoint: Path, controlled_bundle: Path, tmp_path: Path
 ) -> None:

@@ -132,6 +132,14 @@ def test_a_new_text_encoder_exports_under_its_parameter_names() -> None:
     assert {name: slot.shape for name, slot in splice.placeholders(skeleton).items()} == expected
 
 
+def test_a_training_runs_settings_do_not_become_architecture() -> None:
+    """diffusers keeps in a model's config what it ignored: EMA's, say, which no second checkpoint would fit."""
+    config = checkpoints.config("unet")
+    made = graphs.build("unet", {**config, "decay": 0.9999, "optimization_step": 37000})
+    assert made.config["optimization_step"] == 37000
+    assert graphs._component(made) == graphs._component(graphs.build("unet", config))
+
+
 def test_a_bias_that_happens_to_be_zero_is_not_left_out() -> None:
     """A new ControlNet's outputs are zeros, in weights and biases: a checkpoint's aren't."""
     convolution = nn.Conv2d(2, 3, 1)

@@ -15,6 +15,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import typer
+from tokenizers import Tokenizer
 from typer.testing import CliRunner
 
 from checkpoints import CHANNELS
@@ -30,6 +31,7 @@ from impasto_export.errors import (
 )
 from impasto_export.link import link
 from impasto_export.weights import encode, read_header, read_tensor
+from unit.export.stored import values
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 UNET = f"unet/{WEIGHTS}"
@@ -163,6 +165,9 @@ def test_a_config_may_leave_out_defaults(own: Path, tmp_path: Path) -> None:
         ("tokenizer/tokenizer_config.json", {"tokenizer_class": "T5Tokenizer"}, "T5Tokenizer"),
         ("tokenizer/tokenizer_config.json", {"model_max_length": "77"}, "model_max_length is '77'; a number of tokens"),
         ("tokenizer/tokenizer_config.json", {"pad_token": "<pad>"}, "<pad>"),
+        ("tokenizer/tokenizer_config.json", {"padding_side": "left"}, "padding_side is 'left'; only 'right' is known"),
+        ("tokenizer/tokenizer_config.json", {"truncation_side": "left"}, "truncation_side is 'left'; only 'right'"),
+        ("tokenizer/vocab.json", {"vast": 1024}, r"'vast' \(1024\) lie behind the text encoder's vocabulary of 1024"),
         ("tokenizer/vocab.json", {"t": 7, "h": 7, "th": None}, "vocab.json and merges.txt do not go together"),
         ("vae/config.json", {"scaling_factor": 0}, "vae: scaling_factor is 0, shift_factor 0.0; finite numbers"),
         ("vae/config.json", {"scaling_factor": None}, "vae: scaling_factor is None"),
@@ -200,7 +205,7 @@ SCHEDULER, TEXT = "scheduler/scheduler_config.json", "text_encoder/config.json"
         (SCHEDULER, {"mask_token_id": None}, "mask_token_id is None"),
         (SCHEDULER, {"masking_schedule": "sigmoid"}, "'sigmoid'; impasto's sampler knows cosine or linear"),
         ("transformer/config.json", {"sample_size": None}, "set it to the size in tokens"),
-        ("tokenizer/tokenizer_config.json", {"eos_token": "<|startoftext|>"}, "eos_token_id 513 means 513"),
+        ("tokenizer/special_tokens_map.json", {"eos_token": "<|startoftext|>"}, "eos_token_id 513 means 513"),
         (TEXT, {"eos_token_id": 2}, r"text_encoder\.eos_token_id: checkpoint 2, architecture 513"),
         ("vqvae/config.json", {"lookup_from_codebook": False}, "vqvae: lookup_from_codebook is False; only True"),
         (
@@ -469,3 +474,101 @@ def test_an_edited_manifest_is_noticed(checkpoint: Path, tmp_path: Path) -> None
     edit_json(made.folder / manifest.NAME, name="other")
     with pytest.raises(BundleError, match="changed after linking"):
         manifest.load(made.folder)
+
+
+EMA = {"decay": 0.9999, "inv_gamma": 1.0, "optimization_step": 37000, "power": 2 / 3, "use_ema_warmup": False}
+
+
+def test_a_training_runs_settings_in_a_config_are_named_and_ignored(
+    own: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    edit_json(own / "unet" / "config.json", **EMA)
+    made = link(own, tmp_path / "bundle")
+    assert made.architecture == link(checkpoint, tmp_path / "plain").architecture
+    known = "decay, inv_gamma, optimization_step, power in its config"
+    assert made.notes == (f"unet: {known}: not known to a UNet2DConditionModel, and ignored",)
+
+
+def test_what_lies_beside_the_parts_is_named(own: Path, tmp_path: Path) -> None:
+    """Whoever counted on it would get other pictures."""
+    parts = {"text_encoder": ["transformers", "CLIPTextModel"], "unet": ["diffusers", "UNet2DConditionModel"]}
+    more = {
+        "vae": ["diffusers", "AutoencoderKL"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
+        "feature_extractor": ["transformers", "CLIPImageProcessor"],
+        "image_encoder": ["transformers", "CLIPVisionModelWithProjection"],
+        "refiner": [None, None],
+        "requires_safety_checker": True,
+        "add_watermarker": True,
+        "magic": 3,
+        "nothing": None,
+    }
+    (own / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline", **parts, **more}))
+    (own / "learned_embeds.safetensors").touch()
+    edit_json(own / "scheduler" / "scheduler_config.json", waves=3)
+    assert link(own, tmp_path / "bundle").notes == (
+        "safety_checker (StableDiffusionSafetyChecker) is not read: pictures are not checked",
+        "image_encoder (CLIPVisionModelWithProjection) is not read: no picture stands in for a prompt, as with an "
+        "IP-Adapter",
+        "model_index.json: add_watermarker is True; no watermark is put into pictures",
+        "model_index.json: magic is 3, which impasto does not know; it is ignored",
+        "learned_embeds.safetensors lies beside the parts: not read; if it is meant, bring it in with `impasto "
+        "adapters import`",
+        "scheduler/scheduler_config.json: waves: not known, and ignored",
+    )
+
+
+def test_without_an_index_the_folders_beside_the_parts_are_named(own: Path, tmp_path: Path) -> None:
+    (own / "image_encoder").mkdir()
+    (own / "image_encoder" / "config.json").write_text('{"architectures": ["CLIPVisionModelWithProjection"]}')
+    (note,) = link(own, tmp_path / "bundle").notes
+    assert note.startswith("image_encoder (CLIPVisionModelWithProjection) is not read")
+
+
+TEXT_WEIGHTS = "text_encoder/model.safetensors"
+
+
+def test_layers_behind_those_that_a_text_encoders_config_counts(own: Path, checkpoint: Path, tmp_path: Path) -> None:
+    """So CLIP skip is written down: the file keeps its layers, and the config counts fewer."""
+    header = read_header(own / TEXT_WEIGHTS)
+    last = {name: read_tensor(header, name) for name in header.tensors if ".layers.3." in name}
+    more = {name.replace(".layers.3.", ".layers.4.").replace(".", "__"): ("F16", last[name]) for name in last}
+    rewrite(own / TEXT_WEIGHTS, "", **more)
+    assert len(read_header(own / TEXT_WEIGHTS).tensors) == len(header.tensors) + len(last)
+    assert values(link(own, tmp_path / "bundle").folder) == values(link(checkpoint, tmp_path / "plain").folder)
+
+
+@pytest.mark.parametrize(
+    ("version", "pipeline", "side"),
+    [
+        ("0.8.1", "StableDiffusionPipeline", 512),
+        ("0.9.0", "StableDiffusionPipeline", 128),
+        ("0.8.1", "LatentConsistencyModelPipeline", 128),
+    ],
+)
+def test_a_size_that_old_configs_have_wrong(own: Path, version: str, pipeline: str, side: int, tmp_path: Path) -> None:
+    """As Stable Diffusion's own pipelines correct it."""
+    (own / "model_index.json").write_text(json.dumps({"_class_name": pipeline}))
+    edit_json(own / "unet" / "config.json", _diffusers_version=version)
+    edit_json(own / "scheduler" / "scheduler_config.json", clip_sample=False)
+    assert manifest.load(link(own, tmp_path / "bundle").folder)["image"]["width"] == side
+
+
+def test_a_part_of_another_class_than_the_family_has(own: Path, tmp_path: Path) -> None:
+    index = {"_class_name": "StableDiffusionPipeline", "vae": ["diffusers", "ConsistencyDecoderVAE"]}
+    (own / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(
+        CheckpointError, match="vae is a ConsistencyDecoderVAE; in what can be served it is a AutoencoderKL"
+    ):
+        link(own, tmp_path / "bundle")
+
+
+def test_a_token_that_reads_as_an_embeddings_name_is_named(own: Path, tmp_path: Path) -> None:
+    known = len(json.loads((own / "tokenizer" / "vocab.json").read_text()))
+    (own / "tokenizer" / "added_tokens.json").write_text(json.dumps({"<cat-toy>": known, "toystyle": known + 1}))
+    made = link(own, tmp_path / "bundle")
+    problem = "names an embedding in a prompt, not the tokenizer's token; import the token's vector under that name"
+    assert made.notes == (f"tokenizer: <cat-toy> {problem}",)
+    assert Tokenizer.from_file(str(made.folder / "tokenizer.json")).token_to_id("toystyle") == known + 1

@@ -8,7 +8,7 @@ import pytest
 
 from impasto_export import matching
 from impasto_export.architecture import SHIPPED, Json, load, read_json
-from impasto_export.errors import UnknownArchitecture
+from impasto_export.errors import GraphError, UnknownArchitecture
 from shipped import PUBLIC
 
 BACKBONES = {path.name for path in PUBLIC.iterdir() if (path / "model_index.json").is_file()}
@@ -100,6 +100,41 @@ def test_texts_end_at_the_highest_id_by_either_number() -> None:
 def test_what_matters_to_the_graph_is_told_apart(part: str, key: str, value: Any) -> None:
     with pytest.raises(UnknownArchitecture, match=f"{part}.{key}: checkpoint"):
         matching.match(configs("sd1", **{part: {key: value}}), [SHIPPED])
+
+
+# What diffusers' EMAModel leaves in the UNet's config.json, a key of a library to come, and what asks for nothing.
+STRANGE = {
+    "decay": 0.9999,
+    "optimization_step": 37000,
+    "use_ema_warmup": False,
+    "_private": 1,
+    "newly": [1],
+    "old": None,
+}
+
+
+def test_what_the_class_does_not_know_is_ignored_and_named() -> None:
+    found = configs("sd1", unet=STRANGE, vae={"wavelets": "haar"}, text_encoder={"newly": 1})
+    _, made = matching.match(found, [SHIPPED])
+    assert made.name == "sd1"
+    assert matching.strangers(made, found) == (
+        "unet: decay, newly, optimization_step in its config: not known to a UNet2DConditionModel, and ignored",
+        "vae: wavelets in its config: not known to a AutoencoderKL, and ignored",
+    )
+    assert matching.strangers(made, configs("sd1", **NEWER)) == ()
+
+
+def test_another_class_of_the_same_keys_is_told_apart() -> None:
+    with pytest.raises(GraphError, match="unet is a UNetMotionModel; only UNet2DConditionModel is served"):
+        matching.match(configs("sd1", unet={"_class_name": "UNetMotionModel"}), [SHIPPED])
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "text_encoder_2"])
+def test_an_encoder_that_is_told_of_padding_is_not_served(part: str) -> None:
+    """diffusers' pipelines hand it the attention mask then; no weight tells it apart."""
+    assert name_of(configs("sdxl", **{part: {"use_attention_mask": None}})) == "sdxl"
+    with pytest.raises(GraphError, match=f"{part}: use_attention_mask is True; only False is exported: the encoder re"):
+        matching.match(configs("sdxl", **{part: {"use_attention_mask": True}}), [SHIPPED])
 
 
 def test_architectures_apart_are_the_families_apart() -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import originals
 from impasto_export import manifest, matching
@@ -20,10 +22,24 @@ from originals import LAYOUT, OPEN_CLIP, Value
 from unit.export.stored import values
 
 NOTHING = "F16", np.zeros(0, np.float16)
+
+
+def trained(noise: Any = originals.LAYOUT["scheduler"]) -> NDArray[np.float64]:
+    """ᾱ, as the layout's scheduler has it."""
+    betas = np.linspace(noise["beta_start"] ** 0.5, noise["beta_end"] ** 0.5, noise["num_train_timesteps"]) ** 2
+    return np.cumprod(1 - betas)
+
+
+def zero_snr(cumulative: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Algorithm 1 of arXiv 2305.08891."""
+    roots = np.sqrt(cumulative)
+    return np.asarray(((roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])) ** 2)
+
+
 EXTRAS = {
     "model_ema.diffusion_modelinput_blocks00weight": ("F32", np.ones(3, np.float32)),
     "model_ema.num_updates": ("I32", np.array(1, np.int32)),
-    "alphas_cumprod": ("F32", np.ones(1000, np.float32)),
+    "alphas_cumprod": ("F32", trained().astype(np.float32)),
     "sqrt_one_minus_alphas_cumprod": ("F32", np.ones(1000, np.float32)),
     "cond_stage_model.transformer.text_model.embeddings.position_ids": ("I64", np.arange(32)[None]),
     "embedding_manager.embedder.weight": ("F32", np.ones(3, np.float32)),
@@ -52,6 +68,11 @@ def test_graphs_read_the_same_bytes_as_from_the_folder(
 ) -> None:
     file = originals.write(tmp_path / "painted.safetensors", {**tensors, **EXTRAS})
     made = link(file, tmp_path / "bundle", [skeletons], said)
+    assert made.notes == (
+        "its model_ema.* are not read: averaged weights; the plain ones are linked, as diffusers does",
+        "its embedding_manager.* are not read: a textual inversion's vectors; import its file with `impasto adapters "
+        "import`",
+    )
     record = manifest.load(made.folder)
     assert values(made.folder) == values(bundle)
     assert list(record["weights"]) == ["checkpoint.safetensors"]
@@ -176,14 +197,14 @@ def test_what_does_not_fit_is_named_as_the_file_names_it(
     tensors: dict[str, Value], skeletons: Path, tmp_path: Path
 ) -> None:
     conv_in, stranger = "model.diffusion_model.input_blocks.0.0.weight", "intruder.weight"
-    spoilt = {**tensors, stranger: NOTHING, conv_in: ("F16", np.zeros((64, 9, 3, 3), np.float16))}
+    spoilt = {**tensors, stranger: NOTHING, conv_in: ("F16", np.zeros((64, 6, 3, 3), np.float16))}
     del spoilt["first_stage_model.quant_conv.bias"]
     file = originals.write(tmp_path / "x.safetensors", spoilt)
     with pytest.raises(MisfitCheckpoint, match="does not fit mini-diffusion, the nearest architecture") as raised:
         link(file, tmp_path / "bundle", [skeletons])
     assert raised.value.missing == ("first_stage_model.quant_conv.bias",)
     assert raised.value.unused == (stranger,)
-    assert raised.value.misfit[0].startswith(f"{conv_in}: F16 [64, 9, 3, 3], the architecture has float [")
+    assert raised.value.misfit[0].startswith(f"{conv_in}: F16 [64, 6, 3, 3], the architecture has float [")
     assert not (tmp_path / "bundle").exists()
 
 
@@ -193,6 +214,8 @@ def test_what_does_not_fit_is_named_as_the_file_names_it(
         ("model.diffusion_model.double_blocks.0.img_attn.norm.key_norm.scale", "a FLUX checkpoint, a family"),
         ("model.diffusion_model.joint_blocks.0.context_block.adaLN_modulation.1.bias", "a Stable Diffusion 3"),
         ("conditioner.embedders.0.model.text_projection", "an SDXL refiner; only base checkpoints"),
+        ("single_transformer_blocks.0.proj_mlp.weight", "a FLUX transformer"),
+        ("model.diffusion_model.input_blocks.1.0.time_stack.emb_layers.1.bias", "a Stable Video Diffusion .* video"),
         ("lora_unet_mid_block_attentions_0_proj_in.lora_up.weight", "an adapter; bring it in with `impasto"),
         ("down_blocks.0.resnets.0.conv1.weight", "one part of a checkpoint in the diffusers layout; give the folder"),
     ],
@@ -201,6 +224,97 @@ def test_something_else_is_called_by_its_name(key: str, message: str, skeletons:
     file = originals.write(tmp_path / "x.safetensors", {key: ("F16", np.zeros(4, np.float16))})
     with pytest.raises(UnknownArchitecture, match=message):
         link(file, tmp_path / "bundle", [skeletons])
+
+
+@pytest.mark.parametrize(
+    ("channels", "message"),
+    [
+        (5, "x.safetensors is a depth-to-image checkpoint, whose UNet takes a depth map beside the sample; only those"),
+        (7, "is an upscaler, whose UNet takes the picture to be enlarged"),
+        (8, "is an InstructPix2Pix checkpoint, whose UNet takes the picture to be edited"),
+        (9, "is an inpainting checkpoint, whose UNet takes a mask and the masked picture"),
+    ],
+)
+def test_what_takes_more_than_the_sample_is_called_by_its_first_convolution(
+    channels: int, message: str, tensors: dict[str, Value], skeletons: Path, tmp_path: Path
+) -> None:
+    first = "model.diffusion_model.input_blocks.0.0.weight"
+    wider = {**tensors, first: ("F16", np.zeros((64, channels, 3, 3), np.float16))}
+    with pytest.raises(UnknownArchitecture, match=message):
+        link(originals.write(tmp_path / "x.safetensors", wider), tmp_path / "bundle", [skeletons])
+
+
+# What the file's buffers and header say
+
+
+@pytest.mark.parametrize(("dtype", "stored"), [("F32", np.float32), ("F16", np.float16)])
+def test_the_schedule_it_was_trained_with_must_be_ours(
+    dtype: str, stored: type, tensors: dict[str, Value], skeletons: Path, said: Said, tmp_path: Path
+) -> None:
+    file = tmp_path / "x.safetensors"
+    originals.write(file, {**tensors, "alphas_cumprod": (dtype, trained().astype(stored))})
+    assert link(file, tmp_path / "bundle", [skeletons], said).notes == ()
+    originals.write(file, {**tensors, "alphas_cumprod": (dtype, zero_snr(trained()).astype(stored))})
+    problem = "at the last timestep 0.0000 where 0.0047 is expected; it was trained to zero SNR, or on other betas"
+    with pytest.raises(CheckpointError, match=f"its alphas_cumprod are of another noise schedule, {problem}"):
+        link(file, tmp_path / "other", [skeletons], said)
+    originals.write(file, {**tensors, "alphas_cumprod": (dtype, np.full(1000, np.nan, stored))})
+    with pytest.raises(CheckpointError, match="its alphas_cumprod are of another noise schedule"):
+        link(file, tmp_path / "other", [skeletons], said)
+
+
+@pytest.mark.parametrize(
+    ("stated", "meant"),
+    [
+        ({"modelspec.predict_key": "v"}, "v_prediction"),
+        ({"modelspec.predict_key": "epsilon"}, "epsilon"),
+        ({"ss_v_parameterization": "True"}, "v_prediction"),
+        ({"ss_v_parameterization": "False"}, "epsilon"),
+        ({"modelspec.prediction_type": "v", "modelspec.predict_key": "v"}, "v_prediction"),
+    ],
+)
+def test_a_header_says_the_prediction_in_several_ways(
+    stated: dict[str, str], meant: str, tensors: dict[str, Value], skeletons: Path, said: Said, tmp_path: Path
+) -> None:
+    file = tmp_path / "x.safetensors"
+    file.write_bytes(encode(tensors, stated))
+    record = manifest.load(link(file, tmp_path / "bundle", [skeletons], said).folder)
+    assert record["scheduler"]["prediction_type"] == meant
+
+
+def test_a_header_that_contradicts_itself(
+    tensors: dict[str, Value], skeletons: Path, said: Said, tmp_path: Path
+) -> None:
+    file = tmp_path / "x.safetensors"
+    stated = {"modelspec.prediction_type": "epsilon", "ss_v_parameterization": "True"}
+    file.write_bytes(encode(tensors, stated))
+    with pytest.raises(CheckpointError, match="says epsilon, its header's ss_v_.* says v_prediction; say --prediction"):
+        link(file, tmp_path / "bundle", [skeletons], said)
+    record = manifest.load(link(file, tmp_path / "b", [skeletons], replace(said, prediction="epsilon")).folder)
+    assert record["scheduler"]["prediction_type"] == "epsilon"
+    file.write_bytes(encode(tensors, {"ss_zero_terminal_snr": "True"}))
+    with pytest.raises(CheckpointError, match="its header's ss_zero_terminal_snr says that it was trained to zero SNR"):
+        link(file, tmp_path / "b", [skeletons], said)
+
+
+@pytest.mark.parametrize(("layer", "noted"), [("1", False), ("2", True), ("None", False)])
+def test_clip_skip_in_a_header_is_named(
+    layer: str, noted: bool, tensors: dict[str, Value], skeletons: Path, said: Said, tmp_path: Path
+) -> None:
+    file = tmp_path / "x.safetensors"
+    file.write_bytes(encode(tensors, {"modelspec.encoder_layer": layer}))
+    notes = link(file, tmp_path / "bundle", [skeletons], said).notes
+    assert [note.startswith("its header's modelspec.encoder_layer is '2', CLIP skip") for note in notes] == [
+        True
+    ] * noted
+
+
+def test_a_vae_beside_it_is_named(tensors: dict[str, Value], skeletons: Path, said: Said, tmp_path: Path) -> None:
+    file = originals.write(tmp_path / "x[1].safetensors", tensors)
+    (tmp_path / "x[1].vae.safetensors").touch()
+    (tmp_path / "y.vae.safetensors").touch()
+    (note,) = link(file, tmp_path / "bundle", [skeletons], said).notes
+    assert note.startswith("x[1].vae.safetensors lies beside it, which web UIs take for its VAE: not read")
 
 
 def test_a_file_that_was_cut_short(tensors: dict[str, Value], skeletons: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from impasto_export import manifest
 from impasto_export.architecture import Json
-from impasto_export.checkpoints import schedule
+from impasto_export.checkpoints import schedule, solvers
 from impasto_export.checkpoints.checkpoint import Checkpoint, Said
 from impasto_export.errors import CheckpointError
 from impasto_export.families import DIFFUSION
@@ -109,3 +109,45 @@ def test_nothing_else_is_guessed() -> None:
     turbo = checkpoint({"_class_name": "EulerAncestralDiscreteScheduler", "timestep_spacing": "trailing"})
     assert manifest.defaults(turbo, Said()) == {}
     assert "original_inference_steps" not in schedule.facts(turbo, spaced=False)
+
+
+@pytest.mark.parametrize(
+    ("config", "said", "expected"),
+    [
+        (
+            {"_class_name": "DPMSolverMultistepScheduler", "solver_order": 2, "algorithm_type": "dpmsolver++"},
+            Said(),
+            [],
+        ),
+        (
+            {"_class_name": "DPMSolverMultistepScheduler", "solver_order": 3, "algorithm_type": "sde-dpmsolver++"},
+            Said(),
+            ["solver_order 3, algorithm_type 'sde-dpmsolver++': of its own solver, which no request has"],
+        ),
+        (
+            {"_class_name": "UniPCMultistepScheduler", "predict_x0": False, "disable_corrector": [0]},
+            Said(),
+            ["predict_x0 False, disable_corrector [0]: of its own solver, which no request has"],
+        ),
+        (
+            {"_class_name": "EulerDiscreteScheduler", "use_karras_sigmas": True, "sigma_max": 14.6},
+            Said(defaults={"scheduler": "euler"}),
+            ["use_karras_sigmas True, sigma_max 14.6: not honoured, since --scheduler euler was chosen"],
+        ),
+        (
+            {"_class_name": "PNDMScheduler", "skip_prk_steps": True, "predict_epsilon": True, "waves": 3, "_x": 1},
+            Said(),
+            ["predict_epsilon, waves: not known, and ignored"],
+        ),
+        ({"_class_name": "AmusedScheduler", "mask_token_id": 1087, "masking_schedule": "linear"}, Said(), []),
+    ],
+)
+def test_what_no_sampler_goes_by_is_named(config: Json, said: Said, expected: list[str]) -> None:
+    found = solvers.notes(checkpoint({**STABLE, **config}), said)
+    assert found == tuple(f"scheduler/scheduler_config.json: {note}" for note in expected)
+
+
+@pytest.mark.parametrize("kind", sorted(schedule.KNOWN.keys() - SCIPY))
+def test_of_what_diffusers_writes_by_itself_nothing_is_named(kind: str) -> None:
+    theirs: Any = getattr(diffusers, kind)()
+    assert solvers.notes(checkpoint({**theirs.config, "_class_name": kind}), Said()) == ()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,116 @@ def test_a_saved_tokenizer_json_is_taken_as_it_is(pair: tuple[Tokenizer, CLIPTok
     data = tokenizer.read(tmp_path).data
     assert data == (tmp_path / "tokenizer.json").read_bytes()
     assert Tokenizer.from_buffer(data).encode(TEXTS[1]).ids == pair[0].encode(TEXTS[1]).ids
+
+
+# What a checkpoint brings beside the vocabulary
+
+
+@pytest.fixture
+def own(checkpoint: Path, tmp_path: Path) -> Path:
+    """A private copy of the tokenizer's folder, to be changed."""
+    return shutil.copytree(checkpoint / "tokenizer", tmp_path / "tokenizer")
+
+
+def edit_json(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def both(folder: Path) -> tuple[Tokenizer, CLIPTokenizer]:
+    return Tokenizer.from_buffer(tokenizer.read(folder).data), CLIPTokenizer.from_pretrained(folder)
+
+
+BROUGHT = [
+    "a boat, toystyle, at night",
+    "ToyStyle toystyles  toystyle,",
+    "a <cat-toy>x of <CAT-TOY>",
+    "the sks<|endoftext|> thing <|startoftext|>",
+]
+PLAIN = {"lstrip": False, "normalized": True, "rstrip": False, "single_word": False, "special": False}
+
+
+def added_tokens(folder: Path, size: int) -> None:
+    (folder / "added_tokens.json").write_text(json.dumps({"<cat-toy>": size + 1, "toystyle": size}))
+
+
+def added_tokens_decoder(folder: Path, size: int) -> None:
+    listed = {
+        str(size - 1): {**PLAIN, "content": "<|endoftext|>", "special": True},
+        str(size + 1): {**PLAIN, "content": "toystyle", "single_word": True},
+        str(size): {**PLAIN, "content": "<cat-toy>", "normalized": False, "rstrip": True},
+    }
+    edit_json(folder / "tokenizer_config.json", added_tokens_decoder=listed)
+
+
+def both_lists(folder: Path, size: int) -> None:
+    """The newer one counts alone."""
+    added_tokens_decoder(folder, size)
+    (folder / "added_tokens.json").write_text(json.dumps({"never": size + 2}))
+
+
+def padding(folder: Path, size: int) -> None:
+    """What fills up a text may be one of them."""
+    added_tokens(folder, size)
+    edit_json(folder / "tokenizer_config.json", pad_token="<cat-toy>")
+
+
+def special_token(folder: Path, size: int) -> None:
+    special = ["toystyle", {"__type": "AddedToken", "content": "<cat-toy>", **PLAIN, "special": True}]
+    edit_json(folder / "tokenizer_config.json", extra_special_tokens=special)
+
+
+@pytest.mark.parametrize("saved", [False, True], ids=["vocab.json", "tokenizer.json"])
+@pytest.mark.parametrize("bring", [added_tokens, added_tokens_decoder, both_lists, padding, special_token])
+def test_tokens_of_its_own_are_read_as_transformers_reads_them(
+    bring: Callable[[Path, int], None], saved: bool, own: Path
+) -> None:
+    size = len(json.loads((own / "vocab.json").read_text()))
+    if saved:
+        CLIPTokenizer.from_pretrained(own).save_pretrained(own)
+    bring(own, size)
+    ours, theirs = both(own)
+    assert {ours.token_to_id("toystyle"), ours.token_to_id("<cat-toy>")} == {size, size + 1}
+    assert {"toystyle"} <= {*tokenizer.read(own).own} <= {"toystyle", "<cat-toy>"}
+    for text in (*BROUGHT, *TEXTS):
+        assert ours.encode(text).ids == theirs(text).input_ids, text
+
+
+@pytest.mark.parametrize("saved", [False, True], ids=["vocab.json", "tokenizer.json"])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_the_special_tokens_map_counts_before_the_config(wrapped: bool, saved: bool, own: Path) -> None:
+    """Stable Diffusion 2's pads with "!" by the map alone."""
+    if saved:
+        CLIPTokenizer.from_pretrained(own).save_pretrained(own)
+    pad = {"content": "!", "lstrip": False, "normalized": True, "rstrip": False, "single_word": False}
+    (own / "special_tokens_map.json").write_text(json.dumps({"pad_token": pad if wrapped else "!"}))
+    edit_json(own / "tokenizer_config.json", pad_token="<|endoftext|>")
+    ours, theirs = both(own)
+    assert tokenizer.read(own).ids["pad_id"] == theirs.pad_token_id == 0
+    for text in ("! !! !!!", "a red bat! the !thing", *TEXTS):
+        assert ours.encode(text).ids == theirs(text).input_ids, text
+    edit_json(own / "tokenizer_config.json", added_tokens_decoder={})
+    assert tokenizer.read(own).ids["pad_id"] == both(own)[1].pad_token_id == tokenizer.read(own).ids["eos_id"]
+
+
+@pytest.mark.parametrize(
+    ("stated", "message"),
+    [
+        ({"toystyle": 9}, r"the token 'toystyle' has the id 5\d\d by its vocabulary, and 9 is stated; get the tokeniz"),
+        ({"toystyle": 9999}, "by its vocabulary, and 9999 is stated"),
+        ({"toystyle": "many"}, r"the ids of its added tokens are \['many'\]; numbers are expected"),
+    ],
+)
+def test_an_id_that_is_not_the_vocabularys_is_refused(stated: dict[str, object], message: str, own: Path) -> None:
+    (own / "added_tokens.json").write_text(json.dumps(stated))
+    with pytest.raises(CheckpointError, match=message):
+        tokenizer.read(own)
+
+
+@pytest.mark.parametrize("token", [3, {"content": "a", "lstrip": "yes"}])
+def test_a_malformed_token_is_named(token: object, own: Path) -> None:
+    edit_json(own / "tokenizer_config.json", added_tokens_decoder={"9": token})
+    with pytest.raises(CheckpointError, match=r"an added token is .*; its text and flags are expected"):
+        tokenizer.read(own)
 
 
 @pytest.fixture(scope="module", params=["<|endoftext|>", "!"])

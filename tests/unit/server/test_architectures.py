@@ -31,6 +31,9 @@ OpenBundle = Callable[[Path], Pipeline]
 
 BOAT = Request("a red boat", seed=3, width=64, height=32, steps=4, scheduler="euler", guidance_scale=3.0)
 LCM = replace(BOAT, scheduler="lcm", guidance_scale=8.5)
+FILE = BytesIO()
+Image.new("RGB", (64, 32), "teal").save(FILE, "PNG")
+PICTURE = FILE.getvalue()
 XL_ADAPTER = {"unet.mix": toy.CHANNELS, "text_encoder.proj": toy.WIDTH, "text_encoder_2.proj": toys.WIDTH_2}
 
 
@@ -242,6 +245,10 @@ def test_unlike_scales_share_a_batch(lcm: Path, open_bundle: OpenBundle) -> None
             "NEGATIVE_PROMPT: means nothing to this backbone, which has its guidance built",
         ),
         ({"steps": 21}, "STEPS: 21, and lcm has 20 to choose from; pass at most 20"),
+        (
+            {"steps": 4, "image": PICTURE, "strength": 0.1},
+            "STRENGTH: 0.1 of the 20 that lcm has to choose from is 2, and STEPS 4; pass at least 0.2, or fewer STEPS",
+        ),
     ],
 )
 def test_what_cannot_be_told_is_refused(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from impasto_server.bundle import Noise
 from impasto_server.errors import InvalidArgument
-from impasto_server.samplers import SAMPLERS, Ask, Schedule, Start, run_steps
+from impasto_server.samplers import SAMPLERS, SPREAD, Ask, Schedule, Start, run_steps
 
 SPACINGS = ("leading", "linspace", "trailing")
 ANEW = ("euler_a", "lcm")  # those that add noise of their own on their way
@@ -55,11 +55,12 @@ def walked(name: str, begun: Start, steps: int, spacing: str) -> tuple[list[Ask]
     [(30, 0.8, 24), (25, 1.0, 25), (10, 0.7, 7), (10, 0.79, 7), (10, 0.09, 0), (1, 1.0, 1), (1, 0.99, 0), (25, 0, 0)],
 )
 def test_run_steps(steps: int, strength: float, run: int) -> None:
-    assert run_steps(steps, strength) == run
-    assert run_steps(steps, float(np.float32(strength))) == run  # as it comes off the wire
+    assert run_steps(steps, strength, cut=True) == run
+    assert run_steps(steps, float(np.float32(strength)), cut=True) == run  # as it comes off the wire
+    assert run_steps(steps, strength) == steps
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", sorted(SAMPLERS.keys() - {*SPREAD}))
 @pytest.mark.parametrize("spacing", ["leading", "trailing"])  # DDIM's linspace doesn't step to its next timestep
 def test_content_comes_back_when_its_noise_is_known(name: str, spacing: str) -> None:
     """Also says that the timesteps run are the last of all of them, and that `steps` counts those."""
@@ -117,3 +118,23 @@ def test_lcm_has_no_more_steps_than_it_was_taught() -> None:
     assert len(walked("lcm", start(), 50, "leading")[0]) == 50
     with pytest.raises(InvalidArgument, match="^STEPS: 51, and lcm has 50 to choose from; pass at most 50"):
         walked("lcm", start(), 51, "leading")
+
+
+@pytest.mark.parametrize(("steps", "strength"), [(4, 0.5), (8, 0.3), (1, 0.8), (7, 0.14)])
+def test_lcm_spreads_its_steps_over_the_lower_part(steps: int, strength: float) -> None:
+    """None is cut off: all are run, from the noise that the strength says."""
+    asks, latents = walked("lcm", start(CLEAN, strength), steps, "leading")
+    taught = range(19, 1000, 20)[: int(50 * strength)]
+    assert asks[0].timestep == taught[-1]
+    assert {ask.timestep for ask in asks} <= {*taught}
+    assert [ask.steps for ask in asks] == [steps] * steps
+    alpha, sigma = schedule("leading").levels(taught[-1])
+    assert asks[0].sample == pytest.approx(alpha * CLEAN + sigma * NOISE, abs=1e-6)
+    assert latents == pytest.approx(CLEAN, abs=1e-2)
+
+
+@pytest.mark.parametrize(("steps", "strength", "least"), [(4, 0.05, 0.08), (29, 0.5, 0.581), (1, 0.0, 0.02)])
+def test_lcm_asks_for_the_strength_that_its_steps_take(steps: int, strength: float, least: float) -> None:
+    with pytest.raises(InvalidArgument, match=f"^STRENGTH: .* STEPS {steps}; pass at least {least:g}, or fewer STEPS"):
+        walked("lcm", start(CLEAN, strength), steps, "leading")
+    assert len(walked("lcm", start(CLEAN, least), steps, "leading")[0]) == steps

@@ -1,0 +1,99 @@
+"""What a picture file carries beside its pixels: left out before it is decoded, but for how it is turned.
+
+Profiles, texts, thumbnails and comments are not used here. Broken or large ones must not keep whole pixels from being
+seen, and what a stranger packed is not unpacked: what is left out is neither parsed nor decompressed.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+Order = Literal["big", "little"]
+# A file without all that, and the EXIF orientation, 1 to 8, None where that isn't said or not well formed.
+Bare = tuple[bytes, int | None]
+
+_PNG_PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"acTL", b"fcTL", b"fdAT"}  # the last three are an animation's
+_PNG_END = bytes(4) + b"IEND" + zlib.crc32(b"IEND").to_bytes(4, "big")
+# A JPEG's application segments and comments; JFIF's and Adobe's say how colours are stored.
+_JPEG_TEXTS = {*range(0xE0, 0xF0), 0xFE} - {0xE0, 0xEE}
+_JPEG_EXIF = 0xE1
+_WEBP_TEXTS = {b"ICCP", b"EXIF", b"XMP "}
+_WEBP_HEAD = 30  # bytes of RIFF, WEBP and VP8X
+_EXIF = b"Exif\0\0"
+_TIFF: dict[bytes, Order] = {b"II*\0": "little", b"MM\0*": "big"}
+_ORIENTATION = 0x0112
+_WIDTHS = {1: 1, 3: 2, 4: 4}  # bytes of TIFF's whole numbers, by type
+
+
+def png(data: bytes, chunks: Iterable[int]) -> Bare:
+    """`chunks`: where each begins that stands before the end."""
+    view, turned = memoryview(data), None
+    kept = [view[:8]]
+    for at in chunks:
+        kind, end = data[at + 4 : at + 8], at + 12 + _number(data, at, 4, "big")
+        if kind in _PNG_PIXELS:
+            kept.append(view[at:end])
+        elif kind == b"eXIf":
+            turned = turned or orientation(data[at + 8 : end - 4])
+    return b"".join([*kept, _PNG_END]), turned
+
+
+def jpeg(data: bytes, segments: Iterable[int]) -> Bare:
+    """`segments`: where each begins that stands before the first scan, and any byte between them."""
+    view, turned, done = memoryview(data), None, 0
+    kept: list[memoryview] = []
+    for at in segments:
+        if data[at] != 0xFF or data[at + 1] not in _JPEG_TEXTS:
+            continue
+        end = at + 2 + _number(data, at + 2, 2, "big")
+        if data[at + 1] == _JPEG_EXIF and data[at + 4 : at + 10] == _EXIF:
+            turned = turned or orientation(data[at + 4 : end])
+        kept.append(view[done:at])
+        done = end
+    return b"".join([*kept, view[done:]]) if kept else data, turned
+
+
+def webp(data: bytes) -> Bare:
+    """A file that is shorter than it says is left as it is."""
+    view, size, turned = memoryview(data), 8 + _number(data, 4, 4), None
+    if data[12:16] != b"VP8X" or not _WEBP_HEAD <= size <= len(data):
+        return data, None
+    kept = []
+    for at, end in _webp_chunks(data, size):
+        if data[at : at + 4] == b"EXIF":
+            turned = turned or orientation(data[at + 8 : end])
+        if data[at : at + 4] not in _WEBP_TEXTS:
+            kept.append(view[at:end])
+    body = b"WEBP" + b"".join(kept)  # libwebp doesn't mind that VP8X promises more
+    return b"RIFF" + len(body).to_bytes(4, "little") + body, turned
+
+
+def _webp_chunks(data: bytes, size: int) -> Iterator[tuple[int, int]]:
+    """Where each begins and ends, with the byte that makes it even."""
+    at = 12
+    while at + 8 <= size:
+        length = _number(data, at + 4, 4)
+        end = min(at + 8 + length + length % 2, size)
+        yield at, end
+        at = end
+
+
+def orientation(exif: bytes) -> int | None:
+    """How EXIF says that the picture is turned, 1 to 8; None where it doesn't, or isn't well formed."""
+    body = exif.removeprefix(_EXIF)
+    order = _TIFF.get(body[:4])
+    if order is None:
+        return None
+    first = _number(body, 4, 4, order)
+    count = min(_number(body, first, 2, order), max(0, len(body) - first - 2) // 12)
+    for at in range(first + 2, first + 2 + 12 * count, 12):
+        if _number(body, at, 2, order) == _ORIENTATION and _number(body, at + 4, 4, order) == 1:
+            value = _number(body, at + 8, _WIDTHS.get(_number(body, at + 2, 2, order), 0), order)
+            return value if 1 <= value <= 8 else None
+    return None
+
+
+def _number(data: bytes, start: int, length: int, order: Order = "little") -> int:
+    return int.from_bytes(data[start : start + length], order)
