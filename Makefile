@@ -19,11 +19,18 @@ EMBEDDINGS := studio/embeddings/stained-glass studio/embeddings/crosshatch
 DROPS    := $(patsubst %/,%,$(dir $(wildcard studio/drops/*/bottleneck.safetensors studio/drops/*/round1/bottleneck.safetensors)))
 STYLES   := $(notdir $(filter studio/styles/%,$(ADAPTERS)))
 
+# Locked wheels first, then the project without its dependencies and with the locked build backend.
+PIP      := $(BIN)/python -m pip install --quiet
+LOCKED   := $(PIP) --require-hashes --only-binary :all: --requirement
+PROJECT  := $(PIP) --no-deps --no-build-isolation --editable .
+RESOLVE  := uv pip compile pyproject.toml --group build --universal --python-version 3.11 --upgrade --quiet \
+            --generate-hashes --no-emit-index-url --annotation-style line --custom-compile-command 'make lock'
+
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export IMPASTO_REGISTRY := $(CURDIR)/$(REGISTRY)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bundle clean
+.PHONY: help demo test check bench bundle lock clean
 
 help:
 	@sed -n 's/^# \{0,1\}//; 1,5p' Makefile
@@ -64,15 +71,27 @@ bundle: $(VENV)/server.stamp
 	impasto link studio/mini-clip --out $(SCORER)
 	@for d in $(DROPS); do impasto adapters import $$d --name $$(basename $${d%/round1})-drop --bundle $(MUSE) || exit 1; done
 
+# The newest of everything that pyproject.toml allows; CONTRIBUTING.md says when.
+lock: | $(VENV)/bin/python
+	$(PIP) uv==0.13.9
+	$(RESOLVE) --extra server --output-file requirements/server.txt
+	$(RESOLVE) --extra server --extra export --extra dev --excludes requirements/test.exclude \
+	    --no-emit-package torch --output-file requirements/test.txt
+	$(RESOLVE) --extra server --extra gpu --excludes requirements/gpu.exclude --output-file requirements/gpu.txt
+
 clean:
 	rm -rf $(VENV) $(STATE)
 
-$(VENV)/server.stamp: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable '.[server]'
+$(VENV)/server.stamp: pyproject.toml requirements/server.txt | $(VENV)/bin/python
+	$(LOCKED) requirements/server.txt
+	$(PROJECT)
 	touch $@
 
-$(VENV)/dev.stamp: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable '.[server,export,dev]'
+# torch has no hash: its builds for CPUs and for CUDA are one version. What it needs beside CUDA is locked.
+$(VENV)/dev.stamp: pyproject.toml requirements/test.txt | $(VENV)/bin/python
+	$(LOCKED) requirements/test.txt
+	$(PIP) torch==2.13.0
+	$(PROJECT)
 	touch $(VENV)/server.stamp $@
 
 $(VENV)/bin/python:
