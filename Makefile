@@ -21,7 +21,7 @@ STYLES   := $(notdir $(filter studio/styles/%,$(ADAPTERS)))
 
 # Locked wheels first, then the project without its dependencies and with the locked build backend.
 PIP      := $(BIN)/python -m pip install --quiet
-LOCKED   := $(PIP) --require-hashes --only-binary :all: --requirement
+LOCKED   := $(PIP) --no-deps --require-hashes --only-binary :all: --requirement
 PROJECT  := $(PIP) --no-deps --no-build-isolation --editable .
 RESOLVE  := uv pip compile pyproject.toml --group build --universal --python-version 3.11 --upgrade --quiet \
             --generate-hashes --no-emit-index-url --annotation-style line --custom-compile-command 'make lock'
