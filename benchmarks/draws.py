@@ -132,11 +132,12 @@ def compare(story: Story, led: Sequence[Step]) -> Verdict:
 
 def compare_step(ours: Step, theirs: Step, chance: Chance) -> Verdict:
     assert np.array_equal(ours.tokens, theirs.tokens), "the other program was not led"
-    off = float(np.abs(ours.logits - theirs.logits).max() / np.abs(ours.logits).max())
-    wrong = () if off <= LOGITS else (f"logits are {off:.1e} of the largest apart",)
+    off, most = float(np.abs(ours.logits - theirs.logits).max()), float(np.abs(ours.logits).max())
+    wrong = () if off <= LOGITS * most else (f"logits up to {most:.1f} are {off:.1e} apart",)
     parted = np.flatnonzero(ours.drawn != theirs.drawn)
     far = _beyond_two_sums(ours, theirs, chance, parted)
-    wrong += tuple(f"place {place}: drawn {ours.drawn[place]} and {theirs.drawn[place]}, {by:.1e} off" for place, by in far)
+    for place, by in far:
+        wrong += (f"place {place}: drawn {ours.drawn[place]} and {theirs.drawn[place]}, {by:.1e} off",)
     return Verdict(int(ours.unknown.sum()), len(parted) - len(far), wrong + _masked_apart(ours, theirs, chance.noise))
 
 

@@ -88,8 +88,8 @@ NOTES = {
     "lora_tax": "forward pass of 8 lanes, each under another adapter ÷ the same batch by the backbone exported without "
     "adapter inputs; lora_tax_slot0: ÷ the same batch by the same graph without adapters.",
     "parity_draws": "share of tokens drawn right: side by side in f32 and by diffusers in fp32, which is given the "
-    "pipeline's tokens and random numbers at every step; of the engine where it's smallest. Right is the same token, or "
-    "one whose uniform number falls between both sides' sums (*_between_sums: how many of *_in_all).",
+    "pipeline's tokens and random numbers at every step; of the engine where it's smallest. Right is the same token, "
+    "or one whose uniform number falls between both sides' sums (*_between_sums: how many of *_in_all).",
     "parity_tokens_bf16": "share of equal tokens of pictures painted on their own with the same random numbers, the "
     "pipeline's in bf16 (*_peer_bf16: diffusers') ÷ the pipeline's in f32: a token that falls the other way changes "
     "what is drawn after it.",

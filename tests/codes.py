@@ -13,9 +13,7 @@ LATENTS = 1e-4  # relative, what graphs are allowed
 
 
 @torch.no_grad()
-def assert_nearest(
-    found: NDArray[np.int64], vqvae: Any, image: Tensor, where: NDArray[np.bool_] | None = None
-) -> None:
+def assert_nearest(found: NDArray[np.int64], vqvae: Any, image: Tensor, where: NDArray[np.bool_] | None = None) -> None:
     """`found` [n, h, w] of `image` [n, 3, H, W] in 0 to 1 are the model's own tokens, `where` bool [n, h, w] says so.
 
     Of two vectors either is right where a latent that is off by LATENTS has the other one nearer: moving z by d moves

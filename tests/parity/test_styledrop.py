@@ -1,7 +1,7 @@
 """Masked tokens, StyleDrop's adapters and its rules equal plain torch: diffusers' modules in a loop after the papers.
 
-Whoever else paints a picture is led by ours: at each step it has the tokens and the random numbers that ours had there.
-Its draws must be the same, but for those that fall between the two programs' sums; benchmarks/draws.py says when that is.
+Whoever else paints a picture is led by ours: at each step it has the tokens and the random numbers that ours had. Its
+draws must be the same, but for those that fall between the two programs' sums; benchmarks/draws.py says when.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def registry(muse: Muse, masked_bundle: Path, tmp_path_factory: pytest.TempPathF
 
 @torch.no_grad()
 def paint(muse: Muse, request: Request, story: Story) -> list[Step]:
-    """A plain loop (arXiv 2306.00983, appendix; methods of MaskGIT and aMUSEd) over what each of `story`'s steps had."""
+    """A plain loop (arXiv 2306.00983, appendix; methods of MaskGIT and aMUSEd) over what `story`'s steps had."""
     total, mask = request.steps, checkpoints.MASK_ID
     first, steps = total - len(story.steps), list[Step]()
     shape = request.height // 8, request.width // 8

@@ -15,8 +15,8 @@ import pytest
 import torch
 from benchmarks import engines, mixed, reference
 from benchmarks.contest import USUAL, Contest, Kind
-from benchmarks.engines import Figures, Worker, time_rounds
 from benchmarks.draws import drawing
+from benchmarks.engines import Figures, Worker, time_rounds
 from benchmarks.reference import Reference
 from diffusers.models.attention_processor import AttnProcessor
 
