@@ -1,4 +1,4 @@
-"""Checkpoints and bundles that several packages' tests share, made once per session; how tests are shared by workers."""
+"""Checkpoints and bundles that several packages' tests share, made once per session; how workers share the tests."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _mask_torch_alone() -> None:
-    """Have torch's oneDNN read the variable, and no one else's.
+    """Have torch's oneDNN read the variable, which it does at its first sizeable convolution, and no one else's.
 
     OpenVINO's has it, too, but its own generators go by what the CPU says: the two together crash.
     """
     import torch
 
-    torch.nn.functional.conv2d(torch.ones(1, 16, 8, 8), torch.ones(16, 16, 3, 3))
+    torch.nn.functional.conv2d(torch.ones(32, 16, 8, 8), torch.ones(16, 16, 3, 3))
     del os.environ["ONEDNN_MAX_CPU_ISA"]
 
 

@@ -17,14 +17,12 @@ from benchmarks.draws import drawing
 from benchmarks.masked_backbones import ADAPTED, AMUSED, RANK, write_bottleneck
 from benchmarks.masked_peer import Painted
 from benchmarks.masked_rounds import STEPS, Round
-from diffusers import AmusedScheduler
 
 from impasto_export import manifest
 from impasto_export.adapters import bottlenecks, loras
 from impasto_export.tracing import graphs
 from impasto_server.bundle import ImageSize
 from impasto_server.guidance import Mix, Mixes, Prompts, Text
-from impasto_server.maskgit import ANNEALS, Canvas, Masks, decode
 
 IMAGE = ImageSize(width=128, height=128, multiple_of=16, max_pixels=1 << 20)
 CODES, MASK_ID, SIDE = 64, 79, 8
@@ -131,29 +129,6 @@ def test_tokens_are_found_by_the_picture_they_became() -> None:
         picture = pipeline._family.decode(tokens)
     np.testing.assert_array_equal(found[picture.tobytes()], tokens)
     assert pipeline._family.decode is become
-
-
-@pytest.mark.parametrize("seed", [1, 2])
-def test_diffusers_draws_as_the_pipeline_does(seed: int) -> None:
-    """Token for token, from the same logits at each of the steps."""
-    steps, logits = 6, 3 * np.random.default_rng(seed).standard_normal((6, CODES, SIDE, SIDE)).astype(np.float32)
-    blank = np.full((SIDE, SIDE), MASK_ID, np.int64)
-    draws = np.random.Generator(np.random.Philox(seed))
-    sampler = decode(Canvas(blank, MASK_ID), steps, Masks(), ANNEALS["amused"], 2.0, draws)
-    ours = [next(sampler).sample]
-    scheduler: Any = AmusedScheduler(mask_token_id=MASK_ID)
-    scheduler.set_timesteps(steps, (2, 0))
-    theirs = torch.from_numpy(blank)[None]
-    with drawing(philox(seed)):
-        for number, timestep in enumerate(scheduler.timesteps):
-            np.testing.assert_array_equal(theirs[0].numpy(), ours[-1])
-            theirs = scheduler.step(torch.from_numpy(logits[number])[None], timestep, theirs).prev_sample
-            try:
-                ours.append(sampler.send(logits[number]).sample)
-            except StopIteration as stop:
-                ours.append(stop.value)
-    np.testing.assert_array_equal(theirs[0].numpy(), ours[-1])
-    assert (ours[-1] != MASK_ID).all()
 
 
 def test_random_numbers_are_torchs_own_again_afterwards() -> None:
