@@ -75,7 +75,7 @@ class Step:
 
     def room(self, places: Codes, noise: Reals) -> Reals:
         """How far a float32 confidence may be off: its log of a sum, and four roundings of each addend."""
-        return HALF_ULP * (ROUNDINGS + 4 * (np.abs(self.certainty(places)) + np.abs(noise[places])))
+        return np.asarray(HALF_ULP * (ROUNDINGS + 4 * (np.abs(self.certainty(places)) + np.abs(noise[places]))))
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def compare(story: Story, led: Sequence[Step]) -> Verdict:
 def compare_step(ours: Step, theirs: Step, chance: Chance) -> Verdict:
     assert np.array_equal(ours.tokens, theirs.tokens), "the other program was not led"
     off, most = float(np.abs(ours.logits - theirs.logits).max()), float(np.abs(ours.logits).max())
-    wrong = () if off <= LOGITS * most else (f"logits up to {most:.1f} are {off:.1e} apart",)
+    wrong: tuple[str, ...] = () if off <= LOGITS * most else (f"logits up to {most:.1f} are {off:.1e} apart",)
     parted = np.flatnonzero(ours.drawn != theirs.drawn)
     far = _beyond_two_sums(ours, theirs, chance, parted)
     for place, by in far:

@@ -29,10 +29,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A module stays with one worker, since it shares what it made; so do all that talk to the same servers."""
+    """A module stays with one worker, since its tests share what one has made; so do all that talk to the same servers.
+
+    Modules that say the same `xdist_group` stay together, too.
+    """
     for item in items:
         folder, module = item.path.parent, str(item.path.relative_to(ROOT))
-        item.add_marker(pytest.mark.xdist_group("e2e" if folder.name == "e2e" else module))
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group("e2e" if folder.name == "e2e" else module))
 
 
 def _mask_torch_alone() -> None:

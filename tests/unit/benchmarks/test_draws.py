@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from benchmarks import draws
 from benchmarks.draws import SUMS, Chance, Notes, Step, Story, compare, compare_step, drawing, leading, noted
 from diffusers import AmusedScheduler
 
+from impasto_server import maskgit
 from impasto_server.maskgit import ANNEALS, Canvas, Masks, decode
 from impasto_server.request import Request
 
@@ -151,8 +151,8 @@ def test_one_wrong_draw_of_a_picture_is_found() -> None:
 
 
 def test_drawing_is_the_pipelines_own_again_afterwards() -> None:
-    own = draws.maskgit.draw
+    own = maskgit.draw
     with noted() as notes:
-        assert draws.maskgit.draw is not own
-    assert draws.maskgit.draw is own
+        assert maskgit.draw is not own
+    assert maskgit.draw is own
     assert notes == Notes()
