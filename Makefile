@@ -1,5 +1,6 @@
 # make demo    from a clean clone to a gallery of stylised pictures, through a real tritonserver; no torch
 # make test    the tests            make check   lint and types
+# make lock    renew the locked installs
 # make bench   the benchmarks; what they found is in benchmarks/README.md
 #
 # Everything is made inside this folder: .venv/ and .impasto/. PYTHON=python3.12 picks another interpreter.
@@ -19,14 +20,26 @@ EMBEDDINGS := studio/embeddings/stained-glass studio/embeddings/crosshatch
 DROPS    := $(patsubst %/,%,$(dir $(wildcard studio/drops/*/bottleneck.safetensors studio/drops/*/round1/bottleneck.safetensors)))
 STYLES   := $(notdir $(filter studio/styles/%,$(ADAPTERS)))
 
+# Workers share the cores: each computes on one. Files go to them in this order, the long ones first.
+WORKERS  ?= 2
+PYTEST   := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder \
+            --durations 20
+
+# Locked wheels first, then the project without its dependencies and with the locked build backend.
+PIP      := $(BIN)/python -m pip install --quiet
+LOCKED   := $(PIP) --no-deps --require-hashes --only-binary :all: --requirement
+PROJECT  := $(PIP) --no-deps --no-build-isolation --editable .
+RESOLVE  := uv pip compile pyproject.toml --group build --universal --python-version 3.11 --upgrade --quiet \
+            --generate-hashes --no-emit-index-url --annotation-style line --custom-compile-command 'make lock'
+
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export IMPASTO_REGISTRY := $(CURDIR)/$(REGISTRY)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bundle clean
+.PHONY: help demo test test-avx2 check bench bundle lock clean
 
 help:
-	@sed -n 's/^# \{0,1\}//; 1,5p' Makefile
+	@sed -n 's/^# \{0,1\}//; 1,6p' Makefile
 
 demo: bundle
 	impasto serve --bundle $(BUNDLE) --port 0 --quiet -- \
@@ -36,8 +49,15 @@ demo: bundle
 	    --style-strength 2 --text-strength 2 --n 4 --rerank text --seed 7 --out $(STATE)/rocket.png
 
 test: $(VENV)/dev.stamp
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage erase
+	IMPASTO_COVERAGE=1 $(PYTEST)
+	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+# Kernels for AVX2 alone as far as libraries can be told: torch and numpy can. ONNX Runtime and OpenVINO ask the CPU.
+test-avx2: $(VENV)/dev.stamp
+	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 OPENBLAS_CORETYPE=Haswell \
+	    NPY_DISABLE_CPU_FEATURES="AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL" $(PYTEST) tests/parity
 
 check: $(VENV)/dev.stamp
 	ruff check .
@@ -64,15 +84,27 @@ bundle: $(VENV)/server.stamp
 	impasto link studio/mini-clip --out $(SCORER)
 	@for d in $(DROPS); do impasto adapters import $$d --name $$(basename $${d%/round1})-drop --bundle $(MUSE) || exit 1; done
 
+# The newest of everything that pyproject.toml allows; CONTRIBUTING.md says when.
+lock: | $(VENV)/bin/python
+	$(PIP) uv==0.13.9
+	$(RESOLVE) --extra server --output-file requirements/server.txt
+	$(RESOLVE) --extra server --extra export --extra dev --excludes requirements/test.exclude \
+	    --no-emit-package torch --output-file requirements/test.txt
+	$(RESOLVE) --extra server --extra gpu --excludes requirements/gpu.exclude --output-file requirements/gpu.txt
+
 clean:
 	rm -rf $(VENV) $(STATE)
 
-$(VENV)/server.stamp: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable '.[server]'
+$(VENV)/server.stamp: pyproject.toml requirements/server.txt | $(VENV)/bin/python
+	$(LOCKED) requirements/server.txt
+	$(PROJECT)
 	touch $@
 
-$(VENV)/dev.stamp: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable '.[server,export,dev]'
+# torch has no hash: its builds for CPUs and for CUDA are one version. What it needs beside CUDA is locked.
+$(VENV)/dev.stamp: pyproject.toml requirements/test.txt | $(VENV)/bin/python
+	$(LOCKED) requirements/test.txt
+	$(PIP) torch==2.13.0
+	$(PROJECT)
 	touch $(VENV)/server.stamp $@
 
 $(VENV)/bin/python:

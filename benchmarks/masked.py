@@ -5,7 +5,7 @@ python benchmarks/masked.py --json FILE [--backbone mini|amused256] [--rounds N]
 On each backbone (see masked_backbones.py), in one process and on the same threads: every round has guided pictures, a
 composition and the steps' parts alone on the same engines, then crowds of eight by the pipeline, and the first of them
 by diffusers with PEFT, in an order that moves on by one. Figures are medians over rounds, the warm-up isn't counted.
-Tokens painted side by side are held against diffusers', which is given the same random numbers.
+Draws made side by side are held against diffusers', which is led by them (see draws.py).
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from benchmarks.backbones import NAMES, Backbone
 from benchmarks.bars import Bar, Report
 from benchmarks.bench import psnr_db, seconds
 from benchmarks.crowd import Crowd
+from benchmarks.draws import Story, Verdict, compare, noted
 from benchmarks.masked_backbones import BACKBONES, BOTTLENECKS
 from benchmarks.masked_peer import Painted, Peer
 from benchmarks.masked_rounds import (
@@ -86,10 +87,13 @@ NOTES = {
     "bottleneck adapters instead; adapter_tax: seconds ÷ those without adapters, by the same graph.",
     "lora_tax": "forward pass of 8 lanes, each under another adapter ÷ the same batch by the backbone exported without "
     "adapter inputs; lora_tax_slot0: ÷ the same batch by the same graph without adapters.",
-    "parity_tokens": "share of equal tokens, painted side by side in f32 against diffusers' in fp32 with the same "
-    "random numbers; mean over pictures, of the engine where it's smallest. *_bf16 and *_peer_bf16: the same with bf16 "
-    "on one side: a token that falls the other way changes what is drawn after it.",
-    "wrong_adapter_tokens": "the same with every user under the next one's adapter, best picture: what parity would "
+    "parity_draws": "share of tokens drawn right: side by side in f32 and by diffusers in fp32, which is given the "
+    "pipeline's tokens and random numbers at every step; of the engine where it's smallest. Right is the same token, "
+    "or one whose uniform number falls between both sides' sums (*_between_sums: how many of *_in_all).",
+    "parity_tokens_bf16": "share of equal tokens of pictures painted on their own with the same random numbers, the "
+    "pipeline's in bf16 (*_peer_bf16: diffusers') ÷ the pipeline's in f32: a token that falls the other way changes "
+    "what is drawn after it.",
+    "wrong_adapter_tokens": "the same in f32 with every user under the next one's adapter, best picture: what it would "
     "be if adapters were mixed up.",
 }
 BOTH = tuple(BACKBONES)
@@ -97,8 +101,7 @@ BARS = (
     *(Bar(f"image_time_ratio_{steps}", BOTH, at_most=1.15) for steps in STEPS),
     Bar("compose_ratio", BOTH, at_most=2.6),
     Bar("throughput_ratio_vs_diffusers_peft", BOTH, at_least=2.5),
-    # Not 1: a random number may fall between two roundings of one probability.
-    Bar("parity_tokens", BOTH, at_least=0.99),
+    Bar("parity_draws", BOTH, at_least=1.0),
 )
 
 
@@ -178,32 +181,52 @@ def equal_tokens(ours: Sequence[Painted], theirs: Sequence[Painted]) -> list[flo
     return [float(np.mean(a.tokens == b.tokens)) for a, b in zip(ours, theirs, strict=True)]
 
 
+@dataclass(frozen=True)
+class Side:
+    """What the pipeline has in f32 by one engine: pictures, and how each was drawn."""
+
+    pictures: Sequence[Painted]
+    stories: Sequence[Story]
+    wrong_adapter_tokens: float
+
+    @classmethod
+    def of(cls, settings: Settings, asked: Crowd) -> Side:
+        with crowd.opened(settings) as pipeline, noted() as notes:
+            ours = painted(pipeline, asked)
+            wrong = max(equal_tokens(painted(pipeline, crowd.wrong_adapters(asked)), ours))
+        stories = [
+            notes.story(request, np.random.Generator(np.random.Philox(request.seed)), picture.tokens.size)
+            for request, picture in zip(asked, ours, strict=True)
+        ]
+        return cls(ours, stories, wrong)
+
+
 def parity(
     backbone: Backbone, settings: Settings, reference: Reference, asked: Crowd, engines: Sequence[EngineName]
-) -> tuple[list[Painted], Report]:
-    """What diffusers paints in fp32, and what the pipeline has of it in f32, by each engine."""
+) -> tuple[Sequence[Painted], Report]:
+    """What the pipeline paints in f32 by the first engine; and how diffusers in fp32 goes along with each."""
     torch.set_num_threads(settings.thread_count())
-    theirs = repainted(backbone, reference, asked)
-    equal: dict[str, list[float]] = {}
-    worst_db, wrong = [], 0.0
-    for engine in engines:
-        with crowd.opened(replace(settings, engine=engine, precision="f32")) as pipeline:
-            ours = painted(pipeline, asked)
-            wrong = max(wrong, *equal_tokens(painted(pipeline, crowd.wrong_adapters(asked)), theirs))
-        equal[engine] = equal_tokens(ours, theirs)
-        worst_db += [psnr_db(a.pixels, b.pixels) for a, b in zip(ours, theirs, strict=True)]
-    return theirs, {
-        "parity_tokens": min(mean(shares) for shares in equal.values()),
-        "parity_tokens_by_engine": equal,
-        "parity_psnr_db_min": min(worst_db),
-        "wrong_adapter_tokens": wrong,
+    sides = {engine: Side.of(replace(settings, engine=engine, precision="f32"), asked) for engine in engines}
+    verdicts, worst_db = followed(Peer(backbone, torch.float32, reference), sides, asked)
+    return next(iter(sides.values())).pictures, {
+        "parity_draws": min(1 - len(found.wrong) / found.drawn for found in verdicts.values()),
+        "parity_draws_between_sums": {engine: found.between for engine, found in verdicts.items()},
+        "parity_draws_in_all": {engine: found.drawn for engine, found in verdicts.items()},
+        "parity_draws_wrong": [what for found in verdicts.values() for what in found.wrong],
+        "parity_psnr_db_min": worst_db,
+        "wrong_adapter_tokens": max(side.wrong_adapter_tokens for side in sides.values()),
     }
 
 
-def repainted(backbone: Backbone, reference: Reference, asked: Crowd) -> list[Painted]:
-    """By diffusers in fp32, which is given up again before anyone else needs the memory."""
-    peer = Peer(backbone, torch.float32, reference)
-    return [peer.repaint(request) for request in asked]
+def followed(peer: Peer, sides: Mapping[EngineName, Side], asked: Crowd) -> tuple[dict[EngineName, Verdict], float]:
+    """All of an engine's pictures beside the peer's that they led; and the worst of the finished pictures, in dB."""
+    verdicts, worst_db = dict.fromkeys(sides, Verdict()), float("inf")
+    for engine, side in sides.items():
+        for request, ours, story in zip(asked, side.pictures, side.stories, strict=True):
+            theirs, steps = peer.follow(request, story)
+            verdicts[engine] += compare(story, steps)
+            worst_db = min(worst_db, psnr_db(ours.pixels, theirs.pixels))
+    return verdicts, worst_db
 
 
 @dataclass(frozen=True)
@@ -232,7 +255,7 @@ class Bench(question.Bench):
         """The users whose tokens are held against diffusers'."""
         return users(self._image, NAMES)[: PARITY[self.name][0]]
 
-    def _in_a_process_of_its_own(self, done: Callable[[], object]) -> tuple[list[Painted], Report]:
+    def _in_a_process_of_its_own(self, done: Callable[[], object]) -> tuple[Sequence[Painted], Report]:
         """Parity: so that the memory of its models, in f32 and twice, is free again before anything is timed."""
         with ProcessPoolExecutor(1, get_context("spawn")) as process:
             engines = dict.fromkeys((self.settings.engine, *PARITY[self.name][1]))

@@ -7,19 +7,16 @@ each a batch of its two rows. Of diffusers' kinds of attention the fastest one h
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import torch
 from benchmarks.backbones import LORA_FILE, NAMES, Backbone
+from benchmarks.draws import Step, Story, drawing, leading
 from benchmarks.reference import Reference
 from diffusers import AmusedPipeline
-from diffusers.schedulers import scheduling_amused
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -72,8 +69,13 @@ class Peer:
 
     def repaint(self, request: Request) -> Painted:
         """With the random numbers that the pipeline's sampler draws for the request's seed."""
-        with drawing(request.seed):
+        with drawing(np.random.Generator(np.random.Philox(request.seed))):
             return self.paint(request)
+
+    def follow(self, request: Request, story: Story) -> tuple[Painted, list[Step]]:
+        """Led by what the pipeline drew."""
+        with leading(story) as steps:
+            return self.repaint(request), steps
 
     def set_adapters_ms(self, switches: int) -> list[float]:
         """From one adapter to another, `switches` times."""
@@ -89,27 +91,3 @@ class Peer:
             for shape in ((tokens, config.encoder_hidden_size), (config.cond_embed_dim,), (5,))
         ]
         return [self._reference.ms(self._transformer, ids.to(self._pipe.device), *texts) for _ in range(passes)]
-
-
-@contextmanager
-def drawing(seed: int) -> Iterator[None]:
-    """Let diffusers' scheduler draw, for one picture, what impasto_server.maskgit draws from `seed`.
-
-    A token is the first whose cumulative probability exceeds a uniform number; both sides draw at each step as many of
-    these as there are places, then as many Gumbel ones.
-    """
-    draws = np.random.Generator(np.random.Philox(seed))
-
-    def multinomial(weights: Tensor, count: int, generator: object = None) -> Tensor:
-        ends = weights.double().cumsum(1)
-        targets = torch.from_numpy(draws.random(len(weights))).to(ends)[:, None] * ends[:, -1:]
-        return (ends <= targets).sum(1, keepdim=True).clamp(max=weights.shape[1] - 1)
-
-    def gumbel(confidence: Tensor, generator: object = None) -> Tensor:
-        return torch.from_numpy(draws.gumbel(size=confidence.numel())).to(confidence.device).reshape(confidence.shape)
-
-    with (
-        patch.object(torch, "multinomial", multinomial),
-        patch.object(scheduling_amused, "gumbel_noise", gumbel),
-    ):
-        yield

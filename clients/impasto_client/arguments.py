@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 
-class Convention(str, Enum):
+class Convention(StrEnum):
     """Of a StyleContent."""
 
     PAPER = "paper"
     CODE = "code"
 
 
-class Rule(str, Enum):
+class Rule(StrEnum):
     """Of a guidance by adapters."""
 
     STYLEDROP = "styledrop"

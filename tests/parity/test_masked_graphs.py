@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import checkpoints
+from codes import assert_nearest
 from engines import ENGINES, Array, Engine, relative_error, run, zero_banks
 from impasto_export import manifest, splice
 from impasto_export.checkpoints.checkpoint import Stored
@@ -168,12 +169,10 @@ def test_vq_decoder(engine: Engine, masked_bundle: Path, vqvae: VQModel) -> None
 @pytest.mark.parametrize("engine", ENGINES)
 def test_vq_encoder(engine: Engine, masked_bundle: Path, vqvae: VQModel) -> None:
     image = torch.rand(2, 3, 40, 56, generator=draw(1)) * 2 - 1
-    with torch.no_grad():
-        _, _, (_, _, expected) = vqvae.quantize(vqvae.encode(image, return_dict=False)[0])
     (found,) = run(engine, masked_bundle, "vq_encoder", {"image": image.numpy()})
     assert found.dtype == np.int64
     assert len(np.unique(found)) > 10, "the picture must matter"
-    np.testing.assert_array_equal(found, expected.numpy().reshape(2, 5, 7))
+    assert_nearest(found, vqvae, image)
 
 
 # adapters, a row each

@@ -1,6 +1,7 @@
 """Masked tokens, StyleDrop's adapters and its rules equal plain torch: diffusers' modules in a loop after the papers.
 
-The loop reads its random numbers from the seed in the server's order, uniform before Gumbel, so tokens must be equal.
+Whoever else paints a picture is led by ours: at each step it has the tokens and the random numbers that ours had. Its
+draws must be the same, but for those that fall between the two programs' sums; benchmarks/draws.py says when.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from benchmarks.draws import Notes, Step, Story, Verdict, compare, drawing, leading, noted
 from diffusers import AmusedPipeline, AmusedScheduler
 from diffusers.loaders.lora_pipeline import AmusedLoraLoaderMixin
-from diffusers.schedulers import scheduling_amused
 from numpy.typing import NDArray
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
@@ -28,6 +29,7 @@ from torch.nn import functional as F
 from transformers import CLIPTokenizer
 
 import checkpoints
+from codes import assert_nearest
 from impasto_export.adapters import importer
 from impasto_export.adapters.importer import Said
 from impasto_export.adapters.registry import Registry
@@ -173,43 +175,29 @@ def registry(muse: Muse, masked_bundle: Path, tmp_path_factory: pytest.TempPathF
 
 
 @torch.no_grad()
-def paint(muse: Muse, request: Request) -> Codes:
-    """The picture's tokens, in a plain loop (arXiv 2306.00983, appendix; methods of MaskGIT and aMUSEd)."""
-    draws = np.random.Generator(np.random.Philox(request.seed))
+def paint(muse: Muse, request: Request, story: Story) -> list[Step]:
+    """A plain loop (arXiv 2306.00983, appendix; methods of MaskGIT and aMUSEd) over what `story`'s steps had."""
     total, mask = request.steps, checkpoints.MASK_ID
-    tokens, first = start(muse, request, draws)
-    everything = tokens.numel()
-    for k in range(first, total):
+    first, steps = total - len(story.steps), list[Step]()
+    shape = request.height // 8, request.width // 8
+    everything = shape[0] * shape[1]
+    for k, (told, chance) in enumerate(zip(story.steps, story.chances, strict=True), first):
+        tokens, uniform = torch.from_numpy(told.tokens), torch.from_numpy(chance.uniform)
         ran = (k - first) / max(1, total - first - 1)
-        logits = guided(muse, request, tokens, ran if request.guidance_ramp else 1.0).double()
-        uniform, noise = (torch.from_numpy(draw(size=tokens.shape)) for draw in (draws.random, draws.gumbel))
-        unknown = tokens == mask
-        p = logits.softmax(0)
+        found = guided(muse, request, tokens.reshape(shape), ran if request.guidance_ramp else 1.0)
+        logits, unknown = found.flatten(1), tokens == mask
+        p = logits.double().softmax(0)
         drawn = torch.where(unknown, (p.cumsum(0) <= uniform).sum(0).clamp(max=len(p) - 1), tokens)
-        if k == total - 1:
-            return drawn.numpy()
         r = (k + 1) / total
-        tau = request.temperature * (1 - r if request.scheduler == "maskgit" else 1 - k / (total - 1))
+        tau = request.temperature * (1 - r if request.scheduler == "maskgit" else 1 - k / max(1, total - 1))
         # In float32, as diffusers has it: where the count is whole, that decides.
         left = everything * torch.cos(torch.tensor((k + 1) / total) * math.pi / 2)
-        count = max(1, min(int(unknown.sum()) - 1, int(left.floor())))
-        confidence = p.gather(0, drawn[None])[0].log() + tau * noise
+        count = max(1, min(int(unknown.sum()) - 1, int(left.floor()))) if k < total - 1 else 0
+        confidence = p.gather(0, drawn[None])[0].log() + tau * torch.from_numpy(chance.gumbel)
         confidence[~unknown] = math.inf
-        tokens = drawn.clone()
-        tokens.view(-1)[confidence.view(-1).argsort()[:count]] = mask
-    raise AssertionError("there is a last step")
-
-
-def start(muse: Muse, request: Request, draws: np.random.Generator) -> tuple[Tensor, int]:
-    """Tokens, and the steps that count as done."""
-    blank = torch.full((request.height // 8, request.width // 8), checkpoints.MASK_ID)
-    if request.image is None:
-        return blank, 0
-    image = torch.from_numpy(content()).permute(2, 0, 1)[None] / 255
-    codes = muse.vqvae.quantize(muse.vqvae.encode(image).latents)[2][2].reshape(blank.shape)
-    first = request.steps - int(request.steps * request.strength)
-    hidden = torch.from_numpy(draws.random(blank.shape)) < math.cos(math.pi * first / request.steps / 2)
-    return torch.where(hidden, blank, codes), first
+        again = torch.zeros_like(unknown).index_fill(0, confidence.argsort()[:count], True)
+        steps.append(Step(told.tokens, *(found.numpy() for found in (unknown, logits, drawn, again))))
+    return steps
 
 
 def guided(muse: Muse, request: Request, tokens: Tensor, rise: float) -> Tensor:
@@ -247,96 +235,108 @@ def pipeline(masked_bundle: Path, registry: Path) -> Iterator[Pipeline]:
     opened.close()
 
 
-@pytest.fixture
-def tokens_of(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Callable[[Request], list[Codes]]:
-    """A request's finished tokens, best taken before they are pixels."""
-    seen: list[Codes] = []
-    decode = pipeline._family.decode
+def hidden(request: Request, draws: np.random.Generator) -> NDArray[np.bool_]:
+    """The places that are unknown at first, [h, w]."""
+    shape = request.height // 8, request.width // 8
+    if request.image is None:
+        return np.ones(shape, np.bool_)
+    first = request.steps - int(request.steps * request.strength)
+    return draws.random(shape) < math.cos(math.pi * first / request.steps / 2)
 
-    def note(sample: Codes) -> NDArray[np.uint8]:
-        seen.append(sample)
-        return decode(sample)
 
-    monkeypatch.setattr(pipeline._family, "decode", note)
+def told(notes: Notes, request: Request) -> Story:
+    draws = np.random.Generator(np.random.Philox(request.seed))
+    return notes.story(request, draws, hidden(request, draws).size)
 
-    def painted(request: Request) -> list[Codes]:
-        seen.clear()
+
+def painted(pipeline: Pipeline, request: Request) -> Story:
+    with noted() as notes:
         pipeline.generate(request)
-        return list(seen)
+    return told(notes, request)
 
-    return painted
+
+def assert_right(verdict: Verdict) -> None:
+    assert not verdict.wrong, "\n".join(verdict.wrong)
+    assert verdict.between <= verdict.drawn / 100, "so many can't fall between two sums"
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_tokens_equal_a_plain_torch_loop(case: str, muse: Muse, tokens_of: Callable[[Request], list[Codes]]) -> None:
-    (found,) = tokens_of(CASES[case])
-    np.testing.assert_array_equal(found, paint(muse, CASES[case]))
+def test_tokens_equal_a_plain_torch_loop(case: str, muse: Muse, pipeline: Pipeline) -> None:
+    request = CASES[case]
+    story = painted(pipeline, request)
+    assert len(story.steps) == request.steps_to_run
+    assert_right(compare(story, paint(muse, request, story)))
 
 
-def test_every_case_paints_another_picture(tokens_of: Callable[[Request], list[Codes]]) -> None:
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_known_at_first_are_the_contents_tokens(case: str, muse: Muse, pipeline: Pipeline) -> None:
+    request = CASES[case]
+    first = painted(pipeline, request).steps[0]
+    unknown = hidden(request, np.random.Generator(np.random.Philox(request.seed)))
+    np.testing.assert_array_equal(first.unknown, unknown.reshape(-1))
+    if request.image is not None:
+        image = torch.from_numpy(content()).permute(2, 0, 1)[None] / 255
+        assert_nearest(first.tokens.reshape(1, *unknown.shape), muse.vqvae, image, ~unknown[None])
+
+
+def test_every_case_paints_another_picture(pipeline: Pipeline) -> None:
     same_size = [request for request in CASES.values() if request.width == request.height]
-    painted = [tokens_of(request)[0] for request in same_size]
-    for i, one in enumerate(painted):
-        assert all((one != other).mean() > 0.3 for other in painted[:i])
+    pictures = [painted(pipeline, request).tokens for request in same_size]
+    for i, one in enumerate(pictures):
+        assert all((one != other).mean() > 0.3 for other in pictures[:i])
 
 
 @pytest.mark.parametrize("steps", [1, 2, 12])
-def test_tokens_equal_diffusers_pipeline(
-    steps: int,
-    muse: Muse,
-    pipeline: Pipeline,
-    tokens_of: Callable[[Request], list[Codes]],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_tokens_equal_diffusers_pipeline(steps: int, muse: Muse, pipeline: Pipeline) -> None:
     request = replace(HOUSE, steps=steps, negative_prompt="blurry")
-    draws = np.random.Generator(np.random.Philox(request.seed))
-
-    def multinomial(probs: Tensor, count: int, generator: None = None) -> Tensor:
-        uniform = torch.from_numpy(draws.random(len(probs)))[:, None]
-        return (probs.double().cumsum(1) <= uniform).sum(1, keepdim=True).clamp(max=probs.shape[1] - 1)
-
-    def gumbel(like: Tensor, generator: None = None) -> Tensor:
-        return torch.from_numpy(draws.gumbel(size=like.shape))
-
-    monkeypatch.setattr(torch, "multinomial", multinomial)
-    monkeypatch.setattr(scheduling_amused, "gumbel_noise", gumbel)
+    with noted() as notes:
+        picture = alone(pipeline, request)
+    story = told(notes, request)
     pipe = AmusedPipeline(
         muse.vqvae, muse.tokenizer, muse.text, muse.transformer, AmusedScheduler(mask_token_id=checkpoints.MASK_ID)
     )
     pipe.set_progress_bar_config(disable=True)
     muse.transformer.disable_adapters()
-    theirs = pipe(
-        request.prompt,
-        negative_prompt=request.negative_prompt,
-        num_inference_steps=steps,
-        guidance_scale=request.guidance_scale,
-        width=128,
-        height=128,
-        output_type="latent",
-    ).images
-    np.testing.assert_array_equal(tokens_of(request)[0], theirs[0])
-    with torch.no_grad():
-        image = pipe.vqvae.decode(theirs, force_not_quantize=True, shape=(1, 16, 16, muse.vqvae.config.latent_channels))
-    picture = np.asarray(pipe.image_processor.postprocess(image.sample.clip(0, 1), "pil")[0])
-    assert psnr_db(alone(pipeline, request), picture) >= MIN_PSNR_DB
+    with drawing(np.random.Generator(np.random.Philox(request.seed))), leading(story) as theirs:
+        image = pipe(
+            request.prompt,
+            negative_prompt=request.negative_prompt,
+            num_inference_steps=steps,
+            guidance_scale=request.guidance_scale,
+            width=128,
+            height=128,
+        ).images[0]
+    assert_right(compare(story, theirs))
+    assert psnr_db(picture, np.asarray(image)) >= MIN_PSNR_DB
 
 
 def test_sixteen_together_equal_each_alone(pipeline: Pipeline) -> None:
-    """Mixed in a batch: rules, adapters, sizes of guidance, samplers; pixel for pixel, so token for token."""
+    """Mixed in a batch: rules, adapters, sizes of guidance, samplers."""
     square = [request for request in CASES.values() if request.width == request.height]
     requests = [replace(square[i % len(square)], seed=100 + i) for i in range(16)]
-    found = together(pipeline, [Arrival(request, 3 * i) for i, request in enumerate(requests)])
-    for request, picture in zip(requests, found, strict=True):
-        np.testing.assert_array_equal(picture, alone(pipeline, request))
+    with noted() as notes:
+        pictures = together(pipeline, [Arrival(request, 3 * i) for i, request in enumerate(requests)])
+    for request, picture in zip(requests, pictures, strict=True):
+        assert_follows(pipeline, request, told(notes, request), picture)
 
 
 def test_the_engines_paint_the_same_tokens(pipeline: Pipeline, masked_bundle: Path, registry: Path) -> None:
     other = Pipeline.load(Settings(masked_bundle, registry, "openvino", precision="f32", threads=1))
     try:
         for case in ("classifier-free", "two adapters"):
-            assert psnr_db(alone(other, CASES[case]), alone(pipeline, CASES[case])) >= MIN_PSNR_DB
+            with noted() as notes:
+                picture = alone(pipeline, CASES[case])
+            assert_follows(other, CASES[case], told(notes, CASES[case]), picture)
     finally:
         other.close()
+
+
+def assert_follows(pipeline: Pipeline, request: Request, story: Story, picture: NDArray[np.uint8]) -> None:
+    """Led by `story`, `pipeline` draws the same tokens and paints `picture`."""
+    with noted(story) as notes:
+        other = alone(pipeline, request)
+    assert_right(compare(story, notes.led(story)))
+    assert psnr_db(other, picture) >= MIN_PSNR_DB
 
 
 # The same rules over noise predictions

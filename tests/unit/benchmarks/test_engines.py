@@ -15,8 +15,8 @@ import pytest
 import torch
 from benchmarks import engines, mixed, reference
 from benchmarks.contest import USUAL, Contest, Kind
+from benchmarks.draws import drawing
 from benchmarks.engines import Figures, Worker, time_rounds
-from benchmarks.masked_peer import drawing
 from benchmarks.reference import Reference
 from diffusers.models.attention_processor import AttnProcessor
 
@@ -166,5 +166,5 @@ def test_f32_is_f32_on_a_gpu_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_random_numbers_are_drawn_where_the_logits_are() -> None:
     """torch's meta device computes nothing: that a result is on it shows that nothing came from elsewhere."""
-    with drawing(1):
+    with drawing(np.random.default_rng(1)):
         assert torch.multinomial(torch.ones(4, 8, device="meta"), 1).device.type == "meta"

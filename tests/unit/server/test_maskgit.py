@@ -1,25 +1,28 @@
 """MaskGIT's decoding, token for token: a plain loop written from the paper, and diffusers' AmusedScheduler.
 
-Either is given the same random numbers, so nothing is compared in distribution.
+Either is given the same tokens and random numbers, so nothing is compared in distribution; benchmarks/draws.py says
+when draws are the same.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
+from benchmarks.draws import Chance, Step, Story, Verdict, compare, compare_step, drawing, leading, noted
 from diffusers import AmusedScheduler
-from diffusers.schedulers import scheduling_amused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from impasto_server.maskgit import ANNEALS, BLOCK, Canvas, Codes, Masks, decode, draw, masked
+from impasto_server.request import Request
 from impasto_server.samplers import Ask
 
 Logits = NDArray[np.float32]
@@ -45,10 +48,11 @@ def model(seed: int = 0) -> Model:
     return predict
 
 
-def ours(predict: Model, canvas: Canvas, steps: int, schedule: ScheduleName, anneal: str, tau: float) -> list[Codes]:
-    """What is asked about at each step, and at last the tokens."""
-    asked, tokens = walk(predict, canvas, steps, schedule, anneal, tau)
-    return [*(ask.sample for ask in asked), tokens]
+def ours(predict: Model, start: Codes, steps: int, schedule: ScheduleName, anneal: str, tau: float) -> Story:
+    request = Request("", seed=0, width=SIDE, height=SIDE, steps=steps, scheduler=anneal, temperature=tau)
+    with noted() as notes:
+        walk(predict, Canvas(start, MASK), steps, schedule, anneal, tau)
+    return notes.story(request, np.random.default_rng(steps), start.size)
 
 
 def walk(
@@ -68,30 +72,26 @@ def walk(
             return asked, stop.value
 
 
-def plain_loop(predict: Model, start: Codes, steps: int, tau: float) -> list[Codes]:
+def plain_loop(predict: Model, start: Codes, story: Story, tau: float) -> list[Step]:
     """methods.md §1, in torch and float64: (1) sample, (2) how many, (3) confidence, (4) mask the least sure again.
 
-    The schedule is in float32, as in everybody's code: where the exact count is whole, that decides.
+    Over what each of `story`'s steps had. The schedule is in float32, as in everybody's code: where the exact count is
+    whole, that decides.
     """
-    numbers = np.random.default_rng(steps)
-    x = torch.from_numpy(start.reshape(-1))
-    n_0, seen = int((x == MASK).sum()), [start]
-    for k in range(steps):
-        u, gumbel = torch.from_numpy(numbers.random(x.numel())), torch.from_numpy(numbers.gumbel(size=x.numel()))
-        logits = torch.from_numpy(predict(x.numpy().reshape(start.shape))).double().reshape(CODES, -1).T
-        p, unknown = logits.softmax(dim=-1), x == MASK
+    n_0, steps, made = int((start == MASK).sum()), len(story.steps), list[Step]()
+    for k, (told, chance) in enumerate(zip(story.steps, story.chances, strict=True)):
+        x, u, gumbel = (torch.from_numpy(array) for array in (told.tokens, chance.uniform, chance.gumbel))
+        seen = predict(told.tokens.reshape(start.shape)).reshape(CODES, -1)
+        p, unknown = torch.from_numpy(seen).double().T.softmax(dim=-1), x == MASK
         sampled = torch.searchsorted(p.cumsum(dim=-1), u[:, None], right=True)[:, 0].clamp(max=CODES - 1)
         x_hat = torch.where(unknown, sampled, x)
-        if k == steps - 1:
-            return [*seen, x_hat.numpy().reshape(start.shape)]
         r = torch.tensor((k + 1) / steps)
-        m = max(1, min(int(unknown.sum()) - 1, int((n_0 * torch.cos(r * math.pi / 2)).floor())))
+        m = max(1, min(int(unknown.sum()) - 1, int((n_0 * torch.cos(r * math.pi / 2)).floor()))) if k < steps - 1 else 0
         confidence = p.log().gather(1, x_hat[:, None])[:, 0] + tau * (1 - (k + 1) / steps) * gumbel
         confidence[~unknown] = torch.inf
-        x = x_hat.clone()
-        x[confidence.argsort()[:m]] = MASK
-        seen.append(x.numpy().reshape(start.shape))
-    raise AssertionError("it has returned")
+        again = torch.zeros_like(unknown).index_fill(0, confidence.argsort()[:m], True)
+        made.append(Step(told.tokens, unknown.numpy(), seen, x_hat.numpy(), again.numpy()))
+    return made
 
 
 def partly_known(seed: int = 3) -> Codes:
@@ -104,43 +104,38 @@ def partly_known(seed: int = 3) -> Codes:
 @pytest.mark.parametrize("steps", [1, 2, 5, 12, 36])
 def test_every_token_of_every_step_is_the_plain_loops(steps: int, start: str, tau: float) -> None:
     tokens = BLANK if start == "blank" else partly_known()
-    expected = plain_loop(model(steps), tokens, steps, tau)
-    found = ours(model(steps), Canvas(tokens, MASK), steps, "cosine", "maskgit", tau)
-    np.testing.assert_array_equal(found, expected)
+    story = ours(model(steps), tokens, steps, "cosine", "maskgit", tau)
+    assert np.array_equal(story.steps[0].tokens, tokens.reshape(-1))
+    assert len(story.steps) == steps
+    assert_right(compare(story, plain_loop(model(steps), tokens, story, tau)))
+
+
+def assert_right(verdict: Verdict) -> None:
+    assert not verdict.wrong, "\n".join(verdict.wrong)
+    assert verdict.between <= 1 + verdict.drawn / 1000, "so many can't fall between two sums of the same logits"
 
 
 def test_what_the_plain_loop_is_asked_with_matters() -> None:
     """Or the test above could pass with τ ignored on both sides."""
-    cold, warm = (plain_loop(model(), BLANK, 12, tau)[-1] for tau in (0.0, 4.5))
-    assert (cold != warm).any()
+    cold, warm = (ours(model(), BLANK, 12, "cosine", "maskgit", tau) for tau in (0.0, 4.5))
+    assert (cold.tokens != warm.tokens).any()
+    assert compare(cold, plain_loop(model(), BLANK, cold, 4.5)).wrong
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("steps", range(1, 41))
-def test_every_token_of_every_step_is_amused_schedulers(
-    steps: int, schedule: ScheduleName, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_token_of_every_step_is_amused_schedulers(steps: int, schedule: ScheduleName) -> None:
     """diffusers' own step with its own softmax, masks and temperatures; only its random numbers are ours."""
-    numbers = np.random.default_rng(steps)
-
-    def multinomial(probs: torch.Tensor, _: int, generator: object) -> torch.Tensor:
-        ends = probs.double().cumsum(dim=-1)
-        u = torch.from_numpy(numbers.random(len(probs)))[:, None]
-        return torch.searchsorted(ends, u * ends[:, -1:], right=True).clamp(max=CODES - 1)
-
-    def gumbel_noise(t: torch.Tensor, generator: object) -> torch.Tensor:
-        return torch.from_numpy(numbers.gumbel(size=t.numel())).to(t).reshape(t.shape)
-
-    monkeypatch.setattr(torch, "multinomial", multinomial)
-    monkeypatch.setattr(scheduling_amused, "gumbel_noise", gumbel_noise)
-    scheduler = AmusedScheduler(MASK, schedule)
+    predict = model(steps)
+    story = ours(predict, BLANK, steps, schedule, "amused", 2.0)
+    scheduler: Any = AmusedScheduler(MASK, schedule)
     scheduler.set_timesteps(steps, (2, 0))
-    predict, seen = model(steps), [BLANK]
-    for timestep in timesteps(scheduler):
-        logits = torch.from_numpy(predict(seen[-1]))[None]
-        made: Any = scheduler.step(logits, timestep, torch.from_numpy(seen[-1])[None])
-        seen.append(made.prev_sample[0].numpy())
-    np.testing.assert_array_equal(ours(predict, Canvas(BLANK, MASK), steps, schedule, "amused", 2.0), seen)
+    sample = torch.from_numpy(BLANK)[None]
+    with drawing(np.random.default_rng(steps)), leading(story) as theirs:
+        for timestep in timesteps(scheduler):
+            logits = torch.from_numpy(predict(sample[0].numpy()))[None]
+            sample = scheduler.step(logits, timestep, sample).prev_sample
+    assert_right(compare(story, theirs))
 
 
 def timesteps(scheduler: AmusedScheduler) -> list[int]:
@@ -267,7 +262,9 @@ def test_a_token_is_the_first_whose_cumulative_probability_exceeds_the_number(co
     uniform, blank = rng.random(500), np.full(500, codes)
     drawn, certainty = draw(logits, blank, blank == codes, uniform)
     weights = np.exp(logits - logits.max(axis=0)).astype(np.float64)
-    np.testing.assert_array_equal(drawn, first_beyond(weights, uniform))
+    step = Step(blank, blank == codes, logits, drawn, np.zeros(500, np.bool_))
+    expected = replace(step, drawn=first_beyond(weights, uniform))
+    assert_right(compare_step(step, expected, Chance(uniform, np.zeros(500), 0.0)))
     probability = weights[drawn, np.arange(500)] / weights.sum(axis=0)
     np.testing.assert_allclose(certainty, np.log(probability), atol=1e-5)
 

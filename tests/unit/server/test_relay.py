@@ -18,6 +18,7 @@ from impasto_server.errors import ImpastoError
 from impasto_server.pipeline import Caller, Pipeline, Progress, Result
 from impasto_server.relay import Relay, Remote
 from impasto_server.request import Request
+from likeness import assert_same
 
 from .conftest import Open
 
@@ -74,7 +75,9 @@ def test_several_processes_may_ask_at_once(pipeline: Pipeline, connect: Callable
     for i, answer in enumerate(answers):
         remotes[i % 3].submit(ASKED, Caller(answer.set_result))
     results = [answer.result(20) for answer in answers]
-    assert all(isinstance(result, Result) and result.image == expected for result in results)
+    for result in results:
+        assert isinstance(result, Result)
+        assert_same(result.image, expected)
 
 
 def test_an_error_keeps_its_code_and_words(connect: Callable[[], Remote]) -> None:
