@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from impasto_server.adapters import MAX_STAGES
 from impasto_server.bundle import Defaults, ImageSize, Manifest
-from impasto_server.content import MAX_BYTES
 from impasto_server.errors import InvalidArgument, shown
 from impasto_server.guidance import ClassifierFree, Compose, DreamStyler, Rule, StyleDrop, dreamstyler_code
 from impasto_server.image import FORMATS
@@ -361,10 +360,7 @@ class _Reader:
     def file(self, name: str) -> bytes | None:
         """An encoded picture, as bytes that nobody has looked at yet."""
         value = next(iter(self.values(name)), None)
-        data = value.encode() if isinstance(value, str) else value
-        if data is not None and len(data) > MAX_BYTES:  # before it is handed on to anyone
-            raise InvalidArgument(name, f"{len(data)} bytes is too large", f"pass at most {MAX_BYTES} (32 MiB)")
-        return data
+        return value.encode() if isinstance(value, str) else value
 
     def choice(self, name: str, default: str, allowed: tuple[str, ...]) -> str:
         text = self.text(name, default)
