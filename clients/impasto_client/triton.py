@@ -168,6 +168,9 @@ def _translate(error: Any, url: str, timeout_s: float | None) -> ImpastoError:
     status, message = error.code().name, error.details() or ""
     if status == "DEADLINE_EXCEEDED":  # gRPC's own clock; the server says it in another way, see status.py
         return DeadlineExceeded(f"no answer from {url} within {timeout_s} s; raise timeout, or ask for less")
+    if message == "Too many pings":
+        fix = "have `impasto serve`, or what stands before it, allow one every 30 s"
+        return ServerUnavailable(f"the server at {url} takes this client's pings for abuse; {fix}")
     if status == "UNAVAILABLE" and _NO_CONNECTION.search(message):
         return ConnectError(f"nothing answers at {url}; start a server with `impasto serve` ({message})")
     return _refusal(status, message, url)

@@ -19,16 +19,18 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, replace
-from itertools import accumulate, count
+from dataclasses import replace
+from itertools import count
 from threading import Event, Lock, Thread
 from typing import Any, Protocol
 
+from impasto_server import letter
 from impasto_server.channel import Channel
-from impasto_server.errors import ImpastoError, Unavailable, as_impasto_error
-from impasto_server.pipeline import Caller, Progress, Result
+from impasto_server.errors import Unavailable, as_impasto_error
+from impasto_server.letter import Outcome
+from impasto_server.pipeline import Caller, Progress
 from impasto_server.request import Request
 from impasto_server.watch import Watch
 
@@ -37,8 +39,6 @@ log = logging.getLogger(__name__)
 CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 PROGRESS_ROOM, ROOM = 4 << 20, 256 << 20  # bytes
 FLUSH_S = 5.0  # how long the other ends may take to read the last answers
-
-Outcome = Result | ImpastoError
 
 
 class Painter(Protocol):
@@ -103,7 +103,7 @@ class Relay:
                         self._painter.refused()
                     case {"number": number, "request": _} as header, payload:
                         gone[number] = Event()
-                        self._start(channel, number, _request(header, payload), gone[number])
+                        self._start(channel, number, letter.to_request(header, payload), gone[number])
                     case {"number": number}, _ if number in gone:
                         gone[number].set()
                 gone = {number: event for number, event in gone.items() if not event.is_set()}
@@ -116,20 +116,13 @@ class Relay:
     def _start(self, channel: Channel, number: int, request: Request, gone: Event) -> None:
         def done(outcome: Outcome) -> None:
             gone.set()
-            if isinstance(outcome, ImpastoError):
-                header = {"number": number, "code": outcome.code, "message": str(outcome)}
-                taken = channel.offer(header, room=ROOM)
-            else:
-                facts = {"seeds": outcome.seeds, "scores": outcome.scores, "meta": outcome.meta}
-                header = {"number": number, "result": facts, **_lengths(outcome.images)}
-                taken = channel.offer(header, *outcome.images, room=ROOM)
-            if not taken:  # gone, or as good as
+            header, files = letter.of_outcome(number, outcome)
+            if not channel.offer(header, *files, room=ROOM):  # gone, or as good as
                 channel.end()
 
         def progress(step: Progress) -> None:
-            facts = {"step": step.step, "steps": step.steps, "eta_s": step.eta_s}
-            header = {"number": number, "progress": facts, **_lengths(step.previews)}
-            channel.offer(header, *step.previews, room=PROGRESS_ROOM)
+            header, files = letter.of_step(number, step)
+            channel.offer(header, *files, room=PROGRESS_ROOM)
 
         try:
             self._painter.submit(request, Caller(done, gone.is_set, progress))
@@ -154,13 +147,17 @@ class Remote:
         Raises Unavailable when nobody listens, or is far behind with what was sent before.
         """
         number = next(self._numbers)
-        header, files = _message(number, request)
+        header, files = letter.of_request(number, request)
+
+        def cancel() -> None:
+            channel.offer({"number": number})
+
         with self._lock:
             channel = self._connected()
             if not channel.offer(header, *files, room=ROOM):
                 raise Unavailable("the process that holds the backbone is gone, or far behind; try again later")
             # Watched only now: that a caller is gone says nothing to those who haven't had its request yet.
-            forget = self._watch.over(caller.gone, lambda: channel.offer({"number": number}))
+            forget = self._watch.over(caller.gone, cancel)
             self._callers[number] = replace(caller, done=_after(forget, caller.done))
 
     def refused(self) -> None:
@@ -198,47 +195,12 @@ class Remote:
                 _tell(caller.done, Unavailable("the process that holds the backbone ended; try again later"))
 
     def _hear(self, header: dict[str, Any], payload: bytes) -> None:
+        number, on_the_way = header["number"], "progress" in header
+        news = letter.to_step(header, payload) if on_the_way else letter.to_outcome(header, payload)
         with self._lock:
-            caller = self._callers.get(header["number"])
-            if "progress" not in header:
-                self._callers.pop(header["number"], None)
-        if caller is None:
-            return
-        if "progress" in header:
-            if caller.progress is not None:
-                _tell(caller.progress, Progress(**header["progress"], previews=_files(header, payload)))
-        elif "code" in header:
-            _tell(caller.done, ImpastoError.of(header["code"], header["message"]))
-        else:
-            facts = header["result"]
-            scores = None if facts["scores"] is None else tuple(facts["scores"])
-            _tell(caller.done, Result(_files(header, payload), tuple(facts["seeds"]), facts["meta"], scores))
-
-
-def _message(number: int, request: Request) -> tuple[dict[str, object], list[bytes]]:
-    """A header, and the files that go behind it."""
-    fields = asdict(request)
-    files = {name: value for name, value in fields.items() if isinstance(value, bytes)}
-    rest = {name: value for name, value in fields.items() if name not in files}
-    header = {"number": number, "request": rest, "names": list(files), **_lengths(files.values())}
-    return header, list(files.values())
-
-
-def _lengths(files: Iterable[bytes]) -> dict[str, list[int]]:
-    """What a header says of files that travel as they are, one behind the other."""
-    return {"lengths": [len(data) for data in files]}
-
-
-def _files(header: Mapping[str, Any], payload: bytes) -> tuple[bytes, ...]:
-    ends = list(accumulate(header["lengths"]))
-    return tuple(payload[end - length : end] for end, length in zip(ends, header["lengths"], strict=True))
-
-
-def _request(header: Mapping[str, Any], payload: bytes) -> Request:
-    fields = {**header["request"], **dict(zip(header["names"], _files(header, payload), strict=True))}
-    fields["adapters"] = tuple((name, weight) for name, weight in fields["adapters"])
-    fields["style"] = tuple(fields["style"])
-    return Request(**fields)
+            caller = self._callers.get(number) if on_the_way else self._callers.pop(number, None)
+        if caller is not None:
+            _tell(caller.progress if on_the_way else caller.done, news)
 
 
 def _after(first: Callable[[], None], then: Callable[[Outcome], None]) -> Callable[[Outcome], None]:
@@ -249,8 +211,9 @@ def _after(first: Callable[[], None], then: Callable[[Outcome], None]) -> Callab
     return both
 
 
-def _tell(what: Callable[[Any], None], news: object) -> None:
+def _tell(what: Callable[[Any], None] | None, news: object) -> None:
     try:
-        what(news)
+        if what is not None:
+            what(news)
     except Exception as error:  # one caller's trouble must not end the thread that serves them all
         log.error("a caller could not take its answer", exc_info=error)

@@ -308,6 +308,13 @@ def test_a_status_becomes_an_error(
         assert getattr(error, "field", None) == field
 
 
+def test_a_server_that_allows_no_pings_is_told_how_to(server: tuple[Server, str]) -> None:
+    servicer, url = server
+    servicer.handle = refusing(grpc.StatusCode.UNAVAILABLE, "Too many pings")
+    with Client(url, timeout=10) as client, pytest.raises(ServerUnavailable, match="allow one every 30 s"):
+        client.generate("a red boat")
+
+
 @pytest.mark.parametrize("carrier", ["UNAVAILABLE", "CANCELLED"])
 def test_a_status_that_triton_lacks_is_the_message_s_first_word(server: tuple[Server, str], carrier: str) -> None:
     servicer, url = server

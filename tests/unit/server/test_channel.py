@@ -65,7 +65,12 @@ def test_flush_waits_until_all_is_written(ends: tuple[Channel, Channel]) -> None
     here, there = ends
     here.offer({}, WHOLE)
     flushed = Event()
-    Thread(target=lambda: (here.flush(30), flushed.set()), daemon=True).start()
+
+    def flush() -> None:
+        here.flush(30)
+        flushed.set()
+
+    Thread(target=flush, daemon=True).start()
     assert not flushed.wait(0.05)
     assert there.receive() == ({}, WHOLE)
     assert flushed.wait(30)
