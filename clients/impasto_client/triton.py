@@ -27,8 +27,8 @@ from impasto_client.status import field_of, refusal
 from impasto_client.wire import MODEL, STREAM, Tensors
 
 READY_TIMEOUT_S = 5.0
-MAX_MESSAGE_BYTES = 2**31 - 1
 MAX_REQUEST_BYTES = 1 << 30
+MAX_MESSAGE_BYTES = MAX_REQUEST_BYTES + (1 << 20)  # either way; sixteen large pictures are some 800 MB
 
 # gRPC shares connections of one address between channels of one process, backoff included; with a pool of its own a
 # new client finds a restarted server at once. While a request is under way and nothing arrives, a ping every half
