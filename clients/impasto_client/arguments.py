@@ -26,7 +26,7 @@ class Rule(StrEnum):
 Local = Annotated[bool, typer.Option("--local", help="Paint in this process, without a server.")]
 Bundle = Annotated[Path, typer.Option(envvar="IMPASTO_BUNDLE", help="With --local: what `impasto link` made.")]
 Url = Annotated[str, typer.Option(envvar="IMPASTO_URL", help="Server's gRPC endpoint, host:port.")]
-Timeout = Annotated[float, typer.Option(min=0.001, help="Seconds to wait for a picture.")]
+Timeout = Annotated[float, typer.Option(help="Seconds to wait for a picture; inf for ever.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Adapters = Annotated[
     list[str] | None,

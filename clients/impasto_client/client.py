@@ -19,6 +19,7 @@ from typing_extensions import Unpack
 from impasto_client.errors import ProtocolError
 from impasto_client.generation import Generation, Progress
 from impasto_client.options import Options, Pictures
+from impasto_client.patience import limit_s
 from impasto_client.scoring import decode_score, encode_score
 from impasto_client.transport import AsyncTransport, Transport
 from impasto_client.triton import AsyncGrpcTransport, GrpcTransport
@@ -31,7 +32,8 @@ DEFAULT_TIMEOUT_S = 300.0
 class Client:
     """Blocking client; one may serve many threads.
 
-    `url` is host:port of the server's gRPC endpoint. `timeout` in seconds bounds each request; None waits for ever.
+    `url` is host:port of the server's gRPC endpoint. `timeout` in seconds bounds each request; None and math.inf
+    wait for ever. Raises InvalidRequest for what is no time to wait.
     `transport` replaces gRPC, e.g. by a FakeTransport; the url then means nothing.
     """
 
@@ -43,17 +45,17 @@ class Client:
         transport: Transport | None = None,
     ) -> None:
         self._transport: Transport = GrpcTransport(url) if transport is None else transport
-        self._timeout = timeout
+        self._timeout = limit_s(timeout)
 
     def generate(self, prompt: str, *, timeout: float | None = None, **options: Unpack[Options]) -> Generation:
         """Paint `prompt`. `options` are adapters, style, content, negative_prompt, steps, guidance_scale, guidance,
         guidance_ramp, scheduler, temperature, seed, n, rerank, style_image, width, height, format, image, strength,
         depth and control_scale; impasto_client.Options says what each means.
 
-        `timeout` in seconds counts for this request instead of the client's; the server, too, stops when it has passed.
-        Raises errors of the ImpastoError tree.
+        `timeout` in seconds counts for this request instead of the client's, math.inf is no limit; the server, too,
+        stops when it has passed. Raises errors of the ImpastoError tree.
         """
-        limit = self._timeout if timeout is None else timeout
+        limit = self._timeout if timeout is None else limit_s(timeout)
         return decode(self._transport.infer(encode(prompt, **options), limit))
 
     def stream(
@@ -66,7 +68,7 @@ class Client:
         Several streams may run at once, each in its thread. Raises errors of the ImpastoError tree.
         """
         tensors = encode_stream(prompt, preview_every, **options)
-        limit = self._timeout if timeout is None else timeout
+        limit = self._timeout if timeout is None else limit_s(timeout)
         picture: Generation | None = None
         with closing(self._transport.stream(tensors, limit)) as responses:
             # Read to the end before the picture is handed on and the caller may leave: cancelled just when it has sent
@@ -95,7 +97,7 @@ class Client:
         the ImpastoError tree.
         """
         tensors = encode_score(images, text, reference)
-        answer = self._transport.score(tensors, self._timeout if timeout is None else timeout)
+        answer = self._transport.score(tensors, self._timeout if timeout is None else limit_s(timeout))
         return decode_score(answer, len(tensors["IMAGE"]))
 
     def is_ready(self) -> bool:
@@ -126,11 +128,11 @@ class AsyncClient:
         transport: AsyncTransport | None = None,
     ) -> None:
         self._transport: AsyncTransport = AsyncGrpcTransport(url) if transport is None else transport
-        self._timeout = timeout
+        self._timeout = limit_s(timeout)
 
     async def generate(self, prompt: str, *, timeout: float | None = None, **options: Unpack[Options]) -> Generation:
         """As Client.generate. Cancelling the task cancels the request on the server."""
-        limit = self._timeout if timeout is None else timeout
+        limit = self._timeout if timeout is None else limit_s(timeout)
         tensors = await _encoded(partial(encode, prompt, **options), options)
         return decode(await self._transport.infer(tensors, limit))
 
@@ -139,7 +141,7 @@ class AsyncClient:
     ) -> AsyncGenerator[Progress | Generation, None]:
         """As Client.stream. Cancelling the task, too, cancels the request on the server."""
         tensors = await _encoded(partial(encode_stream, prompt, preview_every, **options), options)
-        limit = self._timeout if timeout is None else timeout
+        limit = self._timeout if timeout is None else limit_s(timeout)
         picture: Generation | None = None
         async with aclosing(self._transport.stream(tensors, limit)) as responses:
             async for response in responses:  # to the end, as Client.stream does
@@ -162,7 +164,7 @@ class AsyncClient:
     ) -> list[float]:
         """As Client.score."""
         tensors = await asyncio.to_thread(encode_score, images, text, reference)
-        answer = await self._transport.score(tensors, self._timeout if timeout is None else timeout)
+        answer = await self._transport.score(tensors, self._timeout if timeout is None else limit_s(timeout))
         return decode_score(answer, len(tensors["IMAGE"]))
 
     async def is_ready(self) -> bool:

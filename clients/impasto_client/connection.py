@@ -26,7 +26,10 @@ class Connection:
 
 
 def connected(ctx: typer.Context, url: str, timeout: float, bundle: Path | None = None) -> Client:
-    """A client of the server at `url`, or, given a bundle, of this very process. Raises ServerError."""
+    """A client of the server at `url`, or, given a bundle, of this very process.
+
+    Raises InvalidRequest for a timeout that is none, ConnectError for such a url, ServerError for such a bundle.
+    """
     connection = ctx.find_object(Connection) or Connection(GrpcTransport)
     transport = connection.open(url) if bundle is None else LocalTransport(bundle)
     return Client(transport=transport, timeout=timeout)

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 from PIL import Image, ImageOps
 
 from impasto_client.errors import InvalidRequest
 
+MAX_BYTES = 32 << 20  # the server's bound
+
 
 def file_bytes(field: str, picture: bytes | Path | Image.Image) -> bytes:
     """The file: bytes as they are, a Path's content as it is, a PIL image as PNG. The server judges what is in it.
 
-    Raises InvalidRequest, which names `field`, where there is no such file or PNG can't hold the image.
+    Raises InvalidRequest, which names `field`, where there is no such file, PNG can't hold the image, or it is larger
+    than the server takes.
     """
+    data = _data(field, picture)
+    _check_size(field, len(data))
+    return data
+
+
+def _data(field: str, picture: bytes | Path | Image.Image) -> bytes:
     if isinstance(picture, bytes):
         return picture
     if isinstance(picture, Path):
@@ -27,11 +37,19 @@ def file_bytes(field: str, picture: bytes | Path | Image.Image) -> bytes:
 
 def _read(field: str, path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            _check_size(field, os.fstat(file.fileno()).st_size)  # before it is read; 0 for a pipe
+            return file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
         reason = error.strerror if isinstance(error, OSError) else error
         problem = f"can't read {str(path)!r} ({reason})"
         raise InvalidRequest(f"{field}: {problem}; pass a file that is there", field) from None
+
+
+def _check_size(field: str, size: int) -> None:
+    if size > MAX_BYTES:
+        fix = f"pass at most {MAX_BYTES} (32 MiB): fewer pixels, or a JPEG"
+        raise InvalidRequest(f"{field}: {size} bytes is too large for a server; {fix}", field)
 
 
 def _png(field: str, image: Image.Image) -> bytes:

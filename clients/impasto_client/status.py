@@ -19,14 +19,15 @@ _REQUEST_ID = r"^(?:\[request id: [^\]]*\] )?"
 # The field at fault: first in our messages, quoted in Triton's own.
 _FIELD = re.compile(_REQUEST_ID + r"(?P<ours>[A-Z]+(?:_[A-Z]+)*): |\binput '(?P<tritons>[A-Z_]+)'")
 
-# Triton has no codes of these names: they come as UNAVAILABLE, and the message begins with the real one.
+# Triton has no codes of these names: they come as one of _CARRIERS, and the message begins with the real one.
+_CARRIERS = ("UNAVAILABLE", "CANCELLED")
 _REAL = re.compile(_REQUEST_ID + r"(?P<status>DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED): (?P<message>.*)", re.DOTALL)
 _RETRY = re.compile(r"try again in (\d+(?:\.\d+)?) s\b")
 
 
 def refusal(status: str, message: str) -> ImpastoError:
     """The error for a status that the server itself answered with."""
-    real = _REAL.match(message) if status == "UNAVAILABLE" else None
+    real = _REAL.match(message) if status in _CARRIERS else None
     if real:
         return refusal(real["status"], real["message"])
     if status == "INVALID_ARGUMENT":

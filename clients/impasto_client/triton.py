@@ -21,17 +21,24 @@ from tritonclient.utils import (  # type: ignore[import-untyped]
     serialize_byte_tensor,
 )
 
-from impasto_client.errors import ConnectError, DeadlineExceeded, ImpastoError, ServerUnavailable
+from impasto_client.errors import ConnectError, DeadlineExceeded, ImpastoError, InvalidRequest, ServerUnavailable
 from impasto_client.scoring import SCORER
 from impasto_client.status import field_of, refusal
 from impasto_client.wire import MODEL, STREAM, Tensors
 
 READY_TIMEOUT_S = 5.0
-MAX_MESSAGE_BYTES = 2**31 - 1
+MAX_REQUEST_BYTES = 1 << 30
+MAX_MESSAGE_BYTES = MAX_REQUEST_BYTES + (1 << 20)  # either way; sixteen large pictures are some 800 MB
 
 # gRPC shares connections of one address between channels of one process, backoff included; with a pool of its own a
-# new client finds a restarted server at once.
+# new client finds a restarted server at once. While a request is under way and nothing arrives, a ping every half
+# minute finds out that the server, or the way to it, is gone. `impasto serve` has Triton allow that; a server that
+# takes pings for abuse would close the connection.
 CHANNEL = [
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.ping_timeout_ms", 20_000),  # the same: newer gRPC, e.g. 1.85, overlooks the former
+    ("grpc.http2.max_pings_without_data", 0),  # no limit
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.use_local_subchannel_pool", 1),
@@ -45,7 +52,7 @@ _SCHEME = re.compile(r"\w+://[^/]")  # gRPC's own have three slashes: dns:///
 # gRPC reports a connection that can't be made with the status that a server uses to say "not now".
 _NO_CONNECTION = re.compile(
     r"failed to connect|connections to all backends failing|DNS resolution failed|errors resolving|"
-    r"Socket closed|Connection reset|Connection refused|tcp handshaker|empty address list|GOAWAY"
+    r"Socket closed|Connection reset|Connection refused|tcp handshaker|empty address list|GOAWAY|keepalive|ping timeout"
 )
 
 
@@ -161,6 +168,9 @@ def _translate(error: Any, url: str, timeout_s: float | None) -> ImpastoError:
     status, message = error.code().name, error.details() or ""
     if status == "DEADLINE_EXCEEDED":  # gRPC's own clock; the server says it in another way, see status.py
         return DeadlineExceeded(f"no answer from {url} within {timeout_s} s; raise timeout, or ask for less")
+    if message == "Too many pings":
+        fix = "have `impasto serve`, or what stands before it, allow one every 30 s"
+        return ServerUnavailable(f"the server at {url} takes this client's pings for abuse; {fix}")
     if status == "UNAVAILABLE" and _NO_CONNECTION.search(message):
         return ConnectError(f"nothing answers at {url}; start a server with `impasto serve` ({message})")
     return _refusal(status, message, url)
@@ -184,9 +194,19 @@ def _request(model: str, tensors: Tensors, timeout_s: float | None) -> Any:
         request.inputs.add(name=name, datatype=datatype, shape=tensor.shape)
         content = serialize_byte_tensor(tensor).item() if datatype == "BYTES" else tensor.tobytes()
         request.raw_input_contents.append(content)
+    _check_size(request)
     if timeout_s is not None:
         request.parameters["timeout"].int64_param = max(1, round(timeout_s * 1e6))  # 0 would mean no limit
     return request
+
+
+def _check_size(request: Any) -> None:
+    """Raises InvalidRequest for more than gRPC carries, which would be told in its own words."""
+    sizes = [len(content) for content in request.raw_input_contents]
+    if sum(sizes) > MAX_REQUEST_BYTES:
+        field = request.inputs[sizes.index(max(sizes))].name
+        fix = f"pass fewer pictures in one request, or smaller ones, {MAX_REQUEST_BYTES} (1 GiB) in all"
+        raise InvalidRequest(f"{field}: {sum(sizes)} bytes is too large a request; {fix}", field)
 
 
 def _outputs(response: Any) -> Tensors:

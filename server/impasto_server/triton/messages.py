@@ -15,18 +15,22 @@ from impasto_server.pipeline import Progress, Result
 from impasto_server.relay import Painter
 from impasto_server.request import Field, Request, parse
 
-# Triton's names for our codes. Names, because the stub fills pb_utils only after this module is imported.
+# Triton's names for our codes. Names, because the stub fills pb_utils only after this module is imported. Its Python
+# backend, from 2.51 to 2.73, knows UNKNOWN, INTERNAL, NOT_FOUND, INVALID_ARG, UNAVAILABLE, UNSUPPORTED, ALREADY_EXISTS
+# and CANCELLED. Proxies and gRPC's own policies send UNAVAILABLE anew, which is right for a full server and wrong for
+# time that has passed: nobody sends CANCELLED anew.
 CODES: Mapping[Code, str] = {
     "INVALID_ARGUMENT": "INVALID_ARG",
     "NOT_FOUND": "NOT_FOUND",
     "UNAVAILABLE": "UNAVAILABLE",
     "RESOURCE_EXHAUSTED": "UNAVAILABLE",
-    "DEADLINE_EXCEEDED": "UNAVAILABLE",
+    "DEADLINE_EXCEEDED": "CANCELLED",
     "CANCELLED": "CANCELLED",
     "INTERNAL": "INTERNAL",
 }
-# Triton has no codes of its own for these two, so the message says them.
+# Triton has no codes of its own for these two, so the message begins with them. config.pbtxt tells authors of clients.
 SPOKEN: tuple[Code, ...] = ("RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED")
+MAX_TIMEOUT_US = 7 * 24 * 3600 * 10**6  # a week
 
 
 def read(request: Any, manifest: Manifest, fields: Mapping[str, Field], painter: Painter) -> Request:
@@ -39,8 +43,15 @@ def read(request: Any, manifest: Manifest, fields: Mapping[str, Field], painter:
 
 
 def timeout_s(request: Any) -> float | None:
-    """What the request's parameter `timeout` allows."""
+    """What the request's parameter `timeout` allows; None for none, and for 0: Triton doesn't tell the two apart.
+
+    Raises InvalidArgument.
+    """
     microseconds = request.timeout()
+    if microseconds > MAX_TIMEOUT_US:
+        sent = microseconds - (1 << 64) if microseconds >> 63 else microseconds  # Triton drops the sign
+        fix = f"pass the parameter timeout as 1 to {MAX_TIMEOUT_US} microseconds, or leave it out for no limit"
+        raise InvalidArgument("TIMEOUT", f"{sent} is out of range", fix)
     return microseconds / 1e6 if microseconds else None
 
 

@@ -41,8 +41,8 @@ class TritonPythonModel:
 
     def finalize(self) -> None:
         """Finish what was taken, then free the threads."""
-        self.relay.close()
         self.pipeline.close()
+        self.relay.close()
         self.watch.close()
         self.metrics.close()
 

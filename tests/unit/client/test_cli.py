@@ -239,6 +239,18 @@ def test_previews_become_numbered_files(tmp_path: Path) -> None:
     assert fake.timeouts == [300, 7.5]
 
 
+@pytest.mark.parametrize("words", [["generate", "a boat"], ["gallery"], ["score", "PICTURE", "--text", "a boat"]])
+@pytest.mark.parametrize("timeout", ["nan", "0", "-1", "1e9"])
+def test_what_is_no_time_to_wait_is_one_line(tmp_path: Path, words: list[str], timeout: str) -> None:
+    (tmp_path / "a.png").write_bytes(b"a")
+    words = [str(tmp_path / "a.png") if word == "PICTURE" else word for word in words]
+    fake = FakeTransport()
+    result = impasto(*words, "--timeout", timeout, fake=fake)
+    assert result.exit_code == 1
+    assert f"error TIMEOUT: {float(timeout)!r} is no time to wait; pass seconds" in words_of(result.stderr)
+    assert not fake.requests
+
+
 def test_previews_of_candidates_are_numbered_twice(tmp_path: Path) -> None:
     words = ["generate", "a red boat", "--steps", "6", "--n", "2", "--out", f"{tmp_path}/boat.png"]
     assert impasto(*words, "--previews", tmp_path / "previews").exit_code == 0

@@ -167,13 +167,13 @@ def test_the_async_client_scores_what_the_blocking_one_does() -> None:
 @pytest.mark.parametrize("word", ["image", "depth", "style_image"])
 def test_a_picture_is_read_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch, word: str) -> None:
     threads: list[threading.Thread] = []
-    read = Path.read_bytes
+    open_ = Path.open
 
-    def watched(path: Path) -> bytes:
+    def watched(path: Path, mode: str) -> object:
         threads.append(threading.current_thread())
-        return read(path)
+        return open_(path, mode)
 
-    monkeypatch.setattr(Path, "read_bytes", watched)
+    monkeypatch.setattr(Path, "open", watched)
     client = AsyncClient(transport=AsyncFakeTransport())
     asyncio.run(client.generate("a house", **{word: Path(__file__)}))  # type: ignore[arg-type]
     assert len(threads) == 1

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from itertools import islice
 from typing import Any, cast
 
@@ -44,6 +45,7 @@ from impasto_client import (
     ServerUnavailable,
     StyleContent,
 )
+from impasto_client.triton import CHANNEL
 from impasto_client.wire import Tensors
 
 Handler = Callable[[Tensors, Any], Tensors]
@@ -283,6 +285,7 @@ def test_readiness_is_the_models(server: tuple[Server, str]) -> None:
         ("NOT_FOUND", "Request for unknown model: 'stylize' is not found", ServerUnavailable, None),
         ("UNAVAILABLE", "the server is stopping", ServerUnavailable, None),
         ("RESOURCE_EXHAUSTED", "the queue is full", ServerUnavailable, None),
+        ("CANCELLED", "the caller cancelled the request", ServerError, None),
         ("RESOURCE_EXHAUSTED", "the server is full; try again in 1.3 s", ServerFull, None),
         ("INTERNAL", "the backbone gave NaN", ServerError, None),
         ("UNIMPLEMENTED", "no such method", ServerError, None),
@@ -303,6 +306,39 @@ def test_a_status_becomes_an_error(
         assert type(error) is kind
         assert message in str(error)
         assert getattr(error, "field", None) == field
+
+
+def test_a_server_that_allows_no_pings_is_told_how_to(server: tuple[Server, str]) -> None:
+    servicer, url = server
+    servicer.handle = refusing(grpc.StatusCode.UNAVAILABLE, "Too many pings")
+    with Client(url, timeout=10) as client, pytest.raises(ServerUnavailable, match="allow one every 30 s"):
+        client.generate("a red boat")
+
+
+@pytest.mark.parametrize("carrier", ["UNAVAILABLE", "CANCELLED"])
+def test_a_status_that_triton_lacks_is_the_message_s_first_word(server: tuple[Server, str], carrier: str) -> None:
+    servicer, url = server
+    full, late = "the server is full; try again in 1.3 s", "no image within 2 s (3 of 25 steps were done)"
+    with Client(url, timeout=10) as client:
+        servicer.handle = refusing(grpc.StatusCode[carrier], f"[request id: 1] RESOURCE_EXHAUSTED: {full}")
+        with pytest.raises(ServerFull, match=f"^{re.escape(full)}$"):
+            client.generate("a red boat")
+        servicer.handle = refusing(grpc.StatusCode[carrier], f"DEADLINE_EXCEEDED: {late}")
+        with pytest.raises(DeadlineExceeded, match=f"^{re.escape(late)}$"):
+            client.generate("a red boat")
+
+
+def test_more_than_grpc_carries_is_refused_before_it_is_sent(
+    server: tuple[Server, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("impasto_client.triton.MAX_REQUEST_BYTES", 1000)
+    servicer, url = server
+    with Client(url, timeout=10) as client:
+        assert client.score([b"a" * 100] * 9, text="a")
+        servicer.timeouts.clear()
+        with pytest.raises(InvalidRequest, match=r"^IMAGE: \d+ bytes is too large a request; pass fewer pictures"):
+            client.score([b"a" * 100] * 10, text="a")
+    assert not servicer.timeouts
 
 
 def test_the_next_request_after_an_error_succeeds(server: tuple[Server, str]) -> None:
@@ -474,6 +510,68 @@ def test_nobody_there_is_a_connect_error_of_a_stream_too() -> None:
         next(client.stream("a red boat"))
 
 
+class Cable:
+    """Carries bytes to `port` and back until it is cut; then both ends still seem connected."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._cut = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._ends: list[socket.socket] = [self._listener]
+        self.url = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        self._cut.set()
+
+    def close(self) -> None:
+        for end in self._ends:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                here, _ = self._listener.accept()
+                there = socket.create_connection(("127.0.0.1", self._port))
+                self._ends += [here, there]
+                for source, target in ((here, there), (there, here)):
+                    threading.Thread(target=self._carry, args=(source, target), daemon=True).start()
+
+    def _carry(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(1 << 16):
+                if not self._cut.is_set():
+                    target.sendall(data)
+
+
+@pytest.mark.parametrize("way", ["generate", "stream", "async generate", "async stream"])
+def test_a_server_that_is_gone_without_a_word_is_noticed_long_before_the_timeout(
+    server: tuple[Server, str], monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """After 50 s; here time goes twenty times as fast."""
+    servicer, url = server
+    servicer.handle = _waits_until_cancelled(servicer)
+    servicer.handle_stream = _steps_until_cancelled(servicer)
+    monkeypatch.setattr(
+        "impasto_client.triton.CHANNEL", [(name, value // 20 if "_ms" in name else value) for name, value in CHANNEL]
+    )
+    with closing(Cable(int(url.rpartition(":")[2]))) as cable:
+        asked = _soon_after_the_request(servicer, cable.cut)
+        with pytest.raises(ConnectError, match=r"^nothing answers at .*(keepalive|ping timeout)"):
+            _ask(way, cable.url)
+        assert asked.is_set()
+
+
+def test_the_channel_pings_no_more_often_than_impastos_server_allows() -> None:
+    """Triton would take it for abuse, and end the connection under the requests on it."""
+    options = dict(CHANNEL)
+    assert options["grpc.keepalive_time_ms"] >= 10_000
+    assert options["grpc.http2.max_pings_without_data"] == 0
+    assert "grpc.keepalive_permit_without_calls" not in options
+
+
 def test_streams_of_one_client_overlap(server: tuple[Server, str]) -> None:
     servicer, url = server
     together = threading.Barrier(4, timeout=10)
@@ -579,6 +677,43 @@ def _score(url: str, asynchronous: bool) -> list[float]:
         return asyncio.run(ask())
     with Client(url) as client:
         return client.score([b"a\0", b"b"], text="a fish", timeout=2.5)
+
+
+def _soon_after_the_request(servicer: Server, then: Callable[[], None]) -> threading.Event:
+    """Have `then` called once the server has a request; the event says that it was."""
+    asked = threading.Event()
+    handle, handle_stream = servicer.handle, servicer.handle_stream
+
+    def first(tensors: Tensors, context: Any) -> Tensors:
+        then()
+        asked.set()
+        return handle(tensors, context)
+
+    def first_of_stream(tensors: Tensors, context: Any) -> Iterable[Tensors | str]:
+        then()
+        asked.set()
+        return handle_stream(tensors, context)
+
+    servicer.handle, servicer.handle_stream = first, first_of_stream
+    return asked
+
+
+def _ask(way: str, url: str) -> None:
+    async def ask() -> None:
+        async with AsyncClient(url, timeout=60) as client:
+            if way == "async generate":
+                await client.generate("a boat")
+            async for _ in client.stream("a boat"):
+                pass
+
+    if way.startswith("async"):
+        return asyncio.run(ask())
+    with Client(url, timeout=60) as client:
+        if way == "generate":
+            client.generate("a boat")
+        for _ in client.stream("a boat"):
+            pass
+    return None
 
 
 def _expected(way: str) -> AbstractContextManager[object]:

@@ -106,10 +106,16 @@ def test_each_request_gets_its_scores(model: Any) -> None:
     [
         (Asked({"IMAGE": GOOD["IMAGE"]}), "INVALID_ARG", "TEXT: is missing, and REFERENCE too"),
         (Asked({**GOOD, "IMAGE": texts(b"x")}), "INVALID_ARG", "IMAGE: is no PNG, JPEG or WebP file"),
-        (Asked(GOOD, timeout_us=1), "UNAVAILABLE", "DEADLINE_EXCEEDED: no scores within 1e-06 s (0 of 2 pictures"),
+        (Asked(GOOD, timeout_us=1), "CANCELLED", "DEADLINE_EXCEEDED: no scores within 1e-06 s (0 of 2 pictures"),
+        (
+            Asked(GOOD, timeout_us=2**64 - 5),
+            "INVALID_ARG",
+            "TIMEOUT: -5 is out of range; pass the parameter timeout as",
+        ),
+        (Asked(GOOD, timeout_us=604_800_000_001), "INVALID_ARG", "TIMEOUT: 604800000001 is out of range; pass the"),
         (Asked(GOOD, cancelled=True), "CANCELLED", "the caller cancelled the request, or is gone"),
     ],
-    ids=["incomplete", "no picture", "late", "cancelled"],
+    ids=["incomplete", "no picture", "late", "negative", "absurd", "cancelled"],
 )
 def test_what_cannot_be_scored_is_told_with_triton_s_code(request_: Asked, code: str, message: str, model: Any) -> None:
     model.execute([request_])

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from io import BytesIO
 from itertools import count
 from threading import Event
+from time import sleep
 
 import pytest
 from PIL import Image
@@ -195,6 +196,35 @@ EASELS = {
         Result((b"first", b"", b"third"), (2**63 - 1, 0, 1), {"warnings": ["é"]}, (0.5, 0.25, -1.0)),
     ),
 }
+
+
+def test_a_relay_that_comes_back_is_found_again() -> None:
+    """As when Triton starts the process that paints anew."""
+    easel, address = EASELS["one"], f"\0impasto-test-{os.getpid()}-{next(numbers)}"
+    remote = Remote(address)
+    for _ in range(3):
+        relay = Relay(easel, address)
+        answer: Future[Result | ImpastoError] = Future()
+        remote.submit(ASKED, Caller(answer.set_result, progress=lambda step: None))
+        assert answer.result(20) == easel.result
+        relay.close()
+        ask_until_nobody_is_there(remote)
+    remote.close()
+
+
+def ask_until_nobody_is_there(remote: Remote) -> None:
+    """What was on its way when the connection ended is told another thing; all of it is UNAVAILABLE."""
+    for _ in range(1000):
+        try:
+            error = ask(remote, ASKED)
+        except ImpastoError as raised:
+            error = raised
+        assert isinstance(error, ImpastoError)
+        assert error.code == "UNAVAILABLE"
+        if "does not answer" in str(error):
+            return
+        sleep(0.01)
+    raise AssertionError("it did not come about")
 
 
 @pytest.mark.parametrize("easel", EASELS.values(), ids=EASELS)
