@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impasto_server.conditioning import Conditions
+from impasto_server.drain import Closing
 from impasto_server.errors import Cancelled, DeadlineExceeded, ImpastoError
 from impasto_server.request import Request
 from impasto_server.residency import Loading, Style
@@ -71,6 +72,7 @@ class Job:
 
     request: Request
     caller: Caller
+    closing: Closing = field(default_factory=Closing)
     styles: tuple[Style, ...] = ()
     loading: Loading | None = None
     conditions: Conditions = field(default_factory=Conditions)
@@ -99,7 +101,11 @@ class Job:
         return self.times["submitted"] + self.request.timeout_s - perf_counter()
 
     def check(self) -> None:
-        """Raises Cancelled when nobody waits for the answer, DeadlineExceeded when it would come too late."""
+        """Raises Cancelled when nobody waits for the answer, DeadlineExceeded when it would come too late.
+
+        And Unavailable, when the server's own time is over.
+        """
+        self.closing.check()
         if self.caller.gone():
             raise Cancelled("the caller cancelled the request, or is gone")
         left = self.time_left_s()

@@ -34,6 +34,7 @@ from impasto_server.batch import choose
 from impasto_server.bundle import Bundle, DiffusionManifest, Manifest
 from impasto_server.calibration import calibrated, resolve_max_lanes
 from impasto_server.diffusion import Diffusion
+from impasto_server.drain import Closing
 from impasto_server.encoder import PromptEncoder
 from impasto_server.engines.engine import resolve_precision
 from impasto_server.errors import (
@@ -91,6 +92,7 @@ class Pipeline:
         embeds = self._prompts.encode([Line("")], {}, Seat(), None)[Line("")]
         self._family.warm(embeds, self._max_lanes, bundle.nbytes)
         self._admission = Admission(settings.max_requests, self.stats)
+        self._closing = Closing()
         self._reading = ThreadPoolExecutor(READING_THREADS, "read")
         self._preparing = ThreadPoolExecutor(PREPARING_THREADS, "prepare")
         self._finishing = ThreadPoolExecutor(1, "finish")
@@ -112,7 +114,7 @@ class Pipeline:
         the settings allow.
         """
         self._admission.enter()
-        job = Job(request, caller)
+        job = Job(request, caller, self._closing)
         try:
             job.styles = tuple(self._residency.resolve(*each) for each in named(request))
         except Exception as error:
@@ -133,6 +135,11 @@ class Pipeline:
         if isinstance(outcome, ImpastoError):
             raise outcome
         return outcome
+
+    def drain(self, grace_s: float) -> int:
+        """Take nothing new, and finish what was taken; how many were told Unavailable since they took longer."""
+        self._closing.within(grace_s)
+        return self._admission.drain(grace_s)
 
     def close(self) -> None:
         """Take nothing new, finish what was taken, and free the threads."""

@@ -12,7 +12,9 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 
+from impasto_server.drain import Drains
 from impasto_server.errors import ImpastoError, as_impasto_error
+from impasto_server.guardian import drain_address
 from impasto_server.pipeline import Caller, Pipeline, Result
 from impasto_server.relay import Relay, address_for
 from impasto_server.request import FIELDS
@@ -33,14 +35,20 @@ class TritonPythonModel:
         self.metrics = Metrics(self.pipeline.stats)
         self.watch = Watch()
         self.relay = Relay(self.pipeline, address_for(os.getppid()))
+        self.drains = Drains(self.pipeline.drain, drain_address(os.getppid(), "stylize"))
 
     def execute(self, requests: list[Any]) -> None:
         """Start on every request; answers follow from the pipeline's threads."""
         for request in requests:
             self._start(request)
 
+    def is_ready(self) -> bool:
+        """Whether new requests are taken; releases since 2026 ask, older ones say yes until they end."""
+        return not self.drains.begun
+
     def finalize(self) -> None:
         """Finish what was taken, then free the threads."""
+        self.drains.close()
         self.relay.close()
         self.pipeline.close()
         self.watch.close()
@@ -48,11 +56,15 @@ class TritonPythonModel:
 
     def _start(self, request: Any) -> None:
         sender, gone = request.get_response_sender(), Event()
+        self.drains.taken()
         forget = self.watch.over(sender.is_cancelled, gone.set)
 
         def done(outcome: Result | ImpastoError) -> None:
             forget()
-            sender.send(response(outcome), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            try:
+                sender.send(response(outcome), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            finally:
+                self.drains.told()
 
         try:
             asked = read(request, self.pipeline.manifest, FIELDS, self.pipeline)

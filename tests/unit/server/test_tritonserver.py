@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from impasto_server import tritonserver
+from impasto_server.endpoints import Ports
 from impasto_server.errors import SetupError
-from impasto_server.serve import Ports, _chosen_models, serve
+from impasto_server.repository import chosen_models
+from impasto_server.serve import serve
 from impasto_server.settings import Settings
 from impasto_server.tritonserver import PYTHON, STUB, Installation, find
 
@@ -67,8 +69,9 @@ def test_the_bundled_server_stays_on_loopback(tmp_path: Path, monkeypatch: pytes
 
 
 def test_ports_stand_side_by_side_or_are_free_ones() -> None:
-    ports = Ports.choose("127.0.0.1", 0)
-    assert len({ports.http, ports.grpc, ports.metrics}) == 3
+    ports = Ports.choose("127.0.0.1", 0, http=True)
+    assert len({ports.http, ports.grpc, ports.metrics, None}) == 4
+    assert Ports.choose("127.0.0.1", 0).http is None
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -78,7 +81,7 @@ def test_ports_stand_side_by_side_or_are_free_ones() -> None:
 
 
 def test_only_what_computes_is_placed_on_the_gpu(tmp_path: Path) -> None:
-    folder = _chosen_models(Settings(tmp_path, tmp_path, "tensorrt", gpu=2), tmp_path)
+    folder = chosen_models(Settings(tmp_path, tmp_path, "tensorrt", gpu=2), tmp_path)
     assert sorted(model.name for model in folder.iterdir()) == ["stylize", "stylize_stream"]
     assert "kind: KIND_GPU gpus: [ 2 ]" in (folder / "stylize/config.pbtxt").read_text()
     assert (folder / "stylize/1/model.py").is_file()
