@@ -101,7 +101,7 @@ class Server:
     ports: Ports
     on_log: Log
     shm_prefix: str
-    pid: int | None = None
+    pid: int = 0
     stubs: list[int] = field(default_factory=list)
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
 
@@ -139,7 +139,7 @@ class Server:
     def check(self) -> None:
         """Raise ServerDied unless the server and the processes that run its models are alive."""
         # Triton itself goes on reporting ready when the process that runs a Python model is gone.
-        gone = [pid for pid in self.stubs if self.pid is None or not is_child(pid, self.pid)]
+        gone = [pid for pid in self.stubs if not is_child(pid, self.pid)]
         if gone:  # perhaps of a server that dies: its children seem gone a moment before it is dead itself
             with suppress(TimeoutExpired):
                 self.guarded.process.wait(0.5)

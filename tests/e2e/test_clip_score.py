@@ -139,7 +139,7 @@ def test_its_process_is_watched_and_stopped_with_the_others(settings: Settings) 
     with serve(settings) as server:
         assert len(server.stubs) == 3
         os.kill(server.stubs[-1], signal.SIGKILL)
-        eventually(lambda: not is_child(server.stubs[-1], server.process.pid))
+        eventually(lambda: not is_child(server.stubs[-1], server.pid))
         with pytest.raises(ServerDied, match=f"pid {server.stubs[-1]}"):
             server.check()
     assert not list(Path("/dev/shm").glob(f"{server.shm_prefix}*"))
