@@ -13,6 +13,7 @@ from threading import Condition, Thread
 from time import perf_counter
 
 from impasto_server.errors import Unavailable
+from impasto_server.guardian import drain_address
 
 log = logging.getLogger(__name__)
 
@@ -35,19 +36,19 @@ class Closing:
 
 
 class Drains:
-    """Listens at `address` for a grace in seconds, and calls `drain` with it, which returns how many were cut off.
+    """Listens for a grace in seconds, and calls `drain` with it, which returns how many requests were cut off.
 
     That is answered once everybody who was `taken` has been told. The socket is abstract (no file to leave behind) and
     takes connections of the same user only.
     """
 
-    def __init__(self, drain: Callable[[float], int], address: str) -> None:
+    def __init__(self, drain: Callable[[float], int], model: str) -> None:
         self._drain = drain
         self.begun = False
         self._untold = 0
         self._changed = Condition()
         self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(address)
+        self._listener.bind(drain_address(os.getppid(), model))
         self._listener.listen()
         Thread(target=self._accept, name="drain", daemon=True).start()
 
@@ -71,18 +72,19 @@ class Drains:
         with suppress(OSError):  # closed
             while True:
                 line, _ = self._listener.accept()
-                with line, suppress(OSError, ValueError):
-                    peer = line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
-                    if CREDENTIALS.unpack(peer)[1] == os.getuid():
-                        self._attend(line)
+                Thread(target=self._attend, args=[line], name="drain-peer", daemon=True).start()
 
     def _attend(self, line: socket.socket) -> None:
-        """Raises OSError and ValueError where the other end is gone, or speaks something else."""
-        grace_s = float(line.recv(64))
+        with line, suppress(OSError, ValueError):  # the other end is gone, or speaks something else
+            peer = line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+            if CREDENTIALS.unpack(peer)[1] == os.getuid():
+                line.sendall(b"%d\n" % self._stop(float(line.recv(64))))
+
+    def _stop(self, grace_s: float) -> int:
         log.info("stopping: nothing new is taken, and what is under way has %g s", grace_s)
         self.begun = True
         left = self._drain(grace_s)
         with self._changed:
             self._changed.wait_for(lambda: self._untold == 0)
         log.info("stopping: %d requests were cut off", left)
-        line.sendall(b"%d\n" % left)
+        return left

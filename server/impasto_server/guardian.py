@@ -13,6 +13,7 @@ Runs as a script on the standard library alone, so that it starts at once and de
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
 import os
 import signal
@@ -34,8 +35,7 @@ SIGNALLED = 128  # and this plus its number when a signal ended the server
 SLACK_S = 5.0  # for models to say that they are done, after the grace
 QUIET_S = 0.3  # how long nothing must be on its way to a client before the server may be ended
 FLUSH_S = 5.0  # and how long a slow client is waited for
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
-LIBC = ctypes.CDLL(None)
+PR_SET_CHILD_SUBREAPER = 36
 
 
 @dataclass(frozen=True)
@@ -63,25 +63,34 @@ def main() -> None:
     charge = Charge(**json.loads(leash.readline()))
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, lambda number, frame: None)  # not SIG_IGN, which the server would inherit
-    LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1)
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+    tie, held = os.pipe()  # `held` is this process's alone
     # Nobody may be left to read its log: SIGPIPE stays ignored, as Python has it.
     server = subprocess.Popen(
         charge.command,
         stdin=subprocess.DEVNULL,
         start_new_session=True,
         restore_signals=False,
-        preexec_fn=partial(_tie, os.getpid()),
+        pass_fds=[tie],
+        preexec_fn=partial(_tie, tie, os.getpid()),
     )
+    os.close(tie)
     leaving = Leaving(leash, charge, server.pid)
     status = server.wait()
     _kill(server.pid)
     with suppress(ChildProcessError):
         while True:  # memory may be unlinked only when nobody makes more of it
             os.waitpid(-1, 0)
+    os.close(held)
+    clean(charge)
+    sys.exit(leaving.status if leaving.begun else status if status >= 0 else SIGNALLED - status)
+
+
+def clean(charge: Charge) -> None:
+    """Remove the files of a server that has ended."""
     for region in Path("/dev/shm").glob(f"{charge.shm_prefix}*"):
         region.unlink(missing_ok=True)
     rmtree(charge.workspace, ignore_errors=True)
-    sys.exit(leaving.status if leaving.begun else status if status >= 0 else SIGNALLED - status)
 
 
 class Leaving:
@@ -156,9 +165,14 @@ def _answer(line: socket.socket, deadline: float) -> int:
             return 1
 
 
-def _tie(guardian: int) -> None:
-    """Runs in the child before it becomes the server: it can't outlive its guardian."""
-    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+def _tie(tie: int, guardian: int) -> None:
+    """Runs in the child before it becomes the server: has its group killed when nobody holds the pipe's other end.
+
+    The kernel does that, to all processes of the group: a model's may hang when the server is gone.
+    """
+    fcntl.fcntl(tie, fcntl.F_SETOWN, -os.getpid())
+    fcntl.fcntl(tie, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(tie, fcntl.F_SETFL, fcntl.fcntl(tie, fcntl.F_GETFL) | os.O_ASYNC)
     if os.getppid() != guardian:
         os._exit(1)
 

@@ -19,6 +19,7 @@ class Guarded:
     """A server's guardian, as the process that started it sees it; what both print comes in one pipe."""
 
     def __init__(self, charge: Charge, environment: Mapping[str, str]) -> None:
+        self._charge = charge
         # The other end is nobody else's, so it closes with this process at the latest.
         end, leash = os.pipe()
         self._leash: int | None = leash
@@ -47,10 +48,13 @@ class Guarded:
             os.close(self._leash)
             self._leash = None
         try:
-            return self.process.wait(grace_s + guardian.SLACK_S + guardian.FLUSH_S + 10)
+            status = self.process.wait(grace_s + guardian.SLACK_S + guardian.FLUSH_S + 10)
         except subprocess.TimeoutExpired:
             self.process.kill()  # the server dies with it
-            return self.process.wait()
+            status = self.process.wait()
+        if status < 0:
+            guardian.clean(self._charge)
+        return status
 
     def _say(self, words: str) -> None:
         assert self._leash is not None

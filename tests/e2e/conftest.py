@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Timer
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from impasto_server.process import children
 from impasto_server.serve import Server, serve
 from impasto_server.settings import Settings
 
+PATIENCE_S = 180.0
 ROOT = Path(__file__).parents[2]
 IMPASTO = str(Path(sys.executable).parent / "impasto")
 
@@ -51,14 +53,18 @@ class Impasto:
 
 @contextmanager
 def impasto_serve(command: Sequence[str]) -> Iterator[Impasto]:
+    """It is killed when it isn't wanted any more, or has taken too long."""
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
+        watchdog = Timer(PATIENCE_S, process.kill)
+        watchdog.start()
         try:
             ready = next(line for line in process.stderr if line.startswith("ready"))
             (guardian,) = (pid for pid in children(process.pid) if children(pid))
             (server,) = children(guardian)
             yield Impasto(process, ready, guardian, server, children(server))
         finally:
+            watchdog.cancel()
             process.kill()
 
 

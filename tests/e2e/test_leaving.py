@@ -6,10 +6,10 @@ import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, NoReturn
 from urllib.request import urlopen
 
 import pytest
@@ -22,7 +22,7 @@ from .conftest import Impasto, alive, impasto_serve, shm_of
 from .test_lifecycle import eventually
 from .wire import inputs, ints, refused, texts
 
-LONG = dict(steps=MAX_STEPS, n=MAX_CANDIDATES)
+LONG = {"steps": MAX_STEPS, "n": MAX_CANDIDATES}
 STOPPING = "the server is stopping; send the request to another one, or later"
 CUT_OFF = "the server stopped before this was done; send the request to another one, or later"
 
@@ -58,19 +58,20 @@ def long_requests(impasto: Impasto, count: int = 24) -> Iterator[list[Future[str
         yield asked
 
 
-def test_while_it_drains_what_comes_is_told_where_to_go(command: list[str]) -> None:
-    with (
-        impasto_serve(command) as impasto,
-        InferenceServerClient(impasto.url) as client,
-        long_requests(impasto) as asked,
-    ):
-        impasto.process.terminate()
-        told = []
+def answers_until_it_is_gone(impasto: Impasto) -> list[tuple[str, str]]:
+    """What one is told who asks for a picture again and again."""
+    told = []
+    with InferenceServerClient(impasto.url) as client:
         while not told or told[-1][1] == STOPPING:
-            try:
+            with suppress(AssertionError):  # it hadn't heard yet, and answered
                 told.append(refused(client, PROMPT=texts("a boat"), STEPS=ints(1)))
-            except AssertionError:  # it hadn't heard yet
-                assert not told
+    return told
+
+
+def test_while_it_drains_what_comes_is_told_where_to_go(command: list[str]) -> None:
+    with impasto_serve(command) as impasto, long_requests(impasto) as asked:
+        impasto.process.terminate()
+        told = answers_until_it_is_gone(impasto)
         assert impasto.process.wait(60) == 0
         outcomes = [one.result(60) for one in asked]
     assert len(told) > 1, "it had stopped before it could be asked"
@@ -93,13 +94,14 @@ def test_what_takes_longer_than_the_grace_is_told_so(command: list[str]) -> None
 
 def test_nothing_is_left_of_a_killed_impasto_under_long_requests(command: list[str]) -> None:
     with impasto_serve([*command, "--grace", "0.5"]) as impasto, long_requests(impasto) as asked:
-        workspaces = set(Path(f"/proc/{impasto.server}/cmdline").read_text().split("\0")[1].rpartition("=")[2:])
+        models = Path(f"/proc/{impasto.server}/cmdline").read_text().split("\0")[1].removeprefix("--model-repository=")
+        assert Path(models).is_dir()
         impasto.process.kill()
         eventually(lambda: not any(alive(pid) for pid in impasto.pids), 60)
         outcomes = [one.result(60) for one in asked]
     assert f"ServerUnavailable: {CUT_OFF}" in outcomes
     assert not shm_of(impasto.process.pid)
-    assert not any(Path(folder).exists() for folder in workspaces)
+    assert not Path(models).parent.exists()
 
 
 def test_nothing_runs_on_when_its_guardian_is_killed_with_it(command: list[str]) -> None:
@@ -123,8 +125,11 @@ def test_requests_that_were_cancelled_at_a_bad_moment_do_not_hold_it_up(command:
 
 
 def test_our_client_takes_it_for_a_server_that_is_stopping(command: list[str]) -> None:
+    def ask_until_refused(client: Client) -> NoReturn:
+        while True:
+            client.generate("a boat", steps=1)
+
     with impasto_serve(command) as impasto, long_requests(impasto), Client(impasto.url) as client:
         impasto.process.terminate()
         with pytest.raises(ServerUnavailable, match="the server is stopping"):
-            while True:
-                client.generate("a boat", steps=1)
+            ask_until_refused(client)

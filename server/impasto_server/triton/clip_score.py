@@ -6,7 +6,6 @@ Requests overlap as those of `stylize` do.
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
@@ -14,7 +13,6 @@ import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 from impasto_server import comparison
 from impasto_server.drain import Drains
 from impasto_server.errors import ImpastoError, as_impasto_error
-from impasto_server.guardian import drain_address
 from impasto_server.score import Array, Scorer
 from impasto_server.scoring import Scoring
 from impasto_server.settings import Settings
@@ -32,7 +30,7 @@ class TritonPythonModel:
         assert settings.scorer, "without a scorer this model isn't in the repository"
         self.scorer = Scorer.open(settings.scorer, settings)
         self.scoring = Scoring(self.scorer, settings.max_requests)
-        self.drains = Drains(self.scoring.drain, drain_address(os.getppid(), "clip_score"))
+        self.drains = Drains(self.scoring.drain, "clip_score")
 
     def execute(self, requests: list[Any]) -> None:
         """Start on every request; answers follow from the scoring thread."""
