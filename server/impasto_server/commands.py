@@ -25,7 +25,7 @@ from impasto_server.doctor import examine
 from impasto_server.endpoints import Endpoints, Ports
 from impasto_server.engines.engine import check
 from impasto_server.errors import ImpastoError
-from impasto_server.serve import GRACE_S, LOOPBACK, Plan, Server
+from impasto_server.serve import GRACE_S, LOOPBACK, SHM_BYTES, Plan, Server
 from impasto_server.settings import EngineName, Precision, Settings, default_registry
 from impasto_server.supervise import GaveUp, Restarts, Supervisor
 
@@ -50,6 +50,9 @@ def serve(
     http: Annotated[bool, typer.Option(help="Triton's HTTP, which doesn't notice who is gone.")] = False,
     admin_key: Annotated[str, typer.Option(envvar="IMPASTO_ADMIN_KEY", help=KEY_HELP, show_default=False)] = "",
     grace: Annotated[float, typer.Option(min=0, help="Seconds for requests in flight when it stops.")] = GRACE_S,
+    shm_bytes: Annotated[
+        int, typer.Option(min=1 << 20, help="Memory for requests on their way, per model.")
+    ] = SHM_BYTES,
     restart: Annotated[bool, typer.Option(help="Start a server again that died.")] = True,
     deaths: Annotated[int, typer.Option(min=1, help="More than these in 10 minutes, and it isn't.")] = DEATHS,
     engine: Annotated[EngineName, typer.Option(help="What runs the graphs.")] = "openvino",
@@ -86,7 +89,7 @@ def serve(
         )
         ports = Ports.choose(host, port, http)
         endpoints = Endpoints(ports, admin_key) if admin_key else Endpoints(ports)
-        plan, log = Plan.of(settings, endpoints, grace), _printer(console, quiet)
+        plan, log = Plan.of(settings, endpoints, grace, shm_bytes), _printer(console, quiet)
         supervisor = Supervisor(plan, Restarts(deaths if restart else 0), log, _teller(console))
         with supervisor:
             console.print(f"[bold green]ready[/]  {escape(_open_doors(supervisor.server))}", soft_wrap=True)

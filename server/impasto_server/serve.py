@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from resource import RLIMIT_FSIZE, prlimit
 from signal import Signals
 from subprocess import TimeoutExpired
 from threading import Thread
@@ -36,6 +37,7 @@ from impasto_server.tritonserver import Installation, find
 
 LOOPBACK = "127.0.0.1"
 GRACE_S = 30.0  # how long requests in flight may take once the server is told to stop
+SHM_BYTES = 512 << 20  # what the memory through which requests reach a model may grow to; it never shrinks
 READY_S = 300.0  # how long a server may take to start
 TAIL_LINES = 30
 
@@ -54,9 +56,10 @@ class Plan:
     settings: Settings
     endpoints: Endpoints
     grace_s: float = GRACE_S
+    shm_bytes: int = SHM_BYTES
 
     @classmethod
-    def of(cls, settings: Settings, endpoints: Endpoints, grace_s: float = GRACE_S) -> Plan:
+    def of(cls, settings: Settings, endpoints: Endpoints, grace_s: float = GRACE_S, shm_bytes: int = SHM_BYTES) -> Plan:
         """Raises SetupError when such a server can't start."""
         installation, host = find(), endpoints.ports.host
         if installation.flaws and not is_loopback(host):
@@ -70,7 +73,7 @@ class Plan:
         if settings.scorer:
             ScorerBundle.open(settings.scorer)
         check(settings)
-        return cls(installation, settings, endpoints, grace_s)
+        return cls(installation, settings, endpoints, grace_s, shm_bytes)
 
     def start(self, on_log: Log) -> Server:
         """A server that isn't ready yet. on_log gets every line of its log, from another thread."""
@@ -90,7 +93,7 @@ class Plan:
         environment = {**os.environ, **self.installation.environment(), **order, **self.settings.to_env()}
         port, models = self.endpoints.ports.grpc, served(self.settings)
         charge = Charge(command, port, models, self.grace_s, shm_prefix, str(workspace))
-        return Server(Guarded(charge, environment), self.endpoints.ports, on_log, shm_prefix)
+        return Server(Guarded(charge, environment), self.endpoints.ports, on_log, shm_prefix, self.shm_bytes)
 
 
 @dataclass
@@ -101,6 +104,7 @@ class Server:
     ports: Ports
     on_log: Log
     shm_prefix: str
+    shm_bytes: int
     pid: int = 0
     stubs: list[int] = field(default_factory=list)
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
@@ -135,6 +139,8 @@ class Server:
             sleep(0.1)
         (self.pid,) = children(self.guarded.process.pid)
         self.stubs = children(self.pid)
+        # The one kind of file that it writes; a request for which there is no room is refused then.
+        prlimit(self.pid, RLIMIT_FSIZE, (self.shm_bytes, self.shm_bytes))
 
     def check(self) -> None:
         """Raise ServerDied unless the server and the processes that run its models are alive."""

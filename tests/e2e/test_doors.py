@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +31,7 @@ from impasto_server.tritonserver import find
 from .test_lifecycle import eventually
 from .test_load import client_process
 from .test_metrics import metrics, steady
-from .wire import ask, inputs, ints, texts
+from .wire import ask, inputs, ints, refused, texts
 
 KEY = "a-key-that-no-stranger-knows"
 SHUT = {
@@ -183,6 +184,39 @@ def test_the_release_that_is_said_is_the_one_that_runs(toy_client: InferenceServ
     release = find().release
     assert release is not None
     assert toy_client.get_server_metadata().version.startswith(f"{release[0]}.{release[1]}.")
+
+
+MESSAGE = 64 << 20
+
+
+def rss(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_large_messages_are_not_kept(server: Server, client: InferenceServerClient) -> None:
+    """What one request brought takes memory until it is answered, and not for good."""
+    ask(client, PROMPT=texts("a boat"), STEPS=ints(1))
+    before = rss(server.pid)
+    for _ in range(8):
+        assert refused(client, PROMPT=texts("a boat"), IMAGE=texts(b"x" * MESSAGE))[0] == "INVALID_ARGUMENT"
+    assert rss(server.pid) - before < 4 * MESSAGE
+
+
+def test_shared_memory_is_bounded(toy_bundle: Path, toy_registry: Path) -> None:
+    settings = Settings(toy_bundle, toy_registry, "onnxruntime", "f32", threads=1)
+    server = Plan.of(settings, Endpoints(Ports.choose("127.0.0.1", 0)), shm_bytes=MESSAGE).start(lambda line: None)
+    try:
+        server.wait_ready()
+        with InferenceServerClient(server.grpc_url) as client:
+            status, said = refused(client, PROMPT=texts("a boat"), IMAGE=texts(b"x" * (2 * MESSAGE)))
+            assert (status, "shared memory" in said) == ("INTERNAL", True)
+            assert ask(client, PROMPT=texts("a boat"), STEPS=ints(1))["IMAGE"]
+        regions = list(Path("/dev/shm").glob(f"{server.shm_prefix}*"))
+        assert regions
+        assert all(region.stat().st_size <= MESSAGE for region in regions)
+        server.check()
+    finally:
+        server.stop()
 
 
 class Wire:

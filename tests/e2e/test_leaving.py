@@ -22,7 +22,6 @@ from .conftest import Impasto, alive, impasto_serve, shm_of
 from .test_lifecycle import eventually
 from .wire import inputs, ints, refused, texts
 
-LONG = {"steps": MAX_STEPS, "n": MAX_CANDIDATES}
 STOPPING = "the server is stopping; send the request to another one, or later"
 CUT_OFF = "the server stopped before this was done; send the request to another one, or later"
 
@@ -40,9 +39,9 @@ def outcome(url: str, way: str) -> str:
     with Client(url, timeout=300) as client:
         try:
             if way == "stream":
-                list(client.stream("a boat", **LONG))
+                list(client.stream("a boat", steps=MAX_STEPS, n=MAX_CANDIDATES))
             else:
-                client.generate("a boat", **LONG)
+                client.generate("a boat", steps=MAX_STEPS, n=MAX_CANDIDATES)
         except ImpastoError as error:
             return f"{type(error).__name__}: {error}"
     return "painted"
@@ -60,7 +59,7 @@ def long_requests(impasto: Impasto, count: int = 24) -> Iterator[list[Future[str
 
 def answers_until_it_is_gone(impasto: Impasto) -> list[tuple[str, str]]:
     """What one is told who asks for a picture again and again."""
-    told = []
+    told: list[tuple[str, str]] = []
     with InferenceServerClient(impasto.url) as client:
         while not told or told[-1][1] == STOPPING:
             with suppress(AssertionError):  # it hadn't heard yet, and answered
