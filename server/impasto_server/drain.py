@@ -50,7 +50,8 @@ class Drains:
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(drain_address(os.getppid(), model))
         self._listener.listen()
-        Thread(target=self._accept, name="drain", daemon=True).start()
+        self._thread = Thread(target=self._accept, name="drain", daemon=True)
+        self._thread.start()
 
     def taken(self) -> None:
         """There is somebody who waits for an answer of this process."""
@@ -66,6 +67,7 @@ class Drains:
     def close(self) -> None:
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
         self._listener.close()
 
     def _accept(self) -> None:
