@@ -44,7 +44,6 @@ class Drains:
 
     def __init__(self, drain: Callable[[float], int], model: str) -> None:
         self._drain = drain
-        self.begun = False
         self._untold = 0
         self._changed = Condition()
         self._listener = socket.socket(socket.AF_UNIX)
@@ -84,7 +83,6 @@ class Drains:
 
     def _stop(self, grace_s: float) -> int:
         log.info("stopping: nothing new is taken, and what is under way has %g s", grace_s)
-        self.begun = True
         left = self._drain(grace_s)
         with self._changed:
             self._changed.wait_for(lambda: self._untold == 0)

@@ -3,9 +3,9 @@
     impasto serve ──(leash: a pipe)──► guardian ──► tritonserver ──► a process for each Python model
 
 It starts the server and waits for one of two ends. The server ends: then what it started is ended, too. Or the leash
-ends, because `impasto serve` let go of it or was killed: then the models are asked to finish what they have, and the
-server is ended by force once there is nothing left in it. (Triton's own way out unloads its models first, answers
-NOT_FOUND meanwhile, and waits half a minute for requests that were cancelled at a bad moment.)
+ends, because `impasto serve` let go of it or was killed: then the server is told to stop and the models are asked to
+finish what they have, and the server is ended by force once there is nothing left in it. (Triton's own way out would
+wait half a minute for requests that were cancelled at a bad moment, and answer NOT_FOUND meanwhile.)
 
 Runs as a script on the standard library alone, so that it starts at once and depends on no environment.
 """
@@ -108,6 +108,8 @@ class Leaving:
         said = self._leash.readall()  # returns when nobody holds the other end any more
         self.begun = True
         grace_s = float(said) if said else self._charge.grace_s
+        with suppress(ProcessLookupError):
+            os.kill(self._server_pid, signal.SIGTERM)  # not ready from now on; its gate keeps its models
         if drain(self._server_pid, self._charge.models, grace_s):
             self.status = CUT
         flush(self._charge.port)

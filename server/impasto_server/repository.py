@@ -8,6 +8,7 @@ from impasto_server.settings import ON_GPU, Settings
 
 MODELS = ("stylize", "stylize_stream")
 SCORE = "clip_score"  # with a scorer alone
+GATE = "gate"  # keeps them while a server stops; no work is done in it
 COMPUTING = ("stylize", SCORE)  # the other passes on
 ON_CPU = "instance_group [ { count: 1 kind: KIND_CPU } ]"
 
@@ -19,8 +20,8 @@ def model_repository() -> Path:
     return shipped if shipped.exists() else package.parent.parent / "model_repository"
 
 
-def served(settings: Settings) -> list[str]:
-    """The models of such a server."""
+def working(settings: Settings) -> list[str]:
+    """The models of such a server that do its work."""
     return [*MODELS, SCORE] if settings.scorer else [*MODELS]
 
 
@@ -31,7 +32,7 @@ def chosen_models(settings: Settings, workspace: Path) -> Path:
     """
     folder = workspace / "models"
     folder.mkdir()
-    for name in served(settings):
+    for name in (*working(settings), GATE):
         if settings.engine in ON_GPU and name in COMPUTING:
             _place_on_gpu(model_repository() / name, folder / name, settings.gpu)
         else:

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from math import ceil
 from pathlib import Path
 from resource import RLIMIT_FSIZE, prlimit
 from signal import Signals
@@ -29,8 +30,8 @@ from impasto_server.engines.engine import check
 from impasto_server.errors import SetupError
 from impasto_server.guardian import CUT, SIGNALLED, Charge
 from impasto_server.process import Guarded, children, is_child
-from impasto_server.ready import is_ready
-from impasto_server.repository import chosen_models, served
+from impasto_server.ready import is_ready, open_gate
+from impasto_server.repository import chosen_models, working
 from impasto_server.score import ScorerBundle
 from impasto_server.settings import Settings
 from impasto_server.tritonserver import Installation, find
@@ -38,6 +39,7 @@ from impasto_server.tritonserver import Installation, find
 LOOPBACK = "127.0.0.1"
 GRACE_S = 30.0  # how long requests in flight may take once the server is told to stop
 SHM_BYTES = 512 << 20  # what the memory through which requests reach a model may grow to; it never shrinks
+EXIT_S = 30
 READY_S = 300.0  # how long a server may take to start
 TAIL_LINES = 30
 
@@ -87,11 +89,12 @@ class Plan:
             "--model-control-mode=none",
             "--disable-auto-complete-config",  # would start a Python process of its own to ask what config.pbtxt says
             *self.endpoints.options(),
+            f"--exit-timeout-secs={ceil(self.grace_s) + EXIT_S}",  # should nobody end it
             "--log-format=ISO8601",
         ]
         order = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # CUDA then numbers GPUs as nvidia-smi does
         environment = {**os.environ, **self.installation.environment(), **order, **self.settings.to_env()}
-        port, models = self.endpoints.ports.grpc, served(self.settings)
+        port, models = self.endpoints.ports.grpc, working(self.settings)
         charge = Charge(command, port, models, self.grace_s, shm_prefix, str(workspace))
         return Server(Guarded(charge, environment), self.endpoints.ports, on_log, shm_prefix, self.shm_bytes)
 
@@ -137,6 +140,7 @@ class Server:
             if monotonic() > deadline:
                 raise SetupError(f"the server was not ready after {timeout_s:g} s; its log:\n{self._tail_text()}")
             sleep(0.1)
+        open_gate(self.ports.host, self.ports.grpc)
         (self.pid,) = children(self.guarded.process.pid)
         self.stubs = children(self.pid)
         # The one kind of file that it writes; a request for which there is no room is refused then.

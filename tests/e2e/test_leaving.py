@@ -16,13 +16,13 @@ import pytest
 from tritonclient.grpc import InferenceServerClient  # type: ignore[import-untyped]
 
 from impasto_client import Client, ImpastoError, ServerUnavailable
+from impasto_server.ready import is_ready
 from impasto_server.request import MAX_CANDIDATES, MAX_STEPS
 
 from .conftest import Impasto, alive, impasto_serve, shm_of
 from .test_lifecycle import eventually
 from .wire import inputs, ints, refused, texts
 
-STOPPING = "the server is stopping; send the request to another one, or later"
 CUT_OFF = "the server stopped before this was done; send the request to another one, or later"
 
 
@@ -57,26 +57,33 @@ def long_requests(impasto: Impasto, count: int = 24) -> Iterator[list[Future[str
         yield asked
 
 
-def answers_until_it_is_gone(impasto: Impasto) -> list[tuple[str, str]]:
-    """What one is told who asks for a picture again and again."""
-    told: list[tuple[str, str]] = []
+def answers_until_it_is_gone(impasto: Impasto) -> list[tuple[str, str, bool]]:
+    """What one is told who asks for a picture again and again, and whether the server then says that it is ready."""
+    told: list[tuple[str, str, bool]] = []
+    host, _, port = impasto.url.partition(":")
     with InferenceServerClient(impasto.url) as client:
-        while not told or told[-1][1] == STOPPING:
+        while not told or "stopping" in told[-1][1]:
             with suppress(AssertionError):  # it hadn't heard yet, and answered
-                told.append(refused(client, PROMPT=texts("a boat"), STEPS=ints(1)))
+                told.append((*refused(client, PROMPT=texts("a boat"), STEPS=ints(1)), is_ready(host, int(port))))
     return told
 
 
-def test_while_it_drains_what_comes_is_told_where_to_go(command: list[str]) -> None:
+def test_while_it_drains_it_is_not_ready_and_says_so(command: list[str]) -> None:
     with impasto_serve(command) as impasto, long_requests(impasto) as asked:
         impasto.process.terminate()
         told = answers_until_it_is_gone(impasto)
         assert impasto.process.wait(60) == 0
         outcomes = [one.result(60) for one in asked]
     assert len(told) > 1, "it had stopped before it could be asked"
-    assert {status for status, _ in told} == {"UNAVAILABLE"}
-    assert set(outcomes) <= {"painted", f"ServerUnavailable: {STOPPING}"}
+    assert {status for status, _, _ in told} == {"UNAVAILABLE"}
+    assert not any(ready for _, _, ready in told)
     assert "painted" in outcomes
+    assert all(one == "painted" or is_refusal(one) for one in outcomes)
+
+
+def is_refusal(said: str) -> bool:
+    """Whether it is what a client says of a server that doesn't take its request."""
+    return said.startswith("ServerUnavailable: the server ") and "is stopping; send the request to another one" in said
 
 
 def test_what_takes_longer_than_the_grace_is_told_so(command: list[str]) -> None:
@@ -87,7 +94,7 @@ def test_what_takes_longer_than_the_grace_is_told_so(command: list[str]) -> None
         assert impasto.process.stderr is not None
         assert "requests that were not done after 0.5 s were cut off" in impasto.process.stderr.read()
     assert f"ServerUnavailable: {CUT_OFF}" in outcomes
-    assert set(outcomes) <= {"painted", *(f"ServerUnavailable: {said}" for said in (STOPPING, CUT_OFF))}
+    assert all(one in ("painted", f"ServerUnavailable: {CUT_OFF}") or is_refusal(one) for one in outcomes)
     assert not any(alive(pid) for pid in impasto.pids)
 
 
@@ -130,5 +137,5 @@ def test_our_client_takes_it_for_a_server_that_is_stopping(command: list[str]) -
 
     with impasto_serve(command) as impasto, long_requests(impasto), Client(impasto.url) as client:
         impasto.process.terminate()
-        with pytest.raises(ServerUnavailable, match="the server is stopping"):
+        with pytest.raises(ServerUnavailable, match="is stopping; send the request to another one"):
             ask_until_refused(client)

@@ -34,10 +34,10 @@ def ask_for_death(url: str) -> None:
         client.infer("stylize", inputs({"PROMPT": texts("a boat"), "STEPS": ints(1)}), outputs=[classified])
 
 
-@pytest.mark.parametrize("part", ["the server", "the model", "the stream", "the guardian"])
+@pytest.mark.parametrize("part", ["the server", "a model", "another", "the last", "the guardian"])
 def test_a_killed_part_is_started_again(part: str, command: list[str]) -> None:
     with impasto_serve(command) as impasto:
-        victims = dict(zip(["the guardian", "the server", "the model", "the stream"], impasto.pids, strict=True))
+        victims = dict(zip(["the guardian", "the server", "a model", "another", "the last"], impasto.pids, strict=True))
         kill(impasto, victims[part])
         impasto.line("server  ready again")
         eventually(lambda: not any(alive(pid) for pid in impasto.pids))

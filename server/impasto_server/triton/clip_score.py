@@ -37,10 +37,6 @@ class TritonPythonModel:
         for request in requests:
             self._start(request)
 
-    def is_ready(self) -> bool:
-        """Whether new requests are taken; releases since 2026 ask, older ones say yes until they end."""
-        return not self.drains.begun
-
     def finalize(self) -> None:
         """Finish what was taken, then free the thread."""
         self.drains.close()
