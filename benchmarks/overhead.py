@@ -258,7 +258,7 @@ def measure(count: int, seconds: float, bar: Progress) -> dict[str, object]:
     with workspace(ADAPTERS) as place:
         settings = Settings(place.bundle, place.registry)
         with serve(settings) as server, Client(server.grpc_url) as client:
-            pids = [server.process.pid, *server.stubs]
+            pids = [server.pid, *server.stubs]
             bench = Bench(client, Pipeline.load(settings), Bare.load(settings), place.adapters, IdleCpu(pids))
             warming = [timed(partial(bench.round, n))[0] for n in bar.track(range(WARM_UP), description="warm-up")]
             count = max(1, min(count, int(seconds / median(warming))))

@@ -30,7 +30,7 @@ ABOUT = {
     "generate": About("Ask a server for a picture."),
     "gallery": About("Ask for every prompt in every style, and lay the pictures out on one sheet."),
     "score": About("Say how near pictures come to a text or to a picture."),
-    "serve": About("Serve a bundle over gRPC and HTTP.", "server"),
+    "serve": About("Serve a bundle over gRPC.", "server"),
     "calibrate": About("Measure how many lanes a forward pass should have on this machine.", "server"),
     "doctor": About("Say what this machine can run, and how to get what it lacks.", "server"),
     "link": About("Make a bundle of a checkpoint, without torch.", "server"),

@@ -22,11 +22,12 @@ from impasto_server.bundle import Bundle
 from impasto_server.calibrate import calibrate as time_backbone
 from impasto_server.calibration import Measured, keep
 from impasto_server.doctor import examine
+from impasto_server.endpoints import Endpoints, Ports
 from impasto_server.engines.engine import check
 from impasto_server.errors import ImpastoError
-from impasto_server.serve import Server, ServerDied
-from impasto_server.serve import serve as running_server
+from impasto_server.serve import GRACE_S, LOOPBACK, SHM_BYTES, Plan, Server
 from impasto_server.settings import EngineName, Precision, Settings, default_registry
+from impasto_server.supervise import GaveUp, Restarts, Supervisor
 
 WATCH_S = 0.25
 CACHE_HELP = "Where engines keep what they compiled; TensorRT's have a default, OpenVINO's none: it fills with copies."
@@ -35,6 +36,9 @@ RANK_HELP = (
     "widens every row, and so everybody's steps, until the server is restarted; to avoid that, name the widest here."
 )
 BANK_HELP = "Memory for mixes ready to run; one so wide that it would take more is refused."
+DEATHS = 5
+GAVE_UP, CUT_OFF, INTERRUPTED = 3, 4, 130  # exit statuses; docs/operating.md has all of them
+KEY_HELP = "Opens Triton's doors that are shut, see docs/operating.md. Without it nothing does."
 BUSY = 1.25  # a median this much over the fastest pass is not the engine's doing
 
 
@@ -46,8 +50,16 @@ def serve(
     bundle: Annotated[Path, typer.Option(help="What `impasto link` made.")] = Path(".impasto/bundle"),
     registry: Annotated[Path | None, typer.Option(help="Adapters, as `impasto adapters` keeps them.")] = None,
     scorer: Annotated[Path | None, typer.Option(help="What `impasto link` made of a CLIP; serves clip_score.")] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="gRPC's; HTTP is one below, metrics one above. 0 picks free ones.")] = 8001,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = LOOPBACK,
+    port: Annotated[int, typer.Option(help="gRPC's; metrics is one above, HTTP one below. 0 picks free ones.")] = 8001,
+    http: Annotated[bool, typer.Option(help="Triton's HTTP, which doesn't notice who is gone.")] = False,
+    admin_key: Annotated[str, typer.Option(envvar="IMPASTO_ADMIN_KEY", help=KEY_HELP, show_default=False)] = "",
+    grace: Annotated[float, typer.Option(min=0, help="Seconds for requests in flight when it stops.")] = GRACE_S,
+    shm_bytes: Annotated[
+        int, typer.Option(min=1 << 20, help="Memory for requests on their way, per model.")
+    ] = SHM_BYTES,
+    restart: Annotated[bool, typer.Option(help="Start a server again that died.")] = True,
+    deaths: Annotated[int, typer.Option(min=1, help="More than these in 10 minutes, and it isn't.")] = DEATHS,
     engine: Annotated[EngineName, typer.Option(help="What runs the graphs.")] = "openvino",
     precision: Annotated[Precision, typer.Option(help="auto: bf16 where the engine has it natively.")] = "auto",
     threads: Annotated[int, typer.Option(help="Cores to compute on; 0 takes all.")] = Settings.threads,
@@ -60,9 +72,10 @@ def serve(
     cache_dir: Annotated[Path | None, typer.Option(help=CACHE_HELP)] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Keep the server's log to itself.")] = False,
 ) -> None:
-    """Serve a bundle over gRPC and HTTP, until Ctrl-C, or while the command after -- runs."""
+    """Serve a bundle over gRPC, until Ctrl-C, or while the command after -- runs."""
     console = Console(stderr=True, highlight=False)
     _interrupt_on_signals()
+    status, supervisor = INTERRUPTED if command else 0, None
     try:
         settings = Settings(
             bundle=bundle,
@@ -79,15 +92,24 @@ def serve(
             gpu=gpu,
             cache_dir=cache_dir,
         )
-        with running_server(settings, host=host, port=port, on_log=_printer(console, quiet)) as server:
-            console.print(f"[bold green]ready[/]  gRPC {server.grpc_url}  HTTP {server.http_url}")
-            status = _run(server, settings, command) if command else _watch(server)
-    except (ImpastoError, ServerDied, OSError) as error:
-        console.print(f"[bold red]error[/]  {escape(str(error))}")
-        raise typer.Exit(1) from None
+        ports = Ports.choose(host, port, http)
+        endpoints = Endpoints(ports, admin_key) if admin_key else Endpoints(ports)
+        plan, log = Plan.of(settings, endpoints, grace, shm_bytes), _printer(console, quiet)
+        supervisor = Supervisor(plan, Restarts(deaths if restart else 0), log, _teller(console))
+        with supervisor:
+            console.print(f"[bold green]ready[/]  {escape(_open_doors(supervisor.server))}", soft_wrap=True)
+            status = _run(supervisor, settings, command) if command else _watch(supervisor)
     except KeyboardInterrupt:
         console.print("stopped")
-        raise typer.Exit(130 if command else 0) from None
+    except (ImpastoError, OSError) as error:
+        console.print(f"[bold red]error[/]  {escape(str(error))}")
+        raise typer.Exit(1) from None
+    except GaveUp as error:
+        console.print(f"[bold red]error[/]  {escape(str(error))}")
+        raise typer.Exit(GAVE_UP) from None
+    if supervisor and not supervisor.stopped_in_order:
+        console.print(f"requests that were not done after {grace:g} s were cut off", soft_wrap=True)
+        status = status or CUT_OFF
     raise typer.Exit(status)
 
 
@@ -163,13 +185,19 @@ def _title(measured: Measured) -> str:
     return f"{measured.engine} {measured.precision}, {measured.threads} threads"
 
 
-def _run(server: Server, settings: Settings, command: list[str]) -> int:
-    """Run `command` with IMPASTO_URL set until it ends; its exit status. Raises ServerDied."""
-    environment = {**os.environ, "IMPASTO_URL": server.grpc_url, "IMPASTO_REGISTRY": str(settings.registry.resolve())}
-    child = subprocess.Popen(command, env=environment)
+def _open_doors(server: Server) -> str:
+    """What can be asked where."""
+    http = f"on {server.http_url}" if server.http_url else "off"
+    return f"gRPC {server.grpc_url} (inference, health, metadata)  HTTP {http}  metrics {server.metrics_url}"
+
+
+def _run(supervisor: Supervisor, settings: Settings, command: list[str]) -> int:
+    """Run `command` with IMPASTO_URL set until it ends; its exit status. Raises GaveUp."""
+    url, registry = supervisor.server.grpc_url, str(settings.registry.resolve())
+    child = subprocess.Popen(command, env={**os.environ, "IMPASTO_URL": url, "IMPASTO_REGISTRY": registry})
     try:
         while child.poll() is None:
-            server.check()
+            supervisor.look()
             sleep(WATCH_S)
     finally:
         child.terminate()
@@ -177,11 +205,15 @@ def _run(server: Server, settings: Settings, command: list[str]) -> int:
     return child.returncode
 
 
-def _watch(server: Server) -> NoReturn:
-    """Look after the server until a signal comes. Raises ServerDied."""
+def _watch(supervisor: Supervisor) -> NoReturn:
+    """Look after the server until a signal comes. Raises GaveUp."""
     while True:
-        server.check()
+        supervisor.look()
         sleep(WATCH_S)
+
+
+def _teller(console: Console) -> Callable[[str], None]:
+    return lambda said: console.print(f"[bold yellow]server[/]  {escape(said)}", soft_wrap=True)
 
 
 def _printer(console: Console, quiet: bool) -> Callable[[str], None]:

@@ -21,7 +21,7 @@ from impasto_server.engines.plans import default_cache
 from impasto_server.errors import SetupError
 from impasto_server.footprint import GIB, Footprint, free_memory
 from impasto_server.settings import ON_GPU, EngineName, Precision
-from impasto_server.tritonserver import find
+from impasto_server.tritonserver import CURRENT, find
 
 # What the CPU flags mean for inference, widest first.
 CPU_FLAGS = {"amx_bf16": "AMX bf16", "avx512_bf16": "AVX-512 bf16", "avx512f": "AVX-512", "avx2": "AVX2"}
@@ -70,8 +70,9 @@ def _cpu() -> Finding:
 def _tritonserver() -> Finding:
     installation = find()
     installation.check()
-    where = "loopback only: it has known CVEs" if installation.bundled else "any address"
-    return Finding("tritonserver", True, f"{installation.source}, {where} ({installation.binary})")
+    where = f"loopback only: it {installation.flaws}" if installation.flaws else "any address"
+    fix = f"in production, serve from NVIDIA's image {CURRENT} or later" if installation.flaws else ""
+    return Finding("tritonserver", True, f"{installation.source}, {where} ({installation.binary})", fix)
 
 
 def _gpus() -> Finding:

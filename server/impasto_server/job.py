@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from impasto_server.adapters import Embedding, Patch
 from impasto_server.backbone import Embeds
 from impasto_server.conditioning import Conditions
+from impasto_server.drain import Closing
 from impasto_server.errors import Cancelled, DeadlineExceeded, ImpastoError
 from impasto_server.guidance import Guidance, Mix
 from impasto_server.prompt import Line
@@ -101,6 +102,7 @@ class Job:
 
     request: Request
     caller: Caller
+    closing: Closing = field(default_factory=Closing)
     again: Callable[[], None] = lambda: None
     styles: tuple[Style, ...] = ()
     loading: Loading | None = None
@@ -159,9 +161,13 @@ class Job:
         return self.times["submitted"] + self.request.timeout_s - perf_counter()
 
     def check(self) -> None:
-        """Raises Cancelled when nobody waits for the answer, DeadlineExceeded when it would come too late."""
+        """Raises Cancelled when nobody waits for the answer, DeadlineExceeded when it would come too late.
+
+        And Unavailable, when the server's own time is over.
+        """
         if self.over:
             raise Cancelled("the request has its answer")
+        self.closing.check()
         if self.caller.gone():
             raise Cancelled("the caller cancelled the request, or is gone")
         left = self.time_left_s()

@@ -44,6 +44,7 @@ from impasto_server.bundle import Bundle, DiffusionManifest, Manifest
 from impasto_server.calibration import calibrated, resolve_max_lanes
 from impasto_server.conditioning import largest
 from impasto_server.diffusion import Diffusion
+from impasto_server.drain import Closing
 from impasto_server.encoder import PromptEncoder
 from impasto_server.engines.engine import resolve_precision
 from impasto_server.errors import (
@@ -111,6 +112,7 @@ class Pipeline:
         self._family.warm(embeds, max_lanes, bundle.nbytes)
         self._preparation = Preparation(self._family, self._prompts, self._ranking, self._residency, self._seating)
         self._admission = Admission(settings.max_requests, self.stats)
+        self._closing = Closing()
         self._lookout = Lookout(self._overdue)
         self._reading: Turns[Job] = Turns("read", 1)
         self._reading_large: Turns[Job] = Turns("read-large", 1)
@@ -132,7 +134,7 @@ class Pipeline:
         Exhausted when as many requests are under way as the settings allow.
         """
         self._admission.enter()
-        job = Job(request, caller)
+        job = Job(request, caller, self._closing)
         job.again = partial(self._go_on, job)
         self._lookout.watch(job)
         try:
@@ -154,6 +156,11 @@ class Pipeline:
         if isinstance(outcome, ImpastoError):
             raise outcome
         return outcome
+
+    def drain(self, grace_s: float) -> int:
+        """Take nothing new, and finish what was taken; how many were told Unavailable since they took longer."""
+        self._closing.within(grace_s)
+        return self._admission.drain(grace_s)
 
     def close(self) -> None:
         """Take nothing new, finish what was taken, and free the threads."""

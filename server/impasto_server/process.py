@@ -1,41 +1,65 @@
-"""A child process that can't outlive its parent, and what /proc says about its children."""
+"""A server under its guardian, and what /proc says about its children."""
 
 from __future__ import annotations
 
+import json
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
-# Runs in the child before it becomes the program: asks the kernel for SIGTERM when the parent is gone, and looks
-# whether it already is. Not a preexec_fn, which may deadlock under threads.
-_TIE = """
-import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-if os.getppid() != int(sys.argv[1]):
-    sys.exit(0)
-os.execv(sys.argv[2], sys.argv[2:])
-"""
+from impasto_server import guardian
+from impasto_server.guardian import Charge
 
 
-def start_tied(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
-    """Start `command` in a process group of its own, stdout and stderr in one pipe.
+class Guarded:
+    """A server's guardian, as the process that started it sees it; what both print comes in one pipe."""
 
-    It gets SIGTERM when the thread that called this ends, however that happens.
-    """
-    return subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _TIE, str(os.getpid()), *command],
-        env=dict(environment),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
+    def __init__(self, charge: Charge, environment: Mapping[str, str]) -> None:
+        self._charge = charge
+        # The other end is nobody else's, so it closes with this process at the latest.
+        end, leash = os.pipe()
+        self._leash: int | None = leash
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-I", "-S", guardian.__file__],
+                env=dict(environment),
+                stdin=end,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
+        except BaseException:
+            os.close(leash)
+            raise
+        finally:
+            os.close(end)
+        self._say(f"{json.dumps(asdict(charge))}\n")
+
+    def let_go(self, grace_s: float) -> int:
+        """Have it end the server within about `grace_s` seconds, clean up, and end; its exit status. Repeatable."""
+        if self._leash is not None:
+            self._say(f"{grace_s}")
+            os.close(self._leash)
+            self._leash = None
+        try:
+            status = self.process.wait(grace_s + guardian.SLACK_S + guardian.FLUSH_S + 10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()  # the server dies with it
+            status = self.process.wait()
+        if status < 0:
+            guardian.clean(self._charge)
+        return status
+
+    def _say(self, words: str) -> None:
+        assert self._leash is not None
+        with suppress(BrokenPipeError):  # it has ended
+            os.write(self._leash, words.encode())
 
 
 def children(parent: int) -> list[int]:
@@ -51,9 +75,3 @@ def is_child(pid: int, parent: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state not in "ZX" and int(ppid) == parent
-
-
-def kill_group(leader: int) -> None:
-    """SIGKILL everything in the process group that `leader` started."""
-    with suppress(ProcessLookupError):
-        os.killpg(leader, signal.SIGKILL)

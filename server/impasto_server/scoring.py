@@ -20,6 +20,7 @@ import numpy as np
 from impasto_server.admission import Admission
 from impasto_server.comparison import Comparison
 from impasto_server.content import pixels_in, read_whole
+from impasto_server.drain import Closing
 from impasto_server.errors import Cancelled, DeadlineExceeded, ImpastoError, as_impasto_error
 from impasto_server.score import BATCH, Array, Pixels, Scorer
 from impasto_server.stats import Stats
@@ -49,15 +50,16 @@ class Task:
     files: deque[File]
     done: Done
     gone: Callable[[], bool]
+    closing: Closing
     submitted: float
     embeds: list[Array] = field(default_factory=list)
     over: bool = False
 
     @classmethod
-    def of(cls, comparison: Comparison, done: Done, gone: Callable[[], bool]) -> Task:
+    def of(cls, comparison: Comparison, done: Done, gone: Callable[[], bool], closing: Closing) -> Task:
         """From now on a file is held until it is read."""
         files = deque(File(name, data, pixels_in(data)) for name, data in comparison.files)
-        return cls(comparison.without_files(), files, done, gone, perf_counter())
+        return cls(comparison.without_files(), files, done, gone, closing, perf_counter())
 
     @property
     def count(self) -> int:
@@ -70,7 +72,11 @@ class Task:
         return sum(file.pixels for file in self.files)
 
     def check(self) -> None:
-        """Raises Cancelled when nobody waits for the scores, DeadlineExceeded when they would come too late."""
+        """Raises Cancelled when nobody waits for the scores, DeadlineExceeded when they would come too late.
+
+        And Unavailable, when the server's own time is over.
+        """
+        self.closing.check()
         if self.gone():
             raise Cancelled("the caller cancelled the request, or is gone")
         limit_s = self.comparison.timeout_s
@@ -90,6 +96,7 @@ class Scoring:
     def __init__(self, scorer: Scorer, max_requests: int) -> None:
         self._scorer = scorer
         self._admission = Admission(max_requests, Stats())
+        self._closing = Closing()
         self._joining: SimpleQueue[Task | None] = SimpleQueue()
         self._waiting: Order[Task] = Order()
         self._loop = Thread(target=self._run, name="scoring", daemon=True)
@@ -101,7 +108,12 @@ class Scoring:
         Raises Unavailable when closed, and Exhausted when `max_requests` are under way.
         """
         self._admission.enter()
-        self._joining.put(Task.of(comparison, done, gone))
+        self._joining.put(Task.of(comparison, done, gone, self._closing))
+
+    def drain(self, grace_s: float) -> int:
+        """Take nothing new, and finish what was taken; how many were told Unavailable since they took longer."""
+        self._closing.within(grace_s)
+        return self._admission.drain(grace_s)
 
     def close(self) -> None:
         """Take nothing new, finish what was taken, and free the thread."""

@@ -1,44 +1,49 @@
-"""A tritonserver on our model repository, watched while it runs and gone without a trace when it stops.
+"""A tritonserver on our model repository: one life of it, from its start to its end, after which nothing is left.
 
 with serve(settings) as server:
     ...  # gRPC clients talk to server.grpc_url
+
+What starts another when one has died is in supervise.py.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
-import shutil
-import signal
-import socket
-import subprocess
 import tempfile
-import urllib.error
-import urllib.request
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from math import ceil
 from pathlib import Path
+from resource import RLIMIT_FSIZE, prlimit
+from signal import Signals
+from subprocess import TimeoutExpired
 from threading import Thread
 from time import monotonic, sleep
 
 from impasto_server.bundle import Bundle
 from impasto_server.calibration import Calibration
+from impasto_server.endpoints import Endpoints, Ports, is_loopback
 from impasto_server.engines.engine import check
 from impasto_server.errors import SetupError
-from impasto_server.process import children, is_child, kill_group, start_tied
+from impasto_server.guardian import CUT, SIGNALLED, Charge
+from impasto_server.process import Guarded, children, is_child
+from impasto_server.ready import is_ready, open_gate
+from impasto_server.repository import chosen_models, working
 from impasto_server.score import ScorerBundle
-from impasto_server.settings import ON_GPU, Settings
+from impasto_server.settings import Settings
 from impasto_server.tritonserver import Installation, find
 
-MODELS = ("stylize", "stylize_stream")
-SCORE = "clip_score"  # with a scorer alone
-COMPUTING = ("stylize", SCORE)  # the other passes on
-ON_CPU = "instance_group [ { count: 1 kind: KIND_CPU } ]"
-LOOPBACK = ("127.0.0.1", "localhost")
-DRAIN_S = 30  # how long requests in flight may take once the server is told to stop
+LOOPBACK = "127.0.0.1"
+GRACE_S = 30.0  # how long requests in flight may take once the server is told to stop
+SHM_BYTES = 512 << 20  # what the memory through which requests reach a model may grow to; it never shrinks
+EXIT_S = 30
+READY_S = 300.0  # how long a server may take to start
 TAIL_LINES = 30
+
+Log = Callable[[str], None]
 
 
 class ServerDied(Exception):
@@ -46,31 +51,64 @@ class ServerDied(Exception):
 
 
 @dataclass(frozen=True)
-class Ports:
-    """Where the three endpoints listen, on one host."""
+class Plan:
+    """Everything that is decided before a server starts, and stays when it has to be started again."""
 
-    host: str
-    http: int
-    grpc: int
-    metrics: int
+    installation: Installation
+    settings: Settings
+    endpoints: Endpoints
+    grace_s: float = GRACE_S
+    shm_bytes: int = SHM_BYTES
 
     @classmethod
-    def choose(cls, host: str, grpc: int) -> Ports:
-        """gRPC on `grpc`, HTTP below and metrics above it, as Triton has it; 0 picks free ones. Raises SetupError."""
-        with ExitStack() as held:
-            wanted = [0, 0, 0] if grpc == 0 else [grpc - 1, grpc, grpc + 1]
-            http, grpc, metrics = [_free_port(held, host, port) for port in wanted]
-        return cls(host, http, grpc, metrics)
+    def of(cls, settings: Settings, endpoints: Endpoints, grace_s: float = GRACE_S, shm_bytes: int = SHM_BYTES) -> Plan:
+        """Raises SetupError when such a server can't start."""
+        installation, host = find(), endpoints.ports.host
+        if installation.flaws and not is_loopback(host):
+            raise SetupError(
+                f"host {host}: the tritonserver that was found {installation.flaws}, so it stays on loopback; "
+                "serve from NVIDIA's current Triton image, or put a proxy in front"
+            )
+        settings = _resolved(settings)
+        # The models would say the same, but out of the depths of a log.
+        Calibration.read(Bundle.open(settings.bundle))
+        if settings.scorer:
+            ScorerBundle.open(settings.scorer)
+        check(settings)
+        return cls(installation, settings, endpoints, grace_s, shm_bytes)
+
+    def start(self, on_log: Log) -> Server:
+        """A server that isn't ready yet. on_log gets every line of its log, from another thread."""
+        workspace = Path(tempfile.mkdtemp(prefix="impasto-"))
+        shm_prefix = f"impasto_{os.getpid()}_{secrets.token_hex(4)}_"
+        command = [
+            str(self.installation.binary),
+            f"--model-repository={chosen_models(self.settings, workspace)}",
+            f"--backend-directory={self.installation.prepare(workspace)}",
+            f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
+            "--model-control-mode=none",
+            "--disable-auto-complete-config",  # would start a Python process of its own to ask what config.pbtxt says
+            *self.endpoints.options(),
+            f"--exit-timeout-secs={ceil(self.grace_s) + EXIT_S}",  # should nobody end it
+            "--log-format=ISO8601",
+        ]
+        order = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # CUDA then numbers GPUs as nvidia-smi does
+        environment = {**os.environ, **self.installation.environment(), **order, **self.settings.to_env()}
+        port, models = self.endpoints.ports.grpc, working(self.settings)
+        charge = Charge(command, port, models, self.grace_s, shm_prefix, str(workspace))
+        return Server(Guarded(charge, environment), self.endpoints.ports, on_log, shm_prefix, self.shm_bytes)
 
 
 @dataclass
 class Server:
-    """A running tritonserver. Made by `serve`."""
+    """A running tritonserver. Made by a Plan."""
 
-    process: subprocess.Popen[str]
+    guarded: Guarded
     ports: Ports
-    on_log: Callable[[str], None]
+    on_log: Log
     shm_prefix: str
+    shm_bytes: int
+    pid: int = 0
     stubs: list[int] = field(default_factory=list)
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
 
@@ -84,72 +122,66 @@ class Server:
         return f"{self.ports.host}:{self.ports.grpc}"
 
     @property
-    def http_url(self) -> str:
-        """http://host:port."""
-        return f"http://{self.ports.host}:{self.ports.http}"
+    def metrics_url(self) -> str:
+        """Where Prometheus reads."""
+        return f"http://{self.ports.host}:{self.ports.metrics}/metrics"
 
-    def wait_ready(self, timeout_s: float) -> None:
+    @property
+    def http_url(self) -> str | None:
+        """http://host:port; None where HTTP is off."""
+        return None if self.ports.http is None else f"http://{self.ports.host}:{self.ports.http}"
+
+    def wait_ready(self, timeout_s: float = READY_S) -> None:
         """Return once every model is loaded. Raises SetupError, with the log's end, when that doesn't come about."""
         deadline = monotonic() + timeout_s
-        while not self._is_ready():
-            if self.process.poll() is not None:
-                self._reader.join(5)
+        while not is_ready(self.ports.host, self.ports.grpc):
+            if self.guarded.process.poll() is not None:
                 raise SetupError(f"the server did not start; the end of its log:\n{self._tail_text()}")
             if monotonic() > deadline:
-                raise SetupError(
-                    f"the server was not ready after {timeout_s:g} s; its log so far:\n{self._tail_text()}"
-                )
+                raise SetupError(f"the server was not ready after {timeout_s:g} s; its log:\n{self._tail_text()}")
             sleep(0.1)
-        self.stubs = children(self.process.pid)
+        open_gate(self.ports.host, self.ports.grpc)
+        (self.pid,) = children(self.guarded.process.pid)
+        self.stubs = children(self.pid)
+        # The one kind of file that it writes; a request for which there is no room is refused then.
+        prlimit(self.pid, RLIMIT_FSIZE, (self.shm_bytes, self.shm_bytes))
 
     def check(self) -> None:
         """Raise ServerDied unless the server and the processes that run its models are alive."""
         # Triton itself goes on reporting ready when the process that runs a Python model is gone.
-        gone = [pid for pid in self.stubs if not is_child(pid, self.process.pid)]
+        gone = [pid for pid in self.stubs if not is_child(pid, self.pid)]
         if gone:  # perhaps of a server that dies: its children seem gone a moment before it is dead itself
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(0.5)
-        if self.process.poll() is not None:
-            self._reader.join(5)
-            raise ServerDied(f"tritonserver ended with status {self.process.returncode}:\n{self._tail_text()}")
+            with suppress(TimeoutExpired):
+                self.guarded.process.wait(0.5)
+        status = self.guarded.process.poll()
+        if status is not None:
+            raise ServerDied(f"tritonserver ended {_how(status)}:\n{self._tail_text()}")
         if gone:
             raise ServerDied(
                 f"the Python process of a model (pid {gone[0]}) is gone; its memory or its log may say why"
             )
 
-    def stop(self) -> None:
-        """End it: in order when it works, by force when it doesn't; nothing is left running or in /dev/shm."""
-        try:
-            self.check()
-        except ServerDied:
-            kill_group(self.process.pid)
-        if not self.stubs:  # never became ready: nothing is in flight
-            kill_group(self.process.pid)
-        self.process.send_signal(signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(DRAIN_S + 10)
-        kill_group(self.process.pid)
-        self.process.wait()
-        self._reader.join(5)
-        for region in Path("/dev/shm").glob(f"{self.shm_prefix}*"):
-            region.unlink(missing_ok=True)
+    def stop(self, grace_s: float = 0.0) -> bool:
+        """End it, and leave nothing running or in /dev/shm. Requests in flight may take `grace_s` seconds.
 
-    def _is_ready(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.http_url}/v2/health/ready", timeout=5) as answer:
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            return False
+        What isn't done then, and what comes meanwhile, is answered UNAVAILABLE. False when something was cut off.
+        """
+        status = self.guarded.let_go(grace_s)
+        self._reader.join(5)
+        return status != CUT
 
     def _read_log(self) -> None:
-        assert self.process.stdout is not None
-        with self.process.stdout as lines:
+        assert self.guarded.process.stdout is not None
+        with self.guarded.process.stdout as lines:
             for line in lines:
                 self.on_log(line.rstrip())
                 if line[0] not in "|+\n":  # Triton's tables
                     self.tail.append(line.rstrip().replace("\\n", "\n"))
 
     def _tail_text(self) -> str:
+        """The end of the log, all of it when the server has ended."""
+        if self.guarded.process.poll() is not None:
+            self._reader.join(5)
         return "\n".join(self.tail)
 
 
@@ -157,39 +189,23 @@ class Server:
 def serve(
     settings: Settings,
     *,
-    host: str = LOOPBACK[0],
+    host: str = LOOPBACK,
     port: int = 0,
-    on_log: Callable[[str], None] = lambda line: None,
-    ready_timeout_s: float = 300.0,
+    http: bool = False,
+    on_log: Log = lambda line: None,
+    ready_timeout_s: float = READY_S,
+    grace_s: float = GRACE_S,
 ) -> Iterator[Server]:
     """Start a server, wait until it is ready, and stop it on the way out.
 
-    port is gRPC's; 0 picks free ones. on_log gets every line of the server's log, from another thread. Call it from a
-    thread that outlives the server. Raises SetupError when the server can't start.
+    port is gRPC's; 0 picks free ones. Raises SetupError when the server can't start.
     """
-    installation = find()
-    if installation.bundled and host not in LOOPBACK:
-        raise SetupError(
-            f"host {host}: the tritonserver of nvidia-pytriton has known CVEs and stays on loopback; "
-            "serve from NVIDIA's current Triton image, or put a proxy in front"
-        )
-    settings = _resolved(settings)
-    # The models would say the same, but out of the depths of a log.
-    Calibration.read(Bundle.open(settings.bundle))
-    if settings.scorer:
-        ScorerBundle.open(settings.scorer)
-    check(settings)
-    ports = Ports.choose(host, port)
-    workspace = Path(tempfile.mkdtemp(prefix="impasto-"))
+    server = Plan.of(settings, Endpoints(Ports.choose(host, port, http)), grace_s).start(on_log)
     try:
-        server = _start(installation, settings, ports, workspace, on_log)
-        try:
-            server.wait_ready(ready_timeout_s)
-            yield server
-        finally:
-            server.stop()
+        server.wait_ready(ready_timeout_s)
+        yield server
     finally:
-        shutil.rmtree(workspace)
+        server.stop(grace_s if server.stubs else 0)
 
 
 def _resolved(settings: Settings) -> Settings:
@@ -198,72 +214,8 @@ def _resolved(settings: Settings) -> Settings:
     return replace(settings, **{field: path and path.resolve() for field, path in found.items()})
 
 
-def model_repository() -> Path:
-    """Our Triton models: inside the package when installed, at the repository's root in an editable install."""
-    package = Path(__file__).parent
-    shipped = package / "model_repository"
-    return shipped if shipped.exists() else package.parent.parent / "model_repository"
-
-
-def _chosen_models(settings: Settings, workspace: Path) -> Path:
-    """A repository of those models that these settings make a server of, linked together in `workspace`.
-
-    Triton could be told their names, but only in a mode in which its clients may unload them.
-    """
-    folder = workspace / "models"
-    folder.mkdir()
-    for name in (*MODELS, SCORE) if settings.scorer else MODELS:
-        if settings.engine in ON_GPU and name in COMPUTING:
-            _place_on_gpu(model_repository() / name, folder / name, settings.gpu)
-        else:
-            (folder / name).symlink_to(model_repository() / name)
-    return folder
-
-
-def _place_on_gpu(model: Path, copy: Path, gpu: int) -> None:
-    """`model`, linked, but for the instance that its config asks for."""
-    copy.mkdir()
-    (copy / "1").symlink_to(model / "1")
-    (copy / "config.pbtxt").write_text(on_gpu((model / "config.pbtxt").read_text(), gpu))
-
-
-def on_gpu(config: str, gpu: int) -> str:
-    """config.pbtxt of a model whose instance computes on that GPU."""
-    assert config.count(ON_CPU) == 1
-    return config.replace(ON_CPU, f"instance_group [ {{ count: 1 kind: KIND_GPU gpus: [ {gpu} ] }} ]")
-
-
-def _start(
-    installation: Installation, settings: Settings, ports: Ports, workspace: Path, on_log: Callable[[str], None]
-) -> Server:
-    shm_prefix = f"impasto_{os.getpid()}_{secrets.token_hex(4)}_"
-    command = [
-        str(installation.binary),
-        f"--model-repository={_chosen_models(settings, workspace)}",
-        f"--backend-directory={installation.prepare(workspace)}",
-        f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
-        "--model-control-mode=none",
-        "--disable-auto-complete-config",  # would start a Python process of its own to ask what config.pbtxt says
-        f"--exit-timeout-secs={DRAIN_S}",
-        f"--http-address={ports.host}",
-        f"--http-port={ports.http}",
-        f"--grpc-address={ports.host}",
-        f"--grpc-port={ports.grpc}",
-        f"--metrics-address={ports.host}",
-        f"--metrics-port={ports.metrics}",
-        "--log-format=ISO8601",
-    ]
-    order = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # CUDA then numbers GPUs as nvidia-smi does
-    environment = {**os.environ, **installation.environment(), **order, **settings.to_env()}
-    return Server(start_tied(command, environment), ports, on_log, shm_prefix)
-
-
-def _free_port(held: ExitStack, host: str, port: int) -> int:
-    """`port`, or for 0 a free one; kept busy until `held` closes, so that the next call can't pick it too."""
-    listener = held.enter_context(socket.socket())
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        raise SetupError(f"{host}:{port} can't be listened on ({error.strerror}); pass another --port, or 0") from None
-    return int(listener.getsockname()[1])
+def _how(status: int) -> str:
+    """What its guardian's exit status says."""
+    if status < 0:
+        return "since its guardian was killed"
+    return f"with status {status}" if status <= SIGNALLED else f"by {Signals(status - SIGNALLED).name}"

@@ -20,13 +20,25 @@ STUB = "triton_python_backend_stub"
 SYSTEM = Path("/opt/tritonserver")
 
 
+Release = tuple[int, int]  # of the server, 2.NN; NVIDIA's images are named after year and month
+
+BUNDLED: Release = (2, 51)  # that of nvidia-pytriton 0.7.0, which doesn't say it
+# From NVIDIA's security bulletins, what matters most to a server of Python models; the last is what is current enough.
+CURES: tuple[tuple[Release, str, str], ...] = (
+    ((2, 59), "25.07", "CVE-2025-23319, -23320 and -23334: a stranger's code, by way of shared memory"),
+    ((2, 67), "26.03", "CVE-2026-24206 and -24207: ways around the keys of restricted APIs"),
+    ((2, 71), "26.07", "what the bulletins up to then name"),
+)
+CURRENT = CURES[-1][1]
+
+
 @dataclass(frozen=True)
 class Installation:
     """A tritonserver on this machine.
 
     backends is its backend directory; stub the Python backend's executable for this Python, where it lies apart from
     there; libraries go onto LD_LIBRARY_PATH. A bundled one comes out of nvidia-pytriton: an old release with known
-    CVEs, for development and behind loopback only.
+    CVEs, for development and behind loopback only. release is None where it isn't said.
     """
 
     binary: Path
@@ -34,11 +46,20 @@ class Installation:
     libraries: tuple[Path, ...]
     stub: Path
     bundled: bool
+    release: Release | None = None
 
     @property
     def source(self) -> str:
         """Where it comes from, in words."""
         return f"nvidia-pytriton {importlib.metadata.version('nvidia-pytriton')}" if self.bundled else "system"
+
+    @property
+    def flaws(self) -> str:
+        """What is known against its release, as in "it {flaws}"; empty where nothing is."""
+        if self.release is None:
+            return "doesn't say which release it is"
+        lacking = [f"{what} (cured in image {image})" for fixed, image, what in CURES if self.release < fixed]
+        return f"is Triton {self.release[0]}.{self.release[1]}, which has {'; '.join(lacking)}" if lacking else ""
 
     def prepare(self, workspace: Path) -> Path:
         """A backend directory to start from; linked together in `workspace` where the stub lies apart.
@@ -88,7 +109,7 @@ def find() -> Installation:
     for binary in [*candidates, SYSTEM / "bin/tritonserver"]:
         if binary.exists():
             backends = binary.parent.parent / "backends"
-            return Installation(binary, backends, (), backends / "python" / STUB, bundled=False)
+            return Installation(binary, backends, (), backends / "python" / STUB, False, _release(backends.parent))
     return _bundled()
 
 
@@ -103,7 +124,16 @@ def _bundled() -> Installation:
         libraries=(root.parent.parent / "nvidia_pytriton.libs",),
         stub=root / "python_backend_stubs" / PYTHON / STUB,
         bundled=True,
+        release=BUNDLED,
     )
+
+
+def _release(root: Path) -> Release | None:
+    """What NVIDIA's images say in a file, and in a variable."""
+    file = root / "TRITON_VERSION"
+    text = file.read_text() if file.is_file() else os.environ.get("TRITON_SERVER_VERSION", "")
+    found = re.match(r"(\d+)\.(\d+)", text)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def _joined(paths: Sequence[object]) -> str:

@@ -4,19 +4,94 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from threading import Timer
 
 import numpy as np
 import pytest
 from tritonclient.grpc import InferenceServerClient  # type: ignore[import-untyped]
 
 import toy
+from impasto_server.process import children
 from impasto_server.serve import Server, serve
 from impasto_server.settings import Settings
 
+PATIENCE_S = 180.0
 ROOT = Path(__file__).parents[2]
 IMPASTO = str(Path(sys.executable).parent / "impasto")
+
+
+@dataclass(frozen=True)
+class Impasto:
+    """`impasto serve`, ready: its process, what it has printed by then, and the pids of what runs under it."""
+
+    process: subprocess.Popen[str]
+    ready: str
+    guardian: int
+    server: int
+    stubs: list[int]
+
+    @property
+    def pids(self) -> list[int]:
+        return [self.guardian, self.server, *self.stubs]
+
+    @property
+    def url(self) -> str:
+        return self.ready.split()[2]
+
+    def line(self, start: str) -> str:
+        """The next that begins so."""
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            if line.startswith(start):
+                return line
+        raise AssertionError(f"it ended without a line that begins with {start!r}")
+
+
+@contextmanager
+def impasto_serve(command: Sequence[str]) -> Iterator[Impasto]:
+    """It is killed when it isn't wanted any more, or has taken too long."""
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        watchdog = Timer(PATIENCE_S, process.kill)
+        watchdog.start()
+        try:
+            ready = next(line for line in process.stderr if line.startswith("ready"))
+            (guardian,) = (pid for pid in children(process.pid) if children(pid))
+            (server,) = children(guardian)
+            yield Impasto(process, ready, guardian, server, children(server))
+        finally:
+            watchdog.cancel()
+            process.kill()
+
+
+def shm_of(pid: int) -> list[Path]:
+    """Shared memory regions of servers that process `pid` started."""
+    return list(Path("/dev/shm").glob(f"impasto_{pid}_*"))
+
+
+def alive(pid: int) -> bool:
+    """A zombie is dead."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.fixture
+def command(toy_bundle: Path, toy_registry: Path) -> list[str]:
+    """That serves the toy."""
+    folders = ["--bundle", str(toy_bundle), "--registry", str(toy_registry)]
+    return [IMPASTO, "serve", *folders, "--engine", "onnxruntime", "--threads", "1", "--port", "0"]
+
+
+@pytest.fixture
+def settings(toy_bundle: Path, toy_registry: Path) -> Settings:
+    """Of a server on the toy."""
+    return Settings(toy_bundle, toy_registry, "onnxruntime", "f32", threads=1)
 
 
 @pytest.fixture(scope="session")

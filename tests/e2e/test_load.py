@@ -60,8 +60,8 @@ def client(server: Server) -> Iterator[InferenceServerClient]:
 
 
 @contextmanager
-def client_process(server: Server, requests: int, way: str) -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen([sys.executable, "-c", CLIENT, server.grpc_url, str(requests), way]) as process:
+def client_process(url: str, requests: int, way: str) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen([sys.executable, "-c", CLIENT, url, str(requests), way]) as process:
         try:
             yield process
         finally:
@@ -84,7 +84,7 @@ def test_a_killed_client_is_noticed_long_before_its_work_would_be_done(
     way: str, server: Server, client: InferenceServerClient
 ) -> None:
     before = steady(server)
-    with client_process(server, ROOM, way) as process:
+    with client_process(server.grpc_url, ROOM, way) as process:
         eventually(lambda: process.poll() is not None or metrics(server)["requests"] == ROOM, PATIENCE_S)
         assert process.poll() is None, "the client ended by itself"
         process.kill()

@@ -42,7 +42,7 @@ class Footprint:
 
 
 def footprint(server: Server) -> Footprint:
-    pids = [server.process.pid, *server.stubs]
+    pids = [server.pid, *server.stubs]
     page = os.sysconf("SC_PAGE_SIZE")
     return Footprint(
         rss=sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page for pid in pids),

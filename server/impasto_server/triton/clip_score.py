@@ -11,6 +11,7 @@ from typing import Any
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 
 from impasto_server import comparison
+from impasto_server.drain import Drains
 from impasto_server.errors import ImpastoError, as_impasto_error
 from impasto_server.score import Array, Scorer
 from impasto_server.scoring import Scoring
@@ -29,6 +30,7 @@ class TritonPythonModel:
         assert settings.scorer, "without a scorer this model isn't in the repository"
         self.scorer = Scorer.open(settings.scorer, settings)
         self.scoring = Scoring(self.scorer, settings.max_requests)
+        self.drains = Drains(self.scoring.drain, "clip_score")
 
     def execute(self, requests: list[Any]) -> None:
         """Start on every request; answers follow from the scoring thread."""
@@ -37,14 +39,19 @@ class TritonPythonModel:
 
     def finalize(self) -> None:
         """Finish what was taken, then free the thread."""
+        self.drains.close()
         self.scoring.close()
 
     def _start(self, request: Any) -> None:
         sender = request.get_response_sender()
+        self.drains.taken()
 
         def done(outcome: Array | ImpastoError) -> None:
             answer = refusal(outcome) if isinstance(outcome, ImpastoError) else filled({"SCORE": outcome})
-            sender.send(answer, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            try:
+                sender.send(answer, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            finally:
+                self.drains.told()
 
         try:
             asked = comparison.parse(tensors(request), self.scorer.unread, timeout_s(request))

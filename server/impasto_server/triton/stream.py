@@ -12,6 +12,7 @@ from typing import Any
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 
 from impasto_server.bundle import Bundle
+from impasto_server.drain import Drains
 from impasto_server.errors import ImpastoError, as_impasto_error
 from impasto_server.pipeline import Caller, Progress, Result
 from impasto_server.relay import Remote, address_for
@@ -29,6 +30,7 @@ class TritonPythonModel:
         forward_log()
         self.manifest = Bundle.open(Settings.from_env().bundle).manifest
         self.painter = Remote(address_for(os.getppid()))
+        self.drains = Drains(lambda grace_s: 0, "stylize_stream")
 
     def execute(self, requests: list[Any]) -> None:
         """Start on every request; its responses follow from the thread that hears the pipeline."""
@@ -37,16 +39,21 @@ class TritonPythonModel:
 
     def finalize(self) -> None:
         """Triton has no request left by now."""
+        self.drains.close()
         self.painter.close()
 
     def _start(self, request: Any) -> None:
         sender = request.get_response_sender()
+        self.drains.taken()
 
         def progress(step: Progress) -> None:
             sender.send(response(step))
 
         def done(outcome: Result | ImpastoError) -> None:
-            sender.send(response(outcome), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            try:
+                sender.send(response(outcome), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            finally:
+                self.drains.told()
 
         try:
             asked = read(request, self.manifest, STREAM_FIELDS, self.painter)

@@ -12,6 +12,7 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 
+from impasto_server.drain import Drains
 from impasto_server.errors import ImpastoError, as_impasto_error
 from impasto_server.pipeline import Caller, Pipeline, Result
 from impasto_server.relay import Relay, address_for
@@ -33,6 +34,7 @@ class TritonPythonModel:
         self.metrics = Metrics(self.pipeline.stats)
         self.watch = Watch()
         self.relay = Relay(self.pipeline, address_for(os.getppid()))
+        self.drains = Drains(self.pipeline.drain, "stylize")
 
     def execute(self, requests: list[Any]) -> None:
         """Start on every request; answers follow from the pipeline's threads."""
@@ -41,6 +43,7 @@ class TritonPythonModel:
 
     def finalize(self) -> None:
         """Finish what was taken, then free the threads."""
+        self.drains.close()
         self.pipeline.close()
         self.relay.close()
         self.watch.close()
@@ -48,11 +51,15 @@ class TritonPythonModel:
 
     def _start(self, request: Any) -> None:
         sender, gone = request.get_response_sender(), Event()
+        self.drains.taken()
         forget = self.watch.over(sender.is_cancelled, gone.set)
 
         def done(outcome: Result | ImpastoError) -> None:
             forget()
-            sender.send(response(outcome), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            try:
+                sender.send(response(outcome), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            finally:
+                self.drains.told()
 
         try:
             asked = read(request, self.pipeline.manifest, FIELDS, self.pipeline)

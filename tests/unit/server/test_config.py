@@ -10,8 +10,8 @@ from google.protobuf import text_format  # type: ignore[import-untyped]
 from tritonclient.grpc import model_config_pb2  # type: ignore[import-untyped]
 
 from impasto_server import comparison
+from impasto_server.repository import COMPUTING, model_repository, on_gpu
 from impasto_server.request import FIELDS, STREAM_FIELDS, Field
-from impasto_server.serve import COMPUTING, model_repository, on_gpu
 
 PICTURES = {"IMAGE": ("BYTES", [-1]), "SEED": ("INT64", [-1]), "SCORE": ("FP32", [-1]), "META": ("BYTES", [1])}
 SCORES = {"SCORE": ("FP32", [-1])}

@@ -9,7 +9,7 @@ import typer
 from safetensors.numpy import save_file
 from typer.testing import CliRunner, Result
 
-from impasto_server import doctor
+from impasto_server import doctor, tritonserver
 from impasto_server.commands import doctor as doctor_command
 from impasto_server.doctor import Finding, examine
 from impasto_server.engines import gpu
@@ -76,6 +76,15 @@ def test_a_bundle_is_held_against_the_memory(bundle: Path, monkeypatch: pytest.M
         assert finding.found == f"up to 4.0 GiB in memory, {free / GIB:.1f} GiB are free"
         assert finding.fix.startswith("pass --precision bf16") is not fits
     assert "bundle on tensorrt bf16" not in found(bundle)
+
+
+def test_an_old_triton_is_said_to_be_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(tritonserver, "SYSTEM", tmp_path)
+    finding = found()["tritonserver"]
+    assert finding.ok
+    assert "loopback only: it is Triton 2.51, which has CVE-2025-23319" in finding.found
+    assert finding.fix == "in production, serve from NVIDIA's image 26.07 or later"
 
 
 def test_a_bundle_that_is_none_is_told() -> None:

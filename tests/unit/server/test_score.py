@@ -23,8 +23,8 @@ from impasto_server.comparison import FIELDS, MAX_IMAGES
 from impasto_server.content import MAX_BYTES
 from impasto_server.errors import InvalidArgument, SetupError
 from impasto_server.local import Local
+from impasto_server.repository import model_repository
 from impasto_server.score import BATCH, Scorer, ScorerBundle
-from impasto_server.serve import model_repository
 from impasto_server.settings import Settings
 
 Tensors = Mapping[str, NDArray[Any]]

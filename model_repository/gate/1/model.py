@@ -1,0 +1,1 @@
+from impasto_server.triton.gate import TritonPythonModel as TritonPythonModel
