@@ -15,11 +15,12 @@ from time import perf_counter
 
 from benchmarks.backbones import KEPT, LORA_FILE, NAMES, Backbone, register, write_lora
 
-from impasto_server.adapters import Adapter, Registry
+from impasto_server.adapters import Adapter
 from impasto_server.bank import Bank
 from impasto_server.bundle import Bundle
 from impasto_server.engines.engine import resolve_precision
 from impasto_server.guidance import Mix
+from impasto_server.registry import Registry
 from impasto_server.residency import Residency
 from impasto_server.settings import Settings
 from impasto_server.stats import Stats
@@ -47,7 +48,7 @@ class Styles:
 
     def pin(self, name: str) -> int:
         """The row of the bank that holds the adapter, pinned."""
-        style = self.residency.resolve(name)
+        style = self.residency.resolve(name).result()
         adapter = self.residency.load([style])[style.digest].result()
         assert isinstance(adapter, Adapter), "an embedding has no row"
         mix = Mix.of([(style.digest, style.weight)])

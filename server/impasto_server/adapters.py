@@ -1,38 +1,32 @@
-"""Adapter files and the registry they lie in: names → digests → checked tensors in host memory.
+"""Adapter files: bytes → tensors that were checked.
 
 A LoRA's or a bottleneck adapter's factors change the backbone (bank.py), an embedding's vectors stand in prompts
 (prompt.py). A delta changes weights in ways that only merged weights can have: its tensors are nobody's here, but its
 bytes must be those of its digest as anybody's, since the words of its header are used, and META names it by that.
-The registry is written by `impasto adapters`; this module reads it, anew for every name, so a new adapter or a
-re-pointed name is seen by the next request.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, deserialize
 
 from impasto_server.bundle import Manifest, Site
-from impasto_server.errors import InvalidArgument, NotFound, shown
+from impasto_server.errors import InvalidArgument
+from impasto_server.strangers import read_json
 
 Array = NDArray[np.float32]
 
 FIELD = "ADAPTER_NAMES"
 FORMAT = 1
+DELTA = "delta"  # the kind of what isn't read whole
 MAX_HEADER = 1 << 20
-MAX_STAGES, MAX_PLACES = 64, 32
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+MAX_RANK = 512  # of a file, at every site that there is
+MAX_STAGES, MAX_PLACES = 64, 32  # what a request's embeddings may come to together stands in prompt.py
 _DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 
 
@@ -105,61 +99,13 @@ class Embedding:
         return sum(vectors.nbytes for vectors in self.vectors.values())
 
 
-class Registry:
-    """A folder of `names/<name>.json` → {"digest"} and `objects/<digest>.safetensors`."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def names(self) -> list[str]:
-        return sorted(path.stem for path in (self._folder / "names").glob("*.json"))
-
-    def resolve(self, name: str, field: str = FIELD) -> str:
-        """The digest `name` points to now.
-
-        Raises NotFound with the nearest names, and InvalidArgument where the pointer is damaged, both in the name of a
-        request's field.
-        """
-        try:
-            if not _NAME.fullmatch(name):
-                raise FileNotFoundError
-            digest = json.loads((self._folder / "names" / f"{name}.json").read_bytes())["digest"]
-            if not _DIGEST.fullmatch(digest):
-                raise ValueError
-        except FileNotFoundError:
-            raise _unknown(name, self.names(), field) from None
-        except (OSError, ValueError, TypeError, KeyError):
-            raise _damaged(name, "its name in the registry doesn't point to a digest").at(field) from None
-        return str(digest)
-
-    def load(self, digest: str, name: str, manifest: Manifest) -> Patch | Embedding:
-        """Read and check the object `digest`, called `name` in errors.
-
-        Raises NotFound when the object is gone and InvalidArgument when it's damaged or made for another backbone.
-        """
-        try:
-            with (self._folder / "objects" / f"{digest}.safetensors").open("rb") as file:
-                data = file.read(8 + MAX_HEADER)
-                delta = _is_delta(data)
-                data += b"" if delta else file.read()  # what is as large as weights isn't held
-                actual = _sha256(data, file)
-        except FileNotFoundError:
-            problem = f"adapter {name!r} points to an object that isn't in the registry"
-            raise NotFound(FIELD, problem, "import it again with `impasto adapters import`") from None
-        except OSError as error:
-            raise _damaged(name, f"its file can't be read ({error.strerror})") from None
-        if actual != digest:
-            raise _damaged(name, "its bytes don't match its digest")
-        return _delta(_header(data, name), digest, name, manifest) if delta else parse(data, digest, name, manifest)
-
-
 def parse(data: bytes, digest: str, name: str, manifest: Manifest) -> Adapter | Embedding:
     """An adapter file's bytes → its tensors, every one checked against the manifest. Raises InvalidArgument."""
-    header = _header(data, name)
+    header = header_of(data, name)
     try:
         views: list[tuple[str, dict[str, Any]]] = deserialize(data)  # type: ignore[no-untyped-call]
     except SafetensorError as error:
-        raise _damaged(name, str(error)) from None
+        raise damaged(name, str(error)) from None
     tensors = {key: _tensor(key, view, name) for key, view in views}
     match header.get("kind"):
         case "lora" | "bottleneck":
@@ -167,9 +113,9 @@ def parse(data: bytes, digest: str, name: str, manifest: Manifest) -> Adapter | 
         case "embedding":
             found = _embedding(header, tensors, digest, name, manifest)
         case kind:
-            raise _damaged(name, f"it is of the kind {kind!r}, which this server doesn't know")
+            raise damaged(name, f"it is of the kind {kind!r}, which this server doesn't know")
     if tensors:
-        raise _damaged(name, f"it holds tensors that belong nowhere: {', '.join(sorted(tensors)[:3])}")
+        raise damaged(name, f"it holds tensors that belong nowhere: {', '.join(sorted(tensors)[:3])}")
     return found
 
 
@@ -189,25 +135,26 @@ def _adapter(
     return Adapter(digest, factors, nbytes, prompt)
 
 
-def _delta(header: Mapping[str, Any], digest: str, name: str, manifest: Manifest) -> Delta:
+def delta(header: Mapping[str, Any], digest: str, name: str, manifest: Manifest) -> Delta:
     _check_backbone(header, name, manifest)
     forms = header.get("forms")
     if not isinstance(forms, list) or not forms:
-        raise _damaged(name, "its header doesn't say which forms its updates have")
+        raise damaged(name, "its header doesn't say which forms its updates have")
     return Delta(digest, tuple(str(form) for form in forms), _prompt(header, name))
 
 
-def _sha256(begin: bytes, rest: BinaryIO) -> str:
-    found = hashlib.sha256(begin)
-    while part := rest.read(MAX_HEADER):
-        found.update(part)
-    return found.hexdigest()
+def heaviest(manifest: Manifest) -> int:
+    """How many bytes a file can need for what a bank or prompts can use: a LoRA, bottlenecks or an embedding."""
+    sites = [site for graph in manifest.graphs.values() for site in graph.sites]
+    factors = sum(4 * (1 + MAX_RANK * (site.in_features + site.out_features)) for site in sites)
+    vectors = 4 * MAX_STAGES * MAX_PLACES * sum(manifest.embedding_widths.values())
+    return 8 + MAX_HEADER + max(factors, vectors)
 
 
-def _is_delta(data: bytes) -> bool:
+def is_delta(data: bytes) -> bool:
     """Of a file's first bytes, however broken."""
     try:
-        return _header(data, "").get("kind") == "delta"
+        return header_of(data, "").get("kind") == DELTA
     except InvalidArgument:
         return False
 
@@ -224,7 +171,7 @@ def _check_backbone(header: Mapping[str, Any], name: str, manifest: Manifest) ->
 def _prompt(header: Mapping[str, Any], name: str) -> str | None:
     prompt = header.get("prompt")
     if prompt is not None and not _holds(prompt, "{context}"):
-        raise _damaged(name, f"its prompt {prompt!r} has no place for {{context}}")
+        raise damaged(name, f"its prompt {prompt!r} has no place for {{context}}")
     return None if prompt is None else str(prompt)
 
 
@@ -232,7 +179,7 @@ def _tanh(header: Mapping[str, Any], name: str) -> bool:
     """Whether its hidden units have the approximate gelu."""
     gelu = header.get("gelu")
     if header["kind"] == "bottleneck" and gelu not in ("exact", "tanh"):
-        raise _damaged(name, f"its gelu is {gelu!r}, neither 'exact' nor 'tanh'")
+        raise damaged(name, f"its gelu is {gelu!r}, neither 'exact' nor 'tanh'")
     return bool(gelu == "tanh")
 
 
@@ -243,20 +190,20 @@ def _embedding(
     vectors = {graph: tensors.pop(f"{graph}.vectors", None) for graph in widths}
     for graph, array in vectors.items():
         if array is None:
-            raise _damaged(name, f"it has no vectors for {graph}")
+            raise damaged(name, f"it has no vectors for {graph}")
         if array.ndim != 3 or not (0 < array.shape[0] <= MAX_STAGES and 0 < array.shape[1] <= MAX_PLACES):
-            raise _damaged(name, f"{graph}.vectors is {list(array.shape)}, not [stages, vectors, width]")
+            raise damaged(name, f"{graph}.vectors is {list(array.shape)}, not [stages, vectors, width]")
         if array.shape[2] != widths[graph]:
             problem = f"embedding {name!r} is {array.shape[2]} wide, {graph} of {manifest.name!r} {widths[graph]}"
             raise InvalidArgument(FIELD, problem, "use an embedding that was trained on this kind of backbone")
         if not np.isfinite(array).all():
-            raise _damaged(name, f"{graph}.vectors carries NaN or infinity")
+            raise damaged(name, f"{graph}.vectors carries NaN or infinity")
     checked = {graph: array for graph, array in vectors.items() if array is not None}
     if len({array.shape[:2] for array in checked.values()}) != 1:
-        raise _damaged(name, "its text encoders have unlike numbers of stages or vectors")
+        raise damaged(name, "its text encoders have unlike numbers of stages or vectors")
     prompt, style_prompt = header.get("prompt"), header.get("style_prompt")
     if not _holds(prompt, "{context}", "{style}") or not _holds(style_prompt, "{style}"):
-        raise _damaged(name, "its header lacks the prompts that it was trained with")
+        raise damaged(name, "its header lacks the prompts that it was trained with")
     return Embedding(digest, checked, str(prompt), str(style_prompt))
 
 
@@ -264,23 +211,23 @@ def _holds(template: object, *places: str) -> bool:
     return isinstance(template, str) and all(template.count(place) == 1 for place in places)
 
 
-def _header(data: bytes, name: str) -> dict[str, Any]:
+def header_of(data: bytes, name: str) -> dict[str, Any]:
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or length > min(MAX_HEADER, len(data) - 8):
-        raise _damaged(name, "it's truncated or no safetensors file")
+        raise damaged(name, "it's truncated or no safetensors file")
     try:
-        header = dict(json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["impasto"]))
+        header = dict(read_json(read_json(data[8 : 8 + length])["__metadata__"]["impasto"]))
     except (ValueError, KeyError, TypeError):
-        raise _damaged(name, "it has no impasto header") from None
+        raise damaged(name, "it has no impasto header") from None
     if header.get("format") != FORMAT:
-        raise _damaged(name, f"it's of format {header.get('format')!r}, and this server reads {FORMAT}")
+        raise damaged(name, f"it's of format {header.get('format')!r}, and this server reads {FORMAT}")
     return header
 
 
 def _tensor(key: str, view: Mapping[str, Any], name: str) -> Array:
     dtype = _DTYPES.get(view["dtype"])
     if dtype is None:
-        raise _damaged(name, f"{key} is {view['dtype']}, not F32, F16 or BF16")
+        raise damaged(name, f"{key} is {view['dtype']}, not F32, F16 or BF16")
     raw: NDArray[Any] = np.frombuffer(view["data"], dtype).reshape(view["shape"])
     return _from_bf16(raw) if view["dtype"] == "BF16" else raw.astype(np.float32)
 
@@ -297,27 +244,17 @@ def _factors(tensors: dict[str, Array], prefix: str, site: Site, name: str, tanh
     if a is None and b is None and scale is None:
         return None
     if a is None or b is None or scale is None:
-        raise _damaged(name, f"{prefix} lacks one of A, B and scale")
+        raise damaged(name, f"{prefix} lacks one of A, B and scale")
     rank = a.shape[-1] if a.ndim == 2 else 0
     if rank == 0 or a.shape != (site.in_features, rank) or b.shape != (rank, site.out_features) or scale.shape != ():
         expected = f"A [{site.in_features}, r], B [r, {site.out_features}] and a scalar scale"
-        raise _damaged(name, f"{prefix} is A {list(a.shape)}, B {list(b.shape)}; this backbone wants {expected}")
+        raise damaged(name, f"{prefix} is A {list(a.shape)}, B {list(b.shape)}; this backbone wants {expected}")
     with np.errstate(over="ignore", invalid="ignore"):
         scaled = np.ascontiguousarray(b * scale)
     if not (np.isfinite(a).all() and np.isfinite(scaled).all()):
-        raise _damaged(name, f"{prefix} carries NaN or infinity")
+        raise damaged(name, f"{prefix} carries NaN or infinity")
     return Factors(a, scaled, np.full(rank, tanh, np.float32))
 
 
-def _unknown(name: str, known: list[str], field: str) -> NotFound:
-    near = get_close_matches(name, known, n=3)
-    listed = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
-    if not known:
-        fix = "the server's registry is empty, or gone; fill it with `impasto adapters import`"
-    else:
-        fix = f"did you mean {' or '.join(map(repr, near))}? known: {listed}" if near else f"known: {listed}"
-    return NotFound(field, f"no adapter {shown(name)}", fix)
-
-
-def _damaged(name: str, why: str) -> InvalidArgument:
+def damaged(name: str, why: str) -> InvalidArgument:
     return InvalidArgument(FIELD, f"adapter {name!r} can't be used: {why}", "import it again from its source file")

@@ -9,7 +9,7 @@ in use are pinned; only an idle row is ever overwritten, so eviction can't chang
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from math import prod
 from threading import Lock
@@ -59,7 +59,7 @@ class Bank:
         self.writes = 0
         self._resident: OrderedDict[Mix, int] = OrderedDict()
         self._pins: Counter[int] = Counter()
-        self._waiting: list[Callable[[], None]] = []
+        self._waiting: dict[Callable[[], None], bool] = {}  # in the order in which they came; whether they were woken
         self._lock = Lock()
 
     def pin(
@@ -68,33 +68,39 @@ class Bank:
         """The rows that hold `mixes` of `adapters` (by digest), written first where they aren't resident.
 
         All or none: None while too few rows are idle, and then `again` is called once, when a row has been released.
-        Raises InvalidArgument when the mixes can't fit the bank's memory at all.
+        Who asks with the same `again` once more keeps its place among those who wait, until it has its rows, or
+        `forget`. Raises InvalidArgument when the mixes can't fit the bank's memory at all.
         """
         wanted = {mix for mix in mixes if mix.parts}
-        if len(wanted) > self.slots - 1:
-            problem = f"{len(wanted)} different mixes, the server's adapter bank holds {self.slots - 1}"
-            raise InvalidArgument(FIELD, problem, "start the server with more --bank-bytes")
         rows = {Mix(): 0}
         with self._lock:
-            if len(wanted - self._resident.keys()) > self._idle_rows(wanted):
-                self._waiting.append(again)
+            missing = wanted - self._resident.keys()
+            full = len(missing) > self._idle_rows(wanted)
+            if not full or again not in self._waiting:
+                self._check_room(wanted, missing, adapters)
+            if full:
+                self._waiting[again] = False
                 return None
-            try:
-                for mix in sorted(wanted, key=lambda mix: mix not in self._resident):
-                    rows[mix] = self._row(mix, adapters)
-                    self._pins[rows[mix]] += 1
-            except InvalidArgument:
-                self._release(rows.values())
-                raise
+            self._waiting.pop(again, None)
+            self._widen(self._ranks_for(missing, adapters))
+            for mix in sorted(wanted, key=lambda mix: mix not in self._resident):
+                rows[mix] = self._row(mix, adapters)
+                self._pins[rows[mix]] += 1
         return rows
 
     def unpin(self, rows: Iterable[int]) -> None:
-        """Release every one of `rows`, and call back those who wait for some."""
+        """Release every one of `rows`, and call those who wait for some, the first to come first."""
         with self._lock:
             self._release(rows)
-            waiting, self._waiting = self._waiting, []
-        for again in waiting:
+            asleep = [again for again, woken in self._waiting.items() if not woken]
+            self._waiting.update(dict.fromkeys(asleep, True))
+        for again in asleep:
             again()
+
+    def forget(self, again: Callable[[], None]) -> None:
+        """Whoever waited with it waits no more."""
+        with self._lock:
+            self._waiting.pop(again, None)
 
     def _release(self, rows: Iterable[int]) -> None:
         for row in rows:
@@ -124,8 +130,6 @@ class Bank:
 
     def _write(self, mix: Mix, adapters: Mapping[str, Adapter]) -> None:
         mixed = {graph: _mixed(sites, mix, adapters, graph) for graph, sites in self._sites.items()}
-        for kind in self._ranks:
-            self._reserve(kind, max((mixed[g][site.name].rank for g, site in self._kept(mixed, kind)), default=0))
         row = self._idle_row()
         for idle in [other for other, held in self._resident.items() if held == row]:
             del self._resident[idle]
@@ -144,22 +148,42 @@ class Bank:
                 values = port.values(factors)
                 port.first(held, values.shape[port.rank_axis])[:] = stored(values, self.precision)
 
-    def _kept(self, mixed: Mapping[str, Mapping[str, Factors]], kind: Kind) -> Iterator[tuple[str, Site]]:
-        """The sites of a kind, with their graphs, that a mix changes."""
-        for graph, sites in self._sites.items():
-            yield from ((graph, site) for site in sites if site.kind == kind and site.name in mixed[graph])
-
-    def _reserve(self, kind: Kind, rank: int) -> None:
-        """Widen every row's sites of a kind to hold `rank`; rows keep their values, padded with zeros."""
-        if rank <= self._ranks[kind]:
+    def _check_room(self, wanted: Set[Mix], missing: Set[Mix], adapters: Mapping[str, Adapter]) -> None:
+        """Raises InvalidArgument when the bank could not hold all of `wanted` at once, were nothing else in it."""
+        ranks = self._ranks_for(missing, adapters)
+        if len(wanted) > self.slots - 1:
+            problem = f"{len(wanted)} different mixes, the server's adapter bank holds {self.slots - 1}"
+        elif self.slots * self._row_bytes(ranks) > self._capacity:
+            kind = next(kind for kind in ranks if ranks[kind] > self._ranks[kind])
+            rank = max(_rank(self._sites, mix, adapters, kind) for mix in missing)
+            problem = f"the mix has rank {rank}, the server's adapter bank holds rank {self._ranks[kind]}"
+        else:
             return
-        narrower, wider = self._ranks, {**self._ranks, kind: _bucket(rank)}
-        if self.slots * self._row_bytes(wider) > self._capacity:
-            problem = f"the mix has rank {rank}, the server's adapter bank holds rank {narrower[kind]}"
-            fix = f"use fewer adapters, or start the server with --bank-rank {wider[kind]} or more --bank-bytes"
-            raise InvalidArgument(FIELD, problem, fix)
-        self._ranks = wider
-        self._stats.set("bank_bytes", self.slots * self._row_bytes(wider))
+        raise InvalidArgument(
+            FIELD, problem, f"use fewer adapters, or {self._advice(max(ranks.values()), len(wanted))}"
+        )
+
+    def _advice(self, rank: int, mixes: int) -> str:
+        """The options of a server whose bank holds so many mixes of that rank at once, or more."""
+        row = self._row_bytes(dict.fromkeys(self._ranks, rank))
+        capacity = max(self._capacity, (1 + mixes) * row)
+        room = min(MAX_SLOTS, capacity // row) - 1
+        return f"start the server with --bank-rank {rank} --bank-bytes {capacity}, room for {room} such mixes at once"
+
+    def _ranks_for(self, mixes: Iterable[Mix], adapters: Mapping[str, Adapter]) -> Ranks:
+        """As wide as the bank is, or must be to hold `mixes`, too."""
+        found = dict(self._ranks)
+        for mix in mixes:
+            for kind in found:
+                found[kind] = max(found[kind], _bucket(_rank(self._sites, mix, adapters, kind)))
+        return found
+
+    def _widen(self, ranks: Ranks) -> None:
+        """Every row's sites, for `ranks` that aren't less; rows keep their values, padded with zeros."""
+        if ranks == self._ranks:
+            return
+        narrower, self._ranks = self._ranks, ranks
+        self._stats.set("bank_bytes", self.slots * self._row_bytes(ranks))
         for graph, sites in self._sites.items():
             buffers = self._allocate(sites)
             for site in sites:
@@ -231,6 +255,14 @@ def _mixed(sites: Sequence[Site], mix: Mix, adapters: Mapping[str, Adapter], gra
             tanh = np.concatenate([factors.tanh for _, factors in parts])
             mixed[site.name] = Factors(a, b, tanh)
     return mixed
+
+
+def _rank(sites: Mapping[str, Sequence[Site]], mix: Mix, adapters: Mapping[str, Adapter], kind: Kind) -> int:
+    """Of a mix at the site of a kind where it's largest: the ranks of its parts add up."""
+    parts = [adapters[digest].factors for digest, _ in mix.parts]
+    of_kind = [(graph, site.name) for graph, some in sites.items() for site in some if site.kind == kind]
+    ranks = (sum(f[graph][name].rank for f in parts if name in f.get(graph, {})) for graph, name in of_kind)
+    return max(ranks, default=0)
 
 
 def _bucket(rank: int) -> int:

@@ -25,9 +25,11 @@ class BytesLru(Generic[K, V]):
         return self._values[key][0]
 
     def put(self, key: K, value: V, nbytes: int) -> None:
-        """A value larger than the whole cache isn't kept."""
+        """A value larger than the whole cache isn't kept, and makes no room for itself."""
         if key in self._values:
             self.nbytes -= self._values.pop(key)[1]
+        if nbytes > self._capacity:
+            return
         self._values[key] = (value, nbytes)
         self.nbytes += nbytes
         while self.nbytes > self._capacity:

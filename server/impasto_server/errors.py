@@ -3,6 +3,7 @@
 ImpastoError            code, message
 ├── InvalidArgument     INVALID_ARGUMENT: the request's field, what it held, what to pass instead
 ├── NotFound            NOT_FOUND: a name that nothing answers to
+├── NoAnswer            UNAVAILABLE: the registry doesn't answer, where the request's field names something in it
 ├── Unavailable         UNAVAILABLE: the server is stopping; another one may take it
 ├── Exhausted           RESOURCE_EXHAUSTED: the queue is full; trying again after `retry_after_s` may help
 ├── DeadlineExceeded    DEADLINE_EXCEEDED: the time the caller gave has passed; nothing more is done
@@ -68,6 +69,12 @@ class NotFound(FieldError):
     """The request names something that isn't there."""
 
     code: Code = "NOT_FOUND"
+
+
+class NoAnswer(FieldError):
+    """The request names something that can't be read now."""
+
+    code: Code = "UNAVAILABLE"
 
 
 class Unavailable(ImpastoError):

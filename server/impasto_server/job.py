@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from threading import Lock
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from impasto_server.adapters import Embedding, Patch
 from impasto_server.backbone import Embeds
 from impasto_server.conditioning import Conditions
 from impasto_server.errors import Cancelled, DeadlineExceeded, ImpastoError
-from impasto_server.guidance import Mix
+from impasto_server.guidance import Guidance, Mix
 from impasto_server.prompt import Line
 from impasto_server.request import Request
 from impasto_server.residency import Loading, Style
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -65,26 +71,74 @@ class Caller:
     progress: Callable[[Progress], None] | None = None
 
 
+@dataclass(frozen=True)
+class Spoken:
+    """What a lane says at each stage, under a mix that changes text encoders, or under none."""
+
+    lines: tuple[Line, ...]
+    mix: Mix | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request's lanes and what each says, with its adapters by digest and its embeddings by name."""
+
+    guidance: Guidance
+    adapters: Mapping[str, Patch]
+    embeddings: Mapping[str, Embedding]
+    spoken: tuple[Spoken, ...]
+
+
 @dataclass(eq=False)
 class Job:
     """A request on its way: what was found out about it, and when it passed each stage (seconds on one clock).
 
-    `reference` is the embedding [1, E] of what its candidates are compared with; `embeds` are of its lines, each as
-    said under a mix that changes text encoders, or under none.
-    `pinned`: some of its lanes run on weights that their mix is merged into.
+    `again` has it looked at once more, when something that it waits for has come about. `reference` is the embedding
+    [1, E] of what its candidates are compared with; `embeds` are of its lines, each under a mix as Spoken's. `pinned`:
+    some of its lanes run on weights that their mix is merged into. It's settled once, by whoever comes first; `over`
+    from then on.
     """
 
     request: Request
     caller: Caller
+    again: Callable[[], None] = lambda: None
     styles: tuple[Style, ...] = ()
     loading: Loading | None = None
     conditions: Conditions = field(default_factory=Conditions)
     reference: NDArray[np.float32] | None = None
+    plan: Plan | None = None
     embeds: dict[tuple[Line, Mix | None], Embeds] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     pinned: bool = False
     steps_done: int = 0
     times: dict[str, float] = field(default_factory=lambda: {"submitted": perf_counter()})
+    _settling: Lock = field(default_factory=Lock)
+    _telling: Lock = field(default_factory=Lock)
+
+    @property
+    def over(self) -> bool:
+        return self._settling.locked()
+
+    def settle(self) -> bool:
+        """True for the first who asks: theirs is the outcome."""
+        return self._settling.acquire(blocking=False)
+
+    def report(self, progress: Progress) -> None:
+        """Tell the caller of it, unless it has its outcome, or is to have it now."""
+        with self._telling:
+            if self.caller.progress is not None and not self.over:
+                self._tell(self.caller.progress, progress)
+
+    def answer(self, outcome: Result | ImpastoError) -> None:
+        """Tell the caller what became of it; for the one who settled it, after which no progress is told."""
+        with self._telling:
+            self._tell(self.caller.done, outcome)
+
+    def _tell(self, hear: Callable[[Any], None], news: object) -> None:
+        try:
+            hear(news)
+        except Exception as error:  # theirs, and no reason to stop serving the others
+            log.error("a caller could not take what it was told", exc_info=error)
 
     def mark(self, stage: str) -> None:
         self.times[stage] = perf_counter()
@@ -106,6 +160,8 @@ class Job:
 
     def check(self) -> None:
         """Raises Cancelled when nobody waits for the answer, DeadlineExceeded when it would come too late."""
+        if self.over:
+            raise Cancelled("the request has its answer")
         if self.caller.gone():
             raise Cancelled("the caller cancelled the request, or is gone")
         left = self.time_left_s()

@@ -1,20 +1,23 @@
 """The product in one file: request → lanes → steps → image.
 
-             ┌► read (its pictures) ─┐
-    submit ──┴───────────────────────┴► prepare ──► step loop (one thread) ──► finish ──► done
+    submit ──► name ──► read (its pictures) ──► prepare ──► step loop ──► finish ──► done
 
+name      names become digests, as they stand now; on the registry's own threads, since files may be slow to answer.
 read      files become what the backbone and the scorer take of them; nothing is kept in the size it was sent in.
-prepare   names become adapters in host memory, the guidance rule becomes lanes, prompts become embeds, the lanes' mixes
-          take seats (rows of the bank, or weights that they are merged into), the seed of each candidate starts a
-          sampler, and that asks its first question. A request whose adapters are still loading, or for which no row
-          is free, comes back later and keeps no thread waiting.
+prepare   adapters come into host memory, the guidance rule becomes lanes, prompts become embeds, the lanes' mixes take
+          seats (rows of the bank, or weights that they are merged into), the seed of each candidate starts a sampler,
+          and that asks its first question (preparation.py). A request whose adapters are still loading, or for which
+          no row is free, comes back later and keeps no thread waiting.
 step loop every running request's questions become rows of one batch; a row carries its own sample, timestep, context
-          and seat. The answers are combined by the request's coefficients and sent back to its samplers.
-          Requests join and leave between any two batches.
+          and seat. The answers are combined by the request's coefficients and sent back to its samplers. Requests join
+          and leave between any two batches (loop.py).
 finish    samples become previews and encoded pictures, the best first where they are scored.
 
 What isn't a step is done by turns (turns.py), on two threads for each stage: a picture to decode, a line to encode, a
 candidate to finish. Who has little left goes first: nobody waits for somebody's sixteen pictures or 64 prompts.
+
+The step loop checks its own; everyone else is looked after by lookout.py. Once a caller is gone or its time has passed
+its job is settled at once, and a thread that still works for it finds that out and drops what it did.
 
 Who waits for a request and what they hear is in job.py, a job's part in the step loop in running.py. What this module
 doesn't know: whether latents or tokens are sampled, and which sampler, rule, adapters or engine runs.
@@ -23,24 +26,20 @@ doesn't know: whether latents or tokens are sampled, and which sampler, rule, ad
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from itertools import islice
-from queue import Empty, SimpleQueue
-from threading import Thread
 from time import perf_counter
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from impasto_server.adapters import Embedding, Registry
+from impasto_server.adapters import MAX_HEADER
 from impasto_server.admission import Admission
 from impasto_server.backbone import Seat
 from impasto_server.bank import Bank
-from impasto_server.batch import choose
 from impasto_server.bundle import Bundle, DiffusionManifest, Manifest
 from impasto_server.calibration import calibrated, resolve_max_lanes
 from impasto_server.conditioning import largest
@@ -50,23 +49,27 @@ from impasto_server.engines.engine import resolve_precision
 from impasto_server.errors import (
     Cancelled,
     DeadlineExceeded,
-    FieldError,
     ImpastoError,
+    InvalidArgument,
+    NotFound,
     as_impasto_error,
 )
 from impasto_server.family import Family
 from impasto_server.graphs import Graphs
-from impasto_server.guidance import Guidance, Mix, Prompts, Text
 from impasto_server.image import encode
 from impasto_server.job import Caller, Job, Progress, Result
+from impasto_server.lookout import Lookout
+from impasto_server.loop import Loop
 from impasto_server.masked import Masked
 from impasto_server.meta import settings_of, styles_of, timings_of
-from impasto_server.names import by_kind, loaded_of, mixes, named, said_by
-from impasto_server.prompt import Line, Staged, lines
+from impasto_server.names import named
+from impasto_server.preparation import Preparation
+from impasto_server.prompt import Line
 from impasto_server.ranking import Ranking
+from impasto_server.registry import Registry
 from impasto_server.request import Request
-from impasto_server.residency import Kind, Residency
-from impasto_server.running import Candidate, Running
+from impasto_server.residency import Residency, Style
+from impasto_server.running import Running
 from impasto_server.samplers import Sample
 from impasto_server.score import Scorer
 from impasto_server.seating import Seating
@@ -76,15 +79,13 @@ from impasto_server.turns import Turns, Work, once
 
 __all__ = ["Caller", "Pipeline", "Progress", "Result", "Running"]
 
-R = TypeVar("R")
-
 log = logging.getLogger(__name__)
 
-PREPARING_THREADS, FINISHING_THREADS = 2, 2
+PREPARING_THREADS, FINISHING_THREADS, ANSWERING_THREADS = 2, 2, 2
 # Pixels. A file may have 50 million, and takes up to 20 bytes for each while it is decoded. Larger ones than this have
 # a thread of their own and smaller ones another, so that no more than 66 million are decoded at any time.
 LARGE = 16_000_000
-SMOOTHING = 0.9
+DELTA_SHARE = 4  # of all of a bundle's bytes: what changes its weights may be kept in float32, and in several factors
 
 
 class Pipeline:
@@ -95,27 +96,28 @@ class Pipeline:
         self._engine_name = settings.engine
         self._precision = resolve_precision(settings.engine, settings.precision)
         measured = calibrated(settings, bundle)
-        self._max_lanes = resolve_max_lanes(settings, measured)
+        max_lanes = resolve_max_lanes(settings, measured)
         self.stats = Stats()
         bank = Bank(self.manifest, settings.bank_rank, settings.bank_bytes, self.stats, self._precision)
         self._seating = Seating(self.manifest, bank, self.stats)
-        self._residency = Residency(Registry(settings.registry), self.manifest, settings.host_bytes, self.stats)
+        registry = Registry(settings.registry, MAX_HEADER + DELTA_SHARE * bundle.nbytes)
+        self._residency = Residency(registry, self.manifest, settings.host_bytes, self.stats)
         graphs = Graphs(bundle, settings, bank)
         self._prompts = PromptEncoder.of(bundle, graphs, settings.host_bytes)
         self._family = _family(bundle, graphs)
         self._ranking = Ranking(Scorer.open(settings.scorer, settings) if settings.scorer else None)
 
         embeds = self._prompts.encode(Line(""), {}, Seat(), None)
-        self._family.warm(embeds, self._max_lanes, bundle.nbytes)
+        self._family.warm(embeds, max_lanes, bundle.nbytes)
+        self._preparation = Preparation(self._family, self._prompts, self._ranking, self._residency, self._seating)
         self._admission = Admission(settings.max_requests, self.stats)
+        self._lookout = Lookout(self._overdue)
         self._reading: Turns[Job] = Turns("read", 1)
         self._reading_large: Turns[Job] = Turns("read-large", 1)
         self._preparing: Turns[Job] = Turns("prepare", PREPARING_THREADS)
         self._finishing: Turns[Job] = Turns("finish", FINISHING_THREADS)
-        self._joining: SimpleQueue[Running | None] = SimpleQueue()
-        self._step_s = 0.0
-        self._loop = Thread(target=self._run, name="step-loop", daemon=True)
-        self._loop.start()
+        self._answering = ThreadPoolExecutor(ANSWERING_THREADS, "answer")
+        self._loop = Loop(self._family, max_lanes, self.stats, self._stepped, self._left)
 
     @classmethod
     def load(cls, settings: Settings) -> Pipeline:
@@ -125,22 +127,20 @@ class Pipeline:
     def submit(self, request: Request, caller: Caller) -> None:
         """Start on `request` and return; the caller hears of it from other threads.
 
-        Adapters are those that their names stand for now. Work stops at the next step once the caller is gone or its
-        time has passed. Raises Unavailable when closed, and Exhausted when as many requests are under way as
-        the settings allow.
+        Adapters are those that their names stand for now: they are looked up right after this, on threads of their own.
+        Work stops at the next step once the caller is gone or its time has passed. Raises Unavailable when closed, and
+        Exhausted when as many requests are under way as the settings allow.
         """
         self._admission.enter()
         job = Job(request, caller)
+        job.again = partial(self._go_on, job)
+        self._lookout.watch(job)
         try:
-            job.styles = tuple(self._residency.resolve(*each) for each in named(request))
+            naming = [self._residency.resolve(*each) for each in named(request)]
         except Exception as error:
-            self._preparing.submit(job, once(partial(self._fail, job, error)))
+            self._answering.submit(self._fail, job, error)
         else:
-            if request.pictured:
-                reading = self._reading_large if largest(request) > LARGE else self._reading
-                reading.submit(job, self._read(job))
-            else:
-                self._preparing.submit(job, self._prepare(job))
+            _after(naming, partial(self._named, job, naming))
 
     def refused(self) -> None:
         """Count a request that could not be read, so that it was never submitted."""
@@ -158,215 +158,64 @@ class Pipeline:
     def close(self) -> None:
         """Take nothing new, finish what was taken, and free the threads."""
         self._admission.close()
+        self._lookout.close()
+        self._residency.close()
         self._reading.close()
         self._reading_large.close()
         self._preparing.close()
-        self._joining.put(None)
-        self._loop.join()
-        self._residency.close()
+        self._loop.close()
         self._finishing.close()
+        self._answering.shutdown()
 
-    # read: pictures → conditions
+    # name, read, prepare: request → lanes
+
+    def _named(self, job: Job, naming: Sequence[Future[Style]]) -> None:
+        """Go on with a job whose names have been looked up."""
+        try:
+            job.styles = tuple(style.result() for style in naming)
+        except Exception as error:
+            if not job.over:
+                self._answering.submit(self._fail, job, error)
+        else:
+            self._go_on(job)
+
+    def _go_on(self, job: Job) -> None:
+        """Have it read or prepared when its turn comes."""
+        if job.over:
+            return
+        if job.request.pictured and job.loading is None:
+            reading = self._reading_large if largest(job.request) > LARGE else self._reading
+            reading.submit(job, self._read(job))
+        else:
+            self._preparing.submit(job, self._prepare(job))
 
     def _read(self, job: Job) -> Work[None]:
-        """Decode a job's pictures, one a turn, while its adapters load; then it is prepared like any other."""
         try:
             job.check()
-            self._begin(job)
-            job.conditions = yield from _attended(job, self._family.condition(job.request))
-            job.reference = yield from _attended(job, self._ranking.reference(job.request))
-            job.request = job.request.without_files()
+            yield from self._preparation.read(job)
         except Exception as error:
             return self._fail(job, error)
-        self._preparing.submit(job, self._prepare(job))
-
-    def _begin(self, job: Job) -> None:
-        """The first that is done for a job, in whichever thread."""
-        job.mark("preparing")
-        self._ranking.check(job.request)
-        job.loading = self._residency.load(job.styles)
-
-    # prepare: request → lanes
+        self._go_on(job)
 
     def _prepare(self, job: Job) -> Work[None]:
         """Make a job ready to run; done again when something that it had to wait for has come about."""
-
-        def again() -> None:
-            self._preparing.submit(job, self._prepare(job))
-
         try:
             job.check()
-            if job.loading is None:
-                self._begin(job)
-            assert job.loading is not None
-            unfinished = next((adapter for adapter in job.loading.values() if not adapter.done()), None)
-            if unfinished is not None:
-                unfinished.add_done_callback(lambda _: again())
-                return
-            running = yield from self._start(job, loaded_of(job.styles, job.loading), again)
+            if self._preparation.waits(job):
+                return _after((job.loading or {}).values(), job.again)
+            running = yield from self._preparation.start(job)
         except Exception as error:
             return self._fail(job, error)
         if running is not None:
-            job.loading = None  # the bank has them now, and the host's cache alone decides what else is kept
             job.mark("prepared")
-            self._joining.put(running)
+            if self._lookout.release(job):
+                self._loop.join(running)
+            else:  # it was settled meanwhile
+                self._seating.leave(running.seats)
 
-    def _start(self, job: Job, loaded: Mapping[str, Kind], again: Callable[[], None]) -> Work[Running | None]:
-        """None when there is no room for its adapters; `again` is then called when there may be."""
-        request = job.request
-        adapters, embeddings = by_kind(job.styles, loaded, request)
-        said = said_by(request, job.styles, adapters, embeddings)
-        guidance = self._family.rule(request)(said, mixes(job.styles, adapters))
-        job.warnings = yield from self._warnings(request, guidance, said, embeddings)
-        spoken = [
-            (lines(lane.text, embeddings), lane.mix if self._seating.speaks(lane.mix, adapters) else None)
-            for lane in guidance.lanes
-        ]
-        yield from self._encode(job, spoken, None, Seat(), embeddings)
-        seats = self._seating.take([lane.mix for lane in guidance.lanes], adapters, job.styles, again)
-        if seats is None:
-            return None
-        job.pinned = any(seat.weights for seat in seats.values())
-        try:
-            for mix, seat in seats.items():
-                yield from self._encode(job, spoken, mix, seat, embeddings)
-            contexts = tuple(Staged(tuple(job.embeds[line, mix] for line in stages)) for stages, mix in spoken)
-            job.embeds = {}
-            samplers = [self._family.begin(request, seed, job.conditions) for seed in request.seeds]
-            return Running(
-                job=job,
-                guidance=guidance,
-                contexts=contexts,
-                seats=seats,
-                hint=job.conditions.hint,
-                candidates=tuple(Candidate(steps, next(steps)) for steps in samplers),
-            )
-        except BaseException:  # also when the work is closed
-            self._seating.leave(seats)
-            raise
+    # what the step loop tells, from its own thread: others do the work
 
-    def _warnings(
-        self, request: Request, guidance: Guidance, said: Prompts, embeddings: Mapping[str, Embedding]
-    ) -> Work[tuple[str, ...]]:
-        """What of the request's words nobody reads. A text of a few pages takes a while: a turn each."""
-
-        def field_of(text: Text) -> str:
-            if text == said.null:
-                return "NEGATIVE_PROMPT"
-            return "CONTENT_PROMPT" if request.content_prompt is not None and text == said.context else "PROMPT"
-
-        texts = dict.fromkeys((words, field_of(lane.text)) for lane in guidance.lanes for words in lane.text.stages)
-        found: dict[str, None] = {}
-        for done, (words, field) in enumerate(texts):
-            if done:
-                yield len(texts) - done
-            found |= dict.fromkeys(self._prompts.unread(words, embeddings, field))
-        return tuple(found | dict.fromkeys(self._ranking.warnings(request)))
-
-    def _encode(
-        self,
-        job: Job,
-        spoken: Sequence[tuple[Sequence[Line], Mix | None]],
-        mix: Mix | None,
-        seat: Seat,
-        embeddings: Mapping[str, Embedding],
-    ) -> Work[None]:
-        """Into `job.embeds`, a line a turn, what is `spoken` under `mix`; what is remembered takes no turn."""
-        wanted = dict.fromkeys(line for stages, other in spoken if other == mix for line in stages)
-        for line in wanted:
-            known = job.embeds.get((line, mix)) or self._prompts.known(line, mix)
-            if known is not None:
-                job.embeds[line, mix] = known
-        missing = [line for line in wanted if (line, mix) not in job.embeds]
-        for done, line in enumerate(missing):
-            yield len(missing) - done
-            if done:
-                job.check()
-            job.embeds[line, mix] = self._prompts.encode(line, embeddings, seat, mix)
-
-    # step loop: lanes → steps
-
-    def _run(self) -> None:
-        running: list[Running] = []
-        batch = 0
-        while self._admit(running, batch):
-            left = self._dismiss(running)
-            waiting = [one for one in running if one not in left]
-            if waiting:
-                turns = [one.turn(batch) for one in waiting]
-                left += self._step(choose(turns, self._max_lanes, self._step_s), batch)
-            running = [one for one in running if one not in left]
-            batch += 1
-
-    def _admit(self, running: list[Running], batch: int) -> bool:
-        """Let everyone in who has arrived, waiting only while there is nothing to do. False when all is done."""
-        try:
-            while True:
-                one = self._joining.get(block=not running)
-                if one is None:
-                    self._joining.put(None)
-                    return bool(running)
-                one.job.mark("joined")
-                one.last_batch = batch
-                running.append(one)
-        except Empty:
-            return True
-
-    def _dismiss(self, running: Sequence[Running]) -> list[Running]:
-        """Drop those whom nobody waits for; their lanes are free in this very step."""
-        left = []
-        for one in running:
-            try:
-                one.job.check()
-            except Exception as error:
-                self._leave(one, error)
-                left.append(one)
-        return left
-
-    def _step(self, chosen: Sequence[tuple[Running, int]], batch: int) -> list[Running]:
-        """One forward pass, and a step of everyone whose lanes are all answered then; returns those that leave."""
-        started = perf_counter()
-        try:
-            self._forward(chosen)
-        except Exception as error:
-            for one, _ in chosen:
-                self._leave(one, error)
-            return [one for one, _ in chosen]
-        left = [one for one, _ in chosen if not one.missing and self._advance(one, batch)]
-        self._step_s = SMOOTHING * self._step_s + (1 - SMOOTHING) * (perf_counter() - started)
-        return left
-
-    def _forward(self, chosen: Sequence[tuple[Running, int]]) -> None:
-        """Rows of one batch through the backbone, and each request's share to its answers."""
-        rows = [row for one, count in chosen for row in one.rows(count, self._family.train_timesteps)]
-        answers = iter(self._family.backbone.run(rows))
-        self.stats.add("steps", len({row.weights for row in rows}))
-        self.stats.add("lanes", len(rows))
-        for one, count in chosen:
-            one.answers += islice(answers, count)
-
-    def _advance(self, one: Running, batch: int) -> bool:
-        """A step of one that has all its answers; True when it leaves, since that was the last, or its own failure."""
-        one.last_batch = batch
-        try:
-            finished = one.advance()
-        except Exception as error:
-            self._leave(one, error)
-            return True
-        self._report(one.job, [] if finished else [candidate.ask.denoised for candidate in one.candidates])
-        if finished:
-            self._leave(one, finished)
-        return bool(finished)
-
-    def _leave(self, one: Running, outcome: list[Sample] | Exception) -> None:
-        self._seating.leave(one.seats)
-        one.job.mark("denoised")
-        if isinstance(outcome, Exception):
-            self._finishing.submit(one.job, once(partial(self._fail, one.job, outcome)))
-        else:
-            self._finishing.submit(one.job, self._finish(one.job, outcome))
-
-    def _report(self, job: Job, denoised: Sequence[Sample | None]) -> None:
+    def _stepped(self, job: Job, denoised: Sequence[Sample | None]) -> None:
         """Have the caller told of a step, if it wants to know; the picture itself is the last step's preview."""
         if job.caller.progress is not None:
             step, steps, every = job.steps_done, job.request.steps_to_run, job.request.preview_every
@@ -374,19 +223,28 @@ class Pipeline:
             shown = [sample for sample in denoised if sample is not None] if every and step % every == 0 else []
             self._finishing.submit(job, self._tell(job, Progress(step, steps, eta_s), shown))
 
+    def _left(self, one: Running, outcome: list[Sample] | Exception) -> None:
+        self._seating.leave(one.seats)
+        one.job.mark("denoised")
+        if isinstance(outcome, Exception):
+            self._finishing.submit(one.job, once(partial(self._fail, one.job, outcome)))  # behind what it was told
+        else:
+            self._lookout.watch(one.job)
+            self._finishing.submit(one.job, self._finish(one.job, outcome))
+
     # finish: samples → previews and images
 
     def _tell(self, job: Job, progress: Progress, shown: Sequence[Sample]) -> Work[None]:
         """Tell the caller of a step, when the previews of it are made; one a turn."""
-        assert job.caller.progress is not None
         try:
             previews = []
             for done, sample in enumerate(shown):
                 yield (len(shown) - done) * job.request.size
                 previews.append(self._family.preview(sample))
-            job.caller.progress(replace(progress, previews=tuple(previews)))
-        except Exception as error:  # the picture itself may still reach them
-            log.error("a caller could not take its progress", exc_info=error)
+        except Exception as error:  # the picture itself may still come about
+            log.error("a preview could not be made", exc_info=error)
+        else:
+            job.report(replace(progress, previews=tuple(previews)))
 
     def _finish(self, job: Job, samples: Sequence[Sample]) -> Work[None]:
         """Decode, score and encode, a candidate a turn."""
@@ -422,35 +280,44 @@ class Pipeline:
     # whatever became of it
 
     def _fail(self, job: Job, error: Exception) -> None:
-        job.loading = None
-        self._settle(job, as_impasto_error(error))
+        if not job.over:
+            self._settle(job, as_impasto_error(error))
+
+    def _overdue(self, job: Job, error: Exception) -> None:
+        """As `_fail`, for the lookout: telling a caller may take a while, and the others' time goes on."""
+        outcome = as_impasto_error(error)
+        if self._end(job, outcome):
+            self._answering.submit(job.answer, outcome)
 
     def _settle(self, job: Job, outcome: Result | ImpastoError) -> None:
+        if self._end(job, outcome):
+            job.answer(outcome)
+
+    def _end(self, job: Job, outcome: Result | ImpastoError) -> bool:
+        """Give back what it takes of the server, but for its seats; True for the first: it has to tell the caller."""
+        if not job.settle():
+            return False
+        self._lookout.release(job)
+        self._seating.forget(job.again)
         for turns in (self._reading, self._reading_large, self._preparing, self._finishing):
             turns.drop(job)
         self.stats.add(_became(outcome))
         self._admission.leave()
-        try:
-            job.caller.done(outcome)
-        except Exception as error:  # theirs, and no reason to stop serving the others
-            log.error("a caller could not take its answer", exc_info=error)
+        return True
+
+
+def _after(futures: Iterable[Future[Any]], then: Callable[[], None]) -> None:
+    """Call `then` once all of them are done, perhaps at once."""
+    waiting = next((future for future in futures if not future.done()), None)
+    if waiting is None:
+        then()
+    else:
+        waiting.add_done_callback(lambda _: _after(futures, then))
 
 
 def _family(bundle: Bundle, graphs: Graphs) -> Family:
     manifest = bundle.manifest
     return Diffusion(manifest, graphs) if isinstance(manifest, DiffusionManifest) else Masked(manifest, graphs)
-
-
-def _attended(job: Job, work: Work[R]) -> Work[R]:
-    """The same work, which ends before a part of it that nobody waits for. Raises as Job.check."""
-    while True:
-        try:
-            left = next(work)
-        except StopIteration as stop:
-            result: R = stop.value
-            return result
-        yield left
-        job.check()
 
 
 def _became(outcome: Result | ImpastoError) -> str:
@@ -461,4 +328,4 @@ def _became(outcome: Result | ImpastoError) -> str:
         return "cancelled"
     if isinstance(outcome, DeadlineExceeded):
         return "expired"
-    return "refused" if isinstance(outcome, FieldError) else "failed"
+    return "refused" if isinstance(outcome, InvalidArgument | NotFound) else "failed"

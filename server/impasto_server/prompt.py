@@ -7,14 +7,17 @@ name. An embedding in several stages makes a prompt another prompt at each of th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import lcm
 
 from impasto_server.adapters import Embedding
 from impasto_server.backbone import Embeds
+from impasto_server.errors import InvalidArgument
 from impasto_server.guidance import Prompts, Text
 
+MAX_COMMON_STAGES = 1024  # of what one lane says: the least that its triggers' stages, and its own, divide
+MAX_LINES = 256  # of a request, every one of which is encoded and held
 _TRIGGER = re.compile(r"<([^<>\s]+)>")
 
 
@@ -71,13 +74,35 @@ class Staged:
         return self.stages[int(timestep * len(self.stages) / train_timesteps)]
 
 
-def lines(text: Text, embeddings: Mapping[str, Embedding]) -> tuple[Line, ...]:
-    """One for each stage, as many stages as the text's and its triggers' have in common; `embeddings` by name."""
+def common_stages(text: Text, embeddings: Mapping[str, Embedding]) -> int:
+    """As many as the text's stages and its triggers' have in common; `embeddings` by name."""
     named = {name for stage in text.stages for name in triggers(stage)}
-    count = lcm(len(text.stages), *(embeddings[name].stages for name in named))
-    found = []
-    for stage in range(count):
-        words = text.stages[stage * len(text.stages) // count]
-        spoken = [embeddings[name] for name in triggers(words)]
-        found.append(Line(words, tuple((one.digest, stage * one.stages // count) for one in spoken)))
-    return tuple(found)
+    return lcm(len(text.stages), *(embeddings[name].stages for name in named))
+
+
+def lines(text: Text, embeddings: Mapping[str, Embedding]) -> tuple[Line, ...]:
+    """One for each stage; `embeddings` by name."""
+    count, own = common_stages(text, embeddings), len(text.stages)
+    spoken = [[embeddings[name] for name in triggers(words)] for words in text.stages]
+    return tuple(
+        Line(
+            text.stages[stage * own // count],
+            tuple((one.digest, stage * one.stages // count) for one in spoken[stage * own // count]),
+        )
+        for stage in range(count)
+    )
+
+
+def check_lines(texts: Iterable[Text], embeddings: Mapping[str, Embedding], field: str) -> None:
+    """That what the lanes say comes to few lines. Raises InvalidArgument, in the name of a request's field."""
+    texts = tuple(dict.fromkeys(texts))
+    fix = "name fewer embeddings of many stages, or such as have as many stages as one another"
+    most = max((common_stages(text, embeddings) for text in texts), default=1)
+    if most > MAX_COMMON_STAGES:
+        own = {len(text.stages) for text in texts} | {one.stages for one in embeddings.values()}
+        counts = ", ".join(map(str, sorted(own - {1})))
+        problem = f"{counts} stages have {most} in common, and {MAX_COMMON_STAGES} are the most"
+        raise InvalidArgument(field, problem, fix)
+    count = len({line for text in texts for line in lines(text, embeddings)})
+    if count > MAX_LINES:
+        raise InvalidArgument(field, f"its stages make {count} prompts of it, and {MAX_LINES} are the most", fix)

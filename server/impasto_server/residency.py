@@ -1,18 +1,20 @@
-"""From the adapters a request names to weights in host memory: registry → loader thread → least-recently-used cache."""
+"""From the adapters a request names to weights in host memory: registry → its threads → least-recently-used cache."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock
 
-from impasto_server.adapters import FIELD, Embedding, Patch, Registry
+from impasto_server.access import Access, Attempt
+from impasto_server.adapters import FIELD, Embedding, Patch
 from impasto_server.bundle import Manifest
 from impasto_server.cache import BytesLru
+from impasto_server.errors import NoAnswer, shown
+from impasto_server.registry import Registry
 from impasto_server.stats import Stats
-
-LOADING_THREADS = 2
 
 Kind = Patch | Embedding
 Loading = Mapping[str, Future[Kind]]
@@ -32,7 +34,7 @@ class Style:
 
 
 class Residency:
-    """Loads each adapter once however many requests wait for it, on threads of its own."""
+    """Loads each adapter once however many requests wait for it. Names are looked up on other threads than files."""
 
     def __init__(self, registry: Registry, manifest: Manifest, host_bytes: int, stats: Stats) -> None:
         self._stats = stats
@@ -41,21 +43,28 @@ class Residency:
         self._host: BytesLru[str, Kind] = BytesLru(host_bytes)
         self._loading: dict[str, Future[Kind]] = {}
         self._lock = Lock()
-        self._loaders = ThreadPoolExecutor(LOADING_THREADS, "load")
+        self._names = Access("names")
+        self._files = Access("load")
 
-    def resolve(self, name: str, weight: float = 1.0, field: str = FIELD) -> Style:
-        """Name → digest as it stands now. Raises NotFound."""
-        return Style(name, self._registry.resolve(name, field), weight, field)
+    def resolve(self, name: str, weight: float = 1.0, field: str = FIELD) -> Future[Style]:
+        """Name → digest as it stands now. Fails with NotFound, and with NoAnswer where the registry gives none."""
+
+        def resolved(attempt: Attempt) -> Style:
+            return Style(name, self._registry.resolve(name, field), weight, field)
+
+        return self._names.start(resolved, partial(_unanswered, name, field))
 
     def load(self, styles: Sequence[Style]) -> Loading:
         """What becomes of every adapter, by digest; at once for those in host memory.
 
-        A Future fails with what Registry.load raises. It holds its adapter also when the cache lets go of it.
+        A Future fails with what Registry.load raises, or with NoAnswer. It holds its adapter also when the cache lets
+        go of it.
         """
         return {style.digest: self._one(style) for style in styles if style.weight}
 
     def close(self) -> None:
-        self._loaders.shutdown()
+        self._names.close()
+        self._files.close()
 
     def _one(self, style: Style) -> Future[Kind]:
         with self._lock:
@@ -65,21 +74,30 @@ class Residency:
                 here: Future[Kind] = Future()
                 here.set_result(adapter)
                 return here
-            if style.digest not in self._loading:
-                self._loading[style.digest] = self._loaders.submit(self._fetch, style)
-            return self._loading[style.digest]
+            known = self._loading.get(style.digest)
+            if known is not None and not known.done():
+                return known
+            unanswered = partial(_unanswered, style.name, style.field)
+            loading = self._files.start(partial(self._fetch, style), unanswered)
+            self._loading[style.digest] = loading
+        loading.add_done_callback(partial(self._forget, style.digest))
+        return loading
 
-    def _fetch(self, style: Style) -> Kind:
-        """A failure isn't remembered beyond those who wait for this very attempt."""
-        try:
-            adapter = self._registry.load(style.digest, style.name, self._manifest)
-        except Exception:
-            with self._lock:
-                del self._loading[style.digest]
-            raise
+    def _fetch(self, style: Style, attempt: Attempt) -> Kind:
+        """It's kept also when it came too late for those who waited for it."""
+        adapter = self._registry.load(style.digest, style.name, self._manifest, attempt)
         self._stats.add("adapter_loads")
         with self._lock:
             self._host.put(style.digest, adapter, adapter.nbytes)
             self._stats.set("adapter_bytes", self._host.nbytes)
-            del self._loading[style.digest]
         return adapter
+
+    def _forget(self, digest: str, loading: Future[Kind]) -> None:
+        """Neither what it came to nor a failure is remembered here beyond those who wait for this very attempt."""
+        with self._lock:
+            if self._loading.get(digest) is loading:
+                del self._loading[digest]
+
+
+def _unanswered(name: str, field: str, why: str) -> NoAnswer:
+    return NoAnswer(field, f"adapter {shown(name)}: {why}", "try again later, or name no adapter")

@@ -50,6 +50,10 @@ class Seating:
         """Give them back; one call for each of `take`."""
         self._bank.unpin([seat.slot for seat in seats.values()])
 
+    def forget(self, again: Callable[[], None]) -> None:
+        """Whoever `take` was to call with it waits no more."""
+        self._bank.forget(again)
+
     def speaks(self, mix: Mix, adapters: Mapping[str, Patch]) -> bool:
         """Whether a mix changes what the text encoders say."""
         encoders = self._manifest.text_encoders.keys()

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import count
 from pathlib import Path
+from threading import current_thread
 from time import sleep
 from typing import Any
 
@@ -90,6 +91,11 @@ def _opening(bundle: Path, registry: Path) -> Iterator[Open]:
     yield open_
     for pipeline in opened:
         pipeline.close()
+
+
+def on_lookout() -> bool:
+    """Whether it's the lookout's thread that calls."""
+    return current_thread().name == "lookout"
 
 
 @pytest.fixture

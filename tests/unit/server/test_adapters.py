@@ -9,9 +9,10 @@ import pytest
 
 import toy
 import toy_masked
-from impasto_server.adapters import Adapter, Embedding, Registry, parse
+from impasto_server.adapters import Adapter, Embedding, parse
 from impasto_server.bundle import Manifest
 from impasto_server.errors import InvalidArgument, NotFound
+from impasto_server.registry import Registry
 
 
 def test_a_name_is_resolved_anew_each_time(registry: Path) -> None:

@@ -16,11 +16,12 @@ import pytest
 import toy
 import toy_architectures as toys
 from asked import pixels, together
-from impasto_server.adapters import Delta, Registry
+from impasto_server.adapters import Delta
 from impasto_server.backbone import Row
 from impasto_server.bundle import Bundle
 from impasto_server.errors import InvalidArgument, SetupError
 from impasto_server.pipeline import Pipeline
+from impasto_server.registry import Registry
 from impasto_server.request import Request
 from impasto_server.settings import EngineName, Settings
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 import toy
 import toy_masked
-from impasto_server.adapters import Registry
+from impasto_server.access import Attempt
 from impasto_server.bundle import Manifest
 from impasto_server.conditioning import Conditions
 from impasto_server.errors import (
@@ -33,13 +33,14 @@ from impasto_server.errors import (
 from impasto_server.guidance import Guidance, Lane, Mix, Mixes, Prompts
 from impasto_server.image import to_uint8
 from impasto_server.pipeline import Caller, Pipeline, Progress, Result
+from impasto_server.registry import Registry
 from impasto_server.request import Request
 from impasto_server.residency import Kind
 from impasto_server.samplers import Steps
 from impasto_server.settings import EngineName
 from impasto_server.turns import Work
 
-from .conftest import Context, Open
+from .conftest import Context, Open, on_lookout
 
 ADAPTERS = ((), (("neon", 0.5),), (("deep", 1.0), ("stained-glass", -0.5)), (("stained-glass", 0.9),))
 
@@ -143,7 +144,8 @@ def test_a_cancelled_request_stops_wherever_it_is_and_disturbs_nobody(patience: 
     asked = iter(range(100))
     left: Future[Result | ImpastoError] = Future()
     stayed: Future[Result | ImpastoError] = Future()
-    pipeline.submit(impatient, Caller(left.set_result, gone=lambda: next(asked) >= patience))
+    # The lookout asks as well, at any time; it isn't told.
+    pipeline.submit(impatient, Caller(left.set_result, gone=lambda: not on_lookout() and next(asked) >= patience))
     pipeline.submit(neighbour, Caller(stayed.set_result))
     assert isinstance(left.result(10), Cancelled)
     assert next(asked) == patience + 1
@@ -228,9 +230,9 @@ def slow_registry(monkeypatch: pytest.MonkeyPatch, slow: str) -> Event:
     """Loading `slow` waits for the event that is returned."""
     go, load = Event(), Registry.load
 
-    def wait_and_load(self: Registry, digest: str, name: str, manifest: Manifest) -> Kind:
+    def wait_and_load(self: Registry, digest: str, name: str, manifest: Manifest, attempt: Attempt | None) -> Kind:
         assert name != slow or go.wait(10)
-        return load(self, digest, name, manifest)
+        return load(self, digest, name, manifest, attempt)
 
     monkeypatch.setattr(Registry, "load", wait_and_load)
     return go

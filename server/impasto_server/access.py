@@ -1,0 +1,155 @@
+"""Threads that touch the registry's files, which may never answer: a hung one is left behind with its thread.
+
+A thread that gets nothing for a moment has another beside it, up to a bound. An access that gets nothing for `limit_s`
+is given up; its thread is back when the file lets go of it, if ever.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from threading import Condition, Event, Thread, current_thread
+from time import monotonic
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+THREADS = 2
+MAX_THREADS = THREADS + 8  # all of which may hang; those who need files are then refused at once
+LIMIT_S = 10.0
+STALL_S = 1.0
+
+
+@dataclass(eq=False)
+class Attempt:
+    """One access: what it does, and what error `unanswered` makes of why it was given up.
+
+    `since` is when its file last gave something, infinity while nothing is wanted of it.
+    """
+
+    work: Callable[[Attempt], Any]
+    unanswered: Callable[[str], Exception]
+    told: Future[Any] = field(default_factory=Future)
+    since: float = math.inf
+    over: bool = False
+
+    def moved(self) -> None:
+        """Say that the file gave something."""
+        self.since = monotonic()
+
+    def read(self) -> None:
+        """Say that all was read: what is still to be done with it may take its time."""
+        self.since = math.inf
+
+    @property
+    def waited_s(self) -> float:
+        return monotonic() - self.since
+
+
+class Access:
+    """Does what touches files, in the order in which it is asked to, on a few threads."""
+
+    def __init__(self, name: str, limit_s: float = LIMIT_S, stall_s: float = STALL_S) -> None:
+        self._name = name
+        self._limit_s = limit_s
+        self._stall_s = stall_s
+        self._waiting: deque[Attempt] = deque()
+        self._running: set[Attempt] = set()
+        self._threads: list[Thread] = []
+        self._changed = Condition()
+        self._closing = Event()
+        Thread(target=self._mind, name=f"{name}-minder", daemon=True).start()
+
+    def start(self, work: Callable[[Attempt], T], unanswered: Callable[[str], Exception]) -> Future[T]:
+        """Do `work`, which tells its Attempt whenever it gets something; what came of it.
+
+        The Future fails with what `unanswered` makes of a reason when the files don't answer. Whatever waits for it is
+        called from a thread of this.
+        """
+        attempt = Attempt(work, unanswered)
+        with self._changed:
+            self._waiting.append(attempt)
+            self._staff()
+            self._changed.notify_all()
+        return attempt.told
+
+    def close(self) -> None:
+        """Start nothing more; threads that hang are left to hang."""
+        self._closing.set()
+        with self._changed:
+            self._changed.notify_all()
+            threads = list(self._threads)
+        deadline = monotonic() + self._stall_s
+        for thread in threads:
+            thread.join(max(0.0, deadline - monotonic()))
+
+    @property
+    def _stalled(self) -> int:
+        return sum(attempt.waited_s > self._stall_s for attempt in self._running)
+
+    def _staff(self) -> None:
+        """See to it that there are as many threads as are of use."""
+        useful = min(MAX_THREADS, self._stalled + THREADS, len(self._running) + len(self._waiting))
+        while len(self._threads) < useful:
+            thread = Thread(target=self._serve, name=self._name, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def _hopeless(self) -> list[tuple[Attempt, str]]:
+        """Those who are given up now, and why."""
+        late = [attempt for attempt in self._running if not attempt.over and attempt.waited_s > self._limit_s]
+        found = [(attempt, f"the registry did not answer within {self._limit_s:g} s") for attempt in late]
+        if self._stalled >= MAX_THREADS:
+            found += [(attempt, f"the registry does not answer, {MAX_THREADS} reads hang") for attempt in self._waiting]
+            self._waiting.clear()
+        for attempt, _ in found:
+            attempt.over = True
+        return found
+
+    def _serve(self) -> None:
+        while self._serve_one():  # a function of its own, so that nothing of it is held while there is nothing to do
+            pass
+
+    def _serve_one(self) -> bool:
+        """Wait for an attempt and make it; False when this thread is of no more use."""
+        attempt = self._next()
+        if attempt is None:
+            return False
+        outcome, error = None, None
+        try:
+            outcome = attempt.work(attempt)
+        except Exception as raised:
+            error = raised
+        with self._changed:
+            self._running.remove(attempt)
+            given_up, attempt.over = attempt.over, True
+        if error is not None and not given_up:
+            attempt.told.set_exception(error)
+        elif not given_up:
+            attempt.told.set_result(outcome)
+        return True
+
+    def _next(self) -> Attempt | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closing.is_set())
+            if self._closing.is_set() or len(self._threads) - len(self._running) > THREADS:
+                self._threads.remove(current_thread())
+                return None
+            attempt = self._waiting.popleft()
+            attempt.moved()
+            self._running.add(attempt)
+            return attempt
+
+    def _mind(self) -> None:
+        """Look after those that are under way; nothing to do while there are none."""
+        while not self._closing.wait(self._stall_s / 4):
+            with self._changed:
+                self._changed.wait_for(lambda: self._running or self._waiting or self._closing.is_set())
+                hopeless = self._hopeless()
+                self._staff()
+            for attempt, why in hopeless:
+                attempt.told.set_exception(attempt.unanswered(why))
+            hopeless.clear()

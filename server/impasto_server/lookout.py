@@ -1,0 +1,62 @@
+"""Looks after jobs that nothing else looks at: they wait for a file, a row of the bank, a thread or their decoding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import Condition, Event, Thread
+from time import thread_time
+
+from impasto_server.job import Job
+
+PERIOD_S = 0.005
+SHARE = 0.005  # of a core, at most
+
+
+class Lookout:
+    """One thread that checks every such job, every few milliseconds, or less often; it sleeps while there is none."""
+
+    def __init__(self, overdue: Callable[[Job, Exception], None]) -> None:
+        """`overdue` is told, once, of a job whose check fails, and why; it must return at once."""
+        self._overdue = overdue
+        self._jobs: set[Job] = set()
+        self._changed = Condition()
+        self._closing = Event()
+        self._thread = Thread(target=self._run, name="lookout", daemon=True)
+        self._thread.start()
+
+    def watch(self, job: Job) -> None:
+        with self._changed:
+            self._jobs.add(job)
+            self._changed.notify()
+
+    def release(self, job: Job) -> bool:
+        """Look after it no more. False when it isn't looked after: it was released before, or found overdue."""
+        with self._changed:
+            found = job in self._jobs
+            self._jobs.discard(job)
+        return found
+
+    def close(self) -> None:
+        self._closing.set()
+        with self._changed:
+            self._changed.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        pause_s = PERIOD_S
+        while not self._closing.wait(pause_s):
+            with self._changed:
+                self._changed.wait_for(lambda: self._jobs or self._closing.is_set())
+            started = thread_time()
+            self._look()
+            pause_s = max(PERIOD_S, (thread_time() - started) / SHARE)
+
+    def _look(self) -> None:
+        with self._changed:
+            jobs = list(self._jobs)
+        for job in jobs:
+            try:
+                job.check()
+            except Exception as error:
+                if self.release(job):
+                    self._overdue(job, error)
