@@ -21,7 +21,7 @@ from impasto_server.bundle import Bundle
 from impasto_server.engines.engine import resolve_precision
 from impasto_server.guidance import Mix
 from impasto_server.registry import Registry
-from impasto_server.residency import Residency
+from impasto_server.residency import Residency, Style
 from impasto_server.settings import Settings
 from impasto_server.stats import Stats
 
@@ -48,7 +48,7 @@ class Styles:
 
     def pin(self, name: str) -> int:
         """The row of the bank that holds the adapter, pinned."""
-        style = self.residency.resolve(name).result()
+        style = Style(name, self.residency.resolve(name).result())
         adapter = self.residency.load([style])[style.digest].result()
         assert isinstance(adapter, Adapter), "an embedding has no row"
         mix = Mix.of([(style.digest, style.weight)])

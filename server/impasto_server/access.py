@@ -1,7 +1,7 @@
 """Threads that touch the registry's files, which may never answer: a hung one is left behind with its thread.
 
 A thread that gets nothing for a moment has another beside it, up to a bound. An access that gets nothing for `limit_s`
-is given up; its thread is back when the file lets go of it, if ever.
+is given up; its thread is back when the file lets go of it, if ever. Of one file one access is under way at a time.
 """
 
 from __future__ import annotations
@@ -19,17 +19,19 @@ T = TypeVar("T")
 
 THREADS = 2
 MAX_THREADS = THREADS + 8  # all of which may hang; those who need files are then refused at once
+MAX_HANGING = 3  # of them with one and the same file
 LIMIT_S = 10.0
 STALL_S = 1.0
 
 
 @dataclass(eq=False)
 class Attempt:
-    """One access: what it does, and what error `unanswered` makes of why it was given up.
+    """One access: to which file, what it does, and what error `unanswered` makes of why it was given up.
 
     `since` is when its file last gave something, infinity while nothing is wanted of it.
     """
 
+    key: str
     work: Callable[[Attempt], Any]
     unanswered: Callable[[str], Exception]
     told: Future[Any] = field(default_factory=Future)
@@ -63,17 +65,20 @@ class Access:
         self._closing = Event()
         Thread(target=self._mind, name=f"{name}-minder", daemon=True).start()
 
-    def start(self, work: Callable[[Attempt], T], unanswered: Callable[[str], Exception]) -> Future[T]:
-        """Do `work`, which tells its Attempt whenever it gets something; what came of it.
+    def start(self, key: str, work: Callable[[Attempt], T], unanswered: Callable[[str], Exception]) -> Future[T]:
+        """Do `work`, which tells its Attempt whenever it gets something from the file `key`; what came of it.
 
-        The Future fails with what `unanswered` makes of a reason when the files don't answer. Whatever waits for it is
-        called from a thread of this.
+        Those who ask while their file's turn is yet to come have it together: what they get is no older than their
+        question. The Future fails with what `unanswered` makes of a reason when the file doesn't answer. Whatever waits
+        for it is called from a thread of this.
         """
-        attempt = Attempt(work, unanswered)
         with self._changed:
-            self._waiting.append(attempt)
-            self._staff()
-            self._changed.notify_all()
+            attempt = next((one for one in self._waiting if one.key == key), None)
+            if attempt is None:
+                attempt = Attempt(key, work, unanswered)
+                self._waiting.append(attempt)
+                self._staff()
+                self._changed.notify_all()
         return attempt.told
 
     def close(self) -> None:
@@ -100,14 +105,25 @@ class Access:
 
     def _hopeless(self) -> list[tuple[Attempt, str]]:
         """Those who are given up now, and why."""
-        late = [attempt for attempt in self._running if not attempt.over and attempt.waited_s > self._limit_s]
-        found = [(attempt, f"the registry did not answer within {self._limit_s:g} s") for attempt in late]
-        if self._stalled >= MAX_THREADS:
-            found += [(attempt, f"the registry does not answer, {MAX_THREADS} reads hang") for attempt in self._waiting]
-            self._waiting.clear()
-        for attempt, _ in found:
+        late = [one for one in self._running if not one.over and one.waited_s > self._limit_s]
+        late += [one for one in self._waiting if one.key in {other.key for other in late}]
+        stalled = self._stalled
+        stuck = [one for one in self._waiting if stalled >= MAX_THREADS or self._hanging(one.key) >= MAX_HANGING]
+        found = dict.fromkeys(stuck, f"the registry does not answer, {stalled} reads of it hang")
+        found |= dict.fromkeys(late, f"the registry did not answer within {self._limit_s:g} s")
+        self._waiting = deque(one for one in self._waiting if one not in found)
+        for attempt in found:
             attempt.over = True
-        return found
+        return list(found.items())
+
+    def _hanging(self, key: str) -> int:
+        return sum(one.over for one in self._running if one.key == key)
+
+    def _first(self) -> Attempt | None:
+        """The first whose turn it is."""
+        busy = {one.key for one in self._running if not one.over}
+        ready = (one for one in self._waiting if one.key not in busy and self._hanging(one.key) < MAX_HANGING)
+        return next(ready, None)
 
     def _serve(self) -> None:
         while self._serve_one():  # a function of its own, so that nothing of it is held while there is nothing to do
@@ -134,11 +150,13 @@ class Access:
 
     def _next(self) -> Attempt | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closing.is_set())
+            self._changed.wait_for(lambda: self._first() or self._closing.is_set())
             if self._closing.is_set() or len(self._threads) - len(self._running) > THREADS:
                 self._threads.remove(current_thread())
                 return None
-            attempt = self._waiting.popleft()
+            attempt = self._first()
+            assert attempt is not None
+            self._waiting.remove(attempt)
             attempt.moved()
             self._running.add(attempt)
             return attempt
@@ -150,6 +168,7 @@ class Access:
                 self._changed.wait_for(lambda: self._running or self._waiting or self._closing.is_set())
                 hopeless = self._hopeless()
                 self._staff()
+                self._changed.notify_all()
             for attempt, why in hopeless:
                 attempt.told.set_exception(attempt.unanswered(why))
             hopeless.clear()

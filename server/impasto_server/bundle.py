@@ -13,7 +13,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from impasto_server.errors import SetupError
+from impasto_server.strangers import Unfit, read_file
 
+MAX_MANIFEST = 64 << 20
 LEARNED = "learned_embeds"  # a text encoder's input: vectors that take the place of some tokens' embeddings
 GUIDANCE = "timestep_cond"  # a UNet's input: the guidance scale, embedded
 
@@ -284,7 +286,9 @@ class Bundle:
                 f"bundle: {folder} has no manifest.json; make one with `impasto link CHECKPOINT --out {folder}`"
             )
         try:
-            manifest = _MANIFEST.validate_json(path.read_bytes())
+            manifest = _MANIFEST.validate_json(read_file(path, MAX_MANIFEST))
+        except Unfit as error:
+            raise SetupError(f"bundle: {path} {error}; link the checkpoint again") from None
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])

@@ -17,11 +17,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from impasto_server.bundle import Bundle
+from impasto_server.bundle import MAX_MANIFEST, Bundle
 from impasto_server.engines import gpu
 from impasto_server.engines.engine import resolve_precision
 from impasto_server.errors import SetupError
 from impasto_server.settings import ON_GPU, EngineName, Precision, Settings
+from impasto_server.strangers import Unfit, read_file
 
 log = logging.getLogger(__name__)
 
@@ -89,11 +90,13 @@ class Calibration(_Strict):
         """
         path = bundle.folder / NAME
         try:
-            calibration = cls.model_validate_json(path.read_bytes())
+            calibration = cls.model_validate_json(read_file(path, MAX_MANIFEST))
         except FileNotFoundError:
             return cls()
         except OSError as error:
             raise _unusable(bundle, error.strerror or str(error)) from None
+        except Unfit as error:
+            raise _unusable(bundle, f"it {error}") from None
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])

@@ -30,6 +30,11 @@ from impasto_server.settings import EngineName, Precision, Settings, default_reg
 
 WATCH_S = 0.25
 CACHE_HELP = "Where engines keep what they compiled; TensorRT's have a default, OpenVINO's none: it fills with copies."
+RANK_HELP = (
+    "Rank of a mix of adapters (those of its parts, added up) that the bank has room for from the start. A wider mix "
+    "widens every row, and so everybody's steps, until the server is restarted; to avoid that, name the widest here."
+)
+BANK_HELP = "Memory for mixes ready to run; one so wide that it would take more is refused."
 BUSY = 1.25  # a median this much over the fastest pass is not the engine's doing
 
 
@@ -48,8 +53,8 @@ def serve(
     threads: Annotated[int, typer.Option(help="Cores to compute on; 0 takes all.")] = Settings.threads,
     max_lanes: Annotated[int, typer.Option(help="Rows of a batch; 0: as calibrated, else 8.")] = Settings.max_lanes,
     max_requests: Annotated[int, typer.Option(help="Under way at once; more are refused.")] = Settings.max_requests,
-    bank_rank: Annotated[int, typer.Option(help="Rank the bank starts with; it widens.")] = Settings.bank_rank,
-    bank_bytes: Annotated[int, typer.Option(help="Memory for adapters ready to run.")] = Settings.bank_bytes,
+    bank_rank: Annotated[int, typer.Option(help=RANK_HELP)] = Settings.bank_rank,
+    bank_bytes: Annotated[int, typer.Option(help=BANK_HELP)] = Settings.bank_bytes,
     host_bytes: Annotated[int, typer.Option(help="Memory for adapters and prompts kept.")] = Settings.host_bytes,
     gpu: Annotated[int, typer.Option(help="Its number in nvidia-smi, for engines on a GPU.")] = Settings.gpu,
     cache_dir: Annotated[Path | None, typer.Option(help=CACHE_HELP)] = None,

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
 from impasto_server.settings import EngineName, Precision
+from impasto_server.strangers import read_json
 
 GIB = 1 << 30
+MAX_HEADER = 100_000_000  # safetensors' own bound
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def _parameters(file: Path) -> int:
     """How many numbers a safetensors file holds."""
     with file.open("rb") as opened:
         (length,) = struct.unpack("<Q", opened.read(8))
-        header = json.loads(opened.read(length))
+        header = read_json(opened.read(min(length, MAX_HEADER)))
     return sum(prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
 
 

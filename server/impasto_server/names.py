@@ -6,6 +6,8 @@ A name stands for a LoRA, a bottleneck adapter or an embedding; which of them ma
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from typing import TypeVar
 
 from impasto_server.adapters import FIELD, Adapter, Delta, Embedding, Patch
 from impasto_server.errors import FieldError, InvalidArgument
@@ -13,6 +15,8 @@ from impasto_server.guidance import Mix, Mixes, Prompts, Text
 from impasto_server.prompt import filled, prompts, triggers
 from impasto_server.request import Request
 from impasto_server.residency import Kind, Loading, Style
+
+T = TypeVar("T")
 
 CONTENT = "CONTENT"
 
@@ -36,16 +40,24 @@ def adapter_fields(request: Request) -> tuple[str, ...]:
     return (FIELD, CONTENT, "STYLE") if request.styled_by_adapter else (FIELD,)
 
 
+def resolved(asked: Sequence[tuple[str, float, str]], digests: Sequence[Future[str]]) -> tuple[Style, ...]:
+    """Those of `named`, looked up. Raises as Residency.resolve, of the field where the request names the adapter."""
+    return tuple(
+        Style(name, _had(digest, field), weight, field)
+        for (name, weight, field), digest in zip(asked, digests, strict=True)
+    )
+
+
 def loaded_of(styles: Sequence[Style], loading: Loading) -> dict[str, Kind]:
     """What has been loaded, by digest. Raises as Registry.load, of the field where the request names the adapter."""
-    loaded = {}
-    for style in styles:
-        if style.digest in loading:
-            try:
-                loaded[style.digest] = loading[style.digest].result()
-            except FieldError as error:
-                raise error.at(style.field) from None
-    return loaded
+    return {style.digest: _had(loading[style.digest], style.field) for style in styles if style.digest in loading}
+
+
+def _had(future: Future[T], field: str) -> T:
+    try:
+        return future.result()
+    except FieldError as error:
+        raise error.at(field) from None
 
 
 def by_kind(

@@ -62,13 +62,13 @@ from impasto_server.lookout import Lookout
 from impasto_server.loop import Loop
 from impasto_server.masked import Masked
 from impasto_server.meta import settings_of, styles_of, timings_of
-from impasto_server.names import named
+from impasto_server.names import named, resolved
 from impasto_server.preparation import Preparation
 from impasto_server.prompt import Line
 from impasto_server.ranking import Ranking
 from impasto_server.registry import Registry
 from impasto_server.request import Request
-from impasto_server.residency import Residency, Style
+from impasto_server.residency import Residency
 from impasto_server.running import Running
 from impasto_server.samplers import Sample
 from impasto_server.score import Scorer
@@ -136,11 +136,11 @@ class Pipeline:
         job.again = partial(self._go_on, job)
         self._lookout.watch(job)
         try:
-            naming = [self._residency.resolve(*each) for each in named(request)]
+            digests = [self._residency.resolve(name) for name, _, _ in named(request)]
         except Exception as error:
             self._answering.submit(self._fail, job, error)
         else:
-            _after(naming, partial(self._named, job, naming))
+            _after(digests, partial(self._named, job, digests))
 
     def refused(self) -> None:
         """Count a request that could not be read, so that it was never submitted."""
@@ -169,10 +169,10 @@ class Pipeline:
 
     # name, read, prepare: request → lanes
 
-    def _named(self, job: Job, naming: Sequence[Future[Style]]) -> None:
+    def _named(self, job: Job, digests: Sequence[Future[str]]) -> None:
         """Go on with a job whose names have been looked up."""
         try:
-            job.styles = tuple(style.result() for style in naming)
+            job.styles = resolved(named(job.request), digests)
         except Exception as error:
             if not job.over:
                 self._answering.submit(self._fail, job, error)

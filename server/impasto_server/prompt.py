@@ -16,7 +16,7 @@ from impasto_server.backbone import Embeds
 from impasto_server.errors import InvalidArgument
 from impasto_server.guidance import Prompts, Text
 
-MAX_COMMON_STAGES = 1024  # of what one lane says: the least that its triggers' stages, and its own, divide
+MAX_COMMON_STAGES = 4096  # of what one lane says, the least that its triggers' numbers divide: any two go together
 MAX_LINES = 256  # of a request, every one of which is encoded and held
 _TRIGGER = re.compile(r"<([^<>\s]+)>")
 

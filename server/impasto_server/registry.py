@@ -60,11 +60,10 @@ class Registry:
             return []
         return sorted(file.removesuffix(".json") for file in files if file.endswith(".json"))
 
-    def resolve(self, name: str, field: str = FIELD) -> str:
+    def resolve(self, name: str) -> str:
         """The digest `name` points to now.
 
-        Raises NotFound with the nearest names, and InvalidArgument where the pointer is damaged, both in the name of a
-        request's field.
+        Raises NotFound with the nearest names, and InvalidArgument where the pointer is damaged.
         """
         try:
             if not _NAME.fullmatch(name):
@@ -73,9 +72,9 @@ class Registry:
             if not _DIGEST.fullmatch(digest):
                 raise ValueError
         except FileNotFoundError:
-            raise _unknown(name, self.names(), field) from None
+            raise _unknown(name, self.names()) from None
         except (OSError, ValueError, TypeError, KeyError):
-            raise damaged(name, "its name in the registry doesn't point to a digest").at(field) from None
+            raise damaged(name, "its name in the registry doesn't point to a digest") from None
         return str(digest)
 
     def load(self, digest: str, name: str, manifest: Manifest, attempt: Attempt | None = None) -> Patch | Embedding:
@@ -133,14 +132,14 @@ def _sha256(parts: Iterable[bytes]) -> str:
     return found.hexdigest()
 
 
-def _unknown(name: str, known: Sequence[str], field: str) -> NotFound:
+def _unknown(name: str, known: Sequence[str]) -> NotFound:
     near = get_close_matches(name[: 2 * SHOWN], _around(name, known), n=3)
     listed = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
     if not known:
         fix = "the server's registry is empty, or gone; fill it with `impasto adapters import`"
     else:
         fix = f"did you mean {' or '.join(map(repr, near))}? known: {listed}" if near else f"known: {listed}"
-    return NotFound(field, f"no adapter {shown(name)}", fix)
+    return NotFound(FIELD, f"no adapter {shown(name)}", fix)
 
 
 def _around(name: str, known: Sequence[str]) -> Sequence[str]:

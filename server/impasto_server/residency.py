@@ -46,13 +46,9 @@ class Residency:
         self._names = Access("names")
         self._files = Access("load")
 
-    def resolve(self, name: str, weight: float = 1.0, field: str = FIELD) -> Future[Style]:
-        """Name → digest as it stands now. Fails with NotFound, and with NoAnswer where the registry gives none."""
-
-        def resolved(attempt: Attempt) -> Style:
-            return Style(name, self._registry.resolve(name, field), weight, field)
-
-        return self._names.start(resolved, partial(_unanswered, name, field))
+    def resolve(self, name: str) -> Future[str]:
+        """The digest that `name` stands for now. Fails as Registry.resolve, or with NoAnswer."""
+        return self._names.start(name, lambda attempt: self._registry.resolve(name), partial(_unanswered, name))
 
     def load(self, styles: Sequence[Style]) -> Loading:
         """What becomes of every adapter, by digest; at once for those in host memory.
@@ -77,8 +73,7 @@ class Residency:
             known = self._loading.get(style.digest)
             if known is not None and not known.done():
                 return known
-            unanswered = partial(_unanswered, style.name, style.field)
-            loading = self._files.start(partial(self._fetch, style), unanswered)
+            loading = self._files.start(style.digest, partial(self._fetch, style), partial(_unanswered, style.name))
             self._loading[style.digest] = loading
         loading.add_done_callback(partial(self._forget, style.digest))
         return loading
@@ -99,5 +94,5 @@ class Residency:
                 del self._loading[digest]
 
 
-def _unanswered(name: str, field: str, why: str) -> NoAnswer:
-    return NoAnswer(field, f"adapter {shown(name)}: {why}", "try again later, or name no adapter")
+def _unanswered(name: str, why: str) -> NoAnswer:
+    return NoAnswer(FIELD, f"adapter {shown(name)}: {why}", "try again later, or name no adapter")

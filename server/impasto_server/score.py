@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from impasto_server.bundle import Graph, TokenizerFacts
+from impasto_server.bundle import MAX_MANIFEST, Graph, TokenizerFacts
 from impasto_server.engines.engine import compile_graph
 from impasto_server.errors import SetupError
 from impasto_server.settings import Settings
+from impasto_server.strangers import Unfit, read_file
 from impasto_server.tokens import ClipTokenizer
 
 BATCH = 16  # pictures or texts in a pass: what bounds the memory of a large scorer
@@ -75,7 +76,9 @@ class ScorerBundle:
         if not path.is_file():
             raise SetupError(f"scorer: {folder} has no manifest.json; {fix}")
         try:
-            manifest = ScorerManifest.model_validate_json(path.read_bytes())
+            manifest = ScorerManifest.model_validate_json(read_file(path, MAX_MANIFEST))
+        except Unfit as error:
+            raise SetupError(f"scorer: {path} {error}; {fix}") from None
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])

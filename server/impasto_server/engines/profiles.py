@@ -6,14 +6,15 @@ pixels, which come last and include the others. A bank has as many rows as it ha
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isqrt
 from pathlib import Path
 from typing import Any
 
+from impasto_server.bundle import MAX_MANIFEST
 from impasto_server.errors import SetupError
+from impasto_server.strangers import read_file, read_json
 
 MOST_LANES = 16  # where the settings don't say; what `impasto calibrate` tries, and what a scorer's batch has
 USUAL_LANES = 8
@@ -79,7 +80,7 @@ def profiles_for(path: Path, max_lanes: int, banks: Shapes) -> tuple[Profile, ..
 def manifest_beside(path: Path) -> dict[str, Any]:
     """manifest.json of the bundle that a graph lies in. Raises SetupError."""
     try:
-        record: dict[str, Any] = json.loads((path.parent / "manifest.json").read_bytes())
+        record: dict[str, Any] = read_json(read_file(path.parent / "manifest.json", MAX_MANIFEST))
     except (OSError, ValueError):
         raise SetupError(f"bundle: {path.parent} has no manifest.json that can be read; link the checkpoint") from None
     return record

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -11,60 +11,7 @@ import toy
 import toy_masked
 from impasto_server.adapters import Adapter, Embedding, parse
 from impasto_server.bundle import Manifest
-from impasto_server.errors import InvalidArgument, NotFound
-from impasto_server.registry import Registry
-
-
-def test_a_name_is_resolved_anew_each_time(registry: Path) -> None:
-    names = Registry(registry)
-    before = names.resolve("neon")
-    after = toy.register(registry, "neon", toy.adapter_bytes(9))
-    assert names.resolve("neon") == after != before
-
-
-def test_an_unknown_name_is_answered_with_the_nearest(registry: Path) -> None:
-    with pytest.raises(NotFound, match=r"^ADAPTER_NAMES: no adapter 'staned-glass'; did you mean 'stained-glass'"):
-        Registry(registry).resolve("staned-glass")
-
-
-def test_a_name_as_long_as_a_book_is_not_repeated(registry: Path) -> None:
-    with pytest.raises(NotFound, match=f"no adapter '{64 * 'x'}…'; known: "):
-        Registry(registry).resolve("x" * 8000)
-
-
-def test_a_registry_that_is_gone_is_told(registry: Path) -> None:
-    registry.rename(registry.with_name("away"))
-    with pytest.raises(
-        NotFound, match="^STYLE: no adapter 'neon'; the server's registry is empty, or gone; fill it with"
-    ):
-        Registry(registry).resolve("neon", "STYLE")
-
-
-@pytest.mark.parametrize(
-    "pointer", [b"", b"{", b"\xff\xfe", b"{}", b"[]", b"7", b'{"digest": 5}', b'{"digest": "../../neon"}']
-)
-def test_a_damaged_pointer_is_told_in_the_name_of_the_field(pointer: bytes, registry: Path) -> None:
-    (registry / "names" / "neon.json").write_bytes(pointer)
-    said = "^STYLE: adapter 'neon' can't be used: its name in the registry doesn't point to a digest; import it again"
-    with pytest.raises(InvalidArgument, match=said):
-        Registry(registry).resolve("neon", "STYLE")
-
-
-def test_an_object_that_cannot_be_read_is_told(registry: Path, manifest: Manifest) -> None:
-    digest = Registry(registry).resolve("neon")
-    broken = registry / "objects" / f"{digest}.safetensors"
-    broken.unlink()
-    with pytest.raises(NotFound, match="adapter 'neon' points to an object that isn't in the registry"):
-        Registry(registry).load(digest, "neon", manifest)
-    broken.mkdir()
-    with pytest.raises(InvalidArgument, match=r"its file can't be read \(Is a directory\); import it again"):
-        Registry(registry).load(digest, "neon", manifest)
-
-
-@pytest.mark.parametrize("name", ["../../etc/passwd", "", "UPPER", "a/b", "neon\n"])
-def test_a_name_cannot_leave_the_registry(name: str, registry: Path) -> None:
-    with pytest.raises(NotFound):
-        Registry(registry).resolve(name)
+from impasto_server.errors import InvalidArgument
 
 
 def test_the_scale_is_folded_into_b(manifest: Manifest) -> None:
@@ -73,6 +20,11 @@ def test_the_scale_is_folded_into_b(manifest: Manifest) -> None:
     assert isinstance(adapter, Adapter)
     factors = adapter.factors["unet"]["mix"]
     np.testing.assert_array_equal(factors.b, np.full((2, toy.CHANNELS), 0.5, np.float32))
+
+
+def headed(text: str) -> bytes:
+    """A file of this header and nothing else."""
+    return len(text).to_bytes(8, "little") + text.encode()
 
 
 NAN = np.full((2, toy.CHANNELS), np.nan, np.float32)
@@ -89,6 +41,8 @@ INTEGERS = np.zeros((toy.CHANNELS, 2), np.int32)
         (toy.adapter_bytes()[:100], "truncated"),
         (toy.adapter_bytes()[:-8], "can't be used"),
         ((1 << 40).to_bytes(8, "little") + b"{}", "truncated"),
+        (headed("[" * 100_000), "it has no impasto header"),
+        (headed(json.dumps({"__metadata__": {"impasto": "[" * 100_000}})), "it has no impasto header"),
         (toy.adapter_bytes(unet__mix__B=NAN), "NaN"),
         (toy.adapter_bytes(unet__mix__scale=INFINITE), "NaN or infinity"),
         (toy.adapter_bytes(unet__mix__A=WIDE), r"A \[5, 2\]"),
@@ -106,13 +60,6 @@ def test_an_adapter_of_another_backbone_is_refused(manifest: Manifest) -> None:
     other = manifest.model_copy(update={"architecture": "b" * 64})
     with pytest.raises(InvalidArgument, match="another backbone than 'toy'"):
         parse(toy.adapter_bytes(), "d", "x", other)
-
-
-def test_bytes_that_belie_their_digest_are_refused(registry: Path, manifest: Manifest) -> None:
-    digest = Registry(registry).resolve("neon")
-    (registry / "objects" / f"{digest}.safetensors").write_bytes(toy.adapter_bytes(7))
-    with pytest.raises(InvalidArgument, match="digest"):
-        Registry(registry).load(digest, "neon", manifest)
 
 
 def test_an_embedding_is_read_with_the_words_it_was_trained_in(manifest: Manifest) -> None:

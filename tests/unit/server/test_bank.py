@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from functools import partial
 from math import erf
 from typing import Any, Literal
 
@@ -96,6 +98,35 @@ def test_who_finds_no_idle_row_is_called_back_when_one_is_released(manifest: Man
     assert hold(bank, adapter(manifest, 2)) == held
 
 
+def test_those_who_wait_are_called_in_the_order_in_which_they_came(manifest: Manifest) -> None:
+    bank = Bank(manifest, rank=4, capacity=2 * ROW, stats=Stats())
+    held, adapters = hold(bank, adapter(manifest, 1)), {f"digest{i}": adapter(manifest, i) for i in (2, 3, 4)}
+    called: list[str] = []
+    again = {digest: partial(called.append, digest) for digest in adapters}
+
+    def ask(digest: str) -> dict[Mix, int] | None:
+        return bank.pin([Mix.of([(digest, 1.0)])], adapters, again[digest])
+
+    assert [ask(digest) for digest in adapters] == [None, None, None]
+    bank.unpin([held])
+    assert called == ["digest2", "digest3", "digest4"]
+    rows = ask("digest2")
+    assert rows is not None
+    assert [ask("digest4"), ask("digest3")] == [None, None]  # the third asks before the second, and is behind it still
+    bank.unpin(rows.values())
+    assert called[3:] == ["digest3", "digest4"]
+
+
+def test_who_is_forgotten_is_not_called(manifest: Manifest) -> None:
+    bank = Bank(manifest, rank=4, capacity=2 * ROW, stats=Stats())
+    held, again = hold(bank, adapter(manifest, 1)), partial(pytest.fail, "it was called")
+    assert bank.pin([Mix.of([("digest2", 1.0)])], {"digest2": adapter(manifest, 2)}, again) is None
+    bank.forget(again)
+    bank.forget(again)
+    bank.unpin([held])
+    assert hold(bank, adapter(manifest, 2)) == held
+
+
 def test_rows_for_several_mixes_are_had_together_or_not_at_all(manifest: Manifest) -> None:
     bank = Bank(manifest, rank=4, capacity=3 * ROW, stats=Stats())
     adapters = {f"digest{i}": adapter(manifest, i) for i in (1, 2, 3)}
@@ -138,6 +169,33 @@ def test_a_rank_beyond_the_banks_memory_is_refused(manifest: Manifest) -> None:
     bank = Bank(manifest, rank=4, capacity=2 * ROW, stats=Stats())
     with pytest.raises(InvalidArgument, match="rank 9.*--bank-rank 16"):
         hold(bank, adapter(manifest, 1, rank=9))
+
+
+@pytest.mark.parametrize("ranks", [(9,), (100,), (3, 9), (20, 30, 40), (600,)])
+def test_a_bank_of_the_options_that_a_refusal_names_holds_what_was_refused(
+    ranks: tuple[int, ...], manifest: Manifest
+) -> None:
+    """Each rank is another mix of one request."""
+    adapters = {f"digest{i}": adapter(manifest, i, rank) for i, rank in enumerate(ranks)}
+    mixes = [Mix.of([(digest, 1.0)]) for digest in adapters]
+    with pytest.raises(InvalidArgument) as refusal:
+        Bank(manifest, rank=4, capacity=2 * ROW, stats=Stats()).pin(mixes, adapters, pytest.fail)
+    advised = re.search(r"--bank-rank (\d+) --bank-bytes (\d+), room for (\d+) such mixes", str(refusal.value))
+    assert advised, refusal.value
+    rank, capacity, room = map(int, advised.groups())
+    assert room >= len(mixes)
+    bank = Bank(manifest, rank, capacity, Stats())
+    assert bank.slots - 1 == room
+    rows = bank.pin(mixes, adapters, pytest.fail)
+    assert rows is not None
+    assert bank.buffers["unet"]["mix.lora_A"].shape[-1] == rank  # it need not widen
+
+
+def test_no_more_memory_is_advised_than_is_needed(manifest: Manifest) -> None:
+    """Fewer rows of a higher rank often fit what the operator gave."""
+    capacity = 60 * ROW  # as it stands, 59 mixes of rank 4; or 6 of rank 32
+    with pytest.raises(InvalidArgument, match=f"--bank-rank 32 --bank-bytes {capacity}, room for 6 such mixes"):
+        hold(Bank(manifest, rank=4, capacity=capacity, stats=Stats()), adapter(manifest, 1, rank=20))
 
 
 def test_a_bank_without_room_for_one_adapter_is_an_error(manifest: Manifest) -> None:

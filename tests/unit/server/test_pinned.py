@@ -203,7 +203,8 @@ def test_a_delta_is_not_held_while_its_digest_is_taken(
     shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may be as large as a checkpoint."""
-    monkeypatch.setattr("impasto_server.adapters.MAX_HEADER", 1 << 10)
+    monkeypatch.setattr("impasto_server.registry.MAX_HEADER", 1 << 10)
+    monkeypatch.setattr("impasto_server.registry.CHUNK", 1 << 10)
     large = toys.delta_bytes({}, {"unet.mix": np.ones(1 << 20, np.float32)})
     digest = toy.register(tmp_path, "large", large)
     manifest = Bundle.open(shelf.plain).manifest

@@ -16,8 +16,9 @@ from impasto_server.adapters import Embedding, parse
 from impasto_server.backbone import Embeds, Seat
 from impasto_server.bundle import Manifest
 from impasto_server.encoder import PromptEncoder, TextEncoder
+from impasto_server.errors import InvalidArgument
 from impasto_server.guidance import Text
-from impasto_server.prompt import Line, Staged, lines, prompts, triggers
+from impasto_server.prompt import Line, Staged, check_lines, lines, prompts, triggers
 from impasto_server.tokens import LEARNED, ClipTokenizer
 
 
@@ -71,6 +72,34 @@ def test_a_prompt_is_a_line_for_each_stage_of_its_triggers(manifest: Manifest) -
     assert lines(Text.of("a <plain>"), known) == (Line("a <plain>", (("digest-3", 0),)),)
     found = lines(Text.of("a <toy> in <sks03> style"), known)
     assert [line.learned for line in found] == [(("digest-2", i // 3), ("digest-1", i)) for i in range(6)]
+
+
+def test_stages_that_have_too_many_in_common_are_refused(manifest: Manifest) -> None:
+    known = {f"s{stages}": embedding(manifest, stages, stages) for stages in (1, 10, 61, 63, 64)}
+    for words in ("a boat", "<s1> <s10> <s63>", "<s64>", "<s63> <s64>"):
+        check_lines([Text.of(words), Text.of("a boat")], known, "PROMPT")
+    three = {name: known[name] for name in ("s61", "s63", "s64")}
+    with pytest.raises(InvalidArgument, match="^STYLE: 61, 63, 64 stages have 245952 in common, and 4096 are the most"):
+        check_lines([Text.of("a boat"), Text.of("<s61> <s63> <s64>")], three, "STYLE")
+    with pytest.raises(InvalidArgument, match="^STYLE: 11, 61, 63, 64 stages have 2705472 in common"):
+        check_lines([Text(11 * ("<s61> <s63> <s64>",))], three, "STYLE")
+
+
+def test_another_style_of_many_stages_at_each_of_many_stages_is_within_bounds(manifest: Manifest) -> None:
+    """What STYLE allows: 64 names, of styles in six stages and in ten."""
+    known = {"six": embedding(manifest, 1, 6), "ten": embedding(manifest, 2, 10)}
+    for name in known:
+        said = prompts("a boat", "", [name] * 64, known)
+        check_lines([text for text in (said.full, said.null, said.context, said.style) if text], known, "STYLE")
+
+
+def test_too_many_prompts_of_one_request_are_refused(manifest: Manifest) -> None:
+    known = {f"s{i}": embedding(manifest, i, 64) for i in range(5)}
+    texts = [Text.of(f"<s{i}>") for i in range(5)]
+    check_lines(texts[:4], known, "PROMPT")
+    check_lines([*texts[:4], *texts[:4]], known, "PROMPT")
+    with pytest.raises(InvalidArgument, match="^PROMPT: its stages make 320 prompts of it, and 256 are the most; name"):
+        check_lines(texts, known, "PROMPT")
 
 
 @given(st.lists(st.sampled_from(["one", "two", "three"]), min_size=1, max_size=6), st.integers(0, 999))

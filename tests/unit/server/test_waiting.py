@@ -1,0 +1,267 @@
+"""Whoever waits, wherever that is, is looked after: its time, whether it's still there, and what it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import toy
+from impasto_server.access import Access
+from impasto_server.adapters import FIELD
+from impasto_server.backbone import Backbone
+from impasto_server.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    Exhausted,
+    ImpastoError,
+    InvalidArgument,
+    NoAnswer,
+    Unavailable,
+)
+from impasto_server.job import Job, Plan
+from impasto_server.pipeline import Caller, Pipeline, Progress, Result
+from impasto_server.registry import Registry
+from impasto_server.request import Request
+from impasto_server.turns import Work
+
+from .conftest import Open
+
+PATIENCE_S = 60.0
+ROW = 4 * 4 * 2 * (toy.CHANNELS + toy.WIDTH)
+BOAT = Request("a red boat", seed=1, width=64, height=64, steps=4)
+
+
+def styled(name: str, **changed: Any) -> Request:
+    return replace(BOAT, adapters=((name, 1.0),), **changed)
+
+
+@dataclass
+class Asked:
+    """A request under way, and what its caller hears of it."""
+
+    left: Event = field(default_factory=Event)
+    outcomes: list[Result | ImpastoError] = field(default_factory=list)
+    answer: Future[Result | ImpastoError] = field(default_factory=Future)
+    late: list[Progress] = field(default_factory=list)
+
+    def outcome(self) -> Result | ImpastoError:
+        return self.answer.result(PATIENCE_S)
+
+    def hear(self, outcome: Result | ImpastoError) -> None:
+        self.outcomes.append(outcome)
+        if not self.answer.done():
+            self.answer.set_result(outcome)
+
+    def progress(self, progress: Progress) -> None:
+        if self.outcomes:
+            self.late.append(progress)
+
+
+def submitted(pipeline: Pipeline, request: Request) -> Asked:
+    asked = Asked()
+    pipeline.submit(request, Caller(asked.hear, asked.left.is_set, asked.progress))
+    return asked
+
+
+@dataclass
+class Gate:
+    """Something in the server that takes until `open` is set; `reached` tells that somebody is in it."""
+
+    reached: Event = field(default_factory=Event)
+    open: Event = field(default_factory=Event)
+
+    def before(self, then: Callable[..., Any], wanted: Callable[..., bool] = lambda *_: True) -> Callable[..., Any]:
+        def through(*given: Any) -> Any:
+            if wanted(*given):
+                self.reached.set()
+                assert self.open.wait(PATIENCE_S)
+            return then(*given)
+
+        return through
+
+
+@pytest.fixture
+def gate(open_pipeline: Open) -> Iterator[Gate]:
+    """It's opened before the pipelines are closed."""
+    gate = Gate()
+    yield gate
+    gate.open.set()
+
+
+def names_hang(pipeline: Pipeline, gate: Gate, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Registry, "resolve", gate.before(Registry.resolve, lambda self, name: name == "neon"))
+
+
+def objects_hang(pipeline: Pipeline, gate: Gate, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Registry, "load", gate.before(Registry.load, lambda self, digest, name, *_: name == "neon"))
+
+
+def conditions_hang(pipeline: Pipeline, gate: Gate, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(pipeline._family, "condition", gate.before(pipeline._family.condition, by_neon))
+
+
+def encoding_hangs(pipeline: Pipeline, gate: Gate, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(pipeline._family, "begin", gate.before(pipeline._family.begin, by_neon))
+
+
+def decoding_hangs(pipeline: Pipeline, gate: Gate, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(pipeline._family, "decode", gate.before(pipeline._family.decode))
+
+
+def rows_are_taken(pipeline: Pipeline, gate: Gate, patch: pytest.MonkeyPatch) -> None:
+    """By a request whose every step takes until the gate opens."""
+    patch.setattr(Backbone, "run", gate.before(Backbone.run))
+    submitted(pipeline, styled("stained-glass"))
+    assert gate.reached.wait(PATIENCE_S)
+
+
+def picture() -> bytes:
+    file = BytesIO()
+    Image.new("RGB", (64, 64), "red").save(file, "png")
+    return file.getvalue()
+
+
+def by_neon(request: Request, *_: object) -> bool:
+    return any(name == "neon" for name, _ in request.adapters)
+
+
+Hang = Callable[[Pipeline, Gate, pytest.MonkeyPatch], None]
+HANGS = [names_hang, objects_hang, conditions_hang, encoding_hangs, decoding_hangs, rows_are_taken]
+
+
+@pytest.mark.parametrize("hang", HANGS)
+@pytest.mark.parametrize("way", ["late", "gone"])
+def test_who_is_late_or_gone_while_it_waits_is_told_at_once_and_once(
+    way: str, hang: Hang, gate: Gate, open_pipeline: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = open_pipeline(bank_rank=4, bank_bytes=2 * ROW)
+    hang(pipeline, gate, monkeypatch)
+    others = pipeline.stats.read()["requests"]
+    timeout_s = 0.5 if way == "late" else None
+    asked = submitted(pipeline, styled("neon", timeout_s=timeout_s, image=picture(), strength=1.0))
+    assert gate.reached.wait(PATIENCE_S)
+    if way == "gone":
+        asked.left.set()
+    assert isinstance(asked.outcome(), DeadlineExceeded if way == "late" else Cancelled)
+    assert not gate.open.is_set()
+    assert pipeline.stats.read()["requests"] == others
+    gate.open.set()
+    assert isinstance(submitted(pipeline, styled("neon")).outcome(), Result)  # the bank's only row is free again
+    assert isinstance(submitted(pipeline, styled("stained-glass")).outcome(), Result)
+    pipeline.close()
+    assert len(asked.outcomes) == 1
+    assert not asked.late
+    assert pipeline.stats.read()["failed"] == 0
+
+
+@pytest.mark.parametrize("hang", [names_hang, objects_hang])
+def test_those_who_wait_for_the_registry_hold_up_nobody_else(
+    hang: Hang, gate: Gate, open_pipeline: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = open_pipeline(max_requests=20)
+    hang(pipeline, gate, monkeypatch)
+    waiting = [submitted(pipeline, styled("neon", seed=seed)) for seed in range(16)]
+    assert gate.reached.wait(PATIENCE_S)
+    assert pipeline.generate(BOAT).image
+    assert pipeline.generate(styled("stained-glass")).image
+    assert not any(one.outcomes for one in waiting)
+    gate.open.set()
+    assert all(isinstance(one.outcome(), Result) for one in waiting)
+
+
+@pytest.mark.parametrize("hang", [names_hang, objects_hang])
+def test_a_registry_that_does_not_answer_is_told_in_the_name_of_the_field(
+    hang: Hang, gate: Gate, open_pipeline: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("impasto_server.residency.Access", partial(Access, limit_s=0.3, stall_s=0.05))
+    pipeline = open_pipeline()
+    hang(pipeline, gate, monkeypatch)
+    error = submitted(pipeline, styled("neon")).outcome()
+    assert isinstance(error, NoAnswer)
+    assert (error.code, error.field) == ("UNAVAILABLE", FIELD)
+    said = "adapter 'neon': the registry did not answer within 0.3 s; try again later, or name no adapter"
+    assert str(error) == f"ADAPTER_NAMES: {said}"
+    assert pipeline.stats.read()["failed"] == 1
+    assert pipeline.generate(BOAT).image
+    gate.open.set()
+    assert pipeline.generate(styled("neon")).image
+
+
+def test_requests_without_adapters_do_not_touch_the_registry(
+    open_pipeline: Open, registry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = open_pipeline()
+    monkeypatch.setattr(Registry, "resolve", pytest.fail)
+    monkeypatch.setattr(Access, "start", pytest.fail)
+    assert pipeline.generate(BOAT).image
+
+
+def test_a_full_server_and_one_that_stops_look_no_name_up(
+    gate: Gate, open_pipeline: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = open_pipeline(max_requests=1, bank_rank=4, bank_bytes=2 * ROW)
+    rows_are_taken(pipeline, gate, monkeypatch)
+    monkeypatch.setattr(Access, "start", pytest.fail)
+    with pytest.raises(Exhausted):
+        submitted(pipeline, styled("nobody"))
+    gate.open.set()
+    pipeline.close()
+    with pytest.raises(Unavailable):
+        submitted(pipeline, styled("nobody"))
+
+
+def test_what_was_found_out_about_those_who_wait_for_a_row_is_kept(
+    gate: Gate, open_pipeline: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = open_pipeline(bank_rank=4, bank_bytes=2 * ROW)
+    rows_are_taken(pipeline, gate, monkeypatch)
+    planned: list[int] = []
+    plan = pipeline._preparation._plan
+
+    def plan_and_note(job: Job) -> Work[Plan]:
+        planned.append(job.request.seed)
+        return (yield from plan(job))
+
+    monkeypatch.setattr(pipeline._preparation, "_plan", plan_and_note)
+    weights = [1.0, 0.5, -1.0, 2.0, 3.0, -2.0]  # a mix each: every one waits for the one before
+    waiting = [
+        submitted(pipeline, replace(BOAT, seed=seed, adapters=(("neon", weight),)))
+        for seed, weight in enumerate(weights)
+    ]
+    gate.open.set()
+    assert all(isinstance(one.outcome(), Result) for one in waiting)
+    assert sorted(planned) == list(range(len(weights)))
+    assert not pipeline._seating._bank._waiting
+
+
+def test_nobody_is_kept_in_the_banks_list_once_it_has_its_answer(
+    gate: Gate, open_pipeline: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = open_pipeline(bank_rank=4, bank_bytes=2 * ROW)
+    rows_are_taken(pipeline, gate, monkeypatch)
+    waiting = [submitted(pipeline, styled("neon", seed=seed, timeout_s=0.2)) for seed in range(8)]
+    assert all(isinstance(one.outcome(), DeadlineExceeded) for one in waiting)
+    assert not pipeline._seating._bank._waiting
+
+
+def test_stages_that_have_too_many_in_common_are_told_in_the_name_of_the_field(
+    open_pipeline: Open, registry: Path
+) -> None:
+    for stages in (61, 63, 64):
+        toy.register(registry, f"s{stages}", toy.embedding_bytes(stages, stages))
+    pipeline = open_pipeline()
+    many = "61, 63, 64 stages have 245952 in common, and 4096 are the most; name fewer embeddings of many stages"
+    with pytest.raises(InvalidArgument, match=f"^PROMPT: {many}"):
+        pipeline.generate(replace(BOAT, prompt="a <s61> <s63> <s64>"))
+    with pytest.raises(InvalidArgument, match=f"^STYLE: 3, {many}"):
+        pipeline.generate(replace(BOAT, style=("s61", "s63", "s64"), guidance="dreamstyler"))
+    assert pipeline.generate(replace(BOAT, prompt="a <s61>", style=("s64",), guidance="dreamstyler")).image
