@@ -112,7 +112,7 @@ def test_a_single_picture_is_finished_before_sixteens_that_came_first(
 ) -> None:
     pipeline, gate, left = open_pipeline(), Gate(), list[Running]()
     monkeypatch.setattr(pipeline._family, "decode", gate.before(pipeline._family.decode, np.shape))
-    monkeypatch.setattr(pipeline, "_leave", noted(pipeline._leave, left, lambda one, outcome: one))
+    monkeypatch.setattr(pipeline._loop, "_left", noted(pipeline._loop._left, left, lambda one, outcome: one))
     asked = Asked(pipeline)
     for seed in range(4):
         asked.ask("sixteen", replace(BOAT, seed=100 * seed, n=16, format="webp"))
@@ -181,7 +181,7 @@ def test_who_is_given_up_while_it_waits_for_a_turn_gives_its_seat_back(
     ((engine,),) = (encoder._engines for encoder in pipeline._prompts._encoders)
     monkeypatch.setattr(engine, "run", gate.before(engine.run, lambda feeds: len(feeds["input_ids"])))
     jobs = list[Job]()
-    monkeypatch.setattr(pipeline, "_start", noted(pipeline._start, jobs, lambda job, *_: job))
+    monkeypatch.setattr(pipeline._preparation, "start", noted(pipeline._preparation.start, jobs, lambda job: job))
     asked = Asked(pipeline)
     left = asked.ask("left", replace(BOAT, adapters=(("deep", 1.0),)))
     assert gate.entered.wait(PATIENCE_S)
@@ -304,7 +304,9 @@ def test_no_more_pixels_are_decoded_at_a_time_than_a_large_and_a_small_picture_h
 def test_a_file_is_let_go_of_when_it_has_been_decoded(open_pipeline: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its request goes on as one that had it."""
     pipeline, running = open_pipeline(), list[Running]()
-    monkeypatch.setattr(pipeline, "_forward", noted(pipeline._forward, running, lambda chosen: chosen[0][0]))
+    monkeypatch.setattr(
+        pipeline._loop, "_forward", noted(pipeline._loop._forward, running, lambda chosen: chosen[0][0])
+    )
     asked = replace(BOAT, image=png(64, 64), depth=png(80, 64), steps=4, strength=0.5)
     result = pipeline.generate(asked)
     assert {one.job.request.files for one in running} == {(b"", b"", None)}
@@ -316,7 +318,9 @@ def test_a_style_picture_is_kept_as_what_the_scorer_makes_of_it(
 ) -> None:
     settings = Settings(bundle, registry, "onnxruntime", "f32", threads=1, scorer=scorer_bundle)
     pipeline, running = Pipeline.load(settings), list[Running]()
-    monkeypatch.setattr(pipeline, "_forward", noted(pipeline._forward, running, lambda chosen: chosen[0][0]))
+    monkeypatch.setattr(
+        pipeline._loop, "_forward", noted(pipeline._loop._forward, running, lambda chosen: chosen[0][0])
+    )
     result = pipeline.generate(replace(BOAT, n=3, rerank="style", style_image=png(900, 700)))
     (reference,) = {id(one.job.reference): one.job.reference for one in running}.values()
     assert reference is not None

@@ -24,7 +24,6 @@ import toy_masked
 from impasto_server.backbone import Backbone, Row
 from impasto_server.errors import Cancelled, DeadlineExceeded, FieldError, ImpastoError, InvalidArgument, NotFound
 from impasto_server.pipeline import Caller, Pipeline, Progress, Result
-from impasto_server.ranking import Ranking
 from impasto_server.request import MAX_SEED, Request
 from impasto_server.samplers import Sample, Steps
 
@@ -454,7 +453,7 @@ def rank(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Rank:
 
     def rank_(request: Request, scores: list[float], reference: Any = None) -> tuple[Result, Critic]:
         critic = Critic(scores, reference=reference)
-        monkeypatch.setattr(pipeline, "_ranking", Ranking(critic))  # type: ignore[arg-type]
+        monkeypatch.setattr(pipeline._ranking, "_scorer", critic)
         return pipeline.generate(request), critic
 
     return rank_

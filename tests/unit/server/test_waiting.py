@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import toy
 from impasto_server.access import Access
@@ -29,6 +31,7 @@ from impasto_server.job import Job, Plan
 from impasto_server.pipeline import Caller, Pipeline, Progress, Result
 from impasto_server.registry import Registry
 from impasto_server.request import Request
+from impasto_server.turns import Work
 
 from .conftest import Open
 
@@ -121,6 +124,12 @@ def rows_are_taken(pipeline: Pipeline, gate: Gate, patch: pytest.MonkeyPatch) ->
     assert gate.reached.wait(PATIENCE_S)
 
 
+def picture() -> bytes:
+    file = BytesIO()
+    Image.new("RGB", (64, 64), "red").save(file, "png")
+    return file.getvalue()
+
+
 def by_neon(request: Request, *_: object) -> bool:
     return any(name == "neon" for name, _ in request.adapters)
 
@@ -137,7 +146,8 @@ def test_who_is_late_or_gone_while_it_waits_is_told_at_once_and_once(
     pipeline = open_pipeline(bank_rank=4, bank_bytes=2 * ROW)
     hang(pipeline, gate, monkeypatch)
     others = pipeline.stats.read()["requests"]
-    asked = submitted(pipeline, styled("neon", timeout_s=0.5 if way == "late" else None))
+    timeout_s = 0.5 if way == "late" else None
+    asked = submitted(pipeline, styled("neon", timeout_s=timeout_s, image=picture(), strength=1.0))
     assert gate.reached.wait(PATIENCE_S)
     if way == "gone":
         asked.left.set()
@@ -215,13 +225,13 @@ def test_what_was_found_out_about_those_who_wait_for_a_row_is_kept(
     pipeline = open_pipeline(bank_rank=4, bank_bytes=2 * ROW)
     rows_are_taken(pipeline, gate, monkeypatch)
     planned: list[int] = []
-    plan = pipeline._plan
+    plan = pipeline._preparation._plan
 
-    def plan_and_note(job: Job) -> Plan:
+    def plan_and_note(job: Job) -> Work[Plan]:
         planned.append(job.request.seed)
-        return plan(job)
+        return (yield from plan(job))
 
-    monkeypatch.setattr(pipeline, "_plan", plan_and_note)
+    monkeypatch.setattr(pipeline._preparation, "_plan", plan_and_note)
     weights = [1.0, 0.5, -1.0, 2.0, 3.0, -2.0]  # a mix each: every one waits for the one before
     waiting = [
         submitted(pipeline, replace(BOAT, seed=seed, adapters=(("neon", weight),)))
