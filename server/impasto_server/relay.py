@@ -71,12 +71,14 @@ class Relay:
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(address)
         self._listener.listen()
-        Thread(target=self._accept, name="relay", daemon=True).start()
+        self._acceptor = Thread(target=self._accept, name="relay", daemon=True)
+        self._acceptor.start()
 
     def close(self) -> None:
         """Take no more connections, and end those there are, with the answers that they wait for."""
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
+        self._acceptor.join()  # else it would keep the address
         self._listener.close()
         for channel in list(self._channels):
             channel.flush(FLUSH_S)
