@@ -24,31 +24,35 @@ LIMIT_S = 10.0
 STALL_S = 1.0
 
 
-@dataclass(eq=False)
 class Attempt:
-    """One access: to which file, what it does, and what error `unanswered` makes of why it was given up.
+    """How an access gets on, as the one who makes it tells: when its file last gave something."""
 
-    `since` is when its file last gave something, infinity while nothing is wanted of it.
-    """
+    def __init__(self) -> None:
+        self._since = monotonic()
+
+    def moved(self) -> None:
+        """Say that the file gave something."""
+        self._since = monotonic()
+
+    def read(self) -> None:
+        """Say that all was read: what is still to be done with it may take its time."""
+        self._since = math.inf
+
+    @property
+    def waited_s(self) -> float:
+        return monotonic() - self._since
+
+
+@dataclass(eq=False)
+class _Task:
+    """An access to the file `key`: what is done, and what error `unanswered` makes of why it was given up."""
 
     key: str
     work: Callable[[Attempt], Any]
     unanswered: Callable[[str], Exception]
     told: Future[Any] = field(default_factory=Future)
-    since: float = math.inf
+    attempt: Attempt = field(default_factory=Attempt)
     over: bool = False
-
-    def moved(self) -> None:
-        """Say that the file gave something."""
-        self.since = monotonic()
-
-    def read(self) -> None:
-        """Say that all was read: what is still to be done with it may take its time."""
-        self.since = math.inf
-
-    @property
-    def waited_s(self) -> float:
-        return monotonic() - self.since
 
 
 class Access:
@@ -58,8 +62,8 @@ class Access:
         self._name = name
         self._limit_s = limit_s
         self._stall_s = stall_s
-        self._waiting: deque[Attempt] = deque()
-        self._running: set[Attempt] = set()
+        self._waiting: deque[_Task] = deque()
+        self._running: set[_Task] = set()
         self._threads: list[Thread] = []
         self._changed = Condition()
         self._closing = Event()
@@ -73,13 +77,13 @@ class Access:
         for it is called from a thread of this.
         """
         with self._changed:
-            attempt = next((one for one in self._waiting if one.key == key), None)
-            if attempt is None:
-                attempt = Attempt(key, work, unanswered)
-                self._waiting.append(attempt)
+            task = next((one for one in self._waiting if one.key == key), None)
+            if task is None:
+                task = _Task(key, work, unanswered)
+                self._waiting.append(task)
                 self._staff()
                 self._changed.notify_all()
-        return attempt.told
+        return task.told
 
     def close(self) -> None:
         """Start nothing more; threads that hang are left to hang."""
@@ -93,7 +97,7 @@ class Access:
 
     @property
     def _stalled(self) -> int:
-        return sum(attempt.waited_s > self._stall_s for attempt in self._running)
+        return sum(task.attempt.waited_s > self._stall_s for task in self._running)
 
     def _staff(self) -> None:
         """See to it that there are as many threads as are of use."""
@@ -103,23 +107,23 @@ class Access:
             thread.start()
             self._threads.append(thread)
 
-    def _hopeless(self) -> list[tuple[Attempt, str]]:
+    def _hopeless(self) -> list[tuple[_Task, str]]:
         """Those who are given up now, and why."""
-        late = [one for one in self._running if not one.over and one.waited_s > self._limit_s]
+        late = [one for one in self._running if not one.over and one.attempt.waited_s > self._limit_s]
         late += [one for one in self._waiting if one.key in {other.key for other in late}]
         stalled = self._stalled
         stuck = [one for one in self._waiting if stalled >= MAX_THREADS or self._hanging(one.key) >= MAX_HANGING]
         found = dict.fromkeys(stuck, f"the registry does not answer, {stalled} reads of it hang")
         found |= dict.fromkeys(late, f"the registry did not answer within {self._limit_s:g} s")
         self._waiting = deque(one for one in self._waiting if one not in found)
-        for attempt in found:
-            attempt.over = True
+        for task in found:
+            task.over = True
         return list(found.items())
 
     def _hanging(self, key: str) -> int:
         return sum(one.over for one in self._running if one.key == key)
 
-    def _first(self) -> Attempt | None:
+    def _first(self) -> _Task | None:
         """The first whose turn it is."""
         busy = {one.key for one in self._running if not one.over}
         ready = (one for one in self._waiting if one.key not in busy and self._hanging(one.key) < MAX_HANGING)
@@ -130,45 +134,52 @@ class Access:
             pass
 
     def _serve_one(self) -> bool:
-        """Wait for an attempt and make it; False when this thread is of no more use."""
-        attempt = self._next()
-        if attempt is None:
+        """Wait for a task and do it; False when this thread is of no more use."""
+        task = self._next()
+        if task is None:
             return False
-        outcome, error = None, None
         try:
-            outcome = attempt.work(attempt)
-        except Exception as raised:
-            error = raised
-        with self._changed:
-            self._running.remove(attempt)
-            given_up, attempt.over = attempt.over, True
-        if error is not None and not given_up:
-            attempt.told.set_exception(error)
-        elif not given_up:
-            attempt.told.set_result(outcome)
+            outcome = task.work(task.attempt)
+        except Exception as error:
+            if self._end(task):
+                task.told.set_exception(error)
+        else:
+            if self._end(task):
+                task.told.set_result(outcome)
+        task = None  # else a failure would hold this frame, and the frame the failure, with all that was read
         return True
 
-    def _next(self) -> Attempt | None:
+    def _next(self) -> _Task | None:
         with self._changed:
             self._changed.wait_for(lambda: self._first() or self._closing.is_set())
             if self._closing.is_set() or len(self._threads) - len(self._running) > THREADS:
                 self._threads.remove(current_thread())
                 return None
-            attempt = self._first()
-            assert attempt is not None
-            self._waiting.remove(attempt)
-            attempt.moved()
-            self._running.add(attempt)
-            return attempt
+            task = self._first()
+            assert task is not None
+            self._waiting.remove(task)
+            task.attempt.moved()
+            self._running.add(task)
+            return task
+
+    def _end(self, task: _Task) -> bool:
+        """False for one that was given up: what it came to is dropped."""
+        with self._changed:
+            self._running.remove(task)
+            given_up, task.over = task.over, True
+        return not given_up
 
     def _mind(self) -> None:
         """Look after those that are under way; nothing to do while there are none."""
         while not self._closing.wait(self._stall_s / 4):
             with self._changed:
                 self._changed.wait_for(lambda: self._running or self._waiting or self._closing.is_set())
-                hopeless = self._hopeless()
-                self._staff()
-                self._changed.notify_all()
-            for attempt, why in hopeless:
-                attempt.told.set_exception(attempt.unanswered(why))
-            hopeless.clear()
+            self._give_up()
+
+    def _give_up(self) -> None:
+        with self._changed:
+            hopeless = self._hopeless()
+            self._staff()
+            self._changed.notify_all()
+        for task, why in hopeless:
+            task.told.set_exception(task.unanswered(why))

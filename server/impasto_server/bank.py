@@ -89,11 +89,12 @@ class Bank:
         return rows
 
     def unpin(self, rows: Iterable[int]) -> None:
-        """Release every one of `rows`, and call those who wait for some, the first to come first."""
+        """Release every one of `rows`; if one is idle then, call those who wait for some, the first to come first."""
+        asleep: list[Callable[[], None]] = []
         with self._lock:
-            self._release(rows)
-            asleep = [again for again, woken in self._waiting.items() if not woken]
-            self._waiting.update(dict.fromkeys(asleep, True))
+            if self._release(rows):
+                asleep = [again for again, woken in self._waiting.items() if not woken]
+                self._waiting.update(dict.fromkeys(asleep, True))
         for again in asleep:
             again()
 
@@ -102,11 +103,12 @@ class Bank:
         with self._lock:
             self._waiting.pop(again, None)
 
-    def _release(self, rows: Iterable[int]) -> None:
-        for row in rows:
-            if row:
-                self._pins[row] -= 1
-                assert self._pins[row] >= 0
+    def _release(self, rows: Iterable[int]) -> bool:
+        """Whether there are more idle rows now."""
+        for row in (held := [row for row in rows if row]):
+            self._pins[row] -= 1
+            assert self._pins[row] >= 0
+        return any(not self._pins[row] for row in held)
 
     def _idle_rows(self, wanted: Set[Mix]) -> int:
         """How many rows may be overwritten without touching one in use, or one that is wanted."""

@@ -35,7 +35,7 @@ from impasto_server.errors import SHOWN, NotFound, shown
 from impasto_server.strangers import Unfit, opened, read_file, read_json
 
 MAX_POINTER = 4 << 10  # a name's file holds a digest
-MAX_NAMES, MAX_COMPARED = 20_000, 2_000  # for who asks for a name that isn't there
+MAX_NAMES, MAX_COMPARED = 20_000, 1_000  # for who asks for a name that isn't there
 CHUNK = 4 << 20
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import Future
 from itertools import count
@@ -158,6 +160,31 @@ def test_who_gets_something_now_and_then_is_not_given_up(monkeypatch: pytest.Mon
         return "read"
 
     assert access.start("slow", read, TimeoutError).result(PATIENCE_S) == "read"
+
+
+def test_nothing_is_held_of_a_read_that_failed() -> None:
+    """It may have been of gigabytes."""
+
+    class Large:
+        pass
+
+    def fail(attempt: Attempt) -> str:
+        large = Large()
+        held.append(weakref.ref(large))
+        raise ZeroDivisionError
+
+    access, held = opened(FOR_EVER_S), list[weakref.ref[Large]]()
+    gc.disable()
+    try:
+        failed = access.start("bad", fail, TimeoutError)
+        assert isinstance(failed.exception(PATIENCE_S), ZeroDivisionError)
+        assert answers(access)
+        del failed
+        while len(access._running):
+            pass
+        assert held[0]() is None
+    finally:
+        gc.enable()
 
 
 def test_closing_waits_for_nobody_who_hangs(go: Event) -> None:

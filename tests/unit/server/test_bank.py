@@ -117,6 +117,19 @@ def test_those_who_wait_are_called_in_the_order_in_which_they_came(manifest: Man
     assert called[3:] == ["digest3", "digest4"]
 
 
+def test_nobody_is_called_while_no_row_is_idle(manifest: Manifest) -> None:
+    bank = Bank(manifest, rank=4, capacity=2 * ROW, stats=Stats())
+    held, _ = (hold(bank, adapter(manifest, 1)) for _ in range(2))
+    called: list[str] = []
+    again = partial(called.append, "again")
+    assert bank.pin([Mix.of([("digest2", 1.0)])], {"digest2": adapter(manifest, 2)}, again) is None
+    bank.unpin([0])  # somebody without adapters leaves
+    bank.unpin([held])  # one of two
+    assert not called
+    bank.unpin([held])
+    assert called == ["again"]
+
+
 def test_who_is_forgotten_is_not_called(manifest: Manifest) -> None:
     bank = Bank(manifest, rank=4, capacity=2 * ROW, stats=Stats())
     held, again = hold(bank, adapter(manifest, 1)), partial(pytest.fail, "it was called")

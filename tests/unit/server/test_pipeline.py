@@ -112,6 +112,18 @@ def test_a_mix_too_wide_for_the_bank_is_refused_and_its_row_is_free_again(open_p
     assert pipeline.generate(request(1)).image
 
 
+def test_a_server_started_as_a_refusal_advises_paints_what_was_refused(open_pipeline: Open) -> None:
+    wide = Request("a boat", seed=1, width=64, height=64, adapters=(("deep", 1.0), ("neon", 0.5)))
+    with pytest.raises(InvalidArgument, match="the mix has rank 23, the server's adapter bank holds rank 4") as refusal:
+        open_pipeline(bank_rank=4, bank_bytes=1000).generate(wide)
+    advised = re.search(r"--bank-rank (\d+) --bank-bytes (\d+)", str(refusal.value))
+    assert advised
+    rank, capacity = map(int, advised.groups())
+    assert open_pipeline(bank_rank=rank, bank_bytes=capacity).generate(wide).image
+    with pytest.raises(InvalidArgument, match="rank 23"):
+        open_pipeline(bank_rank=rank // 2, bank_bytes=capacity // 2).generate(wide)
+
+
 def test_meta_tells_what_was_done(open_pipeline: Open) -> None:
     meta: dict[str, Any] = open_pipeline().generate(request(3)).meta
     assert meta["adapters"][0]["name"] == "stained-glass"

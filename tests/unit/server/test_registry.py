@@ -156,8 +156,7 @@ def test_whoever_reads_tells_of_every_part(registry: Path, manifest: Manifest, m
     monkeypatch.setattr("impasto_server.registry.MAX_HEADER", 1 << 10)
     monkeypatch.setattr("impasto_server.registry.CHUNK", 1 << 10)
     large = toy.adapter_bytes(rank=256)
-    attempt = Attempt("large", lambda attempt: None, TimeoutError)
-    Registry(registry).load(toy.register(registry, "large", large), "large", manifest, attempt)
+    Registry(registry).load(toy.register(registry, "large", large), "large", manifest, Attempt())
     assert told == ["moved"] * -(-(len(large) - 8 - 1024) // 1024) + ["read"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,7 @@ from impasto_server.errors import (
     ImpastoError,
     InvalidArgument,
     NoAnswer,
+    NotFound,
     Unavailable,
 )
 from impasto_server.job import Job, Plan
@@ -36,12 +38,14 @@ from impasto_server.turns import Work
 from .conftest import Open
 
 PATIENCE_S = 60.0
+TIMEOUTS_S = (None, 0.0, 0.01, 0.1, 1.0, 60.0)
 ROW = 4 * 4 * 2 * (toy.CHANNELS + toy.WIDTH)
 BOAT = Request("a red boat", seed=1, width=64, height=64, steps=4)
 
 
 def styled(name: str, **changed: Any) -> Request:
-    return replace(BOAT, adapters=((name, 1.0),), **changed)
+    given: dict[str, Any] = {"adapters": ((name, 1.0),), **changed}
+    return replace(BOAT, **given)
 
 
 @dataclass
@@ -265,3 +269,29 @@ def test_stages_that_have_too_many_in_common_are_told_in_the_name_of_the_field(
     with pytest.raises(InvalidArgument, match=f"^STYLE: 3, {many}"):
         pipeline.generate(replace(BOAT, style=("s61", "s63", "s64"), guidance="dreamstyler"))
     assert pipeline.generate(replace(BOAT, prompt="a <s61>", style=("s64",), guidance="dreamstyler")).image
+
+
+def test_whatever_becomes_of_many_nothing_is_held_in_the_end(open_pipeline: Open) -> None:
+    """Four hundred requests for a bank of two rows, of which many are late or gone at some moment or other."""
+    pipeline = open_pipeline(bank_rank=4, bank_bytes=3 * ROW, max_requests=400)
+    draw, asked = random.Random(0), list[Asked]()
+    for seed in range(400):
+        adapters = draw.choice([(), (("neon", 1.0),), (("neon", 0.5),), (("stained-glass", 1.0),), (("nein", 1.0),)])
+        asked.append(
+            submitted(pipeline, replace(BOAT, seed=seed, adapters=adapters, timeout_s=draw.choice(TIMEOUTS_S)))
+        )
+        if draw.random() < 0.5:
+            draw.choice(asked).left.set()
+    kinds = {type(one.outcome()) for one in asked}
+    assert kinds <= {Result, Cancelled, DeadlineExceeded, NotFound}
+    assert len(kinds) > 1
+    styles = (styled("neon"), styled("stained-glass"), styled("neon", adapters=(("neon", -1.0),)))
+    assert all(isinstance(submitted(pipeline, style).outcome(), Result) for style in styles)
+    pipeline.close()
+    assert {len(one.outcomes) for one in asked} == {1}
+    assert not any(one.late for one in asked)
+    bank = pipeline._seating._bank
+    assert not any(bank._pins.values())
+    assert not bank._waiting
+    assert not pipeline._lookout._jobs
+    assert pipeline.stats.read()["requests"] == 0
