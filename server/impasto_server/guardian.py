@@ -83,7 +83,7 @@ def main() -> None:
             os.waitpid(-1, 0)
     os.close(held)
     clean(charge)
-    sys.exit(leaving.status if leaving.begun else status if status >= 0 else SIGNALLED - status)
+    sys.exit(leaving.status() if leaving.begun else status if status >= 0 else SIGNALLED - status)
 
 
 def clean(charge: Charge) -> None:
@@ -101,8 +101,14 @@ class Leaving:
         self._charge = charge
         self._server_pid = server_pid
         self.begun = False
-        self.status = 0
-        Thread(target=self._run, daemon=True).start()
+        self._status = 0
+        self._thread = Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def status(self) -> int:
+        """What the guardian ends with; known when all are asked, also where the server died over it."""
+        self._thread.join()
+        return self._status
 
     def _run(self) -> None:
         said = self._leash.readall()  # returns when nobody holds the other end any more
@@ -111,7 +117,7 @@ class Leaving:
         with suppress(ProcessLookupError):
             os.kill(self._server_pid, signal.SIGTERM)  # not ready from now on; its gate keeps its models
         if drain(self._server_pid, self._charge.models, grace_s):
-            self.status = CUT
+            self._status = CUT
         flush(self._charge.port)
         _kill(self._server_pid)
 

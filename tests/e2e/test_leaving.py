@@ -69,10 +69,10 @@ def answers_until_it_is_gone(impasto: Impasto) -> list[tuple[str, str, bool]]:
 
 
 def test_while_it_drains_it_is_not_ready_and_says_so(command: list[str]) -> None:
-    with impasto_serve(command) as impasto, long_requests(impasto) as asked:
+    with impasto_serve([*command, "--grace", "600"]) as impasto, long_requests(impasto, 12) as asked:
         impasto.process.terminate()
         told = answers_until_it_is_gone(impasto)
-        assert impasto.process.wait(60) == 0
+        assert impasto.process.wait(150) == 0
         outcomes = [one.result(60) for one in asked]
     assert len(told) > 1, "it had stopped before it could be asked"
     assert {status for status, _, _ in told} == {"UNAVAILABLE"}
@@ -135,6 +135,7 @@ def test_our_client_takes_it_for_a_server_that_is_stopping(command: list[str]) -
         while True:
             client.generate("a boat", steps=1)
 
+    command = [*command, "--grace", "3"]
     with impasto_serve(command) as impasto, long_requests(impasto), Client(impasto.url) as client:
         impasto.process.terminate()
         with pytest.raises(ServerUnavailable, match="is stopping; send the request to another one"):

@@ -18,9 +18,10 @@ from impasto_server.process import Guarded, children
 SLEEPS = "print('up', flush=True); import time; time.sleep(600)"
 # As a model's process: it is asked by its server's process id, here its own parent's.
 DRAINS = """
-import os, sys, time
+import os, signal, time
 from threading import Thread
 from impasto_server import drain
+signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as one that is still busy
 drain.os.getppid = os.getpid
 drains = drain.Drains(lambda grace_s: print('grace', grace_s, flush=True) or {cut}, 'model')
 print('up', flush=True)

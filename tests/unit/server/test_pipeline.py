@@ -149,6 +149,20 @@ def test_a_closed_pipeline_finishes_what_it_took_and_takes_no_more(open_pipeline
         pipeline.submit(request(2), Caller(answer.set_result))
 
 
+def test_a_drained_pipeline_finishes_what_is_done_in_time_and_tells_the_rest(open_pipeline: Open) -> None:
+    pipeline = open_pipeline()
+    soon, never = Future[Result | ImpastoError](), Future[Result | ImpastoError]()
+    pipeline.submit(request(2), Caller(soon.set_result))
+    assert pipeline.drain(600) == 0
+    assert isinstance(soon.result(0), Result)
+    pipeline = open_pipeline()
+    pipeline.submit(replace(request(2), steps=200), Caller(never.set_result))
+    assert pipeline.drain(0) == 1
+    assert isinstance(never.result(60), Unavailable)
+    with pytest.raises(Unavailable):
+        pipeline.submit(request(2), Caller(print))
+
+
 @pytest.mark.parametrize("patience", range(8))
 def test_a_cancelled_request_stops_wherever_it_is_and_disturbs_nobody(patience: int, open_pipeline: Open) -> None:
     """`patience` questions are answered with "still waiting": queued, at each of 6 steps, then decoding."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import count
 from pathlib import Path
 from threading import Event
+from time import sleep
 
 import numpy as np
 import pytest
@@ -120,6 +121,29 @@ def test_a_small_request_is_done_before_a_large_one_that_came_first(scoring: Sco
     scoring.close()
     assert order == ["small", "large"]
     assert scorer.passes == [1, BATCH, BATCH, 9]
+
+
+def is_closed(scoring: Scoring) -> bool:
+    try:
+        scoring.submit(Comparison(FILES[:1], TEXT), lambda outcome: None, gone=lambda: True)
+    except Unavailable:
+        return True
+    except Exhausted:
+        pass
+    return False
+
+
+def test_drained_it_tells_those_who_take_too_long(scoring: Scoring, scorer: Held) -> None:
+    busy(scoring, scorer)
+    late: Future[Array | ImpastoError] = Future()
+    scoring.submit(Comparison(FILES, TEXT), late.set_result)
+    with ThreadPoolExecutor(1) as pool:
+        drained = pool.submit(scoring.drain, 0)
+        while not is_closed(scoring):
+            sleep(0.01)
+        scorer.may.set()
+        assert drained.result(PATIENCE_S) > 0
+    assert isinstance(late.result(PATIENCE_S), Unavailable)
 
 
 def test_much_to_decode_is_spread_over_passes(scoring: Scoring, scorer: Held, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,10 +70,10 @@ def test_a_dead_server_is_followed_by_another() -> None:
     kept, said = supervisor(5, first, second)
     with kept:
         kept.look()
-        assert kept.server is first
+        assert cast(object, kept.server) is first
         first.died = True
         kept.look()
-        assert kept.server is second
+        assert cast(object, kept.server) is second
     assert first.stopped == [0]
     assert second.stopped == [FakePlan.grace_s]
     assert said[0].startswith("it died\nit is started again in 0 s (death 1")
