@@ -160,7 +160,7 @@ def test_a_deadline_passes_while_a_request_waits_for_a_row(server: Server, clien
     with occupied(server, client):
         status, said = refused(client, 500_000, **BOAT, **styled("stained-glass"))
         assert "no image within 0.5 s (0 of 2 steps were done)" in said
-        assert status in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
+        assert status == "CANCELLED"  # of which Triton has a code, as of a deadline it has none
         assert ask(client, **BOAT)["IMAGE"]
     assert ask(client, **BOAT, **styled("stained-glass"))["IMAGE"]
 
