@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -45,6 +46,12 @@ def outcome(url: str, way: str) -> str:
         except ImpastoError as error:
             return f"{type(error).__name__}: {error}"
     return "painted"
+
+
+def workspace_of(server: int) -> Path:
+    """The temporary folder of a server."""
+    option = Path(f"/proc/{server}/cmdline").read_text().split("\0")[1]
+    return Path(option.removeprefix("--model-repository=")).parent
 
 
 @contextmanager
@@ -100,21 +107,25 @@ def test_what_takes_longer_than_the_grace_is_told_so(command: list[str]) -> None
 
 def test_nothing_is_left_of_a_killed_impasto_under_long_requests(command: list[str]) -> None:
     with impasto_serve([*command, "--grace", "0.5"]) as impasto, long_requests(impasto) as asked:
-        models = Path(f"/proc/{impasto.server}/cmdline").read_text().split("\0")[1].removeprefix("--model-repository=")
-        assert Path(models).is_dir()
+        workspace = workspace_of(impasto.server)
+        assert workspace.is_dir()
         impasto.process.kill()
         eventually(lambda: not any(alive(pid) for pid in impasto.pids), 60)
         outcomes = [one.result(60) for one in asked]
     assert f"ServerUnavailable: {CUT_OFF}" in outcomes
     assert not shm_of(impasto.process.pid)
-    assert not Path(models).parent.exists()
+    assert not workspace.exists()
 
 
 def test_nothing_runs_on_when_its_guardian_is_killed_with_it(command: list[str]) -> None:
     with impasto_serve(command) as impasto:
+        workspace = workspace_of(impasto.server)
         for pid in (impasto.process.pid, impasto.guardian):
             os.kill(pid, signal.SIGKILL)
         eventually(lambda: not any(alive(pid) for pid in impasto.pids), 60)
+    for region in shm_of(impasto.process.pid):  # nobody was left to do it
+        region.unlink()
+    shutil.rmtree(workspace)
 
 
 def test_requests_that_were_cancelled_at_a_bad_moment_do_not_hold_it_up(command: list[str]) -> None:

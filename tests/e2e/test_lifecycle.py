@@ -41,6 +41,19 @@ def test_stopping_leaves_no_process_and_no_shared_memory(settings: Settings) -> 
     assert not list(Path("/dev/shm").glob(f"{server.shm_prefix}*"))
 
 
+def cpu_s(pid: int) -> float:
+    """User and system time that a process has had."""
+    times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
+
+
+def test_an_idle_server_computes_nothing(settings: Settings) -> None:
+    with serve(settings) as server:
+        before = cpu_s(server.pid)
+        time.sleep(3)
+        assert cpu_s(server.pid) - before < 0.3
+
+
 def test_requests_in_flight_are_answered_before_the_server_stops(settings: Settings) -> None:
     with ThreadPoolExecutor(16) as pool, serve(settings) as server:
         client = InferenceServerClient(server.grpc_url)
