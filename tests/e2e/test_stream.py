@@ -103,6 +103,7 @@ def test_leaving_the_stream_stops_the_work(toy_server: Server, toy_client: Infer
         with stream(toy_server, **asked) as messages:
             next(messages)
     assert all(other.result()["IMAGE"] for other in others)
+    assert grown(toy_server, "cancelled", before)
     after = steady(toy_server)
     assert after["cancelled"] - before["cancelled"] == 1
     assert after["lanes"] - before["lanes"] < 17 * 2 * 200
