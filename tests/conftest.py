@@ -28,6 +28,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         measured.save()
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A module stays with one worker, since its tests share what one has made; so do all that talk to the same servers.
 

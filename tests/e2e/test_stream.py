@@ -19,7 +19,7 @@ from tritonclient.grpc import InferenceServerClient  # type: ignore[import-untyp
 from impasto_server.serve import Server
 
 from .test_lifecycle import eventually
-from .test_metrics import metrics, steady
+from .test_metrics import grown, metrics, steady
 from .wire import Tensor, ask, inputs, ints, outputs, refused, texts
 
 Message = dict[str, Any] | str
