@@ -8,7 +8,7 @@ from typing import Any
 
 import coverage
 import pytest
-from xdist.scheduler import LoadScopeScheduling
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 ROOT = Path(__file__).parents[1]
 TOGETHER = {f"tests/parity/test_{name}.py": "twins" for name in ("architectures", "backbone_graphs")}
