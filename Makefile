@@ -22,7 +22,7 @@ STYLES   := $(notdir $(filter studio/styles/%,$(ADAPTERS)))
 
 # Workers share the cores: each computes on one. Files go to them in this order, the long ones first.
 WORKERS  ?= 2
-PYTEST   := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder \
+PYTEST   := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadscope --no-loadscope-reorder \
             --durations 20
 
 # Locked wheels first, then the project without its dependencies and with the locked build backend.

@@ -227,6 +227,7 @@ def noted(*leaders: Story) -> Iterator[Notes]:
     def noting(logits: maskgit.Array, tokens: Codes, unknown: Places, uniform: Reals) -> tuple[Codes, Reals]:
         drawn, certainty = draw(logits, tokens, unknown, uniform)
         step = Step(tokens.copy(), unknown.copy(), logits.copy(), drawn, np.zeros_like(unknown))
+        assert uniform.tobytes() not in notes.calls, "two pictures of one seed can't be told apart"
         notes.calls[uniform.tobytes()] = Note(uniform, step, certainty)
         leader = told.get(uniform.tobytes())
         if leader is None:

@@ -191,8 +191,9 @@ class Side:
 
     @classmethod
     def of(cls, settings: Settings, asked: Crowd) -> Side:
-        with crowd.opened(settings) as pipeline, noted() as notes:
-            ours = painted(pipeline, asked)
+        with crowd.opened(settings) as pipeline:
+            with noted() as notes:
+                ours = painted(pipeline, asked)
             wrong = max(equal_tokens(painted(pipeline, crowd.wrong_adapters(asked)), ours))
         stories = [
             notes.story(request, np.random.Generator(np.random.Philox(request.seed)), picture.tokens.size)

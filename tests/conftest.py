@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import coverage
 import pytest
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 ROOT = Path(__file__).parents[1]
+TOGETHER = {f"tests/parity/test_{name}.py": "twins" for name in ("architectures", "backbone_graphs")}
 MEASURED = pytest.StashKey[coverage.Coverage]()
 
 
@@ -28,15 +31,19 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         measured.save()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A module stays with one worker, since its tests share what one has made; so do all that talk to the same servers.
+class ByModule(LoadScopeScheduling):  # type: ignore[misc]
+    """A module stays with one worker, since its tests share what one has made.
 
-    Modules that say the same `xdist_group` stay together, too.
+    So do all that talk to the same servers, and those that are about the same exported twins.
     """
-    for item in items:
-        folder, module = item.path.parent, str(item.path.relative_to(ROOT))
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group("e2e" if folder.name == "e2e" else module))
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        return "e2e" if module.startswith("tests/e2e/") else TOGETHER.get(module, module)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByModule:
+    return ByModule(config, log)
 
 
 def _mask_torch_alone() -> None:

@@ -19,7 +19,7 @@ from tritonclient.grpc import InferenceServerClient  # type: ignore[import-untyp
 from impasto_server.serve import Server
 
 from .test_lifecycle import eventually
-from .test_metrics import metrics, steady
+from .test_metrics import grown, metrics, steady
 from .wire import Tensor, ask, inputs, ints, outputs, refused, texts
 
 Message = dict[str, Any] | str
@@ -103,6 +103,7 @@ def test_leaving_the_stream_stops_the_work(toy_server: Server, toy_client: Infer
         with stream(toy_server, **asked) as messages:
             next(messages)
     assert all(other.result()["IMAGE"] for other in others)
+    assert grown(toy_server, "cancelled", before)
     after = steady(toy_server)
     assert after["cancelled"] - before["cancelled"] == 1
     assert after["lanes"] - before["lanes"] < 17 * 2 * 200

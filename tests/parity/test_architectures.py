@@ -40,10 +40,7 @@ from .test_samplers import THEIRS
 
 MIN_DB, MIN_SOLO_DB, MATTERS_DB = 70.0, 60.0, 50.0
 # PEFT's and transformers', about the reference.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute:UserWarning"),
-    pytest.mark.xdist_group("twins"),  # exported once for all
-]
+pytestmark = pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute:UserWarning")
 
 Pixels = NDArray[np.uint8]
 SIDE, NARROW = 64, 32  # pixels

@@ -21,8 +21,6 @@ from engines import ENGINES, Array, Engine, relative_error, run, zero_banks
 from impasto_export import manifest, splice
 from impasto_export.link import link
 
-pytestmark = pytest.mark.xdist_group("twins")  # exported once for all
-
 TOLERANCE = 1e-4
 KINDS = ("sd2", "lcm", "sdxl")
 WIDTHS = {"sd2": 24, "lcm": 24, "sdxl": 64}

@@ -40,7 +40,9 @@ def versions(name: str, python: str) -> dict[str, Version]:
     """What is installed by a lock on Linux, by canonical name."""
     here = {"python_version": python, "python_full_version": f"{python}.0", "sys_platform": "linux"}
     found = [one for one in locked(name) if one.marker is None or one.marker.evaluate({**here, "extra": ""})]
-    pinned = {canonicalize_name(one.name): Version(str(one.specifier).removeprefix("==")) for one in found}
+    pinned: dict[str, Version] = {
+        canonicalize_name(one.name): Version(str(one.specifier).removeprefix("==")) for one in found
+    }
     assert len(pinned) == len(found), "one version of each"
     return pinned
 

@@ -17,6 +17,7 @@ from PIL import Image
 
 from impasto_server import comparison
 from impasto_server.comparison import Comparison
+from impasto_server.drain import Closing
 from impasto_server.errors import Cancelled, DeadlineExceeded, Exhausted, ImpastoError, InvalidArgument, Unavailable
 from impasto_server.score import BATCH, Array, Pixels, Scorer
 from impasto_server.scoring import Scoring, Task
@@ -177,7 +178,7 @@ def test_small_pictures_are_read_before_large_ones_that_came_first(
 
 
 def test_a_file_is_let_go_of_when_it_has_been_read() -> None:
-    task = Task.of(Comparison(FILES[:3], references=FILES[3:4]), lambda outcome: None, lambda: False)
+    task = Task.of(Comparison(FILES[:3], references=FILES[3:4]), lambda outcome: None, lambda: False, Closing())
     assert task.left == 4 * 20 * 20
     task.next()
     assert [file.name for file in task.files] == ["IMAGE: picture 1", "IMAGE: picture 2", "IMAGE: picture 3"]
