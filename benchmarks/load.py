@@ -8,7 +8,7 @@ can do at all to more than that. At each load both sides get the same requests a
 other, and the one whose turn it isn't has nothing to do:
 
 ours   Pipeline: a request joins and leaves between any two steps.
-peer   WholeBatches: the same pipeline made to wait until every request of a batch is done before it takes others.
+peer   the same with a step loop that lets nobody join until every request of a batch is done (WholeBatches).
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from impasto_server.bundle import Bundle
 from impasto_server.calibrate import calibrate
 from impasto_server.errors import ImpastoError
+from impasto_server.loop import Loop
 from impasto_server.pipeline import Caller, Pipeline, Result, Running
 from impasto_server.request import Request
 from impasto_server.settings import Settings
@@ -88,13 +89,13 @@ NOTES = [
 ]
 
 
-class WholeBatches(Pipeline):
+class WholeBatches(Loop):
     """Run to completion: nobody joins a batch that has begun. `batches` is each request's batch, by its seed."""
 
-    def __init__(self, bundle: Bundle, settings: Settings) -> None:
+    def __init__(self, batches: dict[int, int], *others: Any) -> None:
         self._arrived: list[Running] = []
-        self.batches: dict[int, int] = {}
-        super().__init__(bundle, settings)
+        self._batches = batches
+        super().__init__(*others)
 
     def _admit(self, running: list[Running], batch: int) -> bool:
         if running:
@@ -107,7 +108,7 @@ class WholeBatches(Pipeline):
                 self._arrived.remove(one)
                 one.job.mark("joined")
                 one.last_batch = batch
-                self.batches[one.job.request.seed] = batch
+                self._batches[one.job.request.seed] = batch
                 running.append(one)
         return bool(running)
 
@@ -128,7 +129,8 @@ class Bench:
     """Both sides, and what requests are made of."""
 
     ours: Pipeline
-    peer: WholeBatches
+    peer: Pipeline
+    batches: Mapping[int, int]
     max_lanes: int
     adapters: Sequence[str]
     bar: Progress
@@ -164,7 +166,7 @@ class Bench:
         advance = partial(self.bar.advance, task)
         ours = outcomes(arrivals, offer(self.ours, arrivals, advance), solo)
         peer = outcomes(arrivals, offer(self.peer, arrivals, advance), solo)
-        batches = [self.peer.batches[one.seed] for one in asked]
+        batches = [self.batches[one.seed] for one in asked]
         return Level(rate, {"ours": ours, "peer": peer, "peer_held": held(peer, batches)})
 
     def asked(self, count: int) -> list[Request]:
@@ -265,8 +267,10 @@ def measure(seconds: float, bar: Progress) -> Report:
         settings = Settings(place.bundle, place.registry, max_requests=MOST_REQUESTS)
         measured = calibrate(Bundle.open(place.bundle), settings, LANES_LIMIT)
         settings = replace(settings, max_lanes=measured.max_lanes)
-        ours, peer = Pipeline.load(settings), WholeBatches(Bundle.open(place.bundle), settings)
-        bench = Bench(ours, peer, measured.max_lanes, place.adapters, bar)
+        batches: dict[int, int] = {}
+        ours = Pipeline.load(settings)
+        peer = Pipeline(Bundle.open(place.bundle), settings, partial(WholeBatches, batches))
+        bench = Bench(ours, peer, batches, measured.max_lanes, place.adapters, bar)
         bench.warm_up()
         solo = bench.solo()
         capacity = {"ours": bench.capacity(ours), "peer": bench.capacity(peer)}

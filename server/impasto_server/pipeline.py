@@ -90,9 +90,12 @@ DELTA_SHARE = 4  # of all of a bundle's bytes: what changes its weights may be k
 
 
 class Pipeline:
-    """One backbone, resident once, painting for everyone. `submit` from any thread."""
+    """One backbone, resident once, painting for everyone. `submit` from any thread.
 
-    def __init__(self, bundle: Bundle, settings: Settings) -> None:
+    `loop` makes the step loop; a benchmark has another one.
+    """
+
+    def __init__(self, bundle: Bundle, settings: Settings, loop: Callable[..., Loop] = Loop) -> None:
         self.manifest: Manifest = bundle.manifest
         self._engine_name = settings.engine
         self._precision = resolve_precision(settings.engine, settings.precision)
@@ -119,7 +122,7 @@ class Pipeline:
         self._preparing: Turns[Job] = Turns("prepare", PREPARING_THREADS)
         self._finishing: Turns[Job] = Turns("finish", FINISHING_THREADS)
         self._answering = ThreadPoolExecutor(ANSWERING_THREADS, "answer")
-        self._loop = Loop(self._family, max_lanes, self.stats, self._stepped, self._left)
+        self._loop = loop(self._family, max_lanes, self.stats, self._stepped, self._left)
 
     @classmethod
     def load(cls, settings: Settings) -> Pipeline:
