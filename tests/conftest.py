@@ -7,11 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import coverage
+import hypothesis
 import pytest
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 ROOT = Path(__file__).parents[1]
 TOGETHER = {f"tests/parity/test_{name}.py": "twins" for name in ("architectures", "backbone_graphs")}
+# No example has a time limit, and none is new: what CI meets, everybody meets.
+hypothesis.settings.register_profile("impasto", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("impasto")
+
 MEASURED = pytest.StashKey[coverage.Coverage]()
 
 

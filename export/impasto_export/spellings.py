@@ -63,9 +63,14 @@ MODERN, ORIGINAL = 0, 2
 # Libraries disagree on whether the text model's own name is part of the path; what stands beside it has none.
 TEXT_PREFIX, TEXT_HEADS = "text_model.", ("text_projection",)
 
-_WRAPPED = re.compile(rf"(^|\.)(?:{'|'.join(map(re.escape, WRAPPERS))})(?=\.|$)")
-_FLAT_WRAPPED = re.compile(rf"(^|_)(?:{'|'.join(name.replace('.', '_') for name in WRAPPERS)})(?=_|$)")
-_STARTS = sorted(((start, graph) for part in PREFIXES.values() for start, graph in part.items()), key=len, reverse=True)
+_WRAPPED = re.compile(rf"(?:^|(?<=\.))(?:(?:{'|'.join(map(re.escape, WRAPPERS))})(?:\.|$))+")
+_FLAT_WRAPPED = re.compile(rf"(?:^|(?<=_))(?:(?:{'|'.join(name.replace('.', '_') for name in WRAPPERS)})(?:_|$))+")
+# The longest first, since one may be the beginning of another.
+_STARTS = sorted(
+    ((start, graph) for part in PREFIXES.values() for start, graph in part.items()),
+    key=lambda pair: len(pair[0]),
+    reverse=True,
+)
 _ATTENDING = re.compile(r"(?P<owner>.*\.(?:attentions\.\d+|attn_\d+)\.)(?P<layer>to_out\.0|[a-z_]+)(?P<end>\.[a-z]+)")
 
 
@@ -160,7 +165,7 @@ def attention(name: str, style: int) -> str:
 
 
 def _joined(wrapped: re.Pattern[str], name: str, mark: str) -> str:
-    return wrapped.sub(r"\1", name).replace(mark * 2, mark).strip(mark) if wrapped.search(name) else name
+    return wrapped.sub("", name).strip(mark) if wrapped.search(name) else name
 
 
 def _shared(words: list[str], others: list[str]) -> int:

@@ -47,13 +47,11 @@ class Admission:
             self._changed.notify_all()
 
     def drain(self, grace_s: float) -> int:
-        """Let no one in any more, and return when the last one has left; how many were inside after `grace_s`."""
+        """Let no one in any more, and return when the last one has left, or after `grace_s`; how many are inside."""
         with self._changed:
             self._open = False
             self._changed.wait_for(lambda: self._inside == 0, grace_s)
-            late = self._inside
-        self.close()
-        return late
+            return self._inside
 
     def close(self) -> None:
         """Let no one in any more, and return when the last one has left."""

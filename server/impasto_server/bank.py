@@ -73,6 +73,8 @@ class Bank:
         """
         wanted = {mix for mix in mixes if mix.parts}
         rows = {Mix(): 0}
+        if not wanted:  # the lock is held while a mix is written, which is nothing to those who have none
+            return rows
         with self._lock:
             missing = wanted - self._resident.keys()
             full = len(missing) > self._idle_rows(wanted)
@@ -91,8 +93,11 @@ class Bank:
     def unpin(self, rows: Iterable[int]) -> None:
         """Release every one of `rows`; if one is idle then, call those who wait for some, the first to come first."""
         asleep: list[Callable[[], None]] = []
+        held = [row for row in rows if row]
+        if not held:
+            return
         with self._lock:
-            if self._release(rows):
+            if self._release(held):
                 asleep = [again for again, woken in self._waiting.items() if not woken]
                 self._waiting.update(dict.fromkeys(asleep, True))
         for again in asleep:
@@ -100,15 +105,16 @@ class Bank:
 
     def forget(self, again: Callable[[], None]) -> None:
         """Whoever waited with it waits no more."""
-        with self._lock:
-            self._waiting.pop(again, None)
+        if again in self._waiting:
+            with self._lock:
+                self._waiting.pop(again, None)
 
-    def _release(self, rows: Iterable[int]) -> bool:
+    def _release(self, rows: Sequence[int]) -> bool:
         """Whether there are more idle rows now."""
-        for row in (held := [row for row in rows if row]):
+        for row in rows:
             self._pins[row] -= 1
             assert self._pins[row] >= 0
-        return any(not self._pins[row] for row in held)
+        return any(not self._pins[row] for row in rows)
 
     def _idle_rows(self, wanted: Set[Mix]) -> int:
         """How many rows may be overwritten without touching one in use, or one that is wanted."""

@@ -8,9 +8,7 @@ import socket
 import struct
 from collections.abc import Callable
 from contextlib import suppress
-from math import inf
 from threading import Condition, Thread
-from time import perf_counter
 
 from impasto_server.errors import Unavailable
 from impasto_server.guardian import drain_address
@@ -21,17 +19,17 @@ CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
 
 class Closing:
-    """When everything must be done by; far away until somebody says."""
+    """Whether the time is over that a server has for what it took."""
 
     def __init__(self) -> None:
-        self._at = inf
+        self._over = False
 
-    def within(self, grace_s: float) -> None:
-        self._at = perf_counter() + grace_s
+    def now(self) -> None:
+        self._over = True
 
     def check(self) -> None:
-        """Raises Unavailable once that time has come."""
-        if perf_counter() >= self._at:
+        """Raises Unavailable once it is."""
+        if self._over:
             raise Unavailable("the server stopped before this was done; send the request to another one, or later")
 
 

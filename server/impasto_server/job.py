@@ -94,16 +94,16 @@ class Plan:
 class Job:
     """A request on its way: what was found out about it, and when it passed each stage (seconds on one clock).
 
-    `again` has it looked at once more, when something that it waits for has come about. `reference` is the embedding
-    [1, E] of what its candidates are compared with; `embeds` are of its lines, each under a mix as Spoken's. `pinned`:
-    some of its lanes run on weights that their mix is merged into. It's settled once, by whoever comes first; `over`
-    from then on.
+    `resume` has a job looked at once more, when something that it waits for has come about. `reference` is the
+    embedding [1, E] of what its candidates are compared with; `embeds` are of its lines, each under a mix as Spoken's.
+    `pinned`: some of its lanes run on weights that their mix is merged into. It's settled once, by whoever comes first;
+    `over` from then on.
     """
 
     request: Request
     caller: Caller
     closing: Closing = field(default_factory=Closing)
-    again: Callable[[], None] = lambda: None
+    resume: Callable[[Job], None] = lambda job: None
     styles: tuple[Style, ...] = ()
     loading: Loading | None = None
     conditions: Conditions = field(default_factory=Conditions)
@@ -120,6 +120,13 @@ class Job:
     @property
     def over(self) -> bool:
         return self._settling.locked()
+
+    def again(self) -> None:
+        """Have it looked at once more.
+
+        A method and no field: a job that held what holds it would outlive its answer, with its pictures.
+        """
+        self.resume(self)
 
     def settle(self) -> bool:
         """True for the first who asks: theirs is the outcome."""

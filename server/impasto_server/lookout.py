@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from threading import Condition, Event, Thread
 from time import thread_time
 
 from impasto_server.job import Job
+
+log = logging.getLogger(__name__)
 
 PERIOD_S = 0.005
 SHARE = 0.005  # of a core, at most
@@ -59,4 +62,10 @@ class Lookout:
                 job.check()
             except Exception as error:
                 if self.release(job):
-                    self._overdue(job, error)
+                    self._tell(job, error)
+
+    def _tell(self, job: Job, why: Exception) -> None:
+        try:
+            self._overdue(job, why)
+        except Exception as error:  # the others are to be looked after, too
+            log.error("a job that is overdue could not be settled", exc_info=error)

@@ -137,8 +137,7 @@ class Pipeline:
         Exhausted when as many requests are under way as the settings allow.
         """
         self._admission.enter()
-        job = Job(request, caller, self._closing)
-        job.again = partial(self._go_on, job)
+        job = Job(request, caller, self._closing, self._go_on)
         self._lookout.watch(job)
         try:
             digests = [self._residency.resolve(name) for name, _, _ in named(request)]
@@ -162,8 +161,10 @@ class Pipeline:
 
     def drain(self, grace_s: float) -> int:
         """Take nothing new, and finish what was taken; how many were told Unavailable since they took longer."""
-        self._closing.within(grace_s)
-        return self._admission.drain(grace_s)
+        late = self._admission.drain(grace_s)
+        self._closing.now()
+        self._admission.close()
+        return late
 
     def close(self) -> None:
         """Take nothing new, finish what was taken, and free the threads."""
@@ -236,10 +237,10 @@ class Pipeline:
     def _left(self, one: Running, outcome: list[Sample] | Exception) -> None:
         self._seating.leave(one.seats)
         one.job.mark("denoised")
+        self._lookout.watch(one.job)  # what it is to be told before may take a while
         if isinstance(outcome, Exception):
-            self._finishing.submit(one.job, once(partial(self._fail, one.job, outcome)))  # behind what it was told
+            self._finishing.submit(one.job, once(partial(self._fail, one.job, outcome)))
         else:
-            self._lookout.watch(one.job)
             self._finishing.submit(one.job, self._finish(one.job, outcome))
 
     # finish: samples → previews and images
@@ -318,11 +319,16 @@ class Pipeline:
 
 def _after(futures: Iterable[Future[Any]], then: Callable[[], None]) -> None:
     """Call `then` once all of them are done, perhaps at once."""
-    waiting = next((future for future in futures if not future.done()), None)
-    if waiting is None:
-        then()
-    else:
-        waiting.add_done_callback(lambda _: _after(futures, then))
+    todo = [then]  # taken out when it is called: a future keeps its callbacks, and they would keep a job
+
+    def look(_: object = None) -> None:
+        waiting = next((future for future in futures if not future.done()), None)
+        if waiting is None:
+            todo.pop()()
+        else:
+            waiting.add_done_callback(look)
+
+    look()
 
 
 def _family(bundle: Bundle, graphs: Graphs) -> Family:

@@ -112,8 +112,10 @@ class Scoring:
 
     def drain(self, grace_s: float) -> int:
         """Take nothing new, and finish what was taken; how many were told Unavailable since they took longer."""
-        self._closing.within(grace_s)
-        return self._admission.drain(grace_s)
+        late = self._admission.drain(grace_s)
+        self._closing.now()
+        self._admission.close()
+        return late
 
     def close(self) -> None:
         """Take nothing new, finish what was taken, and free the thread."""
@@ -123,6 +125,7 @@ class Scoring:
 
     def _run(self) -> None:
         while self._admit():
+            self._dismiss()
             if batch := self._read():
                 self._pass(batch)
 
@@ -136,6 +139,14 @@ class Scoring:
                 self._waiting.add(task, task.left)
         except Empty:
             return True
+
+    def _dismiss(self) -> None:
+        """Drop those whom nobody waits for, wherever in the order they are."""
+        for task in self._waiting:
+            try:
+                task.check()
+            except Exception as error:
+                self._settle(task, as_impasto_error(error))
 
     def _read(self) -> list[tuple[Task, Array]]:
         """Pictures for a pass, by turns, and whose they are; a task of which one can't be read is over."""

@@ -140,11 +140,17 @@ class Server:
             if monotonic() > deadline:
                 raise SetupError(f"the server was not ready after {timeout_s:g} s; its log:\n{self._tail_text()}")
             sleep(0.1)
-        open_gate(self.ports.host, self.ports.grpc)
-        (self.pid,) = children(self.guarded.process.pid)
-        self.stubs = children(self.pid)
-        # The one kind of file that it writes; a request for which there is no room is refused then.
-        prlimit(self.pid, RLIMIT_FSIZE, (self.shm_bytes, self.shm_bytes))
+        try:
+            (self.pid,) = children(self.guarded.process.pid)
+            self.stubs = children(self.pid)
+            # The one kind of file that it writes; a request for which there is no room is refused then.
+            prlimit(self.pid, RLIMIT_FSIZE, (self.shm_bytes, self.shm_bytes))
+        except (ValueError, ProcessLookupError):
+            raise SetupError(f"the server ended as soon as it was ready; its log:\n{self._tail_text()}") from None
+        if problem := open_gate(self.ports.host, self.ports.grpc):
+            self.on_log(
+                f"while it stops this server may answer NOT_FOUND, since its gate could not be opened: {problem}"
+            )
 
     def check(self) -> None:
         """Raise ServerDied unless the server and the processes that run its models are alive."""

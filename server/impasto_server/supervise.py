@@ -78,7 +78,7 @@ class Supervisor:
         except ServerDied as death:
             self._revive(death)
 
-    def _revive(self, death: ServerDied | SetupError) -> None:
+    def _revive(self, death: ServerDied | SetupError | OSError) -> None:
         while True:
             self.server.stop()
             died = monotonic()
@@ -88,10 +88,10 @@ class Supervisor:
                 raise GaveUp(f"{death}\n{error}") from None
             self._say(f"{death}\nit is started again in {pause_s:g} s ({self._restarts})")
             sleep(pause_s)
-            self.server = self._plan.start(self._on_log)
             try:
+                self.server = self._plan.start(self._on_log)
                 self.server.wait_ready()
-            except SetupError as error:
+            except (SetupError, OSError) as error:  # OSError: a disk that is full, say
                 death = error
                 continue
             self._say(f"ready again after {monotonic() - died:.1f} s")

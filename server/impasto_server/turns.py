@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Generator, Hashable
+from collections.abc import Callable, Generator, Hashable, Iterator
 from threading import Condition, Thread
 from typing import Generic, TypeAlias, TypeVar
 
@@ -40,6 +40,10 @@ class Order(Generic[K]):
     def __len__(self) -> int:
         """How many wait."""
         return len(self._left)
+
+    def __iter__(self) -> Iterator[K]:
+        """Those who wait now, whoever comes or goes meanwhile."""
+        return iter(list(self._left))
 
     def add(self, key: K, left: float) -> None:
         """`key`, which doesn't wait yet, does from now on."""
@@ -98,7 +102,7 @@ class Turns(Generic[K]):
                 self._works.pop(key, None)
                 self._changed.notify_all()
         for work in dropped:
-            work.close()
+            _close(work)
 
     def close(self) -> None:
         """Take nothing new, do what was taken, and free the threads."""
@@ -124,7 +128,7 @@ class Turns(Generic[K]):
             self._leaving.discard(key)
             self._go_on(key, None if dropped else left)
         if dropped:
-            work.close()
+            _close(work)
         return True
 
     def _next(self) -> tuple[K, Work[None]] | None:
@@ -149,6 +153,13 @@ class Turns(Generic[K]):
     def _wait(self, key: K, left: float) -> None:
         self._order.add(key, left)
         self._changed.notify()
+
+
+def _close(work: Work[None]) -> None:
+    try:
+        work.close()
+    except Exception as error:  # no reason to end a thread that works for others
+        log.error("work failed when it was closed", exc_info=error)
 
 
 def _part(work: Work[None]) -> float | None:

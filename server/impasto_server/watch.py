@@ -53,7 +53,7 @@ class Watch:
             for number in numbers:
                 then = self._ask(number)
                 if then is not None:
-                    then()
+                    _do(then)
             pause_s = max(PERIOD_S, (thread_time() - started) / SHARE)
 
     def _ask(self, number: int) -> Callable[[], None] | None:
@@ -62,6 +62,13 @@ class Watch:
             if number not in self._watched or not _yes(self._watched[number][0]):
                 return None
             return self._watched.pop(number)[1]
+
+
+def _do(then: Callable[[], None]) -> None:
+    try:
+        then()
+    except Exception as error:  # the others are to be looked after, too
+        log.error("nothing could be done about a caller that is gone", exc_info=error)
 
 
 def _yes(gone: Callable[[], bool]) -> bool:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from impasto_server.serve import ServerDied, serve
 from impasto_server.settings import Settings
 
 from .conftest import IMPASTO, alive, impasto_serve, shm_of
+from .test_metrics import metrics
 from .wire import ask, ints, texts
 
 
@@ -55,10 +56,11 @@ def test_an_idle_server_computes_nothing(settings: Settings) -> None:
 
 
 def test_requests_in_flight_are_answered_before_the_server_stops(settings: Settings) -> None:
-    with ThreadPoolExecutor(16) as pool, serve(settings) as server:
+    with ThreadPoolExecutor(16) as pool, serve(settings, grace_s=600) as server:
         client = InferenceServerClient(server.grpc_url)
-        answers = [pool.submit(ask, client, PROMPT=texts("a boat"), STEPS=ints(steps)) for steps in (1, *[200] * 15)]
-        wait(answers, return_when=FIRST_COMPLETED)
+        asked = {"PROMPT": texts("a boat"), "STEPS": ints(200), "N": ints(8)}
+        answers = [pool.submit(ask, client, **asked) for _ in range(4)]
+        eventually(lambda: metrics(server)["requests"] == 4)  # what hasn't come by then would be refused
         pending = [answer for answer in answers if not answer.done()]
     client.close()
     assert pending

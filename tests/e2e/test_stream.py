@@ -100,13 +100,13 @@ def test_leaving_the_stream_stops_the_work(toy_server: Server, toy_client: Infer
     asked = {"PROMPT": texts("a boat"), "STEPS": ints(200)}
     with ThreadPoolExecutor(16) as pool:
         others = [pool.submit(ask, toy_client, **asked) for _ in range(16)]
-        with stream(toy_server, **asked) as messages:
+        with stream(toy_server, **asked, N=ints(16)) as messages:
             next(messages)
     assert all(other.result()["IMAGE"] for other in others)
     assert grown(toy_server, "cancelled", before)
     after = steady(toy_server)
     assert after["cancelled"] - before["cancelled"] == 1
-    assert after["lanes"] - before["lanes"] < 17 * 2 * 200
+    assert after["lanes"] - before["lanes"] < (16 + 16) * 2 * 200
     assert after["requests"] == 0
 
 

@@ -183,6 +183,9 @@ def test_who_writes_names_like_these(names: list[str], writer: str) -> None:
         ("vae", "encoder.mid_block.attentions.0.group_norm.bias", "encoder.mid_block.attentions.0.group_norm.bias"),
         ("unet", "a.attentions.0.query.weight", "a.attentions.0.query.weight"),
         ("unet", "_orig_mod.a.base_layer.weight", "a.weight"),
+        ("unet", "a._orig_mod.module.b.weight", "a.b.weight"),
+        ("unet", "a._fsdp_wrapped_module._checkpoint_wrapped_module.b.weight", "a.b.weight"),
+        ("unet", "a.to_q._orig_mod.base_layer.weight", "a.to_q.weight"),
     ],
 )
 def test_names_of_checkpoints_in_folders(part: str, name: str, canonical: str) -> None:

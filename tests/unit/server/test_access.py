@@ -15,7 +15,7 @@ from impasto_server.access import MAX_HANGING, MAX_THREADS, THREADS, Access, Att
 
 PATIENCE_S = 60.0
 FOR_EVER_S = 1e6
-SHORT_S = 0.2
+SHORT_S = 2.0
 STALL_S = 0.05
 NUMBERS = count()
 

@@ -31,7 +31,7 @@ def open_residency(
     registry: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[], Residency]]:
     """One that gives the registry 0.3 seconds to answer."""
-    monkeypatch.setattr("impasto_server.residency.Access", partial(Access, limit_s=0.3, stall_s=0.05))
+    monkeypatch.setattr("impasto_server.residency.Access", partial(Access, limit_s=2.0, stall_s=0.05))
     opened: list[Residency] = []
 
     def open_() -> Residency:
