@@ -148,9 +148,7 @@ class Server:
         except (ValueError, ProcessLookupError):
             raise SetupError(f"the server ended as soon as it was ready; its log:\n{self._tail_text()}") from None
         if problem := open_gate(self.ports.host, self.ports.grpc):
-            self.on_log(
-                f"while it stops this server may answer NOT_FOUND, since its gate could not be opened: {problem}"
-            )
+            self.on_log(f"its gate can't be opened ({problem}); while it stops this server may answer NOT_FOUND")
 
     def check(self) -> None:
         """Raise ServerDied unless the server and the processes that run its models are alive."""

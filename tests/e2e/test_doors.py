@@ -24,6 +24,7 @@ from tritonclient.utils import InferenceServerException  # type: ignore[import-u
 
 from impasto_server.endpoints import KEY_HEADER, Endpoints, Ports
 from impasto_server.errors import SetupError
+from impasto_server.ready import is_ready, open_gate
 from impasto_server.serve import Plan, Server
 from impasto_server.settings import Settings
 from impasto_server.tritonserver import find
@@ -277,3 +278,18 @@ def test_a_client_whose_line_is_cut_is_noticed(way: str, server: Server, wire: W
         wire.cut()
         eventually(lambda: metrics(server)["requests"] == 0, 120)
     eventually(lambda: metrics(server)["cancelled"] > before["cancelled"])
+
+
+def test_a_gate_that_a_stranger_has_taken_keeps_nobody_out(toy_bundle: Path, toy_registry: Path) -> None:
+    settings = Settings(toy_bundle, toy_registry, "onnxruntime", "f32", threads=1)
+    said: list[str] = []
+    server = Plan.of(settings, Endpoints(Ports.choose("127.0.0.1", 0))).start(said.append)
+    try:
+        eventually(lambda: is_ready(server.ports.host, server.ports.grpc), 120)
+        assert open_gate(server.ports.host, server.ports.grpc) is None  # theirs, which they never end
+        server.wait_ready()
+        with InferenceServerClient(server.grpc_url) as client:
+            assert ask(client, PROMPT=texts("a boat"), STEPS=ints(1))["IMAGE"]
+        assert any("its gate can't be opened" in line for line in said)
+    finally:
+        server.stop()

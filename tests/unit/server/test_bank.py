@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from math import erf
+from threading import Event
 from typing import Any, Literal
 
 import numpy as np
@@ -138,6 +140,30 @@ def test_who_is_forgotten_is_not_called(manifest: Manifest) -> None:
     bank.forget(again)
     bank.unpin([held])
     assert hold(bank, adapter(manifest, 2)) == held
+
+
+def test_who_has_no_adapter_does_not_wait_for_somebodys_mix_to_be_written(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank = Bank(manifest, rank=4, capacity=1 << 20, stats=Stats())
+    writing, may = Event(), Event()
+
+    def write(*_: object) -> None:
+        writing.set()
+        assert may.wait(60)
+        raise MemoryError
+
+    monkeypatch.setattr(bank, "_write", write)
+    with ThreadPoolExecutor(2) as pool:
+        wide = pool.submit(hold, bank, adapter(manifest, 1))
+        assert writing.wait(60)
+        plain = pool.submit(bank.pin, [Mix()], {}, pytest.fail)
+        assert plain.result(60) == {Mix(): 0}
+        pool.submit(bank.unpin, [0]).result(60)
+        pool.submit(bank.forget, pytest.fail).result(60)
+        assert not wide.done()
+        may.set()
+        assert isinstance(wide.exception(60), MemoryError)
 
 
 def test_rows_for_several_mixes_are_had_together_or_not_at_all(manifest: Manifest) -> None:

@@ -196,6 +196,20 @@ def test_nothing_is_read_for_who_has_left(scoring: Scoring, scorer: Held) -> Non
     assert scorer.passes == [1, 3]
 
 
+def test_who_leaves_is_told_though_others_turns_come_first(scoring: Scoring, scorer: Held) -> None:
+    """The large one's turn would be after all the small ones'."""
+    busy(scoring, scorer)
+    order: list[str] = []
+    gone = Event()
+    scoring.submit(Comparison(FILES, TEXT), lambda outcome: order.append(type(outcome).__name__), gone.is_set)
+    for one in FILES[:4]:
+        scoring.submit(Comparison((one,), TEXT), lambda outcome: order.append("small"))
+    gone.set()
+    scorer.may.set()
+    scoring.close()
+    assert order == ["Cancelled", *["small"] * 4]
+
+
 def test_who_leaves_halfway_gets_no_further_pass(scoring: Scoring, scorer: Held) -> None:
     call = ask(scoring, Comparison(FILES, TEXT))
     assert scorer.entered.wait(PATIENCE_S)
