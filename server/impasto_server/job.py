@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from threading import Lock
@@ -113,6 +114,7 @@ class Job:
     warnings: tuple[str, ...] = ()
     pinned: bool = False
     steps_done: int = 0
+    showing: deque[int] = field(default_factory=deque)  # bytes of each sample whose preview is still to be made
     times: dict[str, float] = field(default_factory=lambda: {"submitted": perf_counter()})
     _settling: Lock = field(default_factory=Lock)
     _telling: Lock = field(default_factory=Lock)

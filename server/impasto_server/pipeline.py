@@ -86,6 +86,7 @@ PREPARING_THREADS, FINISHING_THREADS, ANSWERING_THREADS = 2, 2, 2
 # Pixels. A file may have 50 million, and takes up to 20 bytes for each while it is decoded. Larger ones than this have
 # a thread of their own and smaller ones another, so that no more than 66 million are decoded at any time.
 LARGE = 16_000_000
+PREVIEW_BYTES = 64 << 20  # of samples of a request whose previews are still to be made
 DELTA_SHARE = 4  # of all of a bundle's bytes: what changes its weights may be kept in float32, and in several factors
 
 
@@ -232,6 +233,9 @@ class Pipeline:
             step, steps, every = job.steps_done, job.request.steps_to_run, job.request.preview_every
             eta_s = (perf_counter() - job.times["joined"]) / step * (steps - step)
             shown = [sample for sample in denoised if sample is not None] if every and step % every == 0 else []
+            if sum(job.showing) > PREVIEW_BYTES:
+                shown = []  # they come faster than previews of them are made
+            job.showing.extend(sample.nbytes for sample in shown)
             self._finishing.submit(job, self._tell(job, Progress(step, steps, eta_s), shown))
 
     def _left(self, one: Running, outcome: list[Sample] | Exception) -> None:
@@ -252,6 +256,7 @@ class Pipeline:
             for done, sample in enumerate(shown):
                 yield (len(shown) - done) * job.request.size
                 previews.append(self._family.preview(sample))
+                job.showing.popleft()
         except Exception as error:  # the picture itself may still come about
             log.error("a preview could not be made", exc_info=error)
         else:

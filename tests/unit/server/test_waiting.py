@@ -190,6 +190,26 @@ def test_who_is_late_or_gone_while_it_runs_does_not_wait_for_its_previews(
     assert not gate.open.is_set()
 
 
+def test_previews_that_are_made_too_slowly_do_not_pile_up(
+    gate: Gate, open_pipeline: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sample of the toy's has 1 KiB."""
+    monkeypatch.setattr("impasto_server.pipeline.PREVIEW_BYTES", 3000)
+    pipeline = open_pipeline()
+    monkeypatch.setattr(pipeline._family, "preview", gate.before(pipeline._family.preview))
+    left = Event()
+    leave = pipeline._loop._left
+    monkeypatch.setattr(pipeline._loop, "_left", lambda *given: (leave(*given), left.set()))
+    told: list[Progress] = []
+    answer: Future[Result | ImpastoError] = Future()
+    pipeline.submit(replace(BOAT, steps=40, preview_every=1), Caller(answer.set_result, progress=told.append))
+    assert left.wait(PATIENCE_S)
+    gate.open.set()
+    assert isinstance(answer.result(PATIENCE_S), Result)
+    assert [one.step for one in told] == list(range(1, 41))
+    assert 0 < sum(bool(one.previews) for one in told) < 10
+
+
 def test_nothing_holds_a_job_that_has_its_answer(open_pipeline: Open) -> None:
     """It has pictures; what only a garbage collection finds may stay for long."""
     pipeline = open_pipeline()
@@ -198,8 +218,13 @@ def test_nothing_holds_a_job_that_has_its_answer(open_pipeline: Open) -> None:
     try:
         jobs = WeakSet[Job]()
         watch = pipeline._lookout.watch
+
+        def seen(job: Job) -> None:
+            jobs.add(job)
+            watch(job)
+
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(pipeline._lookout, "watch", lambda job: (jobs.add(job), watch(job)))
+            patch.setattr(pipeline._lookout, "watch", seen)
             for one in [submitted(pipeline, styled("neon", seed=seed, image=picture())) for seed in range(20)]:
                 assert isinstance(one.outcome(), Result)
         pipeline.close()
