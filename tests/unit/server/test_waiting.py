@@ -35,6 +35,8 @@ from impasto_server.job import Job, Plan
 from impasto_server.pipeline import Caller, Pipeline, Progress, Result
 from impasto_server.registry import Registry
 from impasto_server.request import Request
+from impasto_server.running import Running
+from impasto_server.samplers import Sample
 from impasto_server.turns import Work
 
 from .conftest import Open
@@ -199,7 +201,12 @@ def test_previews_that_are_made_too_slowly_do_not_pile_up(
     monkeypatch.setattr(pipeline._family, "preview", gate.before(pipeline._family.preview))
     left = Event()
     leave = pipeline._loop._left
-    monkeypatch.setattr(pipeline._loop, "_left", lambda *given: (leave(*given), left.set()))
+
+    def leaves(one: Running, outcome: list[Sample] | Exception) -> None:
+        leave(one, outcome)
+        left.set()
+
+    monkeypatch.setattr(pipeline._loop, "_left", leaves)
     told: list[Progress] = []
     answer: Future[Result | ImpastoError] = Future()
     pipeline.submit(replace(BOAT, steps=40, preview_every=1), Caller(answer.set_result, progress=told.append))
