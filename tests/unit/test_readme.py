@@ -32,29 +32,29 @@ COMMANDS = sorted(
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The reader's folder: a bundle, a registry with the adapters that are named, a few pictures."""
+    """The reader's folder after `make demo`: a bundle, a registry, two pictures; and what the reader adds."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("IMPASTO_REGISTRY", "registry")
+    monkeypatch.setenv("IMPASTO_REGISTRY", ".impasto/registry")
     monkeypatch.setenv("IMPASTO_ENGINE", "onnxruntime")
-    toy.write_bundle(Path("bundle"))
-    toy_masked.write_bundle(Path("masked"))
-    registry = Path("registry")
+    toy.write_bundle(Path(".impasto/bundle"))
+    toy_masked.write_bundle(Path(".impasto/muse"))
+    registry = Path(".impasto/registry")
     toy.register(registry, "stained-glass", toy.adapter_bytes(1))
-    toy.register(registry, "neon", toy.adapter_bytes(2))
+    toy.register(registry, "mosaic", toy.adapter_bytes(2))
     toy.register(registry, "my-toy", toy.embedding_bytes(3, stages=1))
-    toy.register(registry, "sks03", toy.embedding_bytes(4))
-    toy.register(registry, "sks05", toy.embedding_bytes(5))
+    toy.register(registry, "stained-glass-ti", toy.embedding_bytes(4))
+    toy.register(registry, "crosshatch-ti", toy.embedding_bytes(5))
     template = {"prompt": toy_masked.TEMPLATE}
     toy.register(registry, "glass-drop", toy_masked.bottleneck_bytes(6, rank=4, header=template))
     toy.register(registry, "rocket-drop", toy_masked.bottleneck_bytes(7, rank=3))
-    for name in ("photo.jpg", "a.png", "b.png"):
+    for name in ("photo.jpg", ".impasto/rocket-1.png", ".impasto/rocket-2.png"):
         Image.effect_noise((64, 64), 90).convert("RGB").save(name)
     return tmp_path
 
 
 @pytest.fixture
 def diffusion() -> Iterator[Client]:
-    with Client(transport=LocalTransport(Path("bundle"))) as client:
+    with Client(transport=LocalTransport(Path(".impasto/bundle"))) as client:
         yield client
 
 
@@ -72,15 +72,15 @@ def test_styles_as_words(diffusion: Client) -> None:
 def test_masked_tokens_and_scores(scorer_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMPASTO_SCORER", str(scorer_bundle))
     names: dict[str, Any] = {"Path": Path}
-    with Client(transport=LocalTransport(Path("masked"))) as client:
+    with Client(transport=LocalTransport(Path(".impasto/muse"))) as client:
         exec(MASKED, names | {"client": client})
 
 
 def test_the_pipeline_itself() -> None:
     names: dict[str, Any] = {}
     exec(LOCAL, names)
-    names["pipeline"].close()
     assert names["result"].image
+    assert names["again"].image
 
 
 @pytest.mark.parametrize("line", COMMANDS)
