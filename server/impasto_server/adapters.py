@@ -7,6 +7,7 @@ bytes must be those of its digest as anybody's, since the words of its header ar
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,13 +17,14 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, deserialize
 
 from impasto_server.bundle import Manifest, Site
-from impasto_server.errors import InvalidArgument
+from impasto_server.errors import InvalidArgument, shown
 from impasto_server.strangers import read_json
 
 Array = NDArray[np.float32]
 
 FIELD = "ADAPTER_NAMES"
 FORMAT = 1
+TRIGGER = re.compile(r"<([^<>\s]+)>")  # an embedding's name in a prompt
 DELTA = "delta"  # the kind of what isn't read whole
 MAX_HEADER = 1 << 20
 MAX_RANK = 512  # of a file, at every site that there is
@@ -170,9 +172,11 @@ def _check_backbone(header: Mapping[str, Any], name: str, manifest: Manifest) ->
 
 def _prompt(header: Mapping[str, Any], name: str) -> str | None:
     prompt = header.get("prompt")
-    if prompt is not None and not _holds(prompt, "{context}"):
+    if prompt is None:
+        return None
+    if not _holds(prompt, "{context}"):
         raise damaged(name, f"its prompt {prompt!r} has no place for {{context}}")
-    return None if prompt is None else str(prompt)
+    return _spoken(prompt, name)
 
 
 def _tanh(header: Mapping[str, Any], name: str) -> bool:
@@ -204,11 +208,23 @@ def _embedding(
     prompt, style_prompt = header.get("prompt"), header.get("style_prompt")
     if not _holds(prompt, "{context}", "{style}") or not _holds(style_prompt, "{style}"):
         raise damaged(name, "its header lacks the prompts that it was trained with")
-    return Embedding(digest, checked, str(prompt), str(style_prompt))
+    return Embedding(digest, checked, _spoken(prompt, name), _spoken(style_prompt, name))
 
 
 def _holds(template: object, *places: str) -> bool:
     return isinstance(template, str) and all(template.count(place) == 1 for place in places)
+
+
+def _spoken(template: object, name: str) -> str:
+    """It, if it can be said: in UTF-8, and without an embedding that nobody looks up."""
+    text = str(template)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise damaged(name, "its prompt is no Unicode text") from None
+    if found := TRIGGER.search(text):
+        raise damaged(name, f"its prompt names an embedding, {shown(found[0])}, which only a request may do")
+    return text
 
 
 def header_of(data: bytes, name: str) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from impasto_server.doctor import examine
 from impasto_server.endpoints import Endpoints, Ports
 from impasto_server.engines.engine import check
 from impasto_server.errors import ImpastoError
+from impasto_server.printer import Printer
 from impasto_server.serve import GRACE_S, LOOPBACK, SHM_BYTES, Plan, Server
 from impasto_server.settings import EngineName, Precision, Settings, default_registry
 from impasto_server.supervise import GaveUp, Restarts, Supervisor
@@ -37,8 +38,10 @@ RANK_HELP = (
 )
 BANK_HELP = "Memory for mixes ready to run; one so wide that it would take more is refused."
 DEATHS = 5
+MAX_GRACE_S = 24 * 3600.0
+COMMAND_S = 10.0  # for a command to end when it is told to
 GAVE_UP, CUT_OFF, INTERRUPTED = 3, 4, 130  # exit statuses; docs/operating.md has all of them
-KEY_HELP = "Opens Triton's doors that are shut, see docs/operating.md. Without it nothing does."
+KEY_HELP = "Opens Triton's APIs that are closed, see docs/operating.md; without it nothing does."
 BUSY = 1.25  # a median this much over the fastest pass is not the engine's doing
 
 
@@ -52,9 +55,11 @@ def serve(
     scorer: Annotated[Path | None, typer.Option(help="What `impasto link` made of a CLIP; serves clip_score.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = LOOPBACK,
     port: Annotated[int, typer.Option(help="gRPC's; metrics is one above, HTTP one below. 0 picks free ones.")] = 8001,
-    http: Annotated[bool, typer.Option(help="Triton's HTTP, which doesn't notice who is gone.")] = False,
+    http: Annotated[bool, typer.Option(help="Triton's HTTP, which doesn't notice clients that left.")] = False,
     admin_key: Annotated[str, typer.Option(envvar="IMPASTO_ADMIN_KEY", help=KEY_HELP, show_default=False)] = "",
-    grace: Annotated[float, typer.Option(min=0, help="Seconds for requests in flight when it stops.")] = GRACE_S,
+    grace: Annotated[
+        float, typer.Option(min=0, max=MAX_GRACE_S, help="Seconds for requests in flight when it stops.")
+    ] = GRACE_S,
     shm_bytes: Annotated[
         int, typer.Option(min=1 << 20, help="Memory for requests on their way, per model.")
     ] = SHM_BYTES,
@@ -74,6 +79,7 @@ def serve(
 ) -> None:
     """Serve a bundle over gRPC, until Ctrl-C, or while the command after -- runs."""
     console = Console(stderr=True, highlight=False)
+    printer = Printer(lambda line: console.print(line, soft_wrap=True))  # whoever reads it may stop reading
     _interrupt_on_signals()
     status, supervisor = INTERRUPTED if command else 0, None
     try:
@@ -94,8 +100,10 @@ def serve(
         )
         ports = Ports.choose(host, port, http)
         endpoints = Endpoints(ports, admin_key) if admin_key else Endpoints(ports)
-        plan, log = Plan.of(settings, endpoints, grace, shm_bytes), _printer(console, quiet)
-        supervisor = Supervisor(plan, Restarts(deaths if restart else 0), log, _teller(console))
+        plan = Plan.of(settings, endpoints, grace, shm_bytes)
+        if not settings.registry.is_dir():
+            console.print(f"[yellow]note[/]  no registry at {escape(str(settings.registry))} yet: no adapter is known")
+        supervisor = Supervisor(plan, Restarts(deaths if restart else 0), _log(printer, quiet), _teller(printer))
         with supervisor:
             console.print(f"[bold green]ready[/]  {escape(_open_doors(supervisor.server))}", soft_wrap=True)
             status = _run(supervisor, settings, command) if command else _watch(supervisor)
@@ -105,8 +113,10 @@ def serve(
         console.print(f"[bold red]error[/]  {escape(str(error))}")
         raise typer.Exit(1) from None
     except GaveUp as error:
+        printer.close()
         console.print(f"[bold red]error[/]  {escape(str(error))}")
         raise typer.Exit(GAVE_UP) from None
+    printer.close()
     if supervisor and not supervisor.stopped_in_order:
         console.print(f"requests that were not done after {grace:g} s were cut off", soft_wrap=True)
         status = status or CUT_OFF
@@ -201,7 +211,11 @@ def _run(supervisor: Supervisor, settings: Settings, command: list[str]) -> int:
             sleep(WATCH_S)
     finally:
         child.terminate()
-        child.wait()
+        try:
+            child.wait(COMMAND_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
     return child.returncode
 
 
@@ -212,14 +226,14 @@ def _watch(supervisor: Supervisor) -> NoReturn:
         sleep(WATCH_S)
 
 
-def _teller(console: Console) -> Callable[[str], None]:
-    return lambda said: console.print(f"[bold yellow]server[/]  {escape(said)}", soft_wrap=True)
+def _teller(printer: Printer) -> Callable[[str], None]:
+    return lambda said: printer.say(f"[bold yellow]server[/]  {escape(said)}")
 
 
-def _printer(console: Console, quiet: bool) -> Callable[[str], None]:
+def _log(printer: Printer, quiet: bool) -> Callable[[str], None]:
     if quiet:
         return lambda line: None
-    return lambda line: console.print(f"[dim]triton │[/] {escape(line)}", soft_wrap=True)
+    return lambda line: printer.say(f"[dim]triton │[/] {escape(line)}")
 
 
 def _interrupt_on_signals() -> None:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from threading import Condition, Thread
 
 from impasto_server.errors import Unavailable
-from impasto_server.guardian import drain_address
+from impasto_server.guardian import SERVER, drain_address
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Drains:
         self._untold = 0
         self._changed = Condition()
         self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(drain_address(os.getppid(), model))
+        self._listener.bind(drain_address(os.environ[SERVER], model))
         self._listener.listen()
         self._thread = Thread(target=self._accept, name="drain", daemon=True)
         self._thread.start()

@@ -34,6 +34,9 @@ class Ports:
     @classmethod
     def choose(cls, host: str, grpc: int, http: bool = False) -> Ports:
         """gRPC on `grpc`, HTTP below and metrics above it, as Triton has it; 0 picks free ones. Raises SetupError."""
+        least, most = 2 if http else 1, (1 << 16) - 2
+        if grpc and not least <= grpc <= most:
+            raise SetupError(f"port: {grpc} has no room for its neighbours; pass {least} to {most}, or 0 for free ones")
         with ExitStack() as held:
             wanted = [0, 0, 0] if grpc == 0 else [grpc, grpc + 1, grpc - 1]
             found = [_free_port(held, host, port) for port in (wanted if http else wanted[:2])]

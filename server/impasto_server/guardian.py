@@ -36,6 +36,7 @@ SLACK_S = 5.0  # for models to say that they are done, after the grace
 QUIET_S = 0.3  # how long nothing must be on its way to a client before the server may be ended
 FLUSH_S = 5.0  # and how long a slow client is waited for
 PR_SET_CHILD_SUBREAPER = 36
+SERVER = "IMPASTO_SERVER"  # the variable in which a server's processes find its name
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Charge:
     """What a guardian looks after: a server, the port it answers on, and what it would leave behind.
 
     models are those that can be asked to finish, within grace_s seconds where the leash breaks without a word.
+    shm_prefix begins the names of its shared memory, and is its own name.
     """
 
     command: list[str]
@@ -53,9 +55,12 @@ class Charge:
     workspace: str
 
 
-def drain_address(server_pid: int, model: str) -> str:
-    """Where the process of a model is asked to finish; it knows the server as its parent process."""
-    return f"\0impasto-drain-{os.getuid()}-{server_pid}-{model}"
+def drain_address(server: str, model: str) -> str:
+    """Where the process of a model is asked to finish, which knows its server's name (SERVER).
+
+    A name that no other has: process ids repeat in containers that share a network, and with it these addresses.
+    """
+    return f"\0{server}drain-{model}"
 
 
 def main() -> None:
@@ -116,15 +121,15 @@ class Leaving:
         grace_s = float(said) if said else self._charge.grace_s
         with suppress(ProcessLookupError):
             os.kill(self._server_pid, signal.SIGTERM)  # not ready from now on; its gate keeps its models
-        if drain(self._server_pid, self._charge.models, grace_s):
+        if drain(self._charge.shm_prefix, self._charge.models, grace_s):
             self._status = CUT
         flush(self._charge.port)
         _kill(self._server_pid)
 
 
-def drain(server_pid: int, models: Sequence[str], grace_s: float) -> int:
+def drain(server: str, models: Sequence[str], grace_s: float) -> int:
     """Have the models take nothing new and finish what they have; how many requests were cut off."""
-    asked = [line for model in models if (line := _ask(drain_address(server_pid, model), grace_s)) is not None]
+    asked = [line for model in models if (line := _ask(drain_address(server, model), grace_s)) is not None]
     deadline = monotonic() + grace_s + SLACK_S
     return sum(_answer(line, deadline) for line in asked)
 

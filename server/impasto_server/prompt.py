@@ -11,25 +11,24 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import lcm
 
-from impasto_server.adapters import Embedding
+from impasto_server.adapters import TRIGGER, Embedding
 from impasto_server.backbone import Embeds
 from impasto_server.errors import InvalidArgument
 from impasto_server.guidance import Prompts, Text
 
 MAX_COMMON_STAGES = 4096  # of what one lane says, the least that its triggers' numbers divide: any two go together
 MAX_LINES = 256  # of a request, every one of which is encoded and held
-_TRIGGER = re.compile(r"<([^<>\s]+)>")
 
 
 def triggers(text: str) -> list[str]:
     """Names between angle brackets, in their order."""
-    return _TRIGGER.findall(text)
+    return TRIGGER.findall(text)
 
 
 def pieces(text: str) -> Iterator[tuple[int, str, str | None]]:
     """Where each piece begins, its words, and its name if it is a trigger."""
     end = 0
-    for match in _TRIGGER.finditer(text):
+    for match in TRIGGER.finditer(text):
         yield end, text[end : match.start()], None
         yield match.start(), match[0], match[1]
         end = match.end()

@@ -18,11 +18,13 @@ ANSWER_S = 5.0
 OPTIONS = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
 
 
-def is_ready(host: str, port: int) -> bool:
-    """Whether all its models are loaded; False also when nothing listens there."""
+def is_ready(host: str, port: int, server: str) -> bool:
+    """Whether all its models are loaded; False also when nothing listens there, or a server of another name."""
     try:
         socket.create_connection((host, port), timeout=ANSWER_S).close()
         with _asked(host, port) as stub:
+            if stub.ServerMetadata(service_pb2.ServerMetadataRequest(), timeout=ANSWER_S).name != server:
+                return False
             return bool(stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=ANSWER_S).ready)
     except (OSError, grpc.RpcError):
         return False

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
+from time import monotonic
 from typing import BinaryIO
 
 from impasto_server.access import Attempt
@@ -36,6 +37,7 @@ from impasto_server.strangers import Unfit, opened, read_file, read_json
 
 MAX_POINTER = 4 << 10  # a name's file holds a digest
 MAX_NAMES, MAX_COMPARED = 20_000, 1_000  # for who asks for a name that isn't there
+LISTED_S = 1.0  # and how old the list may be
 CHUNK = 4 << 20
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -50,6 +52,7 @@ class Registry:
     def __init__(self, folder: Path, delta_bytes: int = 64 << 30) -> None:
         self._folder = folder
         self._delta_bytes = delta_bytes
+        self._names_then: tuple[float, list[str]] = (-LISTED_S, [])
 
     def names(self) -> list[str]:
         """Sorted; of a very large registry some."""
@@ -60,8 +63,16 @@ class Registry:
             return []
         return sorted(file.removesuffix(".json") for file in files if file.endswith(".json"))
 
-    def resolve(self, name: str) -> str:
-        """The digest `name` points to now.
+    def _listed(self) -> list[str]:
+        """`names`, of a moment ago: a crowd of unknown names would list them again and again."""
+        listed_at, found = self._names_then
+        if monotonic() - listed_at > LISTED_S:
+            found = self.names()
+            self._names_then = monotonic(), found
+        return found
+
+    def resolve(self, name: str, attempt: Attempt | None = None) -> str:
+        """The digest `name` points to now; `attempt` is told when its file has said so.
 
         Raises NotFound with the nearest names, and InvalidArgument where the pointer is damaged.
         """
@@ -72,7 +83,10 @@ class Registry:
             if not _DIGEST.fullmatch(digest):
                 raise ValueError
         except FileNotFoundError:
-            raise _unknown(name, self.names()) from None
+            known = self._listed()
+            if attempt is not None:
+                attempt.read()
+            raise _unknown(name, known) from None
         except (OSError, ValueError, TypeError, KeyError):
             raise damaged(name, "its name in the registry doesn't point to a digest") from None
         return str(digest)
@@ -133,7 +147,8 @@ def _sha256(parts: Iterable[bytes]) -> str:
 
 
 def _unknown(name: str, known: Sequence[str]) -> NotFound:
-    near = get_close_matches(name[: 2 * SHOWN], _around(name, known), n=3)
+    others = [other for other in _around(name, known) if other != name]  # its pointer leads nowhere
+    near = get_close_matches(name[: 2 * SHOWN], others, n=3)
     listed = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
     if not known:
         fix = "the server's registry is empty, or gone; fill it with `impasto adapters import`"

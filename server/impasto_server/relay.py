@@ -57,9 +57,9 @@ class Painter(Protocol):
         ...
 
 
-def address_for(server_pid: int) -> str:
-    """Where the models of one tritonserver meet; they know it as their parent process."""
-    return f"\0impasto-{os.getuid()}-{server_pid}"
+def address_for(server: str) -> str:
+    """Where the models of one tritonserver meet, which know its name."""
+    return f"\0{server}relay"
 
 
 class Relay:

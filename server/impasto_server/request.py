@@ -20,6 +20,7 @@ from impasto_server.prompt import triggers
 from impasto_server.samplers import SPREAD, run_steps
 
 MAX_PROMPT_BYTES = 8192
+MAX_VALUES = 1024  # of any input; those that take fewer say so themselves
 MAX_ADAPTERS = 8
 MAX_EMBEDDINGS = 16
 MAX_WEIGHT = 4.0
@@ -355,6 +356,8 @@ class _Reader:
         tensor = self.tensors[name]
         if not self.fields[name].many and tensor.size != 1:
             raise InvalidArgument(name, f"holds {tensor.size} values", "pass exactly one, shape [1]")
+        if tensor.size > MAX_VALUES:  # before they are looked at one by one
+            raise InvalidArgument(name, f"holds {tensor.size} values", f"pass at most {MAX_VALUES}")
         return list(tensor.reshape(-1).tolist())
 
     def texts(self, name: str) -> list[str]:

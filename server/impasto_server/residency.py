@@ -48,7 +48,7 @@ class Residency:
 
     def resolve(self, name: str) -> Future[str]:
         """The digest that `name` stands for now. Fails as Registry.resolve, or with NoAnswer."""
-        return self._names.start(name, lambda attempt: self._registry.resolve(name), partial(_unanswered, name))
+        return self._names.start(name, partial(self._registry.resolve, name), partial(_unanswered, name))
 
     def load(self, styles: Sequence[Style]) -> Loading:
         """What becomes of every adapter, by digest; at once for those in host memory.

@@ -28,7 +28,7 @@ from impasto_server.calibration import Calibration
 from impasto_server.endpoints import Endpoints, Ports, is_loopback
 from impasto_server.engines.engine import check
 from impasto_server.errors import SetupError
-from impasto_server.guardian import CUT, SIGNALLED, Charge
+from impasto_server.guardian import CUT, SERVER, SIGNALLED, Charge
 from impasto_server.process import Guarded, children, is_child
 from impasto_server.ready import is_ready, open_gate
 from impasto_server.repository import chosen_models, working
@@ -86,6 +86,7 @@ class Plan:
             f"--model-repository={chosen_models(self.settings, workspace)}",
             f"--backend-directory={self.installation.prepare(workspace)}",
             f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
+            f"--id={shm_prefix}",
             "--model-control-mode=none",
             "--disable-auto-complete-config",  # would start a Python process of its own to ask what config.pbtxt says
             *self.endpoints.options(),
@@ -93,7 +94,8 @@ class Plan:
             "--log-format=ISO8601",
         ]
         order = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # CUDA then numbers GPUs as nvidia-smi does
-        environment = {**os.environ, **self.installation.environment(), **order, **self.settings.to_env()}
+        named = {SERVER: shm_prefix}
+        environment = {**os.environ, **self.installation.environment(), **order, **named, **self.settings.to_env()}
         port, models = self.endpoints.ports.grpc, working(self.settings)
         charge = Charge(command, port, models, self.grace_s, shm_prefix, str(workspace))
         return Server(Guarded(charge, environment), self.endpoints.ports, on_log, shm_prefix, self.shm_bytes)
@@ -134,7 +136,7 @@ class Server:
     def wait_ready(self, timeout_s: float = READY_S) -> None:
         """Return once every model is loaded. Raises SetupError, with the log's end, when that doesn't come about."""
         deadline = monotonic() + timeout_s
-        while not is_ready(self.ports.host, self.ports.grpc):
+        while not is_ready(self.ports.host, self.ports.grpc, self.shm_prefix):
             if self.guarded.process.poll() is not None:
                 raise SetupError(f"the server did not start; the end of its log:\n{self._tail_text()}")
             if monotonic() > deadline:

@@ -40,7 +40,7 @@ class Restarts:
         return min(FIRST_PAUSE_S * 2 ** (again - 1), LONGEST_PAUSE_S) if again else 0.0
 
     def __str__(self) -> str:
-        return f"death {len(self.deaths)}; {self.limit} within {self.window_s / 60:g} minutes are borne"
+        return f"death {len(self.deaths)}; {self.limit} within {self.window_s / 60:g} minutes are allowed"
 
 
 class Supervisor:

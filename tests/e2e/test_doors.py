@@ -285,7 +285,8 @@ def test_a_gate_that_a_stranger_has_taken_keeps_nobody_out(toy_bundle: Path, toy
     said: list[str] = []
     server = Plan.of(settings, Endpoints(Ports.choose("127.0.0.1", 0))).start(said.append)
     try:
-        eventually(lambda: is_ready(server.ports.host, server.ports.grpc), 120)
+        eventually(lambda: is_ready(server.ports.host, server.ports.grpc, server.shm_prefix), 120)
+        assert not is_ready(server.ports.host, server.ports.grpc, "impasto_another_")
         assert open_gate(server.ports.host, server.ports.grpc) is None  # theirs, which they never end
         server.wait_ready()
         with InferenceServerClient(server.grpc_url) as client:

@@ -15,9 +15,9 @@ from urllib.request import urlopen
 
 import pytest
 from tritonclient.grpc import InferenceServerClient  # type: ignore[import-untyped]
+from tritonclient.utils import InferenceServerException  # type: ignore[import-untyped]
 
 from impasto_client import Client, ImpastoError, ServerUnavailable
-from impasto_server.ready import is_ready
 from impasto_server.request import MAX_CANDIDATES, MAX_STEPS
 
 from .conftest import Impasto, alive, impasto_serve, shm_of
@@ -64,19 +64,28 @@ def long_requests(impasto: Impasto, count: int = 24) -> Iterator[list[Future[str
         yield asked
 
 
+def says_ready(client: InferenceServerClient) -> bool:
+    """False also when it says nothing any more."""
+    try:
+        return bool(client.is_server_ready())
+    except InferenceServerException:
+        return False
+
+
 def answers_until_it_is_gone(impasto: Impasto) -> list[tuple[str, str, bool]]:
     """What one is told who asks for a picture again and again, and whether the server then says that it is ready."""
     told: list[tuple[str, str, bool]] = []
-    host, _, port = impasto.url.partition(":")
     with InferenceServerClient(impasto.url) as client:
         while not told or "stopping" in told[-1][1]:
             with suppress(AssertionError):  # it hadn't heard yet, and answered
-                told.append((*refused(client, PROMPT=texts("a boat"), STEPS=ints(1)), is_ready(host, int(port))))
+                told.append((*refused(client, PROMPT=texts("a boat"), STEPS=ints(1)), says_ready(client)))
     return told
 
 
 def test_while_it_drains_it_is_not_ready_and_says_so(command: list[str]) -> None:
     with impasto_serve([*command, "--grace", "600"]) as impasto, long_requests(impasto, 12) as asked:
+        with InferenceServerClient(impasto.url) as client:
+            assert says_ready(client)
         impasto.process.terminate()
         told = answers_until_it_is_gone(impasto)
         assert impasto.process.wait(150) == 0

@@ -14,6 +14,7 @@ import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 from impasto_server.bundle import Bundle
 from impasto_server.drain import Drains
 from impasto_server.errors import ImpastoError, as_impasto_error
+from impasto_server.guardian import SERVER
 from impasto_server.pipeline import Caller, Progress, Result
 from impasto_server.relay import Remote, address_for
 from impasto_server.request import STREAM_FIELDS
@@ -29,7 +30,7 @@ class TritonPythonModel:
         """Needs the bundle's manifest alone; the pipeline is looked for when the first request comes."""
         forward_log()
         self.manifest = Bundle.open(Settings.from_env().bundle).manifest
-        self.painter = Remote(address_for(os.getppid()))
+        self.painter = Remote(address_for(os.environ[SERVER]))
         self.drains = Drains(lambda grace_s: 0, "stylize_stream")
 
     def execute(self, requests: list[Any]) -> None:

@@ -14,6 +14,7 @@ import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 
 from impasto_server.drain import Drains
 from impasto_server.errors import ImpastoError, as_impasto_error
+from impasto_server.guardian import SERVER
 from impasto_server.pipeline import Caller, Pipeline, Result
 from impasto_server.relay import Relay, address_for
 from impasto_server.request import FIELDS
@@ -33,7 +34,7 @@ class TritonPythonModel:
         self.pipeline = Pipeline.load(Settings.from_env())
         self.metrics = Metrics(self.pipeline.stats)
         self.watch = Watch()
-        self.relay = Relay(self.pipeline, address_for(os.getppid()))
+        self.relay = Relay(self.pipeline, address_for(os.environ[SERVER]))
         self.drains = Drains(self.pipeline.drain, "stylize")
 
     def execute(self, requests: list[Any]) -> None:

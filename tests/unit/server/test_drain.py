@@ -13,14 +13,14 @@ import pytest
 from impasto_server.admission import Admission
 from impasto_server.drain import Closing, Drains
 from impasto_server.errors import Unavailable
-from impasto_server.guardian import drain, drain_address
+from impasto_server.guardian import SERVER, drain, drain_address
 from impasto_server.stats import Stats
 
-MODEL = f"test-{os.getpid()}"
+NAME, MODEL = f"impasto_test_{os.getpid()}_", "test"
 
 
 def ask(grace_s: float) -> int:
-    return drain(os.getppid(), [MODEL], grace_s)
+    return drain(NAME, [MODEL], grace_s)
 
 
 @pytest.fixture
@@ -30,7 +30,9 @@ def graces() -> list[float]:
 
 
 @pytest.fixture
-def drains(graces: list[float]) -> Iterator[Drains]:
+def drains(graces: list[float], monkeypatch: pytest.MonkeyPatch) -> Iterator[Drains]:
+    monkeypatch.setenv(SERVER, NAME)
+
     def noted(grace_s: float) -> int:
         graces.append(grace_s)
         return 3
@@ -62,7 +64,7 @@ def test_it_is_answered_when_everybody_has_been_told(drains: Drains, graces: lis
 
 def test_nonsense_changes_nothing(drains: Drains, graces: list[float]) -> None:
     with socket.socket(socket.AF_UNIX) as line:
-        line.connect(drain_address(os.getppid(), MODEL))
+        line.connect(drain_address(NAME, MODEL))
         line.sendall(b"soon, please\n")
         assert line.recv(10) == b""
     assert not graces

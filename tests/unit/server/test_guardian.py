@@ -12,17 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from impasto_server.guardian import CUT, SIGNALLED, Charge, drain, flush, unsent
+from impasto_server.guardian import CUT, SERVER, SIGNALLED, Charge, drain, flush, unsent
 from impasto_server.process import Guarded, children
 
 SLEEPS = "print('up', flush=True); import time; time.sleep(600)"
-# As a model's process: it is asked by its server's process id, here its own parent's.
+# As a model's process: it is asked by its server's name.
 DRAINS = """
 import os, signal, time
 from threading import Thread
 from impasto_server import drain
 signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as one that is still busy
-drain.os.getppid = os.getpid
 drains = drain.Drains(lambda grace_s: print('grace', grace_s, flush=True) or {cut}, 'model')
 print('up', flush=True)
 time.sleep(600)
@@ -40,7 +39,7 @@ def region() -> str:
 def guarded(code: str, region: str, workspace: Path, grace_s: float = 0.0) -> Guarded:
     workspace.mkdir()
     charge = Charge([sys.executable, "-c", code], 1, ["model"], grace_s, region, str(workspace))
-    return Guarded(charge, os.environ)
+    return Guarded(charge, {**os.environ, SERVER: region})
 
 
 def read_until(one: Guarded, wanted: str) -> str:
@@ -113,7 +112,7 @@ def test_killed_it_takes_what_it_guards_with_it(region: str, tmp_path: Path) -> 
 
 
 def test_where_nobody_listens_nothing_is_cut_off() -> None:
-    assert drain(os.getpid(), ["stylize"], 5) == 0
+    assert drain("impasto_nobody_", ["stylize"], 5) == 0
 
 
 def test_what_a_client_has_not_received_is_seen() -> None:

@@ -17,7 +17,7 @@ from impasto_server.serve import Server
 
 def test_a_server_that_dies_as_soon_as_it_is_ready_did_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client may kill it then; who looks after it has to hear of it as of any other death."""
-    monkeypatch.setattr(serve, "is_ready", lambda host, port: True)
+    monkeypatch.setattr(serve, "is_ready", lambda host, port, server: True)
     with subprocess.Popen([sys.executable, "-c", "print('farewell')"], stdout=subprocess.PIPE, text=True) as process:
         process.wait(60)
         guarded: Any = SimpleNamespace(process=process)
