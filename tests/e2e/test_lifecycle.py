@@ -12,18 +12,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import pytest
-from tritonclient.grpc import InferenceServerClient  # type: ignore[import-untyped]
 
 import toy
+from impasto_client import Client, Generation, Progress
 from impasto_server.errors import SetupError
 from impasto_server.serve import ServerDied, serve
 from impasto_server.settings import Settings
 
 from .conftest import IMPASTO, alive, impasto_serve, shm_of
-from .test_metrics import metrics
-from .wire import ask, ints, texts
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 30) -> None:
@@ -56,15 +55,21 @@ def test_an_idle_server_computes_nothing(settings: Settings) -> None:
 
 
 def test_requests_in_flight_are_answered_before_the_server_stops(settings: Settings) -> None:
-    with ThreadPoolExecutor(16) as pool, serve(settings, grace_s=600) as server:
-        client = InferenceServerClient(server.grpc_url)
-        asked = {"PROMPT": texts("a boat"), "STEPS": ints(200), "N": ints(8)}
-        answers = [pool.submit(ask, client, **asked) for _ in range(4)]
-        eventually(lambda: metrics(server)["requests"] == 4)  # what hasn't come by then would be refused
+    def paint(client: Client, begun: Event) -> Generation | Progress:
+        parts = client.stream("a boat", steps=200, n=16)
+        next(parts)
+        begun.set()
+        *_, last = parts
+        return last
+
+    begun = [Event() for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool, serve(settings, grace_s=600) as server, Client(server.grpc_url) as client:
+        answers = [pool.submit(paint, client, one) for one in begun]
+        assert all(one.wait(60) for one in begun)
         pending = [answer for answer in answers if not answer.done()]
-    client.close()
-    assert pending
-    assert all(answer.result()["IMAGE"] for answer in answers)
+        server.stop(600)
+        assert pending
+        assert all(isinstance(answer.result(60), Generation) for answer in answers)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -74,9 +74,7 @@ def test_all_who_wait_for_one_that_hangs_are_told_and_who_comes_later_is_served(
     waiting = [loading(residency, "neon") for _ in range(5)]
     assert len({id(one) for one in waiting}) == 1
     for one in waiting:
-        with pytest.raises(
-            NoAnswer, match=r"^ADAPTER_NAMES: adapter 'neon': the registry did not answer within 2 s"
-        ):
+        with pytest.raises(NoAnswer, match=r"^ADAPTER_NAMES: adapter 'neon': the registry did not answer within 2 s"):
             one.result(PATIENCE_S)
     later = loading(residency, "neon")
     assert later is not waiting[0]
