@@ -232,13 +232,18 @@ WRONG: Any = [
 @pytest.mark.parametrize("word", Options.__annotations__)
 @pytest.mark.parametrize("value", WRONG, ids=lambda value: type(value).__name__)
 def test_a_value_of_any_type_is_sent_or_refused_by_name(word: Any, value: object) -> None:
-    options: Any = {word: value}
+    error = _refused({word: value})
+    if error is not None:
+        assert str(error).startswith(f"{error.field}: ")
+        assert error.field in (word.upper(), *{"adapters": ("ADAPTER_NAMES", "ADAPTER_WEIGHTS")}.get(word, ()))
+
+
+def _refused(options: Any) -> InvalidRequest | None:
     try:
         encode("a red boat", **options)
     except InvalidRequest as error:
-        assert error.field is not None
-        assert str(error).startswith(f"{error.field}: ")
-        assert error.field.startswith(word.upper()) or error.field in ("ADAPTER_NAMES", "ADAPTER_WEIGHTS")
+        return error
+    return None
 
 
 def test_a_lone_adapter_leaves_its_weight_to_the_server() -> None:
