@@ -1,12 +1,13 @@
 """Every error a caller can meet, as one tree.
 
 ImpastoError
-├── ConnectError            nothing answers at the url
+├── ConnectError            nothing answers at the url, or the client is closed
 ├── RequestError            the request can't be served as it stands; `.field` names the input at fault
 │   ├── InvalidRequest      a value is missing, malformed or out of range
 │   └── AdapterNotFound     no adapter of that name is in the server's registry
 ├── DeadlineExceeded        what was asked for was not done within the timeout
-├── ServerUnavailable       the server is starting, stopping, full, or doesn't serve the model; trying again may help
+├── ServerUnavailable       the server is starting, stopping, full, doesn't serve the model, or was lost before it
+│   │                       answered; trying again may help
 │   └── ServerFull          it has as many requests as it takes; `.retry_after_s` says when to try again
 ├── ServerError             the server failed while it worked on the request
 └── ProtocolError           the answer is not one that this version of the client understands
@@ -20,7 +21,7 @@ class ImpastoError(Exception):
 
 
 class ConnectError(ImpastoError):
-    """Nothing answers at the url."""
+    """No connection could be made: nothing answers at the url, or the client is closed."""
 
 
 class RequestError(ImpastoError):
@@ -47,7 +48,8 @@ class DeadlineExceeded(ImpastoError):
 
 
 class ServerUnavailable(ImpastoError):
-    """The server is starting, stopping, full, or doesn't serve the model; trying again may help."""
+    """The server is starting, stopping, full, doesn't serve the model, or was lost before it answered; trying again may
+    help."""
 
 
 class ServerFull(ServerUnavailable):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
+from contextlib import closing
 from dataclasses import dataclass
+from threading import Event
 
 from PIL import Image, ImageDraw, ImageFont
 
 from impasto_client.client import Client
-from impasto_client.generation import Generation
+from impasto_client.generation import Generation, Progress
 
 IN_FLIGHT = 8
 UPSCALE = 2
@@ -66,30 +68,50 @@ class Sheet:
 def paint(
     client: Client, prompts: Sequence[str], columns: Sequence[Column], settings: Settings, done: Callable[[], None]
 ) -> list[list[Generation]]:
-    """Ask for every cell, several at a time; `done` is called after each. Raises the first ImpastoError."""
+    """Ask for every cell, several at a time; `done` is called after each. Raises the first ImpastoError, and cancels
+    the cells under way."""
+    over = Event()
 
-    def cell(place: tuple[int, str, Column]) -> Generation:
-        row, prompt, column = place
-        generation = client.generate(
-            column.prompt(prompt),
-            adapters=dict(column.adapters),
-            negative_prompt=settings.negative_prompt,
-            steps=settings.steps,
-            guidance_scale=settings.guidance_scale,
-            scheduler=settings.scheduler,
-            seed=settings.seed + row,
-        )
+    def cell(row: int, column: Column) -> Generation:
+        with closing(_asked(client, prompts[row], column, settings, row)) as parts:
+            generation = _last(parts, over)
         done()
         return generation
 
-    places = [(row, prompt, column) for row, prompt in enumerate(prompts) for column in columns]
     pool = ThreadPoolExecutor(IN_FLIGHT)
+    futures = [[pool.submit(cell, row, column) for column in columns] for row in range(len(prompts))]
     try:
-        cells = list(pool.map(cell, places))
+        for finished in wait([future for row in futures for future in row], return_when=FIRST_EXCEPTION).done:
+            finished.result()
     finally:
+        over.set()
         pool.shutdown(cancel_futures=True)  # after an error nobody wants the rest
-    width = len(columns)
-    return [cells[start : start + width] for start in range(0, len(cells), width)]
+    return [[future.result() for future in row] for row in futures]
+
+
+def _asked(
+    client: Client, prompt: str, column: Column, settings: Settings, row: int
+) -> Generator[Progress | Generation, None, None]:
+    """Streamed, for a stream can be left."""
+    return client.stream(
+        column.prompt(prompt),
+        adapters=dict(column.adapters),
+        negative_prompt=settings.negative_prompt,
+        steps=settings.steps,
+        guidance_scale=settings.guidance_scale,
+        scheduler=settings.scheduler,
+        seed=settings.seed + row,
+    )
+
+
+def _last(parts: Iterable[Progress | Generation], over: Event) -> Generation:
+    """The picture of a stream. Raises CancelledError when all is over before it is there."""
+    for part in parts:
+        if isinstance(part, Generation):
+            return part
+        if over.is_set():
+            break
+    raise CancelledError
 
 
 def draw(sheet: Sheet) -> Image.Image:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from impasto_client.errors import InvalidRequest
 from impasto_client.options import Compose, StyleContent, StyleDrop
-from impasto_client.tensor import optional, optional_text, texts
+from impasto_client.tensor import optional, optional_text, shown, texts
 
 _RULES = {"paper": "dreamstyler", "code": "dreamstyler-code"}  # a StyleContent's convention to the wire's GUIDANCE
 
@@ -22,7 +22,7 @@ def guidance_tensors(guidance: object, scale: float | None) -> dict[str, NDArray
     Raises InvalidRequest for what is no guidance, and where tensors can't carry both.
     """
     fix = "pass a StyleContent, a StyleDrop or a Compose, or none"
-    raise InvalidRequest(f"GUIDANCE: {guidance!r:.64} is no guidance; {fix}", "GUIDANCE")
+    raise InvalidRequest(f"GUIDANCE: {shown(guidance)} is no guidance; {fix}", "GUIDANCE")
 
 
 @guidance_tensors.register
@@ -64,9 +64,10 @@ def _compose(guidance: Compose, scale: float | None) -> dict[str, NDArray[Any]]:
 
 
 def _check_style_content(guidance: StyleContent, scale: float | None) -> None:
-    if guidance.convention not in _RULES:
-        problem = f"the convention {guidance.convention!r:.64} is unknown; pass one of {', '.join(_RULES)}"
+    if guidance.convention not in list(_RULES):  # of a list: the value may be unhashable
+        problem = f"the convention {shown(guidance.convention)} is unknown; pass one of {', '.join(_RULES)}"
         raise InvalidRequest(f"GUIDANCE: {problem}", "GUIDANCE")
     if scale is not None:
-        problem = f"{scale!r} beside a StyleContent, which has a scale of its own; pass StyleContent(scale={scale!r})"
-        raise InvalidRequest(f"GUIDANCE_SCALE: {problem}", "GUIDANCE_SCALE")
+        said, problem = shown(scale), "beside a StyleContent, which has a scale of its own"
+        fix = f"pass StyleContent(scale={said})"
+        raise InvalidRequest(f"GUIDANCE_SCALE: {said} {problem}; {fix}", "GUIDANCE_SCALE")

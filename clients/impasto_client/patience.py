@@ -6,6 +6,7 @@ import math
 from typing import SupportsFloat
 
 from impasto_client.errors import InvalidRequest
+from impasto_client.tensor import shown
 
 MAX_TIMEOUT_S = 7 * 24 * 3600.0  # the server's bound
 
@@ -19,7 +20,7 @@ def limit_s(timeout: float | None) -> float | None:
         return None
     if not 0 < seconds <= MAX_TIMEOUT_S:  # NaN, too
         fix = f"pass seconds, more than 0 and at most {MAX_TIMEOUT_S:.0f}, or math.inf for no limit"
-        raise InvalidRequest(f"TIMEOUT: {timeout!r:.64} is no time to wait; {fix}", "TIMEOUT")
+        raise InvalidRequest(f"TIMEOUT: {shown(timeout)} is no time to wait; {fix}", "TIMEOUT")
     return seconds
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from impasto_client.errors import InvalidRequest
+from impasto_client.tensor import shown
 
 MAX_STAGES = 64
 
@@ -26,7 +27,9 @@ def names_by_stage(shares: Iterable[tuple[str, range]]) -> list[str]:
 def _share(names: dict[int, str], name: str, stages: range) -> None:
     """Puts `name` down for its stages."""
     if not isinstance(stages, range):
-        raise _wrong(f"{stages!r} of {name!r} is no range of stages, e.g. range(0, 3); a weight belongs into adapters")
+        raise _wrong(
+            f"{shown(stages)} of {name!r} is no range of stages, e.g. range(0, 3); a weight belongs into adapters"
+        )
     if not stages:
         raise _wrong(f"{stages!r} of {name!r} holds no stage; pass e.g. range(0, 3), which is 0, 1 and 2")
     for stage in stages:

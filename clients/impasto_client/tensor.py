@@ -37,7 +37,7 @@ def optional_flag(name: str, flag: bool | None) -> dict[str, NDArray[Any]]:
     if flag is None:
         return {}
     if not isinstance(flag, (bool, np.bool_)):
-        raise InvalidRequest(f"{name}: {flag!r:.64} is neither true nor false; pass a bool", name)
+        raise InvalidRequest(f"{name}: {shown(flag)} is neither true nor false; pass a bool", name)
     return {name: np.array([flag], dtype=np.bool_)}
 
 
@@ -52,22 +52,36 @@ def numbers(name: str, values: Sequence[float], dtype: type[np.number[Any]]) -> 
         raise InvalidRequest(f"{name}: {error}", name) from None
 
 
+def shown(value: object) -> str:
+    """The value for a message, cut where it is long."""
+    try:
+        return f"{value!r:.64}"
+    except ValueError:  # an int of thousands of digits
+        return f"a value of type {type(value).__name__}"
+
+
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r:.64} is no text; pass a str")
+        raise TypeError(f"{shown(value)} is no text; pass a str")
     return value
 
 
 def _whole(value: object, bounds: np.iinfo[Any]) -> int:
     if isinstance(value, bool) or not isinstance(value, SupportsIndex):
-        raise TypeError(f"{value!r} is no whole number; pass one")
-    whole = operator.index(value)
+        raise TypeError(f"{shown(value)} is no whole number; pass one")
+    try:
+        whole = operator.index(value)
+    except (TypeError, ValueError, RuntimeError):  # an array of several
+        raise TypeError(f"{shown(value)} is no whole number; pass one") from None
     if not bounds.min <= whole <= bounds.max:
-        raise OverflowError(f"{value!r} does not fit in {bounds.bits} bits; pass {bounds.min} to {bounds.max}")
+        raise OverflowError(f"{shown(value)} does not fit in {bounds.bits} bits; pass {bounds.min} to {bounds.max}")
     return whole
 
 
 def _real(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, SupportsFloat):
-        raise TypeError(f"{value!r} is no number; pass one")
-    return float(value)
+        raise TypeError(f"{shown(value)} is no number; pass one")
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):  # an array of several
+        raise TypeError(f"{shown(value)} is no number; pass one") from None

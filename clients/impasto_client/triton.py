@@ -1,4 +1,4 @@
-"""Transports over Triton's gRPC endpoint, and what its status codes mean to a caller.
+"""Transports over Triton's gRPC endpoint.
 
 They speak through the stub that tritonclient brings, not through its InferenceServerClient: that one has room for a
 single stream, and leaves a thread behind for every stream that is cancelled.
@@ -21,9 +21,10 @@ from tritonclient.utils import (  # type: ignore[import-untyped]
     serialize_byte_tensor,
 )
 
-from impasto_client.errors import ConnectError, DeadlineExceeded, ImpastoError, InvalidRequest, ServerUnavailable
+from impasto_client.errors import ConnectError, ImpastoError, InvalidRequest
+from impasto_client.failure import Line
 from impasto_client.scoring import SCORER
-from impasto_client.status import field_of, refusal
+from impasto_client.tensor import shown
 from impasto_client.wire import MODEL, STREAM, Tensors
 
 READY_TIMEOUT_S = 5.0
@@ -49,12 +50,6 @@ STREAM_HEADERS = [("triton_grpc_error", "true")]
 
 _SCHEME = re.compile(r"\w+://[^/]")  # gRPC's own have three slashes: dns:///
 
-# gRPC reports a connection that can't be made with the status that a server uses to say "not now".
-_NO_CONNECTION = re.compile(
-    r"failed to connect|connections to all backends failing|DNS resolution failed|errors resolving|"
-    r"Socket closed|Connection reset|Connection refused|tcp handshaker|empty address list|GOAWAY|keepalive|ping timeout"
-)
-
 
 class GrpcTransport:
     """Blocking; safe to call from several threads, which share one connection. `url` is host:port.
@@ -63,7 +58,7 @@ class GrpcTransport:
     """
 
     def __init__(self, url: str) -> None:
-        self._url = _checked(url)
+        self._line = Line(_checked(url))
         self._channel = grpc.insecure_channel(url, options=CHANNEL)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
@@ -78,38 +73,37 @@ class GrpcTransport:
     def stream(self, tensors: Tensors, timeout_s: float | None = None) -> Generator[Tensors, None, None]:
         """The request is sent when iteration begins. Raises errors of the ImpastoError tree."""
         requests = iter([_request(STREAM, tensors, timeout_s)])
-        call = self._stub.ModelStreamInfer(requests, timeout=timeout_s, metadata=STREAM_HEADERS)
-        try:
-            for response in call:
-                yield _streamed(response, self._url)
-        except grpc.RpcError as error:
-            raise _translate(error, self._url, timeout_s) from None
-        finally:
-            call.cancel()
+        with self._line.telling(timeout_s):
+            call = self._stub.ModelStreamInfer(requests, timeout=timeout_s, metadata=STREAM_HEADERS)
+            try:
+                for response in call:
+                    yield _streamed(response, self._line)
+            finally:
+                call.cancel()
 
     def is_ready(self) -> bool:
-        """Whether the model is loaded and answers; False also when nothing answers at the url."""
+        """Whether the model is loaded and answers; False also when nothing answers at the url, and once closed."""
         try:
-            return bool(self._stub.ModelReady(_READY, timeout=READY_TIMEOUT_S).ready)
-        except grpc.RpcError:
+            with self._line.telling(READY_TIMEOUT_S):
+                return bool(self._stub.ModelReady(_READY, timeout=READY_TIMEOUT_S).ready)
+        except ImpastoError:
             return False
 
     def close(self) -> None:
         """Close the channel."""
+        self._line.close()
         self._channel.close()
 
     def _ask(self, model: str, tensors: Tensors, timeout_s: float | None) -> Tensors:
-        try:
+        with self._line.telling(timeout_s):
             return _outputs(self._stub.ModelInfer(_request(model, tensors, timeout_s), timeout=timeout_s))
-        except grpc.RpcError as error:
-            raise _translate(error, self._url, timeout_s) from None
 
 
 class AsyncGrpcTransport:
     """The same for asyncio; belongs to the event loop it is first used in."""
 
     def __init__(self, url: str) -> None:
-        self._url = _checked(url)
+        self._line = Line(_checked(url))
         self._channel = grpc.aio.insecure_channel(url, options=CHANNEL)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
@@ -124,70 +118,44 @@ class AsyncGrpcTransport:
     async def stream(self, tensors: Tensors, timeout_s: float | None = None) -> AsyncGenerator[Tensors, None]:
         """The request is sent when iteration begins. Raises errors of the ImpastoError tree."""
         requests = iter([_request(STREAM, tensors, timeout_s)])
-        call = self._stub.ModelStreamInfer(requests, timeout=timeout_s, metadata=STREAM_HEADERS)
-        try:
-            async for response in call:
-                yield _streamed(response, self._url)
-        except grpc.RpcError as error:
-            raise _translate(error, self._url, timeout_s) from None
-        finally:
-            call.cancel()
+        with self._line.telling(timeout_s):
+            call = self._stub.ModelStreamInfer(requests, timeout=timeout_s, metadata=STREAM_HEADERS)
+            try:
+                async for response in call:
+                    yield _streamed(response, self._line)
+            finally:
+                call.cancel()
 
     async def is_ready(self) -> bool:
-        """Whether the model is loaded and answers; False also when nothing answers at the url."""
+        """Whether the model is loaded and answers; False also when nothing answers at the url, and once closed."""
         try:
-            return bool((await self._stub.ModelReady(_READY, timeout=READY_TIMEOUT_S)).ready)
-        except grpc.RpcError:
+            with self._line.telling(READY_TIMEOUT_S):
+                return bool((await self._stub.ModelReady(_READY, timeout=READY_TIMEOUT_S)).ready)
+        except ImpastoError:
             return False
 
     async def close(self) -> None:
         """Close the channel."""
+        self._line.close()
         await self._channel.close()
 
     async def _ask(self, model: str, tensors: Tensors, timeout_s: float | None) -> Tensors:
-        try:
+        with self._line.telling(timeout_s):
             return _outputs(await self._stub.ModelInfer(_request(model, tensors, timeout_s), timeout=timeout_s))
-        except grpc.RpcError as error:
-            raise _translate(error, self._url, timeout_s) from None
 
 
 _READY = service_pb2.ModelReadyRequest(name=MODEL)
 
 
-def _checked(url: str) -> str:
+def _checked(url: object) -> str:
     """gRPC would look "http" up as a host, and take a port modulo 65536."""
+    if not isinstance(url, str):
+        raise ConnectError(f"{shown(url)} is no url; pass the server's for gRPC, e.g. 'localhost:8001'")
     host, _, port = url.rpartition(":")
     is_port = port.isdecimal() and 0 < int(port) < 1 << 16
     if url.startswith("unix:") or (host and is_port and not _SCHEME.match(host)):
         return url
     raise ConnectError(f"{url!r} is no host:port; pass the server's for gRPC, e.g. localhost:8001")
-
-
-def _translate(error: Any, url: str, timeout_s: float | None) -> ImpastoError:
-    """gRPC's one exception as one of ours."""
-    status, message = error.code().name, error.details() or ""
-    if status == "DEADLINE_EXCEEDED":  # gRPC's own clock; the server says it in another way, see status.py
-        return DeadlineExceeded(f"no answer from {url} within {timeout_s} s; raise timeout, or ask for less")
-    if message == "Too many pings":
-        fix = "have `impasto serve`, or what stands before it, allow one every 30 s"
-        return ServerUnavailable(f"the server at {url} takes this client's pings for abuse; {fix}")
-    if status == "UNAVAILABLE" and _NO_CONNECTION.search(message):
-        return ConnectError(f"nothing answers at {url}; start a server with `impasto serve` ({message})")
-    return _refusal(status, message, url)
-
-
-def _refusal(status: str, message: str, url: str) -> ImpastoError:
-    if "Server is stopping" in message:
-        return ServerUnavailable(
-            f"the server at {url} is stopping; send the request to another one, or later ({message})"
-        )
-    if "has no available versions" in message:
-        return ServerUnavailable(f"the server at {url} is starting or stopping; try again later, or at another one")
-    if "unknown model" in message and f"'{SCORER}'" in message:
-        return ServerUnavailable(f"the server at {url} has no scorer; start the server with --scorer")
-    if status == "NOT_FOUND" and field_of(message) is None:
-        return ServerUnavailable(f"the server at {url} does not serve this model: {message}")
-    return refusal(status, message)
 
 
 def _request(model: str, tensors: Tensors, timeout_s: float | None) -> Any:
@@ -218,9 +186,9 @@ def _outputs(response: Any) -> Tensors:
     return {output.name: result.as_numpy(output.name) for output in response.outputs}
 
 
-def _streamed(response: Any, url: str) -> Tensors:
+def _streamed(response: Any, line: Line) -> Tensors:
     if response.error_message:
-        raise _refusal(_unsaid_status(response.error_message), response.error_message, url)
+        raise line.refusal(_unsaid_status(response.error_message), response.error_message)
     return _outputs(response.infer_response)
 
 

@@ -21,7 +21,7 @@ from impasto_client.guidance import guidance_tensors
 from impasto_client.options import Adapters, Options, Picture, Style
 from impasto_client.picture import file_bytes
 from impasto_client.stages import names_by_stage
-from impasto_client.tensor import numbers, optional, optional_flag, optional_text, texts
+from impasto_client.tensor import numbers, optional, optional_flag, optional_text, shown, texts
 
 MODEL = "stylize"
 STREAM = "stylize_stream"
@@ -66,7 +66,8 @@ def encode(prompt: str, **options: Unpack[Options]) -> dict[str, NDArray[Any]]:
 
 def encode_stream(prompt: str, preview_every: int, **options: Unpack[Options]) -> dict[str, NDArray[Any]]:
     """As `encode`, for the model that streams; `preview_every` counts steps, and 0 asks for no previews."""
-    return {**encode(prompt, **options), **optional("PREVIEW_EVERY", preview_every or None, np.int32)}
+    every = optional("PREVIEW_EVERY", preview_every, np.int32)
+    return {**encode(prompt, **options), **{name: tensor for name, tensor in every.items() if tensor.any()}}
 
 
 def decode(tensors: Tensors) -> Generation:
@@ -105,26 +106,32 @@ def _check_words(options: Mapping[str, object]) -> None:
 
 
 def _adapters(adapters: Adapters) -> dict[str, NDArray[Any]]:
-    if not adapters:
+    if adapters is None:
         return {}
     if isinstance(adapters, str):
-        return {"ADAPTER_NAMES": texts("ADAPTER_NAMES", adapters)}
-    return {
-        "ADAPTER_NAMES": texts("ADAPTER_NAMES", *adapters),
-        "ADAPTER_WEIGHTS": numbers("ADAPTER_WEIGHTS", list(adapters.values()), np.float32),
-    }
+        return {"ADAPTER_NAMES": texts("ADAPTER_NAMES", adapters)} if adapters else {}
+    if not isinstance(adapters, Mapping):
+        fix = "pass a name or a dict of names to weights, e.g. {'neon': 0.9}"
+        raise InvalidRequest(f"ADAPTER_NAMES: {shown(adapters)} names no adapters; {fix}", "ADAPTER_NAMES")
+    weights = numbers("ADAPTER_WEIGHTS", list(adapters.values()), np.float32)
+    return {"ADAPTER_NAMES": texts("ADAPTER_NAMES", *adapters), "ADAPTER_WEIGHTS": weights} if adapters else {}
 
 
 def _style(style: Style) -> dict[str, NDArray[Any]]:
-    if not style:
-        return {}
+    names = _style_names(style)
+    return {"STYLE": texts("STYLE", *names)} if names else {}
+
+
+def _style_names(style: Style) -> Sequence[str]:
+    if style is None:
+        return []
     if isinstance(style, str):
-        return {"STYLE": texts("STYLE", style)}
+        return [style] if style else []
     if isinstance(style, Mapping):
-        return {"STYLE": texts("STYLE", *names_by_stage(style.items()))}
-    if isinstance(style, Sequence):
-        return {"STYLE": texts("STYLE", *style)}
-    raise InvalidRequest(f"STYLE: {style!r:.64} is no style; pass a name, or one for each stage", "STYLE")
+        return names_by_stage(style.items())
+    if isinstance(style, Sequence) and not isinstance(style, bytes):
+        return style
+    raise InvalidRequest(f"STYLE: {shown(style)} is no style; pass a name, or one for each stage", "STYLE")
 
 
 def _picture(name: str, picture: Picture | None) -> dict[str, NDArray[Any]]:

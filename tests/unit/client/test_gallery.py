@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Generator
+from contextlib import closing
 
 import pytest
 from PIL import Image
 
-from impasto_client import Client, FakeTransport, ServerError
+from impasto_client import AdapterNotFound, Client, FakeTransport, ServerError
 from impasto_client.gallery import GAP, MARGIN, UPSCALE, Column, Settings, Sheet, draw, paint
 from impasto_client.wire import Tensors
 
@@ -39,6 +42,28 @@ def test_requests_are_in_flight_together() -> None:
 def test_an_error_ends_the_painting() -> None:
     with pytest.raises(ServerError, match="NaN"):
         paint(Client(transport=FakeTransport(error=ServerError("NaN"))), PROMPTS, COLUMNS, Settings(1), lambda: None)
+
+
+@pytest.mark.parametrize("refused", [0, 1], ids=["first column", "last column"])
+def test_a_refused_style_ends_the_painting_at_once_and_cancels_the_rest(refused: int) -> None:
+    """All are under way when it is refused; the others have hundreds of steps to go."""
+    columns = COLUMNS if refused else COLUMNS[::-1]
+    begun = threading.Barrier(len(PROMPTS) * len(COLUMNS), timeout=30)
+
+    class Refusing(FakeTransport):
+        def stream(self, tensors: Tensors, timeout_s: float | None = None) -> Generator[Tensors, None, None]:
+            begun.wait()
+            if "ADAPTER_NAMES" in tensors and tensors["SEED"] == [1]:
+                raise AdapterNotFound("ADAPTER_NAMES: no adapter 'stained-glass'")
+            with closing(super().stream(tensors, timeout_s)) as parts:
+                for part in parts:
+                    yield part
+                    time.sleep(0.01)
+
+    fake, done = Refusing(), list[None]()
+    with pytest.raises(AdapterNotFound, match="no adapter 'stained-glass'"):
+        paint(Client(transport=fake), PROMPTS, columns, Settings(1, steps=600), lambda: done.append(None))
+    assert (fake.cancelled, done) == (3, [])
 
 
 def test_the_sheet_holds_every_picture_enlarged() -> None:

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from impasto_client import AsyncClient, AsyncFakeTransport, Client, FakeTransport, InvalidRequest
+from impasto_client.tensor import shown
 
-NONE: Any = [math.nan, 0, 0.0, -1, -math.inf, 604_801, 1e300, True, "5", b"5", 10**400]
+NONE: Any = [math.nan, 0, 0.0, -1, -math.inf, 604_801, 1e300, True, "5", b"5", 10**400, 10**5000]
 NEVER = "is no time to wait; pass seconds, more than 0 and at most 604800, or math.inf for no limit$"
 
 Ask = Callable[[FakeTransport, Any], object]
@@ -39,7 +40,7 @@ WAYS: dict[str, Ask] = {
 }
 
 
-@pytest.mark.parametrize("timeout", NONE, ids=lambda timeout: f"{timeout!r:.12}")
+@pytest.mark.parametrize("timeout", NONE, ids=lambda timeout: f"{type(timeout).__name__} {shown(timeout):.12}")
 @pytest.mark.parametrize("ask", WAYS.values(), ids=WAYS)
 def test_what_is_no_time_to_wait_is_refused_before_anything_is_sent(ask: Ask, timeout: object) -> None:
     fake = FakeTransport()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -243,6 +244,13 @@ def test_a_url_that_is_no_host_and_port_is_refused(url: str, kind: type[Client] 
     with pytest.raises(
         ConnectError, match=f"^'{url}' is no host:port; pass the server's for gRPC, e.g. localhost:8001$"
     ):
+        kind(url)
+
+
+@pytest.mark.parametrize("url", [None, 8001, b"localhost:8001"])
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_a_url_that_is_no_text_is_refused(url: Any, kind: type[Client] | type[AsyncClient]) -> None:
+    with pytest.raises(ConnectError, match="is no url; pass the server's for gRPC, e.g. 'localhost:8001'$"):
         kind(url)
 
 
@@ -524,6 +532,14 @@ class Cable:
     def cut(self) -> None:
         self._cut.set()
 
+    def reset(self) -> None:
+        """Close without the word that ends a connection, as a machine does whose process is gone."""
+        for end in self._ends[1:]:
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RD)  # has its thread let go of it
+            end.close()
+
     def close(self) -> None:
         for end in self._ends:
             with suppress(OSError):
@@ -559,9 +575,144 @@ def test_a_server_that_is_gone_without_a_word_is_noticed_long_before_the_timeout
     )
     with closing(Cable(int(url.rpartition(":")[2]))) as cable:
         asked = _soon_after_the_request(servicer, cable.cut)
-        with pytest.raises(ConnectError, match=r"^nothing answers at .*(keepalive|ping timeout)"):
+        with pytest.raises(ServerUnavailable, match=rf"^{_lost(cable.url)} \(.*(keepalive|ping timeout)"):
             _ask(way, cable.url)
         assert asked.is_set()
+
+
+@pytest.mark.parametrize("how", ["closed", "reset"])
+@pytest.mark.parametrize("way", ["generate", "stream", "async generate", "async stream"])
+def test_a_connection_that_is_lost_amid_a_request_is_not_one_that_was_never_made(
+    server: tuple[Server, str], way: str, how: str
+) -> None:
+    servicer, url = server
+    servicer.handle = _waits_until_cancelled(servicer)
+    servicer.handle_stream = _steps_until_cancelled(servicer)
+    said = {"closed": "Socket closed", "reset": "Connection reset"}[how]
+    with closing(Cable(int(url.rpartition(":")[2]))) as cable:
+        asked = _soon_after_the_request(servicer, cable.reset if how == "reset" else cable.close)
+        with pytest.raises(ServerUnavailable, match=rf"^{_lost(cable.url)} \(.*{said}.*\)$"):
+            _ask(way, cable.url)
+        assert asked.wait(30)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Stream removed (Socket closed)",
+        "Socket closed",
+        "recvmsg:Connection reset by peer",
+        "Broken pipe",
+        "GOAWAY received; Error code: 0; Debug Text: max_age",
+        "keepalive watchdog timeout",
+        "ping timeout",
+        "Cancelling all calls",
+    ],
+)
+def test_words_for_a_connection_that_was_lost(server: tuple[Server, str], message: str) -> None:
+    error = _told_as(server, message)
+    assert type(error) is ServerUnavailable
+    assert re.match(rf"{_lost(server[1])} \({re.escape(message)}\)$", str(error))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: Connection refused",
+        "failed to connect to all addresses; last error: UNAVAILABLE: ipv4:127.0.0.1:1: Socket closed",
+        "failed to connect to all addresses; last error: UNAVAILABLE: Connection reset by peer",
+        "connections to all backends failing; last error: Stream removed (Socket closed)",
+        "connection attempt timed out before receiving SETTINGS frame",
+        "DNS resolution failed for host:8001",
+        "empty address list: ",
+    ],
+)
+def test_words_for_a_connection_that_was_never_made(server: tuple[Server, str], message: str) -> None:
+    error = _told_as(server, message)
+    assert type(error) is ConnectError
+    assert str(error) == f"nothing answers at {server[1]}; start a server with `impasto serve` ({message})"
+
+
+def test_a_server_that_hangs_up_at_once_is_a_connect_error() -> None:
+    """It ends in the words of a connection that was lost."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=_hang_up, args=(listener,), daemon=True).start()
+        url = f"127.0.0.1:{listener.getsockname()[1]}"
+        for way in ("generate", "stream", "async generate", "async stream"):
+            with pytest.raises(ConnectError, match=f"^nothing answers at {url}"):
+                _ask(way, url)
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+CLOSED = "^this client is closed; make another one$"
+
+
+def test_a_closed_client_says_so(server: tuple[Server, str]) -> None:
+    client = Client(server[1])
+    assert client.is_ready()
+    client.close()
+    asks: list[Callable[[], object]] = [
+        lambda: client.generate("a boat"),
+        lambda: list(client.stream("a boat")),
+        lambda: client.score(b"a", text="a boat"),
+    ]
+    for ask in asks:
+        with pytest.raises(ConnectError, match=CLOSED):
+            ask()
+    assert not client.is_ready()
+    client.close()
+
+
+def test_a_closed_asyncio_client_says_so(server: tuple[Server, str]) -> None:
+    async def ask() -> None:
+        client = AsyncClient(server[1])
+        assert await client.is_ready()
+        await client.close()
+        with pytest.raises(ConnectError, match=CLOSED):
+            await client.generate("a boat")
+        with pytest.raises(ConnectError, match=CLOSED):
+            await anext(client.stream("a boat"))
+        with pytest.raises(ConnectError, match=CLOSED):
+            await client.score(b"a", text="a boat")
+        assert not await client.is_ready()
+        await client.close()
+
+    asyncio.run(ask())
+
+
+@pytest.mark.parametrize("way", ["generate", "stream"])
+def test_a_client_that_is_closed_amid_a_request_says_so(server: tuple[Server, str], way: str) -> None:
+    servicer, url = server
+    servicer.handle = _waits_until_cancelled(servicer)
+    servicer.handle_stream = _steps_until_cancelled(servicer)
+    client = Client(url, timeout=60)
+    _soon_after_the_request(servicer, client.close)
+    with pytest.raises(ConnectError, match=CLOSED):
+        client.generate("a boat") if way == "generate" else list(client.stream("a boat"))
+
+
+@pytest.mark.parametrize("way", ["generate", "stream"])
+def test_an_asyncio_client_that_is_closed_amid_a_request_says_so(server: tuple[Server, str], way: str) -> None:
+    servicer, url = server
+    servicer.handle = _waits_until_cancelled(servicer)
+    servicer.handle_stream = _steps_until_cancelled(servicer)
+
+    async def ask(client: AsyncClient) -> None:
+        if way == "generate":
+            await client.generate("a boat")
+        async for _ in client.stream("a boat"):
+            pass
+
+    async def close_meanwhile() -> None:
+        client = AsyncClient(url, timeout=60)
+        asked = _soon_after_the_request(servicer, lambda: None)
+        task = asyncio.create_task(ask(client))
+        assert await asyncio.to_thread(asked.wait, 30)
+        await client.close()
+        with pytest.raises(ConnectError, match=CLOSED):
+            await task
+
+    asyncio.run(close_meanwhile())
 
 
 def test_the_channel_pings_no_more_often_than_impastos_server_allows() -> None:
@@ -714,6 +865,30 @@ def _ask(way: str, url: str) -> None:
         for _ in client.stream("a boat"):
             pass
     return None
+
+
+def _lost(url: str) -> str:
+    problem = f"the connection to {url} was lost before the answer came"
+    return f"{problem}; the server may be starting again: send the request once more"
+
+
+def _told_as(server: tuple[Server, str], message: str) -> ImpastoError:
+    """What a client makes of a request, and of a stream, that end with these words of gRPC's."""
+    servicer, url = server
+    servicer.handle = refusing(grpc.StatusCode.UNAVAILABLE, message)
+    servicer.handle_stream = ending(grpc.StatusCode.UNAVAILABLE, message)
+    with Client(url, timeout=60) as client:
+        with pytest.raises(ImpastoError) as caught:
+            client.generate("a boat")
+        with pytest.raises(type(caught.value), match=f"^{re.escape(str(caught.value))}$"):
+            list(client.stream("a boat"))
+    return caught.value
+
+
+def _hang_up(listener: socket.socket) -> None:
+    with suppress(OSError):
+        while True:
+            listener.accept()[0].close()
 
 
 def _expected(way: str) -> AbstractContextManager[object]:

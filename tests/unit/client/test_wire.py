@@ -202,8 +202,48 @@ def test_previews_are_a_tensor_of_their_own() -> None:
     asked = encode_stream("a red boat", 5, steps=12)
     assert (str(asked["PREVIEW_EVERY"].dtype), asked["PREVIEW_EVERY"].tolist()) == ("int32", [5])
     assert list(encode_stream("a red boat", 0, steps=12)) == list(encode("a red boat", steps=12))
-    with pytest.raises(InvalidRequest, match=r"PREVIEW_EVERY: 0\.5 is no whole number"):
-        encode_stream("a red boat", 0.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("every", [0.5, False, "", [], np.array([1, 2])], ids=str)
+def test_previews_come_after_a_whole_number_of_steps(every: Any) -> None:
+    with pytest.raises(InvalidRequest, match=r"^PREVIEW_EVERY: .* is no whole number"):
+        encode_stream("a red boat", every)
+
+
+WRONG: Any = [
+    3,
+    0.5,
+    True,
+    b"x",
+    "x",
+    [],
+    ["x"],
+    (3,),
+    {"x"},
+    {"x": 1},
+    {},
+    object(),
+    10**5000,
+    np.array([1, 2]),
+    range(3),
+]
+
+
+@pytest.mark.parametrize("word", Options.__annotations__)
+@pytest.mark.parametrize("value", WRONG, ids=lambda value: type(value).__name__)
+def test_a_value_of_any_type_is_sent_or_refused_by_name(word: Any, value: object) -> None:
+    error = _refused({word: value})
+    if error is not None:
+        assert str(error).startswith(f"{error.field}: ")
+        assert error.field in (word.upper(), *{"adapters": ("ADAPTER_NAMES", "ADAPTER_WEIGHTS")}.get(word, ()))
+
+
+def _refused(options: Any) -> InvalidRequest | None:
+    try:
+        encode("a red boat", **options)
+    except InvalidRequest as error:
+        return error
+    return None
 
 
 def test_a_lone_adapter_leaves_its_weight_to_the_server() -> None:
@@ -227,6 +267,27 @@ def test_numpy_numbers_are_numbers() -> None:
         ({"adapters": {"neon": None}}, "ADAPTER_WEIGHTS", "None is no number"),
         ({"adapters": {"\ud800": 1}}, "ADAPTER_NAMES", "character 0 can't be encoded"),
         ({"style": ["sks03", "\ud800"]}, "STYLE", "character 0 can't be encoded"),
+        (
+            {"adapters": ["neon", "halftone"]},
+            "ADAPTER_NAMES",
+            r"\['neon', 'halftone'\] names no.*dict of names to weights",
+        ),
+        ({"adapters": ("neon",)}, "ADAPTER_NAMES", "pass a name or a dict of names to weights"),
+        ({"adapters": {"neon"}}, "ADAPTER_NAMES", "pass a name or a dict of names to weights"),
+        ({"adapters": 3}, "ADAPTER_NAMES", "3 names no adapters; pass a name or a dict"),
+        ({"adapters": []}, "ADAPTER_NAMES", "pass a name or a dict"),
+        ({"adapters": 0}, "ADAPTER_NAMES", "0 names no adapters"),
+        ({"adapters": np.array(["neon", "halftone"])}, "ADAPTER_NAMES", "pass a name or a dict"),
+        ({"adapters": {3: 0.5}}, "ADAPTER_NAMES", "3 is no text"),
+        ({"style": 0}, "STYLE", "0 is no style; pass a name"),
+        ({"style": b"sks03"}, "STYLE", "b'sks03' is no style"),
+        ({"style": np.array(["sks03", "sks05"])}, "STYLE", "is no style"),
+        ({"content": 3}, "CONTENT", "3 is no text; pass a str"),
+        ({"negative_prompt": ["blurry"]}, "NEGATIVE_PROMPT", "is no text; pass a str"),
+        ({"steps": 10**5000}, "STEPS", "a value of type int does not fit in 32 bits"),
+        ({"steps": np.array([3, 4])}, "STEPS", "is no whole number"),
+        ({"guidance_scale": np.array([3.0, 4.0])}, "GUIDANCE_SCALE", "is no number"),
+        ({"guidance": StyleContent(convention=["paper"])}, "GUIDANCE", "is unknown"),  # type: ignore[arg-type]
         ({"strength": "all"}, "STRENGTH", "'all' is no number"),
         ({"control_scale": True}, "CONTROL_SCALE", "True is no number"),
         ({"guidance": StyleContent("much")}, "STYLE_GUIDANCE", "'much' is no number"),  # type: ignore[arg-type]

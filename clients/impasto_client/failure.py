@@ -1,0 +1,93 @@
+"""What goes wrong between a client and Triton's gRPC endpoint, as errors of the tree."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import grpc  # type: ignore[import-untyped]
+
+from impasto_client.errors import ConnectError, DeadlineExceeded, ImpastoError, ServerUnavailable
+from impasto_client.scoring import SCORER
+from impasto_client.status import field_of, refusal
+
+# gRPC reports what befell a connection with the status that a server uses to say "not now". One that was never made is
+# told first, for gRPC adds how the attempt ended, which may be in the words of one that was lost.
+_NO_CONNECTION = re.compile(
+    r"failed to connect|connections to all backends failing|DNS resolution failed|errors resolving|"
+    r"Connection refused|tcp handshaker|empty address list|before receiving SETTINGS",
+    re.IGNORECASE,
+)
+_LOST = re.compile(
+    r"Stream removed|Socket closed|Connection reset|Connection aborted|Connection timed out|Broken pipe|"
+    r"Transport closed|Endpoint closing|GOAWAY|keepalive|ping timeout|Cancelling all calls",
+    re.IGNORECASE,
+)
+
+CLOSED = "this client is closed; make another one"
+
+
+class Line:
+    """The line to the server at `url`, as far as errors tell of it."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._closed = False
+
+    def close(self) -> None:
+        """From now on an error is that of a client which is closed."""
+        self._closed = True
+
+    @contextmanager
+    def telling(self, timeout_s: float | None) -> Iterator[None]:
+        """Has what gRPC raises within it, for a request that may take `timeout_s`, raised as one of the tree."""
+        try:
+            yield
+        except (grpc.RpcError, grpc.aio.UsageError, ValueError) as error:  # the latter two: of a closed channel
+            if self._closed:
+                raise ConnectError(CLOSED) from None
+            if not isinstance(error, grpc.RpcError):
+                raise
+            raise _translate(error, self._url, timeout_s) from None
+        except asyncio.CancelledError:  # by the caller, or because the client was closed meanwhile
+            task = asyncio.current_task()
+            if self._closed and task is not None and not task.cancelling():
+                raise ConnectError(CLOSED) from None
+            raise
+
+    def refusal(self, status: str, message: str) -> ImpastoError:
+        """The error for a status that the server itself answered with."""
+        return _refusal(status, message, self._url)
+
+
+def _translate(error: Any, url: str, timeout_s: float | None) -> ImpastoError:
+    """gRPC's one exception as one of ours."""
+    status, message = error.code().name, error.details() or ""
+    if status == "DEADLINE_EXCEEDED":  # gRPC's own clock; the server says it in another way, see status.py
+        return DeadlineExceeded(f"no answer from {url} within {timeout_s} s; raise timeout, or ask for less")
+    if message == "Too many pings":
+        fix = "have `impasto serve`, or what stands before it, allow one every 30 s"
+        return ServerUnavailable(f"the server at {url} takes this client's pings for abuse; {fix}")
+    if status == "UNAVAILABLE" and _NO_CONNECTION.search(message):
+        return ConnectError(f"nothing answers at {url}; start a server with `impasto serve` ({message})")
+    if status == "UNAVAILABLE" and _LOST.search(message):
+        fix = "the server may be starting again: send the request once more"
+        return ServerUnavailable(f"the connection to {url} was lost before the answer came; {fix} ({message})")
+    return _refusal(status, message, url)
+
+
+def _refusal(status: str, message: str, url: str) -> ImpastoError:
+    if "Server is stopping" in message:
+        return ServerUnavailable(
+            f"the server at {url} is stopping; send the request to another one, or later ({message})"
+        )
+    if "has no available versions" in message:
+        return ServerUnavailable(f"the server at {url} is starting or stopping; try again later, or at another one")
+    if "unknown model" in message and f"'{SCORER}'" in message:
+        return ServerUnavailable(f"the server at {url} has no scorer; start the server with --scorer")
+    if status == "NOT_FOUND" and field_of(message) is None:
+        return ServerUnavailable(f"the server at {url} does not serve this model: {message}")
+    return refusal(status, message)
