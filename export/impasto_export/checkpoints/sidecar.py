@@ -19,6 +19,7 @@ from impasto_export.errors import CheckpointError
 
 SUFFIXES = (".yaml", ".yml")
 MAX_BYTES = 64 << 10  # people's have five thousand
+MAX_BRACKETS = 1000  # and ten
 PREDICTIONS = {"eps": "epsilon", "v": "v_prediction"}
 SCALINGS = {"EpsScaling": "epsilon", "VScaling": "v_prediction"}
 DENOISER = ("denoiser_config", "params")
@@ -140,6 +141,8 @@ def load(path: Path) -> Sidecar | None:
         )
     try:
         text = path.read_text(encoding="utf-8")
+        if max(map(text.count, "[{")) > MAX_BRACKETS:  # which take PyYAML minutes, one in another
+            raise ValueError(f"more than {MAX_BRACKETS} brackets")
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
             raise CheckpointError(f"{path}: it has aliases, which are not read; write out what they stand for")
         content = yaml.safe_load(text)

@@ -17,6 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from impasto_server.guardian import SERVER
 from impasto_server.settings import Settings
 
 FINAL = 1
@@ -70,6 +71,7 @@ class Asked:
 
 @pytest.fixture
 def model(scorer_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.setenv(SERVER, "impasto_test_clip_score_")
     backend = ModuleType("triton_python_backend_utils")
     backend.__dict__.update(
         TRITONSERVER_RESPONSE_COMPLETE_FINAL=FINAL,

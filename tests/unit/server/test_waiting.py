@@ -106,7 +106,7 @@ def gate(open_pipeline: Open) -> Iterator[Gate]:
 
 
 def names_hang(pipeline: Pipeline, gate: Gate, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Registry, "resolve", gate.before(Registry.resolve, lambda self, name: name == "neon"))
+    patch.setattr(Registry, "resolve", gate.before(Registry.resolve, lambda self, name, *_: name == "neon"))
 
 
 def objects_hang(pipeline: Pipeline, gate: Gate, patch: pytest.MonkeyPatch) -> None:
@@ -220,7 +220,6 @@ def test_previews_that_are_made_too_slowly_do_not_pile_up(
 def test_nothing_holds_a_job_that_has_its_answer(open_pipeline: Open) -> None:
     """It has pictures; what only a garbage collection finds may stay for long."""
     pipeline = open_pipeline()
-    gc.collect()
     gc.disable()
     try:
         jobs = WeakSet[Job]()
