@@ -30,8 +30,8 @@ from diffusers.schedulers import scheduling_amused
 from numpy.typing import NDArray
 from torch import Tensor
 
-from impasto_server import maskgit
-from impasto_server.maskgit import ANNEALS
+from impasto_server.families.masked import maskgit
+from impasto_server.families.masked.maskgit import ANNEALS
 from impasto_server.request import Request
 
 Codes = NDArray[np.int64]
@@ -243,7 +243,7 @@ def noted(*leaders: Story) -> Iterator[Notes]:
 
 @contextmanager
 def drawing(draws: np.random.Generator) -> Iterator[None]:
-    """Let diffusers' scheduler draw, for one picture, what impasto_server.maskgit draws from `draws`.
+    """Let diffusers' scheduler draw, for one picture, what impasto_server.families.masked.maskgit draws from `draws`.
 
     Both sides draw at each step as many uniform numbers as there are places, then as many Gumbel ones.
     """

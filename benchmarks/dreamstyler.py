@@ -53,8 +53,8 @@ from impasto_export.adapters import importer  # noqa: E402
 from impasto_export.adapters.registry import Registry  # noqa: E402
 from impasto_export.checkpoints.control import Control  # noqa: E402
 from impasto_export.link import link  # noqa: E402
-from impasto_server.content import edges  # noqa: E402
-from impasto_server.serve import serve  # noqa: E402
+from impasto_server.ops.serve import serve  # noqa: E402
+from impasto_server.pictures.content import edges  # noqa: E402
 from impasto_server.settings import Settings  # noqa: E402
 from judge import Judge  # noqa: E402
 from painter import Scene  # noqa: E402

@@ -56,14 +56,14 @@ from impasto_export.architecture import canonical_json
 from impasto_export.errors import UnknownArchitecture
 from impasto_export.link import link
 from impasto_export.tracing import graphs
-from impasto_server.bank import AdaptedEngine
+from impasto_server.adapters.bank import AdaptedEngine
 from impasto_server.bundle import Bundle, DiffusionManifest
-from impasto_server.calibrate import batch, filled_bank
 from impasto_server.engines import gpu
 from impasto_server.errors import SetupError
-from impasto_server.masked import AESTHETIC_SCORE
+from impasto_server.families.diffusion.unet import unsteered
+from impasto_server.families.masked.masked import AESTHETIC_SCORE
+from impasto_server.ops.calibrate import batch, filled_bank
 from impasto_server.settings import Settings
-from impasto_server.unet import unsteered
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]

@@ -29,9 +29,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from impasto_server.bundle import Bundle
-from impasto_server.calibrate import calibrate
 from impasto_server.errors import ImpastoError
 from impasto_server.loop import Loop
+from impasto_server.ops.calibrate import calibrate
 from impasto_server.pipeline import Caller, Pipeline, Result, Running
 from impasto_server.request import Request
 from impasto_server.settings import Settings

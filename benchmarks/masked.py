@@ -55,12 +55,12 @@ from benchmarks.reference import Reference
 from impasto_server.backbone import Row, Seat
 from impasto_server.bundle import Bundle, ImageSize
 from impasto_server.engines.engine import Engine
+from impasto_server.families.masked.masked import Masked
+from impasto_server.families.masked.maskgit import ANNEALS, Canvas, Masks, decode
 from impasto_server.guidance import combine
-from impasto_server.masked import Masked
-from impasto_server.maskgit import ANNEALS, Canvas, Masks, decode
 from impasto_server.pipeline import Pipeline
-from impasto_server.prompt import Line
 from impasto_server.settings import EngineName, Settings
+from impasto_server.words.prompt import Line
 
 Codes = NDArray[np.int64]
 

@@ -30,8 +30,8 @@ from benchmarks.peer import Peer
 from benchmarks.question import Question
 
 from impasto_server.bundle import Bundle
-from impasto_server.diffusion import Diffusion
 from impasto_server.engines.engine import resolve_precision
+from impasto_server.families.diffusion.diffusion import Diffusion
 from impasto_server.pipeline import Pipeline
 from impasto_server.settings import ON_GPU
 

@@ -28,11 +28,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from impasto_client import Client
 from impasto_server.bundle import Bundle
-from impasto_server.calibrate import batch, filled_bank
 from impasto_server.engines.engine import Engine, compile_graph
+from impasto_server.ops.calibrate import batch, filled_bank
+from impasto_server.ops.serve import serve
 from impasto_server.pipeline import Pipeline
 from impasto_server.request import Request
-from impasto_server.serve import serve
 from impasto_server.settings import Settings
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the benchmarks are scripts, none is installed

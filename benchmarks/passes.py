@@ -18,12 +18,12 @@ from benchmarks.backbones import NAMES, Backbone
 from benchmarks.switching import Styles
 from numpy.typing import NDArray
 
-from impasto_server.bank import AdaptedEngine
+from impasto_server.adapters.bank import AdaptedEngine
 from impasto_server.bundle import Bundle
-from impasto_server.calibrate import batch
 from impasto_server.engines.engine import Engine, compile_graph
+from impasto_server.families.diffusion.unet import unsteered
+from impasto_server.ops.calibrate import batch
 from impasto_server.settings import Settings
-from impasto_server.unet import unsteered
 
 KINDS = ("mixed", "slot0", "plain")
 LANES = len(NAMES)

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from impasto_client import Client, Generation
-from impasto_server.serve import serve
+from impasto_server.ops.serve import serve
 from impasto_server.settings import Settings, default_registry
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -50,7 +50,7 @@ from impasto_export.adapters import importer  # noqa: E402
 from impasto_export.adapters.importer import Said  # noqa: E402
 from impasto_export.adapters.registry import Registry  # noqa: E402
 from impasto_export.link import link  # noqa: E402
-from impasto_server.serve import serve  # noqa: E402
+from impasto_server.ops.serve import serve  # noqa: E402
 from impasto_server.settings import Settings  # noqa: E402
 from judge import Judge  # noqa: E402
 from painter import Scene  # noqa: E402

@@ -15,13 +15,13 @@ from time import perf_counter
 
 from benchmarks.backbones import KEPT, LORA_FILE, NAMES, Backbone, register, write_lora
 
-from impasto_server.adapters import Adapter
-from impasto_server.bank import Bank
+from impasto_server.adapters.adapter import Adapter
+from impasto_server.adapters.bank import Bank
+from impasto_server.adapters.registry import Registry
+from impasto_server.adapters.residency import Residency, Style
 from impasto_server.bundle import Bundle
 from impasto_server.engines.engine import resolve_precision
 from impasto_server.guidance import Mix
-from impasto_server.registry import Registry
-from impasto_server.residency import Residency, Style
 from impasto_server.settings import Settings
 from impasto_server.stats import Stats
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 import painter
 from diffusion import diffusion_loss, encode, tokenise
-from impasto_server.content import edges
+from impasto_server.pictures.content import edges
 from judge import Judge, Verdict, verdict
 from model import HERE, RUNS, load_checkpoint, new_scheduler, save_model
 from muon import Optimisers

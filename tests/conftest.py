@@ -65,7 +65,7 @@ def _mask_torch_alone() -> None:
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random fp16 checkpoint of the mini-diffusion architecture."""
-    import checkpoints
+    from tests.helpers import checkpoints
 
     return checkpoints.save(tmp_path_factory.mktemp("checkpoint") / "random", seed=1)
 
@@ -81,7 +81,7 @@ def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def controlnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random fp16 ControlNet for `checkpoint`."""
-    import checkpoints
+    from tests.helpers import checkpoints
 
     return checkpoints.save_controlnet(tmp_path_factory.mktemp("controlnet") / "random", seed=1)
 
@@ -99,7 +99,7 @@ def controlled_bundle(checkpoint: Path, controlnet: Path, tmp_path_factory: pyte
 @pytest.fixture(scope="session")
 def masked_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random fp16 checkpoint of the mini-muse architecture."""
-    import checkpoints
+    from tests.helpers import checkpoints
 
     return checkpoints.save_masked(tmp_path_factory.mktemp("masked_checkpoint") / "random", seed=1)
 
@@ -115,7 +115,7 @@ def masked_bundle(masked_checkpoint: Path, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture(scope="session")
 def clip_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random CLIP of the mini-clip architecture."""
-    import clips
+    from tests.helpers import clips
 
     return clips.save(tmp_path_factory.mktemp("clip") / "random")
 

@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from impasto_server.adapters import Embedding, Patch
+from impasto_server.adapters.adapter import Embedding, Patch
+from impasto_server.adapters.residency import Loading, Style
 from impasto_server.backbone import Embeds
-from impasto_server.conditioning import Conditions
-from impasto_server.drain import Closing
 from impasto_server.errors import Cancelled, DeadlineExceeded, ImpastoError
+from impasto_server.families.conditioning import Conditions
 from impasto_server.guidance import Guidance, Mix
-from impasto_server.prompt import Line
 from impasto_server.request import Request
-from impasto_server.residency import Loading, Style
+from impasto_server.triton.drain import Closing
+from impasto_server.words.prompt import Line
 
 log = logging.getLogger(__name__)
 

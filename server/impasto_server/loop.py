@@ -13,10 +13,10 @@ from threading import Thread
 from time import perf_counter
 
 from impasto_server.batch import choose
-from impasto_server.family import Family
+from impasto_server.families.diffusion.samplers import Sample
+from impasto_server.families.family import Family
 from impasto_server.job import Job
 from impasto_server.running import Running
-from impasto_server.samplers import Sample
 from impasto_server.stats import Stats
 
 SMOOTHING = 0.9

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
-from impasto_server.adapters import FIELD, Adapter, Delta, Embedding, Patch
+from impasto_server.adapters.adapter import FIELD, Adapter, Delta, Embedding, Patch
+from impasto_server.adapters.residency import Kind, Loading, Style
 from impasto_server.errors import FieldError, InvalidArgument
 from impasto_server.guidance import Mix, Mixes, Prompts, Text
-from impasto_server.prompt import filled, prompts, triggers
 from impasto_server.request import Request
-from impasto_server.residency import Kind, Loading, Style
+from impasto_server.words.prompt import filled, prompts, triggers
 
 T = TypeVar("T")
 

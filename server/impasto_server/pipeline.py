@@ -36,16 +36,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from impasto_server.adapters import MAX_HEADER
+from impasto_server.adapters.adapter import MAX_HEADER
+from impasto_server.adapters.bank import Bank
+from impasto_server.adapters.graphs import Graphs
+from impasto_server.adapters.registry import Registry
+from impasto_server.adapters.residency import Residency
+from impasto_server.adapters.seating import Seating
 from impasto_server.admission import Admission
 from impasto_server.backbone import Seat
-from impasto_server.bank import Bank
 from impasto_server.bundle import Bundle, DiffusionManifest, Manifest
-from impasto_server.calibration import calibrated, resolve_max_lanes
-from impasto_server.conditioning import largest
-from impasto_server.diffusion import Diffusion
-from impasto_server.drain import Closing
-from impasto_server.encoder import PromptEncoder
+from impasto_server.engines.calibration import calibrated, resolve_max_lanes
 from impasto_server.engines.engine import resolve_precision
 from impasto_server.errors import (
     Cancelled,
@@ -55,28 +55,28 @@ from impasto_server.errors import (
     NotFound,
     as_impasto_error,
 )
-from impasto_server.family import Family
-from impasto_server.graphs import Graphs
-from impasto_server.image import encode
+from impasto_server.families.conditioning import largest
+from impasto_server.families.diffusion.diffusion import Diffusion
+from impasto_server.families.diffusion.samplers import Sample
+from impasto_server.families.family import Family
+from impasto_server.families.masked.masked import Masked
 from impasto_server.job import Caller, Job, Progress, Result
 from impasto_server.lookout import Lookout
 from impasto_server.loop import Loop
-from impasto_server.masked import Masked
 from impasto_server.meta import settings_of, styles_of, timings_of
 from impasto_server.names import named, resolved
+from impasto_server.pictures.image import encode
 from impasto_server.preparation import Preparation
-from impasto_server.prompt import Line
-from impasto_server.ranking import Ranking
-from impasto_server.registry import Registry
 from impasto_server.request import Request
-from impasto_server.residency import Residency
 from impasto_server.running import Running
-from impasto_server.samplers import Sample
-from impasto_server.score import Scorer
-from impasto_server.seating import Seating
+from impasto_server.scoring.ranking import Ranking
+from impasto_server.scoring.score import Scorer
 from impasto_server.settings import Settings
 from impasto_server.stats import Stats
+from impasto_server.triton.drain import Closing
 from impasto_server.turns import Turns, Work, once
+from impasto_server.words.encoder import PromptEncoder
+from impasto_server.words.prompt import Line
 
 __all__ = ["Caller", "Pipeline", "Progress", "Result", "Running"]
 

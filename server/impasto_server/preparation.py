@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from impasto_server.adapters import Embedding
+from impasto_server.adapters.adapter import Embedding
+from impasto_server.adapters.residency import Residency
+from impasto_server.adapters.seating import Seating
 from impasto_server.backbone import Seat
-from impasto_server.encoder import PromptEncoder
-from impasto_server.family import Family
+from impasto_server.families.family import Family
 from impasto_server.guidance import Guidance, Mix, Prompts, Text
 from impasto_server.job import Job, Plan, Spoken
 from impasto_server.names import by_kind, loaded_of, mixes, said_by
-from impasto_server.prompt import Line, Staged, check_lines, lines
-from impasto_server.ranking import Ranking
 from impasto_server.request import Request
-from impasto_server.residency import Residency
 from impasto_server.running import Candidate, Running
-from impasto_server.seating import Seating
+from impasto_server.scoring.ranking import Ranking
 from impasto_server.turns import Work
+from impasto_server.words.encoder import PromptEncoder
+from impasto_server.words.prompt import Line, Staged, check_lines, lines
 
 R = TypeVar("R")
 

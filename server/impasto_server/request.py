@@ -10,14 +10,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from impasto_server.adapters import MAX_STAGES
+from impasto_server.adapters.adapter import MAX_STAGES
 from impasto_server.bundle import Defaults, ImageSize, Manifest
-from impasto_server.content import check_bytes
 from impasto_server.errors import InvalidArgument, shown
+from impasto_server.families.diffusion.samplers import SPREAD, run_steps
 from impasto_server.guidance import ClassifierFree, Compose, DreamStyler, Rule, StyleDrop, dreamstyler_code
-from impasto_server.image import FORMATS
-from impasto_server.prompt import triggers
-from impasto_server.samplers import SPREAD, run_steps
+from impasto_server.pictures.content import check_bytes
+from impasto_server.pictures.image import FORMATS
+from impasto_server.words.prompt import triggers
 
 MAX_PROMPT_BYTES = 8192
 MAX_VALUES = 1024  # of any input; those that take fewer say so themselves

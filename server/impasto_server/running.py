@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from impasto_server.backbone import Hint, Row, Seat
 from impasto_server.batch import Turn
 from impasto_server.errors import ImpastoError
+from impasto_server.families.diffusion.samplers import Ask, Sample, Steps
 from impasto_server.guidance import Guidance, Mix, combine
 from impasto_server.job import Job
-from impasto_server.prompt import Staged
-from impasto_server.samplers import Ask, Sample, Steps
+from impasto_server.words.prompt import Staged
 
 Array = NDArray[np.float32]
 

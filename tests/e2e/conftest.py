@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from tritonclient.grpc import InferenceServerClient  # type: ignore[import-untyped]
 
-import toy
-from impasto_server.process import children
-from impasto_server.serve import Server, serve
+from impasto_server.ops.process import children
+from impasto_server.ops.serve import Server, serve
 from impasto_server.settings import Settings
+from tests.helpers import toy
 
 PATIENCE_S = 180.0
 ROOT = Path(__file__).parents[2]

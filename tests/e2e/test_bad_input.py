@@ -12,9 +12,8 @@ import pytest
 from PIL import Image
 from tritonclient.grpc import InferenceServerClient  # type: ignore[import-untyped]
 
-from likeness import assert_same
-
-from .wire import Tensor, ask, floats, ints, refused, texts
+from tests.helpers.likeness import assert_same
+from tests.helpers.wire import Tensor, ask, floats, ints, refused, texts
 
 BOAT = {"PROMPT": texts("a red boat"), "STEPS": ints(2), "SEED": np.array([7], np.int64)}
 

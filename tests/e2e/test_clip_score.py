@@ -19,14 +19,14 @@ from transformers import CLIPTokenizer
 from tritonclient.grpc import InferenceServerClient  # type: ignore[import-untyped]
 from tritonclient.utils import InferenceServerException  # type: ignore[import-untyped]
 
-import clips
 from impasto_server.errors import SetupError
-from impasto_server.process import is_child
-from impasto_server.serve import Server, ServerDied, serve
+from impasto_server.ops.process import is_child
+from impasto_server.ops.serve import Server, ServerDied, serve
 from impasto_server.settings import Settings
+from tests.helpers import clips
+from tests.helpers.wire import Tensor, ask, inputs, texts
 
 from .test_lifecycle import eventually
-from .wire import Tensor, ask, inputs, texts
 
 TEXTS = ("a red boat", "a blue fish at night")
 

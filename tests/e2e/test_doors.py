@@ -22,17 +22,17 @@ from tritonclient.grpc import (  # type: ignore[import-untyped]
 )
 from tritonclient.utils import InferenceServerException  # type: ignore[import-untyped]
 
-from impasto_server.endpoints import KEY_HEADER, Endpoints, Ports
 from impasto_server.errors import SetupError
-from impasto_server.ready import is_ready, open_gate
-from impasto_server.serve import Plan, Server
+from impasto_server.ops.endpoints import KEY_HEADER, Endpoints, Ports
+from impasto_server.ops.ready import is_ready, open_gate
+from impasto_server.ops.serve import Plan, Server
+from impasto_server.ops.tritonserver import find
 from impasto_server.settings import Settings
-from impasto_server.tritonserver import find
+from tests.helpers.wire import ask, inputs, ints, refused, texts
 
 from .test_lifecycle import eventually
 from .test_load import client_process
 from .test_metrics import metrics, steady
-from .wire import ask, inputs, ints, refused, texts
 
 KEY = "a-key-that-no-stranger-knows"
 SHUT = {

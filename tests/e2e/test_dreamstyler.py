@@ -13,14 +13,14 @@ import pytest
 from PIL import Image
 from tritonclient.grpc import InferenceServerClient  # type: ignore[import-untyped]
 
-import toy
+from impasto_server.ops.serve import Server
 from impasto_server.pipeline import Pipeline, Result
 from impasto_server.request import FIELDS, parse
-from impasto_server.serve import Server
 from impasto_server.settings import Settings
+from tests.helpers import toy
+from tests.helpers.wire import Tensor, ask, floats, ints, refused, texts
 
 from .test_stream import stream
-from .wire import Tensor, ask, floats, ints, refused, texts
 
 
 def picture(colour: str, file_format: str) -> bytes:

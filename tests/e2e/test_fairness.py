@@ -18,11 +18,10 @@ from PIL import Image
 from tritonclient.grpc import InferenceServerClient, InferResult  # type: ignore[import-untyped]
 from tritonclient.utils import InferenceServerException  # type: ignore[import-untyped]
 
-import toy
-from impasto_server.serve import Server, serve
+from impasto_server.ops.serve import Server, serve
 from impasto_server.settings import Settings
-
-from .wire import Tensor, floats, inputs, ints, texts
+from tests.helpers import toy
+from tests.helpers.wire import Tensor, floats, inputs, ints, texts
 
 PATIENCE_S = 300.0
 SIDE = 512

@@ -16,11 +16,11 @@ from threading import Event
 
 import pytest
 
-import toy
 from impasto_client import Client, Generation, Progress
 from impasto_server.errors import SetupError
-from impasto_server.serve import ServerDied, serve
+from impasto_server.ops.serve import ServerDied, serve
 from impasto_server.settings import Settings
+from tests.helpers import toy
 
 from .conftest import IMPASTO, alive, impasto_serve, shm_of
 

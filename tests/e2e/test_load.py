@@ -15,13 +15,13 @@ import pytest
 from tritonclient.grpc import InferenceServerClient, InferInput, InferResult  # type: ignore[import-untyped]
 from tritonclient.utils import InferenceServerException  # type: ignore[import-untyped]
 
+from impasto_server.ops.serve import Server, serve
 from impasto_server.request import MAX_CANDIDATES, MAX_STEPS
-from impasto_server.serve import Server, serve
 from impasto_server.settings import Settings
+from tests.helpers.wire import Tensor, ask, ints, texts
 
 from .test_lifecycle import eventually
 from .test_metrics import metrics, steady
-from .wire import Tensor, ask, ints, texts
 
 PATIENCE_S = 120.0
 ALL, ROOM, STEPS = 200, 32, 100

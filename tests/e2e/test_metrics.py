@@ -9,10 +9,9 @@ from urllib.request import urlopen
 
 from tritonclient.grpc import InferenceServerClient, InferInput  # type: ignore[import-untyped]
 
+from impasto_server.ops.serve import Server
 from impasto_server.request import MAX_CANDIDATES, MAX_STEPS
-from impasto_server.serve import Server
-
-from .wire import ask, ints, texts
+from tests.helpers.wire import ask, ints, texts
 
 PATIENCE_S = 20.0
 

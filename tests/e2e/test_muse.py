@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from impasto_client import Client, Compose, Generation, InvalidRequest, Progress, StyleDrop
-from impasto_server.serve import serve
+from impasto_server.ops.serve import serve
 from impasto_server.settings import Settings
 
 from .conftest import IMPASTO, ROOT

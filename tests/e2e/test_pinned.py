@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from impasto_client import Client, Generation, InvalidRequest
-from impasto_server.serve import serve
+from impasto_server.ops.serve import serve
 from impasto_server.settings import Settings
-from lora_files import kohya, loha, write
+from tests.helpers.lora_files import kohya, loha, write
 
 from .conftest import IMPASTO
 

@@ -21,13 +21,13 @@ from tritonclient.grpc import (  # type: ignore[import-untyped]
     service_pb2_grpc,
 )
 
-from impasto_server.serve import Server, serve
+from impasto_server.ops.serve import Server, serve
 from impasto_server.settings import Settings
+from tests.helpers.wire import Tensor, ask, inputs, ints, outputs, texts
 
 from .test_lifecycle import eventually
 from .test_metrics import metrics
 from .test_stream import stream
-from .wire import Tensor, ask, inputs, ints, outputs, texts
 
 PATIENCE_S = 120.0
 FLOOD, ROOM = 1000, 16

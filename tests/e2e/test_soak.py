@@ -16,13 +16,13 @@ from threading import Event
 import pytest
 from tritonclient.grpc import InferenceServerClient  # type: ignore[import-untyped]
 
-import toy
-from impasto_server.serve import Server, serve
+from impasto_server.ops.serve import Server, serve
 from impasto_server.settings import Settings
+from tests.helpers import toy
+from tests.helpers.wire import ask, ints, texts
 
 from .test_lifecycle import eventually
 from .test_metrics import metrics
-from .wire import ask, ints, texts
 
 WARM_UP, CYCLES = 200, 1000
 USERS = 4

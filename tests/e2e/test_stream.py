@@ -16,11 +16,11 @@ import pytest
 from PIL import Image
 from tritonclient.grpc import InferenceServerClient  # type: ignore[import-untyped]
 
-from impasto_server.serve import Server
+from impasto_server.ops.serve import Server
+from tests.helpers.wire import Tensor, ask, inputs, ints, outputs, refused, texts
 
 from .test_lifecycle import eventually
 from .test_metrics import grown, metrics, steady
-from .wire import Tensor, ask, inputs, ints, outputs, refused, texts
 
 Message = dict[str, Any] | str
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from impasto_client import AdapterNotFound, AsyncClient, Client, InvalidRequest
-from impasto_server.serve import Server
+from impasto_server.ops.serve import Server
 
 from .conftest import IMPASTO
 

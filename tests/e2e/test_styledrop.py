@@ -13,16 +13,15 @@ import pytest
 from PIL import Image
 from tritonclient.grpc import InferenceServerClient  # type: ignore[import-untyped]
 
-import toy
-import toy_masked
+from impasto_server.ops.serve import Server, serve
 from impasto_server.pipeline import Pipeline, Result
 from impasto_server.request import FIELDS, parse
-from impasto_server.serve import Server, serve
 from impasto_server.settings import Settings
+from tests.helpers import toy, toy_masked
+from tests.helpers.wire import Tensor, ask, ask_all, floats, ints, refused, texts
 
 from .test_bad_input import assert_matches
 from .test_stream import stream_all
-from .wire import Tensor, ask, ask_all, floats, ints, refused, texts
 
 # A batch of another size rounds logits otherwise, so a random number may fall between two sums of one probability, and
 # the picture goes another way from there: one of these in a thousand. Who is mixed up with others goes astray always.

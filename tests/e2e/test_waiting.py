@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 from tritonclient.grpc import InferenceServerClient  # type: ignore[import-untyped]
 
-import toy
+from impasto_server.ops.serve import Server, serve
 from impasto_server.request import MAX_CANDIDATES, MAX_STEPS
-from impasto_server.serve import Server, serve
 from impasto_server.settings import Settings
+from tests.helpers import toy
+from tests.helpers.wire import Tensor, ask, inputs, ints, refused, texts
 
 from .test_lifecycle import eventually
 from .test_metrics import metrics, steady
-from .wire import Tensor, ask, inputs, ints, refused, texts
 
 PATIENCE_S = 120.0
 ROOM, OCCUPANTS = 16, 4

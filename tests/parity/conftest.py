@@ -19,8 +19,6 @@ from peft.utils import get_peft_model_state_dict
 from PIL import Image
 from safetensors.torch import save_file
 
-import checkpoints
-import twins
 from impasto_export.adapters import importer
 from impasto_export.adapters.registry import Registry
 from impasto_export.checkpoints.control import Control
@@ -28,6 +26,7 @@ from impasto_export.link import link
 from impasto_export.tracing import graphs
 from impasto_server.pipeline import Pipeline
 from impasto_server.settings import EngineName, Settings
+from tests.helpers import checkpoints, twins
 
 CHECKPOINT = Path(__file__).parents[2] / "studio" / "mini-diffusion"
 UNET_SITES = ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "proj_in"]

@@ -16,11 +16,11 @@ from diffusers.utils import state_dict_utils
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import get_peft_model_state_dict
 
-import checkpoints
-from engines import ENGINES, Array, Engine, relative_error, run, zero_banks
 from impasto_export import manifest
 from impasto_export.adapters import importer
 from impasto_export.weights import read_header, read_tensor
+from tests.helpers import checkpoints
+from tests.helpers.engines import ENGINES, Array, Engine, relative_error, run, zero_banks
 
 TOLERANCE = 1e-4
 # peft reads an attribute that transformers has renamed.

@@ -13,11 +13,11 @@ from diffusers.loaders import AmusedLoraLoaderMixin
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 
-import checkpoints
-from engines import Array, run
 from impasto_export import manifest
 from impasto_export.adapters import importer
 from impasto_export.adapters.importer import Said
+from tests.helpers import checkpoints
+from tests.helpers.engines import Array, run
 
 from .test_lora_files import DECIBELS, bank, psnr
 

@@ -25,14 +25,14 @@ from peft.utils import get_peft_model_state_dict
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-import twins
 from impasto_export.adapters import importer
 from impasto_export.adapters.registry import Registry
 from impasto_export.link import link
+from impasto_server.families.diffusion.unet import scale_embeddings
 from impasto_server.pipeline import Pipeline
 from impasto_server.request import Request
 from impasto_server.settings import EngineName, Settings
-from impasto_server.unet import scale_embeddings
+from tests.helpers import twins
 
 from .conftest import content, png
 from .test_lanes import Arrival, alone, psnr_db, together

@@ -16,10 +16,10 @@ from peft import LoraConfig
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-import twins
-from engines import ENGINES, Array, Engine, relative_error, run, zero_banks
 from impasto_export import manifest, splice
 from impasto_export.link import link
+from tests.helpers import twins
+from tests.helpers.engines import ENGINES, Array, Engine, relative_error, run, zero_banks
 
 TOLERANCE = 1e-4
 KINDS = ("sd2", "lcm", "sdxl")

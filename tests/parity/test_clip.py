@@ -11,13 +11,12 @@ import torch
 from numpy.typing import NDArray
 from transformers import CLIPTokenizer
 
-import checkpoints
-import clips
-from engines import ENGINES, Engine
 from impasto_export.clip import link
 from impasto_export.tracing import clip_graphs
-from impasto_server.score import Fitting, Scorer, fitted
+from impasto_server.scoring.score import Fitting, Scorer, fitted
 from impasto_server.settings import Settings
+from tests.helpers import checkpoints, clips
+from tests.helpers.engines import ENGINES, Engine
 
 COSINE_ERROR = 1e-5
 SIZES = ((64, 64), (100, 70), (31, 64), (200, 130), (37, 111), (20, 159))

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-import checkpoints
-from engines import ENGINES, Array, Engine, relative_error, run
+from tests.helpers import checkpoints
+from tests.helpers.engines import ENGINES, Array, Engine, relative_error, run
 
 TOLERANCE = 1e-4
 # (lanes, height, width) of the latents.

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-import checkpoints
-from engines import ENGINES, Engine, relative_error, run
 from impasto_export.link import link
+from tests.helpers import checkpoints
+from tests.helpers.engines import ENGINES, Engine, relative_error, run
 
 TOLERANCE = 1e-4
 

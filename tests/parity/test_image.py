@@ -12,7 +12,7 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteS
 from numpy.typing import NDArray
 from PIL import Image
 
-from impasto_server.diffusion import Diffusion
+from impasto_server.families.diffusion.diffusion import Diffusion
 from impasto_server.pipeline import Pipeline
 from impasto_server.request import Request
 from impasto_server.settings import EngineName, Settings

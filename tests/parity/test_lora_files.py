@@ -13,12 +13,12 @@ from diffusers import StableDiffusionPipeline
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 
-import lora_files
-from engines import Array, run, zero_banks
 from impasto_export import manifest
 from impasto_export.adapters import importer, layers
 from impasto_export.architecture import Json
 from impasto_export.weights import read_header, read_tensor
+from tests.helpers import lora_files
+from tests.helpers.engines import Array, run, zero_banks
 
 from .conftest import Studio, diffusers_pipeline
 

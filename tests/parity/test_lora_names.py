@@ -20,15 +20,14 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from torch import nn
 
-import lora_files
-import reduced
-from engines import Array
 from impasto_export import spellings
 from impasto_export.adapters import importer
 from impasto_export.architecture import Json
 from impasto_export.spellings import TEXT_PREFIX
 from impasto_export.tracing import graphs, sites
 from impasto_export.weights import read_header, read_tensor
+from tests.helpers import lora_files, reduced
+from tests.helpers.engines import Array
 
 from .test_lora_files import DECIBELS, STRENGTH, psnr
 

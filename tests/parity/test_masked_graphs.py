@@ -17,13 +17,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-import checkpoints
-from codes import assert_nearest
-from engines import ENGINES, Array, Engine, relative_error, run, zero_banks
 from impasto_export import manifest, splice
 from impasto_export.checkpoints.checkpoint import Stored
 from impasto_export.tracing import graphs, texts
 from impasto_export.weights import read_header
+from tests.helpers import checkpoints
+from tests.helpers.codes import assert_nearest
+from tests.helpers.engines import ENGINES, Array, Engine, relative_error, run, zero_banks
 
 TOLERANCE = 1e-4
 TOKENS, END = 32, 513

@@ -19,8 +19,6 @@ from peft import LoHaConfig, LoKrConfig, LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from PIL import Image
 
-import checkpoints
-from engines import Array, relative_error, run, zero_banks
 from impasto_export import manifest, parameters
 from impasto_export.adapters import importer
 from impasto_export.adapters.registry import Registry
@@ -30,6 +28,8 @@ from impasto_export.weights import read_header, read_tensor
 from impasto_server.pipeline import Pipeline
 from impasto_server.request import Request
 from impasto_server.settings import Settings
+from tests.helpers import checkpoints
+from tests.helpers.engines import Array, relative_error, run, zero_banks
 
 from .conftest import Studio, diffusers_pipeline
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from impasto_server.bundle import Noise
 from impasto_server.errors import InvalidArgument
-from impasto_server.samplers import SAMPLERS, Schedule, Start
+from impasto_server.families.diffusion.samplers import SAMPLERS, Schedule, Start
 
 THEIRS: dict[str, Any] = {
     "ddim": DDIMScheduler,

@@ -28,14 +28,14 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPTokenizer
 
-import checkpoints
-from codes import assert_nearest
 from impasto_export.adapters import importer
 from impasto_export.adapters.importer import Said
 from impasto_export.adapters.registry import Registry
 from impasto_server.pipeline import Pipeline
 from impasto_server.request import Request
 from impasto_server.settings import Settings
+from tests.helpers import checkpoints
+from tests.helpers.codes import assert_nearest
 
 from .conftest import Open, Studio, content, diffusers_pipeline, png
 from .test_dreamstyler import LORA

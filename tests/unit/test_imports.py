@@ -23,7 +23,7 @@ CLIENT_MAY = {"impasto_client", "grpc", "numpy", "PIL", "rich", "tritonclient", 
 # Modules that are imported where no torch is installed.
 LIGHT = [
     "impasto_server.pipeline",
-    "impasto_server.commands",
+    "impasto_server.ops.commands",
     "impasto_client",
     "impasto_client.cli",
     "impasto_export.cli",

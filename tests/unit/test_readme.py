@@ -14,10 +14,9 @@ from PIL import Image
 from typer.main import get_command
 
 import impasto_client
-import toy
-import toy_masked
 from impasto_client import Client, LocalTransport
 from impasto_client.cli import app
+from tests.helpers import toy, toy_masked
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

@@ -10,12 +10,12 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 
-from impasto_server import comparison
-from impasto_server.drain import Drains
 from impasto_server.errors import ImpastoError, as_impasto_error
-from impasto_server.score import Array, Scorer
-from impasto_server.scoring import Scoring
+from impasto_server.scoring import comparison
+from impasto_server.scoring.score import Array, Scorer
+from impasto_server.scoring.scoring import Scoring
 from impasto_server.settings import Settings
+from impasto_server.triton.drain import Drains
 from impasto_server.triton.log import forward_log
 from impasto_server.triton.messages import filled, refusal, tensors, timeout_s
 

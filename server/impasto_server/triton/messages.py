@@ -10,10 +10,10 @@ import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 
 from impasto_server.bundle import Manifest
 from impasto_server.errors import Code, ImpastoError, InvalidArgument, brief
-from impasto_server.local import answer, report
+from impasto_server.ops.local import answer, report
 from impasto_server.pipeline import Progress, Result
-from impasto_server.relay import Painter
 from impasto_server.request import Field, Request, parse
+from impasto_server.triton.relay import Painter
 
 # Triton's names for our codes. Names, because the stub fills pb_utils only after this module is imported. Its Python
 # backend, from 2.51 to 2.73, knows UNKNOWN, INTERNAL, NOT_FOUND, INVALID_ARG, UNAVAILABLE, UNSUPPORTED, ALREADY_EXISTS

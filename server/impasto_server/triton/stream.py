@@ -12,15 +12,15 @@ from typing import Any
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 
 from impasto_server.bundle import Bundle
-from impasto_server.drain import Drains
 from impasto_server.errors import ImpastoError, as_impasto_error
-from impasto_server.guardian import SERVER
+from impasto_server.ops.guardian import SERVER
 from impasto_server.pipeline import Caller, Progress, Result
-from impasto_server.relay import Remote, address_for
 from impasto_server.request import STREAM_FIELDS
 from impasto_server.settings import Settings
+from impasto_server.triton.drain import Drains
 from impasto_server.triton.log import forward_log
 from impasto_server.triton.messages import read, response
+from impasto_server.triton.relay import Remote, address_for
 
 
 class TritonPythonModel:

@@ -12,17 +12,17 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 
-from impasto_server.drain import Drains
 from impasto_server.errors import ImpastoError, as_impasto_error
-from impasto_server.guardian import SERVER
+from impasto_server.ops.guardian import SERVER
 from impasto_server.pipeline import Caller, Pipeline, Result
-from impasto_server.relay import Relay, address_for
 from impasto_server.request import FIELDS
 from impasto_server.settings import Settings
+from impasto_server.triton.drain import Drains
 from impasto_server.triton.log import forward_log
 from impasto_server.triton.messages import read, response
 from impasto_server.triton.metrics import Metrics
-from impasto_server.watch import Watch
+from impasto_server.triton.relay import Relay, address_for
+from impasto_server.triton.watch import Watch
 
 
 class TritonPythonModel:

@@ -12,8 +12,8 @@ import torch
 from benchmarks.draws import SUMS, Chance, Notes, Step, Story, compare, compare_step, drawing, leading, noted
 from diffusers import AmusedScheduler
 
-from impasto_server import maskgit
-from impasto_server.maskgit import ANNEALS, Canvas, Masks, decode
+from impasto_server.families.masked import maskgit
+from impasto_server.families.masked.maskgit import ANNEALS, Canvas, Masks, decode
 from impasto_server.request import Request
 
 CODES, SIDE, MASK_ID = 64, 8, 79

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.helpers import toy
 from typer.testing import CliRunner
 
-import toy
 from impasto_client import (
     AdapterNotFound,
     Client,

@@ -19,7 +19,7 @@ from impasto_export.adapters import importer, loras, sources
 from impasto_export.adapters.importer import Said
 from impasto_export.errors import AdapterError, ExportError, UnaccountedKeys
 from impasto_export.weights import Header, encode, read_header, read_tensor
-from impasto_server import adapters
+from impasto_server.adapters import adapter as adapters
 
 Arrays = dict[str, tuple[str, np.ndarray[Any, Any]]]
 SIZES = {"in_features": 6, "out_features": 4}

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from transformers import CLIPConfig, CLIPProcessor, CLIPTokenizer
 from typer.testing import CliRunner
 
-import clips
 from impasto_export import architecture, atomic, cli, clip, splice
 from impasto_export.clip import facts, link, preparation
 from impasto_export.errors import BundleError, CheckpointError, MisfitCheckpoint, UnknownArchitecture
 from impasto_export.tracing import clip_graphs, graphs
 from impasto_export.weights import encode, read_header, read_tensor
+from tests.helpers import clips
 
 
 @pytest.fixture

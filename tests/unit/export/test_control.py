@@ -11,13 +11,13 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-import checkpoints
 from impasto_export import cli, manifest
 from impasto_export.architecture import Json
 from impasto_export.checkpoints.control import Control
 from impasto_export.errors import CheckpointError, ControlError, MisfitCheckpoint, UnknownArchitecture
 from impasto_export.link import link
 from impasto_export.weights import encode, read_header, read_tensor
+from tests.helpers import checkpoints
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 

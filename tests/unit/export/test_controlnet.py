@@ -13,7 +13,6 @@ import huggingface_hub
 import numpy as np
 import pytest
 
-import checkpoints
 from impasto_export import architecture, manifest
 from impasto_export.architecture import SHIPPED, read_json
 from impasto_export.checkpoints import fitting, ldm
@@ -22,7 +21,8 @@ from impasto_export.checkpoints.control import Control
 from impasto_export.errors import CheckpointError, MisfitCheckpoint, UnknownArchitecture
 from impasto_export.link import link
 from impasto_export.weights import encode, read_header, read_tensor
-from unit.export.stored import values
+from tests.helpers import checkpoints
+from tests.helpers.stored import values
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

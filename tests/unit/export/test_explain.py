@@ -15,11 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-import lora_files
 from impasto_export import cli, manifest
 from impasto_export.adapters import bases, layers
 from impasto_export.adapters.registry import Registry
-from lora_files import Form, Shape
+from tests.helpers import lora_files
+from tests.helpers.lora_files import Form, Shape
 
 BLOCK = "down_blocks.1.attentions.0.transformer_blocks.0"
 PROJ, CONV = "down_blocks.0.attentions.0.proj_in", "down_blocks.1.resnets.0.conv1"

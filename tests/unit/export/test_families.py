@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-import checkpoints
 from impasto_export import families, manifest
 from impasto_export.errors import CheckpointError
 from impasto_export.tracing import graphs
+from tests.helpers import checkpoints
 
 STUDIO = Path(__file__).parents[3] / "studio"
 

@@ -13,12 +13,12 @@ import torch
 from diffusers import ControlNetModel
 from torch import nn
 
-import checkpoints
 from impasto_export import architecture, splice
 from impasto_export.architecture import Port, Site
 from impasto_export.errors import CheckpointError, GraphError
 from impasto_export.tracing import graphs, recipes, texts
 from impasto_export.tracing.recipes import Recipe
+from tests.helpers import checkpoints
 
 FOLDERS = (checkpoints.MINI, checkpoints.CONTROL, checkpoints.MUSE)
 SKELETONS = sorted(path for folder in FOLDERS for path in folder.glob("*.onnx"))

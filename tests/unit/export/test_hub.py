@@ -19,7 +19,7 @@ from impasto_export.checkpoints import hub, resolve
 from impasto_export.checkpoints.checkpoint import Said
 from impasto_export.errors import CheckpointError
 from impasto_export.link import link
-from unit.export.stored import values
+from tests.helpers.stored import values
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REPO = "someone/some-model"

@@ -18,7 +18,6 @@ import typer
 from tokenizers import Tokenizer
 from typer.testing import CliRunner
 
-from checkpoints import CHANNELS
 from impasto_export import atomic, bundles, cli, files, manifest
 from impasto_export.checkpoints.checkpoint import Said
 from impasto_export.errors import (
@@ -31,7 +30,8 @@ from impasto_export.errors import (
 )
 from impasto_export.link import link
 from impasto_export.weights import encode, read_header, read_tensor
-from unit.export.stored import values
+from tests.helpers.checkpoints import CHANNELS
+from tests.helpers.stored import values
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 UNET = f"unet/{WEIGHTS}"

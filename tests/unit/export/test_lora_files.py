@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-import lora_files
 from impasto_export import manifest, spellings
 from impasto_export.adapters import importer, layers
 from impasto_export.adapters.importer import Said
 from impasto_export.adapters.layers import Layers
 from impasto_export.errors import UnaccountedKeys
 from impasto_export.weights import Header, read_header, read_tensor
-from lora_files import Array, Form, Shape
+from tests.helpers import lora_files
+from tests.helpers.lora_files import Array, Form, Shape
 
 Named = Mapping[str, Mapping[str, Shape]]
 # Of mini-diffusion's layers some of every sort: two with a bank, a Linear without, convolutions of 3x3 and 1x1.

@@ -16,8 +16,6 @@ import torch
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-import checkpoints
-import originals
 from impasto_export import cli, manifest, parameters
 from impasto_export.adapters.registry import Registry
 from impasto_export.checkpoints.checkpoint import Said
@@ -26,7 +24,8 @@ from impasto_export.link import link
 from impasto_export.merging import blends, mixes
 from impasto_export.merging.merge import merge
 from impasto_export.weights import encode, read_header
-from unit.export.stored import values
+from tests.helpers import checkpoints, originals
+from tests.helpers.stored import values
 
 RANK = 2
 MERGED = "merged.safetensors"

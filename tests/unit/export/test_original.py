@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import originals
 from impasto_export import manifest, matching
 from impasto_export.architecture import SHIPPED, load, read_json
 from impasto_export.checkpoints import fitting, folders
@@ -18,8 +17,9 @@ from impasto_export.checkpoints.checkpoint import Said
 from impasto_export.errors import CheckpointError, ExportError, MisfitCheckpoint, UnknownArchitecture
 from impasto_export.link import link
 from impasto_export.weights import encode
-from originals import LAYOUT, OPEN_CLIP, Value
-from unit.export.stored import values
+from tests.helpers import originals
+from tests.helpers.originals import LAYOUT, OPEN_CLIP, Value
+from tests.helpers.stored import values
 
 NOTHING = "F16", np.zeros(0, np.float16)
 

@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-import originals
-import twins
 from impasto_export.checkpoints.checkpoint import Said
 from impasto_export.errors import CheckpointError, MisfitCheckpoint
 from impasto_export.link import link
-from originals import Value
-from unit.export.stored import values
-from unit.export.test_sdxl import LAYOUT
+from tests.helpers import originals, twins
+from tests.helpers.originals import Value
+from tests.helpers.stored import values
+from tests.unit.export.test_sdxl import LAYOUT
 
 Rules = tuple[tuple[str, str], ...]
 Stored = dict[Any, Any]

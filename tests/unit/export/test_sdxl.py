@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 
-import originals
-import twins
 from impasto_export import manifest
 from impasto_export.checkpoints import original
 from impasto_export.checkpoints.checkpoint import Said
 from impasto_export.errors import CheckpointError
 from impasto_export.link import link
-from unit.export.stored import values
+from tests.helpers import originals, twins
+from tests.helpers.stored import values
 
 LAYOUT = {
     **originals.LAYOUT,

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from onnx import TensorProto
 
-import checkpoints
 from impasto_export import manifest
 from impasto_export.checkpoints.checkpoint import Said
 from impasto_export.errors import CheckpointError, ExportError, MisfitCheckpoint
 from impasto_export.link import link
-from unit.export.stored import values
+from tests.helpers import checkpoints
+from tests.helpers.stored import values
 
 SHARD = "unet/diffusion_pytorch_model-00002-of-00003.safetensors"
 INDEX = "unet/diffusion_pytorch_model.safetensors.index.json"

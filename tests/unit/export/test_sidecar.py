@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-import originals
 from impasto_export import manifest
 from impasto_export.architecture import SHIPPED, load, read_json
 from impasto_export.bundles import Linked
@@ -16,6 +15,7 @@ from impasto_export.checkpoints.checkpoint import Said
 from impasto_export.errors import CheckpointError
 from impasto_export.link import link
 from impasto_export.weights import encode
+from tests.helpers import originals
 
 # The public ones, shortened: nothing of them may be refused or named.
 V1 = """

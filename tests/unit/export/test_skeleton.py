@@ -13,15 +13,14 @@ import torch
 from onnxscript import optimizer
 from torch import nn
 
-import checkpoints
-import reduced
-from engines import run
 from impasto_export import splice
 from impasto_export.architecture import Port
 from impasto_export.errors import GraphError
 from impasto_export.link import link
 from impasto_export.tracing import folding, graphs, recipes, skeleton, texts
 from impasto_export.tracing.recipes import Recipe
+from tests.helpers import checkpoints, reduced
+from tests.helpers.engines import run
 
 
 def test_folding_does_what_the_optimizer_does(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-import checkpoints
-import lora_files
 from impasto_export import manifest, parameters, spellings
 from impasto_export.adapters import importer, layers
 from impasto_export.adapters.registry import Registry
@@ -20,6 +18,7 @@ from impasto_export.architecture import SHIPPED, load
 from impasto_export.errors import UnaccountedKeys
 from impasto_export.link import link
 from impasto_export.merging.merge import merge
+from tests.helpers import checkpoints, lora_files
 
 UNET = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 ORIGINAL = "input_blocks.1.1.transformer_blocks.0.attn1.to_q"

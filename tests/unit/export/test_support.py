@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-import checkpoints
-import reduced
 from impasto_export import matching, support
 from impasto_export.architecture import SHIPPED
 from impasto_export.errors import GraphError
+from tests.helpers import checkpoints, reduced
 
 
 @pytest.mark.parametrize("name", reduced.PARTS)

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
-import reduced
 from impasto_export.tracing import graphs, recipes, texts, weightless
 from impasto_export.tracing.recipes import Recipe
+from tests.helpers import reduced
 
 
 def without_weights(part: str, recipe: Callable[[Any], Recipe], kind: str) -> Recipe:

@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import toy
-import toy_masked
 from impasto_server.backbone import Backbone, Row
 from impasto_server.bundle import Bundle, Manifest
 from impasto_server.pipeline import Pipeline
 from impasto_server.settings import EngineName, Settings
+from tests.helpers import toy, toy_masked
 
 Open = Callable[..., Pipeline]
 Context = Callable[[], AbstractContextManager[None]]

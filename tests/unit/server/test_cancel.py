@@ -11,10 +11,10 @@ from threading import Event, current_thread
 
 import pytest
 
-import toy
 from impasto_server.errors import Cancelled, ImpastoError
 from impasto_server.pipeline import Caller, Pipeline, Progress, Result
 from impasto_server.request import Request
+from tests.helpers import toy
 
 from .conftest import Open, on_lookout
 

@@ -14,12 +14,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-import toy
 from impasto_server.backbone import Row
 from impasto_server.errors import FieldError, ImpastoError, InvalidArgument, NotFound
 from impasto_server.pipeline import Caller, Pipeline, Result
 from impasto_server.request import Request
 from impasto_server.settings import Settings
+from tests.helpers import toy
 
 from .conftest import Open
 

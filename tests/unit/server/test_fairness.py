@@ -21,16 +21,16 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-import toy
 from impasto_server import pipeline as pipelines
-from impasto_server.content import pixels_in, read_image
 from impasto_server.errors import Cancelled, ImpastoError, InvalidArgument
 from impasto_server.job import Job
+from impasto_server.pictures.content import pixels_in, read_image
 from impasto_server.pipeline import Caller, Pipeline, Result
 from impasto_server.request import Request
 from impasto_server.running import Running
-from impasto_server.score import Scorer
+from impasto_server.scoring.score import Scorer
 from impasto_server.settings import Settings
+from tests.helpers import toy
 
 from .conftest import Open
 
@@ -233,7 +233,7 @@ def reading(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
         gate.passed.append(size)
         return read_image(data, name, width, height)
 
-    monkeypatch.setattr("impasto_server.conditioning.read_image", held)
+    monkeypatch.setattr("impasto_server.families.conditioning.read_image", held)
     yield gate
     gate.may.set()
 
@@ -294,7 +294,7 @@ def test_no_more_pixels_are_decoded_at_a_time_than_a_large_and_a_small_picture_h
             with lock:
                 now[0] -= size
 
-    monkeypatch.setattr("impasto_server.conditioning.read_image", count)
+    monkeypatch.setattr("impasto_server.families.conditioning.read_image", count)
     asked = Asked(pipeline)
     for seed in range(20):
         file = png(200 + 10 * (seed % 10), 300)

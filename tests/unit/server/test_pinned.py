@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-import toy
-import toy_architectures as toys
-from asked import pixels, together
-from impasto_server.adapters import Delta
+from impasto_server.adapters.adapter import Delta
+from impasto_server.adapters.registry import Registry
 from impasto_server.backbone import Row
 from impasto_server.bundle import Bundle
 from impasto_server.errors import InvalidArgument, SetupError
 from impasto_server.pipeline import Pipeline
-from impasto_server.registry import Registry
 from impasto_server.request import Request
 from impasto_server.settings import EngineName, Settings
+from tests.helpers import toy
+from tests.helpers import toy_architectures as toys
+from tests.helpers.asked import pixels, together
 
 GLASS, DEEP = toy.adapter_bytes(1), toy.adapter_bytes(3, rank=20, text_encoder=True)
 PAINT = toys.delta_bytes({}, {})
@@ -203,8 +203,8 @@ def test_a_delta_is_not_held_while_its_digest_is_taken(
     shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may be as large as a checkpoint."""
-    monkeypatch.setattr("impasto_server.registry.MAX_HEADER", 1 << 10)
-    monkeypatch.setattr("impasto_server.registry.CHUNK", 1 << 10)
+    monkeypatch.setattr("impasto_server.adapters.registry.MAX_HEADER", 1 << 10)
+    monkeypatch.setattr("impasto_server.adapters.registry.CHUNK", 1 << 10)
     large = toys.delta_bytes({}, {"unet.mix": np.ones(1 << 20, np.float32)})
     digest = toy.register(tmp_path, "large", large)
     manifest = Bundle.open(shelf.plain).manifest

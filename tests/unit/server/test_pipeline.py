@@ -17,11 +17,10 @@ from benchmarks.draws import compare, noted
 from numpy.typing import NDArray
 from PIL import Image
 
-import toy
-import toy_masked
-from impasto_server.access import Attempt
+from impasto_server.adapters.access import Attempt
+from impasto_server.adapters.registry import Registry
+from impasto_server.adapters.residency import Kind
 from impasto_server.bundle import Manifest
-from impasto_server.conditioning import Conditions
 from impasto_server.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -31,16 +30,16 @@ from impasto_server.errors import (
     NotFound,
     Unavailable,
 )
+from impasto_server.families.conditioning import Conditions
+from impasto_server.families.diffusion.samplers import Steps
 from impasto_server.guidance import Guidance, Lane, Mix, Mixes, Prompts
-from impasto_server.image import to_uint8
+from impasto_server.pictures.image import to_uint8
 from impasto_server.pipeline import Caller, Pipeline, Progress, Result
-from impasto_server.registry import Registry
 from impasto_server.request import Request
-from impasto_server.residency import Kind
-from impasto_server.samplers import Steps
 from impasto_server.settings import EngineName
 from impasto_server.turns import Work
-from likeness import assert_same
+from tests.helpers import toy, toy_masked
+from tests.helpers.likeness import assert_same
 
 from .conftest import Context, Open, on_lookout
 

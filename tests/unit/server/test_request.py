@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from impasto_server.bundle import DiffusionManifest, Manifest, MaskedManifest
-from impasto_server.content import MAX_BYTES
 from impasto_server.errors import InvalidArgument
+from impasto_server.families.diffusion.samplers import SAMPLERS
+from impasto_server.families.masked.maskgit import ANNEALS
 from impasto_server.guidance import ClassifierFree, Compose, DreamStyler, StyleDrop
-from impasto_server.maskgit import ANNEALS
+from impasto_server.pictures.content import MAX_BYTES
 from impasto_server.request import MAX_SEED, Request, parse
-from impasto_server.samplers import SAMPLERS
 
 
 def text(*values: str | bytes) -> Any:

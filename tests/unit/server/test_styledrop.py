@@ -19,13 +19,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-import toy
-import toy_masked
 from impasto_server.backbone import Backbone, Row
 from impasto_server.errors import Cancelled, DeadlineExceeded, FieldError, ImpastoError, InvalidArgument, NotFound
+from impasto_server.families.diffusion.samplers import Sample, Steps
 from impasto_server.pipeline import Caller, Pipeline, Progress, Result
 from impasto_server.request import MAX_SEED, Request
-from impasto_server.samplers import Sample, Steps
+from tests.helpers import toy, toy_masked
 
 from .conftest import Context, Open, on_lookout
 

@@ -17,9 +17,9 @@ from weakref import WeakSet
 import pytest
 from PIL import Image
 
-import toy
-from impasto_server.access import Access
-from impasto_server.adapters import FIELD
+from impasto_server.adapters.access import Access
+from impasto_server.adapters.adapter import FIELD
+from impasto_server.adapters.registry import Registry
 from impasto_server.backbone import Backbone
 from impasto_server.errors import (
     Cancelled,
@@ -31,13 +31,13 @@ from impasto_server.errors import (
     NotFound,
     Unavailable,
 )
+from impasto_server.families.diffusion.samplers import Sample
 from impasto_server.job import Job, Plan
 from impasto_server.pipeline import Caller, Pipeline, Progress, Result
-from impasto_server.registry import Registry
 from impasto_server.request import Request
 from impasto_server.running import Running
-from impasto_server.samplers import Sample
 from impasto_server.turns import Work
+from tests.helpers import toy
 
 from .conftest import Open
 
@@ -258,7 +258,7 @@ def test_those_who_wait_for_the_registry_hold_up_nobody_else(
 def test_a_registry_that_does_not_answer_is_told_in_the_name_of_the_field(
     hang: Hang, gate: Gate, open_pipeline: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("impasto_server.residency.Access", partial(Access, limit_s=2.0, stall_s=0.05))
+    monkeypatch.setattr("impasto_server.adapters.residency.Access", partial(Access, limit_s=2.0, stall_s=0.05))
     pipeline = open_pipeline()
     hang(pipeline, gate, monkeypatch)
     error = submitted(pipeline, styled("neon")).outcome()

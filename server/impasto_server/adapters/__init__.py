@@ -1,0 +1,1 @@
+"""Adapters: from names in a registry to pages of a bank that graphs read."""

@@ -1,0 +1,30 @@
+"""A bundle's graphs, compiled when they are asked for."""
+
+from __future__ import annotations
+
+from impasto_server.adapters.bank import AdaptedEngine, Bank
+from impasto_server.bundle import Bundle
+from impasto_server.engines.engine import Engine
+from impasto_server.settings import Settings
+
+
+class Graphs:
+    """The graphs of a bundle, each of which reads its adapters from one bank."""
+
+    def __init__(self, bundle: Bundle, settings: Settings, bank: Bank) -> None:
+        self._bundle = bundle
+        self._settings = settings
+        self._bank = bank
+
+    def compiled(self, graph: str) -> Engine:
+        """On the bundle's own weights."""
+        return AdaptedEngine(self._bundle, graph, self._settings, self._bank)
+
+    def every(self, graph: str) -> tuple[Engine, ...]:
+        """On the bundle's own weights, then on those of each pinned mix, which may leave the graph as it is."""
+        own = self.compiled(graph)
+        mixes = enumerate(self._bundle.manifest.pinned, 1)
+        return own, *(self._pinned(graph, number) if graph in mix.graphs else own for number, mix in mixes)
+
+    def _pinned(self, graph: str, number: int) -> Engine:
+        return AdaptedEngine(self._bundle, graph, self._settings, self._bank, number)

@@ -1,0 +1,163 @@
+"""The registry that adapter files lie in: names → digests → adapters in host memory.
+
+It's written by `impasto adapters`; this module reads it, anew for every name, so a new adapter or a re-pointed name is
+seen by the next request. Nothing is read that is no regular file, or larger than it can need to be.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from bisect import bisect
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
+from itertools import islice
+from pathlib import Path
+from time import monotonic
+from typing import BinaryIO
+
+from impasto_server.adapters.access import Attempt
+from impasto_server.adapters.adapter import (
+    DELTA,
+    FIELD,
+    MAX_HEADER,
+    Embedding,
+    Patch,
+    damaged,
+    delta,
+    header_of,
+    heaviest,
+    is_delta,
+    parse,
+)
+from impasto_server.bundle import Manifest
+from impasto_server.errors import SHOWN, NotFound, shown
+from impasto_server.strangers import Unfit, opened, read_file, read_json
+
+MAX_POINTER = 4 << 10  # a name's file holds a digest
+MAX_NAMES, MAX_COMPARED = 20_000, 1_000  # for who asks for a name that isn't there
+LISTED_S = 1.0  # and how old the list may be
+CHUNK = 4 << 20
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+class Registry:
+    """A folder of `names/<name>.json` → {"digest"} and `objects/<digest>.safetensors`.
+
+    `delta_bytes` bounds what is as large as weights are.
+    """
+
+    def __init__(self, folder: Path, delta_bytes: int = 64 << 30) -> None:
+        self._folder = folder
+        self._delta_bytes = delta_bytes
+        self._names_then: tuple[float, list[str]] = (-LISTED_S, [])
+
+    def names(self) -> list[str]:
+        """Sorted; of a very large registry some."""
+        try:
+            with os.scandir(self._folder / "names") as entries:
+                files = [entry.name for entry in islice(entries, MAX_NAMES)]
+        except OSError:
+            return []
+        return sorted(file.removesuffix(".json") for file in files if file.endswith(".json"))
+
+    def _listed(self) -> list[str]:
+        """`names`, of a moment ago: a crowd of unknown names would list them again and again."""
+        listed_at, found = self._names_then
+        if monotonic() - listed_at > LISTED_S:
+            found = self.names()
+            self._names_then = monotonic(), found
+        return found
+
+    def resolve(self, name: str, attempt: Attempt | None = None) -> str:
+        """The digest `name` points to now; `attempt` is told when its file has said so.
+
+        Raises NotFound with the nearest names, and InvalidArgument where the pointer is damaged.
+        """
+        try:
+            if not _NAME.fullmatch(name):
+                raise FileNotFoundError
+            digest = read_json(read_file(self._folder / "names" / f"{name}.json", MAX_POINTER))["digest"]
+            if not _DIGEST.fullmatch(digest):
+                raise ValueError
+        except FileNotFoundError:
+            known = self._listed()
+            if attempt is not None:
+                attempt.read()
+            raise _unknown(name, known) from None
+        except (OSError, ValueError, TypeError, KeyError):
+            raise damaged(name, "its name in the registry doesn't point to a digest") from None
+        return str(digest)
+
+    def load(self, digest: str, name: str, manifest: Manifest, attempt: Attempt | None = None) -> Patch | Embedding:
+        """Read and check the object `digest`, called `name` in errors; `attempt` is told whenever something was read.
+
+        Raises NotFound when the object is gone and InvalidArgument when it's damaged, larger than it can need to be, or
+        made for another backbone.
+        """
+        data, actual = self._read(digest, name, heaviest(manifest), attempt)
+        if actual != digest:
+            raise damaged(name, "its bytes don't match its digest")
+        header = header_of(data, name)
+        if header.get("kind") == DELTA:
+            return delta(header, digest, name, manifest)
+        return parse(data, digest, name, manifest)
+
+    def _read(self, digest: str, name: str, most: int, attempt: Attempt | None) -> tuple[bytes, str]:
+        """The bytes of an object, of a delta the first of them, and the digest of all. Raises as `load`."""
+        try:
+            with opened(self._folder / "objects" / f"{digest}.safetensors", max(most, self._delta_bytes)) as file:
+                begin, size = file.read(8 + MAX_HEADER), os.fstat(file.fileno()).st_size
+                parts = _parts(begin, file, size, attempt)
+                if is_delta(begin):
+                    return begin, _sha256(parts)
+                if size > most:
+                    raise Unfit(f"has {size} bytes, and {most} are the most that it can need")
+                data = b"".join(parts)
+        except FileNotFoundError:
+            problem = f"adapter {name!r} points to an object that isn't in the registry"
+            raise NotFound(FIELD, problem, "import it again with `impasto adapters import`") from None
+        except Unfit as error:
+            raise damaged(name, f"its file {error}") from None
+        except OSError as error:
+            raise damaged(name, f"its file can't be read ({error.strerror})") from None
+        return data, _sha256([data])
+
+
+def _parts(begin: bytes, rest: BinaryIO, size: int, attempt: Attempt | None) -> Iterator[bytes]:
+    """The bytes of a file of `size` of which `begin` was read, as they come; of one that grows meanwhile no more."""
+    yield begin
+    left = size - len(begin)
+    while left > 0 and (part := rest.read(min(CHUNK, left))):
+        if attempt is not None:
+            attempt.moved()
+        left -= len(part)
+        yield part
+    if attempt is not None:
+        attempt.read()
+
+
+def _sha256(parts: Iterable[bytes]) -> str:
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part)
+    return found.hexdigest()
+
+
+def _unknown(name: str, known: Sequence[str]) -> NotFound:
+    others = [other for other in _around(name, known) if other != name]  # its pointer leads nowhere
+    near = get_close_matches(name[: 2 * SHOWN], others, n=3)
+    listed = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
+    if not known:
+        fix = "the server's registry is empty, or gone; fill it with `impasto adapters import`"
+    else:
+        fix = f"did you mean {' or '.join(map(repr, near))}? known: {listed}" if near else f"known: {listed}"
+    return NotFound(FIELD, f"no adapter {shown(name)}", fix)
+
+
+def _around(name: str, known: Sequence[str]) -> Sequence[str]:
+    """Of many sorted names those that begin most like this one: comparing with all would take long."""
+    begin = max(0, min(bisect(known, name) - MAX_COMPARED // 2, len(known) - MAX_COMPARED))
+    return known[begin : begin + MAX_COMPARED]

@@ -1,0 +1,75 @@
+"""Where the mixes of a request are while it runs: in rows of the bank, or on weights that they are merged into."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from impasto_server.adapters.adapter import Adapter, Delta, Patch
+from impasto_server.adapters.bank import Bank
+from impasto_server.adapters.residency import Style
+from impasto_server.backbone import Seat
+from impasto_server.bundle import Manifest
+from impasto_server.errors import InvalidArgument
+from impasto_server.guidance import Mix
+from impasto_server.stats import Stats
+
+
+class Seating:
+    """Seats for mixes; one that the bundle has pinned needs no row of the bank, nor adapters that could be in one."""
+
+    def __init__(self, manifest: Manifest, bank: Bank, stats: Stats) -> None:
+        self._manifest = manifest
+        self._bank = bank
+        self._stats = stats
+        self._pinned = {
+            Mix.of([(adapter.digest, adapter.weight) for adapter in mix.adapters]): number
+            for number, mix in enumerate(manifest.pinned, 1)
+        }
+
+    def take(
+        self, mixes: Collection[Mix], adapters: Mapping[str, Patch], styles: Sequence[Style], again: Callable[[], None]
+    ) -> dict[Mix, Seat] | None:
+        """A seat for each mix of `adapters` (by digest), which the request names as `styles`.
+
+        None while the bank has too few rows, as Bank.pin. Raises InvalidArgument, of the field that names the first of
+        them, where it can't hold them at all.
+        """
+        merged = {mix: Seat(weights=self._pinned[mix]) for mix in mixes if mix in self._pinned}
+        hot = [mix for mix in mixes if mix not in merged]
+        carried = _carried(hot, adapters, styles)
+        try:
+            rows = self._bank.pin(hot, carried, again)
+        except InvalidArgument as error:
+            raise error.at(next(style.field for style in styles if style.digest in carried)) from None
+        if rows is None:
+            return None
+        self._stats.add("mix_pinned", len(merged))
+        return {mix: merged.get(mix) or Seat(slot=rows[mix]) for mix in mixes}
+
+    def leave(self, seats: Mapping[Mix, Seat]) -> None:
+        """Give them back; one call for each of `take`."""
+        self._bank.unpin([seat.slot for seat in seats.values()])
+
+    def forget(self, again: Callable[[], None]) -> None:
+        """Whoever `take` was to call with it waits no more."""
+        self._bank.forget(again)
+
+    def speaks(self, mix: Mix, adapters: Mapping[str, Patch]) -> bool:
+        """Whether a mix changes what the text encoders say."""
+        encoders = self._manifest.text_encoders.keys()
+        if mix in self._pinned:
+            return not encoders.isdisjoint(self._manifest.pinned[self._pinned[mix] - 1].graphs)
+        parts = (adapters[digest] for digest, _ in mix.parts)
+        return any(not encoders.isdisjoint(part.factors) for part in parts if isinstance(part, Adapter))
+
+
+def _carried(mixes: Collection[Mix], adapters: Mapping[str, Patch], styles: Sequence[Style]) -> dict[str, Adapter]:
+    """Adapters by digest, those of `mixes` at least. Raises InvalidArgument for one that no bank can carry."""
+    wanted = {digest for mix in mixes for digest, _ in mix.parts}
+    for style in styles:
+        delta = adapters.get(style.digest)
+        if style.digest in wanted and isinstance(delta, Delta):
+            problem = f"{style.name!r} changes weights by {', '.join(delta.forms)}, which only merged weights carry"
+            fix = f"`impasto export merge BUNDLE --adapter {style.name}:{style.weight:g} --out BUNDLE2`"
+            raise InvalidArgument(style.field, problem, f"make a bundle of it with {fix}, or with --pin beside others")
+    return {digest: adapter for digest, adapter in adapters.items() if isinstance(adapter, Adapter)}

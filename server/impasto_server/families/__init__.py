@@ -1,0 +1,1 @@
+"""What backbones of a kind have in common: a folder for each."""

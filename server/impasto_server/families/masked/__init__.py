@@ -1,0 +1,1 @@
+"""Masked transformers: tokens that are uncovered."""

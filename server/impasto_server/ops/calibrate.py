@@ -1,0 +1,124 @@
+"""Time the backbone at several batch sizes, and pick the one that `max_lanes` should be.
+
+More lanes in a pass are more images per second up to a point, and make everyone wait longer for each step. So the pick
+is the smallest size that is almost as fast as the best. Images of other sizes than the default aren't measured.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from impasto_server.adapters.bank import AdaptedEngine, Bank
+from impasto_server.bundle import Bundle, Manifest, Port
+from impasto_server.engines.calibration import Measured, Timing, device_name
+from impasto_server.engines.engine import PREPARED_BYTES, Engine, resolve_precision, stored
+from impasto_server.settings import Settings
+from impasto_server.stats import Stats
+
+Feeds = Mapping[str, NDArray[Any]]
+
+SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+ALMOST = 0.97  # of the best throughput
+ROUNDS = (5, 25)  # at least, and at most
+SECONDS = 30.0  # after which no more than the least number of rounds is run
+
+
+def calibrate(bundle: Bundle, settings: Settings, limit: int) -> Measured:
+    """Compile the backbone as a server would, and time batches of up to `limit` lanes. Raises SetupError."""
+    sizes = [size for size in SIZES if size <= limit]
+    bank = filled_bank(bundle.manifest, settings, max(sizes))
+    engine = AdaptedEngine(bundle, bundle.manifest.backbone, settings, bank)
+    batches = {size: batch(bundle.manifest, size, bank.slots) for size in sizes}
+    for feeds in list(batches.values())[: 1 + PREPARED_BYTES // bundle.nbytes]:
+        engine.prepare(feeds)
+    points = time_passes(engine, batches)
+    return Measured(
+        engine=settings.engine,
+        precision=resolve_precision(settings.engine, settings.precision),
+        threads=settings.thread_count(),
+        max_lanes=pick(points),
+        latents=bundle.manifest.sample,
+        cpu=device_name(settings),
+        bundle=bundle.manifest.digest,
+        version=version("impasto"),
+        points=points,
+    )
+
+
+def pick(points: Sequence[Timing]) -> int:
+    """The fewest lanes whose throughput is within 3 % of the best."""
+    best = max(point.lanes_per_second for point in points)
+    return min(point.lanes for point in points if point.lanes_per_second >= ALMOST * best)
+
+
+def time_passes(
+    engine: Engine, batches: Mapping[int, Feeds], clock: Callable[[], float] = perf_counter
+) -> tuple[Timing, ...]:
+    """Time `batches` (by lanes) in rounds, each size twice in a row: a neighbour's load then hits all sizes alike.
+
+    The first pass of each size is kept apart: engines make kernels and buffers for a shape when they first see it.
+    """
+
+    def timed(size: int) -> float:
+        start = clock()
+        engine.run(batches[size])
+        return 1000 * (clock() - start)
+
+    first = {size: timed(size) for size in batches}
+    switched, steady = defaultdict(list), defaultdict(list)
+    least, most = ROUNDS
+    end = clock() + SECONDS
+    for done in range(most):
+        if done >= least and clock() > end:
+            break
+        for size in batches:
+            switched[size].append(timed(size))
+            steady[size].append(timed(size))
+    return tuple(
+        Timing(
+            lanes=size,
+            ms=median(steady[size]),
+            fastest_ms=min(steady[size]),
+            switch_ms=median(switched[size]),
+            first_ms=first[size],
+        )
+        for size in batches
+    )
+
+
+def filled_bank(manifest: Manifest, settings: Settings, rows: int) -> Bank:
+    """A bank as a server has it, with `rows` random adapters in it; memory that was never written reads too fast."""
+    precision = resolve_precision(settings.engine, settings.precision)
+    bank = Bank(manifest, settings.bank_rank, settings.bank_bytes, Stats(), precision)
+    rng = np.random.default_rng(0)
+    for array in bank.buffers.get(manifest.backbone, {}).values():
+        written = array[1 : rows + 1]
+        written[:] = stored(0.01 * rng.standard_normal(written.shape, np.float32), precision)
+    return bank
+
+
+def batch(manifest: Manifest, lanes: int, slots: int) -> Feeds:
+    """Random rows of the default image size, each at a timestep and with an adapter of its own, unsteered."""
+    rng = np.random.default_rng(lanes)
+    _, high, wide = manifest.sample
+    sizes = {"lanes": lanes, "h": high, "w": wide}
+
+    def values(port: Port) -> NDArray[Any]:
+        shape = [size if isinstance(size, int) else sizes.get(size, 1) for size in port.shape]
+        if port.name == "slot":
+            return 1 + np.arange(lanes) % (slots - 1)
+        if port.name == "timestep":
+            return np.linspace(1, 999, lanes, dtype=np.float32)
+        if port.dtype == "int64":
+            return np.zeros(shape, np.int64)
+        return rng.standard_normal(shape, np.float32)
+
+    return {port.name: values(port) for port in manifest.graphs[manifest.backbone].inputs}

@@ -1,0 +1,248 @@
+"""`impasto serve`, `impasto calibrate` and `impasto doctor`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from time import sleep
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from impasto_server.bundle import Bundle
+from impasto_server.engines.calibration import Measured, keep
+from impasto_server.engines.engine import check
+from impasto_server.errors import ImpastoError
+from impasto_server.ops.calibrate import calibrate as time_backbone
+from impasto_server.ops.doctor import examine
+from impasto_server.ops.endpoints import Endpoints, Ports
+from impasto_server.ops.printer import Printer
+from impasto_server.ops.serve import GRACE_S, LOOPBACK, SHM_BYTES, Plan, Server
+from impasto_server.ops.supervise import GaveUp, Restarts, Supervisor
+from impasto_server.settings import EngineName, Precision, Settings, default_registry
+
+WATCH_S = 0.25
+CACHE_HELP = "Where engines keep what they compiled; TensorRT's have a default, OpenVINO's none: it fills with copies."
+RANK_HELP = (
+    "Rank of a mix of adapters (those of its parts, added up) that the bank has room for from the start. A wider mix "
+    "widens every row, and so everybody's steps, until the server is restarted; to avoid that, name the widest here."
+)
+BANK_HELP = "Memory for mixes ready to run; one so wide that it would take more is refused."
+DEATHS = 5
+MAX_GRACE_S = 24 * 3600.0
+COMMAND_S = 10.0  # for a command to end when it is told to
+GAVE_UP, CUT_OFF, INTERRUPTED = 3, 4, 130  # exit statuses; docs/operating.md has all of them
+KEY_HELP = "Opens Triton's APIs that are closed, see docs/operating.md; without it nothing does."
+BUSY = 1.25  # a median this much over the fastest pass is not the engine's doing
+
+
+def serve(
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(help="After --: a command to run against the server, which stops when it ends."),
+    ] = None,
+    bundle: Annotated[Path, typer.Option(help="What `impasto link` made.")] = Path(".impasto/bundle"),
+    registry: Annotated[Path | None, typer.Option(help="Adapters, as `impasto adapters` keeps them.")] = None,
+    scorer: Annotated[Path | None, typer.Option(help="What `impasto link` made of a CLIP; serves clip_score.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = LOOPBACK,
+    port: Annotated[int, typer.Option(help="gRPC's; metrics is one above, HTTP one below. 0 picks free ones.")] = 8001,
+    http: Annotated[bool, typer.Option(help="Triton's HTTP, which doesn't notice clients that left.")] = False,
+    admin_key: Annotated[str, typer.Option(envvar="IMPASTO_ADMIN_KEY", help=KEY_HELP, show_default=False)] = "",
+    grace: Annotated[
+        float, typer.Option(min=0, max=MAX_GRACE_S, help="Seconds for requests in flight when it stops.")
+    ] = GRACE_S,
+    shm_bytes: Annotated[
+        int, typer.Option(min=1 << 20, help="Memory for requests on their way, per model.")
+    ] = SHM_BYTES,
+    restart: Annotated[bool, typer.Option(help="Start a server again that died.")] = True,
+    deaths: Annotated[int, typer.Option(min=1, help="More than these in 10 minutes, and it isn't.")] = DEATHS,
+    engine: Annotated[EngineName, typer.Option(help="What runs the graphs.")] = "openvino",
+    precision: Annotated[Precision, typer.Option(help="auto: bf16 where the engine has it natively.")] = "auto",
+    threads: Annotated[int, typer.Option(help="Cores to compute on; 0 takes all.")] = Settings.threads,
+    max_lanes: Annotated[int, typer.Option(help="Rows of a batch; 0: as calibrated, else 8.")] = Settings.max_lanes,
+    max_requests: Annotated[int, typer.Option(help="Under way at once; more are refused.")] = Settings.max_requests,
+    bank_rank: Annotated[int, typer.Option(help=RANK_HELP)] = Settings.bank_rank,
+    bank_bytes: Annotated[int, typer.Option(help=BANK_HELP)] = Settings.bank_bytes,
+    host_bytes: Annotated[int, typer.Option(help="Memory for adapters and prompts kept.")] = Settings.host_bytes,
+    gpu: Annotated[int, typer.Option(help="Its number in nvidia-smi, for engines on a GPU.")] = Settings.gpu,
+    cache_dir: Annotated[Path | None, typer.Option(help=CACHE_HELP)] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Keep the server's log to itself.")] = False,
+) -> None:
+    """Serve a bundle over gRPC, until Ctrl-C, or while the command after -- runs."""
+    console = Console(stderr=True, highlight=False)
+    printer = Printer(lambda line: console.print(line, soft_wrap=True))  # whoever reads it may stop reading
+    _interrupt_on_signals()
+    status, supervisor = INTERRUPTED if command else 0, None
+    try:
+        settings = Settings(
+            bundle=bundle,
+            registry=registry or default_registry(),
+            scorer=scorer,
+            engine=engine,
+            precision=precision,
+            threads=threads,
+            max_lanes=max_lanes,
+            max_requests=max_requests,
+            bank_rank=bank_rank,
+            bank_bytes=bank_bytes,
+            host_bytes=host_bytes,
+            gpu=gpu,
+            cache_dir=cache_dir,
+        )
+        ports = Ports.choose(host, port, http)
+        endpoints = Endpoints(ports, admin_key) if admin_key else Endpoints(ports)
+        plan = Plan.of(settings, endpoints, grace, shm_bytes)
+        if not settings.registry.is_dir():
+            console.print(f"[yellow]note[/]  no registry at {escape(str(settings.registry))} yet: no adapter is known")
+        supervisor = Supervisor(plan, Restarts(deaths if restart else 0), _log(printer, quiet), _teller(printer))
+        with supervisor:
+            console.print(f"[bold green]ready[/]  {escape(_open_doors(supervisor.server))}", soft_wrap=True)
+            status = _run(supervisor, settings, command) if command else _watch(supervisor)
+    except KeyboardInterrupt:
+        console.print("stopped")
+    except (ImpastoError, OSError) as error:
+        console.print(f"[bold red]error[/]  {escape(str(error))}")
+        raise typer.Exit(1) from None
+    except GaveUp as error:
+        printer.close()
+        console.print(f"[bold red]error[/]  {escape(str(error))}")
+        raise typer.Exit(GAVE_UP) from None
+    printer.close()
+    if supervisor and not supervisor.stopped_in_order:
+        console.print(f"requests that were not done after {grace:g} s were cut off", soft_wrap=True)
+        status = status or CUT_OFF
+    raise typer.Exit(status)
+
+
+def calibrate(
+    bundle: Annotated[Path, typer.Option(help="What `impasto link` made; calibration.json is put there.")] = Path(
+        ".impasto/bundle"
+    ),
+    engine: Annotated[EngineName, typer.Option(help="What runs the graphs.")] = "openvino",
+    precision: Annotated[Precision, typer.Option(help="auto: bf16 where the engine has it natively.")] = "auto",
+    threads: Annotated[int, typer.Option(help="Cores to compute on; 0 takes all.")] = Settings.threads,
+    limit: Annotated[int, typer.Option("--max", min=1, help="The most lanes to try.")] = 16,
+    gpu: Annotated[int, typer.Option(help="Its number in nvidia-smi, for engines on a GPU.")] = Settings.gpu,
+    cache_dir: Annotated[Path | None, typer.Option(help=CACHE_HELP)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was measured as JSON.")] = False,
+) -> None:
+    """Measure how many lanes a forward pass should have on this machine, and keep it in the bundle for `serve`."""
+    console = Console(stderr=True, highlight=False)
+    try:
+        opened = Bundle.open(bundle)
+        settings = Settings(
+            bundle, default_registry(), engine, precision, threads, max_lanes=limit, gpu=gpu, cache_dir=cache_dir
+        )
+        check(settings)
+        with console.status(f"timing {opened.manifest.name} on {engine}"):
+            measured = time_backbone(opened, settings, limit)
+        file = keep(opened, measured)
+    except (ImpastoError, OSError) as error:
+        console.print(f"[bold red]error[/]  {escape(str(error))}", soft_wrap=True)
+        raise typer.Exit(1) from None
+    if as_json:
+        typer.echo(measured.model_dump_json(indent=2))
+    else:
+        out = Console(highlight=False)
+        out.print(_lanes_table(measured))
+        out.print(f"max_lanes {measured.max_lanes} → {escape(str(file))}", soft_wrap=True)
+    if any(point.ms > BUSY * point.fastest_ms for point in measured.points):
+        console.print(
+            "[yellow]note[/]  the passes varied a lot, something else is running; calibrate on an idle machine"
+        )
+
+
+def doctor(
+    bundle: Annotated[Path | None, typer.Option(help="Say also where this one fits.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Say what this machine can run, and how to get what it lacks."""
+    findings = examine(bundle)
+    if as_json:
+        typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        console = Console(highlight=False)
+        for finding in findings:
+            mark = "[green]✓[/]" if finding.ok else "[red]✗[/]" if finding.needed else "[yellow]–[/]"
+            console.print(f"{mark} [bold]{finding.name}[/]  {escape(finding.found)}", soft_wrap=True)
+            if finding.fix:
+                console.print(f"    [yellow]→[/] {escape(finding.fix)}", soft_wrap=True)
+    if not all(finding.ok for finding in findings if finding.needed):
+        raise typer.Exit(1)
+
+
+def _lanes_table(measured: Measured) -> Table:
+    """One row per batch size, the pick in bold."""
+    table = Table("lanes", "ms per pass", "after another size", "first", "lanes/s", title=_title(measured))
+    for column in table.columns:
+        column.justify = "right"
+    for point in measured.points:
+        times = [f"{ms:.1f}" for ms in (point.ms, point.switch_ms, point.first_ms, point.lanes_per_second)]
+        table.add_row(str(point.lanes), *times, style="bold green" if point.lanes == measured.max_lanes else "")
+    return table
+
+
+def _title(measured: Measured) -> str:
+    return f"{measured.engine} {measured.precision}, {measured.threads} threads"
+
+
+def _open_doors(server: Server) -> str:
+    """What can be asked where."""
+    http = f"on {server.http_url}" if server.http_url else "off"
+    return f"gRPC {server.grpc_url} (inference, health, metadata)  HTTP {http}  metrics {server.metrics_url}"
+
+
+def _run(supervisor: Supervisor, settings: Settings, command: list[str]) -> int:
+    """Run `command` with IMPASTO_URL set until it ends; its exit status. Raises GaveUp."""
+    url, registry = supervisor.server.grpc_url, str(settings.registry.resolve())
+    child = subprocess.Popen(command, env={**os.environ, "IMPASTO_URL": url, "IMPASTO_REGISTRY": registry})
+    try:
+        while child.poll() is None:
+            supervisor.look()
+            sleep(WATCH_S)
+    finally:
+        child.terminate()
+        try:
+            child.wait(COMMAND_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+    return child.returncode
+
+
+def _watch(supervisor: Supervisor) -> NoReturn:
+    """Look after the server until a signal comes. Raises GaveUp."""
+    while True:
+        supervisor.look()
+        sleep(WATCH_S)
+
+
+def _teller(printer: Printer) -> Callable[[str], None]:
+    return lambda said: printer.say(f"[bold yellow]server[/]  {escape(said)}")
+
+
+def _log(printer: Printer, quiet: bool) -> Callable[[str], None]:
+    if quiet:
+        return lambda line: None
+    return lambda line: printer.say(f"[dim]triton │[/] {escape(line)}")
+
+
+def _interrupt_on_signals() -> None:
+    """Make SIGTERM what Ctrl-C is; either comes once, since stopping is bounded in time and must not be cut short."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, interrupt)

@@ -1,0 +1,77 @@
+"""A server under its guardian, and what /proc says about its children."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+from impasto_server.ops import guardian
+from impasto_server.ops.guardian import Charge
+
+
+class Guarded:
+    """A server's guardian, as the process that started it sees it; what both print comes in one pipe."""
+
+    def __init__(self, charge: Charge, environment: Mapping[str, str]) -> None:
+        self._charge = charge
+        # The other end is nobody else's, so it closes with this process at the latest.
+        end, leash = os.pipe()
+        self._leash: int | None = leash
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-I", "-S", guardian.__file__],
+                env=dict(environment),
+                stdin=end,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
+        except BaseException:
+            os.close(leash)
+            raise
+        finally:
+            os.close(end)
+        self._say(f"{json.dumps(asdict(charge))}\n")
+
+    def let_go(self, grace_s: float) -> int:
+        """Have it end the server within about `grace_s` seconds, clean up, and end; its exit status. Repeatable."""
+        if self._leash is not None:
+            self._say(f"{grace_s}")
+            os.close(self._leash)
+            self._leash = None
+        try:
+            status = self.process.wait(grace_s + guardian.SLACK_S + guardian.FLUSH_S + 10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()  # the server dies with it
+            status = self.process.wait()
+        if status < 0:
+            guardian.clean(self._charge)
+        return status
+
+    def _say(self, words: str) -> None:
+        assert self._leash is not None
+        with suppress(BrokenPipeError):  # it has ended
+            os.write(self._leash, words.encode())
+
+
+def children(parent: int) -> list[int]:
+    """Living direct children of process `parent` (a zombie is dead)."""
+    return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if is_child(pid, parent)]
+
+
+def is_child(pid: int, parent: int) -> bool:
+    """Whether `pid` lives and is a child of `parent`."""
+    try:
+        # "pid (name) state ppid ...": the name may hold anything, so read from its closing bracket on.
+        state, ppid = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX" and int(ppid) == parent

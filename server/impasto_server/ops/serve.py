@@ -1,0 +1,227 @@
+"""A tritonserver on our model repository: one life of it, from its start to its end, after which nothing is left.
+
+with serve(settings) as server:
+    ...  # gRPC clients talk to server.grpc_url
+
+What starts another when one has died is in supervise.py.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from math import ceil
+from pathlib import Path
+from resource import RLIMIT_FSIZE, prlimit
+from signal import Signals
+from subprocess import TimeoutExpired
+from threading import Thread
+from time import monotonic, sleep
+
+from impasto_server.bundle import Bundle
+from impasto_server.engines.calibration import Calibration
+from impasto_server.engines.engine import check
+from impasto_server.errors import SetupError
+from impasto_server.ops.endpoints import Endpoints, Ports, is_loopback
+from impasto_server.ops.guardian import CUT, SERVER, SIGNALLED, Charge
+from impasto_server.ops.process import Guarded, children, is_child
+from impasto_server.ops.ready import is_ready, open_gate
+from impasto_server.ops.repository import chosen_models, working
+from impasto_server.ops.tritonserver import Installation, find
+from impasto_server.scoring.score import ScorerBundle
+from impasto_server.settings import Settings
+
+LOOPBACK = "127.0.0.1"
+GRACE_S = 30.0  # how long requests in flight may take once the server is told to stop
+SHM_BYTES = 512 << 20  # what the memory through which requests reach a model may grow to; it never shrinks
+EXIT_S = 30
+READY_S = 300.0  # how long a server may take to start
+TAIL_LINES = 30
+
+Log = Callable[[str], None]
+
+
+class ServerDied(Exception):
+    """The server, or the Python process that runs its model, ended without being asked to."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is decided before a server starts, and stays when it has to be started again."""
+
+    installation: Installation
+    settings: Settings
+    endpoints: Endpoints
+    grace_s: float = GRACE_S
+    shm_bytes: int = SHM_BYTES
+
+    @classmethod
+    def of(cls, settings: Settings, endpoints: Endpoints, grace_s: float = GRACE_S, shm_bytes: int = SHM_BYTES) -> Plan:
+        """Raises SetupError when such a server can't start."""
+        installation, host = find(), endpoints.ports.host
+        if installation.flaws and not is_loopback(host):
+            raise SetupError(
+                f"host {host}: the tritonserver that was found {installation.flaws}, so it stays on loopback; "
+                "serve from NVIDIA's current Triton image, or put a proxy in front"
+            )
+        settings = _resolved(settings)
+        # The models would say the same, but out of the depths of a log.
+        Calibration.read(Bundle.open(settings.bundle))
+        if settings.scorer:
+            ScorerBundle.open(settings.scorer)
+        check(settings)
+        return cls(installation, settings, endpoints, grace_s, shm_bytes)
+
+    def start(self, on_log: Log) -> Server:
+        """A server that isn't ready yet. on_log gets every line of its log, from another thread."""
+        workspace = Path(tempfile.mkdtemp(prefix="impasto-"))
+        shm_prefix = f"impasto_{os.getpid()}_{secrets.token_hex(4)}_"
+        command = [
+            str(self.installation.binary),
+            f"--model-repository={chosen_models(self.settings, workspace)}",
+            f"--backend-directory={self.installation.prepare(workspace)}",
+            f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
+            f"--id={shm_prefix}",
+            "--model-control-mode=none",
+            "--disable-auto-complete-config",  # would start a Python process of its own to ask what config.pbtxt says
+            *self.endpoints.options(),
+            f"--exit-timeout-secs={ceil(self.grace_s) + EXIT_S}",  # should nobody end it
+            "--log-format=ISO8601",
+        ]
+        order = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # CUDA then numbers GPUs as nvidia-smi does
+        named = {SERVER: shm_prefix}
+        environment = {**os.environ, **self.installation.environment(), **order, **named, **self.settings.to_env()}
+        port, models = self.endpoints.ports.grpc, working(self.settings)
+        charge = Charge(command, port, models, self.grace_s, shm_prefix, str(workspace))
+        return Server(Guarded(charge, environment), self.endpoints.ports, on_log, shm_prefix, self.shm_bytes)
+
+
+@dataclass
+class Server:
+    """A running tritonserver. Made by a Plan."""
+
+    guarded: Guarded
+    ports: Ports
+    on_log: Log
+    shm_prefix: str
+    shm_bytes: int
+    pid: int = 0
+    stubs: list[int] = field(default_factory=list)
+    tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
+
+    def __post_init__(self) -> None:
+        self._reader = Thread(target=self._read_log, name="triton-log", daemon=True)
+        self._reader.start()
+
+    @property
+    def grpc_url(self) -> str:
+        """host:port, as gRPC clients want it."""
+        return f"{self.ports.host}:{self.ports.grpc}"
+
+    @property
+    def metrics_url(self) -> str:
+        """Where Prometheus reads."""
+        return f"http://{self.ports.host}:{self.ports.metrics}/metrics"
+
+    @property
+    def http_url(self) -> str | None:
+        """http://host:port; None where HTTP is off."""
+        return None if self.ports.http is None else f"http://{self.ports.host}:{self.ports.http}"
+
+    def wait_ready(self, timeout_s: float = READY_S) -> None:
+        """Return once every model is loaded. Raises SetupError, with the log's end, when that doesn't come about."""
+        deadline = monotonic() + timeout_s
+        while not is_ready(self.ports.host, self.ports.grpc, self.shm_prefix):
+            if self.guarded.process.poll() is not None:
+                raise SetupError(f"the server did not start; the end of its log:\n{self._tail_text()}")
+            if monotonic() > deadline:
+                raise SetupError(f"the server was not ready after {timeout_s:g} s; its log:\n{self._tail_text()}")
+            sleep(0.1)
+        try:
+            (self.pid,) = children(self.guarded.process.pid)
+            self.stubs = children(self.pid)
+            # The one kind of file that it writes; a request for which there is no room is refused then.
+            prlimit(self.pid, RLIMIT_FSIZE, (self.shm_bytes, self.shm_bytes))
+        except (ValueError, ProcessLookupError):
+            raise SetupError(f"the server ended as soon as it was ready; its log:\n{self._tail_text()}") from None
+        if problem := open_gate(self.ports.host, self.ports.grpc):
+            self.on_log(f"its gate can't be opened ({problem}); while it stops this server may answer NOT_FOUND")
+
+    def check(self) -> None:
+        """Raise ServerDied unless the server and the processes that run its models are alive."""
+        # Triton itself goes on reporting ready when the process that runs a Python model is gone.
+        gone = [pid for pid in self.stubs if not is_child(pid, self.pid)]
+        if gone:  # perhaps of a server that dies: its children seem gone a moment before it is dead itself
+            with suppress(TimeoutExpired):
+                self.guarded.process.wait(0.5)
+        status = self.guarded.process.poll()
+        if status is not None:
+            raise ServerDied(f"tritonserver ended {_how(status)}:\n{self._tail_text()}")
+        if gone:
+            raise ServerDied(
+                f"the Python process of a model (pid {gone[0]}) is gone; its memory or its log may say why"
+            )
+
+    def stop(self, grace_s: float = 0.0) -> bool:
+        """End it, and leave nothing running or in /dev/shm. Requests in flight may take `grace_s` seconds.
+
+        What isn't done then, and what comes meanwhile, is answered UNAVAILABLE. False when something was cut off.
+        """
+        status = self.guarded.let_go(grace_s)
+        self._reader.join(5)
+        return status != CUT
+
+    def _read_log(self) -> None:
+        assert self.guarded.process.stdout is not None
+        with self.guarded.process.stdout as lines:
+            for line in lines:
+                self.on_log(line.rstrip())
+                if line[0] not in "|+\n":  # Triton's tables
+                    self.tail.append(line.rstrip().replace("\\n", "\n"))
+
+    def _tail_text(self) -> str:
+        """The end of the log, all of it when the server has ended."""
+        if self.guarded.process.poll() is not None:
+            self._reader.join(5)
+        return "\n".join(self.tail)
+
+
+@contextmanager
+def serve(
+    settings: Settings,
+    *,
+    host: str = LOOPBACK,
+    port: int = 0,
+    http: bool = False,
+    on_log: Log = lambda line: None,
+    ready_timeout_s: float = READY_S,
+    grace_s: float = GRACE_S,
+) -> Iterator[Server]:
+    """Start a server, wait until it is ready, and stop it on the way out.
+
+    port is gRPC's; 0 picks free ones. Raises SetupError when the server can't start.
+    """
+    server = Plan.of(settings, Endpoints(Ports.choose(host, port, http)), grace_s).start(on_log)
+    try:
+        server.wait_ready(ready_timeout_s)
+        yield server
+    finally:
+        server.stop(grace_s if server.stubs else 0)
+
+
+def _resolved(settings: Settings) -> Settings:
+    """Its paths as another process sees them."""
+    found = {field: getattr(settings, field) for field in ("bundle", "registry", "scorer", "cache_dir")}
+    return replace(settings, **{field: path and path.resolve() for field, path in found.items()})
+
+
+def _how(status: int) -> str:
+    """What its guardian's exit status says."""
+    if status < 0:
+        return "since its guardian was killed"
+    return f"with status {status}" if status <= SIGNALLED else f"by {Signals(status - SIGNALLED).name}"

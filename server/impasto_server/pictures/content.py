@@ -1,0 +1,271 @@
+"""A request's pictures: an encoded file → pixels of the size that is painted, edges, depth, the VAE encoder's input.
+
+The files come from strangers. What a file is, its bytes say; how large it will be is read from its header before
+anything is decoded; and it is one whole still picture or refused. The rules, for every PNG, JPEG and WebP file:
+
+turned    as EXIF says it is meant to be seen, where that is well formed; all else that a file carries beside its
+          pixels is left out unread, see metadata.py.
+sized     to cover width x height (Lanczos; a JPEG that is far larger is halved while it is decoded), centre cropped;
+          left in its own size by `read_whole`.
+colours   RGB: grey repeated, palettes looked up, CMYK by Pillow's formula, 16 bits to the nearest of 8 for grey and by
+          their high byte for colours; colour profiles are not applied.
+alpha     composited onto black, far away, in `depth`, onto white elsewhere.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from itertools import islice
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from impasto_server.errors import InvalidArgument
+from impasto_server.pictures import metadata
+
+MAX_BYTES = 32 << 20
+MAX_PIXELS = 50_000_000
+MAX_PARTS = 1 << 16  # chunks of a PNG, segments before a JPEG's first scan: Pillow walks over them in Python
+NEAR = 1024  # of those segments, in which the picture's size is looked for ahead of decoding
+MAX_SCANS = 64  # of a JPEG; encoders write ten, and 75 bytes more are another walk over all pixels
+LOW, HIGH = 100, 200  # Canny's thresholds, those that ControlNets for edges are trained with
+
+_PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+_JPEG = b"\xff\xd8\xff"
+_JPEG_SCAN = re.compile(rb"\xff\xda\x00(\x06\x00|\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")  # marker, length, channels
+_BARE = frozenset([0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)])  # JPEG markers after which Pillow expects no length
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG markers before the picture's size
+_ANEW = "save the picture anew and pass the whole file"
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def check_bytes(data: bytes | str, field: str) -> None:
+    """That a file isn't too large, before anything is made of it. Raises InvalidArgument."""
+    if len(data) > MAX_BYTES:
+        raise InvalidArgument(field, f"{len(data)} bytes is too large", f"pass at most {MAX_BYTES} (32 MiB)")
+
+
+def pixels_in(data: bytes) -> int:
+    """How many there will be, by the file's header alone: at most MAX_PIXELS, 0 where it is no picture."""
+    if data.startswith(_PNG):
+        width, height = _png_size(data)
+    elif data.startswith(_JPEG):
+        width, height = _jpeg_size(data)
+    else:
+        width, height = _webp_size(data) if _is_webp(data) else (0, 0)
+    return min(width * height, MAX_PIXELS)
+
+
+def read_image(data: bytes, field: str, width: int, height: int) -> NDArray[np.uint8]:
+    """An encoded file → RGB uint8 [height, width, 3].
+
+    Raises InvalidArgument for what is no PNG, JPEG or WebP file, broken, animated or too large.
+    """
+    return _pixels(_read(data, field, width, height))
+
+
+def read_whole(data: bytes, field: str) -> NDArray[np.uint8]:
+    """An encoded file → RGB uint8 [H, W, 3], all of it in its own size. Raises as `read_image`."""
+    with _opened(data, field) as (file, orientation):
+        return _pixels(_turned(_converted(file), orientation))
+
+
+def depth(data: bytes, field: str, width: int, height: int) -> NDArray[np.float32]:
+    """A greyscale file, near is bright → float32 [height, width] in 0..1. Raises as `read_image`.
+
+    16 bits are kept where the file is grey without alpha; colours count by their luma.
+    """
+    picture = _read(data, field, width, height)
+    if picture.mode == "F":
+        return _unit(picture, 65535)
+    return _unit(_onto("black", picture).convert("L"), 255)
+
+
+def edges(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """RGB uint8 [H, W, 3] → float32 [H, W]: 1 on Canny's edges, 0 elsewhere."""
+    grey = cv2.GaussianBlur(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), (3, 3), 0)
+    return (cv2.Canny(grey, LOW, HIGH) > 0).astype(np.float32)
+
+
+def pixels_to_model(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """RGB uint8 [H, W, 3] → float32 [3, H, W] in [-1, 1], as the VAE encoder takes it."""
+    return np.ascontiguousarray(2 * (pixels.transpose(2, 0, 1).astype(np.float32) / 255) - 1)
+
+
+def _read(data: bytes, field: str, width: int, height: int) -> Image.Image:
+    """Of width x height: RGB, RGBA, or F in 0..65535 where the file has 16 bits of grey."""
+    with _opened(data, field) as (file, orientation):
+        size = (height, width) if orientation in (5, 6, 7, 8) else (width, height)
+        file.draft(None, (2 * size[0], 2 * size[1]))
+        return _turned(ImageOps.fit(_converted(file), size, Image.Resampling.LANCZOS), orientation)
+
+
+@contextmanager
+def _opened(data: bytes, field: str) -> Iterator[tuple[ImageFile, int | None]]:
+    """The file with its header checked, and its EXIF orientation; what goes wrong while it is decoded is
+    InvalidArgument."""
+    kind, reader = _reader(data, field)
+    with _decoding(field, kind):
+        pixels, orientation = _bare(data, kind)
+        file = reader(BytesIO(pixels))
+        _check_pixels(file.size, field)
+        if file.width * file.height > pixels_in(data):
+            raise InvalidArgument(field, f"is a {kind} file that says two sizes", _ANEW)
+        if getattr(file, "n_frames", 1) > 1:
+            raise InvalidArgument(field, "is animated", "pass one frame of it as a still picture")
+        yield file, orientation
+
+
+def _bare(data: bytes, kind: str) -> metadata.Bare:
+    match kind:
+        case "PNG":
+            return metadata.png(data, _png_chunks(data))
+        case "JPEG":
+            return metadata.jpeg(data, _jpeg_segments(data))
+        case _:
+            return metadata.webp(data)
+
+
+def _turned(picture: Image.Image, orientation: int | None) -> Image.Image:
+    return picture.transpose(_TURNS[orientation]) if orientation in _TURNS else picture
+
+
+def _reader(data: bytes, field: str) -> tuple[str, Callable[[BytesIO], ImageFile]]:
+    """What the file is, and what reads it; checks whatever that would not notice, or only at a price.
+
+    Image.open isn't asked: it has warnings and limits of its own, and other formats for a phone's JPEGs.
+    """
+    check_bytes(data, field)
+    if data.startswith(_PNG):
+        _check_pixels(_png_size(data), field)
+        if _PNG_END not in data:
+            raise InvalidArgument(field, "is a PNG file without its end", _ANEW)
+        _check_parts(_png_chunks(data), "PNG", field)
+        return "PNG", PngImageFile
+    if data.startswith(_JPEG):
+        if any(islice(_JPEG_SCAN.finditer(data), MAX_SCANS, None)):
+            raise InvalidArgument(field, f"is a JPEG file of more than {MAX_SCANS} scans", _ANEW)
+        _check_parts(_jpeg_segments(data), "JPEG", field)
+        return "JPEG", JpegImageFile
+    if _is_webp(data):
+        _check_pixels(_webp_size(data), field)
+        return "WebP", WebPImageFile
+    raise InvalidArgument(field, "is no PNG, JPEG or WebP file", "pass the bytes of one")
+
+
+def _check_parts(parts: Iterator[int], kind: str, field: str) -> None:
+    if any(True for _ in islice(parts, MAX_PARTS, None)):
+        raise InvalidArgument(field, f"is a {kind} file of more than {MAX_PARTS} parts", _ANEW)
+
+
+def _png_chunks(data: bytes) -> Iterator[int]:
+    """Where each begins."""
+    at = len(_PNG)
+    while at < len(data) and data[at + 4 : at + 8] != b"IEND":
+        yield at
+        at += 12 + _number(data, at, 4, "big")
+
+
+def _jpeg_segments(data: bytes) -> Iterator[int]:
+    """Where each before the first scan begins, and every byte between them that Pillow skips."""
+    at = 2
+    while at < len(data) - 1 and data[at : at + 2] != b"\xff\xda":
+        yield at
+        if data[at] != 0xFF or data[at + 1] in (0x00, 0xFF):
+            at += 1
+        else:
+            at += 2 if data[at + 1] in _BARE else 2 + _number(data, at + 2, 2, "big")
+
+
+def _png_size(data: bytes) -> tuple[int, int]:
+    return _number(data, 16, 4, "big"), _number(data, 20, 4, "big")
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    """Of the first frame before the first scan; the most where that is far away, (0, 0) where there is none."""
+    segments = _jpeg_segments(data)
+    for at in islice(segments, NEAR):
+        if data[at] == 0xFF and data[at + 1] in _FRAMES:
+            return _number(data, at + 7, 2, "big"), _number(data, at + 5, 2, "big")
+    return (0, 0) if next(segments, None) is None else (MAX_PIXELS, 1)
+
+
+def _is_webp(data: bytes) -> bool:
+    return data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """Of the first chunk: an extended file, a lossless or a lossy one (RFC 9649)."""
+    match data[12:16]:
+        case b"VP8X":
+            return _number(data, 24, 3) + 1, _number(data, 27, 3) + 1
+        case b"VP8L":
+            sides = _number(data, 21, 4)
+            return (sides & 0x3FFF) + 1, (sides >> 14 & 0x3FFF) + 1
+        case _:
+            return _number(data, 26, 2) & 0x3FFF, _number(data, 28, 2) & 0x3FFF
+
+
+def _number(data: bytes, start: int, length: int, order: Literal["big", "little"] = "little") -> int:
+    return int.from_bytes(data[start : start + length], order)
+
+
+def _check_pixels(size: tuple[int, int], field: str) -> None:
+    width, height = size
+    if width * height > MAX_PIXELS:
+        problem = f"{width} x {height} is {width * height} pixels"
+        raise InvalidArgument(field, problem, f"pass at most {MAX_PIXELS} (50 megapixels)")
+
+
+@contextmanager
+def _decoding(field: str, kind: str) -> Iterator[None]:
+    try:
+        yield
+    except (InvalidArgument, MemoryError):
+        raise
+    except Exception as error:  # a broken file makes Pillow raise nearly anything
+        raise InvalidArgument(field, f"can't be read as {kind}: {str(error)[:80]}", _ANEW) from None
+
+
+def _converted(file: ImageFile) -> Image.Image:
+    if file.mode == "I;16":
+        return Image.fromarray(np.asarray(file).astype(np.float32))
+    mode = "RGBA" if file.has_transparency_data else "RGB"
+    return file if file.mode == mode else file.convert(mode)
+
+
+def _pixels(picture: Image.Image) -> NDArray[np.uint8]:
+    """RGB [H, W, 3]: 16 bits of grey to the nearest of 8, alpha onto white."""
+    if picture.mode == "F":
+        grey = (_unit(picture, 65535) * 255).round().astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+    return np.array(_onto("white", picture))
+
+
+def _onto(colour: str, picture: Image.Image) -> Image.Image:
+    if picture.mode == "RGB":
+        return picture
+    return Image.alpha_composite(Image.new("RGBA", picture.size, colour), picture).convert("RGB")
+
+
+def _unit(picture: Image.Image, full: int) -> NDArray[np.float32]:
+    """Grey in 0..full → 0..1, without what Lanczos overshoots by."""
+    return np.clip(np.asarray(picture, np.float32) / np.float32(full), 0, 1)

@@ -1,0 +1,1 @@
+"""How well pictures fit a text, or one another."""

@@ -1,0 +1,69 @@
+"""reduced.py's architectures as whole checkpoints with random weights, tokenizers and a scheduler, for whole pictures.
+
+Weights are so large that every input reaches the picture: at torch's own initialisation it is grey whatever is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from impasto_export.tracing import graphs
+from tests.helpers import checkpoints, reduced
+
+TOKENS, VOCABULARY = 32, 522  # those of the tokenizer that checkpoints.py saves
+BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
+NOISE = {**BETAS, "prediction_type": "epsilon", "clip_sample": False, "steps_offset": 1, "set_alpha_to_one": False}
+SCHEDULERS: Mapping[str, Mapping[str, object]] = {
+    "sd2": {"_class_name": "DDIMScheduler", **NOISE, "prediction_type": "v_prediction", "timestep_spacing": "leading"},
+    "turbo": {"_class_name": "EulerAncestralDiscreteScheduler", **NOISE, "timestep_spacing": "trailing"},
+    "sdxl": {"_class_name": "EulerDiscreteScheduler", **NOISE, "timestep_spacing": "leading"},
+    "lcm": {"_class_name": "LCMScheduler", **NOISE, "original_inference_steps": 50, "timestep_scaling": 10.0},
+}
+PIPELINES = {
+    "sd2": "StableDiffusionPipeline",
+    "turbo": "StableDiffusionPipeline",
+    "sdxl": "StableDiffusionXLPipeline",
+    "lcm": "LatentConsistencyModelPipeline",
+}
+ARCHITECTURES = {"sd2": "sd2", "turbo": "sd2", "sdxl": "sdxl", "lcm": "lcm"}
+CLASSES = {"text_encoder": "CLIPTextModel", "text_encoder_2": "CLIPTextModelWithProjection"}
+
+
+def save(folder: Path, kind: str) -> Path:
+    """Write the checkpoint of a kind: "sd2", "turbo", "sdxl" or "lcm"."""
+    torch.manual_seed(len(kind))
+    text = {"vocab_size": VOCABULARY, "max_position_embeddings": TOKENS}
+    configs = reduced.configs(ARCHITECTURES[kind], **dict.fromkeys(CLASSES, text))
+    index: dict[str, object] = {"scheduler": ["diffusers", SCHEDULERS[kind]["_class_name"]]}
+    for part, config in configs.items():
+        module = louder(graphs.build(part, config))
+        module.save_pretrained(folder / part)
+        index[part] = ["transformers" if part in CLASSES else "diffusers", type(module).__name__]
+    for part in [part.replace("text_encoder", "tokenizer") for part in configs if part in CLASSES]:
+        save_tokenizer(folder / part)
+        index[part] = ["transformers", "CLIPTokenizer"]
+    more = {"force_zeros_for_empty_prompt": True} if kind == "sdxl" else {"requires_safety_checker": False}
+    checkpoints.write_json(folder / "scheduler" / "scheduler_config.json", SCHEDULERS[kind])
+    checkpoints.write_json(folder / "model_index.json", {"_class_name": PIPELINES[kind], **index, **more})
+    return folder
+
+
+def save_tokenizer(folder: Path) -> None:
+    """SDXL's second one pads with "!"."""
+    checkpoints.save_tokenizer(folder)
+    if folder.name == "tokenizer_2":
+        facts = {"tokenizer_class": "CLIPTokenizer", "model_max_length": TOKENS, **checkpoints.SPECIAL}
+        checkpoints.write_json(folder / "tokenizer_config.json", {**facts, "pad_token": "!"})
+
+
+def louder(module: Any) -> Any:
+    """What is said most of all: in so few attentions it would hardly be heard."""
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            factor = 4.0 if "attn2.to_v" in name else 1.5
+            parameter.copy_(parameter * factor if parameter.ndim > 1 else parameter + 0.1 * torch.randn_like(parameter))
+    return module.eval()

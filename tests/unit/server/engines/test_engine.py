@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.parser
+import onnxruntime  # type: ignore[import-untyped]
+import pytest
+from numpy.typing import NDArray
+
+from impasto_server.adapters.adapter import Adapter, parse
+from impasto_server.adapters.bank import AdaptedEngine, Bank
+from impasto_server.bundle import Bundle
+from impasto_server.engines import gpu
+from impasto_server.engines.engine import Engine, compile_graph, resolve_precision, stored, widened
+from impasto_server.engines.onnxruntime import KEPT, OnnxRuntimeEngine, astray
+from impasto_server.engines.openvino import OpenVinoEngine, capabilities
+from impasto_server.engines.providers import CPU, CUDA, TENSORRT, Provider, provider_for
+from impasto_server.errors import SetupError
+from impasto_server.guidance import Mix
+from impasto_server.settings import ON_GPU, EngineName, Settings
+from impasto_server.stats import Stats
+from tests.helpers import toy
+
+ENGINES = ("onnxruntime", "openvino")
+RESIDENT = Provider(CPU, most_lanes=8)  # buffers as on a GPU, on the CPU
+
+
+def feeds(word: int, *slots: int) -> dict[str, NDArray[Any]]:
+    """The same word everywhere, one row for each slot."""
+    ids = np.full((len(slots), toy.LENGTH), word, np.int64)
+    return {
+        "input_ids": ids,
+        "learned_embeds": np.zeros((*ids.shape, toy.WIDTH), np.float32),
+        "slot": np.array(slots, np.int64),
+    }
+
+
+def engine_for(name: str, bundle: Path) -> Engine:
+    graph = bundle / "text_encoder.onnx"
+    return OnnxRuntimeEngine(graph, Provider(CPU), 1) if name == "onnxruntime" else OpenVinoEngine(graph, "f32", 1)
+
+
+has_bf16 = pytest.mark.skipif("BF16" not in capabilities(), reason="this CPU has no bf16 arithmetic")
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_bound_buffer_is_shared_so_writing_it_is_all_a_new_adapter_takes(name: str, bundle: Path) -> None:
+    engine = engine_for(name, bundle)
+    a, b = np.zeros((2, toy.WIDTH, 3), np.float32), np.zeros((2, 3, toy.WIDTH), np.float32)
+    engine.bind({"proj.lora_A": a, "proj.lora_B": b})
+    (before,) = engine.run(feeds(5, 0, 1))
+    a[1], b[1] = 0.5, 0.25
+    (after,) = engine.run(feeds(5, 0, 1))
+    np.testing.assert_array_equal(before[0], after[0])
+    np.testing.assert_allclose(after[1], before[1] + before[1] @ (a[1] @ b[1]), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_binding_what_is_bound_costs_nothing(name: str, bundle: Path) -> None:
+    engine: Any = engine_for(name, bundle)
+    bank = adapters(2, 3)
+    engine.bind(bank)
+    engine.prepare(feeds(5, 1))
+    (kept,) = (engine._kept if name == "onnxruntime" else engine._fixed).values()
+    engine.bind(dict(bank))
+    assert list((engine._kept if name == "onnxruntime" else engine._fixed).values()) == [kept]
+
+
+@has_bf16
+def test_weights_in_bf16_are_shared_too_and_compute_what_float32_would(bundle: Path) -> None:
+    a, b = (
+        np.random.default_rng(0).standard_normal(shape, np.float32) for shape in ((2, toy.WIDTH, 3), (2, 3, toy.WIDTH))
+    )
+    a[0], b[0] = 0, 0
+    rounded = [(stored(one, "bf16").astype(np.uint32) << 16).view(np.float32) for one in (a, b)]
+    wide = OpenVinoEngine(bundle / "text_encoder.onnx", "bf16", 1)
+    wide.bind({"proj.lora_A": rounded[0], "proj.lora_B": rounded[1]})
+    narrow = OpenVinoEngine(bundle / "text_encoder.onnx", "bf16", 1, ["proj.lora_A", "proj.lora_B"])
+    buffers = {"proj.lora_A": np.zeros(a.shape, np.uint16), "proj.lora_B": np.zeros(b.shape, np.uint16)}
+    narrow.bind(buffers)
+    narrow.prepare(feeds(5, 0, 1))
+    (before,) = narrow.run(feeds(5, 0, 1))
+    np.testing.assert_array_equal(before[0], before[1])
+    buffers["proj.lora_A"][:], buffers["proj.lora_B"][:] = stored(a, "bf16"), stored(b, "bf16")
+    np.testing.assert_allclose(narrow.run(feeds(5, 0, 1))[0], wide.run(feeds(5, 0, 1))[0], rtol=2**-7, atol=2**-7)
+
+
+def test_bf16_is_rounded_to_the_nearest_even() -> None:
+    values = np.array([1.0, 1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-8 + 2**-20, -2.5, 0.0], np.float32)
+    back = (stored(values, "bf16").astype(np.uint32) << 16).view(np.float32)
+    np.testing.assert_array_equal(back, np.array([1.0, 1.0, 1 + 2**-6, 1 + 2**-7, -2.5, 0.0], np.float32))
+    assert stored(values, "f32") is values
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_outputs_belong_to_the_caller(name: str, bundle: Path) -> None:
+    engine = engine_for(name, bundle)
+    engine.bind({"proj.lora_A": np.zeros((1, toy.WIDTH, 1), np.float32)})
+    engine.bind({"proj.lora_B": np.zeros((1, 1, toy.WIDTH), np.float32)})
+    (first,) = engine.run(feeds(3, 0))
+    kept = first.copy()
+    engine.run(feeds(4, 0))
+    np.testing.assert_array_equal(first, kept)
+
+
+@pytest.mark.skipif(resolve_precision("openvino", "auto") == "bf16", reason="this CPU computes in bf16")
+def test_a_precision_that_openvino_would_quietly_replace_is_an_error(bundle: Path) -> None:
+    with pytest.raises(SetupError, match="made text_encoder.onnx f32, not bf16; pass --precision f32"):
+        OpenVinoEngine(bundle / "text_encoder.onnx", "bf16", 1)
+
+
+def adapters(slots: int, rank: int) -> dict[str, NDArray[np.float32]]:
+    """A bank of random adapters."""
+    rng = np.random.default_rng(rank)
+    return {
+        "proj.lora_A": rng.standard_normal((slots, toy.WIDTH, rank), np.float32),
+        "proj.lora_B": rng.standard_normal((slots, rank, toy.WIDTH), np.float32),
+    }
+
+
+def test_buffers_on_a_device_give_what_shared_ones_give(bundle: Path) -> None:
+    shared, resident = (OnnxRuntimeEngine(bundle / "text_encoder.onnx", one, 1) for one in (Provider(CPU), RESIDENT))
+    bank = adapters(4, 3)
+    for engine in (shared, resident):
+        engine.bind(bank)
+    for slots in ((0,), (1, 2), (3, 0, 1, 2, 1), (2, 1), (3,)):  # 5 are padded up to 6
+        (wanted,), (found,) = (engine.run(feeds(5, *slots)) for engine in (shared, resident))
+        np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+def test_a_device_sees_a_bank_that_was_written_when_it_is_bound_again(bundle: Path) -> None:
+    engine = OnnxRuntimeEngine(bundle / "text_encoder.onnx", RESIDENT, 1)
+    bank = adapters(2, 3)
+    engine.bind(bank)
+    (before,) = engine.run(feeds(5, 1))
+    bank["proj.lora_B"][1] = 0
+    np.testing.assert_array_equal(engine.run(feeds(5, 1))[0], before)
+    engine.bind(bank)
+    (plain,) = engine.run(feeds(5, 0))
+    assert not np.allclose(before, plain)
+    engine.bind({name: np.zeros_like(array) for name, array in adapters(3, 7).items()})  # wider: other buffers
+    np.testing.assert_allclose(engine.run(feeds(5, 2))[0], engine.run(feeds(5, 0))[0])
+
+
+def test_an_adapter_reaches_an_engine_that_has_copies(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "impasto_server.adapters.bank.compile_graph", lambda path, *_: OnnxRuntimeEngine(path, RESIDENT, 1)
+    )
+    opened = Bundle.open(bundle)
+    bank = Bank(opened.manifest, rank=4, capacity=1 << 20, stats=Stats())
+    engine = AdaptedEngine(opened, "text_encoder", Settings(bundle, bundle), bank)
+    (plain,) = engine.run(feeds(5, 1))
+    deep = parse(toy.adapter_bytes(3, 4, text_encoder=True), "digest", "deep", opened.manifest)
+    assert isinstance(deep, Adapter)
+    assert bank.pin([Mix.of([("digest", 1.0)])], {"digest": deep}, pytest.fail)
+    (adapted,) = engine.run(feeds(5, 1))
+    a, b = (bank.buffers["text_encoder"][f"proj.lora_{part}"][1] for part in "AB")
+    np.testing.assert_allclose(adapted, plain + plain @ (a @ b), rtol=1e-5, atol=1e-6)
+
+
+def test_a_device_is_given_a_bank_in_bf16_as_float32(bundle: Path) -> None:
+    bank = adapters(2, 3)
+    narrow = {name: stored(array, "bf16") for name, array in bank.items()}
+    found: list[NDArray[Any]] = []
+    for bound in (narrow, {name: widened(array) for name, array in narrow.items()}):
+        engine = OnnxRuntimeEngine(bundle / "text_encoder.onnx", RESIDENT, 1)
+        engine.bind(bound)
+        found += engine.run(feeds(5, 1))
+    np.testing.assert_array_equal(found[0], found[1])
+
+
+def test_no_feed_is_written_to(bundle: Path) -> None:
+    engine = OnnxRuntimeEngine(bundle / "text_encoder.onnx", Provider(CPU), 1)
+    engine.bind(adapters(1, 1))
+    first = feeds(3, 0)
+    engine.run(first)
+    engine.run(feeds(4, 0))
+    assert (first["input_ids"] == 3).all()
+
+
+def test_buffers_of_many_shapes_are_not_kept_for_ever(bundle: Path) -> None:
+    engine = OnnxRuntimeEngine(bundle / "text_encoder.onnx", Provider(CPU), 1)
+    engine.bind(adapters(1, 1))
+    rows = [len(engine.run(feeds(3, *[0] * lanes))[0]) for lanes in range(1, 2 * KEPT)]
+    assert rows == list(range(1, 2 * KEPT))
+    assert len(engine._kept) == KEPT
+
+
+def test_a_batch_that_a_device_was_not_prepared_for_is_an_error(bundle: Path) -> None:
+    engine = OnnxRuntimeEngine(bundle / "text_encoder.onnx", RESIDENT, 1)
+    engine.bind(adapters(1, 1))
+    with pytest.raises(SetupError, match="max_lanes: a batch of 9 rows, 8 were prepared for; pass --max-lanes 9"):
+        engine.run(feeds(3, *[0] * 9))
+
+
+def test_a_provider_whose_libraries_do_not_load_is_never_quietly_the_cpu(bundle: Path) -> None:
+    with (
+        pytest.warns(UserWarning, match="not in available"),
+        pytest.raises(SetupError, match="CUDA.* can't be had, its"),
+    ):
+        OnnxRuntimeEngine(bundle / "text_encoder.onnx", Provider(CUDA, "cuda", 0, 8, others=((CPU, {}),)), 1)
+
+
+def test_tensorrt_reads_weights_from_their_file_and_computes_f32_in_full(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def session(*args: object, disabled_optimizers: list[str]) -> object:
+        assert (disabled_optimizers, os.environ["NVIDIA_TF32_OVERRIDE"]) == (["ConstantFolding"], "0")
+        return real(bundle / "text_encoder.onnx", providers=["CPUExecutionProvider"])
+
+    real: Any = onnxruntime.InferenceSession
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    with pytest.raises(SetupError, match="Tensorrt.* can't be had, its libraries don't load; it needs TensorRT 10"):
+        OnnxRuntimeEngine(bundle / "text_encoder.onnx", Provider(TENSORRT, "cuda", 0, 8), 1)
+
+
+def test_heavy_work_that_another_provider_took_is_seen() -> None:
+    nodes = [("Shape", CPU), ("MatMul", CUDA), ("Conv", CPU), ("Gather", CPU)]
+    assert astray(nodes, CUDA) == {"Conv": CPU}
+    assert astray(nodes[:2], CUDA) == {}
+
+
+@pytest.mark.parametrize("engine", ON_GPU)
+def test_an_engine_that_is_not_installed_says_how_to_get_it(bundle: Path, engine: EngineName) -> None:
+    with pytest.raises(SetupError, match=r"^engine: .*; .*pip install 'impasto\[gpu\]'"):
+        compile_graph(bundle / "text_encoder.onnx", Settings(bundle, bundle, engine, "f32"), adapters(2, 4))
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime-cuda", "onnxruntime-tensorrt"])
+def test_without_a_gpu_its_engines_say_so(bundle: Path, engine: EngineName, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "LIBRARY", "libno-such-driver.so")
+    with pytest.raises(SetupError, match=r"^gpu: there is no NVIDIA driver .*; install NVIDIA's driver, and in a"):
+        provider_for(bundle / "text_encoder.onnx", Settings(bundle, bundle, engine, "f32"), "f32", adapters(2, 4))
+
+
+@pytest.mark.parametrize("dtype", [onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16])
+def test_openvino_has_narrow_weights_in_float32_once(dtype: int, tmp_path: Path) -> None:
+    text = """<ir_version: 10, opset_import: ["" : 18]> g (float[lanes,3] x) => (float[lanes,3] y)
+    { wide = Cast<to=1>(narrow)  turned = Transpose(wide)  y = MatMul(x, turned) }"""
+    model = onnx.parser.parse_model(text)
+    values = np.arange(9, dtype=np.float32).reshape(3, 3) / 4
+    narrow = values.astype(np.float16) if dtype == onnx.TensorProto.FLOAT16 else stored(values, "bf16")
+    model.graph.initializer.append(onnx.helper.make_tensor("narrow", dtype, (3, 3), narrow.tobytes(), raw=True))
+    onnx.save(model, tmp_path / "graph.onnx")
+    engine = OpenVinoEngine(tmp_path / "graph.onnx", "f32", 1)
+    x = np.ones((2, 3), np.float32)
+    np.testing.assert_array_equal(engine.run({"x": x})[0], x @ values.T)
+    kinds = [op.get_type_name() for op in engine._model.get_ops()]
+    assert ("Convert" in kinds, "Transpose" in kinds) == (False, True)
+
+
+def test_openvino_reads_what_it_compiled_from_the_cache(bundle: Path, tmp_path: Path) -> None:
+    found: list[NDArray[Any]] = []
+    for _ in range(2):
+        engine = OpenVinoEngine(bundle / "text_encoder.onnx", "f32", 1, (), tmp_path)
+        engine.bind(adapters(2, 3))
+        found += engine.run(feeds(5, 0, 1))
+        assert len(list(tmp_path.glob("*.blob"))) == 1
+    np.testing.assert_array_equal(found[0], found[1])

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from impasto_server.engines.profiles import Profile, Shape, bucket, most_lanes, profiles_for
+from impasto_server.errors import SetupError
+from tests.helpers import toy
+
+BANKS = {"mix.lora_A": (5, toy.CHANNELS, 16), "mix.lora_B": (5, 16, toy.CHANNELS)}
+
+
+def changed(bundle: Path, folder: Path, **image: int) -> Path:
+    """The bundle's manifest with another image size, in a folder of its own."""
+    record = json.loads((bundle / "manifest.json").read_text())
+    record["image"].update(image)
+    (folder / "manifest.json").write_text(json.dumps(record))
+    return folder
+
+
+def ranges(profile: Profile, name: str) -> tuple[Shape, Shape, Shape]:
+    """What an input is at least, usually and at most."""
+    return profile.least[name], profile.usual[name], profile.most[name]
+
+
+@pytest.mark.parametrize(("rows", "size"), [(1, 1), (5, 6), (7, 8), (9, 10), (10, 10)])
+def test_a_batch_is_padded_up_to_one_of_a_few_sizes(rows: int, size: int) -> None:
+    assert bucket(rows, 10) == size
+
+
+def test_a_server_of_few_lanes_still_scores_whole_batches() -> None:
+    assert (most_lanes(0), most_lanes(2), most_lanes(48)) == (16, 16, 48)
+
+
+def test_the_usual_picture_has_a_profile_of_its_own_and_all_share_another(bundle: Path) -> None:
+    usual, every = profiles_for(bundle / "unet.onnx", 24, BANKS)
+    assert (usual.least["sample"], usual.usual["sample"], usual.most["sample"]) == (
+        (1, 4, 8, 8),
+        (8, 4, 8, 8),
+        (24, 4, 8, 8),
+    )
+    assert (every.least["sample"], every.usual["sample"], every.most["sample"]) == (
+        (1, 4, 2, 2),
+        (8, 4, 8, 8),
+        (24, 4, 16, 16),
+    )
+    assert usual.most["timestep"] == (24,)
+    assert usual.most["encoder_hidden_states"] == (24, toy.LENGTH, toy.WIDTH)
+
+
+def test_a_bank_keeps_its_rows_and_may_widen(bundle: Path) -> None:
+    usual, _ = profiles_for(bundle / "unet.onnx", 8, BANKS)
+    assert ranges(usual, "mix.lora_A") == ((5, 4, 4), (5, 4, 16), (5, 4, 128))
+    assert ranges(usual, "mix.lora_B") == ((5, 4, 4), (5, 16, 4), (5, 128, 4))
+
+
+def test_a_profile_holds_what_lies_between(bundle: Path) -> None:
+    usual, every = profiles_for(bundle / "unet.onnx", 8, {})
+    small, long = ({"sample": shape} for shape in ((3, 4, 4, 4), (3, 4, 2, 32)))
+    assert (usual.holds(small), every.holds(small), every.holds(long)) == (False, True, False)
+    assert usual.holds({"down_residual_0": (3, 4, 8, 8), "timestep": (16,)})
+
+
+def test_pictures_of_one_size_need_one_profile(bundle: Path, tmp_path: Path) -> None:
+    folder = changed(bundle, tmp_path, multiple_of=64, max_pixels=64 * 64)
+    assert len(profiles_for(folder / "unet.onnx", 8, {})) == 1
+
+
+def test_a_graph_without_a_picture_has_one_profile(scorer_bundle: Path) -> None:
+    (profile,) = profiles_for(scorer_bundle / "text_encoder.onnx", 0, {})
+    assert isinstance(profile, Profile)
+    assert {shape[0] for shape in profile.most.values()} == {16}
+
+
+@pytest.mark.parametrize(
+    ("file", "problem"), [("other.onnx", "knows of no graph other.onnx"), ("unet.onnx", "'depth'")]
+)
+def test_a_graph_of_which_too_little_is_known_is_refused(bundle: Path, tmp_path: Path, file: str, problem: str) -> None:
+    folder = changed(bundle, tmp_path)
+    record: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+    record["graphs"]["unet"]["inputs"][0]["shape"][2] = "depth"
+    (folder / "manifest.json").write_text(json.dumps(record))
+    with pytest.raises(SetupError, match=f"^bundle: .*{problem}.*; .*again"):
+        profiles_for(folder / file, 8, {})
+
+
+def test_a_graph_outside_a_bundle_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match=r"has no manifest.json that can be read; link"):
+        profiles_for(tmp_path / "unet.onnx", 8, {})

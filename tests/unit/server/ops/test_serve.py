@@ -1,0 +1,26 @@
+"""What `serve` makes of a server that is ready one moment and gone the next."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from impasto_server.errors import SetupError
+from impasto_server.ops import serve
+from impasto_server.ops.endpoints import Ports
+from impasto_server.ops.serve import Server
+
+
+def test_a_server_that_dies_as_soon_as_it_is_ready_did_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client may kill it then; who looks after it has to hear of it as of any other death."""
+    monkeypatch.setattr(serve, "is_ready", lambda host, port, server: True)
+    with subprocess.Popen([sys.executable, "-c", "print('farewell')"], stdout=subprocess.PIPE, text=True) as process:
+        process.wait(60)
+        guarded: Any = SimpleNamespace(process=process)
+        server = Server(guarded, Ports("127.0.0.1", 1, 2), lambda line: None, "impasto_test_", 1 << 20)
+        with pytest.raises(SetupError, match=r"(?s)ended as soon as it was ready.*farewell"):
+            server.wait_ready(60)
