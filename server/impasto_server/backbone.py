@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from impasto_server.engines.engine import PREPARED_BYTES, Engine
+from impasto_server.adapters.seat import Seat, SeatedEngine
+from impasto_server.engines.engine import PREPARED_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -47,16 +48,8 @@ class Hint:
 
 
 @dataclass(frozen=True)
-class Seat:
-    """Where a mix of adapters is: in a `slot` of the bank, or merged into `weights`, 0 being the bundle's own."""
-
-    slot: int = 0
-    weights: int = 0
-
-
-@dataclass(frozen=True)
 class Row:
-    """`sample`, latents [C, h, w] or tokens [h, w], at a timestep; and the seat of its adapters, `slot` and `weights`.
+    """`sample`, latents [C, h, w] or tokens [h, w], at a timestep; and the seat of its adapters.
 
     `scale` is the guidance that a backbone with an input for it is told of.
     """
@@ -64,16 +57,15 @@ class Row:
     sample: NDArray[Any]
     timestep: float
     context: Embeds
-    slot: int
+    seat: Seat
     hint: Hint | None = None
-    weights: int = 0
     scale: float = 1.0
 
 
 class Backbone:
     """An engine for each of its weights, and how rows are fed to it. Used by one thread at a time."""
 
-    def __init__(self, engines: Sequence[Engine], feeds: Callable[[Sequence[Row]], Feeds]) -> None:
+    def __init__(self, engines: Sequence[SeatedEngine], feeds: Callable[[Sequence[Row]], Feeds]) -> None:
         self._engines = engines
         self._feeds = feeds
         self._prepared: set[tuple[int, ...]] = set()
@@ -90,7 +82,7 @@ class Backbone:
             if len(self._prepared) * weights_bytes > PREPARED_BYTES or perf_counter() - started > WARMING_S:
                 log.info("prepared for batches of %s lanes alone", sorted({shape[1] for shape in self._prepared}))
                 break
-            self._engines[weights].prepare(self._feeds([row] * lanes))
+            self._engines[weights].prepare(self._feeds([row] * lanes), [row.seat] * lanes)
             self._prepared.add((weights, lanes, *row.sample.shape))
 
     def run(self, rows: Sequence[Row]) -> Array:
@@ -98,12 +90,12 @@ class Backbone:
 
         Rows on other weights are another pass.
         """
-        kinds = dict.fromkeys(row.weights for row in rows)
+        kinds = dict.fromkeys(row.seat.merged for row in rows)
         if len(kinds) == 1:
             return self._run(rows)
         found: dict[int, Array] = {}
         for kind in kinds:
-            places = [place for place, row in enumerate(rows) if row.weights == kind]
+            places = [place for place, row in enumerate(rows) if row.seat.merged == kind]
             found |= zip(places, self._run([rows[place] for place in places]), strict=True)
         return np.stack([found[place] for place in range(len(rows))])
 
@@ -112,10 +104,10 @@ class Backbone:
 
         An empty row may be added where the engine is prepared for one more: under no adapter, read by nobody.
         """
-        weights, shape = rows[0].weights, rows[0].sample.shape
+        weights, shape = rows[0].seat.merged, rows[0].sample.shape
         if (weights, len(rows), *shape) not in self._prepared and (weights, len(rows) + 1, *shape) in self._prepared:
-            return self._run([*rows, replace(rows[0], slot=0, hint=None)])[:-1]
-        (output,) = self._engines[weights].run(self._feeds(rows))
+            return self._run([*rows, replace(rows[0], seat=Seat(merged=weights), hint=None)])[:-1]
+        (output,) = self._engines[weights].run(self._feeds(rows), [row.seat for row in rows])
         return output
 
 
@@ -129,7 +121,3 @@ def hidden(rows: Sequence[Row]) -> Array:
 
 def pooled(rows: Sequence[Row]) -> Array:
     return np.stack([row.context.pooled for row in rows if row.context.pooled is not None])
-
-
-def slots(rows: Sequence[Row]) -> NDArray[np.int64]:
-    return np.array([row.slot for row in rows], np.int64)

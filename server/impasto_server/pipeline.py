@@ -41,9 +41,9 @@ from impasto_server.adapters.bank import Bank
 from impasto_server.adapters.graphs import Graphs
 from impasto_server.adapters.registry import Registry
 from impasto_server.adapters.residency import Residency
+from impasto_server.adapters.seat import Seat
 from impasto_server.adapters.seating import Seating
 from impasto_server.admission import Admission
-from impasto_server.backbone import Seat
 from impasto_server.bundle import Bundle, DiffusionManifest, Manifest
 from impasto_server.engines.calibration import calibrated, resolve_max_lanes
 from impasto_server.engines.engine import resolve_precision

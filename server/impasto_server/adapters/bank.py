@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impasto_server.adapters.adapter import FIELD, Adapter, Factors
+from impasto_server.adapters.seat import Seat
 from impasto_server.bundle import Bundle, Manifest, Site
 from impasto_server.engines.engine import compile_graph, stored
 from impasto_server.errors import InvalidArgument, SetupError
@@ -31,6 +32,7 @@ Kind = Literal["lora", "bottleneck"]
 Ranks = Mapping[Kind, int]  # a bottleneck's is the number of its hidden units
 
 MAX_SLOTS = 65
+SLOT = "slot"  # a graph's input: of each row, its row of the bank
 _RANKS = (4, 8, 16, 32, 64, 128, 256, 512)
 
 
@@ -281,6 +283,8 @@ def _bucket(rank: int) -> int:
 class AdaptedEngine:
     """An engine whose graph reads its adapters from the bank; looks before every run whether it was written to.
 
+    A run is told the seats of its rows, where the graph has sites.
+
     `weights` are the bundle's own (0), or those of its i-th pinned mix.
     """
 
@@ -289,19 +293,23 @@ class AdaptedEngine:
         self._engine = compile_graph(bundle.graph_path(graph, weights), settings, inputs)
         self._bank = bank
         self._graph = graph
+        self._adapted = bundle.manifest.port(graph, SLOT) is not None
         self._bound: Mapping[str, Array] = {}
         self._writes = 0
 
     def bind(self, buffers: Mapping[str, NDArray[Any]]) -> None:
         self._engine.bind(buffers)
 
-    def prepare(self, feeds: Mapping[str, NDArray[Any]]) -> None:
+    def prepare(self, feeds: Mapping[str, NDArray[Any]], seats: Sequence[Seat] = ()) -> None:
         self._look()
-        self._engine.prepare(feeds)
+        self._engine.prepare(self._seated(feeds, seats))
 
-    def run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    def run(self, feeds: Mapping[str, NDArray[Any]], seats: Sequence[Seat] = ()) -> list[NDArray[Any]]:
         self._look()
-        return self._engine.run(feeds)
+        return self._engine.run(self._seated(feeds, seats))
+
+    def _seated(self, feeds: Mapping[str, NDArray[Any]], seats: Sequence[Seat]) -> Mapping[str, NDArray[Any]]:
+        return {**feeds, SLOT: np.array([seat.slot for seat in seats], np.int64)} if seats and self._adapted else feeds
 
     def _look(self) -> None:
         buffers, writes = self._bank.buffers.get(self._graph, {}), self._bank.writes

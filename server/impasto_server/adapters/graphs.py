@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from impasto_server.adapters.bank import AdaptedEngine, Bank
 from impasto_server.bundle import Bundle
-from impasto_server.engines.engine import Engine
 from impasto_server.settings import Settings
 
 
@@ -16,15 +15,15 @@ class Graphs:
         self._settings = settings
         self._bank = bank
 
-    def compiled(self, graph: str) -> Engine:
+    def compiled(self, graph: str) -> AdaptedEngine:
         """On the bundle's own weights."""
         return AdaptedEngine(self._bundle, graph, self._settings, self._bank)
 
-    def every(self, graph: str) -> tuple[Engine, ...]:
+    def every(self, graph: str) -> tuple[AdaptedEngine, ...]:
         """On the bundle's own weights, then on those of each pinned mix, which may leave the graph as it is."""
         own = self.compiled(graph)
         mixes = enumerate(self._bundle.manifest.pinned, 1)
         return own, *(self._pinned(graph, number) if graph in mix.graphs else own for number, mix in mixes)
 
-    def _pinned(self, graph: str, number: int) -> Engine:
+    def _pinned(self, graph: str, number: int) -> AdaptedEngine:
         return AdaptedEngine(self._bundle, graph, self._settings, self._bank, number)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from impasto_server.adapters.adapter import Adapter, Delta, Patch
 from impasto_server.adapters.bank import Bank
 from impasto_server.adapters.residency import Style
-from impasto_server.backbone import Seat
+from impasto_server.adapters.seat import Seat
 from impasto_server.bundle import Manifest
 from impasto_server.errors import InvalidArgument
 from impasto_server.guidance import Mix
@@ -34,7 +34,7 @@ class Seating:
         None while the bank has too few rows, as Bank.pin. Raises InvalidArgument, of the field that names the first of
         them, where it can't hold them at all.
         """
-        merged = {mix: Seat(weights=self._pinned[mix]) for mix in mixes if mix in self._pinned}
+        merged = {mix: Seat(merged=self._pinned[mix]) for mix in mixes if mix in self._pinned}
         hot = [mix for mix in mixes if mix not in merged]
         carried = _carried(hot, adapters, styles)
         try:

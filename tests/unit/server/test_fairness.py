@@ -148,7 +148,7 @@ def test_a_plain_prompt_is_encoded_before_styles_of_many_stages_that_came_first(
     (encoder,) = pipeline._prompts._encoders
     (engine,) = encoder._engines
     monkeypatch.setattr(
-        engine, "run", gate.before(engine.run, lambda feeds: [ids.tolist() for ids in feeds["input_ids"]])
+        engine, "run", gate.before(engine.run, lambda feeds, seats: [ids.tolist() for ids in feeds["input_ids"]])
     )
     asked = Asked(pipeline)
     staged = replace(BOAT, style=("sks03",), guidance="dreamstyler")
@@ -169,7 +169,7 @@ def test_the_same_words_are_encoded_once_whoever_says_them(
 ) -> None:
     pipeline, gate = open_pipeline(), Gate()
     ((engine,),) = (encoder._engines for encoder in pipeline._prompts._encoders)
-    monkeypatch.setattr(engine, "run", gate.before(engine.run, lambda feeds: len(feeds["input_ids"])))
+    monkeypatch.setattr(engine, "run", gate.before(engine.run, lambda feeds, seats: len(feeds["input_ids"])))
     asked = Asked(pipeline)
     for seed in range(6):
         asked.ask("alike", replace(BOAT, seed=seed))
@@ -185,7 +185,7 @@ def test_who_is_given_up_while_it_waits_for_a_turn_gives_its_seat_back(
     """There is one row, and an adapter that changes the text encoder takes it before its lines are encoded."""
     pipeline, gate = open_pipeline(bank_rank=32, bank_bytes=2 * ROW), Gate()
     ((engine,),) = (encoder._engines for encoder in pipeline._prompts._encoders)
-    monkeypatch.setattr(engine, "run", gate.before(engine.run, lambda feeds: len(feeds["input_ids"])))
+    monkeypatch.setattr(engine, "run", gate.before(engine.run, lambda feeds, seats: len(feeds["input_ids"])))
     jobs = list[Job]()
     monkeypatch.setattr(pipeline._preparation, "start", noted(pipeline._preparation.start, jobs, lambda job: job))
     asked = Asked(pipeline)

@@ -75,7 +75,7 @@ def seats(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, request: Request)
     found: set[tuple[int, int]] = set()
 
     def note(rows: Sequence[Row]) -> Any:
-        found.update((row.weights, row.slot) for row in rows)
+        found.update((row.seat.merged, row.seat.slot) for row in rows)
         return run(rows)
 
     with monkeypatch.context() as patch:

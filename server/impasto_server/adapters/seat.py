@@ -1,0 +1,29 @@
+"""Where the adapters of a row are, and engines whose rows have seats."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Seat:
+    """Where a mix of adapters is: in a `slot` of the bank, or `merged` into weights, 0 being the bundle's own."""
+
+    slot: int = 0
+    merged: int = 0
+
+
+class SeatedEngine(Protocol):
+    """An engine that is told the seat of each row, where its graph has sites for adapters."""
+
+    def prepare(self, feeds: Mapping[str, NDArray[Any]], seats: Sequence[Seat] = ()) -> None:
+        """As Engine.prepare."""
+        ...
+
+    def run(self, feeds: Mapping[str, NDArray[Any]], seats: Sequence[Seat] = ()) -> list[NDArray[Any]]:
+        """As Engine.run."""
+        ...
