@@ -15,32 +15,33 @@ SOONEST_S = 0.1
 class Admission:
     """Lets at most `limit` requests in; who is turned away is told the usual time between two departures."""
 
-    def __init__(self, limit: int, stats: Stats) -> None:
+    def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._stats = stats
         self._inside = 0
         self._interval_s = 1.0
         self._last_departure = perf_counter()
         self._open = True
         self._changed = Condition()
 
-    def enter(self) -> None:
-        """Raises Exhausted when `limit` requests are under way, Unavailable when closed."""
+    def enter(self, stats: Stats) -> None:
+        """Counted in `stats`, as is who leaves. Raises Exhausted when `limit` requests are under way, and Unavailable
+        when closed.
+        """
         with self._changed:
             if not self._open:
                 raise Unavailable("the server is stopping; send the request to another one, or later")
             if self._inside == self._limit:
-                self._stats.add("rejected")
+                stats.add("rejected")
                 raise Exhausted(self._limit, max(SOONEST_S, self._interval_s))
             if self._inside == 0:
                 self._last_departure = perf_counter()  # idle time says nothing about how long a request takes
             self._inside += 1
-            self._stats.set("requests", self._inside)
+            stats.add("requests")
 
-    def leave(self) -> None:
+    def leave(self, stats: Stats) -> None:
         with self._changed:
             self._inside -= 1
-            self._stats.set("requests", self._inside)
+            stats.add("requests", -1)
             now = perf_counter()
             self._interval_s = SMOOTHING * self._interval_s + (1 - SMOOTHING) * (now - self._last_departure)
             self._last_departure = now

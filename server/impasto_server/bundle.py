@@ -5,6 +5,7 @@ The bundle is written by `impasto link`; this module knows its format and nothin
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from impasto_server.errors import SetupError
-from impasto_server.strangers import Unfit, read_file
+from impasto_server.strangers import Unfit, read_file, read_json
 
 MAX_MANIFEST = 64 << 20
 LEARNED = "learned_embeds"  # a text encoder's input: vectors that take the place of some tokens' embeddings
@@ -274,26 +275,34 @@ _MANIFEST: TypeAdapter[DiffusionManifest | MaskedManifest] = TypeAdapter(
 
 @dataclass(frozen=True)
 class Bundle:
+    """`name` is what requests call it."""
+
     folder: Path
     manifest: DiffusionManifest | MaskedManifest
+    name: str = ""
 
     @classmethod
-    def open(cls, folder: Path) -> Bundle:
-        """Read and check `folder`. Raises SetupError naming what is missing or malformed."""
+    def open(cls, folder: Path, name: str | None = None) -> Bundle:
+        """Read and check `folder`; its manifest's name stands for none. Raises SetupError naming what is wrong."""
         path = folder / "manifest.json"
+        if not folder.is_dir():
+            raise SetupError(f"bundle: {folder} is no folder; pass one that `impasto link` made")
         if not path.is_file():
             raise SetupError(
                 f"bundle: {folder} has no manifest.json; make one with `impasto link CHECKPOINT --out {folder}`"
             )
         try:
-            manifest = _MANIFEST.validate_json(read_file(path, MAX_MANIFEST))
+            data = read_file(path, MAX_MANIFEST)
+            if _is_scorer(data):
+                raise SetupError(f"bundle: {folder} is a scorer, which scores pictures; pass it as --scorer {folder}")
+            manifest = _MANIFEST.validate_json(data)
         except Unfit as error:
             raise SetupError(f"bundle: {path} {error}; link the checkpoint again") from None
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             raise SetupError(f"bundle: {path}: {where}: {first['msg']}; link the checkpoint again") from None
-        bundle = cls(folder, manifest)
+        bundle = cls(folder, manifest, name or _spelled(manifest.name))
         for file in manifest.files:
             if not (folder / file).is_file():
                 raise SetupError(f"bundle: {folder} lacks {file}; link the checkpoint again")
@@ -308,3 +317,13 @@ class Bundle:
         """Of a graph with the bundle's own weights (0), or with those of its i-th pinned mix."""
         graphs = self.manifest.pinned[weights - 1].graphs if weights else self.manifest.graphs
         return self.folder / graphs[name].file
+
+
+def _is_scorer(manifest: bytes) -> bool:
+    found = read_json(manifest)
+    return isinstance(found, dict) and found.get("family") == "clip"
+
+
+def _spelled(name: str) -> str:
+    """A manifest's name as bundles' names are spelled."""
+    return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).lstrip("._-") or "bundle"

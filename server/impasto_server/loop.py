@@ -18,12 +18,13 @@ from impasto_server.families.family import Family
 from impasto_server.job import Job
 from impasto_server.running import Running
 from impasto_server.stats import Stats
+from impasto_server.turnstile import Gate
 
 SMOOTHING = 0.9
 
 
 class Loop:
-    """One thread, and all that run on one backbone.
+    """One thread, and all that run on one backbone; through `gate` its passes take turns with other loops'.
 
     `stepped` is called after each step of a job with what its candidates are taken to become, nothing after the last;
     `left` with the finished samples of one that leaves, or why it does. Neither may take its time.
@@ -34,12 +35,14 @@ class Loop:
         family: Family,
         max_lanes: int,
         stats: Stats,
+        gate: Gate,
         stepped: Callable[[Job, Sequence[Sample | None]], None],
         left: Callable[[Running, list[Sample] | Exception], None],
     ) -> None:
         self._family = family
         self._max_lanes = max_lanes
         self._stats = stats
+        self._gate = gate
         self._stepped = stepped
         self._left = left
         self._joining: SimpleQueue[Running | None] = SimpleQueue()
@@ -70,6 +73,8 @@ class Loop:
 
     def _admit(self, running: list[Running], batch: int) -> bool:
         """Let everyone in who has arrived, waiting only while there is nothing to do. False when all is done."""
+        if not running:
+            self._gate.rest()
         try:
             while True:
                 one = self._joining.get(block=not running)
@@ -109,7 +114,8 @@ class Loop:
     def _forward(self, chosen: Sequence[tuple[Running, int]]) -> None:
         """Rows of one batch through the backbone, and each request's share to its answers."""
         rows = [row for one, count in chosen for row in one.rows(count, self._family.train_timesteps)]
-        answers = iter(self._family.backbone.run(rows))
+        with self._gate:
+            answers = iter(self._family.backbone.run(rows))
         self._stats.add("steps", len({row.seat.merged for row in rows}))
         self._stats.add("lanes", len(rows))
         for one, count in chosen:

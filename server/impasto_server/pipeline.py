@@ -36,16 +36,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from impasto_server.adapters.adapter import MAX_HEADER
 from impasto_server.adapters.bank import Bank
 from impasto_server.adapters.graphs import Graphs
-from impasto_server.adapters.registry import Registry
 from impasto_server.adapters.residency import Residency
 from impasto_server.adapters.seat import Seat
 from impasto_server.adapters.seating import Seating
-from impasto_server.admission import Admission
 from impasto_server.bundle import Bundle, DiffusionManifest, Manifest
-from impasto_server.closing import Closing
 from impasto_server.engines.calibration import calibrated, resolve_max_lanes
 from impasto_server.engines.engine import resolve_precision
 from impasto_server.errors import (
@@ -71,8 +67,8 @@ from impasto_server.preparation import Preparation
 from impasto_server.request import Request
 from impasto_server.running import Running
 from impasto_server.scoring.ranking import Ranking
-from impasto_server.scoring.score import Scorer
 from impasto_server.settings import Settings
+from impasto_server.shared import Shared
 from impasto_server.stats import Stats
 from impasto_server.turns import Turns, Work, once
 from impasto_server.words.encoder import PromptEncoder
@@ -87,16 +83,17 @@ PREPARING_THREADS, FINISHING_THREADS, ANSWERING_THREADS = 2, 2, 2
 # a thread of their own and smaller ones another, so that no more than 66 million are decoded at any time.
 LARGE = 16_000_000
 PREVIEW_BYTES = 64 << 20  # of samples of a request whose previews are still to be made
-DELTA_SHARE = 4  # of all of a bundle's bytes: what changes its weights may be kept in float32, and in several factors
 
 
 class Pipeline:
     """One backbone, resident once, painting for everyone. `submit` from any thread.
 
-    `loop` makes the step loop; a benchmark has another one.
+    What it has in common with those of other bundles is in `shared`. `loop` makes the step loop; a benchmark has
+    another one.
     """
 
-    def __init__(self, bundle: Bundle, settings: Settings, loop: Callable[..., Loop] = Loop) -> None:
+    def __init__(self, bundle: Bundle, settings: Settings, shared: Shared, loop: Callable[..., Loop] = Loop) -> None:
+        self.name = bundle.name
         self.manifest: Manifest = bundle.manifest
         self._engine_name = settings.engine
         self._precision = resolve_precision(settings.engine, settings.precision)
@@ -105,30 +102,31 @@ class Pipeline:
         self.stats = Stats()
         bank = Bank(self.manifest, settings.bank_rank, settings.bank_bytes, self.stats, self._precision)
         self._seating = Seating(self.manifest, bank, self.stats)
-        registry = Registry(settings.registry, MAX_HEADER + DELTA_SHARE * bundle.nbytes)
-        self._residency = Residency(registry, self.manifest, settings.host_bytes, self.stats)
+        self._residency = Residency(shared.registry, self.manifest, settings.host_bytes, self.stats)
         graphs = Graphs(bundle, settings, bank)
         self._prompts = PromptEncoder.of(bundle, graphs, settings.host_bytes)
         self._family = _family(bundle, graphs)
-        self._ranking = Ranking(Scorer.open(settings.scorer, settings) if settings.scorer else None)
+        self._ranking = Ranking(shared.scorer)
 
         embeds = self._prompts.encode(Line(""), {}, Seat(), None)
         self._family.warm(embeds, max_lanes, bundle.nbytes)
         self._preparation = Preparation(self._family, self._prompts, self._ranking, self._residency, self._seating)
-        self._admission = Admission(settings.max_requests, self.stats)
-        self._closing = Closing()
+        self.shared = shared
         self._lookout = Lookout(self._overdue)
         self._reading: Turns[Job] = Turns("read", 1)
         self._reading_large: Turns[Job] = Turns("read-large", 1)
         self._preparing: Turns[Job] = Turns("prepare", PREPARING_THREADS)
         self._finishing: Turns[Job] = Turns("finish", FINISHING_THREADS)
         self._answering = ThreadPoolExecutor(ANSWERING_THREADS, "answer")
-        self._loop = loop(self._family, max_lanes, self.stats, self._stepped, self._left)
+        gate = shared.turnstile.gate()
+        self._loop = loop(self._family, max_lanes, self.stats, gate, self._stepped, self._left)
 
     @classmethod
     def load(cls, settings: Settings) -> Pipeline:
-        """Open the bundle and compile its graphs. Raises SetupError."""
-        return cls(Bundle.open(settings.bundle), settings)
+        """Open the bundle, the only one, and compile its graphs. Raises SetupError."""
+        ((name, folder),) = settings.folders.items()
+        bundle = Bundle.open(folder, name)
+        return cls(bundle, settings, Shared.of(settings, [bundle]))
 
     def submit(self, request: Request, caller: Caller) -> None:
         """Start on `request` and return; the caller hears of it from other threads.
@@ -137,8 +135,8 @@ class Pipeline:
         Work stops at the next step once the caller is gone or its time has passed. Raises Unavailable when closed, and
         Exhausted when as many requests are under way as the settings allow.
         """
-        self._admission.enter()
-        job = Job(request, caller, self._closing, self._go_on)
+        self.shared.admission.enter(self.stats)
+        job = Job(request, caller, self.shared.closing, self._go_on)
         self._lookout.watch(job)
         try:
             digests = [self._residency.resolve(name) for name, _, _ in named(request)]
@@ -160,16 +158,9 @@ class Pipeline:
             raise outcome
         return outcome
 
-    def drain(self, grace_s: float) -> int:
-        """Take nothing new, and finish what was taken; how many were told Unavailable since they took longer."""
-        late = self._admission.drain(grace_s)
-        self._closing.now()
-        self._admission.close()
-        return late
-
     def close(self) -> None:
         """Take nothing new, finish what was taken, and free the threads."""
-        self._admission.close()
+        self.shared.admission.close()
         self._lookout.close()
         self._residency.close()
         self._reading.close()
@@ -288,6 +279,7 @@ class Pipeline:
             "timings": timings_of(job),
             "engine": self._engine_name,
             "precision": self._precision,
+            "model": self.name,
             "bundle": self.manifest.digest,
             **styles_of(job),
             **settings_of(job.request, self.manifest),
@@ -318,7 +310,7 @@ class Pipeline:
         for turns in (self._reading, self._reading_large, self._preparing, self._finishing):
             turns.drop(job)
         self.stats.add(_became(outcome))
-        self._admission.leave()
+        self.shared.admission.leave(self.stats)
         return True
 
 

@@ -61,6 +61,7 @@ class Field:
 
 
 FIELDS: Mapping[str, Field] = {
+    "MODEL": Field("BYTES"),
     "PROMPT": Field("BYTES", required=True),
     "NEGATIVE_PROMPT": Field("BYTES"),
     "ADAPTER_NAMES": Field("BYTES", many=True),
@@ -204,6 +205,11 @@ def _defaults(manifest: Manifest, guidance: str) -> Defaults:
         return manifest.styledrop
     usual = manifest.defaults.model_dump(exclude_none=True)
     return replace(manifest.plain, **{**usual, **({} if guidance == "cfg" else {"guidance_scale": 5.0})})
+
+
+def model_in(tensors: Mapping[str, NDArray[Any]]) -> str | None:
+    """The bundle that a request names; None for none, and so for "". Raises InvalidArgument."""
+    return _Reader(tensors, FIELDS).optional_text("MODEL") or None
 
 
 def parse(

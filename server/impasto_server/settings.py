@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -11,6 +13,9 @@ from impasto_server.errors import SetupError
 
 EngineName = Literal["openvino", "onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt"]
 Precision = Literal["auto", "bf16", "f32"]
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")  # of a bundle
+_PLACED = re.compile(rf"({NAME.pattern})=(.+)", re.DOTALL)
 
 ON_GPU: tuple[EngineName, ...] = ("onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt")
 
@@ -24,16 +29,18 @@ def default_registry() -> Path:
 class Settings:
     """One server's configuration; travels to the Triton model through IMPASTO_* variables.
 
-    precision "auto" is bf16 where the engine computes it natively and f32 elsewhere; what it became stands in every
-    answer's META. threads 0 means every core this process may use. max_lanes is the largest batch's rows, 0 what
-    calibration.resolve_max_lanes says; max_requests how many requests may be under way before more are turned away,
-    and until it is decoded each may hold three picture files of 32 MiB. bank_bytes bounds the memory of the adapter
-    bank, host_bytes that of adapters and prompt embeds kept in host memory. scorer is the bundle of model `clip_score`,
-    which isn't there without one. gpu is the number of the GPU, for engines that run on one. cache_dir is where an
-    engine keeps what it compiled, for the next start.
+    bundle is a folder, whose bundle has its manifest's name then, or folders by their bundles' names; the first is for
+    requests that name none. precision "auto" is bf16 where the engine computes it natively and f32 elsewhere; what it
+    became stands in every answer's META. threads 0 means every core this process may use. max_lanes is the largest
+    batch's rows, 0 what calibration.resolve_max_lanes says, of each bundle; max_requests how many requests may be under
+    way in the server before more are turned away, and until it is decoded each may hold three picture files of 32 MiB.
+    Each bundle has its own memory: bank_bytes bounds that of its adapter bank, host_bytes that of adapters and prompt
+    embeds kept for it in host memory. scorer is the bundle of model `clip_score`, which isn't there without one. gpu is
+    the number of the GPU, for engines that run on one. cache_dir is where an engine keeps what it compiled, for the
+    next start.
     """
 
-    bundle: Path
+    bundle: Path | Mapping[str, Path]
     registry: Path
     engine: EngineName = "openvino"
     precision: Precision = "auto"
@@ -48,6 +55,11 @@ class Settings:
     cache_dir: Path | None = None
 
     def __post_init__(self) -> None:
+        if not self.folders:
+            raise SetupError("bundle: there is none; pass --bundle DIR, or --bundle NAME=DIR for each of several")
+        for name in self.folders:
+            if name is not None and not NAME.fullmatch(name):
+                raise SetupError(f"bundle: {name!r} is no name; take one of a-z, 0-9, '.', '_' and '-', e.g. photo")
         for field, allowed in (("engine", get_args(EngineName)), ("precision", get_args(Precision))):
             if getattr(self, field) not in allowed:
                 raise SetupError(f"{field}: {getattr(self, field)!r} is unknown; choose one of {', '.join(allowed)}")
@@ -67,31 +79,61 @@ class Settings:
 
         Raises SetupError when neither names a bundle, or a number isn't one.
         """
-        values: dict[str, Any] = {"bundle": bundle, "registry": default_registry()}
+        values: dict[str, Any] = {"registry": default_registry()} | ({} if bundle is None else {"bundle": bundle})
         for field in fields(cls):
             text = os.environ.get(_variable(field.name))
             if text is not None:
                 values[field.name] = _read(field.name, text)
-        if values["bundle"] is None:
+        if "bundle" not in values:
             raise SetupError("IMPASTO_BUNDLE is not set; start the server with `impasto serve --bundle DIR`")
         return cls(**values)
 
     def to_env(self) -> dict[str, str]:
         """The environment variables from which `from_env` rebuilds these settings."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values["bundle"] = "\n".join(_placed(name, folder) for name, folder in self.folders.items())
         return {_variable(name): "" if value is None else str(value) for name, value in values.items()}
+
+    @property
+    def folders(self) -> Mapping[str | None, Path]:
+        """The bundles' by name, the default's first; a lone one may have None, and is called as its manifest says."""
+        return {None: self.bundle} if isinstance(self.bundle, Path) else {**self.bundle}
 
     def thread_count(self) -> int:
         """Cores to compute on."""
         return self.threads or len(os.sched_getaffinity(0))
 
 
+def placed(texts: Sequence[str]) -> Path | dict[str, Path]:
+    """Of DIR, or of NAME=DIR for each of several: what Settings.bundle is. Raises SetupError."""
+    found: dict[str, Path] = {}
+    for text in texts:
+        said = _PLACED.fullmatch(text)
+        if said is None and len(texts) == 1:
+            return Path(text)
+        if said is None:
+            raise SetupError(f"bundle: {text!r} has no name, and there are several; pass NAME=DIR, e.g. photo={text}")
+        if said[1] in found:
+            problem = f"{said[1]!r} stands for {found[said[1]]} and for {said[2]}"
+            raise SetupError(f"bundle: {problem}; give each bundle a name of its own")
+        found[said[1]] = Path(said[2])
+    return found
+
+
+def _placed(name: str | None, folder: Path) -> str:
+    """What `placed` reads: a folder alone mustn't look as if it had a name."""
+    alone = str(folder) if _PLACED.fullmatch(str(folder)) is None else f"./{folder}"
+    return alone if name is None else f"{name}={folder}"
+
+
 def _variable(field: str) -> str:
     return f"IMPASTO_{field.upper()}"
 
 
-def _read(field: str, text: str) -> Path | str | int | None:
-    if field in ("bundle", "registry"):
+def _read(field: str, text: str) -> Path | dict[str, Path] | str | int | None:
+    if field == "bundle":
+        return placed(text.split("\n"))
+    if field == "registry":
         return Path(text)
     if field in ("scorer", "cache_dir"):
         return Path(text) if text else None

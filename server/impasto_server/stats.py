@@ -1,4 +1,4 @@
-"""What the pipeline counts of itself; read by whoever reports it (see triton/metrics.py)."""
+"""What a pipeline counts of itself; read by whoever reports it (see triton/metrics.py)."""
 
 from __future__ import annotations
 

@@ -28,15 +28,20 @@ from impasto_server.ops.endpoints import Endpoints, Ports
 from impasto_server.ops.printer import Printer
 from impasto_server.ops.serve import GRACE_S, LOOPBACK, SHM_BYTES, Plan, Server
 from impasto_server.ops.supervise import GaveUp, Restarts, Supervisor
-from impasto_server.settings import EngineName, Precision, Settings, default_registry
+from impasto_server.settings import EngineName, Precision, Settings, default_registry, placed
 
 WATCH_S = 0.25
+DEFAULT_BUNDLE = ".impasto/bundle"
+BUNDLE_HELP = (
+    "What `impasto link` made. For several bundles in one server pass NAME=DIR for each; a request's MODEL says which, "
+    "and the first is for those that name none."
+)
 CACHE_HELP = "Where engines keep what they compiled; TensorRT's have a default, OpenVINO's none: it fills with copies."
 RANK_HELP = (
     "Rank of a mix of adapters (those of its parts, added up) that the bank has room for from the start. A wider mix "
     "widens every row, and so everybody's steps, until the server is restarted; to avoid that, name the widest here."
 )
-BANK_HELP = "Memory for mixes ready to run; one so wide that it would take more is refused."
+BANK_HELP = "Memory for mixes ready to run, of each bundle; one so wide that it would take more is refused."
 DEATHS = 5
 MAX_GRACE_S = 24 * 3600.0
 COMMAND_S = 10.0  # for a command to end when it is told to
@@ -50,7 +55,7 @@ def serve(
         list[str] | None,
         typer.Argument(help="After --: a command to run against the server, which stops when it ends."),
     ] = None,
-    bundle: Annotated[Path, typer.Option(help="What `impasto link` made.")] = Path(".impasto/bundle"),
+    bundle: Annotated[list[str], typer.Option(metavar="[NAME=]DIR", help=BUNDLE_HELP)] = [DEFAULT_BUNDLE],  # noqa: B006
     registry: Annotated[Path | None, typer.Option(help="Adapters, as `impasto adapters` keeps them.")] = None,
     scorer: Annotated[Path | None, typer.Option(help="What `impasto link` made of a CLIP; serves clip_score.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = LOOPBACK,
@@ -69,22 +74,26 @@ def serve(
     precision: Annotated[Precision, typer.Option(help="auto: bf16 where the engine has it natively.")] = "auto",
     threads: Annotated[int, typer.Option(help="Cores to compute on; 0 takes all.")] = Settings.threads,
     max_lanes: Annotated[int, typer.Option(help="Rows of a batch; 0: as calibrated, else 8.")] = Settings.max_lanes,
-    max_requests: Annotated[int, typer.Option(help="Under way at once; more are refused.")] = Settings.max_requests,
+    max_requests: Annotated[
+        int, typer.Option(help="Under way at once, in all; more are refused.")
+    ] = Settings.max_requests,
     bank_rank: Annotated[int, typer.Option(help=RANK_HELP)] = Settings.bank_rank,
     bank_bytes: Annotated[int, typer.Option(help=BANK_HELP)] = Settings.bank_bytes,
-    host_bytes: Annotated[int, typer.Option(help="Memory for adapters and prompts kept.")] = Settings.host_bytes,
+    host_bytes: Annotated[
+        int, typer.Option(help="Memory for adapters and prompts kept, of each bundle.")
+    ] = Settings.host_bytes,
     gpu: Annotated[int, typer.Option(help="Its number in nvidia-smi, for engines on a GPU.")] = Settings.gpu,
     cache_dir: Annotated[Path | None, typer.Option(help=CACHE_HELP)] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Keep the server's log to itself.")] = False,
 ) -> None:
-    """Serve a bundle over gRPC, until Ctrl-C, or while the command after -- runs."""
+    """Serve bundles over gRPC, until Ctrl-C, or while the command after -- runs."""
     console = Console(stderr=True, highlight=False)
     printer = Printer(lambda line: console.print(line, soft_wrap=True))  # whoever reads it may stop reading
     _interrupt_on_signals()
     status, supervisor = INTERRUPTED if command else 0, None
     try:
         settings = Settings(
-            bundle=bundle,
+            bundle=placed(bundle),
             registry=registry or default_registry(),
             scorer=scorer,
             engine=engine,

@@ -9,53 +9,57 @@ the pipeline itself says it in fewer words:
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from concurrent.futures import Future
 from functools import cached_property
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from impasto_server.errors import ImpastoError, SetupError
-from impasto_server.pipeline import Caller, Pipeline, Progress, Result
-from impasto_server.request import FIELDS, STREAM_FIELDS, parse
+from impasto_server.front import Asker, Front
+from impasto_server.outputs import Tensors
 from impasto_server.scoring import comparison
 from impasto_server.scoring.score import Scorer
 from impasto_server.settings import Settings
 
-Tensors: TypeAlias = Mapping[str, NDArray[Any]]
-
 
 class Local:
-    """A pipeline behind the wire's tensors; IMPASTO_* variables say which engine, registry and so on.
+    """Pipelines behind the wire's tensors; IMPASTO_* variables say which engine, registry and so on.
 
     Safe to use from several threads. Raises errors of the server's tree; `code` is their gRPC status.
     """
 
     def __init__(self, bundle: Path) -> None:
         self._settings = Settings.from_env(bundle)
-        self._pipeline = Pipeline.load(self._settings)
+        self._front = Front.load(self._settings)
 
-    def infer(self, tensors: Tensors, timeout_s: float | None = None) -> dict[str, NDArray[Any]]:
+    def infer(self, tensors: Tensors, timeout_s: float | None = None) -> Tensors:
         """As model `stylize`."""
-        return answer(self._pipeline.generate(parse(tensors, self._pipeline.manifest, FIELDS, timeout_s)))
+        told: Future[Tensors | ImpastoError] = Future()
+        self._front.submit(tensors, _microseconds(timeout_s), Asker(told.set_result))
+        return _unless_refused(told.result())
 
-    def stream(self, tensors: Tensors, timeout_s: float | None = None) -> Iterator[dict[str, NDArray[Any]]]:
+    def stream(self, tensors: Tensors, timeout_s: float | None = None) -> Iterator[Tensors]:
         """As model `stylize_stream`; closing the iterator cancels the request."""
-        request = parse(tensors, self._pipeline.manifest, STREAM_FIELDS, timeout_s)
-        news: SimpleQueue[Progress | Result | ImpastoError] = SimpleQueue()
+        news: SimpleQueue[tuple[bool, Tensors | ImpastoError]] = SimpleQueue()
         gone = Event()
-        self._pipeline.submit(request, Caller(news.put, gone.is_set, news.put))
+
+        def done(outcome: Tensors | ImpastoError) -> None:
+            news.put((True, outcome))
+
+        def progress(step: Tensors) -> None:
+            news.put((False, step))
+
+        self._front.submit(tensors, _microseconds(timeout_s), Asker(done, gone.is_set, progress))
         try:
-            while isinstance(told := news.get(), Progress):
-                yield report(told)
-            if isinstance(told, ImpastoError):
-                raise told
-            yield answer(told)
+            last = False
+            while not last:
+                last, told = news.get()
+                yield _unless_refused(told)
         finally:
             gone.set()
 
@@ -64,7 +68,7 @@ class Local:
         return {"SCORE": comparison.scores(comparison.parse(tensors, self._scorer.unread), self._scorer)}
 
     def close(self) -> None:
-        self._pipeline.close()
+        self._front.close()
 
     @cached_property
     def _scorer(self) -> Scorer:
@@ -74,23 +78,12 @@ class Local:
         return Scorer.open(self._settings.scorer, self._settings)
 
 
-def report(progress: Progress) -> dict[str, NDArray[Any]]:
-    """A step's outputs: STEP INT32 [1], STEPS INT32 [1], ETA_S FP32 [1] and, if there are some, PREVIEW BYTES [n]."""
-    preview = {"PREVIEW": np.array(progress.previews, np.object_)} if progress.previews else {}
-    return {
-        "STEP": np.array([progress.step], np.int32),
-        "STEPS": np.array([progress.steps], np.int32),
-        "ETA_S": np.array([progress.eta_s], np.float32),
-        **preview,
-    }
+def _microseconds(timeout_s: float | None) -> int:
+    """As the wire has it, where 0 is no limit."""
+    return 0 if timeout_s is None else max(1, round(1e6 * timeout_s))
 
 
-def answer(result: Result) -> dict[str, NDArray[Any]]:
-    """A result's outputs: IMAGE BYTES [n], SEED INT64 [n], META BYTES [1] (JSON), and SCORE FP32 [n] if it has some."""
-    scores = {} if result.scores is None else {"SCORE": np.array(result.scores, np.float32)}
-    return {
-        "IMAGE": np.array(result.images, np.object_),
-        "SEED": np.array(result.seeds, np.int64),
-        "META": np.array([json.dumps(result.meta).encode()], np.object_),
-        **scores,
-    }
+def _unless_refused(outcome: Tensors | ImpastoError) -> Tensors:
+    if isinstance(outcome, ImpastoError):
+        raise outcome
+    return outcome

@@ -23,10 +23,10 @@ from subprocess import TimeoutExpired
 from threading import Thread
 from time import monotonic, sleep
 
-from impasto_server.bundle import Bundle
 from impasto_server.engines.calibration import Calibration
 from impasto_server.engines.engine import check
 from impasto_server.errors import SetupError
+from impasto_server.front import opened
 from impasto_server.ops.endpoints import Endpoints, Ports, is_loopback
 from impasto_server.ops.guardian import CUT, SERVER, SIGNALLED, Charge
 from impasto_server.ops.process import Guarded, children, is_child
@@ -71,7 +71,8 @@ class Plan:
             )
         settings = _resolved(settings)
         # The models would say the same, but out of the depths of a log.
-        Calibration.read(Bundle.open(settings.bundle))
+        for bundle in opened(settings):
+            Calibration.read(bundle)
         if settings.scorer:
             ScorerBundle.open(settings.scorer)
         check(settings)
@@ -216,8 +217,10 @@ def serve(
 
 def _resolved(settings: Settings) -> Settings:
     """Its paths as another process sees them."""
-    found = {field: getattr(settings, field) for field in ("bundle", "registry", "scorer", "cache_dir")}
-    return replace(settings, **{field: path and path.resolve() for field, path in found.items()})
+    found = {field: getattr(settings, field) for field in ("registry", "scorer", "cache_dir")}
+    alone, several = settings.bundle, settings.folders
+    bundle = alone.resolve() if isinstance(alone, Path) else {name: path.resolve() for name, path in several.items()}
+    return replace(settings, bundle=bundle, **{field: path and path.resolve() for field, path in found.items()})
 
 
 def _how(status: int) -> str:

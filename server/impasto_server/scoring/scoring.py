@@ -95,7 +95,8 @@ class Scoring:
 
     def __init__(self, scorer: Scorer, max_requests: int) -> None:
         self._scorer = scorer
-        self._admission = Admission(max_requests, Stats())
+        self._stats = Stats()  # nobody reads them
+        self._admission = Admission(max_requests)
         self._closing = Closing()
         self._joining: SimpleQueue[Task | None] = SimpleQueue()
         self._waiting: Order[Task] = Order()
@@ -107,7 +108,7 @@ class Scoring:
 
         Raises Unavailable when closed, and Exhausted when `max_requests` are under way.
         """
-        self._admission.enter()
+        self._admission.enter(self._stats)
         self._joining.put(Task.of(comparison, done, gone, self._closing))
 
     def drain(self, grace_s: float) -> int:
@@ -189,7 +190,7 @@ class Scoring:
     def _settle(self, task: Task, outcome: Array | ImpastoError) -> None:
         task.over = True
         self._waiting.drop(task)
-        self._admission.leave()
+        self._admission.leave(self._stats)
         try:
             task.done(outcome)
         except Exception as error:  # theirs, and no reason to stop serving the others

@@ -15,9 +15,10 @@ from impasto_server.scoring import comparison
 from impasto_server.scoring.score import Array, Scorer
 from impasto_server.scoring.scoring import Scoring
 from impasto_server.settings import Settings
+from impasto_server.timeout import seconds
 from impasto_server.triton.drain import Drains
 from impasto_server.triton.log import forward_log
-from impasto_server.triton.messages import filled, refusal, tensors, timeout_s
+from impasto_server.triton.messages import filled, refusal, tensors
 
 
 class TritonPythonModel:
@@ -54,7 +55,7 @@ class TritonPythonModel:
                 self.drains.told()
 
         try:
-            asked = comparison.parse(tensors(request), self.scorer.unread, timeout_s(request))
+            asked = comparison.parse(tensors(request), self.scorer.unread, seconds(request.timeout()))
             self.scoring.submit(asked, done, sender.is_cancelled)
         except Exception as error:
             done(as_impasto_error(error))

@@ -1,64 +1,67 @@
-"""What travels between two processes about a request, as messages of a channel: it, its steps, its end.
+"""What travels between two processes about a request, as messages of a channel: tensors as they came, or an error.
 
 A letter is a header, ready for JSON, and files, which go behind it as they are, one behind the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from itertools import accumulate
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from impasto_server.errors import ImpastoError
-from impasto_server.job import Progress, Result
-from impasto_server.request import Request
+import numpy as np
+from numpy.typing import NDArray
 
-Outcome = Result | ImpastoError
+from impasto_server.errors import ImpastoError
+from impasto_server.outputs import Tensors
+
 Letter = tuple[dict[str, object], tuple[bytes, ...]]
 
-
-def of_request(number: int, request: Request) -> Letter:
-    fields = vars(request)
-    files = {name: value for name, value in fields.items() if isinstance(value, bytes)}
-    rest = {name: value for name, value in fields.items() if name not in files}
-    return {"number": number, "request": rest, "names": list(files), **_lengths(files.values())}, tuple(files.values())
+_LENGTH = np.dtype("<u4")
+_SMALL = 64 << 10  # bytes of texts that are rather copied than sent one by one
 
 
-def to_request(header: Mapping[str, Any], payload: bytes) -> Request:
-    fields = {**header["request"], **dict(zip(header["names"], _files(header, payload), strict=True))}
-    fields["adapters"] = tuple((name, weight) for name, weight in fields["adapters"])
-    fields["style"] = tuple(fields["style"])
-    return Request(**fields)
+def of_tensors(tensors: Tensors) -> Letter:
+    """The header's `tensors` are [name, dtype, shape], in the order of the files."""
+    told = [[name, tensor.dtype.str, tensor.shape] for name, tensor in tensors.items()]
+    return {"tensors": told}, tuple(file for tensor in tensors.values() for file in _files(tensor))
 
 
-def of_step(number: int, step: Progress) -> Letter:
-    facts = {"step": step.step, "steps": step.steps, "eta_s": step.eta_s}
-    return {"number": number, "progress": facts, **_lengths(step.previews)}, step.previews
+def to_tensors(header: Mapping[str, Any], payload: bytes) -> dict[str, NDArray[Any]]:
+    rest, found = memoryview(payload), {}
+    for name, dtype, shape in header["tensors"]:
+        found[name], rest = _tensor(np.dtype(dtype), shape, rest)
+    return found
 
 
-def to_step(header: Mapping[str, Any], payload: bytes) -> Progress:
-    return Progress(**header["progress"], previews=_files(header, payload))
+def of_error(error: ImpastoError) -> Letter:
+    return {"code": error.code, "message": str(error)}, ()
 
 
-def of_outcome(number: int, outcome: Outcome) -> Letter:
-    if isinstance(outcome, ImpastoError):
-        return {"number": number, "code": outcome.code, "message": str(outcome)}, ()
-    facts = {"seeds": outcome.seeds, "scores": outcome.scores, "meta": outcome.meta}
-    return {"number": number, "result": facts, **_lengths(outcome.images)}, outcome.images
+def to_error(header: Mapping[str, Any]) -> ImpastoError:
+    return ImpastoError.of(header["code"], header["message"])
 
 
-def to_outcome(header: Mapping[str, Any], payload: bytes) -> Outcome:
-    if "code" in header:
-        return ImpastoError.of(header["code"], header["message"])
-    facts = header["result"]
-    scores = None if facts["scores"] is None else tuple(facts["scores"])
-    return Result(_files(header, payload), tuple(facts["seeds"]), facts["meta"], scores)
+def _files(tensor: NDArray[Any]) -> Iterator[bytes]:
+    """Of texts and pictures how long each is, and then each."""
+    if tensor.dtype != np.object_:
+        yield tensor.tobytes()
+        return
+    items = [item.encode() if isinstance(item, str) else item for item in tensor.reshape(-1).tolist()]
+    yield np.array([len(item) for item in items], _LENGTH).tobytes()
+    if sum(map(len, items)) < _SMALL:
+        yield b"".join(items)
+    else:
+        yield from items
 
 
-def _lengths(files: Iterable[bytes]) -> dict[str, list[int]]:
-    return {"lengths": [len(data) for data in files]}
-
-
-def _files(header: Mapping[str, Any], payload: bytes) -> tuple[bytes, ...]:
-    ends = list(accumulate(header["lengths"]))
-    return tuple(payload[end - length : end] for end, length in zip(ends, header["lengths"], strict=True))
+def _tensor(dtype: np.dtype[Any], shape: list[int], data: memoryview) -> tuple[NDArray[Any], memoryview]:
+    """The first of those in `data`, and what is behind it."""
+    count = int(np.prod(shape, dtype=np.int64))
+    if dtype != np.object_:
+        end = count * dtype.itemsize
+        return np.frombuffer(data[:end], dtype).reshape(shape), data[end:]
+    lengths, data = np.frombuffer(data[: count * _LENGTH.itemsize], _LENGTH), data[count * _LENGTH.itemsize :]
+    items = np.empty(count, np.object_)
+    for place, length in enumerate(lengths.tolist()):
+        items[place], data = bytes(data[:length]), data[length:]
+    return items.reshape(shape), data

@@ -1,4 +1,4 @@
-"""Triton's requests and responses as ours: tensors → Request, and Progress, Result and errors → responses."""
+"""Triton's requests and responses as ours: tensors and errors."""
 
 from __future__ import annotations
 
@@ -8,12 +8,8 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 
-from impasto_server.bundle import Manifest
-from impasto_server.errors import Code, ImpastoError, InvalidArgument, brief
-from impasto_server.ops.local import answer, report
-from impasto_server.pipeline import Progress, Result
-from impasto_server.request import Field, Request, parse
-from impasto_server.triton.relay import Painter
+from impasto_server.errors import Code, ImpastoError, brief
+from impasto_server.outputs import Tensors
 
 # Triton's names for our codes. Names, because the stub fills pb_utils only after this module is imported. Its Python
 # backend, from 2.51 to 2.73, knows UNKNOWN, INTERNAL, NOT_FOUND, INVALID_ARG, UNAVAILABLE, UNSUPPORTED, ALREADY_EXISTS
@@ -30,29 +26,6 @@ CODES: Mapping[Code, str] = {
 }
 # Triton has no codes of its own for these two, so the message begins with them. config.pbtxt tells authors of clients.
 SPOKEN: tuple[Code, ...] = ("RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED")
-MAX_TIMEOUT_US = 7 * 24 * 3600 * 10**6  # a week
-
-
-def read(request: Any, manifest: Manifest, fields: Mapping[str, Field], painter: Painter) -> Request:
-    """The request for `painter`, which counts those that can't be read. Raises InvalidArgument."""
-    try:
-        return parse(tensors(request), manifest, fields, timeout_s(request))
-    except InvalidArgument:
-        painter.refused()
-        raise
-
-
-def timeout_s(request: Any) -> float | None:
-    """What the request's parameter `timeout` allows; None for none, and for 0: Triton doesn't tell the two apart.
-
-    Raises InvalidArgument.
-    """
-    microseconds = request.timeout()
-    if microseconds > MAX_TIMEOUT_US:
-        sent = microseconds - (1 << 64) if microseconds >> 63 else microseconds  # Triton drops the sign
-        fix = f"pass the parameter timeout as 1 to {MAX_TIMEOUT_US} microseconds, or leave it out for no limit"
-        raise InvalidArgument("TIMEOUT", f"{sent} is out of range", fix)
-    return microseconds / 1e6 if microseconds else None
 
 
 def tensors(request: Any) -> dict[str, np.ndarray[Any, Any]]:
@@ -60,14 +33,12 @@ def tensors(request: Any) -> dict[str, np.ndarray[Any, Any]]:
     return {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
 
 
-def response(outcome: Progress | Result | ImpastoError) -> Any:
+def response(outcome: Tensors | ImpastoError) -> Any:
     """What is sent for it."""
-    if isinstance(outcome, ImpastoError):
-        return refusal(outcome)
-    return filled(report(outcome) if isinstance(outcome, Progress) else answer(outcome))
+    return refusal(outcome) if isinstance(outcome, ImpastoError) else filled(outcome)
 
 
-def filled(outputs: Mapping[str, np.ndarray[Any, Any]]) -> Any:
+def filled(outputs: Tensors) -> Any:
     return pb_utils.InferenceResponse([pb_utils.Tensor(name, values) for name, values in outputs.items()])
 
 

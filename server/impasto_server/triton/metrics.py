@@ -1,7 +1,8 @@
-"""The pipeline's counters on Triton's metrics endpoint, as impasto_<name>."""
+"""The pipelines' counters on Triton's metrics endpoint, as impasto_<name>{bundle="<bundle>"}."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from threading import Event, Thread
 from typing import Any
 
@@ -13,9 +14,9 @@ PERIOD_S = 0.5
 
 
 class Metrics:
-    """Carries `stats` over twice a second, and once more when it is closed."""
+    """Carries `stats`, by bundle, over twice a second, and once more when it is closed."""
 
-    def __init__(self, stats: Stats) -> None:
+    def __init__(self, stats: Mapping[str, Stats]) -> None:
         self._stats = stats
         counter, gauge = pb_utils.MetricFamily.COUNTER, pb_utils.MetricFamily.GAUGE
         # A metric works only as long as its family is referenced.
@@ -23,8 +24,12 @@ class Metrics:
             **{name: _family(name, text, counter) for name, text in COUNTERS.items()},
             **{name: _family(name, text, gauge) for name, text in GAUGES.items()},
         }
-        self._metrics = {name: family.Metric(labels={}) for name, family in self._families.items()}
-        self._told = dict.fromkeys(COUNTERS, 0.0)
+        self._metrics = {
+            (bundle, name): family.Metric(labels={"bundle": bundle})
+            for bundle in stats
+            for name, family in self._families.items()
+        }
+        self._told = {(bundle, name): 0.0 for bundle in stats for name in COUNTERS}
         self._closing = Event()
         self._thread = Thread(target=self._run, name="metrics", daemon=True)
         self._thread.start()
@@ -39,12 +44,13 @@ class Metrics:
             self._tell()
 
     def _tell(self) -> None:
-        for name, value in self._stats.read().items():
-            if name in GAUGES:
-                self._metrics[name].set(value)
-            elif value > self._told[name]:
-                self._metrics[name].increment(value - self._told[name])
-                self._told[name] = value
+        for bundle, stats in self._stats.items():
+            for name, value in stats.read().items():
+                if name in GAUGES:
+                    self._metrics[bundle, name].set(value)
+                elif value > self._told[bundle, name]:
+                    self._metrics[bundle, name].increment(value - self._told[bundle, name])
+                    self._told[bundle, name] = value
 
 
 def _family(name: str, text: str, kind: Any) -> Any:

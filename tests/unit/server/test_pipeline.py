@@ -152,11 +152,11 @@ def test_a_drained_pipeline_finishes_what_is_done_in_time_and_tells_the_rest(ope
     pipeline = open_pipeline()
     soon, never = Future[Result | ImpastoError](), Future[Result | ImpastoError]()
     pipeline.submit(request(2), Caller(soon.set_result))
-    assert pipeline.drain(600) == 0
+    assert pipeline.shared.drain(600) == 0
     assert isinstance(soon.result(0), Result)
     pipeline = open_pipeline()
     pipeline.submit(replace(request(2), steps=200), Caller(never.set_result))
-    assert pipeline.drain(0) == 1
+    assert pipeline.shared.drain(0) == 1
     assert isinstance(never.result(60), Unavailable)
     with pytest.raises(Unavailable):
         pipeline.submit(request(2), Caller(print))

@@ -184,7 +184,7 @@ def test_who_is_late_or_gone_while_it_runs_does_not_wait_for_its_previews(
     asked = submitted(pipeline, replace(BOAT, steps=200, preview_every=1, timeout_s=3600.0))
     assert gate.reached.wait(PATIENCE_S)
     if way == "drained":
-        assert pipeline.drain(0) == 1
+        assert pipeline.shared.drain(0) == 1
     else:
         (late if way == "late" else asked.left).set()
     expected = {"late": DeadlineExceeded, "gone": Cancelled, "drained": Unavailable}

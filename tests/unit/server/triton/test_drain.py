@@ -86,14 +86,16 @@ def test_nothing_is_done_when_the_time_is_over() -> None:
 
 
 def test_admission_counts_those_who_are_late() -> None:
-    admission = Admission(4, Stats())
-    admission.enter()
-    admission.enter()
+    admission, stats = Admission(4), Stats()
+    admission.enter(stats)
+    admission.enter(stats)
+    assert stats.read()["requests"] == 2
     assert admission.drain(0) == 2
     with pytest.raises(Unavailable, match="the server is stopping"):
-        admission.enter()
+        admission.enter(stats)
     with ThreadPoolExecutor(1) as pool:
         drained = pool.submit(admission.drain, 3600)
-        admission.leave()
-        admission.leave()
+        admission.leave(stats)
+        admission.leave(stats)
         assert drained.result(60) == 0
+    assert stats.read()["requests"] == 0

@@ -7,48 +7,70 @@ import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from itertools import count
 from queue import SimpleQueue
 from threading import Event, Thread
 from time import monotonic, sleep
+from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from impasto_server.errors import Cancelled, Exhausted, ImpastoError, Unavailable
-from impasto_server.pipeline import Caller, Progress, Result
-from impasto_server.request import Request
+from impasto_server.front import Asker
+from impasto_server.outputs import Tensors
 from impasto_server.triton.channel import LENGTHS
 from impasto_server.triton.relay import Painter, Relay, Remote
 
 FILE = b"\x89PNG" * 12_500  # 50 kB
-ASKED = Request("a boat", seed=3, width=64, height=64, image=FILE)
 FULL = Exhausted(32, 1.5)
 PATIENCE_S = 60.0
 numbers = count()
 
-Answer = Future[Result | ImpastoError]
+Outcome = Tensors | ImpastoError
+Answer = Future[Outcome]
+
+
+def bytes_(*values: bytes) -> NDArray[Any]:
+    return np.array(values, np.object_)
+
+
+def asked(seed: int = 3, *files: bytes) -> dict[str, NDArray[Any]]:
+    """A request of that seed, with those files."""
+    return {"PROMPT": bytes_(b"a boat"), "SEED": np.array([seed]), "IMAGE": bytes_(*files)}
+
+
+def picture(seed: int, *files: bytes) -> dict[str, NDArray[Any]]:
+    """An answer."""
+    return {"IMAGE": bytes_(*files), "SEED": np.array([seed])}
+
+
+def said(outcome: Outcome) -> dict[str, list[Any]] | str:
+    """What can be compared with ==."""
+    if isinstance(outcome, ImpastoError):
+        return str(outcome)
+    return {name: values.tolist() for name, values in outcome.items()}
+
+
+ASKED = asked(3, FILE)
 
 
 class Studio:
     """A painter that keeps every request until its test answers it; `refuse` says which are refused at once."""
 
-    def __init__(self, refuse: Callable[[Request], bool] = lambda request: False) -> None:
+    def __init__(self, refuse: Callable[[Tensors], bool] = lambda tensors: False) -> None:
         self.refuse = refuse
-        self.taken: SimpleQueue[tuple[Request, Caller]] = SimpleQueue()
+        self.taken: SimpleQueue[tuple[Tensors, Asker]] = SimpleQueue()
 
-    def submit(self, request: Request, caller: Caller) -> None:
-        if self.refuse(request):
+    def submit(self, tensors: Tensors, timeout_us: int, asker: Asker) -> None:
+        if self.refuse(tensors):
             raise FULL
-        self.taken.put((request, caller))
+        self.taken.put((tensors, asker))
 
-    def next(self) -> tuple[Request, Caller]:
+    def next(self) -> tuple[Tensors, Asker]:
         return self.taken.get(timeout=PATIENCE_S)
-
-    def refused(self) -> None: ...
-
-    def close(self) -> None: ...
 
 
 Connect = Callable[[Painter], Callable[[], Remote]]
@@ -80,26 +102,25 @@ def in_background(work: Callable[[], None]) -> Thread:
     return thread
 
 
-def paint(request: Request, caller: Caller) -> None:
+def paint(tensors: Tensors, asker: Asker) -> None:
     """Its own picture, and before it one preview."""
-    assert request.image is not None
-    if caller.progress is not None:
-        caller.progress(Progress(1, 1, 0.0, (request.image,)))
-    caller.done(Result((request.image,), (request.seed,), {}))
+    assert asker.progress is not None
+    asker.progress({"PREVIEW": tensors["IMAGE"]})
+    asker.done({"IMAGE": tensors["IMAGE"], "SEED": tensors["SEED"]})
 
 
-def code(outcome: Result | ImpastoError) -> str:
+def code(outcome: Outcome) -> str:
     return outcome.code if isinstance(outcome, ImpastoError) else "OK"
 
 
 def test_refusals_and_large_pictures_both_ways_lock_nobody_up(connect: Connect) -> None:
-    studio = Studio(refuse=lambda request: request.seed % 2 == 1)
+    studio = Studio(refuse=lambda tensors: tensors["SEED"].item() % 2 == 1)
     remote = connect(studio)()
     answers: list[Answer] = [Future() for _ in range(200)]
 
     def submit() -> None:
         for seed, answer in enumerate(answers):
-            remote.submit(replace(ASKED, seed=seed), Caller(answer.set_result))
+            remote.submit(asked(seed, FILE), 0, Asker(answer.set_result))
 
     def finish() -> None:
         for _ in answers[::2]:
@@ -108,56 +129,56 @@ def test_refusals_and_large_pictures_both_ways_lock_nobody_up(connect: Connect) 
     in_background(submit)
     in_background(finish)
     outcomes = [answer.result(PATIENCE_S) for answer in answers]
-    assert outcomes[::2] == [Result((FILE,), (seed,), {}) for seed in range(0, 200, 2)]
+    assert [said(one) for one in outcomes[::2]] == [said(picture(seed, FILE)) for seed in range(0, 200, 2)]
     assert [str(one) for one in outcomes[1::2]] == [str(FULL)] * 100
 
 
 def test_each_request_hears_its_steps_before_its_end(connect: Connect) -> None:
     studio = Studio()
     remote = connect(studio)()
-    heard: list[SimpleQueue[Progress | Result | ImpastoError]] = [SimpleQueue() for _ in range(20)]
+    heard: list[SimpleQueue[Outcome]] = [SimpleQueue() for _ in range(20)]
     for seed, news in enumerate(heard):
-        remote.submit(replace(ASKED, seed=seed), Caller(news.put, progress=news.put))
+        remote.submit(asked(seed, FILE), 0, Asker(news.put, progress=news.put))
     taken = [studio.next() for _ in heard]
     for step in (1, 2):
-        for request, caller in taken:
-            assert caller.progress is not None
-            caller.progress(Progress(step, 2, 0.0, (bytes([request.seed, step]),)))
-    for request, caller in taken:
-        caller.done(Result((FILE,), (request.seed,), {}))
+        for tensors, asker in taken:
+            assert asker.progress is not None
+            asker.progress({"PREVIEW": bytes_(bytes([tensors["SEED"].item(), step]))})
+    for tensors, asker in taken:
+        asker.done(picture(tensors["SEED"].item(), FILE))
     for seed, news in enumerate(heard):
-        first, second, last = (news.get(timeout=PATIENCE_S) for _ in range(3))
-        assert first == Progress(1, 2, 0.0, (bytes([seed, 1]),))
-        assert second == Progress(2, 2, 0.0, (bytes([seed, 2]),))
-        assert last == Result((FILE,), (seed,), {})
+        first, second, last = (said(news.get(timeout=PATIENCE_S)) for _ in range(3))
+        assert first == {"PREVIEW": [bytes([seed, 1])]}
+        assert second == {"PREVIEW": [bytes([seed, 2])]}
+        assert last == said(picture(seed, FILE))
 
 
 def test_a_request_cancelled_while_others_wait_before_it_is_cancelled_when_its_turn_comes(connect: Connect) -> None:
     """The painter is slow to take the first; the second is gone before the painter has heard of it."""
     begun, may_go_on = Event(), Event()
 
-    def slowly(request: Request) -> bool:
+    def slowly(tensors: Tensors) -> bool:
         begun.set()
         return not may_go_on.wait(PATIENCE_S)
 
     studio = Studio(refuse=slowly)
     remote = connect(studio)()
-    first, second = Future[Result | ImpastoError](), Future[Result | ImpastoError]()
-    asked = Event()
+    first, second = Answer(), Answer()
+    looked = Event()
 
     def gone() -> bool:
-        asked.set()
+        looked.set()
         return True
 
-    remote.submit(ASKED, Caller(first.set_result))
+    remote.submit(ASKED, 0, Asker(first.set_result))
     assert begun.wait(PATIENCE_S)
-    remote.submit(ASKED, Caller(second.set_result, gone))
-    assert asked.wait(PATIENCE_S)
+    remote.submit(ASKED, 0, Asker(second.set_result, gone))
+    assert looked.wait(PATIENCE_S)
     may_go_on.set()
     paint(*studio.next())
-    _, caller = studio.next()
-    eventually(caller.gone)
-    caller.done(Cancelled("the caller is gone"))
+    _, asker = studio.next()
+    eventually(asker.gone)
+    asker.done(Cancelled("the caller is gone"))
     assert (code(first.result(PATIENCE_S)), code(second.result(PATIENCE_S))) == ("OK", "CANCELLED")
 
 
@@ -171,18 +192,18 @@ def test_one_who_stops_reading_is_cut_off_and_nobody_else_waits(
     reading, may_read = Event(), Event()
     answers: list[Answer] = [Future() for _ in range(102)]
 
-    def hear(answer: Answer, outcome: Result | ImpastoError) -> None:
+    def hear(answer: Answer, outcome: Outcome) -> None:
         reading.set()
         assert may_read.wait(PATIENCE_S)
         answer.set_result(outcome)
 
     for answer in answers:
-        idle.submit(replace(ASKED, image=None), Caller(partial(hear, answer)))
+        idle.submit(asked(), 0, Asker(partial(hear, answer)))
     taken = [studio.next() for _ in answers]
 
     def finish() -> None:
-        for _, caller in taken[:100]:
-            caller.done(Result((FILE,), (1,), {}))
+        for _, asker in taken[:100]:
+            asker.done(picture(1, FILE))
             assert reading.wait(PATIENCE_S)
 
     painting = in_background(finish)
@@ -190,7 +211,7 @@ def test_one_who_stops_reading_is_cut_off_and_nobody_else_waits(
     assert not painting.is_alive(), "the thread that finishes pictures waits for a reader"
     eventually(taken[101][1].gone)
     other: Answer = Future()
-    prompt.submit(ASKED, Caller(other.set_result))
+    prompt.submit(ASKED, 0, Asker(other.set_result))
     paint(*studio.next())
     assert code(other.result(PATIENCE_S)) == "OK"
     may_read.set()
@@ -207,16 +228,16 @@ def test_a_slow_reader_loses_steps_and_no_answer(connect: Connect, monkeypatch: 
     steps: list[int] = []
     answer: Answer = Future()
 
-    def progress(step: Progress) -> None:
+    def progress(step: Tensors) -> None:
         assert may_read.wait(PATIENCE_S)
-        steps.append(step.step)
+        steps.append(step["STEP"].item())
 
-    remote.submit(ASKED, Caller(answer.set_result, progress=progress))
-    _, caller = studio.next()
-    assert caller.progress is not None
+    remote.submit(ASKED, 0, Asker(answer.set_result, progress=progress))
+    _, asker = studio.next()
+    assert asker.progress is not None
     for step in range(1, 101):
-        caller.progress(Progress(step, 100, 0.0, (FILE,)))
-    caller.done(Result((FILE,), (3,), {}))
+        asker.progress({"STEP": np.array([step]), "PREVIEW": bytes_(FILE)})
+    asker.done(picture(3, FILE))
     may_read.set()
     assert code(answer.result(PATIENCE_S)) == "OK"
     assert steps == list(range(1, len(steps) + 1))
@@ -226,21 +247,21 @@ def test_a_slow_reader_loses_steps_and_no_answer(connect: Connect, monkeypatch: 
 def test_requests_that_nobody_reads_are_refused_at_once(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("impasto_server.triton.relay.ROOM", 1 << 20)
     may_go_on = Event()
-    studio = Studio(refuse=lambda request: not may_go_on.wait(PATIENCE_S))
+    studio = Studio(refuse=lambda tensors: not may_go_on.wait(PATIENCE_S))
     remote = connect(studio)()
     answers: list[Answer] = []
 
     def submit() -> None:
         for _ in range(200):
             answer: Answer = Future()
-            remote.submit(ASKED, Caller(answer.set_result))
+            remote.submit(ASKED, 0, Asker(answer.set_result))
             answers.append(answer)
 
     with pytest.raises(Unavailable, match="far behind; try again later"):
         submit()
     may_go_on.set()
     for _ in answers:
-        studio.next()[1].done(Result((b"png",), (3,), {}))
+        studio.next()[1].done(picture(3, b"png"))
     assert {code(answer.result(PATIENCE_S)) for answer in answers} == {"OK"}
 
 
@@ -248,15 +269,15 @@ def test_a_peer_that_dies_in_the_middle_of_its_request_takes_its_others_with_it(
     studio = Studio()
     new = connect(studio)
     remote = new()
-    remote.submit(ASKED, Caller(lambda outcome: None))
-    _, caller = studio.next()
+    remote.submit(ASKED, 0, Asker(lambda outcome: None))
+    _, asker = studio.next()
     assert remote._channel is not None
     remote._channel._connection.sendall(LENGTHS.pack(1000, 1000) + b'{"number": 7, "requ')
     remote.close()
-    eventually(caller.gone)
-    caller.done(Cancelled("the caller is gone"))
+    eventually(asker.gone)
+    asker.done(Cancelled("the caller is gone"))
     answer: Answer = Future()
-    new().submit(ASKED, Caller(answer.set_result))
+    new().submit(ASKED, 0, Asker(answer.set_result))
     paint(*studio.next())
     assert code(answer.result(PATIENCE_S)) == "OK"
 
@@ -269,13 +290,13 @@ def test_a_relay_that_dies_with_answers_half_written_leaves_nobody_waiting() -> 
         listener.bind(address)
         listener.listen()
         for answer in answers:
-            remote.submit(ASKED, Caller(answer.set_result))
+            remote.submit(ASKED, 0, Asker(answer.set_result))
         connection, _ = listener.accept()
         connection.sendall(LENGTHS.pack(1000, 1000) + b'{"number": 0, "resu')
         connection.close()
     assert [code(answer.result(PATIENCE_S)) for answer in answers] == ["UNAVAILABLE"] * 2
     with pytest.raises(Unavailable, match="does not answer; try again later"):
-        remote.submit(ASKED, Caller(lambda outcome: None))
+        remote.submit(ASKED, 0, Asker(lambda outcome: None))
     remote.close()
 
 
@@ -286,9 +307,9 @@ def test_a_relay_that_closes_writes_the_last_answers_first(connect: Connect) -> 
     relay, remote = Relay(studio, address), Remote(address)
     answers: list[Answer] = [Future() for _ in range(100)]
     for answer in answers:
-        remote.submit(replace(ASKED, image=None), Caller(answer.set_result))
+        remote.submit(asked(), 0, Asker(answer.set_result))
     for _ in answers:
-        studio.next()[1].done(Result((FILE,), (3,), {}))
+        studio.next()[1].done(picture(3, FILE))
     relay.close()
     assert {code(answer.result(PATIENCE_S)) for answer in answers} == {"OK"}
     remote.close()

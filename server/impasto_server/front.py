@@ -1,0 +1,100 @@
+"""Every bundle's pipeline behind the wire's tensors: requests are read here, and answered in tensors.
+
+A request names its bundle in MODEL; it is read as that bundle has it, and what can't be read is counted with that
+bundle's. One process reads all requests, whichever model of Triton they came through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from impasto_server.bundle import Bundle
+from impasto_server.errors import ImpastoError, InvalidArgument, shown
+from impasto_server.job import Caller, Progress, Result
+from impasto_server.outputs import Tensors, answer, report
+from impasto_server.pipeline import Pipeline
+from impasto_server.request import FIELDS, STREAM_FIELDS, Request, model_in, parse
+from impasto_server.settings import Settings
+from impasto_server.shared import Shared
+from impasto_server.stats import Stats
+from impasto_server.timeout import seconds
+
+
+@dataclass(frozen=True)
+class Asker:
+    """Who waits for a request, as a Caller is told of it, in tensors. Who has `progress` asks for a stream."""
+
+    done: Callable[[Tensors | ImpastoError], None]
+    gone: Callable[[], bool] = lambda: False
+    progress: Callable[[Tensors], None] | None = None
+
+
+class Front:
+    """`submit` from any thread. The first pipeline is for requests that name none."""
+
+    def __init__(self, pipelines: Sequence[Pipeline], shared: Shared) -> None:
+        self._pipelines = {one.name: one for one in pipelines}
+        self._shared = shared
+
+    @classmethod
+    def load(cls, settings: Settings) -> Front:
+        """Open every bundle and compile its graphs. Raises SetupError."""
+        bundles = opened(settings)
+        shared = Shared.of(settings, bundles)
+        return cls([Pipeline(bundle, settings, shared) for bundle in bundles], shared)
+
+    @property
+    def stats(self) -> Mapping[str, Stats]:
+        """Each bundle's, by its name."""
+        return {name: pipeline.stats for name, pipeline in self._pipelines.items()}
+
+    def submit(self, tensors: Tensors, timeout_us: int, asker: Asker) -> None:
+        """Start on what `tensors` ask for and return; `timeout_us` as Triton has it. Raises ImpastoError."""
+        pipeline = next(iter(self._pipelines.values()))
+        try:
+            pipeline = self._pipeline(model_in(tensors)) or pipeline
+            request = _read(tensors, timeout_us, pipeline, asker)
+        except InvalidArgument:
+            pipeline.refused()
+            raise
+        pipeline.submit(request, _caller(asker))
+
+    def drain(self, grace_s: float) -> int:
+        """As Shared.drain."""
+        return self._shared.drain(grace_s)
+
+    def close(self) -> None:
+        """Take nothing new, finish what was taken, and free the threads."""
+        for pipeline in self._pipelines.values():
+            pipeline.close()
+
+    def _pipeline(self, name: str | None) -> Pipeline | None:
+        """None where none is named. Raises InvalidArgument."""
+        if name is not None and name not in self._pipelines:
+            known = ", ".join(self._pipelines)
+            raise InvalidArgument("MODEL", f"{shown(name)} is unknown", f"pass one of {known}, or leave it out")
+        return None if name is None else self._pipelines[name]
+
+
+def opened(settings: Settings) -> list[Bundle]:
+    """The bundles of these settings, the default first. Raises SetupError."""
+    return [Bundle.open(folder, name) for name, folder in settings.folders.items()]
+
+
+def _read(tensors: Tensors, timeout_us: int, pipeline: Pipeline, asker: Asker) -> Request:
+    fields = FIELDS if asker.progress is None else STREAM_FIELDS
+    return parse(tensors, pipeline.manifest, fields, seconds(timeout_us))
+
+
+def _caller(asker: Asker) -> Caller:
+    """`asker`, who is told in tensors what a caller is told of."""
+
+    def done(outcome: Result | ImpastoError) -> None:
+        asker.done(outcome if isinstance(outcome, ImpastoError) else answer(outcome))
+
+    def progress(step: Progress) -> None:
+        assert asker.progress is not None
+        asker.progress(report(step))
+
+    return Caller(done, asker.gone, None if asker.progress is None else progress)

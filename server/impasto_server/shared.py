@@ -1,0 +1,43 @@
+"""What the pipelines of one server have together: the registry, the scorer, the device, and who is let in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from impasto_server.adapters.adapter import MAX_HEADER
+from impasto_server.adapters.registry import Registry
+from impasto_server.admission import Admission
+from impasto_server.bundle import Bundle
+from impasto_server.closing import Closing
+from impasto_server.scoring.score import Scorer
+from impasto_server.settings import Settings
+from impasto_server.turnstile import Turnstile
+
+DELTA_SHARE = 4  # of all of a bundle's bytes: what changes its weights may be kept in float32, and in several factors
+
+
+@dataclass(frozen=True)
+class Shared:
+    registry: Registry
+    scorer: Scorer | None
+    admission: Admission
+    turnstile: Turnstile = field(default_factory=Turnstile)
+    closing: Closing = field(default_factory=Closing)
+
+    @classmethod
+    def of(cls, settings: Settings, bundles: Iterable[Bundle]) -> Shared:
+        """For pipelines of `bundles`. Raises SetupError where the scorer can't be had."""
+        largest = max(bundle.nbytes for bundle in bundles)
+        return cls(
+            Registry(settings.registry, MAX_HEADER + DELTA_SHARE * largest),
+            Scorer.open(settings.scorer, settings) if settings.scorer else None,
+            Admission(settings.max_requests),
+        )
+
+    def drain(self, grace_s: float) -> int:
+        """Take nothing new, and finish what was taken; how many were told Unavailable since they took longer."""
+        late = self.admission.drain(grace_s)
+        self.closing.now()
+        self.admission.close()
+        return late

@@ -1,0 +1,16 @@
+"""The parameter `timeout` of a request: how long its caller waits."""
+
+from __future__ import annotations
+
+from impasto_server.errors import InvalidArgument
+
+MAX_TIMEOUT_US = 7 * 24 * 3600 * 10**6  # a week
+
+
+def seconds(microseconds: int) -> float | None:
+    """None for 0, which is none: Triton doesn't tell the two apart. Raises InvalidArgument."""
+    if microseconds > MAX_TIMEOUT_US:
+        sent = microseconds - (1 << 64) if microseconds >> 63 else microseconds  # Triton drops the sign
+        fix = f"pass the parameter timeout as 1 to {MAX_TIMEOUT_US} microseconds, or leave it out for no limit"
+        raise InvalidArgument("TIMEOUT", f"{sent} is out of range", fix)
+    return microseconds / 1e6 if microseconds else None
