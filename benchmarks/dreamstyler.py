@@ -28,8 +28,8 @@ from rich.table import Table
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "studio")]  # scripts both, none is installed
 
-from benchmarks import dual, sheets  # noqa: E402
-from benchmarks.asking import (  # noqa: E402
+from benchmarks.common import sheets  # noqa: E402
+from benchmarks.common.asking import (  # noqa: E402
     JUDGED,
     Asker,
     Pixels,
@@ -44,7 +44,8 @@ from benchmarks.asking import (  # noqa: E402
     run,
     with_all,
 )
-from benchmarks.sheets import Axis  # noqa: E402
+from benchmarks.common.sheets import Axis  # noqa: E402
+from benchmarks.parts.dreamstyler import dual  # noqa: E402
 
 import painter  # noqa: E402
 from impasto_client import Client, Options, StyleContent  # noqa: E402

@@ -1,7 +1,7 @@
 """Masked tokens, StyleDrop's adapters and its rules equal plain torch: diffusers' modules in a loop after the papers.
 
 Whoever else paints a picture is led by ours: at each step it has the tokens and the random numbers that ours had. Its
-draws must be the same, but for those that fall between the two programs' sums; benchmarks/draws.py says when.
+draws must be the same, but for those that fall between the two programs' sums; benchmarks/common/draws.py says when.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from benchmarks.draws import Notes, Step, Story, Verdict, compare, drawing, leading, noted
+from benchmarks.common.draws import Notes, Step, Story, Verdict, compare, drawing, leading, noted
 from diffusers import AmusedPipeline, AmusedScheduler
 from diffusers.loaders.lora_pipeline import AmusedLoraLoaderMixin
 from numpy.typing import NDArray

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from benchmarks import bench, crowd, mixed, passes, question, roofline
-from benchmarks.backbones import NAMES, Backbone, write_lora
-from benchmarks.bars import Bar, held_against_bars
-from benchmarks.question import Question
+from benchmarks import mixed
+from benchmarks.common import bench, crowd, passes, question
+from benchmarks.common.backbones import NAMES, Backbone, write_lora
+from benchmarks.common.bars import Bar, held_against_bars
+from benchmarks.common.question import Question
+from benchmarks.parts.mixed import roofline
 
 from impasto_export import architecture, manifest
 from impasto_export.adapters import importer

@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import TypeVar
 
 import numpy as np
-from benchmarks.bench import interval, prompt
+from benchmarks.common.bench import interval, prompt
 
 from impasto_client import Client, StyleContent
 

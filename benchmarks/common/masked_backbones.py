@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks import backbones
-from benchmarks.backbones import KEPT, NAMES, ROOT, STRENGTH, Backbone, Kind, public, register, write_lora
+from benchmarks.common import backbones
+from benchmarks.common.backbones import KEPT, NAMES, ROOT, STRENGTH, Backbone, Kind, public, register, write_lora
 from safetensors.numpy import save_file
 from torch import Tensor, nn
 

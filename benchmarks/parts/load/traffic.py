@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from benchmarks.bench import percentiles, prompt
+from benchmarks.common.bench import percentiles, prompt
 from numpy.typing import NDArray
 
 from impasto_server.request import Request

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from benchmarks.realsize_children import PLAIN
-from benchmarks.realsize_feeds import ALPHA, LANES, RANK
+from benchmarks.parts.realsize.children import PLAIN
+from benchmarks.parts.realsize.feeds import ALPHA, LANES, RANK
 from numpy.typing import NDArray
 from rich.table import Table
 

@@ -14,8 +14,8 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from benchmarks.backbones import NAMES, Backbone
-from benchmarks.switching import Styles
+from benchmarks.common.backbones import NAMES, Backbone
+from benchmarks.common.switching import Styles
 from numpy.typing import NDArray
 
 from impasto_server.adapters.bank import AdaptedEngine

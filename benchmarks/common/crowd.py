@@ -16,8 +16,8 @@ from threading import Event
 from time import perf_counter, sleep
 
 import numpy as np
-from benchmarks.backbones import NAMES
-from benchmarks.bench import COLOURS, THINGS
+from benchmarks.common.backbones import NAMES
+from benchmarks.common.bench import COLOURS, THINGS
 from numpy.typing import NDArray
 from PIL import Image
 

@@ -8,9 +8,9 @@ from functools import partial
 from statistics import median
 from typing import Any
 
-from benchmarks.backbones import NAMES
-from benchmarks.bench import COLOURS, THINGS, interval, ratio
-from benchmarks.crowd import Crowd
+from benchmarks.common.backbones import NAMES
+from benchmarks.common.bench import COLOURS, THINGS, interval, ratio
+from benchmarks.common.crowd import Crowd
 
 from impasto_server.bundle import ImageSize
 from impasto_server.request import Request

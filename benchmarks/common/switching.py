@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
 
-from benchmarks.backbones import KEPT, LORA_FILE, NAMES, Backbone, register, write_lora
+from benchmarks.common.backbones import KEPT, LORA_FILE, NAMES, Backbone, register, write_lora
 
 from impasto_server.adapters.adapter import Adapter
 from impasto_server.adapters.bank import Bank

@@ -15,10 +15,10 @@ from typing import get_args
 import diffusers
 import torch
 import transformers
-from benchmarks.backbones import Backbone
-from benchmarks.bars import Bar, Report, held_against_bars, table
-from benchmarks.bench import machine, warning
-from benchmarks.reference import Reference, add_attention
+from benchmarks.common.backbones import Backbone
+from benchmarks.common.bars import Bar, Report, held_against_bars, table
+from benchmarks.common.bench import machine, warning
+from benchmarks.common.reference import Reference, add_attention
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 

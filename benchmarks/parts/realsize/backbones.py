@@ -1,5 +1,5 @@
 """Every backbone that impasto ships graphs for, at its true size with random weights: a checkpoint as its library would
-read it, written tensor by tensor without torch: `python realsize_backbones.py NAME FOLDER`.
+read it, written tensor by tensor without torch: `python backbones.py NAME FOLDER`.
 
 The configs are those that the skeletons were exported from, names and shapes of the weights the skeletons' own: so
 whatever loads the checkpoint and misses a tensor, or has one too many, contradicts the skeleton.
@@ -25,7 +25,7 @@ from impasto_export.checkpoints import tokenizer
 from impasto_export.checkpoints.folders import TOKENIZERS
 from impasto_export.families import INDEX, PARTS
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 PUBLIC, STUDIO = ROOT / "export" / "architectures", ROOT / "studio"
 CONTROLNET = "controlnet"
 ITEM_BYTES = 2  # fp16, in which most checkpoints are published

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmarks.realsize_backbones import Backbone
+from benchmarks.parts.realsize.backbones import Backbone
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.backbones import LORA_FILE, NAMES, Backbone
-from benchmarks.reference import Reference
+from benchmarks.common.backbones import LORA_FILE, NAMES, Backbone
+from benchmarks.common.reference import Reference
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, StableDiffusionPipeline
 from numpy.typing import NDArray
 

@@ -34,7 +34,7 @@ from impasto_export.tracing import folding, graphs, masked, recipes, sites, skel
 from impasto_export.tracing.recipes import Recipe
 from impasto_export.weights import read_header
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 KEPT = ROOT / ".impasto" / "bench"
 STUDIO = ROOT / "studio" / "mini-diffusion"
 PUBLIC = ROOT / "export" / "architectures"

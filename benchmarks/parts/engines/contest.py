@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from benchmarks.reference import Attention, Device, Reference
+from benchmarks.common.reference import Attention, Device, Reference
 
 from impasto_server.engines import engine
 from impasto_server.errors import SetupError

@@ -18,12 +18,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "studio")]  # scripts both, none is installed
 
-from benchmarks import sheets  # noqa: E402
-from benchmarks.bench import machine, warning, write  # noqa: E402
-from benchmarks.quality import CONFIDENT, half_width, pixels  # noqa: E402
+from benchmarks.common import sheets  # noqa: E402
+from benchmarks.common.bench import CONFIDENT, half_width, machine, warning, write  # noqa: E402
 
 import painter  # noqa: E402
 from impasto_client import Client, Generation, Options  # noqa: E402
@@ -55,6 +54,10 @@ class Asker:
 
     def ask(self, what: str, wishes: Sequence[Wish]) -> Pixels:
         """One picture for each, in order, uint8 [N, H, W, 3]. Raises the first ImpastoError."""
+        return pixels(self.made(what, wishes))
+
+    def made(self, what: str, wishes: Sequence[Wish]) -> list[Generation]:
+        """The same as the server answered."""
         task = self.bar.add_task(what, total=len(wishes))
 
         def paint(wish: Wish) -> Generation:
@@ -64,9 +67,14 @@ class Asker:
 
         pool = ThreadPoolExecutor(IN_FLIGHT)
         try:
-            return pixels(list(pool.map(paint, wishes)))
+            return list(pool.map(paint, wishes))
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def pixels(made: Sequence[Generation]) -> Pixels:
+    """uint8 [N, H, W, 3]."""
+    return np.stack([np.asarray(generation.image.convert("RGB")) for generation in made])
 
 
 def readings(judge: Judge, pictures: Pixels, style: str, scenes: Sequence[Scene]) -> Samples:

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.backbones import LORA_FILE, NAMES, Backbone
-from benchmarks.draws import Step, Story, drawing, leading
-from benchmarks.reference import Reference
+from benchmarks.common.backbones import LORA_FILE, NAMES, Backbone
+from benchmarks.common.draws import Step, Story, drawing, leading
+from benchmarks.common.reference import Reference
 from diffusers import AmusedPipeline
 from numpy.typing import NDArray
 from torch import Tensor

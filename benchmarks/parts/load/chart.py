@@ -10,7 +10,7 @@ from operator import getitem
 from pathlib import Path
 from typing import Any
 
-from benchmarks.traffic import GOOD_SHARE, GOOD_SLOWDOWN
+from benchmarks.parts.load.traffic import GOOD_SHARE, GOOD_SLOWDOWN
 from PIL import Image, ImageDraw, ImageFont
 
 Box = tuple[float, float, float, float]

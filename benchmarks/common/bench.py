@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ from impasto_export.link import link
 from impasto_server.bundle import Bundle, Manifest
 from impasto_server.engines.calibration import cpu_name
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 Array = NDArray[np.float32]
 T = TypeVar("T")
@@ -34,6 +35,7 @@ COLOURS = "red blue green yellow purple orange white black".split()
 THINGS = "boat house fish apple tree cat star flower".split()
 PLACES = "at night;in the snow;in flat style;on a beach;in the rain;in clay style".split(";")
 REDRAWINGS = 500
+CONFIDENT = 1.96  # standard deviations on either side of the mean that hold 95 %
 PACKAGES = ("impasto", "numpy", "openvino", "onnxruntime", "nvidia-pytriton")
 
 
@@ -118,8 +120,8 @@ def seconds(work: Callable[..., object], *args: object) -> float:
     return perf_counter() - started
 
 
-def psnr_db(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
-    """Peak signal to noise; 138 dB where nothing differs."""
+def psnr_db(a: NDArray[Any], b: NDArray[Any]) -> float:
+    """Peak signal to noise of values from 0 to 255; 138 dB where nothing differs."""
     error = np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2)
     return float(10 * np.log10(255**2 / max(error, 1e-9)))
 
@@ -130,3 +132,9 @@ def interval(figure: Callable[[Sequence[T]], float], rounds: Sequence[T]) -> tup
     redrawn = [figure([rounds[i] for i in rng.integers(len(rounds), size=len(rounds))]) for _ in range(REDRAWINGS)]
     low, high = np.percentile(redrawn, [2.5, 97.5])
     return round(float(low), 4), round(float(high), 4)
+
+
+def half_width(share: float, n: int) -> float:
+    """Half of Wilson's 95 % interval of a share that was seen in n pictures."""
+    z = CONFIDENT
+    return z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))

@@ -1,4 +1,4 @@
-"""The two sides that realsize.py compares, each a process of its own: `python realsize_children.py SIDE NAME FOLDER`.
+"""The two sides that realsize.py compares, each a process of its own: `python children.py SIDE NAME FOLDER`.
 
 reference  the modules of diffusers and transformers, as these load the checkpoint themselves, in float32; the LoRA is
            added to their weights
@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the benchmarks are scripts, none is installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the benchmarks are scripts, none is installed
 
-from benchmarks.realsize_backbones import BACKBONES, CONTROLNET, STAND_INS, Backbone
-from benchmarks.realsize_feeds import LANES, Feeds, banks, deltas, feeds
-from benchmarks.realsize_process import THREADS
+from benchmarks.parts.realsize.backbones import BACKBONES, CONTROLNET, STAND_INS, Backbone
+from benchmarks.parts.realsize.feeds import LANES, Feeds, banks, deltas, feeds
+from benchmarks.parts.realsize.process import THREADS
 
 from impasto_export.adapters.registry import Registry
 from impasto_export.architecture import Graph
