@@ -4,7 +4,7 @@ For embedding, and for `impasto generate --local`, which finds it by the entry-p
 the pipeline itself says it in fewer words:
 
     pipeline = Pipeline.load(Settings(bundle=Path("bundle"), registry=Path("registry")))
-    result = pipeline.generate(Request("a red boat", seed=7, width=128, height=128))
+    result = pipeline.generate(pipeline.offer.request("a red boat", seed=7, width=128, height=128))
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impasto_server.errors import ImpastoError, SetupError
+from impasto_server.families.offers import FIELDS, STREAM_FIELDS
+from impasto_server.offer import parse
 from impasto_server.pipeline import Caller, Pipeline, Progress, Result
-from impasto_server.request import FIELDS, STREAM_FIELDS, parse
 from impasto_server.scoring import comparison
 from impasto_server.scoring.score import Scorer
 from impasto_server.settings import Settings
@@ -42,11 +43,11 @@ class Local:
 
     def infer(self, tensors: Tensors, timeout_s: float | None = None) -> dict[str, NDArray[Any]]:
         """As model `stylize`."""
-        return answer(self._pipeline.generate(parse(tensors, self._pipeline.manifest, FIELDS, timeout_s)))
+        return answer(self._pipeline.generate(parse(tensors, self._pipeline.offer, FIELDS, timeout_s)))
 
     def stream(self, tensors: Tensors, timeout_s: float | None = None) -> Iterator[dict[str, NDArray[Any]]]:
         """As model `stylize_stream`; closing the iterator cancels the request."""
-        request = parse(tensors, self._pipeline.manifest, STREAM_FIELDS, timeout_s)
+        request = parse(tensors, self._pipeline.offer, STREAM_FIELDS, timeout_s)
         news: SimpleQueue[Progress | Result | ImpastoError] = SimpleQueue()
         gone = Event()
         self._pipeline.submit(request, Caller(news.put, gone.is_set, news.put))

@@ -18,17 +18,16 @@ Letter = tuple[dict[str, object], tuple[bytes, ...]]
 
 
 def of_request(number: int, request: Request) -> Letter:
-    fields = vars(request)
-    files = {name: value for name, value in fields.items() if isinstance(value, bytes)}
-    rest = {name: value for name, value in fields.items() if name not in files}
+    values = request.values
+    files = {name: value for name, value in values.items() if isinstance(value, bytes)}
+    rest = {name: value for name, value in values.items() if name not in files}
     return {"number": number, "request": rest, "names": list(files), **_lengths(files.values())}, tuple(files.values())
 
 
 def to_request(header: Mapping[str, Any], payload: bytes) -> Request:
-    fields = {**header["request"], **dict(zip(header["names"], _files(header, payload), strict=True))}
-    fields["adapters"] = tuple((name, weight) for name, weight in fields["adapters"])
-    fields["style"] = tuple(fields["style"])
-    return Request(**fields)
+    files = dict(zip(header["names"], _files(header, payload), strict=True))
+    rest = {name: tuple(value) if isinstance(value, list) else value for name, value in header["request"].items()}
+    return Request.of({**rest, **files})
 
 
 def of_step(number: int, step: Progress) -> Letter:

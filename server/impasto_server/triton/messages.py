@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 
-from impasto_server.bundle import Manifest
 from impasto_server.errors import Code, ImpastoError, InvalidArgument, brief
+from impasto_server.offer import Offer, parse
 from impasto_server.ops.local import answer, report
 from impasto_server.pipeline import Progress, Result
-from impasto_server.request import Field, Request, parse
+from impasto_server.request import Request
 from impasto_server.triton.relay import Painter
 
 # Triton's names for our codes. Names, because the stub fills pb_utils only after this module is imported. Its Python
@@ -33,10 +33,10 @@ SPOKEN: tuple[Code, ...] = ("RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED")
 MAX_TIMEOUT_US = 7 * 24 * 3600 * 10**6  # a week
 
 
-def read(request: Any, manifest: Manifest, fields: Mapping[str, Field], painter: Painter) -> Request:
+def read(request: Any, offer: Offer, inputs: Collection[str], painter: Painter) -> Request:
     """The request for `painter`, which counts those that can't be read. Raises InvalidArgument."""
     try:
-        return parse(tensors(request), manifest, fields, timeout_s(request))
+        return parse(tensors(request), offer, inputs, timeout_s(request))
     except InvalidArgument:
         painter.refused()
         raise

@@ -13,9 +13,9 @@ import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 
 from impasto_server.bundle import Bundle
 from impasto_server.errors import ImpastoError, as_impasto_error
+from impasto_server.families.offers import STREAM_FIELDS, offer_of
 from impasto_server.ops.guardian import SERVER
 from impasto_server.pipeline import Caller, Progress, Result
-from impasto_server.request import STREAM_FIELDS
 from impasto_server.settings import Settings
 from impasto_server.triton.drain import Drains
 from impasto_server.triton.log import forward_log
@@ -29,7 +29,7 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Needs the bundle's manifest alone; the pipeline is looked for when the first request comes."""
         forward_log()
-        self.manifest = Bundle.open(Settings.from_env().bundle).manifest
+        self.offer = offer_of(Bundle.open(Settings.from_env().bundle).manifest)
         self.painter = Remote(address_for(os.environ[SERVER]))
         self.drains = Drains(lambda grace_s: 0, "stylize_stream")
 
@@ -57,7 +57,7 @@ class TritonPythonModel:
                 self.drains.told()
 
         try:
-            asked = read(request, self.manifest, STREAM_FIELDS, self.painter)
+            asked = read(request, self.offer, STREAM_FIELDS, self.painter)
             self.painter.submit(asked, Caller(done, sender.is_cancelled, progress))
         except Exception as error:
             done(as_impasto_error(error))

@@ -13,9 +13,9 @@ from typing import Any
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 
 from impasto_server.errors import ImpastoError, as_impasto_error
+from impasto_server.families.offers import FIELDS
 from impasto_server.ops.guardian import SERVER
 from impasto_server.pipeline import Caller, Pipeline, Result
-from impasto_server.request import FIELDS
 from impasto_server.settings import Settings
 from impasto_server.triton.drain import Drains
 from impasto_server.triton.log import forward_log
@@ -63,7 +63,7 @@ class TritonPythonModel:
                 self.drains.told()
 
         try:
-            asked = read(request, self.pipeline.manifest, FIELDS, self.pipeline)
+            asked = read(request, self.pipeline.offer, FIELDS, self.pipeline)
             self.pipeline.submit(asked, Caller(done, gone.is_set))
         except Exception as error:
             done(as_impasto_error(error))
