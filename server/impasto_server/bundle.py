@@ -141,27 +141,14 @@ class Control(_Frozen):
     optional: tuple[Literal["edges", "depth"], ...] = ()
 
 
-@dataclass(frozen=True)
-class Defaults:
-    """What a request gets that doesn't say otherwise; `temperature` is None where the family has no use for one."""
-
-    scheduler: str
-    steps: int
-    guidance_scale: float
-    temperature: float | None = None
-
-
 class Manifest(_Frozen):
     """manifest.json; `digest` is the identity of everything the bundle resolves to. What is here, every family has.
 
-    `backbone` is the graph that runs at every step, `sample` the shape of what it is run on. `plain` is what a bundle
-    without `defaults` gives its requests, `styledrop` what it gives under StyleDrop's rules, None being no other.
+    `backbone` is the graph that runs at every step, `sample` the shape of what it is run on.
     """
 
     backbone: ClassVar[str]
     schedulers: ClassVar[tuple[str, ...]]
-    plain: ClassVar[Defaults]
-    styledrop: ClassVar[Defaults | None] = None
 
     format: Literal[1]
     family: str
@@ -233,7 +220,6 @@ class DiffusionManifest(Manifest):
 
     backbone: ClassVar[str] = "unet"
     schedulers: ClassVar[tuple[str, ...]] = ("ddim", "dpmpp_2m", "euler", "euler_a", "lcm", "unipc")
-    plain: ClassVar[Defaults] = Defaults("dpmpp_2m", 25, 3.0)
 
     family: Literal["diffusion"]
     latents: Latents
@@ -251,12 +237,10 @@ class DiffusionManifest(Manifest):
 
 
 class MaskedManifest(Manifest):
-    """A transformer that predicts the tokens that are masked. Its defaults are diffusers', and StyleDrop's Table S3."""
+    """A transformer that predicts the tokens that are masked."""
 
     backbone: ClassVar[str] = "transformer"
     schedulers: ClassVar[tuple[str, ...]] = ("maskgit", "amused")
-    plain: ClassVar[Defaults] = Defaults("amused", 12, 10.0, 2.0)
-    styledrop: ClassVar[Defaults | None] = Defaults("maskgit", 36, 10.0, 4.5)
 
     family: Literal["masked"]
     tokens: Tokens

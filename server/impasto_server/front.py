@@ -11,14 +11,17 @@ from dataclasses import dataclass
 
 from impasto_server.bundle import Bundle
 from impasto_server.errors import ImpastoError, InvalidArgument, shown
+from impasto_server.families.offers import FIELDS, STREAM_FIELDS
 from impasto_server.job import Caller, Progress, Result
+from impasto_server.offer import parse
 from impasto_server.outputs import Tensors, answer, report
 from impasto_server.pipeline import Pipeline
-from impasto_server.request import FIELDS, STREAM_FIELDS, Request, model_in, parse
+from impasto_server.request import Request
 from impasto_server.settings import Settings
 from impasto_server.shared import Shared
 from impasto_server.stats import Stats
 from impasto_server.timeout import seconds
+from impasto_server.values import MODEL
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class Front:
         """Start on what `tensors` ask for and return; `timeout_us` as Triton has it. Raises ImpastoError."""
         pipeline = next(iter(self._pipelines.values()))
         try:
-            pipeline = self._pipeline(model_in(tensors)) or pipeline
+            if MODEL.name in tensors:
+                pipeline = self._pipeline(MODEL.read(tensors[MODEL.name]))
             request = _read(tensors, timeout_us, pipeline, asker)
         except InvalidArgument:
             pipeline.refused()
@@ -69,12 +73,12 @@ class Front:
         for pipeline in self._pipelines.values():
             pipeline.close()
 
-    def _pipeline(self, name: str | None) -> Pipeline | None:
-        """None where none is named. Raises InvalidArgument."""
-        if name is not None and name not in self._pipelines:
+    def _pipeline(self, name: str) -> Pipeline:
+        """Raises InvalidArgument."""
+        if name not in self._pipelines:
             known = ", ".join(self._pipelines)
-            raise InvalidArgument("MODEL", f"{shown(name)} is unknown", f"pass one of {known}, or leave it out")
-        return None if name is None else self._pipelines[name]
+            raise InvalidArgument(MODEL.name, f"{shown(name)} is unknown", f"pass one of {known}, or leave it out")
+        return self._pipelines[name]
 
 
 def opened(settings: Settings) -> list[Bundle]:
@@ -84,7 +88,7 @@ def opened(settings: Settings) -> list[Bundle]:
 
 def _read(tensors: Tensors, timeout_us: int, pipeline: Pipeline, asker: Asker) -> Request:
     fields = FIELDS if asker.progress is None else STREAM_FIELDS
-    return parse(tensors, pipeline.manifest, fields, seconds(timeout_us))
+    return parse(tensors, pipeline.offer, fields, seconds(timeout_us))
 
 
 def _caller(asker: Asker) -> Caller:

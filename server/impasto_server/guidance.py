@@ -6,14 +6,23 @@ guided prediction is the coefficient-weighted sum of the lanes' predictions. No 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from impasto_server.fields import Number, Option, given
+
 Array = NDArray[Any]
+
+MAX_STRENGTH = 50.0
+# What the code published with arXiv 2309.06933 puts in the place of the null.
+CODE_NEGATIVE_PROMPT = (
+    "low resolution, poorly drawn, worst quality, low quality, normal quality, blurry image, artifact"
+)
 
 
 @dataclass(frozen=True)
@@ -106,29 +115,77 @@ class Guidance:
         return 1 + strength * (self.scale - 1)
 
 
-class Rule(Protocol):
-    """A guidance rule with its strengths."""
+@dataclass(frozen=True)
+class Need:
+    """One of `fields` has to be said, of which the first is named where none is; `fix` says what to do."""
 
-    def __call__(self, prompts: Prompts, mixes: Mixes) -> Guidance:
-        """Lanes and coefficients for prompts under mixes of adapters."""
-        ...
+    fields: tuple[str, ...]
+    fix: str
 
 
 @dataclass(frozen=True)
-class ClassifierFree:
-    """(1 - s)·null + s·cond: Eq. 6 of arXiv 2207.12598 with s = w + 1, so s = 1 is the conditional lane alone."""
+class Rule(ABC):
+    """A guidance rule with its strengths, which are its attributes, each with the row of its field.
 
-    scale: float
+    name     what GUIDANCE calls it; empty for one that no request can ask for.
+    about    what it is, for people.
+    styled   what STYLE names under it.
+    knows    which of the fields it knows that mean something to some rules alone.
+    needs    what has to be said with it.
+    usual    what it gives a request that doesn't say, by field.
+    kin      whose idea it is, and `convention` which reading of it, where there are two.
+    """
+
+    name: ClassVar[str] = ""
+    about: ClassVar[str] = ""
+    styled: ClassVar[Literal["embedding", "adapter"]] = "embedding"
+    knows: ClassVar[tuple[str, ...]] = ("ADAPTER_NAMES",)
+    needs: ClassVar[tuple[Need, ...]] = ()
+    usual: ClassVar[Mapping[str, Any]] = {}
+    kin: ClassVar[str] = ""
+    convention: ClassVar[str] = ""
+
+    @abstractmethod
+    def __call__(self, prompts: Prompts, mixes: Mixes) -> Guidance:
+        """Lanes and coefficients for prompts under mixes of adapters."""
+
+
+@dataclass(frozen=True)
+class ClassifierFree(Rule):
+    """(1 - s)·null + s·cond: Eq. 6 of arXiv 2207.12598 with s = w + 1, so s = 1 is the conditional lane alone.
+
+    1 or less is that, too, as in diffusers: Turbo checkpoints are asked for a scale of 0 and mean it, where Eq. 6 would
+    paint from the negative prompt alone.
+    """
+
+    name: ClassVar[str] = "cfg"
+    about: ClassVar[str] = "classifier-free guidance"
+
+    scale: float = given(
+        Number(
+            "GUIDANCE_SCALE",
+            "How strongly the prompt counts; 1 or less turns guidance off (a Turbo checkpoint's 0 means that), but "
+            "with bundles that have their guidance built in (LCM), which are told of it as it is.",
+            usual="the bundle's",
+            option=Option(
+                "how strongly the prompt counts, 0 to 50; 1 or less turns guidance off.",
+                "How strongly the prompt counts.",
+            ),
+            low=0.0,
+            high=MAX_STRENGTH,
+        )
+    )
 
     def __call__(self, prompts: Prompts, mixes: Mixes) -> Guidance:
+        scale = max(1.0, self.scale)
         return Guidance.over(
-            (1 - self.scale, 0, Lane(prompts.null, mixes.full)),
-            (self.scale, 1, Lane(prompts.full, mixes.full)),
+            (1 - scale, 0, Lane(prompts.null, mixes.full)),
+            (scale, 1, Lane(prompts.full, mixes.full)),
         )
 
 
 @dataclass(frozen=True)
-class Told:
+class Told(Rule):
     """The conditional lane alone, of a backbone that has learnt what guidance makes of it and is told the scale.
 
     Guided distillation, section 3 of arXiv 2210.03142 and 4.3 of arXiv 2310.04378; the scale is classifier-free
@@ -141,17 +198,38 @@ class Told:
         return replace(Guidance.over((1, 1, Lane(prompts.full, mixes.full))), scale=self.scale)
 
 
+def _strength(field: str, default: float, help: str, flag: str) -> Any:
+    option = Option(flag=flag)
+    return given(Number(field, help, default, option=option, low=-MAX_STRENGTH, high=MAX_STRENGTH))
+
+
 @dataclass(frozen=True)
-class DreamStyler:
+class DreamStyler(Rule):
     """Eq. 11 of arXiv 2309.06933, its terms gathered by lane: λn is `scale`, λs `style`, λc `content`.
 
     null + λn(v - null) + λc(v_c - null) + λs(v - v_c) + λs(v_s - null) + λc(v - v_s). With λs = λc two lanes are left,
     and both at 0 make it classifier-free guidance of scale λn. Unguided, it's v alone (λn = 1).
     """
 
-    scale: float
-    style: float
-    content: float
+    name: ClassVar[str] = "dreamstyler"
+    about: ClassVar[str] = "style and content apart, Eq. 11 of arXiv 2309.06933"
+    needs: ClassVar[tuple[Need, ...]] = (Need(("STYLE",), "name an embedding"),)
+    kin: ClassVar[str] = "DreamStyler"
+    convention: ClassVar[str] = "paper"
+
+    scale: float = _strength("GUIDANCE_SCALE", 5.0, "λn: how strongly the whole prompt counts.", "")
+    style: float = _strength(
+        "STYLE_GUIDANCE",
+        0.5,
+        "λs: how strongly the style counts, apart from the content.",
+        "With --style: how strongly the style counts, apart from the content.",
+    )
+    content: float = _strength(
+        "CONTENT_GUIDANCE",
+        3.0,
+        "λc: how strongly the content counts, apart from the style.",
+        "With --style: how strongly the content counts, apart from the style.",
+    )
 
     def __call__(self, prompts: Prompts, mixes: Mixes) -> Guidance:
         assert prompts.context is not None, "the request names a style"
@@ -164,35 +242,74 @@ class DreamStyler:
         )
 
 
-def dreamstyler_code(scale: float, style: float, content: float) -> DreamStyler:
+@dataclass(frozen=True)
+class DreamStylerCode(DreamStyler):
     """The rule as the paper's published code has it: the four terms of λs and λc at half their strength."""
-    return DreamStyler(scale, style / 2, content / 2)
+
+    name: ClassVar[str] = "dreamstyler-code"
+    about: ClassVar[str] = "the same as its authors' code has it, which halves the terms of style and content"
+    usual: ClassVar[Mapping[str, Any]] = {"NEGATIVE_PROMPT": CODE_NEGATIVE_PROMPT}
+    convention: ClassVar[str] = "code"
+
+    def __call__(self, prompts: Prompts, mixes: Mixes) -> Guidance:
+        return DreamStyler(self.scale, self.style / 2, self.content / 2)(prompts, mixes)
 
 
 @dataclass(frozen=True)
-class StyleDrop:
+class StyleDrop(Rule):
     """Eq. 4 of arXiv 2306.00983, G the backbone, Ĝ the adapted one: λA is `style_strength`, λB `text_strength`.
 
     Ĝ(t) + λA(Ĝ(t) - G(t)) + λB(G(t) - G(n)), where t is the prompt and n the negative one.
     """
 
-    style_strength: float
-    text_strength: float
+    name: ClassVar[str] = "styledrop"
+    about: ClassVar[str] = "by what an adapter changes, Eq. 4 of arXiv 2306.00983"
+    styled: ClassVar[Literal["embedding", "adapter"]] = "adapter"
+    needs: ClassVar[tuple[Need, ...]] = (Need(("STYLE", "ADAPTER_NAMES"), "name an adapter, here or in ADAPTER_NAMES"),)
+    kin: ClassVar[str] = "StyleDrop"
+
+    style_strength: float = _strength(
+        "STYLE_STRENGTH",
+        2.0,
+        "λA: how strongly the adapter counts beyond itself.",
+        "With StyleDrop's guidance: how strongly the adapter counts beyond itself.",
+    )
+    text_strength: float = _strength(
+        "TEXT_STRENGTH",
+        5.0,
+        "λB: how strongly the prompt counts.",
+        "With StyleDrop's guidance: how strongly the prompt counts.",
+    )
 
     def __call__(self, prompts: Prompts, mixes: Mixes) -> Guidance:
         return Compose(self.style_strength, self.text_strength, 0.0)(prompts, mixes)
 
 
 @dataclass(frozen=True)
-class Compose:
+class Compose(StyleDrop):
     """Section 3.4 of arXiv 2306.00983: (1 - γ) of Eq. 4 under a style's adapter and γ of it under a content's.
 
     The content's half says the prompt without the style. G(n) counts -λB, since (1 - γ)(-λB) + γ(-λB) is that.
     """
 
-    style_strength: float
-    text_strength: float
-    gamma: float
+    name: ClassVar[str] = "styledrop-compose"
+    about: ClassVar[str] = "the adapters of a style and of a content composed, its §3.4"
+    knows: ClassVar[tuple[str, ...]] = ("CONTENT", "CONTENT_PROMPT")
+    needs: ClassVar[tuple[Need, ...]] = (
+        Need(("STYLE",), "name the style's adapter"),
+        Need(("CONTENT",), "name the content's adapter"),
+    )
+
+    gamma: float = given(
+        Number(
+            "GAMMA",
+            "γ: from the style alone, 0, to the content alone, 1.",
+            0.5,
+            option=Option(flag="With --content: from 0, style alone, to 1, content alone."),
+            low=0.0,
+            high=1.0,
+        )
+    )
 
     def __call__(self, prompts: Prompts, mixes: Mixes) -> Guidance:
         adapted, plain = 1 + self.style_strength, self.text_strength - self.style_strength
@@ -205,6 +322,10 @@ class Compose:
             (content * plain, 0, Lane(context, Mix())),
             (-self.text_strength, 0, Lane(prompts.null, Mix())),
         )
+
+
+# What requests can ask for; the first where they don't.
+RULES: tuple[type[Rule], ...] = (ClassifierFree, DreamStyler, DreamStylerCode, StyleDrop, Compose)
 
 
 def combine(coefficients: Sequence[float], outputs: Sequence[Array]) -> Array:

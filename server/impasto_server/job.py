@@ -165,9 +165,9 @@ class Job:
         return self.times["preparing"] - self.times["submitted"] + self.join_s
 
     def time_left_s(self) -> float | None:
-        if self.request.timeout_s is None:
+        if self.request.answer.timeout_s is None:
             return None
-        return self.times["submitted"] + self.request.timeout_s - perf_counter()
+        return self.times["submitted"] + self.request.answer.timeout_s - perf_counter()
 
     def check(self) -> None:
         """Raises Cancelled when nobody waits for the answer, DeadlineExceeded when it would come too late.
@@ -182,5 +182,7 @@ class Job:
         left = self.time_left_s()
         if left is not None and left <= 0:
             done = f"{self.steps_done} of {self.request.steps_to_run} steps were done"
-            said = f"no image within {self.request.timeout_s:g} s ({done}); allow more time, or ask for fewer steps"
+            said = (
+                f"no image within {self.request.answer.timeout_s:g} s ({done}); allow more time, or ask for fewer steps"
+            )
             raise DeadlineExceeded(said)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from impasto_server.bundle import Manifest
+from collections.abc import Mapping
+
 from impasto_server.job import Job
 from impasto_server.names import adapter_fields
 from impasto_server.request import Request
@@ -33,37 +34,38 @@ def styles_of(job: Job) -> dict[str, object]:
     }
 
 
-def settings_of(request: Request, manifest: Manifest) -> dict[str, object]:
+def settings_of(request: Request) -> dict[str, object]:
     """What was used of the request's settings."""
     return {
         "steps": request.steps_to_run,
-        **_strengths(request),
-        "scheduler": request.scheduler,
-        **({} if manifest.plain.temperature is None else {"temperature": request.temperature}),
-        "width": request.width,
-        "height": request.height,
+        "guidance": request.rule.name,
+        **_lower(request.strengths),
+        **_some(request),
+        "scheduler": request.sampling.scheduler,
+        **_lower(request.own),
+        "width": request.size.width,
+        "height": request.size.height,
     }
 
 
-def _strengths(request: Request) -> dict[str, object]:
+def _lower(values: Mapping[str, object]) -> dict[str, object]:
+    return {name.lower(): value for name, value in values.items()}
+
+
+def _some(request: Request) -> dict[str, object]:
     """What was used of the settings that not every request has."""
-    found: dict[str, object] = {"guidance": request.guidance}
-    if request.styled_by_adapter:
-        found |= {"style_strength": request.style_strength, "text_strength": request.text_strength}
-    else:
-        found["guidance_scale"] = request.guidance_scale
-    if request.guidance.startswith("dreamstyler"):
-        found |= {"style_guidance": request.style_guidance, "content_guidance": request.content_guidance}
-    if request.content is not None:
-        found |= {"content": request.content, "gamma": request.gamma}
-    if request.guidance_ramp:
+    styles, content = request.styles, request.content
+    found: dict[str, object] = {}
+    if styles.content is not None:
+        found["content"] = styles.content
+    if request.sampling.ramp:
         found["guidance_ramp"] = True
-    if request.style:
-        found["style"] = list(request.style)
-    if request.image is not None:
-        found["strength"] = request.strength
-    if request.image is not None or request.depth is not None:
-        found["control_scale"] = request.control_scale
-    if request.rerank is not None:
-        found["rerank"] = request.rerank
+    if styles.style:
+        found["style"] = list(styles.style)
+    if content.image is not None:
+        found["strength"] = content.strength
+    if content.image is not None or content.depth is not None:
+        found["control_scale"] = content.control_scale
+    if request.ranking.rerank is not None:
+        found["rerank"] = request.ranking.rerank
     return found

@@ -24,14 +24,14 @@ CONTENT = "CONTENT"
 def named(request: Request) -> list[tuple[str, float, str]]:
     """Every adapter that a request names: its name, weight and the field where it stands (the first, if in several)."""
     embeddings = {
-        **dict.fromkeys(triggers(request.negative_prompt), "NEGATIVE_PROMPT"),
-        **dict.fromkeys(triggers(request.content_prompt or ""), "CONTENT_PROMPT"),
-        **dict.fromkeys(triggers(request.prompt), "PROMPT"),
-        **({} if request.styled_by_adapter else dict.fromkeys(request.style, "STYLE")),
+        **dict.fromkeys(triggers(request.words.negative_prompt), "NEGATIVE_PROMPT"),
+        **dict.fromkeys(triggers(request.styles.content_prompt or ""), "CONTENT_PROMPT"),
+        **dict.fromkeys(triggers(request.words.prompt), "PROMPT"),
+        **({} if request.styled_by_adapter else dict.fromkeys(request.styles.style, "STYLE")),
     }
-    adapters = [(name, weight, FIELD) for name, weight in request.adapters]
-    adapters += [(name, 1.0, "STYLE") for name in request.style if request.styled_by_adapter]
-    adapters += [(name, 1.0, CONTENT) for name in (request.content,) if name is not None]
+    adapters = [(name, weight, FIELD) for name, weight in request.styles.adapters]
+    adapters += [(name, 1.0, "STYLE") for name in request.styles.style if request.styled_by_adapter]
+    adapters += [(name, 1.0, CONTENT) for name in (request.styles.content,) if name is not None]
     return adapters + [(name, 1.0, field) for name, field in embeddings.items()]
 
 
@@ -102,11 +102,11 @@ def said_by(
     Raises InvalidArgument where nobody says which words those are.
     """
     if not request.styled_by_adapter:
-        return prompts(request.prompt, request.negative_prompt, request.style, embeddings)
+        return prompts(request.words.prompt, request.words.negative_prompt, request.styles.style, embeddings)
     template = next((adapters[style.digest].prompt for style in styles if style.field == "STYLE"), None)
-    if request.content is not None and request.content_prompt is None and template is None:
-        problem = f"is missing, and {request.style[0]!r} doesn't say which words of the prompt are its style's"
+    if request.styles.content is not None and request.styles.content_prompt is None and template is None:
+        problem = f"is missing, and {request.styles.style[0]!r} doesn't say which words of the prompt are its style's"
         raise InvalidArgument("CONTENT_PROMPT", problem, "pass the prompt without them")
-    full = request.prompt if template is None else filled(template, request.prompt)
-    context = request.prompt if request.content_prompt is None else request.content_prompt
-    return Prompts(Text.of(full), Text.of(request.negative_prompt), Text.of(context))
+    full = request.words.prompt if template is None else filled(template, request.words.prompt)
+    context = request.words.prompt if request.styles.content_prompt is None else request.styles.content_prompt
+    return Prompts(Text.of(full), Text.of(request.words.negative_prompt), Text.of(context))

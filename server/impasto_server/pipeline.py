@@ -57,6 +57,7 @@ from impasto_server.families.diffusion.diffusion import Diffusion
 from impasto_server.families.diffusion.samplers import Sample
 from impasto_server.families.family import Family
 from impasto_server.families.masked.masked import Masked
+from impasto_server.families.offers import offer_of
 from impasto_server.job import Caller, Job, Progress, Result
 from impasto_server.lookout import Lookout
 from impasto_server.loop import Loop
@@ -95,6 +96,7 @@ class Pipeline:
     def __init__(self, bundle: Bundle, settings: Settings, shared: Shared, loop: Callable[..., Loop] = Loop) -> None:
         self.name = bundle.name
         self.manifest: Manifest = bundle.manifest
+        self.offer = replace(offer_of(bundle.manifest), model=bundle.name)
         self._engine_name = settings.engine
         self._precision = resolve_precision(settings.engine, settings.precision)
         measured = calibrated(settings, bundle)
@@ -139,6 +141,7 @@ class Pipeline:
         job = Job(request, caller, self.shared.closing, self._go_on)
         self._lookout.watch(job)
         try:
+            self.offer.check(request)
             digests = [self._residency.resolve(name) for name, _, _ in named(request)]
         except Exception as error:
             self._answering.submit(self._fail, job, error)
@@ -221,7 +224,7 @@ class Pipeline:
     def _stepped(self, job: Job, denoised: Sequence[Sample | None]) -> None:
         """Have the caller told of a step, if it wants to know; the picture itself is the last step's preview."""
         if job.caller.progress is not None:
-            step, steps, every = job.steps_done, job.request.steps_to_run, job.request.preview_every
+            step, steps, every = job.steps_done, job.request.steps_to_run, job.request.answer.preview_every
             eta_s = (perf_counter() - job.times["joined"]) / step * (steps - step)
             shown = [sample for sample in denoised if sample is not None] if every and step % every == 0 else []
             if sum(job.showing) > PREVIEW_BYTES:
@@ -245,7 +248,7 @@ class Pipeline:
         try:
             previews = []
             for done, sample in enumerate(shown):
-                yield (len(shown) - done) * job.request.size
+                yield (len(shown) - done) * job.request.size.pixels
                 previews.append(self._family.preview(sample))
                 job.showing.popleft()
         except Exception as error:  # the picture itself may still come about
@@ -258,14 +261,14 @@ class Pipeline:
         request, files, embeds = job.request, list[bytes](), list[NDArray[np.float32]]()
         try:
             for done, sample in enumerate(samples):
-                yield (len(samples) - done) * request.size
+                yield (len(samples) - done) * request.size.pixels
                 job.check()
                 picture = self._family.decode(sample)
                 embeds += self._ranking.embeds(request, picture)
-                files.append(encode(picture, request.format))
+                files.append(encode(picture, request.answer.format))
             order, scores = self._ranking.order(request, embeds, job.reference)
             job.mark("finished")
-            seeds = tuple(request.seeds[i] for i in order)
+            seeds = tuple(request.seeds.each[i] for i in order)
             result = Result(tuple(files[i] for i in order), seeds, self._meta(job), scores)
         except Exception as error:
             return self._fail(job, error)
@@ -282,7 +285,7 @@ class Pipeline:
             "model": self.name,
             "bundle": self.manifest.digest,
             **styles_of(job),
-            **settings_of(job.request, self.manifest),
+            **settings_of(job.request),
         }
 
     # whatever became of it

@@ -99,7 +99,7 @@ class Preparation:
         def field_of(text: Text) -> str:
             if text == said.null:
                 return "NEGATIVE_PROMPT"
-            return "CONTENT_PROMPT" if request.content_prompt is not None and text == said.context else "PROMPT"
+            return "CONTENT_PROMPT" if request.styles.content_prompt is not None and text == said.context else "PROMPT"
 
         texts = dict.fromkeys((words, field_of(lane.text)) for lane in guidance.lanes for words in lane.text.stages)
         found: dict[str, None] = {}
@@ -113,7 +113,7 @@ class Preparation:
         for mix, seat in seats.items():
             yield from self._encode(job, plan, mix, seat)
         job.pinned = any(seat.merged for seat in seats.values())
-        samplers = [self._family.begin(job.request, seed, job.conditions) for seed in job.request.seeds]
+        samplers = [self._family.begin(job.request, seed, job.conditions) for seed in job.request.seeds.each]
         return Running(
             job=job,
             guidance=plan.guidance,

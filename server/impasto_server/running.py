@@ -63,7 +63,7 @@ class Running:
     @property
     def strength(self) -> float:
         """The share of its guidance that the step has which is asked for."""
-        return self.ask.progress if self.job.request.guidance_ramp else 1.0
+        return self.ask.progress if self.job.request.sampling.ramp else 1.0
 
     def aim(self) -> None:
         """Find the lanes of the step that is asked for; with no strength at all in it, one is kept."""

@@ -56,21 +56,25 @@ class Conditioner:
         return Conditions(clean, (yield from self._hint(request, pixels)))
 
     def _image(self, request: Request) -> Work[NDArray[np.uint8] | None]:
-        if request.image is None:
+        if request.content.image is None:
             return None
         yield pixels_of(*request.files)
-        return read_image(request.image, "IMAGE", request.width, request.height)
+        return read_image(request.content.image, "IMAGE", request.size.width, request.size.height)
 
     def _depth(self, request: Request) -> Work[NDArray[np.float32] | None]:
-        if request.depth is None:
+        if request.content.depth is None:
             return None
-        yield pixels_of(request.depth, request.style_image)
-        return depth(request.depth, "DEPTH", request.width, request.height)
+        yield pixels_of(request.content.depth, request.ranking.style_image)
+        return depth(request.content.depth, "DEPTH", request.size.width, request.size.height)
 
     def _hint(self, request: Request, pixels: NDArray[np.uint8] | None) -> Work[Hint | None]:
-        if self._control is None or not request.control_scale or (pixels is None and request.depth is None):
+        if (
+            self._control is None
+            or not request.content.control_scale
+            or (pixels is None and request.content.depth is None)
+        ):
             return None
-        if request.depth is not None and "depth" not in self._control.channels:
+        if request.content.depth is not None and "depth" not in self._control.channels:
             raise InvalidArgument("DEPTH", "means nothing to this bundle's ControlNet", "leave it out")
         found = {
             "edges": None if pixels is None else edges(pixels),
@@ -78,7 +82,7 @@ class Conditioner:
         }
         return Hint(
             np.stack([self._channel(name, found[name], request) for name in self._control.channels]),
-            request.control_scale,
+            request.content.control_scale,
         )
 
     def _channel(
@@ -88,7 +92,7 @@ class Conditioner:
         if found is not None:
             return found
         if name in self._control.optional:
-            return np.zeros((request.height, request.width), np.float32)
+            return np.zeros((request.size.height, request.size.width), np.float32)
         if name == "edges":
             raise InvalidArgument(
                 "IMAGE", "is missing, and the ControlNet reads its edges", "pass it, or leave DEPTH out"

@@ -4,7 +4,7 @@ For embedding, and for `impasto generate --local`, which finds it by the entry-p
 the pipeline itself says it in fewer words:
 
     pipeline = Pipeline.load(Settings(bundle=Path("bundle"), registry=Path("registry")))
-    result = pipeline.generate(Request("a red boat", seed=7, width=128, height=128))
+    result = pipeline.generate(pipeline.offer.request("a red boat", seed=7, width=128, height=128))
 """
 
 from __future__ import annotations

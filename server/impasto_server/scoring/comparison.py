@@ -9,16 +9,25 @@ from typing import Any
 from numpy.typing import NDArray
 
 from impasto_server.errors import InvalidArgument, shown
+from impasto_server.fields import Field, Files, Texts, decoded
 from impasto_server.pictures.content import check_bytes, read_whole
-from impasto_server.request import Field, decoded
 from impasto_server.scoring.score import Array, Scorer, cosines
 
 MAX_IMAGES = 64
 
 FIELDS: Mapping[str, Field] = {
-    "IMAGE": Field("BYTES", required=True, many=True),
-    "TEXT": Field("BYTES", many=True),
-    "REFERENCE": Field("BYTES", many=True),
+    row.name: row
+    for row in (
+        Files("IMAGE", f"1 to {MAX_IMAGES} pictures: encoded PNG, JPEG or WebP files.", required=True),
+        Texts(
+            "TEXT",
+            "What they should show: UTF-8, 1 to 8192 bytes, not blank, no longer than the scorer reads. One for all, "
+            "or one each.",
+        ),
+        Files(
+            "REFERENCE", "In the place of TEXT: encoded pictures that they should resemble. One for all, or one each."
+        ),
+    )
 }
 
 

@@ -22,32 +22,32 @@ class Ranking:
 
     def check(self, request: Request) -> None:
         """Raises InvalidArgument for what can't be ranked here."""
-        if request.rerank is not None and self._scorer is None:
+        if request.ranking.rerank is not None and self._scorer is None:
             raise InvalidArgument("RERANK", "this server has no scorer", "leave it out, or start it with --scorer")
 
     def reference(self, request: Request) -> Work[Array | None]:
         """The embedding [1, E] of the picture that candidates are compared with, if any. Raises InvalidArgument."""
-        if self._scorer is None or request.style_image is None:
+        if self._scorer is None or request.ranking.style_image is None:
             return None
-        yield pixels_of(request.style_image)
-        return self._scorer.images([read_whole(request.style_image, "STYLE_IMAGE")])
+        yield pixels_of(request.ranking.style_image)
+        return self._scorer.images([read_whole(request.ranking.style_image, "STYLE_IMAGE")])
 
     def warnings(self, request: Request) -> list[str]:
         """What the scorer doesn't read of the prompt that it judges by."""
-        unread = self._scorer.unread(request.prompt) if self._scorer and request.rerank == "text" else ""
+        unread = self._scorer.unread(request.words.prompt) if self._scorer and request.ranking.rerank == "text" else ""
         return [f"RERANK: the scorer reads less of PROMPT; not read: {shown(unread)}"] if unread else []
 
     def embeds(self, request: Request, picture: Pixels) -> list[Array]:
         """What `order` has to know of a candidate: its embedding [1, E], if any."""
-        return [] if self._scorer is None or request.rerank is None else [self._scorer.images([picture])]
+        return [] if self._scorer is None or request.ranking.rerank is None else [self._scorer.images([picture])]
 
     def order(
         self, request: Request, embeds: Sequence[Array], reference: Array | None
     ) -> tuple[list[int], tuple[float, ...] | None]:
         """Which candidate comes first, and so on; and the score of each in that order, where any is asked for."""
-        if self._scorer is None or request.rerank is None:
-            return list(range(request.n)), None
-        wanted = self._scorer.texts([request.prompt]) if reference is None else reference
+        if self._scorer is None or request.ranking.rerank is None:
+            return list(range(request.seeds.n)), None
+        wanted = self._scorer.texts([request.words.prompt]) if reference is None else reference
         scores = [float(score) for score in cosines(np.concatenate(embeds), wanted)]
-        order = sorted(range(request.n), key=lambda i: -scores[i])
+        order = sorted(range(request.seeds.n), key=lambda i: -scores[i])
         return order, tuple(scores[i] for i in order)

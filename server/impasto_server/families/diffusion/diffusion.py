@@ -15,7 +15,7 @@ from impasto_server.errors import InvalidArgument
 from impasto_server.families.conditioning import Conditioner, Conditions
 from impasto_server.families.diffusion.samplers import SAMPLERS, Schedule, Start, Steps
 from impasto_server.families.diffusion.unet import UNetFeeds
-from impasto_server.guidance import Rule, Told
+from impasto_server.guidance import ClassifierFree, Rule, Told
 from impasto_server.pictures.image import Decoder, Encoder, Previewer
 from impasto_server.request import Request
 from impasto_server.turns import Work
@@ -53,19 +53,19 @@ class Diffusion:
         """A backbone that is told of its guidance has one lane, and no use for what only other lanes say."""
         if not self._manifest.told_of_guidance:
             return request.rule
-        if request.guidance != "cfg":
-            problem = f"{request.guidance} weighs lanes, and this backbone has its guidance built in"
+        if not isinstance(request.rule, ClassifierFree):
+            problem = f"{request.rule.name} weighs lanes, and this backbone has its guidance built in"
             raise InvalidArgument("GUIDANCE", problem, "pass cfg, or leave it out")
-        if request.negative_prompt:
+        if request.words.negative_prompt:
             problem = "means nothing to this backbone, which has its guidance built in"
             raise InvalidArgument("NEGATIVE_PROMPT", problem, "leave it out")
-        return Told(request.guidance_scale)
+        return Told(request.rule.scale)
 
     def begin(self, request: Request, seed: int, conditions: Conditions) -> Steps:
         draws = np.random.Generator(np.random.Philox(seed))
-        noise = draws.standard_normal(self._shape(request.width, request.height), np.float32)
-        start = Start(noise, draws, conditions.clean, request.strength)
-        return SAMPLERS[request.scheduler](start, request.steps, self._schedule)
+        noise = draws.standard_normal(self._shape(request.size.width, request.size.height), np.float32)
+        start = Start(noise, draws, conditions.clean, request.content.strength)
+        return SAMPLERS[request.sampling.scheduler](start, request.sampling.steps, self._schedule)
 
     def decode(self, sample: Array) -> NDArray[np.uint8]:
         return self._decoder.decode(sample)

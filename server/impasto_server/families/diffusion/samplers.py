@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from impasto_server.bundle import Noise
 from impasto_server.errors import InvalidArgument
+from impasto_server.values import run_steps
 
 Array = NDArray[np.float32]
 Sample = NDArray[Any]
@@ -120,14 +121,6 @@ class Schedule:
         if self.noise.prediction_type == "epsilon":
             return _f32((sample - sigma * output) / alpha)
         return _f32(alpha * sample - sigma * output)
-
-
-def run_steps(steps: int, strength: float, cut: bool = False) -> int:
-    """How many of `steps` are run from content: all, or where strength `cut`s the upper ones off, ⌊steps · strength⌋.
-
-    That is 0 to `steps`. A strength of 0.7 arrives as the float32 below it, and is still 7 steps of 10.
-    """
-    return min(int(steps * round(strength, 6)), steps) if cut else steps
 
 
 def ddim(start: Start, steps: int, schedule: Schedule) -> Steps:

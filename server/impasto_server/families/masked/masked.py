@@ -15,6 +15,7 @@ from impasto_server.bundle import MaskedManifest
 from impasto_server.families.conditioning import Conditioner, Conditions
 from impasto_server.families.diffusion.samplers import Steps
 from impasto_server.families.masked.maskgit import ANNEALS, Canvas, Codes, Masks, decode, masked
+from impasto_server.families.masked.offer import TEMPERATURE
 from impasto_server.guidance import Rule
 from impasto_server.pictures.image import encode, to_uint8
 from impasto_server.request import Request
@@ -52,8 +53,8 @@ class Masked:
     def begin(self, request: Request, seed: int, conditions: Conditions) -> Steps:
         draws = np.random.Generator(np.random.Philox(seed))
         canvas = self._canvas(request, conditions, draws)
-        anneal = ANNEALS[request.scheduler]
-        return decode(canvas, request.steps, self._masks, anneal, request.temperature, draws)
+        anneal, temperature = ANNEALS[request.sampling.scheduler], request.own[TEMPERATURE.name]
+        return decode(canvas, request.sampling.steps, self._masks, anneal, temperature, draws)
 
     def decode(self, sample: Codes) -> NDArray[np.uint8]:
         with self._lock:
@@ -77,9 +78,10 @@ class Masked:
         """All unknown; or the content's tokens, of which as many are masked as the steps left out would have left."""
         mask_id = self._tokens.mask_id
         if conditions.clean is None:
-            return Canvas(self._blank(mask_id, request.width, request.height), mask_id)
-        behind = request.steps - request.steps_to_run
-        ratio = self._masks.ratio(behind, request.steps)
+            return Canvas(self._blank(mask_id, request.size.width, request.size.height), mask_id)
+        steps = request.sampling.steps
+        behind = steps - request.steps_to_run
+        ratio = self._masks.ratio(behind, steps)
         return Canvas(masked(conditions.clean, mask_id, ratio, draws), mask_id, behind)
 
     def _blank(self, token: int, width: int, height: int) -> Codes:

@@ -1,0 +1,13 @@
+"""What diffusion bundles know of requests."""
+
+from __future__ import annotations
+
+from impasto_server.families.diffusion.samplers import SAMPLERS, SPREAD
+from impasto_server.offer import FamilyOffer
+
+OFFER = FamilyOffer(
+    family="diffusion",
+    samplers=tuple(SAMPLERS),
+    defaults={"SCHEDULER": "dpmpp_2m", "STEPS": 25, "GUIDANCE_SCALE": 3.0},
+    spread=SPREAD,
+)

@@ -1,0 +1,38 @@
+"""Every family's offer; and the inputs of the models, which are those that any of them knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from impasto_server.bundle import Manifest
+from impasto_server.families.diffusion import offer as diffusion
+from impasto_server.families.masked import offer as masked
+from impasto_server.fields import Field, rows
+from impasto_server.guidance import RULES, Rule
+from impasto_server.offer import FamilyOffer, Offer
+from impasto_server.values import COMMON, GUIDANCE, STREAMED
+
+OFFERS: Mapping[str, FamilyOffer] = {offer.family: offer for offer in (diffusion.OFFER, masked.OFFER)}
+
+
+def offer_of(manifest: Manifest) -> Offer:
+    """What a bundle knows of requests."""
+    return Offer.of(OFFERS[manifest.family], manifest)
+
+
+def inputs(
+    rules: Sequence[type[Rule]] = RULES, families: Sequence[FamilyOffer] = tuple(OFFERS.values())
+) -> dict[str, Field]:
+    """A row for each input, in the order in which people read them; of what several rules know the first one's."""
+    strengths = [row for rule in rules for row in rows(rule).values()]
+    own = [row for family in families for row in family.own]
+    before = COMMON.index(GUIDANCE) + 1
+    last = [row for row in COMMON if row.name in STREAMED]
+    found: dict[str, Field] = {}
+    for row in (*COMMON[:before], *strengths, *COMMON[before:], *own):
+        found.setdefault(row.name, row)
+    return {**{name: row for name, row in found.items() if row not in last}, **{row.name: row for row in last}}
+
+
+STREAM_FIELDS: Mapping[str, Field] = inputs()
+FIELDS: Mapping[str, Field] = {name: row for name, row in STREAM_FIELDS.items() if name not in STREAMED}

@@ -1,0 +1,258 @@
+"""A field of a request is one row, from which parsing, Triton's configuration, the wire reference, the client's options
+and its command line come.
+
+A row stands where its value does, as a dataclass's attribute: `steps: int = given(Whole("STEPS", ...))`. values.py has
+the rows that every family may know, guidance.py those of the rules' strengths, a family's folder those of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from numpy.typing import NDArray
+
+from impasto_server.errors import InvalidArgument, shown
+
+MAX_TEXT_BYTES = 8192
+MAX_VALUES = 1024  # of any input; those that take fewer say so themselves
+
+Dtype = Literal["BYTES", "BOOL", "FP32", "INT32", "INT64"]
+
+
+@dataclass(frozen=True)
+class Option:
+    """What a client calls a field, and says of it.
+
+    `about` stands in the client's `Options`, and has the field as an option there; `flag` is the command line's help,
+    and has it there. `kind` is how the client encodes it, where the field's own kind doesn't say.
+    """
+
+    about: str = ""
+    flag: str = ""
+    name: str = ""
+    kind: str = ""
+    metavar: str = ""
+    flags: str = ""
+
+
+@dataclass(frozen=True)
+class Field(ABC):
+    """An input of a model. `help` is the wire reference's: neither bounds nor default, which are put behind it.
+
+    `default` is what everybody gets who doesn't say; None where nothing is, or where a bundle has its own: `usual`
+    says which, for the reference. `without`: what the field means nothing without.
+    """
+
+    name: str
+    help: str
+    default: Any = None
+    usual: str = ""
+    option: Option | None = None
+    required: bool = False
+
+    dtype: ClassVar[Dtype]
+    kind: ClassVar[str]
+    many: ClassVar[bool] = False
+
+    def read(self, tensor: NDArray[Any]) -> Any:
+        """The value in a tensor. Raises InvalidArgument."""
+        if not self.many and tensor.size != 1:
+            raise InvalidArgument(self.name, f"holds {tensor.size} values", "pass exactly one, shape [1]")
+        if tensor.size > MAX_VALUES:  # before they are looked at one by one
+            raise InvalidArgument(self.name, f"holds {tensor.size} values", f"pass at most {MAX_VALUES}")
+        values = tensor.reshape(-1).tolist()
+        return self.checked(self.taken(values if self.many else values[0]))
+
+    def taken(self, value: Any) -> Any:
+        """NumPy's value, or list of values, as Python's. Raises InvalidArgument."""
+        return value
+
+    @abstractmethod
+    def checked(self, value: Any) -> Any:
+        """The value, which is as it may be. Raises InvalidArgument."""
+
+    @property
+    def bounds(self) -> str:
+        """For people, e.g. `1 to 200`."""
+        return ""
+
+
+@dataclass(frozen=True)
+class Text(Field):
+    """`needed`: what to do where it's missing or blank; empty where it may be."""
+
+    needed: str = ""
+    dtype: ClassVar[Dtype] = "BYTES"
+    kind: ClassVar[str] = "text"
+
+    def taken(self, value: bytes | str) -> str:
+        return decoded(self.name, value)
+
+    def checked(self, value: str) -> str:
+        if self.needed and not value.strip():
+            raise InvalidArgument(self.name, "is missing or blank", self.needed)
+        return value
+
+
+@dataclass(frozen=True)
+class Choice(Field):
+    """One of `choices`."""
+
+    choices: tuple[str, ...] = ()
+    dtype: ClassVar[Dtype] = "BYTES"
+    kind: ClassVar[str] = "text"
+
+    def taken(self, value: bytes | str) -> str:
+        return decoded(self.name, value)
+
+    def checked(self, value: str) -> str:
+        if value not in self.choices:
+            raise InvalidArgument(self.name, f"{shown(value)} is unknown", f"pass one of {', '.join(self.choices)}")
+        return value
+
+    @property
+    def bounds(self) -> str:
+        return ", ".join(self.choices)
+
+
+@dataclass(frozen=True)
+class Texts(Field):
+    """At most `most` of them; `problem` and `fix` say so, with {n} for how many there are."""
+
+    most: int = MAX_VALUES
+    problem: str = "holds {n} values"
+    fix: str = f"pass at most {MAX_VALUES}"
+    dtype: ClassVar[Dtype] = "BYTES"
+    kind: ClassVar[str] = "texts"
+    many: ClassVar[bool] = True
+
+    def taken(self, value: list[bytes | str]) -> tuple[str, ...]:
+        return tuple(decoded(self.name, one) for one in value)
+
+    def checked(self, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(value) > self.most:
+            raise InvalidArgument(self.name, self.problem.format(n=len(value)), self.fix)
+        return tuple(value)
+
+
+@dataclass(frozen=True)
+class Number(Field):
+    """Finite, from `low` to `high`."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    dtype: ClassVar[Dtype] = "FP32"
+    kind: ClassVar[str] = "number"
+
+    def checked(self, value: float) -> float:
+        if not (math.isfinite(value) and self.low <= value <= self.high):
+            fix = f"pass a finite number from {self.low:g} to {self.high:g}"
+            raise InvalidArgument(self.name, f"{value} is out of range", fix)
+        return float(value)
+
+    @property
+    def bounds(self) -> str:
+        return f"{self.low:g} to {self.high:g}"
+
+
+@dataclass(frozen=True)
+class Numbers(Number):
+    many: ClassVar[bool] = True
+    kind: ClassVar[str] = "numbers"
+
+    def checked(self, value: Any) -> Any:
+        return tuple(Number.checked(self, one) for one in value)
+
+
+@dataclass(frozen=True)
+class Whole(Field):
+    """From `low` to `high`."""
+
+    low: int = 0
+    high: int = 2**31 - 1
+    dtype: ClassVar[Dtype] = "INT32"
+    kind: ClassVar[str] = "number"
+
+    def checked(self, value: int) -> int:
+        if not self.low <= value <= self.high:
+            raise InvalidArgument(self.name, f"{value} is out of range", f"pass {self.low} to {self.high}")
+        return value
+
+    @property
+    def bounds(self) -> str:
+        return f"{self.low} to {self.high}"
+
+
+@dataclass(frozen=True)
+class Long(Whole):
+    high: int = 2**63 - 1
+    dtype: ClassVar[Dtype] = "INT64"
+
+    @property
+    def bounds(self) -> str:
+        return f"{self.low} to 2^{self.high.bit_length()}-1"
+
+
+@dataclass(frozen=True)
+class Flag(Field):
+    dtype: ClassVar[Dtype] = "BOOL"
+    kind: ClassVar[str] = "flag"
+
+    def checked(self, value: bool) -> bool:
+        return bool(value)
+
+
+@dataclass(frozen=True)
+class File(Field):
+    """An encoded picture, as bytes of which nobody has looked at more than their number: `check` does that."""
+
+    check: Callable[[bytes, str], None] = lambda data, field: None
+    dtype: ClassVar[Dtype] = "BYTES"
+    kind: ClassVar[str] = "picture"
+
+    def taken(self, value: bytes | str) -> bytes:
+        return value.encode() if isinstance(value, str) else value
+
+    def checked(self, value: bytes) -> bytes:
+        self.check(value, self.name)
+        return value
+
+
+@dataclass(frozen=True)
+class Files(File):
+    many: ClassVar[bool] = True
+    kind: ClassVar[str] = "pictures"
+
+    def taken(self, value: Any) -> Any:
+        return tuple(File.taken(self, one) for one in value)
+
+    def checked(self, value: Any) -> Any:
+        return tuple(File.checked(self, one) for one in value)
+
+
+def given(field: Field) -> Any:
+    """A dataclass's attribute whose value is that of `field`."""
+    return dataclasses.field(metadata={"field": field})
+
+
+def rows(group: type[Any]) -> Mapping[str, Field]:
+    """A dataclass's fields by attribute; attributes without one are left out."""
+    found = {one.name: one.metadata.get("field") for one in dataclasses.fields(group)}
+    return {name: field for name, field in found.items() if field is not None}
+
+
+def decoded(name: str, value: bytes | str) -> str:
+    """A text off the wire. Raises InvalidArgument for one that is too long, or no UTF-8."""
+    if isinstance(value, str):
+        return value
+    if len(value) > MAX_TEXT_BYTES:
+        raise InvalidArgument(name, f"{len(value)} bytes is too long", f"pass at most {MAX_TEXT_BYTES}")
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidArgument(name, f"byte {error.start} is not UTF-8", "encode text as UTF-8") from None

@@ -1,0 +1,202 @@
+"""What a bundle knows of requests, and what it gives those that don't say: from tensors, or from Python's values, to a
+Request.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from numpy.typing import NDArray
+
+from impasto_server import contradictions
+from impasto_server.bundle import ImageSize, Manifest
+from impasto_server.errors import InvalidArgument, shown
+from impasto_server.fields import Choice, Field, rows
+from impasto_server.guidance import RULES, Rule
+from impasto_server.request import Request
+from impasto_server.values import COMMON, GUIDANCE, SCHEDULER
+
+
+@dataclass(frozen=True)
+class FamilyOffer:
+    """What every bundle of a family knows of requests.
+
+    `defaults` are the family's, by field, and `by_rule` those that it has for some rules. `own` are the fields that it
+    alone knows, `unknown` those of the common ones that it doesn't. Samplers in `spread` run all of their steps over
+    the share of the noise that a content image leaves.
+    """
+
+    family: str
+    samplers: tuple[str, ...]
+    defaults: Mapping[str, Any]
+    by_rule: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    own: tuple[Field, ...] = ()
+    unknown: tuple[str, ...] = ()
+    spread: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Known:
+    """What may be said under a rule, by name, and what a request gets that doesn't say, for every value that it has."""
+
+    rule: type[Rule]
+    fields: Mapping[str, Field]
+    defaults: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A bundle's: its family's, and what the checkpoint itself has. `model` is what the server calls it.
+
+    Raises InvalidArgument, naming the field at fault, for what is not offered.
+    """
+
+    family: FamilyOffer
+    bundle: str
+    model: str
+    size: ImageSize
+    control: bool
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    rules: tuple[type[Rule], ...] = RULES
+
+    @classmethod
+    def of(cls, family: FamilyOffer, manifest: Manifest, rules: tuple[type[Rule], ...] = RULES) -> Offer:
+        """`rules`: the first is that of requests that don't say."""
+        usual = manifest.defaults
+        own = {"SCHEDULER": usual.scheduler, "STEPS": usual.steps, "GUIDANCE_SCALE": usual.guidance_scale}
+        return cls(
+            family=family,
+            bundle=manifest.name,
+            model=manifest.name,
+            size=manifest.image,
+            control=manifest.control is not None,
+            defaults={name: value for name, value in own.items() if value is not None},
+            rules=rules,
+        )
+
+    def known(self, guidance: str | None) -> Known:
+        """Of the rule of that name, or of the usual one."""
+        return self._known[self.rules[0].name if guidance is None else self._guidance.checked(guidance)]
+
+    def field(self, name: str, known: Known) -> Field:
+        """The row of a field that is there."""
+        found = known.fields.get(name)
+        if found is not None:
+            return found
+        rules = [other for other, one in self._known.items() if name in one.fields]
+        if not rules:
+            raise InvalidArgument(name, f"means nothing to a {self.family.family} backbone", "leave it out")
+        fix = f"leave it out, or pass GUIDANCE {' or '.join(rules)}"
+        raise InvalidArgument(name, f"means nothing to GUIDANCE {known.rule.name}", fix)
+
+    def request(self, prompt: str, adapters: Mapping[str, float] | None = None, **values: Any) -> Request:
+        """A request, said in Python: seed=7, guidance="styledrop". Values are called as their fields are in lower case,
+        and `timeout_s`. What is left out is the bundle's to choose.
+        """
+        timeout_s = values.pop("timeout_s", None)
+        said = {"PROMPT": prompt, **{name.upper(): value for name, value in values.items() if value is not None}}
+        if adapters:
+            said |= {"ADAPTER_NAMES": tuple(adapters), "ADAPTER_WEIGHTS": tuple(adapters.values())}
+        known = self.known(said.get("GUIDANCE"))
+        checked = {name: self.field(name, known).checked(value) for name, value in said.items()}
+        return self._whole(checked, known, timeout_s)
+
+    def parsed(self, tensors: Mapping[str, NDArray[Any]], timeout_s: float | None) -> Request:
+        known = self.known(self._guidance.read(tensors["GUIDANCE"]) if "GUIDANCE" in tensors else None)
+        said = {name: self.field(name, known).read(tensor) for name, tensor in tensors.items()}
+        return self._whole(said, known, timeout_s)
+
+    def check(self, request: Request) -> None:
+        """That a request was made for such a bundle: one for another may ask for what this one hasn't."""
+        known = self.known(request.rule.name)
+        self.field("SCHEDULER", known).checked(request.sampling.scheduler)
+        for name in request.own:
+            self.field(name, known)
+        missing = next((row for row in self.family.own if row.name not in request.own), None)
+        if missing is not None:
+            raise InvalidArgument(missing.name, "is missing", "make the request with this bundle's offer")
+
+    def _whole(self, said: Mapping[str, Any], known: Known, timeout_s: float | None) -> Request:
+        """With the defaults of what is not said."""
+        values = {**known.defaults, **said, "timeout_s": timeout_s}
+        self._check(said, values, known)
+        values.setdefault("SEED", secrets.randbelow(2**32))
+        values.setdefault("ADAPTER_WEIGHTS", (1.0,) * len(values["ADAPTER_NAMES"]))
+        values["spreads"] = values["SCHEDULER"] in self.family.spread
+        request = Request.of(values, self.rules)
+        contradictions.check(request, said)
+        return request
+
+    def _check(self, said: Mapping[str, Any], values: Mapping[str, Any], known: Known) -> None:
+        for name, row in known.fields.items():
+            if row.required and name not in said:
+                row.checked(row.default)
+        if said.get("MODEL", self.model) != self.model:
+            raise InvalidArgument("MODEL", f"{shown(said['MODEL'])} is unknown", f"pass {self.model}, or leave it out")
+        for name in ("WIDTH", "HEIGHT"):
+            _check_multiple(name, values[name], self.size.multiple_of)
+        width, height = values["WIDTH"], values["HEIGHT"]
+        if width * height > self.size.max_pixels:
+            problem = f"{width} x {height} is {width * height} pixels"
+            raise InvalidArgument("WIDTH", problem, f"pass a size of at most {self.size.max_pixels} pixels")
+        weights, names = said.get("ADAPTER_WEIGHTS"), values["ADAPTER_NAMES"]
+        if weights is not None and len(weights) != len(names):
+            fix = "pass one weight for each of ADAPTER_NAMES, or none at all"
+            raise InvalidArgument("ADAPTER_WEIGHTS", f"{len(weights)} weights for {len(names)} names", fix)
+        if not self.control and (values["CONTROL_SCALE"] or "DEPTH" in said):
+            field = "CONTROL_SCALE" if values["CONTROL_SCALE"] else "DEPTH"
+            raise InvalidArgument(field, f"bundle {self.bundle!r} has no ControlNet", "link it with --controlnet")
+
+    @cached_property
+    def _guidance(self) -> Choice:
+        return replace(GUIDANCE, choices=tuple(rule.name for rule in self.rules))
+
+    @cached_property
+    def _known(self) -> Mapping[str, Known]:
+        return {rule.name: Known(rule, self._fields(rule), self._defaults(rule)) for rule in self.rules}
+
+    def _rows(self, rule: type[Rule]) -> tuple[Field, ...]:
+        return (*COMMON, *rows(rule).values(), *self.family.own)
+
+    def _fields(self, rule: type[Rule]) -> Mapping[str, Field]:
+        others = {name for one in self.rules for name in one.knows} - {*rule.knows}
+        known = {row.name: row for row in self._rows(rule) if row.name not in {*others, *self.family.unknown}}
+        scheduler = replace(SCHEDULER, choices=self.family.samplers)
+        return {**known, GUIDANCE.name: self._guidance, SCHEDULER.name: scheduler}
+
+    def _defaults(self, rule: type[Rule]) -> Mapping[str, Any]:
+        """The family's for the rule, else the bundle's, else the family's, else the rule's, else anybody's.
+
+        Without the seed and the adapters' weights, which hang on the request.
+        """
+        anybody = {row.name: row.default for row in self._rows(rule) if row.name not in ("SEED", "ADAPTER_WEIGHTS")}
+        size = {"WIDTH": self.size.width, "HEIGHT": self.size.height}
+        steering = {} if self.control else {"CONTROL_SCALE": 0.0}
+        own = {**self.family.defaults, **self.defaults}
+        if rule is not self.rules[0]:  # of a scale nobody knows what it means to another rule
+            own.pop("GUIDANCE_SCALE", None)
+        ruled = {**self.family.by_rule.get(rule.name, {}), GUIDANCE.name: rule.name}
+        return {**anybody, **size, **steering, **rule.usual, **own, **ruled}
+
+
+def parse(
+    tensors: Mapping[str, NDArray[Any]], offer: Offer, inputs: Collection[str], timeout_s: float | None = None
+) -> Request:
+    """Check every tensor and fill in what is left out; `inputs` are the model's, whichever family knows them.
+
+    Raises InvalidArgument naming the field at fault.
+    """
+    for name in tensors:
+        if name not in inputs:
+            raise InvalidArgument(name, "is no input of this model", f"known inputs: {', '.join(inputs)}")
+    return offer.parsed(tensors, timeout_s)
+
+
+def _check_multiple(name: str, value: int, step: int) -> None:
+    if value % step:
+        below = max(step, value - value % step)
+        raise InvalidArgument(name, f"{value} is not a multiple of {step}", f"pass {below} or {below + step}")
