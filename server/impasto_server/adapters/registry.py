@@ -31,6 +31,7 @@ from impasto_server.adapters.adapter import (
     is_delta,
     parse,
 )
+from impasto_server.adapters.header import Header
 from impasto_server.bundle import Manifest
 from impasto_server.errors import SHOWN, NotFound, shown
 from impasto_server.strangers import Unfit, opened, read_file, read_json
@@ -105,6 +106,20 @@ class Registry:
             return delta(header, digest, name, manifest)
         return parse(data, digest, name, manifest)
 
+    def header(self, digest: str, name: str) -> Header:
+        """What the object `digest`, called `name` in errors, says of itself; the rest of it is neither read nor
+        checked. Raises NotFound when it's gone and InvalidArgument when that can't be read.
+        """
+        try:
+            with opened(self._folder / "objects" / f"{digest}.safetensors", self._delta_bytes) as file:
+                return Header.of(file.read(8 + MAX_HEADER), name)
+        except FileNotFoundError:
+            raise _gone(name) from None
+        except Unfit as error:
+            raise damaged(name, f"its file {error}") from None
+        except OSError as error:
+            raise damaged(name, f"its file can't be read ({error.strerror})") from None
+
     def _read(self, digest: str, name: str, most: int, attempt: Attempt | None) -> tuple[bytes, str]:
         """The bytes of an object, of a delta the first of them, and the digest of all. Raises as `load`."""
         try:
@@ -117,8 +132,7 @@ class Registry:
                     raise Unfit(f"has {size} bytes, and {most} are the most that it can need")
                 data = b"".join(parts)
         except FileNotFoundError:
-            problem = f"adapter {name!r} points to an object that isn't in the registry"
-            raise NotFound(FIELD, problem, "import it again with `impasto adapters import`") from None
+            raise _gone(name) from None
         except Unfit as error:
             raise damaged(name, f"its file {error}") from None
         except OSError as error:
@@ -144,6 +158,11 @@ def _sha256(parts: Iterable[bytes]) -> str:
     for part in parts:
         found.update(part)
     return found.hexdigest()
+
+
+def _gone(name: str) -> NotFound:
+    problem = f"adapter {name!r} points to an object that isn't in the registry"
+    return NotFound(FIELD, problem, "import it again with `impasto adapters import`")
 
 
 def _unknown(name: str, known: Sequence[str]) -> NotFound:

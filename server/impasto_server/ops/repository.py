@@ -6,10 +6,10 @@ from pathlib import Path
 
 from impasto_server.settings import ON_GPU, Settings
 
-MODELS = ("stylize", "stylize_stream")
+MODELS = ("stylize", "stylize_stream", "catalogue")
 SCORE = "clip_score"  # with a scorer alone
 GATE = "gate"  # keeps them while a server stops; no work is done in it
-COMPUTING = ("stylize", SCORE)  # the other passes on
+COMPUTING = ("stylize", SCORE)  # the others pass on, and read
 ON_CPU = "instance_group [ { count: 1 kind: KIND_CPU } ]"
 
 

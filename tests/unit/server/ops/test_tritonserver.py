@@ -122,7 +122,7 @@ def test_ports_stand_side_by_side_or_are_free_ones() -> None:
 
 def test_only_what_computes_is_placed_on_the_gpu(tmp_path: Path) -> None:
     folder = chosen_models(Settings(tmp_path, tmp_path, "tensorrt", gpu=2), tmp_path)
-    assert sorted(model.name for model in folder.iterdir()) == ["gate", "stylize", "stylize_stream"]
+    assert sorted(model.name for model in folder.iterdir()) == ["catalogue", "gate", "stylize", "stylize_stream"]
     assert "kind: KIND_GPU gpus: [ 2 ]" in (folder / "stylize/config.pbtxt").read_text()
     assert (folder / "stylize/1/model.py").is_file()
     assert (folder / "stylize_stream").is_symlink()

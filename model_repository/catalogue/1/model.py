@@ -1,0 +1,1 @@
+from impasto_server.triton.catalogue import TritonPythonModel as TritonPythonModel

@@ -1,0 +1,59 @@
+"""Triton model `catalogue`: what the server has, as JSON.
+
+It reads manifests and the registry in a process of its own, so it answers while pictures are painted, and a registry
+that doesn't answer holds nobody else up.
+"""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
+
+from impasto_server.catalogue import Catalogue
+from impasto_server.errors import as_impasto_error
+from impasto_server.front import opened
+from impasto_server.settings import Settings
+from impasto_server.triton.drain import Drains
+from impasto_server.triton.log import forward_log
+from impasto_server.triton.messages import filled, refusal
+
+THREADS = 2
+
+
+class TritonPythonModel:
+    """What the Python backend looks for in model.py."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Needs the bundles' manifests alone."""
+        forward_log()
+        settings = Settings.from_env()
+        self.catalogue = Catalogue(opened(settings), settings.registry)
+        self.readers = ThreadPoolExecutor(THREADS, "catalogue")
+        self.drains = Drains(lambda grace_s: 0, "catalogue")
+
+    def execute(self, requests: list[Any]) -> None:
+        """Answers follow from the readers' threads: files may be slow."""
+        for request in requests:
+            self.drains.taken()
+            self.readers.submit(self._answer, request.get_response_sender())
+
+    def finalize(self) -> None:
+        """Answer those who asked, then free the threads."""
+        self.readers.shutdown()
+        self.drains.close()
+        self.catalogue.close()
+
+    def _answer(self, sender: Any) -> None:
+        try:
+            said = json.dumps(self.catalogue.read()).encode()
+            answer = filled({"CATALOGUE": np.array([said], np.object_)})
+        except Exception as error:
+            answer = refusal(as_impasto_error(error))
+        try:
+            sender.send(answer, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        finally:
+            self.drains.told()
