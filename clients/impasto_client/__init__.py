@@ -1,5 +1,6 @@
 """Typed clients of an impasto server."""
 
+from impasto_client.catalogue import Catalogue
 from impasto_client.client import AsyncClient, Client
 from impasto_client.errors import (
     AdapterNotFound,
@@ -27,6 +28,7 @@ __all__ = [
     "AsyncGrpcTransport",
     "AsyncTransport",
     "Candidate",
+    "Catalogue",
     "Client",
     "Compose",
     "ConnectError",

@@ -16,6 +16,7 @@ from types import TracebackType
 
 from typing_extensions import Unpack
 
+from impasto_client.catalogue import Catalogue, decode_catalogue
 from impasto_client.errors import ProtocolError
 from impasto_client.generation import Generation, Progress
 from impasto_client.options import Options, Pictures
@@ -100,6 +101,12 @@ class Client:
         answer = self._transport.score(tensors, self._timeout if timeout is None else limit_s(timeout))
         return decode_score(answer, len(tensors["IMAGE"]))
 
+    def catalogue(self, *, timeout: float | None = None) -> Catalogue:
+        """What the server has: bundles, what may be asked of each, and adapters with what they fit. Raises errors of
+        the ImpastoError tree.
+        """
+        return decode_catalogue(self._transport.catalogue(self._timeout if timeout is None else limit_s(timeout)))
+
     def is_ready(self) -> bool:
         """Whether a server answers there and its model is loaded."""
         return self._transport.is_ready()
@@ -166,6 +173,11 @@ class AsyncClient:
         tensors = await asyncio.to_thread(encode_score, images, text, reference)
         answer = await self._transport.score(tensors, self._timeout if timeout is None else limit_s(timeout))
         return decode_score(answer, len(tensors["IMAGE"]))
+
+    async def catalogue(self, *, timeout: float | None = None) -> Catalogue:
+        """As Client.catalogue."""
+        limit = self._timeout if timeout is None else limit_s(timeout)
+        return decode_catalogue(await self._transport.catalogue(limit))
 
     async def is_ready(self) -> bool:
         """Whether a server answers there and its model is loaded."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import closing
 
+from impasto_client.catalogue import Catalogue, encoded
 from impasto_client.errors import ImpastoError
-from impasto_client.simulation import answer, scores, steps
+from impasto_client.simulation import EXAMPLE, answer, scores, steps
 from impasto_client.wire import Tensors
 
 
@@ -17,12 +18,21 @@ class FakeTransport:
     """Answers every request with pictures that depend on the request alone, or with `error`. Scores are cosines between
     directions drawn from the bytes of files and texts: 1 where these are the same, else arbitrary.
 
+    It has one bundle, called fake, and no adapters, or what `catalogue` says.
     The seed of a request that brings none is 0. `warnings` are what every answer warns of. `requests` records what was
     asked, `timeouts` how long each was to take at most, and `cancelled` counts the streams left before their picture.
     """
 
-    def __init__(self, *, error: ImpastoError | None = None, warnings: Sequence[str] = (), ready: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        error: ImpastoError | None = None,
+        warnings: Sequence[str] = (),
+        ready: bool = True,
+        catalogue: Catalogue = EXAMPLE,
+    ) -> None:
         self.error = error
+        self.has = catalogue
         self.warnings = tuple(warnings)
         self.ready = ready
         self.closed = False
@@ -56,6 +66,13 @@ class FakeTransport:
             raise self.error
         return scores(tensors)
 
+    def catalogue(self, timeout_s: float | None = None) -> Tensors:
+        """What `catalogue` was given. Raises `error` when one was given."""
+        self.timeouts.append(timeout_s)
+        if self.error is not None:
+            raise self.error
+        return encoded(self.has)
+
     def is_ready(self) -> bool:
         """What `ready` was given."""
         return self.ready
@@ -84,6 +101,10 @@ class AsyncFakeTransport:
     async def score(self, tensors: Tensors, timeout_s: float | None = None) -> Tensors:
         """As FakeTransport.score."""
         return self.fake.score(tensors, timeout_s)
+
+    async def catalogue(self, timeout_s: float | None = None) -> Tensors:
+        """As FakeTransport.catalogue."""
+        return self.fake.catalogue(timeout_s)
 
     async def is_ready(self) -> bool:
         """As FakeTransport.is_ready."""

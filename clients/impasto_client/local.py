@@ -29,6 +29,10 @@ class InProcess(Protocol):
         """Input tensors of model `clip_score` to its output tensors. Errors as for `infer`."""
         ...
 
+    def catalogue(self) -> Tensors:
+        """Output tensors of model `catalogue`. Errors as for `infer`."""
+        ...
+
     def close(self) -> None:
         """Finish what was taken."""
         ...
@@ -64,6 +68,13 @@ class LocalTransport:
         """Takes the time that it takes: nobody else waits for it. Raises errors of the ImpastoError tree."""
         try:
             return self._model.score(tensors)
+        except Exception as error:
+            raise _translate(error) from error
+
+    def catalogue(self, timeout_s: float | None = None) -> Tensors:
+        """Raises errors of the ImpastoError tree."""
+        try:
+            return self._model.catalogue()
         except Exception as error:
             raise _translate(error) from error
 

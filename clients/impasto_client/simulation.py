@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from impasto_client.catalogue import Bundle, Catalogue, Defaults, Rule, Size, Strength
 from impasto_client.wire import Tensors
 
 MAX_SEED = 2**63 - 1
@@ -42,6 +43,26 @@ _UNSEEN = ("PREVIEW_EVERY", "N", "RERANK", "STYLE_IMAGE")  # what changes no pic
 _FACTORS = (
     "GUIDANCE_SCALE", "STYLE_GUIDANCE", "CONTENT_GUIDANCE", "STYLE_STRENGTH", "TEXT_STRENGTH", "GAMMA", "STRENGTH",
 )  # fmt: skip
+EXAMPLE = Catalogue(
+    default="fake",
+    bundles=(
+        Bundle(
+            name="fake",
+            family="fake",
+            checkpoint="fake",
+            digest="0" * 64,
+            size=Size(width=128, height=128, multiple_of=8, max_pixels=1 << 20),
+            samplers=("dpmpp_2m",),
+            defaults=Defaults(scheduler="dpmpp_2m", steps=25),
+            rules=(Rule("cfg", (Strength("GUIDANCE_SCALE", default=3.0, low=0.0, high=50.0),)),),
+            fields=("PROMPT", "STEPS", "GUIDANCE_SCALE", "SEED", "WIDTH", "HEIGHT"),
+            control=(),
+            pinned=(),
+        ),
+    ),
+    adapters=(),
+    unread=(),
+)
 _STEP_S = 0.1  # what a step is said to take; none of it is waited for
 
 

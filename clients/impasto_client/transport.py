@@ -26,6 +26,10 @@ class Transport(Protocol):
         """Of the server's scorer: input tensors to output tensors."""
         ...
 
+    def catalogue(self, timeout_s: float | None = None) -> Tensors:
+        """What the server has: output tensors of its model `catalogue`."""
+        ...
+
     def is_ready(self) -> bool:
         """Whether `infer` would be served now."""
         ...
@@ -48,6 +52,10 @@ class AsyncTransport(Protocol):
 
     async def score(self, tensors: Tensors, timeout_s: float | None = None) -> Tensors:
         """Of the server's scorer: input tensors to output tensors."""
+        ...
+
+    async def catalogue(self, timeout_s: float | None = None) -> Tensors:
+        """What the server has: output tensors of its model `catalogue`."""
         ...
 
     async def is_ready(self) -> bool:

@@ -21,6 +21,7 @@ from tritonclient.utils import (  # type: ignore[import-untyped]
     serialize_byte_tensor,
 )
 
+from impasto_client.catalogue import CATALOGUE
 from impasto_client.errors import ConnectError, ImpastoError, InvalidRequest
 from impasto_client.failure import Line
 from impasto_client.scoring import SCORER
@@ -70,6 +71,10 @@ class GrpcTransport:
         """Raises errors of the ImpastoError tree."""
         return self._ask(SCORER, tensors, timeout_s)
 
+    def catalogue(self, timeout_s: float | None = None) -> Tensors:
+        """Raises errors of the ImpastoError tree."""
+        return self._ask(CATALOGUE, {}, timeout_s)
+
     def stream(self, tensors: Tensors, timeout_s: float | None = None) -> Generator[Tensors, None, None]:
         """The request is sent when iteration begins. Raises errors of the ImpastoError tree."""
         requests = iter([_request(STREAM, tensors, timeout_s)])
@@ -114,6 +119,10 @@ class AsyncGrpcTransport:
     async def score(self, tensors: Tensors, timeout_s: float | None = None) -> Tensors:
         """Raises errors of the ImpastoError tree."""
         return await self._ask(SCORER, tensors, timeout_s)
+
+    async def catalogue(self, timeout_s: float | None = None) -> Tensors:
+        """Raises errors of the ImpastoError tree."""
+        return await self._ask(CATALOGUE, {}, timeout_s)
 
     async def stream(self, tensors: Tensors, timeout_s: float | None = None) -> AsyncGenerator[Tensors, None]:
         """The request is sent when iteration begins. Raises errors of the ImpastoError tree."""

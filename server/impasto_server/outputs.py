@@ -1,4 +1,4 @@
-"""What the models `stylize` and `stylize_stream` answer, as tensors by name."""
+"""What the models `stylize`, `stylize_stream` and `catalogue` answer, as tensors by name."""
 
 from __future__ import annotations
 
@@ -34,3 +34,8 @@ def answer(result: Result) -> dict[str, NDArray[Any]]:
         "META": np.array([json.dumps(result.meta).encode()], np.object_),
         **scores,
     }
+
+
+def listed(catalogue: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """The catalogue's output: CATALOGUE BYTES [1] (JSON)."""
+    return {"CATALOGUE": np.array([json.dumps(catalogue).encode()], np.object_)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from time import monotonic, sleep
 from typing import Any
 from urllib.request import urlopen
@@ -10,17 +11,21 @@ from urllib.request import urlopen
 from tritonclient.grpc import InferenceServerClient, InferInput  # type: ignore[import-untyped]
 
 from impasto_server.ops.serve import Server
-from impasto_server.request import MAX_CANDIDATES, MAX_STEPS
+from impasto_server.values import MAX_CANDIDATES, MAX_STEPS
 from tests.helpers.wire import ask, ints, texts
 
 PATIENCE_S = 20.0
 
 
-def metrics(server: Server) -> dict[str, float]:
-    """impasto's metrics by name."""
+def metrics(server: Server, bundle: str = "") -> dict[str, float]:
+    """impasto's metrics by name: those of a bundle, or of all together."""
     with urlopen(f"http://{server.ports.host}:{server.ports.metrics}/metrics", timeout=10) as answer:
         text = answer.read().decode()
-    return {name: float(value) for name, value in re.findall(r"^impasto_(\w+)(?:{[^}]*})? (\S+)$", text, re.MULTILINE)}
+    found: dict[str, float] = defaultdict(float)
+    for name, labels, value in re.findall(r"^impasto_(\w+){([^}]*)} (\S+)$", text, re.MULTILINE):
+        if not bundle or f'bundle="{bundle}"' in labels:
+            found[name] += float(value)
+    return found
 
 
 def steady(server: Server) -> dict[str, float]:

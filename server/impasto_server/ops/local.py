@@ -19,9 +19,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from impasto_server.catalogue import Catalogue
 from impasto_server.errors import ImpastoError, SetupError
-from impasto_server.front import Asker, Front
-from impasto_server.outputs import Tensors
+from impasto_server.front import Asker, Front, opened
+from impasto_server.outputs import Tensors, listed
 from impasto_server.scoring import comparison
 from impasto_server.scoring.score import Scorer
 from impasto_server.settings import Settings
@@ -36,6 +37,7 @@ class Local:
     def __init__(self, bundle: Path) -> None:
         self._settings = Settings.from_env(bundle)
         self._front = Front.load(self._settings)
+        self._catalogue = Catalogue(opened(self._settings), self._settings.registry)
 
     def infer(self, tensors: Tensors, timeout_s: float | None = None) -> Tensors:
         """As model `stylize`."""
@@ -67,8 +69,13 @@ class Local:
         """As model `clip_score`."""
         return {"SCORE": comparison.scores(comparison.parse(tensors, self._scorer.unread), self._scorer)}
 
+    def catalogue(self) -> Tensors:
+        """As model `catalogue`."""
+        return listed(self._catalogue.read())
+
     def close(self) -> None:
         self._front.close()
+        self._catalogue.close()
 
     @cached_property
     def _scorer(self) -> Scorer:

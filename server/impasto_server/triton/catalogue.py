@@ -6,16 +6,15 @@ that doesn't answer holds nobody else up.
 
 from __future__ import annotations
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 
 from impasto_server.catalogue import Catalogue
 from impasto_server.errors import as_impasto_error
 from impasto_server.front import opened
+from impasto_server.outputs import listed
 from impasto_server.settings import Settings
 from impasto_server.triton.drain import Drains
 from impasto_server.triton.log import forward_log
@@ -49,8 +48,7 @@ class TritonPythonModel:
 
     def _answer(self, sender: Any) -> None:
         try:
-            said = json.dumps(self.catalogue.read()).encode()
-            answer = filled({"CATALOGUE": np.array([said], np.object_)})
+            answer = filled(listed(self.catalogue.read()))
         except Exception as error:
             answer = refusal(as_impasto_error(error))
         try:

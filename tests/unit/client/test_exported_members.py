@@ -13,6 +13,7 @@ def test_exported_members() -> None:
         "AsyncGrpcTransport",
         "AsyncTransport",
         "Candidate",
+        "Catalogue",
         "Client",
         "Compose",
         "ConnectError",
