@@ -10,7 +10,7 @@ from urllib.request import urlopen
 from tritonclient.grpc import InferenceServerClient, InferInput  # type: ignore[import-untyped]
 
 from impasto_server.ops.serve import Server
-from impasto_server.request import MAX_CANDIDATES, MAX_STEPS
+from impasto_server.values import MAX_CANDIDATES, MAX_STEPS
 from tests.helpers.wire import ask, ints, texts
 
 PATIENCE_S = 20.0

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 from benchmarks.common.draws import SUMS, Chance, Notes, Step, Story, compare, compare_step, drawing, leading, noted
+from benchmarks.common.flat import request_of
 from diffusers import AmusedScheduler
 
 from impasto_server.families.masked import maskgit
 from impasto_server.families.masked.maskgit import ANNEALS, Canvas, Masks, decode
-from impasto_server.request import Request
 
 CODES, SIDE, MASK_ID = 64, 8, 79
 PLACES = SIDE * SIDE
-REQUEST = Request("", seed=1, width=8 * SIDE, height=8 * SIDE, steps=6, scheduler="amused", temperature=2.0)
+REQUEST = request_of("", seed=1, width=8 * SIDE, height=8 * SIDE, steps=6, scheduler="amused", temperature=2.0)
 
 
 def philox(seed: int) -> np.random.Generator:

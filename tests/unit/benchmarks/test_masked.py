@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,6 +13,7 @@ from benchmarks import masked
 from benchmarks.common.backbones import NAMES, write_lora
 from benchmarks.common.bars import held_against_bars
 from benchmarks.common.draws import drawing
+from benchmarks.common.flat import altered
 from benchmarks.common.masked_backbones import ADAPTED, AMUSED, RANK, write_bottleneck
 from benchmarks.parts.masked import rounds as masked_rounds
 from benchmarks.parts.masked.peer import Painted
@@ -44,7 +44,7 @@ def one_round(**changed: Any) -> Round:
         composed=0.55,
         crowds={"adapters": 1.0, "peer": 4.0, "same": 0.98, "bottlenecks": 1.1, "plain": 0.8},
     )
-    return replace(usual, **changed)
+    return altered(usual, **changed)
 
 
 def test_ratios_are_over_what_is_left_of_a_picture() -> None:
@@ -107,10 +107,10 @@ def test_a_composition_is_five_lanes_and_guidance_two() -> None:
 
 def test_composition_and_guidance_differ_in_the_rule_alone() -> None:
     asked, guided = masked_rounds.composed(IMAGE, 12, 1), masked_rounds.guided(IMAGE, 12, 1)
-    assert asked.content_prompt not in (None, guided.prompt)
-    assert replace(
-        asked, adapters=guided.adapters, guidance="cfg", style=(), content=None, content_prompt=None
-    ) == replace(guided, gamma=asked.gamma)
+    assert asked.styles.content_prompt not in (None, guided.words.prompt)
+    assert altered(
+        asked, adapters=guided.styles.adapters, guidance="cfg", style=(), content=None, content_prompt=None
+    ) == altered(guided, gamma=asked.strengths["GAMMA"])
 
 
 def test_equal_tokens_are_counted_picture_by_picture() -> None:

@@ -9,8 +9,9 @@ import pytest
 from google.protobuf import text_format  # type: ignore[import-untyped]
 from tritonclient.grpc import model_config_pb2  # type: ignore[import-untyped]
 
+from impasto_server.families.offers import FIELDS, STREAM_FIELDS
+from impasto_server.fields import Field
 from impasto_server.ops.repository import COMPUTING, model_repository, on_gpu
-from impasto_server.request import FIELDS, STREAM_FIELDS, Field
 from impasto_server.scoring import comparison
 
 PICTURES = {"IMAGE": ("BYTES", [-1]), "SEED": ("INT64", [-1]), "SCORE": ("FP32", [-1]), "META": ("BYTES", [1])}

@@ -6,7 +6,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import count
 from threading import Event
@@ -19,10 +19,11 @@ from impasto_server.errors import ImpastoError
 from impasto_server.pipeline import Caller, Pipeline, Progress, Result
 from impasto_server.request import Request
 from impasto_server.triton.relay import Relay, Remote
+from tests.helpers.asked import altered, request_of
 from tests.helpers.likeness import assert_same
 from tests.unit.server.conftest import Open
 
-ASKED = Request("a boat", seed=3, width=64, height=64, steps=5, adapters=(("neon", 0.5),), preview_every=2)
+ASKED = request_of("a boat", seed=3, width=64, height=64, steps=5, adapters=(("neon", 0.5),), preview_every=2)
 numbers = count()
 
 
@@ -81,7 +82,7 @@ def test_several_processes_may_ask_at_once(pipeline: Pipeline, connect: Callable
 
 
 def test_an_error_keeps_its_code_and_words(connect: Callable[[], Remote]) -> None:
-    error = ask(connect(), replace(ASKED, adapters=(("nein", 1.0),)))
+    error = ask(connect(), altered(ASKED, adapters=(("nein", 1.0),)))
     assert isinstance(error, ImpastoError)
     assert error.code == "NOT_FOUND"
     assert "did you mean 'neon'" in str(error)
@@ -106,7 +107,7 @@ def test_with_nobody_there_nothing_is_counted() -> None:
 def test_a_caller_that_leaves_stops_its_work(pipeline: Pipeline, connect: Callable[[], Remote]) -> None:
     seen = Event()
     answer: Future[Result | ImpastoError] = Future()
-    asked = replace(ASKED, steps=200)
+    asked = altered(ASKED, steps=200)
     connect().submit(asked, Caller(answer.set_result, seen.is_set, lambda step: seen.set()))
     error = answer.result(20)
     assert isinstance(error, ImpastoError)
@@ -118,7 +119,7 @@ def test_a_caller_that_leaves_stops_its_work(pipeline: Pipeline, connect: Callab
 def test_a_caller_that_was_gone_from_the_start_is_not_forgotten(connect: Callable[[], Remote]) -> None:
     remote = connect()
     for _ in range(20):
-        error = ask(remote, replace(ASKED, steps=200), gone=lambda: True)
+        error = ask(remote, altered(ASKED, steps=200), gone=lambda: True)
         assert isinstance(error, ImpastoError)
         assert error.code == "CANCELLED"
 
@@ -128,7 +129,7 @@ def test_a_process_that_ends_takes_its_requests_with_it(pipeline: Pipeline, conn
     started = Event()
     remote = connect()
     answer: Future[Result | ImpastoError] = Future()
-    remote.submit(replace(ASKED, steps=200), Caller(answer.set_result, progress=lambda step: started.set()))
+    remote.submit(altered(ASKED, steps=200), Caller(answer.set_result, progress=lambda step: started.set()))
     assert started.wait(20)
     remote.close()
     error = answer.result(20)
@@ -162,7 +163,7 @@ def test_what_is_no_message_ends_that_connection_only(pipeline: Pipeline) -> Non
 def test_a_requests_files_arrive_byte_for_byte(pipeline: Pipeline, connect: Callable[[], Remote]) -> None:
     file = BytesIO()
     Image.effect_noise((80, 64), 90).save(file, "png")
-    asked = replace(ASKED, image=file.getvalue(), depth=file.getvalue(), style=("sks03", "my-toy"))
+    asked = altered(ASKED, image=file.getvalue(), depth=file.getvalue(), style=("sks03", "my-toy"))
     there, here = ask(connect(), asked), pipeline.generate(asked)
     assert isinstance(there, Result)
     assert there.image == here.image
@@ -240,7 +241,7 @@ def test_all_pictures_scores_and_previews_arrive(easel: Easel) -> None:
     relay.close()
 
 
-FULL = Request(
+FULL = request_of(
     "a fish",
     seed=2**63 - 1,
     width=64,
@@ -265,7 +266,7 @@ FULL = Request(
 )
 
 
-@pytest.mark.parametrize("request_", [FULL, Request("a boat", 1, 64, 64)], ids=["full", "plain"])
+@pytest.mark.parametrize("request_", [FULL, request_of("a boat", 1, 64, 64)], ids=["full", "plain"])
 def test_a_request_arrives_as_it_is(request_: Request) -> None:
     easel = EASELS["one"]
     address = f"\0impasto-test-{os.getpid()}-{next(numbers)}"

@@ -7,7 +7,6 @@ import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from itertools import count
 from queue import SimpleQueue
@@ -21,9 +20,10 @@ from impasto_server.pipeline import Caller, Progress, Result
 from impasto_server.request import Request
 from impasto_server.triton.channel import LENGTHS
 from impasto_server.triton.relay import Painter, Relay, Remote
+from tests.helpers.asked import altered, request_of
 
 FILE = b"\x89PNG" * 12_500  # 50 kB
-ASKED = Request("a boat", seed=3, width=64, height=64, image=FILE)
+ASKED = request_of("a boat", seed=3, width=64, height=64, image=FILE)
 FULL = Exhausted(32, 1.5)
 PATIENCE_S = 60.0
 numbers = count()
@@ -82,10 +82,10 @@ def in_background(work: Callable[[], None]) -> Thread:
 
 def paint(request: Request, caller: Caller) -> None:
     """Its own picture, and before it one preview."""
-    assert request.image is not None
+    assert request.content.image is not None
     if caller.progress is not None:
-        caller.progress(Progress(1, 1, 0.0, (request.image,)))
-    caller.done(Result((request.image,), (request.seed,), {}))
+        caller.progress(Progress(1, 1, 0.0, (request.content.image,)))
+    caller.done(Result((request.content.image,), (request.seeds.seed,), {}))
 
 
 def code(outcome: Result | ImpastoError) -> str:
@@ -93,13 +93,13 @@ def code(outcome: Result | ImpastoError) -> str:
 
 
 def test_refusals_and_large_pictures_both_ways_lock_nobody_up(connect: Connect) -> None:
-    studio = Studio(refuse=lambda request: request.seed % 2 == 1)
+    studio = Studio(refuse=lambda request: request.seeds.seed % 2 == 1)
     remote = connect(studio)()
     answers: list[Answer] = [Future() for _ in range(200)]
 
     def submit() -> None:
         for seed, answer in enumerate(answers):
-            remote.submit(replace(ASKED, seed=seed), Caller(answer.set_result))
+            remote.submit(altered(ASKED, seed=seed), Caller(answer.set_result))
 
     def finish() -> None:
         for _ in answers[::2]:
@@ -117,14 +117,14 @@ def test_each_request_hears_its_steps_before_its_end(connect: Connect) -> None:
     remote = connect(studio)()
     heard: list[SimpleQueue[Progress | Result | ImpastoError]] = [SimpleQueue() for _ in range(20)]
     for seed, news in enumerate(heard):
-        remote.submit(replace(ASKED, seed=seed), Caller(news.put, progress=news.put))
+        remote.submit(altered(ASKED, seed=seed), Caller(news.put, progress=news.put))
     taken = [studio.next() for _ in heard]
     for step in (1, 2):
         for request, caller in taken:
             assert caller.progress is not None
-            caller.progress(Progress(step, 2, 0.0, (bytes([request.seed, step]),)))
+            caller.progress(Progress(step, 2, 0.0, (bytes([request.seeds.seed, step]),)))
     for request, caller in taken:
-        caller.done(Result((FILE,), (request.seed,), {}))
+        caller.done(Result((FILE,), (request.seeds.seed,), {}))
     for seed, news in enumerate(heard):
         first, second, last = (news.get(timeout=PATIENCE_S) for _ in range(3))
         assert first == Progress(1, 2, 0.0, (bytes([seed, 1]),))
@@ -177,7 +177,7 @@ def test_one_who_stops_reading_is_cut_off_and_nobody_else_waits(
         answer.set_result(outcome)
 
     for answer in answers:
-        idle.submit(replace(ASKED, image=None), Caller(partial(hear, answer)))
+        idle.submit(altered(ASKED, image=None), Caller(partial(hear, answer)))
     taken = [studio.next() for _ in answers]
 
     def finish() -> None:
@@ -286,7 +286,7 @@ def test_a_relay_that_closes_writes_the_last_answers_first(connect: Connect) -> 
     relay, remote = Relay(studio, address), Remote(address)
     answers: list[Answer] = [Future() for _ in range(100)]
     for answer in answers:
-        remote.submit(replace(ASKED, image=None), Caller(answer.set_result))
+        remote.submit(altered(ASKED, image=None), Caller(answer.set_result))
     for _ in answers:
         studio.next()[1].done(Result((FILE,), (3,), {}))
     relay.close()
