@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -44,7 +45,7 @@ def one_round(**changed: Any) -> Round:
         composed=0.55,
         crowds={"adapters": 1.0, "peer": 4.0, "same": 0.98, "bottlenecks": 1.1, "plain": 0.8},
     )
-    return altered(usual, **changed)
+    return replace(usual, **changed)
 
 
 def test_ratios_are_over_what_is_left_of_a_picture() -> None:
@@ -92,10 +93,11 @@ def test_a_draw_that_went_astray_is_a_missed_bar() -> None:
 
 def test_users_differ_in_words_seed_and_adapter() -> None:
     found = masked_rounds.users(IMAGE, NAMES)
-    for field in ("prompt", "seed", "adapters"):
-        assert len({getattr(user, field) for user in found}) == len(NAMES)
-    assert {(user.steps, user.guidance_scale, user.scheduler) for user in found} == {(STEPS[0], 3.0, "amused")}
-    assert masked_rounds.users(IMAGE, [None])[0].adapters == ()
+    for field in ("PROMPT", "SEED", "ADAPTER_NAMES"):
+        assert len({user.values[field] for user in found}) == len(NAMES)
+    asked = {tuple(user.values[field] for field in ("STEPS", "GUIDANCE_SCALE", "SCHEDULER")) for user in found}
+    assert asked == {(STEPS[0], 3.0, "amused")}
+    assert masked_rounds.users(IMAGE, [None])[0].styles.adapters == ()
 
 
 def test_a_composition_is_five_lanes_and_guidance_two() -> None:
