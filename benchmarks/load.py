@@ -25,6 +25,7 @@ from time import perf_counter, sleep
 from typing import Any
 
 import numpy as np
+from benchmarks.common.flat import request_of
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -108,7 +109,7 @@ class WholeBatches(Loop):
                 self._arrived.remove(one)
                 one.job.mark("joined")
                 one.last_batch = batch
-                self._batches[one.job.request.seed] = batch
+                self._batches[one.job.request.seeds.seed] = batch
                 running.append(one)
         return bool(running)
 
@@ -166,7 +167,7 @@ class Bench:
         advance = partial(self.bar.advance, task)
         ours = outcomes(arrivals, offer(self.ours, arrivals, advance), solo)
         peer = outcomes(arrivals, offer(self.peer, arrivals, advance), solo)
-        batches = [self.batches[one.seed] for one in asked]
+        batches = [self.batches[one.seeds.seed] for one in asked]
         return Level(rate, {"ours": ours, "peer": peer, "peer_held": held(peer, batches)})
 
     def asked(self, count: int) -> list[Request]:
@@ -176,7 +177,9 @@ class Bench:
         """One of `kind` with the adapter of that number."""
         size, adapter = self.ours.manifest.image.width, self.adapters[number % len(self.adapters)]
         steps, scale = kind
-        return Request("a red boat", number, size, size, adapters=((adapter, 1.0),), steps=steps, guidance_scale=scale)
+        return request_of(
+            "a red boat", number, size, size, adapters=((adapter, 1.0),), steps=steps, guidance_scale=scale
+        )
 
 
 @dataclass(frozen=True)
@@ -225,11 +228,11 @@ def outcomes(arrivals: Sequence[Arrival], answers: Sequence[Answer], solo: Mappi
     return [
         Outcome(
             at_s=arrival.at_s,
-            steps=arrival.request.steps,
-            guidance_scale=arrival.request.guidance_scale,
+            steps=arrival.request.sampling.steps,
+            guidance_scale=arrival.request.strengths["GUIDANCE_SCALE"],
             latency_s=answer.latency_s,
             queue_s=_queue_s(answer.result),
-            solo_s=solo[arrival.request.steps, arrival.request.guidance_scale],
+            solo_s=solo[arrival.request.sampling.steps, arrival.request.strengths["GUIDANCE_SCALE"]],
             warm_up=number < WARM_UP * len(arrivals),
         )
         for number, (arrival, answer) in enumerate(zip(arrivals, answers, strict=True))

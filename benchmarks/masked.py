@@ -34,6 +34,7 @@ from benchmarks.common.bars import Bar, Report
 from benchmarks.common.bench import psnr_db, seconds
 from benchmarks.common.crowd import Crowd
 from benchmarks.common.draws import Story, Verdict, compare, noted
+from benchmarks.common.flat import altered
 from benchmarks.common.masked_backbones import BACKBONES, BOTTLENECKS
 from benchmarks.common.question import Question
 from benchmarks.common.reference import Reference
@@ -200,7 +201,7 @@ class Side:
                 ours = painted(pipeline, asked)
             wrong = max(equal_tokens(painted(pipeline, crowd.wrong_adapters(asked)), ours))
         stories = [
-            notes.story(request, np.random.Generator(np.random.Philox(request.seed)), picture.tokens.size)
+            notes.story(request, np.random.Generator(np.random.Philox(request.seeds.seed)), picture.tokens.size)
             for request, picture in zip(asked, ours, strict=True)
         ]
         return cls(ours, stories, wrong)
@@ -279,9 +280,9 @@ class Bench(question.Bench):
         theirs = equal_tokens([peer.repaint(request) for request in self._compared], reference)
         done()
         for asked in self._crowds().values():
-            crowd.burst(pipeline, tuple(replace(request, steps=1) for request in asked))
+            crowd.burst(pipeline, tuple(altered(request, steps=1) for request in asked))
         for request in self._crowds()["adapters"]:
-            peer.paint(replace(request, steps=1))
+            peer.paint(altered(request, steps=1))
         pipeline.generate(composed(self._image, 1, 0))
         done()
         return {"parity_tokens_bf16": mean(ours), "parity_tokens_peer_bf16": mean(theirs)}

@@ -213,7 +213,7 @@ def painted(peer: Peer, pipeline: Pipeline, asked: Crowd) -> Images:
     """By diffusers, one after another, from the pipeline's noise."""
     family = pipeline._family
     assert isinstance(family, Diffusion)
-    return [peer.paint(one, family.noise(one.seed, one.width, one.height)) for one in asked]
+    return [peer.paint(one, family.noise(one.seeds.seed, one.size.width, one.size.height)) for one in asked]
 
 
 MIXED = Question(str(__doc__), BACKBONES, ROUNDS, BARS, NOTES, Bench)

@@ -22,6 +22,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from benchmarks.common.flat import request_of
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -32,7 +33,6 @@ from impasto_server.engines.engine import Engine, compile_graph
 from impasto_server.ops.calibrate import batch, filled_bank
 from impasto_server.ops.serve import serve
 from impasto_server.pipeline import Pipeline
-from impasto_server.request import Request
 from impasto_server.settings import Settings
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the benchmarks are scripts, none is installed
@@ -146,7 +146,7 @@ class Bench:
 
     def _local(self, text: str, seed: int, adapter: str) -> Painted:
         size = self.pipeline.manifest.image
-        request = Request(
+        request = request_of(
             text,
             seed=seed,
             width=size.width,

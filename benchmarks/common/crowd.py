@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from io import BytesIO
 from itertools import count
 from threading import Event
@@ -18,6 +18,7 @@ from time import perf_counter, sleep
 import numpy as np
 from benchmarks.common.backbones import NAMES
 from benchmarks.common.bench import COLOURS, THINGS
+from benchmarks.common.flat import altered, request_of
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -48,7 +49,7 @@ def opened(settings: Settings) -> Iterator[Pipeline]:
 def mixed(steps: Sequence[int], width: int, height: int) -> Crowd:
     """A request of each user; `steps` are theirs."""
     return tuple(
-        Request(
+        request_of(
             prompt=f"a {COLOURS[user]} {THINGS[user]} at night",
             negative_prompt="a green cat",
             adapters=((NAMES[user], 1.0),),
@@ -68,7 +69,7 @@ def uniform(crowd: Crowd) -> Crowd:
     steps, rest = divmod(lane_steps(crowd), 2 * len(crowd))
     assert rest == 0, "choose steps whose lane-steps are the same for everyone"
     return tuple(
-        replace(
+        altered(
             request,
             adapters=((NAMES[0], 1.0),),
             steps=steps,
@@ -81,13 +82,13 @@ def uniform(crowd: Crowd) -> Crowd:
 
 def lane_steps(crowd: Crowd) -> int:
     """Rows of forward passes that all the pictures take."""
-    return sum(request.steps * (1 if request.guidance_scale == 1 else 2) for request in crowd)
+    return sum(request.sampling.steps * (1 if request.strengths["GUIDANCE_SCALE"] == 1 else 2) for request in crowd)
 
 
 def wrong_adapters(crowd: Crowd) -> Crowd:
     """Everyone with the next user's adapter."""
     return tuple(
-        replace(request, adapters=following.adapters)
+        altered(request, adapters=following.styles.adapters)
         for request, following in zip(crowd, [*crowd[1:], crowd[0]], strict=True)
     )
 
@@ -98,7 +99,7 @@ def fresh(crowd: Crowd, number: int) -> Crowd:
 
 
 def _fresh(request: Request, number: int) -> Request:
-    return replace(request, prompt=f"{request.prompt}, picture {number}", seed=1000 * number + request.seed)
+    return altered(request, prompt=f"{request.words.prompt}, picture {number}", seed=1000 * number + request.seeds.seed)
 
 
 @dataclass(frozen=True)

@@ -189,10 +189,10 @@ class Notes:
 
     def story(self, request: Request, draws: np.random.Generator, places: int) -> Story:
         """A picture's of so many tokens; `draws` are those of its seed, less what was drawn before the first step."""
-        behind, anneal = request.steps - request.steps_to_run, ANNEALS[request.scheduler]
+        behind, anneal = request.sampling.steps - request.steps_to_run, ANNEALS[request.sampling.scheduler]
         steps, chances = list[Step](), list[Chance]()
         while (note := self.calls.get(draws.random(places).tobytes())) is not None:
-            tau = request.temperature * anneal(behind + len(steps), request.steps)
+            tau = request.own["TEMPERATURE"] * anneal(behind + len(steps), request.sampling.steps)
             steps.append(note.step)
             chances.append(Chance(note.uniform, draws.gumbel(size=places), tau))
         shown = [replace(step, again=after.unknown) for step, after in pairwise(steps)]

@@ -26,7 +26,7 @@ PLAIN: Mapping[str, Any] = {
 }
 
 
-def ask(
+def request_of(
     prompt: str,
     seed: int,
     width: int,
@@ -43,7 +43,7 @@ def ask(
     return _with(PLAIN, {**words, **numbers, **values})
 
 
-def changed(request: Request, **values: Any) -> Request:
+def altered(request: Request, **values: Any) -> Request:
     """The same but for these."""
     return _with({**PLAIN, **request.values}, values)
 

@@ -112,7 +112,7 @@ class Offer:
 
     def check(self, request: Request) -> None:
         """That a request was made for such a bundle: one for another may ask for what this one hasn't."""
-        known = self.known(request.rule.name)
+        known = self.known(None)
         self.field("SCHEDULER", known).checked(request.sampling.scheduler)
         for name in request.own:
             self.field(name, known)

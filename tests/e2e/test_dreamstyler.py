@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 from tritonclient.grpc import InferenceServerClient  # type: ignore[import-untyped]
 
+from impasto_server.families.offers import FIELDS
+from impasto_server.offer import parse
 from impasto_server.ops.serve import Server
 from impasto_server.pipeline import Pipeline, Result
-from impasto_server.request import FIELDS, parse
 from impasto_server.settings import Settings
 from tests.helpers import toy
 from tests.helpers.wire import Tensor, ask, floats, ints, refused, texts
@@ -63,7 +64,7 @@ def pipeline(toy_bundle: Path, toy_registry: Path) -> Iterator[Pipeline]:
 
 
 def painted(pipeline: Pipeline, tensors: dict[str, Tensor]) -> Result:
-    return pipeline.generate(parse(tensors, pipeline.manifest, FIELDS))
+    return pipeline.generate(parse(tensors, pipeline.offer, FIELDS))
 
 
 def facts(meta: dict[str, object]) -> dict[str, object]:

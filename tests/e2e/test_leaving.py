@@ -18,7 +18,7 @@ from tritonclient.grpc import InferenceServerClient  # type: ignore[import-untyp
 from tritonclient.utils import InferenceServerException  # type: ignore[import-untyped]
 
 from impasto_client import Client, ImpastoError, ServerUnavailable
-from impasto_server.request import MAX_CANDIDATES, MAX_STEPS
+from impasto_server.values import MAX_CANDIDATES, MAX_STEPS
 from tests.helpers.wire import inputs, ints, refused, texts
 
 from .conftest import Impasto, alive, impasto_serve, shm_of

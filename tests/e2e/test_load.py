@@ -16,8 +16,8 @@ from tritonclient.grpc import InferenceServerClient, InferInput, InferResult  # 
 from tritonclient.utils import InferenceServerException  # type: ignore[import-untyped]
 
 from impasto_server.ops.serve import Server, serve
-from impasto_server.request import MAX_CANDIDATES, MAX_STEPS
 from impasto_server.settings import Settings
+from impasto_server.values import MAX_CANDIDATES, MAX_STEPS
 from tests.helpers.wire import Tensor, ask, ints, texts
 
 from .test_lifecycle import eventually

@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 from tritonclient.grpc import InferenceServerClient  # type: ignore[import-untyped]
 
+from impasto_server.families.offers import FIELDS
+from impasto_server.offer import parse
 from impasto_server.ops.serve import Server, serve
 from impasto_server.pipeline import Pipeline, Result
-from impasto_server.request import FIELDS, parse
 from impasto_server.settings import Settings
 from tests.helpers import toy, toy_masked
 from tests.helpers.wire import Tensor, ask, ask_all, floats, ints, refused, texts
@@ -98,7 +99,7 @@ def good(client: InferenceServerClient) -> bytes:
 
 
 def painted(pipeline: Pipeline, tensors: dict[str, Tensor]) -> Result:
-    return pipeline.generate(parse(tensors, pipeline.manifest, FIELDS))
+    return pipeline.generate(parse(tensors, pipeline.offer, FIELDS))
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -17,8 +17,8 @@ import pytest
 from tritonclient.grpc import InferenceServerClient  # type: ignore[import-untyped]
 
 from impasto_server.ops.serve import Server, serve
-from impasto_server.request import MAX_CANDIDATES, MAX_STEPS
 from impasto_server.settings import Settings
+from impasto_server.values import MAX_CANDIDATES, MAX_STEPS
 from tests.helpers import toy
 from tests.helpers.wire import Tensor, ask, inputs, ints, refused, texts
 

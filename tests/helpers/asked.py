@@ -1,4 +1,4 @@
-"""What a pipeline answers, for tests: requests asked together, their pictures, and work that is done in one go."""
+"""Requests in one line, for tests; what a pipeline answers to several together, pictures, and work done in one go."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from io import BytesIO
 from typing import TypeVar
 
 import numpy as np
+from benchmarks.common.flat import altered, request_of
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -15,6 +16,8 @@ from impasto_server.errors import ImpastoError
 from impasto_server.pipeline import Caller, Pipeline, Result
 from impasto_server.request import Request
 from impasto_server.turns import Work
+
+__all__ = ["altered", "pixels", "request_of", "together", "whole"]
 
 R = TypeVar("R")
 

@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from impasto_server.pipeline import Pipeline
 from impasto_server.request import Request
 from impasto_server.settings import EngineName, Settings
 from tests.helpers import twins
+from tests.helpers.asked import altered, request_of
 
 from .conftest import content, png
 from .test_lanes import Arrival, alone, psnr_db, together
@@ -45,7 +46,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Already found a `peft_config` at
 Pixels = NDArray[np.uint8]
 SIDE, NARROW = 64, 32  # pixels
 SIZE = {"width": SIDE, "height": SIDE}
-BOAT = Request("a red boat in the night", 7, SIDE, SIDE, steps=4, guidance_scale=5.0, scheduler="euler")
+BOAT = request_of("a red boat in the night", 7, SIDE, SIDE, steps=4, guidance_scale=5.0, scheduler="euler")
 LORA_SITES = {
     "unet": ["to_q", "to_v", "to_out.0", "proj_in"],
     "text_encoder": ["q_proj", "fc1"],
@@ -121,7 +122,7 @@ def diffusers_pipeline(twin: Twin, scheduler: str, name: str | None = None) -> A
 
 def theirs(pipe: Any, request: Request, **more: Any) -> Pixels:
     """diffusers' picture of `request`, with our noise wherever theirs would be drawn: before the steps and between."""
-    draws = np.random.Generator(np.random.Philox(request.seed))
+    draws = np.random.Generator(np.random.Philox(request.seeds.seed))
 
     def draw(shape: Sequence[int], **options: Any) -> torch.Tensor:
         return torch.from_numpy(draws.standard_normal(tuple(shape), np.float32))
@@ -132,10 +133,10 @@ def theirs(pipe: Any, request: Request, **more: Any) -> Pixels:
                 if hasattr(module, theirs_):
                     stack.enter_context(patch.object(module, theirs_, ours))
         made = pipe(
-            request.prompt,
-            num_inference_steps=request.steps,
-            guidance_scale=request.guidance_scale,
-            **({"negative_prompt": request.negative_prompt} if request.negative_prompt else {}),
+            request.words.prompt,
+            num_inference_steps=request.sampling.steps,
+            guidance_scale=request.strengths["GUIDANCE_SCALE"],
+            **({"negative_prompt": request.words.negative_prompt} if request.words.negative_prompt else {}),
             **more,
         )
     return np.asarray(made.images[0])
@@ -176,7 +177,7 @@ def house() -> Pixels:
 
 @pytest.mark.parametrize("scheduler", ["ddim", "euler", "dpmpp_2m"])
 def test_sd2_with_v_prediction(scheduler: str, twin: Callable[[str], Twin], opened: Callable[..., Pipeline]) -> None:
-    sd2, request = twin("sd2"), replace(BOAT, scheduler=scheduler, negative_prompt="a thing")
+    sd2, request = twin("sd2"), altered(BOAT, scheduler=scheduler, negative_prompt="a thing")
     expected = theirs(diffusers_pipeline(sd2, scheduler), request, **SIZE)
     assert psnr_db(alone(opened(sd2), request), expected) >= MIN_DB
 
@@ -202,7 +203,7 @@ def test_from_content_the_first_steps_are_left_out(
 ) -> None:
     """Under every scheduler but the consistency models'."""
     made = twin(kind)
-    request = replace(BOAT, scheduler=scheduler, steps=steps, image=png(house()), strength=strength)
+    request = altered(BOAT, scheduler=scheduler, steps=steps, image=png(house()), strength=strength)
     pipe = diffusers_pipeline(made, scheduler, "StableDiffusionImg2ImgPipeline")
     expected = theirs(pipe, request, image=Image.fromarray(house()), strength=strength)
     assert psnr_db(alone(opened(made), request), expected) >= MIN_DB
@@ -213,7 +214,7 @@ def test_from_content_the_first_steps_are_left_out(
 @pytest.mark.parametrize("negative", ["", "a thing"])
 def test_sdxl(negative: str, engine: EngineName, twin: Callable[[str], Twin], opened: Callable[..., Pipeline]) -> None:
     """Nothing as the negative prompt is their None, for which zeros stand."""
-    xl, request = twin("sdxl"), replace(BOAT, negative_prompt=negative, width=NARROW)
+    xl, request = twin("sdxl"), altered(BOAT, negative_prompt=negative, width=NARROW)
     assert xl.manifest["force_zeros_for_empty_prompt"]
     expected = theirs(diffusers_pipeline(xl, "euler"), request, width=NARROW, height=SIDE)
     assert psnr_db(alone(opened(xl, engine), request), expected) >= MIN_DB
@@ -222,33 +223,33 @@ def test_sdxl(negative: str, engine: EngineName, twin: Callable[[str], Twin], op
 def test_a_blank_negative_prompt_is_their_empty_one(
     twin: Callable[[str], Twin], opened: Callable[..., Pipeline]
 ) -> None:
-    xl, request = twin("sdxl"), replace(BOAT, negative_prompt=" ")
+    xl, request = twin("sdxl"), altered(BOAT, negative_prompt=" ")
     pipe = diffusers_pipeline(xl, "euler")
     found = alone(opened(xl), request)
-    none = replace(request, negative_prompt="")
+    none = altered(request, negative_prompt="")
     assert psnr_db(found, theirs(pipe, none, negative_prompt="", **SIZE)) >= MIN_DB
     assert psnr_db(found, theirs(pipe, none, **SIZE)) < MATTERS_DB
 
 
 def test_sdxl_from_content(twin: Callable[[str], Twin], opened: Callable[..., Pipeline]) -> None:
-    xl, request = twin("sdxl"), replace(BOAT, image=png(house()), strength=0.5, steps=8)
+    xl, request = twin("sdxl"), altered(BOAT, image=png(house()), strength=0.5, steps=8)
     pipe = diffusers_pipeline(xl, "euler", "StableDiffusionXLImg2ImgPipeline")
     expected = theirs(pipe, request, image=Image.fromarray(house()), strength=0.5)
     assert psnr_db(alone(opened(xl), request), expected) >= MIN_DB
 
 
 def test_a_lora_of_sdxl_and_both_its_text_encoders(styled: Twin, opened: Callable[..., Pipeline]) -> None:
-    request = replace(BOAT, adapters=(("one", 0.7),), negative_prompt="a thing")
+    request = altered(BOAT, adapters=(("one", 0.7),), negative_prompt="a thing")
     pipe = diffusers_pipeline(styled, "euler")
     pipe.load_lora_weights(styled.files, weight_name="pytorch_lora_weights.safetensors", adapter_name="one")
     pipe.set_adapters(["one"], [0.7])
     found = alone(opened(styled), request)
     assert psnr_db(found, theirs(pipe, request, **SIZE)) >= MIN_DB
-    assert psnr_db(found, alone(opened(styled), replace(request, adapters=()))) < MATTERS_DB
+    assert psnr_db(found, alone(opened(styled), altered(request, adapters=()))) < MATTERS_DB
 
 
 def test_an_embedding_of_both_text_encoders(styled: Twin, opened: Callable[..., Pipeline]) -> None:
-    request = replace(BOAT, prompt="a boat in <toy>")
+    request = altered(BOAT, prompt="a boat in <toy>")
     pipe, vectors = diffusers_pipeline(styled, "euler"), load_file(styled.files / "toy.safetensors")
     for key, number in (("clip_l", ""), ("clip_g", "_2")):
         encoder, tokenizer = getattr(pipe, f"text_encoder{number}"), getattr(pipe, f"tokenizer{number}")
@@ -262,7 +263,7 @@ def test_an_embedding_of_both_text_encoders(styled: Twin, opened: Callable[..., 
 def test_an_lcm_is_told_its_guidance(
     steps: int, scale: float, twin: Callable[[str], Twin], opened: Callable[..., Pipeline]
 ) -> None:
-    lcm, request = twin("lcm"), replace(BOAT, scheduler="lcm", steps=steps, guidance_scale=scale)
+    lcm, request = twin("lcm"), altered(BOAT, scheduler="lcm", steps=steps, guidance_scale=scale)
     expected = theirs(diffusers_pipeline(lcm, "lcm"), request, **SIZE)
     assert psnr_db(alone(opened(lcm), request), expected) >= MIN_DB
 
@@ -273,7 +274,7 @@ def test_an_lcm_from_content(
 ) -> None:
     """All steps are run, over the lower part of what was taught."""
     lcm = twin("lcm")
-    request = replace(BOAT, scheduler="lcm", steps=steps, image=png(house()), strength=strength)
+    request = altered(BOAT, scheduler="lcm", steps=steps, image=png(house()), strength=strength)
     pipe = diffusers_pipeline(lcm, "lcm", "LatentConsistencyModelImg2ImgPipeline")
     expected = theirs(pipe, request, image=Image.fromarray(house()), strength=strength)
     assert psnr_db(alone(opened(lcm), request), expected) >= MIN_DB
@@ -285,7 +286,7 @@ def test_the_lcm_scheduler_under_classifier_free_guidance(
     scale: float, twin: Callable[[str], Twin], opened: Callable[..., Pipeline]
 ) -> None:
     """As with an LCM-LoRA, which no UNet is told of; at a scale of 1 it is one lane."""
-    turbo, request = twin("turbo"), replace(BOAT, scheduler="lcm", guidance_scale=scale)
+    turbo, request = twin("turbo"), altered(BOAT, scheduler="lcm", guidance_scale=scale)
     expected = theirs(diffusers_pipeline(turbo, "lcm"), request, **SIZE)
     assert psnr_db(alone(opened(turbo), request), expected) >= MIN_DB
 
@@ -296,7 +297,7 @@ def test_turbo(scale: float, steps: int, twin: Callable[[str], Twin], opened: Ca
     """Trailing timesteps; a scale of 0 is what its users pass, and means no guidance."""
     turbo = twin("turbo")
     assert turbo.manifest["scheduler"]["timestep_spacing"] == "trailing"
-    request = replace(BOAT, scheduler="euler_a", steps=steps, guidance_scale=scale)
+    request = altered(BOAT, scheduler="euler_a", steps=steps, guidance_scale=scale)
     expected = theirs(diffusers_pipeline(turbo, "euler_a"), request, **SIZE)
     assert psnr_db(alone(opened(turbo), request), expected) >= MIN_DB
 
@@ -312,7 +313,7 @@ def test_a_mixed_batch_equals_each_alone(
     pipeline = opened(styled if kind == "sdxl" else twin(kind))
     schedulers = ("lcm", "euler_a", "dpmpp_2m", "lcm")
     requests = [
-        replace(
+        altered(
             BOAT,
             seed=seed,
             scheduler=schedulers[seed % 4],
@@ -350,7 +351,7 @@ def test_what_is_compared_matters(
     kind: str, changed: Any, twin: Callable[[str], Twin], opened: Callable[..., Pipeline]
 ) -> None:
     pipeline = opened(twin(kind))
-    one, other = (alone(pipeline, request)[:, :NARROW] for request in (BOAT, replace(BOAT, **changed)))
+    one, other = (alone(pipeline, request)[:, :NARROW] for request in (BOAT, altered(BOAT, **changed)))
     assert psnr_db(one, other) < MATTERS_DB
 
 

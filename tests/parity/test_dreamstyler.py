@@ -7,7 +7,7 @@ words of the stage, step by step (arXiv 2309.06933).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from impasto_server.pipeline import Pipeline
 from impasto_server.request import CODE_NEGATIVE_PROMPT, Request
 from impasto_server.settings import EngineName
+from tests.helpers.asked import altered, request_of
 
 from .conftest import EMBEDDINGS, Open, Studio, content, diffusers_pipeline, nearness, png
 from .test_image import MIN_PSNR_DB, SCHEDULERS, noise
@@ -33,21 +34,21 @@ pytestmark = pytest.mark.filterwarnings("ignore:Already found a `peft_config` at
 
 MATTERS_DB = 30.0
 LORA = {"weight_name": "pytorch_lora_weights.safetensors"}
-HOUSE = Request("a red house by the sea", seed=5, width=128, height=128, steps=12)
-STYLED = replace(HOUSE, style=("oil",), guidance="dreamstyler", guidance_scale=5.0)
+HOUSE = request_of("a red house by the sea", seed=5, width=128, height=128, steps=12)
+STYLED = altered(HOUSE, style=("oil",), guidance="dreamstyler", guidance_scale=5.0)
 CASES: dict[str, Request] = {
     "the paper's constants": STYLED,
-    "unipc": replace(STYLED, scheduler="unipc", negative_prompt="blurry"),
-    "the code's convention": replace(STYLED, guidance="dreamstyler-code", negative_prompt=CODE_NEGATIVE_PROMPT),
-    "strong style": replace(STYLED, style_guidance=3.0, content_guidance=-1.0, scheduler="ddim", width=96),
-    "a style for each stage": replace(STYLED, style=("ink", "oil", "oil", "ink", "oil", "ink")),
-    "a style for each third": replace(STYLED, style=("oil", "toy", "ink"), guidance="cfg"),
-    "object and style": replace(STYLED, prompt="a <toy> by the sea"),
-    "triggers alone": replace(HOUSE, prompt="a <toy> in <ink>", guidance_scale=5.0, scheduler="unipc"),
-    "a LoRA, too": replace(STYLED, style=("ink",), adapters=(("one", 0.8), ("two", -0.3))),
-    "from content": replace(STYLED, image=png(content()), steps=15, scheduler="unipc"),
+    "unipc": altered(STYLED, scheduler="unipc", negative_prompt="blurry"),
+    "the code's convention": altered(STYLED, guidance="dreamstyler-code", negative_prompt=CODE_NEGATIVE_PROMPT),
+    "strong style": altered(STYLED, style_guidance=3.0, content_guidance=-1.0, scheduler="ddim", width=96),
+    "a style for each stage": altered(STYLED, style=("ink", "oil", "oil", "ink", "oil", "ink")),
+    "a style for each third": altered(STYLED, style=("oil", "toy", "ink"), guidance="cfg"),
+    "object and style": altered(STYLED, prompt="a <toy> by the sea"),
+    "triggers alone": altered(HOUSE, prompt="a <toy> in <ink>", guidance_scale=5.0, scheduler="unipc"),
+    "a LoRA, too": altered(STYLED, style=("ink",), adapters=(("one", 0.8), ("two", -0.3))),
+    "from content": altered(STYLED, image=png(content()), steps=15, scheduler="unipc"),
 }
-TRANSFER = replace(
+TRANSFER = altered(
     HOUSE,
     style=("oil",),
     image=png(content()),
@@ -72,13 +73,13 @@ class Painter:
 
     def prepare(self, request: Request) -> Any:
         """A scheduler of the request's; its LoRAs are switched on."""
-        if request.adapters:
+        if request.styles.adapters:
             self.pipe.enable_lora()
-            self.pipe.set_adapters([name for name, _ in request.adapters], [weight for _, weight in request.adapters])
+            self.pipe.set_adapters([*request.styles.adapter_names], [*request.styles.adapter_weights])
         else:
             self.pipe.disable_lora()
-        scheduler = SCHEDULERS[request.scheduler].from_config(self.pipe.scheduler.config)
-        scheduler.set_timesteps(request.steps)
+        scheduler = SCHEDULERS[request.sampling.scheduler].from_config(self.pipe.scheduler.config)
+        scheduler.set_timesteps(request.sampling.steps)
         return scheduler
 
     def encode(self, text: str, t: int) -> torch.Tensor:
@@ -138,15 +139,19 @@ def eq_11(
 
 def strengths(request: Request) -> tuple[float, float, float]:
     """λn, λs, λc of Eq. 11; with λs = λc = 0 it is classifier-free guidance."""
-    half = {"cfg": 0.0, "dreamstyler": 1.0, "dreamstyler-code": 0.5}[request.guidance]
-    return request.guidance_scale, half * request.style_guidance, half * request.content_guidance
+    half = {"cfg": 0.0, "dreamstyler": 1.0, "dreamstyler-code": 0.5}[request.rule.name]
+    return (
+        request.strengths["GUIDANCE_SCALE"],
+        half * request.strengths.get("STYLE_GUIDANCE", 0.0),
+        half * request.strengths.get("CONTENT_GUIDANCE", 0.0),
+    )
 
 
 def hint(request: Request) -> torch.Tensor:
     """[1, 3, H, W]: edges, edges, depth."""
     grey = cv2.GaussianBlur(cv2.cvtColor(content(), cv2.COLOR_RGB2GRAY), (3, 3), 0)
     edges = cv2.Canny(grey, 100, 200) / 255
-    depth = np.zeros_like(edges) if request.depth is None else nearness() / 255
+    depth = np.zeros_like(edges) if request.content.depth is None else nearness() / 255
     return torch.from_numpy(np.stack([edges, edges, depth]))[None].float()
 
 
@@ -167,9 +172,9 @@ def start(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The timesteps to run, and the sample at the first of them."""
     drawn = torch.from_numpy(noise)[None]
-    if request.image is None:
+    if request.content.image is None:
         return scheduler.timesteps, drawn * scheduler.init_noise_sigma
-    first = request.steps - int(request.steps * request.strength)
+    first = request.sampling.steps - int(request.sampling.steps * request.content.strength)
     scheduler.set_begin_index(first)
     timesteps = scheduler.timesteps[first:]
     return timesteps, scheduler.add_noise(painter.clean(content()), drawn, timesteps[:1])
@@ -177,12 +182,12 @@ def start(
 
 def texts(request: Request, t: int) -> tuple[str, str, str, str]:
     """∅, v, v_c and v_s at the training timestep t."""
-    context = request.prompt
-    if not request.style:
-        return request.negative_prompt, context, context, context
-    style = f"<{request.style[t * len(request.style) // 1000]}>"
+    context = request.words.prompt
+    if not request.styles.style:
+        return request.words.negative_prompt, context, context, context
+    style = f"<{request.styles.style[t * len(request.styles.style) // 1000]}>"
     return (
-        request.negative_prompt,
+        request.words.negative_prompt,
         f"{context}, in the style of {style}",
         context,
         f"A painting in the style of {style}",
@@ -191,9 +196,9 @@ def texts(request: Request, t: int) -> tuple[str, str, str, str]:
 
 def predict(painter: Painter, request: Request, sample: torch.Tensor, t: int, text: str) -> torch.Tensor:
     context, control = painter.encode(text, t), {}
-    if request.image is not None:
+    if request.content.image is not None:
         *down, mid = flat(
-            painter.controlnet(sample, t, context, hint(request), request.control_scale, return_dict=False)
+            painter.controlnet(sample, t, context, hint(request), request.content.control_scale, return_dict=False)
         )
         control = {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
     output: torch.Tensor = painter.pipe.unet(sample, t, context, **control).sample
@@ -249,10 +254,10 @@ def transfer(painter: Painter, request: Request, noise: NDArray[np.float32]) -> 
         negative_prompt_embeds=null,
         image=Image.fromarray(content()),
         control_image=hint(request),
-        strength=request.strength,
-        num_inference_steps=request.steps,
-        guidance_scale=request.guidance_scale,
-        controlnet_conditioning_scale=request.control_scale,
+        strength=request.content.strength,
+        num_inference_steps=request.sampling.steps,
+        guidance_scale=request.strengths["GUIDANCE_SCALE"],
+        controlnet_conditioning_scale=request.content.control_scale,
         latents=latents,
         callback_on_step_end=turn,
         callback_on_step_end_tensor_inputs=["prompt_embeds"],
@@ -263,7 +268,7 @@ def transfer(painter: Painter, request: Request, noise: NDArray[np.float32]) -> 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_all_of_them_in_flight_together_equal_their_solo_runs(engine: EngineName, open_pipeline: Open) -> None:
     pipeline = open_f32(open_pipeline, engine)
-    others = [HOUSE, replace(HOUSE, adapters=(("two", 0.7),), guidance_scale=7.5, scheduler="euler")]
+    others = [HOUSE, altered(HOUSE, adapters=(("two", 0.7),), guidance_scale=7.5, scheduler="euler")]
     requests = [*CASES.values(), TRANSFER, *others]
     expected = [alone(pipeline, request) for request in requests]
     before = pipeline.stats.read()
@@ -276,14 +281,14 @@ def test_all_of_them_in_flight_together_equal_their_solo_runs(engine: EngineName
 
 # Each of these turns something into another thing that the tests above would have to notice.
 CHANGES: dict[str, tuple[Request, Request]] = {
-    "style": (STYLED, replace(STYLED, style=("ink",))),
-    "its stages": (replace(STYLED, style=("oil", "ink")), replace(STYLED, style=("ink", "oil"))),
-    "rule": (STYLED, replace(STYLED, guidance="cfg")),
-    "convention": (STYLED, replace(STYLED, guidance="dreamstyler-code")),
-    "object": (CASES["object and style"], replace(STYLED, prompt="a <ink> by the sea")),
-    "content": (TRANSFER, replace(TRANSFER, image=png(content()[::-1]))),
-    "control": (TRANSFER, replace(TRANSFER, control_scale=0.0, depth=None)),
-    "depth": (TRANSFER, replace(TRANSFER, depth=None)),
+    "style": (STYLED, altered(STYLED, style=("ink",))),
+    "its stages": (altered(STYLED, style=("oil", "ink")), altered(STYLED, style=("ink", "oil"))),
+    "rule": (STYLED, altered(STYLED, guidance="cfg")),
+    "convention": (STYLED, altered(STYLED, guidance="dreamstyler-code")),
+    "object": (CASES["object and style"], altered(STYLED, prompt="a <ink> by the sea")),
+    "content": (TRANSFER, altered(TRANSFER, image=png(content()[::-1]))),
+    "control": (TRANSFER, altered(TRANSFER, control_scale=0.0, depth=None)),
+    "depth": (TRANSFER, altered(TRANSFER, depth=None)),
 }
 
 

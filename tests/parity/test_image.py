@@ -16,6 +16,7 @@ from impasto_server.families.diffusion.diffusion import Diffusion
 from impasto_server.pipeline import Pipeline
 from impasto_server.request import Request
 from impasto_server.settings import EngineName, Settings
+from tests.helpers.asked import request_of
 
 from .conftest import Studio, diffusers_pipeline
 
@@ -36,16 +37,16 @@ def picture(pipeline: Pipeline, request: Request) -> NDArray[np.uint8]:
 
 def reference(studio: Studio, request: Request, noise: NDArray[np.float32]) -> NDArray[np.uint8]:
     pipe = diffusers_pipeline()
-    pipe.scheduler = SCHEDULERS[request.scheduler].from_config(pipe.scheduler.config)
-    for name, _ in request.adapters:
+    pipe.scheduler = SCHEDULERS[request.sampling.scheduler].from_config(pipe.scheduler.config)
+    for name, _ in request.styles.adapters:
         pipe.load_lora_weights(studio.loras / name, weight_name="pytorch_lora_weights.safetensors", adapter_name=name)
-    if request.adapters:
-        pipe.set_adapters([name for name, _ in request.adapters], [weight for _, weight in request.adapters])
+    if request.styles.adapters:
+        pipe.set_adapters([*request.styles.adapter_names], [*request.styles.adapter_weights])
     image = pipe(
-        request.prompt,
-        negative_prompt=request.negative_prompt,
-        num_inference_steps=request.steps,
-        guidance_scale=request.guidance_scale,
+        request.words.prompt,
+        negative_prompt=request.words.negative_prompt,
+        num_inference_steps=request.sampling.steps,
+        guidance_scale=request.strengths["GUIDANCE_SCALE"],
         latents=torch.from_numpy(noise)[None],
     ).images[0]
     return np.asarray(image)
@@ -54,7 +55,7 @@ def reference(studio: Studio, request: Request, noise: NDArray[np.float32]) -> N
 def noise(pipeline: Pipeline, request: Request) -> NDArray[np.float32]:
     """What the pipeline begins with."""
     assert isinstance(pipeline._family, Diffusion)
-    return pipeline._family.noise(request.seed, request.width, request.height)
+    return pipeline._family.noise(request.seeds.seed, request.size.width, request.size.height)
 
 
 def psnr_db(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
@@ -75,7 +76,7 @@ def psnr_db(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
 )
 def test_a_picture_equals_diffusers(engine: EngineName, scheduler: str, mix: str, studio: Studio) -> None:
     pipeline = Pipeline.load(Settings(studio.bundle, studio.registry, engine, "f32"))
-    request = Request(
+    request = request_of(
         prompt="a red boat at night in watercolour style",
         negative_prompt="a green cat",
         adapters=tuple(MIXES[mix].items()),
@@ -96,8 +97,8 @@ def test_a_picture_equals_diffusers(engine: EngineName, scheduler: str, mix: str
 def test_the_adapters_change_the_picture(studio: Studio) -> None:
     """Or the test above could pass with adapters ignored on both sides."""
     pipeline = Pipeline.load(Settings(studio.bundle, studio.registry, "onnxruntime", "f32"))
-    plain = Request("a red boat", seed=1, steps=4, width=128, height=128)
-    styled = Request("a red boat", seed=1, steps=4, width=128, height=128, adapters=(("one", 0.8),))
+    plain = request_of("a red boat", seed=1, steps=4, width=128, height=128)
+    styled = request_of("a red boat", seed=1, steps=4, width=128, height=128, adapters=(("one", 0.8),))
     try:
         assert psnr_db(picture(pipeline, plain), picture(pipeline, styled)) < MIN_PSNR_DB
     finally:

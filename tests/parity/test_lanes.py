@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from threading import Condition
@@ -28,6 +28,7 @@ from impasto_server.errors import ImpastoError
 from impasto_server.pipeline import Caller, Pipeline, Progress, Result
 from impasto_server.request import GUIDANCE, Request
 from impasto_server.settings import EngineName
+from tests.helpers.asked import altered, request_of
 
 from .conftest import Open, Studio, content, diffusers_pipeline, nearness, png
 from .test_image import SCHEDULERS, noise
@@ -160,7 +161,7 @@ def contents(draw: st.DrawFn) -> dict[str, Any]:
 def arrivals(draw: st.DrawFn) -> Arrival:
     """Strengths are moderate: guidance multiplies what bf16 rounds."""
     width, height = draw(st.sampled_from([(128, 128), (64, 96), (96, 64)]))
-    request = Request(
+    request = request_of(
         prompt=draw(st.sampled_from(["a red boat at night", "a fish in watercolour style", "a <toy> by the sea"])),
         negative_prompt=draw(st.sampled_from(["", "blurry"])),
         adapters=tuple(draw(st.dictionaries(st.sampled_from(["one", "two"]), st.floats(-1, 1), max_size=2)).items()),
@@ -194,7 +195,7 @@ def test_they_share_batches(open_pipeline: Open) -> None:
     """Or the test above would compare solo runs with solo runs."""
     pipeline = open_pipeline("onnxruntime")
     before = pipeline.stats.read()
-    together(pipeline, [Arrival(Request("a fish", seed, 128, 128, steps=8), after=seed) for seed in range(8)])
+    together(pipeline, [Arrival(request_of("a fish", seed, 128, 128, steps=8), after=seed) for seed in range(8)])
     after = pipeline.stats.read()
     assert (after["lanes"] - before["lanes"]) / (after["steps"] - before["steps"]) > 3
 
@@ -202,12 +203,12 @@ def test_they_share_batches(open_pipeline: Open) -> None:
 # Together with anyone = diffusers with PEFT
 
 REFERENCED = [
-    Request("a red boat at night", 1, 128, 128, steps=8, scheduler="ddim", adapters=(("one", 0.8),)),
-    Request("a fish", 2, 128, 128, "blurry", (("one", 0.6), ("two", -0.4)), steps=6, scheduler="dpmpp_2m"),
-    Request("a green cat by the sea", 3, 64, 96, adapters=(("two", 1.2),), steps=5, scheduler="euler"),
-    Request("a red boat at night", 4, 128, 128, steps=7, scheduler="dpmpp_2m", guidance_scale=7.5),
-    Request("a fish", 5, 128, 128, "", (("two", 0.5), ("one", 0.9)), 8, guidance_scale=1.0, scheduler="euler"),
-    Request("a green cat by the sea", 6, 96, 64, "a fish", (("one", -0.5),), 3, 2.0, scheduler="ddim"),
+    request_of("a red boat at night", 1, 128, 128, steps=8, scheduler="ddim", adapters=(("one", 0.8),)),
+    request_of("a fish", 2, 128, 128, "blurry", (("one", 0.6), ("two", -0.4)), steps=6, scheduler="dpmpp_2m"),
+    request_of("a green cat by the sea", 3, 64, 96, adapters=(("two", 1.2),), steps=5, scheduler="euler"),
+    request_of("a red boat at night", 4, 128, 128, steps=7, scheduler="dpmpp_2m", guidance_scale=7.5),
+    request_of("a fish", 5, 128, 128, "", (("two", 0.5), ("one", 0.9)), 8, guidance_scale=1.0, scheduler="euler"),
+    request_of("a green cat by the sea", 6, 96, 64, "a fish", (("one", -0.5),), 3, 2.0, scheduler="ddim"),
 ]
 
 
@@ -222,20 +223,20 @@ def peft(studio: Studio) -> Any:
 
 def reference(pipe: Any, request: Request, noise: NDArray[np.float32]) -> Pixels:
     """The picture that diffusers makes of `request` alone; adapters by PEFT's set_adapters."""
-    scheduler = SCHEDULERS[request.scheduler].from_config(pipe.scheduler.config)
+    scheduler = SCHEDULERS[request.sampling.scheduler].from_config(pipe.scheduler.config)
     pipe.register_modules(scheduler=scheduler)
-    if request.adapters:
+    if request.styles.adapters:
         pipe.enable_lora()
-        pipe.set_adapters([name for name, _ in request.adapters], [weight for _, weight in request.adapters])
+        pipe.set_adapters([*request.styles.adapter_names], [*request.styles.adapter_weights])
     else:
         pipe.disable_lora()
     made = pipe(
-        request.prompt,
-        negative_prompt=request.negative_prompt,
-        width=request.width,
-        height=request.height,
-        num_inference_steps=request.steps,
-        guidance_scale=request.guidance_scale,
+        request.words.prompt,
+        negative_prompt=request.words.negative_prompt,
+        width=request.size.width,
+        height=request.size.height,
+        num_inference_steps=request.sampling.steps,
+        guidance_scale=request.strengths["GUIDANCE_SCALE"],
         latents=torch.from_numpy(noise)[None],
     )
     return np.asarray(made.images[0])
@@ -251,26 +252,26 @@ def test_requests_in_flight_together_equal_diffusers_with_peft(open_pipeline: Op
 
 # Adapters come and go under running requests
 
-PLAIN = Request("a red boat at night", seed=7, width=64, height=64, steps=4)
+PLAIN = request_of("a red boat at night", seed=7, width=64, height=64, steps=4)
 
 
 def styled(*adapters: tuple[str, float]) -> Request:
-    return replace(PLAIN, adapters=adapters)
+    return altered(PLAIN, adapters=adapters)
 
 
 def test_a_b_a_is_bit_exact_under_load(crowded: Pipeline) -> None:
     """A leaves the bank and comes back to it while others run, and neither its pictures nor theirs tell."""
-    load = replace(PLAIN, steps=40, seed=8)
+    load = altered(PLAIN, steps=40, seed=8)
     a, b, c = styled(("one", 0.8)), styled(("two", 0.8)), styled(("one", 0.3), ("two", -1.0))
     before = crowded.stats.read()
     crowd = Crowd(crowded)
-    others = [crowd.join(replace(load, seed=seed)) for seed in range(2)]
+    others = [crowd.join(altered(load, seed=seed)) for seed in range(2)]
     turns = [image(crowd.join(request)) for request in (a, PLAIN, b, c, a, PLAIN, c, b, a)]
     assert not any(other.done() for other in others), "the load ended before what was to run under it"
     first, plain, second, third = turns[:4]
     assert turns[4:] == [first, plain, third, second, first]
     assert len({first, plain, second, third}) == 4
-    assert [image(other) for other in others] == [crowded.generate(replace(load, seed=seed)).image for seed in range(2)]
+    assert [image(other) for other in others] == [crowded.generate(altered(load, seed=seed)).image for seed in range(2)]
     assert crowded.stats.read()["mix_evictions"] - before["mix_evictions"] >= 4
 
 
@@ -284,7 +285,7 @@ def test_eviction_never_changes_a_running_image(crowded: Pipeline) -> None:
         (("two", -1.0),),
         (("one", 1.0), ("two", -1.0)),
     ]
-    requests = [replace(styled(*mixes[seed % 6]), seed=seed, steps=2 + seed % 4) for seed in range(12)]
+    requests = [altered(styled(*mixes[seed % 6]), seed=seed, steps=2 + seed % 4) for seed in range(12)]
     before = crowded.stats.read()
     crowd = Crowd(crowded)
     answers = [crowd.join(request) for request in requests]
@@ -297,7 +298,7 @@ def test_widening_the_bank_never_changes_a_running_image(open_pipeline: Open, cr
     """The second request's mix has a higher rank than any row of the bank."""
     narrow = open_pipeline("onnxruntime", bank_rank=4)
     before = narrow.stats.read()
-    running, wide = replace(styled(("one", 0.8)), steps=12), styled(("one", 0.5), ("two", 0.5))
+    running, wide = altered(styled(("one", 0.8)), steps=12), styled(("one", 0.5), ("two", 0.5))
     found = together(narrow, [Arrival(running, after=0), Arrival(wide, after=2)])
     assert narrow.stats.read()["bank_bytes"] == 4 * before["bank_bytes"]
     for request, ours in zip((running, wide), found, strict=True):

@@ -7,7 +7,6 @@ difference over the largest value.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,9 @@ from impasto_export.link import link
 from impasto_export.merging.merge import merge
 from impasto_export.weights import read_header, read_tensor
 from impasto_server.pipeline import Pipeline
-from impasto_server.request import Request
 from impasto_server.settings import Settings
 from tests.helpers import checkpoints
+from tests.helpers.asked import altered, request_of
 from tests.helpers.engines import Array, relative_error, run, zero_banks
 
 from .conftest import Studio, diffusers_pipeline
@@ -232,9 +231,9 @@ def test_pictures_are_the_same_pinned_merged_and_by_lanes(studio: Studio, tmp_pa
 def pictures(studio: Studio, bundle: Path, *mixes: tuple[tuple[str, float], ...]) -> list[Array]:
     """One with each mix."""
     pipeline = Pipeline.load(Settings(bundle, studio.registry, "onnxruntime", "f32", threads=1))
-    request = Request("a red boat", seed=3, width=128, height=128, steps=4, scheduler="euler")
+    request = request_of("a red boat", seed=3, width=128, height=128, steps=4, scheduler="euler")
     try:
-        painted = [pipeline.generate(replace(request, adapters=mix)).image for mix in mixes]
+        painted = [pipeline.generate(altered(request, adapters=mix)).image for mix in mixes]
     finally:
         pipeline.close()
     return [np.asarray(Image.open(BytesIO(image)), np.float32) for image in painted]

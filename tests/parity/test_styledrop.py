@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from impasto_server.pipeline import Pipeline
 from impasto_server.request import Request
 from impasto_server.settings import Settings
 from tests.helpers import checkpoints
+from tests.helpers.asked import altered, request_of
 from tests.helpers.codes import assert_nearest
 
 from .conftest import Open, Studio, content, diffusers_pipeline, png
@@ -49,20 +50,22 @@ Codes = NDArray[np.int64]
 LORA_SITES = ["to_q", "to_k", "to_v", "to_out.0", "ff.net.2"]
 TEMPLATE = "{context} in glass style"
 MIN_PSNR_DB = 80.0
-HOUSE = Request("a red house at night", seed=3, width=128, height=128, steps=12, guidance_scale=3.0, scheduler="amused")
-DROPPED = replace(HOUSE, style=("glass",), guidance="styledrop", scheduler="maskgit", temperature=4.5)
-COMPOSED = replace(DROPPED, guidance="styledrop-compose", content="toy", gamma=0.4)
+HOUSE = request_of(
+    "a red house at night", seed=3, width=128, height=128, steps=12, guidance_scale=3.0, scheduler="amused"
+)
+DROPPED = altered(HOUSE, style=("glass",), guidance="styledrop", scheduler="maskgit", temperature=4.5)
+COMPOSED = altered(DROPPED, guidance="styledrop-compose", content="toy", gamma=0.4)
 CASES: dict[str, Request] = {
     "classifier-free": HOUSE,
-    "another size, no guidance": replace(HOUSE, width=96, height=160, guidance_scale=1.0),
-    "StyleDrop's annealing": replace(HOUSE, scheduler="maskgit", temperature=4.5),
-    "guidance that rises": replace(HOUSE, guidance_ramp=True, negative_prompt="blurry"),
-    "from content": replace(HOUSE, image=png(content()), strength=0.6),
-    "adapters of either kind": replace(HOUSE, adapters=(("glass", 0.7), ("neon", -0.4), ("toy", 0.8))),
+    "another size, no guidance": altered(HOUSE, width=96, height=160, guidance_scale=1.0),
+    "StyleDrop's annealing": altered(HOUSE, scheduler="maskgit", temperature=4.5),
+    "guidance that rises": altered(HOUSE, guidance_ramp=True, negative_prompt="blurry"),
+    "from content": altered(HOUSE, image=png(content()), strength=0.6),
+    "adapters of either kind": altered(HOUSE, adapters=(("glass", 0.7), ("neon", -0.4), ("toy", 0.8))),
     "Eq. 4": DROPPED,
-    "Eq. 4 under a mix": replace(DROPPED, style=(), adapters=(("neon", 1.0), ("toy", 0.5)), text_strength=0.0),
+    "Eq. 4 under a mix": altered(DROPPED, style=(), adapters=(("neon", 1.0), ("toy", 0.5)), text_strength=0.0),
     "two adapters": COMPOSED,
-    "two adapters, rising": replace(COMPOSED, guidance_ramp=True, style_strength=1.0, content_prompt="a red cat"),
+    "two adapters, rising": altered(COMPOSED, guidance_ramp=True, style_strength=1.0, content_prompt="a red cat"),
 }
 
 
@@ -177,19 +180,21 @@ def registry(muse: Muse, masked_bundle: Path, tmp_path_factory: pytest.TempPathF
 @torch.no_grad()
 def paint(muse: Muse, request: Request, story: Story) -> list[Step]:
     """A plain loop (arXiv 2306.00983, appendix; methods of MaskGIT and aMUSEd) over what `story`'s steps had."""
-    total, mask = request.steps, checkpoints.MASK_ID
+    total, mask = request.sampling.steps, checkpoints.MASK_ID
     first, steps = total - len(story.steps), list[Step]()
-    shape = request.height // 8, request.width // 8
+    shape = request.size.height // 8, request.size.width // 8
     everything = shape[0] * shape[1]
     for k, (told, chance) in enumerate(zip(story.steps, story.chances, strict=True), first):
         tokens, uniform = torch.from_numpy(told.tokens), torch.from_numpy(chance.uniform)
         ran = (k - first) / max(1, total - first - 1)
-        found = guided(muse, request, tokens.reshape(shape), ran if request.guidance_ramp else 1.0)
+        found = guided(muse, request, tokens.reshape(shape), ran if request.sampling.ramp else 1.0)
         logits, unknown = found.flatten(1), tokens == mask
         p = logits.double().softmax(0)
         drawn = torch.where(unknown, (p.cumsum(0) <= uniform).sum(0).clamp(max=len(p) - 1), tokens)
         r = (k + 1) / total
-        tau = request.temperature * (1 - r if request.scheduler == "maskgit" else 1 - k / max(1, total - 1))
+        tau = request.own["TEMPERATURE"] * (
+            1 - r if request.sampling.scheduler == "maskgit" else 1 - k / max(1, total - 1)
+        )
         # In float32, as diffusers has it: where the count is whole, that decides.
         left = everything * torch.cos(torch.tensor((k + 1) / total) * math.pi / 2)
         count = max(1, min(int(unknown.sum()) - 1, int(left.floor()))) if k < total - 1 else 0
@@ -206,22 +211,22 @@ def guided(muse: Muse, request: Request, tokens: Tensor, rise: float) -> Tensor:
     def G(text: str, mix: Mapping[str, float] | None = None) -> Tensor:
         return muse.logits(tokens, text, mix or {})
 
-    null, mix = request.negative_prompt, dict(request.adapters)
-    if request.guidance == "cfg":
-        cond = G(request.prompt, mix)
-        return cond + rise * (request.guidance_scale - 1) * (cond - G(null, mix))
-    a, b = rise * request.style_strength, rise * request.text_strength
+    null, mix = request.words.negative_prompt, dict(request.styles.adapters)
+    if request.rule.name == "cfg":
+        cond = G(request.words.prompt, mix)
+        return cond + rise * (request.strengths["GUIDANCE_SCALE"] - 1) * (cond - G(null, mix))
+    a, b = rise * request.strengths["STYLE_STRENGTH"], rise * request.strengths["TEXT_STRENGTH"]
 
     def eq_4(text: str, mix: Mapping[str, float]) -> Tensor:
         adapted, plain = G(text, mix), G(text)
         return adapted + a * (adapted - plain) + b * (plain - G(null))
 
-    t = TEMPLATE.format(context=request.prompt) if request.style else request.prompt
-    style = eq_4(t, mix | dict.fromkeys(request.style, 1.0))
-    if request.content is None:
+    t = TEMPLATE.format(context=request.words.prompt) if request.styles.style else request.words.prompt
+    style = eq_4(t, mix | dict.fromkeys(request.styles.style, 1.0))
+    if request.styles.content is None:
         return style
-    return (1 - request.gamma) * style + request.gamma * eq_4(
-        request.content_prompt or request.prompt, {request.content: 1.0}
+    return (1 - request.strengths["GAMMA"]) * style + request.strengths["GAMMA"] * eq_4(
+        request.styles.content_prompt or request.words.prompt, {request.styles.content: 1.0}
     )
 
 
@@ -237,15 +242,15 @@ def pipeline(masked_bundle: Path, registry: Path) -> Iterator[Pipeline]:
 
 def hidden(request: Request, draws: np.random.Generator) -> NDArray[np.bool_]:
     """The places that are unknown at first, [h, w]."""
-    shape = request.height // 8, request.width // 8
-    if request.image is None:
+    shape = request.size.height // 8, request.size.width // 8
+    if request.content.image is None:
         return np.ones(shape, np.bool_)
-    first = request.steps - int(request.steps * request.strength)
-    return draws.random(shape) < math.cos(math.pi * first / request.steps / 2)
+    first = request.sampling.steps - int(request.sampling.steps * request.content.strength)
+    return draws.random(shape) < math.cos(math.pi * first / request.sampling.steps / 2)
 
 
 def told(notes: Notes, request: Request) -> Story:
-    draws = np.random.Generator(np.random.Philox(request.seed))
+    draws = np.random.Generator(np.random.Philox(request.seeds.seed))
     return notes.story(request, draws, hidden(request, draws).size)
 
 
@@ -272,15 +277,15 @@ def test_tokens_equal_a_plain_torch_loop(case: str, muse: Muse, pipeline: Pipeli
 def test_what_is_known_at_first_are_the_contents_tokens(case: str, muse: Muse, pipeline: Pipeline) -> None:
     request = CASES[case]
     first = painted(pipeline, request).steps[0]
-    unknown = hidden(request, np.random.Generator(np.random.Philox(request.seed)))
+    unknown = hidden(request, np.random.Generator(np.random.Philox(request.seeds.seed)))
     np.testing.assert_array_equal(first.unknown, unknown.reshape(-1))
-    if request.image is not None:
+    if request.content.image is not None:
         image = torch.from_numpy(content()).permute(2, 0, 1)[None] / 255
         assert_nearest(first.tokens.reshape(1, *unknown.shape), muse.vqvae, image, ~unknown[None])
 
 
 def test_every_case_paints_another_picture(pipeline: Pipeline) -> None:
-    same_size = [request for request in CASES.values() if request.width == request.height]
+    same_size = [request for request in CASES.values() if request.size.width == request.size.height]
     pictures = [painted(pipeline, request).tokens for request in same_size]
     for i, one in enumerate(pictures):
         assert all((one != other).mean() > 0.3 for other in pictures[:i])
@@ -288,7 +293,7 @@ def test_every_case_paints_another_picture(pipeline: Pipeline) -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 12])
 def test_tokens_equal_diffusers_pipeline(steps: int, muse: Muse, pipeline: Pipeline) -> None:
-    request = replace(HOUSE, steps=steps, negative_prompt="blurry")
+    request = altered(HOUSE, steps=steps, negative_prompt="blurry")
     with noted() as notes:
         picture = alone(pipeline, request)
     story = told(notes, request)
@@ -297,12 +302,12 @@ def test_tokens_equal_diffusers_pipeline(steps: int, muse: Muse, pipeline: Pipel
     )
     pipe.set_progress_bar_config(disable=True)
     muse.transformer.disable_adapters()
-    with drawing(np.random.Generator(np.random.Philox(request.seed))), leading(story) as theirs:
+    with drawing(np.random.Generator(np.random.Philox(request.seeds.seed))), leading(story) as theirs:
         image = pipe(
-            request.prompt,
-            negative_prompt=request.negative_prompt,
+            request.words.prompt,
+            negative_prompt=request.words.negative_prompt,
             num_inference_steps=steps,
-            guidance_scale=request.guidance_scale,
+            guidance_scale=request.strengths["GUIDANCE_SCALE"],
             width=128,
             height=128,
         ).images[0]
@@ -312,8 +317,8 @@ def test_tokens_equal_diffusers_pipeline(steps: int, muse: Muse, pipeline: Pipel
 
 def test_sixteen_together_equal_each_alone(pipeline: Pipeline) -> None:
     """Mixed in a batch: rules, adapters, sizes of guidance, samplers."""
-    square = [request for request in CASES.values() if request.width == request.height]
-    requests = [replace(square[i % len(square)], seed=100 + i) for i in range(16)]
+    square = [request for request in CASES.values() if request.size.width == request.size.height]
+    requests = [altered(square[i % len(square)], seed=100 + i) for i in range(16)]
     with noted() as notes:
         pictures = together(pipeline, [Arrival(request, 3 * i) for i, request in enumerate(requests)])
     for request, picture in zip(requests, pictures, strict=True):
@@ -345,8 +350,8 @@ def assert_follows(pipeline: Pipeline, request: Request, story: Story, picture: 
 @torch.no_grad()
 def denoise(pipe: Any, request: Request, noise: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Section 3.4 on latents, with LoRAs: `style` and `content` name them."""
-    scheduler = SCHEDULERS[request.scheduler].from_config(pipe.scheduler.config)
-    scheduler.set_timesteps(request.steps)
+    scheduler = SCHEDULERS[request.sampling.scheduler].from_config(pipe.scheduler.config)
+    scheduler.set_timesteps(request.sampling.steps)
     x = torch.from_numpy(noise)[None] * scheduler.init_noise_sigma
 
     def under(adapter: str | None, text: str) -> tuple[str | None, Tensor]:
@@ -358,15 +363,15 @@ def denoise(pipe: Any, request: Request, noise: NDArray[np.float32]) -> NDArray[
         found: Tensor = pipe.unet(sample, t, lane[1]).sample
         return found
 
-    c = request.content_prompt or request.prompt
+    c = request.styles.content_prompt or request.words.prompt
     lanes = [
-        under(request.style[0], request.prompt),
-        under(None, request.prompt),
-        under(request.content, c),
+        under(request.styles.style[0], request.words.prompt),
+        under(None, request.words.prompt),
+        under(request.styles.content, c),
         under(None, c),
-        under(None, request.negative_prompt),
+        under(None, request.words.negative_prompt),
     ]
-    a, b, gamma = request.style_strength, request.text_strength, request.gamma
+    a, b, gamma = request.strengths["STYLE_STRENGTH"], request.strengths["TEXT_STRENGTH"], request.strengths["GAMMA"]
     for t in scheduler.timesteps:
         sample = scheduler.scale_model_input(x, t)
         adapted_s, plain_s, adapted_c, plain_c, null = (predict(lane, sample, t) for lane in lanes)
@@ -387,7 +392,7 @@ def switch(pipe: Any, adapter: str | None) -> None:
 
 @pytest.mark.parametrize("gamma", [0.0, 0.6])
 def test_loras_of_a_diffusion_model_compose(gamma: float, studio: Studio, open_pipeline: Open) -> None:
-    request = Request(
+    request = request_of(
         "a red house by the sea in oil style",
         seed=5,
         width=128,
@@ -405,5 +410,5 @@ def test_loras_of_a_diffusion_model_compose(gamma: float, studio: Studio, open_p
     for name in ("one", "two"):
         pipe.load_lora_weights(studio.loras / name, **LORA, adapter_name=name)
     ours = open_pipeline("onnxruntime", precision="f32", threads=1)
-    noise = ours._family.noise(request.seed, 128, 128)  # type: ignore[attr-defined]
+    noise = ours._family.noise(request.seeds.seed, 128, 128)  # type: ignore[attr-defined]
     assert psnr_db(alone(ours, request), denoise(pipe, request, noise)) >= MIN_PSNR_DB

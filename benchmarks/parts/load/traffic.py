@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from benchmarks.common.bench import percentiles, prompt
+from benchmarks.common.flat import request_of
 from numpy.typing import NDArray
 
 from impasto_server.request import Request
@@ -67,7 +68,7 @@ def requests(count: int, adapters: Sequence[str], size: int, seed: int) -> list[
     ranked = np.arange(1, len(adapters) + 1) ** -ZIPF
     popularity = ranked / ranked.sum()
     return [
-        Request(
+        request_of(
             prompt=prompt(rng),
             seed=number,
             width=size,

@@ -54,22 +54,22 @@ class Peer:
 
     def paint(self, request: Request) -> Painted:
         """With torch's own random numbers."""
-        self._transformer.set_adapters([name for name, _ in request.adapters], [w for _, w in request.adapters])
+        self._transformer.set_adapters([*request.styles.adapter_names], [*request.styles.adapter_weights])
         tokens: list[Tensor] = []
         with torch.inference_mode():
             image = self._pipe(
-                request.prompt,
-                negative_prompt=request.negative_prompt,
-                num_inference_steps=request.steps,
-                guidance_scale=request.guidance_scale,
-                temperature=(request.temperature, 0),
+                request.words.prompt,
+                negative_prompt=request.words.negative_prompt,
+                num_inference_steps=request.sampling.steps,
+                guidance_scale=request.strengths["GUIDANCE_SCALE"],
+                temperature=(request.own["TEMPERATURE"], 0),
                 callback=lambda step, timestep, latents: tokens.append(latents),
             ).images[0]
         return Painted(np.asarray(image), tokens[-1][0].cpu().numpy())
 
     def repaint(self, request: Request) -> Painted:
         """With the random numbers that the pipeline's sampler draws for the request's seed."""
-        with drawing(np.random.Generator(np.random.Philox(request.seed))):
+        with drawing(np.random.Generator(np.random.Philox(request.seeds.seed))):
             return self.paint(request)
 
     def follow(self, request: Request, story: Story) -> tuple[Painted, list[Step]]:

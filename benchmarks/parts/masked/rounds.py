@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from statistics import median
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks.common.backbones import NAMES
 from benchmarks.common.bench import COLOURS, THINGS, interval, ratio
 from benchmarks.common.crowd import Crowd
+from benchmarks.common.flat import altered, request_of
 
 from impasto_server.bundle import ImageSize
 from impasto_server.request import Request
@@ -29,7 +30,7 @@ COMPARED = {
 
 def guided(image: ImageSize, steps: int, number: int) -> Request:
     """One picture by classifier-free guidance, with words and a seed of its own."""
-    return Request(
+    return request_of(
         prompt=f"a {COLOURS[number % 8]} {THINGS[number // 8 % 8]} at night, picture {number}",
         adapters=((NAMES[0], 1.0),),
         steps=steps,
@@ -44,7 +45,7 @@ def guided(image: ImageSize, steps: int, number: int) -> Request:
 
 def composed(image: ImageSize, steps: int, number: int) -> Request:
     """The same in the style of one adapter with the content of another: five lanes."""
-    return replace(
+    return altered(
         guided(image, steps, number),
         adapters=(),
         guidance="styledrop-compose",
@@ -59,7 +60,7 @@ def users(image: ImageSize, names: Sequence[str | None]) -> Crowd:
     """A guided request for each adapter."""
     asked = [guided(image, STEPS[0], user) for user in range(len(names))]
     return tuple(
-        replace(request, adapters=() if name is None else ((name, 1.0),))
+        altered(request, adapters=() if name is None else ((name, 1.0),))
         for request, name in zip(asked, names, strict=True)
     )
 

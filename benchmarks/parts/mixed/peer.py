@@ -46,13 +46,13 @@ class Peer:
 
     def paint(self, request: Request, noise: NDArray[np.float32]) -> NDArray[np.uint8]:
         """RGB [H, W, 3] from the unit noise [C, h, w]."""
-        self._pipe.set_adapters([name for name, _ in request.adapters], [weight for _, weight in request.adapters])
-        self._pipe.scheduler = self._schedulers[request.scheduler]
+        self._pipe.set_adapters([*request.styles.adapter_names], [*request.styles.adapter_weights])
+        self._pipe.scheduler = self._schedulers[request.sampling.scheduler]
         image = self._pipe(
-            request.prompt,
-            negative_prompt=request.negative_prompt,
-            num_inference_steps=request.steps,
-            guidance_scale=request.guidance_scale,
+            request.words.prompt,
+            negative_prompt=request.words.negative_prompt,
+            num_inference_steps=request.sampling.steps,
+            guidance_scale=request.strengths["GUIDANCE_SCALE"],
             latents=torch.from_numpy(noise)[None].to(self._pipe.device, self._dtype),
         ).images[0]
         return np.asarray(image)

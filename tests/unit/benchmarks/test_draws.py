@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 from benchmarks.common.draws import SUMS, Chance, Notes, Step, Story, compare, compare_step, drawing, leading, noted
+from benchmarks.common.flat import request_of
 from diffusers import AmusedScheduler
 
 from impasto_server.families.masked import maskgit
 from impasto_server.families.masked.maskgit import ANNEALS, Canvas, Masks, decode
-from impasto_server.request import Request
 
 CODES, SIDE, MASK_ID = 64, 8, 79
 PLACES = SIDE * SIDE
-REQUEST = Request("", seed=1, width=8 * SIDE, height=8 * SIDE, steps=6, scheduler="amused", temperature=2.0)
+REQUEST = request_of("", seed=1, width=8 * SIDE, height=8 * SIDE, steps=6, scheduler="amused", temperature=2.0)
 
 
 def philox(seed: int) -> np.random.Generator:
@@ -32,18 +32,20 @@ def logits_at(step: int, seed: int = 5) -> np.ndarray[Any, np.dtype[np.float32]]
 def run(logits: Callable[[int], Any] = logits_at) -> None:
     """A picture as the pipeline samples it, from logits that depend on the step alone."""
     blank = np.full((SIDE, SIDE), MASK_ID, np.int64)
-    sampler = decode(Canvas(blank, MASK_ID), REQUEST.steps, Masks(), ANNEALS["amused"], 2.0, philox(REQUEST.seed))
+    sampler = decode(
+        Canvas(blank, MASK_ID), REQUEST.sampling.steps, Masks(), ANNEALS["amused"], 2.0, philox(REQUEST.seeds.seed)
+    )
     next(sampler)
-    for step in range(REQUEST.steps - 1):
+    for step in range(REQUEST.sampling.steps - 1):
         sampler.send(logits(step))
     with pytest.raises(StopIteration):
-        sampler.send(logits(REQUEST.steps - 1))
+        sampler.send(logits(REQUEST.sampling.steps - 1))
 
 
 def story() -> Story:
     with noted() as notes:
         run()
-    return notes.story(REQUEST, philox(REQUEST.seed), PLACES)
+    return notes.story(REQUEST, philox(REQUEST.seeds.seed), PLACES)
 
 
 def led(leader: Story, logits: Callable[[int], Any]) -> list[Step]:
@@ -54,7 +56,7 @@ def led(leader: Story, logits: Callable[[int], Any]) -> list[Step]:
 
 def test_a_program_agrees_with_itself() -> None:
     told = story()
-    assert len(told.steps) == REQUEST.steps
+    assert len(told.steps) == REQUEST.sampling.steps
     verdict = compare(told, led(told, logits_at))
     assert (verdict.between, verdict.wrong) == (0, ())
     assert verdict.drawn == sum(int(step.unknown.sum()) for step in told.steps) > PLACES
@@ -63,9 +65,9 @@ def test_a_program_agrees_with_itself() -> None:
 def test_diffusers_agrees() -> None:
     told = story()
     scheduler: Any = AmusedScheduler(mask_token_id=MASK_ID)
-    scheduler.set_timesteps(REQUEST.steps, (2, 0))
+    scheduler.set_timesteps(REQUEST.sampling.steps, (2, 0))
     sample = torch.full((1, SIDE, SIDE), MASK_ID)
-    with drawing(philox(REQUEST.seed)), leading(told) as theirs:
+    with drawing(philox(REQUEST.seeds.seed)), leading(told) as theirs:
         for step, timestep in enumerate(scheduler.timesteps):
             sample = scheduler.step(torch.from_numpy(logits_at(step))[None], timestep, sample).prev_sample
     assert compare(told, theirs).wrong == ()
@@ -77,7 +79,7 @@ def test_who_is_led_goes_on_from_the_leaders_tokens() -> None:
     found = led(told, lambda step: logits_at(step, seed=6))
     for ours, theirs in zip(told.steps, found, strict=True):
         np.testing.assert_array_equal(ours.tokens, theirs.tokens)
-    assert len(compare(told, found).wrong) >= REQUEST.steps, "other logits are another picture"
+    assert len(compare(told, found).wrong) >= REQUEST.sampling.steps, "other logits are another picture"
 
 
 def one_place(gap: float) -> tuple[Step, Chance]:

@@ -27,15 +27,15 @@ def test_the_same_seed_asks_for_the_same() -> None:
 
 def test_every_kind_is_asked_for_as_often_as_the_deck_has_it() -> None:
     asked = traffic.requests(3 * len(DECK), ADAPTERS, 64, seed=1)
-    dealt = Counter((one.steps, one.guidance_scale) for one in asked)
+    dealt = Counter((one.sampling.steps, one.strengths["GUIDANCE_SCALE"]) for one in asked)
     assert dealt == Counter(3 * DECK)
     assert set(dealt) == set(traffic.kinds())
-    assert [one.steps for one in asked[: len(DECK)]] != [steps for steps, _ in DECK]
+    assert [one.sampling.steps for one in asked[: len(DECK)]] != [steps for steps, _ in DECK]
 
 
 def test_adapters_are_popular_as_zipf_has_it() -> None:
     asked = traffic.requests(8000, ADAPTERS, 64, seed=1)
-    named = Counter(one.adapters[0][0] for one in asked if one.adapters)
+    named = Counter(one.styles.adapter_names[0] for one in asked if one.styles.adapter_names)
     assert named.total() / len(asked) == pytest.approx(traffic.STYLED, abs=0.02)
     assert set(named) == set(ADAPTERS)
     for rank in (2, 4):

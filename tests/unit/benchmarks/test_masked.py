@@ -14,6 +14,7 @@ from benchmarks import masked
 from benchmarks.common.backbones import NAMES, write_lora
 from benchmarks.common.bars import held_against_bars
 from benchmarks.common.draws import drawing
+from benchmarks.common.flat import altered
 from benchmarks.common.masked_backbones import ADAPTED, AMUSED, RANK, write_bottleneck
 from benchmarks.parts.masked import rounds as masked_rounds
 from benchmarks.parts.masked.peer import Painted
@@ -92,10 +93,11 @@ def test_a_draw_that_went_astray_is_a_missed_bar() -> None:
 
 def test_users_differ_in_words_seed_and_adapter() -> None:
     found = masked_rounds.users(IMAGE, NAMES)
-    for field in ("prompt", "seed", "adapters"):
-        assert len({getattr(user, field) for user in found}) == len(NAMES)
-    assert {(user.steps, user.guidance_scale, user.scheduler) for user in found} == {(STEPS[0], 3.0, "amused")}
-    assert masked_rounds.users(IMAGE, [None])[0].adapters == ()
+    for field in ("PROMPT", "SEED", "ADAPTER_NAMES"):
+        assert len({user.values[field] for user in found}) == len(NAMES)
+    asked = {tuple(user.values[field] for field in ("STEPS", "GUIDANCE_SCALE", "SCHEDULER")) for user in found}
+    assert asked == {(STEPS[0], 3.0, "amused")}
+    assert masked_rounds.users(IMAGE, [None])[0].styles.adapters == ()
 
 
 def test_a_composition_is_five_lanes_and_guidance_two() -> None:
@@ -107,10 +109,10 @@ def test_a_composition_is_five_lanes_and_guidance_two() -> None:
 
 def test_composition_and_guidance_differ_in_the_rule_alone() -> None:
     asked, guided = masked_rounds.composed(IMAGE, 12, 1), masked_rounds.guided(IMAGE, 12, 1)
-    assert asked.content_prompt not in (None, guided.prompt)
-    assert replace(
-        asked, adapters=guided.adapters, guidance="cfg", style=(), content=None, content_prompt=None
-    ) == replace(guided, gamma=asked.gamma)
+    assert asked.styles.content_prompt not in (None, guided.words.prompt)
+    assert altered(
+        asked, adapters=guided.styles.adapters, guidance="cfg", style=(), content=None, content_prompt=None
+    ) == altered(guided, gamma=asked.strengths["GAMMA"])
 
 
 def test_equal_tokens_are_counted_picture_by_picture() -> None:

@@ -15,12 +15,13 @@ from impasto_server.errors import Cancelled, ImpastoError
 from impasto_server.pipeline import Caller, Pipeline, Progress, Result
 from impasto_server.request import Request
 from tests.helpers import toy
+from tests.helpers.asked import request_of
 
 from .conftest import Open, on_lookout
 
 STEPS = 6
 PATIENCE_S = 30.0
-BOAT = Request("a red boat", seed=1, width=64, height=64, steps=STEPS)
+BOAT = request_of("a red boat", seed=1, width=64, height=64, steps=STEPS)
 
 
 @dataclass
@@ -65,7 +66,7 @@ def submitted(pipeline: Pipeline, request: Request, leaves_at: int = 1000) -> Wi
 
 
 def styled(name: str, steps: int = STEPS) -> Request:
-    return Request("a red boat", seed=1, width=64, height=64, steps=steps, adapters=((name, 1.0),))
+    return request_of("a red boat", seed=1, width=64, height=64, steps=steps, adapters=((name, 1.0),))
 
 
 @pytest.mark.parametrize("steps_done", range(STEPS + 1))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from concurrent.futures import Future
-from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,12 @@ from impasto_server.pipeline import Caller, Pipeline, Result
 from impasto_server.request import Request
 from impasto_server.settings import Settings
 from tests.helpers import toy
+from tests.helpers.asked import altered, request_of
 
 from .conftest import Open
 
-HOUSE = Request("a house", seed=3, width=64, height=64, steps=4)
-STYLED = replace(HOUSE, style=("sks03",), guidance="dreamstyler", guidance_scale=5.0)
+HOUSE = request_of("a house", seed=3, width=64, height=64, steps=4)
+STYLED = altered(HOUSE, style=("sks03",), guidance="dreamstyler", guidance_scale=5.0)
 
 
 def picture(colour: str = "red", size: tuple[int, int] = (90, 70)) -> bytes:
@@ -64,15 +64,15 @@ def together(pipeline: Pipeline, requests: list[Request]) -> list[Result | Impas
 
 KINDS: dict[str, Request] = {
     "style": STYLED,
-    "code": replace(STYLED, guidance="dreamstyler-code", content_guidance=-1.0),
-    "two lanes": replace(STYLED, style_guidance=3.0),
-    "mixed stages": replace(STYLED, style=("sks03", "sks05", "my-toy"), seed=8),
-    "object and style": replace(STYLED, prompt="a <my-toy> at night", seed=9),
-    "with a LoRA": replace(STYLED, adapters=(("deep", 0.7),), seed=10),
-    "trigger alone": replace(HOUSE, prompt="a boat in <sks03> style", scheduler="euler"),
-    "content": replace(HOUSE, image=picture(), strength=0.5, steps=6, scheduler="unipc"),
-    "content and depth": replace(HOUSE, image=picture("blue"), depth=picture("black"), style=("sks05",)),
-    "content, not steered": replace(HOUSE, image=picture("green"), control_scale=0.0, scheduler="ddim"),
+    "code": altered(STYLED, guidance="dreamstyler-code", content_guidance=-1.0),
+    "two lanes": altered(STYLED, style_guidance=3.0),
+    "mixed stages": altered(STYLED, style=("sks03", "sks05", "my-toy"), seed=8),
+    "object and style": altered(STYLED, prompt="a <my-toy> at night", seed=9),
+    "with a LoRA": altered(STYLED, adapters=(("deep", 0.7),), seed=10),
+    "trigger alone": altered(HOUSE, prompt="a boat in <sks03> style", scheduler="euler"),
+    "content": altered(HOUSE, image=picture(), strength=0.5, steps=6, scheduler="unipc"),
+    "content and depth": altered(HOUSE, image=picture("blue"), depth=picture("black"), style=("sks05",)),
+    "content, not steered": altered(HOUSE, image=picture("green"), control_scale=0.0, scheduler="ddim"),
     "plain": HOUSE,
 }
 
@@ -101,7 +101,7 @@ def test_every_step_reads_the_stage_of_its_timestep(
 ) -> None:
     """Two ways to one context: the staged style, and each step's stage as an embedding of one stage."""
     pipeline = open_pipeline()
-    request = replace(HOUSE, style=("sks03",), guidance_scale=1.0, scheduler=scheduler, steps=25)
+    request = altered(HOUSE, style=("sks03",), guidance_scale=1.0, scheduler=scheduler, steps=25)
     steps = seen_rows(pipeline, monkeypatch, request)
     by_stage = {stage: seen_contexts(pipeline, monkeypatch, stage) for stage in range(6)}
     assert len(steps) == 25
@@ -116,20 +116,20 @@ def seen_contexts(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, stage: in
     registry = pipeline._residency._registry._folder
     data = toy.embedding_bytes(vectors=vectors)
     toy.register(registry, f"stage-{stage}", data)
-    ((row,), *_) = seen_rows(pipeline, monkeypatch, replace(HOUSE, style=(f"stage-{stage}",), guidance_scale=1.0))
+    ((row,), *_) = seen_rows(pipeline, monkeypatch, altered(HOUSE, style=(f"stage-{stage}",), guidance_scale=1.0))
     return row.context.hidden
 
 
 def test_without_style_and_content_strengths_the_picture_is_plain_guidances(open_pipeline: Open) -> None:
     pipeline = open_pipeline()
-    zero = replace(STYLED, style_guidance=0.0, content_guidance=0.0, guidance_scale=4.0)
-    assert pipeline.generate(zero).image == pipeline.generate(replace(zero, guidance="cfg")).image
+    zero = altered(STYLED, style_guidance=0.0, content_guidance=0.0, guidance_scale=4.0)
+    assert pipeline.generate(zero).image == pipeline.generate(altered(zero, guidance="cfg")).image
 
 
 def test_a_style_in_every_stage_is_the_style_itself(open_pipeline: Open) -> None:
     pipeline = open_pipeline()
-    assert pipeline.generate(STYLED).image == pipeline.generate(replace(STYLED, style=("sks03",) * 6)).image
-    assert pipeline.generate(STYLED).image != pipeline.generate(replace(STYLED, style=("sks05",) * 6)).image
+    assert pipeline.generate(STYLED).image == pipeline.generate(altered(STYLED, style=("sks03",) * 6)).image
+    assert pipeline.generate(STYLED).image != pipeline.generate(altered(STYLED, style=("sks05",) * 6)).image
 
 
 def test_a_prompt_is_encoded_once_per_stage_and_remembered(
@@ -146,14 +146,14 @@ def test_a_prompt_is_encoded_once_per_stage_and_remembered(
 
     monkeypatch.setattr(engine, "run", note)
     pipeline.generate(STYLED)
-    pipeline.generate(replace(STYLED, seed=99))
+    pipeline.generate(altered(STYLED, seed=99))
     # v and v_s at six stages, v_c; the null is known from the start
     assert counts == [1] * 13
 
 
 def test_only_the_last_steps_are_run_from_a_content_image(open_pipeline: Open) -> None:
     pipeline = open_pipeline()
-    request = replace(HOUSE, image=picture(), steps=10, strength=0.35)
+    request = altered(HOUSE, image=picture(), steps=10, strength=0.35)
     assert pipeline.generate(request).meta["steps"] == 3
     before = pipeline.stats.read()["steps"]
     pipeline.generate(request)
@@ -164,7 +164,7 @@ def test_a_weak_stroke_stays_near_the_content(open_pipeline: Open) -> None:
     """The toy's encoder and decoder aren't each other's inverse, so what is compared is the distance to a reference."""
     pipeline = open_pipeline()
     weak, weaker, strong = (
-        pixels(pipeline.generate(replace(HOUSE, image=picture(), steps=50, strength=s, control_scale=0.0)))
+        pixels(pipeline.generate(altered(HOUSE, image=picture(), steps=50, strength=s, control_scale=0.0)))
         for s in (0.04, 0.02, 1.0)
     )
     assert np.abs(weak - weaker).mean() < np.abs(strong - weaker).mean() / 4
@@ -172,7 +172,7 @@ def test_a_weak_stroke_stays_near_the_content(open_pipeline: Open) -> None:
 
 def test_the_controlnet_sees_edges_and_depth(open_pipeline: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = open_pipeline()
-    request = replace(HOUSE, image=picture(), depth=picture("black"), control_scale=0.5)
+    request = altered(HOUSE, image=picture(), depth=picture("black"), control_scale=0.5)
     hint = seen_rows(pipeline, monkeypatch, request)[0][0].hint
     assert hint is not None
     assert (hint.scale, hint.pixels.shape) == (0.5, (3, 64, 64))
@@ -185,9 +185,9 @@ def test_a_depth_that_the_controlnet_needs_must_be_there(tmp_path: Path, registr
     bundle = toy.write_bundle(tmp_path / "bundle", {"channels": ["depth"] * 3})
     pipeline = Pipeline.load(Settings(bundle, registry, "onnxruntime", "f32", threads=1))
     with pytest.raises(InvalidArgument, match="^DEPTH: is missing, and the ControlNet reads it; pass it, or CONTROL_"):
-        pipeline.generate(replace(HOUSE, image=picture()))
-    assert pipeline.generate(replace(HOUSE, image=picture(), depth=picture())).image
-    assert pipeline.generate(replace(HOUSE, image=picture(), control_scale=0.0)).image
+        pipeline.generate(altered(HOUSE, image=picture()))
+    assert pipeline.generate(altered(HOUSE, image=picture(), depth=picture())).image
+    assert pipeline.generate(altered(HOUSE, image=picture(), control_scale=0.0)).image
     pipeline.close()
 
 
@@ -195,19 +195,19 @@ def test_edges_that_the_controlnet_needs_must_be_there(open_pipeline: Open) -> N
     with pytest.raises(
         InvalidArgument, match="^IMAGE: is missing, and the ControlNet reads its edges; pass it, or leave"
     ):
-        open_pipeline().generate(replace(HOUSE, depth=picture()))
+        open_pipeline().generate(altered(HOUSE, depth=picture()))
 
 
 def test_a_depth_that_nobody_reads_is_refused(tmp_path: Path, registry: Path) -> None:
     bundle = toy.write_bundle(tmp_path / "bundle", {"channels": ["edges"] * 3})
     pipeline = Pipeline.load(Settings(bundle, registry, "onnxruntime", "f32", threads=1))
     with pytest.raises(InvalidArgument, match="^DEPTH: means nothing to this bundle's ControlNet; leave it out"):
-        pipeline.generate(replace(HOUSE, image=picture(), depth=picture()))
+        pipeline.generate(altered(HOUSE, image=picture(), depth=picture()))
     pipeline.close()
 
 
 def test_meta_tells_of_style_and_strengths(open_pipeline: Open) -> None:
-    meta = open_pipeline().generate(replace(STYLED, image=picture(), adapters=(("neon", 0.5),))).meta
+    meta = open_pipeline().generate(altered(STYLED, image=picture(), adapters=(("neon", 0.5),))).meta
     assert [one["name"] for one in listed(meta["embeddings"])] == ["sks03"]
     assert [one["name"] for one in listed(meta["adapters"])] == ["neon"]
     assert (meta["guidance"], meta["guidance_scale"]) == ("dreamstyler", 5.0)
@@ -226,23 +226,23 @@ GIF = b"GIF89a" + bytes(64)
 @pytest.mark.parametrize(
     ("request_", "error", "message"),
     [
-        (replace(HOUSE, prompt="a <sks04> house"), NotFound, "PROMPT: no adapter 'sks04'; did you mean 'sks0"),
-        (replace(HOUSE, prompt="a <lora:neon:1> house"), NotFound, "PROMPT: no adapter 'lora:neon:1'"),
-        (replace(HOUSE, negative_prompt="<none>"), NotFound, "NEGATIVE_PROMPT: no adapter 'none'"),
-        (replace(STYLED, style=("sks03", "nobody")), NotFound, "STYLE: no adapter 'nobody'"),
+        (altered(HOUSE, prompt="a <sks04> house"), NotFound, "PROMPT: no adapter 'sks04'; did you mean 'sks0"),
+        (altered(HOUSE, prompt="a <lora:neon:1> house"), NotFound, "PROMPT: no adapter 'lora:neon:1'"),
+        (altered(HOUSE, negative_prompt="<none>"), NotFound, "NEGATIVE_PROMPT: no adapter 'none'"),
+        (altered(STYLED, style=("sks03", "nobody")), NotFound, "STYLE: no adapter 'nobody'"),
         (
-            replace(STYLED, style=("neon",)),
+            altered(STYLED, style=("neon",)),
             InvalidArgument,
             "STYLE: 'neon' is no embedding but an adapter; name it in ADAPTER_NAMES, or ",
         ),
         (
-            replace(HOUSE, adapters=(("sks03", 1.0),)),
+            altered(HOUSE, adapters=(("sks03", 1.0),)),
             InvalidArgument,
             "ADAPTER_NAMES: 'sks03' is an embedding; write <sks03> in PROMPT, or name it in STYLE with GUIDANCE cfg or",
         ),
-        (replace(HOUSE, image=GIF), InvalidArgument, "IMAGE: is no PNG, JPEG or WebP file"),
-        (replace(HOUSE, image=picture()[:-20]), InvalidArgument, "IMAGE: "),
-        (replace(HOUSE, depth=b""), InvalidArgument, "DEPTH: "),
+        (altered(HOUSE, image=GIF), InvalidArgument, "IMAGE: is no PNG, JPEG or WebP file"),
+        (altered(HOUSE, image=picture()[:-20]), InvalidArgument, "IMAGE: "),
+        (altered(HOUSE, depth=b""), InvalidArgument, "DEPTH: "),
     ],
 )
 def test_bad_input_names_the_field_and_disturbs_nobody(
@@ -258,4 +258,4 @@ def test_bad_input_names_the_field_and_disturbs_nobody(
 def test_a_wide_embedding_is_refused_with_both_widths(open_pipeline: Open, registry: Path) -> None:
     toy.register(registry, "wide", toy.embedding_bytes(width=12))
     with pytest.raises(InvalidArgument, match="embedding 'wide' is 12 wide, text_encoder of 'toy' 8"):
-        open_pipeline().generate(replace(STYLED, style=("wide",)))
+        open_pipeline().generate(altered(STYLED, style=("wide",)))

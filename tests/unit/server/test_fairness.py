@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from threading import Event, Lock
@@ -31,12 +31,13 @@ from impasto_server.running import Running
 from impasto_server.scoring.score import Scorer
 from impasto_server.settings import Settings
 from tests.helpers import toy
+from tests.helpers.asked import altered, request_of
 
 from .conftest import Open
 
 PATIENCE_S = 60.0
 ROW = 4 * 32 * 2 * (toy.CHANNELS + toy.WIDTH)  # bytes of an adapter of rank 32 in the bank
-BOAT = Request("a boat", seed=1, width=64, height=64, steps=1)
+BOAT = request_of("a boat", seed=1, width=64, height=64, steps=1)
 
 
 @dataclass
@@ -115,7 +116,7 @@ def test_a_single_picture_is_finished_before_sixteens_that_came_first(
     monkeypatch.setattr(pipeline._loop, "_left", noted(pipeline._loop._left, left, lambda one, outcome: one))
     asked = Asked(pipeline)
     for seed in range(4):
-        asked.ask("sixteen", replace(BOAT, seed=100 * seed, n=16, format="webp"))
+        asked.ask("sixteen", altered(BOAT, seed=100 * seed, n=16, format="webp"))
     eventually(lambda: len(left) == 4)
     asked.ask("single", BOAT)
     eventually(lambda: len(left) == 5)
@@ -128,11 +129,11 @@ def test_candidates_that_are_finished_by_turns_are_those_of_requests_alone(open_
     pipeline = open_pipeline()
     asked = Asked(pipeline)
     for seed in range(4):
-        asked.ask("several", replace(BOAT, seed=10 * seed, n=5, format="webp"))
+        asked.ask("several", altered(BOAT, seed=10 * seed, n=5, format="webp"))
     for seed, result in enumerate(asked.all()):
         assert isinstance(result, Result)
         assert result.seeds == tuple(range(10 * seed, 10 * seed + 5))
-        alone = [pipeline.generate(replace(BOAT, seed=each, format="webp")).image for each in result.seeds]
+        alone = [pipeline.generate(altered(BOAT, seed=each, format="webp")).image for each in result.seeds]
         assert list(result.images) == alone
 
 
@@ -151,9 +152,9 @@ def test_a_plain_prompt_is_encoded_before_styles_of_many_stages_that_came_first(
         engine, "run", gate.before(engine.run, lambda feeds, seats: [ids.tolist() for ids in feeds["input_ids"]])
     )
     asked = Asked(pipeline)
-    staged = replace(BOAT, style=("sks03",), guidance="dreamstyler")
+    staged = altered(BOAT, style=("sks03",), guidance="dreamstyler")
     for count in range(1, 9):
-        asked.ask("staged", replace(staged, prompt="boat " * count))
+        asked.ask("staged", altered(staged, prompt="boat " * count))
     assert gate.entered.wait(PATIENCE_S)
     asked.ask("plain", BOAT)
     gate.may.set()
@@ -161,7 +162,7 @@ def test_a_plain_prompt_is_encoded_before_styles_of_many_stages_that_came_first(
     assert all(len(lines) == 1 for lines in gate.passed)
     assert len(gate.passed) == 8 * 7 + 6 + 1
     # One was under way when it came; of the turns until its own, every fourth is for whoever has waited longest.
-    assert gate.passed.index([encoder.tokenize(BOAT.prompt, {}).ids.tolist()]) <= 8
+    assert gate.passed.index([encoder.tokenize(BOAT.words.prompt, {}).ids.tolist()]) <= 8
 
 
 def test_the_same_words_are_encoded_once_whoever_says_them(
@@ -172,7 +173,7 @@ def test_the_same_words_are_encoded_once_whoever_says_them(
     monkeypatch.setattr(engine, "run", gate.before(engine.run, lambda feeds, seats: len(feeds["input_ids"])))
     asked = Asked(pipeline)
     for seed in range(6):
-        asked.ask("alike", replace(BOAT, seed=seed))
+        asked.ask("alike", altered(BOAT, seed=seed))
     assert gate.entered.wait(PATIENCE_S)
     gate.may.set()
     asked.all()
@@ -189,9 +190,9 @@ def test_who_is_given_up_while_it_waits_for_a_turn_gives_its_seat_back(
     jobs = list[Job]()
     monkeypatch.setattr(pipeline._preparation, "start", noted(pipeline._preparation.start, jobs, lambda job: job))
     asked = Asked(pipeline)
-    left = asked.ask("left", replace(BOAT, adapters=(("deep", 1.0),)))
+    left = asked.ask("left", altered(BOAT, adapters=(("deep", 1.0),)))
     assert gate.entered.wait(PATIENCE_S)
-    other = asked.ask("other", replace(BOAT, prompt="a fish", adapters=(("deep", 0.5),)))
+    other = asked.ask("other", altered(BOAT, prompt="a fish", adapters=(("deep", 0.5),)))
     pipeline._fail(jobs[0], Cancelled("the caller is gone"))
     assert isinstance(left.result(PATIENCE_S), Cancelled)
     gate.may.set()
@@ -211,7 +212,7 @@ def test_long_texts_are_cut_into_tokens_once_for_all_their_stages(
         return tokens(text, places)
 
     monkeypatch.setattr(encoder._tokenizer, "_read", note)
-    pipeline.generate(replace(BOAT, prompt="a boat " * 1000, style=("sks03",) * 64, guidance="dreamstyler"))
+    pipeline.generate(altered(BOAT, prompt="a boat " * 1000, style=("sks03",) * 64, guidance="dreamstyler"))
     assert set(read.values()) == {1}
     assert len(read) == 3  # all of it, the style alone and the context; no words are read when it starts
 
@@ -245,9 +246,9 @@ def test_a_small_picture_is_read_before_large_ones_that_came_first(
     with reading(monkeypatch) as gate:
         asked = Asked(pipeline)
         for _ in range(8):
-            asked.ask("large", replace(BOAT, strength=1.0, image=png(300, 200), depth=png(200, 300)))
+            asked.ask("large", altered(BOAT, strength=1.0, image=png(300, 200), depth=png(200, 300)))
         assert gate.entered.wait(PATIENCE_S)
-        small = asked.ask("small", replace(BOAT, strength=1.0, image=png(64, 64)))
+        small = asked.ask("small", altered(BOAT, strength=1.0, image=png(64, 64)))
         gate.may.set()
         asked.all()
     assert isinstance(small.result(), Result)
@@ -262,10 +263,10 @@ def test_while_a_large_picture_is_read_small_ones_are_and_no_other_large_one(
     pipeline = open_pipeline()
     with reading(monkeypatch) as gate:
         asked = Asked(pipeline)
-        large = [asked.ask("large", replace(BOAT, strength=1.0, image=png(300, 300))) for _ in range(3)]
+        large = [asked.ask("large", altered(BOAT, strength=1.0, image=png(300, 300))) for _ in range(3)]
         assert gate.entered.wait(PATIENCE_S)
         for _ in range(3):
-            small = asked.ask("small", replace(BOAT, strength=1.0, image=png(64, 64)))
+            small = asked.ask("small", altered(BOAT, strength=1.0, image=png(64, 64)))
             assert isinstance(small.result(PATIENCE_S), Result)
         assert gate.passed == [(64, 64)] * 3
         assert gate.count == 4
@@ -299,7 +300,7 @@ def test_no_more_pixels_are_decoded_at_a_time_than_a_large_and_a_small_picture_h
     for seed in range(20):
         file = png(200 + 10 * (seed % 10), 300)
         broken = file[: len(file) // 2] + b"IEND\xaeB`\x82"
-        asked.ask("picture", replace(BOAT, strength=1.0, image=file if seed % 2 else broken))
+        asked.ask("picture", altered(BOAT, strength=1.0, image=file if seed % 2 else broken))
     outcomes = asked.all()
     assert [isinstance(one, Result) for one in outcomes] == [False, True] * 10
     assert all(isinstance(one, InvalidArgument) for one in outcomes[::2])
@@ -312,7 +313,7 @@ def test_a_file_is_let_go_of_when_it_has_been_decoded(open_pipeline: Open, monke
     monkeypatch.setattr(
         pipeline._loop, "_forward", noted(pipeline._loop._forward, running, lambda chosen: chosen[0][0])
     )
-    asked = replace(BOAT, image=png(64, 64), depth=png(80, 64), steps=4, strength=0.5)
+    asked = altered(BOAT, image=png(64, 64), depth=png(80, 64), steps=4, strength=0.5)
     result = pipeline.generate(asked)
     assert {one.job.request.files for one in running} == {(b"", b"", None)}
     assert (result.meta["steps"], result.meta["strength"], result.meta["control_scale"]) == (2, 0.5, 0.8)
@@ -326,7 +327,7 @@ def test_a_style_picture_is_kept_as_what_the_scorer_makes_of_it(
     monkeypatch.setattr(
         pipeline._loop, "_forward", noted(pipeline._loop._forward, running, lambda chosen: chosen[0][0])
     )
-    result = pipeline.generate(replace(BOAT, n=3, rerank="style", style_image=png(900, 700)))
+    result = pipeline.generate(altered(BOAT, n=3, rerank="style", style_image=png(900, 700)))
     (reference,) = {id(one.job.reference): one.job.reference for one in running}.values()
     assert reference is not None
     assert reference.size < 5000

@@ -8,13 +8,13 @@ import pytest
 from impasto_server.errors import Cancelled, DeadlineExceeded
 from impasto_server.job import Caller, Job
 from impasto_server.lookout import Lookout
-from impasto_server.request import Request
+from tests.helpers.asked import request_of
 
 PATIENCE_S = 60.0
 
 
 def job(gone: Event | None = None, timeout_s: float | None = None) -> Job:
-    request = Request("a boat", seed=1, width=64, height=64, timeout_s=timeout_s)
+    request = request_of("a boat", seed=1, width=64, height=64, timeout_s=timeout_s)
     return Job(request, Caller(lambda outcome: None, (gone or Event()).is_set))
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,11 @@ from impasto_server.request import Request
 from impasto_server.settings import EngineName, Settings
 from tests.helpers import toy
 from tests.helpers import toy_architectures as toys
-from tests.helpers.asked import pixels, together
+from tests.helpers.asked import altered, pixels, request_of, together
 
 GLASS, DEEP = toy.adapter_bytes(1), toy.adapter_bytes(3, rank=20, text_encoder=True)
 PAINT = toys.delta_bytes({}, {})
-BOAT = Request("a red boat", seed=3, width=64, height=64, steps=4, scheduler="euler")
+BOAT = request_of("a red boat", seed=3, width=64, height=64, steps=4, scheduler="euler")
 HOT, BOTH = (("glass", 0.8),), (("deep", 0.5), ("glass", -0.5))
 PAINTED = (("glass", 0.3), ("paint", 1.0))
 
@@ -88,7 +88,7 @@ def seats(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, request: Request)
 def test_a_pinned_mix_paints_what_the_same_mix_paints_by_lanes(
     adapters: Any, pinned: Pipeline, plain: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    request = replace(BOAT, adapters=adapters)
+    request = altered(BOAT, adapters=adapters)
     assert seats(pinned, monkeypatch, request) == {((1 if adapters == HOT else 2), 0)}
     assert {weights for weights, _ in seats(plain, monkeypatch, request)} == {0}
     assert np.abs(pixels(pinned.generate(request)) - pixels(plain.generate(request))).max() <= 1
@@ -99,12 +99,12 @@ def test_a_pinned_mix_paints_what_the_same_mix_paints_by_lanes(
 def test_a_weight_is_the_same_off_the_wire_and_in_python(
     weight: float, pinned: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert seats(pinned, monkeypatch, replace(BOAT, adapters=(("glass", weight),))) == {(1, 0)}
+    assert seats(pinned, monkeypatch, altered(BOAT, adapters=(("glass", weight),))) == {(1, 0)}
 
 
 @pytest.mark.parametrize("adapters", [(("glass", 0.79),), (("glass", 0.8), ("neon", 0.1)), (("neon", 0.8),)])
 def test_another_mix_goes_by_the_bank(adapters: Any, pinned: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    request = replace(BOAT, adapters=adapters)
+    request = altered(BOAT, adapters=adapters)
     assert seats(pinned, monkeypatch, request) == {(0, 1)}
     assert pinned.generate(request).meta["pinned"] is False
 
@@ -113,7 +113,7 @@ def test_another_mix_goes_by_the_bank(adapters: Any, pinned: Pipeline, monkeypat
 def test_pinned_and_hot_mixes_share_a_server_and_equal_their_solo_runs(engine: EngineName, shelf: Shelf) -> None:
     pipeline = shelf.open(shelf.pinned, engine)
     adapters = (HOT, (), BOTH, (("neon", 0.7),), PAINTED)
-    requests = [replace(BOAT, seed=seed, steps=3 + seed % 3, adapters=adapters[seed % 5]) for seed in range(15)]
+    requests = [altered(BOAT, seed=seed, steps=3 + seed % 3, adapters=adapters[seed % 5]) for seed in range(15)]
     try:
         alone = [pixels(pipeline.generate(one)) for one in requests]
         found = [pixels(result) for result in together(pipeline, requests)]
@@ -126,31 +126,31 @@ def test_lanes_of_one_request_may_be_on_different_weights(
     pinned: Pipeline, plain: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """StyleDrop's adapted lane is on the mix's own, its plain lanes on the bundle's."""
-    request = replace(BOAT, adapters=HOT, guidance="styledrop", style_strength=1.0)
+    request = altered(BOAT, adapters=HOT, guidance="styledrop", style_strength=1.0)
     assert seats(pinned, monkeypatch, request) == {(1, 0), (0, 0)}
     assert np.abs(pixels(pinned.generate(request)) - pixels(plain.generate(request))).max() <= 1
 
 
 def test_what_was_used_is_told(pinned: Pipeline) -> None:
     for adapters in (HOT, HOT, BOTH, ()):
-        assert pinned.generate(replace(BOAT, adapters=adapters)).meta["pinned"] is bool(adapters)
+        assert pinned.generate(altered(BOAT, adapters=adapters)).meta["pinned"] is bool(adapters)
     stats = pinned.stats.read()
     assert (stats["mix_pinned"], stats["mix_writes"]) == (3, 0)
-    assert stats["steps"] == 4 * BOAT.steps
+    assert stats["steps"] == 4 * BOAT.sampling.steps
 
 
 def test_passes_are_counted_not_batches(pinned: Pipeline) -> None:
-    pinned.generate(replace(BOAT, adapters=HOT, guidance="styledrop", style_strength=1.0))
-    assert pinned.stats.read()["steps"] == 2 * BOAT.steps
+    pinned.generate(altered(BOAT, adapters=HOT, guidance="styledrop", style_strength=1.0))
+    assert pinned.stats.read()["steps"] == 2 * BOAT.sampling.steps
 
 
 def test_a_pinned_mix_needs_no_row_of_the_bank(shelf: Shelf) -> None:
     """BOTH has rank 22, and the bank room for one of 4."""
     pipeline = shelf.open(shelf.pinned, bank_rank=4, bank_bytes=800)
     try:
-        assert pipeline.generate(replace(BOAT, adapters=BOTH)).meta["pinned"]
+        assert pipeline.generate(altered(BOAT, adapters=BOTH)).meta["pinned"]
         with pytest.raises(InvalidArgument, match="rank 22"):
-            pipeline.generate(replace(BOAT, adapters=(("deep", 0.5), ("glass", -0.4))))
+            pipeline.generate(altered(BOAT, adapters=(("deep", 0.5), ("glass", -0.4))))
     finally:
         pipeline.close()
 
@@ -159,7 +159,7 @@ def test_a_pinned_mix_needs_no_row_of_the_bank(shelf: Shelf) -> None:
 
 
 def test_a_delta_is_fine_within_a_pinned_mix(pinned: Pipeline) -> None:
-    meta: dict[str, Any] = pinned.generate(replace(BOAT, adapters=PAINTED)).meta
+    meta: dict[str, Any] = pinned.generate(altered(BOAT, adapters=PAINTED)).meta
     assert meta["pinned"] is True
     assert [adapter["name"] for adapter in meta["adapters"]] == ["glass", "paint"]
 
@@ -174,7 +174,7 @@ def test_a_delta_is_fine_within_a_pinned_mix(pinned: Pipeline) -> None:
 )
 def test_a_delta_is_refused_by_lanes(changed: Any, field: str, weight: str, pinned: Pipeline) -> None:
     with pytest.raises(InvalidArgument) as caught:
-        pinned.generate(replace(BOAT, **changed))
+        pinned.generate(altered(BOAT, **changed))
     assert str(caught.value) == (
         f"{field}: 'paint' changes weights by locon, loha, which only merged weights carry; make a bundle of it with "
         f"`impasto export merge BUNDLE --adapter paint:{weight} --out BUNDLE2`, or with --pin beside others"
@@ -184,7 +184,7 @@ def test_a_delta_is_refused_by_lanes(changed: Any, field: str, weight: str, pinn
 
 def test_a_delta_is_no_embedding(pinned: Pipeline) -> None:
     with pytest.raises(InvalidArgument, match="^PROMPT: 'paint' is no embedding but an adapter"):
-        pinned.generate(replace(BOAT, prompt="a boat in <paint>"))
+        pinned.generate(altered(BOAT, prompt="a boat in <paint>"))
 
 
 def test_a_delta_that_belies_its_digest_is_refused(pinned: Pipeline, shelf: Shelf) -> None:
@@ -193,10 +193,10 @@ def test_a_delta_that_belies_its_digest_is_refused(pinned: Pipeline, shelf: Shel
     broken.write_bytes(PAINT + b"\0" * 100)
     try:
         with pytest.raises(InvalidArgument, match="^ADAPTER_NAMES: adapter 'paint' can't be used: its bytes don't"):
-            pinned.generate(replace(BOAT, adapters=PAINTED))
+            pinned.generate(altered(BOAT, adapters=PAINTED))
     finally:
         broken.write_bytes(PAINT)
-    assert pinned.generate(replace(BOAT, adapters=PAINTED)).image
+    assert pinned.generate(altered(BOAT, adapters=PAINTED)).image
 
 
 def test_a_delta_is_not_held_while_its_digest_is_taken(
@@ -227,7 +227,7 @@ def test_a_delta_is_not_held_while_its_digest_is_taken(
 def test_a_delta_that_does_not_fit_is_refused(header: Any, why: str, pinned: Pipeline, shelf: Shelf) -> None:
     toy.register(shelf.registry, "strange", toys.delta_bytes(header, {}))
     with pytest.raises(InvalidArgument) as caught:
-        pinned.generate(replace(BOAT, adapters=(("strange", 1.0),)))
+        pinned.generate(altered(BOAT, adapters=(("strange", 1.0),)))
     assert why in str(caught.value)
 
 

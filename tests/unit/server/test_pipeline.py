@@ -32,13 +32,14 @@ from impasto_server.errors import (
 )
 from impasto_server.families.conditioning import Conditions
 from impasto_server.families.diffusion.samplers import Steps
-from impasto_server.guidance import Guidance, Lane, Mix, Mixes, Prompts
+from impasto_server.guidance import Guidance, Lane, Mix, Mixes, Prompts, Rule
 from impasto_server.pictures.image import to_uint8
 from impasto_server.pipeline import Caller, Pipeline, Progress, Result
 from impasto_server.request import Request
 from impasto_server.settings import EngineName
 from impasto_server.turns import Work
 from tests.helpers import toy, toy_masked
+from tests.helpers.asked import altered, request_of
 from tests.helpers.likeness import assert_same
 
 from .conftest import Context, Open, on_lookout
@@ -48,7 +49,7 @@ ADAPTERS = ((), (("neon", 0.5),), (("deep", 1.0), ("stained-glass", -0.5)), (("s
 
 def request(seed: int) -> Request:
     """Requests that differ in everything a request can differ in."""
-    return Request(
+    return request_of(
         prompt=("a red boat", "a blue house at night", "fish")[seed % 3],
         negative_prompt=("", "blurry")[seed % 2],
         adapters=ADAPTERS[seed % 4],
@@ -85,14 +86,14 @@ def test_sixteen_unlike_requests_in_flight_equal_their_solo_runs(engine: EngineN
 def test_an_adapter_leaves_nothing_behind(open_pipeline: Open) -> None:
     pipeline = open_pipeline()
     plain = request(4)
-    styled = replace(plain, adapters=(("neon", 0.5),))
+    styled = altered(plain, adapters=(("neon", 0.5),))
     before = pipeline.generate(plain).image
     assert pipeline.generate(styled).image != before
     assert pipeline.generate(plain).image == before
 
 
 def test_a_bad_request_disturbs_nobody(open_pipeline: Open) -> None:
-    good, unknown = request(0), Request("a boat", seed=1, width=64, height=64, adapters=(("nein", 1.0),))
+    good, unknown = request(0), request_of("a boat", seed=1, width=64, height=64, adapters=(("nein", 1.0),))
     pipeline = open_pipeline()
     first, refused, second = together(pipeline, [good, unknown, good])
     assert isinstance(refused, NotFound)
@@ -104,7 +105,7 @@ def test_a_bad_request_disturbs_nobody(open_pipeline: Open) -> None:
 
 def test_a_mix_too_wide_for_the_bank_is_refused_and_its_row_is_free_again(open_pipeline: Open) -> None:
     pipeline = open_pipeline(bank_rank=4, bank_bytes=1000)
-    wide = Request("a boat", seed=1, width=64, height=64, adapters=(("deep", 1.0),))
+    wide = request_of("a boat", seed=1, width=64, height=64, adapters=(("deep", 1.0),))
     for _ in range(3):
         with pytest.raises(InvalidArgument, match="rank 20"):
             pipeline.generate(wide)
@@ -112,7 +113,7 @@ def test_a_mix_too_wide_for_the_bank_is_refused_and_its_row_is_free_again(open_p
 
 
 def test_a_server_started_as_a_refusal_advises_paints_what_was_refused(open_pipeline: Open) -> None:
-    wide = Request("a boat", seed=1, width=64, height=64, adapters=(("deep", 1.0), ("neon", 0.5)))
+    wide = request_of("a boat", seed=1, width=64, height=64, adapters=(("deep", 1.0), ("neon", 0.5)))
     with pytest.raises(InvalidArgument, match="the mix has rank 23, the server's adapter bank holds rank 4") as refusal:
         open_pipeline(bank_rank=4, bank_bytes=1000).generate(wide)
     advised = re.search(r"--bank-rank (\d+) --bank-bytes (\d+)", str(refusal.value))
@@ -133,7 +134,7 @@ def test_meta_tells_what_was_done(open_pipeline: Open) -> None:
 
 
 def test_a_prompt_over_the_token_limit_is_answered_with_a_warning(open_pipeline: Open) -> None:
-    long = Request("a red boat at night in stained glass", seed=1, width=64, height=64, steps=2)
+    long = request_of("a red boat at night in stained glass", seed=1, width=64, height=64, steps=2)
     warnings = open_pipeline().generate(long).meta["warnings"]
     assert warnings == ["PROMPT: 8 tokens, the text encoder reads 4; not read: 'night in stained glass'"]
 
@@ -155,7 +156,7 @@ def test_a_drained_pipeline_finishes_what_is_done_in_time_and_tells_the_rest(ope
     assert pipeline.shared.drain(600) == 0
     assert isinstance(soon.result(0), Result)
     pipeline = open_pipeline()
-    pipeline.submit(replace(request(2), steps=200), Caller(never.set_result))
+    pipeline.submit(altered(request(2), steps=200), Caller(never.set_result))
     assert pipeline.shared.drain(0) == 1
     assert isinstance(never.result(60), Unavailable)
     with pytest.raises(Unavailable):
@@ -205,7 +206,7 @@ def test_a_full_server_turns_requests_away_with_a_hint_and_loses_none(open_pipel
 def test_a_short_request_is_not_held_up_by_long_ones(open_pipeline: Open) -> None:
     pipeline = open_pipeline(max_lanes=2)
     finished: list[str] = []
-    long = [Request("a boat", seed=i, width=64, height=64, steps=100) for i in range(4)]
+    long = [request_of("a boat", seed=i, width=64, height=64, steps=100) for i in range(4)]
     last: list[Future[Result | ImpastoError]] = [Future() for _ in range(5)]
 
     def note(name: str, answer: Future[Result | ImpastoError], outcome: Result | ImpastoError) -> None:
@@ -214,7 +215,7 @@ def test_a_short_request_is_not_held_up_by_long_ones(open_pipeline: Open) -> Non
 
     for one, answer in zip(long, last, strict=False):
         pipeline.submit(one, Caller(partial(note, "long", answer)))
-    pipeline.submit(Request("a fish", seed=9, width=64, height=64, steps=4), Caller(partial(note, "short", last[4])))
+    pipeline.submit(request_of("a fish", seed=9, width=64, height=64, steps=4), Caller(partial(note, "short", last[4])))
     for answer in last:
         assert isinstance(answer.result(30), Result)
     assert finished[0] == "short"
@@ -225,7 +226,7 @@ def test_the_pipeline_counts_what_it_does(open_pipeline: Open) -> None:
     for seed in (1, 1, 5):
         pipeline.generate(request(seed))
     with pytest.raises(NotFound):
-        pipeline.generate(Request("a boat", seed=1, width=64, height=64, adapters=(("nein", 1.0),)))
+        pipeline.generate(request_of("a boat", seed=1, width=64, height=64, adapters=(("nein", 1.0),)))
     stats = pipeline.stats.read()
     assert (stats["done"], stats["refused"], stats["failed"], stats["requests"]) == (3, 1, 0, 0)
     assert (stats["steps"], stats["lanes"]) == (4 + 4 + 3, 2 * (4 + 4 + 3))
@@ -281,11 +282,11 @@ def test_adapters_that_load_slowly_hold_up_nobody_else(open_pipeline: Open, monk
 
 def test_what_no_bank_holds_is_told_in_the_name_of_the_field_that_asks_for_it(open_pipeline: Open) -> None:
     pipeline = open_pipeline(bank_rank=4, bank_bytes=1000)
-    styled = Request("a boat", seed=1, width=64, height=64, steps=1, style=("deep",), guidance="styledrop")
+    styled = request_of("a boat", seed=1, width=64, height=64, steps=1, style=("deep",), guidance="styledrop")
     with pytest.raises(InvalidArgument, match="^STYLE: the mix has rank 20"):
         pipeline.generate(styled)
     with pytest.raises(InvalidArgument, match="^ADAPTER_NAMES: the mix has rank 20"):
-        pipeline.generate(replace(styled, guidance="cfg", style=(), adapters=(("deep", 1.0),)))
+        pipeline.generate(altered(styled, guidance="cfg", style=(), adapters=(("deep", 1.0),)))
 
 
 @pytest.mark.parametrize("family", ["diffusion", "masked"])
@@ -299,12 +300,12 @@ def test_a_mix_that_leads_nowhere_paints_no_black_picture(
     else:
         toy.register(folder, "large", toy_masked.lora_bytes(transformer__mix__B=large))
     scheduler = "euler" if family == "diffusion" else "amused"
-    plain = Request("a boat", seed=1, width=64, height=64, steps=4, scheduler=scheduler)
+    plain = request_of("a boat", seed=1, width=64, height=64, steps=4, scheduler=scheduler)
     with noted() as notes:
         alone = pipeline.generate(plain).image
     leaders = [notes.story(plain, np.random.Generator(np.random.Philox(1)), 64)] if family == "masked" else []
     with noted(*leaders) as others:
-        failed, beside = together(pipeline, [replace(plain, seed=2, adapters=(("large", 4.0),)), plain])
+        failed, beside = together(pipeline, [altered(plain, seed=2, adapters=(("large", 4.0),)), plain])
     assert not any(compare(story, others.led(story)).wrong for story in leaders)
     assert re.fullmatch("step [12] of 4 came to NaN or infinity; lower the weights of .* guidance", str(failed))
     assert isinstance(beside, Result)
@@ -325,13 +326,13 @@ def test_a_sampler_that_fails_is_its_own_requests_trouble(open_pipeline: Open, m
 
     def failing(asked: Request, seed: int, conditions: Conditions) -> Steps:
         steps = begin(asked, seed, conditions)
-        if asked.prompt != "fish":
+        if asked.words.prompt != "fish":
             return (yield from steps)
         yield next(steps)
         raise RuntimeError("no such step")
 
     monkeypatch.setattr(pipeline._family, "begin", failing)
-    good, bad = request(0), replace(request(0), prompt="fish")
+    good, bad = request(0), altered(request(0), prompt="fish")
     first, failed, second = together(pipeline, [good, bad, good])
     assert isinstance(failed, ImpastoError)
     assert "RuntimeError" in str(failed)
@@ -348,11 +349,11 @@ def test_pictures_that_take_long_to_decode_hold_up_nobody_else(
     go, condition = Event(), pipeline._family.condition
 
     def wait_and_condition(asked: Request) -> Work[Conditions]:
-        assert asked.image is None or go.wait(30)
+        assert asked.content.image is None or go.wait(30)
         return (yield from condition(asked))
 
     monkeypatch.setattr(pipeline._family, "condition", wait_and_condition)
-    content = replace(request(0), image=pipeline.generate(request(0)).image)
+    content = altered(request(0), image=pipeline.generate(request(0)).image)
     waiting: list[Future[Result | ImpastoError]] = [Future() for _ in range(8)]
     for answer in waiting:
         pipeline.submit(content, Caller(answer.set_result))
@@ -379,9 +380,9 @@ def test_a_request_cancelled_while_its_adapter_loads_takes_no_step(
 def test_a_full_bank_holds_up_only_those_who_need_a_row(open_pipeline: Open) -> None:
     """One row beside the plain backbone's: twenty who want neon share it, twenty others wait for them."""
     pipeline = open_pipeline(bank_bytes=800, bank_rank=4)
-    neon = [Request("a boat", seed=i, width=64, height=64, steps=9, adapters=(("neon", 1.0),)) for i in range(20)]
-    half = [replace(one, adapters=(("neon", 0.5),)) for one in neon]
-    plain = Request("a boat", seed=1, width=64, height=64, steps=1)
+    neon = [request_of("a boat", seed=i, width=64, height=64, steps=9, adapters=(("neon", 1.0),)) for i in range(20)]
+    half = [altered(one, adapters=(("neon", 0.5),)) for one in neon]
+    plain = request_of("a boat", seed=1, width=64, height=64, steps=1)
     alone = [pipeline.generate(one).image for one in (*neon, *half)]
     results = together(pipeline, [*neon, *half, plain])
     assert [result.image for result in results[:-1] if isinstance(result, Result)] == alone
@@ -391,10 +392,11 @@ def test_a_full_bank_holds_up_only_those_who_need_a_row(open_pipeline: Open) -> 
 def test_lanes_of_one_request_may_have_different_adapters(open_pipeline: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neon on one lane and none on the other, half each: the mean of the two predictions, at every step."""
     pipeline = open_pipeline()
-    asked = Request("a boat", seed=3, width=64, height=64, steps=1, scheduler="ddim", adapters=(("neon", 1.0),))
+    asked = request_of("a boat", seed=3, width=64, height=64, steps=1, scheduler="ddim", adapters=(("neon", 1.0),))
 
-    def half_and_half(prompts: Prompts, mixes: Mixes) -> Guidance:
-        return Guidance.over((0.5, 0.5, Lane(prompts.full, mixes.full)), (0.5, 0.5, Lane(prompts.full, Mix())))
+    class HalfAndHalf(Rule):
+        def __call__(self, prompts: Prompts, mixes: Mixes) -> Guidance:
+            return Guidance.over((0.5, 0.5, Lane(prompts.full, mixes.full)), (0.5, 0.5, Lane(prompts.full, Mix())))
 
     def latents(one: Request) -> NDArray[np.float32]:
         seen: list[NDArray[np.float32]] = []
@@ -408,9 +410,8 @@ def test_lanes_of_one_request_may_have_different_adapters(open_pipeline: Open, m
         pipeline.generate(one)
         return seen[0]
 
-    with_neon, without = (latents(replace(asked, guidance_scale=1.0, adapters=a)) for a in (asked.adapters, ()))
-    monkeypatch.setattr(Request, "rule", property(lambda request: half_and_half))
-    np.testing.assert_allclose(latents(asked), (with_neon + without) / 2, atol=1e-5)
+    with_neon, without = (latents(altered(asked, guidance_scale=1.0, adapters=a)) for a in (asked.styles.adapters, ()))
+    np.testing.assert_allclose(latents(replace(asked, rule=HalfAndHalf())), (with_neon + without) / 2, atol=1e-5)
     assert np.abs(with_neon - without).max() > 0.01
 
 
@@ -423,7 +424,7 @@ def test_progress_comes_in_order_and_before_the_picture(open_pipeline: Open) -> 
         news.append(outcome)
         finished.set()
 
-    asked = replace(request(0), steps=7, preview_every=3)
+    asked = altered(request(0), steps=7, preview_every=3)
     pipeline.submit(asked, Caller(done, progress=news.append))
     assert finished.wait(10)
     steps = [one for one in news if isinstance(one, Progress)]
@@ -431,7 +432,7 @@ def test_progress_comes_in_order_and_before_the_picture(open_pipeline: Open) -> 
     assert steps[-1].eta_s == 0
     assert [one.step for one in steps if one.previews] == [3, 6]
     assert isinstance(news[-1], Result)
-    assert Image.open(BytesIO(*steps[2].previews)).size == (asked.width // 8, asked.height // 8)
+    assert Image.open(BytesIO(*steps[2].previews)).size == (asked.size.width // 8, asked.size.height // 8)
 
 
 def test_a_preview_has_the_colours_of_the_picture(open_pipeline: Open) -> None:
@@ -449,7 +450,7 @@ def test_a_request_whose_time_has_passed_is_told_so_and_worked_on_no_more(
     steps: int, timeout_s: float, open_pipeline: Open, every_look_takes_a_second: Context
 ) -> None:
     pipeline = open_pipeline()
-    late = replace(request(0), steps=steps, timeout_s=timeout_s)
+    late = altered(request(0), steps=steps, timeout_s=timeout_s)
     with (
         every_look_takes_a_second(),
         pytest.raises(DeadlineExceeded, match=rf"no image within .* s \(\d+ of {steps} steps were done\)"),
@@ -458,4 +459,4 @@ def test_a_request_whose_time_has_passed_is_told_so_and_worked_on_no_more(
     stats = pipeline.stats.read()
     assert (stats["expired"], stats["failed"], stats["requests"]) == (1, 0, 0)
     assert stats["steps"] < timeout_s
-    assert pipeline.generate(replace(request(0), timeout_s=30.0)).image
+    assert pipeline.generate(altered(request(0), timeout_s=30.0)).image

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,17 @@ from impasto_server.bundle import DiffusionManifest, Manifest, MaskedManifest
 from impasto_server.errors import InvalidArgument
 from impasto_server.families.diffusion.samplers import SAMPLERS
 from impasto_server.families.masked.maskgit import ANNEALS
-from impasto_server.guidance import ClassifierFree, Compose, DreamStyler, StyleDrop
+from impasto_server.families.offers import STREAM_FIELDS, offer_of
+from impasto_server.guidance import ClassifierFree, Compose, DreamStyler, DreamStylerCode, StyleDrop
+from impasto_server.offer import parse as parse_for
 from impasto_server.pictures.content import MAX_BYTES
-from impasto_server.request import MAX_SEED, Request, parse
+from impasto_server.request import Request
+from impasto_server.values import MAX_SEED
+from tests.helpers.asked import altered, request_of
+
+
+def parse(tensors: Mapping[str, Any], manifest: Manifest) -> Request:
+    return parse_for(tensors, offer_of(manifest), STREAM_FIELDS)
 
 
 def text(*values: str | bytes) -> Any:
@@ -22,14 +30,14 @@ def text(*values: str | bytes) -> Any:
 
 def test_a_prompt_is_enough(manifest: Manifest) -> None:
     request = parse({"PROMPT": text("a red boat")}, manifest)
-    assert (request.prompt, request.negative_prompt, request.adapters) == ("a red boat", "", ())
-    assert (request.steps, request.guidance_scale, request.scheduler) == (25, 3.0, "dpmpp_2m")
-    assert (request.width, request.height, request.format) == (64, 64, "png")
-    assert 0 <= request.seed < 2**32
+    assert (request.words.prompt, request.words.negative_prompt, request.styles.adapters) == ("a red boat", "", ())
+    assert (request.sampling.steps, request.rule, request.sampling.scheduler) == (25, ClassifierFree(3.0), "dpmpp_2m")
+    assert (request.size.width, request.size.height, request.answer.format) == (64, 64, "png")
+    assert 0 <= request.seeds.seed < 2**32
 
 
 def test_a_seed_is_drawn_anew_when_none_is_given(manifest: Manifest) -> None:
-    assert len({parse({"PROMPT": text("a boat")}, manifest).seed for _ in range(8)}) > 1
+    assert len({parse({"PROMPT": text("a boat")}, manifest).seeds.seed for _ in range(8)}) > 1
 
 
 def test_every_field_is_read(manifest: Manifest) -> None:
@@ -57,29 +65,30 @@ def test_every_field_is_read(manifest: Manifest) -> None:
         },
         manifest,
     )
-    assert request.prompt == "a réd boat"
-    assert request.adapters == (("neon", 0.5), ("glass", -1.0))
-    assert (request.steps, request.guidance_scale, request.scheduler) == (7, 1.5, "euler")
-    assert (request.seed, request.width, request.height, request.format) == (2**63 - 1, 32, 48, "webp")
-    assert (request.style, request.rule) == (("sks03", "sks05"), DreamStyler(1.5, -2.0, 0.0))
-    assert (request.image, request.strength, request.steps_to_run) == (b"\x89PNG", 0.5, 3)
-    assert (request.depth, request.control_scale) == (b"\xff\xd8", 1.5)
+    assert request.words.prompt == "a réd boat"
+    assert request.styles.adapters == (("neon", 0.5), ("glass", -1.0))
+    assert (request.sampling.steps, request.sampling.scheduler) == (7, "euler")
+    assert (request.seeds.seed, request.size.width, request.size.height) == (2**63 - 1, 32, 48)
+    assert request.answer.format == "webp"
+    assert (request.styles.style, request.rule) == (("sks03", "sks05"), DreamStyler(1.5, -2.0, 0.0))
+    assert (request.content.image, request.content.strength, request.steps_to_run) == (b"\x89PNG", 0.5, 3)
+    assert (request.content.depth, request.content.control_scale) == (b"\xff\xd8", 1.5)
 
 
 def test_the_papers_constants_are_dreamstylers_defaults(manifest: Manifest) -> None:
     styled = {"PROMPT": text("a boat"), "STYLE": text("sks03")}
     assert parse(styled, manifest).rule == ClassifierFree(3.0)
     paper = parse({**styled, "GUIDANCE": text("dreamstyler")}, manifest)
-    assert (paper.rule, paper.negative_prompt) == (DreamStyler(scale=5.0, style=0.5, content=3.0), "")
+    assert (paper.rule, paper.words.negative_prompt) == (DreamStyler(scale=5.0, style=0.5, content=3.0), "")
     code = parse({**styled, "GUIDANCE": text("dreamstyler-code")}, manifest)
-    assert code.rule == DreamStyler(5.0, 0.25, 1.5)
-    assert code.negative_prompt.startswith("low resolution, poorly drawn")
+    assert code.rule == DreamStylerCode(5.0, 0.5, 3.0)
+    assert code.words.negative_prompt.startswith("low resolution, poorly drawn")
 
 
 def test_a_content_image_is_steered_by_default_where_there_is_a_controlnet(manifest: Manifest) -> None:
     content = {"PROMPT": text("a boat"), "IMAGE": text(b"x")}
-    assert parse(content, manifest).control_scale == 0.8
-    assert parse(content, manifest.model_copy(update={"control": None})).control_scale == 0.0
+    assert parse(content, manifest).content.control_scale == 0.8
+    assert parse(content, manifest.model_copy(update={"control": None})).content.control_scale == 0.0
 
 
 STYLEDROP = {"STYLE": text("glass"), "GUIDANCE": text("styledrop")}
@@ -112,17 +121,19 @@ def test_every_field_of_a_composition_is_read(masked_manifest: Manifest) -> None
         },
         masked_manifest,
     )
-    assert (request.style, request.content, request.content_prompt) == (("glass",), "cat", "a toy")
+    assert (request.styles.style, request.styles.content, request.styles.content_prompt) == (("glass",), "cat", "a toy")
     assert request.rule == Compose(style_strength=-1.5, text_strength=7.0, gamma=0.25)
-    assert (request.scheduler, request.temperature, request.guidance_ramp) == ("amused", 0.5, True)
-    assert (request.n, request.rerank, request.style_image) == (16, "style", b"\x89PNG")
+    assert (request.sampling.scheduler, request.sampling.ramp) == ("amused", True)
+    assert request.own == {"TEMPERATURE": 0.5}
+    assert (request.seeds.n, request.ranking.rerank, request.ranking.style_image) == (16, "style", b"\x89PNG")
     assert request.styled_by_adapter
 
 
 def test_what_nobody_asked_for_is_not_done(manifest: Manifest) -> None:
     request = parse({"PROMPT": text("a boat")}, manifest)
-    assert (request.n, request.rerank, request.style_image, request.guidance_ramp) == (1, None, None, False)
-    assert (request.content, request.content_prompt, request.temperature) == (None, None, 0.0)
+    assert (request.seeds.n, request.ranking.rerank, request.ranking.style_image) == (1, None, None)
+    assert (request.styles.content, request.styles.content_prompt) == (None, None)
+    assert (request.sampling.ramp, request.own, request.model) == (False, {}, "")
 
 
 @pytest.mark.parametrize("sent", [STYLEDROP, COMPOSED])
@@ -133,16 +144,17 @@ def test_the_papers_constants_are_styledrops_defaults(sent: Any, manifest: Manif
         rule = parse(asked, facts).rule
         assert rule == (StyleDrop(2.0, 5.0) if sent is STYLEDROP else Compose(2.0, 5.0, 0.5))
     masked, diffusion = parse(asked, masked_manifest), parse(asked, manifest)
-    assert (masked.scheduler, masked.steps, masked.temperature) == ("maskgit", 36, 4.5)
-    assert (diffusion.scheduler, diffusion.steps) == ("dpmpp_2m", 25)
+    assert (masked.sampling.scheduler, masked.sampling.steps) == ("maskgit", 36)
+    assert masked.own == {"TEMPERATURE": 4.5}
+    assert (diffusion.sampling.scheduler, diffusion.sampling.steps) == ("dpmpp_2m", 25)
 
 
 def test_amuseds_constants_are_the_masked_familys_defaults(masked_manifest: Manifest) -> None:
     request = parse({"PROMPT": text("a boat")}, masked_manifest)
-    assert (request.scheduler, request.steps, request.temperature) == ("amused", 12, 2.0)
+    assert (request.sampling.scheduler, request.sampling.steps, request.own["TEMPERATURE"]) == ("amused", 12, 2.0)
     assert request.rule == ClassifierFree(10.0)
     dual = parse({"PROMPT": text("a boat"), **STYLED}, masked_manifest)
-    assert (dual.scheduler, dual.steps, dual.rule) == ("amused", 12, DreamStyler(5.0, 0.5, 3.0))
+    assert (dual.sampling.scheduler, dual.sampling.steps, dual.rule) == ("amused", 12, DreamStyler(5.0, 0.5, 3.0))
 
 
 def test_a_request_may_name_a_few_embeddings(manifest: Manifest) -> None:
@@ -150,7 +162,7 @@ def test_a_request_may_name_a_few_embeddings(manifest: Manifest) -> None:
     names = [f"sks{i}" for i in range(17)]
     spoken = " ".join(f"<{name}>" for name in names)
     few = " ".join(f"<{name}>" for name in names[:16])
-    assert parse({"PROMPT": text(f"{few} {few}"), "STYLE": text(*names[:4] * 16)}, manifest).style
+    assert parse({"PROMPT": text(f"{few} {few}"), "STYLE": text(*names[:4] * 16)}, manifest).styles.style
     fix = "17 different embeddings; name at most 16 in a request"
     for sent, field in (
         ({"PROMPT": text(spoken)}, "PROMPT"),
@@ -164,8 +176,8 @@ def test_a_request_may_name_a_few_embeddings(manifest: Manifest) -> None:
 
 def test_a_style_may_be_a_mix_of_adapters(manifest: Manifest) -> None:
     mixed = {"PROMPT": text("a boat"), "GUIDANCE": text("styledrop"), "ADAPTER_NAMES": text("glass", "neon")}
-    assert parse(mixed, manifest).style == ()
-    assert parse({**mixed, "STYLE": text("crayon")}, manifest).style == ("crayon",)
+    assert parse(mixed, manifest).styles.style == ()
+    assert parse({**mixed, "STYLE": text("crayon")}, manifest).styles.style == ("crayon",)
 
 
 def test_a_manifest_knows_the_schedulers_of_its_family() -> None:
@@ -174,8 +186,8 @@ def test_a_manifest_knows_the_schedulers_of_its_family() -> None:
 
 
 def test_every_candidate_has_the_next_seed() -> None:
-    assert Request("a boat", 7, 64, 64, n=3).seeds == (7, 8, 9)
-    assert Request("a boat", MAX_SEED - 1, 64, 64, n=4).seeds == (MAX_SEED - 1, MAX_SEED, 0, 1)
+    assert request_of("a boat", 7, 64, 64, n=3).seeds.each == (7, 8, 9)
+    assert request_of("a boat", MAX_SEED - 1, 64, 64, n=4).seeds.each == (MAX_SEED - 1, MAX_SEED, 0, 1)
 
 
 STYLED = {"STYLE": text("sks03"), "GUIDANCE": text("dreamstyler")}
@@ -323,4 +335,4 @@ def test_without_its_files_a_request_still_says_which_there_were(manifest: Manif
     left = request.without_files()
     assert left.files == (b"", None, None)
     assert left.steps_to_run == request.steps_to_run == 5
-    assert replace(left, image=b"x") == request
+    assert altered(left, image=b"x") == request

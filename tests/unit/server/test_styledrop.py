@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,18 @@ from impasto_server.backbone import Backbone, Row
 from impasto_server.errors import Cancelled, DeadlineExceeded, FieldError, ImpastoError, InvalidArgument, NotFound
 from impasto_server.families.diffusion.samplers import Sample, Steps
 from impasto_server.pipeline import Caller, Pipeline, Progress, Result
-from impasto_server.request import MAX_SEED, Request
+from impasto_server.request import Request
+from impasto_server.values import MAX_SEED
 from tests.helpers import toy, toy_masked
+from tests.helpers.asked import altered, request_of
 
 from .conftest import Context, Open, on_lookout
 
 Array = NDArray[np.float32]
 
-FISH = Request("a fish", seed=3, width=64, height=64, steps=6, negative_prompt="blurry")
-STYLED = replace(FISH, guidance="styledrop", style=("glass",))
-COMPOSED = replace(STYLED, guidance="styledrop-compose", content="cat", gamma=0.4)
+FISH = request_of("a fish", seed=3, width=64, height=64, steps=6, negative_prompt="blurry")
+STYLED = altered(FISH, guidance="styledrop", style=("glass",))
+COMPOSED = altered(STYLED, guidance="styledrop-compose", content="cat", gamma=0.4)
 SCHEDULERS = {"masked": ("maskgit", "amused"), "diffusion": ("ddim", "euler")}
 
 
@@ -62,7 +64,7 @@ def pipeline(open_either: Open) -> Pipeline:
 
 def of(family: str, request: Request, scheduler: int = 0) -> Request:
     """The request with a scheduler of the family."""
-    return replace(request, scheduler=SCHEDULERS[family][scheduler])
+    return altered(request, scheduler=SCHEDULERS[family][scheduler])
 
 
 def answers(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, request: Request) -> list[Array]:
@@ -138,17 +140,17 @@ def content(seed: int = 0) -> bytes:
 def alone(request: Request, prompt: str, *adapters: str) -> Request:
     """The lane that says `prompt` under `adapters`, by classifier-free guidance of scale 1."""
     named = tuple((name, 1.0) for name in adapters)
-    return replace(request, prompt=prompt, adapters=named, guidance="cfg", guidance_scale=1.0, style=(), content=None)
+    return altered(request, prompt=prompt, adapters=named, guidance="cfg", guidance_scale=1.0, style=(), content=None)
 
 
 def test_styledrop_weighs_the_lanes_by_equation_4(
     pipeline: Pipeline, family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    request = of(family, replace(STYLED, style_strength=1.5, text_strength=4.0))
+    request = of(family, altered(STYLED, style_strength=1.5, text_strength=4.0))
     lanes = [
         alone(request, "a fish in glass", "glass"),
         alone(request, "a fish in glass"),
-        alone(request, request.negative_prompt),
+        alone(request, request.words.negative_prompt),
     ]
     adapted, plain, null = (answers(pipeline, monkeypatch, lane)[0] for lane in lanes)
     expected = adapted + 1.5 * (adapted - plain) + 4.0 * (plain - null)
@@ -161,8 +163,8 @@ def test_compose_weighs_the_lanes_by_section_3_4(
     pipeline: Pipeline, family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The content's adapter changes the text encoder, too, and the plain backbone's lanes have none of it."""
-    request = of(family, replace(COMPOSED, style_strength=1.5, text_strength=4.0, gamma=0.3))
-    null = answers(pipeline, monkeypatch, alone(request, request.negative_prompt))[0]
+    request = of(family, altered(COMPOSED, style_strength=1.5, text_strength=4.0, gamma=0.3))
+    null = answers(pipeline, monkeypatch, alone(request, request.words.negative_prompt))[0]
 
     def half(prompt: str, adapter: str) -> Array:
         adapted, plain = (
@@ -177,16 +179,16 @@ def test_compose_weighs_the_lanes_by_section_3_4(
 
 
 def test_all_style_is_styledrop(pipeline: Pipeline, family: str) -> None:
-    composed, styled = of(family, replace(COMPOSED, gamma=0.0)), of(family, STYLED)
+    composed, styled = of(family, altered(COMPOSED, gamma=0.0)), of(family, STYLED)
     assert pipeline.generate(composed).image == pipeline.generate(styled).image
 
 
 def test_without_strengths_the_adapter_and_its_words_are_all(pipeline: Pipeline, family: str) -> None:
-    weak = of(family, replace(STYLED, style_strength=0.0, text_strength=0.0))
+    weak = of(family, altered(STYLED, style_strength=0.0, text_strength=0.0))
     assert pipeline.generate(weak).image == pipeline.generate(alone(weak, "a fish in glass", "glass")).image
-    content = replace(weak, guidance="styledrop-compose", content="cat", gamma=1.0)
+    content = altered(weak, guidance="styledrop-compose", content="cat", gamma=1.0)
     assert pipeline.generate(content).image == pipeline.generate(alone(content, "a fish", "cat")).image
-    other = replace(content, content_prompt="a house")
+    other = altered(content, content_prompt="a house")
     assert pipeline.generate(other).image == pipeline.generate(alone(other, "a house", "cat")).image
 
 
@@ -194,14 +196,14 @@ def test_adapter_names_are_part_of_what_is_adapted(
     pipeline: Pipeline, family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Instead of a style and beside one; a style's template is said either way, theirs are not."""
-    weak = of(family, replace(STYLED, style_strength=0.0, text_strength=0.0))
-    beside = replace(weak, adapters=(("cat", 1.0),))
+    weak = of(family, altered(STYLED, style_strength=0.0, text_strength=0.0))
+    beside = altered(weak, adapters=(("cat", 1.0),))
     np.testing.assert_allclose(
         answers(pipeline, monkeypatch, beside)[0],
         answers(pipeline, monkeypatch, alone(weak, "a fish in glass", "glass", "cat"))[0],
         atol=1e-4,
     )
-    instead = replace(weak, style=(), adapters=(("glass", 1.0), ("wordless", 1.0)))
+    instead = altered(weak, style=(), adapters=(("glass", 1.0), ("wordless", 1.0)))
     np.testing.assert_array_equal(
         answers(pipeline, monkeypatch, instead)[0],
         answers(pipeline, monkeypatch, alone(weak, "a fish", "glass", "wordless"))[0],
@@ -209,16 +211,16 @@ def test_adapter_names_are_part_of_what_is_adapted(
 
 
 def test_a_style_without_words_of_its_own_leaves_the_prompt_as_it_is(pipeline: Pipeline, family: str) -> None:
-    weak = of(family, replace(STYLED, style=("wordless",), style_strength=0.0, text_strength=0.0))
+    weak = of(family, altered(STYLED, style=("wordless",), style_strength=0.0, text_strength=0.0))
     assert pipeline.generate(weak).image == pipeline.generate(alone(weak, "a fish", "wordless")).image
 
 
 def test_who_knows_no_words_of_the_style_must_say_the_contents(pipeline: Pipeline, family: str) -> None:
-    wordless = of(family, replace(COMPOSED, style=("wordless",)))
+    wordless = of(family, altered(COMPOSED, style=("wordless",)))
     said = "CONTENT_PROMPT: is missing, and 'wordless' doesn't say which words of the prompt are its style's; pass the"
     with pytest.raises(InvalidArgument, match=f"^{re.escape(said)}"):
         pipeline.generate(wordless)
-    assert pipeline.generate(replace(wordless, content_prompt="a house")).image
+    assert pipeline.generate(altered(wordless, content_prompt="a house")).image
 
 
 # lanes
@@ -226,48 +228,48 @@ def test_who_knows_no_words_of_the_style_must_say_the_contents(pipeline: Pipelin
 
 def test_as_many_rows_are_run_as_lanes_count(pipeline: Pipeline, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def counts(request: Request) -> list[int]:
-        return [len(batch) for batch in rows(pipeline, monkeypatch, of(family, replace(request, steps=4)))]
+        return [len(batch) for batch in rows(pipeline, monkeypatch, of(family, altered(request, steps=4)))]
 
-    assert counts(replace(STYLED, style_strength=2.0)) == [3] * 4
-    assert counts(replace(STYLED, text_strength=0.0)) == [2] * 4
-    assert counts(replace(STYLED, style_strength=5.0)) == [2] * 4
+    assert counts(altered(STYLED, style_strength=2.0)) == [3] * 4
+    assert counts(altered(STYLED, text_strength=0.0)) == [2] * 4
+    assert counts(altered(STYLED, style_strength=5.0)) == [2] * 4
     assert counts(COMPOSED) == [5] * 4
-    assert counts(replace(COMPOSED, gamma=1.0)) == [3] * 4
-    assert counts(replace(FISH, guidance_scale=0.0)) == [1] * 4
+    assert counts(altered(COMPOSED, gamma=1.0)) == [3] * 4
+    assert counts(altered(FISH, guidance_scale=0.0)) == [1] * 4
 
 
 def test_a_ramp_begins_with_the_adapted_lane_alone(
     pipeline: Pipeline, family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Strengths are 0 there: neither the null nor the plain backbone is run."""
-    request = of(family, replace(STYLED, guidance_ramp=True))
+    request = of(family, altered(STYLED, guidance_ramp=True))
     assert [len(batch) for batch in rows(pipeline, monkeypatch, request)] == [1, 3, 3, 3, 3, 3]
-    composed = of(family, replace(COMPOSED, guidance_ramp=True))
+    composed = of(family, altered(COMPOSED, guidance_ramp=True))
     assert [len(batch) for batch in rows(pipeline, monkeypatch, composed)] == [2, 5, 5, 5, 5, 5]
-    two = replace(request, n=2)
+    two = altered(request, n=2)
     assert [len(batch) for batch in rows(pipeline, monkeypatch, two)] == [2, 6, 6, 6, 6, 6]
-    cfg = of(family, replace(FISH, guidance_ramp=True, guidance_scale=7.5))
+    cfg = of(family, altered(FISH, guidance_ramp=True, guidance_scale=7.5))
     assert [len(batch) for batch in rows(pipeline, monkeypatch, cfg)] == [1, 2, 2, 2, 2, 2]
 
 
 def test_a_ramp_ends_at_full_strength(pipeline: Pipeline, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second of two steps, where the first was painted without any."""
-    request = of(family, replace(STYLED, steps=2, style_strength=4.0, text_strength=2.0))
-    weak = replace(request, style_strength=0.0, text_strength=0.0)
-    ramped, first = (answers(pipeline, monkeypatch, one) for one in (replace(request, guidance_ramp=True), weak))
+    request = of(family, altered(STYLED, steps=2, style_strength=4.0, text_strength=2.0))
+    weak = altered(request, style_strength=0.0, text_strength=0.0)
+    ramped, first = (answers(pipeline, monkeypatch, one) for one in (altered(request, guidance_ramp=True), weak))
     np.testing.assert_array_equal(ramped[0], first[0])
-    _, last = rows(pipeline, monkeypatch, replace(request, guidance_ramp=True))
+    _, last = rows(pipeline, monkeypatch, altered(request, guidance_ramp=True))
     np.testing.assert_array_equal(last[0].sample, rows(pipeline, monkeypatch, weak)[1][0].sample)
     adapted, plain, null = pipeline._family.backbone.run(last)
     expected = adapted + 4.0 * (adapted - plain) + 2.0 * (plain - null)
     np.testing.assert_allclose(ramped[1], expected, rtol=1e-4, atol=1e-4)
-    assert pipeline.generate(replace(request, guidance_ramp=True)).meta["guidance_ramp"] is True
+    assert pipeline.generate(altered(request, guidance_ramp=True)).meta["guidance_ramp"] is True
     assert "guidance_ramp" not in pipeline.generate(request).meta
 
 
 def test_one_step_of_a_ramp_is_at_full_strength(pipeline: Pipeline, family: str) -> None:
-    request = of(family, replace(STYLED, steps=1))
-    assert pipeline.generate(request).image == pipeline.generate(replace(request, guidance_ramp=True)).image
+    request = of(family, altered(STYLED, steps=1))
+    assert pipeline.generate(request).image == pipeline.generate(altered(request, guidance_ramp=True)).image
 
 
 # adapters of both kinds in the rows of one batch
@@ -280,11 +282,11 @@ def test_a_mix_is_the_weighted_sum_of_what_its_adapters_add(
     """Bottlenecks of either gelu, LoRAs, and one of each kind; weights are tiny, for a tanh stands behind the LoRA."""
     pipeline, tiny = open_masked(), 1e-3
     toy.register(pipeline._residency._registry._folder, "my-toy", toy_masked.lora_bytes(4, rank=20))
-    plain = alone(of("masked", replace(FISH, steps=1)), "a fish")
+    plain = alone(of("masked", altered(FISH, steps=1)), "a fish")
     weights = (0.5 * tiny, -tiny)
 
     def added(*adapters: tuple[str, float]) -> Array:
-        guided = answers(pipeline, monkeypatch, replace(plain, adapters=adapters))[0].astype(np.float64)
+        guided = answers(pipeline, monkeypatch, altered(plain, adapters=adapters))[0].astype(np.float64)
         return (guided - answers(pipeline, monkeypatch, plain)[0]) / tiny
 
     both = added(*zip(names, weights, strict=True))
@@ -300,10 +302,10 @@ def test_the_gelu_that_an_adapter_was_trained_with_is_used(
     pipeline = open_masked()
     for gelu in ("exact", "tanh"):
         toy.register(masked_registry, gelu, toy_masked.bottleneck_bytes(5, rank=4, gelu=gelu))
-    plain = of("masked", alone(replace(FISH, steps=1), "a fish"))
+    plain = of("masked", alone(altered(FISH, steps=1), "a fish"))
 
     def guided(*adapters: tuple[str, float]) -> Array:
-        return answers(pipeline, monkeypatch, replace(plain, adapters=adapters))[0]
+        return answers(pipeline, monkeypatch, altered(plain, adapters=adapters))[0]
 
     exact, approximate = guided(("exact", 1.0)), guided(("tanh", 1.0))
     assert 1e-5 < np.abs(exact - approximate).max() < 1e-2
@@ -313,20 +315,20 @@ def test_the_gelu_that_an_adapter_was_trained_with_is_used(
 KINDS: dict[str, Request] = {
     "plain": FISH,
     "exact bottleneck": STYLED,
-    "tanh bottleneck": replace(STYLED, style=("wordless",), seed=4),
-    "LoRA": replace(STYLED, style=("cat",), seed=5, text_strength=1.0),
-    "a mix of kinds": replace(STYLED, style=(), adapters=(("glass", 0.7), ("cat", -0.4), ("wordless", 0.2)), steps=5),
-    "a mix beside a style": replace(STYLED, adapters=(("cat", 0.5),), seed=6),
-    "classifier-free": replace(FISH, adapters=(("glass", 1.0), ("cat", 0.6)), guidance_scale=5.0, steps=8),
+    "tanh bottleneck": altered(STYLED, style=("wordless",), seed=4),
+    "LoRA": altered(STYLED, style=("cat",), seed=5, text_strength=1.0),
+    "a mix of kinds": altered(STYLED, style=(), adapters=(("glass", 0.7), ("cat", -0.4), ("wordless", 0.2)), steps=5),
+    "a mix beside a style": altered(STYLED, adapters=(("cat", 0.5),), seed=6),
+    "classifier-free": altered(FISH, adapters=(("glass", 1.0), ("cat", 0.6)), guidance_scale=5.0, steps=8),
     "composed": COMPOSED,
-    "composed from content": replace(COMPOSED, image=content(), strength=0.5, steps=8, gamma=0.7),
-    "composed the other way": replace(COMPOSED, style=("cat",), content="glass", content_prompt="a house"),
-    "all content": replace(COMPOSED, gamma=1.0, width=32, seed=9),
-    "ramped": replace(STYLED, guidance_ramp=True, steps=9),
-    "ramped composition": replace(COMPOSED, guidance_ramp=True, text_strength=-1.0, height=32),
-    "an embedding": replace(FISH, style=("sks03",), guidance="dreamstyler", guidance_scale=2.0),
-    "an embedding in the prompt": replace(STYLED, prompt="a <sks03>"),
-    "from content": replace(FISH, image=content(1), strength=0.3, steps=10, temperature=9.0),
+    "composed from content": altered(COMPOSED, image=content(), strength=0.5, steps=8, gamma=0.7),
+    "composed the other way": altered(COMPOSED, style=("cat",), content="glass", content_prompt="a house"),
+    "all content": altered(COMPOSED, gamma=1.0, width=32, seed=9),
+    "ramped": altered(STYLED, guidance_ramp=True, steps=9),
+    "ramped composition": altered(COMPOSED, guidance_ramp=True, text_strength=-1.0, height=32),
+    "an embedding": altered(FISH, style=("sks03",), guidance="dreamstyler", guidance_scale=2.0),
+    "an embedding in the prompt": altered(STYLED, prompt="a <sks03>"),
+    "from content": altered(FISH, image=content(1), strength=0.3, steps=10, scheduler="amused", temperature=9.0),
 }
 
 
@@ -345,9 +347,9 @@ def test_sixteen_kinds_in_flight_are_what_they_are_alone(open_either: Open, fami
 @pytest.mark.parametrize("kind", ["plain", "ramped", "composed", "composed from content", "from content"])
 def test_candidates_are_what_their_seeds_paint_alone(kind: str, open_either: Open, family: str) -> None:
     pipeline = open_either(max_lanes=8)
-    request = of(family, replace(KINDS[kind], seed=40, n=5))
+    request = of(family, altered(KINDS[kind], seed=40, n=5))
     result = pipeline.generate(request)
-    alone = [pipeline.generate(replace(request, seed=40 + i, n=1)) for i in range(5)]
+    alone = [pipeline.generate(altered(request, seed=40 + i, n=1)) for i in range(5)]
     assert result.images == tuple(one.image for one in alone)
     assert result.seeds == (40, 41, 42, 43, 44)
     assert len(set(result.images)) == 5
@@ -355,24 +357,24 @@ def test_candidates_are_what_their_seeds_paint_alone(kind: str, open_either: Ope
 
 
 def test_the_seed_after_the_last_is_the_first(pipeline: Pipeline, family: str) -> None:
-    result = pipeline.generate(of(family, replace(STYLED, seed=MAX_SEED, n=2, steps=2)))
+    result = pipeline.generate(of(family, altered(STYLED, seed=MAX_SEED, n=2, steps=2)))
     assert result.seeds == (MAX_SEED, 0)
-    assert result.images[1] == pipeline.generate(of(family, replace(STYLED, seed=0, steps=2))).image
+    assert result.images[1] == pipeline.generate(of(family, altered(STYLED, seed=0, steps=2))).image
 
 
 def test_candidates_share_a_step_and_a_row_of_the_bank(pipeline: Pipeline, family: str) -> None:
     before = pipeline.stats.read()
-    pipeline.generate(of(family, replace(STYLED, n=2)))
+    pipeline.generate(of(family, altered(STYLED, n=2)))
     after = pipeline.stats.read()
-    assert after["steps"] - before["steps"] == STYLED.steps
-    assert after["lanes"] - before["lanes"] == 2 * 3 * STYLED.steps
+    assert after["steps"] - before["steps"] == STYLED.sampling.steps
+    assert after["lanes"] - before["lanes"] == 2 * 3 * STYLED.sampling.steps
     assert after["mix_writes"] - before["mix_writes"] == 1
     assert after["done"] - before["done"] == 1
 
 
 def test_more_rows_than_a_batch_holds_are_run_in_turns(open_either: Open, family: str) -> None:
     wide, narrow = open_either(max_lanes=64), open_either(max_lanes=3)
-    request = of(family, replace(COMPOSED, n=16, steps=2))
+    request = of(family, altered(COMPOSED, n=16, steps=2))
     assert wide.generate(request).images == narrow.generate(request).images
     assert narrow.stats.read()["steps"] == 54  # 160 rows
 
@@ -381,10 +383,10 @@ def test_each_step_has_a_preview_of_every_candidate(pipeline: Pipeline, family: 
     """Of tokens that are masked again, the last ones drawn: a mask has no colour."""
     news: list[Progress] = []
     answer: Future[Result | ImpastoError] = Future()
-    request = of(family, replace(STYLED, n=3, preview_every=1, width=32))
+    request = of(family, altered(STYLED, n=3, preview_every=1, width=32))
     pipeline.submit(request, Caller(answer.set_result, progress=news.append))
     assert isinstance(answer.result(20), Result)
-    assert [len(one.previews) for one in news] == [3] * (STYLED.steps - 1) + [0]
+    assert [len(one.previews) for one in news] == [3] * (STYLED.sampling.steps - 1) + [0]
     assert {Image.open(BytesIO(preview)).size for one in news for preview in one.previews} == {(4, 8)}
 
 
@@ -392,7 +394,7 @@ def test_each_step_has_a_preview_of_every_candidate(pipeline: Pipeline, family: 
 def test_candidates_are_all_cancelled_wherever_they_are(patience: int, open_either: Open, family: str) -> None:
     """`patience` questions are answered with "still waiting": queued, at each of 6 steps, then decoding."""
     pipeline = open_either()
-    request = of(family, replace(STYLED, n=2))
+    request = of(family, altered(STYLED, n=2))
     pipeline.generate(request)  # nobody has to wait for its adapter any more
     before = pipeline.stats.read()["steps"]
     asked = iter(range(100))
@@ -408,10 +410,10 @@ def test_candidates_that_come_too_late_are_given_up(
 ) -> None:
     pipeline = open_either()
     with every_look_takes_a_second(), pytest.raises(DeadlineExceeded, match=r"\(\d+ of 200 steps were done\)"):
-        pipeline.generate(of(family, replace(COMPOSED, n=16, steps=200, timeout_s=30.0)))
+        pipeline.generate(of(family, altered(COMPOSED, n=16, steps=200, timeout_s=30.0)))
     stats = pipeline.stats.read()
     assert (stats["expired"], stats["requests"]) == (1, 0)
-    assert len(pipeline.generate(of(family, replace(COMPOSED, n=3, timeout_s=30.0))).images) == 3
+    assert len(pipeline.generate(of(family, altered(COMPOSED, n=3, timeout_s=30.0))).images) == 3
 
 
 # rerank
@@ -459,8 +461,8 @@ def rank(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Rank:
 
 
 def test_the_best_fit_to_the_prompt_is_first(rank: Rank, pipeline: Pipeline, family: str) -> None:
-    request = of(family, replace(STYLED, n=4, seed=10, steps=2))
-    ranked, critic = rank(replace(request, rerank="text"), [0.1, 0.9, -0.2, 0.5])
+    request = of(family, altered(STYLED, n=4, seed=10, steps=2))
+    ranked, critic = rank(altered(request, rerank="text"), [0.1, 0.9, -0.2, 0.5])
     painted = pipeline.generate(request)
     assert ranked.scores == (0.9, 0.5, 0.1, -0.2)
     assert ranked.seeds == (11, 13, 10, 12)
@@ -474,7 +476,7 @@ def test_the_best_fit_to_the_prompt_is_first(rank: Rank, pipeline: Pipeline, fam
 def test_the_nearest_to_the_style_picture_is_first(rank: Rank, family: str) -> None:
     """Which is compared as it is, whatever its size."""
     picture = np.random.default_rng(0).integers(0, 256, (20, 50, 3), np.uint8)
-    request = of(family, replace(STYLED, n=2, seed=10, steps=2, rerank="style", style_image=png(picture)))
+    request = of(family, altered(STYLED, n=2, seed=10, steps=2, rerank="style", style_image=png(picture)))
     ranked, critic = rank(request, [0.1, 0.2], picture)
     assert ranked.seeds == (11, 10)
     reference, *pixels = critic.asked
@@ -483,27 +485,27 @@ def test_the_nearest_to_the_style_picture_is_first(rank: Rank, family: str) -> N
 
 
 def test_what_the_scorer_does_not_read_is_warned_of(rank: Rank, family: str) -> None:
-    request = of(family, replace(STYLED, steps=2, rerank="text"))
+    request = of(family, altered(STYLED, steps=2, rerank="text"))
     ranked, _ = rank(request, [0.5])
     assert ranked.meta["warnings"] == ["RERANK: the scorer reads less of PROMPT; not read: 'h'"]
-    ranked, _ = rank(replace(request, prompt="house"), [0.5])
+    ranked, _ = rank(altered(request, prompt="house"), [0.5])
     assert ranked.meta["warnings"] == []
 
 
 def test_equal_scores_stay_in_the_order_of_their_seeds(rank: Rank, family: str) -> None:
-    ranked, _ = rank(of(family, replace(STYLED, n=3, seed=10, steps=2, rerank="text")), [0.5, 0.7, 0.5])
+    ranked, _ = rank(of(family, altered(STYLED, n=3, seed=10, steps=2, rerank="text")), [0.5, 0.7, 0.5])
     assert ranked.seeds == (11, 10, 12)
 
 
 def test_a_single_candidate_has_a_score_too(rank: Rank, family: str) -> None:
-    ranked, _ = rank(of(family, replace(STYLED, steps=2, rerank="text")), [0.25])
+    ranked, _ = rank(of(family, altered(STYLED, steps=2, rerank="text")), [0.25])
     assert ranked.scores == (0.25,)
 
 
 def test_without_a_scorer_nothing_can_be_ranked(pipeline: Pipeline, family: str) -> None:
     said = "RERANK: this server has no scorer; leave it out, or start it with --scorer"
     with pytest.raises(InvalidArgument, match=f"^{said}$"):
-        pipeline.generate(of(family, replace(STYLED, rerank="text")))
+        pipeline.generate(of(family, altered(STYLED, rerank="text")))
     assert pipeline.stats.read()["steps"] == 0
 
 
@@ -511,7 +513,7 @@ def test_a_style_picture_that_cannot_be_read_stops_the_request_before_it_is_pain
     rank: Rank, pipeline: Pipeline, family: str
 ) -> None:
     with pytest.raises(InvalidArgument, match="^STYLE_IMAGE: is no PNG, JPEG or WebP file"):
-        rank(of(family, replace(STYLED, rerank="style", style_image=b"GIF89a")), [])
+        rank(of(family, altered(STYLED, rerank="style", style_image=b"GIF89a")), [])
     assert pipeline.stats.read()["steps"] == 0
 
 
@@ -525,8 +527,8 @@ def squares(file: bytes) -> NDArray[np.uint8]:
 
 def repainted(request: Request) -> NDArray[np.bool_]:
     """Which tokens of the content are masked at the start."""
-    left_out = (request.steps - request.steps_to_run) / request.steps
-    uniform = np.random.Generator(np.random.Philox(request.seed)).random((8, 8))
+    left_out = (request.sampling.steps - request.steps_to_run) / request.sampling.steps
+    uniform = np.random.Generator(np.random.Philox(request.seeds.seed)).random((8, 8))
     masked: NDArray[np.bool_] = uniform < np.cos(np.pi / 2 * left_out)
     return masked
 
@@ -535,7 +537,7 @@ def repainted(request: Request) -> NDArray[np.bool_]:
 def test_what_is_known_of_the_content_stays(steps: int, strength: float, open_masked: Open) -> None:
     pipeline = open_masked()
     painted = pipeline.generate(of("masked", FISH)).image  # of the codebook's colours, so its tokens are known
-    request = of("masked", replace(STYLED, style=("neon",), seed=8, image=painted, steps=steps, strength=strength))
+    request = of("masked", altered(STYLED, style=("neon",), seed=8, image=painted, steps=steps, strength=strength))
     result = pipeline.generate(request)
     changed = (squares(result.image) != squares(painted)).any(axis=-1)
     assert changed.any()
@@ -546,7 +548,7 @@ def test_what_is_known_of_the_content_stays(steps: int, strength: float, open_ma
 def test_content_of_which_nothing_is_unknown_is_answered_as_it_is(open_masked: Open) -> None:
     pipeline = open_masked()
     painted = pipeline.generate(of("masked", FISH)).image
-    requests = (of("masked", replace(FISH, image=painted, steps=200, strength=0.005, seed=i)) for i in range(100))
+    requests = (of("masked", altered(FISH, image=painted, steps=200, strength=0.005, seed=i)) for i in range(100))
     untouched = next(request for request in requests if not repainted(request).any())
     assert (squares(pipeline.generate(untouched).image) == squares(painted)).all()
 
@@ -571,13 +573,13 @@ def test_what_is_named_where_it_does_not_belong_is_refused(
     good = of(family, COMPOSED)
     before = pipeline.generate(good).image
     with pytest.raises(error, match=f"^{re.escape(message)}"):
-        pipeline.generate(replace(good, **changed))
+        pipeline.generate(altered(good, **changed))
     assert pipeline.generate(good).image == before
 
 
 def test_words_that_are_not_read_are_warned_of_where_they_stand(pipeline: Pipeline, family: str) -> None:
     """The text encoder reads four; a template's words count."""
-    long = of(family, replace(COMPOSED, prompt="a red fish", content_prompt="a red boat at night", steps=1))
+    long = of(family, altered(COMPOSED, prompt="a red fish", content_prompt="a red boat at night", steps=1))
     assert pipeline.generate(long).meta["warnings"] == [
         "PROMPT: 5 tokens, the text encoder reads 4; not read: 'glass'",
         "CONTENT_PROMPT: 5 tokens, the text encoder reads 4; not read: 'night'",
@@ -587,7 +589,7 @@ def test_words_that_are_not_read_are_warned_of_where_they_stand(pipeline: Pipeli
 def test_an_empty_content_prompt_is_an_empty_prompt(
     pipeline: Pipeline, family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    weak = replace(COMPOSED, content_prompt="", gamma=1.0, style_strength=0.0, text_strength=0.0, steps=1)
+    weak = altered(COMPOSED, content_prompt="", gamma=1.0, style_strength=0.0, text_strength=0.0, steps=1)
     request = of(family, weak)
     np.testing.assert_array_equal(
         answers(pipeline, monkeypatch, request)[0], answers(pipeline, monkeypatch, alone(request, "", "cat"))[0]
@@ -598,17 +600,17 @@ def test_an_empty_content_prompt_is_an_empty_prompt(
 def test_an_adapter_of_the_other_family_is_refused_where_it_is_named(where: str, open_masked: Open) -> None:
     value: Any = {"style": ("diffuse",), "content": "diffuse", "adapters": (("diffuse", 1.0),)}[where]
     field = {"adapters": "ADAPTER_NAMES"}.get(where, where.upper())
-    request = replace(of("masked", COMPOSED), style=("stained-glass",), content="crayon")
+    request = altered(of("masked", COMPOSED), style=("stained-glass",), content="crayon")
     said = f"{field}: adapter 'diffuse' is for a diffusion backbone, 'toy-masked' is masked; name an adapter that"
     with pytest.raises(InvalidArgument, match=f"^{re.escape(said)}"):
-        open_masked().generate(replace(request, **{where: value}))
+        open_masked().generate(altered(request, **{where: value}))
 
 
 def test_meta_tells_of_the_rule_and_its_adapters(pipeline: Pipeline, family: str) -> None:
-    meta: Any = pipeline.generate(of(family, replace(COMPOSED, text_strength=4.0))).meta
+    meta: Any = pipeline.generate(of(family, altered(COMPOSED, text_strength=4.0))).meta
     assert [(one["name"], one["weight"]) for one in meta["adapters"]] == [("glass", 1.0), ("cat", 1.0)]
     assert meta["embeddings"] == []
     assert (meta["guidance"], meta["style"], meta["content"]) == ("styledrop-compose", ["glass"], "cat")
     assert (meta["style_strength"], meta["text_strength"], meta["gamma"]) == (2.0, 4.0, 0.4)
     assert "guidance_scale" not in meta
-    assert meta.get("temperature") == (COMPOSED.temperature if family == "masked" else None)
+    assert meta.get("temperature") == (2.0 if family == "masked" else None)

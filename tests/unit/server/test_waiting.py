@@ -6,7 +6,7 @@ import gc
 import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -38,18 +38,19 @@ from impasto_server.request import Request
 from impasto_server.running import Running
 from impasto_server.turns import Work
 from tests.helpers import toy
+from tests.helpers.asked import altered, request_of
 
 from .conftest import Open
 
 PATIENCE_S = 60.0
 TIMEOUTS_S = (None, 0.0, 0.01, 0.1, 1.0, 60.0)
 ROW = 4 * 4 * 2 * (toy.CHANNELS + toy.WIDTH)
-BOAT = Request("a red boat", seed=1, width=64, height=64, steps=4)
+BOAT = request_of("a red boat", seed=1, width=64, height=64, steps=4)
 
 
 def styled(name: str, **changed: Any) -> Request:
     given: dict[str, Any] = {"adapters": ((name, 1.0),), **changed}
-    return replace(BOAT, **given)
+    return altered(BOAT, **given)
 
 
 @dataclass
@@ -139,7 +140,7 @@ def picture() -> bytes:
 
 
 def by_neon(request: Request, *_: object) -> bool:
-    return any(name == "neon" for name, _ in request.adapters)
+    return any(name == "neon" for name, _ in request.styles.adapters)
 
 
 Hang = Callable[[Pipeline, Gate, pytest.MonkeyPatch], None]
@@ -181,7 +182,7 @@ def test_who_is_late_or_gone_while_it_runs_does_not_wait_for_its_previews(
     monkeypatch.setattr(pipeline._family, "preview", gate.before(pipeline._family.preview))
     late = Event()
     monkeypatch.setattr(Job, "time_left_s", lambda job: 0.0 if late.is_set() else 3600.0)
-    asked = submitted(pipeline, replace(BOAT, steps=200, preview_every=1, timeout_s=3600.0))
+    asked = submitted(pipeline, altered(BOAT, steps=200, preview_every=1, timeout_s=3600.0))
     assert gate.reached.wait(PATIENCE_S)
     if way == "drained":
         assert pipeline.shared.drain(0) == 1
@@ -209,7 +210,7 @@ def test_previews_that_are_made_too_slowly_do_not_pile_up(
     monkeypatch.setattr(pipeline._loop, "_left", leaves)
     told: list[Progress] = []
     answer: Future[Result | ImpastoError] = Future()
-    pipeline.submit(replace(BOAT, steps=40, preview_every=1), Caller(answer.set_result, progress=told.append))
+    pipeline.submit(altered(BOAT, steps=40, preview_every=1), Caller(answer.set_result, progress=told.append))
     assert left.wait(PATIENCE_S)
     gate.open.set()
     assert isinstance(answer.result(PATIENCE_S), Result)
@@ -304,13 +305,13 @@ def test_what_was_found_out_about_those_who_wait_for_a_row_is_kept(
     plan = pipeline._preparation._plan
 
     def plan_and_note(job: Job) -> Work[Plan]:
-        planned.append(job.request.seed)
+        planned.append(job.request.seeds.seed)
         return (yield from plan(job))
 
     monkeypatch.setattr(pipeline._preparation, "_plan", plan_and_note)
     weights = [1.0, 0.5, -1.0, 2.0, 3.0, -2.0]  # a mix each: every one waits for the one before
     waiting = [
-        submitted(pipeline, replace(BOAT, seed=seed, adapters=(("neon", weight),)))
+        submitted(pipeline, altered(BOAT, seed=seed, adapters=(("neon", weight),)))
         for seed, weight in enumerate(weights)
     ]
     gate.open.set()
@@ -337,10 +338,10 @@ def test_stages_that_have_too_many_in_common_are_told_in_the_name_of_the_field(
     pipeline = open_pipeline()
     many = "61, 63, 64 stages have 245952 in common, and 4096 are the most; name fewer embeddings of many stages"
     with pytest.raises(InvalidArgument, match=f"^PROMPT: {many}"):
-        pipeline.generate(replace(BOAT, prompt="a <s61> <s63> <s64>"))
+        pipeline.generate(altered(BOAT, prompt="a <s61> <s63> <s64>"))
     with pytest.raises(InvalidArgument, match=f"^STYLE: 3, {many}"):
-        pipeline.generate(replace(BOAT, style=("s61", "s63", "s64"), guidance="dreamstyler"))
-    assert pipeline.generate(replace(BOAT, prompt="a <s61>", style=("s64",), guidance="dreamstyler")).image
+        pipeline.generate(altered(BOAT, style=("s61", "s63", "s64"), guidance="dreamstyler"))
+    assert pipeline.generate(altered(BOAT, prompt="a <s61>", style=("s64",), guidance="dreamstyler")).image
 
 
 def test_whatever_becomes_of_many_nothing_is_held_in_the_end(open_pipeline: Open) -> None:
@@ -350,7 +351,7 @@ def test_whatever_becomes_of_many_nothing_is_held_in_the_end(open_pipeline: Open
     for seed in range(400):
         adapters = draw.choice([(), (("neon", 1.0),), (("neon", 0.5),), (("stained-glass", 1.0),), (("nein", 1.0),)])
         asked.append(
-            submitted(pipeline, replace(BOAT, seed=seed, adapters=adapters, timeout_s=draw.choice(TIMEOUTS_S)))
+            submitted(pipeline, altered(BOAT, seed=seed, adapters=adapters, timeout_s=draw.choice(TIMEOUTS_S)))
         )
         if draw.random() < 0.5:
             draw.choice(asked).left.set()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -19,18 +18,20 @@ from impasto_server.bundle import Bundle
 from impasto_server.errors import InvalidArgument, SetupError
 from impasto_server.families.diffusion.diffusion import Diffusion
 from impasto_server.families.diffusion.unet import scale_embeddings
+from impasto_server.families.offers import FIELDS, offer_of
+from impasto_server.offer import parse
 from impasto_server.pipeline import Pipeline, Result
-from impasto_server.request import Request, parse
+from impasto_server.request import Request
 from impasto_server.settings import Settings
 from tests.helpers import toy
 from tests.helpers import toy_architectures as toys
-from tests.helpers.asked import pixels, together
+from tests.helpers.asked import altered, pixels, request_of, together
 
 Feeds = Mapping[str, NDArray[Any]]
 OpenBundle = Callable[[Path], Pipeline]
 
-BOAT = Request("a red boat", seed=3, width=64, height=32, steps=4, scheduler="euler", guidance_scale=3.0)
-LCM = replace(BOAT, scheduler="lcm", guidance_scale=8.5)
+BOAT = request_of("a red boat", seed=3, width=64, height=32, steps=4, scheduler="euler", guidance_scale=3.0)
+LCM = altered(BOAT, scheduler="lcm", guidance_scale=8.5)
 FILE = BytesIO()
 Image.new("RGB", (64, 32), "teal").save(FILE, "PNG")
 PICTURE = FILE.getvalue()
@@ -113,7 +114,7 @@ def test_two_encoders_read_the_prompt_and_the_second_pools_it(
     pipeline = open_bundle(xl)
     (rows, fed), *_ = seen(pipeline, monkeypatch, BOAT)
     assert [row.context.hidden.shape for row in rows] == [(toy.LENGTH, toy.WIDTH + toys.WIDTH_2)] * 2
-    first, second = encoders_fed(pipeline, monkeypatch, replace(BOAT, prompt="a blue fish"))
+    first, second = encoders_fed(pipeline, monkeypatch, altered(BOAT, prompt="a blue fish"))
     ids = first["input_ids"][0]
     np.testing.assert_array_equal(first["input_ids"], [[*ids[:5], 1]])
     np.testing.assert_array_equal(second["input_ids"], [[*ids[:5], toys.PAD_2]])  # a text of three, and its end
@@ -127,7 +128,7 @@ def test_every_row_is_told_the_size_of_its_picture(
     pipeline = open_bundle(xl)
     file = BytesIO()
     Image.new("RGB", (90, 70), "red").save(file, "png")
-    for request in (BOAT, replace(BOAT, image=file.getvalue(), strength=0.5)):
+    for request in (BOAT, altered(BOAT, image=file.getvalue(), strength=0.5)):
         for _, fed in seen(pipeline, monkeypatch, request):
             np.testing.assert_array_equal(fed["time_ids"], [[32, 64, 0, 0, 32, 64]] * 2)
 
@@ -142,7 +143,7 @@ def test_zeros_stand_for_no_negative_prompt_where_the_checkpoint_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pipeline = open_bundle(toys.write_xl(tmp_path / "xl", force_zeros_for_empty_prompt=zeros))
-    ((null, cond), fed), *_ = seen(pipeline, monkeypatch, replace(BOAT, negative_prompt=negative))
+    ((null, cond), fed), *_ = seen(pipeline, monkeypatch, altered(BOAT, negative_prompt=negative))
     assert (not null.context.hidden.any()) == nothing
     assert (not fed["text_embeds"][0].any()) == nothing
     assert cond.context.hidden.any()
@@ -152,14 +153,14 @@ def test_an_embedding_has_vectors_for_each_encoder(
     xl: Path, styles: Path, open_bundle: OpenBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipeline = open_bundle(xl)
-    ((row,), _), *_ = seen(pipeline, monkeypatch, replace(BOAT, prompt="a <my-toy>", guidance_scale=1.0))
+    ((row,), _), *_ = seen(pipeline, monkeypatch, altered(BOAT, prompt="a <my-toy>", guidance_scale=1.0))
     rng = np.random.default_rng(3)
     first, second = np.split(row.context.hidden, [toy.WIDTH], axis=1)
     np.testing.assert_array_equal(first[2:4], rng.standard_normal((1, 2, toy.WIDTH)).astype(np.float32)[0])
     np.testing.assert_array_equal(second[2:4], rng.standard_normal((1, 2, toys.WIDTH_2)).astype(np.float32)[0])
     toy.register(styles, "half", toy.embedding_bytes())
     with pytest.raises(InvalidArgument, match="no vectors for text_encoder_2"):
-        pipeline.generate(replace(BOAT, prompt="a <half>"))
+        pipeline.generate(altered(BOAT, prompt="a <half>"))
 
 
 def test_an_adapter_changes_what_both_encoders_say(
@@ -167,7 +168,7 @@ def test_an_adapter_changes_what_both_encoders_say(
 ) -> None:
     pipeline = open_bundle(xl)
     plain, neon, deep = (
-        seen(pipeline, monkeypatch, replace(BOAT, adapters=adapters, guidance_scale=1.0))[0][0][0].context
+        seen(pipeline, monkeypatch, altered(BOAT, adapters=adapters, guidance_scale=1.0))[0][0][0].context
         for adapters in ((), (("neon", 1.0),), (("deep", 0.5),))
     )
     np.testing.assert_array_equal(neon.hidden, plain.hidden)
@@ -183,7 +184,7 @@ def test_unlike_requests_of_two_encoders_equal_their_solo_runs(xl: Path, open_bu
     pipeline = open_bundle(xl)
     adapters = ((), (("deep", 0.5),), (("neon", 1.0),), (("deep", -0.3), ("neon", 0.4)))
     requests = [
-        replace(BOAT, seed=seed, adapters=adapters[seed % 4], negative_prompt=("", "blurry")[seed % 2])
+        altered(BOAT, seed=seed, adapters=adapters[seed % 4], negative_prompt=("", "blurry")[seed % 2])
         for seed in range(8)
     ]
     alone = [pixels(pipeline.generate(one)) for one in requests]
@@ -216,17 +217,17 @@ def test_guidance_is_told_and_one_lane_does(
     assert [len(rows) for rows, _ in steps] == [1] * 4
     for _, fed in steps:
         np.testing.assert_array_equal(fed["timestep_cond"], scale_embeddings([8.5], toys.TOLD))
-    assert pipeline.generate(LCM).image != pipeline.generate(replace(LCM, guidance_scale=2.0)).image
+    assert pipeline.generate(LCM).image != pipeline.generate(altered(LCM, guidance_scale=2.0)).image
 
 
 def test_a_ramp_is_told_step_by_step(lcm: Path, open_bundle: OpenBundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    steps = seen(open_bundle(lcm), monkeypatch, replace(LCM, guidance_scale=7.0, guidance_ramp=True))
+    steps = seen(open_bundle(lcm), monkeypatch, altered(LCM, guidance_scale=7.0, guidance_ramp=True))
     assert [rows[0].scale for rows, _ in steps] == [1.0, 3.0, 5.0, 7.0]
 
 
 def test_unlike_scales_share_a_batch(lcm: Path, open_bundle: OpenBundle) -> None:
     pipeline = open_bundle(lcm)
-    requests = [replace(LCM, seed=seed, guidance_scale=float(seed)) for seed in range(8)]
+    requests = [altered(LCM, seed=seed, guidance_scale=float(seed)) for seed in range(8)]
     alone = [pixels(pipeline.generate(one)) for one in requests]
     for expected, result in zip(alone, together(pipeline, requests), strict=True):
         assert np.abs(pixels(result) - expected).max() <= 1
@@ -257,34 +258,36 @@ def test_what_cannot_be_told_is_refused(
     toy.register(styles, "sks", toy.embedding_bytes())
     pipeline = open_bundle(lcm)
     with pytest.raises(InvalidArgument, match=f"^{message}"):
-        pipeline.generate(replace(LCM, **changed))
+        pipeline.generate(altered(LCM, **changed))
     assert pipeline.generate(LCM).image
 
 
 def test_a_bundles_defaults_are_its_requests(lcm: Path, xl: Path, tmp_path: Path) -> None:
     boat = {"PROMPT": np.array(["a boat"], np.object_)}
-    told = parse(boat, Bundle.open(lcm).manifest)
-    assert (told.scheduler, told.steps, told.guidance_scale) == ("lcm", 4, 8.5)
+    told = parse(boat, offer_of(Bundle.open(lcm).manifest), FIELDS)
+    assert (told.sampling.scheduler, told.sampling.steps, told.strengths["GUIDANCE_SCALE"]) == ("lcm", 4, 8.5)
     said = {"SCHEDULER": np.array(["ddim"], np.object_), "STEPS": np.array([7], np.int32)}
-    asked = parse({**boat, **said, "GUIDANCE_SCALE": np.array([2], np.float32)}, Bundle.open(lcm).manifest)
-    assert (asked.scheduler, asked.steps, asked.guidance_scale) == ("ddim", 7, 2.0)
-    plain = parse(boat, Bundle.open(xl).manifest)
-    assert (plain.scheduler, plain.steps, plain.guidance_scale) == ("dpmpp_2m", 25, 3.0)
+    asked = parse(
+        {**boat, **said, "GUIDANCE_SCALE": np.array([2], np.float32)}, offer_of(Bundle.open(lcm).manifest), FIELDS
+    )
+    assert (asked.sampling.scheduler, asked.sampling.steps, asked.strengths["GUIDANCE_SCALE"]) == ("ddim", 7, 2.0)
+    plain = parse(boat, offer_of(Bundle.open(xl).manifest), FIELDS)
+    assert (plain.sampling.scheduler, plain.sampling.steps, plain.strengths["GUIDANCE_SCALE"]) == ("dpmpp_2m", 25, 3.0)
     turbo = toys.write_xl(tmp_path / "turbo", defaults={"steps": 1, "guidance_scale": 0.0})
-    quick = parse(boat, Bundle.open(turbo).manifest)
-    assert (quick.scheduler, quick.steps, quick.guidance_scale) == ("dpmpp_2m", 1, 0.0)
+    quick = parse(boat, offer_of(Bundle.open(turbo).manifest), FIELDS)
+    assert (quick.sampling.scheduler, quick.sampling.steps, quick.strengths["GUIDANCE_SCALE"]) == ("dpmpp_2m", 1, 0.0)
 
 
 def test_the_noise_on_the_way_is_the_seeds(lcm: Path, open_bundle: OpenBundle) -> None:
     """Behind that of the initial latents, and of nobody beside it."""
     pipeline = open_bundle(lcm)
     for scheduler in ("lcm", "euler_a"):
-        request = replace(LCM, scheduler=scheduler)
+        request = altered(LCM, scheduler=scheduler)
         alone = pipeline.generate(request).image
-        crowd = together(pipeline, [replace(request, seed=9), request, replace(request, steps=7)])
+        crowd = together(pipeline, [altered(request, seed=9), request, altered(request, steps=7)])
         assert isinstance(crowd[1], Result)
         assert np.abs(pixels(crowd[1]) - np.asarray(Image.open(BytesIO(alone)), np.int64)).max() <= 1
-        assert pipeline.generate(replace(request, seed=4)).image != alone
+        assert pipeline.generate(altered(request, seed=4)).image != alone
 
 
 def test_the_bundles_manifest_is_read_as_written(xl: Path) -> None:

@@ -21,13 +21,12 @@ from impasto_server.bundle import Bundle, MaskedManifest
 from impasto_server.families.conditioning import Conditions
 from impasto_server.families.masked.masked import Masked
 from impasto_server.families.masked.maskgit import Codes
-from impasto_server.request import Request
 from impasto_server.settings import Settings
 from impasto_server.stats import Stats
 from tests.helpers import toy_masked
-from tests.helpers.asked import whole
+from tests.helpers.asked import request_of, whole
 
-BOAT = Request("a boat", seed=3, width=64, height=32, steps=10, scheduler="maskgit")
+BOAT = request_of("a boat", seed=3, width=64, height=32, steps=10, scheduler="maskgit")
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +63,7 @@ def test_a_preview_has_a_pixel_for_each_token(family: Masked) -> None:
 def test_content_becomes_the_tokens_it_was_painted_from(family: Masked) -> None:
     file = BytesIO()
     Image.fromarray(family.decode(tokens())).save(file, "png")
-    conditions = whole(family.condition(Request("a boat", seed=1, width=64, height=32, image=file.getvalue())))
+    conditions = whole(family.condition(request_of("a boat", seed=1, width=64, height=32, image=file.getvalue())))
     assert conditions.clean is not None
     np.testing.assert_array_equal(conditions.clean, tokens())
     assert conditions.hint is None
@@ -79,7 +78,7 @@ def test_without_content_all_is_unknown(family: Masked) -> None:
 @pytest.mark.parametrize("strength", [0.1, 0.5, 0.75, 1.0])
 def test_from_content_as_much_is_unknown_as_the_steps_left_out_leave(strength: float, family: Masked) -> None:
     """cos(π/2 · share of the steps left out) of the tokens, each by chance: Philox's, of the seed."""
-    asked = Request("a boat", 3, 64, 32, steps=20, scheduler="maskgit", image=b"x", strength=strength)
+    asked = request_of("a boat", 3, 64, 32, steps=20, scheduler="maskgit", image=b"x", strength=strength)
     ask = next(family.begin(asked, 3, Conditions(tokens())))
     uniform = np.random.Generator(np.random.Philox(3)).random((4, 8))
     unknown = uniform < np.cos(np.pi / 2 * (1 - strength))

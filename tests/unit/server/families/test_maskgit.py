@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from impasto_server.families.diffusion.samplers import Ask
 from impasto_server.families.masked.maskgit import ANNEALS, BLOCK, Canvas, Codes, Masks, decode, draw, masked
-from impasto_server.request import Request
+from tests.helpers.asked import request_of
 
 Logits = NDArray[np.float32]
 Model = Callable[[Codes], Logits]
@@ -49,7 +49,7 @@ def model(seed: int = 0) -> Model:
 
 
 def ours(predict: Model, start: Codes, steps: int, schedule: ScheduleName, anneal: str, tau: float) -> Story:
-    request = Request("", seed=0, width=SIDE, height=SIDE, steps=steps, scheduler=anneal, temperature=tau)
+    request = request_of("", seed=0, width=SIDE, height=SIDE, steps=steps, scheduler=anneal, temperature=tau)
     with noted() as notes:
         walk(predict, Canvas(start, MASK), steps, schedule, anneal, tau)
     return notes.story(request, np.random.default_rng(steps), start.size)
