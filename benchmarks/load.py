@@ -36,6 +36,7 @@ from impasto_server.ops.calibrate import calibrate
 from impasto_server.pipeline import Caller, Pipeline, Result, Running
 from impasto_server.request import Request
 from impasto_server.settings import Settings
+from impasto_server.shared import Shared
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the benchmarks are scripts, none is installed
 
@@ -272,7 +273,8 @@ def measure(seconds: float, bar: Progress) -> Report:
         settings = replace(settings, max_lanes=measured.max_lanes)
         batches: dict[int, int] = {}
         ours = Pipeline.load(settings)
-        peer = Pipeline(Bundle.open(place.bundle), settings, partial(WholeBatches, batches))
+        bundle = Bundle.open(place.bundle)
+        peer = Pipeline(bundle, settings, Shared.of(settings, [bundle]), partial(WholeBatches, batches))
         bench = Bench(ours, peer, batches, measured.max_lanes, place.adapters, bar)
         bench.warm_up()
         solo = bench.solo()

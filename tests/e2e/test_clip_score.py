@@ -137,7 +137,7 @@ def test_without_a_scorer_there_is_no_such_model(toy_client: InferenceServerClie
 
 def test_its_process_is_watched_and_stopped_with_the_others(settings: Settings) -> None:
     with serve(settings) as server:
-        assert len(server.stubs) == 4
+        assert len(server.stubs) == 5
         os.kill(server.stubs[-1], signal.SIGKILL)
         eventually(lambda: not is_child(server.stubs[-1], server.pid))
         with pytest.raises(ServerDied, match=f"pid {server.stubs[-1]}"):

@@ -32,7 +32,7 @@ def painting(impasto: Impasto) -> float:
     url = impasto.ready.split()[-1]
     with urlopen(url, timeout=30) as answer:
         lines = answer.read().decode().splitlines()
-    return float(next(line for line in lines if line.startswith("impasto_requests ")).split()[1])
+    return float(next(line for line in lines if line.startswith("impasto_requests{")).split()[1])
 
 
 def outcome(url: str, way: str) -> str:

@@ -75,7 +75,7 @@ def test_requests_in_flight_are_answered_before_the_server_stops(settings: Setti
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_it_cleanly(command: list[str], number: signal.Signals) -> None:
     with impasto_serve(command) as impasto:
-        assert len(impasto.stubs) == 3
+        assert len(impasto.stubs) == 4
         impasto.process.send_signal(number)
         assert impasto.process.wait(60) == 0
     assert not any(alive(pid) for pid in impasto.pids)

@@ -106,6 +106,13 @@ def test_deadlines_and_errors_of_a_stream_are_the_clients_own(bundle: Path) -> N
             list(client.stream("a boat", steps=0))
 
 
+def test_the_catalogue_without_a_server(bundle: Path) -> None:
+    with Client(transport=LocalTransport(bundle)) as client:
+        found = client.catalogue()
+    assert [one.name for one in found.bundles] == [found.default]
+    assert [(one.name, one.fits) for one in found.adapters] == [("neon", (found.default,))]
+
+
 def test_scores_without_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = EntryPoint("stylize", f"{__name__}:Scorer", local.GROUP)
     monkeypatch.setattr(EntryPoint, "load", lambda entry: Scorer)

@@ -30,6 +30,7 @@ from tritonclient.utils import (  # type: ignore[import-untyped]
 from impasto_client import (
     AdapterNotFound,
     AsyncClient,
+    Catalogue,
     Client,
     Compose,
     ConnectError,
@@ -54,8 +55,9 @@ StreamHandler = Callable[[Tensors, Any], Iterable[Tensors | str]]
 
 
 class Server(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
-    """Serves `stylize` by `handle`, `stylize_stream` by `handle_stream` and `clip_score` by `handle_score`, functions
-    of the input tensors and gRPC's context; a text among what a stream's gives goes out as its error message.
+    """Serves `stylize` by `handle`, `stylize_stream` by `handle_stream`, `clip_score` by `handle_score` and `catalogue`
+    by `handle_catalogue`, functions of the input tensors and gRPC's context; a text among what a stream's gives goes
+    out as its error message.
 
     `timeouts` are the requests' parameters of that name, `cancelled` is set once a request was.
     """
@@ -64,11 +66,13 @@ class Server(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[mis
         self.handle: Handler = lambda tensors, context: FakeTransport().infer(tensors)
         self.handle_stream: StreamHandler = lambda tensors, context: FakeTransport().stream(tensors)
         self.handle_score: Handler = lambda tensors, context: FakeTransport().score(tensors)
+        self.handle_catalogue: Handler = lambda tensors, context: FakeTransport().catalogue()
         self.timeouts: list[int | None] = []
         self.cancelled = threading.Event()
 
     def ModelInfer(self, request: Any, context: Any) -> Any:
-        handle = {"stylize": self.handle, "clip_score": self.handle_score}[request.model_name]
+        handlers = {"stylize": self.handle, "clip_score": self.handle_score, "catalogue": self.handle_catalogue}
+        handle = handlers[request.model_name]
         self.timeouts.append(_timeout(request))
         return _response(handle(_tensors(request), context))
 
@@ -211,6 +215,20 @@ def test_words_by_adapters_and_candidates_cross_the_socket(server: tuple[Server,
 def test_scores_cross_the_socket(server: tuple[Server, str], asynchronous: bool) -> None:
     servicer, url = server
     assert _score(url, asynchronous) == Client(transport=FakeTransport()).score([b"a\0", b"b"], text="a fish")
+    assert servicer.timeouts == [2_500_000]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_the_catalogue_crosses_the_socket(server: tuple[Server, str], asynchronous: bool) -> None:
+    servicer, url = server
+
+    async def ask() -> Catalogue:
+        async with AsyncClient(url) as client:
+            return await client.catalogue(timeout=2.5)
+
+    with Client(url) as client:
+        found = asyncio.run(ask()) if asynchronous else client.catalogue(timeout=2.5)
+    assert found == Client(transport=FakeTransport()).catalogue()
     assert servicer.timeouts == [2_500_000]
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from impasto_server.engines.engine import resolve_precision
 from impasto_server.errors import SetupError
-from impasto_server.settings import EngineName, Settings
+from impasto_server.settings import EngineName, Settings, placed
 
 
 def test_settings_travel_through_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -14,6 +14,46 @@ def test_settings_travel_through_the_environment(monkeypatch: pytest.MonkeyPatch
     for name, value in settings.to_env().items():
         monkeypatch.setenv(name, value)
     assert Settings.from_env() == settings
+
+
+@pytest.mark.parametrize(
+    "bundle",
+    [Path("b"), Path("/a=b/c"), Path("a=b"), {"photo": Path("b")}, {"photo": Path("/x y"), "muse": Path("a=b")}],
+)
+def test_bundles_travel_through_the_environment_in_their_order(
+    bundle: Path | dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(bundle, Path("r"))
+    for name, value in settings.to_env().items():
+        monkeypatch.setenv(name, value)
+    assert Settings.from_env() == settings
+    assert list(Settings.from_env().folders.items()) == list(settings.folders.items())
+
+
+def test_the_command_line_names_several_and_needs_no_name_for_one() -> None:
+    assert placed(["b"]) == Path("b")
+    assert placed(["photo=b"]) == {"photo": Path("b")}
+    assert placed(["photo=b", "mini-muse.2=/c/d=e"]) == {"photo": Path("b"), "mini-muse.2": Path("/c/d=e")}
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        (["photo=b", "c"], "bundle: 'c' has no name, and there are several; pass NAME=DIR, e.g. photo=c"),
+        (["a=b", "a=c"], "bundle: 'a' stands for b and for c; give each bundle a name of its own"),
+        (["a=b", "A=c"], "bundle: 'A=c' has no name, and there are several"),
+    ],
+)
+def test_bundles_that_cannot_be_told_apart_are_refused(texts: list[str], said: str) -> None:
+    with pytest.raises(SetupError, match=f"^{said}"):
+        placed(texts)
+
+
+def test_a_bundle_has_a_name_that_can_be_said() -> None:
+    with pytest.raises(SetupError, match="^bundle: 'Photo' is no name; take one of a-z, 0-9"):
+        Settings({"Photo": Path("b")}, Path("r"))
+    with pytest.raises(SetupError, match="^bundle: there is none; pass --bundle DIR"):
+        Settings({}, Path("r"))
 
 
 def test_a_number_that_is_none_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:

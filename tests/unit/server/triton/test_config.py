@@ -15,6 +15,7 @@ from impasto_server.ops.repository import COMPUTING, model_repository, on_gpu
 from impasto_server.scoring import comparison
 
 PICTURES = {"IMAGE": ("BYTES", [-1]), "SEED": ("INT64", [-1]), "SCORE": ("FP32", [-1]), "META": ("BYTES", [1])}
+LISTED = {"CATALOGUE": ("BYTES", [1])}
 SCORES = {"SCORE": ("FP32", [-1])}
 STEP = {"STEP": ("INT32", [1]), "STEPS": ("INT32", [1]), "ETA_S": ("FP32", [1]), "PREVIEW": ("BYTES", [-1])}
 
@@ -32,7 +33,7 @@ def dtype(number: int) -> str:
 
 @pytest.mark.parametrize(
     ("model", "fields"),
-    [("stylize", FIELDS), ("stylize_stream", STREAM_FIELDS), ("clip_score", comparison.FIELDS)],
+    [("stylize", FIELDS), ("stylize_stream", STREAM_FIELDS), ("clip_score", comparison.FIELDS), ("catalogue", {})],
 )
 def test_inputs_are_the_request_parsers_fields(model: str, fields: Mapping[str, Field]) -> None:
     inputs = {one.name: (dtype(one.data_type), list(one.dims), one.optional) for one in config(model).input}
@@ -41,13 +42,16 @@ def test_inputs_are_the_request_parsers_fields(model: str, fields: Mapping[str, 
 
 
 @pytest.mark.parametrize(
-    ("model", "outputs"), [("stylize", PICTURES), ("stylize_stream", STEP | PICTURES), ("clip_score", SCORES)]
+    ("model", "outputs"),
+    [("stylize", PICTURES), ("stylize_stream", STEP | PICTURES), ("clip_score", SCORES), ("catalogue", LISTED)],
 )
 def test_outputs(model: str, outputs: Mapping[str, object]) -> None:
     assert {one.name: (dtype(one.data_type), list(one.dims)) for one in config(model).output} == outputs
 
 
-@pytest.mark.parametrize(("model", "decoupled"), [("stylize", False), ("stylize_stream", True), ("clip_score", False)])
+@pytest.mark.parametrize(
+    ("model", "decoupled"), [("stylize", False), ("stylize_stream", True), ("clip_score", False), ("catalogue", False)]
+)
 def test_only_the_stream_has_many_responses(model: str, decoupled: bool) -> None:
     assert config(model).max_batch_size == 0
     assert config(model).model_transaction_policy.decoupled == decoupled
