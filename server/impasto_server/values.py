@@ -52,6 +52,12 @@ GUIDANCE = Choice(
     "GUIDANCE",
     "The guidance rule. Of bundles that have their guidance built in, cfg alone.",
     default=RULES[0].name,
+    option=Option(
+        "a StyleContent, which counts style and content apart and has a scale of its own, a StyleDrop or a Compose; "
+        "else guidance_scale is all there is. Needs `style`.",
+        "By the difference that the adapter of --style makes, StyleDrop's, or that and --content's.",
+        kind="guidance",
+    ),
     choices=tuple(rule.name for rule in RULES),
 )
 # Which there are, the family says.
@@ -388,7 +394,7 @@ class Answer:
     timeout_s: float | None = None
 
 
-GROUPS = (Words, Styles, Sampling, Seeds, Ranking, Size, Content, Answer)
+GROUPS = (Words, Styles, Sampling, Seeds, Ranking, Size, Answer, Content)
 COMMON: tuple[Field, ...] = (
     *rows(Words).values(),
     *rows(Styles).values(),
