@@ -289,7 +289,7 @@ def workspace(folder: Path) -> Iterator[tuple[Settings, list[Learnt]]]:
             if (folder / name / FILE).is_file()
         ]
         if not styles:
-            raise SystemExit(f"{folder} has no embeddings; train them with studio/inversion.py")
+            raise SystemExit(f"{folder} has no embeddings; train them with studio.recipes.inversion")
         yield Settings(bundle, registry.folder), styles
 
 

@@ -238,7 +238,7 @@ def masked(folder: Path) -> Iterator[tuple[Settings, list[Dropped]]]:
         scorer = clip.link(ROOT / "studio" / "mini-clip", Path(place) / "scorer").folder
         put = registering(Path(place) / "registry", bundle)
         if not (folder / CONTENT / FILE).is_file():
-            raise SystemExit(f"{folder} lacks adapters; train them with studio/styledrop.py")
+            raise SystemExit(f"{folder} lacks adapters; train them with studio.recipes.styledrop")
         put(CONTENT, folder / CONTENT, "")
         styles = [
             Dropped(

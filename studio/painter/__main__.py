@@ -1,4 +1,4 @@
-"""`python -m painter --out sheet.png`, in studio/: everything the painter knows at a glance."""
+"""`python -m studio.painter --out sheet.png`: everything the painter knows at a glance."""
 
 import argparse
 from pathlib import Path
