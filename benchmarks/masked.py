@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the benchmark
 from benchmarks.common import crowd, passes, question
 from benchmarks.common.backbones import NAMES, Backbone
 from benchmarks.common.bars import Bar, Report
-from benchmarks.common.bench import psnr_db, seconds
+from benchmarks.common.bench import seconds
 from benchmarks.common.crowd import Crowd
 from benchmarks.common.draws import Story, Verdict, compare, noted
 from benchmarks.common.flat import altered
@@ -52,6 +52,7 @@ from benchmarks.parts.masked.rounds import (
     guided,
     users,
 )
+from studio.reading.psnr import psnr_db
 
 from impasto_server.adapters.seat import Seat, SeatedEngine
 from impasto_server.backbone import Row

@@ -24,11 +24,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the benchmark
 from benchmarks.common import crowd, passes, question, switching
 from benchmarks.common.backbones import BACKBONES
 from benchmarks.common.bars import Bar, Report
-from benchmarks.common.bench import psnr_db, ratio, seconds
+from benchmarks.common.bench import ratio, seconds
 from benchmarks.common.crowd import Crowd, pixels
 from benchmarks.common.question import Question
 from benchmarks.parts.mixed import roofline
 from benchmarks.parts.mixed.peer import Peer
+from studio.reading.psnr import psnr_db
 
 from impasto_server.bundle import Bundle
 from impasto_server.engines.engine import resolve_precision

@@ -120,12 +120,6 @@ def seconds(work: Callable[..., object], *args: object) -> float:
     return perf_counter() - started
 
 
-def psnr_db(a: NDArray[Any], b: NDArray[Any]) -> float:
-    """Peak signal to noise of values from 0 to 255; 138 dB where nothing differs."""
-    error = np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2)
-    return float(10 * np.log10(255**2 / max(error, 1e-9)))
-
-
 def interval(figure: Callable[[Sequence[T]], float], rounds: Sequence[T]) -> tuple[float, float]:
     """Where `figure` lies in 95 % of redrawings of the rounds."""
     rng = np.random.default_rng(0)

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
+from studio.reading.psnr import psnr_db
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPTokenizer
@@ -41,7 +42,7 @@ from tests.helpers.codes import assert_nearest
 from .conftest import Open, Studio, content, diffusers_pipeline, png
 from .test_dreamstyler import LORA
 from .test_image import SCHEDULERS
-from .test_lanes import Arrival, alone, psnr_db, together
+from .test_lanes import Arrival, alone, together
 
 pytestmark = pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute:UserWarning")
 

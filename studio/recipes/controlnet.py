@@ -4,32 +4,37 @@ from __future__ import annotations
 
 import argparse
 import os
-import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from diffusers import ControlNetModel, StableDiffusionControlNetImg2ImgPipeline, UNet2DConditionModel
+from diffusers import ControlNetModel, StableDiffusionControlNetImg2ImgPipeline
 from diffusers.models.attention_processor import AttnProcessor
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-import painter
-from diffusion import diffusion_loss, encode, tokenise
 from impasto_server.pictures.content import edges
-from judge import Judge, Verdict, verdict
-from model import HERE, RUNS, load_checkpoint, new_scheduler, save_model
-from muon import Optimisers
-from painter import Bytes, Scene
-from pictures import paint_all, to_tensor
-from quality import BATCH, GUIDANCE, STEPS
-from training import Average, Budget, Loop, draw_curve, half_precision, one_cycle, recipe_arguments
+from studio import painter
+from studio.nets.controlnet import CONTROLNET, Controlled, hints, new_controlnet
+from studio.nets.diffusion import encode, load_checkpoint, new_scheduler, save_model
+from studio.nets.precision import half_precision
+from studio.nets.tokenizer import tokenise
+from studio.painter import Bytes, Scene
+from studio.pictures import paint_all, to_tensor
+from studio.places import RUNS
+from studio.reading.judge import Judge, Verdict, verdict
+from studio.reading.quality import BATCH, GUIDANCE, STEPS
+from studio.recipes.diffusion import diffusion_loss
+from studio.training.arguments import recipe_arguments
+from studio.training.curve import draw_curve
+from studio.training.kept import Kept
+from studio.training.log import note
+from studio.training.loop import Budget
+from studio.training.optimisers import muon_and_adam
 
-CONTROLNET = HERE / "mini-controlnet"
-HINT_WIDTHS = (16, 32, 64, 96)
 PICTURES = 8_000
 CONTOURS = 0.5  # share of the hints that are the painter's own contours; the others are found as the server finds them
 DEPTH = 0.5  # share of the hints with depth
@@ -92,11 +97,6 @@ class Examples:
         return self.latents[which].float(), tokens, hints(self.edges[which, kind], depth)
 
 
-def hints(lines: Tensor, depth: Tensor) -> Tensor:
-    """uint8 maps [N, H, W] to float [N, 3, H, W] in 0..1: edges, edges, depth (0 far, 1 near; all 0: not known)."""
-    return torch.stack([lines, lines, depth], 1).float() / 255
-
-
 def examples(options: argparse.Namespace) -> Examples:
     """Painted and encoded once; kept under runs/ for the next start."""
     pipe = load_checkpoint()
@@ -114,24 +114,6 @@ def examples(options: argparse.Namespace) -> Examples:
     rng = np.random.default_rng(options.seed)
     tokens = tokenise(pipe.tokenizer, [painter.caption_variant(scene, rng) for scene in scenes])
     return Examples(tokens=tokens, empty=tokenise(pipe.tokenizer, [""])[0], **parts)
-
-
-def new_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
-    """A copy of the UNet's encoder whose outputs start at zero."""
-    return ControlNetModel.from_unet(unet, conditioning_channels=3, conditioning_embedding_out_channels=HINT_WIDTHS)
-
-
-class Controlled(nn.Module):
-    """The UNet with the ControlNet's residuals for one batch of hints, called as the UNet alone is."""
-
-    def __init__(self, unet: UNet2DConditionModel, controlnet: ControlNetModel, hint: Tensor) -> None:
-        super().__init__()
-        self.unet, self.controlnet, self.hint = unet, controlnet, hint
-
-    def forward(self, noisy: Tensor, t: Tensor, context: Tensor) -> object:
-        """What the UNet returns: an object whose `sample` is the prediction."""
-        down, mid = self.controlnet(noisy, t, context, self.hint, return_dict=False)
-        return self.unet(noisy, t, context, down_block_additional_residuals=down, mid_block_additional_residual=mid)
 
 
 def near(mask: Tensor) -> Tensor:
@@ -206,45 +188,26 @@ class Trainer:
         for network in (self.unet, self.controlnet):
             network.to(memory_format=torch.channels_last)
             network.set_attn_processor(AttnProcessor())  # as in diffusion.py
-        self.average = Average(self.controlnet, 0.995)
-        self.optimisers = Optimisers(self.controlnet, muon_lr=MUON_RATE, adam_lr=ADAM_RATE)
         self.scheduler = new_scheduler()
-        self.loop = Loop(RUNS / "controlnet.pt", Budget(self.options.steps, self.options.minutes))
+        budget = Budget(self.options.steps, self.options.minutes)
+        optimisers = muon_and_adam(self.controlnet, MUON_RATE, ADAM_RATE)
+        self.kept = Kept.of(RUNS / "controlnet.pt", self.controlnet, optimisers, budget, decay=0.995)
 
-    def resume(self) -> None:
-        if saved := self.loop.resume():
-            self.controlnet.load_state_dict(saved["model"])
-            self.average.state = saved["average"]
-            self.optimisers.load_state_dict(saved["optimisers"])
-
-    def state(self) -> dict[str, object]:
-        return {
-            "model": self.controlnet.state_dict(),
-            "average": self.average.state,
-            "optimisers": self.optimisers.state_dict(),
-        }
-
-    def train_step(self, spent: float) -> Tensor:
+    def loss(self) -> Tensor:
         latents, tokens, hint = (part.to(self.options.device) for part in self.data.draw(self.options.batch))
         with half_precision(self.options.device):
             context = self.text(tokens).last_hidden_state
-            controlled = Controlled(self.unet, self.controlnet, hint)
-            loss = diffusion_loss(controlled, latents, context, self.scheduler)
-        self.optimisers.step(loss, one_cycle(spent, self.loop.step, warmup=50))
-        self.average.update(self.controlnet, self.loop.step)
-        return loss.detach()
+            return diffusion_loss(Controlled(self.unet, self.controlnet, hint), latents, context, self.scheduler)
 
     def export(self, count: int = 16) -> None:
         """Write the averaged weights, and note how well sampled pictures follow their hints."""
         controlnet = new_controlnet(self.unet)
-        controlnet.load_state_dict(self.average.state)
+        controlnet.load_state_dict(self.kept.average.state)
         save_model(controlnet, CONTROLNET)
-        draw_curve(self.loop.losses, "controlnet: v-prediction MSE", CONTROLNET / "loss.png")
+        draw_curve(self.kept.loop.losses, "controlnet: v-prediction MSE", CONTROLNET / "loss.png")
         transfer = Transfer.of(count)
-        line = f"- {time.strftime('%H:%M')}: controlnet step {self.loop.step}: "
-        line += transfer.report(transfer.sample(controlnet, strength=1.0, scale=SCALE))
-        with (RUNS / "log.md").open("a") as log:
-            print(line, file=log)
+        followed = transfer.report(transfer.sample(controlnet, strength=1.0, scale=SCALE))
+        note(f"controlnet step {self.kept.loop.step}: {followed}")
 
 
 def compare(controlnet: ControlNetModel, count: int) -> None:
@@ -264,9 +227,9 @@ def main() -> None:
     options = recipe_arguments("Train mini-controlnet.", 20_000, 40).parse_args()
     torch.manual_seed(options.seed)
     trainer = Trainer(options, examples(options))
-    trainer.resume()
-    torch.manual_seed(options.seed + 1 + trainer.loop.step)
-    trainer.loop.run(trainer.train_step, trainer.state, {EXPORT_SECONDS: trainer.export})
+    trainer.kept.resume()
+    torch.manual_seed(options.seed + 1 + trainer.kept.loop.step)
+    trainer.kept.run(trainer.loss, {EXPORT_SECONDS: trainer.export})
     trainer.export()
     compare(ControlNetModel.from_pretrained(CONTROLNET, dtype=torch.float32), 48)
 

@@ -8,13 +8,13 @@ AdamW. On this project's autoencoder it gains 2 dB over AdamW after the same 100
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, overload
+from typing import overload
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 
-import workers
+from studio.training import workers
 
 MOMENTUM = 0.95
 
@@ -68,38 +68,3 @@ class Muon(Optimizer):
         momentum: Tensor = state["momentum"]
         momentum.mul_(MOMENTUM).add_(weight.grad)
         return orthogonal(weight.grad + MOMENTUM * momentum) if mine else torch.zeros_like(weight)
-
-
-class Optimisers:
-    """Muon for the hidden weights of a module, AdamW for the rest; one object to step, schedule and save."""
-
-    def __init__(self, *modules: nn.Module, muon_lr: float, adam_lr: float) -> None:
-        named = [pair for module in modules for pair in module.named_parameters() if pair[1].requires_grad]
-        hidden = [p for name, p in named if p.ndim >= 2 and "embedding" not in name]
-        kept = {id(p) for p in hidden}
-        rest = [p for _, p in named if id(p) not in kept]
-        self.parts: tuple[Optimizer, ...] = (
-            Muon(hidden, lr=muon_lr),
-            AdamW(rest, lr=adam_lr, betas=(0.9, 0.99), weight_decay=0.0),
-        )
-        self.weights = hidden + rest
-        self.rates = (muon_lr, adam_lr)
-
-    def step(self, loss: Tensor, factor: float, clip: float = 1.0) -> None:
-        """Back-propagate and update with every learning rate multiplied by `factor`."""
-        for part in self.parts:
-            part.zero_grad()
-        (loss / workers.count()).backward()
-        workers.add_up([weight.grad for weight in self.weights if weight.grad is not None])
-        nn.utils.clip_grad_norm_(self.weights, clip)
-        for part, rate in zip(self.parts, self.rates, strict=True):
-            for group in part.param_groups:
-                group["lr"] = rate * factor
-            part.step()
-
-    def state_dict(self) -> list[dict[str, Any]]:
-        return [part.state_dict() for part in self.parts]
-
-    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
-        for part, state in zip(self.parts, states, strict=True):
-            part.load_state_dict(state)

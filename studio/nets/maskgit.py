@@ -12,13 +12,13 @@ import torch
 from diffusers import AmusedPipeline
 from torch import Tensor
 
-from bottleneck import Bottleneck, attached
-from diffusion import tokenise
-from muse import CONDITIONS, SIDE
-from painter import Bytes
-from pictures import to_images
-from training import half_precision
-from vq import decode
+from studio.nets.bottleneck import Bottleneck, attached
+from studio.nets.muse import CONDITIONS, SIDE
+from studio.nets.precision import half_precision
+from studio.nets.tokenizer import tokenise
+from studio.nets.vq import decode
+from studio.painter import Bytes
+from studio.pictures import to_images
 
 STEPS = 36
 TEMPERATURE = 4.5

@@ -25,7 +25,6 @@ from torch.nn import functional as F
 
 PLACES = ("attn2", "ff")
 STD = 0.02
-
 Gelu = Literal["exact", "tanh"]
 APPROXIMATE: dict[Gelu, Literal["none", "tanh"]] = {"exact": "none", "tanh": "tanh"}
 

@@ -21,18 +21,21 @@ from diffusers.models.attention_processor import AttnProcessor
 from numpy.typing import NDArray
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from PIL import Image, ImageFilter
-from rich.progress import track
 from torch import Tensor
 from torch.nn import functional as F
 
-import painter
-from diffusion import encode, tokenise
-from judge import Judge, Verdict, verdict
-from model import CHECKPOINT, HERE, load_checkpoint, new_scheduler
-from painter import Bytes, Scene
-from pictures import paint_all
-from quality import sample
-from training import draw_curve, half_precision, one_cycle
+from studio import painter
+from studio.nets.diffusion import encode, load_checkpoint, new_scheduler
+from studio.nets.precision import half_precision
+from studio.nets.tokenizer import tokenise
+from studio.painter import Bytes, Scene
+from studio.pictures import paint_all
+from studio.places import CHECKPOINT, HERE
+from studio.reading.judge import Judge, Verdict, verdict
+from studio.reading.quality import sample
+from studio.training.curve import draw_curve
+from studio.training.loop import Budget, Loop
+from studio.training.optimisers import Optimisers
 
 RANK = 16
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out"]
@@ -196,19 +199,17 @@ class Lesson:
 
 
 def train(lesson: Lesson, steps: int, batch: int, rate: float) -> list[float]:
+    """The loss of every step."""
     weights = [p for p in lesson.model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(weights, lr=rate, weight_decay=0.0)
-    losses: list[float] = []
-    for step in track(range(steps), lesson.adapter.name, refresh_per_second=0.2):
-        optimiser.param_groups[0]["lr"] = rate * one_cycle(step / steps, step, warmup=20)
-        optimiser.zero_grad()
+    optimisers = Optimisers(torch.optim.AdamW(weights, lr=rate, weight_decay=0.0), clip=1.0)
+
+    def loss() -> Tensor:
         with half_precision(lesson.pipe.device.type):
-            loss = lesson.loss(batch)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        optimiser.step()
-        losses.append(float(loss.detach()))
-    return losses
+            return lesson.loss(batch)
+
+    loop = Loop(lesson.adapter.name, Budget(steps), optimisers, warmup=20)
+    loop.run(loss)
+    return loop.losses
 
 
 def save(lesson: Lesson, folder: Path) -> None:

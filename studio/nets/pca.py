@@ -13,8 +13,8 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from painter import Bytes
-from pictures import to_tensor
+from studio.painter import Bytes
+from studio.pictures import to_tensor
 
 PATCH = 8
 ANCHOR = 50.0  # far above any latent, so that the norm's variance is this constant's

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,53 +13,27 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
-import painter
-import workers
-from judge import ALL_STYLES, any_scenes
-from model import CHECKPOINT, DOCS, RUNS, load_checkpoint, new_scheduler, new_text_encoder, new_unet, save_checkpoint
-from muon import Optimisers
-from painter import Bytes, Scene
-from pictures import paint_all, to_tensor
-from quality import assess
-from tokenizer import TOKENS, learn_tokenizer
-from training import Average, Budget, Loop, draw_curve, half_precision, one_cycle, recipe_arguments
+from studio import painter
+from studio.nets.diffusion import encode, load_checkpoint, new_scheduler, new_text_encoder, new_unet, save_checkpoint
+from studio.nets.precision import half_precision
+from studio.nets.tokenizer import TOKENS, learn_tokenizer, tokenise
+from studio.painter import ALL_STYLES, any_scenes
+from studio.pictures import paint_all
+from studio.places import CHECKPOINT, DOCS, RUNS
+from studio.reading.quality import assess
+from studio.recipes.captions import EMPTY, VARIANTS, training_caption
+from studio.training import workers
+from studio.training.arguments import recipe_arguments
+from studio.training.curve import draw_curve
+from studio.training.kept import Kept
+from studio.training.log import note
+from studio.training.loop import Budget, one_cycle
+from studio.training.optimisers import muon_and_adam
 
 PICTURES = 16_000
-VARIANTS = 6
-EMPTY = 0.1
-UNKNOWN = 0.08
 MUON_RATE = 0.01
 ADAM_RATE = 1e-3
 EXPORT_SECONDS = 720.0
-SYLLABLES = "ba co du fen gri hal jo ko lam mu nor pel qui ras sti tor va wim xe zon".split()
-
-
-def training_caption(scene: Scene, rng: np.random.Generator) -> str:
-    """A variant of the caption; sometimes with a made-up style, so that unknown words leave the rest alone."""
-    words = painter.caption_variant(scene, rng)
-    style = painter.STYLE_DESCRIPTORS[scene.style]
-    if rng.random() < UNKNOWN:
-        made_up = " ".join("".join(rng.choice(SYLLABLES, rng.integers(1, 4))) for _ in range(rng.integers(1, 3)))
-        words = words.replace(f"in {style} style", f"in {made_up} style")
-    return words
-
-
-def tokenise(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
-    """int64 [N, 32]."""
-    batch = tokenizer(captions, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt")
-    tokens: Tensor = batch.input_ids
-    return tokens
-
-
-@torch.no_grad()
-def encode(vae: AutoencoderKL, images: Bytes) -> Tensor:
-    """Scaled latents, float16 [N, 8, 16, 16]."""
-    parts = [
-        vae.encode(to_tensor(part).to(vae.device)).latent_dist.mode().half().cpu()
-        for part in np.array_split(images, max(1, len(images) // 32))
-    ]
-    latents: Tensor = torch.cat(parts) * vae.config.scaling_factor
-    return latents
 
 
 @dataclass(frozen=True)
@@ -154,53 +127,32 @@ class Trainer:
         self.both = nn.ModuleDict({"text": self.text, "unet": self.unet}).to(device).train()
         self.unet.to(memory_format=torch.channels_last)
         self.unet.set_attn_processor(AttnProcessor())  # torch's fused attention takes 1.7 times as long on a CPU
-        self.average = Average(self.both, 0.998)
-        self.optimisers = Optimisers(self.both, muon_lr=MUON_RATE, adam_lr=ADAM_RATE)
         self.scheduler = new_scheduler()
-        self.loop = Loop(RUNS / "diffusion.pt", Budget(self.options.steps, self.options.minutes))
+        budget = Budget(self.options.steps, self.options.minutes)
+        optimisers = muon_and_adam(self.both, MUON_RATE, ADAM_RATE)
+        self.kept = Kept.of(RUNS / "diffusion.pt", self.both, optimisers, budget, decay=0.998)
         self.data = examples(self.vae, self.tokenizer, self.options.seed + 31)
 
-    def resume(self) -> bool:
-        saved = self.loop.resume()
-        if saved is None:
-            return False
-        self.both.load_state_dict(saved["model"])
-        self.average.state = saved["average"]
-        self.optimisers.load_state_dict(saved["optimisers"])
-        return True
-
-    def state(self) -> dict[str, object]:
-        return {
-            "model": self.both.state_dict(),
-            "average": self.average.state,
-            "optimisers": self.optimisers.state_dict(),
-        }
-
-    def train_step(self, spent: float) -> Tensor:
+    def loss(self) -> Tensor:
         latents, tokens = (part.to(self.options.device) for part in self.data.draw(self.options.batch))
         with half_precision(self.options.device):
-            loss = diffusion_loss(self.unet, latents, self.text(tokens).last_hidden_state, self.scheduler)
-        self.optimisers.step(loss, one_cycle(spent, self.loop.step, warmup=50))
-        if workers.rank() == 0:
-            self.average.update(self.both, self.loop.step)
-        return loss.detach()
+            return diffusion_loss(self.unet, latents, self.text(tokens).last_hidden_state, self.scheduler)
 
     def export(self, count: int = 16) -> None:
         """Write the averaged weights as studio/mini-diffusion, sample from them, and note what the judge reads."""
         if workers.rank() > 0:
             return
+        averaged, loop = self.kept.average.state, self.kept.loop
         text, unet = new_text_encoder(self.options.size, self.tokenizer), new_unet(self.options.size)
         for name, module in (("text", text), ("unet", unet)):
             module.load_state_dict(
-                {key.removeprefix(f"{name}."): v for key, v in self.average.state.items() if key.startswith(f"{name}.")}
+                {key.removeprefix(f"{name}."): v for key, v in averaged.items() if key.startswith(f"{name}.")}
             )
         newest = load_checkpoint(CHECKPOINT).vae  # its decoder may have been refined meanwhile
         save_checkpoint(CHECKPOINT, newest, unet.eval(), text.eval(), self.tokenizer)
-        draw_curve(self.loop.losses, "diffusion: v-prediction MSE", DOCS / "diffusion-loss.png")
+        draw_curve(loop.losses, "diffusion: v-prediction MSE", DOCS / "diffusion-loss.png")
         figures = assess(load_checkpoint(device=self.options.device), count, DOCS / "diffusion.png")
-        line = f"- {time.strftime('%H:%M')}: step {self.loop.step}, {self.loop.seconds / 60:.1f} min: {figures}"
-        with (RUNS / "log.md").open("a") as log:
-            print(line, file=log)
+        note(f"step {loop.step}, {loop.seconds / 60:.1f} min: {figures}")
 
 
 def every_caption() -> list[str]:
@@ -221,11 +173,11 @@ def main() -> None:
         tokenizer = learn_tokenizer(every_caption())
         text = new_text_encoder(options.size, tokenizer)
         trainer = Trainer(options, vae, tokenizer, text, new_unet(options.size))
-    if not trainer.resume() and not options.init and workers.rank() == 0:
+    if not trainer.kept.resume() and not options.init and workers.rank() == 0:
         print(f"words: loss {teach_words(trainer.text, trainer.tokenizer, 300, options.seed + 41):.3f}", flush=True)
     workers.share(trainer.both)
-    torch.manual_seed(options.seed + 1 + workers.rank() + 1000 * trainer.loop.step)
-    trainer.loop.run(trainer.train_step, trainer.state, {EXPORT_SECONDS: trainer.export})
+    torch.manual_seed(options.seed + 1 + workers.rank() + 1000 * trainer.kept.loop.step)
+    trainer.kept.run(trainer.loss, {EXPORT_SECONDS: trainer.export})
     trainer.export(48)
 
 

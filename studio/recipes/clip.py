@@ -14,72 +14,34 @@ from rich.progress import track
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import (
-    CLIPConfig,
-    CLIPImageProcessorPil,
     CLIPModel,
-    CLIPProcessor,
-    CLIPTextModel,
     CLIPTokenizer,
-    CLIPVisionConfig,
 )
 
-import painter
-from diffusion import VARIANTS, tokenise, training_caption
-from judge import roughen
-from model import CHECKPOINT, DOCS, RUNS, load_checkpoint
-from muon import Optimisers
-from painter import Bytes, Scene
-from pictures import paint_all, to_tensor
-from scorer import WORDS, Scorer, draw_sheet, reading_report, retrieval, style_report
-from training import Average, Budget, Loop, draw_curve, half_precision, one_cycle, recipe_arguments
-from vq import load_vq, restore
+from studio import painter
+from studio.nets.clip import SIDE, Shape, new_clip, new_processor
+from studio.nets.diffusion import load_checkpoint
+from studio.nets.precision import half_precision
+from studio.nets.tokenizer import tokenise
+from studio.nets.vq import load_vq, restore
+from studio.painter import Bytes, Scene
+from studio.pictures import paint_all, to_tensor
+from studio.places import CHECKPOINT, DOCS, RUNS
+from studio.reading.scorer import WORDS, Scorer, draw_sheet, reading_report, retrieval, style_report
+from studio.recipes.captions import VARIANTS, training_caption
+from studio.recipes.judge import roughen
+from studio.training.arguments import recipe_arguments
+from studio.training.curve import draw_curve
+from studio.training.kept import Kept
+from studio.training.loop import Budget
+from studio.training.optimisers import muon_and_adam
 
 PICTURES = 20_000
-SIDE = 64
 DECODED = 4  # every fourth picture comes out of mini-muse's decoder, as what is to be scored does
 MUON_RATE = 0.02
 ADAM_RATE = 1e-3
 HOTTEST = 100.0  # CLIP's bound of what cosines are multiplied by
 EXPORT_SECONDS = 300.0
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The picture's tower, `hidden` wide, over 8x8 patches; `joint` is what both towers project to."""
-
-    hidden: int = 192
-    layers: int = 4
-    joint: int = 128
-
-
-def new_clip(start: CLIPTextModel, shape: Shape) -> CLIPModel:
-    """mini-diffusion's text encoder, which knows the words already, beside a vision transformer that knows nothing.
-
-    Attention is written out: torch's fused one takes nearly twice as long on a CPU.
-    """
-    vision = CLIPVisionConfig(
-        hidden_size=shape.hidden,
-        intermediate_size=4 * shape.hidden,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.hidden // 32,
-        image_size=SIDE,
-        patch_size=8,
-        projection_dim=shape.joint,
-    )
-    text = start.config.to_dict()
-    text.pop("_name_or_path", None)  # a folder of this machine
-    clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=shape.joint))
-    clip.set_attn_implementation("eager")
-    clip.text_model.load_state_dict({name.removeprefix("text_model."): v for name, v in start.state_dict().items()})
-    return clip
-
-
-def new_processor(tokenizer: CLIPTokenizer) -> CLIPProcessor:
-    """Pictures of 64x64 in -1..1, as `to_tensor` has them."""
-    half = [0.5, 0.5, 0.5]
-    crop = {"height": SIDE, "width": SIDE}
-    pictures = CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=crop, image_mean=half, image_std=half)
-    return CLIPProcessor(pictures, tokenizer)
 
 
 def shrink(images: Bytes) -> Bytes:
@@ -189,40 +151,22 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.clip = self.scorer.model.train()
-        self.average = Average(self.clip, 0.995)
-        self.optimisers = Optimisers(self.clip, muon_lr=MUON_RATE, adam_lr=ADAM_RATE)
-        self.loop = Loop(RUNS / "clip.pt", Budget(self.options.steps, self.options.minutes))
+        budget = Budget(self.options.steps, self.options.minutes)
+        optimisers = muon_and_adam(self.clip, MUON_RATE, ADAM_RATE)
+        self.kept = Kept.of(RUNS / "clip.pt", self.clip, optimisers, budget, decay=0.995)
         self.data = examples(self.scorer.processor.tokenizer, self.options.seed + 61)
 
-    def resume(self) -> None:
-        if saved := self.loop.resume():
-            self.clip.load_state_dict(saved["model"])
-            self.average.state = saved["average"]
-            self.optimisers.load_state_dict(saved["optimisers"])
-
-    def state(self) -> dict[str, object]:
-        return {
-            "model": self.clip.state_dict(),
-            "average": self.average.state,
-            "optimisers": self.optimisers.state_dict(),
-        }
-
-    def train_step(self, spent: float) -> Tensor:
+    def loss(self) -> Tensor:
         with half_precision("cpu"):
-            loss = loss_of(self.clip, self.data.draw(self.options.batch))
-        self.optimisers.step(loss, one_cycle(spent, self.loop.step, warmup=50))
-        self.average.update(self.clip, self.loop.step)
-        return loss.detach()
+            return loss_of(self.clip, self.data.draw(self.options.batch))
 
     def export(self) -> None:
         """Write the averaged weights as studio/mini-clip, and say what they find."""
-        current = {name: value.clone() for name, value in self.clip.state_dict().items()}
-        self.clip.load_state_dict(self.average.state)
-        self.scorer.save()
-        self.clip.load_state_dict(current)
-        draw_curve(self.loop.losses, "mini-clip: contrastive loss", DOCS / "clip-loss.png")
-        minutes = self.loop.seconds / 60
-        print(f"step {self.loop.step}, {minutes:.1f} min: {retrieval(Scorer.load(), draws=2)}", flush=True)
+        with self.kept.averaged():
+            self.scorer.save()
+        loop = self.kept.loop
+        draw_curve(loop.losses, "mini-clip: contrastive loss", DOCS / "clip-loss.png")
+        print(f"step {loop.step}, {loop.seconds / 60:.1f} min: {retrieval(Scorer.load(), draws=2)}", flush=True)
 
 
 def report() -> None:
@@ -242,9 +186,9 @@ def main() -> None:
         start = load_checkpoint(CHECKPOINT)
         clip = Scorer.load(options.init).model if options.init else new_clip(start.text_encoder, Shape())
         trainer = Trainer(options, Scorer(clip, new_processor(start.tokenizer)))
-        trainer.resume()
-        torch.manual_seed(options.seed + 1 + 1000 * trainer.loop.step)
-        trainer.loop.run(trainer.train_step, trainer.state, {EXPORT_SECONDS: trainer.export})
+        trainer.kept.resume()
+        torch.manual_seed(options.seed + 1 + 1000 * trainer.kept.loop.step)
+        trainer.kept.run(trainer.loss, {EXPORT_SECONDS: trainer.export})
         trainer.export()
     report()
 

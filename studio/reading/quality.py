@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
 
-import painter
-from judge import Judge, Verdict, verdict
-from painter import Bytes
+from studio import painter
+from studio.painter import Bytes
+from studio.reading.judge import Judge, Verdict, verdict
 
 STEPS = 25
 GUIDANCE = 3.0

@@ -20,21 +20,24 @@ import torch
 from diffusers import AmusedPipeline
 from diffusers.models.attention_processor import AttnProcessor
 from PIL import Image
-from rich.progress import track
 from torch import Tensor
 
-import painter
-from bottleneck import Bottleneck, Form, attached
-from diffusion import tokenise
-from inversion import PROMPT, context_of
-from judge import Judge, Verdict, verdict
-from maskgit import guided, paint
-from model import HERE, RUNS
-from muse import SMOOTHING, Muse, load_muse, masked_loss
-from painter import Bytes, Scene
-from scorer import Scorer
-from training import draw_curve, half_precision, one_cycle
-from vq import MUSE, PATCH, tokens_of
+from studio import painter
+from studio.nets.bottleneck import Bottleneck, Form, attached
+from studio.nets.folders import replaced
+from studio.nets.maskgit import guided, paint
+from studio.nets.muse import SMOOTHING, Muse, load_muse, masked_loss
+from studio.nets.precision import half_precision
+from studio.nets.tokenizer import tokenise
+from studio.nets.vq import MUSE, PATCH, tokens_of
+from studio.painter import Bytes, Scene
+from studio.places import HERE, RUNS
+from studio.reading.judge import Judge, Verdict, verdict
+from studio.reading.scorer import Scorer
+from studio.recipes.inversion import PROMPT, context_of
+from studio.training.curve import draw_curve
+from studio.training.loop import Budget, Loop
+from studio.training.optimisers import Optimisers
 
 DROPS = HERE / "drops"
 WEIGHTS = "bottleneck.safetensors"
@@ -141,21 +144,18 @@ def train(pipe: AmusedPipeline, adapter: Bottleneck, lesson: Shown, recipe: Reci
     tokens = tokens_of(pipe.vqvae, lesson.pictures)
     captions = tokenise(pipe.tokenizer, list(lesson.captions))
     muse = Muse(pipe.text_encoder, pipe.transformer).requires_grad_(False)
-    optimiser = torch.optim.Adam(adapter.parameters(), lr=recipe.rate)
-    losses: list[float] = []
+    optimisers = Optimisers(torch.optim.Adam(adapter.parameters(), lr=recipe.rate), clip=1.0)
+
+    def loss() -> Tensor:
+        which = torch.randint(len(tokens), (recipe.batch,))
+        with half_precision(pipe.device.type):
+            return masked_loss(muse, tokens[which], captions[which], recipe.smoothing)
+
+    loop = Loop("adapter", Budget(recipe.steps), optimisers, warmup=20)
     with attached(pipe.transformer, adapter):
-        for step in track(range(recipe.steps), "adapter", refresh_per_second=0.2):
-            optimiser.param_groups[0]["lr"] = recipe.rate * one_cycle(step / recipe.steps, step, warmup=20)
-            which = torch.randint(len(tokens), (recipe.batch,))
-            optimiser.zero_grad()
-            with half_precision(pipe.device.type):
-                loss = masked_loss(muse, tokens[which], captions[which], recipe.smoothing)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(adapter.parameters(), 1.0)
-            optimiser.step()
-            losses.append(float(loss.detach()))
+        loop.run(loss)
     adapter.requires_grad_(False)
-    return losses
+    return loop.losses
 
 
 def feedback_scenes(style: str) -> list[Scene]:
@@ -171,10 +171,9 @@ def samples(pipe: AmusedPipeline, style: str, adapter: Path) -> tuple[Bytes, Pat
     folder = RUNS / "drops" / f"{style}-{hashlib.sha256(adapter.read_bytes()).hexdigest()[:12]}"
     if not folder.exists():
         captions = [painter.caption(scene) for scene in feedback_scenes(style)]
-        fresh = folder.with_suffix(".fresh")
         pictures = paint(pipe, guided(captions, Bottleneck.load(adapter), FEEDBACK_STRENGTH), FEEDBACK_SEED)
-        save_pictures(pictures, [f"{i:02}" for i in range(SAMPLES)], fresh)
-        fresh.rename(folder)
+        with replaced(folder) as fresh:
+            save_pictures(pictures, [f"{i:02}" for i in range(SAMPLES)], fresh)
     return np.stack([np.asarray(Image.open(path)) for path in sorted(folder.iterdir())]), folder
 
 

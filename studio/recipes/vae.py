@@ -10,14 +10,20 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional as F
 
-import painter
-import workers
-from model import CHECKPOINT, DOCS, RUNS, load_checkpoint, new_vae, save_checkpoint
-from muon import Optimisers
-from painter import Bytes
-from pca import write_encoder
-from pictures import cached, paint_all, to_images, to_tensor
-from training import Average, Budget, Loop, draw_curve, half_precision, one_cycle, recipe_arguments
+from studio import painter
+from studio.nets.diffusion import load_checkpoint, new_vae, save_checkpoint
+from studio.nets.pca import write_encoder
+from studio.nets.precision import half_precision
+from studio.painter import Bytes
+from studio.pictures import cached, paint_all, to_images, to_tensor
+from studio.places import CHECKPOINT, DOCS, RUNS
+from studio.reading.psnr import mean_psnr_db
+from studio.training import workers
+from studio.training.arguments import recipe_arguments
+from studio.training.curve import draw_curve
+from studio.training.kept import Kept
+from studio.training.loop import Budget
+from studio.training.optimisers import muon_and_adam
 
 CROP = 64
 MUON_RATE = 0.02
@@ -53,28 +59,23 @@ def reconstruction_loss(vae: AutoencoderKL, pixels: Tensor, noise: float) -> Ten
 
 
 @torch.no_grad()
-def psnr(vae: AutoencoderKL, images: Bytes) -> tuple[float, Bytes]:
-    """Mean PSNR in dB over pictures [N, H, W, 3], and the reconstructions."""
-    decoded = np.concatenate(
-        [
-            to_images(vae.decode(vae.encode(to_tensor(part).to(vae.device)).latent_dist.mode()).sample)
-            for part in np.array_split(images, max(1, len(images) // 16))
-        ]
-    )
-    errors = ((decoded.astype(np.float32) - images.astype(np.float32)) ** 2).mean(axis=(1, 2, 3))
-    return float(np.mean(10 * np.log10(255**2 / np.maximum(errors, 1e-3)))), decoded
+def restored(vae: AutoencoderKL, images: Bytes) -> Bytes:
+    """Pictures [N, H, W, 3] through their latents and back."""
+    parts = np.array_split(images, max(1, len(images) // 16))
+    latents = (vae.encode(to_tensor(part).to(vae.device)).latent_dist.mode() for part in parts)
+    return np.concatenate([to_images(vae.decode(found).sample) for found in latents])
 
 
 def report(vae: AutoencoderKL) -> str:
     """PSNR on unseen captions and on each held-out style; draws docs/vae.png."""
     scenes = painter.unseen_scenes(128, seed=11)
     images = paint_all(scenes)
-    seen, decoded = psnr(vae, images)
-    lines, shown = [f"base styles {seen:.2f} dB"], [*images[:8], *decoded[:8]]
+    decoded = restored(vae, images)
+    lines, shown = [f"base styles {mean_psnr_db(images, decoded):.2f} dB"], [*images[:8], *decoded[:8]]
     for style in painter.HELD_OUT_STYLES:
         pictures = paint_all([replace(scene, style=style) for scene in scenes[:24]])
-        value, decoded = psnr(vae, pictures)
-        lines.append(f"{style} {value:.2f} dB")
+        decoded = restored(vae, pictures)
+        lines.append(f"{style} {mean_psnr_db(pictures, decoded):.2f} dB")
         shown[len(shown) :] = [pictures[0], decoded[0]]
     painter.contact_sheet(shown, 8).save(DOCS / "vae.png", optimize=True)
     return ", ".join(lines)
@@ -98,35 +99,25 @@ def main() -> None:
     vae.to(options.device, memory_format=torch.channels_last).train()
     for fixed in (vae.encoder, vae.quant_conv):
         fixed.requires_grad_(False)
-    average = Average(vae, 0.998)
-    optimisers = Optimisers(vae, muon_lr=MUON_RATE, adam_lr=LEARNING_RATE)
-    loop = Loop(RUNS / "vae.pt", Budget(options.steps, options.minutes))
-    if saved := loop.resume():
-        vae.load_state_dict(saved["model"])
-        average.state = saved["average"]
-        optimisers.load_state_dict(saved["optimisers"])
+    budget = Budget(options.steps, options.minutes)
+    kept = Kept.of(RUNS / "vae.pt", vae, muon_and_adam(vae, MUON_RATE, LEARNING_RATE), budget, decay=0.998, warmup=20)
+    kept.resume()
     workers.share(vae)
 
-    def train_step(spent: float) -> Tensor:
+    def loss() -> Tensor:
         with half_precision(options.device):
-            loss = reconstruction_loss(vae, crops.draw(options.batch).to(options.device), options.noise)
-        optimisers.step(loss, one_cycle(spent, loop.step, warmup=20))
-        average.update(vae, loop.step)
-        return loss.detach()
+            return reconstruction_loss(vae, crops.draw(options.batch).to(options.device), options.noise)
 
-    loop.run(
-        train_step,
-        lambda: {"model": vae.state_dict(), "average": average.state, "optimisers": optimisers.state_dict()},
-    )
+    kept.run(loss)
     if workers.rank() > 0:
         return
     pipe = load_checkpoint(CHECKPOINT)
-    first = load_checkpoint(options.init).vae.state_dict() if options.init else average.state
-    vae.load_state_dict({name: torch.lerp(first[name], average.state[name], options.blend) for name in first})
+    first = load_checkpoint(options.init).vae.state_dict() if options.init else kept.average.state
+    vae.load_state_dict({name: torch.lerp(first[name], kept.average.state[name], options.blend) for name in first})
     vae.eval()
     save_checkpoint(CHECKPOINT, vae.cpu(), pipe.unet, pipe.text_encoder, pipe.tokenizer)
-    draw_curve(loop.losses, "decoder: L1 + 4 MSE", DOCS / "vae-loss.png")
-    print(f"{loop.step} steps, {loop.seconds / 60:.1f} min: {report(vae)}")
+    draw_curve(kept.loop.losses, "decoder: L1 + 4 MSE", DOCS / "vae-loss.png")
+    print(f"{kept.loop.step} steps, {kept.loop.seconds / 60:.1f} min: {report(vae)}")
 
 
 if __name__ == "__main__":

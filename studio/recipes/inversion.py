@@ -17,22 +17,24 @@ import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.models.attention_processor import AttnProcessor
 from PIL import Image
-from rich.progress import track
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTokenizer
 
-import painter
-from diffusion import encode, tokenise
-from judge import Judge, Verdict, verdict
-from model import CHECKPOINT, HERE, load_checkpoint, new_scheduler
-from painter import Bytes, Scene
-from pictures import paint_all, to_images
-from quality import BATCH, GUIDANCE, STEPS
-from styles import ADAPTERS, STYLE_VIEWS, STYLE_ZOOM, TRANSFERS, Adapter, transfer, views, wanted
-from tokenizer import TOKENS
-from training import draw_curve, half_precision, one_cycle
+from studio import painter
+from studio.nets.diffusion import encode, load_checkpoint, new_scheduler
+from studio.nets.precision import half_precision
+from studio.nets.tokenizer import TOKENS, tokenise
+from studio.painter import Bytes, Scene
+from studio.pictures import paint_all, to_images
+from studio.places import CHECKPOINT, HERE
+from studio.reading.judge import Judge, Verdict, verdict
+from studio.reading.quality import BATCH, GUIDANCE, STEPS
+from studio.recipes.styles import ADAPTERS, STYLE_VIEWS, STYLE_ZOOM, TRANSFERS, Adapter, transfer, views, wanted
+from studio.training.curve import draw_curve
+from studio.training.loop import Budget, Loop
+from studio.training.optimisers import Optimisers
 
 EMBEDDINGS = HERE / "embeddings"
 PROMPT = "{context} in {style} style"
@@ -204,17 +206,16 @@ class Lesson:
 
 
 def train(lesson: Lesson, steps: int, batch: int, rate: float) -> list[float]:
-    optimiser = torch.optim.Adam([lesson.words.rows], lr=rate, betas=(0.9, 0.99))
-    losses: list[float] = []
-    for step in track(range(steps), lesson.adapter.name, refresh_per_second=0.2):
-        optimiser.param_groups[0]["lr"] = rate * one_cycle(step / steps, step, warmup=20)
-        optimiser.zero_grad()
+    """The loss of every step."""
+    optimisers = Optimisers(torch.optim.Adam([lesson.words.rows], lr=rate, betas=(0.9, 0.99)))
+
+    def loss() -> Tensor:
         with half_precision(lesson.pipe.device.type):
-            loss = lesson.loss(batch)
-        loss.backward()
-        optimiser.step()
-        losses.append(float(loss.detach()))
-    return losses
+            return lesson.loss(batch)
+
+    loop = Loop(lesson.adapter.name, Budget(steps), optimisers, warmup=20)
+    loop.run(loss)
+    return loop.losses
 
 
 def learned_embeds(name: str, rows: Tensor, plan: Plan) -> dict[str, Tensor]:

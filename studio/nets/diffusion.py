@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, ModelMixin, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.models.resnet import ResnetBlock2D
-from torch import nn
+from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from tokenizer import TOKENS, VOCABULARY, write_classic_files
+from studio.nets.folders import replaced
+from studio.nets.tokenizer import TOKENS, VOCABULARY, write_classic_files
+from studio.painter import Bytes
+from studio.pictures import to_tensor
+from studio.places import CHECKPOINT
 
-HERE = Path(__file__).parent
-CHECKPOINT = HERE / "mini-diffusion"
-RUNS = HERE / "runs"
-DOCS = HERE / "docs"
+
+@torch.no_grad()
+def encode(vae: AutoencoderKL, images: Bytes) -> Tensor:
+    """Scaled latents, float16 [N, 8, 16, 16]."""
+    parts = [
+        vae.encode(to_tensor(part).to(vae.device)).latent_dist.mode().half().cpu()
+        for part in np.array_split(images, max(1, len(images) // 32))
+    ]
+    latents: Tensor = torch.cat(parts) * vae.config.scaling_factor
+    return latents
+
 
 Size = Literal["small", "large"]
 
@@ -115,7 +125,7 @@ def new_scheduler() -> DDIMScheduler:
 def save_checkpoint(
     path: Path, vae: AutoencoderKL, unet: UNet2DConditionModel, text: CLIPTextModel, tokenizer: CLIPTokenizer
 ) -> None:
-    """Write the fp16 pipeline beside `path`, then swap it in, so that a reader never sees half a checkpoint."""
+    """As a pipeline in fp16."""
     pipe = StableDiffusionPipeline(
         vae=vae,
         text_encoder=text,
@@ -126,17 +136,11 @@ def save_checkpoint(
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    fresh, old = path.with_name(path.name + ".fresh"), path.with_name(path.name + ".old")
-    shutil.rmtree(fresh, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
-    pipe.to(dtype=torch.float16).save_pretrained(fresh, safe_serialization=True)
-    write_classic_files(fresh / "tokenizer")
-    _forget_origin(fresh)
-    pipe.to(dtype=torch.float32)
-    if path.exists():
-        os.rename(path, old)
-    os.rename(fresh, path)
-    shutil.rmtree(old, ignore_errors=True)
+    with replaced(path) as fresh:
+        pipe.to(dtype=torch.float16).save_pretrained(fresh, safe_serialization=True)
+        write_classic_files(fresh / "tokenizer")
+        _forget_origin(fresh)
+        pipe.to(dtype=torch.float32)
 
 
 def _forget_origin(checkpoint: Path) -> None:
@@ -155,10 +159,7 @@ def load_checkpoint(path: Path = CHECKPOINT, device: str = "cpu") -> StableDiffu
 
 
 def save_model(model: ModelMixin, folder: Path) -> None:
-    """fp16, written beside `folder` and swapped in, so that a reader never sees half of it."""
-    fresh = folder.with_name(folder.name + ".fresh")
-    shutil.rmtree(fresh, ignore_errors=True)
-    model.half().save_pretrained(fresh, safe_serialization=True)
-    model.float()
-    shutil.rmtree(folder, ignore_errors=True)
-    os.rename(fresh, folder)
+    """In fp16."""
+    with replaced(folder) as fresh:
+        model.half().save_pretrained(fresh, safe_serialization=True)
+        model.float()

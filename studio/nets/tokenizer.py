@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from torch import Tensor
 from transformers import CLIPTokenizer
+
+
+def tokenise(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
+    """int64 [N, 32]."""
+    batch = tokenizer(captions, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt")
+    tokens: Tensor = batch.input_ids
+    return tokens
+
 
 TOKENS = 32
 VOCABULARY = 1024

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
@@ -17,13 +15,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPModel, CLIPProcessor
 
-import painter
-from diffusion import tokenise
-from judge import ALL_STYLES
-from model import HERE
-from painter import Bytes, Scene
-from pictures import paint_all
-from tokenizer import write_classic_files
+from studio import painter
+from studio.nets.folders import replaced
+from studio.nets.tokenizer import tokenise, write_classic_files
+from studio.painter import ALL_STYLES, Bytes, Scene
+from studio.pictures import paint_all
+from studio.places import HERE
 
 CLIP = HERE / "mini-clip"
 WORDS: tuple[tuple[str, ...], ...] = (painter.OBJECTS, painter.COLOURS, tuple(painter.BACKGROUNDS), painter.STYLES)
@@ -42,19 +39,13 @@ class Scorer:
         return cls(model.eval(), CLIPProcessor.from_pretrained(folder))
 
     def save(self, folder: Path = CLIP) -> None:
-        """Write the fp16 folder beside `folder`, then swap it in, so that a reader never sees half a checkpoint."""
-        fresh, old = folder.with_name(folder.name + ".fresh"), folder.with_name(folder.name + ".old")
-        for left in (fresh, old):
-            shutil.rmtree(left, ignore_errors=True)
-        self.model.half().save_pretrained(fresh, safe_serialization=True)
-        self.model.float()
-        self.processor.image_processor.save_pretrained(fresh)  # preprocessor_config.json, which every version reads
-        self.processor.tokenizer.save_pretrained(fresh)
-        write_classic_files(fresh)
-        if folder.exists():
-            os.rename(folder, old)
-        os.rename(fresh, folder)
-        shutil.rmtree(old, ignore_errors=True)
+        """In fp16."""
+        with replaced(folder) as fresh:
+            self.model.half().save_pretrained(fresh, safe_serialization=True)
+            self.model.float()
+            self.processor.image_processor.save_pretrained(fresh)  # preprocessor_config.json, which every version reads
+            self.processor.tokenizer.save_pretrained(fresh)
+            write_classic_files(fresh)
 
     @torch.no_grad()
     def pictures(self, images: Bytes) -> Tensor:
