@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from impasto_server.adapters.adapter import MAX_STAGES
 from impasto_server.bundle import Defaults, ImageSize, Manifest
 from impasto_server.errors import InvalidArgument, shown
-from impasto_server.families.diffusion.samplers import SPREAD, run_steps
 from impasto_server.guidance import ClassifierFree, Compose, DreamStyler, Rule, StyleDrop, dreamstyler_code
 from impasto_server.pictures.content import check_bytes
 from impasto_server.pictures.image import FORMATS
+from impasto_server.steps import run_steps
 from impasto_server.words.prompt import triggers
 
 MAX_PROMPT_BYTES = 8192
@@ -177,11 +177,6 @@ class Request:
         return self.guidance in STYLEDROPS
 
     @property
-    def steps_to_run(self) -> int:
-        cut = self.image is not None and self.scheduler not in SPREAD
-        return run_steps(self.steps, self.strength, cut)
-
-    @property
     def rule(self) -> Rule:
         match self.guidance:
             case "dreamstyler":
@@ -241,7 +236,7 @@ def parse(
         gamma=read.number("GAMMA", 0.5, 0.0, 1.0),
         content=read.optional_text("CONTENT"),
         content_prompt=read.optional_text("CONTENT_PROMPT"),
-        scheduler=read.choice("SCHEDULER", defaults.scheduler, manifest.schedulers),
+        scheduler=read.choice("SCHEDULER", defaults.scheduler, tuple(manifest.schedulers)),
         temperature=_temperature(read, manifest, defaults),
         n=read.integer("N", 1, 1, MAX_CANDIDATES),
         rerank=read.choice("RERANK", "", RERANKS) if "RERANK" in tensors else None,
@@ -258,6 +253,7 @@ def parse(
         control_scale=_control_scale(read, manifest),
     )
     _check_together(request, tensors)
+    _check_steps(request, manifest)
     return request
 
 
@@ -273,8 +269,8 @@ def _temperature(read: _Reader, manifest: Manifest, defaults: Defaults) -> float
 
 
 def _control_scale(read: _Reader, manifest: Manifest) -> float:
-    scale = read.number("CONTROL_SCALE", 0.8 if manifest.control else 0.0, 0.0, MAX_CONTROL_SCALE)
-    if manifest.control is None and (scale or "DEPTH" in read.tensors):
+    scale = read.number("CONTROL_SCALE", 0.8 if manifest.steered else 0.0, 0.0, MAX_CONTROL_SCALE)
+    if not manifest.steered and (scale or "DEPTH" in read.tensors):
         field = "CONTROL_SCALE" if scale else "DEPTH"
         raise InvalidArgument(field, f"bundle {manifest.name!r} has no ControlNet", "link it with --controlnet")
     return scale
@@ -305,7 +301,12 @@ def _check_together(request: Request, sent: Collection[str]) -> None:
         raise InvalidArgument("CONTROL_SCALE", "means nothing without IMAGE or DEPTH", "leave it out, or pass one")
     if request.depth is not None and not request.control_scale:
         raise InvalidArgument("DEPTH", "means nothing at CONTROL_SCALE 0", "leave one of the two out")
-    if request.steps_to_run == 0:
+
+
+def _check_steps(request: Request, manifest: Manifest) -> None:
+    """That there is a step to run. Raises InvalidArgument."""
+    cut = request.image is not None and request.scheduler not in manifest.spread
+    if run_steps(request.steps, request.strength, cut) == 0:
         problem = f"{request.strength:g} of {request.steps} steps is none"
         least = math.ceil(1000 / request.steps) / 1000
         raise InvalidArgument("STRENGTH", problem, f"pass at least {least:g}, or more STEPS")

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from impasto_server.adapters.adapter import Embedding
 from impasto_server.adapters.graphs import Graphs
 from impasto_server.adapters.seat import Seat, SeatedEngine
-from impasto_server.backbone import Embeds
 from impasto_server.bundle import Bundle
 from impasto_server.cache import BytesLru
+from impasto_server.words.embeds import Embeds
 from impasto_server.words.prompt import Line, triggers
 from impasto_server.words.tokens import ClipTokenizer, Tokens
 
