@@ -37,7 +37,7 @@ from impasto_server.settings import Settings
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the benchmarks are scripts, none is installed
 
-from benchmarks.bench import interval, machine, prompt, warning, workspace, write
+from benchmarks.common.bench import interval, machine, prompt, warning, workspace, write
 
 STEPS, GUIDANCE_SCALE, LANES = 25, 5.0, 2
 ADAPTERS = 4

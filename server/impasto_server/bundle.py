@@ -1,7 +1,7 @@
 """A bundle as the server sees it: the manifest, checked, and paths to graphs.
 
-The bundle is written by `impasto link`; this module knows its format and nothing of how it came about. Here is what every
-bundle has; what only those of one family have is in that family's folder.
+The bundle is written by `impasto link`; this module knows its format and nothing of how it came about. Here is what
+every bundle has; what only those of one family have is in that family's folder.
 """
 
 from __future__ import annotations

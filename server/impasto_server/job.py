@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impasto_server.adapters.residency import Loading, Named
+from impasto_server.closing import Closing
 from impasto_server.errors import Cancelled, DeadlineExceeded, ImpastoError
 from impasto_server.families.family import Conditions
 from impasto_server.request import Request
-from impasto_server.triton.drain import Closing
 from impasto_server.worn import Worn
 
 log = logging.getLogger(__name__)

@@ -44,6 +44,7 @@ from impasto_server.adapters.residency import Residency
 from impasto_server.adapters.seating import Seating
 from impasto_server.admission import Admission
 from impasto_server.bundle import Bundle, Manifest
+from impasto_server.closing import Closing
 from impasto_server.engines.calibration import calibrated, resolve_max_lanes
 from impasto_server.engines.engine import resolve_precision
 from impasto_server.errors import (
@@ -70,7 +71,6 @@ from impasto_server.scoring.score import Scorer
 from impasto_server.settings import Settings
 from impasto_server.stats import Stats
 from impasto_server.steps import Sample
-from impasto_server.triton.drain import Closing
 from impasto_server.turns import Turns, Work, once
 from impasto_server.worn import Asked, asked, resolved
 

@@ -21,6 +21,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
+from studio.reading.psnr import psnr_db
 
 from impasto_export.adapters.registry import Registry
 from impasto_server.engines.engine import resolve_precision
@@ -105,12 +106,6 @@ def image(answer: Future[Result | ImpastoError]) -> bytes:
 
 def alone(pipeline: Pipeline, request: Request) -> Pixels:
     return np.asarray(Image.open(BytesIO(pipeline.generate(request).image)))
-
-
-def psnr_db(one: Pixels, other: Pixels) -> float:
-    """Of 8-bit pictures; infinite when they are equal."""
-    error = float(np.mean((one.astype(np.float64) - other) ** 2))
-    return float(10 * np.log10(255**2 / error)) if error else float("inf")
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks import bench, dreamstyler, dual, sheets
-from benchmarks.asking import context, figures, with_all
+from benchmarks import dreamstyler
+from benchmarks.common import bench, sheets
+from benchmarks.common.asking import context, figures, with_all
+from benchmarks.common.sheets import Axis
 from benchmarks.dreamstyler import (
     CONTENT,
     FULL_SCALE,
@@ -21,8 +23,8 @@ from benchmarks.dreamstyler import (
     agreements,
     near,
 )
-from benchmarks.dual import Latency, Round
-from benchmarks.sheets import Axis
+from benchmarks.parts.dreamstyler import dual
+from benchmarks.parts.dreamstyler.dual import Latency, Round
 from numpy.typing import NDArray
 from PIL import Image
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks.draws import compare, noted
+from benchmarks.common.draws import compare, noted
 from numpy.typing import NDArray
 from PIL import Image
 

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from impasto_server.closing import Closing
 from impasto_server.errors import Cancelled, DeadlineExceeded, Exhausted, ImpastoError, InvalidArgument, Unavailable
 from impasto_server.scoring import comparison
 from impasto_server.scoring.comparison import Comparison
 from impasto_server.scoring.score import BATCH, Array, Pixels, Scorer
 from impasto_server.scoring.scoring import Scoring, Task
 from impasto_server.settings import Settings
-from impasto_server.triton.drain import Closing
 
 PATIENCE_S = 30.0
 TEXT = ("a red boat",)
