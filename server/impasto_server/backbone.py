@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from time import perf_counter
 from typing import Any
@@ -58,8 +58,13 @@ class Backbone:
             if len(self._prepared) * weights_bytes > PREPARED_BYTES or perf_counter() - started > WARMING_S:
                 log.info("prepared for batches of %s lanes alone", sorted({shape[1] for shape in self._prepared}))
                 break
-            self._engines[weights].prepare(self._feeds([row] * lanes), [row.seat] * lanes)
-            self._prepared.add((weights, lanes, *row.ask.sample.shape))
+            self.prepare_for([replace(row, seat=Seat(merged=weights))] * lanes)
+
+    def prepare_for(self, rows: Sequence[Row]) -> None:
+        """Make batches like this one fast, whose rows are on the same weights."""
+        weights, shape = rows[0].seat.merged, rows[0].ask.sample.shape
+        self._engines[weights].prepare(self._feeds(rows), [row.seat for row in rows])
+        self._prepared.add((weights, len(rows), *shape))
 
     def run(self, rows: Sequence[Row]) -> Array:
         """Predictions [rows, ...]; all samples have the same shape.

@@ -110,8 +110,8 @@ class Request:
     clip score, with the prompt ("text") or with `style_image` ("style").
 
     `image`, `depth` and `style_image` are encoded files: of the content, from which the last `strength` of the steps
-    are run, or under `lcm` all of them over the lower `strength` of the noise, of its depth, and of what is compared
-    with. Width and height are pixels. `timeout_s` counts from
+    are run, or of a scheduler that `spreads` all of them over the lower `strength` of the noise, of its depth, and of
+    what is compared with. Width and height are pixels. `timeout_s` counts from
     submission, None waits for ever. Every `preview_every`-th step has a preview; 0: none.
     """
 
@@ -145,6 +145,7 @@ class Request:
     n: int = 1
     rerank: str | None = None
     style_image: bytes | None = None
+    spreads: bool = False
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -175,6 +176,10 @@ class Request:
     def styled_by_adapter(self) -> bool:
         """Whether `style` names an adapter, not an embedding."""
         return self.guidance in STYLEDROPS
+
+    @property
+    def steps_to_run(self) -> int:
+        return run_steps(self.steps, self.strength, self.image is not None and not self.spreads)
 
     @property
     def rule(self) -> Rule:
@@ -220,6 +225,7 @@ def parse(
     _check_size(width, height, manifest.image)
     guidance = read.choice("GUIDANCE", "cfg", GUIDANCE)
     defaults = _defaults(manifest, guidance)
+    scheduler = read.choice("SCHEDULER", defaults.scheduler, tuple(manifest.schedulers))
     request = Request(
         prompt=read.prompt("PROMPT"),
         negative_prompt=read.text("NEGATIVE_PROMPT", CODE_NEGATIVE_PROMPT if guidance == "dreamstyler-code" else ""),
@@ -236,7 +242,8 @@ def parse(
         gamma=read.number("GAMMA", 0.5, 0.0, 1.0),
         content=read.optional_text("CONTENT"),
         content_prompt=read.optional_text("CONTENT_PROMPT"),
-        scheduler=read.choice("SCHEDULER", defaults.scheduler, tuple(manifest.schedulers)),
+        scheduler=scheduler,
+        spreads=scheduler in manifest.spread,
         temperature=_temperature(read, manifest, defaults),
         n=read.integer("N", 1, 1, MAX_CANDIDATES),
         rerank=read.choice("RERANK", "", RERANKS) if "RERANK" in tensors else None,
@@ -253,7 +260,6 @@ def parse(
         control_scale=_control_scale(read, manifest),
     )
     _check_together(request, tensors)
-    _check_steps(request, manifest)
     return request
 
 
@@ -301,12 +307,7 @@ def _check_together(request: Request, sent: Collection[str]) -> None:
         raise InvalidArgument("CONTROL_SCALE", "means nothing without IMAGE or DEPTH", "leave it out, or pass one")
     if request.depth is not None and not request.control_scale:
         raise InvalidArgument("DEPTH", "means nothing at CONTROL_SCALE 0", "leave one of the two out")
-
-
-def _check_steps(request: Request, manifest: Manifest) -> None:
-    """That there is a step to run. Raises InvalidArgument."""
-    cut = request.image is not None and request.scheduler not in manifest.spread
-    if run_steps(request.steps, request.strength, cut) == 0:
+    if request.steps_to_run == 0:
         problem = f"{request.strength:g} of {request.steps} steps is none"
         least = math.ceil(1000 / request.steps) / 1000
         raise InvalidArgument("STRENGTH", problem, f"pass at least {least:g}, or more STEPS")

@@ -54,8 +54,8 @@ def reference(studio: Studio, request: Request, noise: NDArray[np.float32]) -> N
 
 def noise(pipeline: Pipeline, request: Request) -> NDArray[np.float32]:
     """What the pipeline begins with."""
-    assert isinstance(pipeline._family, Diffusion)
-    return pipeline._family.noise(request.seed, request.width, request.height)
+    assert isinstance(pipeline.family, Diffusion)
+    return pipeline.family.noise(request.seed, request.width, request.height)
 
 
 # PEFT's, about the reference: two LoRAs on one model is what the test is about.

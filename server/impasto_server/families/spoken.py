@@ -77,19 +77,19 @@ class Speech:
     """The text encoders of a family's bundle, and what requests have them read."""
 
     def __init__(self, parts: Parts) -> None:
-        self._prompts = PromptEncoder.of(parts.bundle, parts.graphs, parts.host_bytes)
+        self.prompts = PromptEncoder.of(parts.bundle, parts.graphs, parts.host_bytes)
         self._seating = parts.seating
 
     def blank(self) -> Staged:
         """What is said by who says nothing."""
-        return Staged((self._prompts.encode(Line(""), {}, Seat(), None),))
+        return Staged((self.prompts.encode(Line(""), {}, Seat(), None),))
 
     def of(self, request: Request, worn: Worn, guidance: Guidance, context: Callable[[Staged], Any]) -> Work[Spoken]:
         """What the lanes say. Raises InvalidArgument for too much of it."""
         check_lines([lane.text for lane in guidance.lanes], worn.embeddings, worn.field_of_most_stages)
         warnings = yield from self._unread(request, worn, guidance)
         voices = tuple(Voice(lines(lane.text, worn.embeddings), self._under(lane.mix, worn)) for lane in guidance.lanes)
-        return Spoken(self._prompts, worn, guidance, voices, warnings, context)
+        return Spoken(self.prompts, worn, guidance, voices, warnings, context)
 
     def _under(self, mix: Mix, worn: Worn) -> Mix | None:
         return mix if self._seating.speaks(mix, worn.adapters) else None
@@ -107,7 +107,7 @@ class Speech:
         for done, (words, named) in enumerate(texts):
             if done:
                 yield len(texts) - done
-            found |= dict.fromkeys(self._prompts.unread(words, worn.embeddings, named))
+            found |= dict.fromkeys(self.prompts.unread(words, worn.embeddings, named))
         return tuple(found)
 
 

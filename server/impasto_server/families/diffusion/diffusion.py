@@ -47,7 +47,7 @@ class Diffusion:
         assert isinstance(manifest, DiffusionManifest)
         self._manifest = manifest
         self._schedule = Schedule.of(manifest.scheduler)
-        self._speech = Speech(parts)
+        self.speech = Speech(parts)
         controlnet = graphs.compiled("controlnet") if "controlnet" in manifest.graphs else None
         unet = Backbone(graphs.every("unet"), UNetFeeds(manifest, controlnet))
         self.backbones: Mapping[str, Backbone] = {BASE: unet}
@@ -58,7 +58,7 @@ class Diffusion:
 
     def example(self, stage: str = BASE) -> Row:
         size = self._manifest.image
-        return Row(Ask(self.noise(0, size.width, size.height), 0, 0, 1), Context(self._speech.blank()), Seat())
+        return Row(Ask(self.noise(0, size.width, size.height), 0, 0, 1), Context(self.speech.blank()), Seat())
 
     def warm(self, lanes: int) -> None:
         row, size = self.example(), self._manifest.image
@@ -79,7 +79,7 @@ class Diffusion:
         def context(words: Staged) -> Context:
             return Context(words, hint, told, request.guidance_ramp)
 
-        return (yield from self._speech.of(request, worn, self._rule(request)(worn.words, worn.mixes), context))
+        return (yield from self.speech.of(request, worn, self._rule(request)(worn.words, worn.mixes), context))
 
     def begin(self, request: Request, seed: int, seen: Seen | None) -> Steps:
         draws = np.random.Generator(np.random.Philox(seed))

@@ -18,7 +18,7 @@ from impasto_server.families.spoken import Speech, Spoken, hidden, pooled
 from impasto_server.pictures.content import pixels_to_model
 from impasto_server.pictures.image import encode, to_uint8
 from impasto_server.request import Request
-from impasto_server.steps import BASE, Ask, Steps, run_steps
+from impasto_server.steps import BASE, Ask, Steps
 from impasto_server.turns import Work
 from impasto_server.words.prompt import Staged
 from impasto_server.worn import Worn
@@ -34,13 +34,13 @@ class Masked:
         assert isinstance(manifest, MaskedManifest)
         self._image, self._tokens = manifest.image, manifest.tokens
         self._masks = Masks(manifest.masking.schedule)
-        self._speech = Speech(parts)
+        self.speech = Speech(parts)
         self.backbones: Mapping[str, Backbone] = {BASE: Backbone(graphs.every("transformer"), self._feeds)}
         self._decoder, self._encoder = graphs.compiled("vq_decoder"), graphs.compiled("vq_encoder")
         self._lock = Lock()
 
     def example(self, stage: str = BASE) -> Row:
-        return Row(Ask(self._blank(0, self._image.width, self._image.height), 0, 0, 1), self._speech.blank(), Seat())
+        return Row(Ask(self._blank(0, self._image.width, self._image.height), 0, 0, 1), self.speech.blank(), Seat())
 
     def warm(self, lanes: int) -> None:
         self.decode(self.example().ask.sample)
@@ -53,7 +53,7 @@ class Masked:
         def context(words: Staged) -> Staged:
             return words
 
-        return (yield from self._speech.of(request, worn, request.rule(worn.words, worn.mixes), context))
+        return (yield from self.speech.of(request, worn, request.rule(worn.words, worn.mixes), context))
 
     def begin(self, request: Request, seed: int, seen: Codes | None) -> Steps:
         draws = np.random.Generator(np.random.Philox(seed))
@@ -84,7 +84,7 @@ class Masked:
         mask_id = self._tokens.mask_id
         if clean is None:
             return Canvas(self._blank(mask_id, request.width, request.height), mask_id)
-        behind = request.steps - run_steps(request.steps, request.strength, cut=True)
+        behind = request.steps - request.steps_to_run
         ratio = self._masks.ratio(behind, request.steps)
         return Canvas(masked(clean, mask_id, ratio, draws), mask_id, behind)
 
