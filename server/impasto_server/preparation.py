@@ -48,7 +48,7 @@ class Preparation:
         """
         worn = job.worn = job.worn or self._wear(job)
         conditions = job.conditions = job.conditions or (yield from self._condition(job, worn))
-        yield from _attended(job, conditions.gather())
+        yield from _between(job, conditions.gather())
         seats = self._seating.take(_mixes(conditions), worn.adapters, job.named, job.again)
         if seats is None:
             if job.over:  # and who settled it may have been here before
@@ -78,7 +78,7 @@ class Preparation:
         return conditions
 
     def _seated(self, job: Job, conditions: Conditions, seats: Mapping[Mix, Seat]) -> Work[Running]:
-        contexts = yield from _attended(job, conditions.contexts(seats))
+        contexts = yield from _between(job, conditions.contexts(seats))
         job.pinned = any(seat.merged for seat in seats.values())
         samplers = [self._family.begin(job.request, seed, job.seen) for seed in job.request.seeds]
         return Running(
@@ -92,6 +92,16 @@ class Preparation:
 def _mixes(conditions: Conditions) -> list[Mix]:
     """Of all lanes of all stages."""
     return [lane.mix for guidance in conditions.guidance.values() for lane in guidance.lanes]
+
+
+def _between(job: Job, work: Work[R]) -> Work[R]:
+    """As `_attended`, of a job that was just looked at: the first part may begin."""
+    try:
+        yield next(work)
+    except StopIteration as stop:
+        result: R = stop.value
+        return result
+    return (yield from _attended(job, work))
 
 
 def _attended(job: Job, work: Work[R]) -> Work[R]:

@@ -175,7 +175,7 @@ def test_an_adapter_changes_what_both_encoders_say(
 ) -> None:
     pipeline = open_bundle(xl)
     plain, neon, deep = (
-        seen(pipeline, monkeypatch, replace(BOAT, adapters=adapters, guidance_scale=1.0))[0][0][0].context
+        said(seen(pipeline, monkeypatch, replace(BOAT, adapters=adapters, guidance_scale=1.0))[0][0][0])
         for adapters in ((), (("neon", 1.0),), (("deep", 0.5),))
     )
     np.testing.assert_array_equal(neon.hidden, plain.hidden)
