@@ -31,8 +31,8 @@ from benchmarks.parts.mixed import roofline
 from benchmarks.parts.mixed.peer import Peer
 from studio.reading.psnr import psnr_db
 
-from impasto_server.bundle import Bundle
 from impasto_server.engines.engine import resolve_precision
+from impasto_server.families import open_bundle
 from impasto_server.families.diffusion.diffusion import Diffusion
 from impasto_server.pipeline import Pipeline
 from impasto_server.settings import ON_GPU
@@ -88,7 +88,7 @@ def each_psnr_db(ours: Images, theirs: Images) -> list[float]:
 @dataclass(frozen=True)
 class Bench(question.Bench):
     def measure(self) -> Report:
-        image = Bundle.open(self.backbone.bundle).manifest.image
+        image = open_bundle(self.backbone.bundle).manifest.image
         mixed = crowd.mixed(STEPS[self.name], image.width, image.height)
         reference, parity = self._parity(mixed)
         peer = Peer(self.backbone, torch.bfloat16, self.reference)
@@ -178,7 +178,7 @@ class Bench(question.Bench):
         if self.settings.engine in ON_GPU:
             return {}
         precision = resolve_precision(self.settings.engine, self.settings.precision)
-        tokens = Bundle.open(self.backbone.bundle).manifest.tokenizer.max_length
+        tokens = open_bundle(self.backbone.bundle).manifest.tokenizer.max_length
         plain = roofline.plain_gflop(self.backbone.unet(), passes.LANES, tokens)
         adapted = roofline.adapted_gflop(self.backbone.unet(), passes.LANES, tokens, rank)
         found = {
@@ -212,7 +212,7 @@ class Bench(question.Bench):
 
 def painted(peer: Peer, pipeline: Pipeline, asked: Crowd) -> Images:
     """By diffusers, one after another, from the pipeline's noise."""
-    family = pipeline._family
+    family = pipeline.family
     assert isinstance(family, Diffusion)
     return [peer.paint(one, family.noise(one.seeds.seed, one.size.width, one.size.height)) for one in asked]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from impasto_server.fields import rows
 from impasto_server.guidance import RULES, Rule
+from impasto_server.steps import run_steps
 from impasto_server.values import (
     GROUPS,
     Answer,
@@ -19,7 +20,6 @@ from impasto_server.values import (
     Size,
     Styles,
     Words,
-    run_steps,
 )
 
 

@@ -64,14 +64,6 @@ GUIDANCE = Choice(
 SCHEDULER = Choice("SCHEDULER", "The sampler.", usual="the bundle's", option=Option("{samplers}.", "{samplers}."))
 
 
-def run_steps(steps: int, strength: float, cut: bool = False) -> int:
-    """How many of `steps` are run from content: all, or where strength `cut`s the upper ones off, ⌊steps · strength⌋.
-
-    That is 0 to `steps`. A strength of 0.7 arrives as the float32 below it, and is still 7 steps of 10.
-    """
-    return min(int(steps * round(strength, 6)), steps) if cut else steps
-
-
 @dataclass(frozen=True, kw_only=True)
 class Words:
     """What is said of the picture, and what to steer away from."""

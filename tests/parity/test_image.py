@@ -42,7 +42,9 @@ def reference(studio: Studio, request: Request, noise: NDArray[np.float32]) -> N
     for name, _ in request.styles.adapters:
         pipe.load_lora_weights(studio.loras / name, weight_name="pytorch_lora_weights.safetensors", adapter_name=name)
     if request.styles.adapters:
-        pipe.set_adapters([*request.styles.adapter_names], [*request.styles.adapter_weights])
+        pipe.set_adapters(
+            [name for name, _ in request.styles.adapters], [weight for _, weight in request.styles.adapters]
+        )
     image = pipe(
         request.words.prompt,
         negative_prompt=request.words.negative_prompt,
@@ -55,8 +57,8 @@ def reference(studio: Studio, request: Request, noise: NDArray[np.float32]) -> N
 
 def noise(pipeline: Pipeline, request: Request) -> NDArray[np.float32]:
     """What the pipeline begins with."""
-    assert isinstance(pipeline._family, Diffusion)
-    return pipeline._family.noise(request.seeds.seed, request.size.width, request.size.height)
+    assert isinstance(pipeline.family, Diffusion)
+    return pipeline.family.noise(request.seeds.seed, request.size.width, request.size.height)
 
 
 # PEFT's, about the reference: two LoRAs on one model is what the test is about.

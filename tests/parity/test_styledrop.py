@@ -411,5 +411,5 @@ def test_loras_of_a_diffusion_model_compose(gamma: float, studio: Studio, open_p
     for name in ("one", "two"):
         pipe.load_lora_weights(studio.loras / name, **LORA, adapter_name=name)
     ours = open_pipeline("onnxruntime", precision="f32", threads=1)
-    noise = ours._family.noise(request.seeds.seed, 128, 128)  # type: ignore[attr-defined]
+    noise = ours.family.noise(request.seeds.seed, 128, 128)  # type: ignore[attr-defined]
     assert psnr_db(alone(ours, request), denoise(pipe, request, noise)) >= MIN_PSNR_DB

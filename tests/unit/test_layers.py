@@ -90,7 +90,6 @@ def test_every_module_of_the_server_has_its_layer() -> None:
     assert {name.partition(".")[0] for name in modules(SERVER)} <= HEIGHTS.keys()
 
 
-@pytest.mark.xfail(reason="rows, seats and samplers still lie above those who need them", strict=True)
 def test_nobody_in_the_server_imports_upward() -> None:
     assert not sorted({told(edge) for edge in edges(SERVER) if not is_downward(edge)})
 

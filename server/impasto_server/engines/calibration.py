@@ -52,13 +52,13 @@ class Timing(_Strict):
 
 
 class Measured(_Strict):
-    """What was found for one engine, precision and thread count, on which CPU, or GPU; `latents` is [C, h, w]."""
+    """What was found for one engine, precision and thread count, on which CPU, or GPU; `latents`: a sample's."""
 
     engine: EngineName
     precision: Precision
     threads: int = Field(gt=0)
     max_lanes: int = Field(gt=0)
-    latents: tuple[int, int, int]
+    latents: tuple[int, ...]
     cpu: str
     bundle: str
     version: str

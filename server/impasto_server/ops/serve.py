@@ -23,10 +23,10 @@ from subprocess import TimeoutExpired
 from threading import Thread
 from time import monotonic, sleep
 
-from impasto_server.bundle import Bundle
 from impasto_server.engines.calibration import Calibration
 from impasto_server.engines.engine import check
 from impasto_server.errors import SetupError
+from impasto_server.families import open_bundle
 from impasto_server.ops.endpoints import Endpoints, Ports, is_loopback
 from impasto_server.ops.guardian import CUT, SERVER, SIGNALLED, Charge
 from impasto_server.ops.process import Guarded, children, is_child
@@ -71,7 +71,7 @@ class Plan:
             )
         settings = _resolved(settings)
         # The models would say the same, but out of the depths of a log.
-        Calibration.read(Bundle.open(settings.bundle))
+        Calibration.read(open_bundle(settings.bundle))
         if settings.scorer:
             ScorerBundle.open(settings.scorer)
         check(settings)

@@ -74,6 +74,11 @@ def pixels_in(data: bytes) -> int:
     return min(width * height, MAX_PIXELS)
 
 
+def pixels_of(*files: bytes | None) -> int:
+    """Of all files that are there, by their headers."""
+    return sum(pixels_in(file) for file in files if file is not None)
+
+
 def read_image(data: bytes, field: str, width: int, height: int) -> NDArray[np.uint8]:
     """An encoded file → RGB uint8 [height, width, 3].
 

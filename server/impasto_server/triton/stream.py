@@ -11,8 +11,8 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 
-from impasto_server.bundle import Bundle
 from impasto_server.errors import ImpastoError, as_impasto_error
+from impasto_server.families import open_bundle
 from impasto_server.families.offers import STREAM_FIELDS, offer_of
 from impasto_server.ops.guardian import SERVER
 from impasto_server.pipeline import Caller, Progress, Result
@@ -29,7 +29,7 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Needs the bundle's manifest alone; the pipeline is looked for when the first request comes."""
         forward_log()
-        self.offer = offer_of(Bundle.open(Settings.from_env().bundle).manifest)
+        self.offer = offer_of(open_bundle(Settings.from_env().bundle).manifest)
         self.painter = Remote(address_for(os.environ[SERVER]))
         self.drains = Drains(lambda grace_s: 0, "stylize_stream")
 

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from threading import Lock
-from time import sleep
+from threading import Event, Lock
+from time import monotonic, sleep
 from typing import Any
 
 import numpy as np
@@ -32,16 +32,17 @@ from impasto_server.scoring.score import Scorer
 from impasto_server.settings import Settings
 from tests.helpers import toy
 from tests.helpers.asked import altered, request_of
-from tests.helpers.waiting import PATIENCE_S, Gate, eventually
+from tests.helpers.families import encoders, handed
 
 from .conftest import Open
 
+PATIENCE_S = 60.0
 ROW = 4 * 32 * 2 * (toy.CHANNELS + toy.WIDTH)  # bytes of an adapter of rank 32 in the bank
 BOAT = request_of("a boat", seed=1, width=64, height=64, steps=1)
 
 
 @dataclass
-class Crowd:
+class Asked:
     """Requests under way, by name, and in which order they are answered."""
 
     pipeline: Pipeline
@@ -63,6 +64,25 @@ class Crowd:
         return [answer.result(PATIENCE_S) for answer in self.answers]
 
 
+@dataclass
+class Gate:
+    """Holds up what passes through it, and notes what that was."""
+
+    entered: Event = field(default_factory=Event)
+    may: Event = field(default_factory=Event)
+    passed: list[Any] = field(default_factory=list)
+    count: int = 0
+
+    def before(self, function: Callable[..., Any], note: Callable[..., Any]) -> Callable[..., Any]:
+        def held(*args: Any) -> Any:
+            self.entered.set()
+            assert self.may.wait(PATIENCE_S)
+            self.passed.append(note(*args))
+            return function(*args)
+
+        return held
+
+
 def noted(function: Callable[..., Any], found: list[Any], note: Callable[..., Any]) -> Callable[..., Any]:
     """The same function, which writes down what it is called with."""
 
@@ -71,6 +91,13 @@ def noted(function: Callable[..., Any], found: list[Any], note: Callable[..., An
         return function(*args)
 
     return noting
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    deadline = monotonic() + PATIENCE_S
+    while not condition():
+        assert monotonic() < deadline
+        sleep(0.005)
 
 
 def png(width: int, height: int) -> bytes:
@@ -86,22 +113,22 @@ def test_a_single_picture_is_finished_before_sixteens_that_came_first(
     open_pipeline: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipeline, gate, left = open_pipeline(), Gate(), list[Running]()
-    monkeypatch.setattr(pipeline._family, "decode", gate.before(pipeline._family.decode, note=np.shape))
+    monkeypatch.setattr(handed(pipeline), "decode", gate.before(pipeline.family.decode, np.shape))
     monkeypatch.setattr(pipeline._loop, "_left", noted(pipeline._loop._left, left, lambda one, outcome: one))
-    asked = Crowd(pipeline)
+    asked = Asked(pipeline)
     for seed in range(4):
         asked.ask("sixteen", altered(BOAT, seed=100 * seed, n=16, format="webp"))
     eventually(lambda: len(left) == 4)
     asked.ask("single", BOAT)
     eventually(lambda: len(left) == 5)
-    gate.open.set()
+    gate.may.set()
     assert all(isinstance(one, Result) for one in asked.all())
     assert asked.order == ["single", *["sixteen"] * 4]
 
 
 def test_candidates_that_are_finished_by_turns_are_those_of_requests_alone(open_pipeline: Open) -> None:
     pipeline = open_pipeline()
-    asked = Crowd(pipeline)
+    asked = Asked(pipeline)
     for seed in range(4):
         asked.ask("several", altered(BOAT, seed=10 * seed, n=5, format="webp"))
     for seed, result in enumerate(asked.all()):
@@ -120,18 +147,18 @@ def test_a_plain_prompt_is_encoded_before_styles_of_many_stages_that_came_first(
     """Each says six lines with its style and one without; the style alone, in six more, is known to the rest."""
     monkeypatch.setattr(pipelines, "PREPARING_THREADS", 1)  # so that turns alone decide
     pipeline, gate = open_pipeline(), Gate()
-    (encoder,) = pipeline._prompts._encoders
+    (encoder,) = encoders(pipeline)
     (engine,) = encoder._engines
     monkeypatch.setattr(
-        engine, "run", gate.before(engine.run, note=lambda feeds: [ids.tolist() for ids in feeds["input_ids"]])
+        engine, "run", gate.before(engine.run, lambda feeds, seats: [ids.tolist() for ids in feeds["input_ids"]])
     )
-    asked = Crowd(pipeline)
+    asked = Asked(pipeline)
     staged = altered(BOAT, style=("sks03",), guidance="dreamstyler")
     for count in range(1, 9):
         asked.ask("staged", altered(staged, prompt="boat " * count))
-    assert gate.reached.wait(PATIENCE_S)
+    assert gate.entered.wait(PATIENCE_S)
     asked.ask("plain", BOAT)
-    gate.open.set()
+    gate.may.set()
     assert all(isinstance(one, Result) for one in asked.all())
     assert all(len(lines) == 1 for lines in gate.passed)
     assert len(gate.passed) == 8 * 7 + 6 + 1
@@ -143,13 +170,13 @@ def test_the_same_words_are_encoded_once_whoever_says_them(
     open_pipeline: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipeline, gate = open_pipeline(), Gate()
-    ((engine,),) = (encoder._engines for encoder in pipeline._prompts._encoders)
-    monkeypatch.setattr(engine, "run", gate.before(engine.run, note=lambda feeds: len(feeds["input_ids"])))
-    asked = Crowd(pipeline)
+    ((engine,),) = (encoder._engines for encoder in encoders(pipeline))
+    monkeypatch.setattr(engine, "run", gate.before(engine.run, lambda feeds, seats: len(feeds["input_ids"])))
+    asked = Asked(pipeline)
     for seed in range(6):
         asked.ask("alike", altered(BOAT, seed=seed))
-    assert gate.reached.wait(PATIENCE_S)
-    gate.open.set()
+    assert gate.entered.wait(PATIENCE_S)
+    gate.may.set()
     asked.all()
     assert gate.passed == [1]
 
@@ -159,17 +186,17 @@ def test_who_is_given_up_while_it_waits_for_a_turn_gives_its_seat_back(
 ) -> None:
     """There is one row, and an adapter that changes the text encoder takes it before its lines are encoded."""
     pipeline, gate = open_pipeline(bank_rank=32, bank_bytes=2 * ROW), Gate()
-    ((engine,),) = (encoder._engines for encoder in pipeline._prompts._encoders)
-    monkeypatch.setattr(engine, "run", gate.before(engine.run, note=lambda feeds: len(feeds["input_ids"])))
+    ((engine,),) = (encoder._engines for encoder in encoders(pipeline))
+    monkeypatch.setattr(engine, "run", gate.before(engine.run, lambda feeds, seats: len(feeds["input_ids"])))
     jobs = list[Job]()
     monkeypatch.setattr(pipeline._preparation, "start", noted(pipeline._preparation.start, jobs, lambda job: job))
-    asked = Crowd(pipeline)
+    asked = Asked(pipeline)
     left = asked.ask("left", altered(BOAT, adapters=(("deep", 1.0),)))
-    assert gate.reached.wait(PATIENCE_S)
+    assert gate.entered.wait(PATIENCE_S)
     other = asked.ask("other", altered(BOAT, prompt="a fish", adapters=(("deep", 0.5),)))
     pipeline._fail(jobs[0], Cancelled("the caller is gone"))
     assert isinstance(left.result(PATIENCE_S), Cancelled)
-    gate.open.set()
+    gate.may.set()
     assert isinstance(other.result(PATIENCE_S), Result)
     assert gate.passed == [1] * 3, "the rest of what it had to say was encoded for nobody"
 
@@ -178,7 +205,7 @@ def test_long_texts_are_cut_into_tokens_once_for_all_their_stages(
     open_pipeline: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipeline, read = open_pipeline(), Counter[str]()
-    (encoder,) = pipeline._prompts._encoders
+    (encoder,) = encoders(pipeline)
     tokens = encoder._tokenizer._read
 
     def note(text: str, places: Any) -> Any:
@@ -199,13 +226,18 @@ def reading(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     """Pictures above 100 pixels a side are held up; all are noted by their size."""
     gate = Gate()
 
-    def size(data: bytes, *_: object) -> tuple[int, int]:
-        return Image.open(BytesIO(data)).size
+    def held(data: bytes, name: str, width: int, height: int) -> NDArray[np.uint8]:
+        size = Image.open(BytesIO(data)).size
+        gate.count += 1
+        if max(size) > 100:
+            gate.entered.set()
+            assert gate.may.wait(PATIENCE_S)
+        gate.passed.append(size)
+        return read_image(data, name, width, height)
 
-    held = gate.before(read_image, lambda data, *_: max(size(data)) > 100, size)
-    monkeypatch.setattr("impasto_server.families.conditioning.read_image", held)
+    monkeypatch.setattr("impasto_server.families.content.read_image", held)
     yield gate
-    gate.open.set()
+    gate.may.set()
 
 
 def test_a_small_picture_is_read_before_large_ones_that_came_first(
@@ -213,12 +245,12 @@ def test_a_small_picture_is_read_before_large_ones_that_came_first(
 ) -> None:
     pipeline = open_pipeline()
     with reading(monkeypatch) as gate:
-        asked = Crowd(pipeline)
+        asked = Asked(pipeline)
         for _ in range(8):
             asked.ask("large", altered(BOAT, strength=1.0, image=png(300, 200), depth=png(200, 300)))
-        assert gate.reached.wait(PATIENCE_S)
+        assert gate.entered.wait(PATIENCE_S)
         small = asked.ask("small", altered(BOAT, strength=1.0, image=png(64, 64)))
-        gate.open.set()
+        gate.may.set()
         asked.all()
     assert isinstance(small.result(), Result)
     # One was being read when it came, and every fourth turn is for whoever has waited longest.
@@ -231,16 +263,16 @@ def test_while_a_large_picture_is_read_small_ones_are_and_no_other_large_one(
     monkeypatch.setattr(pipelines, "LARGE", 200 * 200)
     pipeline = open_pipeline()
     with reading(monkeypatch) as gate:
-        asked = Crowd(pipeline)
+        asked = Asked(pipeline)
         large = [asked.ask("large", altered(BOAT, strength=1.0, image=png(300, 300))) for _ in range(3)]
-        assert gate.reached.wait(PATIENCE_S)
+        assert gate.entered.wait(PATIENCE_S)
         for _ in range(3):
             small = asked.ask("small", altered(BOAT, strength=1.0, image=png(64, 64)))
             assert isinstance(small.result(PATIENCE_S), Result)
         assert gate.passed == [(64, 64)] * 3
-        assert len(gate.came) == 4
+        assert gate.count == 4
         assert not any(one.done() for one in large)
-        gate.open.set()
+        gate.may.set()
         assert all(isinstance(one, Result) for one in asked.all())
 
 
@@ -264,8 +296,8 @@ def test_no_more_pixels_are_decoded_at_a_time_than_a_large_and_a_small_picture_h
             with lock:
                 now[0] -= size
 
-    monkeypatch.setattr("impasto_server.families.conditioning.read_image", count)
-    asked = Crowd(pipeline)
+    monkeypatch.setattr("impasto_server.families.content.read_image", count)
+    asked = Asked(pipeline)
     for seed in range(20):
         file = png(200 + 10 * (seed % 10), 300)
         broken = file[: len(file) // 2] + b"IEND\xaeB`\x82"
