@@ -48,6 +48,7 @@ from benchmarks.common import bars, masked_backbones
 from benchmarks.common.backbones import KEPT, STUDIO, public
 from benchmarks.common.bars import Bar, held_against_bars
 from benchmarks.common.bench import interval, machine, warning, write
+from benchmarks.common.feeds import batch
 from benchmarks.common.reference import Reference, add_attention
 from benchmarks.parts.engines.contest import USUAL, Contest, Kind
 
@@ -57,12 +58,14 @@ from impasto_export.errors import UnknownArchitecture
 from impasto_export.link import link
 from impasto_export.tracing import graphs
 from impasto_server.adapters.bank import AdaptedEngine
-from impasto_server.bundle import Bundle, DiffusionManifest
 from impasto_server.engines import gpu
 from impasto_server.errors import SetupError
+from impasto_server.families import open_bundle
+from impasto_server.families.diffusion.manifest import DiffusionManifest
 from impasto_server.families.diffusion.unet import unsteered
+from impasto_server.families.masked.manifest import MaskedManifest
 from impasto_server.families.masked.masked import AESTHETIC_SCORE
-from impasto_server.ops.calibrate import batch, filled_bank
+from impasto_server.ops.calibrate import filled_bank
 from impasto_server.settings import Settings
 
 Array = NDArray[Any]
@@ -106,10 +109,11 @@ class Size:
 
     def feeds(self) -> Feeds:
         """LANES random rows of the bundle's picture under no adapter, as the step loop makes them."""
-        manifest = Bundle.open(self.bundle).manifest
+        manifest = open_bundle(self.bundle).manifest
         rows = {**batch(manifest, LANES, 2), "slot": np.zeros(LANES, np.int64)}
         if isinstance(manifest, DiffusionManifest):
             return {**rows, **unsteered(manifest.graphs["unet"], LANES)}
+        assert isinstance(manifest, MaskedManifest)
         codes = np.random.default_rng(0).integers(manifest.tokens.codes, size=rows["input_ids"].shape)
         conditions = np.array([manifest.image.width, manifest.image.height, 0, 0, AESTHETIC_SCORE], np.float32)
         return {**rows, "input_ids": codes, "micro_conds": np.tile(conditions, (LANES, 1))}
@@ -197,7 +201,7 @@ def torch_pass(size: Size, precision: str, reference: Reference, feeds: Feeds) -
 
 def engine_pass(size: Size, kind: Kind, feeds: Feeds) -> Callable[[], Array]:
     """As the step loop runs it."""
-    bundle = Bundle.open(size.bundle)
+    bundle = open_bundle(size.bundle)
     settings = Settings(size.bundle, size.bundle, kind.engine, kind.precision, bank_bytes=BANK_BYTES)
     bank = filled_bank(bundle.manifest, settings, LANES)
     compiled = AdaptedEngine(bundle, bundle.manifest.backbone, settings, bank)
@@ -369,7 +373,7 @@ def main() -> None:
     if warning(known):
         console.print(f"[yellow]{warning(known)}[/]")
     started, figures = perf_counter(), {}
-    for name in [asked.size] if asked.size else SIZES:
+    for name in [asked.size.pixels] if asked.size.pixels else SIZES:
         say: Say = partial(console.log, style="dim")
         figures[name] = measure(SIZES[name](say), contest, asked.rounds, say)
     held = held_against_bars(figures, BARS if contest.kinds == USUAL else ())

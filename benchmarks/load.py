@@ -29,8 +29,8 @@ from benchmarks.common.flat import request_of
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from impasto_server.bundle import Bundle
 from impasto_server.errors import ImpastoError
+from impasto_server.families import open_bundle
 from impasto_server.loop import Loop
 from impasto_server.ops.calibrate import calibrate
 from impasto_server.pipeline import Caller, Pipeline, Result, Running
@@ -269,11 +269,11 @@ def measure(seconds: float, bar: Progress) -> Report:
     """Warm up, measure alone and full, then sweep for about `seconds`."""
     with workspace(ADAPTERS) as place:
         settings = Settings(place.bundle, place.registry, max_requests=MOST_REQUESTS)
-        measured = calibrate(Bundle.open(place.bundle), settings, LANES_LIMIT)
+        measured = calibrate(open_bundle(place.bundle), settings, LANES_LIMIT)
         settings = replace(settings, max_lanes=measured.max_lanes)
         batches: dict[int, int] = {}
         ours = Pipeline.load(settings)
-        bundle = Bundle.open(place.bundle)
+        bundle = open_bundle(place.bundle)
         peer = Pipeline(bundle, settings, Shared.of(settings, [bundle]), partial(WholeBatches, batches))
         bench = Bench(ours, peer, batches, measured.max_lanes, place.adapters, bar)
         bench.warm_up()

@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the benchmark
 from benchmarks.common import crowd, passes, question
 from benchmarks.common.backbones import NAMES, Backbone
 from benchmarks.common.bars import Bar, Report
-from benchmarks.common.bench import psnr_db, seconds
+from benchmarks.common.bench import seconds
 from benchmarks.common.crowd import Crowd
 from benchmarks.common.draws import Story, Verdict, compare, noted
 from benchmarks.common.flat import altered
@@ -52,17 +52,18 @@ from benchmarks.parts.masked.rounds import (
     guided,
     users,
 )
+from studio.reading.psnr import psnr_db
 
 from impasto_server.adapters.seat import Seat, SeatedEngine
-from impasto_server.backbone import Row
-from impasto_server.bundle import Bundle, ImageSize
+from impasto_server.bundle import ImageSize
 from impasto_server.engines.engine import Engine
+from impasto_server.families import open_bundle
 from impasto_server.families.masked.masked import Masked
 from impasto_server.families.masked.maskgit import ANNEALS, Canvas, Masks, decode
 from impasto_server.guidance import combine
 from impasto_server.pipeline import Pipeline
 from impasto_server.settings import EngineName, Settings
-from impasto_server.words.prompt import Line
+from impasto_server.steps import BASE
 
 Codes = NDArray[np.int64]
 
@@ -125,16 +126,14 @@ class Bare:
     @classmethod
     def of(cls, pipeline: Pipeline) -> Bare:
         """Every lane under the adapter in the bank's first row."""
-        family = pipeline._family
+        family = pipeline.family
         assert isinstance(family, Masked)
-        facts, line = family._manifest.tokens, Line("")
-        tokens = np.full(pipeline.manifest.sample[1:], facts.mask_id, np.int64)
-        row = Row(tokens, 0.0, pipeline._prompts.encode(line, {}, Seat(), None), Seat(1))
-        backbone = family.backbone
+        row, mask_id = replace(family.example(), seat=Seat(1)), family._tokens.mask_id
+        tokens = np.full_like(row.ask.sample, mask_id)
+        row = replace(row, ask=replace(row.ask, sample=tokens))
+        backbone = family.backbones[BASE]
         step = backbone._feeds([row] * LANES)
-        return cls(
-            backbone._engines[0], family._decoder, step, [row.seat] * LANES, tokens, family._masks, facts.mask_id
-        )
+        return cls(backbone._engines[0], family._decoder, step, [row.seat] * LANES, tokens, family._masks, mask_id)
 
     def forward(self) -> NDArray[np.float32]:
         logits: NDArray[np.float32] = self.transformer.run(self.step, self.seats)[0]
@@ -162,7 +161,7 @@ class Bare:
 @contextmanager
 def tokens_noted(pipeline: Pipeline) -> Iterator[dict[bytes, Codes]]:
     """The tokens of each picture that the pipeline decodes meanwhile, by its pixels."""
-    family, found = pipeline._family, dict[bytes, Codes]()
+    family, found = pipeline.family, dict[bytes, Codes]()
     decoded = family.decode
 
     def noted(sample: Codes) -> NDArray[np.uint8]:
@@ -254,7 +253,7 @@ class Bench(question.Bench):
 
     @property
     def _image(self) -> ImageSize:
-        return Bundle.open(self.backbone.bundle).manifest.image
+        return open_bundle(self.backbone.bundle).manifest.image
 
     @property
     def _compared(self) -> Crowd:

@@ -24,14 +24,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the benchmark
 from benchmarks.common import crowd, passes, question, switching
 from benchmarks.common.backbones import BACKBONES
 from benchmarks.common.bars import Bar, Report
-from benchmarks.common.bench import psnr_db, ratio, seconds
+from benchmarks.common.bench import ratio, seconds
 from benchmarks.common.crowd import Crowd, pixels
 from benchmarks.common.question import Question
 from benchmarks.parts.mixed import roofline
 from benchmarks.parts.mixed.peer import Peer
+from studio.reading.psnr import psnr_db
 
-from impasto_server.bundle import Bundle
 from impasto_server.engines.engine import resolve_precision
+from impasto_server.families import open_bundle
 from impasto_server.families.diffusion.diffusion import Diffusion
 from impasto_server.pipeline import Pipeline
 from impasto_server.settings import ON_GPU
@@ -87,7 +88,7 @@ def each_psnr_db(ours: Images, theirs: Images) -> list[float]:
 @dataclass(frozen=True)
 class Bench(question.Bench):
     def measure(self) -> Report:
-        image = Bundle.open(self.backbone.bundle).manifest.image
+        image = open_bundle(self.backbone.bundle).manifest.image
         mixed = crowd.mixed(STEPS[self.name], image.width, image.height)
         reference, parity = self._parity(mixed)
         peer = Peer(self.backbone, torch.bfloat16, self.reference)
@@ -177,7 +178,7 @@ class Bench(question.Bench):
         if self.settings.engine in ON_GPU:
             return {}
         precision = resolve_precision(self.settings.engine, self.settings.precision)
-        tokens = Bundle.open(self.backbone.bundle).manifest.tokenizer.max_length
+        tokens = open_bundle(self.backbone.bundle).manifest.tokenizer.max_length
         plain = roofline.plain_gflop(self.backbone.unet(), passes.LANES, tokens)
         adapted = roofline.adapted_gflop(self.backbone.unet(), passes.LANES, tokens, rank)
         found = {
@@ -211,7 +212,7 @@ class Bench(question.Bench):
 
 def painted(peer: Peer, pipeline: Pipeline, asked: Crowd) -> Images:
     """By diffusers, one after another, from the pipeline's noise."""
-    family = pipeline._family
+    family = pipeline.family
     assert isinstance(family, Diffusion)
     return [peer.paint(one, family.noise(one.seeds.seed, one.size.width, one.size.height)) for one in asked]
 

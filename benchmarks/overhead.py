@@ -28,9 +28,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from impasto_client import Client
-from impasto_server.bundle import Bundle
 from impasto_server.engines.engine import Engine, compile_graph
-from impasto_server.ops.calibrate import batch, filled_bank
+from impasto_server.families import open_bundle
+from impasto_server.ops.calibrate import filled_bank
 from impasto_server.ops.serve import serve
 from impasto_server.pipeline import Pipeline
 from impasto_server.settings import Settings
@@ -38,6 +38,7 @@ from impasto_server.settings import Settings
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the benchmarks are scripts, none is installed
 
 from benchmarks.common.bench import interval, machine, prompt, warning, workspace, write
+from benchmarks.common.feeds import batch
 
 STEPS, GUIDANCE_SCALE, LANES = 25, 5.0, 2
 ADAPTERS = 4
@@ -86,7 +87,7 @@ class Bare:
     @classmethod
     def load(cls, settings: Settings) -> Bare:
         """Compile the graphs as a pipeline does; every lane reads the same random adapter."""
-        bundle = Bundle.open(settings.bundle)
+        bundle = open_bundle(settings.bundle)
         bank = filled_bank(bundle.manifest, settings, LANES).buffers["unet"]
         unet = compile_graph(bundle.graph_path("unet"), settings, bank)
         unet.bind(bank)

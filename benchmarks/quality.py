@@ -28,15 +28,14 @@ from impasto_client import Client, Generation, Options
 from impasto_server.ops.serve import serve
 from impasto_server.settings import Settings, default_registry
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "studio")]  # scripts both, none is installed
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the benchmarks are scripts, none is installed
 
-from benchmarks.common.asking import Asker, Wish, pixels  # noqa: E402
-from benchmarks.common.bench import CONFIDENT, half_width, psnr_db  # noqa: E402
-
-import painter  # noqa: E402
-from judge import Judge, Verdict, verdict  # noqa: E402
-from painter import Scene  # noqa: E402
+from benchmarks.common.asking import Asker, Wish, pixels
+from benchmarks.common.bench import CONFIDENT, ROOT, half_width
+from studio import painter
+from studio.painter import Scene
+from studio.reading.judge import Judge, Verdict, verdict
+from studio.reading.psnr import psnr_db
 
 Report = dict[str, object]
 

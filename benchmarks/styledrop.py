@@ -22,11 +22,10 @@ from PIL import Image
 from rich.progress import Progress
 from rich.table import Table
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "studio")]  # scripts both, none is installed
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the benchmarks are scripts, none is installed
 
-from benchmarks.common import sheets  # noqa: E402
-from benchmarks.common.asking import (  # noqa: E402
+from benchmarks.common import sheets
+from benchmarks.common.asking import (
     JUDGED,
     Asker,
     Pixels,
@@ -41,19 +40,20 @@ from benchmarks.common.asking import (  # noqa: E402
     run,
     with_all,
 )
-from benchmarks.common.sheets import Axis  # noqa: E402
+from benchmarks.common.bench import ROOT
+from benchmarks.common.sheets import Axis
+from studio import painter
+from studio.painter import Scene
+from studio.reading.judge import Judge
 
-import painter  # noqa: E402
-from impasto_client import Client, Compose, Options, StyleDrop  # noqa: E402
-from impasto_export import clip, manifest  # noqa: E402
-from impasto_export.adapters import importer  # noqa: E402
-from impasto_export.adapters.importer import Said  # noqa: E402
-from impasto_export.adapters.registry import Registry  # noqa: E402
-from impasto_export.link import link  # noqa: E402
-from impasto_server.ops.serve import serve  # noqa: E402
-from impasto_server.settings import Settings  # noqa: E402
-from judge import Judge  # noqa: E402
-from painter import Scene  # noqa: E402
+from impasto_client import Client, Compose, Options, StyleDrop
+from impasto_export import clip, manifest
+from impasto_export.adapters import importer
+from impasto_export.adapters.importer import Said
+from impasto_export.adapters.registry import Registry
+from impasto_export.link import link
+from impasto_server.ops.serve import serve
+from impasto_server.settings import Settings
 
 DROPS, LORAS = ROOT / "studio" / "drops", ROOT / "studio" / "styles"
 FILE, PICTURE = "bottleneck.safetensors", "picture.png"
@@ -238,7 +238,7 @@ def masked(folder: Path) -> Iterator[tuple[Settings, list[Dropped]]]:
         scorer = clip.link(ROOT / "studio" / "mini-clip", Path(place) / "scorer").folder
         put = registering(Path(place) / "registry", bundle)
         if not (folder / CONTENT / FILE).is_file():
-            raise SystemExit(f"{folder} lacks adapters; train them with studio/styledrop.py")
+            raise SystemExit(f"{folder} lacks adapters; train them with studio.recipes.styledrop")
         put(CONTENT, folder / CONTENT, "")
         styles = [
             Dropped(

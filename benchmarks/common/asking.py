@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,22 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from benchmarks.common import sheets
+from benchmarks.common.bench import CONFIDENT, half_width, machine, warning, write
 from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from studio import painter
+from studio.painter import Scene
+from studio.reading.judge import Judge
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "studio")]  # scripts both, none is installed
-
-from benchmarks.common import sheets  # noqa: E402
-from benchmarks.common.bench import CONFIDENT, half_width, machine, warning, write  # noqa: E402
-
-import painter  # noqa: E402
-from impasto_client import Client, Generation, Options  # noqa: E402
-from judge import Judge  # noqa: E402
-from painter import Scene  # noqa: E402
+from impasto_client import Client, Generation, Options
 
 Pixels = NDArray[np.uint8]
 Samples = dict[str, NDArray[Any]]  # by figure, of each picture: bool where it is a share, else float

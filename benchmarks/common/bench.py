@@ -22,8 +22,9 @@ from safetensors.numpy import save
 
 from impasto_export.adapters.registry import Registry
 from impasto_export.link import link
-from impasto_server.bundle import Bundle, Manifest
+from impasto_server.bundle import Manifest
 from impasto_server.engines.calibration import cpu_name
+from impasto_server.families import open_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -55,7 +56,7 @@ def workspace(adapters: int) -> Iterator[Workspace]:
         bundle = link(ROOT / "studio/mini-diffusion", Path(folder) / "bundle").folder
         registry = Registry(Path(folder) / "registry")
         names = tuple(f"random-{number:02d}" for number in range(adapters))
-        manifest = Bundle.open(bundle).manifest
+        manifest = open_bundle(bundle).manifest
         for number, name in enumerate(names):
             registry.put(name, random_adapter(manifest, RANKS[number % len(RANKS)], seed=number))
         yield Workspace(bundle, registry.folder, names)
@@ -118,12 +119,6 @@ def seconds(work: Callable[..., object], *args: object) -> float:
     started = perf_counter()
     work(*args)
     return perf_counter() - started
-
-
-def psnr_db(a: NDArray[Any], b: NDArray[Any]) -> float:
-    """Peak signal to noise of values from 0 to 255; 138 dB where nothing differs."""
-    error = np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2)
-    return float(10 * np.log10(255**2 / max(error, 1e-9)))
 
 
 def interval(figure: Callable[[Sequence[T]], float], rounds: Sequence[T]) -> tuple[float, float]:

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 from benchmarks.common.backbones import NAMES, Backbone
+from benchmarks.common.feeds import batch
 from benchmarks.common.switching import Styles
 from numpy.typing import NDArray
 
 from impasto_server.adapters.bank import AdaptedEngine
-from impasto_server.bundle import Bundle
 from impasto_server.engines.engine import Engine, compile_graph
+from impasto_server.families import open_bundle
 from impasto_server.families.diffusion.unet import unsteered
-from impasto_server.ops.calibrate import batch
 from impasto_server.settings import Settings
 
 KINDS = ("mixed", "slot0", "plain")
@@ -42,7 +42,7 @@ class Passes:
 
     @classmethod
     def of(cls, backbone: Backbone, settings: Settings) -> Passes:
-        bundle = Bundle.open(backbone.bundle)
+        bundle = open_bundle(backbone.bundle)
         styles = Styles.of(settings)
         rows = np.array([styles.pin(name) for name in NAMES], np.int64)
         styles.residency.close()

@@ -18,9 +18,9 @@ from benchmarks.common.backbones import KEPT, LORA_FILE, NAMES, Backbone, regist
 from impasto_server.adapters.adapter import Adapter
 from impasto_server.adapters.bank import Bank
 from impasto_server.adapters.registry import Registry
-from impasto_server.adapters.residency import Residency, Style
-from impasto_server.bundle import Bundle
+from impasto_server.adapters.residency import Named, Residency
 from impasto_server.engines.engine import resolve_precision
+from impasto_server.families import open_bundle
 from impasto_server.guidance import Mix
 from impasto_server.settings import Settings
 from impasto_server.stats import Stats
@@ -41,14 +41,14 @@ class Styles:
 
     @classmethod
     def of(cls, settings: Settings) -> Styles:
-        manifest, stats = Bundle.open(settings.bundle).manifest, Stats()
+        manifest, stats = open_bundle(settings.bundle).manifest, Stats()
         precision = resolve_precision(settings.engine, settings.precision)
         bank = Bank(manifest, settings.bank_rank, settings.bank_bytes, stats, precision)
         return cls(Residency(Registry(settings.registry), manifest, settings.host_bytes, stats), bank)
 
     def pin(self, name: str) -> int:
         """The row of the bank that holds the adapter, pinned."""
-        style = Style(name, self.residency.resolve(name).result())
+        style = Named(name, self.residency.resolve(name).result())
         adapter = self.residency.load([style])[style.digest].result()
         assert isinstance(adapter, Adapter), "an embedding has no row"
         mix = Mix.of([(style.digest, style.weight)])

@@ -15,9 +15,10 @@ from impasto_client.errors import (
     ServerUnavailable,
 )
 from impasto_client.fake import AsyncFakeTransport, FakeTransport
+from impasto_client.fields import Options
 from impasto_client.generation import Candidate, Generation, Progress, Timings
 from impasto_client.local import LocalTransport
-from impasto_client.options import Compose, Options, StyleContent, StyleDrop
+from impasto_client.options import Compose, NamedGuidance, StyleContent, StyleDrop
 from impasto_client.transport import AsyncTransport, Transport
 from impasto_client.triton import AsyncGrpcTransport, GrpcTransport
 
@@ -39,6 +40,7 @@ __all__ = [
     "ImpastoError",
     "InvalidRequest",
     "LocalTransport",
+    "NamedGuidance",
     "Options",
     "Progress",
     "ProtocolError",

@@ -2,96 +2,87 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from impasto_client.field import Field, Table
 
-class Convention(StrEnum):
-    """Of a StyleContent."""
-
-    PAPER = "paper"
-    CODE = "code"
-
-
-class Rule(StrEnum):
-    """Of a guidance by adapters."""
-
-    STYLEDROP = "styledrop"
-    COMPOSE = "styledrop-compose"
-
+SAID = "said"  # the parameter of a command in whose place the table's options come
+CONVENTION = "guidance_convention"
 
 Local = Annotated[bool, typer.Option("--local", help="Paint in this process, without a server.")]
 Bundle = Annotated[Path, typer.Option(envvar="IMPASTO_BUNDLE", help="With --local: what `impasto link` made.")]
 Url = Annotated[str, typer.Option(envvar="IMPASTO_URL", help="Server's gRPC endpoint, host:port.")]
 Timeout = Annotated[float, typer.Option(help="Seconds to wait for a picture; inf for ever.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-Adapters = Annotated[
-    list[str] | None,
-    typer.Option("--adapter", metavar="NAME[:WEIGHT]", help="An adapter of the server's registry; may be repeated."),
-]
-Style = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME[:STAGES]",
-        help="Style embedding of the server's registry. To mix them, say which stages each has, the finest detail "
-        "first: --style sks03:0-2 --style sks05:3-5. With StyleDrop's guidance it is an adapter.",
-    ),
-]
-Content = Annotated[
-    str | None, typer.Option(metavar="NAME", help="The adapter of a content, painted in the style of --style's.")
-]
-NegativePrompt = Annotated[str | None, typer.Option(help="What the picture should not show.")]
-Steps = Annotated[int | None, typer.Option(help="Denoising steps.")]
-GuidanceScale = Annotated[float | None, typer.Option(help="How strongly the prompt counts.")]
-StyleGuidance = Annotated[
-    float | None, typer.Option(help="With --style: how strongly the style counts, apart from the content.")
-]
-ContentGuidance = Annotated[
-    float | None, typer.Option(help="With --style: how strongly the content counts, apart from the style.")
-]
-GuidanceConvention = Annotated[
-    Convention | None, typer.Option(help="With --style: style and content apart, as DreamStyler's paper or its code.")
-]
-Guidance = Annotated[
-    Rule | None,
-    typer.Option(help="By the difference that the adapter of --style makes, StyleDrop's, or that and --content's."),
-]
-StyleStrength = Annotated[
-    float | None, typer.Option(help="With StyleDrop's guidance: how strongly the adapter counts beyond itself.")
-]
-TextStrength = Annotated[float | None, typer.Option(help="With StyleDrop's guidance: how strongly the prompt counts.")]
-Gamma = Annotated[float | None, typer.Option(help="With --content: from 0, style alone, to 1, content alone.")]
-ContentPrompt = Annotated[str | None, typer.Option(help="With --content: the prompt without words for the style.")]
-GuidanceRamp = Annotated[
-    bool | None,
-    typer.Option("--guidance-ramp/--no-guidance-ramp", help="Let the guidance grow from the first step to the last."),
-]
-Scheduler = Annotated[
-    str | None,
-    typer.Option(help="ddim, dpmpp_2m, euler, euler_a, lcm or unipc; of a masked backbone, maskgit or amused."),
-]
-Temperature = Annotated[
-    float | None, typer.Option(help="Of a masked backbone: how much chance decides which tokens are kept.")
-]
-Count = Annotated[int | None, typer.Option("--n", help="Candidates to paint, each with a seed one higher.")]
-Rerank = Annotated[
-    str | None, typer.Option(help="The best candidate first, by the prompt (text) or by --style-image (style).")
-]
-StyleImageFile = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", exists=True, dir_okay=False, help="With --rerank style: what to come near to."),
-]
-Pixels = Annotated[int | None, typer.Option(help="Pixels.")]
-ImageFile = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", exists=True, dir_okay=False, help="Picture to start from: PNG, JPEG or WebP."),
-]
-Strength = Annotated[float | None, typer.Option(help="With --image: how far to leave it behind, 0 to 1.")]
-DepthFile = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", exists=True, dir_okay=False, help="How near everything is, in grey; near is bright."),
-]
-ControlScale = Annotated[float | None, typer.Option(help="How strictly --image and --depth are followed, 0 to 2.")]
+
+_TYPES: dict[str, Any] = {"text": str, "adapters": list[str], "style": list[str], "flag": bool, "picture": Path}
+
+
+def with_options(
+    table: Table, words: Iterable[str] | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A command whose parameter `said` is what was said of the table's options, by what the table calls them.
+
+    `words` are those that it has; all of them by default.
+    """
+
+    def made(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command, eval_str=True).parameters
+        options = {one.name: one for one in _parameters(table, words)}
+
+        def run(**given: Any) -> None:
+            said = {name: value for name in options if (value := given.pop(name)) is not None}
+            command(**given, **{SAID: said})
+
+        parameters = [one for name, of in own.items() for one in (options.values() if name == SAID else [of])]
+        keywords = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
+        run.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined]
+        run.__annotations__ = {one.name: one.annotation for one in keywords}
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        return run
+
+    return made
+
+
+def _parameters(table: Table, words: Iterable[str] | None) -> Iterator[inspect.Parameter]:
+    chosen = None if words is None else {*words}
+    for field in table.fields:
+        if field.flag and (chosen is None or field.word in chosen):
+            if field.kind == "guidance":
+                yield from _guidance(field, table)
+            else:
+                yield _parameter(field.word, _type(field), _option(field))
+
+
+def _guidance(field: Field, table: Table) -> Iterator[inspect.Parameter]:
+    """By a name of its own, or by a convention where there are two."""
+    conventions = [rule.convention for rule in table.rules if rule.convention]
+    names = [rule.name for rule in table.rules[1:] if not rule.convention]
+    help = "With --style: style and content apart, as DreamStyler's paper or its code."
+    yield _parameter(CONVENTION, _choice("Convention", conventions), typer.Option(help=help))
+    yield _parameter(field.word, _choice("Guidance", names), _option(field))
+
+
+def _choice(name: str, values: Iterable[str]) -> Any:
+    return StrEnum(name, {value: value for value in values})
+
+
+def _parameter(name: str, kind: Any, option: Any) -> inspect.Parameter:
+    annotation = Annotated[kind | None, option]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _type(field: Field) -> Any:
+    return (int if field.dtype.startswith("INT") else float) if field.kind == "number" else _TYPES[field.kind]
+
+
+def _option(field: Field) -> Any:
+    flag = f"{field.flag}/--no-{field.flag.removeprefix('--')}" if field.kind == "flag" else field.flag
+    file = {"exists": True, "dir_okay": False} if field.kind == "picture" else {}
+    return typer.Option(flag, help=field.help, metavar=field.metavar or None, **file)

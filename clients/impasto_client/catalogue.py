@@ -140,7 +140,7 @@ def _made(kind: Any, value: Any, where: str) -> Any:
     if get_origin(kind) is tuple:
         inner = get_args(kind)[0]
         return tuple(_made(inner, one, f"{where}[{place}]") for place, one in enumerate(_is(list, value, where)))
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         said, hints = _is(dict, value, where), get_type_hints(kind)
         missing = next((one.name for one in fields(kind) if one.name not in said), None)
         if missing is not None:

@@ -18,8 +18,9 @@ from typing_extensions import Unpack
 
 from impasto_client.catalogue import Catalogue, decode_catalogue
 from impasto_client.errors import ProtocolError
+from impasto_client.fields import TABLE, Options
 from impasto_client.generation import Generation, Progress
-from impasto_client.options import Options, Pictures
+from impasto_client.options import Pictures
 from impasto_client.patience import limit_s
 from impasto_client.scoring import decode_score, encode_score
 from impasto_client.transport import AsyncTransport, Transport
@@ -49,9 +50,8 @@ class Client:
         self._timeout = limit_s(timeout)
 
     def generate(self, prompt: str, *, timeout: float | None = None, **options: Unpack[Options]) -> Generation:
-        """Paint `prompt`. `options` are adapters, style, content, negative_prompt, steps, guidance_scale, guidance,
-        guidance_ramp, scheduler, temperature, seed, n, rerank, style_image, width, height, format, image, strength,
-        depth and control_scale; impasto_client.Options says what each means.
+        """Paint `prompt`. `options` are adapters, style, steps, seed and the like: impasto_client.Options has them all
+        and says what each means.
 
         `timeout` in seconds counts for this request instead of the client's, math.inf is no limit; the server, too,
         stops when it has passed. Raises errors of the ImpastoError tree.
@@ -198,6 +198,6 @@ class AsyncClient:
 
 async def _encoded(encoding: Callable[[], Tensors], options: Options) -> Tensors:
     """A picture may take a while to read or to write as PNG; then the event loop goes on meanwhile."""
-    if all(picture is None for picture in (options.get("image"), options.get("depth"), options.get("style_image"))):
+    if not any(field.kind == "picture" and options.get(word) is not None for word, field in TABLE.options.items()):
         return encoding()
     return await asyncio.to_thread(encoding)

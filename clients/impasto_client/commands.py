@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,15 +15,24 @@ from rich.markup import escape
 from rich.table import Table
 
 from impasto_client import arguments as arg
-from impasto_client import words as said
+from impasto_client.arguments import with_options
 from impasto_client.bar import counting, follow
 from impasto_client.client import DEFAULT_TIMEOUT_S, DEFAULT_URL
 from impasto_client.connection import connected, print_warnings, reported
+from impasto_client.fields import TABLE
 from impasto_client.files import written
 from impasto_client.gallery import Column, Settings, Sheet, draw, paint
 from impasto_client.generation import Candidate, Generation
+from impasto_client.words import format_of, options_of, weights_of
 
 PREVIEW_EVERY = 5
+SHARED = (
+    "adapters",
+    "negative_prompt",
+    "steps",
+    "guidance_scale",
+    "scheduler",
+)  # what all cells of a gallery may share
 GALLERY_PROMPTS = [
     "a red boat by the sea",
     "a blue house at night",
@@ -32,36 +41,11 @@ GALLERY_PROMPTS = [
 ]
 
 
+@with_options(TABLE)
 def generate(
     ctx: typer.Context,
     prompt: Annotated[str, typer.Argument(help="What to paint.")],
-    adapters: arg.Adapters = None,
-    style: arg.Style = None,
-    content: arg.Content = None,
-    negative_prompt: arg.NegativePrompt = None,
-    steps: arg.Steps = None,
-    guidance_scale: arg.GuidanceScale = None,
-    style_guidance: arg.StyleGuidance = None,
-    content_guidance: arg.ContentGuidance = None,
-    guidance_convention: arg.GuidanceConvention = None,
-    guidance: arg.Guidance = None,
-    style_strength: arg.StyleStrength = None,
-    text_strength: arg.TextStrength = None,
-    gamma: arg.Gamma = None,
-    content_prompt: arg.ContentPrompt = None,
-    guidance_ramp: arg.GuidanceRamp = None,
-    scheduler: arg.Scheduler = None,
-    temperature: arg.Temperature = None,
-    seed: Annotated[int | None, typer.Option(help="Same seed, same picture.")] = None,
-    n: arg.Count = None,
-    rerank: arg.Rerank = None,
-    style_image: arg.StyleImageFile = None,
-    width: arg.Pixels = None,
-    height: arg.Pixels = None,
-    image: arg.ImageFile = None,
-    strength: arg.Strength = None,
-    depth: arg.DepthFile = None,
-    control_scale: arg.ControlScale = None,
+    said: Mapping[str, Any],
     out: Annotated[
         Path | None,
         typer.Option(
@@ -85,42 +69,17 @@ def generate(
 
     A terminal shows the steps while they are done. Ctrl-C cancels the request.
     """
-    format = None if out is None else said.format_of(out)
-    named, weights = said.style_of(style or []), said.weights_of(adapters or [])
-    apart = said.style_content_of(style_guidance, content_guidance, guidance_scale, guidance_convention)
-    by_adapters = said.styledrop_of(guidance, style_strength, text_strength, content, gamma, content_prompt)
-    rule = said.guidance_of(apart, by_adapters)
+    options = options_of(said, TABLE)
+    if out is not None:
+        options["format"] = format_of(out)
     if preview_every is not None and previews is None:
         raise typer.BadParameter("say with --previews where they go", param_hint="--preview-every")
     console = Console(stderr=True, highlight=False)
     with reported(console), connected(ctx, url, timeout, bundle if local else None) as client:
         if previews is not None:
             previews.mkdir(parents=True, exist_ok=True)
-        parts = client.stream(
-            prompt,
-            preview_every=0 if previews is None else preview_every or PREVIEW_EVERY,
-            adapters=weights,
-            style=named,
-            content=content,
-            negative_prompt=negative_prompt,
-            steps=steps,
-            guidance_scale=guidance_scale if apart is None else None,
-            guidance=rule,
-            guidance_ramp=guidance_ramp,
-            scheduler=scheduler,
-            temperature=temperature,
-            seed=seed,
-            n=n,
-            rerank=rerank,
-            style_image=style_image,
-            width=width,
-            height=height,
-            format=format,
-            image=image,
-            strength=strength,
-            depth=depth,
-            control_scale=control_scale,
-        )
+        every = 0 if previews is None else preview_every or PREVIEW_EVERY
+        parts = client.stream(prompt, preview_every=every, **options)
         with closing(parts):
             generation = follow(parts, console, previews)
     with reported(console):
@@ -132,19 +91,17 @@ def generate(
         typer.echo("\n".join(_line(path, candidate, generation) for path, candidate in files))
 
 
+@with_options(TABLE, SHARED)
 def gallery(
     ctx: typer.Context,
+    *,
     prompts: Annotated[
         list[str], typer.Option("--prompt", help="A row; may be repeated.", show_default="four of ours")
     ] = GALLERY_PROMPTS,
-    adapters: arg.Adapters = None,
     words: Annotated[
         str, typer.Option(help="Added to the prompt where a style is on; {style} is its name in words.")
     ] = "in {style} style",
-    negative_prompt: arg.NegativePrompt = None,
-    steps: arg.Steps = None,
-    guidance_scale: arg.GuidanceScale = None,
-    scheduler: arg.Scheduler = None,
+    said: Mapping[str, Any],
     seed: Annotated[int, typer.Option(help="Seed of the first row; each next row's is one more.")] = 7,
     title: Annotated[str, typer.Option(help="Heading of the sheet.")] = "impasto",
     out: Annotated[Path, typer.Option(help="File to write: .png, .jpg or .webp.")] = Path("gallery.png"),
@@ -153,14 +110,15 @@ def gallery(
     timeout: arg.Timeout = DEFAULT_TIMEOUT_S,
 ) -> None:
     """Rows are prompts, columns are no style and then every style; along a row the seed stays the same."""
-    said.format_of(out)
-    weights = said.weights_of(adapters or [])
+    format_of(out)
+    options = options_of(said, TABLE)
+    weights = weights_of(said.get("adapters", []))
+    options.pop("adapters", None)
     columns = [Column("no style"), *(Column.of(name, weight, words) for name, weight in weights.items())]
-    settings = Settings(seed, steps, guidance_scale, scheduler, negative_prompt)
     console = Console(stderr=True, highlight=False)
     with reported(console), connected(ctx, url, timeout) as client, counting(console) as bar:
         task = bar.add_task("painting", total=len(prompts) * len(columns))
-        rows = paint(client, prompts, columns, settings, lambda: bar.advance(task))
+        rows = paint(client, prompts, columns, Settings(seed, options), lambda: bar.advance(task))
     with reported(console):
         draw(Sheet(title, prompts, columns, rows)).save(out)
     warnings = dict.fromkeys(warning for row in rows for cell in row for warning in cell.warnings)

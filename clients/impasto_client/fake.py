@@ -10,7 +10,8 @@ from contextlib import closing
 
 from impasto_client.catalogue import Catalogue, encoded
 from impasto_client.errors import ImpastoError
-from impasto_client.simulation import EXAMPLE, answer, scores, steps
+from impasto_client.example import EXAMPLE
+from impasto_client.simulation import answer, scores, steps
 from impasto_client.wire import Tensors
 
 

@@ -6,12 +6,13 @@ import textwrap
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Event
 
 from PIL import Image, ImageDraw, ImageFont
 
 from impasto_client.client import Client
+from impasto_client.fields import Options
 from impasto_client.generation import Generation, Progress
 
 IN_FLIGHT = 8
@@ -46,13 +47,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Settings:
-    """What all cells share; None leaves it to the server. Row i is painted with seed + i."""
+    """What all cells share. Row i is painted with seed + i."""
 
     seed: int
-    steps: int | None = None
-    guidance_scale: float | None = None
-    scheduler: str | None = None
-    negative_prompt: str | None = None
+    options: Options = field(default_factory=Options)
 
 
 @dataclass(frozen=True)
@@ -93,15 +91,8 @@ def _asked(
     client: Client, prompt: str, column: Column, settings: Settings, row: int
 ) -> Generator[Progress | Generation, None, None]:
     """Streamed, for a stream can be left."""
-    return client.stream(
-        column.prompt(prompt),
-        adapters=dict(column.adapters),
-        negative_prompt=settings.negative_prompt,
-        steps=settings.steps,
-        guidance_scale=settings.guidance_scale,
-        scheduler=settings.scheduler,
-        seed=settings.seed + row,
-    )
+    options: Options = {**settings.options, "adapters": dict(column.adapters), "seed": settings.seed + row}
+    return client.stream(column.prompt(prompt), **options)
 
 
 def _last(parts: Iterable[Progress | Generation], over: Event) -> Generation:

@@ -2,72 +2,65 @@
 
 from __future__ import annotations
 
-from functools import singledispatch
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from impasto_client.errors import InvalidRequest
-from impasto_client.options import Compose, StyleContent, StyleDrop
-from impasto_client.tensor import optional, optional_text, shown, texts
+from impasto_client.field import Rule, Table
+from impasto_client.options import Compose, NamedGuidance, StyleContent, StyleDrop
+from impasto_client.tensor import shown
 
-_RULES = {"paper": "dreamstyler", "code": "dreamstyler-code"}  # a StyleContent's convention to the wire's GUIDANCE
+
+@dataclass(frozen=True)
+class Told:
+    """A rule, and its fields that are said. `source` is the caller's class, `attributes` its words for them."""
+
+    rule: Rule
+    fields: Mapping[str, object]
+    source: str
+    attributes: Mapping[str, str]
 
 
-@singledispatch
-def guidance_tensors(guidance: object, scale: float | None) -> dict[str, NDArray[Any]]:
-    """GUIDANCE and what belongs to it. `scale` is the option guidance_scale.
-
-    Raises InvalidRequest for what is no guidance, and where tensors can't carry both.
-    """
+def told(guidance: object, table: Table) -> Told:
+    """Raises InvalidRequest for what is no guidance."""
+    match guidance:
+        case StyleContent():
+            return _of_attributes(guidance, _convention(guidance, table))
+        case StyleDrop() | Compose():
+            return _of_attributes(guidance, table.by_rule[guidance.rule])
+        case NamedGuidance():
+            return _named(guidance, table)
     fix = "pass a StyleContent, a StyleDrop or a Compose, or none"
     raise InvalidRequest(f"GUIDANCE: {shown(guidance)} is no guidance; {fix}", "GUIDANCE")
 
 
-@guidance_tensors.register
-def _classifier_free(guidance: None, scale: float | None) -> dict[str, NDArray[Any]]:
-    return optional("GUIDANCE_SCALE", scale, np.float32)
+def _of_attributes(guidance: StyleContent | StyleDrop | Compose, rule: Rule) -> Told:
+    said = {name: getattr(guidance, attribute) for attribute, name in rule.fields.items()}
+    attributes = {name: attribute for attribute, name in rule.fields.items()}
+    return Told(rule, _said(said), type(guidance).__name__, attributes)
 
 
-@guidance_tensors.register
-def _style_content(guidance: StyleContent, scale: float | None) -> dict[str, NDArray[Any]]:
-    _check_style_content(guidance, scale)
-    return {
-        "GUIDANCE": texts("GUIDANCE", _RULES[guidance.convention]),
-        **optional("GUIDANCE_SCALE", guidance.scale, np.float32),
-        **optional("STYLE_GUIDANCE", guidance.style, np.float32),
-        **optional("CONTENT_GUIDANCE", guidance.content, np.float32),
-    }
-
-
-@guidance_tensors.register
-def _styledrop(guidance: StyleDrop, scale: float | None) -> dict[str, NDArray[Any]]:
-    return {
-        "GUIDANCE": texts("GUIDANCE", "styledrop"),
-        **optional("GUIDANCE_SCALE", scale, np.float32),
-        **optional("STYLE_STRENGTH", guidance.style_strength, np.float32),
-        **optional("TEXT_STRENGTH", guidance.text_strength, np.float32),
-    }
-
-
-@guidance_tensors.register
-def _compose(guidance: Compose, scale: float | None) -> dict[str, NDArray[Any]]:
-    return {
-        "GUIDANCE": texts("GUIDANCE", "styledrop-compose"),
-        **optional("GUIDANCE_SCALE", scale, np.float32),
-        **optional("GAMMA", guidance.gamma, np.float32),
-        **optional("STYLE_STRENGTH", guidance.style_strength, np.float32),
-        **optional("TEXT_STRENGTH", guidance.text_strength, np.float32),
-        **optional_text("CONTENT_PROMPT", guidance.content_prompt),
-    }
-
-
-def _check_style_content(guidance: StyleContent, scale: float | None) -> None:
-    if guidance.convention not in list(_RULES):  # of a list: the value may be unhashable
-        problem = f"the convention {shown(guidance.convention)} is unknown; pass one of {', '.join(_RULES)}"
+def _convention(guidance: StyleContent, table: Table) -> Rule:
+    rules = {rule.convention: rule for rule in table.rules if rule.kin == guidance.kin}
+    if guidance.convention not in list(rules):  # of a list: the value may be unhashable
+        problem = f"the convention {shown(guidance.convention)} is unknown; pass one of {', '.join(rules)}"
         raise InvalidRequest(f"GUIDANCE: {problem}", "GUIDANCE")
-    if scale is not None:
-        said, problem = shown(scale), "beside a StyleContent, which has a scale of its own"
-        fix = f"pass StyleContent(scale={said})"
-        raise InvalidRequest(f"GUIDANCE_SCALE: {said} {problem}; {fix}", "GUIDANCE_SCALE")
+    return rules[guidance.convention]
+
+
+def _named(guidance: NamedGuidance, table: Table) -> Told:
+    if guidance.rule not in list(table.by_rule):
+        problem = f"the rule {shown(guidance.rule)} is unknown; pass one of {', '.join(table.by_rule)}"
+        raise InvalidRequest(f"GUIDANCE: {problem}", "GUIDANCE")
+    rule = table.by_rule[guidance.rule]
+    known = {name.lower(): name for name in rule.fields.values()}
+    strange = next((word for word in guidance.strengths if word not in known), None)
+    if strange is not None:
+        problem = f"{rule.name} has no {shown(strange)}; it has {', '.join(known)}"
+        raise InvalidRequest(f"GUIDANCE: {problem}", "GUIDANCE")
+    said = {known[word]: value for word, value in guidance.strengths.items()}
+    return Told(rule, _said(said), type(guidance).__name__, {name: word for word, name in known.items()})
+
+
+def _said(values: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in values.items() if value is not None}

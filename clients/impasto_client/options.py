@@ -1,11 +1,11 @@
-"""What may be said of a picture besides the prompt, in the caller's words."""
+"""What may be said of a picture besides the prompt, in the caller's words: the types of `Options` (fields.py)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias, TypedDict
+from typing import ClassVar, Literal, TypeAlias
 
 from PIL import Image
 
@@ -37,6 +37,8 @@ class StyleContent:
     scale: float | None = None
     convention: Literal["paper", "code"] = "paper"
 
+    kin: ClassVar[str] = "DreamStyler"
+
 
 @dataclass(frozen=True)
 class StyleDrop:
@@ -54,6 +56,8 @@ class StyleDrop:
 
     style_strength: float | None = None
     text_strength: float | None = None
+
+    rule: ClassVar[str] = "styledrop"
 
 
 @dataclass(frozen=True)
@@ -79,58 +83,18 @@ class Compose:
     text_strength: float | None = None
     content_prompt: str | None = None
 
+    rule: ClassVar[str] = "styledrop-compose"
 
-class Options(TypedDict, total=False):
-    """What may be said of a picture besides the prompt. What is left out or None is the server's to choose.
 
-    adapters: names of adapters in the server's registry to weights, -4 to 4; a lone name has the weight 1.
-    style: the embedding whose style is painted in, by its name in the registry. To mix styles, a sequence of names, one
-        for each stage, of which the first, 0, paints the finest detail and the last the composition; or names to ranges
-        of stages, {"sks03": range(0, 3), "sks05": range(3, 6)}, which cover 0, 1, 2, … once each. 64 stages at most.
-        A request names 16 embeddings at most, those in its prompts counted in. With StyleDrop and Compose it is an
-        adapter instead, and a single one.
-    content: the adapter whose content is painted, by its name in the registry. Needs Compose.
-    negative_prompt: what the picture should not show; "" for nothing, whatever the server's default is.
-    steps: denoising steps, 1 to 200.
-    guidance_scale: how strongly the prompt counts, 0 to 50; 1 or less turns guidance off.
-    guidance: a StyleContent, which counts style and content apart and has a scale of its own, a StyleDrop or a Compose;
-        else guidance_scale is all there is. Needs `style`.
-    guidance_ramp: let the guidance rise linearly from nothing at the first step to its full strength at the last.
-    scheduler: ddim, dpmpp_2m, euler, euler_a, lcm or unipc; of a masked backbone, maskgit or amused.
-    temperature: of a masked backbone, 0 to 100: how much chance decides which tokens are kept after each step.
-    seed: 0 to 2**63-1; the same seed paints the same picture.
-    n: how many candidates to paint, 1 to 16; each is the picture of a seed one higher than that of the one before.
-    rerank: "text" sorts the candidates by how well they show the prompt, "style" by how near they come to style_image;
-        the best is the first then, and each has a score. Needs a server with a scorer.
-    style_image: with rerank "style", the picture to come near to; passed as `image` is.
-    width, height: pixels.
-    format: png, jpeg or webp.
-    image: the picture to start from: a PNG, JPEG or WebP file, as bytes or as its Path, or a PIL image. It is sent in
-        its own size; the server fits it to width and height.
-    strength: how far to leave `image` behind, 0 to 1; that share of the steps is run, or under lcm all of them over
-        that share of the noise.
-    depth: how near everything is, as a grey picture in which near is bright; passed as `image` is.
-    control_scale: how strictly the edges of `image` and `depth` are followed, 0 to 2; 0 turns that off.
+@dataclass(frozen=True)
+class NamedGuidance:
+    """Any rule that a server has, by the name that it goes by there.
+
+    strengths: by the names of their fields, in lower case; what is left out is the server's to choose.
     """
 
-    adapters: Adapters
-    style: Style
-    content: str | None
-    negative_prompt: str | None
-    steps: int | None
-    guidance_scale: float | None
-    guidance: StyleContent | StyleDrop | Compose | None
-    guidance_ramp: bool | None
-    scheduler: str | None
-    temperature: float | None
-    seed: int | None
-    n: int | None
-    rerank: str | None
-    style_image: Picture | None
-    width: int | None
-    height: int | None
-    format: str | None
-    image: Picture | None
-    strength: float | None
-    depth: Picture | None
-    control_scale: float | None
+    rule: str
+    strengths: Mapping[str, float | str] = field(default_factory=dict)
+
+
+Guidance: TypeAlias = StyleContent | StyleDrop | Compose | NamedGuidance | None

@@ -12,57 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from impasto_client.catalogue import Bundle, Catalogue, Defaults, Rule, Size, Strength
+from impasto_client.field import Rule
+from impasto_client.fields import TABLE
 from impasto_client.wire import Tensors
 
 MAX_SEED = 2**63 - 1
 
-_DEFAULTS: dict[str, Any] = {
-    "STEPS": 25,
-    "GUIDANCE": b"cfg",
-    "GUIDANCE_RAMP": False,
-    "SCHEDULER": b"dpmpp_2m",
-    "SEED": 0,
-    "N": 1,
-    "WIDTH": 128,
-    "HEIGHT": 128,
-    "FORMAT": b"png",
-    "PREVIEW_EVERY": 0,
-}
-_STYLE_CONTENT = {"GUIDANCE_SCALE": 5.0, "STYLE_GUIDANCE": 0.5, "CONTENT_GUIDANCE": 3.0}
-_STYLEDROP = {"STYLE_STRENGTH": 2.0, "TEXT_STRENGTH": 5.0}
-_RULES: dict[bytes, dict[str, Any]] = {  # what each GUIDANCE has besides
-    b"cfg": {"GUIDANCE_SCALE": 3.0},
-    b"dreamstyler": _STYLE_CONTENT,
-    b"dreamstyler-code": _STYLE_CONTENT,
-    b"styledrop": _STYLEDROP,
-    b"styledrop-compose": {**_STYLEDROP, "GAMMA": 0.5},
-}
-_STRENGTH = {"STRENGTH": 0.8}  # where there is an IMAGE
+SIDE = 128  # pixels of a picture whose size nobody says
 _UNSEEN = ("PREVIEW_EVERY", "N", "RERANK", "STYLE_IMAGE")  # what changes no picture
-_FACTORS = (
-    "GUIDANCE_SCALE", "STYLE_GUIDANCE", "CONTENT_GUIDANCE", "STYLE_STRENGTH", "TEXT_STRENGTH", "GAMMA", "STRENGTH",
-)  # fmt: skip
-EXAMPLE = Catalogue(
-    default="fake",
-    bundles=(
-        Bundle(
-            name="fake",
-            family="fake",
-            checkpoint="fake",
-            digest="0" * 64,
-            size=Size(width=128, height=128, multiple_of=8, max_pixels=1 << 20),
-            samplers=("dpmpp_2m",),
-            defaults=Defaults(scheduler="dpmpp_2m", steps=25),
-            rules=(Rule("cfg", (Strength("GUIDANCE_SCALE", default=3.0, low=0.0, high=50.0),)),),
-            fields=("PROMPT", "STEPS", "GUIDANCE_SCALE", "SEED", "WIDTH", "HEIGHT"),
-            control=(),
-            pinned=(),
-        ),
-    ),
-    adapters=(),
-    unread=(),
-)
 _STEP_S = 0.1  # what a step is said to take; none of it is waited for
 
 
@@ -102,13 +59,23 @@ def scores(tensors: Tensors) -> dict[str, NDArray[Any]]:
     return {"SCORE": np.array([_score(image, one) for image, one in pairs], dtype=np.float32)}
 
 
+def _rule(tensors: Tensors) -> Rule:
+    return TABLE.by_rule[tensors["GUIDANCE"].tolist()[0].decode()] if "GUIDANCE" in tensors else TABLE.rules[0]
+
+
 def _asked(tensors: Tensors) -> dict[str, Any]:
     """What was asked, and the defaults of what was not; STEPS are those that are run."""
-    rule = _RULES[tensors["GUIDANCE"].tolist()[0] if "GUIDANCE" in tensors else b"cfg"]
-    start = _STRENGTH if "IMAGE" in tensors else {}
-    defaults = {**_DEFAULTS, **rule, **start}
-    asked = {name: tensors[name].tolist()[0] if name in tensors else value for name, value in defaults.items()}
+    usual = {field.name: field.default for field in TABLE.fields if field.default is not None}
+    strengths = {name for rule in TABLE.rules for name in rule.defaults} - {*_rule(tensors).defaults}
+    defaults = {**usual, "SEED": 0, "WIDTH": SIDE, "HEIGHT": SIDE, **_rule(tensors).defaults}
+    said = {name: _value(tensors[name].tolist()[0]) for name in tensors if name in defaults}
+    left = () if "IMAGE" in tensors else ("STRENGTH",)
+    asked = {name: value for name, value in {**defaults, **said}.items() if name not in (*strengths, *left)}
     return {**asked, "STEPS": int(asked["STEPS"] * round(asked.get("STRENGTH", 1.0), 6))}
+
+
+def _value(value: Any) -> Any:
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def _alone(tensors: Tensors) -> list[Tensors]:
@@ -130,11 +97,11 @@ def _meta(tensors: Tensors, warnings: tuple[str, ...]) -> dict[str, object]:
         "adapters": _adapters(tensors),
         "embeddings": [{"name": name, "digest": _digest(name)} for name in _embeddings(tensors)],
         "steps": asked["STEPS"],
-        "guidance": asked["GUIDANCE"].decode(),
-        **{name.lower(): asked[name] for name in _FACTORS if name in asked},
+        "guidance": asked["GUIDANCE"],
+        **{name.lower(): asked[name] for name in (*_rule(tensors).defaults, "STRENGTH") if name in asked},
         **{name.lower(): _names(tensors, name)[0] for name in ("CONTENT", "RERANK") if name in tensors},
         **({"guidance_ramp": True} if asked["GUIDANCE_RAMP"] else {}),
-        "scheduler": asked["SCHEDULER"].decode(),
+        "scheduler": asked["SCHEDULER"],
         "width": asked["WIDTH"],
         "height": asked["HEIGHT"],
     }
@@ -155,7 +122,7 @@ def _embeddings(tensors: Tensors) -> list[str]:
 
 def _by_adapters(tensors: Tensors) -> bool:
     """Whether STYLE names an adapter, not an embedding."""
-    return "STYLE_STRENGTH" in _asked(tensors)
+    return _rule(tensors).styled == "adapter"
 
 
 def _names(tensors: Tensors, field: str) -> list[str]:
@@ -188,7 +155,7 @@ def _picture(alone: Tensors) -> bytes:
     """A gradient between the request's four colours."""
     asked = _asked(alone)
     size = (asked["WIDTH"], asked["HEIGHT"])
-    return _file(_corners(alone).resize(size, Image.Resampling.BILINEAR), asked["FORMAT"].decode())
+    return _file(_corners(alone).resize(size, Image.Resampling.BILINEAR), asked["FORMAT"])
 
 
 def _previews(tensors: Tensors) -> Tensors:

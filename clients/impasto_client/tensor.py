@@ -22,23 +22,12 @@ def texts(name: str, *values: str) -> NDArray[Any]:
         raise InvalidRequest(f"{name}: {error}", name) from None
 
 
-def optional_text(name: str, text: str | None) -> dict[str, NDArray[Any]]:
-    """The tensor [1] under its name, or nothing for None. Raises InvalidRequest."""
-    return {} if text is None else {name: texts(name, text)}
-
-
-def optional(name: str, value: float | None, dtype: type[np.number[Any]]) -> dict[str, NDArray[Any]]:
-    """The tensor [1] under its name, or nothing for None. Raises InvalidRequest."""
-    return {} if value is None else {name: numbers(name, [value], dtype)}
-
-
-def optional_flag(name: str, flag: bool | None) -> dict[str, NDArray[Any]]:
-    """The tensor [1] under its name, or nothing for None. Raises InvalidRequest for what is neither true nor false."""
-    if flag is None:
-        return {}
-    if not isinstance(flag, (bool, np.bool_)):
-        raise InvalidRequest(f"{name}: {shown(flag)} is neither true nor false; pass a bool", name)
-    return {name: np.array([flag], dtype=np.bool_)}
+def flags(name: str, *values: bool) -> NDArray[Any]:
+    """Raises InvalidRequest for what is neither true nor false."""
+    strange = next((value for value in values if not isinstance(value, (bool, np.bool_))), None)
+    if strange is not None:
+        raise InvalidRequest(f"{name}: {shown(strange)} is neither true nor false; pass a bool", name)
+    return np.array(values, dtype=np.bool_)
 
 
 def numbers(name: str, values: Sequence[float], dtype: type[np.number[Any]]) -> NDArray[Any]:

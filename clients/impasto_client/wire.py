@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, TypeAlias, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Unpack
 
-from impasto_client.errors import InvalidRequest, ProtocolError
+from impasto_client.encoding import encoded, one
+from impasto_client.errors import ProtocolError
+from impasto_client.fields import TABLE, Options
 from impasto_client.generation import Candidate, Generation, Progress, Timings
-from impasto_client.guidance import guidance_tensors
-from impasto_client.options import Adapters, Options, Picture, Style
-from impasto_client.picture import file_bytes
-from impasto_client.stages import names_by_stage
-from impasto_client.tensor import numbers, optional, optional_flag, optional_text, shown, texts
+from impasto_client.tensor import texts
 
 MODEL = "stylize"
 STREAM = "stylize_stream"
@@ -39,34 +36,12 @@ def encode(prompt: str, **options: Unpack[Options]) -> dict[str, NDArray[Any]]:
     Raises TypeError for a word that is no option.
     """
     _check_words(options)
-    return {
-        "PROMPT": texts("PROMPT", prompt),
-        **optional_text("NEGATIVE_PROMPT", options.get("negative_prompt")),
-        **_adapters(options.get("adapters")),
-        **_style(options.get("style")),
-        **optional_text("CONTENT", options.get("content")),
-        **optional("STEPS", options.get("steps"), np.int32),
-        **guidance_tensors(options.get("guidance"), options.get("guidance_scale")),
-        **optional_flag("GUIDANCE_RAMP", options.get("guidance_ramp")),
-        **optional_text("SCHEDULER", options.get("scheduler")),
-        **optional("TEMPERATURE", options.get("temperature"), np.float32),
-        **optional("SEED", options.get("seed"), np.int64),
-        **optional("N", options.get("n"), np.int32),
-        **optional_text("RERANK", options.get("rerank")),
-        **_picture("STYLE_IMAGE", options.get("style_image")),
-        **optional("WIDTH", options.get("width"), np.int32),
-        **optional("HEIGHT", options.get("height"), np.int32),
-        **optional_text("FORMAT", options.get("format")),
-        **_picture("IMAGE", options.get("image")),
-        **optional("STRENGTH", options.get("strength"), np.float32),
-        **_picture("DEPTH", options.get("depth")),
-        **optional("CONTROL_SCALE", options.get("control_scale"), np.float32),
-    }
+    return {"PROMPT": texts("PROMPT", prompt), **encoded(options, TABLE)}
 
 
 def encode_stream(prompt: str, preview_every: int, **options: Unpack[Options]) -> dict[str, NDArray[Any]]:
     """As `encode`, for the model that streams; `preview_every` counts steps, and 0 asks for no previews."""
-    every = optional("PREVIEW_EVERY", preview_every, np.int32)
+    every = {} if preview_every is None else one(TABLE.by_name["PREVIEW_EVERY"], preview_every)
     return {**encode(prompt, **options), **{name: tensor for name, tensor in every.items() if tensor.any()}}
 
 
@@ -103,39 +78,6 @@ def _check_words(options: Mapping[str, object]) -> None:
         if word not in Options.__annotations__:
             near = difflib.get_close_matches(word, Options.__annotations__, 1)
             raise TypeError(f"there is no option {word!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-
-
-def _adapters(adapters: Adapters) -> dict[str, NDArray[Any]]:
-    if adapters is None:
-        return {}
-    if isinstance(adapters, str):
-        return {"ADAPTER_NAMES": texts("ADAPTER_NAMES", adapters)} if adapters else {}
-    if not isinstance(adapters, Mapping):
-        fix = "pass a name or a dict of names to weights, e.g. {'neon': 0.9}"
-        raise InvalidRequest(f"ADAPTER_NAMES: {shown(adapters)} names no adapters; {fix}", "ADAPTER_NAMES")
-    weights = numbers("ADAPTER_WEIGHTS", list(adapters.values()), np.float32)
-    return {"ADAPTER_NAMES": texts("ADAPTER_NAMES", *adapters), "ADAPTER_WEIGHTS": weights} if adapters else {}
-
-
-def _style(style: Style) -> dict[str, NDArray[Any]]:
-    names = _style_names(style)
-    return {"STYLE": texts("STYLE", *names)} if names else {}
-
-
-def _style_names(style: Style) -> Sequence[str]:
-    if style is None:
-        return []
-    if isinstance(style, str):
-        return [style] if style else []
-    if isinstance(style, Mapping):
-        return names_by_stage(style.items())
-    if isinstance(style, Sequence) and not isinstance(style, bytes):
-        return style
-    raise InvalidRequest(f"STYLE: {shown(style)} is no style; pass a name, or one for each stage", "STYLE")
-
-
-def _picture(name: str, picture: Picture | None) -> dict[str, NDArray[Any]]:
-    return {} if picture is None else {name: np.array([file_bytes(name, picture)], dtype=np.object_)}
 
 
 def _candidates(tensors: Tensors) -> tuple[Candidate, ...]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import typer
 
-from impasto_client.arguments import Convention, Rule
+from impasto_client.arguments import CONVENTION
 from impasto_client.errors import InvalidRequest
-from impasto_client.options import Compose, StyleContent, StyleDrop
+from impasto_client.field import Field, Table
+from impasto_client.fields import Options
+from impasto_client.options import NamedGuidance
 from impasto_client.stages import names_by_stage
 
 FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
@@ -42,43 +45,59 @@ def style_of(texts: Sequence[str]) -> list[str]:
         raise typer.BadParameter(str(error), param_hint="--style") from None
 
 
-def style_content_of(
-    style: float | None, content: float | None, scale: float | None, convention: Convention | None
-) -> StyleContent | None:
-    """Style and content apart, where any word asks for it; a scale alone doesn't."""
-    if style is None and content is None and convention is None:
+def options_of(said: Mapping[str, Any], table: Table) -> Options:
+    """The options of a client, of what is said on the command line, called as the table calls its fields."""
+    guidance = guidance_of(said, table)
+    taken = {} if guidance is None else {"guidance": guidance}
+    gone = {"guidance", CONVENTION, *(() if guidance is None else guidance.strengths)}
+    rest = {word: value for word, value in said.items() if word not in gone}
+    if "adapters" in rest:
+        rest["adapters"] = weights_of(rest["adapters"])
+    if "style" in rest:
+        rest["style"] = style_of(rest["style"])
+    return cast(Options, {**rest, **taken})
+
+
+def guidance_of(said: Mapping[str, Any], table: Table) -> NamedGuidance | None:
+    """The rule that is asked for: by its name, or by words that it knows and the usual one doesn't."""
+    usual, *others = table.rules
+    named, convention = said.get("guidance"), said.get(CONVENTION)
+    telling = [
+        field
+        for field in table.fields
+        if field.word in said
+        and any(field.name in rule.takes for rule in others)
+        and field.name not in usual.takes
+        and not (named and field.option)  # the server says what such a rule has no use for
+    ]
+    rules = [rule for rule in others if convention is None or rule.convention == convention]
+    rules = [rule for rule in rules if named is None or rule.name == named]
+    for field in telling:
+        left = [rule for rule in rules if field.name in rule.takes]
+        if not left:
+            raise _apart(field, named, convention, telling, table)
+        rules = left
+    if not (telling or named or convention):
         return None
-    return StyleContent(style, content, scale, "code" if convention is Convention.CODE else "paper")
+    if not rules:
+        raise _apart(None, named, convention, telling, table)
+    words = {name.lower() for name in rules[0].fields.values()}
+    return NamedGuidance(rules[0].name, {word: value for word, value in said.items() if word in words})
 
 
-def styledrop_of(
-    rule: Rule | None,
-    style: float | None,
-    text: float | None,
-    content: str | None,
-    gamma: float | None,
-    content_prompt: str | None,
-) -> StyleDrop | Compose | None:
-    """Guidance by adapters, where any word asks for it; a word about the content asks for a composition."""
-    shares = (gamma, content_prompt) != (None, None)
-    if rule is Rule.STYLEDROP and shares:
-        fix = "pass --guidance styledrop-compose, or leave --gamma and --content-prompt out"
-        raise typer.BadParameter(f"styledrop is of one adapter; {fix}", param_hint="--guidance")
-    if rule is Rule.COMPOSE or (rule is None and (shares or content is not None)):
-        return Compose(gamma, style, text, content_prompt)
-    if rule is Rule.STYLEDROP or (style, text) != (None, None):
-        return StyleDrop(style, text)
-    return None
-
-
-def guidance_of(
-    style_content: StyleContent | None, styledrop: StyleDrop | Compose | None
-) -> StyleContent | StyleDrop | Compose | None:
-    """The one that is asked for."""
-    if style_content is not None and styledrop is not None:
-        problem = "words for DreamStyler's guidance and for StyleDrop's; leave those for one of them out"
-        raise typer.BadParameter(problem, param_hint="--guidance")
-    return style_content or styledrop
+def _apart(
+    field: Field | None, named: str | None, convention: str | None, telling: Sequence[Field], table: Table
+) -> typer.BadParameter:
+    """Words that no rule has together."""
+    if field is not None and named is not None:
+        knowing = " or ".join(rule.name for rule in table.rules if field.name in rule.takes)
+        problem = f"{named} has no use for {field.flag}; pass --guidance {knowing}, or leave {field.flag} out"
+    else:
+        flags = [one.flag for one in telling]
+        flags += ["--guidance-convention"] if convention else []
+        flags += ["--guidance"] if named else []
+        problem = f"{', '.join(flags)} are of different guidances; leave those of all but one out"
+    return typer.BadParameter(problem, param_hint="--guidance")
 
 
 def format_of(path: Path) -> str:

@@ -1,6 +1,6 @@
 """The compiled backbone: rows in, predictions out, whoever they belong to.
 
-A row is one lane of one step. What a graph is fed of it is the family's to say (diffusion.py, masked.py).
+What a graph is fed of a row is the family's to say: nobody else looks into a row's context.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from impasto_server.adapters.seat import Seat, SeatedEngine
 from impasto_server.engines.engine import PREPARED_BYTES
+from impasto_server.steps import Ask
 
 log = logging.getLogger(__name__)
 
@@ -28,38 +29,12 @@ RULES_LANES = (2, 3, 5, 4)  # classifier-free guidance, StyleDrop, its compositi
 
 
 @dataclass(frozen=True)
-class Embeds:
-    """A text, encoded: `hidden` [T, D] for every token, and what is `pooled` of them [P] where the encoder says so."""
-
-    hidden: Array
-    pooled: Array | None = None
-
-    @property
-    def nbytes(self) -> int:
-        return self.hidden.nbytes + (0 if self.pooled is None else self.pooled.nbytes)
-
-
-@dataclass(frozen=True)
-class Hint:
-    """What steers a row: `pixels` [3, H, W] in 0..1 at the picture's size, and the ControlNet's strength."""
-
-    pixels: Array
-    scale: float
-
-
-@dataclass(frozen=True)
 class Row:
-    """`sample`, latents [C, h, w] or tokens [h, w], at a timestep; and the seat of its adapters.
+    """One lane of one step: what is asked, what its family knows of it beside that, and the seat of its adapters."""
 
-    `scale` is the guidance that a backbone with an input for it is told of.
-    """
-
-    sample: NDArray[Any]
-    timestep: float
-    context: Embeds
+    ask: Ask
+    context: Any
     seat: Seat
-    hint: Hint | None = None
-    scale: float = 1.0
 
 
 class Backbone:
@@ -69,6 +44,7 @@ class Backbone:
         self._engines = engines
         self._feeds = feeds
         self._prepared: set[tuple[int, ...]] = set()
+        self._blank: Any = None  # the context of the rows that it was prepared with
 
     def prepare(self, row: Row, most: int, weights_bytes: int) -> None:
         """Make batches of rows like this one fast.
@@ -76,14 +52,19 @@ class Backbone:
         The largest first, then those of a request that is alone, by rule, and so on, as far as memory and patience
         allow: a large backbone is left to run batches that it wasn't prepared for, where that shows little.
         """
-        started = perf_counter()
+        started, self._blank = perf_counter(), row.context
         batches = dict.fromkeys([most, *(min(lanes, most) for lanes in RULES_LANES), *range(most, 0, -2), 1])
         for lanes, weights in product(batches, range(len(self._engines))):
             if len(self._prepared) * weights_bytes > PREPARED_BYTES or perf_counter() - started > WARMING_S:
                 log.info("prepared for batches of %s lanes alone", sorted({shape[1] for shape in self._prepared}))
                 break
-            self._engines[weights].prepare(self._feeds([row] * lanes), [row.seat] * lanes)
-            self._prepared.add((weights, lanes, *row.sample.shape))
+            self.prepare_for([replace(row, seat=Seat(merged=weights))] * lanes)
+
+    def prepare_for(self, rows: Sequence[Row]) -> None:
+        """Make batches like this one fast, whose rows are on the same weights."""
+        weights, shape = rows[0].seat.merged, rows[0].ask.sample.shape
+        self._engines[weights].prepare(self._feeds(rows), [row.seat for row in rows])
+        self._prepared.add((weights, len(rows), *shape))
 
     def run(self, rows: Sequence[Row]) -> Array:
         """Predictions [rows, ...]; all samples have the same shape.
@@ -104,20 +85,12 @@ class Backbone:
 
         An empty row may be added where the engine is prepared for one more: under no adapter, read by nobody.
         """
-        weights, shape = rows[0].seat.merged, rows[0].sample.shape
+        weights, shape = rows[0].seat.merged, rows[0].ask.sample.shape
         if (weights, len(rows), *shape) not in self._prepared and (weights, len(rows) + 1, *shape) in self._prepared:
-            return self._run([*rows, replace(rows[0], seat=Seat(merged=weights), hint=None)])[:-1]
+            return self._run([*rows, Row(rows[0].ask, self._blank, Seat(merged=weights))])[:-1]
         (output,) = self._engines[weights].run(self._feeds(rows), [row.seat for row in rows])
         return output
 
 
 def samples(rows: Sequence[Row]) -> NDArray[Any]:
-    return np.stack([row.sample for row in rows])
-
-
-def hidden(rows: Sequence[Row]) -> Array:
-    return np.stack([row.context.hidden for row in rows])
-
-
-def pooled(rows: Sequence[Row]) -> Array:
-    return np.stack([row.context.pooled for row in rows if row.context.pooled is not None])
+    return np.stack([row.ask.sample for row in rows])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Generic, TypeVar
@@ -16,13 +16,13 @@ PATIENCE = 4
 class Turn(Generic[T]):
     """One who waits for a step.
 
-    `lanes` rows of latents of `shape` are missing to its step; `new`: it has had no step yet; `passed_over` batches
-    since it came or had its last step; `remaining` steps; `time_left_s` until its deadline, None without one.
+    `lanes` rows of a `kind` (a stage and a shape) are missing to its step; `new`: it has had no step yet; `passed_over`
+    batches since it came or had its last step; `remaining` steps; `time_left_s` until its deadline, None without one.
     """
 
     who: T
     lanes: int
-    shape: tuple[int, ...]
+    kind: Hashable
     new: bool
     passed_over: int
     remaining: int
@@ -30,7 +30,7 @@ class Turn(Generic[T]):
 
 
 def choose(turns: Sequence[Turn[T]], max_lanes: int, step_s: float) -> list[tuple[T, int]]:
-    """Who gets how many of `max_lanes` rows of one shape, most deserving first.
+    """Who gets how many of `max_lanes` rows of one kind, most deserving first.
 
     No row is left empty while someone waits for it: the last one may get some of its lanes now and the rest with the
     next batch, which costs it nothing, since otherwise it would get all of them then.
@@ -45,7 +45,7 @@ def choose(turns: Sequence[Turn[T]], max_lanes: int, step_s: float) -> list[tupl
     chosen: list[tuple[T, int]] = []
     room = max_lanes
     for turn in ordered:
-        if room and turn.shape == ordered[0].shape:
+        if room and turn.kind == ordered[0].kind:
             chosen.append((turn.who, min(turn.lanes, room)))
             room -= chosen[-1][1]
     return chosen

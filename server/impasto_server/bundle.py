@@ -1,31 +1,34 @@
 """A bundle as the server sees it: the manifest, checked, and paths to graphs.
 
-The bundle is written by `impasto link`; this module knows its format and nothing of how it came about.
+The bundle is written by `impasto link`; this module knows its format and nothing of how it came about. Here is what
+every bundle has; what only those of one family have is in that family's folder.
 """
 
 from __future__ import annotations
 
 import re
-from abc import abstractmethod
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from impasto_server.errors import SetupError
-from impasto_server.strangers import Unfit, read_file, read_json
+from impasto_server.strangers import Unfit, read_file
 
 MAX_MANIFEST = 64 << 20
+SCORER = "clip"  # the family of what scores pictures
 LEARNED = "learned_embeds"  # a text encoder's input: vectors that take the place of some tokens' embeddings
-GUIDANCE = "timestep_cond"  # a UNet's input: the guidance scale, embedded
 
 
-class _Frozen(BaseModel):
+class Frozen(BaseModel):
+    """A part of a manifest; what a newer exporter says beside it is left alone."""
+
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class Site(_Frozen):
+class Site(Frozen):
     """Where a graph reads adapters, each row of the batch its own.
 
     lora        a Linear: `y = base(x) + (x @ A[slot]) @ B[slot]`, A [S, in, R], B [S, R, out].
@@ -39,7 +42,7 @@ class Site(_Frozen):
     kind: Literal["lora", "bottleneck"] = "lora"
 
 
-class Port(_Frozen):
+class Port(Frozen):
     """One graph input or output; a dimension is a number or the name of a dynamic one."""
 
     name: str
@@ -47,21 +50,14 @@ class Port(_Frozen):
     shape: tuple[int | str, ...]
 
 
-class Graph(_Frozen):
+class Graph(Frozen):
     file: str
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     sites: tuple[Site, ...] = ()
 
 
-class Latents(_Frozen):
-    channels: int = Field(gt=0)
-    factor: int = Field(gt=0)
-    scaling_factor: float
-    shift_factor: float = 0.0
-
-
-class ImageSize(_Frozen):
+class ImageSize(Frozen):
     """Default size, and what other sizes must satisfy."""
 
     width: int
@@ -70,36 +66,7 @@ class ImageSize(_Frozen):
     max_pixels: int
 
 
-class Noise(_Frozen):
-    """The noise schedule the backbone was trained with, in diffusers' terms; the last two are a consistency model's."""
-
-    num_train_timesteps: int
-    beta_start: float
-    beta_end: float
-    beta_schedule: Literal["linear", "scaled_linear"]
-    prediction_type: Literal["epsilon", "v_prediction"]
-    timestep_spacing: Literal["leading", "linspace", "trailing"]
-    steps_offset: int
-    set_alpha_to_one: bool
-    original_inference_steps: int = Field(default=50, gt=0)
-    timestep_scaling: float = 10.0
-
-
-class Tokens(_Frozen):
-    """A picture's tokens: one for each square of `factor` pixels, 0 to `codes` - 1, or `mask_id` where it's unknown."""
-
-    factor: int = Field(gt=0)
-    codes: int = Field(gt=1)
-    mask_id: int
-
-
-class Masking(_Frozen):
-    """How the share of tokens that are still unknown falls over the steps."""
-
-    schedule: Literal["cosine", "linear"] = "cosine"
-
-
-class TokenizerFacts(_Frozen):
+class TokenizerFacts(Frozen):
     file: str
     max_length: int
     bos_id: int
@@ -107,7 +74,7 @@ class TokenizerFacts(_Frozen):
     pad_id: int
 
 
-class Usual(_Frozen):
+class Usual(Frozen):
     """What a request gets that doesn't say otherwise, where the checkpoint has its own idea of it."""
 
     scheduler: str | None = None
@@ -115,7 +82,7 @@ class Usual(_Frozen):
     guidance_scale: float | None = Field(default=None, ge=0, le=50)
 
 
-class Weighted(_Frozen):
+class Weighted(Frozen):
     """An adapter with its weight in a mix."""
 
     name: str
@@ -123,32 +90,26 @@ class Weighted(_Frozen):
     weight: float
 
 
-class File(_Frozen):
+class File(Frozen):
     file: str
 
 
-class Pinned(_Frozen):
+class Pinned(Frozen):
     """A mix that is merged into weights of its own, and the graphs that it changes: the same ports, other weights."""
 
     adapters: tuple[Weighted, ...] = Field(min_length=1)
     graphs: dict[str, File] = Field(min_length=1)
 
 
-class Control(_Frozen):
-    """What each channel of the ControlNet's hint carries; one that isn't `optional` must be there."""
-
-    channels: tuple[Literal["edges", "depth"], ...]
-    optional: tuple[Literal["edges", "depth"], ...] = ()
-
-
-class Manifest(_Frozen):
+class Manifest(Frozen):
     """manifest.json; `digest` is the identity of everything the bundle resolves to. What is here, every family has.
 
-    `backbone` is the graph that runs at every step, `sample` the shape of what it is run on.
+    `backbones` are the graphs that run at every step of each stage, the first of a cascade first. What a bundle without
+    `defaults` gives its requests is its family's to say (FamilyOffer).
     """
 
-    backbone: ClassVar[str]
-    schedulers: ClassVar[tuple[str, ...]]
+    backbones: ClassVar[Mapping[str, str]]
+    schedulers: ClassVar[Collection[str]]
 
     format: Literal[1]
     family: str
@@ -156,23 +117,29 @@ class Manifest(_Frozen):
     architecture: str
     digest: str
     image: ImageSize
-    tokenizer: TokenizerFacts
-    tokenizer_2: TokenizerFacts | None = None
-    force_zeros_for_empty_prompt: bool = False
     graphs: dict[str, Graph]
-    control: Control | None = None
     defaults: Usual = Usual()
     pinned: tuple[Pinned, ...] = ()
 
     @property
-    @abstractmethod
-    def sample(self) -> tuple[int, int, int]: ...
+    def backbone(self) -> str:
+        """The graph of the first stage."""
+        return next(iter(self.backbones.values()))
 
     @property
-    def text_encoders(self) -> dict[str, TokenizerFacts]:
-        """The graphs that a prompt is read by, in the order in which the backbone takes what they say of it."""
-        second = {} if self.tokenizer_2 is None else {"text_encoder_2": self.tokenizer_2}
-        return {"text_encoder": self.tokenizer, **second}
+    def text_encoders(self) -> Mapping[str, TokenizerFacts]:
+        """The graphs that words are read by, in the order in which the backbone takes what they say; often none."""
+        return {}
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """What the channels of its ControlNet's hint carry; none without one."""
+        return ()
+
+    @property
+    def steered(self) -> bool:
+        """Whether there is a ControlNet."""
+        return bool(self.channels)
 
     @property
     def embedding_widths(self) -> dict[str, int]:
@@ -191,12 +158,6 @@ class Manifest(_Frozen):
         return next((port for port in self.graphs[graph].inputs if port.name == name), None)
 
     @model_validator(mode="after")
-    def _has_a_tokenizer_for_each_text_encoder(self) -> Manifest:
-        if ("text_encoder_2" in self.graphs) != (self.tokenizer_2 is not None):
-            raise ValueError("graph text_encoder_2 and tokenizer_2 belong together, and one of them is missing")
-        return self
-
-    @model_validator(mode="after")
     def _defaults_to_a_scheduler_that_it_has(self) -> Manifest:
         if self.defaults.scheduler not in (None, *self.schedulers):
             known = ", ".join(self.schedulers)
@@ -205,56 +166,11 @@ class Manifest(_Frozen):
 
     @model_validator(mode="after")
     def _pins_graphs_that_mixes_change(self) -> Manifest:
-        known = (*self.text_encoders, self.backbone)
+        known = (*self.text_encoders, *self.backbones.values())
         strange = sorted({name for mix in self.pinned for name in mix.graphs} - {*known})
         if strange:
             raise ValueError(f"pinned has {strange[0]}, and mixes change {', '.join(known)} alone")
         return self
-
-    def _squares(self, factor: int) -> tuple[int, int]:
-        return self.image.height // factor, self.image.width // factor
-
-
-class DiffusionManifest(Manifest):
-    """A UNet that predicts the noise in latents."""
-
-    backbone: ClassVar[str] = "unet"
-    schedulers: ClassVar[tuple[str, ...]] = ("ddim", "dpmpp_2m", "euler", "euler_a", "lcm", "unipc")
-
-    family: Literal["diffusion"]
-    latents: Latents
-    scheduler: Noise
-
-    @property
-    def told_of_guidance(self) -> bool:
-        """Whether the UNet takes the guidance scale as an input and makes one pass do for all lanes."""
-        return self.port("unet", GUIDANCE) is not None
-
-    @property
-    def sample(self) -> tuple[int, int, int]:
-        """[C, h, w] of the usual picture's latents."""
-        return self.latents.channels, *self._squares(self.latents.factor)
-
-
-class MaskedManifest(Manifest):
-    """A transformer that predicts the tokens that are masked."""
-
-    backbone: ClassVar[str] = "transformer"
-    schedulers: ClassVar[tuple[str, ...]] = ("maskgit", "amused")
-
-    family: Literal["masked"]
-    tokens: Tokens
-    masking: Masking
-
-    @property
-    def sample(self) -> tuple[int, int, int]:
-        """[1, h, w] of the usual picture's tokens."""
-        return 1, *self._squares(self.tokens.factor)
-
-
-_MANIFEST: TypeAdapter[DiffusionManifest | MaskedManifest] = TypeAdapter(
-    Annotated[DiffusionManifest | MaskedManifest, Field(discriminator="family")]
-)
 
 
 @dataclass(frozen=True)
@@ -262,12 +178,15 @@ class Bundle:
     """`name` is what requests call it."""
 
     folder: Path
-    manifest: DiffusionManifest | MaskedManifest
+    manifest: Manifest
     name: str = ""
 
     @classmethod
-    def open(cls, folder: Path, name: str | None = None) -> Bundle:
-        """Read and check `folder`; its manifest's name stands for none. Raises SetupError naming what is wrong."""
+    def open(cls, folder: Path, kinds: Mapping[str, type[Manifest]], name: str | None = None) -> Bundle:
+        """Read and check `folder`; `kinds` are manifests by family, and its manifest's name stands for none.
+
+        Raises SetupError naming what is wrong.
+        """
         path = folder / "manifest.json"
         if not folder.is_dir():
             raise SetupError(f"bundle: {folder} is no folder; pass one that `impasto link` made")
@@ -275,17 +194,7 @@ class Bundle:
             raise SetupError(
                 f"bundle: {folder} has no manifest.json; make one with `impasto link CHECKPOINT --out {folder}`"
             )
-        try:
-            data = read_file(path, MAX_MANIFEST)
-            if _is_scorer(data):
-                raise SetupError(f"bundle: {folder} is a scorer, which scores pictures; pass it as --scorer {folder}")
-            manifest = _MANIFEST.validate_json(data)
-        except Unfit as error:
-            raise SetupError(f"bundle: {path} {error}; link the checkpoint again") from None
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise SetupError(f"bundle: {path}: {where}: {first['msg']}; link the checkpoint again") from None
+        manifest = _manifest(path, kinds)
         bundle = cls(folder, manifest, name or _spelled(manifest.name))
         for file in manifest.files:
             if not (folder / file).is_file():
@@ -303,11 +212,33 @@ class Bundle:
         return self.folder / graphs[name].file
 
 
-def _is_scorer(manifest: bytes) -> bool:
-    found = read_json(manifest)
-    return isinstance(found, dict) and found.get("family") == "clip"
-
-
 def _spelled(name: str) -> str:
     """A manifest's name as bundles' names are spelled."""
     return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).lstrip("._-") or "bundle"
+
+
+class _Head(Frozen):
+    """What is read of a manifest first."""
+
+    family: str
+
+
+def _manifest(path: Path, kinds: Mapping[str, type[Manifest]]) -> Manifest:
+    try:
+        data = read_file(path, MAX_MANIFEST)
+        family = _Head.model_validate_json(data).family
+        if family == SCORER:
+            folder = path.parent
+            raise SetupError(f"bundle: {folder} is a scorer, which scores pictures; pass it as --scorer {folder}")
+        if family not in kinds:
+            known = ", ".join(kinds)
+            raise SetupError(
+                f"bundle: {path}: family is {family!r}, which is none of {known}; link the checkpoint again"
+            )
+        return kinds[family].model_validate_json(data)
+    except Unfit as error:
+        raise SetupError(f"bundle: {path} {error}; link the checkpoint again") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise SetupError(f"bundle: {path}: {where}: {first['msg']}; link the checkpoint again") from None

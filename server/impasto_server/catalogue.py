@@ -14,7 +14,8 @@ from typing import Any
 
 from impasto_server.adapters.access import Access, Attempt
 from impasto_server.adapters.adapter import FIELD
-from impasto_server.adapters.registry import Header, Registry
+from impasto_server.adapters.header import Header
+from impasto_server.adapters.registry import Registry
 from impasto_server.bundle import Bundle
 from impasto_server.errors import ImpastoError, NoAnswer
 from impasto_server.families.offers import offer_of
@@ -78,7 +79,7 @@ def described(bundle: Bundle) -> Json:
     """A bundle, and what may be asked of it."""
     manifest, offer = bundle.manifest, offer_of(bundle.manifest)
     usual = offer.known(None)
-    size, control = manifest.image, manifest.control
+    size = manifest.image
     return {
         "name": bundle.name,
         "family": manifest.family,
@@ -94,7 +95,7 @@ def described(bundle: Bundle) -> Json:
         "defaults": {name.lower(): usual.defaults[name] for name in DEFAULTS},
         "rules": [_rule(offer, rule) for rule in offer.rules],
         "fields": list(dict.fromkeys(name for rule in offer.rules for name in offer.known(rule.name).fields)),
-        "control": [] if control is None else list(control.channels),
+        "control": list(manifest.channels),
         "pinned": [[part.model_dump() for part in mix.adapters] for mix in manifest.pinned],
     }
 

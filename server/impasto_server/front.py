@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from impasto_server.bundle import Bundle
 from impasto_server.errors import ImpastoError, InvalidArgument, shown
+from impasto_server.families import open_bundle
 from impasto_server.families.offers import FIELDS, STREAM_FIELDS
 from impasto_server.job import Caller, Progress, Result
 from impasto_server.offer import parse
@@ -83,7 +84,7 @@ class Front:
 
 def opened(settings: Settings) -> list[Bundle]:
     """The bundles of these settings, the default first. Raises SetupError."""
-    return [Bundle.open(folder, name) for name, folder in settings.folders.items()]
+    return [open_bundle(folder, name) for name, folder in settings.folders.items()]
 
 
 def _read(tensors: Tensors, timeout_us: int, pipeline: Pipeline, asker: Asker) -> Request:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -73,21 +73,19 @@ class Mixes:
 
 @dataclass(frozen=True)
 class Lane:
-    text: Text
-    mix: Mix
+    """What is said, which is nothing in a family without words, under a mix."""
+
+    text: Text = Text(())
+    mix: Mix = Mix()
 
 
 @dataclass(frozen=True)
 class Guidance:
-    """Lanes, and two rows of as many coefficients: with the rule's strengths as they are, and with all of them at 0.
-
-    `scale` is the guidance that the backbone is told of, where it has an input for that: 1 is none.
-    """
+    """Lanes, and two rows of as many coefficients: with the rule's strengths as they are, and with all of them at 0."""
 
     lanes: tuple[Lane, ...]
     coefficients: tuple[float, ...]
     unguided: tuple[float, ...]
-    scale: float = 1.0
 
     @classmethod
     def over(cls, *terms: tuple[float, float, Lane]) -> Guidance:
@@ -110,9 +108,6 @@ class Guidance:
         return tuple(
             weak + strength * (strong - weak) for strong, weak in zip(self.coefficients, self.unguided, strict=True)
         )
-
-    def scale_at(self, strength: float) -> float:
-        return 1 + strength * (self.scale - 1)
 
 
 @dataclass(frozen=True)
@@ -182,20 +177,6 @@ class ClassifierFree(Rule):
             (1 - scale, 0, Lane(prompts.null, mixes.full)),
             (scale, 1, Lane(prompts.full, mixes.full)),
         )
-
-
-@dataclass(frozen=True)
-class Told(Rule):
-    """The conditional lane alone, of a backbone that has learnt what guidance makes of it and is told the scale.
-
-    Guided distillation, section 3 of arXiv 2210.03142 and 4.3 of arXiv 2310.04378; the scale is classifier-free
-    guidance's s = w + 1.
-    """
-
-    scale: float
-
-    def __call__(self, prompts: Prompts, mixes: Mixes) -> Guidance:
-        return replace(Guidance.over((1, 1, Lane(prompts.full, mixes.full))), scale=self.scale)
 
 
 def _strength(field: str, default: float, help: str, flag: str) -> Any:

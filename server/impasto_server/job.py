@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Lock
 from time import perf_counter
@@ -13,15 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from impasto_server.adapters.adapter import Embedding, Patch
-from impasto_server.adapters.residency import Loading, Style
-from impasto_server.backbone import Embeds
+from impasto_server.adapters.residency import Loading, Named
 from impasto_server.closing import Closing
 from impasto_server.errors import Cancelled, DeadlineExceeded, ImpastoError
-from impasto_server.families.conditioning import Conditions
-from impasto_server.guidance import Guidance, Mix
+from impasto_server.families.family import Conditions
 from impasto_server.request import Request
-from impasto_server.words.prompt import Line
+from impasto_server.worn import Worn
 
 log = logging.getLogger(__name__)
 
@@ -73,46 +70,29 @@ class Caller:
     progress: Callable[[Progress], None] | None = None
 
 
-@dataclass(frozen=True)
-class Spoken:
-    """What a lane says at each stage, under a mix that changes text encoders, or under none."""
-
-    lines: tuple[Line, ...]
-    mix: Mix | None
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A request's lanes and what each says, with its adapters by digest and its embeddings by name."""
-
-    guidance: Guidance
-    adapters: Mapping[str, Patch]
-    embeddings: Mapping[str, Embedding]
-    spoken: tuple[Spoken, ...]
-
-
 @dataclass(eq=False)
 class Job:
     """A request on its way: what was found out about it, and when it passed each stage (seconds on one clock).
 
-    `resume` has a job looked at once more, when something that it waits for has come about. `reference` is the
-    embedding [1, E] of what its candidates are compared with; `embeds` are of its lines, each under a mix as Spoken's.
-    `pinned`: some of its lanes run on weights that their mix is merged into. It's settled once, by whoever comes first;
-    `over` from then on.
+    `resume` has a job looked at once more, when something that it waits for has come about. `seen` is what its family
+    read in its pictures, `reference` the embedding [1, E] of what its candidates are compared with. `pinned`: some of
+    its lanes run on weights that their mix is merged into. `steps` are those that are run, 0 until that is known. It's
+    settled once, by whoever comes first; `over` from then on.
     """
 
     request: Request
     caller: Caller
     closing: Closing = field(default_factory=Closing)
     resume: Callable[[Job], None] = lambda job: None
-    styles: tuple[Style, ...] = ()
+    named: tuple[Named, ...] = ()
     loading: Loading | None = None
-    conditions: Conditions = field(default_factory=Conditions)
+    seen: Any = None
     reference: NDArray[np.float32] | None = None
-    plan: Plan | None = None
-    embeds: dict[tuple[Line, Mix | None], Embeds] = field(default_factory=dict)
+    worn: Worn | None = None
+    conditions: Conditions | None = None
     warnings: tuple[str, ...] = ()
     pinned: bool = False
+    steps: int = 0
     steps_done: int = 0
     showing: deque[int] = field(default_factory=deque)  # bytes of each sample whose preview is still to be made
     times: dict[str, float] = field(default_factory=lambda: {"submitted": perf_counter()})
@@ -181,7 +161,7 @@ class Job:
             raise Cancelled("the caller cancelled the request, or is gone")
         left = self.time_left_s()
         if left is not None and left <= 0:
-            done = f"{self.steps_done} of {self.request.steps_to_run} steps were done"
+            done = f"{self.steps_done} of {self.steps or self.request.sampling.steps} steps were done"
             said = (
                 f"no image within {self.request.answer.timeout_s:g} s ({done}); allow more time, or ask for fewer steps"
             )

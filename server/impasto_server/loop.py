@@ -6,25 +6,26 @@ step has shown, and hands back who leaves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from queue import Empty, SimpleQueue
 from threading import Thread
 from time import perf_counter
 
+from impasto_server.backbone import Backbone
 from impasto_server.batch import choose
-from impasto_server.families.diffusion.samplers import Sample
-from impasto_server.families.family import Family
 from impasto_server.job import Job
 from impasto_server.running import Running
 from impasto_server.stats import Stats
+from impasto_server.steps import Sample
 from impasto_server.turnstile import Gate
 
 SMOOTHING = 0.9
 
 
 class Loop:
-    """One thread, and all that run on one backbone; through `gate` its passes take turns with other loops'.
+    """One thread, and all that run on one family's backbones, by stage; a batch is on one of them. Through `gate` its
+    passes take turns with other loops'.
 
     `stepped` is called after each step of a job with what its candidates are taken to become, nothing after the last;
     `left` with the finished samples of one that leaves, or why it does. Neither may take its time.
@@ -32,14 +33,14 @@ class Loop:
 
     def __init__(
         self,
-        family: Family,
+        backbones: Mapping[str, Backbone],
         max_lanes: int,
         stats: Stats,
         gate: Gate,
         stepped: Callable[[Job, Sequence[Sample | None]], None],
         left: Callable[[Running, list[Sample] | Exception], None],
     ) -> None:
-        self._family = family
+        self._backbones = backbones
         self._max_lanes = max_lanes
         self._stats = stats
         self._gate = gate
@@ -113,9 +114,9 @@ class Loop:
 
     def _forward(self, chosen: Sequence[tuple[Running, int]]) -> None:
         """Rows of one batch through the backbone, and each request's share to its answers."""
-        rows = [row for one, count in chosen for row in one.rows(count, self._family.train_timesteps)]
+        rows = [row for one, count in chosen for row in one.rows(count)]
         with self._gate:
-            answers = iter(self._family.backbone.run(rows))
+            answers = iter(self._backbones[rows[0].ask.stage].run(rows))
         self._stats.add("steps", len({row.seat.merged for row in rows}))
         self._stats.add("lanes", len(rows))
         for one, count in chosen:

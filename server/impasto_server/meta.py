@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from impasto_server.job import Job
-from impasto_server.names import adapter_fields
 from impasto_server.request import Request
+from impasto_server.worn import adapter_fields
 
 
 def timings_of(job: Job) -> dict[str, float]:
@@ -25,8 +25,8 @@ def timings_of(job: Job) -> dict[str, float]:
 def styles_of(job: Job) -> dict[str, object]:
     """Adapters and embeddings; `pinned` says that some ran on weights which they are merged into."""
     fields = adapter_fields(job.request)
-    adapters = [style for style in job.styles if style.field in fields]
-    embeddings = [style for style in job.styles if style.field not in fields]
+    adapters = [one for one in job.named if one.field in fields]
+    embeddings = [one for one in job.named if one.field not in fields]
     return {
         "adapters": [{"name": s.name, "digest": s.digest, "weight": s.weight} for s in adapters],
         "pinned": job.pinned,
@@ -34,10 +34,11 @@ def styles_of(job: Job) -> dict[str, object]:
     }
 
 
-def settings_of(request: Request) -> dict[str, object]:
+def settings_of(job: Job) -> dict[str, object]:
     """What was used of the request's settings."""
+    request = job.request
     return {
-        "steps": request.steps_to_run,
+        "steps": job.steps,
         "guidance": request.rule.name,
         **_lower(request.strengths),
         **_some(request),

@@ -73,7 +73,7 @@ class Offer:
             bundle=manifest.name,
             model=manifest.name,
             size=manifest.image,
-            control=manifest.control is not None,
+            control=manifest.steered,
             defaults={name: value for name, value in own.items() if value is not None},
             rules=rules,
         )

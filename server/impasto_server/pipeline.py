@@ -39,9 +39,8 @@ from numpy.typing import NDArray
 from impasto_server.adapters.bank import Bank
 from impasto_server.adapters.graphs import Graphs
 from impasto_server.adapters.residency import Residency
-from impasto_server.adapters.seat import Seat
 from impasto_server.adapters.seating import Seating
-from impasto_server.bundle import Bundle, DiffusionManifest, Manifest
+from impasto_server.bundle import Bundle, Manifest
 from impasto_server.engines.calibration import calibrated, resolve_max_lanes
 from impasto_server.engines.engine import resolve_precision
 from impasto_server.errors import (
@@ -52,17 +51,14 @@ from impasto_server.errors import (
     NotFound,
     as_impasto_error,
 )
-from impasto_server.families.conditioning import largest
-from impasto_server.families.diffusion.diffusion import Diffusion
-from impasto_server.families.diffusion.samplers import Sample
-from impasto_server.families.family import Family
-from impasto_server.families.masked.masked import Masked
+from impasto_server.families import FAMILIES, open_bundle
+from impasto_server.families.family import Family, Make, Parts
 from impasto_server.families.offers import offer_of
 from impasto_server.job import Caller, Job, Progress, Result
 from impasto_server.lookout import Lookout
 from impasto_server.loop import Loop
 from impasto_server.meta import settings_of, styles_of, timings_of
-from impasto_server.names import named, resolved
+from impasto_server.pictures.content import pixels_in
 from impasto_server.pictures.image import encode
 from impasto_server.preparation import Preparation
 from impasto_server.request import Request
@@ -71,9 +67,9 @@ from impasto_server.scoring.ranking import Ranking
 from impasto_server.settings import Settings
 from impasto_server.shared import Shared
 from impasto_server.stats import Stats
+from impasto_server.steps import Sample
 from impasto_server.turns import Turns, Work, once
-from impasto_server.words.encoder import PromptEncoder
-from impasto_server.words.prompt import Line
+from impasto_server.worn import Asked, asked, resolved
 
 __all__ = ["Caller", "Pipeline", "Progress", "Result", "Running"]
 
@@ -87,13 +83,20 @@ PREVIEW_BYTES = 64 << 20  # of samples of a request whose previews are still to 
 
 
 class Pipeline:
-    """One backbone, resident once, painting for everyone. `submit` from any thread.
+    """One bundle, resident once, painting for everyone. `submit` from any thread.
 
-    What it has in common with those of other bundles is in `shared`. `loop` makes the step loop; a benchmark has
-    another one.
+    What it has in common with those of other bundles is in `shared`. `make` makes its `family`, as FAMILIES has it
+    where none is given; `loop` makes the step loop, of which a benchmark has another one.
     """
 
-    def __init__(self, bundle: Bundle, settings: Settings, shared: Shared, loop: Callable[..., Loop] = Loop) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        settings: Settings,
+        shared: Shared,
+        loop: Callable[..., Loop] = Loop,
+        make: Make | None = None,
+    ) -> None:
         self.name = bundle.name
         self.manifest: Manifest = bundle.manifest
         self.offer = replace(offer_of(bundle.manifest), model=bundle.name)
@@ -106,13 +109,14 @@ class Pipeline:
         self._seating = Seating(self.manifest, bank, self.stats)
         self._residency = Residency(shared.registry, self.manifest, settings.host_bytes, self.stats)
         graphs = Graphs(bundle, settings, bank)
-        self._prompts = PromptEncoder.of(bundle, graphs, settings.host_bytes)
-        self._family = _family(bundle, graphs)
+        make = make or FAMILIES[self.manifest.family].make
+        self.family: Family = make(Parts(bundle, graphs, self._seating, settings.host_bytes))
         self._ranking = Ranking(shared.scorer)
 
-        embeds = self._prompts.encode(Line(""), {}, Seat(), None)
-        self._family.warm(embeds, max_lanes, bundle.nbytes)
-        self._preparation = Preparation(self._family, self._prompts, self._ranking, self._residency, self._seating)
+        for stage, backbone in self.family.backbones.items():
+            backbone.prepare(self.family.example(stage), max_lanes, bundle.nbytes)
+        self.family.warm(max_lanes)
+        self._preparation = Preparation(self.family, self._ranking, self._residency, self._seating)
         self.shared = shared
         self._lookout = Lookout(self._overdue)
         self._reading: Turns[Job] = Turns("read", 1)
@@ -121,14 +125,14 @@ class Pipeline:
         self._finishing: Turns[Job] = Turns("finish", FINISHING_THREADS)
         self._answering = ThreadPoolExecutor(ANSWERING_THREADS, "answer")
         gate = shared.turnstile.gate()
-        self._loop = loop(self._family, max_lanes, self.stats, gate, self._stepped, self._left)
+        self._loop = loop(self.family.backbones, max_lanes, self.stats, gate, self._stepped, self._left)
 
     @classmethod
-    def load(cls, settings: Settings) -> Pipeline:
+    def load(cls, settings: Settings, make: Make | None = None) -> Pipeline:
         """Open the bundle, the only one, and compile its graphs. Raises SetupError."""
         ((name, folder),) = settings.folders.items()
-        bundle = Bundle.open(folder, name)
-        return cls(bundle, settings, Shared.of(settings, [bundle]))
+        bundle = open_bundle(folder, name)
+        return cls(bundle, settings, Shared.of(settings, [bundle]), make=make)
 
     def submit(self, request: Request, caller: Caller) -> None:
         """Start on `request` and return; the caller hears of it from other threads.
@@ -142,11 +146,12 @@ class Pipeline:
         self._lookout.watch(job)
         try:
             self.offer.check(request)
-            digests = [self._residency.resolve(name) for name, _, _ in named(request)]
+            names = asked(request)
+            digests = [self._residency.resolve(one.name) for one in names]
         except Exception as error:
             self._answering.submit(self._fail, job, error)
         else:
-            _after(digests, partial(self._named, job, digests))
+            _after(digests, partial(self._named, job, names, digests))
 
     def refused(self) -> None:
         """Count a request that could not be read, so that it was never submitted."""
@@ -175,10 +180,10 @@ class Pipeline:
 
     # name, read, prepare: request → lanes
 
-    def _named(self, job: Job, digests: Sequence[Future[str]]) -> None:
+    def _named(self, job: Job, names: Sequence[Asked], digests: Sequence[Future[str]]) -> None:
         """Go on with a job whose names have been looked up."""
         try:
-            job.styles = resolved(named(job.request), digests)
+            job.named = resolved(names, digests)
         except Exception as error:
             if not job.over:
                 self._answering.submit(self._fail, job, error)
@@ -190,7 +195,7 @@ class Pipeline:
         if job.over:
             return
         if job.request.pictured and job.loading is None:
-            reading = self._reading_large if largest(job.request) > LARGE else self._reading
+            reading = self._reading_large if _largest(job.request) > LARGE else self._reading
             reading.submit(job, self._read(job))
         else:
             self._preparing.submit(job, self._prepare(job))
@@ -224,7 +229,7 @@ class Pipeline:
     def _stepped(self, job: Job, denoised: Sequence[Sample | None]) -> None:
         """Have the caller told of a step, if it wants to know; the picture itself is the last step's preview."""
         if job.caller.progress is not None:
-            step, steps, every = job.steps_done, job.request.steps_to_run, job.request.answer.preview_every
+            step, steps, every = job.steps_done, job.steps, job.request.answer.preview_every
             eta_s = (perf_counter() - job.times["joined"]) / step * (steps - step)
             shown = [sample for sample in denoised if sample is not None] if every and step % every == 0 else []
             if sum(job.showing) > PREVIEW_BYTES:
@@ -249,7 +254,7 @@ class Pipeline:
             previews = []
             for done, sample in enumerate(shown):
                 yield (len(shown) - done) * job.request.size.pixels
-                previews.append(self._family.preview(sample))
+                previews.append(self.family.preview(sample))
                 job.showing.popleft()
         except Exception as error:  # the picture itself may still come about
             log.error("a preview could not be made", exc_info=error)
@@ -263,7 +268,7 @@ class Pipeline:
             for done, sample in enumerate(samples):
                 yield (len(samples) - done) * request.size.pixels
                 job.check()
-                picture = self._family.decode(sample)
+                picture = self.family.decode(sample)
                 embeds += self._ranking.embeds(request, picture)
                 files.append(encode(picture, request.answer.format))
             order, scores = self._ranking.order(request, embeds, job.reference)
@@ -285,7 +290,7 @@ class Pipeline:
             "model": self.name,
             "bundle": self.manifest.digest,
             **styles_of(job),
-            **settings_of(job.request),
+            **settings_of(job),
         }
 
     # whatever became of it
@@ -331,9 +336,9 @@ def _after(futures: Iterable[Future[Any]], then: Callable[[], None]) -> None:
     look()
 
 
-def _family(bundle: Bundle, graphs: Graphs) -> Family:
-    manifest = bundle.manifest
-    return Diffusion(manifest, graphs) if isinstance(manifest, DiffusionManifest) else Masked(manifest, graphs)
+def _largest(request: Request) -> int:
+    """Pixels of the largest of its files, by their headers."""
+    return max(pixels_in(file) for file in request.files if file is not None)
 
 
 def _became(outcome: Result | ImpastoError) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from impasto_server.fields import rows
 from impasto_server.guidance import RULES, Rule
+from impasto_server.steps import run_steps
 from impasto_server.values import (
     GROUPS,
     Answer,
@@ -19,7 +20,6 @@ from impasto_server.values import (
     Size,
     Styles,
     Words,
-    run_steps,
 )
 
 
@@ -44,8 +44,8 @@ class Request:
     seeds: Seeds
     ranking: Ranking
     size: Size
-    content: Content
     answer: Answer
+    content: Content
     rule: Rule
     own: Mapping[str, Any] = field(default_factory=dict)
     model: str = ""
@@ -62,7 +62,7 @@ class Request:
     @property
     def values(self) -> dict[str, Any]:
         """All of them, as `of` takes them."""
-        groups = self.words, self.styles, self.sampling, self.seeds, self.ranking, self.size, self.content, self.answer
+        groups = self.words, self.styles, self.sampling, self.seeds, self.ranking, self.size, self.answer, self.content
         found = {key: getattr(group, name) for group in groups for name, key in _KEYS[type(group)].items()}
         return {**found, "GUIDANCE": self.rule.name, "MODEL": self.model, **self.strengths, **self.own}
 

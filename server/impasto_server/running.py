@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from impasto_server.adapters.seat import Seat
-from impasto_server.backbone import Hint, Row
+from impasto_server.backbone import Row
 from impasto_server.batch import Turn
 from impasto_server.errors import ImpastoError
-from impasto_server.families.diffusion.samplers import Ask, Sample, Steps
 from impasto_server.guidance import Guidance, Mix, combine
 from impasto_server.job import Job
-from impasto_server.words.prompt import Staged
+from impasto_server.steps import Ask, Sample, Steps
 
 Array = NDArray[np.float32]
 
@@ -29,25 +29,32 @@ class Candidate:
     ask: Ask
 
 
+@dataclass(frozen=True)
+class Lanes:
+    """The lanes of a stage: their coefficients, and a context for each, which only the family understands."""
+
+    guidance: Guidance
+    contexts: Sequence[Any]
+
+
 @dataclass(eq=False)
 class Running:
-    """A job in the step loop: prompt embeds for each lane of its guidance, a seat for each mix, and its candidates.
+    """A job in the step loop: its lanes by stage, a seat for each mix that they run under, and its candidates.
 
     `live` are the lanes that count at this step, with their coefficients. `answers` are the backbone's for this step so
     far, those of the first candidate's lanes first.
     """
 
     job: Job
-    guidance: Guidance
-    contexts: tuple[Staged, ...]
+    stages: Mapping[str, Lanes]
     seats: Mapping[Mix, Seat]
-    hint: Hint | None
     candidates: tuple[Candidate, ...]
     last_batch: int = 0
     answers: list[Array] = field(default_factory=list)
     live: tuple[tuple[int, float], ...] = ()
 
     def __post_init__(self) -> None:
+        self.job.steps = self.ask.steps
         self.aim()
 
     @property
@@ -61,30 +68,29 @@ class Running:
         return len(self.candidates) * len(self.live) - len(self.answers)
 
     @property
+    def lanes(self) -> Lanes:
+        """Those of the stage that is asked for."""
+        return self.stages[self.ask.stage]
+
+    @property
     def strength(self) -> float:
-        """The share of its guidance that the step has which is asked for."""
+        """How much of its guidance this step has: 0 to 1."""
         return self.ask.progress if self.job.request.sampling.ramp else 1.0
 
     def aim(self) -> None:
         """Find the lanes of the step that is asked for; with no strength at all in it, one is kept."""
-        coefficients = list(enumerate(self.guidance.at(self.strength)))
+        coefficients = list(enumerate(self.lanes.guidance.at(self.strength)))
         self.live = tuple(part for part in coefficients if part[1] != 0) or tuple(coefficients[:1])
 
-    def rows(self, count: int, train_timesteps: float) -> list[Row]:
+    def rows(self, count: int) -> list[Row]:
         """The next `count` rows that have no answer yet."""
         wanted = ((candidate.ask, lane) for candidate in self.candidates for lane, _ in self.live)
         chosen = islice(wanted, len(self.answers), len(self.answers) + count)
-        return [self._row(ask, lane, train_timesteps) for ask, lane in chosen]
+        return [self._row(ask, lane) for ask, lane in chosen]
 
-    def _row(self, ask: Ask, lane: int, train_timesteps: float) -> Row:
-        return Row(
-            sample=ask.sample,
-            timestep=ask.timestep,
-            context=self.contexts[lane].at(ask.timestep, train_timesteps),
-            seat=self.seats[self.guidance.lanes[lane].mix],
-            hint=self.hint,
-            scale=self.guidance.scale_at(self.strength),
-        )
+    def _row(self, ask: Ask, lane: int) -> Row:
+        lanes = self.lanes
+        return Row(ask, lanes.contexts[lane], self.seats[lanes.guidance.lanes[lane].mix])
 
     def advance(self) -> list[Sample]:
         """Send the combined answers to the samplers; what they made of them when that was their last step.
@@ -94,7 +100,7 @@ class Running:
         finished: list[Sample] = []
         for candidate, guided in zip(self.candidates, self._guided(), strict=True):
             if not np.isfinite(guided).all():
-                step = f"step {self.job.steps_done + 1} of {self.job.request.steps_to_run}"
+                step = f"step {self.job.steps_done + 1} of {self.ask.steps}"
                 raise ImpastoError(
                     f"{step} came to NaN or infinity; lower the weights of the adapters, or the guidance"
                 )
@@ -117,7 +123,7 @@ class Running:
         return Turn(
             who=self,
             lanes=self.missing,
-            shape=self.ask.sample.shape,
+            kind=(self.ask.stage, self.ask.sample.shape),
             new=self.job.steps_done == 0,
             passed_over=batch - self.last_batch,
             remaining=self.ask.steps - self.ask.step,

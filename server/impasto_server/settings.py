@@ -97,7 +97,7 @@ class Settings:
     @property
     def folders(self) -> Mapping[str | None, Path]:
         """The bundles' by name, the default's first; a lone one may have None, and is called as its manifest says."""
-        return {None: self.bundle} if isinstance(self.bundle, Path) else {**self.bundle}
+        return {None: self.bundle} if isinstance(self.bundle, Path) else dict(self.bundle.items())
 
     def thread_count(self) -> int:
         """Cores to compute on."""

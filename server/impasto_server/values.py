@@ -52,18 +52,16 @@ GUIDANCE = Choice(
     "GUIDANCE",
     "The guidance rule. Of bundles that have their guidance built in, cfg alone.",
     default=RULES[0].name,
+    option=Option(
+        "a StyleContent, which counts style and content apart and has a scale of its own, a StyleDrop or a Compose; "
+        "else guidance_scale is all there is. Needs `style`.",
+        "By the difference that the adapter of --style makes, StyleDrop's, or that and --content's.",
+        kind="guidance",
+    ),
     choices=tuple(rule.name for rule in RULES),
 )
 # Which there are, the family says.
 SCHEDULER = Choice("SCHEDULER", "The sampler.", usual="the bundle's", option=Option("{samplers}.", "{samplers}."))
-
-
-def run_steps(steps: int, strength: float, cut: bool = False) -> int:
-    """How many of `steps` are run from content: all, or where strength `cut`s the upper ones off, ⌊steps · strength⌋.
-
-    That is 0 to `steps`. A strength of 0.7 arrives as the float32 below it, and is still 7 steps of 10.
-    """
-    return min(int(steps * round(strength, 6)), steps) if cut else steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -388,7 +386,7 @@ class Answer:
     timeout_s: float | None = None
 
 
-GROUPS = (Words, Styles, Sampling, Seeds, Ranking, Size, Content, Answer)
+GROUPS = (Words, Styles, Sampling, Seeds, Ranking, Size, Answer, Content)
 COMMON: tuple[Field, ...] = (
     *rows(Words).values(),
     *rows(Styles).values(),

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from painter.scene import BACKGROUNDS, STYLE_DESCRIPTORS, Scene
+from studio.painter.scene import BACKGROUNDS, STYLE_DESCRIPTORS, Scene
 
 
 def caption(scene: Scene) -> str:

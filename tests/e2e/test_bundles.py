@@ -6,7 +6,7 @@ import json
 import subprocess
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +109,8 @@ class Alone:
         name = tensors["MODEL"].item().decode() if "MODEL" in tensors else "photo"
         if name not in self.fronts:
             folder = {"photo": self.place.photo, "muse": self.place.muse}[name]
-            more = {"threads": 1, "max_lanes": LANES, "scorer": self.place.scorer}
-            self.fronts[name] = Front.load(Settings({name: folder}, self.place.registry, "onnxruntime", "f32", **more))
+            settings = Settings({name: folder}, self.place.registry, "onnxruntime", "f32", 1, LANES)
+            self.fronts[name] = Front.load(replace(settings, scorer=self.place.scorer))
         told: Future[Tensors | ImpastoError] = Future()
         self.fronts[name].submit(tensors, 0, Asker(told.set_result))
         outcome = told.result(PATIENCE_S)

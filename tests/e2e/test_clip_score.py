@@ -24,9 +24,8 @@ from impasto_server.ops.process import is_child
 from impasto_server.ops.serve import Server, ServerDied, serve
 from impasto_server.settings import Settings
 from tests.helpers import clips
+from tests.helpers.waiting import eventually
 from tests.helpers.wire import Tensor, ask, inputs, texts
-
-from .test_lifecycle import eventually
 
 TEXTS = ("a red boat", "a blue fish at night")
 

@@ -24,6 +24,7 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from studio.reading.psnr import psnr_db
 
 from impasto_export.adapters import importer
 from impasto_export.adapters.registry import Registry
@@ -36,7 +37,7 @@ from tests.helpers import twins
 from tests.helpers.asked import altered, request_of
 
 from .conftest import content, png
-from .test_lanes import Arrival, alone, psnr_db, together
+from .test_lanes import Arrival, alone, together
 from .test_samplers import THEIRS
 
 MIN_DB, MIN_SOLO_DB, MATTERS_DB = 70.0, 60.0, 50.0
@@ -274,7 +275,7 @@ def test_an_lcm_from_content(
 ) -> None:
     """All steps are run, over the lower part of what was taught."""
     lcm = twin("lcm")
-    request = altered(BOAT, scheduler="lcm", steps=steps, image=png(house()), strength=strength)
+    request = altered(BOAT, scheduler="lcm", spreads=True, steps=steps, image=png(house()), strength=strength)
     pipe = diffusers_pipeline(lcm, "lcm", "LatentConsistencyModelImg2ImgPipeline")
     expected = theirs(pipe, request, image=Image.fromarray(house()), strength=strength)
     assert psnr_db(alone(opened(lcm), request), expected) >= MIN_DB

@@ -11,6 +11,7 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, UniPCMultistepScheduler
 from numpy.typing import NDArray
 from PIL import Image
+from studio.reading.psnr import psnr_db
 
 from impasto_server.families.diffusion.diffusion import Diffusion
 from impasto_server.pipeline import Pipeline
@@ -41,7 +42,9 @@ def reference(studio: Studio, request: Request, noise: NDArray[np.float32]) -> N
     for name, _ in request.styles.adapters:
         pipe.load_lora_weights(studio.loras / name, weight_name="pytorch_lora_weights.safetensors", adapter_name=name)
     if request.styles.adapters:
-        pipe.set_adapters([*request.styles.adapter_names], [*request.styles.adapter_weights])
+        pipe.set_adapters(
+            [name for name, _ in request.styles.adapters], [weight for _, weight in request.styles.adapters]
+        )
     image = pipe(
         request.words.prompt,
         negative_prompt=request.words.negative_prompt,
@@ -54,13 +57,8 @@ def reference(studio: Studio, request: Request, noise: NDArray[np.float32]) -> N
 
 def noise(pipeline: Pipeline, request: Request) -> NDArray[np.float32]:
     """What the pipeline begins with."""
-    assert isinstance(pipeline._family, Diffusion)
-    return pipeline._family.noise(request.seeds.seed, request.size.width, request.size.height)
-
-
-def psnr_db(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
-    error = np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2)
-    return float(10 * np.log10(255**2 / max(error, 1e-9)))
+    assert isinstance(pipeline.family, Diffusion)
+    return pipeline.family.noise(request.seeds.seed, request.size.width, request.size.height)
 
 
 # PEFT's, about the reference: two LoRAs on one model is what the test is about.

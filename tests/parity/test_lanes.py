@@ -21,12 +21,14 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
+from studio.reading.psnr import psnr_db
 
 from impasto_export.adapters.registry import Registry
 from impasto_server.engines.engine import resolve_precision
 from impasto_server.errors import ImpastoError
+from impasto_server.guidance import RULES
 from impasto_server.pipeline import Caller, Pipeline, Progress, Result
-from impasto_server.request import GUIDANCE, Request
+from impasto_server.request import Request
 from impasto_server.settings import EngineName
 from tests.helpers.asked import altered, request_of
 
@@ -108,12 +110,6 @@ def alone(pipeline: Pipeline, request: Request) -> Pixels:
     return np.asarray(Image.open(BytesIO(pipeline.generate(request).image)))
 
 
-def psnr_db(one: Pixels, other: Pixels) -> float:
-    """Of 8-bit pictures; infinite when they are equal."""
-    error = float(np.mean((one.astype(np.float64) - other) ** 2))
-    return float(10 * np.log10(255**2 / error)) if error else float("inf")
-
-
 @pytest.fixture(scope="module")
 def crowded(studio: Studio, open_pipeline: Open) -> Pipeline:
     """A bank of three rows (the plain backbone's and two more), and batches that hold one guided request.
@@ -133,7 +129,7 @@ def crowded(studio: Studio, open_pipeline: Open) -> Pipeline:
 @st.composite
 def styles(draw: st.DrawFn) -> dict[str, Any]:
     """No style; an embedding, or one for each third of the timesteps; or an adapter. Under any rule for those."""
-    guidance = draw(st.sampled_from(["plain", *GUIDANCE]))
+    guidance = draw(st.sampled_from(["plain", *(rule.name for rule in RULES)]))
     if guidance == "plain":
         return {}
     if not guidance.startswith("styledrop"):

@@ -29,6 +29,7 @@ from impasto_server.settings import Settings
 from tests.helpers import checkpoints
 from tests.helpers.asked import altered, request_of
 from tests.helpers.engines import Array, relative_error, run, zero_banks
+from tests.helpers.likeness import range_db
 
 from .conftest import Studio, diffusers_pipeline
 
@@ -213,8 +214,8 @@ def test_a_mix_by_lanes_is_the_merged_one(bundles: Bundles, studio: Studio, tmp_
         by_lane, plain = (
             run("onnxruntime", bundles["F32"], graph, {**lane, "slot": lane["slot"] * slot})[0] for slot in (1, 0)
         )
-        assert decibels(merged(made, graph), by_lane) >= LANES_DB
-        assert decibels(merged(made, graph), plain) < LANES_DB / 2, "the mix must matter"
+        assert range_db(merged(made, graph), by_lane) >= LANES_DB
+        assert range_db(merged(made, graph), plain) < LANES_DB / 2, "the mix must matter"
 
 
 def test_pictures_are_the_same_pinned_merged_and_by_lanes(studio: Studio, tmp_path: Path) -> None:
@@ -224,8 +225,8 @@ def test_pictures_are_the_same_pinned_merged_and_by_lanes(studio: Studio, tmp_pa
     half = merge(studio.bundle, [one], tmp_path / "half", registry).folder
     expected, plain = pictures(studio, studio.bundle, (one, two), ())
     for found in (*pictures(studio, pinned, (one, two)), *pictures(studio, half, (two,))):
-        assert decibels(found, expected) >= PICTURE_DB
-    assert decibels(plain, expected) < PICTURE_DB / 2, "the mix must matter"
+        assert range_db(found, expected) >= PICTURE_DB
+    assert range_db(plain, expected) < PICTURE_DB / 2, "the mix must matter"
 
 
 def pictures(studio: Studio, bundle: Path, *mixes: tuple[tuple[str, float], ...]) -> list[Array]:
@@ -253,8 +254,3 @@ def bank(registry: Registry, bundle: Path, graph: str, mix: Mapping[str, float])
         a, b = np.concatenate([a for a, _ in parts], 1), np.concatenate([b for _, b in parts])
         filled[f"{name}.lora_A"][1, :, : a.shape[1]], filled[f"{name}.lora_B"][1, : len(b)] = a, b
     return filled
-
-
-def decibels(found: Array, expected: Array) -> float:
-    """Of the output's range over the error's root mean square."""
-    return float(20 * np.log10(np.ptp(expected) / np.sqrt(np.mean((found - expected) ** 2))))

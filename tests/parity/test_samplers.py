@@ -25,9 +25,9 @@ from diffusers import (
 )
 from numpy.typing import NDArray
 
-from impasto_server.bundle import Noise
 from impasto_server.errors import InvalidArgument
-from impasto_server.families.diffusion.samplers import SAMPLERS, Schedule, Start
+from impasto_server.families.diffusion.samplers import SAMPLERS, Start
+from impasto_server.families.diffusion.schedule import Noise, Schedule
 
 THEIRS: dict[str, Any] = {
     "ddim": DDIMScheduler,

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
+from studio.reading.psnr import psnr_db
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPTokenizer
@@ -41,7 +42,7 @@ from tests.helpers.codes import assert_nearest
 from .conftest import Open, Studio, content, diffusers_pipeline, png
 from .test_dreamstyler import LORA
 from .test_image import SCHEDULERS
-from .test_lanes import Arrival, alone, psnr_db, together
+from .test_lanes import Arrival, alone, together
 
 pytestmark = pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute:UserWarning")
 
@@ -410,5 +411,5 @@ def test_loras_of_a_diffusion_model_compose(gamma: float, studio: Studio, open_p
     for name in ("one", "two"):
         pipe.load_lora_weights(studio.loras / name, **LORA, adapter_name=name)
     ours = open_pipeline("onnxruntime", precision="f32", threads=1)
-    noise = ours._family.noise(request.seeds.seed, 128, 128)  # type: ignore[attr-defined]
+    noise = ours.family.noise(request.seeds.seed, 128, 128)  # type: ignore[attr-defined]
     assert psnr_db(alone(ours, request), denoise(pipe, request, noise)) >= MIN_PSNR_DB

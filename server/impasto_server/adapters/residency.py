@@ -21,7 +21,7 @@ Loading = Mapping[str, Future[Kind]]
 
 
 @dataclass(frozen=True)
-class Style:
+class Named:
     """One adapter of a request, its name resolved at admission: re-pointing the name later changes nothing here.
 
     `field` is the request's where it is named; an embedding has the weight 1.
@@ -50,7 +50,7 @@ class Residency:
         """The digest that `name` stands for now. Fails as Registry.resolve, or with NoAnswer."""
         return self._names.start(name, partial(self._registry.resolve, name), partial(_unanswered, name))
 
-    def load(self, styles: Sequence[Style]) -> Loading:
+    def load(self, styles: Sequence[Named]) -> Loading:
         """What becomes of every adapter, by digest; at once for those in host memory.
 
         A Future fails with what Registry.load raises, or with NoAnswer. It holds its adapter also when the cache lets
@@ -62,7 +62,7 @@ class Residency:
         self._names.close()
         self._files.close()
 
-    def _one(self, style: Style) -> Future[Kind]:
+    def _one(self, style: Named) -> Future[Kind]:
         with self._lock:
             adapter = self._host.get(style.digest)
             if adapter is not None:
@@ -78,7 +78,7 @@ class Residency:
         loading.add_done_callback(partial(self._forget, style.digest))
         return loading
 
-    def _fetch(self, style: Style, attempt: Attempt) -> Kind:
+    def _fetch(self, style: Named, attempt: Attempt) -> Kind:
         """It's kept also when it came too late for those who waited for it."""
         adapter = self._registry.load(style.digest, style.name, self._manifest, attempt)
         self._stats.add("adapter_loads")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from impasto_server.adapters.adapter import Adapter, Delta, Patch
 from impasto_server.adapters.bank import Bank
-from impasto_server.adapters.residency import Style
+from impasto_server.adapters.residency import Named
 from impasto_server.adapters.seat import Seat
 from impasto_server.bundle import Manifest
 from impasto_server.errors import InvalidArgument
@@ -27,7 +27,7 @@ class Seating:
         }
 
     def take(
-        self, mixes: Collection[Mix], adapters: Mapping[str, Patch], styles: Sequence[Style], again: Callable[[], None]
+        self, mixes: Collection[Mix], adapters: Mapping[str, Patch], styles: Sequence[Named], again: Callable[[], None]
     ) -> dict[Mix, Seat] | None:
         """A seat for each mix of `adapters` (by digest), which the request names as `styles`.
 
@@ -63,7 +63,7 @@ class Seating:
         return any(not encoders.isdisjoint(part.factors) for part in parts if isinstance(part, Adapter))
 
 
-def _carried(mixes: Collection[Mix], adapters: Mapping[str, Patch], styles: Sequence[Style]) -> dict[str, Adapter]:
+def _carried(mixes: Collection[Mix], adapters: Mapping[str, Patch], styles: Sequence[Named]) -> dict[str, Adapter]:
     """Adapters by digest, those of `mixes` at least. Raises InvalidArgument for one that no bank can carry."""
     wanted = {digest for mix in mixes for digest, _ in mix.parts}
     for style in styles:

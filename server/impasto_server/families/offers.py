@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from impasto_server.bundle import Manifest
-from impasto_server.families.diffusion import offer as diffusion
-from impasto_server.families.masked import offer as masked
+from impasto_server.families import FAMILIES
 from impasto_server.fields import Field, rows
 from impasto_server.guidance import RULES, Rule
 from impasto_server.offer import FamilyOffer, Offer
 from impasto_server.values import COMMON, GUIDANCE, STREAMED
 
-OFFERS: Mapping[str, FamilyOffer] = {offer.family: offer for offer in (diffusion.OFFER, masked.OFFER)}
+OFFERS: Mapping[str, FamilyOffer] = {name: kind.offer for name, kind in FAMILIES.items()}
 
 
 def offer_of(manifest: Manifest) -> Offer:
     """What a bundle knows of requests."""
-    return Offer.of(OFFERS[manifest.family], manifest)
+    return Offer.of(FAMILIES[manifest.family].offer, manifest)
 
 
 def inputs(

@@ -8,22 +8,25 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from statistics import median
 from time import perf_counter
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from impasto_server.adapters.bank import AdaptedEngine, Bank
-from impasto_server.bundle import Bundle, Manifest, Port
+from impasto_server.adapters.bank import Bank
+from impasto_server.adapters.graphs import Graphs
+from impasto_server.adapters.seat import Seat
+from impasto_server.adapters.seating import Seating
+from impasto_server.backbone import Row
+from impasto_server.bundle import Bundle, Manifest
 from impasto_server.engines.calibration import Measured, Timing, device_name
-from impasto_server.engines.engine import PREPARED_BYTES, Engine, resolve_precision, stored
+from impasto_server.engines.engine import PREPARED_BYTES, resolve_precision, stored
+from impasto_server.families import FAMILIES
+from impasto_server.families.family import Parts
 from impasto_server.settings import Settings
 from impasto_server.stats import Stats
-
-Feeds = Mapping[str, NDArray[Any]]
 
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 ALMOST = 0.97  # of the best throughput
@@ -32,20 +35,27 @@ SECONDS = 30.0  # after which no more than the least number of rounds is run
 
 
 def calibrate(bundle: Bundle, settings: Settings, limit: int) -> Measured:
-    """Compile the backbone as a server would, and time batches of up to `limit` lanes. Raises SetupError."""
+    """Compile the bundle as a server would, and time batches of up to `limit` lanes of its first stage.
+
+    Raises SetupError.
+    """
     sizes = [size for size in SIZES if size <= limit]
     bank = filled_bank(bundle.manifest, settings, max(sizes))
-    engine = AdaptedEngine(bundle, bundle.manifest.backbone, settings, bank)
-    batches = {size: batch(bundle.manifest, size, bank.slots) for size in sizes}
-    for feeds in list(batches.values())[: 1 + PREPARED_BYTES // bundle.nbytes]:
-        engine.prepare(feeds)
-    points = time_passes(engine, batches)
+    seating = Seating(bundle.manifest, bank, Stats())
+    parts = Parts(bundle, Graphs(bundle, settings, bank), seating, settings.host_bytes)
+    family = FAMILIES[bundle.manifest.family].make(parts)
+    stage, backbone = next(iter(family.backbones.items()))
+    example = family.example(stage)
+    batches = {size: batch(example, size, bank.slots) for size in sizes}
+    for rows in list(batches.values())[: 1 + PREPARED_BYTES // bundle.nbytes]:
+        backbone.prepare_for(rows)
+    points = time_passes(backbone.run, batches)
     return Measured(
         engine=settings.engine,
         precision=resolve_precision(settings.engine, settings.precision),
         threads=settings.thread_count(),
         max_lanes=pick(points),
-        latents=bundle.manifest.sample,
+        latents=example.ask.sample.shape,
         cpu=device_name(settings),
         bundle=bundle.manifest.digest,
         version=version("impasto"),
@@ -60,7 +70,9 @@ def pick(points: Sequence[Timing]) -> int:
 
 
 def time_passes(
-    engine: Engine, batches: Mapping[int, Feeds], clock: Callable[[], float] = perf_counter
+    run: Callable[[Sequence[Row]], object],
+    batches: Mapping[int, Sequence[Row]],
+    clock: Callable[[], float] = perf_counter,
 ) -> tuple[Timing, ...]:
     """Time `batches` (by lanes) in rounds, each size twice in a row: a neighbour's load then hits all sizes alike.
 
@@ -69,7 +81,7 @@ def time_passes(
 
     def timed(size: int) -> float:
         start = clock()
-        engine.run(batches[size])
+        run(batches[size])
         return 1000 * (clock() - start)
 
     first = {size: timed(size) for size in batches}
@@ -105,20 +117,6 @@ def filled_bank(manifest: Manifest, settings: Settings, rows: int) -> Bank:
     return bank
 
 
-def batch(manifest: Manifest, lanes: int, slots: int) -> Feeds:
-    """Random rows of the default image size, each at a timestep and with an adapter of its own, unsteered."""
-    rng = np.random.default_rng(lanes)
-    _, high, wide = manifest.sample
-    sizes = {"lanes": lanes, "h": high, "w": wide}
-
-    def values(port: Port) -> NDArray[Any]:
-        shape = [size if isinstance(size, int) else sizes.get(size, 1) for size in port.shape]
-        if port.name == "slot":
-            return 1 + np.arange(lanes) % (slots - 1)
-        if port.name == "timestep":
-            return np.linspace(1, 999, lanes, dtype=np.float32)
-        if port.dtype == "int64":
-            return np.zeros(shape, np.int64)
-        return rng.standard_normal(shape, np.float32)
-
-    return {port.name: values(port) for port in manifest.graphs[manifest.backbone].inputs}
+def batch(example: Row, lanes: int, slots: int) -> list[Row]:
+    """Rows like the family's example, each with an adapter of its own."""
+    return [replace(example, seat=Seat(1 + lane % (slots - 1))) for lane in range(lanes)]

@@ -18,10 +18,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from impasto_server.bundle import Bundle
 from impasto_server.engines.calibration import Measured, keep
 from impasto_server.engines.engine import check
 from impasto_server.errors import ImpastoError
+from impasto_server.families import open_bundle
 from impasto_server.ops.calibrate import calibrate as time_backbone
 from impasto_server.ops.doctor import examine
 from impasto_server.ops.endpoints import Endpoints, Ports
@@ -147,7 +147,7 @@ def calibrate(
     """Measure how many lanes a forward pass should have on this machine, and keep it in the bundle for `serve`."""
     console = Console(stderr=True, highlight=False)
     try:
-        opened = Bundle.open(bundle)
+        opened = open_bundle(bundle)
         settings = Settings(
             bundle, default_registry(), engine, precision, threads, max_lanes=limit, gpu=gpu, cache_dir=cache_dir
         )

@@ -13,13 +13,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import get_args
 
-from impasto_server.bundle import Bundle
 from impasto_server.engines import gpu
 from impasto_server.engines.engine import resolve_precision
 from impasto_server.engines.footprint import GIB, Footprint, free_memory
 from impasto_server.engines.libraries import require
 from impasto_server.engines.plans import default_cache
 from impasto_server.errors import SetupError
+from impasto_server.families import open_bundle
 from impasto_server.ops.tritonserver import CURRENT, find
 from impasto_server.settings import ON_GPU, EngineName, Precision
 
@@ -122,7 +122,7 @@ def _cache() -> Finding:
 def _fits(bundle: Path, engines: Sequence[EngineName]) -> list[Finding]:
     """Whether there is memory for the bundle on each of these engines, in each precision it computes in."""
     try:
-        Bundle.open(bundle)
+        open_bundle(bundle)
     except SetupError as error:
         found, _, fix = str(error).removeprefix("bundle: ").rpartition("; ")
         return [Finding("bundle", False, found, fix)]

@@ -218,8 +218,8 @@ def serve(
 def _resolved(settings: Settings) -> Settings:
     """Its paths as another process sees them."""
     found = {field: getattr(settings, field) for field in ("registry", "scorer", "cache_dir")}
-    alone, several = settings.bundle, settings.folders
-    bundle = alone.resolve() if isinstance(alone, Path) else {name: path.resolve() for name, path in several.items()}
+    given = settings.bundle
+    bundle = given.resolve() if isinstance(given, Path) else {name: path.resolve() for name, path in given.items()}
     return replace(settings, bundle=bundle, **{field: path and path.resolve() for field, path in found.items()})
 
 

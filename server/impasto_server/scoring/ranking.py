@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from impasto_server.errors import InvalidArgument, shown
-from impasto_server.families.conditioning import pixels_of
-from impasto_server.pictures.content import read_whole
+from impasto_server.pictures.content import pixels_of, read_whole
 from impasto_server.request import Request
 from impasto_server.scoring.score import Array, Pixels, Scorer, cosines
 from impasto_server.turns import Work

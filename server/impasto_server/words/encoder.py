@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from impasto_server.adapters.adapter import Embedding
 from impasto_server.adapters.graphs import Graphs
 from impasto_server.adapters.seat import Seat, SeatedEngine
-from impasto_server.backbone import Embeds
 from impasto_server.bundle import Bundle
 from impasto_server.cache import BytesLru
+from impasto_server.words.embeds import Embeds
 from impasto_server.words.prompt import Line, triggers
 from impasto_server.words.tokens import ClipTokenizer, Tokens
 
@@ -59,7 +59,7 @@ class PromptEncoder:
     """
 
     def __init__(self, encoders: Sequence[TextEncoder], zeros: bool, capacity: int) -> None:
-        self._encoders = encoders
+        self.encoders = encoders
         self._zeros = zeros
         self._cache: BytesLru[tuple[Line, object], Embeds] = BytesLru(capacity)
         self._caching, self._encoding = Lock(), Lock()
@@ -75,7 +75,7 @@ class PromptEncoder:
 
     def unread(self, text: str, embeddings: Mapping[str, Embedding], field: str) -> list[str]:
         """A warning, in the name of a request's field, for each way in which the text is too long."""
-        said = (encoder.tokenize(text, embeddings).warning(field) for encoder in self._encoders)
+        said = (encoder.tokenize(text, embeddings).warning(field) for encoder in self.encoders)
         return list(dict.fromkeys(warning for warning in said if warning))
 
     def known(self, line: Line, key: object) -> Embeds | None:
@@ -98,7 +98,7 @@ class PromptEncoder:
             return embeds
 
     def _encoded(self, line: Line, embeddings: Mapping[str, Embedding], seat: Seat) -> Embeds:
-        found = joined([encoder.encode(line, embeddings, seat) for encoder in self._encoders])
+        found = joined([encoder.encode(line, embeddings, seat) for encoder in self.encoders])
         return nothing(found) if self._zeros and not line.text else found
 
 

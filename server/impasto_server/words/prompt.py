@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from math import lcm
 
 from impasto_server.adapters.adapter import TRIGGER, Embedding
-from impasto_server.backbone import Embeds
 from impasto_server.errors import InvalidArgument
 from impasto_server.guidance import Prompts, Text
+from impasto_server.words.embeds import Embeds
 
 MAX_COMMON_STAGES = 4096  # of what one lane says, the least that its triggers' numbers divide: any two go together
 MAX_LINES = 256  # of a request, every one of which is encoded and held

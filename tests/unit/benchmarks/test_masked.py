@@ -126,12 +126,12 @@ def test_tokens_are_found_by_the_picture_they_became() -> None:
     def become(tokens: Any) -> Any:
         return np.repeat(tokens[..., None], 3, axis=-1).astype(np.uint8)
 
-    pipeline = SimpleNamespace(_family=SimpleNamespace(decode=become))
+    pipeline = SimpleNamespace(family=SimpleNamespace(decode=become))
     tokens = np.array([[1, 2], [3, 4]])
     with masked.tokens_noted(cast(Any, pipeline)) as found:
-        picture = pipeline._family.decode(tokens)
+        picture = pipeline.family.decode(tokens)
     np.testing.assert_array_equal(found[picture.tobytes()], tokens)
-    assert pipeline._family.decode is become
+    assert pipeline.family.decode is become
 
 
 def test_random_numbers_are_torchs_own_again_afterwards() -> None:

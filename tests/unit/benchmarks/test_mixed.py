@@ -15,6 +15,7 @@ from benchmarks.common.backbones import NAMES, Backbone, write_lora
 from benchmarks.common.bars import Bar, held_against_bars
 from benchmarks.common.question import Question
 from benchmarks.parts.mixed import roofline
+from studio.reading.psnr import psnr_db
 
 from impasto_export import architecture, manifest
 from impasto_export.adapters import importer
@@ -25,10 +26,10 @@ from impasto_export.tracing import graphs
 @pytest.mark.parametrize("backbone", mixed.STEPS)
 def test_users_agree_on_nothing_but_the_size(backbone: str) -> None:
     users = crowd.mixed(mixed.STEPS[backbone], 128, 128)
-    for field in ("prompt", "adapters", "steps", "guidance_scale", "seed"):
-        assert len({getattr(user, field) for user in users}) == len(users)
-    assert {user.scheduler for user in users} == set(crowd.SCHEDULERS)
-    assert {(user.width, user.height) for user in users} == {(128, 128)}
+    for field in ("PROMPT", "ADAPTER_NAMES", "STEPS", "GUIDANCE_SCALE", "SEED"):
+        assert len({user.values[field] for user in users}) == len(users)
+    assert {user.sampling.scheduler for user in users} == set(crowd.SCHEDULERS)
+    assert {(user.size.width, user.size.height) for user in users} == {(128, 128)}
 
 
 @pytest.mark.parametrize("backbone", mixed.STEPS)
@@ -36,7 +37,7 @@ def test_the_uniform_crowd_asks_for_as_much(backbone: str) -> None:
     users = crowd.mixed(mixed.STEPS[backbone], 128, 128)
     alike = crowd.uniform(users)
     assert crowd.lane_steps(alike) == crowd.lane_steps(users)
-    assert len({(user.adapters, user.steps, user.guidance_scale, user.scheduler) for user in alike}) == 1
+    assert len({(user.styles, user.sampling, user.rule) for user in alike}) == 1
 
 
 def test_a_request_without_guidance_is_one_lane() -> None:
@@ -48,16 +49,16 @@ def test_a_request_without_guidance_is_one_lane() -> None:
 def test_fresh_requests_are_the_same_work_never_seen_before() -> None:
     users = crowd.mixed((4,) * 8, 128, 128)
     first, second = crowd.fresh(users, 1), crowd.fresh(users, 2)
-    assert len({user.prompt for user in (*users, *first, *second)}) == 24
-    assert len({user.seed for user in (*users, *first, *second)}) == 24
+    assert len({user.words.prompt for user in (*users, *first, *second)}) == 24
+    assert len({user.seeds.seed for user in (*users, *first, *second)}) == 24
     assert crowd.lane_steps(first) == crowd.lane_steps(users)
 
 
 def test_wrong_adapters_are_everyone_elses() -> None:
     users = crowd.mixed((4,) * 8, 128, 128)
     wrong = crowd.wrong_adapters(users)
-    assert all(a.adapters != b.adapters for a, b in zip(users, wrong, strict=True))
-    assert {user.adapters for user in wrong} == {((name, 1.0),) for name in NAMES}
+    assert all(a.styles.adapters != b.styles.adapters for a, b in zip(users, wrong, strict=True))
+    assert {user.styles.adapters for user in wrong} == {((name, 1.0),) for name in NAMES}
 
 
 def test_a_ratio_is_the_rounds_own() -> None:
@@ -73,8 +74,8 @@ def test_the_tax_is_taken_within_rounds() -> None:
 
 def test_psnr() -> None:
     black = np.zeros((4, 4, 3), np.uint8)
-    assert bench.psnr_db(black, black) == pytest.approx(138.13, abs=0.01)
-    assert bench.psnr_db(black, black + np.uint8(255)) == pytest.approx(0, abs=1e-6)
+    assert psnr_db(black, black) == pytest.approx(138.13, abs=0.01)
+    assert psnr_db(black, black + np.uint8(255)) == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize(("value", "met"), [(2.5, True), (2.4, False)])

@@ -25,7 +25,7 @@ from impasto_client import (
 )
 from impasto_client.catalogue import Adapter, Unread, Weighted, decode_catalogue
 from impasto_client.connection import Connection
-from impasto_client.simulation import EXAMPLE
+from impasto_client.example import EXAMPLE
 
 PHOTO = replace(EXAMPLE.bundles[0], name="photo", family="diffusion", control=("edges", "depth"))
 MUSE = replace(

@@ -304,8 +304,14 @@ def test_an_error_is_one_line_and_status_1(error: ImpastoError, tmp_path: Path) 
         (["a red boat", "--style", "a", "--style", "b:1"], "'a' is not the only style; say which stages it has"),
         (["a red boat", "--guidance-convention", "mine"], "'mine' is not one of 'paper', 'code'"),
         (["a red boat", "--guidance", "cfg"], "'cfg' is not one of 'styledrop', 'styledrop-compose'"),
-        (["a red boat", "--guidance", "styledrop", "--gamma", "0.5"], "styledrop is of one adapter; pass --guidance"),
-        (["a red boat", "--style-guidance", "2", "--style-strength", "2"], "words for DreamStyler's guidance and for"),
+        (
+            ["a red boat", "--guidance", "styledrop", "--gamma", "0.5"],
+            "styledrop has no use for --gamma; pass --guidance styledrop-compose, or leave --gamma out",
+        ),
+        (
+            ["a red boat", "--style-guidance", "2", "--style-strength", "2"],
+            "--style-guidance, --style-strength are of different guidances; leave",
+        ),
         (["a red boat", "--style-image", "no/such.png"], "'no/such.png' does not exist"),
         (["a red boat", "--n", "many"], "--n"),
         (["a red boat", "--image", "no/such.png"], "'no/such.png' does not exist"),

@@ -62,7 +62,7 @@ def test_a_refused_style_ends_the_painting_at_once_and_cancels_the_rest(refused:
 
     fake, done = Refusing(), list[None]()
     with pytest.raises(AdapterNotFound, match="no adapter 'stained-glass'"):
-        paint(Client(transport=fake), PROMPTS, columns, Settings(1, steps=600), lambda: done.append(None))
+        paint(Client(transport=fake), PROMPTS, columns, Settings(1, {"steps": 600}), lambda: done.append(None))
     assert (fake.cancelled, done) == (3, [])
 
 

@@ -13,10 +13,12 @@ import pytest
 from numpy.typing import NDArray
 
 from impasto_server.backbone import Backbone, Row
-from impasto_server.bundle import Bundle, Manifest
+from impasto_server.bundle import Manifest
+from impasto_server.families import open_bundle
 from impasto_server.pipeline import Pipeline
 from impasto_server.settings import EngineName, Settings
 from tests.helpers import toy, toy_masked
+from tests.helpers.families import Handed
 
 Open = Callable[..., Pipeline]
 Context = Callable[[], AbstractContextManager[None]]
@@ -29,7 +31,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def manifest(bundle: Path) -> Manifest:
-    return Bundle.open(bundle).manifest
+    return open_bundle(bundle).manifest
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +41,7 @@ def masked_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def masked_manifest(masked_bundle: Path) -> Manifest:
-    return Bundle.open(masked_bundle).manifest
+    return open_bundle(masked_bundle).manifest
 
 
 @pytest.fixture
@@ -84,7 +86,8 @@ def _opening(bundle: Path, registry: Path) -> Iterator[Open]:
     opened: list[Pipeline] = []
 
     def open_(engine: EngineName = "onnxruntime", **settings: Any) -> Pipeline:
-        opened.append(Pipeline.load(Settings(bundle, registry, engine, "f32", threads=1, **settings)))
+        wanted = Settings(bundle, registry, engine, "f32", threads=1, **settings)
+        opened.append(Pipeline.load(wanted, Handed.of))
         return opened[-1]
 
     yield open_

@@ -14,7 +14,7 @@ from impasto_server.batch import PATIENCE, Turn, choose
 
 
 def turn(who: str, **changed: Any) -> Turn[str]:
-    usual = {"lanes": 2, "shape": (4, 8, 8), "new": False, "passed_over": 1, "remaining": 10, "time_left_s": None}
+    usual = {"lanes": 2, "kind": "base", "new": False, "passed_over": 1, "remaining": 10, "time_left_s": None}
     return Turn(who, **{**usual, **changed})
 
 
@@ -35,12 +35,9 @@ def test_a_newcomer_joins_at_once() -> None:
     assert choose([turn("a", passed_over=2), turn("b", passed_over=2), turn("new", new=True)], 2, 0.1) == [("new", 2)]
 
 
-def test_only_latents_of_one_shape_share_a_batch() -> None:
-    wide = (4, 8, 16)
-    assert choose([turn("a"), turn("b", shape=wide, passed_over=2), turn("c", shape=wide)], 8, 0.1) == [
-        ("b", 2),
-        ("c", 2),
-    ]
+def test_only_rows_of_one_kind_share_a_batch() -> None:
+    turns = [turn("a"), turn("b", kind="upscale", passed_over=2), turn("c", kind="upscale")]
+    assert choose(turns, 8, 0.1) == [("b", 2), ("c", 2)]
 
 
 @pytest.mark.parametrize(

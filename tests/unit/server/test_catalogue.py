@@ -13,8 +13,8 @@ import pytest
 
 from impasto_server import catalogue as module
 from impasto_server.adapters.registry import Registry
-from impasto_server.bundle import Bundle
 from impasto_server.catalogue import Catalogue
+from impasto_server.families import open_bundle
 from tests.helpers import toy, toy_masked
 
 Read = Callable[[], dict[str, Any]]
@@ -26,7 +26,7 @@ def read(bundle: Path, masked_bundle: Path, registry: Path) -> Iterator[Read]:
     toy.register(registry, "glass", toy_masked.bottleneck_bytes(1, rank=4, header={"prompt": toy_masked.TEMPLATE}))
     toy.register(registry, "wide", toy.embedding_bytes(7, width=toy.WIDTH + 4))
     toy.register(registry, "foreign", toy.adapter_bytes(8).replace(b"a" * 64, b"b" * 64))
-    catalogue = Catalogue([Bundle.open(bundle, "photo"), Bundle.open(masked_bundle, "muse")], registry)
+    catalogue = Catalogue([open_bundle(bundle, "photo"), open_bundle(masked_bundle, "muse")], registry)
     yield lambda: dict(json.loads(json.dumps(catalogue.read())))
     catalogue.close()
 
@@ -115,7 +115,7 @@ def test_a_file_that_never_answers_holds_nobody_up_for_long(
         return resolve(self, name)
 
     monkeypatch.setattr(Registry, "resolve", hang)
-    catalogue = Catalogue([Bundle.open(bundle)], registry)
+    catalogue = Catalogue([open_bundle(bundle)], registry)
     begun = monotonic()
     found = catalogue.read()
     assert monotonic() - begun < 30

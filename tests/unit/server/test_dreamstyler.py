@@ -18,8 +18,12 @@ from impasto_server.errors import FieldError, ImpastoError, InvalidArgument, Not
 from impasto_server.pipeline import Caller, Pipeline, Result
 from impasto_server.request import Request
 from impasto_server.settings import Settings
+from impasto_server.steps import BASE
+from impasto_server.words.embeds import Embeds
+from impasto_server.words.prompt import Staged
 from tests.helpers import toy
 from tests.helpers.asked import altered, request_of
+from tests.helpers.families import encoders
 
 from .conftest import Open
 
@@ -39,16 +43,22 @@ def picture(colour: str = "red", size: tuple[int, int] = (90, 70)) -> bytes:
 def seen_rows(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, request: Request) -> list[list[Row]]:
     """The rows of every step of one request."""
     steps: list[list[Row]] = []
-    run = pipeline._family.backbone.run
+    run = pipeline.family.backbones[BASE].run
 
     def note(rows: list[Row]) -> NDArray[np.float32]:
         steps.append(list(rows))
         return run(rows)
 
-    monkeypatch.setattr(pipeline._family.backbone, "run", note)
+    monkeypatch.setattr(pipeline.family.backbones[BASE], "run", note)
     pipeline.generate(request)
-    monkeypatch.setattr(pipeline._family.backbone, "run", run)
+    monkeypatch.setattr(pipeline.family.backbones[BASE], "run", run)
     return steps
+
+
+def said(row: Row) -> Embeds:
+    """What the lane says at its timestep."""
+    words: Staged = row.context.words
+    return words.at(row.ask.timestep, 1000)
 
 
 def pixels(result: Result) -> NDArray[np.int64]:
@@ -106,8 +116,8 @@ def test_every_step_reads_the_stage_of_its_timestep(
     by_stage = {stage: seen_contexts(pipeline, monkeypatch, stage) for stage in range(6)}
     assert len(steps) == 25
     for (row,) in steps:
-        np.testing.assert_array_equal(row.context.hidden, by_stage[int(row.timestep * 6 / 1000)])
-    assert len({int(rows[0].timestep * 6 / 1000) for rows in steps}) == 6
+        np.testing.assert_array_equal(said(row).hidden, by_stage[int(row.ask.timestep * 6 / 1000)])
+    assert len({int(rows[0].ask.timestep * 6 / 1000) for rows in steps}) == 6
 
 
 def seen_contexts(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, stage: int) -> NDArray[np.float32]:
@@ -117,7 +127,7 @@ def seen_contexts(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, stage: in
     data = toy.embedding_bytes(vectors=vectors)
     toy.register(registry, f"stage-{stage}", data)
     ((row,), *_) = seen_rows(pipeline, monkeypatch, altered(HOUSE, style=(f"stage-{stage}",), guidance_scale=1.0))
-    return row.context.hidden
+    return said(row).hidden
 
 
 def test_without_style_and_content_strengths_the_picture_is_plain_guidances(open_pipeline: Open) -> None:
@@ -137,7 +147,7 @@ def test_a_prompt_is_encoded_once_per_stage_and_remembered(
 ) -> None:
     pipeline = open_pipeline()
     counts: list[int] = []
-    ((engine,),) = (encoder._engines for encoder in pipeline._prompts._encoders)
+    ((engine,),) = (encoder._engines for encoder in encoders(pipeline))
     run = engine.run
 
     def note(feeds: Any, seats: Any) -> Any:
@@ -173,7 +183,7 @@ def test_a_weak_stroke_stays_near_the_content(open_pipeline: Open) -> None:
 def test_the_controlnet_sees_edges_and_depth(open_pipeline: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = open_pipeline()
     request = altered(HOUSE, image=picture(), depth=picture("black"), control_scale=0.5)
-    hint = seen_rows(pipeline, monkeypatch, request)[0][0].hint
+    hint = seen_rows(pipeline, monkeypatch, request)[0][0].context.hint
     assert hint is not None
     assert (hint.scale, hint.pixels.shape) == (0.5, (3, 64, 64))
     np.testing.assert_array_equal(hint.pixels[0], hint.pixels[1])

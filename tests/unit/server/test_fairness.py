@@ -32,6 +32,7 @@ from impasto_server.scoring.score import Scorer
 from impasto_server.settings import Settings
 from tests.helpers import toy
 from tests.helpers.asked import altered, request_of
+from tests.helpers.families import encoders, handed
 
 from .conftest import Open
 
@@ -112,7 +113,7 @@ def test_a_single_picture_is_finished_before_sixteens_that_came_first(
     open_pipeline: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipeline, gate, left = open_pipeline(), Gate(), list[Running]()
-    monkeypatch.setattr(pipeline._family, "decode", gate.before(pipeline._family.decode, np.shape))
+    monkeypatch.setattr(handed(pipeline), "decode", gate.before(pipeline.family.decode, np.shape))
     monkeypatch.setattr(pipeline._loop, "_left", noted(pipeline._loop._left, left, lambda one, outcome: one))
     asked = Asked(pipeline)
     for seed in range(4):
@@ -146,7 +147,7 @@ def test_a_plain_prompt_is_encoded_before_styles_of_many_stages_that_came_first(
     """Each says six lines with its style and one without; the style alone, in six more, is known to the rest."""
     monkeypatch.setattr(pipelines, "PREPARING_THREADS", 1)  # so that turns alone decide
     pipeline, gate = open_pipeline(), Gate()
-    (encoder,) = pipeline._prompts._encoders
+    (encoder,) = encoders(pipeline)
     (engine,) = encoder._engines
     monkeypatch.setattr(
         engine, "run", gate.before(engine.run, lambda feeds, seats: [ids.tolist() for ids in feeds["input_ids"]])
@@ -169,7 +170,7 @@ def test_the_same_words_are_encoded_once_whoever_says_them(
     open_pipeline: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipeline, gate = open_pipeline(), Gate()
-    ((engine,),) = (encoder._engines for encoder in pipeline._prompts._encoders)
+    ((engine,),) = (encoder._engines for encoder in encoders(pipeline))
     monkeypatch.setattr(engine, "run", gate.before(engine.run, lambda feeds, seats: len(feeds["input_ids"])))
     asked = Asked(pipeline)
     for seed in range(6):
@@ -185,7 +186,7 @@ def test_who_is_given_up_while_it_waits_for_a_turn_gives_its_seat_back(
 ) -> None:
     """There is one row, and an adapter that changes the text encoder takes it before its lines are encoded."""
     pipeline, gate = open_pipeline(bank_rank=32, bank_bytes=2 * ROW), Gate()
-    ((engine,),) = (encoder._engines for encoder in pipeline._prompts._encoders)
+    ((engine,),) = (encoder._engines for encoder in encoders(pipeline))
     monkeypatch.setattr(engine, "run", gate.before(engine.run, lambda feeds, seats: len(feeds["input_ids"])))
     jobs = list[Job]()
     monkeypatch.setattr(pipeline._preparation, "start", noted(pipeline._preparation.start, jobs, lambda job: job))
@@ -204,7 +205,7 @@ def test_long_texts_are_cut_into_tokens_once_for_all_their_stages(
     open_pipeline: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipeline, read = open_pipeline(), Counter[str]()
-    (encoder,) = pipeline._prompts._encoders
+    (encoder,) = encoders(pipeline)
     tokens = encoder._tokenizer._read
 
     def note(text: str, places: Any) -> Any:
@@ -234,7 +235,7 @@ def reading(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
         gate.passed.append(size)
         return read_image(data, name, width, height)
 
-    monkeypatch.setattr("impasto_server.families.conditioning.read_image", held)
+    monkeypatch.setattr("impasto_server.families.content.read_image", held)
     yield gate
     gate.may.set()
 
@@ -295,7 +296,7 @@ def test_no_more_pixels_are_decoded_at_a_time_than_a_large_and_a_small_picture_h
             with lock:
                 now[0] -= size
 
-    monkeypatch.setattr("impasto_server.families.conditioning.read_image", count)
+    monkeypatch.setattr("impasto_server.families.content.read_image", count)
     asked = Asked(pipeline)
     for seed in range(20):
         file = png(200 + 10 * (seed % 10), 300)

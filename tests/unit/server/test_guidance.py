@@ -19,7 +19,6 @@ from impasto_server.guidance import (
     Rule,
     StyleDrop,
     Text,
-    Told,
     combine,
 )
 
@@ -52,13 +51,6 @@ def test_classifier_free_is_two_lanes_with_the_papers_coefficients() -> None:
 def test_a_lane_that_cannot_matter_is_not_run() -> None:
     assert ClassifierFree(1.0)(SAID, MIXES).lanes == (Lane(FULL, MIX),)
     assert DreamStyler(5.0, 3.0, 3.0)(SAID, MIXES).lanes == (Lane(NULL, MIX), Lane(FULL, MIX))
-
-
-def test_a_backbone_that_is_told_has_one_lane() -> None:
-    guidance = Told(8.5)(SAID, MIXES)
-    assert (guidance.lanes, guidance.coefficients) == ((Lane(FULL, MIX),), (1.0,))
-    assert [guidance.scale_at(strength) for strength in (0.0, 0.5, 1.0)] == [1.0, 4.75, 8.5]
-    assert ClassifierFree(8.5)(SAID, MIXES).scale_at(1.0) == 1.0
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.5, 1.0])

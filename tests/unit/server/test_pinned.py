@@ -16,11 +16,12 @@ import pytest
 from impasto_server.adapters.adapter import Delta
 from impasto_server.adapters.registry import Registry
 from impasto_server.backbone import Row
-from impasto_server.bundle import Bundle
 from impasto_server.errors import InvalidArgument, SetupError
+from impasto_server.families import open_bundle
 from impasto_server.pipeline import Pipeline
 from impasto_server.request import Request
 from impasto_server.settings import EngineName, Settings
+from impasto_server.steps import BASE
 from tests.helpers import toy
 from tests.helpers import toy_architectures as toys
 from tests.helpers.asked import altered, pixels, request_of, together
@@ -71,7 +72,7 @@ def plain(shelf: Shelf) -> Iterator[Pipeline]:
 
 def seats(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, request: Request) -> set[tuple[int, int]]:
     """The weights and slots of a request's rows."""
-    run: Callable[[Sequence[Row]], Any] = pipeline._family.backbone.run
+    run: Callable[[Sequence[Row]], Any] = pipeline.family.backbones[BASE].run
     found: set[tuple[int, int]] = set()
 
     def note(rows: Sequence[Row]) -> Any:
@@ -79,7 +80,7 @@ def seats(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, request: Request)
         return run(rows)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline._family.backbone, "run", note)
+        patch.setattr(pipeline.family.backbones[BASE], "run", note)
         pipeline.generate(request)
     return found
 
@@ -207,7 +208,7 @@ def test_a_delta_is_not_held_while_its_digest_is_taken(
     monkeypatch.setattr("impasto_server.adapters.registry.CHUNK", 1 << 10)
     large = toys.delta_bytes({}, {"unet.mix": np.ones(1 << 20, np.float32)})
     digest = toy.register(tmp_path, "large", large)
-    manifest = Bundle.open(shelf.plain).manifest
+    manifest = open_bundle(shelf.plain).manifest
     tracemalloc.start()
     assert isinstance(Registry(tmp_path).load(digest, "large", manifest), Delta)
     peak = tracemalloc.get_traced_memory()[1]
@@ -246,4 +247,4 @@ def test_a_pinned_mix_without_its_graphs_is_refused(graphs: Any, why: str, tmp_p
     mix = {"adapters": [{"name": "glass", "digest": "0" * 64, "weight": 1.0}], "graphs": graphs}
     (folder / "manifest.json").write_text(json.dumps({**toy.manifest(), "pinned": [mix]}))
     with pytest.raises(SetupError, match=why):
-        Bundle.open(folder)
+        open_bundle(folder)

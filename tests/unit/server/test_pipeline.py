@@ -30,16 +30,16 @@ from impasto_server.errors import (
     NotFound,
     Unavailable,
 )
-from impasto_server.families.conditioning import Conditions
-from impasto_server.families.diffusion.samplers import Steps
 from impasto_server.guidance import Guidance, Lane, Mix, Mixes, Prompts, Rule
 from impasto_server.pictures.image import to_uint8
 from impasto_server.pipeline import Caller, Pipeline, Progress, Result
 from impasto_server.request import Request
 from impasto_server.settings import EngineName
+from impasto_server.steps import Steps
 from impasto_server.turns import Work
 from tests.helpers import toy, toy_masked
 from tests.helpers.asked import altered, request_of
+from tests.helpers.families import handed
 from tests.helpers.likeness import assert_same
 
 from .conftest import Context, Open, on_lookout
@@ -315,23 +315,23 @@ def test_a_mix_that_leads_nowhere_paints_no_black_picture(
 
 def test_a_decoder_that_makes_nan_is_told(open_pipeline: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = open_pipeline()
-    monkeypatch.setattr(pipeline._family, "decode", lambda sample: to_uint8(np.full((3, 64, 64), np.nan, np.float32)))
+    monkeypatch.setattr(handed(pipeline), "decode", lambda sample: to_uint8(np.full((3, 64, 64), np.nan, np.float32)))
     with pytest.raises(ImpastoError, match="the decoder made NaN of its sample; start the server with --precision f32"):
         pipeline.generate(request(0))
 
 
 def test_a_sampler_that_fails_is_its_own_requests_trouble(open_pipeline: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = open_pipeline()
-    begin = pipeline._family.begin
+    begin = pipeline.family.begin
 
-    def failing(asked: Request, seed: int, conditions: Conditions) -> Steps:
-        steps = begin(asked, seed, conditions)
+    def failing(asked: Request, seed: int, seen: Any) -> Steps:
+        steps = begin(asked, seed, seen)
         if asked.words.prompt != "fish":
             return (yield from steps)
         yield next(steps)
         raise RuntimeError("no such step")
 
-    monkeypatch.setattr(pipeline._family, "begin", failing)
+    monkeypatch.setattr(handed(pipeline), "begin", failing)
     good, bad = request(0), altered(request(0), prompt="fish")
     first, failed, second = together(pipeline, [good, bad, good])
     assert isinstance(failed, ImpastoError)
@@ -346,13 +346,13 @@ def test_pictures_that_take_long_to_decode_hold_up_nobody_else(
     open_pipeline: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipeline = open_pipeline()
-    go, condition = Event(), pipeline._family.condition
+    go, read = Event(), pipeline.family.read
 
-    def wait_and_condition(asked: Request) -> Work[Conditions]:
+    def wait_and_read(asked: Request) -> Work[Any]:
         assert asked.content.image is None or go.wait(30)
-        return (yield from condition(asked))
+        return (yield from read(asked))
 
-    monkeypatch.setattr(pipeline._family, "condition", wait_and_condition)
+    monkeypatch.setattr(handed(pipeline), "read", wait_and_read)
     content = altered(request(0), image=pipeline.generate(request(0)).image)
     waiting: list[Future[Result | ImpastoError]] = [Future() for _ in range(8)]
     for answer in waiting:
@@ -400,13 +400,13 @@ def test_lanes_of_one_request_may_have_different_adapters(open_pipeline: Open, m
 
     def latents(one: Request) -> NDArray[np.float32]:
         seen: list[NDArray[np.float32]] = []
-        decode = pipeline._family.decode
+        decode = pipeline.family.decode
 
         def decode_and_note(given: NDArray[np.float32]) -> NDArray[np.uint8]:
             seen.append(given)
             return decode(given)
 
-        monkeypatch.setattr(pipeline._family, "decode", decode_and_note)
+        monkeypatch.setattr(handed(pipeline), "decode", decode_and_note)
         pipeline.generate(one)
         return seen[0]
 
@@ -439,8 +439,8 @@ def test_a_preview_has_the_colours_of_the_picture(open_pipeline: Open) -> None:
     """The toy decoder is linear but for its clipping, so its nearest linear map shows the picture as it will be."""
     pipeline = open_pipeline()
     latents = np.random.default_rng(0).standard_normal((4, 8, 8)).astype(np.float32) * np.float32(0.2)
-    shown = np.asarray(Image.open(BytesIO(pipeline._family.preview(latents))), int)
-    painted = pipeline._family.decode(latents)[::8, ::8].astype(int)
+    shown = np.asarray(Image.open(BytesIO(pipeline.family.preview(latents))), int)
+    painted = pipeline.family.decode(latents)[::8, ::8].astype(int)
     assert np.abs(shown - painted).mean() < 16
     assert np.corrcoef(shown.ravel(), painted.ravel())[0, 1] > 0.98
 

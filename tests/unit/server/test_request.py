@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from impasto_server.bundle import DiffusionManifest, Manifest, MaskedManifest
+from impasto_server.bundle import Manifest
 from impasto_server.errors import InvalidArgument
+from impasto_server.families.diffusion.manifest import DiffusionManifest
 from impasto_server.families.diffusion.samplers import SAMPLERS
+from impasto_server.families.masked.manifest import MaskedManifest
 from impasto_server.families.masked.maskgit import ANNEALS
 from impasto_server.families.offers import STREAM_FIELDS, offer_of
 from impasto_server.guidance import ClassifierFree, Compose, DreamStyler, DreamStylerCode, StyleDrop
@@ -181,8 +183,8 @@ def test_a_style_may_be_a_mix_of_adapters(manifest: Manifest) -> None:
 
 
 def test_a_manifest_knows_the_schedulers_of_its_family() -> None:
-    assert DiffusionManifest.schedulers == tuple(SAMPLERS)
-    assert MaskedManifest.schedulers == tuple(ANNEALS)
+    assert DiffusionManifest.schedulers == SAMPLERS.keys()
+    assert MaskedManifest.schedulers == ANNEALS.keys()
 
 
 def test_every_candidate_has_the_next_seed() -> None:

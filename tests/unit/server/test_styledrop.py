@@ -21,12 +21,13 @@ from PIL import Image
 
 from impasto_server.backbone import Backbone, Row
 from impasto_server.errors import Cancelled, DeadlineExceeded, FieldError, ImpastoError, InvalidArgument, NotFound
-from impasto_server.families.diffusion.samplers import Sample, Steps
 from impasto_server.pipeline import Caller, Pipeline, Progress, Result
 from impasto_server.request import Request
+from impasto_server.steps import BASE, Sample, Steps
 from impasto_server.values import MAX_SEED
 from tests.helpers import toy, toy_masked
 from tests.helpers.asked import altered, request_of
+from tests.helpers.families import handed
 
 from .conftest import Context, Open, on_lookout
 
@@ -69,7 +70,7 @@ def of(family: str, request: Request, scheduler: int = 0) -> Request:
 
 def answers(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, request: Request) -> list[Array]:
     """What the first candidate's sampler is sent: the guided predictions of every step."""
-    begin = pipeline._family.begin
+    begin = pipeline.family.begin
     heard: list[list[Array]] = []
 
     def recorded(steps: Steps, sent: list[Array]) -> Steps:
@@ -87,7 +88,7 @@ def answers(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, request: Reques
         return recorded(begin(*args), heard[-1])
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline._family, "begin", begin_and_record)
+        patch.setattr(handed(pipeline), "begin", begin_and_record)
         pipeline.generate(request)
     return heard[0]
 
@@ -106,9 +107,9 @@ class Witness:
 
 def rows(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, request: Request) -> list[list[Row]]:
     """Of every batch of one request."""
-    witness = Witness(pipeline._family.backbone)
+    witness = Witness(pipeline.family.backbones[BASE])
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline._family, "backbone", witness)
+        patch.setitem(handed(pipeline).backbones, BASE, witness)
         pipeline.generate(request)
     return witness.batches
 
@@ -259,8 +260,8 @@ def test_a_ramp_ends_at_full_strength(pipeline: Pipeline, family: str, monkeypat
     ramped, first = (answers(pipeline, monkeypatch, one) for one in (altered(request, guidance_ramp=True), weak))
     np.testing.assert_array_equal(ramped[0], first[0])
     _, last = rows(pipeline, monkeypatch, altered(request, guidance_ramp=True))
-    np.testing.assert_array_equal(last[0].sample, rows(pipeline, monkeypatch, weak)[1][0].sample)
-    adapted, plain, null = pipeline._family.backbone.run(last)
+    np.testing.assert_array_equal(last[0].ask.sample, rows(pipeline, monkeypatch, weak)[1][0].ask.sample)
+    adapted, plain, null = pipeline.family.backbones[BASE].run(last)
     expected = adapted + 4.0 * (adapted - plain) + 2.0 * (plain - null)
     np.testing.assert_allclose(ramped[1], expected, rtol=1e-4, atol=1e-4)
     assert pipeline.generate(altered(request, guidance_ramp=True)).meta["guidance_ramp"] is True

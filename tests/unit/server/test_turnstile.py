@@ -43,11 +43,12 @@ def simulate(loops: Mapping[str, Loop], seconds: float) -> list[str]:
             asked[name] = asks.pop(name)
             shares.ask(mine[name], now)
         waits = {name: shares.wait_s(mine[name], now) for name in asked}
-        name = next((name for name, wait_s in waits.items() if wait_s == 0), None)
-        if name is None:
+        ready = [name for name, wait_s in waits.items() if wait_s == 0]
+        if not ready:
             moments = [now + wait_s for wait_s in waits.values() if wait_s < math.inf]
             now = min([*moments, *asks.values(), math.inf])
             continue
+        name = ready[0]
         loop = loops[name]
         loop.waits.append(now - asked.pop(name))
         shares.enter(mine[name], now)

@@ -31,14 +31,17 @@ from impasto_server.errors import (
     NotFound,
     Unavailable,
 )
-from impasto_server.families.diffusion.samplers import Sample
-from impasto_server.job import Job, Plan
+from impasto_server.families.family import Conditions
+from impasto_server.job import Job
 from impasto_server.pipeline import Caller, Pipeline, Progress, Result
 from impasto_server.request import Request
 from impasto_server.running import Running
+from impasto_server.steps import Sample
 from impasto_server.turns import Work
+from impasto_server.worn import Worn
 from tests.helpers import toy
 from tests.helpers.asked import altered, request_of
+from tests.helpers.families import handed
 
 from .conftest import Open
 
@@ -115,15 +118,15 @@ def objects_hang(pipeline: Pipeline, gate: Gate, patch: pytest.MonkeyPatch) -> N
 
 
 def conditions_hang(pipeline: Pipeline, gate: Gate, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(pipeline._family, "condition", gate.before(pipeline._family.condition, by_neon))
+    patch.setattr(handed(pipeline), "read", gate.before(pipeline.family.read, by_neon))
 
 
 def encoding_hangs(pipeline: Pipeline, gate: Gate, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(pipeline._family, "begin", gate.before(pipeline._family.begin, by_neon))
+    patch.setattr(handed(pipeline), "begin", gate.before(pipeline.family.begin, by_neon))
 
 
 def decoding_hangs(pipeline: Pipeline, gate: Gate, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(pipeline._family, "decode", gate.before(pipeline._family.decode))
+    patch.setattr(handed(pipeline), "decode", gate.before(pipeline.family.decode))
 
 
 def rows_are_taken(pipeline: Pipeline, gate: Gate, patch: pytest.MonkeyPatch) -> None:
@@ -179,7 +182,7 @@ def test_who_is_late_or_gone_while_it_runs_does_not_wait_for_its_previews(
     way: str, gate: Gate, open_pipeline: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipeline = open_pipeline()
-    monkeypatch.setattr(pipeline._family, "preview", gate.before(pipeline._family.preview))
+    monkeypatch.setattr(handed(pipeline), "preview", gate.before(pipeline.family.preview))
     late = Event()
     monkeypatch.setattr(Job, "time_left_s", lambda job: 0.0 if late.is_set() else 3600.0)
     asked = submitted(pipeline, altered(BOAT, steps=200, preview_every=1, timeout_s=3600.0))
@@ -199,7 +202,7 @@ def test_previews_that_are_made_too_slowly_do_not_pile_up(
     """A sample of the toy's has 1 KiB."""
     monkeypatch.setattr("impasto_server.pipeline.PREVIEW_BYTES", 3000)
     pipeline = open_pipeline()
-    monkeypatch.setattr(pipeline._family, "preview", gate.before(pipeline._family.preview))
+    monkeypatch.setattr(handed(pipeline), "preview", gate.before(pipeline.family.preview))
     left = Event()
     leave = pipeline._loop._left
 
@@ -302,13 +305,13 @@ def test_what_was_found_out_about_those_who_wait_for_a_row_is_kept(
     pipeline = open_pipeline(bank_rank=4, bank_bytes=2 * ROW)
     rows_are_taken(pipeline, gate, monkeypatch)
     planned: list[int] = []
-    plan = pipeline._preparation._plan
+    condition = pipeline.family.condition
 
-    def plan_and_note(job: Job) -> Work[Plan]:
-        planned.append(job.request.seeds.seed)
-        return (yield from plan(job))
+    def condition_and_note(request: Request, worn: Worn, seen: Any) -> Work[Conditions]:
+        planned.append(request.seeds.seed)
+        return (yield from condition(request, worn, seen))
 
-    monkeypatch.setattr(pipeline._preparation, "_plan", plan_and_note)
+    monkeypatch.setattr(handed(pipeline), "condition", condition_and_note)
     weights = [1.0, 0.5, -1.0, 2.0, 3.0, -2.0]  # a mix each: every one waits for the one before
     waiting = [
         submitted(pipeline, altered(BOAT, seed=seed, adapters=(("neon", weight),)))

@@ -9,10 +9,9 @@ from typing import cast
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import nn
-from transformers import CLIPTokenizer
-
-from inversion import (
+from studio.painter import Scene
+from studio.places import CHECKPOINT
+from studio.recipes.inversion import (
     PROMPT,
     STYLE_PROMPT,
     Guidance,
@@ -25,9 +24,9 @@ from inversion import (
     prompt_tokens,
     save,
 )
-from model import CHECKPOINT
-from painter import Scene
-from styles import ADAPTERS
+from studio.recipes.styles import ADAPTERS
+from torch import nn
+from transformers import CLIPTokenizer
 
 
 @pytest.fixture(scope="module")

@@ -2,69 +2,89 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from impasto_server.adapters.graphs import Graphs
 from impasto_server.adapters.seat import Seat
-from impasto_server.backbone import Backbone, Embeds, Hint, Row
-from impasto_server.bundle import DiffusionManifest
+from impasto_server.backbone import Backbone, Row
 from impasto_server.errors import InvalidArgument
-from impasto_server.families.conditioning import Conditioner, Conditions
-from impasto_server.families.diffusion.samplers import SAMPLERS, Schedule, Start, Steps
-from impasto_server.families.diffusion.unet import UNetFeeds
-from impasto_server.guidance import ClassifierFree, Rule, Told
-from impasto_server.pictures.image import Decoder, Encoder, Previewer
+from impasto_server.families.content import content
+from impasto_server.families.diffusion.hints import Hint, Hints
+from impasto_server.families.diffusion.manifest import DiffusionManifest
+from impasto_server.families.diffusion.samplers import SAMPLERS, Start
+from impasto_server.families.diffusion.schedule import Schedule
+from impasto_server.families.diffusion.unet import Context, UNetFeeds
+from impasto_server.families.diffusion.vae import Decoder, Encoder, Previewer
+from impasto_server.families.family import Parts
+from impasto_server.families.spoken import Speech, Spoken
+from impasto_server.guidance import ClassifierFree, Rule
+from impasto_server.pictures.content import pixels_to_model
 from impasto_server.request import Request
+from impasto_server.steps import BASE, Ask, Steps
 from impasto_server.turns import Work
+from impasto_server.words.prompt import Staged
+from impasto_server.worn import Worn
 
 Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The `clean` latents [C, h, w] of the content, and what the ControlNet is shown."""
+
+    clean: Array | None = None
+    hint: Hint | None = None
 
 
 class Diffusion:
     """See Family."""
 
-    def __init__(self, manifest: DiffusionManifest, graphs: Graphs) -> None:
+    def __init__(self, parts: Parts) -> None:
+        manifest, graphs = parts.bundle.manifest, parts.graphs
+        assert isinstance(manifest, DiffusionManifest)
         self._manifest = manifest
         self._schedule = Schedule.of(manifest.scheduler)
-        self.train_timesteps: float = manifest.scheduler.num_train_timesteps
+        self.speech = Speech(parts)
         controlnet = graphs.compiled("controlnet") if "controlnet" in manifest.graphs else None
-        self.backbone = Backbone(graphs.every("unet"), UNetFeeds(manifest, controlnet))
+        unet = Backbone(graphs.every("unet"), UNetFeeds(manifest, controlnet))
+        self.backbones: Mapping[str, Backbone] = {BASE: unet}
         self._decoder = Decoder(graphs.compiled("vae_decoder"), manifest.latents)
         self._previewer = Previewer(self._decoder, manifest.latents)
-        self._conditioner = Conditioner(Encoder(graphs.compiled("vae_encoder"), manifest.latents), manifest.control)
+        self._encoder = Encoder(graphs.compiled("vae_encoder"), manifest.latents)
+        self._hints = Hints(manifest.control)
 
-    def warm(self, embeds: Embeds, max_lanes: int, weights_bytes: int) -> None:
+    def example(self, stage: str = BASE) -> Row:
         size = self._manifest.image
-        latents = self.noise(0, size.width, size.height)
-        self.decode(latents)
-        row = Row(latents, 0, embeds, Seat())
-        self.backbone.prepare(row, max_lanes, weights_bytes)
-        if self._manifest.control is not None:
+        return Row(Ask(self.noise(0, size.width, size.height), 0, 0, 1), Context(self.speech.blank()), Seat())
+
+    def warm(self, lanes: int) -> None:
+        row, size = self.example(), self._manifest.image
+        self.decode(row.ask.sample)
+        if self._manifest.steered:
             hint = Hint(np.zeros((3, size.height, size.width), np.float32), 1.0)
-            self.backbone.run([replace(row, hint=hint)] * min(2, max_lanes))
+            self.backbones[BASE].run([replace(row, context=replace(row.context, hint=hint))] * min(2, lanes))
 
-    def condition(self, request: Request) -> Work[Conditions]:
-        return self._conditioner.read(request)
+    def read(self, request: Request) -> Work[Seen]:
+        pixels = yield from content(request)
+        clean = None if pixels is None else self._encoder.encode(pixels_to_model(pixels))
+        return Seen(clean, (yield from self._hints.read(request, pixels)))
 
-    def rule(self, request: Request) -> Rule:
-        """A backbone that is told of its guidance has one lane, and no use for what only other lanes say."""
-        if not self._manifest.told_of_guidance:
-            return request.rule
-        if not isinstance(request.rule, ClassifierFree):
-            problem = f"{request.rule.name} weighs lanes, and this backbone has its guidance built in"
-            raise InvalidArgument("GUIDANCE", problem, "pass cfg, or leave it out")
-        if request.words.negative_prompt:
-            problem = "means nothing to this backbone, which has its guidance built in"
-            raise InvalidArgument("NEGATIVE_PROMPT", problem, "leave it out")
-        return Told(request.rule.scale)
+    def condition(self, request: Request, worn: Worn, seen: Seen | None) -> Work[Spoken]:
+        rule, hint = self._rule(request), None if seen is None else seen.hint
+        told = request.strengths["GUIDANCE_SCALE"] if self._manifest.told_of_guidance else 1.0
 
-    def begin(self, request: Request, seed: int, conditions: Conditions) -> Steps:
+        def context(words: Staged) -> Context:
+            return Context(words, hint, told, request.sampling.ramp)
+
+        return (yield from self.speech.of(request, worn, rule(worn.words, worn.mixes), context))
+
+    def begin(self, request: Request, seed: int, seen: Seen | None) -> Steps:
         draws = np.random.Generator(np.random.Philox(seed))
         noise = draws.standard_normal(self._shape(request.size.width, request.size.height), np.float32)
-        start = Start(noise, draws, conditions.clean, request.content.strength)
+        start = Start(noise, draws, None if seen is None else seen.clean, request.content.strength)
         return SAMPLERS[request.sampling.scheduler](start, request.sampling.steps, self._schedule)
 
     def decode(self, sample: Array) -> NDArray[np.uint8]:
@@ -76,6 +96,22 @@ class Diffusion:
     def noise(self, seed: int, width: int, height: int) -> Array:
         """Unit Gaussian latents [C, h, w], a function of the seed and the size alone."""
         return np.random.Generator(np.random.Philox(seed)).standard_normal(self._shape(width, height), np.float32)
+
+    def _rule(self, request: Request) -> Rule:
+        """A backbone that is told of its guidance has one lane, and no use for what only other lanes say.
+
+        Guided distillation, section 3 of arXiv 2210.03142 and 4.3 of arXiv 2310.04378: the lane of the whole prompt
+        alone, of a backbone that has learnt what guidance makes of it. The scale is classifier-free guidance's.
+        """
+        if not self._manifest.told_of_guidance:
+            return request.rule
+        if not isinstance(request.rule, ClassifierFree):
+            problem = f"{request.rule.name} weighs lanes, and this backbone has its guidance built in"
+            raise InvalidArgument("GUIDANCE", problem, "pass cfg, or leave it out")
+        if request.words.negative_prompt:
+            problem = "means nothing to this backbone, which has its guidance built in"
+            raise InvalidArgument("NEGATIVE_PROMPT", problem, "leave it out")
+        return ClassifierFree(1.0)
 
     def _shape(self, width: int, height: int) -> tuple[int, int, int]:
         facts = self._manifest.latents

@@ -1,11 +1,4 @@
-"""Samplers as generators: each asks for a model output, is sent one, and finally returns the latents.
-
-    steps = ddim(Start(noise), 25, schedule)
-    ask = next(steps)                    # what the backbone must be run on
-    ask = steps.send(model_output)       # ... until StopIteration carries the latents
-
-A sampler doesn't know which guidance made the output it is sent, nor who else is in the batch; dropping the generator
-cancels it. Its history (a multistep solver's last predictions) is a local variable.
+"""Samplers of latents (steps.py says what a sampler is): `ddim(Start(noise), 25, schedule)` and its like.
 
 A sampler starts from noise, or from content: clean latents that are noised to a timestep further down, from where it
 goes on as ever (SDEdit, arXiv 2108.01073).
@@ -20,21 +13,18 @@ with and without content.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil, expm1, log, sqrt
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from impasto_server.bundle import Noise
 from impasto_server.errors import InvalidArgument
-from impasto_server.values import run_steps
+from impasto_server.families.diffusion.schedule import Level, Schedule, f32
+from impasto_server.steps import Ask, Steps, run_steps
 
 Array = NDArray[np.float32]
-Sample = NDArray[Any]
-Level = tuple[float, float]
 
 BOUNDARY = 0.5  # the standard deviation of the data, as consistency models have it (arXiv 2303.01469, appendix C)
 
@@ -57,70 +47,7 @@ class Start:
         return self.draws.standard_normal(self.noise.shape, np.float32)
 
 
-@dataclass(frozen=True)
-class Ask:
-    """What a sampler needs next: the model's output for `sample` at the training timestep `timestep`.
-
-    A sample is latents [C, h, w] here, tokens [h, w] in maskgit.py. `step` counts from 0 to `steps` - 1, where `steps`
-    are those that are run. `denoised` is what the sampler takes the clean sample to be, None before the first answer.
-    """
-
-    sample: Sample
-    timestep: float
-    step: int
-    steps: int
-    denoised: Sample | None = None
-
-    @property
-    def progress(self) -> float:
-        """0 at the first step, 1 at the last."""
-        return self.step / (self.steps - 1) if self.steps > 1 else 1.0
-
-
-Steps = Generator[Ask, Array, Sample]
-Sampler = Callable[[Start, int, "Schedule"], Steps]
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """The noise schedule a backbone was trained with: ᾱ_t for every training timestep [T], and how to walk it."""
-
-    alphas_cumprod: NDArray[np.float64]
-    noise: Noise
-
-    @classmethod
-    def of(cls, noise: Noise) -> Schedule:
-        power = 0.5 if noise.beta_schedule == "scaled_linear" else 1.0
-        betas = np.linspace(noise.beta_start**power, noise.beta_end**power, noise.num_train_timesteps) ** (1 / power)
-        return cls(np.cumprod(1 - betas), noise)
-
-    def levels(self, timestep: float) -> Level:
-        """(alpha, sigma) at a training timestep; between two, sigma / alpha is interpolated."""
-        below = int(timestep)
-        cumulative = float(self.alphas_cumprod[below])
-        if timestep != below:
-            near = self.alphas_cumprod[below : below + 2]
-            ratio = np.interp(timestep - below, [0, 1], np.sqrt((1 - near) / near))
-            cumulative = float(1 / (1 + ratio**2))
-        return sqrt(cumulative), sqrt(1 - cumulative)
-
-    def timesteps(self, steps: int) -> list[int]:
-        """`steps` training timesteps, noisiest first (Table 2 of arXiv 2305.08891)."""
-        total = self.noise.num_train_timesteps
-        match self.noise.timestep_spacing:
-            case "leading":
-                return [i * (total // steps) + self.noise.steps_offset for i in reversed(range(steps))]
-            case "linspace":
-                return [int(t) for t in np.linspace(0, total - 1, steps).round()[::-1]]
-            case "trailing":
-                # Rounding makes an arange of 61 steps one longer.
-                return [int(t) for t in np.arange(total, 0, -total / steps)[:steps].round() - 1]
-
-    def denoised(self, output: Array, sample: Array, alpha: float, sigma: float) -> Array:
-        """x_0 from the model's output at x_t = `sample`, whichever of eps and v (arXiv 2202.00512) it predicts."""
-        if self.noise.prediction_type == "epsilon":
-            return _f32((sample - sigma * output) / alpha)
-        return _f32(alpha * sample - sigma * output)
+Sampler = Callable[[Start, int, Schedule], Steps]
 
 
 def ddim(start: Start, steps: int, schedule: Schedule) -> Steps:
@@ -137,7 +64,7 @@ def ddim(start: Start, steps: int, schedule: Schedule) -> Steps:
             alpha_next, sigma_next = schedule.levels(t - jump)
         else:
             alpha_next, sigma_next = (1.0, 0.0) if schedule.noise.set_alpha_to_one else schedule.levels(0)
-        x = _f32(alpha_next * x0 + sigma_next * eps)
+        x = f32(alpha_next * x0 + sigma_next * eps)
     return x
 
 
@@ -159,16 +86,16 @@ def _euler(start: Start, steps: int, schedule: Schedule, down: Callable[[float, 
     first = 1 / levels[0][0]
     if start.clean is None and schedule.noise.timestep_spacing in ("linspace", "trailing"):
         first = ratios[0]
-    x, x0 = _f32(sample * first), None
+    x, x0 = f32(sample * first), None
     for i, (t, (alpha, sigma)) in enumerate(zip(timesteps, levels, strict=True)):
-        sample = _f32(x * alpha)
+        sample = f32(x * alpha)
         output = yield Ask(sample, t, i, len(timesteps), x0)
         x0 = schedule.denoised(output, sample, alpha, sigma)
         now, then = ratios[i : i + 2]
         below = down(now, then)
-        x = _f32(x + (x - x0) / now * (below - now))
+        x = f32(x + (x - x0) / now * (below - now))
         if below < then:
-            x = _f32(x + sqrt(then**2 - below**2) * start.fresh())
+            x = f32(x + sqrt(then**2 - below**2) * start.fresh())
     return x
 
 
@@ -185,10 +112,10 @@ def lcm(start: Start, steps: int, schedule: Schedule) -> Steps:
     for i, t in enumerate(timesteps):
         output = yield Ask(x, t, i, len(timesteps), clean)
         skip, out = _boundary(t * schedule.noise.timestep_scaling)
-        clean = _f32(skip * x + out * schedule.denoised(output, x, *schedule.levels(t)))
+        clean = f32(skip * x + out * schedule.denoised(output, x, *schedule.levels(t)))
         if i + 1 < len(timesteps):
             alpha, sigma = schedule.levels(timesteps[i + 1])
-            x = _f32(alpha * clean + sigma * start.fresh())
+            x = f32(alpha * clean + sigma * start.fresh())
     assert clean is not None, "whoever starts a sampler has checked that there is a step to run"
     return clean
 
@@ -247,7 +174,7 @@ def _noised(start: Start, timestep: float, schedule: Schedule) -> Array:
     """The content with as much noise as there is at `timestep`, [C, h, w]."""
     assert start.clean is not None
     alpha, sigma = schedule.levels(timestep)
-    return _f32(alpha * start.clean + sigma * start.noise)
+    return f32(alpha * start.clean + sigma * start.noise)
 
 
 def _euler_timesteps(steps: int, schedule: Schedule) -> Sequence[float]:
@@ -292,7 +219,7 @@ def _advance(x: Array, x0: Array, now: Level, then: Level) -> Array:
 
     The mean is over the log SNR λ, with weights e^λ.
     """
-    return _f32((then[1] / now[1]) * x - then[0] * np.expm1(_log_snr(now) - _log_snr(then)) * x0)
+    return f32((then[1] / now[1]) * x - then[0] * np.expm1(_log_snr(now) - _log_snr(then)) * x0)
 
 
 def _ahead(x0s: Sequence[Array], levels: Sequence[Level]) -> Array:
@@ -303,7 +230,7 @@ def _ahead(x0s: Sequence[Array], levels: Sequence[Level]) -> Array:
     if len(x0s) == 1:
         return x0s[-1]
     before, now, then = (_log_snr(level) for level in levels[-3:])
-    return _f32(x0s[-1] + (x0s[-1] - x0s[-2]) / (2 * (now - before) / (then - now)))
+    return f32(x0s[-1] + (x0s[-1] - x0s[-2]) / (2 * (now - before) / (then - now)))
 
 
 def _behind(x0s: Sequence[Array], levels: Sequence[Level]) -> Array:
@@ -313,20 +240,16 @@ def _behind(x0s: Sequence[Array], levels: Sequence[Level]) -> Array:
     """
     *earlier, x0, x1 = x0s
     if not earlier:
-        return _f32(x0 + (x1 - x0) / 2)
+        return f32(x0 + (x1 - x0) / 2)
     before, now, then = (_log_snr(level) for level in levels[-3:])
     h = then - now
     u = (before - now) / h
     mean_u = -1 / h - 1 / expm1(-h)
     mean_uu = 2 / h**2 + (2 / h - 1) / expm1(-h)
     earlier_weight = (mean_u - mean_uu) / (u - u * u)
-    return _f32(x0 + earlier_weight * (earlier[0] - x0) + (mean_u - earlier_weight * u) * (x1 - x0))
+    return f32(x0 + earlier_weight * (earlier[0] - x0) + (mean_u - earlier_weight * u) * (x1 - x0))
 
 
 def _log_snr(level: Level) -> float:
     alpha, sigma = level
     return log(alpha) - log(sigma)
-
-
-def _f32(x: NDArray[Any]) -> Array:
-    return x.astype(np.float32, copy=False)

@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from impasto_server.backbone import Feeds, Row, hidden, pooled, samples
-from impasto_server.bundle import GUIDANCE, DiffusionManifest, Graph
+from impasto_server.backbone import Feeds, Row, samples
+from impasto_server.bundle import Graph
 from impasto_server.engines.engine import Engine
+from impasto_server.families.diffusion.hints import Hint
+from impasto_server.families.diffusion.manifest import GUIDANCE, RESIDUAL, DiffusionManifest
+from impasto_server.families.spoken import hidden, pooled
+from impasto_server.steps import Ask
+from impasto_server.words.embeds import Embeds
+from impasto_server.words.prompt import Staged
 
 Array = NDArray[np.float32]
 
-RESIDUAL = "residual"  # in the name of every UNet input that the ControlNet fills
+
+@dataclass(frozen=True)
+class Context:
+    """What a UNet knows of a row beside its sample: the words of its lane, and what steers it.
+
+    `scale` is the guidance that a backbone with an input for it is told of, 1 is none; with `ramp` it rises from there.
+    """
+
+    words: Staged
+    hint: Hint | None = None
+    scale: float = 1.0
+    ramp: bool = False
+
+    def scale_at(self, ask: Ask) -> float:
+        return 1 + (ask.progress if self.ramp else 1.0) * (self.scale - 1)
 
 
 class UNetFeeds:
@@ -29,28 +50,29 @@ class UNetFeeds:
 
     def __init__(self, manifest: DiffusionManifest, controlnet: Engine | None) -> None:
         factor, guidance = manifest.latents.factor, manifest.port("unet", GUIDANCE)
+        self._timesteps = manifest.scheduler.num_train_timesteps
         conditions: dict[str, Callable[[Sequence[Row]], Array]] = {
-            "text_embeds": pooled,
+            "text_embeds": lambda rows: pooled(self._said(rows)),
             "time_ids": lambda rows: _sizes(rows, factor),
         }
         if guidance is not None:
             width = int(guidance.shape[-1])
-            conditions[GUIDANCE] = lambda rows: scale_embeddings([row.scale for row in rows], width)
+            conditions[GUIDANCE] = lambda rows: scale_embeddings([row.context.scale_at(row.ask) for row in rows], width)
         self._graph = manifest.graphs["unet"]
         self._conditions = {port.name: conditions[port.name] for port in self._graph.inputs if port.name in conditions}
         self._controlnet = controlnet
 
     def __call__(self, rows: Sequence[Row]) -> Feeds:
         conditions = {name: of(rows) for name, of in self._conditions.items()}
-        return {**_lanes(rows), **conditions, **self._residuals(rows)}
+        return {**self._lanes(rows), **conditions, **self._residuals(rows)}
 
     def _residuals(self, rows: Sequence[Row]) -> Feeds:
-        hinted = [i for i, row in enumerate(rows) if row.hint is not None]
+        hinted = [i for i, row in enumerate(rows) if row.context.hint is not None]
         plain = unsteered(self._graph, len(rows))
         if not hinted:
             return plain
         assert self._controlnet is not None, "a request with a hint was let in without a ControlNet"
-        found = self._controlnet.run(_hinted([rows[i] for i in hinted]))
+        found = self._controlnet.run(self._hinted([rows[i] for i in hinted]))
         if len(hinted) == len(rows):
             return dict(zip(plain, found, strict=True))
         spread: Feeds = {}
@@ -58,6 +80,21 @@ class UNetFeeds:
             spread[name] = np.zeros((len(rows), *residual.shape[1:]), np.float32)
             spread[name][hinted] = residual
         return spread
+
+    def _said(self, rows: Sequence[Row]) -> list[Embeds]:
+        return [row.context.words.at(row.ask.timestep, self._timesteps) for row in rows]
+
+    def _lanes(self, rows: Sequence[Row]) -> Feeds:
+        timesteps: NDArray[Any] = np.array([row.ask.timestep for row in rows], np.float32)
+        return {"sample": samples(rows), "timestep": timesteps, "encoder_hidden_states": hidden(self._said(rows))}
+
+    def _hinted(self, rows: Sequence[Row]) -> Feeds:
+        hints: list[Hint] = [row.context.hint for row in rows]
+        return {
+            **self._lanes(rows),
+            "hint": np.stack([hint.pixels for hint in hints]),
+            "conditioning_scale": np.array([hint.scale for hint in hints], np.float32),
+        }
 
 
 def unsteered(graph: Graph, rows: int) -> Feeds:
@@ -79,19 +116,5 @@ def scale_embeddings(scales: Sequence[float], width: int) -> Array:
 
 def _sizes(rows: Sequence[Row], factor: int) -> Array:
     """[rows, 6]: height and width, a crop's corner at 0, height and width: nothing was cropped or made smaller."""
-    height, width = (size * factor for size in rows[0].sample.shape[1:])
+    height, width = (size * factor for size in rows[0].ask.sample.shape[1:])
     return np.tile(np.array([height, width, 0, 0, height, width], np.float32), (len(rows), 1))
-
-
-def _lanes(rows: Sequence[Row]) -> Feeds:
-    timesteps: NDArray[Any] = np.array([row.timestep for row in rows], np.float32)
-    return {"sample": samples(rows), "timestep": timesteps, "encoder_hidden_states": hidden(rows)}
-
-
-def _hinted(rows: Sequence[Row]) -> Feeds:
-    hints = [row.hint for row in rows if row.hint is not None]
-    return {
-        **_lanes(rows),
-        "hint": np.stack([hint.pixels for hint in hints]),
-        "conditioning_scale": np.array([hint.scale for hint in hints], np.float32),
-    }

@@ -1,4 +1,4 @@
-"""MaskGIT's decoding of tokens (arXiv 2202.04200), as a generator like those of samplers.py.
+"""MaskGIT's decoding of tokens (arXiv 2202.04200), as a generator (steps.py).
 
 At each step every unknown token is drawn from the guided logits, and those that the model is least sure of are masked
 again. Tokens that were known before stay. Two ways to anneal the noise in "least sure":
@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from impasto_server.families.diffusion.samplers import Ask, Steps
+from impasto_server.steps import Ask, Steps
 
 Array = NDArray[np.float32]
 Codes = NDArray[np.int64]

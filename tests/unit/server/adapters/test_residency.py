@@ -11,7 +11,7 @@ import pytest
 from impasto_server.adapters.access import Access, Attempt
 from impasto_server.adapters.adapter import Adapter
 from impasto_server.adapters.registry import Registry
-from impasto_server.adapters.residency import Kind, Residency, Style
+from impasto_server.adapters.residency import Kind, Named, Residency
 from impasto_server.bundle import Manifest
 from impasto_server.errors import NoAnswer, NotFound
 from impasto_server.stats import Stats
@@ -56,7 +56,7 @@ def hanging(monkeypatch: pytest.MonkeyPatch, go: Event) -> None:
 
 def loading(residency: Residency, name: str) -> Future[Kind]:
     digest = residency.resolve(name).result(PATIENCE_S)
-    return residency.load([Style(name, digest)])[digest]
+    return residency.load([Named(name, digest)])[digest]
 
 
 def test_a_name_is_looked_up_and_its_adapter_loaded(open_residency: Callable[[], Residency]) -> None:
@@ -87,7 +87,7 @@ def test_names_are_looked_up_while_objects_hang(
 ) -> None:
     residency = open_residency()
     hanging(monkeypatch, go)
-    hung = [residency.load([Style("neon", f"{number:064x}")]) for number in range(20)]
+    hung = [residency.load([Named("neon", f"{number:064x}")]) for number in range(20)]
     assert residency.resolve("neon").result(PATIENCE_S)
     go.set()
     for one in hung:

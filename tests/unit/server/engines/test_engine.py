@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from impasto_server.adapters.adapter import Adapter, parse
 from impasto_server.adapters.bank import AdaptedEngine, Bank
-from impasto_server.bundle import Bundle
 from impasto_server.engines import gpu
 from impasto_server.engines.engine import Engine, compile_graph, resolve_precision, stored, widened
 from impasto_server.engines.onnxruntime import KEPT, OnnxRuntimeEngine, astray
 from impasto_server.engines.openvino import OpenVinoEngine, capabilities
 from impasto_server.engines.providers import CPU, CUDA, TENSORRT, Provider, provider_for
 from impasto_server.errors import SetupError
+from impasto_server.families import open_bundle
 from impasto_server.guidance import Mix
 from impasto_server.settings import ON_GPU, EngineName, Settings
 from impasto_server.stats import Stats
@@ -150,7 +150,7 @@ def test_an_adapter_reaches_an_engine_that_has_copies(bundle: Path, monkeypatch:
     monkeypatch.setattr(
         "impasto_server.adapters.bank.compile_graph", lambda path, *_: OnnxRuntimeEngine(path, RESIDENT, 1)
     )
-    opened = Bundle.open(bundle)
+    opened = open_bundle(bundle)
     bank = Bank(opened.manifest, rank=4, capacity=1 << 20, stats=Stats())
     engine = AdaptedEngine(opened, "text_encoder", Settings(bundle, bundle), bank)
     (plain,) = engine.run(feeds(5, 1))

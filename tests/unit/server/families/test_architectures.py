@@ -13,19 +13,22 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from impasto_server import families
 from impasto_server.backbone import Row
-from impasto_server.bundle import Bundle
 from impasto_server.errors import InvalidArgument, SetupError
-from impasto_server.families.diffusion.diffusion import Diffusion
 from impasto_server.families.diffusion.unet import scale_embeddings
 from impasto_server.families.offers import FIELDS, offer_of
 from impasto_server.offer import parse
 from impasto_server.pipeline import Pipeline, Result
 from impasto_server.request import Request
 from impasto_server.settings import Settings
+from impasto_server.steps import BASE
+from impasto_server.words.embeds import Embeds
+from impasto_server.words.prompt import Staged
 from tests.helpers import toy
 from tests.helpers import toy_architectures as toys
 from tests.helpers.asked import altered, pixels, request_of, together
+from tests.helpers.families import encoders
 
 Feeds = Mapping[str, NDArray[Any]]
 OpenBundle = Callable[[Path], Pipeline]
@@ -74,8 +77,7 @@ def open_bundle(styles: Path) -> Iterator[OpenBundle]:
 
 def seen(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, request: Request) -> list[tuple[list[Row], Feeds]]:
     """The rows of every step of one request, and what the UNet was fed of them."""
-    assert isinstance(pipeline._family, Diffusion)
-    backbone, found = pipeline._family.backbone, list[tuple[list[Row], Feeds]]()
+    backbone, found = pipeline.family.backbones[BASE], list[tuple[list[Row], Feeds]]()
     feeds = backbone._feeds
 
     def note(rows: Sequence[Row]) -> dict[str, NDArray[Any]]:
@@ -89,11 +91,17 @@ def seen(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, request: Request) 
     return found
 
 
+def said(row: Row) -> Embeds:
+    """What the lane says at its timestep."""
+    words: Staged = row.context.words
+    return words.at(row.ask.timestep, 1000)
+
+
 def encoders_fed(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, request: Request) -> list[Feeds]:
     """What each text encoder was fed, the first one first."""
     found: list[Feeds] = []
     with monkeypatch.context() as patch:
-        for encoder in pipeline._prompts._encoders:
+        for encoder in encoders(pipeline):
             (engine,) = encoder._engines
 
             def note(fed: Feeds, seats: Any, run: Callable[..., Any] = engine.run) -> Any:
@@ -113,7 +121,7 @@ def test_two_encoders_read_the_prompt_and_the_second_pools_it(
 ) -> None:
     pipeline = open_bundle(xl)
     (rows, fed), *_ = seen(pipeline, monkeypatch, BOAT)
-    assert [row.context.hidden.shape for row in rows] == [(toy.LENGTH, toy.WIDTH + toys.WIDTH_2)] * 2
+    assert [said(row).hidden.shape for row in rows] == [(toy.LENGTH, toy.WIDTH + toys.WIDTH_2)] * 2
     first, second = encoders_fed(pipeline, monkeypatch, altered(BOAT, prompt="a blue fish"))
     ids = first["input_ids"][0]
     np.testing.assert_array_equal(first["input_ids"], [[*ids[:5], 1]])
@@ -144,9 +152,9 @@ def test_zeros_stand_for_no_negative_prompt_where_the_checkpoint_says_so(
 ) -> None:
     pipeline = open_bundle(toys.write_xl(tmp_path / "xl", force_zeros_for_empty_prompt=zeros))
     ((null, cond), fed), *_ = seen(pipeline, monkeypatch, altered(BOAT, negative_prompt=negative))
-    assert (not null.context.hidden.any()) == nothing
+    assert (not said(null).hidden.any()) == nothing
     assert (not fed["text_embeds"][0].any()) == nothing
-    assert cond.context.hidden.any()
+    assert said(cond).hidden.any()
 
 
 def test_an_embedding_has_vectors_for_each_encoder(
@@ -155,7 +163,7 @@ def test_an_embedding_has_vectors_for_each_encoder(
     pipeline = open_bundle(xl)
     ((row,), _), *_ = seen(pipeline, monkeypatch, altered(BOAT, prompt="a <my-toy>", guidance_scale=1.0))
     rng = np.random.default_rng(3)
-    first, second = np.split(row.context.hidden, [toy.WIDTH], axis=1)
+    first, second = np.split(said(row).hidden, [toy.WIDTH], axis=1)
     np.testing.assert_array_equal(first[2:4], rng.standard_normal((1, 2, toy.WIDTH)).astype(np.float32)[0])
     np.testing.assert_array_equal(second[2:4], rng.standard_normal((1, 2, toys.WIDTH_2)).astype(np.float32)[0])
     toy.register(styles, "half", toy.embedding_bytes())
@@ -168,7 +176,7 @@ def test_an_adapter_changes_what_both_encoders_say(
 ) -> None:
     pipeline = open_bundle(xl)
     plain, neon, deep = (
-        seen(pipeline, monkeypatch, altered(BOAT, adapters=adapters, guidance_scale=1.0))[0][0][0].context
+        said(seen(pipeline, monkeypatch, altered(BOAT, adapters=adapters, guidance_scale=1.0))[0][0][0])
         for adapters in ((), (("neon", 1.0),), (("deep", 0.5),))
     )
     np.testing.assert_array_equal(neon.hidden, plain.hidden)
@@ -203,7 +211,7 @@ def test_unlike_requests_of_two_encoders_equal_their_solo_runs(xl: Path, open_bu
 )
 def test_a_manifest_that_contradicts_itself_is_refused(changed: Any, why: str, tmp_path: Path) -> None:
     with pytest.raises(SetupError, match=why):
-        Bundle.open(toys.write_xl(tmp_path / "xl", **changed))
+        families.open_bundle(toys.write_xl(tmp_path / "xl", **changed))
 
 
 # LCM's
@@ -222,7 +230,7 @@ def test_guidance_is_told_and_one_lane_does(
 
 def test_a_ramp_is_told_step_by_step(lcm: Path, open_bundle: OpenBundle, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = seen(open_bundle(lcm), monkeypatch, altered(LCM, guidance_scale=7.0, guidance_ramp=True))
-    assert [rows[0].scale for rows, _ in steps] == [1.0, 3.0, 5.0, 7.0]
+    assert [rows[0].context.scale_at(rows[0].ask) for rows, _ in steps] == [1.0, 3.0, 5.0, 7.0]
 
 
 def test_unlike_scales_share_a_batch(lcm: Path, open_bundle: OpenBundle) -> None:
@@ -264,17 +272,16 @@ def test_what_cannot_be_told_is_refused(
 
 def test_a_bundles_defaults_are_its_requests(lcm: Path, xl: Path, tmp_path: Path) -> None:
     boat = {"PROMPT": np.array(["a boat"], np.object_)}
-    told = parse(boat, offer_of(Bundle.open(lcm).manifest), FIELDS)
+    told = parse(boat, offer_of(families.open_bundle(lcm).manifest), FIELDS)
     assert (told.sampling.scheduler, told.sampling.steps, told.strengths["GUIDANCE_SCALE"]) == ("lcm", 4, 8.5)
     said = {"SCHEDULER": np.array(["ddim"], np.object_), "STEPS": np.array([7], np.int32)}
-    asked = parse(
-        {**boat, **said, "GUIDANCE_SCALE": np.array([2], np.float32)}, offer_of(Bundle.open(lcm).manifest), FIELDS
-    )
+    all_of_it = {**boat, **said, "GUIDANCE_SCALE": np.array([2], np.float32)}
+    asked = parse(all_of_it, offer_of(families.open_bundle(lcm).manifest), FIELDS)
     assert (asked.sampling.scheduler, asked.sampling.steps, asked.strengths["GUIDANCE_SCALE"]) == ("ddim", 7, 2.0)
-    plain = parse(boat, offer_of(Bundle.open(xl).manifest), FIELDS)
+    plain = parse(boat, offer_of(families.open_bundle(xl).manifest), FIELDS)
     assert (plain.sampling.scheduler, plain.sampling.steps, plain.strengths["GUIDANCE_SCALE"]) == ("dpmpp_2m", 25, 3.0)
     turbo = toys.write_xl(tmp_path / "turbo", defaults={"steps": 1, "guidance_scale": 0.0})
-    quick = parse(boat, offer_of(Bundle.open(turbo).manifest), FIELDS)
+    quick = parse(boat, offer_of(families.open_bundle(turbo).manifest), FIELDS)
     assert (quick.sampling.scheduler, quick.sampling.steps, quick.strengths["GUIDANCE_SCALE"]) == ("dpmpp_2m", 1, 0.0)
 
 
@@ -292,6 +299,6 @@ def test_the_noise_on_the_way_is_the_seeds(lcm: Path, open_bundle: OpenBundle) -
 
 def test_the_bundles_manifest_is_read_as_written(xl: Path) -> None:
     written = json.loads((xl / "manifest.json").read_text())
-    manifest = Bundle.open(xl).manifest
+    manifest = families.open_bundle(xl).manifest
     assert manifest.text_encoders["text_encoder_2"].pad_id == written["tokenizer_2"]["pad_id"] == toys.PAD_2
     assert manifest.embedding_widths == {"text_encoder": toy.WIDTH, "text_encoder_2": toys.WIDTH_2}

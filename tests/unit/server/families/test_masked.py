@@ -16,13 +16,17 @@ from PIL import Image
 from impasto_server.adapters.bank import Bank
 from impasto_server.adapters.graphs import Graphs
 from impasto_server.adapters.seat import Seat
-from impasto_server.backbone import Embeds, Row
-from impasto_server.bundle import Bundle, MaskedManifest
-from impasto_server.families.conditioning import Conditions
+from impasto_server.adapters.seating import Seating
+from impasto_server.backbone import Row
+from impasto_server.families import open_bundle
+from impasto_server.families.family import Parts
 from impasto_server.families.masked.masked import Masked
 from impasto_server.families.masked.maskgit import Codes
 from impasto_server.settings import Settings
 from impasto_server.stats import Stats
+from impasto_server.steps import Ask
+from impasto_server.words.embeds import Embeds
+from impasto_server.words.prompt import Staged
 from tests.helpers import toy_masked
 from tests.helpers.asked import request_of, whole
 
@@ -31,10 +35,10 @@ BOAT = request_of("a boat", seed=3, width=64, height=32, steps=10, scheduler="ma
 
 @pytest.fixture(scope="module")
 def family(masked_bundle: Path) -> Masked:
-    bundle = Bundle.open(masked_bundle)
-    assert isinstance(bundle.manifest, MaskedManifest)
+    bundle, stats = open_bundle(masked_bundle), Stats()
     settings = Settings(masked_bundle, masked_bundle, "onnxruntime", "f32", threads=1)
-    return Masked(bundle.manifest, Graphs(bundle, settings, Bank(bundle.manifest, 16, 1 << 20, Stats())))
+    bank = Bank(bundle.manifest, 16, 1 << 20, stats)
+    return Masked(Parts(bundle, Graphs(bundle, settings, bank), Seating(bundle.manifest, bank, stats), 1 << 20))
 
 
 def tokens(seed: int = 0) -> Codes:
@@ -63,14 +67,13 @@ def test_a_preview_has_a_pixel_for_each_token(family: Masked) -> None:
 def test_content_becomes_the_tokens_it_was_painted_from(family: Masked) -> None:
     file = BytesIO()
     Image.fromarray(family.decode(tokens())).save(file, "png")
-    conditions = whole(family.condition(request_of("a boat", seed=1, width=64, height=32, image=file.getvalue())))
-    assert conditions.clean is not None
-    np.testing.assert_array_equal(conditions.clean, tokens())
-    assert conditions.hint is None
+    seen = whole(family.read(request_of("a boat", seed=1, width=64, height=32, image=file.getvalue())))
+    assert seen is not None
+    np.testing.assert_array_equal(seen, tokens())
 
 
 def test_without_content_all_is_unknown(family: Masked) -> None:
-    ask = next(family.begin(BOAT, 3, Conditions()))
+    ask = next(family.begin(BOAT, 3, None))
     np.testing.assert_array_equal(ask.sample, np.full((4, 8), toy_masked.MASK_ID))
     assert (ask.step, ask.steps, ask.timestep) == (0, 10, 0.9)
 
@@ -79,7 +82,7 @@ def test_without_content_all_is_unknown(family: Masked) -> None:
 def test_from_content_as_much_is_unknown_as_the_steps_left_out_leave(strength: float, family: Masked) -> None:
     """cos(π/2 · share of the steps left out) of the tokens, each by chance: Philox's, of the seed."""
     asked = request_of("a boat", 3, 64, 32, steps=20, scheduler="maskgit", image=b"x", strength=strength)
-    ask = next(family.begin(asked, 3, Conditions(tokens())))
+    ask = next(family.begin(asked, 3, tokens()))
     uniform = np.random.Generator(np.random.Philox(3)).random((4, 8))
     unknown = uniform < np.cos(np.pi / 2 * (1 - strength))
     np.testing.assert_array_equal(ask.sample, np.where(unknown, toy_masked.MASK_ID, tokens()))
@@ -88,7 +91,7 @@ def test_from_content_as_much_is_unknown_as_the_steps_left_out_leave(strength: f
 
 def test_the_same_seed_asks_the_same(family: Masked) -> None:
     def walk(seed: int) -> Iterator[Codes]:
-        sampler = family.begin(BOAT, seed, Conditions())
+        sampler = family.begin(BOAT, seed, None)
         ask = next(sampler)
         for _ in range(5):
             yield ask.sample
@@ -99,8 +102,9 @@ def test_the_same_seed_asks_the_same(family: Masked) -> None:
 
 
 def test_rows_are_fed_with_their_own_words_and_the_pictures_size(family: Masked) -> None:
-    contexts = [Embeds(np.full((6, 8), i, np.float32), np.full(5, 10 + i, np.float32)) for i in range(2)]
-    feeds: dict[str, Any] = family._feeds([Row(tokens(i), 0.5, contexts[i], Seat()) for i in range(2)])
+    embeds = [Embeds(np.full((6, 8), i, np.float32), np.full(5, 10 + i, np.float32)) for i in range(2)]
+    contexts = [Staged((one,)) for one in embeds]
+    feeds: dict[str, Any] = family._feeds([Row(Ask(tokens(i), 0.5, 0, 1), contexts[i], Seat()) for i in range(2)])
     np.testing.assert_array_equal(feeds["input_ids"], [tokens(0), tokens(1)])
     assert feeds["encoder_hidden_states"][:, 0, 0].tolist() == [0, 1]
     assert feeds["pooled_text_emb"][:, 0].tolist() == [10, 11]

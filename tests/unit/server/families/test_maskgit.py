@@ -21,8 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from impasto_server.families.diffusion.samplers import Ask
 from impasto_server.families.masked.maskgit import ANNEALS, BLOCK, Canvas, Codes, Masks, decode, draw, masked
+from impasto_server.steps import Ask
 from tests.helpers.asked import request_of
 
 Logits = NDArray[np.float32]

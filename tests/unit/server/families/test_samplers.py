@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from impasto_server.bundle import Noise
 from impasto_server.errors import InvalidArgument
-from impasto_server.families.diffusion.samplers import SAMPLERS, SPREAD, Ask, Schedule, Start, run_steps
+from impasto_server.families.diffusion.samplers import SAMPLERS, SPREAD, Start
+from impasto_server.families.diffusion.schedule import Noise, Schedule
+from impasto_server.steps import Ask, run_steps
 
 SPACINGS = ("leading", "linspace", "trailing")
 ANEW = ("euler_a", "lcm")  # those that add noise of their own on their way

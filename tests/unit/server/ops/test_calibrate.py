@@ -3,16 +3,17 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import typer
-from numpy.typing import NDArray
 from typer.testing import CliRunner, Result
 
+from impasto_server.adapters.seat import Seat
+from impasto_server.backbone import Row
 from impasto_server.bundle import Bundle
 from impasto_server.engines import calibration
 from impasto_server.engines.calibration import (
@@ -25,16 +26,20 @@ from impasto_server.engines.calibration import (
     resolve_max_lanes,
 )
 from impasto_server.errors import SetupError
+from impasto_server.families import open_bundle
 from impasto_server.ops.calibrate import batch, filled_bank, pick, time_passes
 from impasto_server.ops.commands import calibrate
 from impasto_server.settings import Settings
+from impasto_server.steps import Ask
 from tests.helpers import toy, toy_masked
+
+BLANK = Row(Ask(np.zeros((4, 8, 8), np.float32), 0, 0, 1), None, Seat())
 
 
 @pytest.fixture
 def fresh(tmp_path: Path) -> Bundle:
     """A bundle that was never calibrated."""
-    return Bundle.open(toy.write_bundle(tmp_path / "bundle"))
+    return open_bundle(toy.write_bundle(tmp_path / "bundle"))
 
 
 def settings(bundle: Bundle, threads: int = 1, max_lanes: int = 0) -> Settings:
@@ -80,36 +85,29 @@ def lanes(settings: Settings, bundle: Bundle) -> int:
 
 
 class Clockwork:
-    """An engine on a clock of its own: 1 s per lane, 10 s more for a size it never saw, 2 s more after another one."""
+    """A backbone on a clock of its own: 1 s per lane, 10 s more for a size it never saw, 2 s more after another one."""
 
     def __init__(self) -> None:
         self.now, self.last = 0.0, 0
         self.seen: list[int] = []
 
-    def bind(self, buffers: Mapping[str, NDArray[Any]]) -> None:
-        raise AssertionError("nothing to bind")
-
-    def prepare(self, feeds: Mapping[str, NDArray[Any]]) -> None:
-        raise AssertionError("a clock needs no preparation")
-
-    def run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        lanes = len(feeds["slot"])
+    def run(self, rows: Sequence[Row]) -> None:
+        lanes = len(rows)
         self.now += lanes + 10 * (lanes not in self.seen) + 2 * (lanes != self.last)
         self.last = lanes
         self.seen.append(lanes)
-        return []
 
 
 def test_passes_are_interleaved_and_what_only_the_first_costs_is_kept_apart() -> None:
-    engine = Clockwork()
-    points = time_passes(engine, {lanes: {"slot": np.arange(lanes)} for lanes in (1, 3)}, lambda: engine.now)
-    assert engine.seen[:10] == [1, 3, 1, 1, 3, 3, 1, 1, 3, 3]
+    clock = Clockwork()
+    points = time_passes(clock.run, {lanes: batch(BLANK, lanes, 4) for lanes in (1, 3)}, lambda: clock.now)
+    assert clock.seen[:10] == [1, 3, 1, 1, 3, 3, 1, 1, 3, 3]
     assert [(p.lanes, p.ms, p.switch_ms, p.first_ms) for p in points] == [(1, 1e3, 3e3, 13e3), (3, 3e3, 5e3, 15e3)]
 
 
 def test_every_row_of_a_batch_has_an_adapter_of_its_own(fresh: Bundle) -> None:
     bank = filled_bank(fresh.manifest, settings(fresh), rows=3)
-    rows = [bank.buffers["unet"]["mix.lora_A"][slot] for slot in batch(fresh.manifest, 3, bank.slots)["slot"]]
+    rows = [bank.buffers["unet"]["mix.lora_A"][row.seat.slot] for row in batch(BLANK, 3, bank.slots)]
     assert len({row.tobytes() for row in rows}) == 3
     assert all(row.any() for row in rows)
 
@@ -125,18 +123,13 @@ def test_calibrating_writes_what_serving_reads(fresh: Bundle) -> None:
 
 
 def test_a_masked_backbone_is_calibrated_on_rows_of_its_own(tmp_path: Path) -> None:
-    bundle = Bundle.open(toy_masked.write_bundle(tmp_path / "masked"))
+    bundle = open_bundle(toy_masked.write_bundle(tmp_path / "masked"))
     assert impasto_calibrate(bundle.folder).exit_code == 0
     (entry,) = Calibration.read(bundle).entries
-    assert (entry.latents, [point.lanes for point in entry.points]) == ((1, 8, 8), [1, 2, 3])
+    assert (entry.latents, [point.lanes for point in entry.points]) == ((8, 8), [1, 2, 3])
     assert lanes(settings(bundle), bundle) == entry.max_lanes
     bank = filled_bank(bundle.manifest, settings(bundle), rows=3)
     assert all(buffer[1:4].any(axis=(1, 2)).all() for buffer in bank.buffers["transformer"].values())
-    rows = batch(bundle.manifest, 3, bank.slots)
-    ports = {port.name: port for port in bundle.manifest.graphs["transformer"].inputs}
-    assert {name: str(array.dtype) for name, array in rows.items()} == {name: p.dtype for name, p in ports.items()}
-    assert (rows["input_ids"].shape, rows["micro_conds"].shape) == ((3, 8, 8), (3, 5))
-    assert len(set(rows["slot"])) == 3
 
 
 def test_calibrating_shows_a_table(fresh: Bundle) -> None:

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from impasto_server.adapters.adapter import Embedding, parse
 from impasto_server.adapters.seat import Seat
-from impasto_server.backbone import Embeds
 from impasto_server.bundle import Manifest
 from impasto_server.errors import InvalidArgument
 from impasto_server.guidance import Text
+from impasto_server.words.embeds import Embeds
 from impasto_server.words.encoder import PromptEncoder, TextEncoder
 from impasto_server.words.prompt import Line, Staged, check_lines, lines, prompts, triggers
 from impasto_server.words.tokens import LEARNED, ClipTokenizer

@@ -1,0 +1,375 @@
+# Generated from the server's table of fields: `python -m impasto_server.reference`.
+"""The fields of a request: how each is encoded, and what the command line says of it; and the guidance rules."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from impasto_client.field import Field, Rule, Table
+from impasto_client.options import Adapters, Guidance, Picture, Style
+
+FIELDS: tuple[Field, ...] = (
+    Field(
+        "NEGATIVE_PROMPT",
+        "BYTES",
+        "text",
+        option="negative_prompt",
+        flag="--negative-prompt",
+        help="What the picture should not show.",
+    ),
+    Field(
+        "ADAPTER_NAMES",
+        "BYTES",
+        "adapters",
+        option="adapters",
+        flag="--adapter",
+        help="An adapter of the server's registry; may be repeated.",
+        metavar="NAME[:WEIGHT]",
+    ),
+    Field(
+        "ADAPTER_WEIGHTS",
+        "FP32",
+        "numbers",
+    ),
+    Field(
+        "STYLE",
+        "BYTES",
+        "style",
+        option="style",
+        flag="--style",
+        help="Style embedding of the server's registry. To mix them, say which stages each has, the finest detail "
+        "first: --style sks03:0-2 --style sks05:3-5. With StyleDrop's guidance it is an adapter.",
+        metavar="NAME[:STAGES]",
+    ),
+    Field(
+        "CONTENT",
+        "BYTES",
+        "text",
+        option="content",
+        flag="--content",
+        help="The adapter of a content, painted in the style of --style's.",
+        metavar="NAME",
+    ),
+    Field(
+        "CONTENT_PROMPT",
+        "BYTES",
+        "text",
+        flag="--content-prompt",
+        help="With --content: the prompt without words for the style.",
+    ),
+    Field(
+        "GUIDANCE",
+        "BYTES",
+        "guidance",
+        option="guidance",
+        flag="--guidance",
+        help="By the difference that the adapter of --style makes, StyleDrop's, or that and --content's.",
+        default="cfg",
+    ),
+    Field(
+        "GUIDANCE_SCALE",
+        "FP32",
+        "number",
+        option="guidance_scale",
+        flag="--guidance-scale",
+        help="How strongly the prompt counts.",
+        default=3.0,
+    ),
+    Field(
+        "STYLE_GUIDANCE",
+        "FP32",
+        "number",
+        flag="--style-guidance",
+        help="With --style: how strongly the style counts, apart from the content.",
+        default=0.5,
+    ),
+    Field(
+        "CONTENT_GUIDANCE",
+        "FP32",
+        "number",
+        flag="--content-guidance",
+        help="With --style: how strongly the content counts, apart from the style.",
+        default=3.0,
+    ),
+    Field(
+        "STYLE_STRENGTH",
+        "FP32",
+        "number",
+        flag="--style-strength",
+        help="With StyleDrop's guidance: how strongly the adapter counts beyond itself.",
+        default=2.0,
+    ),
+    Field(
+        "TEXT_STRENGTH",
+        "FP32",
+        "number",
+        flag="--text-strength",
+        help="With StyleDrop's guidance: how strongly the prompt counts.",
+        default=5.0,
+    ),
+    Field(
+        "GAMMA",
+        "FP32",
+        "number",
+        flag="--gamma",
+        help="With --content: from 0, style alone, to 1, content alone.",
+        default=0.5,
+    ),
+    Field(
+        "STEPS",
+        "INT32",
+        "number",
+        option="steps",
+        flag="--steps",
+        help="Denoising steps.",
+        default=25,
+    ),
+    Field(
+        "SCHEDULER",
+        "BYTES",
+        "text",
+        option="scheduler",
+        flag="--scheduler",
+        help="ddim, dpmpp_2m, euler, euler_a, lcm or unipc; of a masked backbone, maskgit or amused.",
+        default="dpmpp_2m",
+    ),
+    Field(
+        "GUIDANCE_RAMP",
+        "BOOL",
+        "flag",
+        option="guidance_ramp",
+        flag="--guidance-ramp",
+        help="Let the guidance grow from the first step to the last.",
+        default=False,
+    ),
+    Field(
+        "SEED",
+        "INT64",
+        "number",
+        option="seed",
+        flag="--seed",
+        help="Same seed, same picture.",
+    ),
+    Field(
+        "N",
+        "INT32",
+        "number",
+        option="n",
+        flag="--n",
+        help="Candidates to paint, each with a seed one higher.",
+        default=1,
+    ),
+    Field(
+        "RERANK",
+        "BYTES",
+        "text",
+        option="rerank",
+        flag="--rerank",
+        help="The best candidate first, by the prompt (text) or by --style-image (style).",
+    ),
+    Field(
+        "STYLE_IMAGE",
+        "BYTES",
+        "picture",
+        option="style_image",
+        flag="--style-image",
+        help="With --rerank style: what to come near to.",
+        metavar="FILE",
+    ),
+    Field(
+        "WIDTH",
+        "INT32",
+        "number",
+        option="width",
+        flag="--width",
+        help="Pixels.",
+    ),
+    Field(
+        "HEIGHT",
+        "INT32",
+        "number",
+        option="height",
+        flag="--height",
+        help="Pixels.",
+    ),
+    Field(
+        "FORMAT",
+        "BYTES",
+        "text",
+        option="format",
+        default="png",
+    ),
+    Field(
+        "IMAGE",
+        "BYTES",
+        "picture",
+        option="image",
+        flag="--image",
+        help="Picture to start from: PNG, JPEG or WebP.",
+        metavar="FILE",
+    ),
+    Field(
+        "STRENGTH",
+        "FP32",
+        "number",
+        option="strength",
+        flag="--strength",
+        help="With --image: how far to leave it behind, 0 to 1.",
+        default=0.8,
+    ),
+    Field(
+        "DEPTH",
+        "BYTES",
+        "picture",
+        option="depth",
+        flag="--depth",
+        help="How near everything is, in grey; near is bright.",
+        metavar="FILE",
+    ),
+    Field(
+        "CONTROL_SCALE",
+        "FP32",
+        "number",
+        option="control_scale",
+        flag="--control-scale",
+        help="How strictly --image and --depth are followed, 0 to 2.",
+        default=0.8,
+    ),
+    Field(
+        "MODEL",
+        "BYTES",
+        "text",
+        option="model",
+        flag="--model",
+        help="Which of the server's bundles paints.",
+        metavar="NAME",
+    ),
+    Field(
+        "TEMPERATURE",
+        "FP32",
+        "number",
+        option="temperature",
+        flag="--temperature",
+        help="Of a masked backbone: how much chance decides which tokens are kept.",
+    ),
+    Field(
+        "PREVIEW_EVERY",
+        "INT32",
+        "number",
+        default=0,
+    ),
+)
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        name="cfg",
+        kin="",
+        convention="",
+        styled="embedding",
+        knows=("ADAPTER_NAMES",),
+        fields={"scale": "GUIDANCE_SCALE"},
+        defaults={"GUIDANCE_SCALE": 3.0},
+    ),
+    Rule(
+        name="dreamstyler",
+        kin="DreamStyler",
+        convention="paper",
+        styled="embedding",
+        knows=("ADAPTER_NAMES",),
+        fields={"scale": "GUIDANCE_SCALE", "style": "STYLE_GUIDANCE", "content": "CONTENT_GUIDANCE"},
+        defaults={"GUIDANCE_SCALE": 5.0, "STYLE_GUIDANCE": 0.5, "CONTENT_GUIDANCE": 3.0},
+    ),
+    Rule(
+        name="dreamstyler-code",
+        kin="DreamStyler",
+        convention="code",
+        styled="embedding",
+        knows=("ADAPTER_NAMES",),
+        fields={"scale": "GUIDANCE_SCALE", "style": "STYLE_GUIDANCE", "content": "CONTENT_GUIDANCE"},
+        defaults={"GUIDANCE_SCALE": 5.0, "STYLE_GUIDANCE": 0.5, "CONTENT_GUIDANCE": 3.0},
+    ),
+    Rule(
+        name="styledrop",
+        kin="StyleDrop",
+        convention="",
+        styled="adapter",
+        knows=("ADAPTER_NAMES",),
+        fields={"style_strength": "STYLE_STRENGTH", "text_strength": "TEXT_STRENGTH"},
+        defaults={"STYLE_STRENGTH": 2.0, "TEXT_STRENGTH": 5.0},
+    ),
+    Rule(
+        name="styledrop-compose",
+        kin="StyleDrop",
+        convention="",
+        styled="adapter",
+        knows=("CONTENT", "CONTENT_PROMPT"),
+        fields={
+            "style_strength": "STYLE_STRENGTH",
+            "text_strength": "TEXT_STRENGTH",
+            "gamma": "GAMMA",
+            "content_prompt": "CONTENT_PROMPT",
+        },
+        defaults={"STYLE_STRENGTH": 2.0, "TEXT_STRENGTH": 5.0, "GAMMA": 0.5},
+    ),
+)
+
+TABLE = Table(FIELDS, RULES)
+
+
+class Options(TypedDict, total=False):
+    """What may be said of a picture besides the prompt. What is left out or None is the server's to choose.
+
+    negative_prompt: what the picture should not show; "" for nothing, whatever the server's default is.
+    adapters: names of adapters in the server's registry to weights, -4 to 4; a lone name has the weight 1.
+    style: the embedding whose style is painted in, by its name in the registry. To mix styles, a sequence of names, one
+        for each stage, of which the first, 0, paints the finest detail and the last the composition; or names to ranges
+        of stages, {"sks03": range(0, 3), "sks05": range(3, 6)}, which cover 0, 1, 2, … once each. 64 stages at most. A
+        request names 16 embeddings at most, those in its prompts counted in. With StyleDrop and Compose it is an
+        adapter instead, and a single one.
+    content: the adapter whose content is painted, by its name in the registry. Needs Compose.
+    guidance: a StyleContent, which counts style and content apart and has a scale of its own, a StyleDrop or a Compose;
+        else guidance_scale is all there is. Needs `style`.
+    guidance_scale: how strongly the prompt counts, 0 to 50; 1 or less turns guidance off.
+    steps: denoising steps, 1 to 200.
+    scheduler: ddim, dpmpp_2m, euler, euler_a, lcm or unipc; of a masked backbone, maskgit or amused.
+    guidance_ramp: let the guidance rise linearly from nothing at the first step to its full strength at the last.
+    seed: 0 to 2**63-1; the same seed paints the same picture.
+    n: how many candidates to paint, 1 to 16; each is the picture of a seed one higher than that of the one before.
+    rerank: "text" sorts the candidates by how well they show the prompt, "style" by how near they come to style_image;
+        the best is the first then, and each has a score. Needs a server with a scorer.
+    style_image: with rerank "style", the picture to come near to; passed as `image` is.
+    width: pixels.
+    height: pixels.
+    format: png, jpeg or webp.
+    image: the picture to start from: a PNG, JPEG or WebP file, as bytes or as its Path, or a PIL image. It is sent in
+        its own size; the server fits it to width and height.
+    strength: how far to leave `image` behind, 0 to 1; that share of the steps is run, or under lcm all of them over
+        that share of the noise.
+    depth: how near everything is, as a grey picture in which near is bright; passed as `image` is.
+    control_scale: how strictly the edges of `image` and `depth` are followed, 0 to 2; 0 turns that off.
+    model: which of the server's bundles paints; by default the first.
+    temperature: of a masked backbone, 0 to 100: how much chance decides which tokens are kept after each step.
+    """
+
+    negative_prompt: str | None
+    adapters: Adapters
+    style: Style
+    content: str | None
+    guidance: Guidance
+    guidance_scale: float | None
+    steps: int | None
+    scheduler: str | None
+    guidance_ramp: bool | None
+    seed: int | None
+    n: int | None
+    rerank: str | None
+    style_image: Picture | None
+    width: int | None
+    height: int | None
+    format: str | None
+    image: Picture | None
+    strength: float | None
+    depth: Picture | None
+    control_scale: float | None
+    model: str | None
+    temperature: float | None

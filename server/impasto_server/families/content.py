@@ -1,0 +1,18 @@
+"""A request's content image, for families that can start from one."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from impasto_server.pictures.content import pixels_of, read_image
+from impasto_server.request import Request
+from impasto_server.turns import Work
+
+
+def content(request: Request) -> Work[NDArray[np.uint8] | None]:
+    """RGB [H, W, 3] at the request's size; None without an image. Raises InvalidArgument for one that can't be used."""
+    if request.content.image is None:
+        return None
+    yield pixels_of(*request.files)
+    return read_image(request.content.image, "IMAGE", request.size.width, request.size.height)

@@ -1,0 +1,125 @@
+"""Words as conditions: what the lanes of a request say becomes embeds, for every family that has text encoders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from impasto_server.adapters.seat import Seat
+from impasto_server.families.family import Parts
+from impasto_server.guidance import Guidance, Mix, Text
+from impasto_server.request import Request
+from impasto_server.steps import BASE
+from impasto_server.turns import Work
+from impasto_server.words.embeds import Embeds
+from impasto_server.words.encoder import PromptEncoder
+from impasto_server.words.prompt import Line, Staged, check_lines, lines
+from impasto_server.worn import Worn
+
+
+@dataclass(frozen=True)
+class Voice:
+    """What a lane says at each stage of the timestep, under a mix that changes text encoders, or under none."""
+
+    lines: tuple[Line, ...]
+    mix: Mix | None
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """Conditions of a family of one stage whose lanes say something; `context` makes one of a lane's embeds."""
+
+    prompts: PromptEncoder
+    worn: Worn
+    lanes: Guidance
+    voices: tuple[Voice, ...]
+    warnings: tuple[str, ...]
+    context: Callable[[Staged], Any]
+    embeds: dict[tuple[Line, Mix | None], Embeds] = field(default_factory=dict)
+
+    @property
+    def guidance(self) -> Mapping[str, Guidance]:
+        return {BASE: self.lanes}
+
+    def gather(self) -> Work[None]:
+        yield from self._encode(None, Seat())
+
+    def contexts(self, seats: Mapping[Mix, Seat]) -> Work[Mapping[str, Sequence[Any]]]:
+        for mix, seat in seats.items():
+            yield from self._encode(mix, seat)
+        return {BASE: tuple(self.context(self._staged(voice)) for voice in self.voices)}
+
+    def _staged(self, voice: Voice) -> Staged:
+        return Staged(tuple(self.embeds[line, voice.mix] for line in voice.lines))
+
+    def _encode(self, mix: Mix | None, seat: Seat) -> Work[None]:
+        """A line a turn, what is spoken under `mix`; what is remembered takes no turn."""
+        missing = self._missing(mix)
+        for done, line in enumerate(missing):
+            yield len(missing) - done
+            self.embeds[line, mix] = self.prompts.encode(line, self.worn.embeddings, seat, mix)
+
+    def _missing(self, mix: Mix | None) -> list[Line]:
+        """Lines under `mix` that nobody has encoded yet; those that somebody has are among the embeds."""
+        wanted = dict.fromkeys(line for voice in self.voices if voice.mix == mix for line in voice.lines)
+        for line in wanted:
+            known = self.embeds.get((line, mix)) or self.prompts.known(line, mix)
+            if known is not None:
+                self.embeds[line, mix] = known
+        return [line for line in wanted if (line, mix) not in self.embeds]
+
+
+class Speech:
+    """The text encoders of a family's bundle, and what requests have them read."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.prompts = PromptEncoder.of(parts.bundle, parts.graphs, parts.host_bytes)
+        self._seating = parts.seating
+
+    def blank(self) -> Staged:
+        """What is said by who says nothing."""
+        return Staged((self.prompts.encode(Line(""), {}, Seat(), None),))
+
+    def of(self, request: Request, worn: Worn, guidance: Guidance, context: Callable[[Staged], Any]) -> Work[Spoken]:
+        """What the lanes say. Raises InvalidArgument for too much of it."""
+        check_lines([lane.text for lane in guidance.lanes], worn.embeddings, worn.field_of_most_stages)
+        warnings = yield from self._unread(request, worn, guidance)
+        voices = tuple(Voice(lines(lane.text, worn.embeddings), self._under(lane.mix, worn)) for lane in guidance.lanes)
+        return Spoken(self.prompts, worn, guidance, voices, warnings, context)
+
+    def _under(self, mix: Mix, worn: Worn) -> Mix | None:
+        return mix if self._seating.speaks(mix, worn.adapters) else None
+
+    def _unread(self, request: Request, worn: Worn, guidance: Guidance) -> Work[tuple[str, ...]]:
+        """What of the request's words nobody reads. A text of a few pages takes a while: a turn each."""
+
+        def field_of(text: Text) -> str:
+            if text == worn.words.null:
+                return "NEGATIVE_PROMPT"
+            return (
+                "CONTENT_PROMPT"
+                if request.styles.content_prompt is not None and text == worn.words.context
+                else "PROMPT"
+            )
+
+        texts = dict.fromkeys((words, field_of(lane.text)) for lane in guidance.lanes for words in lane.text.stages)
+        found: dict[str, None] = {}
+        for done, (words, named) in enumerate(texts):
+            if done:
+                yield len(texts) - done
+            found |= dict.fromkeys(self.prompts.unread(words, worn.embeddings, named))
+        return tuple(found)
+
+
+def hidden(embeds: Iterable[Embeds]) -> NDArray[np.float32]:
+    """[rows, T, D]."""
+    return np.stack([one.hidden for one in embeds])
+
+
+def pooled(embeds: Iterable[Embeds]) -> NDArray[np.float32]:
+    """[rows, P]."""
+    return np.stack([one.pooled for one in embeds if one.pooled is not None])

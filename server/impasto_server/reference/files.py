@@ -1,0 +1,31 @@
+"""The generated files of a checkout, each with the text that it should have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from impasto_server.reference import client, configuration, page
+from impasto_server.reference.book import Book
+from impasto_server.scoring.comparison import FIELDS as SCORED
+
+
+def generated(root: Path, book: Book | None = None) -> dict[str, str]:
+    """By path under `root`. What people have written in a configuration is kept."""
+    book = book or Book()
+    inputs = {"stylize": book.whole, "stylize_stream": book.inputs, "clip_score": SCORED}
+    paths = {model: f"model_repository/{model}/config.pbtxt" for model in inputs}
+    texts = {
+        model: configuration.written(
+            (root / paths[model]).read_text(), inputs[model], _scored if model == "clip_score" else book.help
+        )
+        for model in inputs
+    }
+    return {
+        **{paths[model]: text for model, text in texts.items()},
+        "docs/wire.md": page.written(book, SCORED, texts),
+        "clients/impasto_client/fields.py": client.written(book),
+    }
+
+
+def _scored(name: str) -> str:
+    return SCORED[name].help

@@ -1,0 +1,102 @@
+"""Requests said in Python: what nobody says is the bundle's to choose, and what it hasn't is one clear error."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from impasto_server.bundle import Manifest, Usual
+from impasto_server.errors import InvalidArgument
+from impasto_server.families.offers import FIELDS, offer_of
+from impasto_server.guidance import ClassifierFree, StyleDrop
+from impasto_server.offer import parse
+from impasto_server.request import Request
+from tests.helpers.asked import request_of
+from tests.unit.server.conftest import Open
+
+
+def test_what_is_said_in_python_is_what_tensors_say(masked_manifest: Manifest) -> None:
+    offer = offer_of(masked_manifest)
+    asked = offer.request("a boat", {"neon": 0.5}, seed=7, steps=3, temperature=0.5)
+    tensors = {
+        "PROMPT": np.array(["a boat"], np.object_),
+        "ADAPTER_NAMES": np.array(["neon"], np.object_),
+        "ADAPTER_WEIGHTS": np.array([0.5], np.float32),
+        "SEED": np.array([7], np.int64),
+        "STEPS": np.array([3], np.int32),
+        "TEMPERATURE": np.array([0.5], np.float32),
+    }
+    assert asked == parse(tensors, offer, FIELDS)
+
+
+def test_a_bundle_fills_in_what_nobody_says(manifest: Manifest, masked_manifest: Manifest) -> None:
+    plain, masked = (offer_of(one).request("a boat", seed=1) for one in (manifest, masked_manifest))
+    assert (plain.sampling.scheduler, plain.sampling.steps, plain.rule) == ("dpmpp_2m", 25, ClassifierFree(3.0))
+    assert (masked.sampling.scheduler, masked.sampling.steps, masked.rule) == ("amused", 12, ClassifierFree(10.0))
+    assert (plain.own, masked.own) == ({}, {"TEMPERATURE": 2.0})
+
+
+def test_the_familys_for_a_rule_come_before_the_bundles_and_these_before_the_familys(masked_manifest: Manifest) -> None:
+    own = Usual(scheduler="maskgit", steps=4, guidance_scale=1.5)
+    offer = offer_of(masked_manifest.model_copy(update={"defaults": own}))
+    usual = offer.request("a boat")
+    assert (usual.sampling.scheduler, usual.sampling.steps, usual.rule) == ("maskgit", 4, ClassifierFree(1.5))
+    dropped = offer.request("a boat", guidance="styledrop", style=("glass",))
+    assert (dropped.sampling.steps, dropped.rule, dropped.own) == (36, StyleDrop(2.0, 5.0), {"TEMPERATURE": 4.5})
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"prompt": " "}, "PROMPT: is missing or blank; say what to paint"),
+        ({"scheduler": "amused"}, "SCHEDULER: 'amused' is unknown; pass one of ddim, dpmpp_2m"),
+        ({"temperature": 1.0}, "TEMPERATURE: means nothing to a diffusion backbone; leave it out"),
+        ({"colour": "red"}, "COLOUR: means nothing to a diffusion backbone; leave it out"),
+        ({"gamma": 0.5}, "GAMMA: means nothing to GUIDANCE cfg; leave it out, or pass GUIDANCE styledrop-compose"),
+        ({"guidance": "mine"}, "GUIDANCE: 'mine' is unknown; pass one of cfg, dreamstyler"),
+        ({"steps": 0}, "STEPS: 0 is out of range; pass 1 to 200"),
+        ({"model": "other"}, "MODEL: 'other' is unknown; pass toy, or leave it out"),
+        ({"adapters": {f"s{i}": 1.0 for i in range(9)}}, "ADAPTER_NAMES: 9 adapters; pass at most 8"),
+    ],
+)
+def test_what_a_bundle_has_not_is_refused(said: dict[str, Any], message: str, manifest: Manifest) -> None:
+    with pytest.raises(InvalidArgument, match=f"^{re.escape(message)}"):
+        offer_of(manifest).request(**{"prompt": "a boat", **said})
+
+
+def other(request: Request, **sampling: Any) -> Request:
+    return replace(request, sampling=replace(request.sampling, **sampling))
+
+
+def test_a_request_for_another_bundle_is_refused(manifest: Manifest, masked_manifest: Manifest) -> None:
+    plain, masked = offer_of(manifest), offer_of(masked_manifest)
+    asked = plain.request("a boat")
+    plain.check(asked)
+    for request, message in (
+        (asked, "SCHEDULER: 'dpmpp_2m' is unknown; pass one of maskgit, amused"),
+        (other(asked, scheduler="amused"), "TEMPERATURE: is missing; make the request with this bundle's offer"),
+    ):
+        with pytest.raises(InvalidArgument, match=f"^{re.escape(message)}$"):
+            masked.check(request)
+    with pytest.raises(InvalidArgument, match="^TEMPERATURE: means nothing to a diffusion backbone"):
+        plain.check(other(masked.request("a boat"), scheduler="ddim"))
+
+
+def test_a_pipeline_says_so_too(open_masked: Open) -> None:
+    """It was a KeyError, told as INTERNAL."""
+    pipeline = open_masked()
+    with pytest.raises(InvalidArgument, match="^SCHEDULER: 'dpmpp_2m' is unknown; pass one of maskgit, amused$"):
+        pipeline.generate(request_of("a boat", seed=1, width=64, height=32))
+    assert pipeline.generate(pipeline.offer.request("a boat", width=64, height=32, steps=2)).image
+
+
+def test_all_values_make_the_same_request_again(masked_manifest: Manifest) -> None:
+    asked = offer_of(masked_manifest).request(
+        "a boat", guidance="styledrop-compose", style=("glass",), content="cat", gamma=0.25, image=b"x", timeout_s=2.0
+    )
+    assert Request.of(asked.values) == asked
+    assert (asked.values["GAMMA"], asked.values["timeout_s"]) == (0.25, 2.0)
