@@ -8,23 +8,32 @@ from impasto_server.reference import client, configuration, page
 from impasto_server.reference.book import Book
 from impasto_server.scoring.comparison import FIELDS as SCORED
 
+LIST = "catalogue"  # has no inputs
+
 
 def generated(root: Path, book: Book | None = None) -> dict[str, str]:
     """By path under `root`. What people have written in a configuration is kept."""
     book = book or Book()
     inputs = {"stylize": book.whole, "stylize_stream": book.inputs, "clip_score": SCORED}
-    paths = {model: f"model_repository/{model}/config.pbtxt" for model in inputs}
     texts = {
         model: configuration.written(
-            (root / paths[model]).read_text(), inputs[model], _scored if model == "clip_score" else book.help
+            _configuration(root, model), inputs[model], _scored if model == "clip_score" else book.help
         )
         for model in inputs
     }
     return {
-        **{paths[model]: text for model, text in texts.items()},
-        "docs/wire.md": page.written(book, SCORED, texts),
+        **{_path(model): text for model, text in texts.items()},
+        "docs/wire.md": page.written(book, SCORED, {**texts, LIST: _configuration(root, LIST)}),
         "clients/impasto_client/fields.py": client.written(book),
     }
+
+
+def _path(model: str) -> str:
+    return f"model_repository/{model}/config.pbtxt"
+
+
+def _configuration(root: Path, model: str) -> str:
+    return (root / _path(model)).read_text()
 
 
 def _scored(name: str) -> str:
