@@ -35,7 +35,7 @@ def written(book: Book, scorer: Mapping[str, Field], texts: Mapping[str, str]) -
         "## Model `clip_score`\n\nHow well pictures fit a text, or other pictures; where the server has a scorer.\n",
         _inputs(scorer, lambda name: scorer[name].help),
         _outputs(texts["clip_score"]),
-        "## Model `catalogue`\n\nWhat the server has: bundles, what they may be asked, and adapters. It takes nothing.\n",
+        "## Model `catalogue`\n\nWhat there is: bundles, what each may be asked, and adapters. It takes nothing.\n",
         _outputs(texts["catalogue"]),
         _rules(book),
         _families(book),
