@@ -24,7 +24,7 @@ from tests.helpers.wire import Tensor, ask_all, floats, ints, outputs, refused, 
 
 from .conftest import IMPASTO, ROOT
 from .test_lifecycle import eventually
-from .test_metrics import metrics
+from .test_metrics import metrics, steady
 from .test_stream import stream_all
 
 PATIENCE_S = 300.0
@@ -175,6 +175,7 @@ def test_answers_say_which_bundle_painted(client: InferenceServerClient) -> None
 
 
 def test_each_bundle_is_counted_by_itself(server: Server, client: InferenceServerClient) -> None:
+    steady(server)
     before = {name: metrics(server, name) for name in ("photo", "muse")}
     ask_all(client, "stylize", None, **muse(1))
     eventually(lambda: metrics(server, "muse")["done"] == before["muse"]["done"] + 1, 60)
