@@ -32,13 +32,13 @@ from impasto_server.errors import (
 )
 from impasto_server.guidance import Guidance, Lane, Mix, Mixes, Prompts, Rule
 from impasto_server.pictures.image import to_uint8
-from impasto_server.pipeline import Caller, Pipeline, Progress, Result
+from impasto_server.pipeline import Caller, Progress, Result
 from impasto_server.request import Request
 from impasto_server.settings import EngineName
 from impasto_server.steps import Steps
 from impasto_server.turns import Work
 from tests.helpers import toy, toy_masked
-from tests.helpers.asked import altered, request_of
+from tests.helpers.asked import altered, request_of, together
 from tests.helpers.families import handed
 from tests.helpers.likeness import assert_same
 
@@ -64,13 +64,6 @@ def request(seed: int) -> Request:
 
 def pixels(result: Result) -> NDArray[np.uint8]:
     return np.asarray(Image.open(BytesIO(result.image)))
-
-
-def together(pipeline: Pipeline, requests: list[Request]) -> list[Result | ImpastoError]:
-    answers: list[Future[Result | ImpastoError]] = [Future() for _ in requests]
-    for one, answer in zip(requests, answers, strict=True):
-        pipeline.submit(one, Caller(answer.set_result))
-    return [answer.result(30) for answer in answers]
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
