@@ -45,6 +45,7 @@ _MEANT_FOR: Mapping[str, tuple[str, ...]] = {
     "CONTENT_PROMPT": ("styledrop-compose",),
     "ADAPTER_NAMES": ("cfg", "dreamstyler", "dreamstyler-code", "styledrop"),
 }
+_WORDS = ("PROMPT", "NEGATIVE_PROMPT", "CONTENT_PROMPT")
 # What the code published with arXiv 2309.06933 puts in the place of the null.
 CODE_NEGATIVE_PROMPT = (
     "low resolution, poorly drawn, worst quality, low quality, normal quality, blurry image, artifact"
@@ -61,7 +62,7 @@ class Field:
 
 
 FIELDS: Mapping[str, Field] = {
-    "PROMPT": Field("BYTES", required=True),
+    "PROMPT": Field("BYTES"),
     "NEGATIVE_PROMPT": Field("BYTES"),
     "ADAPTER_NAMES": Field("BYTES", many=True),
     "ADAPTER_WEIGHTS": Field("FP32", many=True),
@@ -227,7 +228,7 @@ def parse(
     defaults = _defaults(manifest, guidance)
     scheduler = read.choice("SCHEDULER", defaults.scheduler, tuple(manifest.schedulers))
     request = Request(
-        prompt=read.prompt("PROMPT"),
+        prompt=_prompt(read, manifest),
         negative_prompt=read.text("NEGATIVE_PROMPT", CODE_NEGATIVE_PROMPT if guidance == "dreamstyler-code" else ""),
         adapters=_adapters(read),
         style=_style(read),
@@ -261,6 +262,16 @@ def parse(
     )
     _check_together(request, tensors)
     return request
+
+
+def _prompt(read: _Reader, manifest: Manifest) -> str:
+    """What to paint: without it nothing can be painted by a family that has words, and the others know none."""
+    if manifest.text_encoders:
+        return read.prompt("PROMPT")
+    said = next((name for name in _WORDS if name in read.tensors), None)
+    if said is not None:
+        raise InvalidArgument(said, f"means nothing to a {manifest.family} backbone", "leave it out")
+    return ""
 
 
 def _scale(read: _Reader, guidance: str, defaults: Defaults) -> float:
