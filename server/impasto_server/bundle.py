@@ -25,17 +25,21 @@ class _Frozen(BaseModel):
 
 
 class Site(_Frozen):
-    """Where a graph reads adapters, each row of the batch its own.
+    """Where a graph reads adapters of one `kind`, each row of the batch its own.
 
-    lora        a Linear: `y = base(x) + (x @ A[slot]) @ B[slot]`, A [S, in, R], B [S, R, out].
-    bottleneck  the output y of a block: `y + gelu(y @ down[slot]) @ up[slot]`, down [S, D, R], up [S, R, D]; where
-                tanh [S, 1, R] is 1, a hidden unit's gelu is the tanh approximation, where it's 0, the exact one.
+    Adapters are cut into pages of one rank R, which all rows share. With them a graph has the inputs `<kind>_pages`
+    int64 [lanes, K] and `<kind>_weights` float32 [lanes, K]: the pages p of a row and what each weighs, w. Page 0 is no
+    adapter's.
+
+    lora        a Linear: `y = base(x) + Σ w · (x @ lora_A[p]ᵀ) @ lora_B[p]`; lora_A [P, R, in], lora_B [P, R, out].
+    bottleneck  the output y of a block: `y + Σ w · gelu(y @ down[p]ᵀ) @ up[p]`; down and up [P, R, D]; where tanh
+                [P, R] is 1, a hidden unit's gelu is the tanh approximation, where it's 0, the exact one.
     """
 
     name: str
     in_features: int = Field(gt=0)
     out_features: int = Field(gt=0)
-    kind: Literal["lora", "bottleneck"] = "lora"
+    kind: str = "lora"
 
 
 class Port(_Frozen):

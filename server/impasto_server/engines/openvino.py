@@ -61,6 +61,9 @@ class OpenVinoEngine:
         for request in (self._any, *self._fixed.values()):
             self._set(request, new)
 
+    def write(self, name: str, row: int, values: Array) -> None:
+        """It is there: the memory is shared."""
+
     def prepare(self, feeds: Mapping[str, Array]) -> None:
         if shapes(feeds) not in self._fixed:
             model = self._model.clone()
