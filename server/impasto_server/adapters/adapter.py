@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ class Adapter:
     nbytes: int
     prompt: str | None = None
 
-    @property
+    @cached_property
     def rank(self) -> int:
         """At the site where it is largest."""
         return max((rank_of(found) for sites in self.factors.values() for found in sites.values()), default=0)
@@ -252,7 +253,7 @@ def _factors(
         raise damaged(name, f"{prefix} lacks {', '.join(part for part in parts if part not in found)}")
     shapes = {part: array.shape for part, array in found.items()}
     if not _has_a_rank(form, site, shapes):
-        problem = f"{prefix} is {_listed(shapes)}; this backbone wants {_listed(parts)}"
+        problem = f"{prefix} is {_listed(shapes)}; this backbone wants {_listed(parts, 'r')}"
         raise damaged(name, problem)
     factors = form.read(found, header)
     if not all(np.isfinite(array).all() for array in (*found.values(), *factors.values())):
@@ -266,9 +267,9 @@ def _has_a_rank(form: Form, site: Site, shapes: Mapping[str, Shape]) -> bool:
     return any(form.stored(site, rank) == shapes for rank in ranks)
 
 
-def _listed(shapes: Mapping[str, Shape]) -> str:
-    """In words, `r` for a rank that isn't said, e.g. A [320, r], B [r, 320], scale []."""
-    sizes = {part: ", ".join(str(size or "r") for size in shape) for part, shape in shapes.items()}
+def _listed(shapes: Mapping[str, Shape], rank: str = "0") -> str:
+    """In words, with `rank` where a size is 0, e.g. A [320, r], B [r, 320], scale []."""
+    sizes = {part: ", ".join(str(size or rank) for size in shape) for part, shape in shapes.items()}
     return ", ".join(f"{part} [{said}]" for part, said in sizes.items())
 
 
