@@ -59,7 +59,7 @@ def server(toy_bundle: Path, tmp_path: Path) -> Iterator[Server]:
             data = toy.adapter_bytes(USERS * style + user, RANK, text_encoder=True)
             toy.register(tmp_path, f"style-{user}-{style}", data)
     settings = Settings(
-        toy_bundle, tmp_path, "onnxruntime", "f32", threads=1, bank_rank=RANK, bank_bytes=3 * ROW, host_bytes=1
+        toy_bundle, tmp_path, "onnxruntime", "f32", threads=1, page_rank=RANK, bank_bytes=3 * ROW, host_bytes=1
     )
     with serve(settings) as server:
         yield server

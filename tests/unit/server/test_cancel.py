@@ -106,7 +106,7 @@ def test_a_caller_that_left_the_queue_costs_nothing(open_pipeline: Open) -> None
 def test_a_caller_that_left_while_it_waits_for_a_row(open_pipeline: Open) -> None:
     """The bank holds one adapter, which is in use: who waits, then leaves, writes no row."""
     row = 4 * 4 * 2 * (toy.CHANNELS + toy.WIDTH)
-    pipeline = open_pipeline(bank_rank=4, bank_bytes=2 * row)
+    pipeline = open_pipeline(page_rank=4, bank_bytes=2 * row)
     occupying = submitted(pipeline, styled("neon", steps=200))
     while pipeline.stats.read()["mix_writes"] == 0:
         assert not occupying.answer.done()

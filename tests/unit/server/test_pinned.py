@@ -146,7 +146,7 @@ def test_passes_are_counted_not_batches(pinned: Pipeline) -> None:
 
 def test_a_pinned_mix_needs_no_row_of_the_bank(shelf: Shelf) -> None:
     """BOTH has rank 22, and the bank room for one of 4."""
-    pipeline = shelf.open(shelf.pinned, bank_rank=4, bank_bytes=800)
+    pipeline = shelf.open(shelf.pinned, page_rank=4, bank_bytes=800)
     try:
         assert pipeline.generate(replace(BOAT, adapters=BOTH)).meta["pinned"]
         with pytest.raises(InvalidArgument, match="rank 22"):

@@ -103,7 +103,7 @@ def test_a_bad_request_disturbs_nobody(open_pipeline: Open) -> None:
 
 
 def test_a_mix_too_wide_for_the_bank_is_refused_and_its_row_is_free_again(open_pipeline: Open) -> None:
-    pipeline = open_pipeline(bank_rank=4, bank_bytes=1000)
+    pipeline = open_pipeline(page_rank=4, bank_bytes=1000)
     wide = Request("a boat", seed=1, width=64, height=64, adapters=(("deep", 1.0),))
     for _ in range(3):
         with pytest.raises(InvalidArgument, match="rank 20"):
@@ -114,13 +114,13 @@ def test_a_mix_too_wide_for_the_bank_is_refused_and_its_row_is_free_again(open_p
 def test_a_server_started_as_a_refusal_advises_paints_what_was_refused(open_pipeline: Open) -> None:
     wide = Request("a boat", seed=1, width=64, height=64, adapters=(("deep", 1.0), ("neon", 0.5)))
     with pytest.raises(InvalidArgument, match="the mix has rank 23, the server's adapter bank holds rank 4") as refusal:
-        open_pipeline(bank_rank=4, bank_bytes=1000).generate(wide)
+        open_pipeline(page_rank=4, bank_bytes=1000).generate(wide)
     advised = re.search(r"--bank-rank (\d+) --bank-bytes (\d+)", str(refusal.value))
     assert advised
     rank, capacity = map(int, advised.groups())
-    assert open_pipeline(bank_rank=rank, bank_bytes=capacity).generate(wide).image
+    assert open_pipeline(page_rank=rank, bank_bytes=capacity).generate(wide).image
     with pytest.raises(InvalidArgument, match="rank 23"):
-        open_pipeline(bank_rank=rank // 2, bank_bytes=capacity // 2).generate(wide)
+        open_pipeline(page_rank=rank // 2, bank_bytes=capacity // 2).generate(wide)
 
 
 def test_meta_tells_what_was_done(open_pipeline: Open) -> None:
@@ -165,7 +165,7 @@ def test_a_drained_pipeline_finishes_what_is_done_in_time_and_tells_the_rest(ope
 @pytest.mark.parametrize("patience", range(8))
 def test_a_cancelled_request_stops_wherever_it_is_and_disturbs_nobody(patience: int, open_pipeline: Open) -> None:
     """`patience` questions are answered with "still waiting": queued, at each of 6 steps, then decoding."""
-    pipeline = open_pipeline(bank_bytes=2000, bank_rank=4)
+    pipeline = open_pipeline(bank_bytes=2000, page_rank=4)
     impatient, neighbour = request(3), request(7)
     alone = pipeline.generate(neighbour).image
     asked = iter(range(100))
@@ -280,7 +280,7 @@ def test_adapters_that_load_slowly_hold_up_nobody_else(open_pipeline: Open, monk
 
 
 def test_what_no_bank_holds_is_told_in_the_name_of_the_field_that_asks_for_it(open_pipeline: Open) -> None:
-    pipeline = open_pipeline(bank_rank=4, bank_bytes=1000)
+    pipeline = open_pipeline(page_rank=4, bank_bytes=1000)
     styled = Request("a boat", seed=1, width=64, height=64, steps=1, style=("deep",), guidance="styledrop")
     with pytest.raises(InvalidArgument, match="^STYLE: the mix has rank 20"):
         pipeline.generate(styled)
@@ -378,7 +378,7 @@ def test_a_request_cancelled_while_its_adapter_loads_takes_no_step(
 
 def test_a_full_bank_holds_up_only_those_who_need_a_row(open_pipeline: Open) -> None:
     """One row beside the plain backbone's: twenty who want neon share it, twenty others wait for them."""
-    pipeline = open_pipeline(bank_bytes=800, bank_rank=4)
+    pipeline = open_pipeline(bank_bytes=800, page_rank=4)
     neon = [Request("a boat", seed=i, width=64, height=64, steps=9, adapters=(("neon", 1.0),)) for i in range(20)]
     half = [replace(one, adapters=(("neon", 0.5),)) for one in neon]
     plain = Request("a boat", seed=1, width=64, height=64, steps=1)

@@ -151,7 +151,7 @@ HANGS = [names_hang, objects_hang, conditions_hang, encoding_hangs, decoding_han
 def test_who_is_late_or_gone_while_it_waits_is_told_at_once_and_once(
     way: str, hang: Hang, gate: Gate, open_pipeline: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pipeline = open_pipeline(bank_rank=4, bank_bytes=2 * ROW)
+    pipeline = open_pipeline(page_rank=4, bank_bytes=2 * ROW)
     hang(pipeline, gate, monkeypatch)
     others = pipeline.stats.read()["requests"]
     late = Event()
@@ -284,7 +284,7 @@ def test_requests_without_adapters_do_not_touch_the_registry(
 def test_a_full_server_and_one_that_stops_look_no_name_up(
     gate: Gate, open_pipeline: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pipeline = open_pipeline(max_requests=1, bank_rank=4, bank_bytes=2 * ROW)
+    pipeline = open_pipeline(max_requests=1, page_rank=4, bank_bytes=2 * ROW)
     rows_are_taken(pipeline, gate, monkeypatch)
     monkeypatch.setattr(Access, "start", pytest.fail)
     with pytest.raises(Exhausted):
@@ -298,7 +298,7 @@ def test_a_full_server_and_one_that_stops_look_no_name_up(
 def test_what_was_found_out_about_those_who_wait_for_a_row_is_kept(
     gate: Gate, open_pipeline: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pipeline = open_pipeline(bank_rank=4, bank_bytes=2 * ROW)
+    pipeline = open_pipeline(page_rank=4, bank_bytes=2 * ROW)
     rows_are_taken(pipeline, gate, monkeypatch)
     planned: list[int] = []
     plan = pipeline._preparation._plan
@@ -322,7 +322,7 @@ def test_what_was_found_out_about_those_who_wait_for_a_row_is_kept(
 def test_nobody_is_kept_in_the_banks_list_once_it_has_its_answer(
     gate: Gate, open_pipeline: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pipeline = open_pipeline(bank_rank=4, bank_bytes=2 * ROW)
+    pipeline = open_pipeline(page_rank=4, bank_bytes=2 * ROW)
     rows_are_taken(pipeline, gate, monkeypatch)
     waiting = [submitted(pipeline, styled("neon", seed=seed, timeout_s=0.2)) for seed in range(8)]
     assert all(isinstance(one.outcome(), DeadlineExceeded) for one in waiting)
@@ -345,7 +345,7 @@ def test_stages_that_have_too_many_in_common_are_told_in_the_name_of_the_field(
 
 def test_whatever_becomes_of_many_nothing_is_held_in_the_end(open_pipeline: Open) -> None:
     """Four hundred requests for a bank of two rows, of which many are late or gone at some moment or other."""
-    pipeline = open_pipeline(bank_rank=4, bank_bytes=3 * ROW, max_requests=400)
+    pipeline = open_pipeline(page_rank=4, bank_bytes=3 * ROW, max_requests=400)
     draw, asked = random.Random(0), list[Asked]()
     for seed in range(400):
         adapters = draw.choice([(), (("neon", 1.0),), (("neon", 0.5),), (("stained-glass", 1.0),), (("nein", 1.0),)])
