@@ -39,17 +39,6 @@ class Site:
     kind: str = LORA
 
     @property
-    def banks(self) -> tuple[Port, ...]:
-        """Its graph inputs: S slots of adapters, of rank R (LoRA) or with H hidden units (bottleneck)."""
-        into, out = self.in_features, self.out_features
-        if self.kind == LORA:
-            return self._bank("lora_A", into, "R"), self._bank("lora_B", "R", out)
-        return self._bank("down", into, "H"), self._bank("up", "H", out), self._bank("tanh", 1, "H")
-
-    def _bank(self, role: str, rows: int | str, columns: int | str) -> Port:
-        return Port(f"{self.name}.{role}", "float32", ("S", rows, columns))
-
-    @property
     def record(self) -> Json:
         """As JSON has it: a LoRA's kind goes without saying."""
         return {key: value for key, value in asdict(self).items() if (key, value) != ("kind", LORA)}
