@@ -110,7 +110,7 @@ class Bank:
         self._pool.forget(again)
 
     def _check(self, mixes: Iterable[Mix], wanted: Mapping[str, Need]) -> None:
-        """Raises InvalidArgument where a mix has a higher rank than a lane can, or all take more pages than there are."""
+        """Raises InvalidArgument for a mix of a higher rank than a lane has, and for more pages than there are."""
         for mix in mixes:
             for kind, count in _sums(wanted[digest] for digest, _ in mix.parts).items():
                 rank = count * self.layout.page_rank(kind)
@@ -125,7 +125,7 @@ class Bank:
                 raise InvalidArgument(FIELD, problem, f"use fewer adapters, or {fix}")
 
     def _write(self, found: Sequence[tuple[Adapter, Places]]) -> None:
-        """Those whose pages don't hold them yet. Until then nobody reads these pages, or has them for something else."""
+        """Those whose pages don't hold them yet. Until then nobody reads these, or has them for anything else."""
         missing = [one for one in found if not self._holds(*one)]
         self._stats.add("bank_hits", len(found) - len(missing))
         if not missing:  # and nobody waits for what others write

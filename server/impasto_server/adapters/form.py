@@ -84,7 +84,7 @@ def _lora(tensors: Mapping[str, Array], header: Mapping[str, Any]) -> Factors:
 
 def _bottleneck(tensors: Mapping[str, Array], header: Mapping[str, Any]) -> Factors:
     down, up = _scaled(tensors)
-    return {"down": down, "up": up, "tanh": np.full(len(up), header["gelu"] == "tanh", np.float32)}
+    return {"down": down, "up": up, "tanh": np.full((len(up), 1), header["gelu"] == "tanh", np.float32)}
 
 
 def _known_gelu(header: Mapping[str, Any]) -> str:
@@ -99,7 +99,7 @@ FORMS: dict[str, Form] = {
         read=_lora,
     ),
     "bottleneck": Form(
-        units=lambda site: {"down": (site.in_features,), "up": (site.out_features,), "tanh": ()},
+        units=lambda site: {"down": (site.in_features,), "up": (site.out_features,), "tanh": (1,)},
         stored=_stored,
         read=_bottleneck,
         check=_known_gelu,

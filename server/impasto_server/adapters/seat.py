@@ -23,7 +23,13 @@ class Seat:
 
 
 class SeatedEngine(Protocol):
-    """An engine that is told the seat of each row, where its graph has sites for adapters."""
+    """An engine that is told the seat of each row, where its graph has sites for adapters.
+
+    `usual` has one of each kind of seat that it is worth to be prepared for.
+    """
+
+    @property
+    def usual(self) -> tuple[Seat, ...]: ...
 
     def prepare(self, feeds: Mapping[str, NDArray[Any]], seats: Sequence[Seat] = ()) -> None:
         """As Engine.prepare."""

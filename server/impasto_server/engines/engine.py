@@ -12,7 +12,7 @@ tensorrt              a GPU by TensorRT itself, in bf16 or f32              tens
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -23,13 +23,15 @@ from numpy.typing import NDArray
 from impasto_server.engines.profiles import bucket
 from impasto_server.engines.runtime import Runtime
 from impasto_server.errors import SetupError
-from impasto_server.settings import Precision
+from impasto_server.settings import EngineName, Precision
 
-PREPARED_BYTES = 512 << 20  # of weights, in copies for shapes that an engine was prepared for
+PREPARED_BYTES = 1 << 30  # of weights, in copies for shapes that an engine was prepared for
 
 Array = NDArray[Any]
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
+# Those that run a graph with no rows of its tables at all. OpenVINO refuses to; on a GPU nobody has tried.
+NO_ROWS: frozenset[EngineName] = frozenset({"onnxruntime"})
 NOTHING: Mapping[str, Array] = MappingProxyType({})
 
 
@@ -59,16 +61,41 @@ class Engine(Protocol):
         """Run with `feeds` beside what is bound; returns the outputs in the graph's order, owned by the caller."""
         ...
 
+    def plain(self, path: Path) -> Plain | None:
+        """The graph at `path`, over the same weights, which has no tables; None where an engine would hold them twice
+        for it, and is better off with no rows of them.
+        """
+        ...
 
-def compile_graph(path: Path, runtime: Runtime, tables: Mapping[str, Array] = NOTHING) -> Engine:
+
+class Plain(Protocol):
+    """One graph, compiled for the shapes that it was prepared for."""
+
+    def ready(self, feeds: Mapping[str, Array]) -> bool:
+        """Whether it was prepared for feeds of these shapes."""
+        ...
+
+    def prepare(self, feeds: Mapping[str, Array]) -> None:
+        """As Engine.prepare."""
+        ...
+
+    def run(self, feeds: Mapping[str, Array]) -> list[Array]:
+        """As Engine.run, with feeds that it is ready for."""
+        ...
+
+
+def compile_graph(
+    path: Path, runtime: Runtime, tables: Mapping[str, Array] = NOTHING, varying: Collection[str] = ()
+) -> Engine:
     """Compile the ONNX graph at `path` for the runtime's engine; the inputs `tables` are bound as `stored`.
 
-    Raises SetupError when the graph can't be had in this way.
+    How wide the inputs `varying` [lanes, K] are differs from batch to batch. Raises SetupError when the graph can't be
+    had in this way.
     """
     if runtime.engine == "openvino":
         from impasto_server.engines.openvino import OpenVinoEngine
 
-        return OpenVinoEngine(path, runtime.precision, runtime.threads, tables, runtime.cache_dir)
+        return OpenVinoEngine(path, runtime.precision, runtime.threads, tables, runtime.cache_dir, varying)
     if runtime.engine == "tensorrt":
         from impasto_server.engines.tensorrt import TensorRtEngine
 

@@ -68,6 +68,9 @@ class OnnxRuntimeEngine:
             row_bytes = wide.nbytes // len(wide)
             _copier(self._provider)(self._bound[name].data_ptr() + row * row_bytes, wide)
 
+    def plain(self, path: Path) -> None:
+        """It would hold the weights once more."""
+
     def prepare(self, feeds: Mapping[str, Array]) -> None:
         for _ in range(CAPTURING if self._provider.most_lanes else 1):
             self.run(feeds)
@@ -140,7 +143,7 @@ def astray(nodes: Iterable[tuple[str, str]], provider: str) -> dict[str, str]:
 
 
 def _copier(provider: Provider) -> Callable[[int, Array], object]:
-    """What writes an array to an address where the provider computes. ONNX Runtime itself writes whole buffers alone."""
+    """What writes an array to an address where the provider computes; ONNX Runtime itself writes whole buffers."""
     if provider.device == "cpu":
         return lambda address, array: ctypes.memmove(address, array.ctypes.data, array.nbytes)
     from impasto_server.engines import cuda

@@ -72,7 +72,7 @@ class Runtime:
 
 
 def resolve_precision(engine: EngineName, precision: Precision, gpu: Gpu | None = None) -> Precision:
-    """What "auto" means on this machine, or on a GPU of it. Raises SetupError when bf16 is asked for and can't be had."""
+    """What "auto" means on this machine, or its GPU. Raises SetupError when bf16 is asked for and can't be had."""
     missing = _why_no_bf16(engine, gpu)
     if precision == "bf16" and missing:
         raise SetupError(f"precision: {missing}")

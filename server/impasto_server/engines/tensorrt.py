@@ -71,6 +71,9 @@ class TensorRtEngine:
         self._stream.copy(self._buffers[name].address + row * (wide.nbytes // len(wide)), wide.ctypes.data, wide.nbytes)
         self._stream.wait()
 
+    def plain(self, path: Path) -> None:
+        """It would hold the weights once more."""
+
     def prepare(self, feeds: Mapping[str, Array]) -> None:
         self.run(feeds)
 

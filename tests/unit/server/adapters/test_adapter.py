@@ -101,7 +101,7 @@ def test_a_bottleneck_adapter_says_which_gelu_it_has(
     assert adapter.factors["transformer"].keys() == {"block"}
     factors = adapter.factors["transformer"]["block"]
     assert (factors["down"].shape, factors["up"].shape) == ((3, toy.WIDTH), (3, toy.WIDTH))
-    np.testing.assert_array_equal(factors["tanh"], np.full(3, tanh, np.float32))
+    np.testing.assert_array_equal(factors["tanh"], np.full((3, 1), tanh, np.float32))
     assert adapter.nbytes == 4 * 3 * (2 * toy.WIDTH + 1)
 
 

@@ -314,7 +314,7 @@ def gelu(x: NDArray[np.float64], tanh: NDArray[np.float64]) -> NDArray[np.float6
 
 def added(parts: Mapping[str, Array], x: NDArray[np.float64]) -> NDArray[np.float64]:
     """What a bottleneck adds to x [n, D]."""
-    hidden = gelu(x @ parts["down"].T.astype(np.float64), parts["tanh"].astype(np.float64))
+    hidden = gelu(x @ parts["down"].T.astype(np.float64), parts["tanh"].T.astype(np.float64))
     return hidden @ parts["up"].astype(np.float64)
 
 
@@ -334,7 +334,7 @@ def test_each_form_has_tables_and_pages_of_its_own(masked_manifest: Manifest) ->
         "mix.lora_B": (toy.WIDTH,),
         "block.down": (toy.WIDTH,),
         "block.up": (toy.WIDTH,),
-        "block.tanh": (),
+        "block.tanh": (1,),
     }
     lora = parse(toy_masked.lora_bytes(2), "digest2", "x", masked_manifest)
     assert isinstance(lora, Adapter)
@@ -346,7 +346,7 @@ def test_hidden_units_beyond_the_adapters_add_nothing_whatever_their_gelu(masked
     bank = bank_of(masked_manifest, 1, rank=8)
     hold(bank, bottleneck(masked_manifest, 1, rank=3, gelu="tanh"))
     rows = {part: bank.rows("transformer", f"block.{part}", "bottleneck", 1) for part in ("down", "up", "tanh")}
-    np.testing.assert_array_equal(rows["tanh"], [1, 1, 1, 0, 0, 0, 0, 0])
+    np.testing.assert_array_equal(rows["tanh"][:, 0], [1, 1, 1, 0, 0, 0, 0, 0])
     assert not rows["down"][3:].any()
     assert not rows["up"][3:].any()
 
@@ -366,4 +366,4 @@ def test_a_mix_of_either_gelu_is_the_weighted_sum_of_what_they_add(
 def test_bf16_holds_the_gelu_exactly(masked_manifest: Manifest) -> None:
     bank = bank_of(masked_manifest, 1, precision="bf16")
     hold(bank, bottleneck(masked_manifest, 1, gelu="tanh"))
-    assert bank.rows("transformer", "block.tanh", "bottleneck", 1).tolist() == [0x3F80, 0x3F80, 0, 0]
+    assert bank.rows("transformer", "block.tanh", "bottleneck", 1).tolist() == [[0x3F80], [0x3F80], [0], [0]]
