@@ -10,7 +10,7 @@ from impasto_server.engines import gpu, runtime
 from impasto_server.engines.gpu import Gpu
 from impasto_server.engines.runtime import DEFAULT_MAX_LANES, Runtime, resolve_precision
 from impasto_server.errors import SetupError
-from impasto_server.settings import EngineName, Precision, Settings
+from impasto_server.settings import ON_GPU, EngineName, Precision, Settings
 
 OLD, NEW = Gpu(0, "Old", "7.5", 1, 1, "580"), Gpu(1, "New", "9.0", 1, 1, "580")
 
@@ -62,3 +62,17 @@ def test_a_gpu_without_bf16_is_refused_it_and_else_computes_in_f32() -> None:
 def test_a_gpu_that_is_not_there_is_an_error() -> None:
     with pytest.raises(SetupError, match="^gpu: there is no GPU 2, this machine has 2; pass --gpu 0 to 1"):
         resolved("tensorrt", gpu=2)
+
+
+@pytest.mark.parametrize("engine", ON_GPU)
+def test_an_engine_that_is_not_installed_says_how_to_get_it(engine: EngineName) -> None:
+    with pytest.raises(SetupError, match=r"^engine: .*; .*pip install 'impasto\[gpu\]'"):
+        resolved(engine, "f32")
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime-cuda", "onnxruntime-tensorrt"])
+def test_without_a_gpu_its_engines_say_so(engine: EngineName, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "LIBRARY", "libno-such-driver.so")
+    monkeypatch.setattr(runtime, "require", lambda engine: None)
+    with pytest.raises(SetupError, match=r"^gpu: there is no NVIDIA driver .*; install NVIDIA's driver, and in a"):
+        resolved(engine, "f32")
