@@ -100,7 +100,7 @@ def test_a_thousand_adapters_come_and_go_without_a_trace(server: Server) -> None
         eventually(lambda: metrics(server)["adapter_loads"] - loaded["adapter_loads"] >= CYCLES)
         over.set()
         load.result()
-    assert metrics(server)["mix_evictions"] - loaded["mix_evictions"] >= CYCLES
+    assert metrics(server)["bank_evictions"] - loaded["bank_evictions"] >= CYCLES
     assert after.rss - before.rss <= RSS_TOLERANCE, (before, after)
     assert after.files == before.files
     assert after.shm == before.shm

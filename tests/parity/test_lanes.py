@@ -271,7 +271,7 @@ def test_a_b_a_is_bit_exact_under_load(crowded: Pipeline) -> None:
     assert turns[4:] == [first, plain, third, second, first]
     assert len({first, plain, second, third}) == 4
     assert [image(other) for other in others] == [crowded.generate(replace(load, seed=seed)).image for seed in range(2)]
-    assert crowded.stats.read()["mix_evictions"] - before["mix_evictions"] >= 4
+    assert crowded.stats.read()["bank_evictions"] - before["bank_evictions"] >= 4
 
 
 def test_eviction_never_changes_a_running_image(crowded: Pipeline) -> None:
@@ -289,7 +289,7 @@ def test_eviction_never_changes_a_running_image(crowded: Pipeline) -> None:
     crowd = Crowd(crowded)
     answers = [crowd.join(request) for request in requests]
     found = [image(answer) for answer in answers]
-    assert crowded.stats.read()["mix_evictions"] - before["mix_evictions"] >= 4
+    assert crowded.stats.read()["bank_evictions"] - before["bank_evictions"] >= 4
     assert found == [crowded.generate(request).image for request in requests]
 
 

@@ -183,7 +183,7 @@ def test_the_same_words_are_encoded_once_whoever_says_them(
 def test_who_is_given_up_while_it_waits_for_a_turn_gives_its_seat_back(
     open_pipeline: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There is one row, and an adapter that changes the text encoder takes it before its lines are encoded."""
+    """There is one page, and an adapter that changes the text encoder takes it before its lines are encoded."""
     pipeline, gate = open_pipeline(page_rank=32, bank_bytes=2 * ROW), Gate()
     ((engine,),) = (encoder._engines for encoder in pipeline._prompts._encoders)
     monkeypatch.setattr(engine, "run", gate.before(engine.run, lambda feeds, seats: len(feeds["input_ids"])))
