@@ -23,6 +23,8 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
+from impasto_export.plain import without_adapters
+
 Array = NDArray[np.float32]
 
 CHANNELS, WIDTH, LENGTH, VOCABULARY = 4, 8, 6, 32
@@ -208,6 +210,7 @@ def manifest(control: Mapping[str, object] | None = CONTROL) -> dict[str, object
                     *adapter_ports("lora"),
                 ],
                 "outputs": [port("model_output", "lanes", CHANNELS, "h", "w")],
+                "plain": "unet.plain.onnx",
                 "sites": [site("mix", CHANNELS)],
             },
             "vae_decoder": {
@@ -321,6 +324,7 @@ def text_graph(name: str = "text_encoder", width: int = WIDTH, pooled: int = 0) 
             port("prompt_embeds", "lanes", LENGTH, width),
             *([port("pooled", "lanes", pooled)] if pooled else []),
         ],
+        "plain": f"{name}.plain.onnx",
         "sites": [site("proj", width)],
     }
 
@@ -343,8 +347,13 @@ def write_manifest(folder: Path, manifest: Mapping[str, object]) -> Path:
 
 
 def write_graph(folder: Path, name: str, text: str, weights: Mapping[str, Array]) -> None:
+    """NAME.onnx, and NAME.plain.onnx of what has adapter sites."""
     folder.mkdir(parents=True, exist_ok=True)
     model = onnx.parser.parse_model(text)
     model.graph.initializer.extend(numpy_helper.from_array(array, key) for key, array in weights.items())
     onnx.checker.check_model(model)
     onnx.save(model, folder / f"{name}.onnx")
+    inputs = [value.name for value in model.graph.input]
+    own = [name for name in inputs if "." not in name and not name.endswith(("_rows", "_weights"))]
+    if own != inputs:
+        onnx.save(without_adapters(model, own), folder / f"{name}.plain.onnx")

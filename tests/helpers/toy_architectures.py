@@ -115,11 +115,11 @@ def write_pinned(folder: Path, mixes: Sequence[Mapping[str, tuple[bytes, str, fl
         deltas = [(load(data), weight) for data, _, weight in mix.values()]
         update = _merged(deltas, "unet.mix")
         toy.write_graph(folder, f"pinned-{number}.unet", toy.UNET, {**unet, "weight": unet["weight"] + update})
-        graphs = {"unet": {"file": f"pinned-{number}.unet.onnx"}}
+        graphs = {"unet": {"file": f"pinned-{number}.unet.plain.onnx"}}
         if any("text_encoder.proj.A" in tensors for tensors, _ in deltas):
             said = {**embedding, "delta": _merged(deltas, "text_encoder.proj")}
             toy.write_graph(folder, f"pinned-{number}.text_encoder", MERGED_TEXT_ENCODER, said)
-            graphs["text_encoder"] = {"file": f"pinned-{number}.text_encoder.onnx"}
+            graphs["text_encoder"] = {"file": f"pinned-{number}.text_encoder.plain.onnx"}
         named = [{"name": name, "digest": digest, "weight": weight} for name, (_, digest, weight) in mix.items()]
         pinned.append({"adapters": named, "graphs": graphs})
     return toy.write_manifest(folder, {**toy.manifest(), "pinned": pinned})

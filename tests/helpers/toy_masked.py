@@ -174,6 +174,7 @@ def manifest() -> dict[str, object]:
                     *adapter_ports("bottleneck"),
                 ],
                 "outputs": [port("logits", "lanes", CODES, "h", "w")],
+                "plain": "transformer.plain.onnx",
                 "sites": [site("mix", WIDTH), site("block", WIDTH, "bottleneck")],
             },
             "vq_decoder": {

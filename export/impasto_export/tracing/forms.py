@@ -37,12 +37,6 @@ class Form:
     widths: Callable[[Site], Widths]
     adapted: Callable[..., Tensor]
 
-    @property
-    def inputs(self) -> tuple[Port, Port]:
-        """What every lane says: which rows, and their weights."""
-        shape = ("lanes", f"{self.name}_K")
-        return Port(f"{self.name}_rows", "int64", shape), Port(f"{self.name}_weights", "float32", shape)
-
     def banks(self, site: Site) -> tuple[Port, ...]:
         widths = self.widths(site).items()
         return tuple(Port(f"{site.name}.{role}", "float32", (self.size, width)) for role, width in widths)

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
-from impasto_export.architecture import BOTTLENECK, Port, Site
+from impasto_export.architecture import BOTTLENECK, Port, Site, told
 from impasto_export.tracing import dims as dims_of
 from impasto_export.tracing.forms import FORMS, Form
 
@@ -108,7 +108,7 @@ def forms(sites: Sequence[Site]) -> list[Form]:
 
 def inputs(sites: Sequence[Site]) -> tuple[Port, ...]:
     """What every lane says of its adapters."""
-    return tuple(port for form in forms(sites) for port in form.inputs)
+    return tuple(port for form in forms(sites) for port in told(form.name))
 
 
 def banks(sites: Sequence[Site]) -> tuple[Port, ...]:
