@@ -18,6 +18,7 @@ from impasto_export.checkpoints.tokenizer import Vocabulary
 from impasto_export.errors import MisfitCheckpoint
 from impasto_export.families import END_OF_TEXT
 from impasto_export.files import Progress, silent
+from impasto_export.plain import without_adapters
 
 # Buffers that older checkpoints saved beside the weights; the graphs carry them as constants.
 BUFFERS = ("position_ids",)
@@ -75,11 +76,21 @@ def link(
         graphs=plan,
         weights={name: item for held in weights.values() for name, item in held.files.items()},
         files={
-            **{graph.file: splice.point(models[name], tensors[graph.component]) for name, graph in plan.items()},
+            **{
+                file: data
+                for name, graph in plan.items()
+                for file, data in _pointed(graph, models[name], tensors[graph.component]).items()
+            },
             **{facts["file"]: vocabulary.data for facts, vocabulary in texts.values()},
         },
     )
     return bundles.write(out, content, progress, tuple(note for source in sources for note in source.notes))
+
+
+def _pointed(graph: Graph, model: onnx.ModelProto, tensors: Mapping[str, Stored]) -> dict[str, bytes]:
+    """The graph's files: with its sites, and without."""
+    plain = {graph.plain: without_adapters(model, graph.own_inputs)} if graph.plain else {}
+    return {file: splice.point(made, tensors) for file, made in {**plain, graph.file: model}.items()}
 
 
 def _sources(found: Checkpoint, skeletons: Sequence[Path], said: Said, steering: Control | None) -> list[_Source]:

@@ -1,10 +1,11 @@
-"""A family that the server doesn't come with, through a real Triton: no words, one step, a folder and an entry."""
+"""A family that the server doesn't come with, through a real Triton: no words, one step, adapters of its own form."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tritonclient.grpc import InferenceServerClient  # type: ignore[import-untyped]
 
+from impasto_server.adapters.form import FORMS
 from impasto_server.families import FAMILIES
 from impasto_server.ops import repository
 from impasto_server.ops.serve import serve
@@ -19,19 +21,23 @@ from impasto_server.settings import Settings
 from tests.helpers import toy
 from tests.helpers.wire import ask, floats, refused, texts
 from tests.toy_family import bundle
-from tests.toy_family.tint import TINT
+from tests.toy_family.tint import SHADE, TINT
+
+WARM, DARK = np.array([0.5, 0.1, -0.5]), np.array([-0.2, -0.2, -0.2])
 
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InferenceServerClient]:
     folder = tmp_path_factory.mktemp("tint")
-    toy.register(folder / "registry", "swap", bundle.adapter_bytes())
+    toy.register(folder / "registry", "warm", bundle.adapter_bytes(*WARM))
+    toy.register(folder / "registry", "dark", bundle.adapter_bytes(*DARK))
     models = bundle.write_repository(folder / "models")
     settings = Settings(
         bundle.write_bundle(folder / "bundle"), folder / "registry", "onnxruntime", "f32", threads=1, max_lanes=4
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(FAMILIES, "tint", TINT)
+        patch.setitem(FORMS, "shade", SHADE)
         patch.setattr(repository, "model_repository", lambda: models)
         with serve(settings) as server, InferenceServerClient(server.grpc_url) as client:
             yield client
@@ -47,19 +53,19 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
     return file.getvalue()
 
 
-def test_a_photo_comes_back_in_the_colours_of_its_adapter(client: InferenceServerClient) -> None:
-    plain = ask(client, IMAGE=texts(png(photo())))
-    swapped = ask(client, IMAGE=texts(png(photo())), ADAPTER_NAMES=texts("swap"))
-    halved = ask(client, IMAGE=texts(png(photo())), ADAPTER_NAMES=texts("swap"), ADAPTER_WEIGHTS=floats(0.5))
-    red, green, blue = (photo().astype(np.float64)[..., channel] for channel in range(3))
-    expected = {
-        "plain": np.stack([red, green, blue], axis=-1),
-        "swapped": np.stack([blue, green, red], axis=-1),
-        "halved": np.stack([(red + blue) / 2, green, (red + blue) / 2], axis=-1),
-    }
-    for name, answer in (("plain", plain), ("swapped", swapped), ("halved", halved)):
-        found = np.asarray(Image.open(BytesIO(answer["IMAGE"])), np.float64)
-        assert np.abs(found - expected[name]).max() <= 1, name
+@pytest.mark.parametrize(
+    ("adapters", "shade"),
+    [((), (0, 0, 0)), ((("warm", 1.0),), WARM), ((("warm", 0.5), ("dark", 2.0)), 0.5 * WARM + 2 * DARK)],
+    ids=["none", "one", "a mix"],
+)
+def test_a_photo_comes_back_in_the_shades_of_its_adapters(
+    adapters: tuple[tuple[str, float], ...], shade: Any, client: InferenceServerClient
+) -> None:
+    names = {"ADAPTER_NAMES": texts(*dict(adapters)), "ADAPTER_WEIGHTS": floats(*dict(adapters).values())}
+    answer = ask(client, IMAGE=texts(png(photo())), **(names if adapters else {}))
+    found = np.asarray(Image.open(BytesIO(answer["IMAGE"])), np.float64)
+    expected = np.clip(photo() + 127.5 * np.array(shade, np.float64), 0, 255)
+    assert np.abs(found - expected).max() <= 1
 
 
 def test_its_meta_says_one_step_and_its_own_sampler(client: InferenceServerClient) -> None:
@@ -77,6 +83,6 @@ def test_it_has_no_words(client: InferenceServerClient) -> None:
 
 
 def test_what_it_cannot_do_without_is_named(client: InferenceServerClient) -> None:
-    status, message = refused(client, ADAPTER_NAMES=texts("swap"))
+    status, message = refused(client, ADAPTER_NAMES=texts("warm"))
     assert status == "INVALID_ARGUMENT"
     assert "IMAGE: is missing; pass the photo that is to be tinted" in message

@@ -29,7 +29,7 @@ from impasto_server.pipeline import Pipeline
 from impasto_server.request import Request
 from impasto_server.settings import Settings
 from tests.helpers import checkpoints
-from tests.helpers.engines import Array, relative_error, run, zero_banks
+from tests.helpers.engines import Array, banks, fill, picked, relative_error, run
 from tests.helpers.likeness import range_db
 
 from .conftest import Studio, diffusers_pipeline
@@ -242,7 +242,7 @@ def pictures(studio: Studio, bundle: Path, *mixes: tuple[tuple[str, float], ...]
 
 
 def bank(registry: Registry, bundle: Path, graph: str, mix: Mapping[str, float]) -> dict[str, Array]:
-    """Slot 0 empty, slot 1 the mix: ranks side by side."""
+    """The mix: ranks side by side, and one lane's pick of them."""
     sides: dict[str, list[tuple[Array, Array]]] = {}
     for name, weight in mix.items():
         header = read_header(registry.show(name).path)
@@ -250,8 +250,8 @@ def bank(registry: Registry, bundle: Path, graph: str, mix: Mapping[str, float])
             a, b, scale = (read_tensor(header, f"{key}.{role}") for role in ("A", "B", "scale"))
             sides.setdefault(key.removeprefix(f"{graph}."), []).append((a, np.float32(weight) * scale * b))
     rank = max(sum(a.shape[1] for a, _ in parts) for parts in sides.values())
-    filled = zero_banks(manifest.load(bundle)["graphs"][graph], {"x.lora_A": np.zeros((2, 1, rank))})
+    tables = banks(manifest.load(bundle)["graphs"][graph], {"lora": rank})
     for name, parts in sides.items():
-        a, b = np.concatenate([a for a, _ in parts], 1), np.concatenate([b for _, b in parts])
-        filled[f"{name}.lora_A"][1, :, : a.shape[1]], filled[f"{name}.lora_B"][1, : len(b)] = a, b
-    return filled
+        fill(tables[f"{name}.lora_A"], 0, rank, np.concatenate([a.T for a, _ in parts]))
+        fill(tables[f"{name}.lora_B"], 0, rank, np.concatenate([b for _, b in parts]))
+    return {**tables, **picked("lora", np.zeros(1, np.int64), rank)}

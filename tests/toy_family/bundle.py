@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnx.parser
+from safetensors.numpy import save
 
 from impasto_server.ops.repository import model_repository
 from tests.helpers import toy
@@ -13,44 +17,44 @@ from tests.helpers import toy
 ROOT = Path(__file__).parents[2]
 ARCHITECTURE = "e" * 64
 
-# Every pixel's colours turned a little by the adapter; without one they stay as they are.
+# Every pixel is moved by the shades of its adapters; without one it stays as it is.
 GRAPH = """
 <ir_version: 10, opset_import: ["" : 18]>
-tint (float[lanes,3,H,W] image, int64[lanes] slot, float[S,3,R] "colours.lora_A", float[S,R,3] "colours.lora_B")
+tint (float[lanes,3,H,W] image, int64[lanes,shade_K] shade_rows, float[lanes,shade_K] shade_weights,
+      float[R,3] "colours.shade")
   => (float[lanes,3,H,W] tinted)
-<int64[1] one = {1}>
+<int64[1] one = {1}, int64[2] pixels = {2,3}, int64[1] last = {2}>
 {
-  x = Transpose<perm=[0,2,3,1]>(image)
-  a = Gather("colours.lora_A", slot)
-  b = Gather("colours.lora_B", slot)
-  a4 = Unsqueeze(a, one)
-  b4 = Unsqueeze(b, one)
-  low = MatMul(x, a4)
-  update = MatMul(low, b4)
-  y = Add(x, update)
-  tinted = Transpose<perm=[0,3,1,2]>(y)
+  shades = Gather("colours.shade", shade_rows)
+  weights = Unsqueeze(shade_weights, last)
+  weighed = Mul(shades, weights)
+  shade = ReduceSum<keepdims=0>(weighed, one)
+  shade4 = Unsqueeze(shade, pixels)
+  tinted = Add(image, shade4)
 }
 """
-# Before the family is asked for, by whichever module of the model's: this is the whole of its registration.
+# Two entries, before any module of the model's asks for them: there is nothing else to register.
 MODEL = """import sys
 
 sys.path.append({root!r})
 
+from impasto_server.adapters.form import FORMS
 from impasto_server.families import FAMILIES
-from tests.toy_family.tint import TINT
+from tests.toy_family.tint import SHADE, TINT
 
-FAMILIES["tint"] = TINT
+FAMILIES["tint"], FORMS["shade"] = TINT, SHADE
 
 """
 
 
 def write_bundle(folder: Path) -> Path:
-    toy.write_graph(folder, "tint", GRAPH, {})
+    folder.mkdir(parents=True)
+    onnx.save(onnx.parser.parse_model(GRAPH), folder / "tint.onnx")
     graph = {
         "file": "tint.onnx",
-        "inputs": [toy.port("image", "lanes", 3, "H", "W"), toy.port("slot", "lanes", dtype="int64")],
+        "inputs": [toy.port("image", "lanes", 3, "H", "W"), *toy.adapter_ports("shade")],
         "outputs": [toy.port("tinted", "lanes", 3, "H", "W")],
-        "sites": [toy.site("colours", 3)],
+        "sites": [toy.site("colours", 3, "shade")],
     }
     manifest = {
         "format": 1,
@@ -64,16 +68,10 @@ def write_bundle(folder: Path) -> Path:
     return toy.write_manifest(folder, manifest)
 
 
-def adapter_bytes() -> bytes:
-    """Swaps red and blue: x + x @ A @ B with A @ B = P - I."""
-    swap = np.eye(3, dtype=np.float32)[::-1].copy()
-    header = {"kind": "lora", "family": "tint", "architecture": ARCHITECTURE}
-    changed = {
-        "tint.colours.A": np.eye(3, dtype=np.float32),
-        "tint.colours.B": swap - np.eye(3, dtype=np.float32),
-        "tint.colours.scale": np.array(1.0, np.float32),
-    }
-    return toy.save_adapter(0, 3, {"tint.colours": 3}, header, changed)
+def adapter_bytes(*shade: float) -> bytes:
+    """An adapter that adds this to every pixel, RGB in [-1, 1]."""
+    header = {"format": 1, "kind": "shade", "family": "tint", "architecture": ARCHITECTURE}
+    return save({"tint.colours.shade": np.array(shade, np.float32)}, {"impasto": json.dumps(header)})
 
 
 def write_repository(folder: Path) -> Path:

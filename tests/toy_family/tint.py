@@ -1,4 +1,4 @@
-"""The family itself: a photo is sent through one graph, once, and comes out in the colours of its adapters."""
+"""The family itself: a photo is sent through one graph, once, and comes out in the shades of its adapters."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from impasto_server.adapters.form import Form
 from impasto_server.adapters.seat import Seat
 from impasto_server.backbone import Backbone, Feeds, Row, samples
 from impasto_server.bundle import Defaults, Manifest
@@ -94,4 +95,11 @@ def _feeds(rows: Sequence[Row]) -> Feeds:
     return {"image": samples(rows)}
 
 
+# Its own form of adapter: one colour that is added, of which the neutral one is none.
+SHADE = Form(
+    units=lambda site: {"shade": (site.in_features,)},
+    stored=lambda site, rank: {"shade": (site.in_features,)},
+    read=lambda tensors, header: {"shade": tensors["shade"][None]},
+    rank=1,
+)
 TINT = Kind(TintManifest, Tint)
