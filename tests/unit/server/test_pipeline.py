@@ -293,10 +293,12 @@ def test_a_mix_that_leads_nowhere_paints_no_black_picture(
 ) -> None:
     pipeline, folder = (open_pipeline(), registry) if family == "diffusion" else (open_masked(), masked_registry)
     large = np.full((2, toy.CHANNELS if family == "diffusion" else toy.WIDTH), 3e38, np.float32)
+    opposed = large * np.array([[1], [-1]], np.float32)  # infinity less infinity
     if family == "diffusion":
-        toy.register(folder, "large", toy.adapter_bytes(unet__mix__B=large))
+        toy.register(folder, "large", toy.adapter_bytes(unet__mix__A=large.T, unet__mix__B=opposed))
     else:
-        toy.register(folder, "large", toy_masked.lora_bytes(transformer__mix__B=large))
+        data = toy_masked.lora_bytes(transformer__mix__A=large.T, transformer__mix__B=opposed)
+        toy.register(folder, "large", data)
     scheduler = "euler" if family == "diffusion" else "amused"
     plain = Request("a boat", seed=1, width=64, height=64, steps=4, scheduler=scheduler)
     with noted() as notes:

@@ -305,7 +305,7 @@ def test_what_was_found_out_about_those_who_wait_for_a_page_is_kept(
 ) -> None:
     """Each is called once, when there is a page for it: nobody else is looked at again."""
     for seed in range(6):
-        toy.register(registry, f"n{seed}", toy.adapter_bytes(seed))
+        toy.register(registry, f"n{seed}", toy.adapter_bytes(10 + seed))
     pipeline = open_pipeline(page_rank=4, bank_bytes=2 * ROW)
     rows_are_taken(pipeline, gate, monkeypatch)
     planned: list[int] = []
