@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from math import isqrt
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -17,6 +18,9 @@ from impasto_server.errors import SetupError
 from impasto_server.strangers import Unfit, read_file
 
 MAX_MANIFEST = 64 << 20
+Range = tuple[int, int, int]  # least, usual, most
+Sides = Mapping[str, Range]  # by the names that graphs have for their open dimensions
+
 LEARNED = "learned_embeds"  # a text encoder's input: vectors that take the place of some tokens' embeddings
 
 
@@ -143,6 +147,29 @@ class Manifest(Frozen):
     def backbone(self) -> str:
         """The graph of the first stage."""
         return next(iter(self.backbones.values()))
+
+    @property
+    def stepping(self) -> tuple[str, ...]:
+        """The graphs that run at every step."""
+        return tuple(self.backbones.values())
+
+    def dimensions(self, width: int, height: int) -> Mapping[str, int]:
+        """How large the open dimensions of graphs are for a picture of this size, by name; but for the lanes."""
+        return {"W": width, "H": height}
+
+    @property
+    def sides(self) -> tuple[Sides, Sides]:
+        """Between which sizes those dimensions lie: of the usual picture, and of every one up to a square of the most
+        pixels.
+        """
+        image, step = self.image, self.image.multiple_of
+        longest = isqrt(image.max_pixels) // step * step
+        usual, least = self.dimensions(image.width, image.height), self.dimensions(step, step)
+        most = self.dimensions(max(longest, image.width), max(longest, image.height))
+        return (
+            {name: (size, size, size) for name, size in usual.items()},
+            {name: (least[name], size, most[name]) for name, size in usual.items()},
+        )
 
     @property
     def text_encoders(self) -> Mapping[str, TokenizerFacts]:

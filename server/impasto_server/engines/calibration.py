@@ -137,7 +137,7 @@ def runtime_for(settings: Settings, bundle: Bundle) -> Runtime:
 
     The log says which. Raises SetupError as Runtime.of, and when calibration.json can't be used.
     """
-    runtime = Runtime.of(settings)
+    runtime = Runtime.of(settings).knowing(bundle.manifest)
     measured = calibrated(runtime, bundle)
     if settings.max_lanes:
         log.info("max_lanes %d, as set", settings.max_lanes)

@@ -21,7 +21,6 @@ Options = Mapping[str, str]
 
 CPU, CUDA, TENSORRT = PROVIDERS.values()
 ON, OFF = "True", "False"
-STEPPING = ("unet", "controlnet", "transformer")  # the graphs that run at every step
 
 
 @dataclass(frozen=True)
@@ -50,10 +49,11 @@ def provider_for(path: Path, runtime: Runtime, tables: Mapping[str, Array]) -> P
         return Provider(CPU)
     device, most = runtime.device, most_lanes(runtime.max_lanes)
     if runtime.engine == "onnxruntime-cuda":
-        options = cuda_options(device.number, capture=graph_name(path) in STEPPING)
+        options = cuda_options(device.number, capture=graph_name(path) in runtime.stepping)
         return Provider(CUDA, "cuda", device.number, most, options, ((CPU, {}),))
     # The last holds them all, and is all that is used: ONNX Runtime stays with the first profile that it is given.
-    profile = profiles_for(path, runtime.max_lanes, {name: array.shape for name, array in tables.items()})[-1]
+    shapes = {name: array.shape for name, array in tables.items()}
+    profile = profiles_for(path, runtime.max_lanes, shapes, runtime.sides)[-1]
     versions = f"onnxruntime {version()}", f"tensorrt {tensorrt_version()}"
     plan = Plan.of(runtime.cache_dir, spec_of(path, runtime, (profile,), versions)).made()
     options = tensorrt_options(device.number, runtime.precision, profile, plan)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
+from impasto_server.bundle import Manifest, Sides
 from impasto_server.engines.gpu import Gpu, find
 from impasto_server.engines.libraries import require
+from impasto_server.engines.profiles import UNSIDED
 from impasto_server.errors import SetupError
 from impasto_server.settings import ON_GPU, EngineName, Precision, Settings
 
@@ -35,7 +37,8 @@ class Runtime:
     """An engine that is there, the precision it computes in ("bf16" or "f32"), on so many cores or on which `gpu`.
 
     `max_lanes` are the rows of the largest batch, whoever forms it and whatever is compiled for it. `cache_dir` is
-    where an engine keeps what it compiled.
+    where an engine keeps what it compiled. What is known of a bundle's graphs: `sides` are the sizes of their inputs,
+    `stepping` those that run at every step.
     """
 
     engine: EngineName
@@ -44,6 +47,8 @@ class Runtime:
     max_lanes: int = DEFAULT_MAX_LANES
     gpu: Gpu | None = None
     cache_dir: Path | None = None
+    sides: Sequence[Sides] = UNSIDED
+    stepping: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, settings: Settings) -> Runtime:
@@ -58,6 +63,10 @@ class Runtime:
             gpu,
             settings.cache_dir,
         )
+
+    def knowing(self, manifest: Manifest) -> Runtime:
+        """For the graphs of that bundle."""
+        return replace(self, sides=manifest.sides, stepping=manifest.stepping)
 
     @property
     def device(self) -> Gpu:

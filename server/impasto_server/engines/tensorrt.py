@@ -52,7 +52,8 @@ class TensorRtEngine:
         Raises SetupError when TensorRT refuses the graph.
         """
         cuda.use(runtime.device.number)
-        profiles = profiles_for(path, runtime.max_lanes, {name: array.shape for name, array in tables.items()})
+        shapes = {name: array.shape for name, array in tables.items()}
+        profiles = profiles_for(path, runtime.max_lanes, shapes, runtime.sides)
         spec = spec_of(path, runtime, profiles, (f"tensorrt {trt.__version__}",))
         spec = replace(spec, graph=architecture(path), weights="")
         maker = Maker(path, runtime.precision, profiles)

@@ -142,7 +142,7 @@ def calibrate(
         settings = Settings(
             bundle, default_registry(), engine, precision, threads, max_lanes=limit, gpu=gpu, cache_dir=cache_dir
         )
-        runtime = Runtime.of(settings)
+        runtime = Runtime.of(settings).knowing(opened.manifest)
         with console.status(f"timing {opened.manifest.name} on {engine}"):
             measured = time_backbone(opened, settings, runtime)
         file = keep(opened, measured)

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from impasto_server.bundle import MAX_MANIFEST, Graph, TokenizerFacts
 from impasto_server.engines.engine import compile_graph
+from impasto_server.engines.profiles import UNSIDED
 from impasto_server.engines.runtime import Runtime
 from impasto_server.errors import SetupError
 from impasto_server.strangers import Unfit, read_file
@@ -98,7 +99,7 @@ class Scorer:
 
     def __init__(self, bundle: ScorerBundle, runtime: Runtime) -> None:
         """Raises SetupError when the engine can't be had."""
-        exact = replace(runtime, precision="f32")
+        exact = replace(runtime, precision="f32", sides=UNSIDED, stepping=())
         self.manifest = bundle.manifest
         graphs = bundle.manifest.graphs
         self._image_encoder = compile_graph(bundle.folder / graphs["image_encoder"].file, exact)

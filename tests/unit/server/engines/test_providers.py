@@ -10,6 +10,7 @@ from impasto_server.engines import providers
 from impasto_server.engines.gpu import Gpu
 from impasto_server.engines.providers import CPU, CUDA, TENSORRT, Provider, provider_for
 from impasto_server.engines.runtime import Runtime
+from impasto_server.families.diffusion.manifest import DiffusionManifest
 from impasto_server.settings import EngineName, Precision
 
 NEW = Gpu(1, "New", "9.0", 1, 1, "580")
@@ -18,8 +19,9 @@ NEW = Gpu(1, "New", "9.0", 1, 1, "580")
 def provider(
     bundle: Path, engine: EngineName, cache: Path, precision: Precision = "f32", graph: str = "text_encoder.onnx"
 ) -> Provider:
+    manifest = DiffusionManifest.model_validate_json((bundle / "manifest.json").read_bytes())
     tables = {"proj.lora_A": np.zeros((48, 8), np.float32), "proj.lora_B": np.zeros((48, 8), np.float32)}
-    return provider_for(bundle / graph, Runtime(engine, precision, 1, 20, NEW, cache), tables)
+    return provider_for(bundle / graph, Runtime(engine, precision, 1, 20, NEW, cache).knowing(manifest), tables)
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +42,8 @@ def test_cuda_computes_f32_in_full(bundle: Path, tmp_path: Path) -> None:
 
 def test_what_runs_at_every_step_is_captured(bundle: Path, tmp_path: Path) -> None:
     record = json.loads((bundle / "manifest.json").read_text())
-    record["pinned"] = [{"graphs": {"unet": {"file": "pinned-0.unet.onnx"}}}]
+    hot = [{"name": "neon", "digest": "n", "weight": 1.0}]
+    record["pinned"] = [{"adapters": hot, "graphs": {"unet": {"file": "pinned-0.unet.onnx"}}}]
     (tmp_path / "manifest.json").write_text(json.dumps(record))
     captured = {
         graph: provider(tmp_path, "onnxruntime-cuda", tmp_path, graph=f"{graph}.onnx").options["enable_cuda_graph"]
