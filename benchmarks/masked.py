@@ -52,7 +52,8 @@ from benchmarks.masked_rounds import (
 from benchmarks.question import Question
 from benchmarks.reference import Reference
 
-from impasto_server.backbone import Row, Seat
+from impasto_server.adapters.seat import Seat, SeatedEngine
+from impasto_server.backbone import Row
 from impasto_server.bundle import Bundle, ImageSize
 from impasto_server.engines.engine import Engine
 from impasto_server.families.masked.masked import Masked
@@ -112,9 +113,10 @@ BARS = (
 class Bare:
     """The pipeline's own engines, for while it is idle, and what they need for a step of a guided picture."""
 
-    transformer: Engine
+    transformer: SeatedEngine
     decoder: Engine
     step: Mapping[str, NDArray[Any]]
+    seats: Sequence[Seat]
     tokens: Codes
     masks: Masks
     mask_id: int
@@ -126,13 +128,15 @@ class Bare:
         assert isinstance(family, Masked)
         facts, line = family._manifest.tokens, Line("")
         tokens = np.full(pipeline.manifest.sample[1:], facts.mask_id, np.int64)
-        row = Row(tokens, 0.0, pipeline._prompts.encode(line, {}, Seat(), None), 1)
+        row = Row(tokens, 0.0, pipeline._prompts.encode(line, {}, Seat(), None), Seat(1))
         backbone = family.backbone
         step = backbone._feeds([row] * LANES)
-        return cls(backbone._engines[0], family._decoder, step, tokens, family._masks, facts.mask_id)
+        return cls(
+            backbone._engines[0], family._decoder, step, [row.seat] * LANES, tokens, family._masks, facts.mask_id
+        )
 
     def forward(self) -> NDArray[np.float32]:
-        logits: NDArray[np.float32] = self.transformer.run(self.step)[0]
+        logits: NDArray[np.float32] = self.transformer.run(self.step, self.seats)[0]
         return logits
 
     def decode(self) -> None:

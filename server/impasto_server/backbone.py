@@ -8,14 +8,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import islice, product
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from impasto_server.engines.engine import PREPARED_BYTES, Engine
+from impasto_server.adapters.seat import Seat, SeatedEngine
+from impasto_server.engines.engine import PREPARED_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -47,16 +48,8 @@ class Hint:
 
 
 @dataclass(frozen=True)
-class Seat:
-    """Where a mix of adapters is: in a `slot` of the bank, or merged into `weights`, 0 being the bundle's own."""
-
-    slot: int = 0
-    weights: int = 0
-
-
-@dataclass(frozen=True)
 class Row:
-    """`sample`, latents [C, h, w] or tokens [h, w], at a timestep; and the seat of its adapters, `slot` and `weights`.
+    """`sample`, latents [C, h, w] or tokens [h, w], at a timestep; and the seat of its adapters.
 
     `scale` is the guidance that a backbone with an input for it is told of.
     """
@@ -64,19 +57,18 @@ class Row:
     sample: NDArray[Any]
     timestep: float
     context: Embeds
-    slot: int
+    seat: Seat
     hint: Hint | None = None
-    weights: int = 0
     scale: float = 1.0
 
 
 class Backbone:
     """An engine for each of its weights, and how rows are fed to it. Used by one thread at a time."""
 
-    def __init__(self, engines: Sequence[Engine], feeds: Callable[[Sequence[Row]], Feeds]) -> None:
+    def __init__(self, engines: Sequence[SeatedEngine], feeds: Callable[[Sequence[Row]], Feeds]) -> None:
         self._engines = engines
         self._feeds = feeds
-        self._prepared: set[tuple[int, ...]] = set()
+        self._prepared: set[tuple[int, ...]] = set()  # on which weights, whether with adapters, lanes and shape
 
     def prepare(self, row: Row, most: int, weights_bytes: int) -> None:
         """Make batches of rows like this one fast.
@@ -86,24 +78,25 @@ class Backbone:
         """
         started = perf_counter()
         batches = dict.fromkeys([most, *(min(lanes, most) for lanes in RULES_LANES), *range(most, 0, -2), 1])
-        for lanes, weights in product(batches, range(len(self._engines))):
+        kinds = [(number, seat) for number, engine in enumerate(self._engines) for seat in engine.usual]
+        for lanes, (weights, seat) in islice(product(batches, kinds), len(batches) * len(self._engines)):
             if len(self._prepared) * weights_bytes > PREPARED_BYTES or perf_counter() - started > WARMING_S:
-                log.info("prepared for batches of %s lanes alone", sorted({shape[1] for shape in self._prepared}))
+                log.info("prepared for batches of %s lanes alone", sorted({shape[2] for shape in self._prepared}))
                 break
-            self._engines[weights].prepare(self._feeds([row] * lanes))
-            self._prepared.add((weights, lanes, *row.sample.shape))
+            self._engines[weights].prepare(self._feeds([row] * lanes), [seat] * lanes)
+            self._prepared.add((weights, bool(seat.pages), lanes, *row.sample.shape))
 
     def run(self, rows: Sequence[Row]) -> Array:
         """Predictions [rows, ...]; all samples have the same shape.
 
         Rows on other weights are another pass.
         """
-        kinds = dict.fromkeys(row.weights for row in rows)
+        kinds = dict.fromkeys(row.seat.merged for row in rows)
         if len(kinds) == 1:
             return self._run(rows)
         found: dict[int, Array] = {}
         for kind in kinds:
-            places = [place for place, row in enumerate(rows) if row.weights == kind]
+            places = [place for place, row in enumerate(rows) if row.seat.merged == kind]
             found |= zip(places, self._run([rows[place] for place in places]), strict=True)
         return np.stack([found[place] for place in range(len(rows))])
 
@@ -112,11 +105,17 @@ class Backbone:
 
         An empty row may be added where the engine is prepared for one more: under no adapter, read by nobody.
         """
-        weights, shape = rows[0].weights, rows[0].sample.shape
-        if (weights, len(rows), *shape) not in self._prepared and (weights, len(rows) + 1, *shape) in self._prepared:
-            return self._run([*rows, replace(rows[0], slot=0, hint=None)])[:-1]
-        (output,) = self._engines[weights].run(self._feeds(rows))
+        weights = rows[0].seat.merged
+        if not self._ready(rows, len(rows)) and self._ready(rows, len(rows) + 1):
+            return self._run([*rows, replace(rows[0], seat=Seat(merged=weights), hint=None)])[:-1]
+        (output,) = self._engines[weights].run(self._feeds(rows), [row.seat for row in rows])
         return output
+
+    def _ready(self, rows: Sequence[Row], lanes: int) -> bool:
+        """Whether so many lanes like these were prepared for; what was for adapters does for none, too."""
+        adapted = any(row.seat.pages for row in rows)
+        kinds = (True,) if adapted else (True, False)
+        return any((rows[0].seat.merged, kind, lanes, *rows[0].sample.shape) in self._prepared for kind in kinds)
 
 
 def samples(rows: Sequence[Row]) -> NDArray[Any]:
@@ -129,7 +128,3 @@ def hidden(rows: Sequence[Row]) -> Array:
 
 def pooled(rows: Sequence[Row]) -> Array:
     return np.stack([row.context.pooled for row in rows if row.context.pooled is not None])
-
-
-def slots(rows: Sequence[Row]) -> NDArray[np.int64]:
-    return np.array([row.slot for row in rows], np.int64)

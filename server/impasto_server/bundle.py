@@ -25,17 +25,20 @@ class _Frozen(BaseModel):
 
 
 class Site(_Frozen):
-    """Where a graph reads adapters, each row of the batch its own.
+    """Where a graph reads adapters of one `kind`, each row of the batch its own.
 
-    lora        a Linear: `y = base(x) + (x @ A[slot]) @ B[slot]`, A [S, in, R], B [S, R, out].
-    bottleneck  the output y of a block: `y + gelu(y @ down[slot]) @ up[slot]`, down [S, D, R], up [S, R, D]; where
-                tanh [S, 1, R] is 1, a hidden unit's gelu is the tanh approximation, where it's 0, the exact one.
+    What adapters are made of lies in tables. The graph has inputs `<kind>_rows` int64 [lanes, K], a lane's rows r of
+    them, and `<kind>_weights` float32 [lanes, K], what each weighs, w. The first rows are no adapter's.
+
+    lora        a Linear: `y = base(x) + ((x @ lora_A[r]ᵀ) · w) @ lora_B[r]`; lora_A [R, in], lora_B [R, out].
+    bottleneck  the output y of a block: `y + (gelu(y @ down[r]ᵀ) · w) @ up[r]`; down and up [R, D]; where tanh [R, 1]
+                is 1, a hidden unit's gelu is the tanh approximation, where it's 0, the exact one.
     """
 
     name: str
     in_features: int = Field(gt=0)
     out_features: int = Field(gt=0)
-    kind: Literal["lora", "bottleneck"] = "lora"
+    kind: str = "lora"
 
 
 class Port(_Frozen):
@@ -47,7 +50,10 @@ class Port(_Frozen):
 
 
 class Graph(_Frozen):
+    """`plain` is the file of the same graph without its sites, over the same weights, where it has sites."""
+
     file: str
+    plain: str | None = None
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     sites: tuple[Site, ...] = ()
@@ -196,7 +202,9 @@ class Manifest(_Frozen):
     def files(self) -> list[str]:
         """All that the bundle's graphs and tokenizers are read from, but for the weights that graphs point into."""
         own: list[Graph | TokenizerFacts] = [*self.graphs.values(), *self.text_encoders.values()]
-        return [one.file for one in own] + [graph.file for mix in self.pinned for graph in mix.graphs.values()]
+        plain = [graph.plain for graph in self.graphs.values() if graph.plain is not None]
+        pinned = [graph.file for mix in self.pinned for graph in mix.graphs.values()]
+        return [one.file for one in own] + plain + pinned
 
     def port(self, graph: str, name: str) -> Port | None:
         """An input of `graph`; None where it has none of that name."""
@@ -303,6 +311,11 @@ class Bundle:
     def nbytes(self) -> int:
         """Size of all its files, most of it weights."""
         return sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
+
+    def plain_path(self, name: str) -> Path | None:
+        """Of a graph without its sites; None where the bundle has none."""
+        file = self.manifest.graphs[name].plain
+        return None if file is None else self.folder / file
 
     def graph_path(self, name: str, weights: int = 0) -> Path:
         """Of a graph with the bundle's own weights (0), or with those of its i-th pinned mix."""

@@ -110,7 +110,7 @@ class Loop:
         """Rows of one batch through the backbone, and each request's share to its answers."""
         rows = [row for one, count in chosen for row in one.rows(count, self._family.train_timesteps)]
         answers = iter(self._family.backbone.run(rows))
-        self._stats.add("steps", len({row.weights for row in rows}))
+        self._stats.add("steps", len({row.seat.merged for row in rows}))
         self._stats.add("lanes", len(rows))
         for one, count in chosen:
             one.answers += islice(answers, count)

@@ -5,9 +5,9 @@
 name      names become digests, as they stand now; on the registry's own threads, since files may be slow to answer.
 read      files become what the backbone and the scorer take of them; nothing is kept in the size it was sent in.
 prepare   adapters come into host memory, the guidance rule becomes lanes, prompts become embeds, the lanes' mixes take
-          seats (rows of the bank, or weights that they are merged into), the seed of each candidate starts a sampler,
+          seats (pages of the bank, or weights that they are merged into), the seed of each candidate starts a sampler,
           and that asks its first question (preparation.py). A request whose adapters are still loading, or for which
-          no row is free, comes back later and keeps no thread waiting.
+          no page is free, comes back later and keeps no thread waiting.
 step loop every running request's questions become rows of one batch; a row carries its own sample, timestep, context
           and seat. The answers are combined by the request's coefficients and sent back to its samplers. Requests join
           and leave between any two batches (loop.py).
@@ -41,12 +41,11 @@ from impasto_server.adapters.bank import Bank
 from impasto_server.adapters.graphs import Graphs
 from impasto_server.adapters.registry import Registry
 from impasto_server.adapters.residency import Residency
+from impasto_server.adapters.seat import Seat
 from impasto_server.adapters.seating import Seating
 from impasto_server.admission import Admission
-from impasto_server.backbone import Seat
 from impasto_server.bundle import Bundle, DiffusionManifest, Manifest
-from impasto_server.engines.calibration import calibrated, resolve_max_lanes
-from impasto_server.engines.engine import resolve_precision
+from impasto_server.engines.calibration import runtime_for
 from impasto_server.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -98,22 +97,19 @@ class Pipeline:
 
     def __init__(self, bundle: Bundle, settings: Settings, loop: Callable[..., Loop] = Loop) -> None:
         self.manifest: Manifest = bundle.manifest
-        self._engine_name = settings.engine
-        self._precision = resolve_precision(settings.engine, settings.precision)
-        measured = calibrated(settings, bundle)
-        max_lanes = resolve_max_lanes(settings, measured)
+        self._runtime = runtime = runtime_for(settings, bundle)
         self.stats = Stats()
-        bank = Bank(self.manifest, settings.bank_rank, settings.bank_bytes, self.stats, self._precision)
+        bank = Bank.of(self.manifest, settings, runtime, self.stats)
         self._seating = Seating(self.manifest, bank, self.stats)
         registry = Registry(settings.registry, MAX_HEADER + DELTA_SHARE * bundle.nbytes)
         self._residency = Residency(registry, self.manifest, settings.host_bytes, self.stats)
-        graphs = Graphs(bundle, settings, bank)
+        graphs = Graphs(bundle, runtime, bank)
         self._prompts = PromptEncoder.of(bundle, graphs, settings.host_bytes)
         self._family = _family(bundle, graphs)
-        self._ranking = Ranking(Scorer.open(settings.scorer, settings) if settings.scorer else None)
+        self._ranking = Ranking(Scorer.open(settings.scorer, runtime) if settings.scorer else None)
 
         embeds = self._prompts.encode(Line(""), {}, Seat(), None)
-        self._family.warm(embeds, max_lanes, bundle.nbytes)
+        self._family.warm(embeds, runtime.max_lanes, bundle.nbytes)
         self._preparation = Preparation(self._family, self._prompts, self._ranking, self._residency, self._seating)
         self._admission = Admission(settings.max_requests, self.stats)
         self._closing = Closing()
@@ -123,7 +119,7 @@ class Pipeline:
         self._preparing: Turns[Job] = Turns("prepare", PREPARING_THREADS)
         self._finishing: Turns[Job] = Turns("finish", FINISHING_THREADS)
         self._answering = ThreadPoolExecutor(ANSWERING_THREADS, "answer")
-        self._loop = loop(self._family, max_lanes, self.stats, self._stepped, self._left)
+        self._loop = loop(self._family, runtime.max_lanes, self.stats, self._stepped, self._left)
 
     @classmethod
     def load(cls, settings: Settings) -> Pipeline:
@@ -286,8 +282,8 @@ class Pipeline:
         return {
             "warnings": list(job.warnings),
             "timings": timings_of(job),
-            "engine": self._engine_name,
-            "precision": self._precision,
+            "engine": self._runtime.engine,
+            "precision": self._runtime.precision,
             "bundle": self.manifest.digest,
             **styles_of(job),
             **settings_of(job.request, self.manifest),

@@ -7,8 +7,8 @@ from typing import TypeVar
 
 from impasto_server.adapters.adapter import Embedding
 from impasto_server.adapters.residency import Residency
+from impasto_server.adapters.seat import Seat
 from impasto_server.adapters.seating import Seating
-from impasto_server.backbone import Seat
 from impasto_server.families.family import Family
 from impasto_server.guidance import Guidance, Mix, Prompts, Text
 from impasto_server.job import Job, Plan, Spoken
@@ -112,7 +112,7 @@ class Preparation:
     def _seated(self, job: Job, plan: Plan, seats: Mapping[Mix, Seat]) -> Work[Running]:
         for mix, seat in seats.items():
             yield from self._encode(job, plan, mix, seat)
-        job.pinned = any(seat.weights for seat in seats.values())
+        job.pinned = any(seat.merged for seat in seats.values())
         samplers = [self._family.begin(job.request, seed, job.conditions) for seed in job.request.seeds]
         return Running(
             job=job,

@@ -9,7 +9,8 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from impasto_server.backbone import Hint, Row, Seat
+from impasto_server.adapters.seat import Seat
+from impasto_server.backbone import Hint, Row
 from impasto_server.batch import Turn
 from impasto_server.errors import ImpastoError
 from impasto_server.families.diffusion.samplers import Ask, Sample, Steps
@@ -76,14 +77,12 @@ class Running:
         return [self._row(ask, lane, train_timesteps) for ask, lane in chosen]
 
     def _row(self, ask: Ask, lane: int, train_timesteps: float) -> Row:
-        seat = self.seats[self.guidance.lanes[lane].mix]
         return Row(
             sample=ask.sample,
             timestep=ask.timestep,
             context=self.contexts[lane].at(ask.timestep, train_timesteps),
-            slot=seat.slot,
+            seat=self.seats[self.guidance.lanes[lane].mix],
             hint=self.hint,
-            weights=seat.weights,
             scale=self.guidance.scale_at(self.strength),
         )
 

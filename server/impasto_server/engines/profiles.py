@@ -1,7 +1,8 @@
 """Between which sizes a graph's inputs lie: what TensorRT makes one engine for.
 
 A graph has two profiles: batches of pictures of the usual size, and batches of every size up to a square of the most
-pixels, which come last and include the others. A bank has as many rows as it has, its rank may widen (see bank.py).
+pixels, which come last and include the others. Tables of adapters are as long as they are; a lane has up to MOST_RANK
+rows of them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from impasto_server.strangers import read_file, read_json
 
 MOST_LANES = 16  # where the settings don't say; what `impasto calibrate` tries, and what a scorer's batch has
 USUAL_LANES = 8
-RANKS = (4, 128)  # a bank's, unless it is wider
+MOST_RANK = 1024  # of all of a lane's adapters together
+RANKS = (1, 16, MOST_RANK)
+RANK = "_K"  # how the names of their dimension end
 RESIDUAL = "residual"  # in the name of every input that a ControlNet fills
 BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 
@@ -59,14 +62,12 @@ def most_lanes(asked: int) -> int:
     return max(asked, MOST_LANES)
 
 
-def profiles_for(path: Path, max_lanes: int, banks: Shapes) -> tuple[Profile, ...]:
-    """Of the bundle's graph at `path`, with its `banks` as they are. Raises SetupError without a bundle around it."""
+def profiles_for(path: Path, max_lanes: int, tables: Shapes) -> tuple[Profile, ...]:
+    """Of the bundle's graph at `path`, with its `tables` as they are. Raises SetupError without a bundle around it."""
     record = manifest_beside(path)
     graph = record["graphs"][_name(record, path)]
     ports = {port["name"]: tuple(port["shape"]) for port in graph["inputs"]}
-    adapters = {
-        name: tuple(_bank_range(name, axis, size) for axis, size in enumerate(shape)) for name, shape in banks.items()
-    }
+    adapters = {name: tuple((size,) * 3 for size in shape) for name, shape in tables.items()}
     lanes = most_lanes(max_lanes)
     batch = 1, min(USUAL_LANES, lanes), lanes
     found = []
@@ -128,15 +129,8 @@ def _pair(names: str, *sizes: tuple[int, int], factor: int) -> dict[str, Range]:
 def _ranges(name: str, shape: Sequence[int | str], sizes: Mapping[str, Range], path: Path) -> tuple[Range, ...]:
     if RESIDUAL in name:  # of the sample's size, or of a level's below it; one wide where nobody steers
         return sizes["lanes"], (int(shape[1]),) * 3, (1, 1, sizes["h"][2]), (1, 1, sizes["w"][2])
+    sizes = {**sizes, **{one: RANKS for one in shape if isinstance(one, str) and one.endswith(RANK)}}
     unknown = [dimension for dimension in shape if isinstance(dimension, str) and dimension not in sizes]
     if unknown:
         raise SetupError(f"bundle: {path.name}: nothing is known of the size {unknown[0]!r} of {name}; link again")
     return tuple((one,) * 3 if isinstance(one, int) else sizes[one] for one in shape)
-
-
-def _bank_range(name: str, axis: int, size: int) -> Range:
-    """A bank is [S, features, R], or of its second half [S, R, features]; see bank.py."""
-    rank_axis = 1 if name.endswith((".lora_B", ".up")) else 2
-    if axis != rank_axis:
-        return (size,) * 3
-    return RANKS[0], size, max(RANKS[1], size)

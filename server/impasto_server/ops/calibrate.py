@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from statistics import median
 from time import perf_counter
@@ -16,10 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from impasto_server.adapters.bank import AdaptedEngine, Bank
+from impasto_server.adapters.adapted import AdaptedEngine
+from impasto_server.adapters.bank import Bank
+from impasto_server.adapters.form import told
+from impasto_server.adapters.seat import Seat, SeatedEngine
 from impasto_server.bundle import Bundle, Manifest, Port
-from impasto_server.engines.calibration import Measured, Timing, device_name
-from impasto_server.engines.engine import PREPARED_BYTES, Engine, resolve_precision, stored
+from impasto_server.engines.calibration import Measured, Timing
+from impasto_server.engines.engine import PREPARED_BYTES, stored
+from impasto_server.engines.runtime import Runtime
 from impasto_server.settings import Settings
 from impasto_server.stats import Stats
 
@@ -31,22 +36,30 @@ ROUNDS = (5, 25)  # at least, and at most
 SECONDS = 30.0  # after which no more than the least number of rounds is run
 
 
-def calibrate(bundle: Bundle, settings: Settings, limit: int) -> Measured:
-    """Compile the backbone as a server would, and time batches of up to `limit` lanes. Raises SetupError."""
-    sizes = [size for size in SIZES if size <= limit]
-    bank = filled_bank(bundle.manifest, settings, max(sizes))
-    engine = AdaptedEngine(bundle, bundle.manifest.backbone, settings, bank)
-    batches = {size: batch(bundle.manifest, size, bank.slots) for size in sizes}
-    for feeds in list(batches.values())[: 1 + PREPARED_BYTES // bundle.nbytes]:
-        engine.prepare(feeds)
+@dataclass(frozen=True)
+class Batch:
+    """What a forward pass of the backbone is given: feeds, and the seat of each lane."""
+
+    feeds: Feeds
+    seats: Sequence[Seat]
+
+
+def calibrate(bundle: Bundle, settings: Settings, runtime: Runtime) -> Measured:
+    """Compile the backbone as a server would, and time batches of up to the runtime's lanes. Raises SetupError."""
+    sizes = [size for size in SIZES if size <= runtime.max_lanes]
+    bank = filled_bank(bundle.manifest, settings, runtime, max(sizes))
+    engine = AdaptedEngine(bundle, bundle.manifest.backbone, runtime, bank)
+    batches = {size: batch(bundle.manifest, size, bank) for size in sizes}
+    for one in list(batches.values())[: 1 + PREPARED_BYTES // bundle.nbytes]:
+        engine.prepare(one.feeds, one.seats)
     points = time_passes(engine, batches)
     return Measured(
-        engine=settings.engine,
-        precision=resolve_precision(settings.engine, settings.precision),
-        threads=settings.thread_count(),
+        engine=runtime.engine,
+        precision=runtime.precision,
+        threads=runtime.threads,
         max_lanes=pick(points),
         latents=bundle.manifest.sample,
-        cpu=device_name(settings),
+        cpu=runtime.device_name,
         bundle=bundle.manifest.digest,
         version=version("impasto"),
         points=points,
@@ -60,7 +73,7 @@ def pick(points: Sequence[Timing]) -> int:
 
 
 def time_passes(
-    engine: Engine, batches: Mapping[int, Feeds], clock: Callable[[], float] = perf_counter
+    engine: SeatedEngine, batches: Mapping[int, Batch], clock: Callable[[], float] = perf_counter
 ) -> tuple[Timing, ...]:
     """Time `batches` (by lanes) in rounds, each size twice in a row: a neighbour's load then hits all sizes alike.
 
@@ -69,7 +82,7 @@ def time_passes(
 
     def timed(size: int) -> float:
         start = clock()
-        engine.run(batches[size])
+        engine.run(batches[size].feeds, batches[size].seats)
         return 1000 * (clock() - start)
 
     first = {size: timed(size) for size in batches}
@@ -94,31 +107,35 @@ def time_passes(
     )
 
 
-def filled_bank(manifest: Manifest, settings: Settings, rows: int) -> Bank:
-    """A bank as a server has it, with `rows` random adapters in it; memory that was never written reads too fast."""
-    precision = resolve_precision(settings.engine, settings.precision)
-    bank = Bank(manifest, settings.bank_rank, settings.bank_bytes, Stats(), precision)
+def filled_bank(manifest: Manifest, settings: Settings, runtime: Runtime, adapters: int) -> Bank:
+    """A bank as a server has it, with random adapters of a page in it; memory that was never written reads too fast."""
+    bank = Bank.of(manifest, settings, runtime, Stats())
     rng = np.random.default_rng(0)
-    for array in bank.buffers.get(manifest.backbone, {}).values():
-        written = array[1 : rows + 1]
-        written[:] = stored(0.01 * rng.standard_normal(written.shape, np.float32), precision)
+    for kind in bank.layout.kinds_in(manifest.backbone):
+        rank = bank.layout.page_rank(kind)
+        for _, inputs in bank.layout.inputs(manifest.backbone, kind):
+            for name in inputs.values():
+                written = bank.buffers[manifest.backbone][name][rank : rank * (1 + adapters)]
+                written[:] = stored(0.01 * rng.standard_normal(written.shape, np.float32), runtime.precision)
     return bank
 
 
-def batch(manifest: Manifest, lanes: int, slots: int) -> Feeds:
+def batch(manifest: Manifest, lanes: int, bank: Bank) -> Batch:
     """Random rows of the default image size, each at a timestep and with an adapter of its own, unsteered."""
     rng = np.random.default_rng(lanes)
     _, high, wide = manifest.sample
     sizes = {"lanes": lanes, "h": high, "w": wide}
+    kinds = bank.layout.kinds_in(manifest.backbone)
+    seats = [Seat({kind: ((1 + lane % (bank.pages[kind] - 1), 1.0),) for kind in kinds}) for lane in range(lanes)]
 
     def values(port: Port) -> NDArray[Any]:
         shape = [size if isinstance(size, int) else sizes.get(size, 1) for size in port.shape]
-        if port.name == "slot":
-            return 1 + np.arange(lanes) % (slots - 1)
         if port.name == "timestep":
             return np.linspace(1, 999, lanes, dtype=np.float32)
         if port.dtype == "int64":
             return np.zeros(shape, np.int64)
         return rng.standard_normal(shape, np.float32)
 
-    return {port.name: values(port) for port in manifest.graphs[manifest.backbone].inputs}
+    told_by_seats = {name for kind in kinds for name in told(kind)}
+    ports = [port for port in manifest.graphs[manifest.backbone].inputs if port.name not in told_by_seats]
+    return Batch({port.name: values(port) for port in ports}, seats)

@@ -25,7 +25,7 @@ from time import monotonic, sleep
 
 from impasto_server.bundle import Bundle
 from impasto_server.engines.calibration import Calibration
-from impasto_server.engines.engine import check
+from impasto_server.engines.runtime import Runtime
 from impasto_server.errors import SetupError
 from impasto_server.ops.endpoints import Endpoints, Ports, is_loopback
 from impasto_server.ops.guardian import CUT, SERVER, SIGNALLED, Charge
@@ -74,7 +74,7 @@ class Plan:
         Calibration.read(Bundle.open(settings.bundle))
         if settings.scorer:
             ScorerBundle.open(settings.scorer)
-        check(settings)
+        Runtime.of(settings)
         return cls(installation, settings, endpoints, grace_s, shm_bytes)
 
     def start(self, on_log: Log) -> Server:

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from impasto_server.adapters.adapter import Embedding
 from impasto_server.adapters.graphs import Graphs
-from impasto_server.backbone import Embeds, Seat
+from impasto_server.adapters.seat import Seat, SeatedEngine
+from impasto_server.backbone import Embeds
 from impasto_server.bundle import Bundle
 from impasto_server.cache import BytesLru
-from impasto_server.engines.engine import Engine
 from impasto_server.words.prompt import Line, triggers
 from impasto_server.words.tokens import ClipTokenizer, Tokens
 
@@ -22,7 +22,7 @@ from impasto_server.words.tokens import ClipTokenizer, Tokens
 class TextEncoder:
     """One text encoder: a graph, on each of its weights an engine, and the tokens that it reads."""
 
-    def __init__(self, graph: str, tokenizer: ClipTokenizer, width: int, engines: Sequence[Engine]) -> None:
+    def __init__(self, graph: str, tokenizer: ClipTokenizer, width: int, engines: Sequence[SeatedEngine]) -> None:
         self.graph = graph
         self._tokenizer = tokenizer
         self._width = width
@@ -34,10 +34,10 @@ class TextEncoder:
 
     def encode(self, line: Line, embeddings: Mapping[str, Embedding], seat: Seat) -> Embeds:
         """Alone, so that what others say makes no difference to it."""
-        encoded = self._engines[seat.weights].run(self._feeds(line, embeddings, seat.slot))
+        encoded = self._engines[seat.merged].run(self._feeds(line, embeddings), [seat])
         return Embeds(*(part[0] for part in encoded))
 
-    def _feeds(self, line: Line, embeddings: Mapping[str, Embedding], slot: int) -> dict[str, NDArray[Any]]:
+    def _feeds(self, line: Line, embeddings: Mapping[str, Embedding]) -> dict[str, NDArray[Any]]:
         tokens = self.tokenize(line.text, embeddings)
         learned = np.zeros((len(tokens.ids), self._width), np.float32)
         for name, start, (_, stage) in zip(triggers(line.text), tokens.starts, line.learned, strict=True):
@@ -47,7 +47,6 @@ class TextEncoder:
         return {
             "input_ids": tokens.ids[None],
             "learned_embeds": learned[None],
-            "slot": np.full(1, slot, np.int64),
         }
 
 

@@ -140,9 +140,9 @@ def test_a_prompt_is_encoded_once_per_stage_and_remembered(
     ((engine,),) = (encoder._engines for encoder in pipeline._prompts._encoders)
     run = engine.run
 
-    def note(feeds: Any) -> Any:
+    def note(feeds: Any, seats: Any) -> Any:
         counts.append(len(feeds["input_ids"]))
-        return run(feeds)
+        return run(feeds, seats)
 
     monkeypatch.setattr(engine, "run", note)
     pipeline.generate(STYLED)

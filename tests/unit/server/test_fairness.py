@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from impasto_server import pipeline as pipelines
+from impasto_server.engines.runtime import Runtime
 from impasto_server.errors import Cancelled, ImpastoError, InvalidArgument
 from impasto_server.job import Job
 from impasto_server.pictures.content import pixels_in, read_image
@@ -148,7 +149,7 @@ def test_a_plain_prompt_is_encoded_before_styles_of_many_stages_that_came_first(
     (encoder,) = pipeline._prompts._encoders
     (engine,) = encoder._engines
     monkeypatch.setattr(
-        engine, "run", gate.before(engine.run, lambda feeds: [ids.tolist() for ids in feeds["input_ids"]])
+        engine, "run", gate.before(engine.run, lambda feeds, seats: [ids.tolist() for ids in feeds["input_ids"]])
     )
     asked = Asked(pipeline)
     staged = replace(BOAT, style=("sks03",), guidance="dreamstyler")
@@ -169,7 +170,7 @@ def test_the_same_words_are_encoded_once_whoever_says_them(
 ) -> None:
     pipeline, gate = open_pipeline(), Gate()
     ((engine,),) = (encoder._engines for encoder in pipeline._prompts._encoders)
-    monkeypatch.setattr(engine, "run", gate.before(engine.run, lambda feeds: len(feeds["input_ids"])))
+    monkeypatch.setattr(engine, "run", gate.before(engine.run, lambda feeds, seats: len(feeds["input_ids"])))
     asked = Asked(pipeline)
     for seed in range(6):
         asked.ask("alike", replace(BOAT, seed=seed))
@@ -182,10 +183,10 @@ def test_the_same_words_are_encoded_once_whoever_says_them(
 def test_who_is_given_up_while_it_waits_for_a_turn_gives_its_seat_back(
     open_pipeline: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There is one row, and an adapter that changes the text encoder takes it before its lines are encoded."""
-    pipeline, gate = open_pipeline(bank_rank=32, bank_bytes=2 * ROW), Gate()
+    """There is one page, and an adapter that changes the text encoder takes it before its lines are encoded."""
+    pipeline, gate = open_pipeline(page_rank=32, bank_bytes=2 * ROW), Gate()
     ((engine,),) = (encoder._engines for encoder in pipeline._prompts._encoders)
-    monkeypatch.setattr(engine, "run", gate.before(engine.run, lambda feeds: len(feeds["input_ids"])))
+    monkeypatch.setattr(engine, "run", gate.before(engine.run, lambda feeds, seats: len(feeds["input_ids"])))
     jobs = list[Job]()
     monkeypatch.setattr(pipeline._preparation, "start", noted(pipeline._preparation.start, jobs, lambda job: job))
     asked = Asked(pipeline)
@@ -331,7 +332,7 @@ def test_a_style_picture_is_kept_as_what_the_scorer_makes_of_it(
     assert reference is not None
     assert reference.size < 5000
     assert {one.job.request.files for one in running} == {(None, None, b"")}
-    scorer = Scorer.open(scorer_bundle, settings)
+    scorer = Scorer.open(scorer_bundle, Runtime.of(settings))
     pictures = [np.asarray(Image.open(BytesIO(image))) for image in result.images]
     expected = scorer.picture(pictures, np.asarray(Image.open(BytesIO(png(900, 700)))))
     np.testing.assert_allclose(np.array(result.scores), expected, atol=1e-6)

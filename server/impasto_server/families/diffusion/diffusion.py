@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impasto_server.adapters.graphs import Graphs
+from impasto_server.adapters.seat import Seat
 from impasto_server.backbone import Backbone, Embeds, Hint, Row
 from impasto_server.bundle import DiffusionManifest
 from impasto_server.errors import InvalidArgument
@@ -39,7 +40,7 @@ class Diffusion:
         size = self._manifest.image
         latents = self.noise(0, size.width, size.height)
         self.decode(latents)
-        row = Row(latents, 0, embeds, 0)
+        row = Row(latents, 0, embeds, Seat())
         self.backbone.prepare(row, max_lanes, weights_bytes)
         if self._manifest.control is not None:
             hint = Hint(np.zeros((3, size.height, size.width), np.float32), 1.0)

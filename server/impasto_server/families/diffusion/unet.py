@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from impasto_server.backbone import Feeds, Row, hidden, pooled, samples, slots
+from impasto_server.backbone import Feeds, Row, hidden, pooled, samples
 from impasto_server.bundle import GUIDANCE, DiffusionManifest, Graph
 from impasto_server.engines.engine import Engine
 
@@ -42,7 +42,7 @@ class UNetFeeds:
 
     def __call__(self, rows: Sequence[Row]) -> Feeds:
         conditions = {name: of(rows) for name, of in self._conditions.items()}
-        return {**_lanes(rows), **conditions, "slot": slots(rows), **self._residuals(rows)}
+        return {**_lanes(rows), **conditions, **self._residuals(rows)}
 
     def _residuals(self, rows: Sequence[Row]) -> Feeds:
         hinted = [i for i, row in enumerate(rows) if row.hint is not None]

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impasto_server.adapters.graphs import Graphs
-from impasto_server.backbone import Backbone, Embeds, Feeds, Row, hidden, pooled, samples, slots
+from impasto_server.adapters.seat import Seat
+from impasto_server.backbone import Backbone, Embeds, Feeds, Row, hidden, pooled, samples
 from impasto_server.bundle import MaskedManifest
 from impasto_server.families.conditioning import Conditioner, Conditions
 from impasto_server.families.diffusion.samplers import Steps
@@ -40,7 +41,7 @@ class Masked:
         size = self._manifest.image
         tokens = self._blank(0, size.width, size.height)
         self.decode(tokens)
-        self.backbone.prepare(Row(tokens, 0, embeds, 0), max_lanes, weights_bytes)
+        self.backbone.prepare(Row(tokens, 0, embeds, Seat()), max_lanes, weights_bytes)
 
     def condition(self, request: Request) -> Work[Conditions]:
         return self._conditioner.read(request)
@@ -93,5 +94,4 @@ class Masked:
             "encoder_hidden_states": hidden(rows),
             "pooled_text_emb": pooled(rows),
             "micro_conds": np.tile(conditions, (len(rows), 1)),
-            "slot": slots(rows),
         }

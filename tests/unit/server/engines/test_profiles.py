@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from impasto_server.engines.profiles import Profile, Shape, bucket, most_lanes, profiles_for
+from impasto_server.engines.profiles import MOST_RANK, Profile, Shape, bucket, most_lanes, profiles_for
 from impasto_server.errors import SetupError
 from tests.helpers import toy
 
-BANKS = {"mix.lora_A": (5, toy.CHANNELS, 16), "mix.lora_B": (5, 16, toy.CHANNELS)}
+TABLES = {"mix.lora_A": (80, toy.CHANNELS), "mix.lora_B": (80, toy.CHANNELS)}
 
 
 def changed(bundle: Path, folder: Path, **image: int) -> Path:
@@ -36,7 +36,7 @@ def test_a_server_of_few_lanes_still_scores_whole_batches() -> None:
 
 
 def test_the_usual_picture_has_a_profile_of_its_own_and_all_share_another(bundle: Path) -> None:
-    usual, every = profiles_for(bundle / "unet.onnx", 24, BANKS)
+    usual, every = profiles_for(bundle / "unet.onnx", 24, TABLES)
     assert (usual.least["sample"], usual.usual["sample"], usual.most["sample"]) == (
         (1, 4, 8, 8),
         (8, 4, 8, 8),
@@ -51,10 +51,10 @@ def test_the_usual_picture_has_a_profile_of_its_own_and_all_share_another(bundle
     assert usual.most["encoder_hidden_states"] == (24, toy.LENGTH, toy.WIDTH)
 
 
-def test_a_bank_keeps_its_rows_and_may_widen(bundle: Path) -> None:
-    usual, _ = profiles_for(bundle / "unet.onnx", 8, BANKS)
-    assert ranges(usual, "mix.lora_A") == ((5, 4, 4), (5, 4, 16), (5, 4, 128))
-    assert ranges(usual, "mix.lora_B") == ((5, 4, 4), (5, 16, 4), (5, 128, 4))
+def test_tables_are_as_they_are_and_lanes_have_as_much_rank_as_a_bank_allows(bundle: Path) -> None:
+    usual, _ = profiles_for(bundle / "unet.onnx", 8, TABLES)
+    assert ranges(usual, "mix.lora_A") == ((80, 4),) * 3
+    assert ranges(usual, "lora_rows") == ranges(usual, "lora_weights") == ((1, 1), (8, 16), (16, MOST_RANK))
 
 
 def test_a_profile_holds_what_lies_between(bundle: Path) -> None:

@@ -95,9 +95,9 @@ def encoders_fed(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, request: R
         for encoder in pipeline._prompts._encoders:
             (engine,) = encoder._engines
 
-            def note(fed: Feeds, run: Callable[[Feeds], Any] = engine.run) -> Any:
+            def note(fed: Feeds, seats: Any, run: Callable[..., Any] = engine.run) -> Any:
                 found.append(fed)
-                return run(fed)
+                return run(fed, seats)
 
             patch.setattr(engine, "run", note)
         pipeline.generate(request)

@@ -15,6 +15,7 @@ from PIL import Image
 
 from impasto_server.adapters.bank import Bank
 from impasto_server.adapters.graphs import Graphs
+from impasto_server.adapters.seat import Seat
 from impasto_server.backbone import Embeds, Row
 from impasto_server.bundle import Bundle, MaskedManifest
 from impasto_server.families.conditioning import Conditions
@@ -100,9 +101,8 @@ def test_the_same_seed_asks_the_same(family: Masked) -> None:
 
 def test_rows_are_fed_with_their_own_words_and_the_pictures_size(family: Masked) -> None:
     contexts = [Embeds(np.full((6, 8), i, np.float32), np.full(5, 10 + i, np.float32)) for i in range(2)]
-    feeds: dict[str, Any] = family._feeds([Row(tokens(i), 0.5, contexts[i], 7 + i) for i in range(2)])
+    feeds: dict[str, Any] = family._feeds([Row(tokens(i), 0.5, contexts[i], Seat()) for i in range(2)])
     np.testing.assert_array_equal(feeds["input_ids"], [tokens(0), tokens(1)])
     assert feeds["encoder_hidden_states"][:, 0, 0].tolist() == [0, 1]
     assert feeds["pooled_text_emb"][:, 0].tolist() == [10, 11]
     assert feeds["micro_conds"].tolist() == [[64, 32, 0, 0, 6]] * 2  # width, height: as AmusedPipeline
-    assert feeds["slot"].tolist() == [7, 8]

@@ -3,30 +3,34 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import typer
 from numpy.typing import NDArray
 from typer.testing import CliRunner, Result
 
+from impasto_server.adapters.seat import Seat
 from impasto_server.bundle import Bundle
 from impasto_server.engines import calibration
 from impasto_server.engines.calibration import (
-    DEFAULT_MAX_LANES,
     Calibration,
     Measured,
     Timing,
-    calibrated,
     keep,
-    resolve_max_lanes,
+    runtime_for,
 )
+from impasto_server.engines.onnxruntime import OnnxRuntimeEngine
+from impasto_server.engines.profiles import most_lanes
+from impasto_server.engines.providers import CPU, Provider
+from impasto_server.engines.runtime import DEFAULT_MAX_LANES, Runtime, cpu_name
 from impasto_server.errors import SetupError
-from impasto_server.ops.calibrate import batch, filled_bank, pick, time_passes
+from impasto_server.ops.calibrate import Batch, Feeds, batch, filled_bank, pick, time_passes
 from impasto_server.ops.commands import calibrate
+from impasto_server.pipeline import Pipeline
+from impasto_server.request import Request
 from impasto_server.settings import Settings
 from tests.helpers import toy, toy_masked
 
@@ -46,7 +50,7 @@ def timing(lanes: int, ms: float) -> Timing:
 
 
 def measured(max_lanes: int, threads: int = 1, **changed: Any) -> Measured:
-    facts = {"cpu": calibration.cpu_name(), "bundle": "d" * 64, "version": "0", "latents": (4, 8, 8)}
+    facts = {"cpu": cpu_name(), "bundle": "d" * 64, "version": "0", "latents": (4, 8, 8)}
     points = (timing(max_lanes, 1.0),)
     key = {"engine": "onnxruntime", "precision": "f32", "threads": threads}
     return Measured.model_validate({**key, **facts, "max_lanes": max_lanes, "points": points, **changed})
@@ -76,7 +80,7 @@ def test_the_pick_is_the_fewest_lanes_that_are_almost_as_fast_as_the_best(
 
 def lanes(settings: Settings, bundle: Bundle) -> int:
     """What a server would take for max_lanes."""
-    return resolve_max_lanes(settings, calibrated(settings, bundle))
+    return runtime_for(settings, bundle).max_lanes
 
 
 class Clockwork:
@@ -86,14 +90,11 @@ class Clockwork:
         self.now, self.last = 0.0, 0
         self.seen: list[int] = []
 
-    def bind(self, buffers: Mapping[str, NDArray[Any]]) -> None:
-        raise AssertionError("nothing to bind")
-
-    def prepare(self, feeds: Mapping[str, NDArray[Any]]) -> None:
+    def prepare(self, feeds: Feeds, seats: Sequence[Seat] = ()) -> None:
         raise AssertionError("a clock needs no preparation")
 
-    def run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        lanes = len(feeds["slot"])
+    def run(self, feeds: Feeds, seats: Sequence[Seat] = ()) -> list[NDArray[Any]]:
+        lanes = len(seats)
         self.now += lanes + 10 * (lanes not in self.seen) + 2 * (lanes != self.last)
         self.last = lanes
         self.seen.append(lanes)
@@ -102,16 +103,17 @@ class Clockwork:
 
 def test_passes_are_interleaved_and_what_only_the_first_costs_is_kept_apart() -> None:
     engine = Clockwork()
-    points = time_passes(engine, {lanes: {"slot": np.arange(lanes)} for lanes in (1, 3)}, lambda: engine.now)
+    points = time_passes(engine, {lanes: Batch({}, [Seat()] * lanes) for lanes in (1, 3)}, lambda: engine.now)
     assert engine.seen[:10] == [1, 3, 1, 1, 3, 3, 1, 1, 3, 3]
     assert [(p.lanes, p.ms, p.switch_ms, p.first_ms) for p in points] == [(1, 1e3, 3e3, 13e3), (3, 3e3, 5e3, 15e3)]
 
 
 def test_every_row_of_a_batch_has_an_adapter_of_its_own(fresh: Bundle) -> None:
-    bank = filled_bank(fresh.manifest, settings(fresh), rows=3)
-    rows = [bank.buffers["unet"]["mix.lora_A"][slot] for slot in batch(fresh.manifest, 3, bank.slots)["slot"]]
-    assert len({row.tobytes() for row in rows}) == 3
-    assert all(row.any() for row in rows)
+    bank = filled_bank(fresh.manifest, settings(fresh), runtime_for(settings(fresh), fresh), adapters=3)
+    named = [seat.pages["lora"] for seat in batch(fresh.manifest, 3, bank).seats]
+    pages = [bank.rows("unet", "mix.lora_A", "lora", page) for ((page, _),) in named]
+    assert len({page.tobytes() for page in pages}) == 3
+    assert all(page.any(axis=1).all() for page in pages)
 
 
 def test_calibrating_writes_what_serving_reads(fresh: Bundle) -> None:
@@ -130,13 +132,16 @@ def test_a_masked_backbone_is_calibrated_on_rows_of_its_own(tmp_path: Path) -> N
     (entry,) = Calibration.read(bundle).entries
     assert (entry.latents, [point.lanes for point in entry.points]) == ((1, 8, 8), [1, 2, 3])
     assert lanes(settings(bundle), bundle) == entry.max_lanes
-    bank = filled_bank(bundle.manifest, settings(bundle), rows=3)
-    assert all(buffer[1:4].any(axis=(1, 2)).all() for buffer in bank.buffers["transformer"].values())
-    rows = batch(bundle.manifest, 3, bank.slots)
-    ports = {port.name: port for port in bundle.manifest.graphs["transformer"].inputs}
-    assert {name: str(array.dtype) for name, array in rows.items()} == {name: p.dtype for name, p in ports.items()}
-    assert (rows["input_ids"].shape, rows["micro_conds"].shape) == ((3, 8, 8), (3, 5))
-    assert len(set(rows["slot"])) == 3
+    bank = filled_bank(bundle.manifest, settings(bundle), runtime_for(settings(bundle), bundle), adapters=3)
+    assert all(table[16 : 4 * 16].all() for table in bank.buffers["transformer"].values())
+    rows = batch(bundle.manifest, 3, bank)
+    told_by_seats = ("lora_rows", "lora_weights", "bottleneck_rows", "bottleneck_weights")
+    ports = {port.name: port for port in bundle.manifest.graphs["transformer"].inputs if port.name not in told_by_seats}
+    assert {name: str(feed.dtype) for name, feed in rows.feeds.items()} == {name: p.dtype for name, p in ports.items()}
+    assert (rows.feeds["input_ids"].shape, rows.feeds["micro_conds"].shape) == ((3, 8, 8), (3, 5))
+    assert [seat.pages for seat in rows.seats] == [
+        {"lora": ((page, 1.0),), "bottleneck": ((page, 1.0),)} for page in (1, 2, 3)
+    ]
 
 
 def test_calibrating_shows_a_table(fresh: Bundle) -> None:
@@ -173,7 +178,7 @@ def test_another_cpus_number_is_used_with_a_warning(fresh: Bundle, caplog: pytes
     assert lanes(settings(fresh), fresh) == 6
     (record,) = [record for record in caplog.records if record.levelno > logging.INFO]
     assert record.levelname == "WARNING"
-    for words in ("Abacus 3000", calibration.cpu_name(), "`impasto calibrate"):
+    for words in ("Abacus 3000", cpu_name(), "`impasto calibrate"):
         assert words in record.message
 
 
@@ -221,3 +226,24 @@ def test_an_error_is_one_line_and_status_1(fresh: Bundle) -> None:
     assert result.stderr.startswith("error")
     assert "has no manifest.json" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_graphs_are_compiled_for_as_many_lanes_as_batches_have(fresh: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, which refuses batches of more. The server was calibrated at 32 lanes, and is started without them."""
+    compiled: list[int] = []
+
+    def on_a_device(path: Path, runtime: Runtime, *_: object) -> OnnxRuntimeEngine:
+        compiled.append(most_lanes(runtime.max_lanes))
+        return OnnxRuntimeEngine(path, Provider(CPU, most_lanes=compiled[-1]), 1)
+
+    monkeypatch.setattr("impasto_server.adapters.adapted.compile_graph", on_a_device)
+    keep(fresh, measured(32))
+    pipeline = Pipeline.load(settings(fresh))
+    try:
+        request = Request("a boat", seed=1, width=64, height=64, steps=1, n=16)
+        assert len(pipeline.generate(request).images) == 16
+        assert pipeline.stats.read()["lanes"] == 32
+        assert pipeline.stats.read()["steps"] == 1
+    finally:
+        pipeline.close()
+    assert set(compiled) == {32}

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from impasto_server.engines.runtime import Runtime
 from impasto_server.errors import Cancelled, DeadlineExceeded, Exhausted, ImpastoError, InvalidArgument, Unavailable
 from impasto_server.scoring import comparison
 from impasto_server.scoring.comparison import Comparison
 from impasto_server.scoring.score import BATCH, Array, Pixels, Scorer
 from impasto_server.scoring.scoring import Scoring, Task
-from impasto_server.settings import Settings
 from impasto_server.triton.drain import Closing
 
 PATIENCE_S = 30.0
@@ -40,7 +40,7 @@ class Held(Scorer):
     """A scorer whose passes wait until they may, and are counted by their pictures, as are those that were read."""
 
     def __init__(self, folder: Path) -> None:
-        opened = Scorer.open(folder, Settings(folder, folder, "onnxruntime", "f32", threads=1))
+        opened = Scorer.open(folder, Runtime("onnxruntime", "f32", threads=1))
         self.__dict__.update(opened.__dict__)
         self.passes: list[int] = []
         self.read = 0

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from impasto_server.adapters.adapter import Embedding, parse
-from impasto_server.backbone import Embeds, Seat
+from impasto_server.adapters.seat import Seat
+from impasto_server.backbone import Embeds
 from impasto_server.bundle import Manifest
 from impasto_server.errors import InvalidArgument
 from impasto_server.guidance import Text
@@ -28,11 +29,9 @@ class Echo:
     def __init__(self) -> None:
         self.fed: list[dict[str, NDArray[Any]]] = []
 
-    def bind(self, buffers: Any) -> None: ...
+    def prepare(self, feeds: Any, seats: Any = ()) -> None: ...
 
-    def prepare(self, feeds: Any) -> None: ...
-
-    def run(self, feeds: Any) -> list[NDArray[Any]]:
+    def run(self, feeds: Any, seats: Any = ()) -> list[NDArray[Any]]:
         self.fed.append(feeds)
         return [feeds["learned_embeds"]]
 
