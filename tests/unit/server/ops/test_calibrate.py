@@ -23,11 +23,16 @@ from impasto_server.engines.calibration import (
     keep,
     runtime_for,
 )
-from impasto_server.engines.runtime import DEFAULT_MAX_LANES, cpu_name
+from impasto_server.engines.onnxruntime import OnnxRuntimeEngine
+from impasto_server.engines.profiles import most_lanes
+from impasto_server.engines.providers import CPU, Provider
+from impasto_server.engines.runtime import DEFAULT_MAX_LANES, Runtime, cpu_name
 from impasto_server.errors import SetupError
 from impasto_server.families import open_bundle
 from impasto_server.ops.calibrate import batch, filled_bank, pick, time_passes
 from impasto_server.ops.commands import calibrate
+from impasto_server.pipeline import Pipeline
+from impasto_server.request import Request
 from impasto_server.settings import Settings
 from impasto_server.steps import Ask
 from tests.helpers import toy, toy_masked
@@ -217,3 +222,24 @@ def test_an_error_is_one_line_and_status_1(fresh: Bundle) -> None:
     assert result.stderr.startswith("error")
     assert "has no manifest.json" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_graphs_are_compiled_for_as_many_lanes_as_batches_have(fresh: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, which refuses batches of more. The server was calibrated at 32 lanes, and is started without them."""
+    compiled: list[int] = []
+
+    def on_a_device(path: Path, runtime: Runtime, *_: object) -> OnnxRuntimeEngine:
+        compiled.append(most_lanes(runtime.max_lanes))
+        return OnnxRuntimeEngine(path, Provider(CPU, most_lanes=compiled[-1]), 1)
+
+    monkeypatch.setattr("impasto_server.adapters.adapted.compile_graph", on_a_device)
+    keep(fresh, measured(32))
+    pipeline = Pipeline.load(settings(fresh))
+    try:
+        request = Request("a boat", seed=1, width=64, height=64, steps=1, n=16)
+        assert len(pipeline.generate(request).images) == 16
+        assert pipeline.stats.read()["lanes"] == 32
+        assert pipeline.stats.read()["steps"] == 1
+    finally:
+        pipeline.close()
+    assert set(compiled) == {32}
