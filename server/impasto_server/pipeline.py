@@ -3,14 +3,15 @@
     submit ──► name ──► read (its pictures) ──► prepare ──► step loop ──► finish ──► done
 
 name      names become digests, as they stand now; on the registry's own threads, since files may be slow to answer.
-read      files become what the backbone and the scorer take of them; nothing is kept in the size it was sent in.
-prepare   adapters come into host memory, the guidance rule becomes lanes, prompts become embeds, the lanes' mixes take
-          seats (pages of the bank, or weights that they are merged into), the seed of each candidate starts a sampler,
-          and that asks its first question (preparation.py). A request whose adapters are still loading, or for which
-          no page is free, comes back later and keeps no thread waiting.
-step loop every running request's questions become rows of one batch; a row carries its own sample, timestep, context
-          and seat. The answers are combined by the request's coefficients and sent back to its samplers. Requests join
-          and leave between any two batches (loop.py).
+read      files become what the family and the scorer see in them; nothing is kept in the size it was sent in.
+prepare   adapters come into host memory, and what the request names becomes what it wears: words and mixes (worn.py).
+          Its family makes conditions of that: lanes, weighed by the guidance rule, and a context for each, such as what
+          a prompt is encoded to. The lanes' mixes take seats (pages of the bank, or weights that they are merged into),
+          the seed of each candidate starts a sampler, and that asks its first question (preparation.py). A request
+          whose adapters are still loading, or for which no page is free, comes back later and keeps no thread waiting.
+step loop every running request's questions become rows of one batch, on the backbone of their stage; a row is a question
+          with a context and a seat. The answers are combined by the request's coefficients and sent back to its
+          samplers. Requests join and leave between any two batches (loop.py).
 finish    samples become previews and encoded pictures, the best first where they are scored.
 
 What isn't a step is done by turns (turns.py), on two threads for each stage: a picture to decode, a line to encode, a
@@ -20,7 +21,8 @@ The step loop checks its own; everyone else is looked after by lookout.py. Once 
 its job is settled at once, and a thread that still works for it finds that out and drops what it did.
 
 Who waits for a request and what they hear is in job.py, a job's part in the step loop in running.py. What this module
-doesn't know: whether latents or tokens are sampled, and which sampler, rule, adapters or engine runs.
+doesn't know: what is sampled, in how many stages, and what is in a context (families/family.py); and which sampler,
+rule, adapters or engine runs.
 """
 
 from __future__ import annotations
