@@ -9,9 +9,9 @@ prepare   adapters come into host memory, and what the request names becomes wha
           a prompt is encoded to. The lanes' mixes take seats (pages of the bank, or weights that they are merged into),
           the seed of each candidate starts a sampler, and that asks its first question (preparation.py). A request
           whose adapters are still loading, or for which no page is free, comes back later and keeps no thread waiting.
-step loop every running request's questions become rows of one batch, on the backbone of their stage; a row is a question
-          with a context and a seat. The answers are combined by the request's coefficients and sent back to its
-          samplers. Requests join and leave between any two batches (loop.py).
+step loop every running request's questions become rows of one batch, on the backbone of their stage; a row is a
+          question with a context and a seat. The answers are combined by the request's coefficients and sent back to
+          its samplers. Requests join and leave between any two batches (loop.py).
 finish    samples become previews and encoded pictures, the best first where they are scored.
 
 What isn't a step is done by turns (turns.py), on two threads for each stage: a picture to decode, a line to encode, a

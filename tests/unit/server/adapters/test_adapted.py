@@ -18,6 +18,7 @@ from impasto_server.adapters.seat import Seat
 from impasto_server.bundle import Bundle
 from impasto_server.engines.openvino import OpenVinoEngine, OpenVinoPlain
 from impasto_server.engines.runtime import Runtime
+from impasto_server.families import open_bundle
 from impasto_server.guidance import Mix
 from impasto_server.settings import EngineName
 from impasto_server.stats import Stats
@@ -32,7 +33,7 @@ TOLERANCE = 1e-5  # of the largest number: the order in which products are added
 
 @pytest.fixture(scope="module")
 def opened(bundle: Path) -> Bundle:
-    return Bundle.open(bundle)
+    return open_bundle(bundle)
 
 
 @pytest.fixture(scope="module")
