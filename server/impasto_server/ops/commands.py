@@ -19,8 +19,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from impasto_server.engines.calibration import Measured, keep
-from impasto_server.engines.engine import check
-from impasto_server.errors import ImpastoError
+from impasto_server.engines.runtime import Runtime
+from impasto_server.errors import ImpastoError, SetupError
 from impasto_server.families import open_bundle
 from impasto_server.ops.calibrate import calibrate as time_backbone
 from impasto_server.ops.doctor import examine
@@ -28,15 +28,15 @@ from impasto_server.ops.endpoints import Endpoints, Ports
 from impasto_server.ops.printer import Printer
 from impasto_server.ops.serve import GRACE_S, LOOPBACK, SHM_BYTES, Plan, Server
 from impasto_server.ops.supervise import GaveUp, Restarts, Supervisor
-from impasto_server.settings import EngineName, Precision, Settings, default_registry
+from impasto_server.settings import AUTO, EngineName, Precision, Settings, bytes_or_auto, default_registry
 
 WATCH_S = 0.25
 CACHE_HELP = "Where engines keep what they compiled; TensorRT's have a default, OpenVINO's none: it fills with copies."
 RANK_HELP = (
-    "Rank of a mix of adapters (those of its parts, added up) that the bank has room for from the start. A wider mix "
-    "widens every row, and so everybody's steps, until the server is restarted; to avoid that, name the widest here."
+    "Rank of the bank's pages. An adapter of rank r takes r divided by it, rounded up; a step reads whole pages. "
+    "Choose the rank that most of your adapters have, if it is below 16."
 )
-BANK_HELP = "Memory for mixes ready to run; one so wide that it would take more is refused."
+BANK_HELP = "Memory for adapters ready to run; auto: a quarter of what is free, and no more than is of use."
 DEATHS = 5
 MAX_GRACE_S = 24 * 3600.0
 COMMAND_S = 10.0  # for a command to end when it is told to
@@ -70,8 +70,8 @@ def serve(
     threads: Annotated[int, typer.Option(help="Cores to compute on; 0 takes all.")] = Settings.threads,
     max_lanes: Annotated[int, typer.Option(help="Rows of a batch; 0: as calibrated, else 8.")] = Settings.max_lanes,
     max_requests: Annotated[int, typer.Option(help="Under way at once; more are refused.")] = Settings.max_requests,
-    bank_rank: Annotated[int, typer.Option(help=RANK_HELP)] = Settings.bank_rank,
-    bank_bytes: Annotated[int, typer.Option(help=BANK_HELP)] = Settings.bank_bytes,
+    page_rank: Annotated[int, typer.Option(help=RANK_HELP)] = Settings.page_rank,
+    bank_bytes: Annotated[str, typer.Option(help=BANK_HELP)] = AUTO,
     host_bytes: Annotated[int, typer.Option(help="Memory for adapters and prompts kept.")] = Settings.host_bytes,
     gpu: Annotated[int, typer.Option(help="Its number in nvidia-smi, for engines on a GPU.")] = Settings.gpu,
     cache_dir: Annotated[Path | None, typer.Option(help=CACHE_HELP)] = None,
@@ -92,8 +92,8 @@ def serve(
             threads=threads,
             max_lanes=max_lanes,
             max_requests=max_requests,
-            bank_rank=bank_rank,
-            bank_bytes=bank_bytes,
+            page_rank=page_rank,
+            bank_bytes=_bytes(bank_bytes),
             host_bytes=host_bytes,
             gpu=gpu,
             cache_dir=cache_dir,
@@ -142,9 +142,9 @@ def calibrate(
         settings = Settings(
             bundle, default_registry(), engine, precision, threads, max_lanes=limit, gpu=gpu, cache_dir=cache_dir
         )
-        check(settings)
+        runtime = Runtime.of(settings).knowing(opened.manifest)
         with console.status(f"timing {opened.manifest.name} on {engine}"):
-            measured = time_backbone(opened, settings, limit)
+            measured = time_backbone(opened, settings, runtime)
         file = keep(opened, measured)
     except (ImpastoError, OSError) as error:
         console.print(f"[bold red]error[/]  {escape(str(error))}", soft_wrap=True)
@@ -193,6 +193,14 @@ def _lanes_table(measured: Measured) -> Table:
 
 def _title(measured: Measured) -> str:
     return f"{measured.engine} {measured.precision}, {measured.threads} threads"
+
+
+def _bytes(text: str) -> int | None:
+    """Of --bank-bytes. Raises SetupError."""
+    try:
+        return bytes_or_auto(text)
+    except ValueError:
+        raise SetupError(f"bank_bytes: {text!r} is no number of bytes; pass one, or {AUTO}") from None
 
 
 def _open_doors(server: Server) -> str:

@@ -28,7 +28,6 @@ from impasto_server.values import MAX_SEED
 from tests.helpers import toy, toy_masked
 from tests.helpers.asked import altered, request_of
 from tests.helpers.families import handed
-from tests.helpers.pictures import png
 
 from .conftest import Context, Open, on_lookout
 
@@ -122,6 +121,12 @@ def together(pipeline: Pipeline, requests: list[Request]) -> list[Result]:
     outcomes = [answer.result(60) for answer in waiting]
     assert all(isinstance(outcome, Result) for outcome in outcomes), outcomes
     return [outcome for outcome in outcomes if isinstance(outcome, Result)]
+
+
+def png(pixels: NDArray[np.uint8]) -> bytes:
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, "png")
+    return file.getvalue()
 
 
 def content(seed: int = 0) -> bytes:
@@ -358,13 +363,13 @@ def test_the_seed_after_the_last_is_the_first(pipeline: Pipeline, family: str) -
     assert result.images[1] == pipeline.generate(of(family, altered(STYLED, seed=0, steps=2))).image
 
 
-def test_candidates_share_a_step_and_a_row_of_the_bank(pipeline: Pipeline, family: str) -> None:
+def test_candidates_share_a_step_and_a_page_of_the_bank(pipeline: Pipeline, family: str) -> None:
     before = pipeline.stats.read()
     pipeline.generate(of(family, altered(STYLED, n=2)))
     after = pipeline.stats.read()
     assert after["steps"] - before["steps"] == STYLED.sampling.steps
     assert after["lanes"] - before["lanes"] == 2 * 3 * STYLED.sampling.steps
-    assert after["mix_writes"] - before["mix_writes"] == 1
+    assert after["bank_writes"] - before["bank_writes"] == 1
     assert after["done"] - before["done"] == 1
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tritonclient.grpc import model_config_pb2  # type: ignore[import-untyped]
 
+from impasto_server.engines.runtime import Runtime
 from impasto_server.errors import InvalidArgument, SetupError
 from impasto_server.ops.local import Local
 from impasto_server.ops.repository import model_repository
@@ -36,7 +37,7 @@ LONG = "a red boat at night, " * 12
 @pytest.fixture(scope="module")
 def scorer(scorer_bundle: Path) -> Scorer:
     """bf16 can't be had of this engine: a scorer doesn't ask for it."""
-    return Scorer.open(scorer_bundle, Settings(scorer_bundle, scorer_bundle, "onnxruntime", "bf16", threads=1))
+    return Scorer.open(scorer_bundle, Runtime("onnxruntime", "bf16", threads=1))
 
 
 def noise(count: int, *size: int) -> list[NDArray[np.uint8]]:
