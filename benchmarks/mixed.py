@@ -178,7 +178,7 @@ class Bench(question.Bench):
         if self.settings.engine in ON_GPU:
             return {}
         precision = resolve_precision(self.settings.engine, self.settings.precision)
-        tokens = open_bundle(self.backbone.bundle).manifest.tokenizer.max_length
+        tokens = open_bundle(self.backbone.bundle).manifest.text_encoders["text_encoder"].max_length
         plain = roofline.plain_gflop(self.backbone.unet(), passes.LANES, tokens)
         adapted = roofline.adapted_gflop(self.backbone.unet(), passes.LANES, tokens, rank)
         found = {

@@ -129,7 +129,14 @@ def interval(figure: Callable[[Sequence[T]], float], rounds: Sequence[T]) -> tup
     return round(float(low), 4), round(float(high), 4)
 
 
+def timed(work: Callable[[], T]) -> tuple[float, T]:
+    """Seconds, and what came of it."""
+    started = perf_counter()
+    found = work()
+    return perf_counter() - started, found
+
+
 def half_width(share: float, n: int) -> float:
-    """Half of Wilson's 95 % interval of a share that was seen in n pictures."""
+    """Half of Wilson's 95 % interval of a share that was seen in n samples."""
     z = CONFIDENT
     return z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))

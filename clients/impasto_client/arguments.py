@@ -84,5 +84,5 @@ def _type(field: Field) -> Any:
 
 def _option(field: Field) -> Any:
     flag = f"{field.flag}/--no-{field.flag.removeprefix('--')}" if field.kind == "flag" else field.flag
-    file = {"exists": True, "dir_okay": False} if field.kind == "picture" else {}
-    return typer.Option(flag, help=field.help, metavar=field.metavar or None, **file)
+    file = field.kind == "picture"
+    return typer.Option(flag, help=field.help, metavar=field.metavar or None, exists=file, dir_okay=not file)

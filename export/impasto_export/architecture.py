@@ -16,6 +16,8 @@ SHIPPED = Path(__file__).parent / "graphs"
 Json = dict[str, Any]
 # Kinds of sites.
 LORA, BOTTLENECK = "lora", "bottleneck"
+# An input of graphs that were exported before lanes picked rows.
+OUTDATED = "slot"
 # Keys of architecture.json beside the sizes.
 STATED = ("format", "family", "name", "components", "graphs")
 
@@ -39,20 +41,15 @@ class Site:
     kind: str = LORA
 
     @property
-    def banks(self) -> tuple[Port, ...]:
-        """Its graph inputs: S slots of adapters, of rank R (LoRA) or with H hidden units (bottleneck)."""
-        into, out = self.in_features, self.out_features
-        if self.kind == LORA:
-            return self._bank("lora_A", into, "R"), self._bank("lora_B", "R", out)
-        return self._bank("down", into, "H"), self._bank("up", "H", out), self._bank("tanh", 1, "H")
-
-    def _bank(self, role: str, rows: int | str, columns: int | str) -> Port:
-        return Port(f"{self.name}.{role}", "float32", ("S", rows, columns))
-
-    @property
     def record(self) -> Json:
         """As JSON has it: a LoRA's kind goes without saying."""
         return {key: value for key, value in asdict(self).items() if (key, value) != ("kind", LORA)}
+
+
+def told(kind: str) -> tuple[Port, Port]:
+    """What every lane of a graph with sites of this kind says: which rows of their banks, and what each weighs."""
+    shape = ("lanes", f"{kind}_K")
+    return Port(f"{kind}_rows", "int64", shape), Port(f"{kind}_weights", "float32", shape)
 
 
 @dataclass(frozen=True)
@@ -64,6 +61,17 @@ class Graph:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     sites: tuple[Site, ...]
+
+    @property
+    def own_inputs(self) -> list[str]:
+        """Those that no adapter has."""
+        adapters = [port for kind in {site.kind for site in self.sites} for port in told(kind)]
+        return [port.name for port in self.inputs if port not in adapters]
+
+    @property
+    def plain(self) -> str:
+        """The file of the same graph without its sites, in a bundle; "" where there are none."""
+        return f"{Path(self.file).stem}.plain.onnx" if self.sites else ""
 
     @property
     def record(self) -> Json:
@@ -101,7 +109,12 @@ class Architecture:
 
     @property
     def digest(self) -> str:
-        return hashlib.sha256(self.canonical()).hexdigest()
+        """Of what adapters were trained on and hold on to: components, and sites. How graphs take adapters is no part
+        of it, nor is the name."""
+        components = {name: asdict(component) for name, component in self.components.items()}
+        sites = {name: [site.record for site in graph.sites] for name, graph in self.graphs.items() if graph.sites}
+        held = {"family": self.family, "components": components, "sites": sites}
+        return hashlib.sha256(canonical_json(held)).hexdigest()
 
 
 def canonical_json(value: object) -> bytes:

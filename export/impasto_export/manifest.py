@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from impasto_export.architecture import FORMAT, Architecture, Graph, Json, canonical_json, read_json
+from impasto_export.architecture import FORMAT, OUTDATED, Architecture, Graph, Json, canonical_json, read_json
 from impasto_export.checkpoints import schedule
 from impasto_export.checkpoints.checkpoint import Checkpoint, Said
 from impasto_export.errors import BundleError, CheckpointError
@@ -147,20 +147,22 @@ def compose(
     files: Mapping[str, str],
 ) -> Json:
     """The whole manifest, `digest` included; `architecture` is the checkpoint's, `graphs` are all of the bundle's."""
-    ports = {key: graph.record for key, graph in graphs.items()}
-    for graph in ports.values():
-        del graph["component"]
     body = {
         "format": FORMAT,
         "family": architecture.family,
         "name": name,
         "architecture": architecture.digest,
         **facts,
-        "graphs": ports,
+        "graphs": {key: _stated(graph) for key, graph in graphs.items()},
         "weights": weights,
         "files": dict(files),
     }
     return {**body, "digest": digest(body)}
+
+
+def _stated(graph: Graph) -> Json:
+    stated = {key: value for key, value in graph.record.items() if key != "component"}
+    return {**stated, "plain": graph.plain} if graph.plain else stated
 
 
 def digest(manifest: Mapping[str, object]) -> str:
@@ -181,6 +183,9 @@ def load(bundle: Path) -> Json:
     if family not in FAMILIES:
         known = " or ".join(sorted(FAMILIES))
         raise BundleError(f"{bundle} is of the family {family!r}, which paints nothing; give a bundle of {known}")
+    if any(port["name"] == OUTDATED for graph in manifest["graphs"].values() for port in graph["inputs"]):
+        problem = f"its graphs take a {OUTDATED}, as those of an older impasto did"
+        raise BundleError(f"{bundle}: {problem}; link the checkpoint again, and import its adapters again")
     if manifest.get("digest") != digest(manifest):
         raise BundleError(f"{bundle}: manifest.json was changed after linking; link the checkpoint again")
     return manifest

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import islice, product
 from time import perf_counter
 from typing import Any
 
@@ -43,7 +43,7 @@ class Backbone:
     def __init__(self, engines: Sequence[SeatedEngine], feeds: Callable[[Sequence[Row]], Feeds]) -> None:
         self._engines = engines
         self._feeds = feeds
-        self._prepared: set[tuple[int, ...]] = set()
+        self._prepared: set[tuple[int, ...]] = set()  # on which weights, whether with adapters, lanes and shape
         self._blank: Any = None  # the context of the rows that it was prepared with
 
     def prepare(self, row: Row, most: int, weights_bytes: int) -> None:
@@ -54,17 +54,19 @@ class Backbone:
         """
         started, self._blank = perf_counter(), row.context
         batches = dict.fromkeys([most, *(min(lanes, most) for lanes in RULES_LANES), *range(most, 0, -2), 1])
-        for lanes, weights in product(batches, range(len(self._engines))):
+        kinds = [(number, seat) for number, engine in enumerate(self._engines) for seat in engine.usual]
+        for lanes, (weights, seat) in islice(product(batches, kinds), len(batches) * len(self._engines)):
             if len(self._prepared) * weights_bytes > PREPARED_BYTES or perf_counter() - started > WARMING_S:
-                log.info("prepared for batches of %s lanes alone", sorted({shape[1] for shape in self._prepared}))
+                log.info("prepared for batches of %s lanes alone", sorted({shape[2] for shape in self._prepared}))
                 break
-            self.prepare_for([replace(row, seat=Seat(merged=weights))] * lanes)
+            self.prepare_for([replace(row, seat=replace(seat, merged=weights))] * lanes)
 
     def prepare_for(self, rows: Sequence[Row]) -> None:
         """Make batches like this one fast, whose rows are on the same weights."""
-        weights, shape = rows[0].seat.merged, rows[0].ask.sample.shape
-        self._engines[weights].prepare(self._feeds(rows), [row.seat for row in rows])
-        self._prepared.add((weights, len(rows), *shape))
+        seats = [row.seat for row in rows]
+        self._engines[seats[0].merged].prepare(self._feeds(rows), seats)
+        adapted = any(seat.pages for seat in seats)
+        self._prepared.add((seats[0].merged, adapted, len(rows), *rows[0].ask.sample.shape))
 
     def run(self, rows: Sequence[Row]) -> Array:
         """Predictions [rows, ...]; all samples have the same shape.
@@ -85,11 +87,17 @@ class Backbone:
 
         An empty row may be added where the engine is prepared for one more: under no adapter, read by nobody.
         """
-        weights, shape = rows[0].seat.merged, rows[0].ask.sample.shape
-        if (weights, len(rows), *shape) not in self._prepared and (weights, len(rows) + 1, *shape) in self._prepared:
+        weights = rows[0].seat.merged
+        if not self._ready(rows, len(rows)) and self._ready(rows, len(rows) + 1):
             return self._run([*rows, Row(rows[0].ask, self._blank, Seat(merged=weights))])[:-1]
         (output,) = self._engines[weights].run(self._feeds(rows), [row.seat for row in rows])
         return output
+
+    def _ready(self, rows: Sequence[Row], lanes: int) -> bool:
+        """Whether so many lanes like these were prepared for; what was for adapters does for none, too."""
+        adapted = any(row.seat.pages for row in rows)
+        kinds = (True,) if adapted else (True, False)
+        return any((rows[0].seat.merged, kind, lanes, *rows[0].ask.sample.shape) in self._prepared for kind in kinds)
 
 
 def samples(rows: Sequence[Row]) -> NDArray[Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from math import isqrt
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -19,6 +20,9 @@ from impasto_server.strangers import Unfit, read_file
 
 MAX_MANIFEST = 64 << 20
 SCORER = "clip"  # the family of what scores pictures
+Range = tuple[int, int, int]  # least, usual, most
+Sides = Mapping[str, Range]  # by the names that graphs have for their open dimensions
+
 LEARNED = "learned_embeds"  # a text encoder's input: vectors that take the place of some tokens' embeddings
 
 
@@ -29,17 +33,20 @@ class Frozen(BaseModel):
 
 
 class Site(Frozen):
-    """Where a graph reads adapters, each row of the batch its own.
+    """Where a graph reads adapters of one `kind`, each row of the batch its own.
 
-    lora        a Linear: `y = base(x) + (x @ A[slot]) @ B[slot]`, A [S, in, R], B [S, R, out].
-    bottleneck  the output y of a block: `y + gelu(y @ down[slot]) @ up[slot]`, down [S, D, R], up [S, R, D]; where
-                tanh [S, 1, R] is 1, a hidden unit's gelu is the tanh approximation, where it's 0, the exact one.
+    What adapters are made of lies in tables. The graph has inputs `<kind>_rows` int64 [lanes, K], a lane's rows r of
+    them, and `<kind>_weights` float32 [lanes, K], what each weighs, w. The first rows are no adapter's.
+
+    lora        a Linear: `y = base(x) + ((x @ lora_A[r]ᵀ) · w) @ lora_B[r]`; lora_A [R, in], lora_B [R, out].
+    bottleneck  the output y of a block: `y + (gelu(y @ down[r]ᵀ) · w) @ up[r]`; down and up [R, D]; where tanh [R, 1]
+                is 1, a hidden unit's gelu is the tanh approximation, where it's 0, the exact one.
     """
 
     name: str
     in_features: int = Field(gt=0)
     out_features: int = Field(gt=0)
-    kind: Literal["lora", "bottleneck"] = "lora"
+    kind: str = "lora"
 
 
 class Port(Frozen):
@@ -51,7 +58,10 @@ class Port(Frozen):
 
 
 class Graph(Frozen):
+    """`plain` is the file of the same graph without its sites, over the same weights, where it has sites."""
+
     file: str
+    plain: str | None = None
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     sites: tuple[Site, ...] = ()
@@ -127,6 +137,29 @@ class Manifest(Frozen):
         return next(iter(self.backbones.values()))
 
     @property
+    def stepping(self) -> tuple[str, ...]:
+        """The graphs that run at every step."""
+        return tuple(self.backbones.values())
+
+    def dimensions(self, width: int, height: int) -> Mapping[str, int]:
+        """How large the open dimensions of graphs are for a picture of this size, by name; but for the lanes."""
+        return {"W": width, "H": height}
+
+    @property
+    def sides(self) -> tuple[Sides, Sides]:
+        """Between which sizes those dimensions lie: of the usual picture, and of every one up to a square of the most
+        pixels.
+        """
+        image, step = self.image, self.image.multiple_of
+        longest = isqrt(image.max_pixels) // step * step
+        usual, least = self.dimensions(image.width, image.height), self.dimensions(step, step)
+        most = self.dimensions(max(longest, image.width), max(longest, image.height))
+        return (
+            {name: (size, size, size) for name, size in usual.items()},
+            {name: (least[name], size, most[name]) for name, size in usual.items()},
+        )
+
+    @property
     def text_encoders(self) -> Mapping[str, TokenizerFacts]:
         """The graphs that words are read by, in the order in which the backbone takes what they say; often none."""
         return {}
@@ -151,7 +184,9 @@ class Manifest(Frozen):
     def files(self) -> list[str]:
         """All that the bundle's graphs and tokenizers are read from, but for the weights that graphs point into."""
         own: list[Graph | TokenizerFacts] = [*self.graphs.values(), *self.text_encoders.values()]
-        return [one.file for one in own] + [graph.file for mix in self.pinned for graph in mix.graphs.values()]
+        plain = [graph.plain for graph in self.graphs.values() if graph.plain is not None]
+        pinned = [graph.file for mix in self.pinned for graph in mix.graphs.values()]
+        return [one.file for one in own] + plain + pinned
 
     def port(self, graph: str, name: str) -> Port | None:
         """An input of `graph`; None where it has none of that name."""
@@ -205,6 +240,11 @@ class Bundle:
     def nbytes(self) -> int:
         """Size of all its files, most of it weights."""
         return sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
+
+    def plain_path(self, name: str) -> Path | None:
+        """Of a graph without its sites; None where the bundle has none."""
+        file = self.manifest.graphs[name].plain
+        return None if file is None else self.folder / file
 
     def graph_path(self, name: str, weights: int = 0) -> Path:
         """Of a graph with the bundle's own weights (0), or with those of its i-th pinned mix."""

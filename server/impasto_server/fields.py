@@ -45,7 +45,8 @@ class Field(ABC):
     """An input of a model. `help` is the wire reference's: neither bounds nor default, which are put behind it.
 
     `default` is what everybody gets who doesn't say; None where nothing is, or where a bundle has its own: `usual`
-    says which, for the reference. `without`: what the field means nothing without.
+    says which, for the reference. Triton itself refuses a request without what is `required`; `needed` is what to do
+    where a family that knows the field isn't told, or told nothing.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Field(ABC):
     usual: str = ""
     option: Option | None = None
     required: bool = False
+    needed: str = ""
 
     dtype: ClassVar[Dtype]
     kind: ClassVar[str]
@@ -84,9 +86,6 @@ class Field(ABC):
 
 @dataclass(frozen=True)
 class Text(Field):
-    """`needed`: what to do where it's missing or blank; empty where it may be."""
-
-    needed: str = ""
     dtype: ClassVar[Dtype] = "BYTES"
     kind: ClassVar[str] = "text"
 

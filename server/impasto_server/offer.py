@@ -31,7 +31,7 @@ class FamilyOffer:
     """
 
     family: str
-    samplers: tuple[str, ...]
+    samplers: Collection[str]
     defaults: Mapping[str, Any]
     by_rule: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     own: tuple[Field, ...] = ()
@@ -93,12 +93,12 @@ class Offer:
         fix = f"leave it out, or pass GUIDANCE {' or '.join(rules)}"
         raise InvalidArgument(name, f"means nothing to GUIDANCE {known.rule.name}", fix)
 
-    def request(self, prompt: str, adapters: Mapping[str, float] | None = None, **values: Any) -> Request:
+    def request(self, prompt: str | None = None, adapters: Mapping[str, float] | None = None, **values: Any) -> Request:
         """A request, said in Python: seed=7, guidance="styledrop". Values are called as their fields are in lower case,
         and `timeout_s`. What is left out is the bundle's to choose.
         """
         timeout_s = values.pop("timeout_s", None)
-        said = {"PROMPT": prompt, **{name.upper(): value for name, value in values.items() if value is not None}}
+        said = {name.upper(): value for name, value in {"prompt": prompt, **values}.items() if value is not None}
         if adapters:
             said |= {"ADAPTER_NAMES": tuple(adapters), "ADAPTER_WEIGHTS": tuple(adapters.values())}
         known = self.known(said.get("GUIDANCE"))
@@ -133,7 +133,7 @@ class Offer:
 
     def _check(self, said: Mapping[str, Any], values: Mapping[str, Any], known: Known) -> None:
         for name, row in known.fields.items():
-            if row.required and name not in said:
+            if row.needed and name not in said:
                 row.checked(row.default)
         if said.get("MODEL", self.model) != self.model:
             raise InvalidArgument("MODEL", f"{shown(said['MODEL'])} is unknown", f"pass {self.model}, or leave it out")
@@ -165,7 +165,7 @@ class Offer:
     def _fields(self, rule: type[Rule]) -> Mapping[str, Field]:
         others = {name for one in self.rules for name in one.knows} - {*rule.knows}
         known = {row.name: row for row in self._rows(rule) if row.name not in {*others, *self.family.unknown}}
-        scheduler = replace(SCHEDULER, choices=self.family.samplers)
+        scheduler = replace(SCHEDULER, choices=tuple(self.family.samplers))
         return {**known, GUIDANCE.name: self._guidance, SCHEDULER.name: scheduler}
 
     def _defaults(self, rule: type[Rule]) -> Mapping[str, Any]:

@@ -3,14 +3,15 @@
     submit ──► name ──► read (its pictures) ──► prepare ──► step loop ──► finish ──► done
 
 name      names become digests, as they stand now; on the registry's own threads, since files may be slow to answer.
-read      files become what the backbone and the scorer take of them; nothing is kept in the size it was sent in.
-prepare   adapters come into host memory, the guidance rule becomes lanes, prompts become embeds, the lanes' mixes take
-          seats (rows of the bank, or weights that they are merged into), the seed of each candidate starts a sampler,
-          and that asks its first question (preparation.py). A request whose adapters are still loading, or for which
-          no row is free, comes back later and keeps no thread waiting.
-step loop every running request's questions become rows of one batch; a row carries its own sample, timestep, context
-          and seat. The answers are combined by the request's coefficients and sent back to its samplers. Requests join
-          and leave between any two batches (loop.py).
+read      files become what the family and the scorer see in them; nothing is kept in the size it was sent in.
+prepare   adapters come into host memory, and what the request names becomes what it wears: words and mixes (worn.py).
+          Its family makes conditions of that: lanes, weighed by the guidance rule, and a context for each, such as what
+          a prompt is encoded to. The lanes' mixes take seats (pages of the bank, or weights that they are merged into),
+          the seed of each candidate starts a sampler, and that asks its first question (preparation.py). A request
+          whose adapters are still loading, or for which no page is free, comes back later and keeps no thread waiting.
+step loop every running request's questions become rows of one batch, on the backbone of their stage; a row is a
+          question with a context and a seat. The answers are combined by the request's coefficients and sent back to
+          its samplers. Requests join and leave between any two batches (loop.py).
 finish    samples become previews and encoded pictures, the best first where they are scored.
 
 What isn't a step is done by turns (turns.py), on two threads for each stage: a picture to decode, a line to encode, a
@@ -20,7 +21,8 @@ The step loop checks its own; everyone else is looked after by lookout.py. Once 
 its job is settled at once, and a thread that still works for it finds that out and drops what it did.
 
 Who waits for a request and what they hear is in job.py, a job's part in the step loop in running.py. What this module
-doesn't know: whether latents or tokens are sampled, and which sampler, rule, adapters or engine runs.
+doesn't know: what is sampled, in how many stages, and what is in a context (families/family.py); and which sampler,
+rule, adapters or engine runs.
 """
 
 from __future__ import annotations
@@ -37,12 +39,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impasto_server.adapters.bank import Bank
-from impasto_server.adapters.graphs import Graphs
 from impasto_server.adapters.residency import Residency
-from impasto_server.adapters.seating import Seating
 from impasto_server.bundle import Bundle, Manifest
-from impasto_server.engines.calibration import calibrated, resolve_max_lanes
-from impasto_server.engines.engine import resolve_precision
+from impasto_server.engines.calibration import runtime_for
 from impasto_server.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -100,22 +99,18 @@ class Pipeline:
         self.name = bundle.name
         self.manifest: Manifest = bundle.manifest
         self.offer = replace(offer_of(bundle.manifest), model=bundle.name)
-        self._engine_name = settings.engine
-        self._precision = resolve_precision(settings.engine, settings.precision)
-        measured = calibrated(settings, bundle)
-        max_lanes = resolve_max_lanes(settings, measured)
+        self._runtime = runtime = runtime_for(settings, bundle)
         self.stats = Stats()
-        bank = Bank(self.manifest, settings.bank_rank, settings.bank_bytes, self.stats, self._precision)
-        self._seating = Seating(self.manifest, bank, self.stats)
+        bank = Bank.of(self.manifest, settings, runtime, self.stats)
         self._residency = Residency(shared.registry, self.manifest, settings.host_bytes, self.stats)
-        graphs = Graphs(bundle, settings, bank)
-        make = make or FAMILIES[self.manifest.family].make
-        self.family: Family = make(Parts(bundle, graphs, self._seating, settings.host_bytes))
+        parts = Parts.of(bundle, runtime, bank, self.stats, settings.host_bytes)
+        self._seating = parts.seating
+        self.family: Family = (make or FAMILIES[self.manifest.family].make)(parts)
         self._ranking = Ranking(shared.scorer)
 
         for stage, backbone in self.family.backbones.items():
-            backbone.prepare(self.family.example(stage), max_lanes, bundle.nbytes)
-        self.family.warm(max_lanes)
+            backbone.prepare(self.family.example(stage), runtime.max_lanes, bundle.nbytes)
+        self.family.warm(runtime.max_lanes)
         self._preparation = Preparation(self.family, self._ranking, self._residency, self._seating)
         self.shared = shared
         self._lookout = Lookout(self._overdue)
@@ -125,7 +120,7 @@ class Pipeline:
         self._finishing: Turns[Job] = Turns("finish", FINISHING_THREADS)
         self._answering = ThreadPoolExecutor(ANSWERING_THREADS, "answer")
         gate = shared.turnstile.gate()
-        self._loop = loop(self.family.backbones, max_lanes, self.stats, gate, self._stepped, self._left)
+        self._loop = loop(self.family.backbones, runtime.max_lanes, self.stats, gate, self._stepped, self._left)
 
     @classmethod
     def load(cls, settings: Settings, make: Make | None = None) -> Pipeline:
@@ -253,7 +248,7 @@ class Pipeline:
         try:
             previews = []
             for done, sample in enumerate(shown):
-                yield (len(shown) - done) * job.request.size.pixels
+                yield (len(shown) - done) * job.request.size.pixels.pixels
                 previews.append(self.family.preview(sample))
                 job.showing.popleft()
         except Exception as error:  # the picture itself may still come about
@@ -266,14 +261,14 @@ class Pipeline:
         request, files, embeds = job.request, list[bytes](), list[NDArray[np.float32]]()
         try:
             for done, sample in enumerate(samples):
-                yield (len(samples) - done) * request.size.pixels
+                yield (len(samples) - done) * request.size.pixels.pixels
                 job.check()
                 picture = self.family.decode(sample)
                 embeds += self._ranking.embeds(request, picture)
                 files.append(encode(picture, request.answer.format))
             order, scores = self._ranking.order(request, embeds, job.reference)
             job.mark("finished")
-            seeds = tuple(request.seeds.each[i] for i in order)
+            seeds = tuple(request.seeds.each.each[i] for i in order)
             result = Result(tuple(files[i] for i in order), seeds, self._meta(job), scores)
         except Exception as error:
             return self._fail(job, error)
@@ -285,8 +280,8 @@ class Pipeline:
         return {
             "warnings": list(job.warnings),
             "timings": timings_of(job),
-            "engine": self._engine_name,
-            "precision": self._precision,
+            "engine": self._runtime.engine,
+            "precision": self._runtime.precision,
             "model": self.name,
             "bundle": self.manifest.digest,
             **styles_of(job),

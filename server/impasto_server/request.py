@@ -53,11 +53,14 @@ class Request:
     @classmethod
     def of(cls, values: Mapping[str, Any], rules: tuple[type[Rule], ...] = RULES) -> Request:
         """Of all values, by field; those that are no inputs by their attribute's name. What is left is the family's."""
-        groups = [group(**{name: values[key] for name, key in keys.items()}) for group, keys in _KEYS.items()]
+        groups: dict[str, Any] = {
+            group.__name__.lower(): group(**{name: values[key] for name, key in keys.items()})
+            for group, keys in _KEYS.items()
+        }
         rule = _named(values["GUIDANCE"], rules)
         strengths = {name: values[row.name] for name, row in rows(rule).items()}
         own = {name: value for name, value in values.items() if name not in _shared(rules)}
-        return cls(*groups, rule=rule(**strengths), own=own, model=values["MODEL"])
+        return cls(**groups, rule=rule(**strengths), own=own, model=values["MODEL"])
 
     @property
     def values(self) -> dict[str, Any]:
@@ -67,7 +70,7 @@ class Request:
         return {**found, "GUIDANCE": self.rule.name, "MODEL": self.model, **self.strengths, **self.own}
 
     @property
-    def strengths(self) -> dict[str, Any]:
+    def strengths(self) -> dict[str, float]:
         """The rule's, by field."""
         return {row.name: getattr(self.rule, name) for name, row in rows(type(self.rule)).items()}
 

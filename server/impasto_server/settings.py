@@ -17,6 +17,8 @@ Precision = Literal["auto", "bf16", "f32"]
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")  # of a bundle
 _PLACED = re.compile(rf"({NAME.pattern})=(.+)", re.DOTALL)
 
+MAX_PAGE_RANK = 512
+AUTO = "auto"  # what a command line says for a number that the server finds by itself
 ON_GPU: tuple[EngineName, ...] = ("onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt")
 
 
@@ -32,12 +34,14 @@ class Settings:
     bundle is a folder, whose bundle has its manifest's name then, or folders by their bundles' names; the first is for
     requests that name none. precision "auto" is bf16 where the engine computes it natively and f32 elsewhere; what it
     became stands in every answer's META. threads 0 means every core this process may use. max_lanes is the largest
-    batch's rows, 0 what calibration.resolve_max_lanes says, of each bundle; max_requests how many requests may be under
-    way in the server before more are turned away, and until it is decoded each may hold three picture files of 32 MiB.
-    Each bundle has its own memory: bank_bytes bounds that of its adapter bank, host_bytes that of adapters and prompt
-    embeds kept for it in host memory. scorer is the bundle of model `clip_score`, which isn't there without one. gpu is
-    the number of the GPU, for engines that run on one. cache_dir is where an engine keeps what it compiled, for the
-    next start.
+    batch's rows, 0 what calibration.runtime_for says, of each bundle; max_requests how many requests may be under way
+    in the server before more are turned away, and until it is decoded each may hold three picture files of 32 MiB.
+
+    Each bundle has memory of its own. Adapters are kept in pages of rank page_rank in a bank of bank_bytes, None
+    ("auto") being what budget.py makes of the free memory, shared by all bundles; host_bytes bounds the memory of
+    adapters and prompt embeds that are kept beside it. scorer is the bundle of model `clip_score`, which isn't there
+    without one. gpu is the number of the GPU, for engines that run on one. cache_dir is where an engine keeps what it
+    compiled, for the next start.
     """
 
     bundle: Path | Mapping[str, Path]
@@ -47,8 +51,8 @@ class Settings:
     threads: int = 0
     max_lanes: int = 0
     max_requests: int = 64
-    bank_rank: int = 16
-    bank_bytes: int = 512 << 20
+    page_rank: int = 16
+    bank_bytes: int | None = None
     host_bytes: int = 512 << 20
     scorer: Path | None = None
     gpu: int = 0
@@ -63,9 +67,13 @@ class Settings:
         for field, allowed in (("engine", get_args(EngineName)), ("precision", get_args(Precision))):
             if getattr(self, field) not in allowed:
                 raise SetupError(f"{field}: {getattr(self, field)!r} is unknown; choose one of {', '.join(allowed)}")
-        for field in ("max_requests", "bank_rank", "bank_bytes", "host_bytes"):
+        for field in ("max_requests", "page_rank", "host_bytes"):
             if getattr(self, field) < 1:
                 raise SetupError(f"{field}: {getattr(self, field)} is not positive; pass 1 or more")
+        if self.page_rank > MAX_PAGE_RANK:
+            raise SetupError(f"page_rank: {self.page_rank} is too high; pass {MAX_PAGE_RANK} or less")
+        if self.bank_bytes is not None and self.bank_bytes < 1:
+            raise SetupError(f"bank_bytes: {self.bank_bytes} is not positive; pass auto, or a number of bytes")
         if self.threads < 0:
             raise SetupError(f"threads: {self.threads} is negative; pass 0 for all cores, or a count")
         if self.gpu < 0:
@@ -126,6 +134,11 @@ def _placed(name: str | None, folder: Path) -> str:
     return alone if name is None else f"{name}={folder}"
 
 
+def bytes_or_auto(text: str) -> int | None:
+    """A number of bytes; None for "auto". Raises ValueError."""
+    return None if text == AUTO else int(text)
+
+
 def _variable(field: str) -> str:
     return f"IMPASTO_{field.upper()}"
 
@@ -140,6 +153,6 @@ def _read(field: str, text: str) -> Path | dict[str, Path] | str | int | None:
     if field in ("engine", "precision"):
         return text
     try:
-        return int(text)
+        return bytes_or_auto(text or AUTO) if field == "bank_bytes" else int(text)
     except ValueError:
         raise SetupError(f"{_variable(field)}: {text!r} is not a whole number; pass one") from None

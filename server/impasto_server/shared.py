@@ -10,6 +10,7 @@ from impasto_server.adapters.registry import Registry
 from impasto_server.admission import Admission
 from impasto_server.bundle import Bundle
 from impasto_server.closing import Closing
+from impasto_server.engines.runtime import Runtime
 from impasto_server.scoring.score import Scorer
 from impasto_server.settings import Settings
 from impasto_server.turnstile import Turnstile
@@ -31,7 +32,7 @@ class Shared:
         largest = max(bundle.nbytes for bundle in bundles)
         return cls(
             Registry(settings.registry, MAX_HEADER + DELTA_SHARE * largest),
-            Scorer.open(settings.scorer, settings) if settings.scorer else None,
+            Scorer.open(settings.scorer, Runtime.of(settings)) if settings.scorer else None,
             Admission(settings.max_requests),
         )
 

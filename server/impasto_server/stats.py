@@ -18,15 +18,16 @@ COUNTERS: Mapping[str, str] = {
     "join_seconds": "Time from being prepared to the first step",
     "adapter_hits": "Adapters found in host memory",
     "adapter_loads": "Adapters read from the registry",
-    "mix_hits": "Mixes found in the adapter bank",
-    "mix_writes": "Mixes written into the adapter bank",
+    "bank_hits": "Adapters found in the adapter bank",
+    "bank_writes": "Adapters written into the adapter bank",
+    "bank_written_bytes": "Bytes of the pages written",
+    "bank_evictions": "Idle adapters that made room in the adapter bank for others",
     "mix_pinned": "Mixes that had weights of their own, merged into them",
-    "mix_evictions": "Idle mixes overwritten in the adapter bank",
 }
 GAUGES: Mapping[str, str] = {
     "requests": "Requests under way",
     "adapter_bytes": "Adapters in host memory",
-    "bank_bytes": "Size of the adapter bank",
+    "bank_bytes": "What the adapter bank may grow to",
 }
 
 

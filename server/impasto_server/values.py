@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from impasto_server.adapters.adapter import MAX_STAGES
 from impasto_server.fields import (
+    MAX_TEXT_BYTES,
     Choice,
     Field,
     File,
@@ -71,11 +72,11 @@ class Words:
     prompt: str = given(
         Text(
             "PROMPT",
-            f"What to paint: UTF-8, 1 to 8192 bytes, not blank. A word <name> stands for an embedding; a request may "
-            f"name {MAX_EMBEDDINGS}. The numbers of stages of those in one text may divide at most 4096, and all "
-            "stages of all lanes together may make at most 256 different texts.",
+            f"What to paint, which bundles that have words need: UTF-8, 1 to {MAX_TEXT_BYTES} bytes, not blank. A word "
+            f"<name> stands for an embedding; a request may name {MAX_EMBEDDINGS}. The numbers of stages of those in "
+            "one text may divide at most 4096, and all stages of all lanes together may make at most 256 different "
+            "texts.",
             default="",
-            required=True,
             needed="say what to paint, e.g. 'a red boat at night'",
         )
     )
@@ -394,4 +395,5 @@ COMMON: tuple[Field, ...] = (
     *(row for group in GROUPS[2:] for row in rows(group).values()),
     MODEL,
 )
+WORDS = ("PROMPT", "NEGATIVE_PROMPT", "CONTENT_PROMPT")  # what families without words don't know
 STREAMED = ("PREVIEW_EVERY",)  # of these, what the model alone knows that streams

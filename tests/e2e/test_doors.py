@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 from urllib.error import HTTPError
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import grpc  # type: ignore[import-untyped]
 import pytest
@@ -28,10 +28,9 @@ from impasto_server.ops.ready import is_ready, open_gate
 from impasto_server.ops.serve import Plan, Server
 from impasto_server.ops.tritonserver import find
 from impasto_server.settings import Settings
-from tests.helpers.asked import request_of
-from tests.helpers.waiting import eventually
 from tests.helpers.wire import ask, inputs, ints, refused, texts
 
+from .test_lifecycle import eventually
 from .test_load import client_process
 from .test_metrics import metrics, steady
 
@@ -110,7 +109,7 @@ def http(server: Server, method: str, path: str, **headers: str) -> int:
     """The status of the answer."""
     body = b"{}" if method == "POST" else None
     try:
-        with urlopen(request_of(f"{server.http_url}{path}", body, headers, method=method), timeout=30) as answer:
+        with urlopen(Request(f"{server.http_url}{path}", body, headers, method=method), timeout=30) as answer:
             return int(answer.status)
     except HTTPError as error:
         with error:

@@ -53,7 +53,7 @@ def test_a_picture_is_counted(toy_server: Server, toy_client: InferenceServerCli
     ask(toy_client, PROMPT=texts("a red boat"), STEPS=ints(3), ADAPTER_NAMES=texts("neon"))
     for name in ("done", "steps", "lanes"):
         assert grown(toy_server, name, before), name
-    assert metrics(toy_server)["mix_writes"] > 0
+    assert metrics(toy_server)["bank_writes"] > 0
 
 
 def test_a_cancelled_call_stops_in_the_server(toy_server: Server, toy_client: InferenceServerClient) -> None:

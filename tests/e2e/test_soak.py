@@ -59,7 +59,7 @@ def server(toy_bundle: Path, tmp_path: Path) -> Iterator[Server]:
             data = toy.adapter_bytes(USERS * style + user, RANK, text_encoder=True)
             toy.register(tmp_path, f"style-{user}-{style}", data)
     settings = Settings(
-        toy_bundle, tmp_path, "onnxruntime", "f32", threads=1, bank_rank=RANK, bank_bytes=3 * ROW, host_bytes=1
+        toy_bundle, tmp_path, "onnxruntime", "f32", threads=1, page_rank=RANK, bank_bytes=3 * ROW, host_bytes=1
     )
     with serve(settings) as server:
         yield server
@@ -100,7 +100,7 @@ def test_a_thousand_adapters_come_and_go_without_a_trace(server: Server) -> None
         eventually(lambda: metrics(server)["adapter_loads"] - loaded["adapter_loads"] >= CYCLES)
         over.set()
         load.result()
-    assert metrics(server)["mix_evictions"] - loaded["mix_evictions"] >= CYCLES
+    assert metrics(server)["bank_evictions"] - loaded["bank_evictions"] >= CYCLES
     assert after.rss - before.rss <= RSS_TOLERANCE, (before, after)
     assert after.files == before.files
     assert after.shm == before.shm

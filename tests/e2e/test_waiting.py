@@ -83,7 +83,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(toy_bundle: Path, registry: Path) -> Iterator[Server]:
     """Room for sixteen requests, and for one mix at a time; batches of one request."""
     settings = Settings(toy_bundle, registry, "onnxruntime", "f32", threads=1, max_requests=ROOM, max_lanes=2)
-    with serve(replace(settings, bank_rank=4, bank_bytes=2 * ROW)) as server:
+    with serve(replace(settings, page_rank=4, bank_bytes=2 * ROW)) as server:
         yield server
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impasto_export import manifest
-from impasto_export.architecture import Site
+from impasto_export.architecture import LORA, Port, Site
+from impasto_export.tracing.forms import FORMS
 
 Engine = Literal["onnxruntime", "openvino"]
 ENGINES: tuple[Engine, ...] = ("onnxruntime", "openvino")
@@ -19,38 +20,64 @@ Array = NDArray[Any]
 
 
 def run(engine: Engine, bundle: Path, graph: str, feeds: Mapping[str, Array]) -> list[Array]:
-    """Outputs in manifest order; sites without a bank in `feeds` get an empty one, other inputs left out are zeros."""
+    """Outputs in manifest order, of as many lanes as the first of `feeds` has. What is left out is zeros: adapters,
+    learned tokens, and a ControlNet's residuals, as 1 x 1."""
     facts = manifest.load(bundle)["graphs"][graph]
-    complete = {**zero_banks(facts, feeds), **zero_extras(facts, feeds), **feeds}
-    runner = _load(engine, str(bundle / facts["file"]))
+    return _run(engine, bundle / facts["file"], facts, {**zeros(facts, feeds), **feeds})
+
+
+def run_plain(engine: Engine, bundle: Path, graph: str, feeds: Mapping[str, Array]) -> list[Array]:
+    """As `run`, by the graph that has no adapter sites."""
+    facts = manifest.load(bundle)["graphs"][graph]
+    complete = {**zeros({**facts, "sites": []}, feeds), **feeds}
+    own = {name: value for name, value in complete.items() if not name.endswith(("_rows", "_weights"))}
+    return _run(engine, bundle / facts["plain"], facts, own)
+
+
+def _run(engine: Engine, path: Path, facts: dict[str, Any], feeds: Mapping[str, Array]) -> list[Array]:
+    runner = _load(engine, str(path))
     if engine == "onnxruntime":
-        return [np.asarray(value) for value in runner.run(None, complete)]
-    found = runner(complete)
+        return [np.asarray(value) for value in runner.run(None, dict(feeds))]
+    found = runner(dict(feeds))
     return [np.array(found[port["name"]]) for port in facts["outputs"]]
 
 
-def zero_banks(facts: dict[str, Any], feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """Banks of the same slots, rank and hidden units as those in `feeds`, all zeros."""
-    sizes = {"S": 1, "R": 1, "H": 1}
-    for name, value in feeds.items():
-        width = {"lora_A": "R", "down": "H"}.get(name.rpartition(".")[2])
-        if width:
-            sizes.update({"S": value.shape[0], width: value.shape[2]})
-    ports = [port for site in facts["sites"] for port in Site(**site).banks]
-    return {
-        port.name: np.zeros([size if isinstance(size, int) else sizes[size] for size in port.shape], np.float32)
-        for port in ports
-    }
+def zeros(facts: dict[str, Any], feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Of every input that `feeds` leaves out; banks have as many rows as those of their form in `feeds`."""
+    sizes = {"lanes": len(next(iter(feeds.values())))}
+    tables = [bank for site in facts["sites"] for bank in _banks(site)]
+    sizes |= {str(bank.shape[0]): len(feeds[bank.name]) for bank in tables if bank.name in feeds}
+    ports = [*(Port(port["name"], port["dtype"], tuple(port["shape"])) for port in facts["inputs"]), *tables]
+    return {port.name: np.zeros(_shape(port, sizes), port.dtype) for port in ports if port.name not in feeds}
 
 
-def zero_extras(facts: dict[str, Any], feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """What `feeds` leaves out of the ports: no learned tokens, and a ControlNet's residuals as 1 x 1 zeros."""
-    absent = [port for port in facts["inputs"] if port["name"] not in feeds]
-    return {port["name"]: np.zeros([len(feeds["slot"]), *_least(port["shape"][1:])], np.float32) for port in absent}
+def _shape(port: Port, sizes: Mapping[str, int]) -> list[int]:
+    """What has no size is 1."""
+    return [sizes.get(size, 1) if isinstance(size, str) else size for size in port.shape]
 
 
-def _least(shape: list[int | str]) -> list[int]:
-    return [size if isinstance(size, int) else 1 for size in shape]
+def banks(facts: dict[str, Any], rows: Mapping[str, int]) -> dict[str, Array]:
+    """Empty banks of all of a graph's sites, with so many rows for each kind of site, or one."""
+    ports = [port for site in facts["sites"] for port in _banks(site)]
+    sizes = {FORMS[kind].size: count for kind, count in rows.items()}
+    return {port.name: np.zeros(_shape(port, sizes), np.float32) for port in ports}
+
+
+def fill(bank: Array, page: int, rank: int, values: Array) -> None:
+    """Write the first rows of a page, whose size is `rank`."""
+    bank[page * rank : page * rank + len(values)] = values
+
+
+def picked(kind: str, pages: Array, rank: int, weights: Array | float = 1.0) -> dict[str, Array]:
+    """What lanes say that have these pages, [lanes] or [lanes, K], each with its weight."""
+    pages = pages.reshape(len(pages), -1)
+    rows = (pages[..., None] * rank + np.arange(rank)).reshape(len(pages), -1)
+    spread = np.repeat(np.broadcast_to(weights, pages.shape), rank, axis=1)
+    return {f"{kind}_rows": rows.astype(np.int64), f"{kind}_weights": spread.astype(np.float32)}
+
+
+def _banks(site: dict[str, Any]) -> tuple[Port, ...]:
+    return FORMS[site.get("kind", LORA)].banks(Site(**site))
 
 
 def relative_error(found: Array, expected: Array) -> float:

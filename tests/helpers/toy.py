@@ -23,6 +23,8 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
+from impasto_export.plain import without_adapters
+
 Array = NDArray[np.float32]
 
 CHANNELS, WIDTH, LENGTH, VOCABULARY = 4, 8, 6, 32
@@ -37,22 +39,27 @@ TOKENIZER: Mapping[str, object] = {
 }
 WORDS = "a red blue boat house fish at night in stained glass style sharp blurry".split()
 
+LORA_INPUTS = "int64[lanes,lora_K] lora_rows, float[lanes,lora_K] lora_weights"
+
 UNET = f"""
 <ir_version: 10, opset_import: ["" : 18]>
 unet (float[lanes,{CHANNELS},h,w] sample, float[lanes] timestep, float[lanes,{LENGTH},{WIDTH}] encoder_hidden_states,
       float[lanes,{CHANNELS},h0,w0] down_residual_0, float[lanes,{CHANNELS},hm,wm] mid_residual,
-      int64[lanes] slot, float[S,{CHANNELS},R] "mix.lora_A", float[S,R,{CHANNELS}] "mix.lora_B")
+      {LORA_INPUTS}, float[R,{CHANNELS}] "mix.lora_A", float[R,{CHANNELS}] "mix.lora_B")
   => (float[lanes,{CHANNELS},h,w] model_output)
-<float[1] thousand = {{1000.0}}, int64[1] one = {{1}}, int64[3] last = {{1,2,3}}>
+<float[1] thousand = {{1000.0}}, int64[1] one = {{1}}, int64[2] inner = {{1,2}}, int64[3] last = {{1,2,3}}>
 {{
   x = Transpose<perm=[0,2,3,1]>(sample)
-  a = Gather("mix.lora_A", slot)
-  b = Gather("mix.lora_B", slot)
-  a4 = Unsqueeze(a, one)
-  b4 = Unsqueeze(b, one)
   base = MatMul(x, weight)
+  a = Gather("mix.lora_A", lora_rows)
+  b = Gather("mix.lora_B", lora_rows)
+  turned = Transpose<perm=[0,2,1]>(a)
+  a4 = Unsqueeze(turned, one)
+  b4 = Unsqueeze(b, one)
+  w4 = Unsqueeze(lora_weights, inner)
   low = MatMul(x, a4)
-  update = MatMul(low, b4)
+  weighted = Mul(low, w4)
+  update = MatMul(weighted, b4)
   context = ReduceMean<keepdims=1>(encoder_hidden_states, one)
   shift = MatMul(context, projection)
   shift4 = Unsqueeze(shift, one)
@@ -89,27 +96,29 @@ controlnet (float[lanes,{CHANNELS},h,w] sample, float[lanes] timestep,
 
 def text_encoder(name: str = "text_encoder", width: int = WIDTH, pooled: int = 0) -> str:
     """An embedding with an adapted Linear beside it; with `pooled`, the most of all words projected so wide, too."""
-    output, one, most = f"float[lanes,{LENGTH},{width}] prompt_embeds", "", ""
+    output, most = f"float[lanes,{LENGTH},{width}] prompt_embeds", ""
     if pooled:
         output += f", float[lanes,{pooled}] pooled"
-        one = "int64[1] one = {1}, "
         most = "most = ReduceMax<keepdims=0>(prompt_embeds, one)  pooled = MatMul(most, text_projection)"
     return f"""
 <ir_version: 10, opset_import: ["" : 18]>
-{name} (int64[lanes,{LENGTH}] input_ids, float[lanes,{LENGTH},{width}] learned_embeds, int64[lanes] slot,
-        float[S,{width},R] "proj.lora_A", float[S,R,{width}] "proj.lora_B")
+{name} (int64[lanes,{LENGTH}] input_ids, float[lanes,{LENGTH},{width}] learned_embeds, {LORA_INPUTS},
+        float[R,{width}] "proj.lora_A", float[R,{width}] "proj.lora_B")
   => ({output})
-<int64 zero = {{0}}, {one}int64[1] last = {{2}}>
+<int64 zero = {{0}}, int64[1] one = {{1}}, int64[1] last = {{2}}>
 {{
   known = Max(input_ids, zero)
   is_learned = Less(input_ids, zero)
   is_learned3 = Unsqueeze(is_learned, last)
   word = Gather(embedding, known)
   x = Where(is_learned3, learned_embeds, word)
-  a = Gather("proj.lora_A", slot)
-  b = Gather("proj.lora_B", slot)
-  low = MatMul(x, a)
-  update = MatMul(low, b)
+  a = Gather("proj.lora_A", lora_rows)
+  b = Gather("proj.lora_B", lora_rows)
+  turned = Transpose<perm=[0,2,1]>(a)
+  w3 = Unsqueeze(lora_weights, one)
+  low = MatMul(x, turned)
+  weighted = Mul(low, w3)
+  update = MatMul(weighted, b)
   prompt_embeds = Add(x, update)
   {most}
 }}
@@ -196,11 +205,12 @@ def manifest(control: Mapping[str, object] | None = CONTROL) -> dict[str, object
                     port("sample", "lanes", CHANNELS, "h", "w"),
                     port("timestep", "lanes"),
                     port("encoder_hidden_states", "lanes", LENGTH, WIDTH),
-                    port("slot", "lanes", dtype="int64"),
                     port("down_residual_0", "lanes", CHANNELS, "h0", "w0"),
                     port("mid_residual", "lanes", CHANNELS, "hm", "wm"),
+                    *adapter_ports("lora"),
                 ],
                 "outputs": [port("model_output", "lanes", CHANNELS, "h", "w")],
+                "plain": "unet.plain.onnx",
                 "sites": [site("mix", CHANNELS)],
             },
             "vae_decoder": {
@@ -291,6 +301,12 @@ def port(name: str, *shape: int | str, dtype: str = "float32") -> dict[str, obje
     return {"name": name, "dtype": dtype, "shape": shape}
 
 
+def adapter_ports(form: str) -> tuple[dict[str, object], dict[str, object]]:
+    """What every lane of a graph says of its adapters of a form."""
+    lanes = ("lanes", f"{form}_K")
+    return port(f"{form}_rows", *lanes, dtype="int64"), port(f"{form}_weights", *lanes)
+
+
 def site(name: str, features: int, kind: str = "lora") -> dict[str, object]:
     return {"name": name, "in_features": features, "out_features": features, "kind": kind}
 
@@ -302,12 +318,13 @@ def text_graph(name: str = "text_encoder", width: int = WIDTH, pooled: int = 0) 
         "inputs": [
             port("input_ids", "lanes", LENGTH, dtype="int64"),
             port("learned_embeds", "lanes", LENGTH, width),
-            port("slot", "lanes", dtype="int64"),
+            *adapter_ports("lora"),
         ],
         "outputs": [
             port("prompt_embeds", "lanes", LENGTH, width),
             *([port("pooled", "lanes", pooled)] if pooled else []),
         ],
+        "plain": f"{name}.plain.onnx",
         "sites": [site("proj", width)],
     }
 
@@ -330,8 +347,13 @@ def write_manifest(folder: Path, manifest: Mapping[str, object]) -> Path:
 
 
 def write_graph(folder: Path, name: str, text: str, weights: Mapping[str, Array]) -> None:
+    """NAME.onnx, and NAME.plain.onnx of what has adapter sites."""
     folder.mkdir(parents=True, exist_ok=True)
     model = onnx.parser.parse_model(text)
     model.graph.initializer.extend(numpy_helper.from_array(array, key) for key, array in weights.items())
     onnx.checker.check_model(model)
     onnx.save(model, folder / f"{name}.onnx")
+    inputs = [value.name for value in model.graph.input]
+    own = [name for name in inputs if "." not in name and not name.endswith(("_rows", "_weights"))]
+    if own != inputs:
+        onnx.save(without_adapters(model, own), folder / f"{name}.plain.onnx")

@@ -21,14 +21,14 @@ WIDTH_2, POOLED, TOLD = 12, 5, 6
 PAD_2 = 0  # the second tokenizer pads with another token than the first
 TOKENIZER_2: Mapping[str, object] = {**toy.TOKENIZER, "file": "tokenizer_2.json", "pad_id": PAD_2}
 
-_INPUTS = "int64[lanes] slot"
+_INPUTS = toy.LORA_INPUTS
 _BODY = "  y = Tanh(y3)"
 _CONSTANTS = "<float[1] thousand"
 
 XL_UNET = (
     toy.UNET.replace(f"{LENGTH},{WIDTH}]", f"{LENGTH},{WIDTH + WIDTH_2}]")
     .replace(_INPUTS, f"float[lanes,{POOLED}] text_embeds, float[lanes,6] time_ids, {_INPUTS}")
-    .replace(_CONSTANTS, f"<int64[2] inner = {{1,2}}, float large = {{64.0}}, {_CONSTANTS[1:]}")
+    .replace(_CONSTANTS, f"<float large = {{64.0}}, {_CONSTANTS[1:]}")
     .replace(
         _BODY,
         """
@@ -41,17 +41,13 @@ XL_UNET = (
   y = Tanh(y4)""",
     )
 )
-LCM_UNET = (
-    toy.UNET.replace(_INPUTS, f"float[lanes,{TOLD}] timestep_cond, {_INPUTS}")
-    .replace(_CONSTANTS, f"<int64[2] inner = {{1,2}}, {_CONSTANTS[1:]}")
-    .replace(
-        _BODY,
-        """
+LCM_UNET = toy.UNET.replace(_INPUTS, f"float[lanes,{TOLD}] timestep_cond, {_INPUTS}").replace(
+    _BODY,
+    """
   told = MatMul(timestep_cond, telling)
   told4 = Unsqueeze(told, inner)
   y4 = Add(y3, told4)
   y = Tanh(y4)""",
-    )
 )
 MERGED_TEXT_ENCODER = toy.TEXT_ENCODER.replace(
     "  prompt_embeds = Add(x, update)",
@@ -119,11 +115,11 @@ def write_pinned(folder: Path, mixes: Sequence[Mapping[str, tuple[bytes, str, fl
         deltas = [(load(data), weight) for data, _, weight in mix.values()]
         update = _merged(deltas, "unet.mix")
         toy.write_graph(folder, f"pinned-{number}.unet", toy.UNET, {**unet, "weight": unet["weight"] + update})
-        graphs = {"unet": {"file": f"pinned-{number}.unet.onnx"}}
+        graphs = {"unet": {"file": f"pinned-{number}.unet.plain.onnx"}}
         if any("text_encoder.proj.A" in tensors for tensors, _ in deltas):
             said = {**embedding, "delta": _merged(deltas, "text_encoder.proj")}
             toy.write_graph(folder, f"pinned-{number}.text_encoder", MERGED_TEXT_ENCODER, said)
-            graphs["text_encoder"] = {"file": f"pinned-{number}.text_encoder.onnx"}
+            graphs["text_encoder"] = {"file": f"pinned-{number}.text_encoder.plain.onnx"}
         named = [{"name": name, "digest": digest, "weight": weight} for name, (_, digest, weight) in mix.items()]
         pinned.append({"adapters": named, "graphs": graphs})
     return toy.write_manifest(folder, {**toy.manifest(), "pinned": pinned})

@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 
 from tests.helpers.toy import (
     LENGTH,
+    LORA_INPUTS,
     TOKENIZER,
     VOCABULARY,
     WIDTH,
+    adapter_ports,
     port,
     save_adapter,
     site,
@@ -38,9 +40,10 @@ TEMPLATE = "{context} in glass"  # the text encoder reads four words
 TRANSFORMER = f"""
 <ir_version: 10, opset_import: ["" : 18]>
 transformer (int64[lanes,h,w] input_ids, float[lanes,{LENGTH},{WIDTH}] encoder_hidden_states,
-             float[lanes,{POOLED}] pooled_text_emb, float[lanes,5] micro_conds, int64[lanes] slot,
-             float[S,{WIDTH},R] "mix.lora_A", float[S,R,{WIDTH}] "mix.lora_B",
-             float[S,{WIDTH},R] "block.down", float[S,R,{WIDTH}] "block.up", float[S,1,R] "block.tanh")
+             float[lanes,{POOLED}] pooled_text_emb, float[lanes,5] micro_conds,
+             {LORA_INPUTS}, int64[lanes,bottleneck_K] bottleneck_rows, float[lanes,bottleneck_K] bottleneck_weights,
+             float[R,{WIDTH}] "mix.lora_A", float[R,{WIDTH}] "mix.lora_B",
+             float[H,{WIDTH}] "block.down", float[H,{WIDTH}] "block.up", float[H,1] "block.tanh")
   => (float[lanes,{CODES},h,w] logits)
 <int64[1] one = {{1}}, int64[2] inner = {{1,2}}, float large = {{64.0}}, float half = {{0.5}}, float unit = {{1.0}},
  float root = {{1.41421356}}, float slope = {{0.79788456}}, float cubic = {{0.044715}}>
@@ -48,12 +51,15 @@ transformer (int64[lanes,h,w] input_ids, float[lanes,{LENGTH},{WIDTH}] encoder_h
   x = Gather(table, input_ids)
   around = ReduceMean<keepdims=1>(x, inner)
   base = MatMul(x, weight)
-  lora_a = Gather("mix.lora_A", slot)
-  lora_b = Gather("mix.lora_B", slot)
-  lora_a4 = Unsqueeze(lora_a, one)
+  lora_a = Gather("mix.lora_A", lora_rows)
+  lora_b = Gather("mix.lora_B", lora_rows)
+  lora_turned = Transpose<perm=[0,2,1]>(lora_a)
+  lora_a4 = Unsqueeze(lora_turned, one)
   lora_b4 = Unsqueeze(lora_b, one)
+  lora_w4 = Unsqueeze(lora_weights, inner)
   low = MatMul(x, lora_a4)
-  update = MatMul(low, lora_b4)
+  weighted = Mul(low, lora_w4)
+  update = MatMul(weighted, lora_b4)
   context = ReduceMean<keepdims=1>(encoder_hidden_states, one)
   said = MatMul(context, projection)
   said4 = Unsqueeze(said, one)
@@ -62,15 +68,19 @@ transformer (int64[lanes,h,w] input_ids, float[lanes,{LENGTH},{WIDTH}] encoder_h
   sizes = Div(micro_conds, large)
   size = MatMul(sizes, sizing)
   size4 = Unsqueeze(size, inner)
-  y = Sum(base, update, around, said4, pooled4, size4)
+  changed = Add(base, update)
+  y = Sum(changed, around, said4, pooled4, size4)
   z = Tanh(y)
 
-  down = Gather("block.down", slot)
-  up = Gather("block.up", slot)
-  tanh = Gather("block.tanh", slot)
-  down4 = Unsqueeze(down, one)
+  down = Gather("block.down", bottleneck_rows)
+  up = Gather("block.up", bottleneck_rows)
+  tanh = Gather("block.tanh", bottleneck_rows)
+  down_turned = Transpose<perm=[0,2,1]>(down)
+  tanh_turned = Transpose<perm=[0,2,1]>(tanh)
+  down4 = Unsqueeze(down_turned, one)
   up4 = Unsqueeze(up, one)
-  tanh4 = Unsqueeze(tanh, one)
+  tanh4 = Unsqueeze(tanh_turned, one)
+  hidden_w4 = Unsqueeze(bottleneck_weights, inner)
   hidden = MatMul(z, down4)
   halved = Mul(hidden, half)
   scaled = Div(hidden, root)
@@ -88,7 +98,8 @@ transformer (int64[lanes,h,w] input_ids, float[lanes,{LENGTH},{WIDTH}] encoder_h
   off = Sub(near, exact)
   chosen = Mul(off, tanh4)
   gelu = Add(exact, chosen)
-  added = MatMul(gelu, up4)
+  weighted_gelu = Mul(gelu, hidden_w4)
+  added = MatMul(weighted_gelu, up4)
   adapted = Add(z, added)
   scores = MatMul(adapted, codes)
   logits = Transpose<perm=[0,3,1,2]>(scores)
@@ -159,9 +170,11 @@ def manifest() -> dict[str, object]:
                     port("encoder_hidden_states", "lanes", LENGTH, WIDTH),
                     port("pooled_text_emb", "lanes", POOLED),
                     port("micro_conds", "lanes", 5),
-                    port("slot", "lanes", dtype="int64"),
+                    *adapter_ports("lora"),
+                    *adapter_ports("bottleneck"),
                 ],
                 "outputs": [port("logits", "lanes", CODES, "h", "w")],
+                "plain": "transformer.plain.onnx",
                 "sites": [site("mix", WIDTH), site("block", WIDTH, "bottleneck")],
             },
             "vq_decoder": {

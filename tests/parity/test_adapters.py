@@ -1,4 +1,4 @@
-"""Imported adapters in the rows of one batch, each row another slot, against PEFT's own forward."""
+"""Imported adapters in the rows of one batch, each row another page, against PEFT's own forward."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from impasto_export import manifest
 from impasto_export.adapters import importer
 from impasto_export.weights import read_header, read_tensor
 from tests.helpers import checkpoints
-from tests.helpers.engines import ENGINES, Array, Engine, relative_error, run, zero_banks
+from tests.helpers.engines import ENGINES, Array, Engine, banks, fill, picked, relative_error, run
 
 TOLERANCE = 1e-4
+RANK = 8
 # peft reads an attribute that transformers has renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
 UNET_TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out"]
@@ -31,7 +32,7 @@ TEXT_TARGETS = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
 
 @dataclass(frozen=True)
 class Case:
-    """Three rows' inputs and what PEFT makes of them: slot 0 is no adapter, 1 and 2 are the folders' adapters."""
+    """Three rows' inputs and what PEFT makes of them: page 0 is no adapter, 1 and 2 are the folders' adapters."""
 
     graph: str
     feeds: dict[str, Array]
@@ -110,12 +111,12 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return Case(graph, feeds, np.concatenate(expected), (folder / "1", folder / "2"))
 
 
-def banks(case: Case, bundle: Path, path: Path) -> dict[str, Array]:
-    """Slot 0 empty, slots 1 and 2 the imported adapters, ranks padded to the larger one."""
+def filled(case: Case, bundle: Path, path: Path) -> dict[str, Array]:
+    """Page 0 empty, pages 1 and 2 the imported adapters, ranks padded to the larger one."""
     record = manifest.load(bundle)
-    filled = zero_banks(record["graphs"][case.graph], {"x.lora_A": np.zeros((3, 1, 8))})
-    for slot, source in enumerate(case.sources, start=1):
-        file = path / f"{slot}.safetensors"
+    tables = banks(record["graphs"][case.graph], {"lora": 3 * RANK})
+    for page, source in enumerate(case.sources, start=1):
+        file = path / f"{page}.safetensors"
         made = importer.convert(source, record)
         assert made.record["source"]["assumed"] == []
         file.write_bytes(made.data)
@@ -123,16 +124,17 @@ def banks(case: Case, bundle: Path, path: Path) -> dict[str, Array]:
         for key in (name.removesuffix(".A") for name in header.tensors if name.endswith(".A")):
             a, b, scale = (read_tensor(header, f"{key}.{part}") for part in ("A", "B", "scale"))
             site = key.removeprefix(f"{case.graph}.")
-            filled[f"{site}.lora_A"][slot, :, : a.shape[1]] = a
-            filled[f"{site}.lora_B"][slot, : b.shape[0]] = b * scale
-    return filled
+            fill(tables[f"{site}.lora_A"], page, RANK, a.T)
+            fill(tables[f"{site}.lora_B"], page, RANK, b * scale)
+    return tables
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_rows_of_one_batch_use_different_adapters(engine: Engine, case: Case, bundle: Path, tmp_path: Path) -> None:
-    feeds = {**case.feeds, "slot": np.arange(3), **banks(case, bundle, tmp_path)}
+    tables = filled(case, bundle, tmp_path)
+    feeds = {**case.feeds, **picked("lora", np.arange(3), RANK), **tables}
     (found,) = run(engine, bundle, case.graph, feeds)
-    (without,) = run(engine, bundle, case.graph, {**feeds, "slot": np.zeros(3, np.int64)})
+    (without,) = run(engine, bundle, case.graph, {**case.feeds, **tables})
     for row in range(3):
         assert relative_error(found[row], case.expected[row]) <= TOLERANCE
     for row in (1, 2):

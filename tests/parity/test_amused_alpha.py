@@ -43,7 +43,7 @@ def lane(bundle: Path, source: Path, alpha: float | None) -> Array:
     record, file = manifest.load(bundle), source / "imported.safetensors"
     file.write_bytes(importer.convert(source, record, Said(alpha=alpha)).data)
     filled = bank(record, "transformer", file, 1.0)
-    return run("onnxruntime", bundle, "transformer", {**feeds(), "slot": np.ones(1, np.int64), **filled})[0]
+    return run("onnxruntime", bundle, "transformer", {**feeds(), **filled})[0]
 
 
 @pytest.mark.parametrize(("rank", "alpha"), [(16, 32), (16, 1)])

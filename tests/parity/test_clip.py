@@ -13,8 +13,8 @@ from transformers import CLIPTokenizer
 
 from impasto_export.clip import link
 from impasto_export.tracing import clip_graphs
+from impasto_server.engines.runtime import Runtime
 from impasto_server.scoring.score import Fitting, Scorer, fitted
-from impasto_server.settings import Settings
 from tests.helpers import checkpoints, clips
 from tests.helpers.engines import ENGINES, Engine
 
@@ -38,7 +38,7 @@ def noise(*sizes: tuple[int, int]) -> list[NDArray[np.uint8]]:
 
 
 def open_scorer(bundle: Path, engine: Engine) -> Scorer:
-    return Scorer.open(bundle, Settings(bundle, bundle, engine, threads=1))
+    return Scorer.open(bundle, Runtime(engine, "f32", threads=1))
 
 
 def reference(folder: Path, seed: int, **changes: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

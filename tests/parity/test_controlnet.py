@@ -79,7 +79,7 @@ def names(case: Case) -> list[str]:
 def feeds(case: Case, residuals: Tensors) -> dict[str, Array]:
     """The UNet's."""
     given = {name: value.numpy() for name, value in zip(names(case), residuals, strict=True)}
-    return {**case.lanes, **given, "slot": np.zeros(len(case.sample), np.int64)}
+    return {**case.lanes, **given}
 
 
 @pytest.mark.parametrize("engine", ENGINES)

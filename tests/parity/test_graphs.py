@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from impasto_export.link import link
 from tests.helpers import checkpoints
-from tests.helpers.engines import ENGINES, Engine, relative_error, run
+from tests.helpers.engines import ENGINES, Engine, relative_error, run, run_plain
 
 TOLERANCE = 1e-4
 
@@ -33,8 +32,7 @@ def unet_inputs(lanes: int, height: int, width: int) -> tuple[torch.Tensor, torc
 
 def unet_feeds(inputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> dict[str, Any]:
     names = ("sample", "timestep", "encoder_hidden_states")
-    feeds = {name: value.numpy() for name, value in zip(names, inputs, strict=True)}
-    return {**feeds, "slot": np.zeros(len(inputs[0]), np.int64)}
+    return {name: value.numpy() for name, value in zip(names, inputs, strict=True)}
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -42,7 +40,7 @@ def test_text_encoder(engine: Engine, bundle: Path) -> None:
     ids = torch.randint(0, 514, (3, 32), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = checkpoints.model("text_encoder", 1)(ids).last_hidden_state.numpy()
-    (found,) = run(engine, bundle, "text_encoder", {"input_ids": ids.numpy(), "slot": np.zeros(3, np.int64)})
+    (found,) = run(engine, bundle, "text_encoder", {"input_ids": ids.numpy()})
     assert relative_error(found, expected) <= TOLERANCE
 
 
@@ -50,8 +48,9 @@ def test_text_encoder(engine: Engine, bundle: Path) -> None:
 def test_unet_at_any_batch_and_size(engine: Engine, bundle: Path) -> None:
     for lanes, height, width in ((1, 16, 16), (3, 12, 20)):
         inputs = unet_inputs(lanes, height, width)
-        (found,) = run(engine, bundle, "unet", unet_feeds(inputs))
-        assert relative_error(found, eager_unet(1, *inputs)) <= TOLERANCE, (lanes, height, width)
+        for runs in (run, run_plain):
+            (found,) = runs(engine, bundle, "unet", unet_feeds(inputs))
+            assert relative_error(found, eager_unet(1, *inputs)) <= TOLERANCE, (runs, lanes, height, width)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

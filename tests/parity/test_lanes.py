@@ -24,7 +24,7 @@ from PIL import Image
 from studio.reading.psnr import psnr_db
 
 from impasto_export.adapters.registry import Registry
-from impasto_server.engines.engine import resolve_precision
+from impasto_server.engines.runtime import resolve_precision
 from impasto_server.errors import ImpastoError
 from impasto_server.guidance import RULES
 from impasto_server.pipeline import Caller, Pipeline, Progress, Result
@@ -120,7 +120,7 @@ def crowded(studio: Studio, open_pipeline: Open) -> Pipeline:
     graphs = json.loads((studio.bundle / "manifest.json").read_text())["graphs"].values()
     sites = [site for graph in graphs for site in graph.get("sites", ())]
     row = 4 * RANK * sum(site["in_features"] + site["out_features"] for site in sites)
-    return open_pipeline("onnxruntime", max_lanes=2, bank_rank=RANK, bank_bytes=3 * row)
+    return open_pipeline("onnxruntime", max_lanes=2, page_rank=RANK, bank_bytes=3 * row)
 
 
 # Together with anyone = alone
@@ -223,7 +223,9 @@ def reference(pipe: Any, request: Request, noise: NDArray[np.float32]) -> Pixels
     pipe.register_modules(scheduler=scheduler)
     if request.styles.adapters:
         pipe.enable_lora()
-        pipe.set_adapters([*request.styles.adapter_names], [*request.styles.adapter_weights])
+        pipe.set_adapters(
+            [name for name, _ in request.styles.adapters], [weight for _, weight in request.styles.adapters]
+        )
     else:
         pipe.disable_lora()
     made = pipe(
@@ -268,7 +270,7 @@ def test_a_b_a_is_bit_exact_under_load(crowded: Pipeline) -> None:
     assert turns[4:] == [first, plain, third, second, first]
     assert len({first, plain, second, third}) == 4
     assert [image(other) for other in others] == [crowded.generate(altered(load, seed=seed)).image for seed in range(2)]
-    assert crowded.stats.read()["mix_evictions"] - before["mix_evictions"] >= 4
+    assert crowded.stats.read()["bank_evictions"] - before["bank_evictions"] >= 4
 
 
 def test_eviction_never_changes_a_running_image(crowded: Pipeline) -> None:
@@ -286,13 +288,13 @@ def test_eviction_never_changes_a_running_image(crowded: Pipeline) -> None:
     crowd = Crowd(crowded)
     answers = [crowd.join(request) for request in requests]
     found = [image(answer) for answer in answers]
-    assert crowded.stats.read()["mix_evictions"] - before["mix_evictions"] >= 4
+    assert crowded.stats.read()["bank_evictions"] - before["bank_evictions"] >= 4
     assert found == [crowded.generate(request).image for request in requests]
 
 
 def test_widening_the_bank_never_changes_a_running_image(open_pipeline: Open, crowded: Pipeline) -> None:
     """The second request's mix has a higher rank than any row of the bank."""
-    narrow = open_pipeline("onnxruntime", bank_rank=4)
+    narrow = open_pipeline("onnxruntime", page_rank=4)
     before = narrow.stats.read()
     running, wide = altered(styled(("one", 0.8)), steps=12), styled(("one", 0.5), ("two", 0.5))
     found = together(narrow, [Arrival(running, after=0), Arrival(wide, after=2)])

@@ -48,7 +48,7 @@ def eager(ids: Array, vectors: Array) -> Array:
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_equals_a_vocabulary_with_the_words_in_it(engine: Engine, ids: Array, vectors: Array, bundle: Path) -> None:
-    feeds = {"input_ids": ids, "learned_embeds": vectors, "slot": np.zeros(LANES, np.int64)}
+    feeds = {"input_ids": ids, "learned_embeds": vectors}
     (found,) = run(engine, bundle, "text_encoder", feeds)
     assert relative_error(found, eager(ids, vectors)) <= TOLERANCE
     (without,) = run(engine, bundle, "text_encoder", {**feeds, "learned_embeds": np.zeros_like(vectors)})
@@ -57,7 +57,7 @@ def test_equals_a_vocabulary_with_the_words_in_it(engine: Engine, ids: Array, ve
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_at_known_tokens_nothing_is_read(engine: Engine, ids: Array, vectors: Array, bundle: Path) -> None:
-    feeds = {"input_ids": ids, "slot": np.zeros(LANES, np.int64)}
+    feeds = {"input_ids": ids}
     spoilt = np.where(ids[..., None] < 0, vectors, np.float32(np.nan))
     (found,) = run(engine, bundle, "text_encoder", {**feeds, "learned_embeds": spoilt})
     (expected,) = run(engine, bundle, "text_encoder", {**feeds, "learned_embeds": vectors})

@@ -18,7 +18,7 @@ from impasto_export.adapters import importer, layers
 from impasto_export.architecture import Json
 from impasto_export.weights import read_header, read_tensor
 from tests.helpers import lora_files
-from tests.helpers.engines import Array, run, zero_banks
+from tests.helpers.engines import Array, banks, fill, picked, run
 from tests.helpers.likeness import range_db
 
 from .conftest import Studio, diffusers_pipeline
@@ -37,17 +37,17 @@ def sites(record: Json) -> dict[str, dict[str, tuple[int, int]]]:
 
 
 def bank(record: Json, graph: str, adapter: Path, strength: float) -> dict[str, Array]:
-    """Slot 0 empty, slot 1 the adapter's; all ranks padded to the largest."""
+    """The adapter's rows, all ranks padded to the largest, and one lane's pick of them, with the strength."""
     header = read_header(adapter)
     names = [key.removesuffix(".A") for key in header.tensors if key.startswith(f"{graph}.") and key.endswith(".A")]
     rank = max(header.tensors[f"{name}.A"].shape[1] for name in names)
-    filled = zero_banks(record["graphs"][graph], {"x.lora_A": np.zeros((2, 1, rank))})
+    tables = banks(record["graphs"][graph], {"lora": rank})
     for name in names:
         a, b, scale = (read_tensor(header, f"{name}.{role}").astype(np.float32) for role in ("A", "B", "scale"))
         site = name.removeprefix(f"{graph}.")
-        filled[f"{site}.lora_A"][1, :, : a.shape[1]] = a
-        filled[f"{site}.lora_B"][1, : b.shape[0]] = b * scale * strength
-    return filled
+        fill(tables[f"{site}.lora_A"], 0, rank, a.T)
+        fill(tables[f"{site}.lora_B"], 0, rank, b * scale)
+    return {**tables, **picked("lora", np.zeros(1, np.int64), rank, strength)}
 
 
 def feeds(graph: str) -> dict[str, Array]:
@@ -64,7 +64,7 @@ def feeds(graph: str) -> dict[str, Array]:
 
 def ours(bundle: Path, graph: str, adapter: Path, strength: float) -> Array:
     record = manifest.load(bundle)
-    lane = {**feeds(graph), "slot": np.ones(1, np.int64), **bank(record, graph, adapter, strength)}
+    lane = {**feeds(graph), **bank(record, graph, adapter, strength)}
     return run("onnxruntime", bundle, graph, lane)[0]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from impasto_export.tracing import graphs, texts
 from impasto_export.weights import read_header
 from tests.helpers import checkpoints
 from tests.helpers.codes import assert_nearest
-from tests.helpers.engines import ENGINES, Array, Engine, relative_error, run, zero_banks
+from tests.helpers.engines import ENGINES, Array, Engine, banks, fill, picked, relative_error, run, run_plain, zeros
 
 TOLERANCE = 1e-4
 TOKENS, END = 32, 513
@@ -43,7 +43,7 @@ def captions(lanes: int, end: int = END, size: int = 512) -> Tensor:
 
 
 def text_feeds(ids: Tensor) -> dict[str, Array]:
-    return {"input_ids": ids.numpy(), "slot": np.zeros(len(ids), np.int64)}
+    return {"input_ids": ids.numpy()}
 
 
 def eager_text(model: Any, ids: Tensor) -> tuple[Array, Array]:
@@ -98,9 +98,8 @@ def test_texts_end_at_the_highest_id_where_the_config_says_2(end: int, tmp_path:
     tensors = {name: Stored(file.name, tensor) for name, tensor in read_header(file).tensors.items()}
     linked = tmp_path / "linked.onnx"
     linked.write_bytes(splice.point(splice.read(tmp_path / "skeleton.onnx"), tensors))
-    facts = {"sites": [site.record for site in recipe.sites]}
-    learned = np.zeros((3, TOKENS, 16), np.float32)
-    feeds = {**text_feeds(ids), "learned_embeds": learned, **zero_banks(facts, {})}
+    facts = {"inputs": [asdict(port) for port in recipe.inputs], "sites": [site.record for site in recipe.sites]}
+    feeds = {**zeros(facts, text_feeds(ids)), **text_feeds(ids)}
     found = onnxruntime.InferenceSession(str(linked), providers=["CPUExecutionProvider"]).run(None, feeds)
     assert relative_error(found[0], hidden) <= TOLERANCE
     assert relative_error(found[1], pooled) <= TOLERANCE
@@ -124,13 +123,12 @@ class Rows:
         micro = torch.tensor([[8.0 * width, 8.0 * height, 0.0, 3.0 * lane, 6.0 - lane] for lane in range(lanes)])
         return Rows(ids, context, pooled, micro)
 
-    def feeds(self, slot: Array | None = None) -> dict[str, Array]:
+    def feeds(self) -> dict[str, Array]:
         return {
             "input_ids": self.ids.numpy(),
             "encoder_hidden_states": self.context.numpy(),
             "pooled_text_emb": self.pooled.numpy(),
             "micro_conds": self.micro.numpy(),
-            "slot": np.zeros(len(self.ids), np.int64) if slot is None else slot,
         }
 
     def eager(self, model: Any, rows: slice = slice(None)) -> Array:
@@ -144,9 +142,10 @@ def test_transformer_at_any_batch_and_size(engine: Engine, masked_bundle: Path) 
     model = checkpoints.masked_model("transformer", 1)
     for lanes, height, width in ((1, 16, 16), (3, 10, 14)):
         rows = Rows.draw(lanes, height, width)
-        (found,) = run(engine, masked_bundle, "transformer", rows.feeds())
-        assert found.shape == (lanes, checkpoints.CODES, height, width)
-        assert relative_error(found, rows.eager(model)) <= TOLERANCE, (lanes, height, width)
+        for runs in (run, run_plain):
+            (found,) = runs(engine, masked_bundle, "transformer", rows.feeds())
+            assert found.shape == (lanes, checkpoints.CODES, height, width)
+            assert relative_error(found, rows.eager(model)) <= TOLERANCE, (runs, lanes, height, width)
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +208,7 @@ TANH = Bottleneck(2, 6, True, ("attn1", "attn2", "ff"))
 LIGHT = Bottleneck(2, 6, True, ("attn1", "attn2", "ff"), 0.5)
 # A row each: the plain backbone, one, the other, both with a weight.
 MIXES: tuple[tuple[Bottleneck, ...], ...] = ((), (EXACT,), (TANH,), (EXACT, LIGHT))
+PARTS, HIDDEN, RANK = (EXACT, TANH), 7, 8
 
 
 def hooked(model: nn.Module, sites: list[dict[str, Any]], mix: tuple[Bottleneck, ...]) -> nn.Module:
@@ -227,28 +227,34 @@ def bottleneck_sites(bundle: Path) -> list[dict[str, Any]]:
 
 
 def bottleneck_banks(bundle: Path) -> dict[str, Array]:
-    """A slot per mix, hidden units one after another and padded with zeros."""
+    """A page for each bottleneck, its weight left out."""
     facts = manifest.load(bundle)["graphs"]["transformer"]
-    banks = zero_banks(facts, {"x.down": np.zeros((len(MIXES), 1, 11))})
-    for slot, mix in enumerate(MIXES):
+    tables = banks(facts, {"bottleneck": (1 + len(PARTS)) * HIDDEN})
+    for page, part in enumerate(PARTS, 1):
         for site in bottleneck_sites(bundle):
-            first = 0
-            for part in mix:
-                tensors = part.tensors(site)
-                if tensors is not None:
-                    units = slice(first, first := first + part.hidden)
-                    banks[f"{site['name']}.down"][slot, :, units] = tensors[0]
-                    banks[f"{site['name']}.up"][slot, units] = part.weight * tensors[1]
-                    banks[f"{site['name']}.tanh"][slot, 0, units] = part.tanh
-    return banks
+            tensors = part.tensors(site)
+            if tensors is not None:
+                values = {"down": tensors[0].T, "up": tensors[1], "tanh": np.full((part.hidden, 1), part.tanh)}
+                for role, value in values.items():
+                    fill(tables[f"{site['name']}.{role}"], page, HIDDEN, np.asarray(value))
+    return tables
+
+
+def mixed(mixes: tuple[tuple[Bottleneck, ...], ...] = MIXES) -> dict[str, Array]:
+    """What lanes of these mixes say, filled up with page 0, which is empty."""
+    pages, weights = np.zeros((len(mixes), 2), np.int64), np.ones((len(mixes), 2), np.float32)
+    for lane, mix in enumerate(mixes):
+        for place, part in enumerate(mix):
+            pages[lane, place], weights[lane, place] = 1 + PARTS.index(replace(part, weight=1.0)), part.weight
+    return picked("bottleneck", pages, HIDDEN, weights)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_rows_of_one_batch_use_different_bottlenecks(engine: Engine, masked_bundle: Path) -> None:
-    rows, sites, banks = Rows.draw(4, 8, 12), bottleneck_sites(masked_bundle), bottleneck_banks(masked_bundle)
+    rows, sites, tables = Rows.draw(4, 8, 12), bottleneck_sites(masked_bundle), bottleneck_banks(masked_bundle)
     assert {site["name"].rpartition(".")[2] for site in sites} == {"attn1", "attn2", "ff"}
-    (found,) = run(engine, masked_bundle, "transformer", {**rows.feeds(np.arange(4)), **banks})
-    (plain,) = run(engine, masked_bundle, "transformer", {**rows.feeds(), **zero_banks({"sites": sites}, banks)})
+    (found,) = run(engine, masked_bundle, "transformer", {**rows.feeds(), **mixed(), **tables})
+    (plain,) = run(engine, masked_bundle, "transformer", {**rows.feeds(), **mixed(((),) * 4), **tables})
     np.testing.assert_array_equal(found[0], plain[0])
     for row, mix in enumerate(MIXES):
         expected = rows.eager(hooked(checkpoints.masked_model("transformer", 1), sites, mix), slice(row, row + 1))[0]
@@ -257,10 +263,11 @@ def test_rows_of_one_batch_use_different_bottlenecks(engine: Engine, masked_bund
 
 
 def test_the_gelu_that_is_asked_for_is_taken(masked_bundle: Path) -> None:
-    rows, banks = Rows.draw(4, 8, 12), bottleneck_banks(masked_bundle)
-    exact = {name: np.zeros_like(value) if name.endswith(".tanh") else value for name, value in banks.items()}
-    (found,) = run("onnxruntime", masked_bundle, "transformer", {**rows.feeds(np.full(4, 2)), **banks})
-    (other,) = run("onnxruntime", masked_bundle, "transformer", {**rows.feeds(np.full(4, 2)), **exact})
+    rows, tables = Rows.draw(4, 8, 12), bottleneck_banks(masked_bundle)
+    exact = {name: np.zeros_like(value) if name.endswith(".tanh") else value for name, value in tables.items()}
+    feeds = {**rows.feeds(), **mixed(((TANH,),) * 4)}
+    (found,) = run("onnxruntime", masked_bundle, "transformer", {**feeds, **tables})
+    (other,) = run("onnxruntime", masked_bundle, "transformer", {**feeds, **exact})
     assert relative_error(other, found) > TOLERANCE, "the two must differ by more than what parity allows"
 
 
@@ -272,33 +279,29 @@ def with_lora(rank: int, alpha: float, targets: list[str]) -> Any:
     return model.eval()
 
 
-def write_lora(banks: dict[str, Array], slot: int, model: Any, scale: float) -> None:
+def write_lora(tables: dict[str, Array], page: int, model: Any, scale: float) -> None:
     for name, value in model.named_parameters():
         site, letter, _ = name.partition(".lora_A" if ".lora_A" in name else ".lora_B")
         if letter:
-            matrix = value.detach().numpy().T * (scale if letter.endswith("B") else 1.0)
-            banks[site + letter][slot][: matrix.shape[0], : matrix.shape[1]] = matrix
+            matrix = value.detach().numpy()
+            fill(tables[site + letter], page, RANK, scale * matrix.T if letter.endswith("B") else matrix)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_rows_of_one_batch_use_different_loras_and_a_bottleneck_beside_one(engine: Engine, masked_bundle: Path) -> None:
     rows, sites = Rows.draw(4, 8, 12), bottleneck_sites(masked_bundle)
     facts = manifest.load(masked_bundle)["graphs"]["transformer"]
-    banks = {
-        **zero_banks(facts, {"x.lora_A": np.zeros((4, 1, 8)), "x.down": np.zeros((4, 1, 11))}),
-        **{name: value for name, value in bottleneck_banks(masked_bundle).items() if name[-1] not in "AB"},
-    }
+    tables = banks(facts, {"lora": 3 * RANK})
+    tables |= {name: value for name, value in bottleneck_banks(masked_bundle).items() if ".lora_" not in name}
     first = with_lora(4, 8, ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"])
     second = with_lora(8, 3, ["to_q", "to_v"])
     expected = [rows.eager(checkpoints.masked_model("transformer", 1), slice(0, 1))]
-    for slot, model, scale in ((1, first, 2.0), (2, second, 3 / 8), (3, second, 3 / 8)):
-        write_lora(banks, slot, model, scale)
-    for name in banks:
-        if name.endswith((".down", ".up", ".tanh")):
-            banks[name][1:3] = 0
+    for page, model, scale in ((1, first, 2.0), (2, second, 3 / 8)):
+        write_lora(tables, page, model, scale)
+    told = {**picked("lora", np.array([0, 1, 2, 2]), RANK), **mixed(((), (), (), MIXES[3]))}
     expected += [rows.eager(first, slice(1, 2)), rows.eager(second, slice(2, 3))]
     expected += [rows.eager(hooked(second, sites, MIXES[3]), slice(3, 4))]
-    (found,) = run(engine, masked_bundle, "transformer", {**rows.feeds(np.arange(4)), **banks})
+    (found,) = run(engine, masked_bundle, "transformer", {**rows.feeds(), **told, **tables})
     (plain,) = run(engine, masked_bundle, "transformer", rows.feeds())
     np.testing.assert_array_equal(found[0], plain[0])
     for row, wanted in enumerate(expected):

@@ -28,7 +28,7 @@ from impasto_server.pipeline import Pipeline
 from impasto_server.settings import Settings
 from tests.helpers import checkpoints
 from tests.helpers.asked import altered, request_of
-from tests.helpers.engines import Array, relative_error, run, zero_banks
+from tests.helpers.engines import Array, banks, fill, picked, relative_error, run
 from tests.helpers.likeness import range_db
 
 from .conftest import Studio, diffusers_pipeline
@@ -68,17 +68,16 @@ def registry(tmp_path: Path) -> Registry:
 def feeds(graph: str) -> dict[str, Array]:
     draw = torch.Generator().manual_seed(5)
     if graph == "text_encoder":
-        return {"input_ids": torch.randint(0, 514, (2, 32), generator=draw).numpy(), "slot": np.zeros(2, np.int64)}
+        return {"input_ids": torch.randint(0, 514, (2, 32), generator=draw).numpy()}
     return {
         "sample": torch.randn(2, checkpoints.CHANNELS, 8, 12, generator=draw).numpy(),
         "timestep": np.array([3.0, 900.5], np.float32),
         "encoder_hidden_states": torch.randn(2, 32, 128, generator=draw).numpy(),
-        "slot": np.zeros(2, np.int64),
     }
 
 
 def eager(graph: str, model: Any) -> Array:
-    inputs = [torch.from_numpy(value) for name, value in feeds(graph).items() if name != "slot"]
+    inputs = [torch.from_numpy(value) for value in feeds(graph).values()]
     with torch.no_grad():
         found: Array = model(*inputs, return_dict=False)[0].numpy()
     return found
@@ -210,10 +209,8 @@ def test_a_mix_by_lanes_is_the_merged_one(bundles: Bundles, studio: Studio, tmp_
     registry, mix = Registry(studio.registry), {"one": 0.8, "two": -0.5}
     made = merge(bundles["F32"], list(mix.items()), tmp_path / "merged", registry).folder
     for graph in ("unet", "text_encoder"):
-        lane = {**feeds(graph), **bank(registry, bundles["F32"], graph, mix), "slot": np.ones(2, np.int64)}
-        by_lane, plain = (
-            run("onnxruntime", bundles["F32"], graph, {**lane, "slot": lane["slot"] * slot})[0] for slot in (1, 0)
-        )
+        adapted = {**feeds(graph), **bank(registry, bundles["F32"], graph, mix)}
+        by_lane, plain = (run("onnxruntime", bundles["F32"], graph, lane)[0] for lane in (adapted, feeds(graph)))
         assert range_db(merged(made, graph), by_lane) >= LANES_DB
         assert range_db(merged(made, graph), plain) < LANES_DB / 2, "the mix must matter"
 
@@ -241,7 +238,7 @@ def pictures(studio: Studio, bundle: Path, *mixes: tuple[tuple[str, float], ...]
 
 
 def bank(registry: Registry, bundle: Path, graph: str, mix: Mapping[str, float]) -> dict[str, Array]:
-    """Slot 0 empty, slot 1 the mix: ranks side by side."""
+    """The mix: ranks side by side, and one lane's pick of them."""
     sides: dict[str, list[tuple[Array, Array]]] = {}
     for name, weight in mix.items():
         header = read_header(registry.show(name).path)
@@ -249,8 +246,8 @@ def bank(registry: Registry, bundle: Path, graph: str, mix: Mapping[str, float])
             a, b, scale = (read_tensor(header, f"{key}.{role}") for role in ("A", "B", "scale"))
             sides.setdefault(key.removeprefix(f"{graph}."), []).append((a, np.float32(weight) * scale * b))
     rank = max(sum(a.shape[1] for a, _ in parts) for parts in sides.values())
-    filled = zero_banks(manifest.load(bundle)["graphs"][graph], {"x.lora_A": np.zeros((2, 1, rank))})
+    tables = banks(manifest.load(bundle)["graphs"][graph], {"lora": rank})
     for name, parts in sides.items():
-        a, b = np.concatenate([a for a, _ in parts], 1), np.concatenate([b for _, b in parts])
-        filled[f"{name}.lora_A"][1, :, : a.shape[1]], filled[f"{name}.lora_B"][1, : len(b)] = a, b
-    return filled
+        fill(tables[f"{name}.lora_A"], 0, rank, np.concatenate([a.T for a, _ in parts]))
+        fill(tables[f"{name}.lora_B"], 0, rank, np.concatenate([b for _, b in parts]))
+    return {**tables, **picked("lora", np.zeros(2, np.int64), rank)}

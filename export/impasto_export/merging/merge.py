@@ -14,7 +14,7 @@ from impasto_export.architecture import Json, canonical_json
 from impasto_export.errors import MergeError
 from impasto_export.files import Progress, silent
 from impasto_export.merging import blends, mixes
-from impasto_export.merging.blends import Place, Stored
+from impasto_export.merging.blends import Place
 from impasto_export.merging.mixes import Ingredient
 from impasto_export.parameters import Parameter
 
@@ -62,12 +62,15 @@ def merge(
     with atomic.folder(out) as draft:
         file = f"{label}.safetensors"
         moved, facts = blends.write(draft / file, bundle, plan, progress)
-        graphs = _repoint(bundle, base, stored, draft, moved, f"{label}." if pin else "")
-        record = {**base, **(_pinned if pin else _merged)(base, mix, graphs)}
+        graphs = {name: base["graphs"][name] for name, found in stored.items() if _changes(found, moved)}
+        sources = _pinned_files(graphs, label) if pin else _files(graphs)
+        for written, source in sources.items():
+            (draft / written).write_bytes(_pointed(splice.read(bundle / source), moved))
+        record = {**base, **(_pinned(base, mix, graphs, label) if pin else _merged(base, mix))}
         record["weights"] = {**base["weights"], file: facts}
-        record["files"] = {**base["files"], **bundles.digests(draft, graphs.values())}
+        record["files"] = {**base["files"], **bundles.digests(draft, sources)}
         record["digest"] = manifest.digest(record)
-        kept = {*record["weights"], *record["files"]} - {file, *graphs.values()}
+        kept = {*record["weights"], *record["files"]} - {file, *sources}
         copied = [name for name in sorted(kept) if not files.place_file(bundle / name, draft / name, progress)]
         (draft / manifest.NAME).write_bytes(canonical_json(record))
     return Merged(out, record["name"], record["digest"], file, len(plan), facts["bytes"], tuple(copied))
@@ -91,17 +94,24 @@ def _label(bundle: Path, base: Json, mix: Sequence[Ingredient], pin: bool) -> st
     return f"pinned-{digest[:12]}"
 
 
-def _repoint(
-    bundle: Path, base: Json, stored: Stored, draft: Path, moved: Mapping[Place, Parameter], prefix: str
-) -> dict[str, str]:
-    """Write every graph that reads a tensor that moved, its file's name behind the prefix: graph -> file."""
-    written = {}
-    for graph, found in stored.items():
-        if any(blends.place(parameter) in moved for parameter in found.values()):
-            file = base["graphs"][graph]["file"]
-            written[graph] = f"{prefix}{file}"
-            (draft / written[graph]).write_bytes(_pointed(splice.read(bundle / file), moved))
-    return written
+def _changes(found: Mapping[str, Parameter], moved: Mapping[Place, Parameter]) -> bool:
+    """Whether a graph that reads these tensors is another one now."""
+    return any(blends.place(parameter) in moved for parameter in found.values())
+
+
+def _files(graphs: Json) -> dict[str, str]:
+    """With sites and without, under the names that they have: written file -> what it is made of."""
+    files = [file for facts in graphs.values() for file in (facts["file"], facts.get("plain")) if file]
+    return {file: file for file in files}
+
+
+def _pinned_files(graphs: Json, label: str) -> dict[str, str]:
+    """One for each graph, and without sites: whoever runs a pinned mix has no other adapter."""
+    return {_pinned_file(facts, label): facts.get("plain", facts["file"]) for facts in graphs.values()}
+
+
+def _pinned_file(facts: Json, label: str) -> str:
+    return f"{label}.{facts['file']}"
 
 
 def _pointed(model: ModelProto, moved: Mapping[Place, Parameter]) -> bytes:
@@ -115,13 +125,13 @@ def _pointed(model: ModelProto, moved: Mapping[Place, Parameter]) -> bytes:
     return data
 
 
-def _merged(base: Json, mix: Sequence[Ingredient], _: Mapping[str, str]) -> Json:
+def _merged(base: Json, mix: Sequence[Ingredient]) -> Json:
     return {"merged": [*base.get("merged", []), *(item.record for item in mix)]}
 
 
-def _pinned(base: Json, mix: Sequence[Ingredient], graphs: Mapping[str, str]) -> Json:
+def _pinned(base: Json, mix: Sequence[Ingredient], graphs: Json, label: str) -> Json:
     entry = {
         "adapters": [item.record for item in mix],
-        "graphs": {graph: {"file": file} for graph, file in graphs.items()},
+        "graphs": {graph: {"file": _pinned_file(facts, label)} for graph, facts in graphs.items()},
     }
     return {"pinned": [*base.get("pinned", []), entry]}

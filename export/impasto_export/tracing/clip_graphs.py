@@ -13,7 +13,8 @@ from transformers import CLIPConfig, CLIPModel
 from impasto_export import clip
 from impasto_export.architecture import Architecture, Component, Json, Port, read_json
 from impasto_export.tracing import graphs, weightless
-from impasto_export.tracing.recipes import EXAMPLE_LANES, LANES, Recipe
+from impasto_export.tracing.dims import EXAMPLE_LANES, LANES
+from impasto_export.tracing.recipes import Recipe
 
 
 class ImageEncoder(nn.Module):

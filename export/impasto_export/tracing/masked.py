@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from impasto_export.architecture import Port, Site
 from impasto_export.tracing import recipes, sites
-from impasto_export.tracing.recipes import COLUMNS, EXAMPLE_COLUMNS, EXAMPLE_LANES, EXAMPLE_ROWS, LANES, ROWS, Recipe
+from impasto_export.tracing.dims import COLUMNS, EXAMPLE_COLUMNS, EXAMPLE_LANES, EXAMPLE_ROWS, LANES, ROWS
+from impasto_export.tracing.recipes import Recipe
 
 # Width, height, crop x, crop y, aesthetic score.
 MICRO_CONDITIONS = 5
@@ -29,10 +30,9 @@ class Transformer(nn.Module):
         context: Tensor,
         pooled: Tensor,
         micro_conditions: Tensor,
-        slot: Tensor,
-        banks: list[Tensor],
+        adapters: list[Tensor],
     ) -> Tensor:
-        self.bank.fill(slot, banks)
+        self.bank.fill(adapters)
         logits: Tensor = self.model(input_ids, context, pooled, micro_conditions)
         return logits
 
@@ -81,16 +81,15 @@ def transformer(model: Any, text_tokens: int, stride: int) -> Recipe:
             torch.randn(EXAMPLE_LANES, text_tokens, config.encoder_hidden_size),
             torch.randn(EXAMPLE_LANES, config.cond_embed_dim),
             torch.rand(EXAMPLE_LANES, MICRO_CONDITIONS),
-            recipes.slot(),
             sites.examples(found),
         ),
-        ({0: LANES, 1: high, 2: wide}, {0: LANES}, {0: LANES}, {0: LANES}, {0: LANES}, sites.dims(found)),
+        ({0: LANES, 1: high, 2: wide}, {0: LANES}, {0: LANES}, {0: LANES}, sites.dims(found)),
         (
             Port("input_ids", "int64", ("lanes", "h", "w")),
             Port("encoder_hidden_states", "float32", ("lanes", text_tokens, config.encoder_hidden_size)),
             Port("pooled_text_emb", "float32", ("lanes", config.cond_embed_dim)),
             Port("micro_conds", "float32", ("lanes", MICRO_CONDITIONS)),
-            Port("slot", "int64", ("lanes",)),
+            *sites.inputs(found),
         ),
         (Port("logits", "float32", ("lanes", config.codebook_size, "h", "w")),),
         found,

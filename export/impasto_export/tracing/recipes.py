@@ -7,17 +7,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.export import Dim
 
 from impasto_export.architecture import Json, Port, Site
 from impasto_export.support import TIME_IDS
 from impasto_export.tracing import sites
-
-LANES = Dim("lanes", min=1, max=512)
-ROWS, COLUMNS = Dim("rows", min=1, max=512), Dim("columns", min=1, max=512)
-TOKENS = Dim("tokens", min=1, max=512)
-# Example sizes: all different and none 1, or torch would take one dim for another or for a constant.
-EXAMPLE_LANES, EXAMPLE_ROWS, EXAMPLE_COLUMNS, EXAMPLE_TOKENS = 2, 4, 6, 7
+from impasto_export.tracing.dims import (
+    COLUMNS,
+    EXAMPLE_COLUMNS,
+    EXAMPLE_LANES,
+    EXAMPLE_ROWS,
+    EXAMPLE_TOKENS,
+    LANES,
+    ROWS,
+    TOKENS,
+)
 
 GUIDANCE = "timestep_cond"
 
@@ -42,7 +45,7 @@ class Recipe:
 
     @property
     def input_names(self) -> list[str]:
-        return [*(port.name for port in self.inputs), *sites.port_names(self.sites)]
+        return [port.name for port in (*self.inputs, *sites.banks(self.sites))]
 
 
 class UNet(nn.Module):
@@ -62,10 +65,9 @@ class UNet(nn.Module):
         timestep: Tensor,
         context: Tensor,
         residuals: list[Tensor],
-        slot: Tensor,
-        banks: list[Tensor],
+        adapters: list[Tensor],
     ) -> Tensor:
-        self.bank.fill(slot, banks)
+        self.bank.fill(adapters)
         return self.output(sample, timestep, context, residuals=residuals)
 
     def output(self, *inputs: Tensor, residuals: list[Tensor], **conditions: Any) -> Tensor:
@@ -91,10 +93,9 @@ class ConditionedUNet(UNet):
         context: Tensor,
         conditions: list[Tensor],
         residuals: list[Tensor],
-        slot: Tensor,
-        banks: list[Tensor],
+        adapters: list[Tensor],
     ) -> Tensor:
-        self.bank.fill(slot, banks)
+        self.bank.fill(adapters)
         added = dict(zip(self.names, conditions, strict=True))
         guidance = added.pop(GUIDANCE, None)
         more = {"timestep_cond": guidance, "added_cond_kwargs": added or None}
@@ -153,13 +154,12 @@ def unet(model: Any, tokens: int, stride: int) -> Recipe:
         "unet",
         "unet",
         (ConditionedUNet if conditions else UNet)(model, found),
-        (_sample(config, stride), _timestep(), context, *more, slot(), sites.examples(found)),
+        (_sample(config, stride), _timestep(), context, *more, sites.examples(found)),
         (
             _sample_dims(stride),
             {0: LANES},
             {0: LANES},
             *([{0: LANES} for _ in tensors] for tensors in more),
-            {0: LANES},
             sites.dims(found),
         ),
         (
@@ -168,7 +168,7 @@ def unet(model: Any, tokens: int, stride: int) -> Recipe:
             Port("encoder_hidden_states", "float32", ("lanes", tokens, config.cross_attention_dim)),
             *(Port(name, "float32", ("lanes", width)) for name, width in widths.items()),
             *_residual_ports(residuals),
-            Port("slot", "int64", ("lanes",)),
+            *sites.inputs(found),
         ),
         (Port("model_output", "float32", ("lanes", config.out_channels, "h", "w")),),
         found,
@@ -278,8 +278,3 @@ def size_dims(stride: int) -> tuple[Any, Any]:
 
 def _timestep() -> Tensor:
     return torch.tensor([3.0, 500.5])
-
-
-def slot() -> Tensor:
-    """Every lane another row of the banks."""
-    return torch.arange(EXAMPLE_LANES)

@@ -1,11 +1,4 @@
-"""Adapter sites of a torch module: which modules they are, and what is added to each one's output.
-
-With slot [lanes] choosing rows of the banks, x [lanes, T, in] the input and y [lanes, T, out] the output:
-lora:        y + (x @ A[slot]) @ B[slot], A [S, in, R], B [S, R, out]
-bottleneck:  y + gelu(y @ down[slot]) @ up[slot], down [S, out, H], up [S, H, out], tanh [S, 1, H]
-At a 1x1 convolution x is [lanes, in, h, w], y [lanes, out, h, w], and the lora changes every pixel alike.
-A hidden unit's gelu is the tanh approximation where its `tanh` is 1, the exact one where it is 0.
-"""
+"""Adapter sites of a torch module: which modules they are, and what hooks make of their outputs."""
 
 from __future__ import annotations
 
@@ -14,12 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.export import Dim
 from torch.nn import functional
 
-from impasto_export.architecture import BOTTLENECK, LORA, Site
+from impasto_export.architecture import BOTTLENECK, Port, Site, told
+from impasto_export.tracing import dims as dims_of
+from impasto_export.tracing.forms import FORMS, Form
 
 # What PEFT's users name in `target_modules`; diffusers' train_amused.py takes to_q, to_k and to_v.
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
@@ -38,8 +31,6 @@ PLACES = {
         r"transformer_layers\.\d+\.(attn1|attn2|ff)|(down|up)_block\.attention_blocks\.\d+\.attn2"
     )
 }
-DIMS = {"S": Dim("S", min=1, max=4096), "R": Dim("R", min=1, max=4096), "H": Dim("H", min=1, max=4096)}
-EXAMPLES = {"S": 3, "R": 5, "H": 9}
 
 
 @dataclass
@@ -47,36 +38,21 @@ class Bank:
     """What the hooks read while the module runs; tensors come in as graph inputs, so it holds none between runs."""
 
     sites: tuple[Site, ...]
-    slot: Tensor | None = None
-    rows: list[list[Tensor]] = field(default_factory=list)
+    picked: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    banks: list[list[Tensor]] = field(default_factory=list)
 
-    def fill(self, slot: Tensor, tensors: Sequence[Tensor]) -> None:
-        """`tensors` are in the order of `ports`."""
+    def fill(self, tensors: Sequence[Tensor]) -> None:
+        """`tensors` are those of `inputs` and then those of `banks`."""
         left = iter(tensors)
-        self.slot, self.rows = slot, [[next(left) for _ in site.banks] for site in self.sites]
+        self.picked = {form.name: (next(left), next(left)) for form in forms(self.sites)}
+        self.banks = [[next(left) for _ in FORMS[site.kind].banks(site)] for site in self.sites]
         assert next(left, None) is None, "more tensors than the sites have banks"
 
     def adapted(self, index: int, x: Tensor, y: Tensor) -> Tensor:
-        assert self.slot is not None, "fill() comes before the module runs"
-        rows = [bank.index_select(0, self.slot) for bank in self.rows[index]]
-        return FORMS[self.sites[index].kind](x, y, *rows)
-
-
-def _lora(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    if x.ndim < 4:
-        return y + torch.matmul(torch.matmul(x, a), b)
-    # A 1x1 convolution has its channels first: the small factors are turned, not the picture.
-    low = torch.matmul(a.transpose(1, 2), x.flatten(2))
-    return y + torch.matmul(b.transpose(1, 2), low).reshape(y.shape)
-
-
-def _bottleneck(_: Tensor, y: Tensor, down: Tensor, up: Tensor, tanh: Tensor) -> Tensor:
-    hidden = torch.matmul(y, down)
-    exact, approximate = functional.gelu(hidden), functional.gelu(hidden, approximate="tanh")
-    return y + torch.matmul(exact + tanh * (approximate - exact), up)
-
-
-FORMS: dict[str, Callable[..., Tensor]] = {LORA: _lora, BOTTLENECK: _bottleneck}
+        assert self.picked, "fill() comes before the module runs"
+        kind = self.sites[index].kind
+        rows, weights = self.picked[kind]
+        return FORMS[kind].adapted(x, y, weights, *(functional.embedding(rows, bank) for bank in self.banks[index]))
 
 
 def find(module: nn.Module, component: str) -> tuple[Site, ...]:
@@ -124,24 +100,26 @@ def _hook(bank: Bank, index: int) -> Callable[[nn.Module, tuple[Tensor, ...], Te
     return adapt
 
 
-def port_names(sites: Sequence[Site]) -> list[str]:
-    """Bank input names in the order `Bank.fill` takes them."""
-    return [port.name for site in sites for port in site.banks]
+def forms(sites: Sequence[Site]) -> list[Form]:
+    """Those that any of the sites has."""
+    kinds = {site.kind for site in sites}
+    return [form for name, form in FORMS.items() if name in kinds]
+
+
+def inputs(sites: Sequence[Site]) -> tuple[Port, ...]:
+    """What every lane says of its adapters."""
+    return tuple(port for form in forms(sites) for port in told(form.name))
+
+
+def banks(sites: Sequence[Site]) -> tuple[Port, ...]:
+    return tuple(port for site in sites for port in FORMS[site.kind].banks(site))
 
 
 def examples(sites: Sequence[Site]) -> list[Tensor]:
-    """Empty banks of example sizes, in the same order."""
-    return [
-        torch.zeros([EXAMPLES[size] if isinstance(size, str) else size for size in port.shape])
-        for site in sites
-        for port in site.banks
-    ]
+    """Of `inputs` and then of `banks`, as `Bank.fill` takes them."""
+    return [dims_of.example(port) for port in (*inputs(sites), *banks(sites))]
 
 
 def dims(sites: Sequence[Site]) -> list[dict[int, Any]]:
-    """Which of their sizes are dynamic, in the same order."""
-    return [
-        {axis: DIMS[size] for axis, size in enumerate(port.shape) if isinstance(size, str)}
-        for site in sites
-        for port in site.banks
-    ]
+    """Which of their sizes stay open, in the same order."""
+    return [dims_of.dynamic(port) for port in (*inputs(sites), *banks(sites))]

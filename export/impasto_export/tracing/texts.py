@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from impasto_export.architecture import Port, Site
 from impasto_export.spellings import TEXT_PREFIX
 from impasto_export.tracing import sites
-from impasto_export.tracing.recipes import EXAMPLE_LANES, LANES, Recipe, slot
+from impasto_export.tracing.dims import EXAMPLE_LANES, LANES
+from impasto_export.tracing.recipes import Recipe
 
 
 class TextEncoder(nn.Module):
@@ -28,8 +29,8 @@ class TextEncoder(nn.Module):
         table.register_forward_pre_hook(lambda _, inputs: (inputs[0].clamp(min=0),))
         table.register_forward_hook(lambda _, inputs, known: torch.where(self.learned, self.vectors, known))
 
-    def forward(self, input_ids: Tensor, learned_embeds: Tensor, slot: Tensor, banks: list[Tensor]) -> Any:
-        self.bank.fill(slot, banks)
+    def forward(self, input_ids: Tensor, learned_embeds: Tensor, adapters: list[Tensor]) -> Any:
+        self.bank.fill(adapters)
         self.learned, self.vectors = (input_ids < 0).unsqueeze(-1), learned_embeds
         return self.read(input_ids)
 
@@ -90,12 +91,12 @@ def _text_encoder(
         name,
         name,
         kind(model, found),
-        (ids, torch.randn(EXAMPLE_LANES, tokens, width), slot(), sites.examples(found)),
-        ({0: LANES}, {0: LANES}, {0: LANES}, sites.dims(found)),
+        (ids, torch.randn(EXAMPLE_LANES, tokens, width), sites.examples(found)),
+        ({0: LANES}, {0: LANES}, sites.dims(found)),
         (
             Port("input_ids", "int64", ("lanes", tokens)),
             Port("learned_embeds", "float32", ("lanes", tokens, width)),
-            Port("slot", "int64", ("lanes",)),
+            *sites.inputs(found),
         ),
         (Port("prompt_embeds", "float32", ("lanes", tokens, width)), *more),
         tuple(replace(site, name=prefix + site.name) for site in found),

@@ -1,8 +1,9 @@
 """Adapter files: bytes → tensors that were checked.
 
-A LoRA's or a bottleneck adapter's factors change the backbone (bank.py), an embedding's vectors stand in prompts
-(prompt.py). A delta changes weights in ways that only merged weights can have: its tensors are nobody's here, but its
-bytes must be those of its digest as anybody's, since the words of its header are used, and META names it by that.
+The factors of an adapter that a bank can carry change the backbone; what they are is its form's to say (form.py). An
+embedding's vectors stand in prompts (prompt.py). A delta changes weights in ways that only merged weights can have: its
+tensors are nobody's here, but its bytes must be those of its digest as anybody's, since the words of its header are
+used, and META names it by that.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, deserialize
 
+from impasto_server.adapters.form import FORMS, Factors, Form, Shape, rank_of
 from impasto_server.bundle import Manifest, Site
 from impasto_server.errors import InvalidArgument, shown
 from impasto_server.strangers import read_json
@@ -26,40 +29,29 @@ FIELD = "ADAPTER_NAMES"
 FORMAT = 1
 TRIGGER = re.compile(r"<([^<>\s]+)>")  # an embedding's name in a prompt
 DELTA = "delta"  # the kind of what isn't read whole
+EMBEDDING = "embedding"  # and of what isn't in lanes
 MAX_HEADER = 1 << 20
-MAX_RANK = 512  # of a file, at every site that there is
 MAX_STAGES, MAX_PLACES = 64, 75  # what a request's embeddings may come to together stands in prompt.py
 _DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 
 
 @dataclass(frozen=True)
-class Factors:
-    """One site's update; `a` [in, rank], `b` [rank, out] float32, the scale folded into b.
-
-    x → x @ a @ b for a LoRA, y → gelu(y @ a) @ b for a bottleneck; `tanh` [rank] is 1 where a hidden unit's gelu is the
-    tanh approximation, and 0 where it's the exact one, or there is none.
-    """
-
-    a: Array
-    b: Array
-    tanh: Array
-
-    @property
-    def rank(self) -> int:
-        return int(self.a.shape[1])
-
-
-@dataclass(frozen=True)
 class Adapter:
-    """A checked LoRA or bottleneck adapter: factors by graph and site.
+    """A checked adapter of a form that a bank carries, the `kind`: factors by graph and site.
 
     `prompt` is the words that it was trained in, with {context} for the rest; None where nothing is known of them.
     """
 
     digest: str
+    kind: str
     factors: Mapping[str, Mapping[str, Factors]]
     nbytes: int
     prompt: str | None = None
+
+    @cached_property
+    def rank(self) -> int:
+        """At the site where it is largest."""
+        return max((rank_of(found) for sites in self.factors.values() for found in sites.values()), default=0)
 
 
 @dataclass(frozen=True)
@@ -109,13 +101,14 @@ def parse(data: bytes, digest: str, name: str, manifest: Manifest) -> Adapter | 
     except SafetensorError as error:
         raise damaged(name, str(error)) from None
     tensors = {key: _tensor(key, view, name) for key, view in views}
-    match header.get("kind"):
-        case "lora" | "bottleneck":
-            found: Adapter | Embedding = _adapter(header, tensors, digest, name, manifest)
-        case "embedding":
-            found = _embedding(header, tensors, digest, name, manifest)
-        case kind:
-            raise damaged(name, f"it is of the kind {kind!r}, which this server doesn't know")
+    kind = header.get("kind")
+    found: Adapter | Embedding
+    if kind == EMBEDDING:
+        found = _embedding(header, tensors, digest, name, manifest)
+    elif isinstance(kind, str) and kind in FORMS:
+        found = _adapter(header, tensors, digest, name, manifest)
+    else:
+        raise damaged(name, f"it is of the kind {kind!r}, which this server doesn't know")
     if tensors:
         raise damaged(name, f"it holds tensors that belong nowhere: {', '.join(sorted(tensors)[:3])}")
     return found
@@ -126,15 +119,16 @@ def _adapter(
 ) -> Adapter:
     """Takes what it uses out of `tensors`, as `_embedding` does."""
     _check_backbone(header, name, manifest)
-    tanh, prompt = _tanh(header, name), _prompt(header, name)
+    kind, prompt = header["kind"], _prompt(header, name)
+    if wrong := FORMS[kind].check(header):
+        raise damaged(name, wrong)
     factors: dict[str, dict[str, Factors]] = {}
     for graph, spec in manifest.graphs.items():
         for site in spec.sites:
-            found = _factors(tensors, f"{graph}.{site.name}", site, name, tanh) if site.kind == header["kind"] else None
-            if found is not None:
+            if site.kind == kind and (found := _factors(tensors, f"{graph}.{site.name}", site, name, header)):
                 factors.setdefault(graph, {})[site.name] = found
-    nbytes = sum(f.a.nbytes + f.b.nbytes for sites in factors.values() for f in sites.values())
-    return Adapter(digest, factors, nbytes, prompt)
+    nbytes = sum(part.nbytes for sites in factors.values() for found in sites.values() for part in found.values())
+    return Adapter(digest, kind, factors, nbytes, prompt)
 
 
 def delta(header: Mapping[str, Any], digest: str, name: str, manifest: Manifest) -> Delta:
@@ -148,7 +142,7 @@ def delta(header: Mapping[str, Any], digest: str, name: str, manifest: Manifest)
 def heaviest(manifest: Manifest) -> int:
     """How many bytes a file can need for what a bank or prompts can use: a LoRA, bottlenecks or an embedding."""
     sites = [site for graph in manifest.graphs.values() for site in graph.sites]
-    factors = sum(4 * (1 + MAX_RANK * (site.in_features + site.out_features)) for site in sites)
+    factors = sum(4 * FORMS[site.kind].heaviest(site) for site in sites)
     vectors = 4 * MAX_STAGES * MAX_PLACES * sum(manifest.embedding_widths.values())
     return 8 + MAX_HEADER + max(factors, vectors)
 
@@ -177,14 +171,6 @@ def _prompt(header: Mapping[str, Any], name: str) -> str | None:
     if not _holds(prompt, "{context}"):
         raise damaged(name, f"its prompt {prompt!r} has no place for {{context}}")
     return _spoken(prompt, name)
-
-
-def _tanh(header: Mapping[str, Any], name: str) -> bool:
-    """Whether its hidden units have the approximate gelu."""
-    gelu = header.get("gelu")
-    if header["kind"] == "bottleneck" and gelu not in ("exact", "tanh"):
-        raise damaged(name, f"its gelu is {gelu!r}, neither 'exact' nor 'tanh'")
-    return bool(gelu == "tanh")
 
 
 def _embedding(
@@ -254,22 +240,37 @@ def _from_bf16(raw: NDArray[np.uint16]) -> Array:
     return widened
 
 
-def _factors(tensors: dict[str, Array], prefix: str, site: Site, name: str, tanh: bool) -> Factors | None:
-    """Take a site's three tensors out of `tensors`; None when the adapter leaves the site alone."""
-    a, b, scale = (tensors.pop(f"{prefix}.{part}", None) for part in ("A", "B", "scale"))
-    if a is None and b is None and scale is None:
+def _factors(
+    tensors: dict[str, Array], prefix: str, site: Site, name: str, header: Mapping[str, Any]
+) -> Factors | None:
+    """Take a site's tensors out of `tensors`; None when the adapter leaves the site alone."""
+    form = FORMS[site.kind]
+    parts = form.stored(site, 0)
+    found = {part: tensors.pop(f"{prefix}.{part}") for part in parts if f"{prefix}.{part}" in tensors}
+    if not found:
         return None
-    if a is None or b is None or scale is None:
-        raise damaged(name, f"{prefix} lacks one of A, B and scale")
-    rank = a.shape[-1] if a.ndim == 2 else 0
-    if rank == 0 or a.shape != (site.in_features, rank) or b.shape != (rank, site.out_features) or scale.shape != ():
-        expected = f"A [{site.in_features}, r], B [r, {site.out_features}] and a scalar scale"
-        raise damaged(name, f"{prefix} is A {list(a.shape)}, B {list(b.shape)}; this backbone wants {expected}")
-    with np.errstate(over="ignore", invalid="ignore"):
-        scaled = np.ascontiguousarray(b * scale)
-    if not (np.isfinite(a).all() and np.isfinite(scaled).all()):
+    if len(found) < len(parts):
+        raise damaged(name, f"{prefix} lacks {', '.join(part for part in parts if part not in found)}")
+    shapes = {part: array.shape for part, array in found.items()}
+    if not _has_a_rank(form, site, shapes):
+        problem = f"{prefix} is {_listed(shapes)}; this backbone wants {_listed(parts, 'r')}"
+        raise damaged(name, problem)
+    factors = form.read(found, header)
+    if not all(np.isfinite(array).all() for array in (*found.values(), *factors.values())):
         raise damaged(name, f"{prefix} carries NaN or infinity")
-    return Factors(a, scaled, np.full(rank, tanh, np.float32))
+    return factors
+
+
+def _has_a_rank(form: Form, site: Site, shapes: Mapping[str, Shape]) -> bool:
+    """Whether a file's tensors have the shapes that the form has at some rank."""
+    ranks = {size for shape in shapes.values() for size in shape if size} if form.rank is None else {form.rank}
+    return any(form.stored(site, rank) == shapes for rank in ranks)
+
+
+def _listed(shapes: Mapping[str, Shape], rank: str = "0") -> str:
+    """In words, with `rank` where a size is 0, e.g. A [320, r], B [r, 320], scale []."""
+    sizes = {part: ", ".join(str(size or rank) for size in shape) for part, shape in shapes.items()}
+    return ", ".join(f"{part} [{said}]" for part, said in sizes.items())
 
 
 def damaged(name: str, why: str) -> InvalidArgument:

@@ -1,318 +1,204 @@
-"""The adapter bank: one row of every site's A and B for each resident mix, written once and picked by index.
+"""The adapter bank: pages of every site's factors, written once for each adapter and picked by number.
 
-Rows are stored as the engine computes: float32, or bf16, which halves the memory that every pass reads.
+A page has one rank (see layout.py). An adapter of rank r takes ⌈r / rank⌉ of them, whatever mixes it stands in: a row
+of a batch names pages and what each of them weighs, so a mix of adapters that are here writes nothing. Pages of all
+graphs have the same numbers. They are stored as the engine computes: float32, or bf16, which halves the memory that is
+read.
 
-Row 0 is all zeros and stays so: the plain backbone. A resident mix costs a request nothing but its row's number. Rows
-in use are pinned; only an idle row is ever overwritten, so eviction can't change a running image.
+Page 0 is no adapter's and stays neutral. Pages in use are pinned; only idle ones are ever overwritten (see pool.py), so
+eviction can't change a running image.
 """
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
-from math import prod
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from threading import Lock
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from impasto_server.adapters.adapter import FIELD, Adapter, Factors
-from impasto_server.adapters.seat import Seat
-from impasto_server.bundle import Bundle, Manifest, Site
-from impasto_server.engines.engine import compile_graph, stored
+from impasto_server.adapters.adapter import FIELD, Adapter
+from impasto_server.adapters.budget import bank_bytes, free_bytes
+from impasto_server.adapters.form import FORMS
+from impasto_server.adapters.layout import Layout
+from impasto_server.adapters.pool import Need, Places, Pool
+from impasto_server.adapters.seat import Pages
+from impasto_server.bundle import Manifest
+from impasto_server.engines.engine import stored
+from impasto_server.engines.profiles import MOST_RANK
+from impasto_server.engines.runtime import Runtime
 from impasto_server.errors import InvalidArgument, SetupError
 from impasto_server.guidance import Mix
-from impasto_server.settings import Precision, Settings
+from impasto_server.settings import Settings
 from impasto_server.stats import Stats
 
 Array = NDArray[Any]
-Kind = Literal["lora", "bottleneck"]
-Ranks = Mapping[Kind, int]  # a bottleneck's is the number of its hidden units
-
-MAX_SLOTS = 65
-SLOT = "slot"  # a graph's input: of each row, its row of the bank
-_RANKS = (4, 8, 16, 32, 64, 128, 256, 512)
 
 
 class Bank:
-    """Buffers of every adapted graph, as `stored` has them, named as `_ports` says.
+    """Buffers of every adapted graph, by input: tables of `pages` one behind the other, of as many rows each as the
+    rank of a page. Page 0 is no adapter's.
 
-    `buffers[graph]` is replaced, never resized: a reader that holds the old one goes on with valid rows until it looks
-    again. `writes` counts the rows that were written, for readers with copies.
+    `versions[kind][page]` counts the writes of all pages up to this page's last: for readers with copies. The memory of
+    pages that were never written is only promised.
     """
 
-    def __init__(
-        self, manifest: Manifest, rank: int, capacity: int, stats: Stats, precision: Precision = "f32"
-    ) -> None:
+    @classmethod
+    def of(cls, manifest: Manifest, settings: Settings, runtime: Runtime, stats: Stats) -> Bank:
+        """As large as the settings say, or this bundle's share of the free memory allows. Raises SetupError."""
+        layout = Layout.of(manifest, settings.page_rank, runtime.precision)
+        free = free_bytes(runtime) // len(settings.folders)
+        return cls(layout, settings.bank_bytes or bank_bytes(layout, free), stats)
+
+    def __init__(self, layout: Layout, capacity: int, stats: Stats) -> None:
+        """Of `capacity` bytes, of which each form that the bundle has sites for has the same. Raises SetupError."""
+        self.layout = layout
+        self._dtype = stored(np.zeros(1, np.float32), layout.precision).dtype
         self._stats = stats
-        self.precision: Precision = precision
-        self._dtype = stored(np.zeros(1, np.float32), precision).dtype
-        self._sites = {graph: spec.sites for graph, spec in manifest.graphs.items() if spec.sites}
-        self._capacity = capacity
-        self._ranks: Ranks = {"lora": _bucket(rank), "bottleneck": _bucket(rank)}
-        self.slots = min(MAX_SLOTS, capacity // max(1, self._row_bytes(self._ranks)))
-        if self.slots < 2:
-            need = 2 * self._row_bytes(self._ranks)
-            raise SetupError(f"bank_bytes: {capacity} holds no adapter of rank {_bucket(rank)}; pass {need} or more")
-        self.buffers = {graph: self._allocate(sites) for graph, sites in self._sites.items()}
-        self._stats.set("bank_bytes", self.slots * self._row_bytes(self._ranks))
+        self.pages = layout.pages_in(capacity)
+        if min(self.pages.values(), default=2) < 2:
+            need = layout.bytes_for(dict.fromkeys(layout.kinds, 1))
+            raise SetupError(f"bank_bytes: {capacity} holds no page of rank {layout.rank}; pass {need} or more")
+        self.buffers = {graph: self._allocated(graph) for graph in layout.sites}
+        self.versions = {kind: np.zeros(pages, np.int64) for kind, pages in self.pages.items()}
         self.writes = 0
-        self._resident: OrderedDict[Mix, int] = OrderedDict()
-        self._pins: Counter[int] = Counter()
-        self._waiting: dict[Callable[[], None], bool] = {}  # in the order in which they came; whether they were woken
-        self._lock = Lock()
+        sizes = {kind: pages - 1 for kind, pages in self.pages.items()}
+        self._pool: Pool[str] = Pool(sizes, lambda: stats.add("bank_evictions"))
+        self._written: dict[tuple[str, int], tuple[str, int]] = {}  # by kind and page: whose, and the how manyth of it
+        self._writing = Lock()
+        self._stats.set("bank_bytes", sum(pages * layout.page_bytes(kind) for kind, pages in self.pages.items()))
 
-    def pin(
-        self, mixes: Iterable[Mix], adapters: Mapping[str, Adapter], again: Callable[[], None]
-    ) -> dict[Mix, int] | None:
-        """The rows that hold `mixes` of `adapters` (by digest), written first where they aren't resident.
+    @property
+    def waiting(self) -> int:
+        """How many wait for pages."""
+        return self._pool.waiting
 
-        All or none: None while too few rows are idle, and then `again` is called once, when a row has been released.
-        Who asks with the same `again` once more keeps its place among those who wait, until it has its rows, or
-        `forget`. Raises InvalidArgument when the mixes can't fit the bank's memory at all.
+    @property
+    def pinned(self) -> int:
+        """How often adapters are held."""
+        return self._pool.holders
+
+    def take(
+        self, mixes: Collection[Mix], adapters: Mapping[str, Adapter], again: Callable[[], None]
+    ) -> dict[Mix, Pages] | None:
+        """The pages of `mixes` of `adapters` (by digest), written where they aren't here yet; give back with `leave`.
+
+        All or none: None while too few pages are idle; `again` is then called as Pool.take says. Raises InvalidArgument
+        for what the bank can't hold at all.
         """
-        wanted = {mix for mix in mixes if mix.parts}
-        rows = {Mix(): 0}
-        if not wanted:  # the lock is held while a mix is written, which is nothing to those who have none
-            return rows
-        with self._lock:
-            missing = wanted - self._resident.keys()
-            full = len(missing) > self._idle_rows(wanted)
-            if not full or again not in self._waiting:
-                self._check_room(wanted, missing, adapters)
-            if full:
-                self._waiting[again] = False
-                return None
-            self._waiting.pop(again, None)
-            self._widen(self._ranks_for(missing, adapters))
-            for mix in sorted(wanted, key=lambda mix: mix not in self._resident):
-                rows[mix] = self._row(mix, adapters)
-                self._pins[rows[mix]] += 1
-        return rows
+        wanted = {digest: self.layout.need(adapters[digest]) for digest in _digests(mixes)}
+        self._check(mixes, wanted)
+        if not wanted:
+            return {mix: {} for mix in mixes}
+        places = self._pool.take(wanted, again)
+        if places is None:
+            return None
+        try:
+            self._write([(adapters[digest], found) for digest, found in places.items()])
+        except BaseException:
+            self._pool.leave(wanted)
+            raise
+        return {mix: _pages(mix, wanted, places) for mix in mixes}
 
-    def unpin(self, rows: Iterable[int]) -> None:
-        """Release every one of `rows`; if one is idle then, call those who wait for some, the first to come first."""
-        asleep: list[Callable[[], None]] = []
-        held = [row for row in rows if row]
-        if not held:
-            return
-        with self._lock:
-            if self._release(held):
-                asleep = [again for again, woken in self._waiting.items() if not woken]
-                self._waiting.update(dict.fromkeys(asleep, True))
-        for again in asleep:
-            again()
+    def leave(self, mixes: Collection[Mix]) -> None:
+        """Give back what `take` gave for them."""
+        if held := _digests(mixes):
+            self._pool.leave(held)
 
     def forget(self, again: Callable[[], None]) -> None:
         """Whoever waited with it waits no more."""
-        if again in self._waiting:
-            with self._lock:
-                self._waiting.pop(again, None)
+        self._pool.forget(again)
 
-    def _release(self, rows: Sequence[int]) -> bool:
-        """Whether there are more idle rows now."""
-        for row in rows:
-            self._pins[row] -= 1
-            assert self._pins[row] >= 0
-        return any(not self._pins[row] for row in rows)
-
-    def _idle_rows(self, wanted: Set[Mix]) -> int:
-        """How many rows may be overwritten without touching one in use, or one that is wanted."""
-        kept = {row for mix, row in self._resident.items() if self._pins[row] or mix in wanted}
-        return self.slots - 1 - len(kept)
-
-    def _row(self, mix: Mix, adapters: Mapping[str, Adapter]) -> int:
-        if mix in self._resident:
-            self._stats.add("mix_hits")
-        else:
-            self._write(mix, adapters)
-            self._stats.add("mix_writes")
-        self._resident.move_to_end(mix)
-        return self._resident[mix]
-
-    def _idle_row(self) -> int:
-        """A row never written, else the one that has been idle longest."""
-        if len(self._resident) < self.slots - 1:
-            return len(self._resident) + 1
-        return next(row for row in self._resident.values() if not self._pins[row])
-
-    def _write(self, mix: Mix, adapters: Mapping[str, Adapter]) -> None:
-        mixed = {graph: _mixed(sites, mix, adapters, graph) for graph, sites in self._sites.items()}
-        row = self._idle_row()
-        for idle in [other for other, held in self._resident.items() if held == row]:
-            del self._resident[idle]
-            self._stats.add("mix_evictions")
-        for graph, sites in self._sites.items():
-            for site in sites:
-                self._write_site(graph, site, row, mixed[graph].get(site.name))
-        self._resident[mix] = row
-        self.writes += 1
-
-    def _write_site(self, graph: str, site: Site, row: int, factors: Factors | None) -> None:
-        for port in _ports(site):
-            held = self.buffers[graph][port.name][row]
-            held[:] = 0
-            if factors is not None:
-                values = port.values(factors)
-                port.first(held, values.shape[port.rank_axis])[:] = stored(values, self.precision)
-
-    def _check_room(self, wanted: Set[Mix], missing: Set[Mix], adapters: Mapping[str, Adapter]) -> None:
-        """Raises InvalidArgument when the bank could not hold all of `wanted` at once, were nothing else in it."""
-        ranks = self._ranks_for(missing, adapters)
-        if len(wanted) > self.slots - 1:
-            problem = f"{len(wanted)} different mixes, the server's adapter bank holds {self.slots - 1}"
-        elif self.slots * self._row_bytes(ranks) > self._capacity:
-            kind = next(kind for kind in ranks if ranks[kind] > self._ranks[kind])
-            rank = max(_rank(self._sites, mix, adapters, kind) for mix in missing)
-            problem = f"the mix has rank {rank}, the server's adapter bank holds rank {self._ranks[kind]}"
-        else:
-            return
-        raise InvalidArgument(
-            FIELD, problem, f"use fewer adapters, or {self._advice(max(ranks.values()), len(wanted))}"
-        )
-
-    def _advice(self, rank: int, mixes: int) -> str:
-        """The options of a server whose bank holds so many mixes of that rank at once, or more."""
-        row = self._row_bytes(dict.fromkeys(self._ranks, rank))
-        capacity = max(self._capacity, (1 + mixes) * row)
-        room = min(MAX_SLOTS, capacity // row) - 1
-        return f"start the server with --bank-rank {rank} --bank-bytes {capacity}, room for {room} such mixes at once"
-
-    def _ranks_for(self, mixes: Iterable[Mix], adapters: Mapping[str, Adapter]) -> Ranks:
-        """As wide as the bank is, or must be to hold `mixes`, too."""
-        found = dict(self._ranks)
+    def _check(self, mixes: Iterable[Mix], wanted: Mapping[str, Need]) -> None:
+        """Raises InvalidArgument for a mix of a higher rank than a lane has, and for more pages than there are."""
         for mix in mixes:
-            for kind in found:
-                found[kind] = max(found[kind], _bucket(_rank(self._sites, mix, adapters, kind)))
+            for kind, count in _sums(wanted[digest] for digest, _ in mix.parts).items():
+                rank = count * self.layout.page_rank(kind)
+                if rank > MOST_RANK:
+                    problem = f"a mix has rank {rank} in all, and {MOST_RANK} is the most"
+                    raise InvalidArgument(FIELD, problem, "use fewer adapters, or merge them: `impasto export merge`")
+        for kind, count in _sums(wanted.values()).items():
+            rank, room = self.layout.page_rank(kind), self.pages[kind] - 1
+            if count > room:
+                problem = f"the adapters take {count} pages of rank {rank}, and the server's bank has {room}"
+                fix = f"start the server with --bank-bytes {self.layout.bytes_for(_sums(wanted.values()))}"
+                raise InvalidArgument(FIELD, problem, f"use fewer adapters, or {fix}")
+
+    def _write(self, found: Sequence[tuple[Adapter, Places]]) -> None:
+        """Those whose pages don't hold them yet. Until then nobody reads these, or has them for anything else."""
+        missing = [one for one in found if not self._holds(*one)]
+        self._stats.add("bank_hits", len(found) - len(missing))
+        if not missing:  # and nobody waits for what others write
+            return
+        with self._writing:
+            for one in missing:
+                if not self._holds(*one):
+                    self._write_adapter(*one)
+
+    def _holds(self, adapter: Adapter, places: Places) -> bool:
+        own = ((adapter.digest, number) for number in range(len(places)))
+        return all(self._written.get((adapter.kind, page)) == one for page, one in zip(places, own, strict=True))
+
+    def _write_adapter(self, adapter: Adapter, places: Places) -> None:
+        for number, page in enumerate(places):
+            self._written.pop((adapter.kind, page), None)
+            for graph in self.layout.sites:
+                self._write_page(graph, adapter, number, page)
+            self._written[adapter.kind, page] = adapter.digest, number
+            self.versions[adapter.kind][page] = self.writes + 1
+            self.writes += 1
+        self._stats.add("bank_writes")
+        self._stats.add("bank_written_bytes", len(places) * self.layout.page_bytes(adapter.kind))
+
+    def _write_page(self, graph: str, adapter: Adapter, number: int, page: int) -> None:
+        factors = adapter.factors.get(graph, {})
+        first = number * self.layout.page_rank(adapter.kind)
+        for site, inputs in self.layout.inputs(graph, adapter.kind):
+            found = factors.get(site.name)
+            for part, name in inputs.items():
+                held = self.rows(graph, name, adapter.kind, page)
+                held[:] = self.buffers[graph][name][0]
+                if found is not None:
+                    values = found[part][first : first + len(held)]
+                    held[: len(values)] = stored(values, self.layout.precision)
+
+    def rows(self, graph: str, name: str, kind: str, page: int) -> Array:
+        """What an input holds of a page: a part of its buffer."""
+        rank = self.layout.page_rank(kind)
+        return self.buffers[graph][name][page * rank : (page + 1) * rank]
+
+    def _allocated(self, graph: str) -> dict[str, Array]:
+        """Buffers in which page 0 is neutral and nothing else was ever written."""
+        found: dict[str, Array] = {}
+        for kind in self.layout.kinds_in(graph):
+            rank, neutral = self.layout.page_rank(kind), FORMS[kind].neutral
+            for site, inputs in self.layout.inputs(graph, kind):
+                for part, name in inputs.items():
+                    shape = self.pages[kind] * rank, *FORMS[kind].units(site)[part]
+                    found[name] = np.zeros(shape, self._dtype)
+                    if neutral:
+                        found[name][:rank] = stored(np.full(1, neutral, np.float32), self.layout.precision)
         return found
 
-    def _widen(self, ranks: Ranks) -> None:
-        """Every row's sites, for `ranks` that aren't less; rows keep their values, padded with zeros."""
-        if ranks == self._ranks:
-            return
-        narrower, self._ranks = self._ranks, ranks
-        self._stats.set("bank_bytes", self.slots * self._row_bytes(ranks))
-        for graph, sites in self._sites.items():
-            buffers = self._allocate(sites)
-            for site in sites:
-                for port in _ports(site):
-                    for row, old in zip(buffers[port.name], self.buffers[graph][port.name], strict=True):
-                        port.first(row, narrower[site.kind])[:] = old
-            self.buffers[graph] = buffers
 
-    def _allocate(self, sites: Sequence[Site]) -> dict[str, Array]:
-        return {
-            port.name: np.zeros((self.slots, *port.shape(self._ranks[site.kind])), self._dtype)
-            for site in sites
-            for port in _ports(site)
-        }
-
-    def _row_bytes(self, ranks: Ranks) -> int:
-        sizes = [
-            prod(port.shape(ranks[site.kind]))
-            for sites in self._sites.values()
-            for site in sites
-            for port in _ports(site)
-        ]
-        return self._dtype.itemsize * sum(sizes)
+def _digests(mixes: Iterable[Mix]) -> list[str]:
+    """Of all adapters of these mixes, each once."""
+    return list(dict.fromkeys(digest for mix in mixes for digest, _ in mix.parts))
 
 
-@dataclass(frozen=True)
-class _Port:
-    """A graph input that holds one part of a site's factors; a row of it is [features, R], or [R, features]."""
-
-    name: str
-    features: int
-    rank_axis: Literal[0, 1]
-    values: Callable[[Factors], Array]
-
-    def shape(self, rank: int) -> tuple[int, int]:
-        return (self.features, rank) if self.rank_axis else (rank, self.features)
-
-    def first(self, row: Array, rank: int) -> Array:
-        """The part of a row that factors of this rank fill."""
-        return row[:, :rank] if self.rank_axis else row[:rank]
+def _pages(mix: Mix, wanted: Mapping[str, Need], places: Mapping[str, Places]) -> Pages:
+    """Where a mix is: by form, pages with their weights."""
+    found: dict[str, tuple[tuple[int, float], ...]] = {}
+    for digest, weight in mix.parts:
+        kind = wanted[digest].kind
+        found[kind] = found.get(kind, ()) + tuple((page, weight) for page in places[digest])
+    return {kind: pages for kind, pages in found.items() if pages}
 
 
-def _ports(site: Site) -> tuple[_Port, ...]:
-    if site.kind == "lora":
-        return (
-            _Port(f"{site.name}.lora_A", site.in_features, 1, lambda factors: factors.a),
-            _Port(f"{site.name}.lora_B", site.out_features, 0, lambda factors: factors.b),
-        )
-    return (
-        _Port(f"{site.name}.down", site.in_features, 1, lambda factors: factors.a),
-        _Port(f"{site.name}.up", site.out_features, 0, lambda factors: factors.b),
-        _Port(f"{site.name}.tanh", 1, 1, lambda factors: factors.tanh[None]),
-    )
-
-
-def _mixed(sites: Sequence[Site], mix: Mix, adapters: Mapping[str, Adapter], graph: str) -> Mapping[str, Factors]:
-    """Σ wᵢ·f(x·Aᵢ)·Bᵢ = f(x·[A₁|A₂|…]) @ [w₁·B₁; w₂·B₂; …], f the identity or gelu: exact, by concatenating ranks."""
-    mixed = {}
-    for site in sites:
-        parts = [
-            (weight, adapters[digest].factors[graph][site.name])
-            for digest, weight in mix.parts
-            if site.name in adapters[digest].factors.get(graph, {})
-        ]
-        if parts:
-            a = np.concatenate([factors.a for _, factors in parts], axis=1)
-            with np.errstate(over="ignore"):  # who asks for that is told so, see Running.advance
-                b = np.concatenate([np.float32(weight) * factors.b for weight, factors in parts])
-            tanh = np.concatenate([factors.tanh for _, factors in parts])
-            mixed[site.name] = Factors(a, b, tanh)
-    return mixed
-
-
-def _rank(sites: Mapping[str, Sequence[Site]], mix: Mix, adapters: Mapping[str, Adapter], kind: Kind) -> int:
-    """Of a mix at the site of a kind where it's largest: the ranks of its parts add up."""
-    parts = [adapters[digest].factors for digest, _ in mix.parts]
-    of_kind = [(graph, site.name) for graph, some in sites.items() for site in some if site.kind == kind]
-    ranks = (sum(f[graph][name].rank for f in parts if name in f.get(graph, {})) for graph, name in of_kind)
-    return max(ranks, default=0)
-
-
-def _bucket(rank: int) -> int:
-    """Ranks are padded up to a few sizes, so that engines meet few shapes."""
-    return next((size for size in _RANKS if size >= rank), rank)
-
-
-class AdaptedEngine:
-    """An engine whose graph reads its adapters from the bank; looks before every run whether it was written to.
-
-    A run is told the seats of its rows, where the graph has sites.
-
-    `weights` are the bundle's own (0), or those of its i-th pinned mix.
-    """
-
-    def __init__(self, bundle: Bundle, graph: str, settings: Settings, bank: Bank, weights: int = 0) -> None:
-        inputs = bank.buffers.get(graph, {})
-        self._engine = compile_graph(bundle.graph_path(graph, weights), settings, inputs)
-        self._bank = bank
-        self._graph = graph
-        self._adapted = bundle.manifest.port(graph, SLOT) is not None
-        self._bound: Mapping[str, Array] = {}
-        self._writes = 0
-
-    def bind(self, buffers: Mapping[str, NDArray[Any]]) -> None:
-        self._engine.bind(buffers)
-
-    def prepare(self, feeds: Mapping[str, NDArray[Any]], seats: Sequence[Seat] = ()) -> None:
-        self._look()
-        self._engine.prepare(self._seated(feeds, seats))
-
-    def run(self, feeds: Mapping[str, NDArray[Any]], seats: Sequence[Seat] = ()) -> list[NDArray[Any]]:
-        self._look()
-        return self._engine.run(self._seated(feeds, seats))
-
-    def _seated(self, feeds: Mapping[str, NDArray[Any]], seats: Sequence[Seat]) -> Mapping[str, NDArray[Any]]:
-        return {**feeds, SLOT: np.array([seat.slot for seat in seats], np.int64)} if seats and self._adapted else feeds
-
-    def _look(self) -> None:
-        buffers, writes = self._bank.buffers.get(self._graph, {}), self._bank.writes
-        if buffers is not self._bound or writes != self._writes:
-            self._engine.bind(buffers)
-            self._bound, self._writes = buffers, writes
+def _sums(needs: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """By kind."""
+    found: dict[str, int] = {}
+    for kind, count in needs:
+        found[kind] = found.get(kind, 0) + count
+    return found

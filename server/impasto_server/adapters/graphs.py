@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from impasto_server.adapters.bank import AdaptedEngine, Bank
+from impasto_server.adapters.adapted import AdaptedEngine
+from impasto_server.adapters.bank import Bank
 from impasto_server.bundle import Bundle
-from impasto_server.settings import Settings
+from impasto_server.engines.runtime import Runtime
 
 
 class Graphs:
     """The graphs of a bundle, each of which reads its adapters from one bank."""
 
-    def __init__(self, bundle: Bundle, settings: Settings, bank: Bank) -> None:
+    def __init__(self, bundle: Bundle, runtime: Runtime, bank: Bank) -> None:
         self._bundle = bundle
-        self._settings = settings
+        self._runtime = runtime
         self._bank = bank
 
     def compiled(self, graph: str) -> AdaptedEngine:
         """On the bundle's own weights."""
-        return AdaptedEngine(self._bundle, graph, self._settings, self._bank)
+        return AdaptedEngine(self._bundle, graph, self._runtime, self._bank)
 
     def every(self, graph: str) -> tuple[AdaptedEngine, ...]:
         """On the bundle's own weights, then on those of each pinned mix, which may leave the graph as it is."""
@@ -26,4 +27,4 @@ class Graphs:
         return own, *(self._pinned(graph, number) if graph in mix.graphs else own for number, mix in mixes)
 
     def _pinned(self, graph: str, number: int) -> AdaptedEngine:
-        return AdaptedEngine(self._bundle, graph, self._settings, self._bank, number)
+        return AdaptedEngine(self._bundle, graph, self._runtime, self._bank, number)

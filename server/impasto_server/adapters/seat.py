@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+Pages = Mapping[str, tuple[tuple[int, float], ...]]  # by form: pages of the bank, each with its weight
+
+NONE: Pages = MappingProxyType({})
+
 
 @dataclass(frozen=True)
 class Seat:
-    """Where a mix of adapters is: in a `slot` of the bank, or `merged` into weights, 0 being the bundle's own."""
+    """Where a mix of adapters is: in `pages` of the bank, or `merged` into weights, 0 being the bundle's own."""
 
-    slot: int = 0
+    pages: Pages = field(default_factory=lambda: NONE)
     merged: int = 0
 
 
 class SeatedEngine(Protocol):
-    """An engine that is told the seat of each row, where its graph has sites for adapters."""
+    """An engine that is told the seat of each row, where its graph has sites for adapters.
+
+    `usual` has one of each kind of seat that it is worth to be prepared for.
+    """
+
+    @property
+    def usual(self) -> tuple[Seat, ...]: ...
 
     def prepare(self, feeds: Mapping[str, NDArray[Any]], seats: Sequence[Seat] = ()) -> None:
         """As Engine.prepare."""

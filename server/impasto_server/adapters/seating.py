@@ -1,4 +1,4 @@
-"""Where the mixes of a request are while it runs: in rows of the bank, or on weights that they are merged into."""
+"""Where the mixes of a request are while it runs: in pages of the bank, or on weights that they are merged into."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from impasto_server.stats import Stats
 
 
 class Seating:
-    """Seats for mixes; one that the bundle has pinned needs no row of the bank, nor adapters that could be in one."""
+    """Seats for mixes; one that the bundle has pinned needs no page of the bank, nor adapters that could be in one."""
 
     def __init__(self, manifest: Manifest, bank: Bank, stats: Stats) -> None:
         self._manifest = manifest
@@ -31,24 +31,24 @@ class Seating:
     ) -> dict[Mix, Seat] | None:
         """A seat for each mix of `adapters` (by digest), which the request names as `styles`.
 
-        None while the bank has too few rows, as Bank.pin. Raises InvalidArgument, of the field that names the first of
-        them, where it can't hold them at all.
+        None while the bank has too few pages, as Bank.take. Raises InvalidArgument, of the field that names the first
+        of them, where it can't hold them at all.
         """
         merged = {mix: Seat(merged=self._pinned[mix]) for mix in mixes if mix in self._pinned}
         hot = [mix for mix in mixes if mix not in merged]
         carried = _carried(hot, adapters, styles)
         try:
-            rows = self._bank.pin(hot, carried, again)
+            pages = self._bank.take(hot, carried, again)
         except InvalidArgument as error:
             raise error.at(next(style.field for style in styles if style.digest in carried)) from None
-        if rows is None:
+        if pages is None:
             return None
         self._stats.add("mix_pinned", len(merged))
-        return {mix: merged.get(mix) or Seat(slot=rows[mix]) for mix in mixes}
+        return {mix: merged.get(mix) or Seat(pages[mix]) for mix in mixes}
 
     def leave(self, seats: Mapping[Mix, Seat]) -> None:
         """Give them back; one call for each of `take`."""
-        self._bank.unpin([seat.slot for seat in seats.values()])
+        self._bank.leave([mix for mix, seat in seats.items() if not seat.merged])
 
     def forget(self, again: Callable[[], None]) -> None:
         """Whoever `take` was to call with it waits no more."""

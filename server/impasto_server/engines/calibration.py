@@ -7,9 +7,8 @@ another checkpoint into the folder drops it.
 from __future__ import annotations
 
 import logging
-import platform
-import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,16 +16,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from impasto_server import atomic
 from impasto_server.bundle import MAX_MANIFEST, Bundle
-from impasto_server.engines import gpu
-from impasto_server.engines.engine import resolve_precision
+from impasto_server.engines.runtime import Runtime
 from impasto_server.errors import SetupError
-from impasto_server.settings import ON_GPU, EngineName, Precision, Settings
+from impasto_server.settings import EngineName, Precision, Settings
 from impasto_server.strangers import Unfit, read_file
 
 log = logging.getLogger(__name__)
 
 NAME = "calibration.json"
-DEFAULT_MAX_LANES = 8  # where nothing was measured: most of what a batch gains, at little delay
 
 
 class _Strict(BaseModel):
@@ -134,49 +131,38 @@ def keep(bundle: Bundle, measured: Measured) -> Path:
     return path
 
 
-def calibrated(settings: Settings, bundle: Bundle) -> Measured | None:
+def runtime_for(settings: Settings, bundle: Bundle) -> Runtime:
+    """The runtime of these settings, with the rows of the largest batch as set, else as calibrated, else the default.
+
+    The log says which. Raises SetupError as Runtime.of, and when calibration.json can't be used.
+    """
+    runtime = Runtime.of(settings).knowing(bundle.manifest)
+    measured = calibrated(runtime, bundle)
+    if settings.max_lanes:
+        log.info("max_lanes %d, as set", settings.max_lanes)
+        return runtime
+    if measured is None:
+        log.info("max_lanes %d, the default", runtime.max_lanes)
+        return runtime
+    log.info("max_lanes %d, as calibrated", measured.max_lanes)
+    return replace(runtime, max_lanes=measured.max_lanes)
+
+
+def calibrated(runtime: Runtime, bundle: Bundle) -> Measured | None:
     """What was measured for this engine, precision and thread count; None where nothing was.
 
     A calibration from another CPU is used, with a warning: it changes how soon images come and never what they show,
     and it still knows this backbone. Raises SetupError when calibration.json can't be used.
     """
-    precision = resolve_precision(settings.engine, settings.precision)
-    key = settings.engine, precision, settings.thread_count()
+    key = runtime.engine, runtime.precision, runtime.threads
     found = Calibration.read(bundle).find(*key)
     command = _command(bundle, *key)
     if found is None:
         log.info("nothing was measured for {} {} on {} threads; `%s`".format(*key), command)
-    elif found.cpu != device_name(settings):
+    elif found.cpu != runtime.device_name:
         words = "calibrated on another %s, %s; this one is %s; measure here with `%s`"
-        kind = "GPU" if settings.engine in ON_GPU else "CPU"
-        log.warning(words, kind, found.cpu, device_name(settings), command)
+        log.warning(words, "CPU" if runtime.gpu is None else "GPU", found.cpu, runtime.device_name, command)
     return found
-
-
-def resolve_max_lanes(settings: Settings, measured: Measured | None) -> int:
-    """The largest batch's rows: as set, else as calibrated, else DEFAULT_MAX_LANES; the log says which."""
-    if settings.max_lanes:
-        log.info("max_lanes %d, as set", settings.max_lanes)
-        return settings.max_lanes
-    if measured is None:
-        log.info("max_lanes %d, the default", DEFAULT_MAX_LANES)
-        return DEFAULT_MAX_LANES
-    log.info("max_lanes %d, as calibrated", measured.max_lanes)
-    return measured.max_lanes
-
-
-def device_name(settings: Settings) -> str:
-    """The model of what an engine computes on."""
-    return gpu.find(settings.gpu).name if settings.engine in ON_GPU else cpu_name()
-
-
-def cpu_name() -> str:
-    """The CPU's model. Clouds often mask the name, so the numbers of family and model go with it."""
-    info = Path("/proc/cpuinfo")
-    facts = dict(re.findall(r"^(\w[\w ]*?)\s*: (.*)$", info.read_text(), re.M)) if info.exists() else {}
-    if "model name" not in facts:
-        return platform.machine()
-    return f"{facts['model name']} (family {facts.get('cpu family', '?')}, model {facts.get('model', '?')})"
 
 
 def _unusable(bundle: Bundle, why: str) -> SetupError:

@@ -16,6 +16,13 @@ def use(gpu: int) -> None:
     _call("cudaSetDevice", gpu)
 
 
+def write(gpu: int, address: int, array: Array) -> None:
+    """A C-contiguous array to an address on that GPU, behind all the work that was given to it before."""
+    use(gpu)
+    _call("cudaDeviceSynchronize")
+    _call("cudaMemcpy", address, array.ctypes.data, array.nbytes, runtime.cudaMemcpyKind.cudaMemcpyDefault)
+
+
 class Stream:
     """Work in the order in which it is given, beside that of other engines' streams."""
 

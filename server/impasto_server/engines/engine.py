@@ -12,7 +12,7 @@ tensorrt              a GPU by TensorRT itself, in bf16 or f32              tens
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -20,26 +20,19 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from impasto_server.engines.gpu import find
-from impasto_server.engines.libraries import require
 from impasto_server.engines.profiles import bucket
+from impasto_server.engines.runtime import Runtime
 from impasto_server.errors import SetupError
-from impasto_server.settings import ON_GPU, EngineName, Precision, Settings
+from impasto_server.settings import EngineName, Precision
 
-PREPARED_BYTES = 512 << 20  # of weights, in copies for shapes that an engine was prepared for
+PREPARED_BYTES = 1 << 30  # of weights, in copies for shapes that an engine was prepared for
 
 Array = NDArray[Any]
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
+# Those that run a graph with no rows of its tables at all. OpenVINO refuses to; on a GPU nobody has tried.
+NO_ROWS: frozenset[EngineName] = frozenset({"onnxruntime"})
 NOTHING: Mapping[str, Array] = MappingProxyType({})
-_NO_BF16: Mapping[EngineName, str] = MappingProxyType(
-    {
-        "openvino": "this CPU has no bf16 arithmetic; pass --precision f32",
-        "onnxruntime": "ONNX Runtime's CPU provider has no bf16; pass --precision f32",
-        "onnxruntime-cuda": "ONNX Runtime's CUDA provider has no bf16 convolutions; pass --precision f32, "
-        "or --engine onnxruntime-tensorrt",
-    }
-)
 
 
 class Engine(Protocol):
@@ -49,7 +42,14 @@ class Engine(Protocol):
         """Keep these C-contiguous arrays as inputs of every later run.
 
         An engine on the CPU shares their memory: writing into one is seen by the next run, which is how an adapter
-        becomes resident without rebuilding anything. One on a GPU copies them: bind them again when they were written.
+        becomes resident without rebuilding anything. One on a GPU has copies.
+        """
+        ...
+
+    def write(self, name: str, row: int, values: Array) -> None:
+        """Put `values` [n, ...] in place, the rows from `row` of what is bound as `name`, where they have been written.
+
+        An engine that shares the memory has them already; one on a GPU copies them alone.
         """
         ...
 
@@ -61,44 +61,54 @@ class Engine(Protocol):
         """Run with `feeds` beside what is bound; returns the outputs in the graph's order, owned by the caller."""
         ...
 
-
-def resolve_precision(engine: EngineName, precision: Precision) -> Precision:
-    """What "auto" means on this machine. Raises SetupError when bf16 is asked for and can't be had."""
-    native = _has_bf16(engine)
-    if precision == "bf16" and not native:
-        raise SetupError(f"precision: bf16 can't be had: {_NO_BF16[engine]}")
-    if precision == "auto":
-        return "bf16" if native else "f32"
-    return precision
+    def plain(self, path: Path) -> Plain | None:
+        """The graph at `path`, over the same weights, which has no tables; None where an engine would hold them twice
+        for it, and is better off with no rows of them.
+        """
+        ...
 
 
-def check(settings: Settings) -> None:
-    """Raise SetupError where the settings' engine, precision or GPU can't be had: sooner than a graph that compiles."""
-    resolve_precision(settings.engine, settings.precision)
-    require(settings.engine)
-    if settings.engine in ON_GPU:
-        find(settings.gpu)
+class Plain(Protocol):
+    """One graph, compiled for the shapes that it was prepared for."""
+
+    def ready(self, feeds: Mapping[str, Array]) -> bool:
+        """Whether it was prepared for feeds of these shapes."""
+        ...
+
+    def prepare(self, feeds: Mapping[str, Array]) -> None:
+        """As Engine.prepare."""
+        ...
+
+    def run(self, feeds: Mapping[str, Array]) -> list[Array]:
+        """As Engine.run, with feeds that it is ready for."""
+        ...
 
 
-def compile_graph(path: Path, settings: Settings, weights: Mapping[str, Array] = NOTHING) -> Engine:
-    """Compile the ONNX graph at `path` for the engine the settings name; the inputs `weights` are bound as `stored`.
+def compile_graph(
+    path: Path, runtime: Runtime, tables: Mapping[str, Array] = NOTHING, varying: Collection[str] = ()
+) -> Engine:
+    """Compile the ONNX graph at `path` for the runtime's engine; the inputs `tables` are bound as `stored`.
 
-    Raises SetupError when the engine can't be had.
+    How wide the inputs `varying` [lanes, K] are differs from batch to batch. Raises SetupError when the graph can't be
+    had in this way.
     """
-    precision = resolve_precision(settings.engine, settings.precision)
-    require(settings.engine)
-    if settings.engine == "openvino":
+    if runtime.engine == "openvino":
         from impasto_server.engines.openvino import OpenVinoEngine
 
-        return OpenVinoEngine(path, precision, settings.thread_count(), weights, settings.cache_dir)
-    if settings.engine == "tensorrt":
+        return OpenVinoEngine(path, runtime.precision, runtime.threads, tables, runtime.cache_dir, varying)
+    if runtime.engine == "tensorrt":
         from impasto_server.engines.tensorrt import TensorRtEngine
 
-        return TensorRtEngine.open(path, settings, precision, weights)
+        return TensorRtEngine.open(path, runtime, tables)
     from impasto_server.engines.onnxruntime import OnnxRuntimeEngine
     from impasto_server.engines.providers import provider_for
 
-    return OnnxRuntimeEngine(path, provider_for(path, settings, precision, weights), settings.thread_count())
+    return OnnxRuntimeEngine(path, provider_for(path, runtime, tables), runtime.threads)
+
+
+def item_bytes(precision: Precision) -> int:
+    """Of a number that is `stored`."""
+    return 2 if precision == "bf16" else 4
 
 
 def stored(values: NDArray[np.float32], precision: Precision) -> Array:
@@ -129,12 +139,3 @@ def padded(feeds: Mapping[str, Array], most: int) -> dict[str, Array]:
         raise SetupError(f"max_lanes: a batch of {rows} rows, {most} were prepared for; pass --max-lanes {rows}")
     more = bucket(rows, most) - rows
     return {name: np.concatenate([array, *[array[-1:]] * more]) for name, array in feeds.items()}
-
-
-def _has_bf16(engine: EngineName) -> bool:
-    if engine == "openvino":
-        require(engine)
-        from impasto_server.engines.openvino import capabilities
-
-        return "BF16" in capabilities()
-    return engine in ("onnxruntime-tensorrt", "tensorrt")

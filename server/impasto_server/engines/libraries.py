@@ -7,7 +7,7 @@ from importlib import import_module
 from types import MappingProxyType, ModuleType
 
 from impasto_server.errors import SetupError
-from impasto_server.settings import EngineName
+from impasto_server.settings import ON_GPU, EngineName
 
 PROVIDERS: Mapping[EngineName, str] = MappingProxyType(
     {
@@ -30,7 +30,7 @@ def require(engine: EngineName) -> None:
         _loaded("openvino", lambda: import_module("openvino"), _SERVER)
     if engine in PROVIDERS:
         _require_provider(PROVIDERS[engine])
-    if engine == "tensorrt":
+    if engine in ON_GPU:
         _loaded("cuda-bindings", lambda: import_module("cuda.bindings.runtime"), _GPU)
     if engine in ("tensorrt", "onnxruntime-tensorrt"):
         _require_tensorrt()

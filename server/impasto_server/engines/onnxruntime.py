@@ -9,12 +9,16 @@ it was computed on.
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from impasto_server.engines.engine import Array, Shapes, padded, shapes, widened
 from impasto_server.engines.providers import CUDA, TENSORRT, Provider
@@ -56,8 +60,16 @@ class OnnxRuntimeEngine:
             self._shared.update(new)
             self._replace({name: _values().ortvalue_from_numpy(array) for name, array in new.items()})
             return
-        values = {name: widened(array) for name, array in buffers.items()}
-        self._replace({name: self._copy(array) for name, array in values.items() if not self._upload(name, array)})
+        self._replace({name: self._copy(widened(array)) for name, array in buffers.items()})
+
+    def write(self, name: str, row: int, values: Array) -> None:
+        if self._provider.most_lanes:
+            wide = np.ascontiguousarray(widened(values))
+            row_bytes = wide.nbytes // len(wide)
+            _copier(self._provider)(self._bound[name].data_ptr() + row * row_bytes, wide)
+
+    def plain(self, path: Path) -> None:
+        """It would hold the weights once more."""
 
     def prepare(self, feeds: Mapping[str, Array]) -> None:
         for _ in range(CAPTURING if self._provider.most_lanes else 1):
@@ -120,14 +132,6 @@ class OnnxRuntimeEngine:
         while values and self._kept:
             self._forget(self._kept.popitem()[1])
 
-    def _upload(self, name: str, array: Array) -> bool:
-        """Write `array` over what is bound, at the same address; False where it doesn't fit."""
-        value = self._bound.get(name)
-        if value is None or tuple(value.shape()) != array.shape:
-            return False
-        value.update_inplace(array)
-        return True
-
     def _copy(self, array: Array) -> Any:
         """`array` where the provider computes."""
         return _values().ortvalue_from_numpy(array.copy(), self._provider.device, self._provider.gpu)
@@ -136,6 +140,15 @@ class OnnxRuntimeEngine:
 def astray(nodes: Iterable[tuple[str, str]], provider: str) -> dict[str, str]:
     """Of (operator, provider) pairs, the heavy operators that another provider runs, each with one that does."""
     return {operator: ran_by for operator, ran_by in nodes if operator in HEAVY and ran_by != provider}
+
+
+def _copier(provider: Provider) -> Callable[[int, Array], object]:
+    """What writes an array to an address where the provider computes; ONNX Runtime itself writes whole buffers."""
+    if provider.device == "cpu":
+        return lambda address, array: ctypes.memmove(address, array.ctypes.data, array.nbytes)
+    from impasto_server.engines import cuda
+
+    return partial(cuda.write, provider.gpu)
 
 
 def _values() -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,11 @@ from impasto_server.settings import Precision
 
 class OpenVinoEngine:
     """The graph is compiled once for all shapes, and once more for each that is prepared: with its shapes fixed a pass
-    of studio/mini-diffusion takes a fifth to a third less, and a change of shape costs nothing.
+    of studio/mini-diffusion takes a fifth to a third less, and a change of shape costs nothing. How many rows of tables
+    a lane has is left open in either: it hardly matters, and batches differ in it all the time.
 
     Each has its own copy of the weights as its kernels want them; the float32 that they are made of is shared. With a
-    `cache` folder they are read from there at the next start, mapped and not copied: it fills with float32 copies.
+    `cache_dir` folder they are read from there at the next start, mapped and not copied: it fills with float32 copies.
     """
 
     def __init__(
@@ -26,60 +29,127 @@ class OpenVinoEngine:
         path: Path,
         precision: Precision,
         threads: int,
-        weights: Collection[str] = (),
-        cache: Path | None = None,
+        tables: Collection[str] = (),
+        cache_dir: Path | None = None,
+        varying: Collection[str] = (),
     ) -> None:
-        self._core = _core()
-        self._model = _read(self._core, path)
-        if precision == "bf16" and weights:
-            self._model = _taking_bf16(self._model, weights)
-        self._options: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": precision,
-            "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": 1,
-            "ENABLE_CPU_PINNING": False,
-        }
-        if cache is None:
-            _widen(self._model)
-        else:
-            self._options["CACHE_DIR"] = str(cache)
-        compiled = self._core.compile_model(self._model, "CPU", self._options)
-        # OpenVINO takes a hint it can't follow and computes in f32 without a word.
-        actual = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-        if actual != precision:
-            raise SetupError(
-                f"precision: OpenVINO made {path.name} {actual}, not {precision}; pass --precision {actual}"
-            )
-        self._any = compiled.create_infer_request()
+        """`varying` inputs [lanes, K] have any K."""
+        self._source = _Source.read(path, precision, threads, cache_dir, tables)
+        self._varying = frozenset(varying)
+        self._any = self._source.compiled(self._source.model)
         self._fixed: dict[Shapes, Any] = {}
         self._kept: dict[str, Array] = {}  # OpenVINO itself holds on to no array that it shares
-        self._outputs = len(compiled.outputs)
 
     def bind(self, buffers: Mapping[str, Array]) -> None:
         new = {name: array for name, array in buffers.items() if self._kept.get(name) is not array}
         self._kept.update(new)
         for request in (self._any, *self._fixed.values()):
-            self._set(request, new)
+            _set(request, new)
+
+    def write(self, name: str, row: int, values: Array) -> None:
+        """It is there: the memory is shared."""
 
     def prepare(self, feeds: Mapping[str, Array]) -> None:
-        if shapes(feeds) not in self._fixed:
-            model = self._model.clone()
-            model.reshape({name: list(array.shape) for name, array in feeds.items()})
-            request = self._core.compile_model(model, "CPU", self._options).create_infer_request()
-            self._set(request, self._kept)
-            self._fixed[shapes(feeds)] = request
+        key = self._key(feeds)
+        if key not in self._fixed:
+            self._fixed[key] = self._source.fixed({name: self._sizes(name, array) for name, array in feeds.items()})
+            _set(self._fixed[key], self._kept)
         self.run(feeds)
 
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
-        request = self._fixed.get(shapes(feeds), self._any)
-        contiguous = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
-        self._set(request, contiguous)
-        request.infer()
-        return [request.get_output_tensor(i).data.copy() for i in range(self._outputs)]
+        return _run(self._fixed.get(self._key(feeds), self._any), feeds)
 
-    def _set(self, request: Any, arrays: Mapping[str, Array]) -> None:
-        for name, array in arrays.items():
-            request.set_tensor(name, _tensor(array))
+    def plain(self, path: Path) -> OpenVinoPlain:
+        return OpenVinoPlain(self._source.beside(path))
+
+    def _key(self, feeds: Mapping[str, Array]) -> Shapes:
+        return shapes({name: array for name, array in feeds.items() if name not in self._varying})
+
+    def _sizes(self, name: str, array: Array) -> list[int]:
+        return [len(array), -1] if name in self._varying else list(array.shape)
+
+
+class OpenVinoPlain:
+    """A graph that is compiled for the shapes that it is prepared for, and for nothing else."""
+
+    def __init__(self, source: _Source) -> None:
+        self._source = source
+        self._fixed: dict[Shapes, Any] = {}
+
+    def ready(self, feeds: Mapping[str, Array]) -> bool:
+        return shapes(feeds) in self._fixed
+
+    def prepare(self, feeds: Mapping[str, Array]) -> None:
+        if not self.ready(feeds):
+            self._fixed[shapes(feeds)] = self._source.fixed({name: list(a.shape) for name, a in feeds.items()})
+        self.run(feeds)
+
+    def run(self, feeds: Mapping[str, Array]) -> list[Array]:
+        return _run(self._fixed[shapes(feeds)], feeds)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What is compiled: a `model`, and how. `wide` are its weights that were widened, by name."""
+
+    path: Path
+    model: Any
+    precision: Precision
+    options: Mapping[str, Any]
+    wide: dict[str, Array]
+
+    @classmethod
+    def read(
+        cls, path: Path, precision: Precision, threads: int, cache_dir: Path | None, tables: Collection[str]
+    ) -> _Source:
+        options: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": precision,
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "ENABLE_CPU_PINNING": False,
+        }
+        if cache_dir is not None:
+            options["CACHE_DIR"] = str(cache_dir)
+        return cls(path, _read(_core(), path), precision, options, {})._ready(tables)
+
+    def beside(self, path: Path) -> _Source:
+        """Of another graph over the same weights."""
+        return replace(self, path=path, model=_read(_core(), path))._ready(())
+
+    def _ready(self, tables: Collection[str]) -> _Source:
+        narrow = self.precision == "bf16" and tables
+        model = _taking_bf16(self.model, tables) if narrow else self.model
+        if "CACHE_DIR" not in self.options:
+            _widen(model, self.wide)
+        return replace(self, model=model)
+
+    def fixed(self, sizes: Mapping[str, list[int]]) -> Any:
+        """A request of the model with inputs of these sizes, -1 being any."""
+        model = self.model.clone()
+        model.reshape(dict(sizes))
+        return self.compiled(model)
+
+    def compiled(self, model: Any) -> Any:
+        """A request. Raises SetupError where OpenVINO would compute in another precision."""
+        compiled = _core().compile_model(model, "CPU", dict(self.options))
+        # OpenVINO takes a hint it can't follow and computes in f32 without a word.
+        actual = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        if actual != self.precision:
+            made = f"OpenVINO made {self.path.name} {actual}, not {self.precision}"
+            raise SetupError(f"precision: {made}; pass --precision {actual}")
+        return compiled.create_infer_request()
+
+
+def _run(request: Any, feeds: Mapping[str, Array]) -> list[Array]:
+    contiguous = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
+    _set(request, contiguous)
+    request.infer()
+    return [tensor.data.copy() for tensor in request.output_tensors]
+
+
+def _set(request: Any, arrays: Mapping[str, Array]) -> None:
+    for name, array in arrays.items():
+        request.set_tensor(name, _tensor(array))
 
 
 def capabilities() -> list[str]:
@@ -87,6 +157,7 @@ def capabilities() -> list[str]:
     return list(_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
+@cache
 def _core() -> Any:
     import openvino as ov  # type: ignore[import-untyped]
 
@@ -125,10 +196,11 @@ def _taking_bf16(model: Any, inputs: Collection[str]) -> Any:
     return steps.build()
 
 
-def _widen(model: Any) -> None:
+def _widen(model: Any, known: dict[str, Array]) -> None:
     """Make the weights float32 now, where the graph says that they are computed in it: else each compilation does.
 
-    Folding every constant would transpose weights that the kernels take as they are.
+    Those that are `known` by name are shared, others become known. Folding every constant would transpose weights that
+    the kernels take as they are.
     """
     import openvino as ov
 
@@ -136,7 +208,15 @@ def _widen(model: Any) -> None:
     for convert in converts:
         weights = convert.input_value(0).get_node()
         if weights.get_type_name() == "Constant" and convert.get_output_element_type(0) == ov.Type.f32:
-            values = weights.get_tensor_view().data  # of bf16, too, as float16
-            bf16 = weights.get_element_type() == ov.Type.bf16
-            wide = widened(values.view(np.uint16)) if bf16 else values.astype(np.float32)
-            convert.output(0).replace(ov.op.Constant(wide, shared_memory=True).output(0))
+            name = weights.get_friendly_name()
+            if name not in known:
+                known[name] = _wide(weights)
+            convert.output(0).replace(ov.op.Constant(known[name], shared_memory=True).output(0))
+
+
+def _wide(constant: Any) -> Array:
+    import openvino as ov
+
+    values = constant.get_tensor_view().data  # of bf16, too, as float16
+    bf16 = constant.get_element_type() == ov.Type.bf16
+    return widened(values.view(np.uint16)) if bf16 else values.astype(np.float32)

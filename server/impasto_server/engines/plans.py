@@ -16,9 +16,9 @@ from pathlib import Path
 import onnx
 
 from impasto_server import atomic
-from impasto_server.engines.gpu import Gpu
 from impasto_server.engines.profiles import Profile, manifest_beside
-from impasto_server.settings import Precision, Settings
+from impasto_server.engines.runtime import Runtime
+from impasto_server.settings import Precision
 
 
 def default_cache() -> Path:
@@ -73,17 +73,15 @@ class Plan:
         return self
 
 
-def spec_of(
-    path: Path, settings: Settings, precision: Precision, profiles: Iterable[Profile], gpu: Gpu, versions: Iterable[str]
-) -> Spec:
+def spec_of(path: Path, runtime: Runtime, profiles: Iterable[Profile], versions: Iterable[str]) -> Spec:
     """Of an engine that holds the weights that the graph at `path` points to."""
     return Spec(
-        engine=settings.engine,
+        engine=runtime.engine,
         graph=hashlib.sha256(path.read_bytes()).hexdigest(),
         weights=manifest_beside(path)["digest"],
-        precision=precision,
+        precision=runtime.precision,
         profiles=tuple(profiles),
-        gpu=str(gpu),
+        gpu=str(runtime.device),
         versions=tuple(versions),
     )
 

@@ -1,30 +1,32 @@
 """Between which sizes a graph's inputs lie: what TensorRT makes one engine for.
 
-A graph has two profiles: batches of pictures of the usual size, and batches of every size up to a square of the most
-pixels, which come last and include the others. A bank has as many rows as it has, its rank may widen (see bank.py).
+A graph has a profile for the sides of the usual picture, and one for those of every picture, which comes last and
+includes the other. Which sides those are is the manifest's to say. Tables of adapters are as long as they are; a lane
+has up to MOST_RANK rows of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isqrt
 from pathlib import Path
 from typing import Any
 
-from impasto_server.bundle import MAX_MANIFEST
+from impasto_server.bundle import MAX_MANIFEST, Range, Sides
 from impasto_server.errors import SetupError
 from impasto_server.strangers import read_file, read_json
 
 MOST_LANES = 16  # where the settings don't say; what `impasto calibrate` tries, and what a scorer's batch has
 USUAL_LANES = 8
-RANKS = (4, 128)  # a bank's, unless it is wider
-RESIDUAL = "residual"  # in the name of every input that a ControlNet fills
+MOST_RANK = 1024  # of all of a lane's adapters together
+RANKS = (1, 16, MOST_RANK)
+RANK = "_K"  # how the names of their dimension end
 BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+
+UNSIDED: Sequence[Sides] = ({},)  # of graphs whose inputs are all of one size, but for their lanes
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
-Range = tuple[int, int, int]  # least, usual, most
 
 
 @dataclass(frozen=True)
@@ -59,22 +61,23 @@ def most_lanes(asked: int) -> int:
     return max(asked, MOST_LANES)
 
 
-def profiles_for(path: Path, max_lanes: int, banks: Shapes) -> tuple[Profile, ...]:
-    """Of the bundle's graph at `path`, with its `banks` as they are. Raises SetupError without a bundle around it."""
+def profiles_for(path: Path, max_lanes: int, tables: Shapes, sides: Sequence[Sides] = UNSIDED) -> tuple[Profile, ...]:
+    """Of the bundle's graph at `path`, with its `tables` as they are: one for each of `sides`, unless two are alike.
+
+    Raises SetupError without a bundle around it.
+    """
     record = manifest_beside(path)
     graph = record["graphs"][_name(record, path)]
     ports = {port["name"]: tuple(port["shape"]) for port in graph["inputs"]}
-    adapters = {
-        name: tuple(_bank_range(name, axis, size) for axis, size in enumerate(shape)) for name, shape in banks.items()
-    }
+    adapters = {name: tuple((size,) * 3 for size in shape) for name, shape in tables.items()}
     lanes = most_lanes(max_lanes)
     batch = 1, min(USUAL_LANES, lanes), lanes
     found = []
-    for sides in _sides(record):
-        sizes = {"lanes": batch, "n": batch, **sides}
+    for one in sides:
+        sizes = {"lanes": batch, "n": batch, **one}
         feeds = {name: _ranges(name, shape, sizes, path) for name, shape in ports.items()}
         found.append(Profile.of({**feeds, **adapters}))
-    return tuple(one for place, one in enumerate(found) if one not in found[:place])
+    return tuple(profile for place, profile in enumerate(found) if profile not in found[:place])
 
 
 def manifest_beside(path: Path) -> dict[str, Any]:
@@ -103,40 +106,9 @@ def _name(record: Mapping[str, Any], path: Path) -> str:
     )
 
 
-def _sides(record: Mapping[str, Any]) -> list[dict[str, Range]]:
-    """Ranges of the dimensions that a picture's size decides: of the usual picture, then of every one."""
-    image = record["image"]
-    if "width" not in image:  # a scorer's, whose pictures are all of one size
-        return [{}]
-    usual, step = (image["height"], image["width"]), image["multiple_of"]
-    longest = isqrt(image["max_pixels"]) // step * step
-    most = max(longest, usual[0]), max(longest, usual[1])
-    factor = (record.get("latents") or record["tokens"])["factor"]
-    text = {"tokens": (record["tokenizer"]["max_length"],) * 3}
-    return [
-        {**_pair("HW", *pixels, factor=1), **_pair("hw", *pixels, factor=factor), **text}
-        for pixels in ((usual, usual, usual), ((step, step), usual, most))
-    ]
-
-
-def _pair(names: str, *sizes: tuple[int, int], factor: int) -> dict[str, Range]:
-    """Of height and width, from pixels that are least, usual and most."""
-    least, usual, most = ([side // factor for side in pixels] for pixels in sizes)
-    return dict(zip(names, zip(least, usual, most, strict=True), strict=True))
-
-
 def _ranges(name: str, shape: Sequence[int | str], sizes: Mapping[str, Range], path: Path) -> tuple[Range, ...]:
-    if RESIDUAL in name:  # of the sample's size, or of a level's below it; one wide where nobody steers
-        return sizes["lanes"], (int(shape[1]),) * 3, (1, 1, sizes["h"][2]), (1, 1, sizes["w"][2])
+    sizes = {**sizes, **{one: RANKS for one in shape if isinstance(one, str) and one.endswith(RANK)}}
     unknown = [dimension for dimension in shape if isinstance(dimension, str) and dimension not in sizes]
     if unknown:
         raise SetupError(f"bundle: {path.name}: nothing is known of the size {unknown[0]!r} of {name}; link again")
     return tuple((one,) * 3 if isinstance(one, int) else sizes[one] for one in shape)
-
-
-def _bank_range(name: str, axis: int, size: int) -> Range:
-    """A bank is [S, features, R], or of its second half [S, R, features]; see bank.py."""
-    rank_axis = 1 if name.endswith((".lora_B", ".up")) else 2
-    if axis != rank_axis:
-        return (size,) * 3
-    return RANKS[0], size, max(RANKS[1], size)

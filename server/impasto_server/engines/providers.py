@@ -10,19 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from impasto_server.engines import gpu
 from impasto_server.engines.engine import Array
 from impasto_server.engines.libraries import PROVIDERS, tensorrt_version
 from impasto_server.engines.plans import Plan, spec_of
 from impasto_server.engines.profiles import Profile, Shapes, graph_name, most_lanes, profiles_for
-from impasto_server.errors import SetupError
-from impasto_server.settings import Precision, Settings
+from impasto_server.engines.runtime import Runtime
+from impasto_server.settings import Precision
 
 Options = Mapping[str, str]
 
 CPU, CUDA, TENSORRT = PROVIDERS.values()
 ON, OFF = "True", "False"
-STEPPING = ("unet", "controlnet", "transformer")  # the graphs that run at every step
 
 
 @dataclass(frozen=True)
@@ -45,22 +43,20 @@ class Provider:
         return [(name, dict(options)) for name, options in ((self.name, self.options), *self.others)]
 
 
-def provider_for(path: Path, settings: Settings, precision: Precision, banks: Mapping[str, Array]) -> Provider:
-    """What the settings' engine means for the graph at `path`. Raises SetupError."""
-    if settings.engine == "onnxruntime":
+def provider_for(path: Path, runtime: Runtime, tables: Mapping[str, Array]) -> Provider:
+    """What the runtime's engine means for the graph at `path`. Raises SetupError."""
+    if runtime.engine == "onnxruntime":
         return Provider(CPU)
-    device = gpu.find(settings.gpu)
-    most = most_lanes(settings.max_lanes)
-    if settings.engine == "onnxruntime-cuda":
-        options = cuda_options(device.number, capture=graph_name(path) in STEPPING)
+    device, most = runtime.device, most_lanes(runtime.max_lanes)
+    if runtime.engine == "onnxruntime-cuda":
+        options = cuda_options(device.number, capture=graph_name(path) in runtime.stepping)
         return Provider(CUDA, "cuda", device.number, most, options, ((CPU, {}),))
-    if precision == "bf16" and not device.has_bf16:
-        raise SetupError(f"precision: {device.name} has no bf16 arithmetic; pass --precision f32")
     # The last holds them all, and is all that is used: ONNX Runtime stays with the first profile that it is given.
-    profile = profiles_for(path, settings.max_lanes, {name: array.shape for name, array in banks.items()})[-1]
+    shapes = {name: array.shape for name, array in tables.items()}
+    profile = profiles_for(path, runtime.max_lanes, shapes, runtime.sides)[-1]
     versions = f"onnxruntime {version()}", f"tensorrt {tensorrt_version()}"
-    plan = Plan.of(settings.cache_dir, spec_of(path, settings, precision, (profile,), device, versions)).made()
-    options = tensorrt_options(device.number, precision, profile, plan)
+    plan = Plan.of(runtime.cache_dir, spec_of(path, runtime, (profile,), versions)).made()
+    options = tensorrt_options(device.number, runtime.precision, profile, plan)
     cuda = cuda_options(device.number, capture=False)
     return Provider(TENSORRT, "cuda", device.number, most, options, ((CUDA, cuda), (CPU, {})))
 

@@ -21,12 +21,11 @@ import tensorrt as trt  # type: ignore[import-not-found,unused-ignore]
 from impasto_server.engines import cuda
 from impasto_server.engines.cuda import Memory, Stream
 from impasto_server.engines.engine import Array, padded, widened
-from impasto_server.engines.gpu import find
 from impasto_server.engines.plans import Plan, architecture, spec_of
 from impasto_server.engines.profiles import Profile, Shape, most_lanes, profiles_for
+from impasto_server.engines.runtime import Runtime
 from impasto_server.engines.tensorrt_plan import Maker
 from impasto_server.errors import SetupError
-from impasto_server.settings import Precision, Settings
 
 BETWEEN = ""  # the name of the buffer that is neither an input's nor an output's
 
@@ -47,27 +46,34 @@ class TensorRtEngine:
         self._told: dict[str, tuple[Shape, int]] = {}
 
     @classmethod
-    def open(cls, path: Path, settings: Settings, precision: Precision, banks: Mapping[str, Array]) -> TensorRtEngine:
+    def open(cls, path: Path, runtime: Runtime, tables: Mapping[str, Array]) -> TensorRtEngine:
         """Build the plan of the graph at `path`, or take it from the cache, and give it the graph's weights.
 
-        Raises SetupError when TensorRT or the GPU can't be had, or refuses the graph.
+        Raises SetupError when TensorRT refuses the graph.
         """
-        device = find(settings.gpu)
-        if precision == "bf16" and not device.has_bf16:
-            raise SetupError(f"precision: {device.name} has no bf16 arithmetic; pass --precision f32")
-        cuda.use(device.number)
-        profiles = profiles_for(path, settings.max_lanes, {name: array.shape for name, array in banks.items()})
-        spec = spec_of(path, settings, precision, profiles, device, (f"tensorrt {trt.__version__}",))
+        cuda.use(runtime.device.number)
+        shapes = {name: array.shape for name, array in tables.items()}
+        profiles = profiles_for(path, runtime.max_lanes, shapes, runtime.sides)
+        spec = spec_of(path, runtime, profiles, (f"tensorrt {trt.__version__}",))
         spec = replace(spec, graph=architecture(path), weights="")
-        maker = Maker(path, precision, profiles)
-        engine = maker.refitted(maker.plan(Plan.of(settings.cache_dir, spec)))
-        return cls(engine, profiles, most_lanes(settings.max_lanes), device.number)
+        maker = Maker(path, runtime.precision, profiles)
+        engine = maker.refitted(maker.plan(Plan.of(runtime.cache_dir, spec)))
+        return cls(engine, profiles, most_lanes(runtime.max_lanes), runtime.device.number)
 
     def bind(self, buffers: Mapping[str, Array]) -> None:
         cuda.use(self._gpu)
         values = {name: widened(array) for name, array in buffers.items()}
         self._upload(values)
         self._stream.wait()
+
+    def write(self, name: str, row: int, values: Array) -> None:
+        cuda.use(self._gpu)
+        wide = np.ascontiguousarray(widened(values))
+        self._stream.copy(self._buffers[name].address + row * (wide.nbytes // len(wide)), wide.ctypes.data, wide.nbytes)
+        self._stream.wait()
+
+    def plain(self, path: Path) -> None:
+        """It would hold the weights once more."""
 
     def prepare(self, feeds: Mapping[str, Array]) -> None:
         self.run(feeds)

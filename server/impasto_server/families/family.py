@@ -16,14 +16,17 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from impasto_server.adapters.bank import Bank
 from impasto_server.adapters.graphs import Graphs
 from impasto_server.adapters.seat import Seat
 from impasto_server.adapters.seating import Seating
 from impasto_server.backbone import Backbone, Row
 from impasto_server.bundle import Bundle, Manifest
+from impasto_server.engines.runtime import Runtime
 from impasto_server.guidance import Guidance, Mix
 from impasto_server.offer import FamilyOffer
 from impasto_server.request import Request
+from impasto_server.stats import Stats
 from impasto_server.steps import Sample, Steps
 from impasto_server.turns import Work
 from impasto_server.worn import Worn
@@ -103,6 +106,10 @@ class Parts:
     graphs: Graphs
     seating: Seating
     host_bytes: int
+
+    @classmethod
+    def of(cls, bundle: Bundle, runtime: Runtime, bank: Bank, stats: Stats, host_bytes: int) -> Parts:
+        return cls(bundle, Graphs(bundle, runtime, bank), Seating(bundle.manifest, bank, stats), host_bytes)
 
 
 Make = Callable[[Parts], Family]

@@ -16,13 +16,12 @@ from time import perf_counter
 import numpy as np
 
 from impasto_server.adapters.bank import Bank
-from impasto_server.adapters.graphs import Graphs
 from impasto_server.adapters.seat import Seat
-from impasto_server.adapters.seating import Seating
 from impasto_server.backbone import Row
 from impasto_server.bundle import Bundle, Manifest
-from impasto_server.engines.calibration import Measured, Timing, device_name
-from impasto_server.engines.engine import PREPARED_BYTES, resolve_precision, stored
+from impasto_server.engines.calibration import Measured, Timing
+from impasto_server.engines.engine import PREPARED_BYTES, stored
+from impasto_server.engines.runtime import Runtime
 from impasto_server.families import FAMILIES
 from impasto_server.families.family import Parts
 from impasto_server.settings import Settings
@@ -34,29 +33,28 @@ ROUNDS = (5, 25)  # at least, and at most
 SECONDS = 30.0  # after which no more than the least number of rounds is run
 
 
-def calibrate(bundle: Bundle, settings: Settings, limit: int) -> Measured:
-    """Compile the bundle as a server would, and time batches of up to `limit` lanes of its first stage.
+def calibrate(bundle: Bundle, settings: Settings, runtime: Runtime) -> Measured:
+    """Compile the bundle as a server would, and time batches of up to the runtime's lanes of its first stage.
 
     Raises SetupError.
     """
-    sizes = [size for size in SIZES if size <= limit]
-    bank = filled_bank(bundle.manifest, settings, max(sizes))
-    seating = Seating(bundle.manifest, bank, Stats())
-    parts = Parts(bundle, Graphs(bundle, settings, bank), seating, settings.host_bytes)
+    sizes = [size for size in SIZES if size <= runtime.max_lanes]
+    bank = filled_bank(bundle.manifest, settings, runtime, max(sizes))
+    parts = Parts.of(bundle, runtime, bank, Stats(), settings.host_bytes)
     family = FAMILIES[bundle.manifest.family].make(parts)
     stage, backbone = next(iter(family.backbones.items()))
     example = family.example(stage)
-    batches = {size: batch(example, size, bank.slots) for size in sizes}
+    batches = {size: batch(example, size, bank, bundle.manifest.backbone) for size in sizes}
     for rows in list(batches.values())[: 1 + PREPARED_BYTES // bundle.nbytes]:
         backbone.prepare_for(rows)
     points = time_passes(backbone.run, batches)
     return Measured(
-        engine=settings.engine,
-        precision=resolve_precision(settings.engine, settings.precision),
-        threads=settings.thread_count(),
+        engine=runtime.engine,
+        precision=runtime.precision,
+        threads=runtime.threads,
         max_lanes=pick(points),
         latents=example.ask.sample.shape,
-        cpu=device_name(settings),
+        cpu=runtime.device_name,
         bundle=bundle.manifest.digest,
         version=version("impasto"),
         points=points,
@@ -106,17 +104,21 @@ def time_passes(
     )
 
 
-def filled_bank(manifest: Manifest, settings: Settings, rows: int) -> Bank:
-    """A bank as a server has it, with `rows` random adapters in it; memory that was never written reads too fast."""
-    precision = resolve_precision(settings.engine, settings.precision)
-    bank = Bank(manifest, settings.bank_rank, settings.bank_bytes, Stats(), precision)
+def filled_bank(manifest: Manifest, settings: Settings, runtime: Runtime, adapters: int) -> Bank:
+    """A bank as a server has it, with random adapters of a page in it; memory that was never written reads too fast."""
+    bank = Bank.of(manifest, settings, runtime, Stats())
     rng = np.random.default_rng(0)
-    for array in bank.buffers.get(manifest.backbone, {}).values():
-        written = array[1 : rows + 1]
-        written[:] = stored(0.01 * rng.standard_normal(written.shape, np.float32), precision)
+    for kind in bank.layout.kinds_in(manifest.backbone):
+        rank = bank.layout.page_rank(kind)
+        for _, inputs in bank.layout.inputs(manifest.backbone, kind):
+            for name in inputs.values():
+                written = bank.buffers[manifest.backbone][name][rank : rank * (1 + adapters)]
+                written[:] = stored(0.01 * rng.standard_normal(written.shape, np.float32), runtime.precision)
     return bank
 
 
-def batch(example: Row, lanes: int, slots: int) -> list[Row]:
-    """Rows like the family's example, each with an adapter of its own."""
-    return [replace(example, seat=Seat(1 + lane % (slots - 1))) for lane in range(lanes)]
+def batch(example: Row, lanes: int, bank: Bank, graph: str) -> list[Row]:
+    """Rows like the family's example, each with an adapter of its own in `graph`."""
+    kinds = bank.layout.kinds_in(graph)
+    seats = [Seat({kind: ((1 + lane % (bank.pages[kind] - 1), 1.0),) for kind in kinds}) for lane in range(lanes)]
+    return [replace(example, seat=seat) for seat in seats]

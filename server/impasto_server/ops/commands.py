@@ -19,8 +19,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from impasto_server.engines.calibration import Measured, keep
-from impasto_server.engines.engine import check
-from impasto_server.errors import ImpastoError
+from impasto_server.engines.runtime import Runtime
+from impasto_server.errors import ImpastoError, SetupError
 from impasto_server.families import open_bundle
 from impasto_server.ops.calibrate import calibrate as time_backbone
 from impasto_server.ops.doctor import examine
@@ -28,7 +28,15 @@ from impasto_server.ops.endpoints import Endpoints, Ports
 from impasto_server.ops.printer import Printer
 from impasto_server.ops.serve import GRACE_S, LOOPBACK, SHM_BYTES, Plan, Server
 from impasto_server.ops.supervise import GaveUp, Restarts, Supervisor
-from impasto_server.settings import EngineName, Precision, Settings, default_registry, placed
+from impasto_server.settings import (
+    AUTO,
+    EngineName,
+    Precision,
+    Settings,
+    bytes_or_auto,
+    default_registry,
+    placed,
+)
 
 WATCH_S = 0.25
 DEFAULT_BUNDLE = ".impasto/bundle"
@@ -38,10 +46,13 @@ BUNDLE_HELP = (
 )
 CACHE_HELP = "Where engines keep what they compiled; TensorRT's have a default, OpenVINO's none: it fills with copies."
 RANK_HELP = (
-    "Rank of a mix of adapters (those of its parts, added up) that the bank has room for from the start. A wider mix "
-    "widens every row, and so everybody's steps, until the server is restarted; to avoid that, name the widest here."
+    "Rank of the bank's pages. An adapter of rank r takes r divided by it, rounded up; a step reads whole pages. "
+    "Choose the rank that most of your adapters have, if it is below 16."
 )
-BANK_HELP = "Memory for mixes ready to run, of each bundle; one so wide that it would take more is refused."
+BANK_HELP = (
+    "Memory for adapters ready to run, of each bundle; auto: a quarter of what is free, shared by all bundles, and no "
+    "more than is of use."
+)
 DEATHS = 5
 MAX_GRACE_S = 24 * 3600.0
 COMMAND_S = 10.0  # for a command to end when it is told to
@@ -77,8 +88,8 @@ def serve(
     max_requests: Annotated[
         int, typer.Option(help="Under way at once, in all; more are refused.")
     ] = Settings.max_requests,
-    bank_rank: Annotated[int, typer.Option(help=RANK_HELP)] = Settings.bank_rank,
-    bank_bytes: Annotated[int, typer.Option(help=BANK_HELP)] = Settings.bank_bytes,
+    page_rank: Annotated[int, typer.Option(help=RANK_HELP)] = Settings.page_rank,
+    bank_bytes: Annotated[str, typer.Option(help=BANK_HELP)] = AUTO,
     host_bytes: Annotated[
         int, typer.Option(help="Memory for adapters and prompts kept, of each bundle.")
     ] = Settings.host_bytes,
@@ -101,8 +112,8 @@ def serve(
             threads=threads,
             max_lanes=max_lanes,
             max_requests=max_requests,
-            bank_rank=bank_rank,
-            bank_bytes=bank_bytes,
+            page_rank=page_rank,
+            bank_bytes=_bytes(bank_bytes),
             host_bytes=host_bytes,
             gpu=gpu,
             cache_dir=cache_dir,
@@ -151,9 +162,9 @@ def calibrate(
         settings = Settings(
             bundle, default_registry(), engine, precision, threads, max_lanes=limit, gpu=gpu, cache_dir=cache_dir
         )
-        check(settings)
+        runtime = Runtime.of(settings).knowing(opened.manifest)
         with console.status(f"timing {opened.manifest.name} on {engine}"):
-            measured = time_backbone(opened, settings, limit)
+            measured = time_backbone(opened, settings, runtime)
         file = keep(opened, measured)
     except (ImpastoError, OSError) as error:
         console.print(f"[bold red]error[/]  {escape(str(error))}", soft_wrap=True)
@@ -202,6 +213,14 @@ def _lanes_table(measured: Measured) -> Table:
 
 def _title(measured: Measured) -> str:
     return f"{measured.engine} {measured.precision}, {measured.threads} threads"
+
+
+def _bytes(text: str) -> int | None:
+    """Of --bank-bytes. Raises SetupError."""
+    try:
+        return bytes_or_auto(text)
+    except ValueError:
+        raise SetupError(f"bank_bytes: {text!r} is no number of bytes; pass one, or {AUTO}") from None
 
 
 def _open_doors(server: Server) -> str:

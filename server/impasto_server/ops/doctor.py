@@ -13,15 +13,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import get_args
 
+from impasto_server.adapters.budget import adapters_that_fit, bank_bytes
+from impasto_server.adapters.layout import Layout
+from impasto_server.bundle import Bundle
 from impasto_server.engines import gpu
-from impasto_server.engines.engine import resolve_precision
 from impasto_server.engines.footprint import GIB, Footprint, free_memory
 from impasto_server.engines.libraries import require
 from impasto_server.engines.plans import default_cache
+from impasto_server.engines.runtime import resolve_precision
 from impasto_server.errors import SetupError
 from impasto_server.families import open_bundle
 from impasto_server.ops.tritonserver import CURRENT, find
-from impasto_server.settings import ON_GPU, EngineName, Precision
+from impasto_server.settings import ON_GPU, EngineName, Precision, Settings
 
 # What the CPU flags mean for inference, widest first.
 CPU_FLAGS = {"amx_bf16": "AMX bf16", "avx512_bf16": "AVX-512 bf16", "avx512f": "AVX-512", "avx2": "AVX2"}
@@ -31,6 +34,7 @@ PACKAGES: dict[EngineName, str] = {
     "tensorrt": "tensorrt-cu13",
 }
 PRECISIONS: tuple[Precision, ...] = ("bf16", "f32")
+RANKS = (16, 64, 128)  # of adapters, as people have them
 CACHE_ROOM = 8 * GIB  # of SDXL in fp16, and what was measured of the GPU
 
 
@@ -122,23 +126,34 @@ def _cache() -> Finding:
 def _fits(bundle: Path, engines: Sequence[EngineName]) -> list[Finding]:
     """Whether there is memory for the bundle on each of these engines, in each precision it computes in."""
     try:
-        open_bundle(bundle)
+        opened = open_bundle(bundle)
     except SetupError as error:
         found, _, fix = str(error).removeprefix("bundle: ").rpartition("; ")
         return [Finding("bundle", False, found, fix)]
     footprint = Footprint.of(bundle)
     named = Finding("bundle", True, f"{footprint.parameters / 1e6:.0f} M parameters, {footprint.files / GIB:.1f} GiB")
-    return [named, *(_fit(footprint, one, precision) for one in engines for precision in _precisions(one)[0])]
+    return [named, *(_fit(opened, footprint, one, precision) for one in engines for precision in _precisions(one)[0])]
 
 
-def _fit(footprint: Footprint, engine: EngineName, precision: Precision) -> Finding:
+def _fit(bundle: Bundle, footprint: Footprint, engine: EngineName, precision: Precision) -> Finding:
     free = max(one.free for one in gpu.gpus()) if engine in ON_GPU else free_memory()
     need = footprint.memory(engine, precision)
     where = "on the GPU" if engine in ON_GPU else "in memory"
-    said = f"up to {need / GIB:.1f} GiB {where}, {free / GIB:.1f} GiB are free"
+    said = f"up to {need / GIB:.1f} GiB {where}, {free / GIB:.1f} GiB are free{_room(bundle, precision, free)}"
     less = "" if precision == "bf16" else "pass --precision bf16, "
     fix = "" if need <= free else f"{less}end what else is running, or take a machine with more memory"
     return Finding(f"bundle on {engine} {precision}", need <= free, said, fix, needed=False)
+
+
+def _room(bundle: Bundle, precision: Precision, free: int) -> str:
+    """How many adapters are ready to run at once, where nobody says how much memory they have."""
+    layout = Layout.of(bundle.manifest, Settings.page_rank, precision)
+    capacity = bank_bytes(layout, free)
+    each = [
+        f"{' or '.join(f'{adapters_that_fit(layout, capacity, kind, rank)} of rank {rank}' for rank in RANKS)} ({kind})"
+        for kind in layout.kinds
+    ]
+    return f"; room for adapters: {' and '.join(each)}" if each else ""
 
 
 def _looked(name: str, look: Callable[[], Finding], needed: bool = True) -> Finding:

@@ -20,6 +20,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from impasto_server.catalogue import Catalogue
+from impasto_server.engines.runtime import Runtime
 from impasto_server.errors import ImpastoError, SetupError
 from impasto_server.front import Asker, Front, opened
 from impasto_server.outputs import Tensors, listed
@@ -82,7 +83,7 @@ class Local:
         """Compiled when it is first needed."""
         if self._settings.scorer is None:
             raise SetupError("IMPASTO_SCORER is not set; make a scorer with `impasto link CLIP --out DIR`, and name it")
-        return Scorer.open(self._settings.scorer, self._settings)
+        return Scorer.open(self._settings.scorer, Runtime.of(self._settings))
 
 
 def _microseconds(timeout_s: float | None) -> int:

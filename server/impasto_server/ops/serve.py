@@ -24,7 +24,7 @@ from threading import Thread
 from time import monotonic, sleep
 
 from impasto_server.engines.calibration import Calibration
-from impasto_server.engines.engine import check
+from impasto_server.engines.runtime import Runtime
 from impasto_server.errors import SetupError
 from impasto_server.front import opened
 from impasto_server.ops.endpoints import Endpoints, Ports, is_loopback
@@ -75,7 +75,7 @@ class Plan:
             Calibration.read(bundle)
         if settings.scorer:
             ScorerBundle.open(settings.scorer)
-        check(settings)
+        Runtime.of(settings)
         return cls(installation, settings, endpoints, grace_s, shm_bytes)
 
     def start(self, on_log: Log) -> Server:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,7 +61,7 @@ class Book:
 
     def _about(self, row: Field) -> tuple[str, ...]:
         default = self._default(row)
-        usual = f"Default: {default}" if default and not row.required else ""
+        usual = f"Default: {default}" if default and not row.needed else ""
         return self._bounds(row), self._ruled(row), self._owned(row), usual
 
     def _bounds(self, row: Field) -> str:
@@ -120,12 +120,14 @@ def _said(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value) or '""'
 
 
-def listed(words: Sequence[str]) -> str:
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+def listed(words: Collection[str]) -> str:
+    *most, last = words
+    return f"{', '.join(most)} and {last}" if most else last
 
 
-def either(words: Sequence[str]) -> str:
-    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+def either(words: Collection[str]) -> str:
+    *most, last = words
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 def _sentences(*texts: str) -> str:

@@ -1,6 +1,6 @@
 """How well pictures fit a text, or another picture: cosines between a CLIP's embeddings.
 
-scorer = Scorer.open(Path("scorer"), settings)
+scorer = Scorer.open(Path("scorer"), runtime)
 best_first = sorted(zip(scorer.text(candidates, "a red boat"), candidates), reverse=True)
 """
 
@@ -20,8 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from impasto_server.bundle import MAX_MANIFEST, Graph, TokenizerFacts
 from impasto_server.engines.engine import compile_graph
+from impasto_server.engines.profiles import UNSIDED
+from impasto_server.engines.runtime import Runtime
 from impasto_server.errors import SetupError
-from impasto_server.settings import Settings
 from impasto_server.strangers import Unfit, read_file
 from impasto_server.words.tokens import ClipTokenizer
 
@@ -92,13 +93,13 @@ class ScorerBundle:
 class Scorer:
     """Scores pictures by the cosine between CLIP embeddings, -1 to 1. Safe to use from several threads.
 
-    It computes in f32 whatever the settings' precision: on a CLIP of mini-clip's size bf16 saved 2 ms of the 5 that a
+    It computes in f32 whatever the runtime's precision: on a CLIP of mini-clip's size bf16 saved 2 ms of the 5 that a
     picture takes, and moved cosines by up to 0.014, enough to change the order of candidates.
     """
 
-    def __init__(self, bundle: ScorerBundle, settings: Settings) -> None:
+    def __init__(self, bundle: ScorerBundle, runtime: Runtime) -> None:
         """Raises SetupError when the engine can't be had."""
-        exact = replace(settings, precision="f32")
+        exact = replace(runtime, precision="f32", sides=UNSIDED, stepping=())
         self.manifest = bundle.manifest
         graphs = bundle.manifest.graphs
         self._image_encoder = compile_graph(bundle.folder / graphs["image_encoder"].file, exact)
@@ -107,9 +108,9 @@ class Scorer:
         self._lock = Lock()  # an engine is used by one thread at a time
 
     @classmethod
-    def open(cls, folder: Path, settings: Settings) -> Scorer:
+    def open(cls, folder: Path, runtime: Runtime) -> Scorer:
         """Compile the scorer bundle in `folder`. Raises SetupError."""
-        return cls(ScorerBundle.open(folder), settings)
+        return cls(ScorerBundle.open(folder), runtime)
 
     def text(self, pixels: Iterable[Pixels], text: str) -> list[float]:
         """How well each picture, RGB uint8 [H, W, 3], fits `text`. What `unread` says of the text doesn't count."""

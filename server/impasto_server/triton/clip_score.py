@@ -10,6 +10,7 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 
+from impasto_server.engines.runtime import Runtime
 from impasto_server.errors import ImpastoError, as_impasto_error
 from impasto_server.scoring import comparison
 from impasto_server.scoring.score import Array, Scorer
@@ -29,7 +30,7 @@ class TritonPythonModel:
         forward_log()
         settings = Settings.from_env()
         assert settings.scorer, "without a scorer this model isn't in the repository"
-        self.scorer = Scorer.open(settings.scorer, settings)
+        self.scorer = Scorer.open(settings.scorer, Runtime.of(settings))
         self.scoring = Scoring(self.scorer, settings.max_requests)
         self.drains = Drains(self.scoring.drain, "clip_score")
 

@@ -15,6 +15,7 @@ from impasto_server.adapters.seat import Seat, SeatedEngine
 from impasto_server.bundle import Bundle
 from impasto_server.cache import BytesLru
 from impasto_server.words.embeds import Embeds
+from impasto_server.words.manifest import WordedManifest
 from impasto_server.words.prompt import Line, triggers
 from impasto_server.words.tokens import ClipTokenizer, Tokens
 
@@ -66,7 +67,9 @@ class PromptEncoder:
 
     @classmethod
     def of(cls, bundle: Bundle, graphs: Graphs, capacity: int) -> PromptEncoder:
-        manifest, widths = bundle.manifest, bundle.manifest.embedding_widths
+        manifest = bundle.manifest
+        assert isinstance(manifest, WordedManifest)
+        widths = manifest.embedding_widths
         encoders = [
             TextEncoder(graph, ClipTokenizer(bundle.folder, facts), widths[graph], graphs.every(graph))
             for graph, facts in manifest.text_encoders.items()

@@ -21,6 +21,9 @@ class WordedManifest(Manifest):
         second = {} if self.tokenizer_2 is None else {"text_encoder_2": self.tokenizer_2}
         return {"text_encoder": self.tokenizer, **second}
 
+    def dimensions(self, width: int, height: int) -> Mapping[str, int]:
+        return {**super().dimensions(width, height), "tokens": self.tokenizer.max_length}
+
     @model_validator(mode="after")
     def _has_a_tokenizer_for_each_text_encoder(self) -> WordedManifest:
         if ("text_encoder_2" in self.graphs) != (self.tokenizer_2 is not None):

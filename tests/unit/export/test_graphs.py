@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import nn
 from impasto_export import architecture, splice
 from impasto_export.architecture import Port, Site
 from impasto_export.errors import CheckpointError, GraphError
-from impasto_export.tracing import graphs, recipes, texts
+from impasto_export.tracing import graphs, recipes, sites, texts
 from impasto_export.tracing.recipes import Recipe
 from tests.helpers import checkpoints
 
@@ -42,9 +43,21 @@ def test_the_committed_masked_architecture_is_current(
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=[folder.name for folder in FOLDERS])
-def test_the_digest_is_of_the_file_itself(folder: Path) -> None:
+def test_nothing_of_the_file_is_left_out(folder: Path) -> None:
     stated = architecture.read_json(folder / "architecture.json")
     assert architecture.load(folder).canonical() == architecture.canonical_json(stated)
+
+
+def test_the_digest_is_of_what_adapters_hold_on_to() -> None:
+    """Of components and sites: adapters need not be imported again because graphs take them in another way."""
+    found = architecture.load(checkpoints.MINI)
+    unet = found.graphs["unet"]
+    otherwise = replace(unet, inputs=(*unet.inputs, Port("more", "float32", ("lanes",))))
+    fewer = replace(unet, sites=unet.sites[1:])
+    other = replace(found.components["unet"], config={"layers_per_block": 3})
+    assert replace(found, name="renamed", graphs={**found.graphs, "unet": otherwise}).digest == found.digest
+    assert replace(found, graphs={**found.graphs, "unet": fewer}).digest != found.digest
+    assert replace(found, components={**found.components, "unet": other}).digest != found.digest
 
 
 def test_the_committed_controlnet_is_current(controlnet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,9 +87,9 @@ def test_skeletons_are_small_and_bare(path: Path) -> None:
 @pytest.mark.parametrize("path", SKELETONS, ids=NAMES)
 def test_graph_inputs_are_the_ports_and_the_banks_of_every_site(path: Path) -> None:
     graph = architecture.load(path.parent).graphs[path.stem]
-    banks = [port.name for site in graph.sites for port in site.banks]
     model = splice.read(path)
-    assert [value.name for value in model.graph.input] == [*(port.name for port in graph.inputs), *banks]
+    expected = [port.name for port in (*graph.inputs, *sites.banks(graph.sites))]
+    assert [value.name for value in model.graph.input] == expected
     assert [value.name for value in model.graph.output] == [port.name for port in graph.outputs]
 
 
@@ -99,9 +112,9 @@ def test_every_usual_target_is_a_site() -> None:
 def test_sites_of_the_masked_transformer() -> None:
     """Four layers of two attentions and an MLP; six outer blocks of two attentions."""
     found = architecture.load(checkpoints.MUSE).graphs
-    sites = found["transformer"].sites
-    lora = [site for site in sites if site.kind == "lora"]
-    bottlenecks = [site.name for site in sites if site.kind == "bottleneck"]
+    every = found["transformer"].sites
+    lora = [site for site in every if site.kind == "lora"]
+    bottlenecks = [site.name for site in every if site.kind == "bottleneck"]
     assert len(lora) == 4 * (2 * 4 + 2) + 6 * 2 * 4
     assert [name for name in bottlenecks if name.startswith("transformer_layers.3.")] == [
         f"transformer_layers.3.{place}" for place in ("attn1", "attn2", "ff")
@@ -114,10 +127,16 @@ def test_sites_of_the_masked_transformer() -> None:
 
 def test_ports_of_a_bottleneck() -> None:
     site = Site("x.ff", 8, 8, "bottleneck")
-    assert [(port.name, port.shape) for port in site.banks] == [
-        ("x.ff.down", ("S", 8, "H")),
-        ("x.ff.up", ("S", "H", 8)),
-        ("x.ff.tanh", ("S", 1, "H")),
+    assert [(port.name, port.shape) for port in sites.banks([site])] == [
+        ("x.ff.down", ("H", 8)),
+        ("x.ff.up", ("H", 8)),
+        ("x.ff.tanh", ("H", 1)),
+    ]
+    assert [(port.name, port.shape) for port in sites.inputs([Site("x", 8, 4), site])] == [
+        ("lora_rows", ("lanes", "lora_K")),
+        ("lora_weights", ("lanes", "lora_K")),
+        ("bottleneck_rows", ("lanes", "bottleneck_K")),
+        ("bottleneck_weights", ("lanes", "bottleneck_K")),
     ]
     assert site.record == {"name": "x.ff", "in_features": 8, "out_features": 8, "kind": "bottleneck"}
     assert "kind" not in Site("x", 8, 8).record

@@ -9,15 +9,16 @@ import pytest
 
 from impasto_export import architecture, matching, splice
 from impasto_export.architecture import SHIPPED, Graph, read_json
-from impasto_export.tracing import skeleton
+from impasto_export.tracing import sites, skeleton
 from shipped import PUBLIC, SOURCES
 
 NAMES = sorted(path.name for path in PUBLIC.iterdir())
 GRAPHS = sorted(path for name in NAMES for path in (SHIPPED / name).glob("*.onnx"))
-TEXT = ("input_ids", "learned_embeds", "slot")
+LORA = ("lora_rows", "lora_weights")
+TEXT = ("input_ids", "learned_embeds", *LORA)
 UNET = ("sample", "timestep", "encoder_hidden_states")
 # As the recipes call them; torch's own names, s12, mean that it lost those.
-DIMS = {"lanes", "rows", "columns", "H", "R", "S", "W", "tokens", "h", "w", "n"}
+DIMS = {"lanes", "rows", "columns", "lora_K", "bottleneck_K", "H", "R", "W", "tokens", "h", "w", "n"}
 CONDITIONS = {"sd1": (), "sd2": (), "sdxl": ("text_embeds", "time_ids"), "lcm-sd1": ("timestep_cond",)}
 # Sites of the UNet: 10 of each transformer block, and what brings a picture in and out of each stack of them.
 SITES = {"sd1": 16 * 12, "sd2": 16 * 12, "sdxl": 70 * 10 + 11 * 2, "lcm-sd1": 16 * 12}
@@ -56,8 +57,7 @@ def test_graphs_are_small_and_have_the_stated_ports(path: Path) -> None:
     found = graph(path.parent.name, path.stem)
     model = splice.read(path).graph
     assert path.stat().st_size < skeleton.MAX_BYTES
-    banks = [port.name for site in found.sites for port in site.banks]
-    assert [value.name for value in model.input] == [*names(found), *banks]
+    assert [value.name for value in model.input] == [*names(found), *(port.name for port in sites.banks(found.sites))]
     assert [value.name for value in model.output] == [port.name for port in found.outputs]
     dims = {size.dim_param for value in model.input for size in value.type.tensor_type.shape.dim} - {""}
     assert {re.sub(r"^\d+\*", "", name) for name in dims if "residual" not in name} <= DIMS
@@ -68,8 +68,8 @@ def test_inputs_of_a_unet(name: str) -> None:
     found = graph(name, "unet")
     residuals = sum("residual" in port for port in names(found))
     assert residuals == (10 if name == "sdxl" else 13)
-    assert names(found)[: -residuals - 1] == (*UNET, *CONDITIONS[name])
-    assert names(found)[-1] == "slot"
+    assert names(found)[: -residuals - 2] == (*UNET, *CONDITIONS[name])
+    assert names(found)[-2:] == LORA
     assert len(found.sites) == SITES[name]
     widths = {port.name: port.shape[-1] for port in found.inputs if port.name in SHAPES}
     assert widths == {port: sizes[name] for port, sizes in SHAPES.items() if name in sizes}

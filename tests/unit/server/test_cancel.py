@@ -101,19 +101,19 @@ def test_a_caller_that_left_the_queue_costs_nothing(open_pipeline: Open) -> None
     witness = submitted(pipeline, styled("neon"), leaves_at=0)
     assert isinstance(witness.outcome(), Cancelled)
     stats = pipeline.stats.read()
-    assert (stats["adapter_loads"], stats["mix_writes"], stats["steps"]) == (0, 0, 0)
+    assert (stats["adapter_loads"], stats["bank_writes"], stats["steps"]) == (0, 0, 0)
 
 
-def test_a_caller_that_left_while_it_waits_for_a_row(open_pipeline: Open) -> None:
-    """The bank holds one adapter, which is in use: who waits, then leaves, writes no row."""
+def test_a_caller_that_left_while_it_waits_for_a_page(open_pipeline: Open) -> None:
+    """The bank holds one adapter, which is in use: who waits, then leaves, writes no page."""
     row = 4 * 4 * 2 * (toy.CHANNELS + toy.WIDTH)
-    pipeline = open_pipeline(bank_rank=4, bank_bytes=2 * row)
+    pipeline = open_pipeline(page_rank=4, bank_bytes=2 * row)
     occupying = submitted(pipeline, styled("neon", steps=200))
-    while pipeline.stats.read()["mix_writes"] == 0:
+    while pipeline.stats.read()["bank_writes"] == 0:
         assert not occupying.answer.done()
     waiting = submitted(pipeline, styled("stained-glass"))
     waiting.left.set()
     assert isinstance(waiting.outcome(), Cancelled)
     assert isinstance(occupying.outcome(), Result)
-    assert pipeline.stats.read()["mix_writes"] == 1
+    assert pipeline.stats.read()["bank_writes"] == 1
     assert pipeline.generate(styled("stained-glass")).image

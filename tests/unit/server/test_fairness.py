@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from impasto_server import pipeline as pipelines
+from impasto_server.engines.runtime import Runtime
 from impasto_server.errors import Cancelled, ImpastoError, InvalidArgument
 from impasto_server.job import Job
 from impasto_server.pictures.content import pixels_in, read_image
@@ -184,8 +185,8 @@ def test_the_same_words_are_encoded_once_whoever_says_them(
 def test_who_is_given_up_while_it_waits_for_a_turn_gives_its_seat_back(
     open_pipeline: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There is one row, and an adapter that changes the text encoder takes it before its lines are encoded."""
-    pipeline, gate = open_pipeline(bank_rank=32, bank_bytes=2 * ROW), Gate()
+    """There is one page, and an adapter that changes the text encoder takes it before its lines are encoded."""
+    pipeline, gate = open_pipeline(page_rank=32, bank_bytes=2 * ROW), Gate()
     ((engine,),) = (encoder._engines for encoder in encoders(pipeline))
     monkeypatch.setattr(engine, "run", gate.before(engine.run, lambda feeds, seats: len(feeds["input_ids"])))
     jobs = list[Job]()
@@ -333,7 +334,7 @@ def test_a_style_picture_is_kept_as_what_the_scorer_makes_of_it(
     assert reference is not None
     assert reference.size < 5000
     assert {one.job.request.files for one in running} == {(None, None, b"")}
-    scorer = Scorer.open(scorer_bundle, settings)
+    scorer = Scorer.open(scorer_bundle, Runtime.of(settings))
     pictures = [np.asarray(Image.open(BytesIO(image))) for image in result.images]
     expected = scorer.picture(pictures, np.asarray(Image.open(BytesIO(png(900, 700)))))
     np.testing.assert_allclose(np.array(result.scores), expected, atol=1e-6)

@@ -70,13 +70,13 @@ def plain(shelf: Shelf) -> Iterator[Pipeline]:
     pipeline.close()
 
 
-def seats(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, request: Request) -> set[tuple[int, int]]:
-    """The weights and slots of a request's rows."""
+def seats(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, request: Request) -> set[tuple[int, bool]]:
+    """The weights of a request's rows, and whether they have pages of the bank."""
     run: Callable[[Sequence[Row]], Any] = pipeline.family.backbones[BASE].run
-    found: set[tuple[int, int]] = set()
+    found: set[tuple[int, bool]] = set()
 
     def note(rows: Sequence[Row]) -> Any:
-        found.update((row.seat.merged, row.seat.slot) for row in rows)
+        found.update((row.seat.merged, bool(row.seat.pages)) for row in rows)
         return run(rows)
 
     with monkeypatch.context() as patch:
@@ -100,13 +100,13 @@ def test_a_pinned_mix_paints_what_the_same_mix_paints_by_lanes(
 def test_a_weight_is_the_same_off_the_wire_and_in_python(
     weight: float, pinned: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert seats(pinned, monkeypatch, altered(BOAT, adapters=(("glass", weight),))) == {(1, 0)}
+    assert seats(pinned, monkeypatch, altered(BOAT, adapters=(("glass", weight),))) == {(1, False)}
 
 
 @pytest.mark.parametrize("adapters", [(("glass", 0.79),), (("glass", 0.8), ("neon", 0.1)), (("neon", 0.8),)])
 def test_another_mix_goes_by_the_bank(adapters: Any, pinned: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     request = altered(BOAT, adapters=adapters)
-    assert seats(pinned, monkeypatch, request) == {(0, 1)}
+    assert seats(pinned, monkeypatch, request) == {(0, True)}
     assert pinned.generate(request).meta["pinned"] is False
 
 
@@ -128,7 +128,7 @@ def test_lanes_of_one_request_may_be_on_different_weights(
 ) -> None:
     """StyleDrop's adapted lane is on the mix's own, its plain lanes on the bundle's."""
     request = altered(BOAT, adapters=HOT, guidance="styledrop", style_strength=1.0)
-    assert seats(pinned, monkeypatch, request) == {(1, 0), (0, 0)}
+    assert seats(pinned, monkeypatch, request) == {(1, False), (0, False)}
     assert np.abs(pixels(pinned.generate(request)) - pixels(plain.generate(request))).max() <= 1
 
 
@@ -136,7 +136,7 @@ def test_what_was_used_is_told(pinned: Pipeline) -> None:
     for adapters in (HOT, HOT, BOTH, ()):
         assert pinned.generate(altered(BOAT, adapters=adapters)).meta["pinned"] is bool(adapters)
     stats = pinned.stats.read()
-    assert (stats["mix_pinned"], stats["mix_writes"]) == (3, 0)
+    assert (stats["mix_pinned"], stats["bank_writes"]) == (3, 0)
     assert stats["steps"] == 4 * BOAT.sampling.steps
 
 
@@ -145,12 +145,12 @@ def test_passes_are_counted_not_batches(pinned: Pipeline) -> None:
     assert pinned.stats.read()["steps"] == 2 * BOAT.sampling.steps
 
 
-def test_a_pinned_mix_needs_no_row_of_the_bank(shelf: Shelf) -> None:
-    """BOTH has rank 22, and the bank room for one of 4."""
-    pipeline = shelf.open(shelf.pinned, bank_rank=4, bank_bytes=800)
+def test_a_pinned_mix_needs_no_page_of_the_bank(shelf: Shelf) -> None:
+    """BOTH takes six pages, and the bank has one."""
+    pipeline = shelf.open(shelf.pinned, page_rank=4, bank_bytes=800)
     try:
         assert pipeline.generate(altered(BOAT, adapters=BOTH)).meta["pinned"]
-        with pytest.raises(InvalidArgument, match="rank 22"):
+        with pytest.raises(InvalidArgument, match="take 6 pages of rank 4"):
             pipeline.generate(altered(BOAT, adapters=(("deep", 0.5), ("glass", -0.4))))
     finally:
         pipeline.close()

@@ -103,25 +103,24 @@ def test_a_bad_request_disturbs_nobody(open_pipeline: Open) -> None:
     assert_same(first.image, second.image)
 
 
-def test_a_mix_too_wide_for_the_bank_is_refused_and_its_row_is_free_again(open_pipeline: Open) -> None:
-    pipeline = open_pipeline(bank_rank=4, bank_bytes=1000)
+def test_adapters_too_large_for_the_bank_are_refused_and_its_pages_are_free_again(open_pipeline: Open) -> None:
+    pipeline = open_pipeline(page_rank=4, bank_bytes=1000)
     wide = request_of("a boat", seed=1, width=64, height=64, adapters=(("deep", 1.0),))
     for _ in range(3):
-        with pytest.raises(InvalidArgument, match="rank 20"):
+        with pytest.raises(InvalidArgument, match="the adapters take 5 pages of rank 4, and the server's bank has 1"):
             pipeline.generate(wide)
     assert pipeline.generate(request(1)).image
 
 
 def test_a_server_started_as_a_refusal_advises_paints_what_was_refused(open_pipeline: Open) -> None:
     wide = request_of("a boat", seed=1, width=64, height=64, adapters=(("deep", 1.0), ("neon", 0.5)))
-    with pytest.raises(InvalidArgument, match="the mix has rank 23, the server's adapter bank holds rank 4") as refusal:
-        open_pipeline(bank_rank=4, bank_bytes=1000).generate(wide)
-    advised = re.search(r"--bank-rank (\d+) --bank-bytes (\d+)", str(refusal.value))
+    with pytest.raises(InvalidArgument, match="the adapters take 6 pages of rank 4, and the server's bank has 1") as no:
+        open_pipeline(page_rank=4, bank_bytes=1000).generate(wide)
+    advised = re.search(r"start the server with --bank-bytes (\d+)$", str(no.value))
     assert advised
-    rank, capacity = map(int, advised.groups())
-    assert open_pipeline(bank_rank=rank, bank_bytes=capacity).generate(wide).image
-    with pytest.raises(InvalidArgument, match="rank 23"):
-        open_pipeline(bank_rank=rank // 2, bank_bytes=capacity // 2).generate(wide)
+    assert open_pipeline(page_rank=4, bank_bytes=int(advised[1])).generate(wide).image
+    with pytest.raises(InvalidArgument, match="has 5"):
+        open_pipeline(page_rank=4, bank_bytes=int(advised[1]) - 1).generate(wide)
 
 
 def test_meta_tells_what_was_done(open_pipeline: Open) -> None:
@@ -166,7 +165,7 @@ def test_a_drained_pipeline_finishes_what_is_done_in_time_and_tells_the_rest(ope
 @pytest.mark.parametrize("patience", range(8))
 def test_a_cancelled_request_stops_wherever_it_is_and_disturbs_nobody(patience: int, open_pipeline: Open) -> None:
     """`patience` questions are answered with "still waiting": queued, at each of 6 steps, then decoding."""
-    pipeline = open_pipeline(bank_bytes=2000, bank_rank=4)
+    pipeline = open_pipeline(bank_bytes=2000, page_rank=4)
     impatient, neighbour = request(3), request(7)
     alone = pipeline.generate(neighbour).image
     asked = iter(range(100))
@@ -231,7 +230,7 @@ def test_the_pipeline_counts_what_it_does(open_pipeline: Open) -> None:
     assert (stats["done"], stats["refused"], stats["failed"], stats["requests"]) == (3, 1, 0, 0)
     assert (stats["steps"], stats["lanes"]) == (4 + 4 + 3, 2 * (4 + 4 + 3))
     assert (stats["adapter_loads"], stats["adapter_hits"]) == (1, 2)
-    assert (stats["mix_writes"], stats["mix_hits"], stats["mix_evictions"]) == (1, 2, 0)
+    assert (stats["bank_writes"], stats["bank_hits"], stats["bank_evictions"]) == (1, 2, 0)
     assert stats["bank_bytes"] > stats["adapter_bytes"] > 0
 
 
@@ -281,11 +280,11 @@ def test_adapters_that_load_slowly_hold_up_nobody_else(open_pipeline: Open, monk
 
 
 def test_what_no_bank_holds_is_told_in_the_name_of_the_field_that_asks_for_it(open_pipeline: Open) -> None:
-    pipeline = open_pipeline(bank_rank=4, bank_bytes=1000)
+    pipeline = open_pipeline(page_rank=4, bank_bytes=1000)
     styled = request_of("a boat", seed=1, width=64, height=64, steps=1, style=("deep",), guidance="styledrop")
-    with pytest.raises(InvalidArgument, match="^STYLE: the mix has rank 20"):
+    with pytest.raises(InvalidArgument, match="^STYLE: the adapters take 5 pages"):
         pipeline.generate(styled)
-    with pytest.raises(InvalidArgument, match="^ADAPTER_NAMES: the mix has rank 20"):
+    with pytest.raises(InvalidArgument, match="^ADAPTER_NAMES: the adapters take 5 pages"):
         pipeline.generate(altered(styled, guidance="cfg", style=(), adapters=(("deep", 1.0),)))
 
 
@@ -295,10 +294,12 @@ def test_a_mix_that_leads_nowhere_paints_no_black_picture(
 ) -> None:
     pipeline, folder = (open_pipeline(), registry) if family == "diffusion" else (open_masked(), masked_registry)
     large = np.full((2, toy.CHANNELS if family == "diffusion" else toy.WIDTH), 3e38, np.float32)
+    opposed = large * np.array([[1], [-1]], np.float32)  # infinity less infinity
     if family == "diffusion":
-        toy.register(folder, "large", toy.adapter_bytes(unet__mix__B=large))
+        toy.register(folder, "large", toy.adapter_bytes(unet__mix__A=large.T, unet__mix__B=opposed))
     else:
-        toy.register(folder, "large", toy_masked.lora_bytes(transformer__mix__B=large))
+        data = toy_masked.lora_bytes(transformer__mix__A=large.T, transformer__mix__B=opposed)
+        toy.register(folder, "large", data)
     scheduler = "euler" if family == "diffusion" else "amused"
     plain = request_of("a boat", seed=1, width=64, height=64, steps=4, scheduler=scheduler)
     with noted() as notes:
@@ -377,14 +378,14 @@ def test_a_request_cancelled_while_its_adapter_loads_takes_no_step(
     assert pipeline.stats.read()["steps"] == 0
 
 
-def test_a_full_bank_holds_up_only_those_who_need_a_row(open_pipeline: Open) -> None:
-    """One row beside the plain backbone's: twenty who want neon share it, twenty others wait for them."""
-    pipeline = open_pipeline(bank_bytes=800, bank_rank=4)
+def test_a_full_bank_holds_up_only_those_who_need_a_page(open_pipeline: Open) -> None:
+    """One page beside the plain backbone's: twenty who want neon share it, twenty others wait for them."""
+    pipeline = open_pipeline(bank_bytes=800, page_rank=4)
     neon = [request_of("a boat", seed=i, width=64, height=64, steps=9, adapters=(("neon", 1.0),)) for i in range(20)]
-    half = [altered(one, adapters=(("neon", 0.5),)) for one in neon]
+    glass = [altered(one, adapters=(("stained-glass", 0.5),)) for one in neon]
     plain = request_of("a boat", seed=1, width=64, height=64, steps=1)
-    alone = [pipeline.generate(one).image for one in (*neon, *half)]
-    results = together(pipeline, [*neon, *half, plain])
+    alone = [pipeline.generate(one).image for one in (*neon, *glass)]
+    results = together(pipeline, [*neon, *glass, plain])
     assert [result.image for result in results[:-1] if isinstance(result, Result)] == alone
     assert isinstance(results[-1], Result)
 

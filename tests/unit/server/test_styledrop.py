@@ -363,13 +363,13 @@ def test_the_seed_after_the_last_is_the_first(pipeline: Pipeline, family: str) -
     assert result.images[1] == pipeline.generate(of(family, altered(STYLED, seed=0, steps=2))).image
 
 
-def test_candidates_share_a_step_and_a_row_of_the_bank(pipeline: Pipeline, family: str) -> None:
+def test_candidates_share_a_step_and_a_page_of_the_bank(pipeline: Pipeline, family: str) -> None:
     before = pipeline.stats.read()
     pipeline.generate(of(family, altered(STYLED, n=2)))
     after = pipeline.stats.read()
     assert after["steps"] - before["steps"] == STYLED.sampling.steps
     assert after["lanes"] - before["lanes"] == 2 * 3 * STYLED.sampling.steps
-    assert after["mix_writes"] - before["mix_writes"] == 1
+    assert after["bank_writes"] - before["bank_writes"] == 1
     assert after["done"] - before["done"] == 1
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from functools import partial
 from io import BytesIO
 from pathlib import Path
 from threading import Event
+from time import monotonic, sleep
 from typing import Any
 from weakref import WeakSet
 
@@ -155,7 +157,7 @@ HANGS = [names_hang, objects_hang, conditions_hang, encoding_hangs, decoding_han
 def test_who_is_late_or_gone_while_it_waits_is_told_at_once_and_once(
     way: str, hang: Hang, gate: Gate, open_pipeline: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pipeline = open_pipeline(bank_rank=4, bank_bytes=2 * ROW)
+    pipeline = open_pipeline(page_rank=4, bank_bytes=2 * ROW)
     hang(pipeline, gate, monkeypatch)
     others = pipeline.stats.read()["requests"]
     late = Event()
@@ -288,7 +290,7 @@ def test_requests_without_adapters_do_not_touch_the_registry(
 def test_a_full_server_and_one_that_stops_look_no_name_up(
     gate: Gate, open_pipeline: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pipeline = open_pipeline(max_requests=1, bank_rank=4, bank_bytes=2 * ROW)
+    pipeline = open_pipeline(max_requests=1, page_rank=4, bank_bytes=2 * ROW)
     rows_are_taken(pipeline, gate, monkeypatch)
     monkeypatch.setattr(Access, "start", pytest.fail)
     with pytest.raises(Exhausted):
@@ -299,10 +301,13 @@ def test_a_full_server_and_one_that_stops_look_no_name_up(
         submitted(pipeline, styled("nobody"))
 
 
-def test_what_was_found_out_about_those_who_wait_for_a_row_is_kept(
-    gate: Gate, open_pipeline: Open, monkeypatch: pytest.MonkeyPatch
+def test_what_was_found_out_about_those_who_wait_for_a_page_is_kept(
+    gate: Gate, open_pipeline: Open, registry: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pipeline = open_pipeline(bank_rank=4, bank_bytes=2 * ROW)
+    """Each is called once, when there is a page for it: nobody else is looked at again."""
+    for seed in range(6):
+        toy.register(registry, f"n{seed}", toy.adapter_bytes(10 + seed))
+    pipeline = open_pipeline(page_rank=4, bank_bytes=2 * ROW)
     rows_are_taken(pipeline, gate, monkeypatch)
     planned: list[int] = []
     condition = pipeline.family.condition
@@ -312,25 +317,34 @@ def test_what_was_found_out_about_those_who_wait_for_a_row_is_kept(
         return (yield from condition(request, worn, seen))
 
     monkeypatch.setattr(handed(pipeline), "condition", condition_and_note)
-    weights = [1.0, 0.5, -1.0, 2.0, 3.0, -2.0]  # a mix each: every one waits for the one before
-    waiting = [
-        submitted(pipeline, altered(BOAT, seed=seed, adapters=(("neon", weight),)))
-        for seed, weight in enumerate(weights)
-    ]
+    waiting = [submitted(pipeline, styled(f"n{seed}", seed=seed)) for seed in range(6)]  # each for the one before
+    deadline = monotonic() + PATIENCE_S
+    while pipeline._seating._bank.waiting < len(waiting):
+        assert monotonic() < deadline
+        sleep(0.01)
+    started = Counter[int]()
+    start = pipeline._preparation.start
+
+    def start_and_note(job: Job) -> Work[Running | None]:
+        started[job.request.seeds.seed] += 1
+        return start(job)
+
+    monkeypatch.setattr(pipeline._preparation, "start", start_and_note)
     gate.open.set()
     assert all(isinstance(one.outcome(), Result) for one in waiting)
-    assert sorted(planned) == list(range(len(weights)))
-    assert not pipeline._seating._bank._waiting
+    assert sorted(planned) == list(range(len(waiting)))
+    assert started == Counter(range(len(waiting)))
+    assert pipeline._seating._bank.waiting == 0
 
 
 def test_nobody_is_kept_in_the_banks_list_once_it_has_its_answer(
     gate: Gate, open_pipeline: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pipeline = open_pipeline(bank_rank=4, bank_bytes=2 * ROW)
+    pipeline = open_pipeline(page_rank=4, bank_bytes=2 * ROW)
     rows_are_taken(pipeline, gate, monkeypatch)
     waiting = [submitted(pipeline, styled("neon", seed=seed, timeout_s=0.2)) for seed in range(8)]
     assert all(isinstance(one.outcome(), DeadlineExceeded) for one in waiting)
-    assert not pipeline._seating._bank._waiting
+    assert pipeline._seating._bank.waiting == 0
 
 
 def test_stages_that_have_too_many_in_common_are_told_in_the_name_of_the_field(
@@ -349,7 +363,7 @@ def test_stages_that_have_too_many_in_common_are_told_in_the_name_of_the_field(
 
 def test_whatever_becomes_of_many_nothing_is_held_in_the_end(open_pipeline: Open) -> None:
     """Four hundred requests for a bank of two rows, of which many are late or gone at some moment or other."""
-    pipeline = open_pipeline(bank_rank=4, bank_bytes=3 * ROW, max_requests=400)
+    pipeline = open_pipeline(page_rank=4, bank_bytes=3 * ROW, max_requests=400)
     draw, asked = random.Random(0), list[Asked]()
     for seed in range(400):
         adapters = draw.choice([(), (("neon", 1.0),), (("neon", 0.5),), (("stained-glass", 1.0),), (("nein", 1.0),)])
@@ -367,7 +381,6 @@ def test_whatever_becomes_of_many_nothing_is_held_in_the_end(open_pipeline: Open
     assert {len(one.outcomes) for one in asked} == {1}
     assert not any(one.late for one in asked)
     bank = pipeline._seating._bank
-    assert not any(bank._pins.values())
-    assert not bank._waiting
+    assert (bank.pinned, bank.waiting) == (0, 0)
     assert not pipeline._lookout._jobs
     assert pipeline.stats.read()["requests"] == 0

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from impasto_server.bundle import Frozen
+from impasto_server.bundle import Frozen, Sides
 from impasto_server.families.diffusion.samplers import SAMPLERS
 from impasto_server.families.diffusion.schedule import Noise
 from impasto_server.steps import BASE
@@ -51,3 +51,21 @@ class DiffusionManifest(WordedManifest):
     @property
     def channels(self) -> tuple[str, ...]:
         return () if self.control is None else self.control.channels
+
+    @property
+    def stepping(self) -> tuple[str, ...]:
+        return *super().stepping, "controlnet"
+
+    def dimensions(self, width: int, height: int) -> Mapping[str, int]:
+        factor = self.latents.factor
+        return {**super().dimensions(width, height), "w": width // factor, "h": height // factor}
+
+    @property
+    def sides(self) -> tuple[Sides, Sides]:
+        """A residual is as large as the latents or a level's below them, and one wide where nobody steers."""
+        usual, every = ({**self._residuals(sides), **sides} for sides in super().sides)
+        return usual, every
+
+    def _residuals(self, sides: Sides) -> Sides:
+        ports = [port.shape[-2:] for port in self.graphs["unet"].inputs if RESIDUAL in port.name]
+        return {str(name): (1, 1, sides[side][2]) for port in ports for name, side in zip(port, "hw", strict=True)}

@@ -7,7 +7,7 @@ from impasto_server.offer import FamilyOffer
 
 OFFER = FamilyOffer(
     family="diffusion",
-    samplers=tuple(SAMPLERS),
+    samplers=SAMPLERS.keys(),
     defaults={"SCHEDULER": "dpmpp_2m", "STEPS": 25, "GUIDANCE_SCALE": 3.0},
     spread=SPREAD,
 )

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from impasto_server.adapters.seat import SeatedEngine
 from impasto_server.backbone import Feeds, Row, samples
 from impasto_server.bundle import Graph
-from impasto_server.engines.engine import Engine
 from impasto_server.families.diffusion.hints import Hint
 from impasto_server.families.diffusion.manifest import GUIDANCE, RESIDUAL, DiffusionManifest
 from impasto_server.families.spoken import hidden, pooled
@@ -48,7 +48,7 @@ class UNetFeeds:
                    added in the UNet, which runs all rows together. The others get zeros there, one number wide.
     """
 
-    def __init__(self, manifest: DiffusionManifest, controlnet: Engine | None) -> None:
+    def __init__(self, manifest: DiffusionManifest, controlnet: SeatedEngine | None) -> None:
         factor, guidance = manifest.latents.factor, manifest.port("unet", GUIDANCE)
         self._timesteps = manifest.scheduler.num_train_timesteps
         conditions: dict[str, Callable[[Sequence[Row]], Array]] = {

@@ -37,3 +37,7 @@ class MaskedManifest(WordedManifest):
     family: Literal["masked"]
     tokens: Tokens
     masking: Masking
+
+    def dimensions(self, width: int, height: int) -> Mapping[str, int]:
+        factor = self.tokens.factor
+        return {**super().dimensions(width, height), "w": width // factor, "h": height // factor}

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from impasto_server.adapters.access import Attempt
-from impasto_server.adapters.adapter import MAX_PLACES, MAX_RANK, MAX_STAGES, Adapter, Embedding, heaviest
+from impasto_server.adapters.adapter import MAX_PLACES, MAX_STAGES, Adapter, Embedding, heaviest
+from impasto_server.adapters.form import MAX_RANK
 from impasto_server.adapters.registry import MAX_COMPARED, Registry
 from impasto_server.bundle import Manifest
 from impasto_server.errors import InvalidArgument, NotFound

@@ -11,31 +11,35 @@ import onnxruntime  # type: ignore[import-untyped]
 import pytest
 from numpy.typing import NDArray
 
+from impasto_server.adapters.adapted import AdaptedEngine
 from impasto_server.adapters.adapter import Adapter, parse
-from impasto_server.adapters.bank import AdaptedEngine, Bank
-from impasto_server.engines import gpu
-from impasto_server.engines.engine import Engine, compile_graph, resolve_precision, stored, widened
+from impasto_server.adapters.bank import Bank
+from impasto_server.adapters.layout import Layout
+from impasto_server.adapters.seat import Seat
+from impasto_server.engines.engine import Engine, stored, widened
 from impasto_server.engines.onnxruntime import KEPT, OnnxRuntimeEngine, astray
 from impasto_server.engines.openvino import OpenVinoEngine, capabilities
-from impasto_server.engines.providers import CPU, CUDA, TENSORRT, Provider, provider_for
+from impasto_server.engines.providers import CPU, CUDA, TENSORRT, Provider
+from impasto_server.engines.runtime import Runtime, resolve_precision
 from impasto_server.errors import SetupError
 from impasto_server.families import open_bundle
 from impasto_server.guidance import Mix
-from impasto_server.settings import ON_GPU, EngineName, Settings
 from impasto_server.stats import Stats
 from tests.helpers import toy
 
 ENGINES = ("onnxruntime", "openvino")
+RANK = 3
 RESIDENT = Provider(CPU, most_lanes=8)  # buffers as on a GPU, on the CPU
 
 
-def feeds(word: int, *slots: int) -> dict[str, NDArray[Any]]:
-    """The same word everywhere, one row for each slot."""
-    ids = np.full((len(slots), toy.LENGTH), word, np.int64)
+def feeds(word: int, *pages: int) -> dict[str, NDArray[Any]]:
+    """The same word everywhere, one lane for each page of three rows."""
+    ids = np.full((len(pages), toy.LENGTH), word, np.int64)
     return {
         "input_ids": ids,
         "learned_embeds": np.zeros((*ids.shape, toy.WIDTH), np.float32),
-        "slot": np.array(slots, np.int64),
+        "lora_rows": np.array([[RANK * page + unit for unit in range(RANK)] for page in pages], np.int64),
+        "lora_weights": np.ones((len(pages), RANK), np.float32),
     }
 
 
@@ -50,19 +54,20 @@ has_bf16 = pytest.mark.skipif("BF16" not in capabilities(), reason="this CPU has
 @pytest.mark.parametrize("name", ENGINES)
 def test_a_bound_buffer_is_shared_so_writing_it_is_all_a_new_adapter_takes(name: str, bundle: Path) -> None:
     engine = engine_for(name, bundle)
-    a, b = np.zeros((2, toy.WIDTH, 3), np.float32), np.zeros((2, 3, toy.WIDTH), np.float32)
+    a, b = (np.zeros((2 * RANK, toy.WIDTH), np.float32) for _ in range(2))
     engine.bind({"proj.lora_A": a, "proj.lora_B": b})
     (before,) = engine.run(feeds(5, 0, 1))
-    a[1], b[1] = 0.5, 0.25
+    a[RANK:], b[RANK:] = 0.5, 0.25
+    engine.write("proj.lora_A", RANK, a[RANK:])  # which is nothing to them
     (after,) = engine.run(feeds(5, 0, 1))
     np.testing.assert_array_equal(before[0], after[0])
-    np.testing.assert_allclose(after[1], before[1] + before[1] @ (a[1] @ b[1]), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(after[1], before[1] + before[1] @ (a[RANK:].T @ b[RANK:]), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_binding_what_is_bound_costs_nothing(name: str, bundle: Path) -> None:
     engine: Any = engine_for(name, bundle)
-    bank = adapters(2, 3)
+    bank = adapters(2)
     engine.bind(bank)
     engine.prepare(feeds(5, 1))
     (kept,) = (engine._kept if name == "onnxruntime" else engine._fixed).values()
@@ -72,10 +77,8 @@ def test_binding_what_is_bound_costs_nothing(name: str, bundle: Path) -> None:
 
 @has_bf16
 def test_weights_in_bf16_are_shared_too_and_compute_what_float32_would(bundle: Path) -> None:
-    a, b = (
-        np.random.default_rng(0).standard_normal(shape, np.float32) for shape in ((2, toy.WIDTH, 3), (2, 3, toy.WIDTH))
-    )
-    a[0], b[0] = 0, 0
+    a, b = (np.random.default_rng(seed).standard_normal((2 * RANK, toy.WIDTH), np.float32) for seed in range(2))
+    a[:RANK], b[:RANK] = 0, 0
     rounded = [(stored(one, "bf16").astype(np.uint32) << 16).view(np.float32) for one in (a, b)]
     wide = OpenVinoEngine(bundle / "text_encoder.onnx", "bf16", 1)
     wide.bind({"proj.lora_A": rounded[0], "proj.lora_B": rounded[1]})
@@ -99,8 +102,8 @@ def test_bf16_is_rounded_to_the_nearest_even() -> None:
 @pytest.mark.parametrize("name", ENGINES)
 def test_outputs_belong_to_the_caller(name: str, bundle: Path) -> None:
     engine = engine_for(name, bundle)
-    engine.bind({"proj.lora_A": np.zeros((1, toy.WIDTH, 1), np.float32)})
-    engine.bind({"proj.lora_B": np.zeros((1, 1, toy.WIDTH), np.float32)})
+    engine.bind({"proj.lora_A": np.zeros((RANK, toy.WIDTH), np.float32)})
+    engine.bind({"proj.lora_B": np.zeros((RANK, toy.WIDTH), np.float32)})
     (first,) = engine.run(feeds(3, 0))
     kept = first.copy()
     engine.run(feeds(4, 0))
@@ -113,18 +116,15 @@ def test_a_precision_that_openvino_would_quietly_replace_is_an_error(bundle: Pat
         OpenVinoEngine(bundle / "text_encoder.onnx", "bf16", 1)
 
 
-def adapters(slots: int, rank: int) -> dict[str, NDArray[np.float32]]:
-    """A bank of random adapters."""
-    rng = np.random.default_rng(rank)
-    return {
-        "proj.lora_A": rng.standard_normal((slots, toy.WIDTH, rank), np.float32),
-        "proj.lora_B": rng.standard_normal((slots, rank, toy.WIDTH), np.float32),
-    }
+def adapters(pages: int, seed: int = 0) -> dict[str, NDArray[np.float32]]:
+    """Tables of random adapters."""
+    rng = np.random.default_rng(seed)
+    return {f"proj.lora_{part}": rng.standard_normal((RANK * pages, toy.WIDTH), np.float32) for part in "AB"}
 
 
 def test_buffers_on_a_device_give_what_shared_ones_give(bundle: Path) -> None:
     shared, resident = (OnnxRuntimeEngine(bundle / "text_encoder.onnx", one, 1) for one in (Provider(CPU), RESIDENT))
-    bank = adapters(4, 3)
+    bank = adapters(4)
     for engine in (shared, resident):
         engine.bind(bank)
     for slots in ((0,), (1, 2), (3, 0, 1, 2, 1), (2, 1), (3,)):  # 5 are padded up to 6
@@ -132,38 +132,54 @@ def test_buffers_on_a_device_give_what_shared_ones_give(bundle: Path) -> None:
         np.testing.assert_allclose(found, wanted, rtol=1e-6)
 
 
-def test_a_device_sees_a_bank_that_was_written_when_it_is_bound_again(bundle: Path) -> None:
+def test_a_device_is_written_the_rows_that_changed_and_no_others(bundle: Path) -> None:
     engine = OnnxRuntimeEngine(bundle / "text_encoder.onnx", RESIDENT, 1)
-    bank = adapters(2, 3)
+    bank = adapters(3)
     engine.bind(bank)
-    (before,) = engine.run(feeds(5, 1))
-    bank["proj.lora_B"][1] = 0
-    np.testing.assert_array_equal(engine.run(feeds(5, 1))[0], before)
-    engine.bind(bank)
-    (plain,) = engine.run(feeds(5, 0))
-    assert not np.allclose(before, plain)
-    engine.bind({name: np.zeros_like(array) for name, array in adapters(3, 7).items()})  # wider: other buffers
-    np.testing.assert_allclose(engine.run(feeds(5, 2))[0], engine.run(feeds(5, 0))[0])
+    before = engine.run(feeds(5, 0, 1, 2))[0]
+    for part in "AB":
+        bank[f"proj.lora_{part}"][:] = adapters(3, seed=1)[f"proj.lora_{part}"]
+    np.testing.assert_array_equal(engine.run(feeds(5, 0, 1, 2))[0], before)
+    for name, table in bank.items():
+        engine.write(name, RANK, stored(table[RANK : 2 * RANK], "f32"))
+    fresh = OnnxRuntimeEngine(bundle / "text_encoder.onnx", RESIDENT, 1)
+    fresh.bind(bank)
+    found, wanted = engine.run(feeds(5, 0, 1, 2))[0], fresh.run(feeds(5, 0, 1, 2))[0]
+    np.testing.assert_array_equal(found[[0, 2]], before[[0, 2]])
+    np.testing.assert_array_equal(found[1], wanted[1])
 
 
 def test_an_adapter_reaches_an_engine_that_has_copies(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "impasto_server.adapters.bank.compile_graph", lambda path, *_: OnnxRuntimeEngine(path, RESIDENT, 1)
-    )
+    """Its pages alone are copied, however large the bank is, and once."""
+    written: list[tuple[str, int, int]] = []
+
+    class Noted(OnnxRuntimeEngine):
+        def write(self, name: str, row: int, values: NDArray[Any]) -> None:
+            written.append((name, row, len(values)))
+            super().write(name, row, values)
+
+    monkeypatch.setattr("impasto_server.adapters.adapted.compile_graph", lambda path, *_: Noted(path, RESIDENT, 1))
     opened = open_bundle(bundle)
-    bank = Bank(opened.manifest, rank=4, capacity=1 << 20, stats=Stats())
-    engine = AdaptedEngine(opened, "text_encoder", Settings(bundle, bundle), bank)
-    (plain,) = engine.run(feeds(5, 1))
-    deep = parse(toy.adapter_bytes(3, 4, text_encoder=True), "digest", "deep", opened.manifest)
+    bank = Bank(Layout.of(opened.manifest, 4, "f32"), 1 << 20, Stats())
+    engine = AdaptedEngine(opened, "text_encoder", Runtime("onnxruntime", "f32", 1), bank)
+    lanes = {name: feeds(5, 0)[name] for name in ("input_ids", "learned_embeds")}
+    (plain,) = engine.run(lanes, [Seat()])
+    deep = parse(toy.adapter_bytes(3, 6, text_encoder=True), "digest", "deep", opened.manifest)
     assert isinstance(deep, Adapter)
-    assert bank.pin([Mix.of([("digest", 1.0)])], {"digest": deep}, pytest.fail)
-    (adapted,) = engine.run(feeds(5, 1))
-    a, b = (bank.buffers["text_encoder"][f"proj.lora_{part}"][1] for part in "AB")
-    np.testing.assert_allclose(adapted, plain + plain @ (a @ b), rtol=1e-5, atol=1e-6)
+    mix = Mix.of([("digest", 0.5)])
+    pages = bank.take([mix], {"digest": deep}, pytest.fail)
+    assert pages is not None
+    (adapted,) = engine.run(lanes, [Seat(pages[mix])])
+    factors = deep.factors["text_encoder"]["proj"]
+    expected = plain + 0.5 * plain @ factors["lora_A"].T @ factors["lora_B"]
+    np.testing.assert_allclose(adapted, expected, rtol=1e-5, atol=1e-6)
+    assert sorted(written) == [(f"proj.lora_{part}", row, 4) for part in "AB" for row in (4, 8)]
+    engine.run(lanes, [Seat(pages[mix])])
+    assert len(written) == 4
 
 
 def test_a_device_is_given_a_bank_in_bf16_as_float32(bundle: Path) -> None:
-    bank = adapters(2, 3)
+    bank = adapters(2)
     narrow = {name: stored(array, "bf16") for name, array in bank.items()}
     found: list[NDArray[Any]] = []
     for bound in (narrow, {name: widened(array) for name, array in narrow.items()}):
@@ -175,7 +191,7 @@ def test_a_device_is_given_a_bank_in_bf16_as_float32(bundle: Path) -> None:
 
 def test_no_feed_is_written_to(bundle: Path) -> None:
     engine = OnnxRuntimeEngine(bundle / "text_encoder.onnx", Provider(CPU), 1)
-    engine.bind(adapters(1, 1))
+    engine.bind(adapters(1))
     first = feeds(3, 0)
     engine.run(first)
     engine.run(feeds(4, 0))
@@ -184,7 +200,7 @@ def test_no_feed_is_written_to(bundle: Path) -> None:
 
 def test_buffers_of_many_shapes_are_not_kept_for_ever(bundle: Path) -> None:
     engine = OnnxRuntimeEngine(bundle / "text_encoder.onnx", Provider(CPU), 1)
-    engine.bind(adapters(1, 1))
+    engine.bind(adapters(1))
     rows = [len(engine.run(feeds(3, *[0] * lanes))[0]) for lanes in range(1, 2 * KEPT)]
     assert rows == list(range(1, 2 * KEPT))
     assert len(engine._kept) == KEPT
@@ -192,7 +208,7 @@ def test_buffers_of_many_shapes_are_not_kept_for_ever(bundle: Path) -> None:
 
 def test_a_batch_that_a_device_was_not_prepared_for_is_an_error(bundle: Path) -> None:
     engine = OnnxRuntimeEngine(bundle / "text_encoder.onnx", RESIDENT, 1)
-    engine.bind(adapters(1, 1))
+    engine.bind(adapters(1))
     with pytest.raises(SetupError, match="max_lanes: a batch of 9 rows, 8 were prepared for; pass --max-lanes 9"):
         engine.run(feeds(3, *[0] * 9))
 
@@ -225,19 +241,6 @@ def test_heavy_work_that_another_provider_took_is_seen() -> None:
     assert astray(nodes[:2], CUDA) == {}
 
 
-@pytest.mark.parametrize("engine", ON_GPU)
-def test_an_engine_that_is_not_installed_says_how_to_get_it(bundle: Path, engine: EngineName) -> None:
-    with pytest.raises(SetupError, match=r"^engine: .*; .*pip install 'impasto\[gpu\]'"):
-        compile_graph(bundle / "text_encoder.onnx", Settings(bundle, bundle, engine, "f32"), adapters(2, 4))
-
-
-@pytest.mark.parametrize("engine", ["onnxruntime-cuda", "onnxruntime-tensorrt"])
-def test_without_a_gpu_its_engines_say_so(bundle: Path, engine: EngineName, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu, "LIBRARY", "libno-such-driver.so")
-    with pytest.raises(SetupError, match=r"^gpu: there is no NVIDIA driver .*; install NVIDIA's driver, and in a"):
-        provider_for(bundle / "text_encoder.onnx", Settings(bundle, bundle, engine, "f32"), "f32", adapters(2, 4))
-
-
 @pytest.mark.parametrize("dtype", [onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16])
 def test_openvino_has_narrow_weights_in_float32_once(dtype: int, tmp_path: Path) -> None:
     text = """<ir_version: 10, opset_import: ["" : 18]> g (float[lanes,3] x) => (float[lanes,3] y)
@@ -250,7 +253,7 @@ def test_openvino_has_narrow_weights_in_float32_once(dtype: int, tmp_path: Path)
     engine = OpenVinoEngine(tmp_path / "graph.onnx", "f32", 1)
     x = np.ones((2, 3), np.float32)
     np.testing.assert_array_equal(engine.run({"x": x})[0], x @ values.T)
-    kinds = [op.get_type_name() for op in engine._model.get_ops()]
+    kinds = [op.get_type_name() for op in engine._source.model.get_ops()]
     assert ("Convert" in kinds, "Transpose" in kinds) == (False, True)
 
 
@@ -258,7 +261,41 @@ def test_openvino_reads_what_it_compiled_from_the_cache(bundle: Path, tmp_path: 
     found: list[NDArray[Any]] = []
     for _ in range(2):
         engine = OpenVinoEngine(bundle / "text_encoder.onnx", "f32", 1, (), tmp_path)
-        engine.bind(adapters(2, 3))
+        engine.bind(adapters(2))
         found += engine.run(feeds(5, 0, 1))
         assert len(list(tmp_path.glob("*.blob"))) == 1
     np.testing.assert_array_equal(found[0], found[1])
+
+
+def test_openvino_shares_the_wide_weights_with_the_plain_graph(tmp_path: Path) -> None:
+    """Which is compiled for the shapes that it is prepared for, and for no others."""
+    inputs, heads = ("float[lanes,3] x, float[lanes,K] w", "more = ReduceSum(w)"), ("float[lanes,3] x", "")
+    for name, (given, more) in {"unet": inputs, "unet.plain": heads}.items():
+        added = "y = Add(z, more)" if more else "y = Identity(z)"
+        text = f"""<ir_version: 10, opset_import: ["" : 18]> g ({given}) => (float[lanes,3] y)
+        {{ wide = Cast<to=1>(narrow)  z = MatMul(x, wide)  {more}  {added} }}"""
+        model = onnx.parser.parse_model(text)
+        values = np.arange(9, dtype=np.float16).reshape(3, 3)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(values, "narrow"))
+        onnx.save(model, tmp_path / f"{name}.onnx")
+    engine = OpenVinoEngine(tmp_path / "unet.onnx", "f32", 1, varying=["w"])
+    plain = engine.plain(tmp_path / "unet.plain.onnx")
+    assert [array.dtype for array in engine._source.wide.values()] == [np.float32]
+    assert plain._source.wide is engine._source.wide
+    x = np.ones((2, 3), np.float32)
+    assert not plain.ready({"x": x})
+    plain.prepare({"x": x})
+    assert (plain.ready({"x": x}), plain.ready({"x": x[:1]})) == (True, False)
+    np.testing.assert_array_equal(plain.run({"x": x})[0], x @ values.astype(np.float32))
+
+
+def test_openvino_is_prepared_for_any_number_of_rows_at_once(bundle: Path) -> None:
+    engine = OpenVinoEngine(bundle / "text_encoder.onnx", "f32", 1, (), None, ["lora_rows", "lora_weights"])
+    engine.bind(adapters(4))
+    engine.prepare(feeds(5, 1, 2))
+    (compiled,) = engine._fixed.values()
+    twice = feeds(5, 1, 2) | {name: np.tile(feeds(5, 1, 2)[name], 2) for name in ("lora_rows", "lora_weights")}
+    twice["lora_weights"] = twice["lora_weights"] / 2
+    once, found = engine.run(feeds(5, 1, 2))[0], engine.run(twice)[0]
+    np.testing.assert_allclose(found, once, rtol=1e-5, atol=1e-6)
+    assert list(engine._fixed.values()) == [compiled]

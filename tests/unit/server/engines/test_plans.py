@@ -11,7 +11,8 @@ from onnx import external_data_helper
 from impasto_server.engines.gpu import Gpu
 from impasto_server.engines.plans import Plan, Spec, architecture, default_cache, spec_of
 from impasto_server.engines.profiles import profiles_for
-from impasto_server.settings import Settings
+from impasto_server.engines.runtime import Runtime
+from impasto_server.families import open_bundle
 
 GPU = Gpu(0, "NVIDIA H200", "9.0", 141 << 30, 140 << 30, "580.65.06")
 
@@ -19,8 +20,8 @@ GPU = Gpu(0, "NVIDIA H200", "9.0", 141 << 30, 140 << 30, "580.65.06")
 @pytest.fixture
 def spec(bundle: Path) -> Spec:
     path = bundle / "unet.onnx"
-    settings = Settings(bundle, bundle, "onnxruntime-tensorrt")
-    return spec_of(path, settings, "bf16", profiles_for(path, 8, {}), GPU, ["onnxruntime 1.31.1"])
+    runtime = Runtime("onnxruntime-tensorrt", "bf16", 1, gpu=GPU)
+    return spec_of(path, runtime, profiles_for(path, 8, {}, open_bundle(bundle).manifest.sides), ["onnxruntime 1.31.1"])
 
 
 @pytest.mark.parametrize(

@@ -1,24 +1,32 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from impasto_server.engines.profiles import Profile, Shape, bucket, most_lanes, profiles_for
+from impasto_server.engines.profiles import MOST_RANK, Profile, Shape, Shapes, bucket, most_lanes, profiles_for
 from impasto_server.errors import SetupError
+from impasto_server.families import open_bundle
 from tests.helpers import toy
 
-BANKS = {"mix.lora_A": (5, toy.CHANNELS, 16), "mix.lora_B": (5, 16, toy.CHANNELS)}
+TABLES = {"mix.lora_A": (80, toy.CHANNELS), "mix.lora_B": (80, toy.CHANNELS)}
+
+
+def of(folder: Path, lanes: int, tables: Shapes) -> tuple[Profile, ...]:
+    """The UNet's."""
+    return profiles_for(folder / "unet.onnx", lanes, tables, open_bundle(folder).manifest.sides)
 
 
 def changed(bundle: Path, folder: Path, **image: int) -> Path:
-    """The bundle's manifest with another image size, in a folder of its own."""
-    record = json.loads((bundle / "manifest.json").read_text())
+    """The bundle with another image size, in a folder of its own."""
+    copy = Path(shutil.copytree(bundle, folder / "changed"))
+    record = json.loads((copy / "manifest.json").read_text())
     record["image"].update(image)
-    (folder / "manifest.json").write_text(json.dumps(record))
-    return folder
+    (copy / "manifest.json").write_text(json.dumps(record))
+    return copy
 
 
 def ranges(profile: Profile, name: str) -> tuple[Shape, Shape, Shape]:
@@ -36,7 +44,7 @@ def test_a_server_of_few_lanes_still_scores_whole_batches() -> None:
 
 
 def test_the_usual_picture_has_a_profile_of_its_own_and_all_share_another(bundle: Path) -> None:
-    usual, every = profiles_for(bundle / "unet.onnx", 24, BANKS)
+    usual, every = of(bundle, 24, TABLES)
     assert (usual.least["sample"], usual.usual["sample"], usual.most["sample"]) == (
         (1, 4, 8, 8),
         (8, 4, 8, 8),
@@ -51,14 +59,14 @@ def test_the_usual_picture_has_a_profile_of_its_own_and_all_share_another(bundle
     assert usual.most["encoder_hidden_states"] == (24, toy.LENGTH, toy.WIDTH)
 
 
-def test_a_bank_keeps_its_rows_and_may_widen(bundle: Path) -> None:
-    usual, _ = profiles_for(bundle / "unet.onnx", 8, BANKS)
-    assert ranges(usual, "mix.lora_A") == ((5, 4, 4), (5, 4, 16), (5, 4, 128))
-    assert ranges(usual, "mix.lora_B") == ((5, 4, 4), (5, 16, 4), (5, 128, 4))
+def test_tables_are_as_they_are_and_lanes_have_as_much_rank_as_a_bank_allows(bundle: Path) -> None:
+    usual, _ = of(bundle, 8, TABLES)
+    assert ranges(usual, "mix.lora_A") == ((80, 4),) * 3
+    assert ranges(usual, "lora_rows") == ranges(usual, "lora_weights") == ((1, 1), (8, 16), (16, MOST_RANK))
 
 
 def test_a_profile_holds_what_lies_between(bundle: Path) -> None:
-    usual, every = profiles_for(bundle / "unet.onnx", 8, {})
+    usual, every = of(bundle, 8, {})
     small, long = ({"sample": shape} for shape in ((3, 4, 4, 4), (3, 4, 2, 32)))
     assert (usual.holds(small), every.holds(small), every.holds(long)) == (False, True, False)
     assert usual.holds({"down_residual_0": (3, 4, 8, 8), "timestep": (16,)})
@@ -66,7 +74,7 @@ def test_a_profile_holds_what_lies_between(bundle: Path) -> None:
 
 def test_pictures_of_one_size_need_one_profile(bundle: Path, tmp_path: Path) -> None:
     folder = changed(bundle, tmp_path, multiple_of=64, max_pixels=64 * 64)
-    assert len(profiles_for(folder / "unet.onnx", 8, {})) == 1
+    assert len(of(folder, 8, {})) == 1
 
 
 def test_a_graph_without_a_picture_has_one_profile(scorer_bundle: Path) -> None:
@@ -84,7 +92,7 @@ def test_a_graph_of_which_too_little_is_known_is_refused(bundle: Path, tmp_path:
     record["graphs"]["unet"]["inputs"][0]["shape"][2] = "depth"
     (folder / "manifest.json").write_text(json.dumps(record))
     with pytest.raises(SetupError, match=f"^bundle: .*{problem}.*; .*again"):
-        profiles_for(folder / file, 8, {})
+        profiles_for(folder / file, 8, {}, open_bundle(bundle).manifest.sides)
 
 
 def test_a_graph_outside_a_bundle_is_refused(tmp_path: Path) -> None:

@@ -6,25 +6,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from impasto_server.engines import gpu, providers
+from impasto_server.engines import providers
 from impasto_server.engines.gpu import Gpu
 from impasto_server.engines.providers import CPU, CUDA, TENSORRT, Provider, provider_for
-from impasto_server.errors import SetupError
-from impasto_server.settings import EngineName, Precision, Settings
+from impasto_server.engines.runtime import Runtime
+from impasto_server.families.diffusion.manifest import DiffusionManifest
+from impasto_server.settings import EngineName, Precision
+
+NEW = Gpu(1, "New", "9.0", 1, 1, "580")
 
 
 def provider(
     bundle: Path, engine: EngineName, cache: Path, precision: Precision = "f32", graph: str = "text_encoder.onnx"
 ) -> Provider:
-    banks = {"proj.lora_A": np.zeros((3, 8, 16), np.float32), "proj.lora_B": np.zeros((3, 16, 8), np.float32)}
-    settings = Settings(bundle, bundle, engine, gpu=1, max_lanes=20, cache_dir=cache)
-    return provider_for(bundle / graph, settings, precision, banks)
+    manifest = DiffusionManifest.model_validate_json((bundle / "manifest.json").read_bytes())
+    tables = {"proj.lora_A": np.zeros((48, 8), np.float32), "proj.lora_B": np.zeros((48, 8), np.float32)}
+    return provider_for(bundle / graph, Runtime(engine, precision, 1, 20, NEW, cache).knowing(manifest), tables)
 
 
 @pytest.fixture(autouse=True)
-def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = [Gpu(0, "Old", "7.5", 1, 1, "580"), Gpu(1, "New", "9.0", 1, 1, "580")]
-    monkeypatch.setattr(gpu, "gpus", lambda: found)
+def some_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(providers, "tensorrt_version", lambda: "10.13.3")
 
 
@@ -41,7 +42,8 @@ def test_cuda_computes_f32_in_full(bundle: Path, tmp_path: Path) -> None:
 
 def test_what_runs_at_every_step_is_captured(bundle: Path, tmp_path: Path) -> None:
     record = json.loads((bundle / "manifest.json").read_text())
-    record["pinned"] = [{"graphs": {"unet": {"file": "pinned-0.unet.onnx"}}}]
+    hot = [{"name": "neon", "digest": "n", "weight": 1.0}]
+    record["pinned"] = [{"adapters": hot, "graphs": {"unet": {"file": "pinned-0.unet.onnx"}}}]
     (tmp_path / "manifest.json").write_text(json.dumps(record))
     captured = {
         graph: provider(tmp_path, "onnxruntime-cuda", tmp_path, graph=f"{graph}.onnx").options["enable_cuda_graph"]
@@ -58,7 +60,7 @@ def test_tensorrt_is_told_one_profile_and_where_its_engines_are(bundle: Path, tm
     assert [name for name, _ in found.listed()] == [TENSORRT, CUDA, CPU]
     shapes = [found.options[f"trt_profile_{which}_shapes"].split(",") for which in ("min", "opt", "max")]
     assert [each[0] for each in shapes] == ["sample:1x4x2x2", "sample:8x4x8x8", "sample:20x4x16x16"]
-    assert [each[-2] for each in shapes] == ["proj.lora_A:3x8x4", "proj.lora_A:3x8x16", "proj.lora_A:3x8x128"]
+    assert [each[-2] for each in shapes] == ["proj.lora_A:48x8"] * 3
     assert all(len({one.partition(":")[0] for one in each}) == len(each) for each in shapes)
     assert (found.options["device_id"], found.options["trt_bf16_enable"]) == ("1", "True")
     assert "trt_cuda_graph_enable" not in found.options
@@ -80,9 +82,3 @@ def test_another_tensorrt_is_another_engine(bundle: Path, tmp_path: Path, monkey
     folder = provider(bundle, "onnxruntime-tensorrt", tmp_path).options["trt_engine_cache_path"]
     monkeypatch.setattr(providers, "tensorrt_version", lambda: "10.16.1")
     assert provider(bundle, "onnxruntime-tensorrt", tmp_path).options["trt_engine_cache_path"] != folder
-
-
-def test_a_gpu_without_bf16_is_refused_it(bundle: Path, tmp_path: Path) -> None:
-    settings = Settings(bundle, bundle, "onnxruntime-tensorrt", cache_dir=tmp_path)
-    with pytest.raises(SetupError, match="^precision: Old has no bf16 arithmetic; pass --precision f32"):
-        provider_for(bundle / "text_encoder.onnx", settings, "bf16", {})

@@ -38,6 +38,8 @@ SHARE = 0.25
 class Brightening:
     """The second stage's engine: a share of every sample, which its row's context says."""
 
+    usual = (Seat(),)
+
     def prepare(self, feeds: Mapping[str, NDArray[Any]], seats: Sequence[Seat] = ()) -> None:
         pass
 

@@ -14,15 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from impasto_server.adapters.bank import Bank
-from impasto_server.adapters.graphs import Graphs
+from impasto_server.adapters.layout import Layout
 from impasto_server.adapters.seat import Seat
-from impasto_server.adapters.seating import Seating
 from impasto_server.backbone import Row
+from impasto_server.engines.runtime import Runtime
 from impasto_server.families import open_bundle
 from impasto_server.families.family import Parts
 from impasto_server.families.masked.masked import Masked
 from impasto_server.families.masked.maskgit import Codes
-from impasto_server.settings import Settings
 from impasto_server.stats import Stats
 from impasto_server.steps import Ask
 from impasto_server.words.embeds import Embeds
@@ -36,9 +35,8 @@ BOAT = request_of("a boat", seed=3, width=64, height=32, steps=10, scheduler="ma
 @pytest.fixture(scope="module")
 def family(masked_bundle: Path) -> Masked:
     bundle, stats = open_bundle(masked_bundle), Stats()
-    settings = Settings(masked_bundle, masked_bundle, "onnxruntime", "f32", threads=1)
-    bank = Bank(bundle.manifest, 16, 1 << 20, stats)
-    return Masked(Parts(bundle, Graphs(bundle, settings, bank), Seating(bundle.manifest, bank, stats), 1 << 20))
+    bank = Bank(Layout.of(bundle.manifest, 16, "f32"), 1 << 20, stats)
+    return Masked(Parts.of(bundle, Runtime("onnxruntime", "f32", 1), bank, stats, 1 << 20))
 
 
 def tokens(seed: int = 0) -> Codes:

@@ -17,21 +17,25 @@ from impasto_server.backbone import Row
 from impasto_server.bundle import Bundle
 from impasto_server.engines import calibration
 from impasto_server.engines.calibration import (
-    DEFAULT_MAX_LANES,
     Calibration,
     Measured,
     Timing,
-    calibrated,
     keep,
-    resolve_max_lanes,
+    runtime_for,
 )
+from impasto_server.engines.onnxruntime import OnnxRuntimeEngine
+from impasto_server.engines.profiles import most_lanes
+from impasto_server.engines.providers import CPU, Provider
+from impasto_server.engines.runtime import DEFAULT_MAX_LANES, Runtime, cpu_name
 from impasto_server.errors import SetupError
 from impasto_server.families import open_bundle
 from impasto_server.ops.calibrate import batch, filled_bank, pick, time_passes
 from impasto_server.ops.commands import calibrate
+from impasto_server.pipeline import Pipeline
 from impasto_server.settings import Settings
 from impasto_server.steps import Ask
 from tests.helpers import toy, toy_masked
+from tests.helpers.asked import request_of
 
 BLANK = Row(Ask(np.zeros((4, 8, 8), np.float32), 0, 0, 1), None, Seat())
 
@@ -51,7 +55,7 @@ def timing(lanes: int, ms: float) -> Timing:
 
 
 def measured(max_lanes: int, threads: int = 1, **changed: Any) -> Measured:
-    facts = {"cpu": calibration.cpu_name(), "bundle": "d" * 64, "version": "0", "latents": (4, 8, 8)}
+    facts = {"cpu": cpu_name(), "bundle": "d" * 64, "version": "0", "latents": (4, 8, 8)}
     points = (timing(max_lanes, 1.0),)
     key = {"engine": "onnxruntime", "precision": "f32", "threads": threads}
     return Measured.model_validate({**key, **facts, "max_lanes": max_lanes, "points": points, **changed})
@@ -81,7 +85,7 @@ def test_the_pick_is_the_fewest_lanes_that_are_almost_as_fast_as_the_best(
 
 def lanes(settings: Settings, bundle: Bundle) -> int:
     """What a server would take for max_lanes."""
-    return resolve_max_lanes(settings, calibrated(settings, bundle))
+    return runtime_for(settings, bundle).max_lanes
 
 
 class Clockwork:
@@ -100,16 +104,17 @@ class Clockwork:
 
 def test_passes_are_interleaved_and_what_only_the_first_costs_is_kept_apart() -> None:
     clock = Clockwork()
-    points = time_passes(clock.run, {lanes: batch(BLANK, lanes, 4) for lanes in (1, 3)}, lambda: clock.now)
+    points = time_passes(clock.run, {lanes: [BLANK] * lanes for lanes in (1, 3)}, lambda: clock.now)
     assert clock.seen[:10] == [1, 3, 1, 1, 3, 3, 1, 1, 3, 3]
     assert [(p.lanes, p.ms, p.switch_ms, p.first_ms) for p in points] == [(1, 1e3, 3e3, 13e3), (3, 3e3, 5e3, 15e3)]
 
 
 def test_every_row_of_a_batch_has_an_adapter_of_its_own(fresh: Bundle) -> None:
-    bank = filled_bank(fresh.manifest, settings(fresh), rows=3)
-    rows = [bank.buffers["unet"]["mix.lora_A"][row.seat.slot] for row in batch(BLANK, 3, bank.slots)]
-    assert len({row.tobytes() for row in rows}) == 3
-    assert all(row.any() for row in rows)
+    bank = filled_bank(fresh.manifest, settings(fresh), runtime_for(settings(fresh), fresh), adapters=3)
+    named = [row.seat.pages["lora"] for row in batch(BLANK, 3, bank, "unet")]
+    pages = [bank.rows("unet", "mix.lora_A", "lora", page) for ((page, _),) in named]
+    assert len({page.tobytes() for page in pages}) == 3
+    assert all(page.any(axis=1).all() for page in pages)
 
 
 def test_calibrating_writes_what_serving_reads(fresh: Bundle) -> None:
@@ -128,8 +133,11 @@ def test_a_masked_backbone_is_calibrated_on_rows_of_its_own(tmp_path: Path) -> N
     (entry,) = Calibration.read(bundle).entries
     assert (entry.latents, [point.lanes for point in entry.points]) == ((8, 8), [1, 2, 3])
     assert lanes(settings(bundle), bundle) == entry.max_lanes
-    bank = filled_bank(bundle.manifest, settings(bundle), rows=3)
-    assert all(buffer[1:4].any(axis=(1, 2)).all() for buffer in bank.buffers["transformer"].values())
+    bank = filled_bank(bundle.manifest, settings(bundle), runtime_for(settings(bundle), bundle), adapters=3)
+    assert all(table[16 : 4 * 16].all() for table in bank.buffers["transformer"].values())
+    assert [row.seat.pages for row in batch(BLANK, 3, bank, "transformer")] == [
+        {"lora": ((page, 1.0),), "bottleneck": ((page, 1.0),)} for page in (1, 2, 3)
+    ]
 
 
 def test_calibrating_shows_a_table(fresh: Bundle) -> None:
@@ -166,7 +174,7 @@ def test_another_cpus_number_is_used_with_a_warning(fresh: Bundle, caplog: pytes
     assert lanes(settings(fresh), fresh) == 6
     (record,) = [record for record in caplog.records if record.levelno > logging.INFO]
     assert record.levelname == "WARNING"
-    for words in ("Abacus 3000", calibration.cpu_name(), "`impasto calibrate"):
+    for words in ("Abacus 3000", cpu_name(), "`impasto calibrate"):
         assert words in record.message
 
 
@@ -214,3 +222,24 @@ def test_an_error_is_one_line_and_status_1(fresh: Bundle) -> None:
     assert result.stderr.startswith("error")
     assert "has no manifest.json" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_graphs_are_compiled_for_as_many_lanes_as_batches_have(fresh: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, which refuses batches of more. The server was calibrated at 32, and is started without them."""
+    compiled: list[int] = []
+
+    def on_a_device(path: Path, runtime: Runtime, *_: object) -> OnnxRuntimeEngine:
+        compiled.append(most_lanes(runtime.max_lanes))
+        return OnnxRuntimeEngine(path, Provider(CPU, most_lanes=compiled[-1]), 1)
+
+    monkeypatch.setattr("impasto_server.adapters.adapted.compile_graph", on_a_device)
+    keep(fresh, measured(32))
+    pipeline = Pipeline.load(settings(fresh))
+    try:
+        request = request_of("a boat", seed=1, width=64, height=64, steps=1, n=16)
+        assert len(pipeline.generate(request).images) == 16
+        assert pipeline.stats.read()["lanes"] == 32
+        assert pipeline.stats.read()["steps"] == 1
+    finally:
+        pipeline.close()
+    assert set(compiled) == {32}

@@ -73,7 +73,8 @@ def test_a_bundle_is_held_against_the_memory(bundle: Path, monkeypatch: pytest.M
         monkeypatch.setattr(doctor, "free_memory", lambda free=free: free)
         finding = found(bundle)["bundle on onnxruntime f32"]
         assert (finding.ok, finding.needed) == (fits, False)
-        assert finding.found == f"up to 4.0 GiB in memory, {free / GIB:.1f} GiB are free"
+        room = "256 of rank 16 or 64 of rank 64 or 32 of rank 128 (lora)"
+        assert finding.found == f"up to 4.0 GiB in memory, {free / GIB:.1f} GiB are free; room for adapters: {room}"
         assert finding.fix.startswith("pass --precision bf16") is not fits
     assert "bundle on tensorrt bf16" not in found(bundle)
 

@@ -101,7 +101,7 @@ def pulled(**values: Any) -> dict[str, Any]:
 
 
 def test_both_are_parsed(offer: Offer) -> None:
-    request = parse(pulled(PULL=np.float32([2.5]), SHARPNESS=np.int32([7])), offer, BOOK.inputs)
+    request = parse(pulled(PULL=np.array([2.5], np.float32), SHARPNESS=np.array([7], np.int32)), offer, BOOK.inputs)
     assert (request.rule, request.own) == (Pull(2.5), {"SHARPNESS": 7})
     usual = parse(pulled(), offer, BOOK.inputs)
     assert (usual.rule, usual.own, usual.sampling.steps) == (Pull(1.5), {"SHARPNESS": 3}, 1)
@@ -110,12 +110,15 @@ def test_both_are_parsed(offer: Offer) -> None:
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
-        (pulled(PULL=np.float32([9.5])), "PULL: 9.5 is out of range; pass a finite number from 0 to 9"),
-        (sent(PULL=np.float32([1])), "PULL: means nothing to GUIDANCE cfg; leave it out, or pass GUIDANCE pull"),
+        (pulled(PULL=np.array([9.5], np.float32)), "PULL: 9.5 is out of range; pass a finite number from 0 to 9"),
+        (
+            sent(PULL=np.array([1], np.float32)),
+            "PULL: means nothing to GUIDANCE cfg; leave it out, or pass GUIDANCE pull",
+        ),
         (sent(GUIDANCE=np.array([b"pull"], np.object_)), "STYLE: is missing, and GUIDANCE pull needs it; name an emb"),
-        (sent(SHARPNESS=np.int32([10])), "SHARPNESS: 10 is out of range; pass 0 to 9"),
+        (sent(SHARPNESS=np.array([10], np.int32)), "SHARPNESS: 10 is out of range; pass 0 to 9"),
         (sent(NEGATIVE_PROMPT=np.array([b"x"], np.object_)), "NEGATIVE_PROMPT: means nothing to a toy backbone"),
-        (sent(TEMPERATURE=np.float32([1])), "TEMPERATURE: means nothing to a toy backbone; leave it out"),
+        (sent(TEMPERATURE=np.array([1], np.float32)), "TEMPERATURE: means nothing to a toy backbone; leave it out"),
     ],
 )
 def test_both_are_checked(tensors: Mapping[str, Any], message: str, offer: Offer) -> None:

@@ -44,7 +44,7 @@ def embedding(manifest: Manifest, seed: int = 0, stages: int = 6, places: int = 
 
 @pytest.fixture
 def tokenizer(bundle: Path, manifest: Manifest) -> ClipTokenizer:
-    return ClipTokenizer(bundle, manifest.tokenizer)
+    return ClipTokenizer(bundle, manifest.text_encoders["text_encoder"])
 
 
 def test_triggers_are_words_in_angle_brackets() -> None:

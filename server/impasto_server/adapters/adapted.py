@@ -1,0 +1,110 @@
+"""An engine whose graph reads its adapters from the bank; each lane of a batch has its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from impasto_server.adapters.bank import Bank
+from impasto_server.adapters.form import FORMS, told
+from impasto_server.adapters.seat import Seat
+from impasto_server.bundle import Bundle
+from impasto_server.engines.engine import NO_ROWS, compile_graph
+from impasto_server.engines.profiles import MOST_RANK
+from impasto_server.engines.runtime import Runtime
+
+Array = NDArray[Any]
+Feeds = Mapping[str, Array]
+
+
+class AdaptedEngine:
+    """Told the seats of its lanes, it tells the graph which rows of the bank's tables those are.
+
+    A batch in which nobody has an adapter runs the plain graph, if it was prepared for that: else page 0 does no more.
+    Weights that a mix is merged into take no adapters.
+
+    `weights` are the bundle's own (0), or those of its i-th pinned mix.
+    """
+
+    def __init__(self, bundle: Bundle, graph: str, runtime: Runtime, bank: Bank, weights: int = 0) -> None:
+        self._bank = bank
+        self._graph = graph
+        self._kinds = () if weights else bank.layout.kinds_in(graph)
+        self._seen = bank.writes
+        tables = bank.buffers[graph] if self._kinds else {}
+        spared = runtime.engine in NO_ROWS
+        self._least = {kind: 0 if spared and not FORMS[kind].neutral else 1 for kind in self._kinds}
+        varying = [name for kind in self._kinds for name in told(kind)]
+        self._engine = compile_graph(bundle.graph_path(graph, weights), runtime, tables, varying)
+        self._engine.bind(tables)
+        plain = bundle.plain_path(graph) if self._kinds and graph == bundle.manifest.backbone else None
+        self._plain = None if plain is None else self._engine.plain(plain)
+
+    @property
+    def usual(self) -> tuple[Seat, ...]:
+        """One of each kind of seat that is worth preparing for: lanes with a page of each form, and with none."""
+        paged = Seat(dict.fromkeys(self._kinds, ((0, 1.0),)))
+        return (paged,) if self._plain is None else (paged, Seat())
+
+    def prepare(self, feeds: Feeds, seats: Sequence[Seat] = ()) -> None:
+        self._look()
+        if self._plain is not None and _none(seats):
+            self._plain.prepare(feeds)
+        else:
+            self._engine.prepare(self._seated(feeds, seats))
+
+    def run(self, feeds: Feeds, seats: Sequence[Seat] = ()) -> list[Array]:
+        self._look()
+        if self._plain is not None and _none(seats) and self._plain.ready(feeds):
+            return self._plain.run(feeds)
+        return self._engine.run(self._seated(feeds, seats))
+
+    def _seated(self, feeds: Feeds, seats: Sequence[Seat]) -> Feeds:
+        found = dict(feeds)
+        for kind in self._kinds:
+            rows, weights = told(kind)
+            found[rows], found[weights] = _rows(seats, kind, self._bank.layout.page_rank(kind), self._least[kind])
+        return found
+
+    def _look(self) -> None:
+        """Have the engine know of the pages that were written since."""
+        written = self._bank.writes
+        if written == self._seen:
+            return
+        for kind in self._kinds:
+            rank = self._bank.layout.page_rank(kind)
+            for page in np.flatnonzero(self._bank.versions[kind] > self._seen):
+                for _, inputs in self._bank.layout.inputs(self._graph, kind):
+                    for name in inputs.values():
+                        self._engine.write(name, int(page) * rank, self._bank.rows(self._graph, name, kind, int(page)))
+        self._seen = written
+
+
+def _none(seats: Sequence[Seat]) -> bool:
+    """Whether nobody has an adapter."""
+    return not any(seat.pages for seat in seats)
+
+
+def _rows(seats: Sequence[Seat], kind: str, rank: int, least: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Rows of tables and their weights, both [lanes, K], K the same for all: a few sizes alone, so that engines meet
+    few.
+
+    A lane without adapters has page 0 with the weight 1, which is what is neutral. Else page 0 fills up, with none.
+    """
+    lanes = [seat.pages.get(kind, ()) for seat in seats]
+    most = max((len(pages) for pages in lanes), default=0)
+    count = bucket(max(most, least), MOST_RANK // rank)
+    pages, weights = np.zeros((len(lanes), count), np.int64), np.zeros((len(lanes), count), np.float32)
+    for lane, named in enumerate(lanes):
+        for place, (page, weight) in enumerate(named or ((0, 1.0),) * bool(count)):
+            pages[lane, place], weights[lane, place] = page, weight
+    rows = (rank * pages[:, :, None] + np.arange(rank)).reshape(len(lanes), count * rank)
+    return rows, weights.repeat(rank, axis=1)
+
+
+def bucket(pages: int, most: int) -> int:
+    """The next power of two, `most` at most; 0 for none."""
+    return min(1 << (pages - 1).bit_length(), most) if pages else 0

@@ -1,0 +1,107 @@
+"""The forms of adapters that a bank carries: what each is at a site of a graph, in a file and in the bank.
+
+A form is one entry of FORMS, under the kind that adapters and sites name it by. What it adds to a graph is the graph's
+business; here is which inputs carry it.
+
+lora        x → x @ Aᵀ @ B beside a Linear
+bottleneck  y → gelu(y @ downᵀ) @ up behind a block; a hidden unit's gelu is the tanh approximation where `tanh` is 1,
+            and the exact function where it is 0
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from impasto_server.bundle import Site
+
+Array = NDArray[np.float32]
+Factors = Mapping[str, Array]  # by part, [rank, ...]: a unit of rank is one row of each
+Shape = tuple[int, ...]
+
+MAX_RANK = 512  # of a file, at every site that there is
+
+
+@dataclass(frozen=True)
+class Form:
+    """`units` are the shapes of one unit of rank, by part. `stored` are the shapes that a file has at rank r, by
+    tensor.
+
+    `read` makes factors of a file's tensors, which have those shapes, and of its header. `neutral` is what every page
+    holds where no adapter is: a row with it is the plain backbone's. A page has the rank that the server chose, or
+    `rank`, where the form has but one. `check` says what is wrong with a header, or nothing.
+    """
+
+    units: Callable[[Site], Mapping[str, Shape]]
+    stored: Callable[[Site, int], Mapping[str, Shape]]
+    read: Callable[[Mapping[str, Array], Mapping[str, Any]], Factors]
+    neutral: float = 0.0
+    rank: int | None = None
+    check: Callable[[Mapping[str, Any]], str] = lambda header: ""
+
+    def inputs(self, site: Site) -> dict[str, str]:
+        """By part, the graph's input for a table of it: [rows, ...], a row for each unit of rank."""
+        return {part: f"{site.name}.{part}" for part in self.units(site)}
+
+    def unit(self, site: Site) -> int:
+        """How many numbers a unit of rank has."""
+        return sum(prod(shape) for shape in self.units(site).values())
+
+    def heaviest(self, site: Site) -> int:
+        """How many numbers a file can need for a site."""
+        return sum(prod(shape) for shape in self.stored(site, self.rank or MAX_RANK).values())
+
+
+def rank_of(factors: Factors) -> int:
+    """How many units of rank an adapter has at a site."""
+    return len(next(iter(factors.values())))
+
+
+def told(kind: str) -> tuple[str, str]:
+    """A graph's inputs that tell its lanes which rows of the tables they have, int64 [lanes, K], and the weights."""
+    return f"{kind}_rows", f"{kind}_weights"
+
+
+def _stored(site: Site, rank: int) -> dict[str, Shape]:
+    return {"A": (site.in_features, rank), "B": (rank, site.out_features), "scale": ()}
+
+
+def _scaled(tensors: Mapping[str, Array]) -> tuple[Array, Array]:
+    """A as the bank has it, and B with the scale in it."""
+    with np.errstate(over="ignore", invalid="ignore"):  # whoever reads a file checks what came of it
+        return np.ascontiguousarray(tensors["A"].T), tensors["B"] * tensors["scale"]
+
+
+def _lora(tensors: Mapping[str, Array], header: Mapping[str, Any]) -> Factors:
+    a, b = _scaled(tensors)
+    return {"lora_A": a, "lora_B": b}
+
+
+def _bottleneck(tensors: Mapping[str, Array], header: Mapping[str, Any]) -> Factors:
+    down, up = _scaled(tensors)
+    return {"down": down, "up": up, "tanh": np.full((len(up), 1), header["gelu"] == "tanh", np.float32)}
+
+
+def _known_gelu(header: Mapping[str, Any]) -> str:
+    gelu = header.get("gelu")
+    return "" if gelu in ("exact", "tanh") else f"its gelu is {gelu!r}, neither 'exact' nor 'tanh'"
+
+
+FORMS: dict[str, Form] = {
+    "lora": Form(
+        units=lambda site: {"lora_A": (site.in_features,), "lora_B": (site.out_features,)},
+        stored=_stored,
+        read=_lora,
+    ),
+    "bottleneck": Form(
+        units=lambda site: {"down": (site.in_features,), "up": (site.out_features,), "tanh": (1,)},
+        stored=_stored,
+        read=_bottleneck,
+        check=_known_gelu,
+    ),
+}
