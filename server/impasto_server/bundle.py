@@ -223,12 +223,9 @@ class Bundle:
         Raises SetupError naming what is wrong.
         """
         path = folder / "manifest.json"
-        if not folder.is_dir():
-            raise SetupError(f"bundle: {folder} is no folder; pass one that `impasto link` made")
         if not path.is_file():
-            raise SetupError(
-                f"bundle: {folder} has no manifest.json; make one with `impasto link CHECKPOINT --out {folder}`"
-            )
+            problem = "has no manifest.json" if folder.is_dir() else "is no folder"
+            raise SetupError(f"bundle: {folder} {problem}; make one with `impasto link CHECKPOINT --out {folder}`")
         manifest = _manifest(path, kinds)
         bundle = cls(folder, manifest, name or _spelled(manifest.name))
         for file in manifest.files:

@@ -179,7 +179,7 @@ def test_draining_is_for_all(open_front: Open) -> None:
 
 
 def test_a_bundle_that_cannot_be_opened_is_named(open_front: Open, bundle: Path, tmp_path: Path) -> None:
-    with pytest.raises(SetupError, match=f"^bundle: {tmp_path / 'gone'} is no folder; pass one that"):
+    with pytest.raises(SetupError, match=f"^bundle: {tmp_path / 'gone'} is no folder; make one with"):
         open_front({"photo": bundle, "gone": tmp_path / "gone"})
     with pytest.raises(SetupError, match=f"^bundle: {tmp_path} has no manifest.json; make one with"):
         open_front(tmp_path)

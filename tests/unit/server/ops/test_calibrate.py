@@ -220,7 +220,7 @@ def test_an_error_is_one_line_and_status_1(fresh: Bundle) -> None:
     result = impasto_calibrate(fresh.folder)
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith("error")
-    assert "has no manifest.json" in result.stderr
+    assert "is no folder" in result.stderr
     assert result.stderr.count("\n") == 1
 
 

@@ -90,7 +90,7 @@ def test_an_old_triton_is_said_to_be_one(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 def test_a_bundle_that_is_none_is_told() -> None:
     finding = found(Path("nowhere"))["bundle"]
-    assert (finding.ok, finding.found) == (False, "nowhere has no manifest.json")
+    assert (finding.ok, finding.found) == (False, "nowhere is no folder")
     assert finding.fix.startswith("make one with `impasto link")
 
 
