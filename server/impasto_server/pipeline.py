@@ -253,7 +253,7 @@ class Pipeline:
         try:
             previews = []
             for done, sample in enumerate(shown):
-                yield (len(shown) - done) * job.request.size.pixels.pixels
+                yield (len(shown) - done) * job.request.size.pixels
                 previews.append(self.family.preview(sample))
                 job.showing.popleft()
         except Exception as error:  # the picture itself may still come about
@@ -266,14 +266,14 @@ class Pipeline:
         request, files, embeds = job.request, list[bytes](), list[NDArray[np.float32]]()
         try:
             for done, sample in enumerate(samples):
-                yield (len(samples) - done) * request.size.pixels.pixels
+                yield (len(samples) - done) * request.size.pixels
                 job.check()
                 picture = self.family.decode(sample)
                 embeds += self._ranking.embeds(request, picture)
                 files.append(encode(picture, request.answer.format))
             order, scores = self._ranking.order(request, embeds, job.reference)
             job.mark("finished")
-            seeds = tuple(request.seeds.each.each[i] for i in order)
+            seeds = tuple(request.seeds.each[i] for i in order)
             result = Result(tuple(files[i] for i in order), seeds, self._meta(job), scores)
         except Exception as error:
             return self._fail(job, error)
