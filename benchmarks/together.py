@@ -41,7 +41,8 @@ from impasto_server.turnstile import Share, Turnstile
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the benchmarks are scripts, none is installed
 
-from benchmarks.common.bench import ROOT, interval, machine, prompt, psnr_db, warning, write
+from benchmarks.common.bench import ROOT, interval, machine, prompt, warning, write
+from studio.reading.psnr import psnr_db
 
 STEPS, CROWD_STEPS = 12, 25
 CROWD = 6  # with two lanes each: more than the eight of a usual batch

@@ -20,10 +20,10 @@ from impasto_server.ops.serve import Server, serve
 from impasto_server.outputs import Tensors
 from impasto_server.settings import Settings
 from tests.helpers.likeness import assert_same
+from tests.helpers.waiting import eventually
 from tests.helpers.wire import Tensor, ask_all, floats, ints, outputs, refused, texts
 
 from .conftest import IMPASTO, ROOT
-from .test_lifecycle import eventually
 from .test_metrics import metrics, steady
 from .test_stream import stream_all
 

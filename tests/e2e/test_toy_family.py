@@ -86,3 +86,11 @@ def test_what_it_cannot_do_without_is_named(client: InferenceServerClient) -> No
     status, message = refused(client, ADAPTER_NAMES=texts("warm"))
     assert status == "INVALID_ARGUMENT"
     assert "IMAGE: is missing; pass the photo that is to be tinted" in message
+
+
+def test_the_catalogue_says_what_it_knows(client: InferenceServerClient) -> None:
+    found = json.loads(client.infer("catalogue", []).as_numpy("CATALOGUE").item())
+    (tint,) = found["bundles"]
+    assert (tint["name"], tint["family"]) == ("tint", "tint")
+    assert "PROMPT" not in tint["fields"]
+    assert [(one["name"], one["fits"]) for one in found["adapters"]] == [("swap", ["tint"])]

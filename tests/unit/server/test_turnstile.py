@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Event, Thread
-from time import monotonic, sleep
 
 import pytest
 
 from impasto_server.turnstile import HOLD_S, Share, Shares, Turnstile
+from tests.helpers.waiting import eventually
 
 PATIENCE_S = 60.0
 
@@ -190,10 +190,3 @@ def test_a_pass_that_fails_lets_others_in() -> None:
         raise ValueError("NaN")
     with other:
         pass
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = monotonic() + PATIENCE_S
-    while not condition():
-        assert monotonic() < deadline, "it did not come about"
-        sleep(0.01)

@@ -8,9 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from typer import Typer
+from typer.testing import CliRunner
 
 from impasto_server.errors import SetupError
-from impasto_server.ops import serve
+from impasto_server.ops import commands, serve
 from impasto_server.ops.endpoints import Ports
 from impasto_server.ops.serve import Server
 
@@ -24,3 +26,20 @@ def test_a_server_that_dies_as_soon_as_it_is_ready_did_not_start(monkeypatch: py
         server = Server(guarded, Ports("127.0.0.1", 1, 2), lambda line: None, "impasto_test_", 1 << 20)
         with pytest.raises(SetupError, match=r"(?s)ended as soon as it was ready.*farewell"):
             server.wait_ready(60)
+
+
+@pytest.mark.parametrize(
+    ("bundles", "said"),
+    [
+        (["photo=a", "photo=b"], "bundle: 'photo' stands for a and for b; give each bundle a name of its own"),
+        (["photo=a", "b"], "bundle: 'b' has no name, and there are several; pass NAME=DIR, e.g. photo=b"),
+        (["photo=nowhere"], "bundle: "),
+    ],
+)
+def test_bundles_that_cannot_be_served_are_told_before_anything_starts(bundles: list[str], said: str) -> None:
+    app = Typer()
+    app.command()(commands.serve)
+    options = [word for bundle in bundles for word in ("--bundle", bundle)]
+    result = CliRunner().invoke(app, [*options, "--port", "0"])
+    assert result.exit_code == 1
+    assert " ".join(result.stderr.split()).startswith(f"error {said}")

@@ -11,7 +11,6 @@ from functools import partial
 from itertools import count
 from queue import SimpleQueue
 from threading import Event, Thread
-from time import monotonic, sleep
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from impasto_server.front import Asker
 from impasto_server.outputs import Tensors
 from impasto_server.triton.channel import LENGTHS
 from impasto_server.triton.relay import Painter, Relay, Remote
+from tests.helpers.waiting import eventually
 
 FILE = b"\x89PNG" * 12_500  # 50 kB
 FULL = Exhausted(32, 1.5)
@@ -313,10 +313,3 @@ def test_a_relay_that_closes_writes_the_last_answers_first(connect: Connect) -> 
     relay.close()
     assert {code(answer.result(PATIENCE_S)) for answer in answers} == {"OK"}
     remote.close()
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = monotonic() + PATIENCE_S
-    while not condition():
-        assert monotonic() < deadline, "it did not come about"
-        sleep(0.01)
