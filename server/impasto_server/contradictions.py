@@ -31,8 +31,8 @@ def _check_adapters(request: Request) -> None:
 
 def _check_needs(request: Request) -> None:
     """What the rule wants said."""
-    values = request.values
     for need in request.rule.needs:
+        values = request.values
         if all(values[name] in (None, ()) for name in need.fields):
             problem = f"is missing, and GUIDANCE {request.rule.name} needs it"
             raise InvalidArgument(need.fields[0], problem, need.fix)

@@ -12,6 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar, Literal
 
 from numpy.typing import NDArray
@@ -239,6 +240,7 @@ def given(field: Field) -> Any:
     return dataclasses.field(metadata={"field": field})
 
 
+@cache
 def rows(group: type[Any]) -> Mapping[str, Field]:
     """A dataclass's fields by attribute; attributes without one are left out."""
     found = {one.name: one.metadata.get("field") for one in dataclasses.fields(group)}

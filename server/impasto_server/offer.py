@@ -47,6 +47,11 @@ class Known:
     fields: Mapping[str, Field]
     defaults: Mapping[str, Any]
 
+    @cached_property
+    def needed(self) -> tuple[Field, ...]:
+        """What has to be said."""
+        return tuple(row for row in self.fields.values() if row.needed)
+
 
 @dataclass(frozen=True)
 class Offer:
@@ -124,16 +129,18 @@ class Offer:
         """With the defaults of what is not said."""
         values = {**known.defaults, **said, "timeout_s": timeout_s}
         self._check(said, values, known)
-        values.setdefault("SEED", secrets.randbelow(2**32))
-        values.setdefault("ADAPTER_WEIGHTS", (1.0,) * len(values["ADAPTER_NAMES"]))
+        if "SEED" not in said:
+            values["SEED"] = secrets.randbelow(2**32)
+        if "ADAPTER_WEIGHTS" not in said:
+            values["ADAPTER_WEIGHTS"] = (1.0,) * len(values["ADAPTER_NAMES"])
         values["spreads"] = values["SCHEDULER"] in self.family.spread
         request = Request.of(values, self.rules)
         contradictions.check(request, said)
         return request
 
     def _check(self, said: Mapping[str, Any], values: Mapping[str, Any], known: Known) -> None:
-        for name, row in known.fields.items():
-            if row.needed and name not in said:
+        for row in known.needed:
+            if row.name not in said:
                 row.checked(row.default)
         if said.get("MODEL", self.model) != self.model:
             raise InvalidArgument("MODEL", f"{shown(said['MODEL'])} is unknown", f"pass {self.model}, or leave it out")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
+from operator import itemgetter
 from typing import Any
 
 from impasto_server.fields import rows
@@ -29,6 +30,7 @@ def _keys(group: type[Any]) -> dict[str, str]:
 
 
 _KEYS = {group: _keys(group) for group in GROUPS}
+_TAKE = {group: itemgetter(*keys.values()) for group, keys in _KEYS.items()}  # each has several
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,12 @@ class Request:
     def of(cls, values: Mapping[str, Any], rules: tuple[type[Rule], ...] = RULES) -> Request:
         """Of all values, by field; those that are no inputs by their attribute's name. What is left is the family's."""
         groups: dict[str, Any] = {
-            group.__name__.lower(): group(**{name: values[key] for name, key in keys.items()})
+            group.__name__.lower(): group(**dict(zip(keys, _TAKE[group](values), strict=True)))
             for group, keys in _KEYS.items()
         }
         rule = _named(values["GUIDANCE"], rules)
         strengths = {name: values[row.name] for name, row in rows(rule).items()}
-        own = {name: value for name, value in values.items() if name not in _shared(rules)}
+        own = {name: values[name] for name in values.keys() - _shared(rules)}
         return cls(**groups, rule=rule(**strengths), own=own, model=values["MODEL"])
 
     @property

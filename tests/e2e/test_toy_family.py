@@ -16,18 +16,20 @@ from tritonclient.grpc import InferenceServerClient  # type: ignore[import-untyp
 from impasto_server.adapters.form import FORMS
 from impasto_server.families import FAMILIES
 from impasto_server.ops import repository
-from impasto_server.ops.serve import serve
+from impasto_server.ops.serve import Server, serve
 from impasto_server.settings import Settings
 from tests.helpers import toy
 from tests.helpers.wire import ask, floats, refused, texts
 from tests.toy_family import bundle
 from tests.toy_family.tint import SHADE, TINT
 
+from .test_stream import stream
+
 WARM, DARK = np.array([0.5, 0.1, -0.5]), np.array([-0.2, -0.2, -0.2])
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InferenceServerClient]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("tint")
     toy.register(folder / "registry", "warm", bundle.adapter_bytes(*WARM))
     toy.register(folder / "registry", "dark", bundle.adapter_bytes(*DARK))
@@ -39,8 +41,14 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InferenceServer
         patch.setitem(FAMILIES, "tint", TINT)
         patch.setitem(FORMS, "shade", SHADE)
         patch.setattr(repository, "model_repository", lambda: models)
-        with serve(settings) as server, InferenceServerClient(server.grpc_url) as client:
-            yield client
+        with serve(settings) as server:
+            yield server
+
+
+@pytest.fixture(scope="module")
+def client(server: Server) -> Iterator[InferenceServerClient]:
+    with InferenceServerClient(server.grpc_url) as client:
+        yield client
 
 
 def photo() -> NDArray[np.uint8]:
@@ -72,6 +80,15 @@ def test_its_meta_says_one_step_and_its_own_sampler(client: InferenceServerClien
     meta = json.loads(ask(client, IMAGE=texts(png(photo())))["META"])
     assert (meta["steps"], meta["scheduler"], meta["width"], meta["height"]) == (1, "once", 64, 48)
     assert meta["warnings"] == []
+
+
+def test_its_step_is_streamed_before_the_picture(server: Server, client: InferenceServerClient) -> None:
+    with stream(server, IMAGE=texts(png(photo()))) as messages:
+        step, last = messages
+    assert isinstance(step, dict)
+    assert isinstance(last, dict)
+    assert (step["STEP"], step["STEPS"]) == (1, 1)
+    assert last["IMAGE"] == ask(client, IMAGE=texts(png(photo())))["IMAGE"]
 
 
 def test_it_has_no_words(client: InferenceServerClient) -> None:

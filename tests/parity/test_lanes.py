@@ -31,8 +31,9 @@ from impasto_server.pipeline import Caller, Pipeline, Progress, Result
 from impasto_server.request import Request
 from impasto_server.settings import EngineName
 from tests.helpers.asked import altered, request_of
+from tests.helpers.pictures import png
 
-from .conftest import Open, Studio, content, diffusers_pipeline, nearness, png
+from .conftest import Open, Studio, content, diffusers_pipeline, nearness
 from .test_image import SCHEDULERS, noise
 
 MIN_SOLO_DB = {"f32": 60.0, "bf16": 40.0}

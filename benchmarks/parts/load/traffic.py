@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from benchmarks.common.bench import half_width, percentiles, prompt
-from benchmarks.common.flat import altered, request_of
+from benchmarks.common.flat import request_of
 from numpy.typing import NDArray
 
 from impasto_server.request import Request
@@ -132,7 +132,7 @@ def held(outcomes: Sequence[Outcome], batches: Sequence[int]) -> list[Outcome]:
     done: dict[int, float] = {}
     for one, batch in zip(outcomes, batches, strict=True):
         done[batch] = max(done.get(batch, 0.0), one.at_s + one.latency_s)
-    return [altered(one, latency_s=done[batch] - one.at_s) for one, batch in zip(outcomes, batches, strict=True)]
+    return [replace(one, latency_s=done[batch] - one.at_s) for one, batch in zip(outcomes, batches, strict=True)]
 
 
 def ratio_interval(loads: Sequence[float], ours: Bools, peer: Bools) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -44,7 +45,7 @@ def one_round(**changed: Any) -> Round:
         composed=0.55,
         crowds={"adapters": 1.0, "peer": 4.0, "same": 0.98, "bottlenecks": 1.1, "plain": 0.8},
     )
-    return altered(usual, **changed)
+    return replace(usual, **changed)
 
 
 def test_ratios_are_over_what_is_left_of_a_picture() -> None:

@@ -1,4 +1,4 @@
-"""config.pbtxt is what a client sees; request.py says what the server reads. They say the same."""
+"""config.pbtxt is what a client sees; the table of fields says what the server reads. They say the same."""
 
 from __future__ import annotations
 
