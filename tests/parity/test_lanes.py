@@ -279,7 +279,9 @@ def rescaled(data: bytes, factor: float) -> bytes:
     """An adapter's file, as another adapter's: its scales by that factor."""
     tensors = load(data)
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
-    scales = {name: (factor * array).astype(array.dtype) for name, array in tensors.items() if name.endswith(".scale")}
+    scales = {
+        name: np.asarray(factor * array, array.dtype) for name, array in tensors.items() if name.endswith(".scale")
+    }
     return save({**tensors, **scales}, header)
 
 
