@@ -55,7 +55,7 @@ unet (float[lanes,{toy.CHANNELS}] sample, int64[lanes,gain_K] gain_rows, float[l
 def gained(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     """A bundle whose backbone has a site of that form, which this server knows now."""
     monkeypatch.setitem(FORMS, "gain", GAIN)
-    toy.write_graph(tmp_path, "unet", GRAPH, {})
+    onnx.save(onnx.parser.parse_model(GRAPH), tmp_path / "unet.onnx")
     manifest = Bundle.open(bundle).manifest
     site = manifest.graphs["unet"].sites[0].model_copy(update={"kind": "gain"})
     ports = [port for port in manifest.graphs["unet"].inputs if port.name == "sample"]
