@@ -56,13 +56,15 @@ from impasto_export.architecture import canonical_json
 from impasto_export.errors import UnknownArchitecture
 from impasto_export.link import link
 from impasto_export.tracing import graphs
-from impasto_server.adapters.bank import AdaptedEngine
+from impasto_server.adapters.adapted import AdaptedEngine
+from impasto_server.adapters.seat import Seat
 from impasto_server.bundle import Bundle, DiffusionManifest
 from impasto_server.engines import gpu
+from impasto_server.engines.runtime import Runtime
 from impasto_server.errors import SetupError
 from impasto_server.families.diffusion.unet import unsteered
 from impasto_server.families.masked.masked import AESTHETIC_SCORE
-from impasto_server.ops.calibrate import batch, filled_bank
+from impasto_server.ops.calibrate import filled_bank, rows_of
 from impasto_server.settings import Settings
 
 Array = NDArray[Any]
@@ -107,7 +109,7 @@ class Size:
     def feeds(self) -> Feeds:
         """LANES random rows of the bundle's picture under no adapter, as the step loop makes them."""
         manifest = Bundle.open(self.bundle).manifest
-        rows = {**batch(manifest, LANES, 2), "slot": np.zeros(LANES, np.int64)}
+        rows = rows_of(manifest, LANES)
         if isinstance(manifest, DiffusionManifest):
             return {**rows, **unsteered(manifest.graphs["unet"], LANES)}
         codes = np.random.default_rng(0).integers(manifest.tokens.codes, size=rows["input_ids"].shape)
@@ -199,10 +201,12 @@ def engine_pass(size: Size, kind: Kind, feeds: Feeds) -> Callable[[], Array]:
     """As the step loop runs it."""
     bundle = Bundle.open(size.bundle)
     settings = Settings(size.bundle, size.bundle, kind.engine, kind.precision, bank_bytes=BANK_BYTES)
-    bank = filled_bank(bundle.manifest, settings, LANES)
-    compiled = AdaptedEngine(bundle, bundle.manifest.backbone, settings, bank)
-    compiled.prepare(feeds)
-    return lambda: compiled.run(feeds)[0]
+    runtime = Runtime.of(settings)
+    bank = filled_bank(bundle.manifest, settings, runtime, 1)
+    compiled = AdaptedEngine(bundle, bundle.manifest.backbone, runtime, bank)
+    seats = [Seat()] * LANES
+    compiled.prepare(feeds, seats)
+    return lambda: compiled.run(feeds, seats)[0]
 
 
 def work(size: Size, kind: Kind, contest: Contest, feeds: Feeds, told: Connection) -> None:

@@ -88,7 +88,7 @@ NOTES = {
     "heterogeneity": "pictures per second of that crowd ÷ the same with one adapter for all; bottleneck_ratio: ÷ with "
     "bottleneck adapters instead; adapter_tax: seconds ÷ those without adapters, by the same graph.",
     "lora_tax": "forward pass of 8 lanes, each under another adapter ÷ the same batch by the backbone exported without "
-    "adapter inputs; lora_tax_slot0: ÷ the same batch by the same graph without adapters.",
+    "adapter inputs; lora_tax_four: each under a mix of four; plain_tax: without adapters, after batches with them.",
     "parity_draws": "share of tokens drawn right: side by side in f32 and by diffusers in fp32, which is given the "
     "pipeline's tokens and random numbers at every step; of the engine where it's smallest. Right is the same token, "
     "or one whose uniform number falls between both sides' sums (*_between_sums: how many of *_in_all).",

@@ -29,7 +29,9 @@ class SeatedEngine(Protocol):
     """
 
     @property
-    def usual(self) -> tuple[Seat, ...]: ...
+    def usual(self) -> tuple[Seat, ...]:
+        """Of a lane with adapters, and of one without where that makes a difference."""
+        ...
 
     def prepare(self, feeds: Mapping[str, NDArray[Any]], seats: Sequence[Seat] = ()) -> None:
         """As Engine.prepare."""

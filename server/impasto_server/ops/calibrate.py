@@ -121,12 +121,19 @@ def filled_bank(manifest: Manifest, settings: Settings, runtime: Runtime, adapte
 
 
 def batch(manifest: Manifest, lanes: int, bank: Bank) -> Batch:
-    """Random rows of the default image size, each at a timestep and with an adapter of its own, unsteered."""
+    """Random rows of the default image size, each with an adapter of its own."""
+    kinds = bank.layout.kinds_in(manifest.backbone)
+    seats = [Seat({kind: ((1 + lane % (bank.pages[kind] - 1), 1.0),) for kind in kinds}) for lane in range(lanes)]
+    return Batch(rows_of(manifest, lanes), seats)
+
+
+def rows_of(manifest: Manifest, lanes: int) -> dict[str, NDArray[Any]]:
+    """Random rows of the default image size, each at a timestep of its own, unsteered: what the backbone is fed."""
     rng = np.random.default_rng(lanes)
     _, high, wide = manifest.sample
     sizes = {"lanes": lanes, "h": high, "w": wide}
-    kinds = bank.layout.kinds_in(manifest.backbone)
-    seats = [Seat({kind: ((1 + lane % (bank.pages[kind] - 1), 1.0),) for kind in kinds}) for lane in range(lanes)]
+    graph = manifest.graphs[manifest.backbone]
+    told_by_seats = {name for site in graph.sites for name in told(site.kind)}
 
     def values(port: Port) -> NDArray[Any]:
         shape = [size if isinstance(size, int) else sizes.get(size, 1) for size in port.shape]
@@ -136,6 +143,4 @@ def batch(manifest: Manifest, lanes: int, bank: Bank) -> Batch:
             return np.zeros(shape, np.int64)
         return rng.standard_normal(shape, np.float32)
 
-    told_by_seats = {name for kind in kinds for name in told(kind)}
-    ports = [port for port in manifest.graphs[manifest.backbone].inputs if port.name not in told_by_seats]
-    return Batch({port.name: values(port) for port in ports}, seats)
+    return {port.name: values(port) for port in graph.inputs if port.name not in told_by_seats}

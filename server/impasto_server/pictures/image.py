@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from impasto_server.adapters.seat import SeatedEngine
 from impasto_server.bundle import Latents
-from impasto_server.engines.engine import Engine
 from impasto_server.errors import ImpastoError
 
 _OPTIONS: dict[str, dict[str, Any]] = {
@@ -27,7 +27,7 @@ SAMPLE = 16  # latents a side, of what the previews are fitted to
 class Decoder:
     """The VAE decoder: latents [C, h, w] as the sampler leaves them → RGB uint8 [H, W, 3]."""
 
-    def __init__(self, engine: Engine, latents: Latents) -> None:
+    def __init__(self, engine: SeatedEngine, latents: Latents) -> None:
         self._engine = engine
         self._latents = latents
         self._lock = Lock()
@@ -42,7 +42,7 @@ class Decoder:
 class Encoder:
     """The VAE encoder: RGB [3, H, W] in [-1, 1] → latents [C, h, w] as the sampler takes them, the posterior's mean."""
 
-    def __init__(self, engine: Engine, latents: Latents) -> None:
+    def __init__(self, engine: SeatedEngine, latents: Latents) -> None:
         self._engine = engine
         self._latents = latents
         self._lock = Lock()

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from impasto_server.adapters.seat import SeatedEngine
 from impasto_server.backbone import Feeds, Row, hidden, pooled, samples
 from impasto_server.bundle import GUIDANCE, DiffusionManifest, Graph
-from impasto_server.engines.engine import Engine
 
 Array = NDArray[np.float32]
 
@@ -27,7 +27,7 @@ class UNetFeeds:
                    added in the UNet, which runs all rows together. The others get zeros there, one number wide.
     """
 
-    def __init__(self, manifest: DiffusionManifest, controlnet: Engine | None) -> None:
+    def __init__(self, manifest: DiffusionManifest, controlnet: SeatedEngine | None) -> None:
         factor, guidance = manifest.latents.factor, manifest.port("unet", GUIDANCE)
         conditions: dict[str, Callable[[Sequence[Row]], Array]] = {
             "text_embeds": pooled,
