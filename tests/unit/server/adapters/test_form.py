@@ -61,7 +61,7 @@ def gained(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bun
     manifest = Bundle.open(bundle).manifest
     site = manifest.graphs["unet"].sites[0].model_copy(update={"kind": "gain"})
     ports = [port for port in manifest.graphs["unet"].inputs if port.name == "sample"]
-    unet = manifest.graphs["unet"].model_copy(update={"sites": (site,), "inputs": tuple(ports)})
+    unet = manifest.graphs["unet"].model_copy(update={"sites": (site,), "inputs": tuple(ports), "plain": None})
     return Bundle(tmp_path, manifest.model_copy(update={"graphs": {"unet": unet}}))
 
 
