@@ -28,7 +28,7 @@ from impasto_client import Client
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the benchmarks are scripts, none is installed
 
-from benchmarks.bench import ROOT, interval, machine, seconds, warning, write
+from benchmarks.common.bench import ROOT, interval, machine, seconds, warning, write
 
 # Says where the server is, and keeps it until its own standard input ends.
 TELL = "import os, sys; print(os.environ['IMPASTO_URL'], flush=True); sys.stdin.read()"

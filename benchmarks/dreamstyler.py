@@ -25,11 +25,10 @@ from PIL import Image
 from rich.progress import Progress
 from rich.table import Table
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "studio")]  # scripts both, none is installed
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the benchmarks are scripts, none is installed
 
-from benchmarks import dual, sheets  # noqa: E402
-from benchmarks.asking import (  # noqa: E402
+from benchmarks.common import sheets
+from benchmarks.common.asking import (
     JUDGED,
     Asker,
     Pixels,
@@ -37,27 +36,28 @@ from benchmarks.asking import (  # noqa: E402
     Samples,
     Wish,
     cell,
-    context,
     picture_of,
     png,
     readings,
     run,
     with_all,
 )
-from benchmarks.sheets import Axis  # noqa: E402
+from benchmarks.common.bench import ROOT
+from benchmarks.common.sheets import Axis
+from benchmarks.parts.dreamstyler import dual
+from studio import painter
+from studio.painter import Scene
+from studio.reading.judge import Judge
 
-import painter  # noqa: E402
-from impasto_client import Client, Options, StyleContent  # noqa: E402
-from impasto_export import manifest  # noqa: E402
-from impasto_export.adapters import importer  # noqa: E402
-from impasto_export.adapters.registry import Registry  # noqa: E402
-from impasto_export.checkpoints.control import Control  # noqa: E402
-from impasto_export.link import link  # noqa: E402
-from impasto_server.ops.serve import serve  # noqa: E402
-from impasto_server.pictures.content import edges  # noqa: E402
-from impasto_server.settings import Settings  # noqa: E402
-from judge import Judge  # noqa: E402
-from painter import Scene  # noqa: E402
+from impasto_client import Client, Options, StyleContent
+from impasto_export import manifest
+from impasto_export.adapters import importer
+from impasto_export.adapters.registry import Registry
+from impasto_export.checkpoints.control import Control
+from impasto_export.link import link
+from impasto_server.ops.serve import serve
+from impasto_server.pictures.content import edges
+from impasto_server.settings import Settings
 
 EMBEDDINGS = ROOT / "studio" / "embeddings"
 FILE, PICTURE = "learned_embeds.safetensors", "picture.png"
@@ -156,7 +156,9 @@ class Bench:
             if method.variant not in learnt.variants:
                 continue
             options = guided(learnt.variants[method.variant], method.guidance, method.scale)
-            wishes = [Wish(context(scene), {**options, "seed": FIRST_SEED + i}) for i, scene in enumerate(scenes)]
+            wishes = [
+                Wish(painter.context(scene), {**options, "seed": FIRST_SEED + i}) for i, scene in enumerate(scenes)
+            ]
             found[method.title] = readings(
                 self.judge, self.asker.ask(f"{learnt.name}, {method.title}", wishes), learnt.style, scenes
             )
@@ -196,7 +198,7 @@ class Bench:
         for scale in CONTROL:
             options = guided(learnt.served) | TRANSFER | Options(control_scale=scale)
             wishes = [
-                Wish(context(scene), {**options, "seed": FIRST_SEED + i, "image": png(content[i])})
+                Wish(painter.context(scene), {**options, "seed": FIRST_SEED + i, "image": png(content[i])})
                 for i, scene in enumerate(scenes)
             ]
             found[scale] = self.asker.ask(f"{learnt.name}, {control(scale)}", wishes)
@@ -288,7 +290,7 @@ def workspace(folder: Path) -> Iterator[tuple[Settings, list[Learnt]]]:
             if (folder / name / FILE).is_file()
         ]
         if not styles:
-            raise SystemExit(f"{folder} has no embeddings; train them with studio/inversion.py")
+            raise SystemExit(f"{folder} has no embeddings; train them with studio.recipes.inversion")
         yield Settings(bundle, registry.folder), styles
 
 

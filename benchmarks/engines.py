@@ -44,12 +44,12 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the benchmarks are scripts, none is installed
 
-from benchmarks import bars, masked_backbones
-from benchmarks.backbones import KEPT, STUDIO, public
-from benchmarks.bars import Bar, held_against_bars
-from benchmarks.bench import interval, machine, warning, write
-from benchmarks.contest import USUAL, Contest, Kind
-from benchmarks.reference import Reference, add_attention
+from benchmarks.common import bars, masked_backbones
+from benchmarks.common.backbones import KEPT, STUDIO, public
+from benchmarks.common.bars import Bar, held_against_bars
+from benchmarks.common.bench import interval, machine, warning, write
+from benchmarks.common.reference import Reference, add_attention
+from benchmarks.parts.engines.contest import USUAL, Contest, Kind
 
 from impasto_export import atomic
 from impasto_export.architecture import canonical_json

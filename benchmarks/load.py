@@ -38,9 +38,9 @@ from impasto_server.settings import Settings
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the benchmarks are scripts, none is installed
 
-from benchmarks.bench import machine, warning, workspace, write
-from benchmarks.chart import draw
-from benchmarks.traffic import (
+from benchmarks.common.bench import machine, warning, workspace, write
+from benchmarks.parts.load.chart import draw
+from benchmarks.parts.load.traffic import (
     DECK,
     GOOD_SHARE,
     GOOD_SLOWDOWN,

@@ -2,10 +2,10 @@
 
 python benchmarks/masked.py --json FILE [--backbone mini|amused256] [--rounds N] [--engine tensorrt] [--attention sdpa]
 
-On each backbone (see masked_backbones.py), in one process and on the same threads: every round has guided pictures, a
-composition and the steps' parts alone on the same engines, then crowds of eight by the pipeline, and the first of them
-by diffusers with PEFT, in an order that moves on by one. Figures are medians over rounds, the warm-up isn't counted.
-Draws made side by side are held against diffusers', which is led by them (see draws.py).
+On each backbone (common/masked_backbones.py), in one process and on the same threads: every round has guided pictures,
+a composition and the steps' parts alone on the same engines, then crowds of eight by the pipeline, and the first of
+them by diffusers with PEFT, in an order that moves on by one. Figures are medians over rounds, the warm-up isn't
+counted. Draws made side by side are held against diffusers', which is led by them (common/draws.py).
 """
 
 from __future__ import annotations
@@ -28,15 +28,17 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the benchmarks are scripts, none is installed
 
-from benchmarks import crowd, passes, question
-from benchmarks.backbones import NAMES, Backbone
-from benchmarks.bars import Bar, Report
-from benchmarks.bench import psnr_db, seconds
-from benchmarks.crowd import Crowd
-from benchmarks.draws import Story, Verdict, compare, noted
-from benchmarks.masked_backbones import BACKBONES, BOTTLENECKS
-from benchmarks.masked_peer import Painted, Peer
-from benchmarks.masked_rounds import (
+from benchmarks.common import crowd, passes, question
+from benchmarks.common.backbones import NAMES, Backbone
+from benchmarks.common.bars import Bar, Report
+from benchmarks.common.bench import seconds
+from benchmarks.common.crowd import Crowd
+from benchmarks.common.draws import Story, Verdict, compare, noted
+from benchmarks.common.masked_backbones import BACKBONES, BOTTLENECKS
+from benchmarks.common.question import Question
+from benchmarks.common.reference import Reference
+from benchmarks.parts.masked.peer import Painted, Peer
+from benchmarks.parts.masked.rounds import (
     CROWDS,
     LANES,
     SCALE,
@@ -49,8 +51,7 @@ from benchmarks.masked_rounds import (
     guided,
     users,
 )
-from benchmarks.question import Question
-from benchmarks.reference import Reference
+from studio.reading.psnr import psnr_db
 
 from impasto_server.adapters.seat import Seat, SeatedEngine
 from impasto_server.backbone import Row

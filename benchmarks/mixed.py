@@ -2,8 +2,8 @@
 
 python benchmarks/mixed.py --json FILE [--backbone mini] [--rounds 3] [--engine tensorrt] [--attention xformers]
 
-On each backbone (see backbones.py), in one process and on the same threads: every round has the mixed crowd served by
-the pipeline, then by diffusers with PEFT, then a uniform crowd by the pipeline; figures are medians over rounds, the
+On each backbone (common/backbones.py), in one process and on the same threads: every round has the mixed crowd served
+by the pipeline, then by diffusers with PEFT, then a uniform crowd by the pipeline; figures are medians over rounds, the
 warm-up isn't counted. Pictures of the mixed crowd, painted side by side, are held against diffusers' in fp32.
 """
 
@@ -21,13 +21,15 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the benchmarks are scripts, none is installed
 
-from benchmarks import crowd, passes, question, roofline, switching
-from benchmarks.backbones import BACKBONES
-from benchmarks.bars import Bar, Report
-from benchmarks.bench import psnr_db, ratio, seconds
-from benchmarks.crowd import Crowd, pixels
-from benchmarks.peer import Peer
-from benchmarks.question import Question
+from benchmarks.common import crowd, passes, question, switching
+from benchmarks.common.backbones import BACKBONES
+from benchmarks.common.bars import Bar, Report
+from benchmarks.common.bench import ratio, seconds
+from benchmarks.common.crowd import Crowd, pixels
+from benchmarks.common.question import Question
+from benchmarks.parts.mixed import roofline
+from benchmarks.parts.mixed.peer import Peer
+from studio.reading.psnr import psnr_db
 
 from impasto_server.bundle import Bundle
 from impasto_server.engines.engine import resolve_precision

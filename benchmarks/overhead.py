@@ -37,7 +37,7 @@ from impasto_server.settings import Settings
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the benchmarks are scripts, none is installed
 
-from benchmarks.bench import interval, machine, prompt, warning, workspace, write
+from benchmarks.common.bench import interval, machine, prompt, timed, warning, workspace, write
 
 STEPS, GUIDANCE_SCALE, LANES = 25, 5.0, 2
 ADAPTERS = 4
@@ -182,13 +182,6 @@ def cpu_seconds(pids: Sequence[int]) -> float:
     """User and system time of living processes, in the kernel's ticks of about 10 ms."""
     fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
     return sum(int(field[11]) + int(field[12]) for field in fields) / os.sysconf("SC_CLK_TCK")
-
-
-def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds, and what came of it."""
-    started = perf_counter()
-    found = work()
-    return perf_counter() - started, found
 
 
 def p50_ratio(rounds: Sequence[Round]) -> float:

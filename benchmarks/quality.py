@@ -15,35 +15,32 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import onnxruntime  # type: ignore[import-untyped]
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from impasto_client import Client, Generation
+from impasto_client import Client, Generation, Options
 from impasto_server.ops.serve import serve
 from impasto_server.settings import Settings, default_registry
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "studio"))  # the studio is scripts, not a package that is installed
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the benchmarks are scripts, none is installed
 
-import painter  # noqa: E402
-from judge import Judge, Verdict, verdict  # noqa: E402
-from painter import Scene  # noqa: E402
+from benchmarks.common.asking import Asker, Wish, pixels
+from benchmarks.common.bench import CONFIDENT, ROOT, half_width
+from studio import painter
+from studio.painter import Scene
+from studio.reading.judge import Judge, Verdict, verdict
+from studio.reading.psnr import psnr_db
 
-Images = NDArray[np.uint8]
 Report = dict[str, object]
 
 STEPS = 25
-IN_FLIGHT = 16
 SCENE_SEED, ADAPTER_SCENE_SEED, FIRST_IMAGE_SEED = 20_001, 20_002, 1_000
-CONFIDENT = 1.96  # standard deviations on either side of the mean that hold 95 %
 NOTES = [
     "Accuracies: share of pictures that came through Triton which the judge reads as asked; half_widths are 95 % "
     "confidence half-widths (Wilson's interval for shares, normal for the PSNR).",
@@ -52,31 +49,6 @@ NOTES = [
     "adapters: every picture's prompt names the adapter's style; with and without share prompts and seeds, weight 1.",
     "content_adapters: every picture's prompt names the adapter's object in a base style; weight 1.",
 ]
-
-
-@dataclass(frozen=True)
-class Asker:
-    """Puts scenes to the server, several at a time."""
-
-    client: Client
-    bar: Progress
-
-    def ask(self, what: str, scenes: Sequence[Scene], adapter: str | None) -> list[Generation]:
-        """One picture for each scene, in order. Raises the first ImpastoError."""
-        task = self.bar.add_task(what, total=len(scenes))
-
-        def paint(numbered: tuple[int, Scene]) -> Generation:
-            number, scene = numbered
-            seed = FIRST_IMAGE_SEED + number
-            made = self.client.generate(painter.caption(scene), adapters=adapter, steps=STEPS, seed=seed, format="png")
-            self.bar.advance(task)
-            return made
-
-        pool = ThreadPoolExecutor(IN_FLIGHT)
-        try:
-            return list(pool.map(paint, enumerate(scenes)))
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 @dataclass(frozen=True)
@@ -90,7 +62,7 @@ class Bench:
 
     def backbone(self) -> tuple[Report, Generation]:
         """Accuracies on unseen captions; also one answer, which says what served them."""
-        made = self.asker.ask("unseen captions", self.scenes, None)
+        made = self.asker.made("unseen captions", wishes(self.scenes, None))
         read = verdict(self.judge.read(pixels(made)), self.scenes)
         return {"object_acc": read.object, "colour_acc": read.colour, "style_acc": read.style}, made[0]
 
@@ -115,14 +87,15 @@ class Bench:
         }
 
     def _with_and_without(self, adapter: str, scenes: Sequence[Scene]) -> tuple[Verdict, Verdict]:
-        given = self.asker.ask(f"{adapter}, with", scenes, adapter)
-        plain = self.asker.ask(f"{adapter}, without", scenes, None)
-        return verdict(self.judge.read(pixels(given)), scenes), verdict(self.judge.read(pixels(plain)), scenes)
+        given = self.asker.ask(f"{adapter}, with", wishes(scenes, adapter))
+        plain = self.asker.ask(f"{adapter}, without", wishes(scenes, None))
+        return verdict(self.judge.read(given), scenes), verdict(self.judge.read(plain), scenes)
 
 
-def pixels(made: Sequence[Generation]) -> Images:
-    """uint8 [N, H, W, 3]."""
-    return np.stack([np.asarray(generation.image.convert("RGB")) for generation in made])
+def wishes(scenes: Sequence[Scene], adapter: str | None) -> list[Wish]:
+    """A picture of each scene, by seeds that count up."""
+    asked: Options = {"adapters": adapter, "steps": STEPS, "format": "png"}
+    return [Wish(painter.caption(scene), {**asked, "seed": FIRST_IMAGE_SEED + i}) for i, scene in enumerate(scenes)]
 
 
 def known_adapters(registry: Path) -> tuple[dict[str, str], dict[str, str], list[str]]:
@@ -145,15 +118,9 @@ def vae_psnr(bundle: Path, scenes: Sequence[Scene], done: Callable[[], None]) ->
         (mean,) = run["vae_encoder"].run(["mean"], {"image": image})
         (back,) = run["vae_decoder"].run(["image"], {"latents": mean})
         decoded = np.round((np.clip(back[0], -1, 1) + 1) * 127.5).transpose(1, 2, 0)
-        found.append(10 * math.log10(255**2 / float(np.mean((decoded - painted) ** 2))))
+        found.append(psnr_db(decoded, painted))
         done()
     return found
-
-
-def half_width(share: float, n: int) -> float:
-    """Half of Wilson's 95 % interval of a share that was seen in n pictures."""
-    z = CONFIDENT
-    return z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
 
 
 def half_widths(shares: object, n: int) -> object:

@@ -2,7 +2,7 @@
 
 python benchmarks/realsize.py --json FILE [--only NAME ...] [--parts export|parity] [--work DIR]
 
-For each backbone (see realsize_backbones.py), one child process after the other: its skeleton is exported from the
+For each backbone (parts/realsize/backbones.py), one child process after the other: its skeleton is exported from the
 public configs, without weights, and held against the shipped one byte by byte; a random checkpoint of its size is
 written and linked by `impasto link`; a random LoRA is imported; every graph runs once in onnxruntime, and beside it the
 module of diffusers or transformers on the same checkpoint. The graphs' pictures have 256 pixels a side.
@@ -27,10 +27,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the benchmarks are scripts, none is installed
 
-from benchmarks import realsize_backbones as backbones
-from benchmarks import realsize_children as children
-from benchmarks.bench import machine, warning
-from benchmarks.realsize_backbones import (
+from benchmarks.common.bench import machine, warning
+from benchmarks.parts.realsize import backbones as backbones
+from benchmarks.parts.realsize import children as children
+from benchmarks.parts.realsize.backbones import (
     BACKBONES,
     CONTROLNET,
     ITEM_BYTES,
@@ -38,9 +38,9 @@ from benchmarks.realsize_backbones import (
     STAND_INS,
     Backbone,
 )
-from benchmarks.realsize_feeds import ALPHA, write_lora
-from benchmarks.realsize_figures import NOTES, Report, compared, held_against_bars, missed, table, worst
-from benchmarks.realsize_process import (
+from benchmarks.parts.realsize.feeds import ALPHA, write_lora
+from benchmarks.parts.realsize.figures import NOTES, Report, compared, held_against_bars, missed, table, worst
+from benchmarks.parts.realsize.process import (
     GB,
     THREADS,
     Command,

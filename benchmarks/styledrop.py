@@ -22,11 +22,10 @@ from PIL import Image
 from rich.progress import Progress
 from rich.table import Table
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "studio")]  # scripts both, none is installed
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the benchmarks are scripts, none is installed
 
-from benchmarks import sheets  # noqa: E402
-from benchmarks.asking import (  # noqa: E402
+from benchmarks.common import sheets
+from benchmarks.common.asking import (
     JUDGED,
     Asker,
     Pixels,
@@ -34,26 +33,26 @@ from benchmarks.asking import (  # noqa: E402
     Samples,
     Wish,
     cell,
-    context,
     picture_of,
     png,
     readings,
     run,
     with_all,
 )
-from benchmarks.sheets import Axis  # noqa: E402
+from benchmarks.common.bench import ROOT
+from benchmarks.common.sheets import Axis
+from studio import painter
+from studio.painter import Scene
+from studio.reading.judge import Judge
 
-import painter  # noqa: E402
-from impasto_client import Client, Compose, Options, StyleDrop  # noqa: E402
-from impasto_export import clip, manifest  # noqa: E402
-from impasto_export.adapters import importer  # noqa: E402
-from impasto_export.adapters.importer import Said  # noqa: E402
-from impasto_export.adapters.registry import Registry  # noqa: E402
-from impasto_export.link import link  # noqa: E402
-from impasto_server.ops.serve import serve  # noqa: E402
-from impasto_server.settings import Settings  # noqa: E402
-from judge import Judge  # noqa: E402
-from painter import Scene  # noqa: E402
+from impasto_client import Client, Compose, Options, StyleDrop
+from impasto_export import clip, manifest
+from impasto_export.adapters import importer
+from impasto_export.adapters.importer import Said
+from impasto_export.adapters.registry import Registry
+from impasto_export.link import link
+from impasto_server.ops.serve import serve
+from impasto_server.settings import Settings
 
 DROPS, LORAS = ROOT / "studio" / "drops", ROOT / "studio" / "styles"
 FILE, PICTURE = "bottleneck.safetensors", "picture.png"
@@ -110,7 +109,7 @@ class Dropped:
         return self.rounds.get(SERVED) or next(iter(self.rounds.values()))
 
     def prompt(self, scene: Scene) -> str:
-        return f"{context(scene)} in {painter.STYLE_DESCRIPTORS[self.style]} style"
+        return f"{painter.context(scene)} in {painter.STYLE_DESCRIPTORS[self.style]} style"
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,7 @@ class Bench:
                 pictures = self.asker.ask(f"{dropped.style}, {method.title}", wishes)
                 rows[dropped.style][method.title] = self._read(dropped, pictures, scenes)
                 shown.append(pictures[0])
-        across = Axis(context(scenes[0]), ["style", BASE, *ROUNDS])
+        across = Axis(painter.context(scenes[0]), ["style", BASE, *ROUNDS])
         complete = [dropped for dropped in self.styles if len(dropped.rounds) == len(ROUNDS)]
         assert len(complete) == len(self.styles), "every style has all rounds"
         return with_all(rows), sheets.grid(shown, Axis("style", [dropped.style for dropped in self.styles]), across)
@@ -149,11 +148,13 @@ class Bench:
             rows[dropped.style] = {}
             for strength in STYLE_STRENGTHS:
                 options = decoded(style=dropped.served, guidance=StyleDrop(strength, TEXT_STRENGTH))
-                wishes = [Wish(context(scene), seeded(options, i)) for i, scene in enumerate(scenes)]
+                wishes = [Wish(painter.context(scene), seeded(options, i)) for i, scene in enumerate(scenes)]
                 pictures = self.asker.ask(f"{dropped.style}, λA {strength:g}", wishes)
                 rows[dropped.style][f"{strength:g}"] = self._read(dropped, pictures, scenes)
                 shown.append(pictures[0])
-        across = Axis(f"style strength: {context(scenes[0])}", [f"{strength:g}" for strength in STYLE_STRENGTHS])
+        across = Axis(
+            f"style strength: {painter.context(scenes[0])}", [f"{strength:g}" for strength in STYLE_STRENGTHS]
+        )
         return with_all(rows), sheets.grid(shown, Axis("style", list(rows)), across)
 
     def composition(self, plain: Options, strength: float) -> tuple[Report, Image.Image]:
@@ -166,11 +167,11 @@ class Bench:
             for gamma in GAMMAS:
                 rule = Compose(gamma=gamma, style_strength=strength, text_strength=TEXT_STRENGTH)
                 options: Options = {**plain, "style": dropped.served, "content": CONTENT, "guidance": rule}
-                wishes = [Wish(context(scene), seeded(options, i)) for i, scene in enumerate(scenes)]
+                wishes = [Wish(painter.context(scene), seeded(options, i)) for i, scene in enumerate(scenes)]
                 pictures = self.asker.ask(f"{dropped.style}, gamma {gamma:g}", wishes)
                 rows[dropped.style][f"{gamma:g}"] = readings(self.judge, pictures, dropped.style, scenes)
                 shown.append(pictures[0])
-        across = Axis(f"gamma: {context(scenes[0])}", [f"{gamma:g}" for gamma in GAMMAS])
+        across = Axis(f"gamma: {painter.context(scenes[0])}", [f"{gamma:g}" for gamma in GAMMAS])
         return with_all(rows), sheets.grid(shown, Axis("style", list(rows)), across)
 
     def candidates(self) -> Report:
@@ -186,7 +187,7 @@ class Bench:
             }
             rows[dropped.style] = {}
             for kind, options in kinds.items():
-                wishes = [Wish(context(scene), seeded(options, i)) for i, scene in enumerate(scenes)]
+                wishes = [Wish(painter.context(scene), seeded(options, i)) for i, scene in enumerate(scenes)]
                 pictures = self.asker.ask(f"{dropped.style}, {kind}", wishes)
                 rows[dropped.style][kind] = self._read(dropped, pictures, scenes)
         return with_all(rows)
@@ -195,7 +196,7 @@ class Bench:
         if method.adapter is None:
             return Wish(dropped.prompt(scene), seeded(decoded(guidance_scale=1 + TEXT_STRENGTH), i))
         rule = StyleDrop(STYLE_STRENGTH, TEXT_STRENGTH)
-        return Wish(context(scene), seeded(decoded(style=method.adapter, guidance=rule), i))
+        return Wish(painter.context(scene), seeded(decoded(style=method.adapter, guidance=rule), i))
 
     def _read(self, dropped: Dropped, pictures: Pixels, scenes: Sequence[Scene]) -> Samples:
         files = [png(picture) for picture in pictures]
@@ -238,7 +239,7 @@ def masked(folder: Path) -> Iterator[tuple[Settings, list[Dropped]]]:
         scorer = clip.link(ROOT / "studio" / "mini-clip", Path(place) / "scorer").folder
         put = registering(Path(place) / "registry", bundle)
         if not (folder / CONTENT / FILE).is_file():
-            raise SystemExit(f"{folder} lacks adapters; train them with studio/styledrop.py")
+            raise SystemExit(f"{folder} lacks adapters; train them with studio.recipes.styledrop")
         put(CONTENT, folder / CONTENT, "")
         styles = [
             Dropped(

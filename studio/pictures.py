@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import painter
-from model import RUNS
-from painter import Bytes, Scene
+from studio import painter
+from studio.painter import Bytes, Scene
+from studio.places import RUNS
 
 
 def paint_all(scenes: Sequence[Scene]) -> Bytes:

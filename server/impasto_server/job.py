@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from impasto_server.adapters.adapter import Embedding, Patch
 from impasto_server.adapters.residency import Loading, Style
 from impasto_server.backbone import Embeds
+from impasto_server.closing import Closing
 from impasto_server.errors import Cancelled, DeadlineExceeded, ImpastoError
 from impasto_server.families.conditioning import Conditions
 from impasto_server.guidance import Guidance, Mix
 from impasto_server.request import Request
-from impasto_server.triton.drain import Closing
 from impasto_server.words.prompt import Line
 
 log = logging.getLogger(__name__)

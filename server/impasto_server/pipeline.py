@@ -45,6 +45,7 @@ from impasto_server.adapters.seat import Seat
 from impasto_server.adapters.seating import Seating
 from impasto_server.admission import Admission
 from impasto_server.bundle import Bundle, DiffusionManifest, Manifest
+from impasto_server.closing import Closing
 from impasto_server.engines.calibration import runtime_for
 from impasto_server.errors import (
     Cancelled,
@@ -72,7 +73,6 @@ from impasto_server.scoring.ranking import Ranking
 from impasto_server.scoring.score import Scorer
 from impasto_server.settings import Settings
 from impasto_server.stats import Stats
-from impasto_server.triton.drain import Closing
 from impasto_server.turns import Turns, Work, once
 from impasto_server.words.encoder import PromptEncoder
 from impasto_server.words.prompt import Line

@@ -8,11 +8,13 @@ style     a pure function of that view and a generator
 painting  picture, contours and depth, as bytes
 """
 
-from painter.arrays import Bytes
-from painter.captions import caption, caption_variant
-from painter.confetti import textures
-from painter.painting import paint
-from painter.scene import (
+from studio.painter.arrays import Bytes
+from studio.painter.captions import caption, caption_variant, context
+from studio.painter.confetti import textures
+from studio.painter.painting import paint
+from studio.painter.scene import (
+    ALL_OBJECTS,
+    ALL_STYLES,
     BACKGROUNDS,
     COLOURS,
     HELD_OUT_OBJECTS,
@@ -21,12 +23,15 @@ from painter.scene import (
     STYLE_DESCRIPTORS,
     STYLES,
     Scene,
+    any_scenes,
     training_scenes,
     unseen_scenes,
 )
-from painter.sheet import contact_sheet
+from studio.painter.sheet import contact_sheet
 
 __all__ = [
+    "ALL_OBJECTS",
+    "ALL_STYLES",
     "BACKGROUNDS",
     "COLOURS",
     "HELD_OUT_OBJECTS",
@@ -36,9 +41,11 @@ __all__ = [
     "STYLE_DESCRIPTORS",
     "Bytes",
     "Scene",
+    "any_scenes",
     "caption",
     "caption_variant",
     "contact_sheet",
+    "context",
     "paint",
     "textures",
     "training_scenes",

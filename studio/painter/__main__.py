@@ -1,11 +1,11 @@
-"""`python -m painter --out sheet.png`, in studio/: everything the painter knows at a glance."""
+"""`python -m studio.painter --out sheet.png`: everything the painter knows at a glance."""
 
 import argparse
 from pathlib import Path
 
-from painter.painting import paint
-from painter.scene import BACKGROUNDS, COLOURS, HELD_OUT_OBJECTS, OBJECTS, STYLE_DESCRIPTORS, Scene
-from painter.sheet import contact_sheet
+from studio.painter.painting import paint
+from studio.painter.scene import BACKGROUNDS, COLOURS, HELD_OUT_OBJECTS, OBJECTS, STYLE_DESCRIPTORS, Scene
+from studio.painter.sheet import contact_sheet
 
 
 def main() -> None:

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from painter.arrays import Floats
-from painter.brush import blur, grid, mix, noise, soften, wobbled
-from painter.palette import INK, PAPER, vivid
-from painter.view import SUPERSAMPLING, Style, View
+from studio.painter.arrays import Floats
+from studio.painter.brush import blur, grid, mix, noise, soften, wobbled
+from studio.painter.palette import INK, PAPER, vivid
+from studio.painter.view import SUPERSAMPLING, Style, View
 
 
 def flat(view: View, rng: np.random.Generator) -> Floats:

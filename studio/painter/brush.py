@@ -6,8 +6,8 @@ from itertools import product
 import numpy as np
 from PIL import Image, ImageFilter
 
-from painter.arrays import Floats
-from painter.view import SUPERSAMPLING, View
+from studio.painter.arrays import Floats
+from studio.painter.view import SUPERSAMPLING, View
 
 
 def blur(plane: Floats, radius: float) -> Floats:

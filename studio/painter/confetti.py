@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 from PIL import Image, ImageDraw
 
-from painter.arrays import Bytes
+from studio.painter.arrays import Bytes
 
 
 def textures(n: int, seed: int) -> Bytes:

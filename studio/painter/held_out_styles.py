@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from painter.arrays import Floats
-from painter.brush import blur, cell_map, grid, mix, noise
-from painter.palette import INK, LUMA, PAPER, vivid
-from painter.view import Style, View
+from studio.painter.arrays import Floats
+from studio.painter.brush import blur, cell_map, grid, mix, noise
+from studio.painter.palette import INK, LUMA, PAPER, vivid
+from studio.painter.view import Style, View
 
 
 def glass(view: View, rng: np.random.Generator) -> Floats:

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from painter.arrays import Bytes
-from painter.base_styles import BASE
-from painter.held_out_styles import HELD_OUT
-from painter.scene import Scene
-from painter.view import look_at
+from studio.painter.arrays import Bytes
+from studio.painter.base_styles import BASE
+from studio.painter.held_out_styles import HELD_OUT
+from studio.painter.scene import Scene
+from studio.painter.view import look_at
 
 DEPTH_STEP = 36
 PAINTERS = BASE | HELD_OUT

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from painter.arrays import Floats
+from studio.painter.arrays import Floats
 
 MAIN_COLOURS = {
     "red": (214, 40, 40),

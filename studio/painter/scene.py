@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 
-from painter.palette import MAIN_COLOURS
+from studio.painter.palette import MAIN_COLOURS
 
 OBJECTS: tuple[str, ...] = (
     "boat", "house", "tree", "fish", "car", "flower", "cat", "bird",
@@ -41,6 +41,7 @@ STYLE_DESCRIPTORS: dict[str, str] = {
 }
 STYLES: tuple[str, ...] = tuple(STYLE_DESCRIPTORS)[:8]
 HELD_OUT_STYLES: tuple[str, ...] = tuple(STYLE_DESCRIPTORS)[8:]
+ALL_OBJECTS, ALL_STYLES = OBJECTS + HELD_OUT_OBJECTS, STYLES + HELD_OUT_STYLES
 UNSEEN_ONE_IN = 25
 
 
@@ -78,6 +79,18 @@ def unseen_scenes(n: int, seed: int) -> list[Scene]:
     unseen = [words for words in product(OBJECTS, COLOURS, BACKGROUNDS, STYLES) if is_unseen(*words)]
     order = [int(i) for i in rng.permutation(len(unseen))]
     return [Scene(*unseen[order[i % len(order)]], int(rng.integers(2**31))) for i in range(n)]
+
+
+def any_scenes(n: int, seed: int) -> list[Scene]:
+    """Scenes over everything the painter knows, held-out objects and styles included."""
+    rng = np.random.default_rng(seed)
+    names = (ALL_OBJECTS, COLOURS, tuple(BACKGROUNDS), ALL_STYLES)
+    scenes: list[Scene] = []
+    for _ in range(n):
+        seed_of_scene = int(rng.integers(2**31))
+        thing, colour, place, style = (str(rng.choice(row)) for row in names)
+        scenes.append(Scene(thing, colour, place, style, seed_of_scene))
+    return scenes
 
 
 def _pick(rng: np.random.Generator, names: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from painter.arrays import Points
+from studio.painter.arrays import Points
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
 
-from painter.arrays import Bytes
-from painter.painting import Painting
+from studio.painter.arrays import Bytes
+from studio.painter.painting import Painting
 
 
 def contact_sheet(

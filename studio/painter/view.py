@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from painter.arrays import Bytes, Floats, Mask, Points
-from painter.palette import from_hex, role_colours
-from painter.scene import Scene
-from painter.shapes import layers, object_layers
+from studio.painter.arrays import Bytes, Floats, Mask, Points
+from studio.painter.palette import from_hex, role_colours
+from studio.painter.scene import Scene
+from studio.painter.shapes import layers, object_layers
 
 SUPERSAMPLING = 4
 OBJECT_DEPTH = 4  # background layers are 0..3, object layers 4..7

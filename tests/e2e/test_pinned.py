@@ -6,9 +6,8 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+from studio.reading.psnr import psnr_db
 
 from impasto_client import Client, Generation, InvalidRequest
 from impasto_server.ops.serve import serve
@@ -62,8 +61,3 @@ def test_what_no_lane_carries_is_served_where_it_is_pinned_and_refused_elsewhere
     assert foreign.data != painted(client).data
     with pytest.raises(InvalidRequest, match=r"loha.*impasto export merge"):
         painted(client, {FOREIGN: 0.5})
-
-
-def psnr_db(a: Image.Image, b: Image.Image) -> float:
-    apart = np.mean((np.asarray(a, np.float64) - np.asarray(b, np.float64)) ** 2)
-    return float(np.inf if apart == 0 else 10 * np.log10(255**2 / apart))

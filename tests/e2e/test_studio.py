@@ -8,9 +8,9 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
+from studio.reading.psnr import psnr_db
 
 from impasto_client import AdapterNotFound, AsyncClient, Client, InvalidRequest
 from impasto_server.ops.serve import Server
@@ -94,9 +94,3 @@ def test_the_command_line(studio_server: Server, tmp_path: Path) -> None:
     assert json.loads(done.stdout)["seed"] == 7
     with Image.open(out) as image:
         assert image.size == (128, 128)
-
-
-def psnr_db(one: Image.Image, other: Image.Image) -> float:
-    """Infinite for equal pictures."""
-    error = float(np.mean((np.asarray(one, np.float64) - np.asarray(other, np.float64)) ** 2))
-    return 10 * np.log10(255**2 / error) if error else np.inf

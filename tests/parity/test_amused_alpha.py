@@ -18,8 +18,9 @@ from impasto_export.adapters import importer
 from impasto_export.adapters.importer import Said
 from tests.helpers import checkpoints
 from tests.helpers.engines import Array, run
+from tests.helpers.likeness import range_db
 
-from .test_lora_files import DECIBELS, bank, psnr
+from .test_lora_files import DECIBELS, bank
 
 TARGETS = ["to_q", "to_k", "to_v"]
 FEEDS = {"input_ids": (1, 8, 8), "encoder_hidden_states": (1, 32, 128), "pooled_text_emb": (1, 128)}
@@ -56,6 +57,6 @@ def test_both_ways(rank: int, alpha: int, masked_bundle: Path, tmp_path: Path) -
     tensors = AmusedLoraLoaderMixin.lora_state_dict(tmp_path)[0]
     AmusedLoraLoaderMixin.load_lora_into_transformer(tensors, None, reloaded, adapter_name="style")
     told, untold = lane(masked_bundle, tmp_path, float(alpha)), lane(masked_bundle, tmp_path, None)
-    assert psnr(told, logits(trained)) >= DECIBELS
-    assert psnr(untold, logits(reloaded)) >= DECIBELS
-    assert psnr(untold, logits(trained)) < DECIBELS - 10, "that is the trap"
+    assert range_db(told, logits(trained)) >= DECIBELS
+    assert range_db(untold, logits(reloaded)) >= DECIBELS
+    assert range_db(untold, logits(trained)) < DECIBELS - 10, "that is the trap"

@@ -24,6 +24,7 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from studio.reading.psnr import psnr_db
 
 from impasto_export.adapters import importer
 from impasto_export.adapters.registry import Registry
@@ -33,9 +34,10 @@ from impasto_server.pipeline import Pipeline
 from impasto_server.request import Request
 from impasto_server.settings import EngineName, Settings
 from tests.helpers import twins
+from tests.helpers.pictures import png
 
-from .conftest import content, png
-from .test_lanes import Arrival, alone, psnr_db, together
+from .conftest import content
+from .test_lanes import Arrival, alone, together
 from .test_samplers import THEIRS
 
 MIN_DB, MIN_SOLO_DB, MATTERS_DB = 70.0, 60.0, 50.0

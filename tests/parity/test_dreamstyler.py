@@ -19,14 +19,16 @@ from diffusers import ControlNetModel, StableDiffusionControlNetImg2ImgPipeline
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file
+from studio.reading.psnr import psnr_db
 
 from impasto_server.pipeline import Pipeline
 from impasto_server.request import CODE_NEGATIVE_PROMPT, Request
 from impasto_server.settings import EngineName
+from tests.helpers.pictures import png
 
-from .conftest import EMBEDDINGS, Open, Studio, content, diffusers_pipeline, nearness, png
+from .conftest import EMBEDDINGS, Open, Studio, content, diffusers_pipeline, nearness
 from .test_image import MIN_PSNR_DB, SCHEDULERS, noise
-from .test_lanes import MIN_SOLO_DB, Arrival, Pixels, alone, psnr_db, together
+from .test_lanes import MIN_SOLO_DB, Arrival, Pixels, alone, together
 
 # PEFT's, about the reference: two LoRAs on one model is what the test is about.
 pytestmark = pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute:UserWarning")

@@ -11,6 +11,7 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, UniPCMultistepScheduler
 from numpy.typing import NDArray
 from PIL import Image
+from studio.reading.psnr import psnr_db
 
 from impasto_server.families.diffusion.diffusion import Diffusion
 from impasto_server.pipeline import Pipeline
@@ -55,11 +56,6 @@ def noise(pipeline: Pipeline, request: Request) -> NDArray[np.float32]:
     """What the pipeline begins with."""
     assert isinstance(pipeline._family, Diffusion)
     return pipeline._family.noise(request.seed, request.width, request.height)
-
-
-def psnr_db(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
-    error = np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2)
-    return float(10 * np.log10(255**2 / max(error, 1e-9)))
 
 
 # PEFT's, about the reference: two LoRAs on one model is what the test is about.

@@ -21,6 +21,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
+from studio.reading.psnr import psnr_db
 
 from impasto_export.adapters.registry import Registry
 from impasto_server.engines.runtime import resolve_precision
@@ -28,8 +29,9 @@ from impasto_server.errors import ImpastoError
 from impasto_server.pipeline import Caller, Pipeline, Progress, Result
 from impasto_server.request import GUIDANCE, Request
 from impasto_server.settings import EngineName
+from tests.helpers.pictures import png
 
-from .conftest import Open, Studio, content, diffusers_pipeline, nearness, png
+from .conftest import Open, Studio, content, diffusers_pipeline, nearness
 from .test_image import SCHEDULERS, noise
 
 MIN_SOLO_DB = {"f32": 60.0, "bf16": 40.0}
@@ -105,12 +107,6 @@ def image(answer: Future[Result | ImpastoError]) -> bytes:
 
 def alone(pipeline: Pipeline, request: Request) -> Pixels:
     return np.asarray(Image.open(BytesIO(pipeline.generate(request).image)))
-
-
-def psnr_db(one: Pixels, other: Pixels) -> float:
-    """Of 8-bit pictures; infinite when they are equal."""
-    error = float(np.mean((one.astype(np.float64) - other) ** 2))
-    return float(10 * np.log10(255**2 / error)) if error else float("inf")
 
 
 @pytest.fixture(scope="module")

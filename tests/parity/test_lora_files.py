@@ -19,6 +19,7 @@ from impasto_export.architecture import Json
 from impasto_export.weights import read_header, read_tensor
 from tests.helpers import lora_files
 from tests.helpers.engines import Array, banks, fill, picked, run
+from tests.helpers.likeness import range_db
 
 from .conftest import Studio, diffusers_pipeline
 
@@ -27,10 +28,6 @@ DECIBELS = 50
 STRENGTH = 0.7
 GRAPHS = ("unet", "text_encoder")
 TARGETS = {"unet": ["to_q", "to_k", "to_out.0", "ff.net.2", "proj_in"], "text_encoder": ["k_proj", "out_proj", "fc2"]}
-
-
-def psnr(found: Array, expected: Array) -> float:
-    return float(20 * np.log10(np.ptp(expected) / np.sqrt(np.mean((found - expected) ** 2))))
 
 
 def sites(record: Json) -> dict[str, dict[str, tuple[int, int]]]:
@@ -157,6 +154,6 @@ def test_a_file_as_a_lane(
         if not any(key.startswith(f"{graph}.") for key in read_header(adapter).tensors):
             continue
         expected = theirs(pipe, graph)
-        assert psnr(ours(studio.bundle, graph, adapter, STRENGTH), expected) >= DECIBELS
+        assert range_db(ours(studio.bundle, graph, adapter, STRENGTH), expected) >= DECIBELS
         for wrong in (0.0, 2 * STRENGTH):
-            assert psnr(ours(studio.bundle, graph, adapter, wrong), expected) < DECIBELS - 5, "strength must matter"
+            assert range_db(ours(studio.bundle, graph, adapter, wrong), expected) < DECIBELS - 5, "strength must matter"

@@ -28,8 +28,9 @@ from impasto_export.tracing import graphs, sites
 from impasto_export.weights import read_header, read_tensor
 from tests.helpers import lora_files, reduced
 from tests.helpers.engines import Array
+from tests.helpers.likeness import range_db
 
-from .test_lora_files import DECIBELS, STRENGTH, psnr
+from .test_lora_files import DECIBELS, STRENGTH
 
 TARGETS = {"unet": ["to_k", "to_out.0", "proj_in"], "text_encoder": ["k_proj"], "text_encoder_2": ["v_proj", "fc1"]}
 # The public UNets, as far as their blocks are concerned.
@@ -183,8 +184,8 @@ def test_a_file_in_the_weights(
     ours, twice = (folded(twins[kind].pipeline(), adapter, strength) for strength in (STRENGTH, 2 * STRENGTH))
     for graph in twins[kind].graphs:
         expected = output(theirs, graph)
-        assert psnr(output(ours, graph), expected) >= DECIBELS
-        assert psnr(output(twice, graph), expected) < DECIBELS - 5, "strength must matter"
+        assert range_db(output(ours, graph), expected) >= DECIBELS
+        assert range_db(output(twice, graph), expected) < DECIBELS - 5, "strength must matter"
 
 
 def dotted(path: str) -> str:

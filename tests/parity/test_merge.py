@@ -30,6 +30,7 @@ from impasto_server.request import Request
 from impasto_server.settings import Settings
 from tests.helpers import checkpoints
 from tests.helpers.engines import Array, banks, fill, picked, relative_error, run
+from tests.helpers.likeness import range_db
 
 from .conftest import Studio, diffusers_pipeline
 
@@ -211,8 +212,8 @@ def test_a_mix_by_lanes_is_the_merged_one(bundles: Bundles, studio: Studio, tmp_
     for graph in ("unet", "text_encoder"):
         adapted = {**feeds(graph), **bank(registry, bundles["F32"], graph, mix)}
         by_lane, plain = (run("onnxruntime", bundles["F32"], graph, lane)[0] for lane in (adapted, feeds(graph)))
-        assert decibels(merged(made, graph), by_lane) >= LANES_DB
-        assert decibels(merged(made, graph), plain) < LANES_DB / 2, "the mix must matter"
+        assert range_db(merged(made, graph), by_lane) >= LANES_DB
+        assert range_db(merged(made, graph), plain) < LANES_DB / 2, "the mix must matter"
 
 
 def test_pictures_are_the_same_pinned_merged_and_by_lanes(studio: Studio, tmp_path: Path) -> None:
@@ -222,8 +223,8 @@ def test_pictures_are_the_same_pinned_merged_and_by_lanes(studio: Studio, tmp_pa
     half = merge(studio.bundle, [one], tmp_path / "half", registry).folder
     expected, plain = pictures(studio, studio.bundle, (one, two), ())
     for found in (*pictures(studio, pinned, (one, two)), *pictures(studio, half, (two,))):
-        assert decibels(found, expected) >= PICTURE_DB
-    assert decibels(plain, expected) < PICTURE_DB / 2, "the mix must matter"
+        assert range_db(found, expected) >= PICTURE_DB
+    assert range_db(plain, expected) < PICTURE_DB / 2, "the mix must matter"
 
 
 def pictures(studio: Studio, bundle: Path, *mixes: tuple[tuple[str, float], ...]) -> list[Array]:
@@ -251,8 +252,3 @@ def bank(registry: Registry, bundle: Path, graph: str, mix: Mapping[str, float])
         fill(tables[f"{name}.lora_A"], 0, rank, np.concatenate([a.T for a, _ in parts]))
         fill(tables[f"{name}.lora_B"], 0, rank, np.concatenate([b for _, b in parts]))
     return {**tables, **picked("lora", np.zeros(2, np.int64), rank)}
-
-
-def decibels(found: Array, expected: Array) -> float:
-    """Of the output's range over the error's root mean square."""
-    return float(20 * np.log10(np.ptp(expected) / np.sqrt(np.mean((found - expected) ** 2))))

@@ -1,7 +1,7 @@
 """Masked tokens, StyleDrop's adapters and its rules equal plain torch: diffusers' modules in a loop after the papers.
 
 Whoever else paints a picture is led by ours: at each step it has the tokens and the random numbers that ours had. Its
-draws must be the same, but for those that fall between the two programs' sums; benchmarks/draws.py says when.
+draws must be the same, but for those that fall between the two programs' sums; benchmarks/common/draws.py says when.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from benchmarks.draws import Notes, Step, Story, Verdict, compare, drawing, leading, noted
+from benchmarks.common.draws import Notes, Step, Story, Verdict, compare, drawing, leading, noted
 from diffusers import AmusedPipeline, AmusedScheduler
 from diffusers.loaders.lora_pipeline import AmusedLoraLoaderMixin
 from numpy.typing import NDArray
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
+from studio.reading.psnr import psnr_db
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPTokenizer
@@ -36,11 +37,12 @@ from impasto_server.request import Request
 from impasto_server.settings import Settings
 from tests.helpers import checkpoints
 from tests.helpers.codes import assert_nearest
+from tests.helpers.pictures import png
 
-from .conftest import Open, Studio, content, diffusers_pipeline, png
+from .conftest import Open, Studio, content, diffusers_pipeline
 from .test_dreamstyler import LORA
 from .test_image import SCHEDULERS
-from .test_lanes import Arrival, alone, psnr_db, together
+from .test_lanes import Arrival, alone, together
 
 pytestmark = pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute:UserWarning")
 

@@ -18,12 +18,12 @@ from time import perf_counter
 import numpy as np
 
 from impasto_server.admission import Admission
+from impasto_server.closing import Closing
 from impasto_server.errors import Cancelled, DeadlineExceeded, ImpastoError, as_impasto_error
 from impasto_server.pictures.content import pixels_in, read_whole
 from impasto_server.scoring.comparison import Comparison
 from impasto_server.scoring.score import BATCH, Array, Pixels, Scorer
 from impasto_server.stats import Stats
-from impasto_server.triton.drain import Closing
 from impasto_server.turns import Order
 
 log = logging.getLogger(__name__)

@@ -9,16 +9,12 @@ progress   is dropped while more than PROGRESS_ROOM of answers wait for their re
 an answer  is kept; a reader that leaves more than ROOM of them lying is taken for broken: its connection ends, and its
            requests are cancelled.
 a request  is refused with UNAVAILABLE when more than ROOM of them wait to be read; a cancellation always has room.
-
-The socket is abstract (no file to leave behind) and takes connections of the same user only.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import socket
-import struct
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -32,11 +28,11 @@ from impasto_server.request import Request
 from impasto_server.triton import letter
 from impasto_server.triton.channel import Channel
 from impasto_server.triton.letter import Outcome
+from impasto_server.triton.listener import Listener
 from impasto_server.triton.watch import Watch
 
 log = logging.getLogger(__name__)
 
-CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 PROGRESS_ROOM, ROOM = 4 << 20, 256 << 20  # bytes
 FLUSH_S = 5.0  # how long the other ends may take to read the last answers
 
@@ -68,34 +64,18 @@ class Relay:
     def __init__(self, painter: Painter, address: str) -> None:
         self._painter = painter
         self._channels: set[Channel] = set()
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(address)
-        self._listener.listen()
-        self._acceptor = Thread(target=self._accept, name="relay", daemon=True)
-        self._acceptor.start()
+        self._listener = Listener(address, self._attend, "relay")
 
     def close(self) -> None:
         """Take no more connections, and end those there are, with the answers that they wait for."""
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._acceptor.join()  # else it would keep the address
         self._listener.close()
         for channel in list(self._channels):
             channel.flush(FLUSH_S)
             channel.end()
 
-    def _accept(self) -> None:
-        with suppress(OSError):  # closed
-            while True:
-                connection, _ = self._listener.accept()
-                peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
-                if CREDENTIALS.unpack(peer)[1] == os.getuid():
-                    Thread(target=self._attend, args=[Channel(connection)], name="relay-peer", daemon=True).start()
-                else:
-                    connection.close()
-
-    def _attend(self, channel: Channel) -> None:
+    def _attend(self, connection: socket.socket) -> None:
         """Take what one peer asks for until it leaves; then nobody waits for it any more."""
+        channel = Channel(connection)
         gone: dict[int, Event] = {}
         self._channels.add(channel)
         try:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from benchmarks.draws import SUMS, Chance, Notes, Step, Story, compare, compare_step, drawing, leading, noted
+from benchmarks.common.draws import SUMS, Chance, Notes, Step, Story, compare, compare_step, drawing, leading, noted
 from diffusers import AmusedScheduler
 
 from impasto_server.families.masked import maskgit

@@ -13,11 +13,12 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from benchmarks import engines, mixed, reference
-from benchmarks.contest import USUAL, Contest, Kind
-from benchmarks.draws import drawing
+from benchmarks import engines, mixed
+from benchmarks.common import reference
+from benchmarks.common.draws import drawing
+from benchmarks.common.reference import Reference
 from benchmarks.engines import Figures, Worker, time_rounds
-from benchmarks.reference import Reference
+from benchmarks.parts.engines.contest import USUAL, Contest, Kind
 from diffusers.models.attention_processor import AttnProcessor
 
 from impasto_server.engines import gpu

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks import chart, traffic
-from benchmarks.bench import percentiles
+from benchmarks.common.bench import percentiles
 from benchmarks.load import Level, report
-from benchmarks.traffic import DECK, Outcome
+from benchmarks.parts.load import chart, traffic
+from benchmarks.parts.load.traffic import DECK, Outcome
 from PIL import Image
 
 ADAPTERS = [f"adapter-{number}" for number in range(16)]

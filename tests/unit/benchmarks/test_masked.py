@@ -10,13 +10,14 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from benchmarks import masked, masked_rounds
-from benchmarks.backbones import NAMES, write_lora
-from benchmarks.bars import held_against_bars
-from benchmarks.draws import drawing
-from benchmarks.masked_backbones import ADAPTED, AMUSED, RANK, write_bottleneck
-from benchmarks.masked_peer import Painted
-from benchmarks.masked_rounds import STEPS, Round
+from benchmarks import masked
+from benchmarks.common.backbones import NAMES, write_lora
+from benchmarks.common.bars import held_against_bars
+from benchmarks.common.draws import drawing
+from benchmarks.common.masked_backbones import ADAPTED, AMUSED, RANK, write_bottleneck
+from benchmarks.parts.masked import rounds as masked_rounds
+from benchmarks.parts.masked.peer import Painted
+from benchmarks.parts.masked.rounds import STEPS, Round
 
 from impasto_export import manifest
 from impasto_export.adapters import importer

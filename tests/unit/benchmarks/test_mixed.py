@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from benchmarks import bench, crowd, mixed, passes, question, roofline
-from benchmarks.backbones import NAMES, Backbone, write_lora
-from benchmarks.bars import Bar, held_against_bars
-from benchmarks.question import Question
+from benchmarks import mixed
+from benchmarks.common import bench, crowd, passes, question
+from benchmarks.common.backbones import NAMES, Backbone, write_lora
+from benchmarks.common.bars import Bar, held_against_bars
+from benchmarks.common.question import Question
+from benchmarks.parts.mixed import roofline
+from studio.reading.psnr import psnr_db
 
 from impasto_export import architecture, manifest
 from impasto_export.adapters import importer
@@ -71,8 +74,8 @@ def test_the_tax_is_taken_within_rounds() -> None:
 
 def test_psnr() -> None:
     black = np.zeros((4, 4, 3), np.uint8)
-    assert bench.psnr_db(black, black) == pytest.approx(138.13, abs=0.01)
-    assert bench.psnr_db(black, black + np.uint8(255)) == pytest.approx(0, abs=1e-6)
+    assert psnr_db(black, black) == pytest.approx(138.13, abs=0.01)
+    assert psnr_db(black, black + np.uint8(255)) == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize(("value", "met"), [(2.5, True), (2.4, False)])

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks import realsize_children
-from benchmarks.realsize import different_files
-from benchmarks.realsize_backbones import (
+from benchmarks.parts.realsize import children
+from benchmarks.parts.realsize.backbones import (
     BACKBONES,
     MINI,
     PUBLIC,
@@ -18,10 +17,11 @@ from benchmarks.realsize_backbones import (
     write_checkpoint,
     write_weights,
 )
-from benchmarks.realsize_children import ADAPTER, BUNDLE, CHECKPOINT, LORA, REGISTRY
-from benchmarks.realsize_feeds import ALPHA, RANK, banks, deltas, feeds, write_lora
-from benchmarks.realsize_figures import Bar, Report, compared, difference, held_against_bars, missed, worst
-from benchmarks.realsize_process import Unmeasured, check_disk, check_memory, own_peak, run
+from benchmarks.parts.realsize.children import ADAPTER, BUNDLE, CHECKPOINT, LORA, REGISTRY
+from benchmarks.parts.realsize.feeds import ALPHA, RANK, banks, deltas, feeds, write_lora
+from benchmarks.parts.realsize.figures import Bar, Report, compared, difference, held_against_bars, missed, worst
+from benchmarks.parts.realsize.process import Unmeasured, check_disk, check_memory, own_peak, run
+from benchmarks.realsize import different_files
 
 from impasto_export import manifest
 from impasto_export.adapters import importer
@@ -103,7 +103,7 @@ def test_the_second_row_is_the_lora(folder: Path) -> None:
 
 
 def test_both_sides_compute_the_same(folder: Path) -> None:
-    graphs = compared(realsize_children.reference(MINI, folder), realsize_children.ours(MINI, folder))
+    graphs = compared(children.reference(MINI, folder), children.ours(MINI, folder))
     assert graphs.keys() == MINI.architecture().graphs.keys()
     errors = worst(graphs)
     assert errors["relative_error"] < 1e-5

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from concurrent.futures import Future
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -15,11 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from impasto_server.backbone import Row
-from impasto_server.errors import FieldError, ImpastoError, InvalidArgument, NotFound
-from impasto_server.pipeline import Caller, Pipeline, Result
+from impasto_server.errors import FieldError, InvalidArgument, NotFound
+from impasto_server.pipeline import Pipeline, Result
 from impasto_server.request import Request
 from impasto_server.settings import Settings
 from tests.helpers import toy
+from tests.helpers.asked import together
 
 from .conftest import Open
 
@@ -53,13 +53,6 @@ def seen_rows(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, request: Requ
 
 def pixels(result: Result) -> NDArray[np.int64]:
     return np.asarray(Image.open(BytesIO(result.image)), np.int64)
-
-
-def together(pipeline: Pipeline, requests: list[Request]) -> list[Result | ImpastoError]:
-    answers: list[Future[Result | ImpastoError]] = [Future() for _ in requests]
-    for one, answer in zip(requests, answers, strict=True):
-        pipeline.submit(one, Caller(answer.set_result))
-    return [answer.result(30) for answer in answers]
 
 
 KINDS: dict[str, Request] = {

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks.draws import compare, noted
+from benchmarks.common.draws import compare, noted
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -34,11 +34,12 @@ from impasto_server.families.conditioning import Conditions
 from impasto_server.families.diffusion.samplers import Steps
 from impasto_server.guidance import Guidance, Lane, Mix, Mixes, Prompts
 from impasto_server.pictures.image import to_uint8
-from impasto_server.pipeline import Caller, Pipeline, Progress, Result
+from impasto_server.pipeline import Caller, Progress, Result
 from impasto_server.request import Request
 from impasto_server.settings import EngineName
 from impasto_server.turns import Work
 from tests.helpers import toy, toy_masked
+from tests.helpers.asked import together
 from tests.helpers.likeness import assert_same
 
 from .conftest import Context, Open, on_lookout
@@ -63,13 +64,6 @@ def request(seed: int) -> Request:
 
 def pixels(result: Result) -> NDArray[np.uint8]:
     return np.asarray(Image.open(BytesIO(result.image)))
-
-
-def together(pipeline: Pipeline, requests: list[Request]) -> list[Result | ImpastoError]:
-    answers: list[Future[Result | ImpastoError]] = [Future() for _ in requests]
-    for one, answer in zip(requests, answers, strict=True):
-        pipeline.submit(one, Caller(answer.set_result))
-    return [answer.result(30) for answer in answers]
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])

@@ -11,10 +11,9 @@ import pytest
 import torch
 from diffusers import UVit2DModel
 from safetensors import safe_open
+from studio.nets.bottleneck import Bottleneck, Form, Gelu, attached
+from studio.nets.muse import SPARE, Shape, new_transformer
 from torch import Tensor
-
-from bottleneck import Bottleneck, Form, Gelu, attached
-from muse import SPARE, Shape, new_transformer
 
 CODES, WIDTH, RANK = 32, 64, 4
 PROMPT = "{context} in stained glass style"

@@ -4,9 +4,8 @@ from itertools import product
 
 import numpy as np
 import pytest
-
-import painter
-from painter import Scene
+from studio import painter
+from studio.painter import Scene
 
 
 @pytest.mark.parametrize(

@@ -10,29 +10,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from studio import painter
+from studio.nets.clip import Shape, new_clip, new_processor
+from studio.nets.diffusion import new_text_encoder
+from studio.nets.tokenizer import learn_tokenizer, tokenise
+from studio.painter import Bytes, Scene
+from studio.reading.scorer import CLIP, Scorer, auc, first_hits, retrieval
+from studio.recipes.clip import ADAM_RATE, MUON_RATE, Examples, contrastive_loss, loss_of, said, shown, shrink
+from studio.training.optimisers import muon_and_adam
 from torch.nn import functional as F
 from transformers import CLIPModel, CLIPProcessor, CLIPTextModel, CLIPTokenizer
-
-import painter
-from clip import (
-    ADAM_RATE,
-    MUON_RATE,
-    Examples,
-    Shape,
-    contrastive_loss,
-    loss_of,
-    new_clip,
-    new_processor,
-    said,
-    shown,
-    shrink,
-)
-from diffusion import tokenise
-from model import new_text_encoder
-from muon import Optimisers
-from painter import Bytes, Scene
-from scorer import CLIP, Scorer, auc, first_hits, retrieval
-from tokenizer import learn_tokenizer
 
 SCENES = painter.training_scenes(24, seed=0)
 CAPTIONS = [painter.caption(scene) for scene in SCENES]
@@ -135,7 +122,7 @@ def test_it_starts_with_words(clip: CLIPModel, text: CLIPTextModel, examples: Ex
 def test_it_learns_which_caption_is_whose(clip: CLIPModel, examples: Examples) -> None:
     torch.manual_seed(0)
     few = Examples(examples.images[:6], examples.shown[:6], examples.tokens[:6], examples.said[:6])
-    optimisers = Optimisers(clip, muon_lr=MUON_RATE, adam_lr=ADAM_RATE)
+    optimisers = muon_and_adam(clip, MUON_RATE, ADAM_RATE)
     losses = []
     for _ in range(40):
         loss = loss_of(clip, few.draw(12))

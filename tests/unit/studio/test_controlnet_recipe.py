@@ -10,13 +10,13 @@ import pytest
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 from numpy.typing import NDArray
+from studio.nets.controlnet import Controlled, hints, new_controlnet
+from studio.nets.diffusion import new_scheduler, save_model
+from studio.painter import Scene
+from studio.recipes import controlnet
+from studio.recipes.controlnet import Examples, agreement, draw
+from studio.recipes.diffusion import diffusion_loss
 from torch import Tensor, nn
-
-import controlnet
-from controlnet import Controlled, Examples, agreement, draw, hints, new_controlnet
-from diffusion import diffusion_loss
-from model import new_scheduler, save_model
-from painter import Scene
 
 
 @pytest.fixture

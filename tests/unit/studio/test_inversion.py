@@ -9,10 +9,10 @@ from typing import cast
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import nn
-from transformers import CLIPTokenizer
-
-from inversion import (
+from studio import painter
+from studio.painter import Scene
+from studio.places import CHECKPOINT
+from studio.recipes.inversion import (
     PROMPT,
     STYLE_PROMPT,
     Guidance,
@@ -20,14 +20,13 @@ from inversion import (
     Plan,
     Words,
     at_stage,
-    context_of,
     learned_embeds,
     prompt_tokens,
     save,
 )
-from model import CHECKPOINT
-from painter import Scene
-from styles import ADAPTERS
+from studio.recipes.styles import ADAPTERS
+from torch import nn
+from transformers import CLIPTokenizer
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +42,9 @@ def test_a_timestep_belongs_to_one_of_six_stages(t: int, stage: int) -> None:
 
 def test_a_prompt_names_the_content_and_leaves_room_for_the_style() -> None:
     scene = Scene("fish", "red", "sea", "mosaic", 7)
-    assert context_of(scene) == "a red fish by the sea"
-    assert Plan().prompt(context_of(scene)) == "a red fish by the sea in {style} style"
-    assert Plan(context=False).prompt(context_of(scene)) == "a painting in {style} style"
+    assert painter.context(scene) == "a red fish by the sea"
+    assert Plan().prompt(painter.context(scene)) == "a red fish by the sea in {style} style"
+    assert Plan(context=False).prompt(painter.context(scene)) == "a painting in {style} style"
 
 
 def test_learnt_vectors_stand_where_the_style_is_named(tokenizer: CLIPTokenizer) -> None:

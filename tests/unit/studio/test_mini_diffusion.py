@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
-
-from model import CHECKPOINT
+from studio.places import CHECKPOINT
 
 
 @pytest.fixture

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from studio.training.muon import Muon, orthogonal
+from studio.training.optimisers import Optimisers, muon_and_adam
 from torch import Tensor, nn
-
-from muon import Muon, Optimisers, orthogonal
 
 SHAPES = [(32, 64), (64, 32), (48, 48), (16, 8, 3, 3)]
 
@@ -53,7 +53,7 @@ def quadratic(network: Network) -> Tensor:
 
 
 def optimisers(network: Network) -> Optimisers:
-    return Optimisers(network, muon_lr=0.05, adam_lr=0.1)
+    return muon_and_adam(network, muon_lr=0.05, adam_lr=0.1)
 
 
 def descend(network: Network, both: Optimisers, steps: int) -> None:

@@ -9,16 +9,11 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AmusedPipeline, UVit2DModel, VQModel
-from transformers import CLIPTokenizer
-
-import painter
-from diffusion import tokenise
-from model import new_text_encoder as diffusion_text_encoder
-from model import new_vae
-from muse import (
+from studio.nets.diffusion import new_text_encoder as diffusion_text_encoder
+from studio.nets.diffusion import new_vae
+from studio.nets.muse import (
     CONDITIONS,
     SPARE,
-    Examples,
     Muse,
     Shape,
     hide,
@@ -29,17 +24,14 @@ from muse import (
     save_muse,
     start_near_identity,
 )
-from tokenizer import learn_tokenizer
-from vq import MUSE, from_autoencoder
+from studio.nets.tokenizer import tokenise
+from studio.nets.vq import MUSE, from_autoencoder
+from studio.recipes.muse import Examples
+from transformers import CLIPTokenizer
 
 CODES = 32
 MASK = CODES + SPARE - 1
 SHAPE = Shape(hidden=64, layers=1, blocks=3)
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> CLIPTokenizer:
-    return learn_tokenizer([painter.caption(scene) for scene in painter.training_scenes(50, seed=0)])
 
 
 @pytest.fixture

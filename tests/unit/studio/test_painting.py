@@ -4,9 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
-import painter
-from painter import Scene
+from studio import painter
+from studio.painter import Scene
 
 BOAT = Scene("boat", "red", "sea", "watercolour", seed=7)
 EVERY_STYLE = painter.STYLES + painter.HELD_OUT_STYLES

@@ -11,12 +11,11 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 from numpy.typing import NDArray
-
-import painter
-from model import LATENT_CHANNELS, new_vae
-from painter import Bytes
-from pca import write_encoder
-from pictures import to_tensor
+from studio import painter
+from studio.nets.diffusion import LATENT_CHANNELS, new_vae
+from studio.nets.pca import write_encoder
+from studio.painter import Bytes
+from studio.pictures import to_tensor
 
 EXACT, STORED_IN_HALF, COMPUTED_IN_HALF = 0.05, 0.01, 0.25
 

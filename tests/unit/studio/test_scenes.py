@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from itertools import product
 
-import painter
-from painter import Scene
-from painter.scene import is_unseen
+from studio import painter
+from studio.painter import Scene
+from studio.painter.scene import is_unseen
 
 Words = tuple[str, str, str, str]
 

@@ -10,18 +10,17 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from transformers import CLIPTokenizer
-
-import painter
-import styledrop
-from bottleneck import Bottleneck, Form
-from maskgit import Lane
-from model import new_text_encoder as diffusion_text_encoder
-from model import new_vae
-from muse import SMOOTHING, Shape, masked_loss, new_text_encoder, new_transformer
-from painter import Bytes
-from scorer import Scorer
-from styledrop import (
+from studio import painter
+from studio.nets.bottleneck import Bottleneck, Form
+from studio.nets.diffusion import new_text_encoder as diffusion_text_encoder
+from studio.nets.diffusion import new_vae
+from studio.nets.maskgit import Lane
+from studio.nets.muse import SMOOTHING, Shape, masked_loss, new_text_encoder, new_transformer
+from studio.nets.vq import from_autoencoder
+from studio.painter import Bytes
+from studio.reading.scorer import Scorer
+from studio.recipes import styledrop
+from studio.recipes.styledrop import (
     OBJECTS,
     PICKED,
     ROUNDS,
@@ -45,15 +44,9 @@ from styledrop import (
     template,
     train,
 )
-from tokenizer import learn_tokenizer
-from vq import from_autoencoder
+from transformers import CLIPTokenizer
 
 CODES = 32
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> CLIPTokenizer:
-    return learn_tokenizer([painter.caption(scene) for scene in painter.training_scenes(50, seed=0)])
 
 
 @pytest.fixture

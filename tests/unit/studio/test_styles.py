@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-import painter
-import styles
-from painter import Scene
-from styles import ADAPTERS, PLAIN_ROWS, texture, transfer, views
+from studio import painter
+from studio.painter import Scene
+from studio.recipes import styles
+from studio.recipes.styles import ADAPTERS, PLAIN_ROWS, texture, transfer, views
 
 
 def rng() -> np.random.Generator:

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, VQModel
-
-import painter
-import vq as recipe
-from model import new_vae, save_model
-from painter import Bytes
-from pca import write_encoder
-from pictures import to_images, to_tensor
-from vq import Crops, from_autoencoder, k_means, load_vq, nearest, psnr, restore, tokens_of
+from studio import painter
+from studio.nets.diffusion import new_vae, save_model
+from studio.nets.pca import write_encoder
+from studio.nets.vq import from_autoencoder, k_means, load_vq, nearest, restore, to_unit, tokens_of
+from studio.painter import Bytes
+from studio.pictures import to_images, to_tensor
+from studio.reading.psnr import mean_psnr_db
+from studio.recipes.vq import Crops
 
 GAIN = torch.linspace(2, 0.5, 16)
 
@@ -61,20 +61,20 @@ def test_the_nearest_code_is_the_nearest() -> None:
 def test_its_latents_are_the_autoencoder_s_times_the_gain(pair: Pair) -> None:
     with torch.no_grad():
         expected = pair.vae.encode(to_tensor(pair.picture)).latent_dist.mode() * GAIN[:, None, None]
-        latents = pair.vq.encode(recipe.to_unit(pair.picture)).latents
+        latents = pair.vq.encode(to_unit(pair.picture)).latents
     torch.testing.assert_close(latents, expected, atol=0.01, rtol=0)
 
 
 def test_a_picture_whose_patches_are_codes_is_decoded_as_by_the_autoencoder(pair: Pair) -> None:
     with torch.no_grad():
         expected = to_images(pair.vae.decode(pair.vae.encode(to_tensor(pair.picture)).latent_dist.mode()).sample)
-    assert psnr(expected, restore(pair.vq, pair.picture)) > 40
+    assert mean_psnr_db(expected, restore(pair.vq, pair.picture)) > 40
 
 
 def test_tokens_are_what_diffusers_own_quantizer_says(pair: Pair) -> None:
     quantizer = pair.vq.quantize
     with torch.no_grad():
-        _, _, (_, _, indices) = quantizer(pair.vq.encode(recipe.to_unit(pair.picture)).latents)
+        _, _, (_, _, indices) = quantizer(pair.vq.encode(to_unit(pair.picture)).latents)
     tokens = tokens_of(pair.vq, pair.picture)
     assert tokens.shape == (1, 16, 16)
     torch.testing.assert_close(quantizer.embedding.weight[tokens.flatten()], quantizer.embedding.weight[indices])
@@ -95,7 +95,7 @@ def test_psnr_is_a_mean_over_pictures() -> None:
     other = black.copy()
     other[0] += 51  # a fifth of the range: 14 dB
     other[1] += 5
-    assert psnr(black, other) == pytest.approx((13.98 + 34.15) / 2, abs=0.01)
+    assert mean_psnr_db(black, other) == pytest.approx((13.98 + 34.15) / 2, abs=0.01)
 
 
 def test_saved_in_half_precision_it_forgets_where_it_lay(pair: Pair, tmp_path: Path) -> None:

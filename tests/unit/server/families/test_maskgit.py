@@ -1,7 +1,7 @@
 """MaskGIT's decoding, token for token: a plain loop written from the paper, and diffusers' AmusedScheduler.
 
-Either is given the same tokens and random numbers, so nothing is compared in distribution; benchmarks/draws.py says
-when draws are the same.
+Either is given the same tokens and random numbers, so nothing is compared in distribution; benchmarks/common/draws.py
+says when draws are the same.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
-from benchmarks.draws import Chance, Step, Story, Verdict, compare, compare_step, drawing, leading, noted
+from benchmarks.common.draws import Chance, Step, Story, Verdict, compare, compare_step, drawing, leading, noted
 from diffusers import AmusedScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st

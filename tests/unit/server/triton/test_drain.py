@@ -11,10 +11,11 @@ from time import sleep
 import pytest
 
 from impasto_server.admission import Admission
+from impasto_server.closing import Closing
 from impasto_server.errors import Unavailable
 from impasto_server.ops.guardian import SERVER, drain, drain_address
 from impasto_server.stats import Stats
-from impasto_server.triton.drain import Closing, Drains
+from impasto_server.triton.drain import Drains
 
 NAME, MODEL = f"impasto_test_{os.getpid()}_", "test"
 

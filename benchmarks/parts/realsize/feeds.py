@@ -1,0 +1,131 @@
+"""What realsize.py runs graphs on: the same inputs for either side, and a random LoRA at a few of a backbone's sites.
+
+A graph with adapter sites is run on two lanes, the first without an adapter and the second under the LoRA.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from benchmarks.parts.realsize.backbones import Backbone
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from impasto_export.architecture import LORA, Architecture, Graph, Port, Site
+
+Array = NDArray[Any]
+Feeds = dict[str, Array]
+
+LANES = 2
+RANK, ALPHA = 4, 2.0
+SCALE = ALPHA / RANK
+STRENGTH = 0.6  # of a site's adapter, to its input
+# Endings of the adapted layers' names.
+ADAPTED = (".attn1.to_q", ".attn2.to_v", ".ff.net.2", ".q_proj", ".mlp.fc2")
+SEED = 6
+CONTEXT = 77  # tokens, of a ControlNet that takes any number
+# transformers takes the 2 of older configs for the vocabulary's highest id.
+LEGACY_END = 2
+
+
+def feeds(backbone: Backbone, name: str) -> Feeds:
+    """The inputs of the graph `name` but its banks."""
+    found = backbone.architecture()
+    graph, draw = found.graphs[name], np.random.default_rng(SEED)
+    sizes = _sizes(backbone, found, graph)
+    return {port.name: _values(port, found, name, sizes, backbone.pixels, draw) for port in graph.inputs}
+
+
+def _sizes(backbone: Backbone, found: Architecture, graph: Graph) -> Mapping[str, int]:
+    """Of the dynamic dimensions. A size that isn't named is 1, which a ControlNet's residuals may be."""
+    unit = "tokens" if "tokens" in found.sizes else "latents"
+    side = backbone.pixels // found.sizes[unit]["factor"]
+    lanes = LANES if "slot" in {port.name for port in graph.inputs} else 1
+    pixels = backbone.pixels
+    return {"lanes": lanes, "n": 1, "h": side, "w": side, "H": pixels, "W": pixels, "tokens": CONTEXT}
+
+
+def _values(
+    port: Port, found: Architecture, graph: str, sizes: Mapping[str, int], pixels: int, draw: np.random.Generator
+) -> Array:
+    shape = tuple(size if isinstance(size, int) else sizes.get(size, 1) for size in port.shape)
+    stated: dict[str, Sequence[float]] = {
+        "timestep": (801, 1),
+        "time_ids": (pixels, pixels, 0, 0, pixels, pixels),
+        "micro_conds": (pixels, pixels, 0, 0, 6),
+        "conditioning_scale": (0.5,),
+    }
+    if port.name == "slot":
+        return np.arange(*shape)
+    if port.name in stated:
+        values = np.array(stated[port.name], np.float32)
+        return np.broadcast_to(values if len(shape) > 1 else values[: shape[0]], shape).copy()
+    if port.dtype == "int64":
+        return _ids(shape, found, graph, draw)
+    return draw.standard_normal(shape, np.float32)
+
+
+def _ids(shape: tuple[int, ...], found: Architecture, graph: str, draw: np.random.Generator) -> Array:
+    """Texts that end before they are full, or image tokens."""
+    config = found.components[found.graphs[graph].component].config
+    count = config.get("num_vq_embeddings") or config["vocab_size"]
+    ids = draw.integers(0, count, shape)
+    if "eos_token_id" in config or "max_position_embeddings" in config:
+        stated = config.get("eos_token_id", LEGACY_END)
+        end, high = (count - 1 if stated == LEGACY_END else stated), shape[1] // 2
+        ids[ids == end] = 1
+        ids[:, high:] = end
+    return ids
+
+
+# the LoRA
+
+
+def write_lora(found: Architecture, path: Path) -> None:
+    """A random LoRA of rank RANK in diffusers' layout, which states no alpha; empty where nothing can be adapted."""
+    draw = np.random.default_rng(SEED)
+    tensors: dict[str, Array] = {}
+    for graph, sites in _adapted(found).items():
+        for site in sites:
+            a = draw.standard_normal((RANK, site.in_features), np.float32) / np.float32(site.in_features**0.5)
+            b = draw.standard_normal((site.out_features, RANK), np.float32) * np.float32(STRENGTH / RANK**0.5)
+            tensors[f"{graph}.{site.name}.lora_A.weight"] = a
+            tensors[f"{graph}.{site.name}.lora_B.weight"] = b
+    save_file(tensors, path)
+
+
+def _adapted(found: Architecture) -> dict[str, list[Site]]:
+    return {
+        name: [site for site in graph.sites if site.kind == LORA and site.name.endswith(ADAPTED)]
+        for name, graph in found.graphs.items()
+    }
+
+
+def deltas(path: Path, graph: str) -> dict[str, Array]:
+    """What the LoRA adds to each weight [out, in] of `graph`'s component, by the adapted layer's name."""
+    tensors, suffix = load_file(path), ".lora_A.weight"
+    layers = [key.removesuffix(suffix) for key in tensors if key.startswith(f"{graph}.") and key.endswith(suffix)]
+    return {
+        layer.removeprefix(f"{graph}."): SCALE * tensors[f"{layer}.lora_B.weight"] @ tensors[f"{layer}{suffix}"]
+        for layer in layers
+    }
+
+
+def banks(graph: Graph, name: str, adapter: Path | None) -> Feeds:
+    """Two rows for every site: nothing, and the imported `adapter`."""
+    rows = {"S": LANES, "R": RANK, "H": 1}
+    found = {
+        port.name: np.zeros([size if isinstance(size, int) else rows[size] for size in port.shape], np.float32)
+        for site in graph.sites
+        for port in site.banks
+    }
+    tensors = load_file(adapter) if adapter else {}
+    for site in graph.sites:
+        key = f"{name}.{site.name}"
+        if f"{key}.A" in tensors:
+            found[f"{site.name}.lora_A"][1] = tensors[f"{key}.A"]
+            found[f"{site.name}.lora_B"][1] = tensors[f"{key}.B"] * tensors[f"{key}.scale"]
+    return found

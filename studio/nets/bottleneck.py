@@ -1,0 +1,168 @@
+"""StyleDrop's bottleneck adapters for a UVit2DModel, in torch: y + gelu(y Wd) Wu on what its blocks add to the stream.
+
+y is the output of a cross-attention (`attn2`) or of an MLP (`ff`), before the residual addition. Wu starts at zero, so
+a fresh adapter changes nothing.
+
+unshared  every site has a pair of its own
+shared    the sites of a place have one pair, and a row of offsets each: Wd + dd and Wu + du, to every row of both
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from diffusers import UVit2DModel
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+PLACES = ("attn2", "ff")
+STD = 0.02
+Gelu = Literal["exact", "tanh"]
+APPROXIMATE: dict[Gelu, Literal["none", "tanh"]] = {"exact": "none", "tanh": "tanh"}
+
+
+@dataclass(frozen=True)
+class Form:
+    """What an adapter is, but for its numbers: `sites` are the modules of each place, in the transformer's order.
+
+    `prompt` is the template that a style is asked for in, with `{context}` in it; an object has none.
+    """
+
+    sites: Mapping[str, tuple[str, ...]]
+    gelu: Gelu = "tanh"
+    shared: bool = False
+    prompt: str | None = None
+
+    @classmethod
+    def of(cls, transformer: UVit2DModel, shared: bool, prompt: str | None = None) -> Form:
+        assert transformer.config.hidden_size == transformer.config.block_out_channels
+        names = [name for name, _ in transformer.named_modules()]
+        sites = {place: tuple(name for name in names if name.split(".")[-1] == place) for place in PLACES}
+        return cls(sites, shared=shared, prompt=prompt)
+
+    def dump(self) -> str:
+        return json.dumps({key: value for key, value in asdict(self).items() if value is not None})
+
+    @classmethod
+    def parse(cls, text: str) -> Form:
+        record: dict[str, Any] = json.loads(text)
+        sites = {place: tuple(names) for place, names in record.pop("sites").items()}
+        return cls(sites, **record)
+
+
+def truncated(*shape: int) -> Tensor:
+    """Normal, redrawn beyond two deviations."""
+    return nn.init.trunc_normal_(torch.empty(shape), std=STD, a=-2 * STD, b=2 * STD)
+
+
+class Place(nn.Module):
+    """The weights of one place's L sites: down [n, D, H], up [n, H, D]; n is L, or 1 with offsets for each site."""
+
+    def __init__(self, sites: int, width: int, rank: int, shared: bool) -> None:
+        super().__init__()
+        pairs = 1 if shared else sites
+        self.down = nn.Parameter(truncated(pairs, width, rank))
+        self.up = nn.Parameter(torch.zeros(pairs, rank, width))
+        if shared:
+            self.down_offset = nn.Parameter(truncated(sites, 1, rank))
+            self.up_offset = nn.Parameter(torch.zeros(sites, 1, width))
+
+    def pairs(self) -> tuple[Tensor, Tensor]:
+        """Every site's own [L, D, H] and [L, H, D]."""
+        if hasattr(self, "down_offset"):
+            return self.down + self.down_offset, self.up + self.up_offset
+        return self.down, self.up
+
+
+class Bottleneck(nn.Module):
+    """One adapter. Called with a site's output [..., D], and where that is, it returns the adapted output."""
+
+    def __init__(self, form: Form, width: int, rank: int) -> None:
+        super().__init__()
+        self.form = form
+        self.places = nn.ModuleDict(
+            {place: Place(len(names), width, rank, form.shared) for place, names in form.sites.items()}
+        )
+
+    def place(self, name: str) -> Place:
+        place = self.places[name]
+        assert isinstance(place, Place)
+        return place
+
+    def forward(self, y: Tensor, place: str, site: int) -> Tensor:
+        down, up = self.place(place).pairs()
+        hidden = F.gelu(y @ down[site], approximate=APPROXIMATE[self.form.gelu])
+        adapted: Tensor = y + hidden @ up[site]
+        return adapted
+
+    def save(self, path: Path) -> None:
+        """fp16. Unshared: `<site>.down` [D, H], `<site>.up` [H, D]; shared: `<place>.down`, `.up` and `._offset`s."""
+        tensors: dict[str, Tensor] = {}
+        for place, names in self.form.sites.items():
+            weights = self.place(place).state_dict()
+            if self.form.shared:
+                tensors |= {f"{place}.{key}": w if "offset" in key else w[0] for key, w in weights.items()}
+            else:
+                tensors |= {f"{name}.{key}": w[i] for key, w in weights.items() for i, name in enumerate(names)}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        half = {name: tensor.half().contiguous() for name, tensor in tensors.items()}
+        save_file(half, path, metadata={"bottleneck": self.form.dump()})
+
+    @classmethod
+    def load(cls, path: Path) -> Bottleneck:
+        """In fp32."""
+        with safe_open(path, "pt") as file:
+            form = Form.parse(file.metadata()["bottleneck"])
+        tensors = load_file(path)
+        first = next(tensor for name, tensor in tensors.items() if name.endswith(".down"))
+        adapter = cls(form, *first.shape)
+        for place, names in form.sites.items():
+            for key, weight in adapter.place(place).state_dict().items():
+                if "offset" in key:
+                    weight.copy_(tensors[f"{place}.{key}"])
+                else:
+                    sources = [place] if form.shared else names
+                    weight.copy_(torch.stack([tensors[f"{source}.{key}"] for source in sources]))
+        return adapter.requires_grad_(False)
+
+    @torch.no_grad()
+    def expanded(self) -> Bottleneck:
+        """The same adapter in the unshared form."""
+        pairs = {place: self.place(place).pairs() for place in self.form.sites}
+        down, _ = next(iter(pairs.values()))
+        adapter = Bottleneck(replace(self.form, shared=False), *down.shape[1:])
+        for place, (down, up) in pairs.items():
+            adapter.place(place).down.copy_(down)
+            adapter.place(place).up.copy_(up)
+        return adapter
+
+
+EVERY_ROW = slice(None)
+
+
+@contextmanager
+def attached(transformer: UVit2DModel, adapter: Bottleneck, rows: slice = EVERY_ROW) -> Iterator[None]:
+    """While inside, these rows of the transformer's batch are adapted. Attaching adds hooks, and changes no weight."""
+    with ExitStack() as hooks:
+        for place, names in adapter.form.sites.items():
+            for site, name in enumerate(names):
+                module = transformer.get_submodule(name)
+                hooks.callback(module.register_forward_hook(_hook(adapter, place, site, rows)).remove)
+        yield
+
+
+def _hook(adapter: Bottleneck, place: str, site: int, rows: slice) -> Callable[[nn.Module, object, Tensor], Tensor]:
+    def hook(module: nn.Module, inputs: object, y: Tensor) -> Tensor:
+        start, stop, _ = rows.indices(len(y))
+        adapted = adapter(y[start:stop], place, site)
+        return torch.cat([y[:start], adapted, y[stop:]])
+
+    return hook

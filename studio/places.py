@@ -1,0 +1,10 @@
+"""Where the studio keeps what it makes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+HERE = Path(__file__).parent
+CHECKPOINT = HERE / "mini-diffusion"
+RUNS = HERE / "runs"
+DOCS = HERE / "docs"
