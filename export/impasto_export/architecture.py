@@ -148,16 +148,9 @@ def load(folder: Path) -> Architecture:
     raw = read_json(folder / "architecture.json")
     if raw.get("format") != FORMAT:
         raise CheckpointError(f"{folder}: skeleton of format {raw.get('format')!r} is not known; export it again")
-    if OUTDATED in ports(raw["graphs"]):
-        raise CheckpointError(f"{folder}: its graphs take a {OUTDATED}, as older ones did; export it again")
     components = {name: Component(**value) for name, value in raw["components"].items()}
     sizes = {key: value for key, value in raw.items() if key not in STATED}
     return Architecture(raw["name"], raw["family"], components, _graphs(raw["graphs"]), sizes)
-
-
-def ports(graphs: Mapping[str, Json]) -> set[str]:
-    """Names of all inputs of graphs, as JSON has them."""
-    return {port["name"] for graph in graphs.values() for port in graph["inputs"]}
 
 
 def _graphs(raw: Mapping[str, Json]) -> dict[str, Graph]:

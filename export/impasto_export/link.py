@@ -9,13 +9,13 @@ from pathlib import Path
 import onnx
 
 from impasto_export import bundles, manifest, matching, splice
-from impasto_export.architecture import SHIPPED, Architecture, Graph, Json
+from impasto_export.architecture import OUTDATED, SHIPPED, Architecture, Graph, Json
 from impasto_export.bundles import Content, Linked
 from impasto_export.checkpoints import beside, control, controlnet, folders, resolve, solvers
 from impasto_export.checkpoints.checkpoint import Checkpoint, Said, Stored, Weights
 from impasto_export.checkpoints.control import Control
 from impasto_export.checkpoints.tokenizer import Vocabulary
-from impasto_export.errors import MisfitCheckpoint
+from impasto_export.errors import CheckpointError, MisfitCheckpoint
 from impasto_export.families import END_OF_TEXT
 from impasto_export.files import Progress, silent
 from impasto_export.plain import without_adapters
@@ -33,6 +33,12 @@ class _Source:
     weights: Mapping[str, Weights]
     stated: Json
     notes: tuple[str, ...]
+
+    def check(self) -> None:
+        """Raises CheckpointError for skeletons of before lanes picked rows."""
+        if any(port.name == OUTDATED for graph in self.found.graphs.values() for port in graph.inputs):
+            problem = f"its graphs take a {OUTDATED}, as those of an older impasto did"
+            raise CheckpointError(f"{self.folder}: {problem}; export the architecture again")
 
     def models(self) -> dict[str, onnx.ModelProto]:
         return {name: splice.read(self.folder / graph.file) for name, graph in self.found.graphs.items()}
@@ -57,6 +63,8 @@ def link(
     said, skeletons = said or Said(), [*graphs, SHIPPED]
     found = resolve.checkpoint(checkpoint, skeletons, said)
     base, *others = sources = _sources(found, skeletons, said, steering)
+    for source in sources:
+        source.check()
     for other in others:
         control.check_fit(base.found, other.found)
     plan = {name: graph for source in sources for name, graph in source.found.graphs.items()}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from impasto_export.architecture import FORMAT, OUTDATED, Architecture, Graph, Json, canonical_json, ports, read_json
+from impasto_export.architecture import FORMAT, OUTDATED, Architecture, Graph, Json, canonical_json, read_json
 from impasto_export.checkpoints import schedule
 from impasto_export.checkpoints.checkpoint import Checkpoint, Said
 from impasto_export.errors import BundleError, CheckpointError
@@ -183,7 +183,7 @@ def load(bundle: Path) -> Json:
     if family not in FAMILIES:
         known = " or ".join(sorted(FAMILIES))
         raise BundleError(f"{bundle} is of the family {family!r}, which paints nothing; give a bundle of {known}")
-    if OUTDATED in ports(manifest["graphs"]):
+    if any(port["name"] == OUTDATED for graph in manifest["graphs"].values() for port in graph["inputs"]):
         problem = f"its graphs take a {OUTDATED}, as those of an older impasto did"
         raise BundleError(f"{bundle}: {problem}; link the checkpoint again, and import its adapters again")
     if manifest.get("digest") != digest(manifest):

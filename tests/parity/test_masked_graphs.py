@@ -254,7 +254,7 @@ def test_rows_of_one_batch_use_different_bottlenecks(engine: Engine, masked_bund
     rows, sites, tables = Rows.draw(4, 8, 12), bottleneck_sites(masked_bundle), bottleneck_banks(masked_bundle)
     assert {site["name"].rpartition(".")[2] for site in sites} == {"attn1", "attn2", "ff"}
     (found,) = run(engine, masked_bundle, "transformer", {**rows.feeds(), **mixed(), **tables})
-    (plain,) = run(engine, masked_bundle, "transformer", {**rows.feeds(), **mixed(((),) * 4)})
+    (plain,) = run(engine, masked_bundle, "transformer", {**rows.feeds(), **mixed(((),) * 4), **tables})
     np.testing.assert_array_equal(found[0], plain[0])
     for row, mix in enumerate(MIXES):
         expected = rows.eager(hooked(checkpoints.masked_model("transformer", 1), sites, mix), slice(row, row + 1))[0]

@@ -60,15 +60,6 @@ def test_the_digest_is_of_what_adapters_hold_on_to() -> None:
     assert replace(found, components={**found.components, "unet": other}).digest != found.digest
 
 
-def test_graphs_that_take_a_slot_are_named(tmp_path: Path) -> None:
-    """Those that were exported before lanes picked rows."""
-    stated = architecture.read_json(checkpoints.MINI / "architecture.json")
-    stated["graphs"]["unet"]["inputs"].append({"name": "slot", "dtype": "int64", "shape": ["lanes"]})
-    checkpoints.write_json(tmp_path / "architecture.json", stated)
-    with pytest.raises(CheckpointError, match="its graphs take a slot, as older ones did; export it again"):
-        architecture.load(tmp_path)
-
-
 def test_the_committed_controlnet_is_current(controlnet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graphs, "trace", lambda recipe: b"")
     found = graphs.export_controlnet(controlnet, tmp_path / "out", "mini-controlnet")

@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 from typer.testing import CliRunner
 
 from impasto_export import atomic, bundles, cli, files, manifest
+from impasto_export.architecture import SHIPPED
 from impasto_export.checkpoints.checkpoint import Said
 from impasto_export.errors import (
     BundleError,
@@ -60,7 +61,8 @@ def test_weights_are_linked_not_copied_and_the_manifest_says_it_all(bundle: Path
     assert record["tokenizer"]["max_length"] == 32
     assert record["scheduler"]["prediction_type"] == "v_prediction"
     assert set(record["graphs"]) == {"text_encoder", "unet", "vae_decoder", "vae_encoder"}
-    assert set(record["files"]) == {*(graph["file"] for graph in record["graphs"].values()), "tokenizer.json"}
+    graphs = [graph[key] for graph in record["graphs"].values() for key in ("file", "plain") if key in graph]
+    assert set(record["files"]) == {*graphs, "tokenizer.json"}
     assert record["weights"]["unet.safetensors"]["bytes"] == (checkpoint / UNET).stat().st_size
 
 
@@ -460,6 +462,30 @@ def test_a_name_that_is_no_text(checkpoint: Path, tmp_path: Path) -> None:
 def test_a_folder_without_skeletons_is_not_passed_over(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=f"--graphs: {tmp_path} holds no skeleton; `impasto export graphs` makes"):
         link(checkpoint, tmp_path / "bundle", [tmp_path])
+
+
+def taking_a_slot(file: Path) -> None:
+    """Make an architecture or a manifest one of before lanes picked rows."""
+    facts = json.loads(file.read_text())
+    facts["graphs"]["unet"]["inputs"].append({"name": "slot", "dtype": "int64", "shape": ["lanes"]})
+    file.write_text(json.dumps(facts))
+
+
+def test_skeletons_of_an_older_impasto_are_named(checkpoint: Path, tmp_path: Path) -> None:
+    old = shutil.copytree(SHIPPED / "mini-diffusion", tmp_path / "old")
+    taking_a_slot(old / "architecture.json")
+    with pytest.raises(CheckpointError, match=f"{old}: its graphs take a slot, as .* older impasto.*; export the arch"):
+        link(checkpoint, tmp_path / "bundle", [tmp_path])
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_bundle_of_an_older_impasto_is_linked_again(checkpoint: Path, tmp_path: Path) -> None:
+    made = link(checkpoint, tmp_path / "bundle")
+    taking_a_slot(made.folder / manifest.NAME)
+    with pytest.raises(BundleError, match="its graphs take a slot, .*; link the checkpoint again, and import its adap"):
+        manifest.load(made.folder)
+    assert not link(checkpoint, made.folder).reused
+    assert manifest.load(made.folder)["digest"] == made.digest
 
 
 def test_an_edited_manifest_is_noticed(checkpoint: Path, tmp_path: Path) -> None:

@@ -73,7 +73,6 @@ def test_graphs_that_ship(folder: Path) -> None:
             continue
         model = splice.read(folder / graph.file)
         bare = without_adapters(model, graph.own_inputs)
-        onnx.checker.check_model(bare)
         assert [value.name for value in bare.graph.input] == graph.own_inputs, name
         assert splice.placeholders(bare) == splice.placeholders(model)
         assert len(model.graph.node) - len(bare.graph.node) >= 5 * len(graph.sites)
@@ -87,3 +86,4 @@ def test_a_bundle_has_both(bundle: Path) -> None:
         own = [port["name"] for port in facts["graphs"][name]["inputs"] if not port["name"].startswith("lora_")]
         assert [value.name for value in splice.read(bundle / file).graph.input] == own
         assert file in facts["files"]
+        onnx.checker.check_model(str(bundle / file))
