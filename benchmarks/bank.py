@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 import impasto_export
-from impasto_server.adapters.budget import adapters_that_fit, bank_bytes
+from impasto_server.adapters.budget import SHARE, USEFUL, adapters_that_fit
 from impasto_server.adapters.layout import Layout
 from impasto_server.bundle import Site
 from impasto_server.engines.footprint import GIB
@@ -49,7 +49,7 @@ def rows(page_rank: int, precision: Precision) -> Iterator[list[str]]:
 
 
 def _fit(layout: Layout, free: int, kind: str) -> list[str]:
-    capacity = bank_bytes(layout, free * GIB)
+    capacity = min(free * GIB // SHARE, layout.bytes_for(dict.fromkeys(layout.kinds, USEFUL)))
     return [str(adapters_that_fit(layout, capacity, kind, rank)) for rank in RANKS]
 
 
