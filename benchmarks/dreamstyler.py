@@ -36,7 +36,6 @@ from benchmarks.common.asking import (
     Samples,
     Wish,
     cell,
-    context,
     picture_of,
     png,
     readings,
@@ -157,7 +156,9 @@ class Bench:
             if method.variant not in learnt.variants:
                 continue
             options = guided(learnt.variants[method.variant], method.guidance, method.scale)
-            wishes = [Wish(context(scene), {**options, "seed": FIRST_SEED + i}) for i, scene in enumerate(scenes)]
+            wishes = [
+                Wish(painter.context(scene), {**options, "seed": FIRST_SEED + i}) for i, scene in enumerate(scenes)
+            ]
             found[method.title] = readings(
                 self.judge, self.asker.ask(f"{learnt.name}, {method.title}", wishes), learnt.style, scenes
             )
@@ -197,7 +198,7 @@ class Bench:
         for scale in CONTROL:
             options = guided(learnt.served) | TRANSFER | Options(control_scale=scale)
             wishes = [
-                Wish(context(scene), {**options, "seed": FIRST_SEED + i, "image": png(content[i])})
+                Wish(painter.context(scene), {**options, "seed": FIRST_SEED + i, "image": png(content[i])})
                 for i, scene in enumerate(scenes)
             ]
             found[scale] = self.asker.ask(f"{learnt.name}, {control(scale)}", wishes)

@@ -33,7 +33,6 @@ from benchmarks.common.asking import (
     Samples,
     Wish,
     cell,
-    context,
     picture_of,
     png,
     readings,
@@ -110,7 +109,7 @@ class Dropped:
         return self.rounds.get(SERVED) or next(iter(self.rounds.values()))
 
     def prompt(self, scene: Scene) -> str:
-        return f"{context(scene)} in {painter.STYLE_DESCRIPTORS[self.style]} style"
+        return f"{painter.context(scene)} in {painter.STYLE_DESCRIPTORS[self.style]} style"
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,7 @@ class Bench:
                 pictures = self.asker.ask(f"{dropped.style}, {method.title}", wishes)
                 rows[dropped.style][method.title] = self._read(dropped, pictures, scenes)
                 shown.append(pictures[0])
-        across = Axis(context(scenes[0]), ["style", BASE, *ROUNDS])
+        across = Axis(painter.context(scenes[0]), ["style", BASE, *ROUNDS])
         complete = [dropped for dropped in self.styles if len(dropped.rounds) == len(ROUNDS)]
         assert len(complete) == len(self.styles), "every style has all rounds"
         return with_all(rows), sheets.grid(shown, Axis("style", [dropped.style for dropped in self.styles]), across)
@@ -149,11 +148,13 @@ class Bench:
             rows[dropped.style] = {}
             for strength in STYLE_STRENGTHS:
                 options = decoded(style=dropped.served, guidance=StyleDrop(strength, TEXT_STRENGTH))
-                wishes = [Wish(context(scene), seeded(options, i)) for i, scene in enumerate(scenes)]
+                wishes = [Wish(painter.context(scene), seeded(options, i)) for i, scene in enumerate(scenes)]
                 pictures = self.asker.ask(f"{dropped.style}, λA {strength:g}", wishes)
                 rows[dropped.style][f"{strength:g}"] = self._read(dropped, pictures, scenes)
                 shown.append(pictures[0])
-        across = Axis(f"style strength: {context(scenes[0])}", [f"{strength:g}" for strength in STYLE_STRENGTHS])
+        across = Axis(
+            f"style strength: {painter.context(scenes[0])}", [f"{strength:g}" for strength in STYLE_STRENGTHS]
+        )
         return with_all(rows), sheets.grid(shown, Axis("style", list(rows)), across)
 
     def composition(self, plain: Options, strength: float) -> tuple[Report, Image.Image]:
@@ -166,11 +167,11 @@ class Bench:
             for gamma in GAMMAS:
                 rule = Compose(gamma=gamma, style_strength=strength, text_strength=TEXT_STRENGTH)
                 options: Options = {**plain, "style": dropped.served, "content": CONTENT, "guidance": rule}
-                wishes = [Wish(context(scene), seeded(options, i)) for i, scene in enumerate(scenes)]
+                wishes = [Wish(painter.context(scene), seeded(options, i)) for i, scene in enumerate(scenes)]
                 pictures = self.asker.ask(f"{dropped.style}, gamma {gamma:g}", wishes)
                 rows[dropped.style][f"{gamma:g}"] = readings(self.judge, pictures, dropped.style, scenes)
                 shown.append(pictures[0])
-        across = Axis(f"gamma: {context(scenes[0])}", [f"{gamma:g}" for gamma in GAMMAS])
+        across = Axis(f"gamma: {painter.context(scenes[0])}", [f"{gamma:g}" for gamma in GAMMAS])
         return with_all(rows), sheets.grid(shown, Axis("style", list(rows)), across)
 
     def candidates(self) -> Report:
@@ -186,7 +187,7 @@ class Bench:
             }
             rows[dropped.style] = {}
             for kind, options in kinds.items():
-                wishes = [Wish(context(scene), seeded(options, i)) for i, scene in enumerate(scenes)]
+                wishes = [Wish(painter.context(scene), seeded(options, i)) for i, scene in enumerate(scenes)]
                 pictures = self.asker.ask(f"{dropped.style}, {kind}", wishes)
                 rows[dropped.style][kind] = self._read(dropped, pictures, scenes)
         return with_all(rows)
@@ -195,7 +196,7 @@ class Bench:
         if method.adapter is None:
             return Wish(dropped.prompt(scene), seeded(decoded(guidance_scale=1 + TEXT_STRENGTH), i))
         rule = StyleDrop(STYLE_STRENGTH, TEXT_STRENGTH)
-        return Wish(context(scene), seeded(decoded(style=method.adapter, guidance=rule), i))
+        return Wish(painter.context(scene), seeded(decoded(style=method.adapter, guidance=rule), i))
 
     def _read(self, dropped: Dropped, pictures: Pixels, scenes: Sequence[Scene]) -> Samples:
         files = [png(picture) for picture in pictures]

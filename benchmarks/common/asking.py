@@ -18,7 +18,6 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
-from studio import painter
 from studio.painter import Scene
 from studio.reading.judge import Judge
 
@@ -80,11 +79,6 @@ def readings(judge: Judge, pictures: Pixels, style: str, scenes: Sequence[Scene]
         "object_acc": np.array([one.object == scene.object for one, scene in read]),
         "colour_acc": np.array([one.colour == scene.colour for one, scene in read]),
     }
-
-
-def context(scene: Scene) -> str:
-    """The scene's caption without its style."""
-    return painter.caption(scene).removesuffix(f" in {painter.STYLE_DESCRIPTORS[scene.style]} style")
 
 
 def png(picture: Pixels) -> bytes:

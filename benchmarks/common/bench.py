@@ -23,7 +23,7 @@ from safetensors.numpy import save
 from impasto_export.adapters.registry import Registry
 from impasto_export.link import link
 from impasto_server.bundle import Manifest
-from impasto_server.engines.calibration import cpu_name
+from impasto_server.engines.runtime import cpu_name
 from impasto_server.families import open_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -129,7 +129,14 @@ def interval(figure: Callable[[Sequence[T]], float], rounds: Sequence[T]) -> tup
     return round(float(low), 4), round(float(high), 4)
 
 
+def timed(work: Callable[[], T]) -> tuple[float, T]:
+    """Seconds, and what came of it."""
+    started = perf_counter()
+    found = work()
+    return perf_counter() - started, found
+
+
 def half_width(share: float, n: int) -> float:
-    """Half of Wilson's 95 % interval of a share that was seen in n pictures."""
+    """Half of Wilson's 95 % interval of a share that was seen in n samples."""
     z = CONFIDENT
     return z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))

@@ -9,7 +9,7 @@ painting  picture, contours and depth, as bytes
 """
 
 from studio.painter.arrays import Bytes
-from studio.painter.captions import caption, caption_variant
+from studio.painter.captions import caption, caption_variant, context
 from studio.painter.confetti import textures
 from studio.painter.painting import paint
 from studio.painter.scene import (
@@ -45,6 +45,7 @@ __all__ = [
     "caption",
     "caption_variant",
     "contact_sheet",
+    "context",
     "paint",
     "textures",
     "training_scenes",

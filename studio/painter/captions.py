@@ -7,7 +7,12 @@ from studio.painter.scene import BACKGROUNDS, STYLE_DESCRIPTORS, Scene
 
 def caption(scene: Scene) -> str:
     """The canonical caption: "a red boat at night in watercolour style"."""
-    return f"{_subject(scene)} {BACKGROUNDS[scene.background]} in {STYLE_DESCRIPTORS[scene.style]} style"
+    return f"{context(scene)} in {STYLE_DESCRIPTORS[scene.style]} style"
+
+
+def context(scene: Scene) -> str:
+    """The caption without its style: "a red boat at night"."""
+    return f"{_subject(scene)} {BACKGROUNDS[scene.background]}"
 
 
 def caption_variant(scene: Scene, rng: np.random.Generator) -> str:

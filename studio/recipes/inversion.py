@@ -102,18 +102,13 @@ def at_stage(tokens: Tensor, stage: Tensor | int, vectors: int) -> Tensor:
     return torch.where(tokens < 0, tokens - vectors * stage, tokens)
 
 
-def context_of(scene: Scene) -> str:
-    """The scene's caption without its style: "a red boat at night"."""
-    return painter.caption(scene).removesuffix(f" in {painter.STYLE_DESCRIPTORS[scene.style]} style")
-
-
 def lessons(adapter: Adapter, rng: np.random.Generator) -> tuple[list[str], Bytes]:
     """Contexts and pictures: views of the one given, and its transfers."""
     given = painter.paint(adapter.scenes[0]).image
     others = painter.training_scenes(TRANSFERS, int(rng.integers(2**31)))
     flat = paint_all([replace(scene, style="flat") for scene in others])
     transfers = np.stack([transfer(content, given, adapter, rng) for content in flat])
-    contexts = [context_of(adapter.scenes[0])] * STYLE_VIEWS + [context_of(scene) for scene in others]
+    contexts = [painter.context(adapter.scenes[0])] * STYLE_VIEWS + [painter.context(scene) for scene in others]
     return contexts, np.concatenate([views(given, rng, STYLE_VIEWS, STYLE_ZOOM), transfers])
 
 
@@ -237,7 +232,7 @@ def save(lesson: Lesson, folder: Path) -> None:
 def assess(lesson: Lesson, n: int, sheet: Path | None = None) -> tuple[Verdict, Bytes]:
     """What the judge reads in unseen scenes, asked for in the learnt words."""
     scenes = wanted(lesson.adapter, n, seed=17)
-    pictures = lesson.sample([context_of(scene) for scene in scenes], seed=3)
+    pictures = lesson.sample([painter.context(scene) for scene in scenes], seed=3)
     if sheet:
         painter.contact_sheet(list(pictures[:8]), 8).quantize(128, dither=Image.Dither.NONE).save(sheet, optimize=True)
     return verdict(Judge.load().read(pictures), scenes), pictures

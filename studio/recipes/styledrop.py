@@ -34,7 +34,7 @@ from studio.painter import Bytes, Scene
 from studio.places import HERE, RUNS
 from studio.reading.judge import Judge, Verdict, verdict
 from studio.reading.scorer import Scorer
-from studio.recipes.inversion import PROMPT, context_of
+from studio.recipes.inversion import PROMPT
 from studio.training.curve import draw_curve
 from studio.training.loop import Budget, Loop
 from studio.training.optimisers import Optimisers
@@ -254,7 +254,7 @@ def second_round(pipe: AmusedPipeline, style: str, how: str, out: Path, judged: 
     """On the picture, and on what is selected of the first round's samples."""
     given, scenes = painted([SOURCES[style]]), feedback_scenes(style)
     pictures, kept = samples(pipe, style, out / style / "round1" / WEIGHTS)
-    which = select(how, pictures, [context_of(scene) for scene in scenes], given.pictures[0])
+    which = select(how, pictures, [painter.context(scene) for scene in scenes], given.pictures[0])
     read = Judge.load().read(pictures)
     print(f"{kept}: {verdict(read, scenes)}")
     print(f"of them by {how}: {verdict([read[i] for i in which], [scenes[i] for i in which])}", flush=True)
@@ -269,7 +269,7 @@ def second_round(pipe: AmusedPipeline, style: str, how: str, out: Path, judged: 
 def an_object(name: str, out: Path, judged: Sequence[Scene]) -> Drop:
     given, folder = painted(OBJECTS[name]), out / name
     save_pictures(given.pictures, [f"picture-{i + 1}" for i in range(len(given.pictures))], folder)
-    contexts = Shown(given.pictures, tuple(context_of(scene) for scene in OBJECTS[name]))
+    contexts = Shown(given.pictures, tuple(painter.context(scene) for scene in OBJECTS[name]))
     scenes = [replace(scene, object=name) for scene in judged]
     return Drop(folder, (given + contexts).shifted(OBJECT_REACH), OBJECT, None, scenes)
 

@@ -7,14 +7,12 @@ import signal
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from transformers import CLIPTokenizer
 from tritonclient.grpc import InferenceServerClient  # type: ignore[import-untyped]
 from tritonclient.utils import InferenceServerException  # type: ignore[import-untyped]
@@ -24,21 +22,15 @@ from impasto_server.ops.process import is_child
 from impasto_server.ops.serve import Server, ServerDied, serve
 from impasto_server.settings import Settings
 from tests.helpers import clips
+from tests.helpers.pictures import png
+from tests.helpers.waiting import eventually
 from tests.helpers.wire import Tensor, ask, inputs, texts
-
-from .test_lifecycle import eventually
 
 TEXTS = ("a red boat", "a blue fish at night")
 
 
 def noise(count: int) -> list[NDArray[np.uint8]]:
     return list(np.random.default_rng(0).integers(0, 256, (count, 70, 90, 3), dtype=np.uint8))
-
-
-def png(pixels: NDArray[np.uint8]) -> bytes:
-    file = BytesIO()
-    Image.fromarray(pixels).save(file, "png")
-    return file.getvalue()
 
 
 FILES = [png(pixels) for pixels in noise(2)]

@@ -28,9 +28,9 @@ from impasto_server.ops.ready import is_ready, open_gate
 from impasto_server.ops.serve import Plan, Server
 from impasto_server.ops.tritonserver import find
 from impasto_server.settings import Settings
+from tests.helpers.waiting import eventually
 from tests.helpers.wire import ask, inputs, ints, refused, texts
 
-from .test_lifecycle import eventually
 from .test_load import client_process
 from .test_metrics import metrics, steady
 

@@ -19,10 +19,10 @@ from tritonclient.utils import InferenceServerException  # type: ignore[import-u
 
 from impasto_client import Client, ImpastoError, ServerUnavailable
 from impasto_server.request import MAX_CANDIDATES, MAX_STEPS
+from tests.helpers.waiting import eventually
 from tests.helpers.wire import inputs, ints, refused, texts
 
 from .conftest import Impasto, alive, impasto_serve, shm_of
-from .test_lifecycle import eventually
 
 CUT_OFF = "the server stopped before this was done; send the request to another one, or later"
 

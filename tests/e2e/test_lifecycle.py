@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -21,15 +20,9 @@ from impasto_server.errors import SetupError
 from impasto_server.ops.serve import ServerDied, serve
 from impasto_server.settings import Settings
 from tests.helpers import toy
+from tests.helpers.waiting import eventually
 
 from .conftest import IMPASTO, alive, impasto_serve, shm_of
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.05)
 
 
 def test_stopping_leaves_no_process_and_no_shared_memory(settings: Settings) -> None:

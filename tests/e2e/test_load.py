@@ -18,9 +18,9 @@ from tritonclient.utils import InferenceServerException  # type: ignore[import-u
 from impasto_server.ops.serve import Server, serve
 from impasto_server.request import MAX_CANDIDATES, MAX_STEPS
 from impasto_server.settings import Settings
+from tests.helpers.waiting import eventually
 from tests.helpers.wire import Tensor, ask, ints, texts
 
-from .test_lifecycle import eventually
 from .test_metrics import metrics, steady
 
 PATIENCE_S = 120.0

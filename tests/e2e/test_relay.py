@@ -23,9 +23,9 @@ from tritonclient.grpc import (  # type: ignore[import-untyped]
 
 from impasto_server.ops.serve import Server, serve
 from impasto_server.settings import Settings
+from tests.helpers.waiting import eventually
 from tests.helpers.wire import Tensor, ask, inputs, ints, outputs, texts
 
-from .test_lifecycle import eventually
 from .test_metrics import metrics
 from .test_stream import stream
 

@@ -11,10 +11,10 @@ import pytest
 from tritonclient.grpc import InferenceServerClient, InferRequestedOutput  # type: ignore[import-untyped]
 from tritonclient.utils import InferenceServerException  # type: ignore[import-untyped]
 
+from tests.helpers.waiting import eventually
 from tests.helpers.wire import ask, inputs, ints, texts
 
 from .conftest import Impasto, alive, impasto_serve, shm_of
-from .test_lifecycle import eventually
 
 
 def paints(url: str) -> bool:

@@ -19,9 +19,9 @@ from tritonclient.grpc import InferenceServerClient  # type: ignore[import-untyp
 from impasto_server.ops.serve import Server, serve
 from impasto_server.settings import Settings
 from tests.helpers import toy
+from tests.helpers.waiting import eventually
 from tests.helpers.wire import ask, ints, texts
 
-from .test_lifecycle import eventually
 from .test_metrics import metrics
 
 WARM_UP, CYCLES = 200, 1000

@@ -17,9 +17,9 @@ from PIL import Image
 from tritonclient.grpc import InferenceServerClient  # type: ignore[import-untyped]
 
 from impasto_server.ops.serve import Server
+from tests.helpers.waiting import eventually
 from tests.helpers.wire import Tensor, ask, inputs, ints, outputs, refused, texts
 
-from .test_lifecycle import eventually
 from .test_metrics import grown, metrics, steady
 
 Message = dict[str, Any] | str

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from diffusers import StableDiffusionPipeline
 from numpy.typing import NDArray
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
-from PIL import Image
 from safetensors.torch import save_file
 
 from impasto_export.adapters import importer
@@ -64,7 +62,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
     link(CHECKPOINT, made.bundle, steering=Control(made.controlnet, ("edges", "edges", "depth"), ("depth",)))
     manifest = json.loads((made.bundle / "manifest.json").read_text())
     registry = Registry(made.registry)
-    for name, seed in (("one", 1), ("two", 2)):
+    for name, seed in (("one", 1), ("two", 2), ("three", 3)):
         write_lora(made.loras / name, seed)
         registry.put(name, importer.convert(made.loras / name / "pytorch_lora_weights.safetensors", manifest).data)
     made.embeddings.mkdir()
@@ -145,12 +143,6 @@ def content() -> NDArray[np.uint8]:
 def nearness() -> NDArray[np.uint8]:
     """Grey, 128 x 128: the lower, the nearer."""
     return np.repeat(np.arange(0, 256, 2, np.uint8)[:, None], 128, axis=1)
-
-
-def png(pixels: NDArray[np.uint8]) -> bytes:
-    file = BytesIO()
-    Image.fromarray(pixels).save(file, "png")
-    return file.getvalue()
 
 
 @pytest.fixture(scope="session")

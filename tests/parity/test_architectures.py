@@ -34,8 +34,9 @@ from impasto_server.pipeline import Pipeline
 from impasto_server.request import Request
 from impasto_server.settings import EngineName, Settings
 from tests.helpers import twins
+from tests.helpers.pictures import png
 
-from .conftest import content, png
+from .conftest import content
 from .test_lanes import Arrival, alone, together
 from .test_samplers import THEIRS
 

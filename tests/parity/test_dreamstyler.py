@@ -24,8 +24,9 @@ from studio.reading.psnr import psnr_db
 from impasto_server.pipeline import Pipeline
 from impasto_server.request import CODE_NEGATIVE_PROMPT, Request
 from impasto_server.settings import EngineName
+from tests.helpers.pictures import png
 
-from .conftest import EMBEDDINGS, Open, Studio, content, diffusers_pipeline, nearness, png
+from .conftest import EMBEDDINGS, Open, Studio, content, diffusers_pipeline, nearness
 from .test_image import MIN_PSNR_DB, SCHEDULERS, noise
 from .test_lanes import MIN_SOLO_DB, Arrival, Pixels, alone, together
 

@@ -37,8 +37,9 @@ from impasto_server.request import Request
 from impasto_server.settings import Settings
 from tests.helpers import checkpoints
 from tests.helpers.codes import assert_nearest
+from tests.helpers.pictures import png
 
-from .conftest import Open, Studio, content, diffusers_pipeline, png
+from .conftest import Open, Studio, content, diffusers_pipeline
 from .test_dreamstyler import LORA
 from .test_image import SCHEDULERS
 from .test_lanes import Arrival, alone, together

@@ -7,11 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from statistics import median
-from time import perf_counter
 from typing import TypeVar
 
 import numpy as np
-from benchmarks.common.bench import interval, prompt
+from benchmarks.common.bench import interval, prompt, timed
 
 from impasto_client import Client, StyleContent
 
@@ -60,7 +59,7 @@ class Latency:
             lambda: self._paint_both(words[2:]),
         ]
         order = [(number + i) % len(turns) for i in range(len(turns))]
-        taken = {which: _timed(turns[which]) for which in order}
+        taken = {which: timed(turns[which]) for which in order}
         same = self._paint(words[0], TWO_LANES) == taken[0][1]
         return Round(taken[0][0], taken[1][0], taken[2][0], same)
 
@@ -102,10 +101,3 @@ def report(rounds: Sequence[Round]) -> dict[str, object]:
         "guidance": asdict(FOUR_LANES),
         "samples": [asdict(one) for one in rounds],
     }
-
-
-def _timed(work: Callable[[], T]) -> tuple[float, T]:
-    """Seconds, and what came of it."""
-    started = perf_counter()
-    found = work()
-    return perf_counter() - started, found

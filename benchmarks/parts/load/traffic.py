@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from benchmarks.common.bench import percentiles, prompt
+from benchmarks.common.bench import half_width, percentiles, prompt
 from numpy.typing import NDArray
 
 from impasto_server.request import Request
@@ -20,7 +19,6 @@ STYLED = 0.9  # share of requests with an adapter
 ZIPF = 1.1
 GOOD_SLOWDOWN = 2.0  # a request is good when it takes at most so many times as long as alone
 GOOD_SHARE = 0.95  # of requests that must be good
-CONFIDENT = 1.96
 
 Bools = NDArray[np.bool_]
 Kind = tuple[int, float]  # steps and guidance scale: what solo latency depends on
@@ -134,12 +132,6 @@ def held(outcomes: Sequence[Outcome], batches: Sequence[int]) -> list[Outcome]:
     for one, batch in zip(outcomes, batches, strict=True):
         done[batch] = max(done.get(batch, 0.0), one.at_s + one.latency_s)
     return [replace(one, latency_s=done[batch] - one.at_s) for one, batch in zip(outcomes, batches, strict=True)]
-
-
-def half_width(share: float, n: int) -> float:
-    """Half of Wilson's 95 % interval of a share that was seen in n requests."""
-    z = CONFIDENT
-    return z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
 
 
 def ratio_interval(loads: Sequence[float], ours: Bools, peer: Bools) -> tuple[float, float]:

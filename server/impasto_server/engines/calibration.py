@@ -7,15 +7,14 @@ another checkpoint into the folder drops it.
 from __future__ import annotations
 
 import logging
-import os
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from tempfile import mkstemp
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from impasto_server import atomic
 from impasto_server.bundle import MAX_MANIFEST, Bundle
 from impasto_server.engines.runtime import Runtime
 from impasto_server.errors import SetupError
@@ -128,7 +127,7 @@ def keep(bundle: Bundle, measured: Measured) -> Path:
     entries = [entry for entry in known if entry.key != measured.key]
     calibration = Calibration(entries=tuple(sorted([*entries, measured], key=lambda entry: entry.key)))
     path = bundle.folder / NAME
-    _write(path, (calibration.model_dump_json(indent=2) + "\n").encode())
+    atomic.write(path, (calibration.model_dump_json(indent=2) + "\n").encode())
     return path
 
 
@@ -175,18 +174,3 @@ def _unusable(bundle: Bundle, why: str) -> SetupError:
 def _command(bundle: Bundle, engine: str, precision: str, threads: int) -> str:
     words = ["--bundle", str(bundle.folder), "--engine", engine, "--precision", precision, "--threads", str(threads)]
     return shlex.join(["impasto", "calibrate", *words])
-
-
-def _write(target: Path, data: bytes) -> None:
-    """Beside it, then over it: a reader sees the old file or the new one, whole."""
-    handle, name = mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    draft = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.chmod(0o644)
-        draft.replace(target)
-    finally:
-        draft.unlink(missing_ok=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import onnx
 
+from impasto_server import atomic
 from impasto_server.engines.profiles import Profile, manifest_beside
 from impasto_server.engines.runtime import Runtime
 from impasto_server.settings import Precision
@@ -68,7 +69,7 @@ class Plan:
         """With its folders there. Raises OSError."""
         for folder in (self.folder, self.timings):
             folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "spec.json").write_text(self.spec.text + "\n")
+        atomic.write(self.folder / "spec.json", f"{self.spec.text}\n".encode())
         return self
 
 

@@ -9,12 +9,12 @@ has run.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import tensorrt as trt  # type: ignore[import-not-found,unused-ignore]
 
+from impasto_server import atomic
 from impasto_server.engines.plans import Plan
 from impasto_server.engines.profiles import Profile
 from impasto_server.errors import SetupError
@@ -34,7 +34,7 @@ class Maker:
         file = kept.folder / "engine.plan"
         if not file.exists():
             kept.made()
-            _write(file, self.built(kept.timings / "timing.cache"))
+            atomic.write(file, self.built(kept.timings / "timing.cache"))
         return file.read_bytes()
 
     def built(self, timings: Path) -> bytes:
@@ -56,7 +56,7 @@ class Maker:
             raise SetupError(
                 f"engine: TensorRT can't build {self._path.name}; its log says why, or use another --engine"
             )
-        _write(timings, _bytes(cache.serialize()))
+        atomic.write(timings, _bytes(cache.serialize()))
         return _bytes(plan)
 
     def refitted(self, plan: bytes) -> trt.ICudaEngine:
@@ -85,13 +85,6 @@ class Maker:
 def _bytes(memory: Any) -> bytes:
     """Of an IHostMemory, a buffer of which its type says nothing."""
     return bytes(memoryview(memory))
-
-
-def _write(file: Path, data: bytes) -> None:
-    """Never in halves: others read it, and a build may be killed."""
-    draft = file.with_suffix(f".draft-{os.getpid()}")
-    draft.write_bytes(data)
-    draft.replace(file)
 
 
 def _said(parser: trt.OnnxParser | trt.OnnxParserRefitter) -> str:

@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from itertools import islice
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -32,6 +31,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from impasto_server.errors import InvalidArgument
 from impasto_server.pictures import metadata
+from impasto_server.pictures.metadata import number
 
 MAX_BYTES = 32 << 20
 MAX_PIXELS = 50_000_000
@@ -186,7 +186,7 @@ def _png_chunks(data: bytes) -> Iterator[int]:
     at = len(_PNG)
     while at < len(data) and data[at + 4 : at + 8] != b"IEND":
         yield at
-        at += 12 + _number(data, at, 4, "big")
+        at += 12 + number(data, at, 4, "big")
 
 
 def _jpeg_segments(data: bytes) -> Iterator[int]:
@@ -197,11 +197,11 @@ def _jpeg_segments(data: bytes) -> Iterator[int]:
         if data[at] != 0xFF or data[at + 1] in (0x00, 0xFF):
             at += 1
         else:
-            at += 2 if data[at + 1] in _BARE else 2 + _number(data, at + 2, 2, "big")
+            at += 2 if data[at + 1] in _BARE else 2 + number(data, at + 2, 2, "big")
 
 
 def _png_size(data: bytes) -> tuple[int, int]:
-    return _number(data, 16, 4, "big"), _number(data, 20, 4, "big")
+    return number(data, 16, 4, "big"), number(data, 20, 4, "big")
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
@@ -209,7 +209,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
     segments = _jpeg_segments(data)
     for at in islice(segments, NEAR):
         if data[at] == 0xFF and data[at + 1] in _FRAMES:
-            return _number(data, at + 7, 2, "big"), _number(data, at + 5, 2, "big")
+            return number(data, at + 7, 2, "big"), number(data, at + 5, 2, "big")
     return (0, 0) if next(segments, None) is None else (MAX_PIXELS, 1)
 
 
@@ -221,16 +221,12 @@ def _webp_size(data: bytes) -> tuple[int, int]:
     """Of the first chunk: an extended file, a lossless or a lossy one (RFC 9649)."""
     match data[12:16]:
         case b"VP8X":
-            return _number(data, 24, 3) + 1, _number(data, 27, 3) + 1
+            return number(data, 24, 3) + 1, number(data, 27, 3) + 1
         case b"VP8L":
-            sides = _number(data, 21, 4)
+            sides = number(data, 21, 4)
             return (sides & 0x3FFF) + 1, (sides >> 14 & 0x3FFF) + 1
         case _:
-            return _number(data, 26, 2) & 0x3FFF, _number(data, 28, 2) & 0x3FFF
-
-
-def _number(data: bytes, start: int, length: int, order: Literal["big", "little"] = "little") -> int:
-    return int.from_bytes(data[start : start + length], order)
+            return number(data, 26, 2) & 0x3FFF, number(data, 28, 2) & 0x3FFF
 
 
 def _check_pixels(size: tuple[int, int], field: str) -> None:

@@ -32,7 +32,7 @@ def png(data: bytes, chunks: Iterable[int]) -> Bare:
     view, turned = memoryview(data), None
     kept = [view[:8]]
     for at in chunks:
-        kind, end = data[at + 4 : at + 8], at + 12 + _number(data, at, 4, "big")
+        kind, end = data[at + 4 : at + 8], at + 12 + number(data, at, 4, "big")
         if kind in _PNG_PIXELS:
             kept.append(view[at:end])
         elif kind == b"eXIf":
@@ -47,7 +47,7 @@ def jpeg(data: bytes, segments: Iterable[int]) -> Bare:
     for at in segments:
         if data[at] != 0xFF or data[at + 1] not in _JPEG_TEXTS:
             continue
-        end = at + 2 + _number(data, at + 2, 2, "big")
+        end = at + 2 + number(data, at + 2, 2, "big")
         if data[at + 1] == _JPEG_EXIF and data[at + 4 : at + 10] == _EXIF:
             turned = turned or orientation(data[at + 4 : end])
         kept.append(view[done:at])
@@ -57,7 +57,7 @@ def jpeg(data: bytes, segments: Iterable[int]) -> Bare:
 
 def webp(data: bytes) -> Bare:
     """A file that is shorter than it says is left as it is."""
-    view, size, turned = memoryview(data), 8 + _number(data, 4, 4), None
+    view, size, turned = memoryview(data), 8 + number(data, 4, 4), None
     if data[12:16] != b"VP8X" or not _WEBP_HEAD <= size <= len(data):
         return data, None
     kept = []
@@ -74,7 +74,7 @@ def _webp_chunks(data: bytes, size: int) -> Iterator[tuple[int, int]]:
     """Where each begins and ends, with the byte that makes it even."""
     at = 12
     while at + 8 <= size:
-        length = _number(data, at + 4, 4)
+        length = number(data, at + 4, 4)
         end = min(at + 8 + length + length % 2, size)
         yield at, end
         at = end
@@ -86,14 +86,14 @@ def orientation(exif: bytes) -> int | None:
     order = _TIFF.get(body[:4])
     if order is None:
         return None
-    first = _number(body, 4, 4, order)
-    count = min(_number(body, first, 2, order), max(0, len(body) - first - 2) // 12)
+    first = number(body, 4, 4, order)
+    count = min(number(body, first, 2, order), max(0, len(body) - first - 2) // 12)
     for at in range(first + 2, first + 2 + 12 * count, 12):
-        if _number(body, at, 2, order) == _ORIENTATION and _number(body, at + 4, 4, order) == 1:
-            value = _number(body, at + 8, _WIDTHS.get(_number(body, at + 2, 2, order), 0), order)
+        if number(body, at, 2, order) == _ORIENTATION and number(body, at + 4, 4, order) == 1:
+            value = number(body, at + 8, _WIDTHS.get(number(body, at + 2, 2, order), 0), order)
             return value if 1 <= value <= 8 else None
     return None
 
 
-def _number(data: bytes, start: int, length: int, order: Order = "little") -> int:
+def number(data: bytes, start: int, length: int, order: Order = "little") -> int:
     return int.from_bytes(data[start : start + length], order)

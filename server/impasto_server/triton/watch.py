@@ -15,9 +15,13 @@ SHARE = 0.05  # of a core for asking: without a bound, 60 callers took an eighth
 
 
 class Watch:
-    """One thread that asks everyone, every few milliseconds, or less often: asking Triton takes about 40 µs."""
+    """One thread that asks everyone, every few milliseconds, or less often: asking Triton takes about 40 µs.
 
-    def __init__(self) -> None:
+    `clock` says for how many seconds its thread has computed.
+    """
+
+    def __init__(self, clock: Callable[[], float] = thread_time) -> None:
+        self._clock = clock
         self._watched: dict[int, tuple[Callable[[], bool], Callable[[], None]]] = {}
         self._numbers = count()
         self._lock = Lock()
@@ -47,14 +51,14 @@ class Watch:
     def _run(self) -> None:
         pause_s = PERIOD_S
         while not self._closing.wait(pause_s):
-            started = thread_time()
+            started = self._clock()
             with self._lock:
                 numbers = list(self._watched)
             for number in numbers:
                 then = self._ask(number)
                 if then is not None:
                     _do(then)
-            pause_s = max(PERIOD_S, (thread_time() - started) / SHARE)
+            pause_s = max(PERIOD_S, (self._clock() - started) / SHARE)
 
     def _ask(self, number: int) -> Callable[[], None] | None:
         """What is to be done now."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from benchmarks import dreamstyler
 from benchmarks.common import bench, sheets
-from benchmarks.common.asking import context, figures, with_all
+from benchmarks.common.asking import figures, with_all
 from benchmarks.common.sheets import Axis
 from benchmarks.dreamstyler import (
     CONTENT,
@@ -27,6 +27,7 @@ from benchmarks.parts.dreamstyler import dual
 from benchmarks.parts.dreamstyler.dual import Latency, Round
 from numpy.typing import NDArray
 from PIL import Image
+from studio import painter
 
 from impasto_client import Client, FakeTransport
 from impasto_server.guidance import ClassifierFree, DreamStyler, Mixes, Prompts, Text
@@ -109,7 +110,7 @@ def test_contexts_name_no_style_and_contents_are_flat() -> None:
     scenes = dreamstyler.flat_scenes(20, 3)
     assert len(scenes) == 20
     assert {scene.style for scene in scenes} == {"flat"}
-    assert not any("style" in context(scene) for scene in scenes)
+    assert not any("style" in painter.context(scene) for scene in scenes)
 
 
 def test_a_mix_has_a_style_for_each_stage() -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from time import sleep
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from tests.helpers import toy
 from typer.testing import CliRunner
 
@@ -23,6 +26,7 @@ from impasto_client import (
 )
 from impasto_client.cli import app
 from impasto_client.wire import Tensors
+from impasto_server.engines.onnxruntime import OnnxRuntimeEngine
 
 
 class Refused(Exception):
@@ -88,12 +92,22 @@ def test_steps_and_previews_without_a_server(bundle: Path) -> None:
     assert last.data == alone.data
 
 
-def test_a_stream_that_is_left_is_cancelled(bundle: Path) -> None:
-    transport = LocalTransport(bundle)
-    with Client(transport=transport) as client:
+def test_a_stream_that_is_left_is_cancelled(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of its steps would take ten seconds; those that are left out take none."""
+    passes: list[float] = []
+    run = OnnxRuntimeEngine.run
+
+    def slow(self: OnnxRuntimeEngine, feeds: Tensors) -> list[NDArray[Any]]:
+        if "timestep" in feeds:
+            passes.append(float(feeds["timestep"][0]))
+            sleep(0.05)
+        return run(self, feeds)
+
+    with Client(transport=LocalTransport(bundle)) as client:
+        monkeypatch.setattr(OnnxRuntimeEngine, "run", slow)
         for _ in client.stream("a red boat", steps=200):
             break
-        assert client.generate("a red boat", steps=1).data
+    assert 0 < len(passes) < 200
 
 
 def test_deadlines_and_errors_of_a_stream_are_the_clients_own(bundle: Path) -> None:

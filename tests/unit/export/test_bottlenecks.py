@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from subprocess import CompletedProcess
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from impasto_export import cli, manifest
-from impasto_export.adapters import check, importer, layers, pickles
+from impasto_export.adapters import check, importer, layers
 from impasto_export.adapters.importer import Said
 from impasto_export.adapters.registry import Registry
 from impasto_export.errors import AdapterError, UnaccountedKeys
@@ -153,20 +152,6 @@ def test_the_studios_adapters_do_what_the_paper_says(shared: bool, ranks: tuple[
     assert (record["rank"], record["sites"]) == (max(ranks), sum(map(len, PLACES.values())))
     assert (record["gelu"], record["shared"], record["source"]["layout"]) == (gelu, shared, "studio")
     assert record["source"]["assumed"] == []
-
-
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For files of this test's own making: a process of its own takes seconds to import torch."""
-
-    def run(command: list[str], **_: object) -> CompletedProcess[str]:
-        try:
-            pickles.convert(Path(command[-2]), Path(command[-1]))
-        except Exception as error:
-            return CompletedProcess(command, pickles.REFUSED, pickles.reason(error))
-        return CompletedProcess(command, 0)
-
-    monkeypatch.setattr("subprocess.run", run)
 
 
 def saved(folder: Path, content: object) -> Path:

@@ -24,16 +24,13 @@ from impasto_export.errors import BundleError, CheckpointError, MisfitCheckpoint
 from impasto_export.tracing import clip_graphs, graphs
 from impasto_export.weights import encode, read_header, read_tensor
 from tests.helpers import clips
+from tests.helpers.folders import edit_json
 
 
 @pytest.fixture
 def own(clip_checkpoint: Path, tmp_path: Path) -> Path:
     """A private copy of the checkpoint, to be spoilt."""
     return shutil.copytree(clip_checkpoint, tmp_path / "clip")
-
-
-def edit_json(path: Path, **changes: object) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 def rewrite(path: Path, changes: Mapping[str, tuple[str, NDArray[Any]]], drop: str = "") -> None:

@@ -7,7 +7,6 @@ import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from subprocess import CompletedProcess
 from typing import Any
 
 import numpy as np
@@ -328,20 +327,6 @@ def test_a_bundle_of_older_graphs_takes_none(tmp_path: Path) -> None:
 def pickled(folder: Path, content: object, name: str) -> Path:
     torch.save(content, folder / name)
     return folder / name
-
-
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For files of this test's own making: a process of its own takes seconds to import torch."""
-
-    def run(command: list[str], **_: object) -> CompletedProcess[str]:
-        try:
-            pickles.convert(Path(command[-2]), Path(command[-1]))
-        except Exception as error:
-            return CompletedProcess(command, pickles.REFUSED, pickles.reason(error))
-        return CompletedProcess(command, 0)
-
-    monkeypatch.setattr("subprocess.run", run)
 
 
 def test_a1111s_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,7 @@ from impasto_export.errors import (
 from impasto_export.link import link
 from impasto_export.weights import encode, read_header, read_tensor
 from tests.helpers.checkpoints import CHANNELS
+from tests.helpers.folders import edit_json, leftovers
 from tests.helpers.stored import values
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -44,20 +45,12 @@ def own(checkpoint: Path, tmp_path: Path) -> Path:
     return shutil.copytree(checkpoint, tmp_path / "checkpoint")
 
 
-def edit_json(path: Path, **changes: object) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-
 def rewrite(path: Path, drop: str = "", **changes: tuple[str, np.ndarray]) -> None:  # type: ignore[type-arg]
     """Rewrite a safetensors file without `drop` and with `changes` (`__` for a dot)."""
     header = read_header(path)
     tensors = {name: (item.dtype, read_tensor(header, name)) for name, item in header.tensors.items() if name != drop}
     tensors.update({name.replace("__", "."): value for name, value in changes.items()})
     path.write_bytes(encode(tensors, header.metadata))
-
-
-def leftovers(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
 
 
 def test_weights_are_linked_not_copied_and_the_manifest_says_it_all(bundle: Path, checkpoint: Path) -> None:

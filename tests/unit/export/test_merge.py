@@ -25,6 +25,7 @@ from impasto_export.merging import blends, mixes
 from impasto_export.merging.merge import merge
 from impasto_export.weights import encode, read_header
 from tests.helpers import checkpoints, originals
+from tests.helpers.folders import leftovers
 from tests.helpers.stored import values
 
 RANK = 2
@@ -80,10 +81,6 @@ def registry(bundle: Path, tmp_path: Path) -> Registry:
 def weight(bundle: Path, graph: str, module: str) -> NDArray[Any]:
     found = parameters.of(bundle, manifest.load(bundle))[graph][f"{module}.weight"]
     return parameters.values(bundle, module, found)
-
-
-def leftovers(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
 
 
 def test_changed_weights_lie_in_one_more_file_and_the_rest_is_linked(

@@ -14,6 +14,7 @@ from impasto_export.checkpoints.checkpoint import Said
 from impasto_export.errors import CheckpointError
 from impasto_export.link import link
 from tests.helpers import originals, twins
+from tests.helpers.folders import edit_json
 from tests.helpers.stored import values
 
 LAYOUT = {
@@ -42,10 +43,6 @@ def skeleton(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def own(checkpoint: Path, tmp_path: Path) -> Path:
     """A private copy, to be spoilt."""
     return shutil.copytree(checkpoint, tmp_path / "checkpoint")
-
-
-def edit_json(path: Path, **changes: object) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 def test_each_text_encoder_has_its_own_tokenizer(checkpoint: Path, skeleton: Path, tmp_path: Path) -> None:

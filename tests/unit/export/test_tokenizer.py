@@ -13,6 +13,7 @@ from transformers import CLIPTokenizer
 
 from impasto_export.checkpoints import tokenizer
 from impasto_export.errors import CheckpointError
+from tests.helpers.folders import edit_json
 
 TEXTS = [
     "the red bat",
@@ -59,10 +60,6 @@ def test_a_saved_tokenizer_json_is_taken_as_it_is(pair: tuple[Tokenizer, CLIPTok
 def own(checkpoint: Path, tmp_path: Path) -> Path:
     """A private copy of the tokenizer's folder, to be changed."""
     return shutil.copytree(checkpoint / "tokenizer", tmp_path / "tokenizer")
-
-
-def edit_json(path: Path, **changes: object) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 def both(folder: Path) -> tuple[Tokenizer, CLIPTokenizer]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from concurrent.futures import Future
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -15,14 +14,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from impasto_server.backbone import Row
-from impasto_server.errors import FieldError, ImpastoError, InvalidArgument, NotFound
-from impasto_server.pipeline import Caller, Pipeline, Result
+from impasto_server.errors import FieldError, InvalidArgument, NotFound
+from impasto_server.pipeline import Pipeline, Result
 from impasto_server.request import Request
 from impasto_server.settings import Settings
 from impasto_server.steps import BASE
 from impasto_server.words.embeds import Embeds
 from impasto_server.words.prompt import Staged
 from tests.helpers import toy
+from tests.helpers.asked import together
 from tests.helpers.families import encoders
 
 from .conftest import Open
@@ -63,13 +63,6 @@ def said(row: Row) -> Embeds:
 
 def pixels(result: Result) -> NDArray[np.int64]:
     return np.asarray(Image.open(BytesIO(result.image)), np.int64)
-
-
-def together(pipeline: Pipeline, requests: list[Request]) -> list[Result | ImpastoError]:
-    answers: list[Future[Result | ImpastoError]] = [Future() for _ in requests]
-    for one, answer in zip(requests, answers, strict=True):
-        pipeline.submit(one, Caller(answer.set_result))
-    return [answer.result(30) for answer in answers]
 
 
 KINDS: dict[str, Request] = {

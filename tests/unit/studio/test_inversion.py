@@ -9,6 +9,7 @@ from typing import cast
 import pytest
 import torch
 from safetensors.torch import load_file
+from studio import painter
 from studio.painter import Scene
 from studio.places import CHECKPOINT
 from studio.recipes.inversion import (
@@ -19,7 +20,6 @@ from studio.recipes.inversion import (
     Plan,
     Words,
     at_stage,
-    context_of,
     learned_embeds,
     prompt_tokens,
     save,
@@ -42,9 +42,9 @@ def test_a_timestep_belongs_to_one_of_six_stages(t: int, stage: int) -> None:
 
 def test_a_prompt_names_the_content_and_leaves_room_for_the_style() -> None:
     scene = Scene("fish", "red", "sea", "mosaic", 7)
-    assert context_of(scene) == "a red fish by the sea"
-    assert Plan().prompt(context_of(scene)) == "a red fish by the sea in {style} style"
-    assert Plan(context=False).prompt(context_of(scene)) == "a painting in {style} style"
+    assert painter.context(scene) == "a red fish by the sea"
+    assert Plan().prompt(painter.context(scene)) == "a red fish by the sea in {style} style"
+    assert Plan(context=False).prompt(painter.context(scene)) == "a painting in {style} style"
 
 
 def test_learnt_vectors_stand_where_the_style_is_named(tokenizer: CLIPTokenizer) -> None:

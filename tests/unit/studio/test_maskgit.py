@@ -10,25 +10,19 @@ from typing import Any
 import pytest
 import torch
 from diffusers import UVit2DModel
-from studio import painter
 from studio.nets import maskgit
 from studio.nets.bottleneck import Bottleneck, Form, attached
 from studio.nets.diffusion import new_text_encoder as diffusion_text_encoder
 from studio.nets.diffusion import new_vae
 from studio.nets.maskgit import Lane, guided, lane_logits, paint, unmask
 from studio.nets.muse import SPARE, Muse, Shape, new_text_encoder, new_transformer
-from studio.nets.tokenizer import learn_tokenizer, tokenise
+from studio.nets.tokenizer import tokenise
 from studio.nets.vq import from_autoencoder
 from torch import Tensor
 from transformers import CLIPTokenizer
 
 CODES = 32
 MASK = CODES + SPARE - 1
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> CLIPTokenizer:
-    return learn_tokenizer([painter.caption(scene) for scene in painter.training_scenes(50, seed=0)])
 
 
 @pytest.fixture

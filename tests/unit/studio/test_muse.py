@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AmusedPipeline, UVit2DModel, VQModel
-from studio import painter
 from studio.nets.diffusion import new_text_encoder as diffusion_text_encoder
 from studio.nets.diffusion import new_vae
 from studio.nets.muse import (
@@ -25,7 +24,7 @@ from studio.nets.muse import (
     save_muse,
     start_near_identity,
 )
-from studio.nets.tokenizer import learn_tokenizer, tokenise
+from studio.nets.tokenizer import tokenise
 from studio.nets.vq import MUSE, from_autoencoder
 from studio.recipes.muse import Examples
 from transformers import CLIPTokenizer
@@ -33,11 +32,6 @@ from transformers import CLIPTokenizer
 CODES = 32
 MASK = CODES + SPARE - 1
 SHAPE = Shape(hidden=64, layers=1, blocks=3)
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> CLIPTokenizer:
-    return learn_tokenizer([painter.caption(scene) for scene in painter.training_scenes(50, seed=0)])
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from studio.nets.diffusion import new_text_encoder as diffusion_text_encoder
 from studio.nets.diffusion import new_vae
 from studio.nets.maskgit import Lane
 from studio.nets.muse import SMOOTHING, Shape, masked_loss, new_text_encoder, new_transformer
-from studio.nets.tokenizer import learn_tokenizer
 from studio.nets.vq import from_autoencoder
 from studio.painter import Bytes
 from studio.reading.scorer import Scorer
@@ -48,11 +47,6 @@ from studio.recipes.styledrop import (
 from transformers import CLIPTokenizer
 
 CODES = 32
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> CLIPTokenizer:
-    return learn_tokenizer([painter.caption(scene) for scene in painter.training_scenes(50, seed=0)])
 
 
 @pytest.fixture

@@ -12,11 +12,10 @@ from diffusers import AutoencoderKL, VQModel
 from studio import painter
 from studio.nets.diffusion import new_vae, save_model
 from studio.nets.pca import write_encoder
-from studio.nets.vq import from_autoencoder, k_means, load_vq, nearest, restore, tokens_of
+from studio.nets.vq import from_autoencoder, k_means, load_vq, nearest, restore, to_unit, tokens_of
 from studio.painter import Bytes
 from studio.pictures import to_images, to_tensor
 from studio.reading.psnr import mean_psnr_db
-from studio.recipes import vq as recipe
 from studio.recipes.vq import Crops
 
 GAIN = torch.linspace(2, 0.5, 16)
@@ -62,7 +61,7 @@ def test_the_nearest_code_is_the_nearest() -> None:
 def test_its_latents_are_the_autoencoder_s_times_the_gain(pair: Pair) -> None:
     with torch.no_grad():
         expected = pair.vae.encode(to_tensor(pair.picture)).latent_dist.mode() * GAIN[:, None, None]
-        latents = pair.vq.encode(recipe.to_unit(pair.picture)).latents
+        latents = pair.vq.encode(to_unit(pair.picture)).latents
     torch.testing.assert_close(latents, expected, atol=0.01, rtol=0)
 
 
@@ -75,7 +74,7 @@ def test_a_picture_whose_patches_are_codes_is_decoded_as_by_the_autoencoder(pair
 def test_tokens_are_what_diffusers_own_quantizer_says(pair: Pair) -> None:
     quantizer = pair.vq.quantize
     with torch.no_grad():
-        _, _, (_, _, indices) = quantizer(pair.vq.encode(recipe.to_unit(pair.picture)).latents)
+        _, _, (_, _, indices) = quantizer(pair.vq.encode(to_unit(pair.picture)).latents)
     tokens = tokens_of(pair.vq, pair.picture)
     assert tokens.shape == (1, 16, 16)
     torch.testing.assert_close(quantizer.embedding.weight[tokens.flatten()], quantizer.embedding.weight[indices])

@@ -6,23 +6,24 @@ They hold the engine to the rules of TensorRT's headers; they are no GPU, and sh
 from __future__ import annotations
 
 import ctypes
+import json
 import sys
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
-from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from impasto_server import engines
-from impasto_server.engines.engine import stored
 from impasto_server.engines.plans import Plan, Spec
 from impasto_server.engines.profiles import Profile
 from impasto_server.errors import SetupError
+from impasto_server.settings import Precision
+from tests.helpers.tensorrt import CudaEngine, stand_in
 
 Array = NDArray[Any]
 
@@ -142,13 +143,12 @@ class Context:
 @pytest.fixture
 def runtime() -> Iterator[Runtime]:
     """The module under test, and what it imports, with stand-ins below; none of it is left behind."""
-    found, trt = Runtime(), MagicMock()
-    trt.nptype = lambda dtype: np.float32
+    found = Runtime()
     stand_ins: dict[str, Any] = {
         "cuda": ModuleType("cuda"),
         "cuda.bindings": SimpleNamespace(runtime=found),
         "cuda.bindings.runtime": found,
-        "tensorrt": trt,
+        "tensorrt": stand_in(),
     }
     before = set(sys.modules)
     sys.modules.update(stand_ins)
@@ -167,12 +167,8 @@ def context(runtime: Runtime) -> Context:
 
 @pytest.fixture
 def engine(context: Context) -> Any:
-    trt, names = sys.modules["tensorrt"], (*INPUTS, "y")
-    built = MagicMock(num_io_tensors=len(names))
-    built.get_tensor_name = names.__getitem__
-    built.get_tensor_mode = lambda name: trt.TensorIOMode.OUTPUT if name == "y" else trt.TensorIOMode.INPUT
-    built.create_execution_context.side_effect = {trt.ExecutionContextAllocationStrategy.USER_MANAGED: context}.get
-    found = import_module("impasto_server.engines.tensorrt").TensorRtEngine(built, PROFILES, 8, 0)
+    tensorrt = import_module("impasto_server.engines.tensorrt")
+    found = tensorrt.TensorRtEngine(CudaEngine((*INPUTS, "y"), context), PROFILES, 8, 0)
     found.bind({"mix.lora_A": bank(1)})
     return found
 
@@ -194,7 +190,7 @@ def test_batches_of_any_size_and_pictures_of_any_size(engine: Any) -> None:
 def test_what_is_written_into_a_bank_is_seen_and_nothing_else_is_copied(engine: Any, runtime: Runtime) -> None:
     engine.run(sample(1))
     copied = runtime.copied
-    engine.write("mix.lora_A", 2, stored(bank(5, 3), "bf16"))
+    engine.write("mix.lora_A", 2, bank(5, 3))
     assert runtime.copied - copied == bank(5, 3).nbytes
     expected = bank(1).copy()
     expected[2:5] = 5
@@ -240,29 +236,52 @@ def test_a_gpu_that_is_full_says_so(engine: Any) -> None:
         engine.bind({"mix.lora_A": np.zeros((1 << 18, WIDTH), np.float32)})
 
 
-def test_a_plan_is_built_once_and_without_weights(runtime: Runtime, tmp_path: Path) -> None:
-    trt: Any = sys.modules["tensorrt"]
-    builder, config = trt.Builder.return_value, trt.Builder.return_value.create_builder_config.return_value
-    builder.build_serialized_network.return_value = b"plan"
-    config.create_timing_cache.return_value.serialize.return_value = b"measured"
-    maker = import_module("impasto_server.engines.tensorrt_plan").Maker(tmp_path / "unet.onnx", "bf16", PROFILES)
-    plan = Plan.of(tmp_path, Spec("tensorrt", "graph", "", "bf16", PROFILES, "gpu", ()))
-    assert [maker.plan(plan) for _ in range(2)] == [b"plan", b"plan"]
-    builder.build_serialized_network.assert_called_once()
-    config.create_timing_cache.assert_called_once_with(b"")
-    flags = {call.args[0] for call in config.set_flag.call_args_list}
-    assert flags == {trt.BuilderFlag.REFIT, trt.BuilderFlag.STRIP_PLAN, trt.BuilderFlag.BF16}
-    config.clear_flag.assert_called_once_with(trt.BuilderFlag.TF32)
-    assert config.add_optimization_profile.call_count == len(PROFILES)
-    assert sorted(file.name for file in plan.folder.iterdir()) == ["engine.plan", "spec.json"]
-    assert [file.read_bytes() for file in plan.timings.iterdir()] == [b"measured"]
+@pytest.fixture
+def graph(tmp_path: Path) -> Path:
+    path = tmp_path / "unet.onnx"
+    path.write_text("a graph")
+    return path
 
 
-def test_a_graph_that_tensorrt_can_not_take_says_why(runtime: Runtime, tmp_path: Path) -> None:
-    trt: Any = sys.modules["tensorrt"]
-    parser = trt.OnnxParser.return_value
-    parser.parse_from_file.return_value, parser.num_errors = False, 1
-    parser.get_error.return_value.desc.return_value = "no importer for Frobnicate"
-    maker = import_module("impasto_server.engines.tensorrt_plan").Maker(tmp_path / "unet.onnx", "f32", PROFILES)
+def maker(graph: Path, precision: Precision = "bf16") -> Any:
+    return import_module("impasto_server.engines.tensorrt_plan").Maker(graph, precision, PROFILES)
+
+
+@pytest.mark.parametrize(("precision", "flags"), [("bf16", ["bf16", "refit", "strip"]), ("f32", ["refit", "strip"])])
+@pytest.mark.usefixtures("runtime")
+def test_a_plan_has_no_weights_and_the_precision_that_was_asked_for(
+    graph: Path, precision: Precision, flags: list[str]
+) -> None:
+    built = json.loads(maker(graph, precision).built(graph.with_name("timings")))
+    assert (built["graph"], built["flags"]) == ("unet.onnx", flags)
+    assert built["profiles"] == [
+        {name: [list(shapes[name]) for shapes in (one.least, one.usual, one.most)] for name in one.usual}
+        for one in PROFILES
+    ]
+
+
+@pytest.mark.usefixtures("runtime")
+def test_a_plan_is_built_once_and_what_was_measured_for_it_is_known_to_the_next(graph: Path) -> None:
+    one, other = (
+        Plan.of(graph.parent, Spec("tensorrt", name, "", "bf16", PROFILES, "gpu", ())) for name in ("one", "other")
+    )
+    first = maker(graph).plan(one)
+    assert maker(graph).plan(one) == first
+    assert sorted(file.name for file in one.folder.iterdir()) == ["engine.plan", "spec.json"]
+    assert [json.loads(plan)["known"] for plan in (first, maker(graph).plan(other))] == ["", "measured;"]
+    assert [file.read_bytes() for file in one.timings.iterdir()] == [b"measured;measured;"]
+
+
+@pytest.mark.usefixtures("runtime")
+def test_a_plan_gets_the_weights_of_a_graph(graph: Path) -> None:
+    found = maker(graph)
+    assert found.refitted(found.built(graph.with_name("timings"))).weights == str(graph)
+    with pytest.raises(SetupError, match="can't read its plan of unet.onnx; empty the --cache-dir"):
+        found.refitted(b"half a plan")
+
+
+@pytest.mark.usefixtures("runtime")
+def test_a_graph_that_tensorrt_can_not_take_says_why(graph: Path) -> None:
+    graph.write_text("no importer for Frobnicate")
     with pytest.raises(SetupError, match=r"can't take unet.onnx: no importer for Frobnicate; use another --engine"):
-        maker.built(tmp_path / "timings")
+        maker(graph).built(graph.with_name("timings"))

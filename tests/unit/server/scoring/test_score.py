@@ -27,6 +27,8 @@ from impasto_server.scoring.comparison import FIELDS, MAX_IMAGES
 from impasto_server.scoring.score import BATCH, Scorer, ScorerBundle
 from impasto_server.settings import Settings
 from tests.helpers import toy
+from tests.helpers.pictures import png
+from tests.helpers.wire import texts
 
 Tensors = Mapping[str, NDArray[Any]]
 LONG = "a red boat at night, " * 12
@@ -43,18 +45,8 @@ def noise(count: int, *size: int) -> list[NDArray[np.uint8]]:
     return list(draw.integers(0, 256, (count, *(size or (40, 60)), 3), dtype=np.uint8))
 
 
-def png(pixels: NDArray[np.uint8]) -> bytes:
-    file = BytesIO()
-    Image.fromarray(pixels).save(file, "png")
-    return file.getvalue()
-
-
-def several(*values: str | bytes) -> NDArray[Any]:
-    return np.array([value.encode() if isinstance(value, str) else value for value in values], np.object_)
-
-
 FILES = [png(pixels) for pixels in noise(3)]
-IMAGES, TEXT = several(*FILES), several("a red boat")
+IMAGES, TEXT = texts(*FILES), texts("a red boat")
 
 
 def scores(scorer: Scorer, **tensors: NDArray[Any]) -> list[float]:
@@ -101,17 +93,17 @@ def test_what_is_not_read_of_a_long_text_is_told_and_does_not_count(scorer: Scor
 
 
 def test_one_for_all_or_one_each(scorer: Scorer) -> None:
-    texts = "a red boat", "a blue boat", "a fish"
-    one, each = scores(scorer, IMAGE=IMAGES, TEXT=TEXT), scores(scorer, IMAGE=IMAGES, TEXT=several(*texts))
-    expected = [scorer.text([pixels], text)[0] for pixels, text in zip(noise(3), texts, strict=True)]
+    words = "a red boat", "a blue boat", "a fish"
+    one, each = scores(scorer, IMAGE=IMAGES, TEXT=TEXT), scores(scorer, IMAGE=IMAGES, TEXT=texts(*words))
+    expected = [scorer.text([pixels], text)[0] for pixels, text in zip(noise(3), words, strict=True)]
     np.testing.assert_allclose(each, expected, atol=1e-5)
-    np.testing.assert_allclose(one, scorer.text(noise(3), texts[0]), atol=1e-5)
-    turned = several(FILES[1], FILES[2], FILES[0])
+    np.testing.assert_allclose(one, scorer.text(noise(3), words[0]), atol=1e-5)
+    turned = texts(FILES[1], FILES[2], FILES[0])
     np.testing.assert_allclose(
         scores(scorer, IMAGE=IMAGES, REFERENCE=turned), scores(scorer, IMAGE=turned, REFERENCE=IMAGES), atol=1e-5
     )
     np.testing.assert_allclose(
-        scores(scorer, IMAGE=IMAGES, REFERENCE=several(FILES[1])), scorer.picture(noise(3), noise(3)[1]), atol=1e-5
+        scores(scorer, IMAGE=IMAGES, REFERENCE=texts(FILES[1])), scorer.picture(noise(3), noise(3)[1]), atol=1e-5
     )
 
 
@@ -125,7 +117,7 @@ def test_a_file_is_scored_as_it_is_meant_to_be_seen(scorer: Scorer) -> None:
     turned, exif, upright = BytesIO(), Image.Exif(), Image.fromarray(pixels).transpose(Image.Transpose.ROTATE_270)
     exif[0x0112] = 6
     Image.fromarray(pixels).save(turned, "png", exif=exif)
-    found = scores(scorer, IMAGE=several(png(clear), turned.getvalue()), TEXT=TEXT)
+    found = scores(scorer, IMAGE=texts(png(clear), turned.getvalue()), TEXT=TEXT)
     np.testing.assert_allclose(found, scorer.text([white, np.array(upright)], "a red boat"), atol=1e-5)
     assert abs(found[0] - scorer.text([pixels], "a red boat")[0]) > 1e-3
 
@@ -138,24 +130,24 @@ def test_a_strip_costs_no_more_than_another_picture(scorer: Scorer) -> None:
 
 REFUSED: dict[str, tuple[Tensors, str]] = {
     "no image": ({"TEXT": TEXT}, "IMAGE: holds no picture; pass the bytes"),
-    "an empty image tensor": ({"IMAGE": several(), "TEXT": TEXT}, "IMAGE: holds no picture"),
+    "an empty image tensor": ({"IMAGE": texts(), "TEXT": TEXT}, "IMAGE: holds no picture"),
     "neither": ({"IMAGE": IMAGES}, "TEXT: is missing, and REFERENCE too; pass one"),
     "both": ({"IMAGE": IMAGES, "TEXT": TEXT, "REFERENCE": IMAGES}, "REFERENCE: stands beside TEXT; pass one"),
-    "two texts": ({"IMAGE": IMAGES, "TEXT": several("a", "b")}, "TEXT: 2 for 3 of IMAGE; pass one, or one for each"),
+    "two texts": ({"IMAGE": IMAGES, "TEXT": texts("a", "b")}, "TEXT: 2 for 3 of IMAGE; pass one, or one for each"),
     "two references": ({"IMAGE": IMAGES, "REFERENCE": IMAGES[:2]}, "REFERENCE: 2 for 3 of IMAGE"),
-    "too many": ({"IMAGE": several(*FILES[:1] * 65), "TEXT": TEXT}, "IMAGE: 65 pictures are too many; pass at most 64"),
-    "blank text": ({"IMAGE": IMAGES, "TEXT": several(" \n")}, "TEXT: is blank; say what"),
-    "not UTF-8": ({"IMAGE": IMAGES, "TEXT": several(b"a \xff")}, "TEXT: byte 2 is not UTF-8"),
-    "a book": ({"IMAGE": IMAGES, "TEXT": several("a" * 9000)}, "TEXT: 9000 bytes is too long; pass at most 8192"),
+    "too many": ({"IMAGE": texts(*FILES[:1] * 65), "TEXT": TEXT}, "IMAGE: 65 pictures are too many; pass at most 64"),
+    "blank text": ({"IMAGE": IMAGES, "TEXT": texts(" \n")}, "TEXT: is blank; say what"),
+    "not UTF-8": ({"IMAGE": IMAGES, "TEXT": texts(b"a \xff")}, "TEXT: byte 2 is not UTF-8"),
+    "a book": ({"IMAGE": IMAGES, "TEXT": texts("a" * 9000)}, "TEXT: 9000 bytes is too long; pass at most 8192"),
     "long text": (
-        {"IMAGE": IMAGES, "TEXT": several(LONG)},
+        {"IMAGE": IMAGES, "TEXT": texts(LONG)},
         "TEXT: is too long for this scorer, '.*' is not read; shor",
     ),
-    "no picture": ({"IMAGE": several(b"x"), "TEXT": TEXT}, "IMAGE: is no PNG, JPEG or WebP file"),
-    "one of them": ({"IMAGE": several(FILES[0], b"x"), "TEXT": TEXT}, "IMAGE: picture 2: is no PNG, JPEG"),
-    "cut short": ({"IMAGE": IMAGES, "REFERENCE": several(FILES[0][:-40])}, "REFERENCE: is a PNG file without its end"),
+    "no picture": ({"IMAGE": texts(b"x"), "TEXT": TEXT}, "IMAGE: is no PNG, JPEG or WebP file"),
+    "one of them": ({"IMAGE": texts(FILES[0], b"x"), "TEXT": TEXT}, "IMAGE: picture 2: is no PNG, JPEG"),
+    "cut short": ({"IMAGE": IMAGES, "REFERENCE": texts(FILES[0][:-40])}, "REFERENCE: is a PNG file without its end"),
     "a film": (
-        {"IMAGE": several(FILES[0], bytes(MAX_BYTES + 1)), "TEXT": TEXT},
+        {"IMAGE": texts(FILES[0], bytes(MAX_BYTES + 1)), "TEXT": TEXT},
         "IMAGE: picture 2: 33554433 bytes is too large; pass at most 33554432",
     ),
     "another input": (
@@ -172,7 +164,7 @@ def test_what_cannot_be_compared_is_refused_by_name(tensors: Tensors, message: s
 
 
 def test_as_many_as_are_allowed(scorer: Scorer) -> None:
-    assert len(scores(scorer, IMAGE=several(*FILES[:1] * MAX_IMAGES), TEXT=TEXT)) == MAX_IMAGES
+    assert len(scores(scorer, IMAGE=texts(*FILES[:1] * MAX_IMAGES), TEXT=TEXT)) == MAX_IMAGES
 
 
 def test_config_says_what_is_read() -> None:

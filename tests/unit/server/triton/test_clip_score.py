@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -69,21 +69,32 @@ class Asked:
         return response
 
 
+class Backend(ModuleType):
+    """Triton's module, which is in its own processes only. It has no state, so it stays for whoever imports it."""
+
+    TRITONSERVER_RESPONSE_COMPLETE_FINAL = FINAL
+
+    class TritonError(SimpleNamespace):
+        INVALID_ARG, UNAVAILABLE, CANCELLED = "INVALID_ARG", "UNAVAILABLE", "CANCELLED"
+
+        def __init__(self, message: str, code: str) -> None:
+            super().__init__(message=message, code=code)
+
+    @staticmethod
+    def Tensor(name: str, values: NDArray[Any]) -> tuple[str, NDArray[Any]]:
+        return name, values
+
+    @staticmethod
+    def InferenceResponse(outputs: Sequence[tuple[str, NDArray[Any]]] = (), error: object = None) -> SimpleNamespace:
+        return SimpleNamespace(outputs=dict(outputs), error=error)
+
+
+sys.modules.setdefault("triton_python_backend_utils", Backend("triton_python_backend_utils"))
+
+
 @pytest.fixture
 def model(scorer_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv(SERVER, "impasto_test_clip_score_")
-    backend = ModuleType("triton_python_backend_utils")
-    backend.__dict__.update(
-        TRITONSERVER_RESPONSE_COMPLETE_FINAL=FINAL,
-        Tensor=lambda name, values: (name, values),
-        TritonError=type("TritonError", (SimpleNamespace,), {name: name for name in ("INVALID_ARG", "UNAVAILABLE")}),
-        InferenceResponse=lambda outputs=(), error=None: SimpleNamespace(outputs=dict(outputs), error=error),
-    )
-    backend.TritonError.CANCELLED = "CANCELLED"
-    backend.TritonError.__init__ = lambda self, message, code: self.__dict__.update(message=message, code=code)
-    monkeypatch.setitem(sys.modules, backend.__name__, backend)
-    for name in [name for name in sys.modules if name.startswith("impasto_server.triton")]:
-        monkeypatch.delitem(sys.modules, name)
     for name, value in (
         Settings(scorer_bundle, scorer_bundle, "onnxruntime", "f32", 1, scorer=scorer_bundle).to_env().items()
     ):

@@ -96,9 +96,16 @@ def test_a_request_that_could_not_be_read_is_counted_where_the_others_are(
     assert (pipeline.stats.read()["refused"], pipeline.stats.read()["done"]) == (1, 1)
 
 
-def test_with_nobody_there_nothing_is_counted() -> None:
-    remote = Remote(f"\0impasto-test-{os.getpid()}-nobody")
+def test_what_was_refused_with_nobody_there_is_never_counted(pipeline: Pipeline) -> None:
+    address = f"\0impasto-test-{os.getpid()}-{next(numbers)}"
+    remote = Remote(address)
     remote.refused()
+    relay = Relay(pipeline, address)
+    assert isinstance(ask(remote, ASKED), Result)
+    remote.refused()
+    assert isinstance(ask(remote, ASKED), Result)
+    assert (pipeline.stats.read()["refused"], pipeline.stats.read()["done"]) == (1, 2)
+    relay.close()
     remote.close()
 
 

@@ -12,7 +12,6 @@ from functools import partial
 from itertools import count
 from queue import SimpleQueue
 from threading import Event, Thread
-from time import monotonic, sleep
 
 import pytest
 
@@ -21,11 +20,11 @@ from impasto_server.pipeline import Caller, Progress, Result
 from impasto_server.request import Request
 from impasto_server.triton.channel import LENGTHS
 from impasto_server.triton.relay import Painter, Relay, Remote
+from tests.helpers.waiting import PATIENCE_S, eventually
 
 FILE = b"\x89PNG" * 12_500  # 50 kB
 ASKED = Request("a boat", seed=3, width=64, height=64, image=FILE)
 FULL = Exhausted(32, 1.5)
-PATIENCE_S = 60.0
 numbers = count()
 
 Answer = Future[Result | ImpastoError]
@@ -292,10 +291,3 @@ def test_a_relay_that_closes_writes_the_last_answers_first(connect: Connect) -> 
     relay.close()
     assert {code(answer.result(PATIENCE_S)) for answer in answers} == {"OK"}
     remote.close()
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = monotonic() + PATIENCE_S
-    while not condition():
-        assert monotonic() < deadline, "it did not come about"
-        sleep(0.01)

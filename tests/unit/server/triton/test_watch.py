@@ -5,7 +5,7 @@ from threading import Event
 
 import pytest
 
-from impasto_server.triton.watch import PERIOD_S, SHARE, Watch
+from impasto_server.triton.watch import Watch
 
 
 def test_then_is_called_once_when_someone_is_gone() -> None:
@@ -19,7 +19,7 @@ def test_then_is_called_once_when_someone_is_gone() -> None:
     watch.over(leave.is_set, then)
     assert not left.wait(0.05)
     leave.set()
-    assert left.wait(5)
+    assert left.wait(60)
     watch.close()
     assert calls == ["left"]
 
@@ -34,12 +34,12 @@ def test_nobody_is_asked_after_the_end() -> None:
         return False
 
     forget = watch.over(gone, pytest.fail)
-    assert asked.wait(5)
+    assert asked.wait(60)
     forget()
     forget()
     soon = Event()
     watch.over(lambda: True, soon.set)
-    assert soon.wait(5)
+    assert soon.wait(60)
     count = len(questions)
     watch.over(lambda: True, soon.set)
     watch.close()
@@ -54,8 +54,8 @@ def test_one_who_cannot_be_asked_is_gone_and_the_others_are_still_watched() -> N
 
     watch.over(gone, broken.set)
     watch.over(broken.is_set, other.set)
-    assert broken.wait(5)
-    assert other.wait(5)
+    assert broken.wait(60)
+    assert other.wait(60)
     watch.close()
 
 
@@ -69,23 +69,29 @@ def test_once_told_to_stop_it_is_not_in_the_middle_of_asking() -> None:
         return False
 
     forget = watch.over(gone, pytest.fail)
-    assert asking.wait(5)
+    assert asking.wait(60)
     forget()
     assert answered.is_set()
     watch.close()
 
 
-def test_many_callers_are_asked_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A round that takes a second is followed by a pause in which others may compute."""
-    pauses: list[float] = []
+def test_rounds_that_take_long_are_followed_by_long_pauses() -> None:
+    """Whom it took an hour to ask isn't asked again while those of another watch are asked many times."""
+    hours = (3600.0 * hour for hour in count())
+    slow, quick = Watch(hours.__next__), Watch()
+    rarely: list[None] = []
+    asked, often = Event(), Event()
 
-    class Closing(Event):
-        def wait(self, timeout: float | None = None) -> bool:
-            pauses.append(timeout or 0)
-            return len(pauses) > 2
+    def gone() -> bool:
+        rarely.append(None)
+        asked.set()
+        return False
 
-    seconds = count()
-    monkeypatch.setattr("impasto_server.triton.watch.thread_time", lambda: float(next(seconds)))
-    monkeypatch.setattr("impasto_server.triton.watch.Event", Closing)
-    Watch().close()
-    assert pauses == [PERIOD_S, 1 / SHARE, 1 / SHARE]
+    slow.over(gone, pytest.fail)
+    assert asked.wait(60)
+    turns = count()
+    quick.over(lambda: next(turns) == 100, often.set)
+    assert often.wait(60)
+    slow.close()
+    quick.close()
+    assert len(rarely) == 1
