@@ -11,7 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from impasto_server.adapters.seat import Seat
-from impasto_server.backbone import PREPARED_BYTES, Backbone, Embeds, Row
+from impasto_server.backbone import Backbone, Embeds, Row
+from impasto_server.engines.engine import PREPARED_BYTES
 
 PAGED, NONE = Seat({"lora": ((1, 1.0),)}), Seat()
 ROW = Row(np.zeros((4, 8, 8), np.float32), 0.0, Embeds(np.zeros((2, 2), np.float32)), NONE)
