@@ -46,7 +46,7 @@ def adapted_gflop(unet: Any, lanes: int, tokens: int, rank: int) -> float:
     """The same as it is exported, every lane with `rank` rows of the banks. Leaves the banks' hooks on `unet`."""
     found = sites.find(unet, "unet")
     rows = torch.zeros(lanes, rank, dtype=torch.long, device="meta")
-    tables = [torch.empty(rank, *port.shape[1:], device="meta") for port in sites.banks(found)]
+    tables = [torch.empty(rank, *map(int, port.shape[1:]), device="meta") for port in sites.banks(found)]
     adapters = [rows, torch.empty(lanes, rank, device="meta"), *tables]
     unsteered = [torch.zeros(lanes, width, 1, 1, device="meta") for width in recipes.residual_channels(unet.config)]
     module = recipes.UNet(unet, found)

@@ -93,7 +93,8 @@ def test_changed_weights_lie_in_one_more_file_and_the_rest_is_linked(
         f"text_encoder.{TEXT}.weight",
     }
     same = {path.name for path in bundle.iterdir() if path.samefile(made.folder / path.name)}
-    assert {path.name for path in bundle.iterdir()} - same == {"unet.onnx", "text_encoder.onnx", manifest.NAME}
+    graphs = {f"{name}{kind}.onnx" for name in ("unet", "text_encoder") for kind in ("", ".plain")}
+    assert {path.name for path in bundle.iterdir()} - same == {*graphs, manifest.NAME}
     assert {key: record[key] for key in base if key not in ("weights", "files", "digest")} == {
         key: base[key] for key in base if key not in ("weights", "files", "digest")
     }
@@ -280,7 +281,10 @@ BAD: Mapping[str, tuple[dict[str, Any], str]] = {
     "bottleneck": ({"kind": "bottleneck"}, "'bad' is a bottleneck adapter, which puts a gelu behind a layer, and no"),
     "embedding": ({"kind": "embedding"}, "'bad' is an embedding, which stands in prompts and changes no weight"),
     "kind": ({"kind": "hypernetwork"}, "'bad' is of the kind 'hypernetwork', which cannot be merged"),
-    "family": ({"family": "masked"}, "'bad' is for the family masked, the bundle's is diffusion; import it with"),
+    "family": (
+        {"family": "masked"},
+        "'bad' is for the family masked, the bundle's is diffusion; import its source for this",
+    ),
     "architecture": ({"architecture": "a" * 64}, "'bad' is for the architecture aaaaaaaaaaaa, the bundle's is"),
 }
 
