@@ -73,7 +73,7 @@ class Plain(nn.Module):
 
 
 def _plain_transformer(configs: Mapping[str, Json]) -> Recipe:
-    """The exporter's own recipe, less what it adds for adapters: the slot, and the banks after it."""
+    """The exporter's own recipe, less what it adds for adapters: what lanes say of them, and the banks after it."""
     config, tokens = configs["transformer"], configs["text_encoder"]["max_position_embeddings"]
     with torch.device("meta"):  # for its ports alone
         adapted_model = graphs.build("transformer", config)

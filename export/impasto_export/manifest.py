@@ -183,7 +183,7 @@ def load(bundle: Path) -> Json:
     if family not in FAMILIES:
         known = " or ".join(sorted(FAMILIES))
         raise BundleError(f"{bundle} is of the family {family!r}, which paints nothing; give a bundle of {known}")
-    if any(port["name"] == OUTDATED for graph in manifest["graphs"].values() for port in graph["inputs"]):
+    if any(port["name"] == OUTDATED for graph in manifest["graphs"].values() for port in graph.get("inputs", [])):
         problem = f"its graphs take a {OUTDATED}, as those of an older impasto did"
         raise BundleError(f"{bundle}: {problem}; link the checkpoint again, and import its adapters again")
     if manifest.get("digest") != digest(manifest):

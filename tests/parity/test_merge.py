@@ -28,7 +28,7 @@ from impasto_server.pipeline import Pipeline
 from impasto_server.settings import Settings
 from tests.helpers import checkpoints
 from tests.helpers.asked import altered, request_of
-from tests.helpers.engines import Array, banks, fill, picked, relative_error, run
+from tests.helpers.engines import Array, banks, fill, picked, relative_error, run, run_plain
 from tests.helpers.likeness import range_db
 
 from .conftest import Studio, diffusers_pipeline
@@ -212,6 +212,7 @@ def test_a_mix_by_lanes_is_the_merged_one(bundles: Bundles, studio: Studio, tmp_
         adapted = {**feeds(graph), **bank(registry, bundles["F32"], graph, mix)}
         by_lane, plain = (run("onnxruntime", bundles["F32"], graph, lane)[0] for lane in (adapted, feeds(graph)))
         assert range_db(merged(made, graph), by_lane) >= LANES_DB
+        assert range_db(run_plain("onnxruntime", made, graph, feeds(graph))[0], by_lane) >= LANES_DB
         assert range_db(merged(made, graph), plain) < LANES_DB / 2, "the mix must matter"
 
 

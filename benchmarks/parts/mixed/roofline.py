@@ -43,15 +43,15 @@ def plain_gflop(unet: Any, lanes: int, tokens: int) -> float:
 
 
 def adapted_gflop(unet: Any, lanes: int, tokens: int, rank: int) -> float:
-    """The same as it is exported, with a bank of `rank`. Leaves the bank's hooks on `unet`."""
+    """The same as it is exported, every lane with `rank` rows of the banks. Leaves the banks' hooks on `unet`."""
     found = sites.find(unet, "unet")
-    shapes = [s for site in found for s in ((lanes, site.in_features, rank), (lanes, rank, site.out_features))]
-    banks = [torch.empty(shape, device="meta") for shape in shapes]
-    slot = torch.zeros(lanes, dtype=torch.long, device="meta")
+    rows = torch.zeros(lanes, rank, dtype=torch.long, device="meta")
+    tables = [torch.empty(rank, *map(int, port.shape[1:]), device="meta") for port in sites.banks(found)]
+    adapters = [rows, torch.empty(lanes, rank, device="meta"), *tables]
     unsteered = [torch.zeros(lanes, width, 1, 1, device="meta") for width in recipes.residual_channels(unet.config)]
     module = recipes.UNet(unet, found)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        module(*_inputs(unet, lanes, tokens), unsteered, slot, banks)
+        module(*_inputs(unet, lanes, tokens), unsteered, adapters)
     return float(counter.get_total_flops()) / 1e9
 
 

@@ -175,8 +175,8 @@ def ours(backbone: Backbone, folder: Path) -> Outputs:
     found: Outputs = {}
     for name, graph in backbone.architecture().graphs.items():
         adapter = Registry(folder / REGISTRY).show(ADAPTER).path if graph.sites else None
-        fed = {**feeds(backbone, name), **banks(graph, name, adapter)}
-        outputs = _run(folder / BUNDLE / graph.file, fed)
+        file = folder / BUNDLE / graph.file
+        outputs = _run(file, {**feeds(backbone, name), **banks(file, graph, name, adapter)})
         found |= {f"{name}/{key}": array for key, array in zip(_names(graph), outputs, strict=True)}
     return found
 

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from benchmarks.parts.realsize.backbones import Backbone
 from numpy.typing import NDArray
+from onnx import ValueInfoProto
 from safetensors.numpy import load_file, save_file
 
+from impasto_export import splice
 from impasto_export.architecture import LORA, Architecture, Graph, Port, Site
 
 Array = NDArray[Any]
@@ -43,9 +45,9 @@ def _sizes(backbone: Backbone, found: Architecture, graph: Graph) -> Mapping[str
     """Of the dynamic dimensions. A size that isn't named is 1, which a ControlNet's residuals may be."""
     unit = "tokens" if "tokens" in found.sizes else "latents"
     side = backbone.pixels // found.sizes[unit]["factor"]
-    lanes = LANES if "slot" in {port.name for port in graph.inputs} else 1
-    pixels = backbone.pixels
-    return {"lanes": lanes, "n": 1, "h": side, "w": side, "H": pixels, "W": pixels, "tokens": CONTEXT}
+    lanes, pixels = LANES if graph.sites else 1, backbone.pixels
+    sizes = {"lanes": lanes, "n": 1, "h": side, "w": side, "H": pixels, "W": pixels, "tokens": CONTEXT}
+    return {**sizes, f"{LORA}_K": RANK}
 
 
 def _values(
@@ -58,8 +60,10 @@ def _values(
         "micro_conds": (pixels, pixels, 0, 0, 6),
         "conditioning_scale": (0.5,),
     }
-    if port.name == "slot":
-        return np.arange(*shape)
+    if port.name.endswith("_rows"):
+        return np.arange(shape[0] * shape[1]).reshape(shape)
+    if port.name.endswith("_weights"):
+        return np.ones(shape, np.float32)
     if port.name in stated:
         values = np.array(stated[port.name], np.float32)
         return np.broadcast_to(values if len(shape) > 1 else values[: shape[0]], shape).copy()
@@ -114,18 +118,21 @@ def deltas(path: Path, graph: str) -> dict[str, Array]:
     }
 
 
-def banks(graph: Graph, name: str, adapter: Path | None) -> Feeds:
-    """Two rows for every site: nothing, and the imported `adapter`."""
-    rows = {"S": LANES, "R": RANK, "H": 1}
-    found = {
-        port.name: np.zeros([size if isinstance(size, int) else rows[size] for size in port.shape], np.float32)
-        for site in graph.sites
-        for port in site.banks
-    }
+def banks(file: Path, graph: Graph, name: str, adapter: Path | None) -> Feeds:
+    """Of every site the first lane's rows, of nothing, and the second one's, of the imported `adapter`."""
+    own = {port.name for port in graph.inputs}
+    inputs = [value for value in splice.read(file).graph.input if value.name not in own]
+    found = {value.name: np.zeros(_table(value), np.float32) for value in inputs}
     tensors = load_file(adapter) if adapter else {}
     for site in graph.sites:
         key = f"{name}.{site.name}"
         if f"{key}.A" in tensors:
-            found[f"{site.name}.lora_A"][1] = tensors[f"{key}.A"]
-            found[f"{site.name}.lora_B"][1] = tensors[f"{key}.B"] * tensors[f"{key}.scale"]
+            found[f"{site.name}.lora_A"][RANK:] = tensors[f"{key}.A"].T
+            found[f"{site.name}.lora_B"][RANK:] = tensors[f"{key}.B"] * tensors[f"{key}.scale"]
     return found
+
+
+def _table(bank: ValueInfoProto) -> tuple[int, int]:
+    """Every lane's rows of a bank; of a form that no adapter here has, one."""
+    rows, width = bank.type.tensor_type.shape.dim
+    return LANES * (RANK if rows.dim_param == "R" else 1), width.dim_value

@@ -29,13 +29,14 @@ class Form:
     rows is called in ports.
 
     `adapted` makes a site's new output of its input x, its output y, the weights [lanes, K], and of each bank the
-    picked rows [lanes, K, width].
+    picked rows [lanes, K, width]. `example` has the sizes that torch traces it with.
     """
 
     name: str
     size: str
     widths: Callable[[Site], Widths]
     adapted: Callable[..., Tensor]
+    example: Mapping[str, int]
 
     def banks(self, site: Site) -> tuple[Port, ...]:
         widths = self.widths(site).items()
@@ -68,7 +69,7 @@ def _bottleneck_widths(site: Site) -> Widths:
 FORMS = {
     form.name: form
     for form in (
-        Form(LORA, "R", _lora_widths, _lora),
-        Form(BOTTLENECK, "H", _bottleneck_widths, _bottleneck),
+        Form(LORA, "R", _lora_widths, _lora, {"R": 5, "lora_K": 8}),
+        Form(BOTTLENECK, "H", _bottleneck_widths, _bottleneck, {"H": 9, "bottleneck_K": 10}),
     )
 }

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from impasto_export.architecture import BOTTLENECK, Port, Site, told
-from impasto_export.tracing import dims as dims_of
+from impasto_export.tracing.dims import EXAMPLE_LANES, dynamic, example
 from impasto_export.tracing.forms import FORMS, Form
 
 # What PEFT's users name in `target_modules`; diffusers' train_amused.py takes to_q, to_k and to_v.
@@ -117,9 +117,12 @@ def banks(sites: Sequence[Site]) -> tuple[Port, ...]:
 
 def examples(sites: Sequence[Site]) -> list[Tensor]:
     """Of `inputs` and then of `banks`, as `Bank.fill` takes them."""
-    return [dims_of.example(port) for port in (*inputs(sites), *banks(sites))]
+    sizes = {"lanes": EXAMPLE_LANES}
+    for form in forms(sites):
+        sizes |= form.example
+    return [example(port, sizes) for port in (*inputs(sites), *banks(sites))]
 
 
 def dims(sites: Sequence[Site]) -> list[dict[int, Any]]:
     """Which of their sizes stay open, in the same order."""
-    return [dims_of.dynamic(port) for port in (*inputs(sites), *banks(sites))]
+    return [dynamic(port) for port in (*inputs(sites), *banks(sites))]

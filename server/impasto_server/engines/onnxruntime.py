@@ -22,7 +22,7 @@ from impasto_server.engines.engine import Array, Shapes, padded, shapes
 from impasto_server.engines.providers import CUDA, TENSORRT, Provider
 from impasto_server.errors import SetupError
 
-KEPT = 16  # shapes whose buffers are kept
+KEPT = 32  # shapes whose buffers are kept: of lanes, and of rows that they have of tables
 CAPTURING = 3  # passes until a shape's CUDA graph is there
 NEVER = -1  # the number of a CUDA graph that isn't captured
 # What must not run elsewhere than asked for. The rest is arithmetic of shapes, which ONNX Runtime keeps on the CPU.

@@ -18,7 +18,7 @@ from benchmarks.parts.realsize.backbones import (
     write_weights,
 )
 from benchmarks.parts.realsize.children import ADAPTER, BUNDLE, CHECKPOINT, LORA, REGISTRY
-from benchmarks.parts.realsize.feeds import ALPHA, RANK, banks, deltas, feeds, write_lora
+from benchmarks.parts.realsize.feeds import ALPHA, LANES, RANK, banks, deltas, feeds, write_lora
 from benchmarks.parts.realsize.figures import Bar, Report, compared, difference, held_against_bars, missed, worst
 from benchmarks.parts.realsize.process import Unmeasured, check_disk, check_memory, own_peak, run
 from benchmarks.realsize import different_files
@@ -91,14 +91,14 @@ def test_texts_end_before_they_are_full() -> None:
 
 def test_the_second_row_is_the_lora(folder: Path) -> None:
     graph = MINI.architecture().graphs["unet"]
-    rows = banks(graph, "unet", Registry(folder / REGISTRY).show(ADAPTER).path)
+    rows = banks(folder / BUNDLE / graph.file, graph, "unet", Registry(folder / REGISTRY).show(ADAPTER).path)
     added = deltas(folder / LORA, "unet")
     assert len(added) > 3
     for layer, delta in added.items():
         a, b = rows[f"{layer}.lora_A"], rows[f"{layer}.lora_B"]
-        assert a.shape[2] == RANK
-        assert not a[0].any()
-        np.testing.assert_allclose((a[1] @ b[1]).T, delta, atol=1e-5)
+        assert len(a) == len(b) == LANES * RANK
+        assert not a[:RANK].any()
+        np.testing.assert_allclose(b[RANK:].T @ a[RANK:], delta, atol=1e-5)
     assert not any(rows[f"{site.name}.lora_A"].any() for site in graph.sites if site.name not in added)
 
 

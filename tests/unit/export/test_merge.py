@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-from impasto_export import cli, manifest, parameters
+from impasto_export import cli, manifest, parameters, splice
 from impasto_export.adapters.registry import Registry
 from impasto_export.checkpoints.checkpoint import Said
 from impasto_export.errors import AdapterError, BundleError, DiskFull, ExportError, MergeError, RegistryError
@@ -93,7 +93,8 @@ def test_changed_weights_lie_in_one_more_file_and_the_rest_is_linked(
         f"text_encoder.{TEXT}.weight",
     }
     same = {path.name for path in bundle.iterdir() if path.samefile(made.folder / path.name)}
-    assert {path.name for path in bundle.iterdir()} - same == {"unet.onnx", "text_encoder.onnx", manifest.NAME}
+    graphs = {f"{name}{kind}.onnx" for name in ("unet", "text_encoder") for kind in ("", ".plain")}
+    assert {path.name for path in bundle.iterdir()} - same == {*graphs, manifest.NAME}
     assert {key: record[key] for key in base if key not in ("weights", "files", "digest")} == {
         key: base[key] for key in base if key not in ("weights", "files", "digest")
     }
@@ -183,6 +184,14 @@ def test_weights_of_a_single_file_are_merged_as_a_folders(
     assert values(ours) == values(theirs) != values(bundle)
 
 
+def test_the_graph_without_sites_has_the_merged_weights_too(bundle: Path, registry: Registry, tmp_path: Path) -> None:
+    made = merge(bundle, [("one", 0.8)], tmp_path / "merged", registry).folder
+    facts = manifest.load(made)["graphs"]["unet"]
+    found = parameters.of(made, {"graphs": {key: {"file": facts[key]} for key in ("file", "plain")}})
+    assert found["plain"] == found["file"]
+    assert [name for name, parameter in found["plain"].items() if parameter.file == MERGED] == [f"{LINEAR}.weight"]
+
+
 def test_a_controlnet_is_left_alone(controlled_bundle: Path, registry: Registry, tmp_path: Path) -> None:
     """Its parameters have the UNet's names."""
     made = merge(controlled_bundle, [("one", 0.8), ("conv", 1.0)], tmp_path / "merged", registry).folder
@@ -198,6 +207,9 @@ def test_pins_stand_beside_the_bundle(bundle: Path, registry: Registry, tmp_path
     assert [entry["graphs"].keys() for entry in record["pinned"]] == [{"unet", "text_encoder"}, {"unet"}]
     assert [entry["adapters"][0]["name"] for entry in record["pinned"]] == ["one", "conv"]
     files = {graph["file"] for entry in record["pinned"] for graph in entry["graphs"].values()}
+    for file in files:
+        inputs = [value.name for value in splice.read(second.folder / file).graph.input]
+        assert not [name for name in inputs if "." in name or name.startswith("lora_")], "who runs it has no adapter"
     assert files < record["files"].keys()
     assert {first.file, second.file} < record["weights"].keys()
     held = {path.name for path in second.folder.iterdir()}
@@ -269,7 +281,10 @@ BAD: Mapping[str, tuple[dict[str, Any], str]] = {
     "bottleneck": ({"kind": "bottleneck"}, "'bad' is a bottleneck adapter, which puts a gelu behind a layer, and no"),
     "embedding": ({"kind": "embedding"}, "'bad' is an embedding, which stands in prompts and changes no weight"),
     "kind": ({"kind": "hypernetwork"}, "'bad' is of the kind 'hypernetwork', which cannot be merged"),
-    "family": ({"family": "masked"}, "'bad' is for the family masked, the bundle's is diffusion; import it with"),
+    "family": (
+        {"family": "masked"},
+        "'bad' is for the family masked, the bundle's is diffusion; import its source for this",
+    ),
     "architecture": ({"architecture": "a" * 64}, "'bad' is for the architecture aaaaaaaaaaaa, the bundle's is"),
 }
 

@@ -86,4 +86,3 @@ def test_a_bundle_has_both(bundle: Path) -> None:
         own = [port["name"] for port in facts["graphs"][name]["inputs"] if not port["name"].startswith("lora_")]
         assert [value.name for value in splice.read(bundle / file).graph.input] == own
         assert file in facts["files"]
-        onnx.checker.check_model(str(bundle / file))
