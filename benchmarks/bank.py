@@ -14,11 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
-from rich.console import Console
-from rich.table import Table
-
 import impasto_export
-from impasto_server.adapters.budget import adapters_that_fit, bank_bytes
+from impasto_server.adapters.budget import SHARE, USEFUL, adapters_that_fit
 from impasto_server.adapters.layout import Layout
 from impasto_server.bundle import Site
 from impasto_server.engines.footprint import GIB
@@ -49,8 +46,16 @@ def rows(page_rank: int, precision: Precision) -> Iterator[list[str]]:
 
 
 def _fit(layout: Layout, free: int, kind: str) -> list[str]:
-    capacity = bank_bytes(layout, free * GIB)
+    capacity = min(free * GIB // SHARE, layout.bytes_for(dict.fromkeys(layout.kinds, USEFUL)))
     return [str(adapters_that_fit(layout, capacity, kind, rank)) for rank in RANKS]
+
+
+def markdown(page_rank: int, precision: Precision) -> str:
+    """The table, as the operator's notes have it."""
+    names = [f"rank {rank}, MiB" for rank in RANKS]
+    room = [f"{free} GiB free" for free in FREE]
+    lines = [["architecture", "form", "page, MiB", *names, *room], ["---"] * (3 + len(RANKS) + len(FREE))]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [*lines, *rows(page_rank, precision)])
 
 
 def main() -> None:
@@ -58,12 +63,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=[one for one in get_args(Precision) if one != "auto"], default="bf16")
     parser.add_argument("--page-rank", type=int, default=Settings.page_rank)
     asked = parser.parse_args()
-    names = [f"rank {rank}, MiB" for rank in RANKS]
-    room = [f"{free} GiB free: of rank {' / '.join(map(str, RANKS))}" for free in FREE]
-    table = Table("architecture", "form", "page, MiB", *names, *room)
-    for row in rows(asked.page_rank, asked.precision):
-        table.add_row(*row)
-    Console().print(table)
+    print(markdown(asked.page_rank, asked.precision))
 
 
 if __name__ == "__main__":

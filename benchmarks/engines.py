@@ -127,7 +127,7 @@ def sd15(say: Say) -> Size:
 
 
 def amused256(say: Say) -> Size:
-    return _linked("amused256", "transformer", masked_backbones._random_checkpoint(say), say)
+    return _linked("amused256", "transformer", masked_backbones.random_checkpoint(say), say)
 
 
 SIZES: dict[str, Callable[[Say], Size]] = {"sd15": sd15, "amused256": amused256}

@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from impasto_server.bundle import Bundle
+from impasto_server.engines.runtime import Runtime
 from impasto_server.errors import ImpastoError
 from impasto_server.loop import Loop
 from impasto_server.ops.calibrate import calibrate
@@ -265,7 +266,7 @@ def measure(seconds: float, bar: Progress) -> Report:
     """Warm up, measure alone and full, then sweep for about `seconds`."""
     with workspace(ADAPTERS) as place:
         settings = Settings(place.bundle, place.registry, max_requests=MOST_REQUESTS)
-        measured = calibrate(Bundle.open(place.bundle), settings, LANES_LIMIT)
+        measured = calibrate(Bundle.open(place.bundle), settings, Runtime.of(replace(settings, max_lanes=LANES_LIMIT)))
         settings = replace(settings, max_lanes=measured.max_lanes)
         batches: dict[int, int] = {}
         ours = Pipeline.load(settings)

@@ -56,7 +56,6 @@ from studio.reading.psnr import psnr_db
 from impasto_server.adapters.seat import Seat, SeatedEngine
 from impasto_server.backbone import Row
 from impasto_server.bundle import Bundle, ImageSize
-from impasto_server.engines.engine import Engine
 from impasto_server.families.masked.masked import Masked
 from impasto_server.families.masked.maskgit import ANNEALS, Canvas, Masks, decode
 from impasto_server.guidance import combine
@@ -115,7 +114,7 @@ class Bare:
     """The pipeline's own engines, for while it is idle, and what they need for a step of a guided picture."""
 
     transformer: SeatedEngine
-    decoder: Engine
+    decoder: SeatedEngine
     step: Mapping[str, NDArray[Any]]
     seats: Sequence[Seat]
     tokens: Codes
@@ -124,12 +123,13 @@ class Bare:
 
     @classmethod
     def of(cls, pipeline: Pipeline) -> Bare:
-        """Every lane under the adapter in the bank's first row."""
+        """Every lane under a page of each form."""
         family = pipeline._family
         assert isinstance(family, Masked)
         facts, line = family._manifest.tokens, Line("")
         tokens = np.full(pipeline.manifest.sample[1:], facts.mask_id, np.int64)
-        row = Row(tokens, 0.0, pipeline._prompts.encode(line, {}, Seat(), None), Seat(1))
+        paged = family.backbone._engines[0].usual[0]
+        row = Row(tokens, 0.0, pipeline._prompts.encode(line, {}, Seat(), None), paged)
         backbone = family.backbone
         step = backbone._feeds([row] * LANES)
         return cls(

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from benchmarks.common.bench import ROOT
 from safetensors.numpy import save_file
 from torch import Tensor, nn
 
@@ -34,7 +35,6 @@ from impasto_export.tracing import folding, graphs, masked, recipes, sites, skel
 from impasto_export.tracing.recipes import Recipe
 from impasto_export.weights import read_header
 
-ROOT = Path(__file__).resolve().parents[2]
 KEPT = ROOT / ".impasto" / "bench"
 STUDIO = ROOT / "studio" / "mini-diffusion"
 PUBLIC = ROOT / "export" / "architectures"

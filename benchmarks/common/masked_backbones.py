@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 from benchmarks.common import backbones
-from benchmarks.common.backbones import KEPT, NAMES, ROOT, STRENGTH, Backbone, Kind, public, register, write_lora
+from benchmarks.common.backbones import KEPT, NAMES, STRENGTH, Backbone, Kind, public, register, write_lora
+from benchmarks.common.bench import ROOT
 from safetensors.numpy import save_file
 from torch import Tensor, nn
 
@@ -53,7 +54,7 @@ def mini(say: Callable[[str], object] = str) -> Backbone:
 
 
 def amused256(say: Callable[[str], object] = str) -> Backbone:
-    return backbones.made(TRANSFORMER, "amused256", lambda _: _random_checkpoint(say), say)
+    return backbones.made(TRANSFORMER, "amused256", lambda _: random_checkpoint(say), say)
 
 
 BACKBONES: dict[str, Callable[[Callable[[str], object]], Backbone]] = {"mini": mini, "amused256": amused256}
@@ -123,7 +124,7 @@ def write_bottleneck(folder: Path, record: Json, rank: int, seed: int) -> None:
 # the checkpoint
 
 
-def _random_checkpoint(say: Callable[[str], object]) -> Path:
+def random_checkpoint(say: Callable[[str], object]) -> Path:
     """AMUSED with random weights, saved as fp16; schedule and vocabulary are the studio's. Made once."""
     facts = hashlib.sha256(canonical_json({"configs": AMUSED, "seeds": SEEDS, "gain": GAIN})).hexdigest()
     kept = KEPT / f"amused256-checkpoint-{facts[:12]}"

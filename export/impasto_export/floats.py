@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FLOATS = ("F32", "F16", "BF16")
+FLOAT32 = np.finfo(np.float32)
 
 
 def finite(array: NDArray[Any], dtype: str) -> bool:

@@ -1,4 +1,4 @@
-"""Looks after jobs that nothing else looks at: they wait for a file, a row of the bank, a thread or their decoding."""
+"""Looks after jobs that nothing else looks at: they wait for a file, pages of the bank, a thread or their decoding."""
 
 from __future__ import annotations
 

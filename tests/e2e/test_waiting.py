@@ -95,7 +95,7 @@ def client(server: Server) -> Iterator[InferenceServerClient]:
 
 @contextmanager
 def occupied(server: Server, client: InferenceServerClient) -> Iterator[None]:
-    """The bank's only row is in use all the while: whoever else needs it waits until the end."""
+    """The bank's only page is in use all the while: whoever else needs it waits until the end."""
     over, steps = Event(), metrics(server)["steps"]
 
     def occupy() -> None:

@@ -9,17 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from impasto_export.architecture import parse_json
 from impasto_export.errors import AdapterError
+from impasto_export.floats import FLOAT32
 from impasto_export.weights import Header
 
 HEADER_KEY = "lora_adapter_metadata"
 CONFIG_FILE = "adapter_config.json"
 # These start from another base weight than the checkpoint's, so their A and B alone mean nothing.
 RESIDUAL_INITS = ("pissa", "olora", "loftq", "corda", "lora_ga")
-FLOAT32 = np.finfo(np.float32)
 # PEFT's kinds that are read, and what their configs call alpha.
 ALPHA_FIELD = {"LORA": "lora_alpha", "LOHA": "alpha", "LOKR": "alpha"}
 

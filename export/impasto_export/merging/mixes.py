@@ -14,7 +14,7 @@ from impasto_export.adapters.loras import DELTA
 from impasto_export.adapters.registry import Entry, Registry
 from impasto_export.architecture import BOTTLENECK, LORA, Json, canonical_json
 from impasto_export.errors import AdapterError, MergeError
-from impasto_export.floats import FLOATS, as_float, float32
+from impasto_export.floats import FLOAT32, FLOATS, as_float, float32
 from impasto_export.merging.deltas import Change
 from impasto_export.weights import Header, read_tensor, sha256_file
 
@@ -23,7 +23,6 @@ REFUSED = {
     EMBEDDING: "an embedding, which stands in prompts and changes no weight",
 }
 SCALE = "scale"
-FLOAT32 = np.finfo(np.float32)
 
 
 @dataclass(frozen=True)

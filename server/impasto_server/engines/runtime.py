@@ -60,6 +60,11 @@ class Runtime:
         )
 
     @property
+    def table_precision(self) -> Precision:
+        """What adapters are stored in: of engines on the CPU what they compute in, of those on a GPU f32."""
+        return self.precision if self.gpu is None else "f32"
+
+    @property
     def device(self) -> Gpu:
         """The GPU of an engine on one."""
         assert self.gpu is not None, f"{self.engine} runs on the CPU"

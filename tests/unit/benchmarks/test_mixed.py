@@ -6,7 +6,6 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from benchmarks import mixed
@@ -15,7 +14,6 @@ from benchmarks.common.backbones import NAMES, Backbone, write_lora
 from benchmarks.common.bars import Bar, held_against_bars
 from benchmarks.common.question import Question
 from benchmarks.parts.mixed import roofline
-from studio.reading.psnr import psnr_db
 
 from impasto_export import architecture, manifest
 from impasto_export.adapters import importer
@@ -70,12 +68,6 @@ def test_the_tax_is_taken_within_rounds() -> None:
     samples = {"mixed": [11.0, 22.0, 11.0], "plain": [10.0, 20.0, 10.0], "none": [11.0, 22.0, 22.0]}
     assert passes.tax(samples, "mixed", "plain") == pytest.approx(1.1)
     assert passes.tax(samples, "mixed", "none") == 1.0
-
-
-def test_psnr() -> None:
-    black = np.zeros((4, 4, 3), np.uint8)
-    assert psnr_db(black, black) == pytest.approx(138.13, abs=0.01)
-    assert psnr_db(black, black + np.uint8(255)) == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize(("value", "met"), [(2.5, True), (2.4, False)])

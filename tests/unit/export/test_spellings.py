@@ -3,7 +3,7 @@ said, with the nearest."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +119,6 @@ def test_the_weights_that_a_lora_means(writer: str, bundle32: Path, tmp_path: Pa
         assert not np.allclose(weight(bundle32, graph, module), exact, rtol=1e-2, atol=1e-2), "it must matter"
 
 
-Spell = Callable[[str], str]
 ARCHITECTURES = [path.name for path in sorted(SHIPPED.iterdir()) if (path / "architecture.json").is_file()]
 
 

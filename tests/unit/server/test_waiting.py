@@ -128,7 +128,7 @@ def test_who_is_late_or_gone_while_it_waits_is_told_at_once_and_once(
     assert pipeline.stats.read()["requests"] == others
     gate.open.set()
     late.clear()
-    assert isinstance(submitted(pipeline, styled("neon")).outcome(), Result)  # the bank's only row is free again
+    assert isinstance(submitted(pipeline, styled("neon")).outcome(), Result)  # the bank's only page is free again
     assert isinstance(submitted(pipeline, styled("stained-glass")).outcome(), Result)
     pipeline.close()
     assert len(asked.outcomes) == 1

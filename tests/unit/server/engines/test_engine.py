@@ -18,7 +18,7 @@ from impasto_server.adapters.bank import Bank
 from impasto_server.adapters.layout import Layout
 from impasto_server.adapters.seat import Seat
 from impasto_server.bundle import Bundle
-from impasto_server.engines.engine import Engine, stored, widened
+from impasto_server.engines.engine import Engine, stored
 from impasto_server.engines.onnxruntime import KEPT, OnnxRuntimeEngine, astray
 from impasto_server.engines.openvino import OpenVinoEngine, capabilities
 from impasto_server.engines.providers import CPU, CUDA, TENSORRT, Provider
@@ -160,7 +160,7 @@ def test_a_device_is_written_the_rows_that_changed_and_no_others(bundle: Path) -
         bank[f"proj.lora_{part}"][:] = adapters(3, seed=1)[f"proj.lora_{part}"]
     np.testing.assert_array_equal(engine.run(feeds(5, 0, 1, 2))[0], before)
     for name, table in bank.items():
-        engine.write(name, RANK, stored(table[RANK : 2 * RANK], "f32"))
+        engine.write(name, RANK, table[RANK : 2 * RANK])
     fresh = OnnxRuntimeEngine(bundle / "text_encoder.onnx", RESIDENT, 1)
     fresh.bind(bank)
     found, wanted = engine.run(feeds(5, 0, 1, 2))[0], fresh.run(feeds(5, 0, 1, 2))[0]
@@ -195,17 +195,6 @@ def test_an_adapter_reaches_an_engine_that_has_copies(bundle: Path, monkeypatch:
     assert sorted(written) == [(f"proj.lora_{part}", row, 4) for part in "AB" for row in (4, 8)]
     engine.run(lanes, [Seat(pages[mix])])
     assert len(written) == 4
-
-
-def test_a_device_is_given_a_bank_in_bf16_as_float32(bundle: Path) -> None:
-    bank = adapters(2)
-    narrow = {name: stored(array, "bf16") for name, array in bank.items()}
-    found: list[NDArray[Any]] = []
-    for bound in (narrow, {name: widened(array) for name, array in narrow.items()}):
-        engine = OnnxRuntimeEngine(bundle / "text_encoder.onnx", RESIDENT, 1)
-        engine.bind(bound)
-        found += engine.run(feeds(5, 1))
-    np.testing.assert_array_equal(found[0], found[1])
 
 
 def test_no_feed_is_written_to(bundle: Path) -> None:

@@ -15,14 +15,15 @@ from PIL import Image
 
 from impasto_server.adapters.bank import Bank
 from impasto_server.adapters.graphs import Graphs
+from impasto_server.adapters.layout import Layout
 from impasto_server.adapters.seat import Seat
 from impasto_server.backbone import Embeds, Row
 from impasto_server.bundle import Bundle, MaskedManifest
+from impasto_server.engines.runtime import Runtime
 from impasto_server.families.conditioning import Conditions
 from impasto_server.families.masked.masked import Masked
 from impasto_server.families.masked.maskgit import Codes
 from impasto_server.request import Request
-from impasto_server.settings import Settings
 from impasto_server.stats import Stats
 from tests.helpers import toy_masked
 from tests.helpers.asked import whole
@@ -34,8 +35,8 @@ BOAT = Request("a boat", seed=3, width=64, height=32, steps=10, scheduler="maskg
 def family(masked_bundle: Path) -> Masked:
     bundle = Bundle.open(masked_bundle)
     assert isinstance(bundle.manifest, MaskedManifest)
-    settings = Settings(masked_bundle, masked_bundle, "onnxruntime", "f32", threads=1)
-    return Masked(bundle.manifest, Graphs(bundle, settings, Bank(bundle.manifest, 16, 1 << 20, Stats())))
+    bank = Bank(Layout.of(bundle.manifest, 16, "f32"), 1 << 20, Stats())
+    return Masked(bundle.manifest, Graphs(bundle, Runtime("onnxruntime", "f32", threads=1), bank))
 
 
 def tokens(seed: int = 0) -> Codes:

@@ -89,10 +89,6 @@ class Clockwork:
     def __init__(self) -> None:
         self.now, self.last = 0.0, 0
         self.seen: list[int] = []
-        self.usual = (Seat(),)
-
-    def prepare(self, feeds: Feeds, seats: Sequence[Seat] = ()) -> None:
-        raise AssertionError("a clock needs no preparation")
 
     def run(self, feeds: Feeds, seats: Sequence[Seat] = ()) -> list[NDArray[Any]]:
         lanes = len(seats)
