@@ -31,7 +31,7 @@ from impasto_client import Client
 from impasto_server.adapters.form import told
 from impasto_server.engines.engine import Engine, compile_graph
 from impasto_server.engines.runtime import Runtime
-from impasto_server.families import open_bundle
+from impasto_server.front import opened
 from impasto_server.ops.calibrate import filled_bank
 from impasto_server.ops.serve import serve
 from impasto_server.pipeline import Pipeline
@@ -89,7 +89,7 @@ class Bare:
     @classmethod
     def load(cls, settings: Settings) -> Bare:
         """Compile the graphs as a pipeline does; every lane reads the same random adapter."""
-        bundle = open_bundle(settings.bundle)
+        bundle = opened(settings)[0]
         runtime = Runtime.of(settings).knowing(bundle.manifest)
         bank = filled_bank(bundle.manifest, settings, runtime, LANES)
         rank, (rows, weights) = bank.layout.page_rank("lora"), told("lora")

@@ -21,7 +21,7 @@ from impasto_server.adapters.registry import Registry
 from impasto_server.adapters.residency import Named, Residency
 from impasto_server.adapters.seat import Pages, Seat
 from impasto_server.engines.runtime import Runtime
-from impasto_server.families import open_bundle
+from impasto_server.front import opened
 from impasto_server.guidance import Mix
 from impasto_server.settings import Settings
 from impasto_server.stats import Stats
@@ -42,7 +42,7 @@ class Styles:
 
     @classmethod
     def of(cls, settings: Settings) -> Styles:
-        manifest, stats = open_bundle(settings.bundle).manifest, Stats()
+        manifest, stats = opened(settings)[0].manifest, Stats()
         bank = Bank.of(manifest, settings, Runtime.of(settings), stats)
         return cls(Residency(Registry(settings.registry), manifest, settings.host_bytes, stats), bank)
 

@@ -21,8 +21,9 @@ from impasto_server.adapters.adapter import Adapter
 from impasto_server.adapters.bank import Bank
 from impasto_server.adapters.layout import Layout
 from impasto_server.adapters.seat import Seat
-from impasto_server.bundle import Bundle, Site
+from impasto_server.bundle import Site
 from impasto_server.engines.runtime import Runtime
+from impasto_server.families import open_bundle
 from impasto_server.families.diffusion.unet import unsteered
 from impasto_server.guidance import Mix
 from impasto_server.settings import EngineName
@@ -73,7 +74,7 @@ def naive(rows: Mapping[str, Array], mixes: list[Mix], adapters: Mapping[str, Ad
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_lanes_of_mixed_ranks_equal_torch_with_their_own_weights(engine: EngineName, bundle: Path) -> None:
-    opened = Bundle.open(bundle)
+    opened = open_bundle(bundle)
     sites = opened.manifest.graphs["unet"].sites
     adapters = {f"d{n}": random_adapter(f"d{n}", rank, sites, n) for n, rank in enumerate(2 * RANKS)}
     draw = np.random.default_rng(1)

@@ -397,7 +397,7 @@ def test_sixty_four_mixes_at_once_are_had_with_the_memory_that_is_there_by_defau
         chosen = draw.choice(len(ranks), size=int(draw.integers(1, 6)), replace=False)
         mixes[tuple((f"s{number}", float(draw.uniform(0.2, 1))) for number in chosen)] = None
     pipeline = open_pipeline()
-    asked = [Request("a boat", seed=i, width=64, height=64, steps=3, adapters=mix) for i, mix in enumerate(mixes)]
+    asked = [request_of("a boat", seed=i, width=64, height=64, steps=3, adapters=mix) for i, mix in enumerate(mixes)]
     results = together(pipeline, asked)
     assert all(isinstance(result, Result) for result in results)
     stats = pipeline.stats.read()
