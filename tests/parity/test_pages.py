@@ -21,7 +21,7 @@ from impasto_server.adapters.adapter import Adapter
 from impasto_server.adapters.bank import Bank
 from impasto_server.adapters.layout import Layout
 from impasto_server.adapters.seat import Seat
-from impasto_server.bundle import Site
+from impasto_server.bundle import Bundle, Site
 from impasto_server.engines.runtime import Runtime
 from impasto_server.families import open_bundle
 from impasto_server.families.diffusion.unet import unsteered
