@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impasto_server.adapters.bank import Bank
-from impasto_server.adapters.form import FORMS, told
+from impasto_server.adapters.form import told
 from impasto_server.adapters.seat import Seat
 from impasto_server.bundle import Bundle
-from impasto_server.engines.engine import NO_ROWS, compile_graph
+from impasto_server.engines.engine import compile_graph
 from impasto_server.engines.profiles import MOST_RANK
 from impasto_server.engines.runtime import Runtime
 
@@ -35,8 +35,6 @@ class AdaptedEngine:
         self._kinds = () if weights else bank.layout.kinds_in(graph)
         self._seen = bank.writes
         tables = bank.buffers[graph] if self._kinds else {}
-        spared = runtime.engine in NO_ROWS
-        self._least = {kind: 0 if spared and not FORMS[kind].neutral else 1 for kind in self._kinds}
         varying = [name for kind in self._kinds for name in told(kind)]
         self._engine = compile_graph(bundle.graph_path(graph, weights), runtime, tables, varying)
         self._engine.bind(tables)
@@ -66,7 +64,7 @@ class AdaptedEngine:
         found = dict(feeds)
         for kind in self._kinds:
             rows, weights = told(kind)
-            found[rows], found[weights] = _rows(seats, kind, self._bank.layout.page_rank(kind), self._least[kind])
+            found[rows], found[weights] = _rows(seats, kind, self._bank.layout.page_rank(kind))
         return found
 
     def _look(self) -> None:
@@ -88,23 +86,24 @@ def _none(seats: Sequence[Seat]) -> bool:
     return not any(seat.pages for seat in seats)
 
 
-def _rows(seats: Sequence[Seat], kind: str, rank: int, least: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def _rows(seats: Sequence[Seat], kind: str, rank: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Rows of tables and their weights, both [lanes, K], K the same for all: a few sizes alone, so that engines meet
     few.
 
     A lane without adapters has page 0 with the weight 1, which is what is neutral. Else page 0 fills up, with none.
+    K is never 0: OpenVINO refuses that, and ONNX Runtime leaves what it adds at a 1x1 convolution unwritten.
     """
     lanes = [seat.pages.get(kind, ()) for seat in seats]
     most = max((len(pages) for pages in lanes), default=0)
-    count = bucket(max(most, least), MOST_RANK // rank)
+    count = bucket(most, MOST_RANK // rank)
     pages, weights = np.zeros((len(lanes), count), np.int64), np.zeros((len(lanes), count), np.float32)
     for lane, named in enumerate(lanes):
-        for place, (page, weight) in enumerate(named or ((0, 1.0),) * bool(count)):
+        for place, (page, weight) in enumerate(named or ((0, 1.0),)):
             pages[lane, place], weights[lane, place] = page, weight
     rows = (rank * pages[:, :, None] + np.arange(rank)).reshape(len(lanes), count * rank)
     return rows, weights.repeat(rank, axis=1)
 
 
 def bucket(pages: int, most: int) -> int:
-    """The next power of two, `most` at most; 0 for none."""
-    return min(1 << (pages - 1).bit_length(), most) if pages else 0
+    """The next power of two, `most` at most and 1 at least."""
+    return min(1 << (max(pages, 1) - 1).bit_length(), most)

@@ -23,15 +23,13 @@ from numpy.typing import NDArray
 from impasto_server.engines.profiles import bucket
 from impasto_server.engines.runtime import Runtime
 from impasto_server.errors import SetupError
-from impasto_server.settings import EngineName, Precision
+from impasto_server.settings import Precision
 
 PREPARED_BYTES = 1 << 30  # of weights, in copies for shapes that an engine was prepared for
 
 Array = NDArray[Any]
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
-# Those that run a graph with no rows of its tables at all. OpenVINO refuses to; on a GPU nobody has tried.
-NO_ROWS: frozenset[EngineName] = frozenset({"onnxruntime"})
 NOTHING: Mapping[str, Array] = MappingProxyType({})
 
 

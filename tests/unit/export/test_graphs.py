@@ -17,7 +17,7 @@ from torch import nn
 from impasto_export import architecture, splice
 from impasto_export.architecture import Port, Site
 from impasto_export.errors import CheckpointError, GraphError
-from impasto_export.tracing import graphs, recipes, sites, texts
+from impasto_export.tracing import dims, graphs, sites, texts
 from impasto_export.tracing.recipes import Recipe
 from tests.helpers import checkpoints
 
@@ -166,7 +166,7 @@ def test_a_bias_that_happens_to_be_zero_is_not_left_out() -> None:
         nn.utils.vector_to_parameters(torch.zeros(9), convolution.parameters())
     module = nn.Sequential(OrderedDict(model=convolution))
     port = Port("x", "float32", ("n", 2, 4, 4))
-    recipe = Recipe("x", "x", module, (torch.randn(2, 2, 4, 4),), ({0: recipes.LANES},), (port,), (port,))
+    recipe = Recipe("x", "x", module, (torch.randn(2, 2, 4, 4),), ({0: dims.LANES},), (port,), (port,))
     skeleton = onnx.load_from_string(graphs.trace(recipe))
     assert list(skeleton.graph.node[0].input) == ["x", "weight", "bias"]
 

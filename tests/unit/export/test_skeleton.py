@@ -17,7 +17,7 @@ from impasto_export import splice
 from impasto_export.architecture import Port
 from impasto_export.errors import GraphError
 from impasto_export.link import link
-from impasto_export.tracing import folding, graphs, recipes, skeleton, texts
+from impasto_export.tracing import dims, folding, graphs, skeleton, texts
 from impasto_export.tracing.recipes import Recipe
 from tests.helpers import checkpoints, reduced
 from tests.helpers.engines import run
@@ -70,6 +70,6 @@ def test_what_is_large_for_other_reasons_is_refused(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(skeleton, "MAX_BYTES", 100)
     module = nn.Sequential(OrderedDict(model=nn.Conv2d(2, 3, 1)))
     port = Port("x", "float32", ("n", 2, 4, 4))
-    recipe = Recipe("x", "part", module, (torch.randn(2, 2, 4, 4),), ({0: recipes.LANES},), (port,), (port,))
+    recipe = Recipe("x", "part", module, (torch.randn(2, 2, 4, 4),), ({0: dims.LANES},), (port,), (port,))
     with pytest.raises(GraphError, match=r"part\.safetensors: the skeleton has \d+ bytes, so it carries more"):
         graphs.trace(recipe)

@@ -130,7 +130,7 @@ def test_an_adapter_that_comes_and_goes_leaves_no_trace(
 
 
 def test_few_sizes_of_rows_are_met() -> None:
-    assert [bucket(pages, 64) for pages in (0, 1, 2, 3, 5, 9, 33, 64)] == [0, 1, 2, 4, 8, 16, 64, 64]
+    assert [bucket(pages, 64) for pages in (0, 1, 2, 3, 5, 9, 33, 64)] == [1, 1, 2, 4, 8, 16, 64, 64]
     assert bucket(5, 6) == 6
 
 
