@@ -60,8 +60,9 @@ class Engine(Protocol):
         ...
 
     def plain(self, path: Path) -> Plain | None:
-        """The graph at `path`, over the same weights, which has no tables; None where an engine would hold them twice
-        for it, and is better off with no rows of them.
+        """The graph at `path`, over the same weights, which has no tables; None where it would take them once more.
+
+        Rows of page 0 do instead: they cost little and add nothing.
         """
         ...
 
