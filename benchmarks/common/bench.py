@@ -23,7 +23,7 @@ from safetensors.numpy import save
 from impasto_export.adapters.registry import Registry
 from impasto_export.link import link
 from impasto_server.bundle import Manifest
-from impasto_server.engines.calibration import cpu_name
+from impasto_server.engines.runtime import cpu_name
 from impasto_server.families import open_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
