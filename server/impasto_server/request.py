@@ -24,7 +24,7 @@ from impasto_server.values import (
 )
 
 
-def _keys(group: type[Any]) -> dict[str, str]:
+def _keys(group: Any) -> dict[str, str]:
     """What attributes are called in a mapping of all values: as their fields, or by their own name without one."""
     return {one.name: rows(group)[one.name].name if one.name in rows(group) else one.name for one in fields(group)}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from itertools import takewhile
 
 from impasto_server.fields import Field
 from impasto_server.reference import configuration
@@ -46,7 +47,8 @@ def written(book: Book, scorer: Mapping[str, Field], texts: Mapping[str, str]) -
 
 def _inputs(rows: Mapping[str, Field], help: Callable[[str], str]) -> str:
     lines = [
-        _line(name, row.dtype, row.many, help(name), "" if row.required else ", optional") for name, row in rows.items()
+        _line(name, row.dtype, row.many, help(name), "" if row.required or row.needed else ", optional")
+        for name, row in rows.items()
     ]
     return "\n".join(["| input | type | shape | |", "|---|---|---|---|", *lines, ""])
 
@@ -88,7 +90,7 @@ def _notes(text: str) -> str:
     """What the configuration says on statuses and what follows, without the marks of comments."""
     lines = text.removeprefix(configuration.MARK).splitlines(keepends=True)
     start = next(i for i, line in enumerate(lines) if line.startswith("# Status"))
-    comment = [line for line in lines[start:] if line.startswith("#")]
+    comment = takewhile(lambda line: line.startswith("#"), lines[start:])
     return "".join(line.removeprefix("#").removeprefix(" ") or "\n" for line in comment)
 
 
