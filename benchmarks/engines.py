@@ -48,7 +48,7 @@ from benchmarks.common import bars, masked_backbones
 from benchmarks.common.backbones import KEPT, STUDIO, public
 from benchmarks.common.bars import Bar, held_against_bars
 from benchmarks.common.bench import interval, machine, warning, write
-from benchmarks.common.feeds import batch
+from benchmarks.common.feeds import rows_of
 from benchmarks.common.reference import Reference, add_attention
 from benchmarks.parts.engines.contest import USUAL, Contest, Kind
 
@@ -57,8 +57,10 @@ from impasto_export.architecture import canonical_json
 from impasto_export.errors import UnknownArchitecture
 from impasto_export.link import link
 from impasto_export.tracing import graphs
-from impasto_server.adapters.bank import AdaptedEngine
+from impasto_server.adapters.adapted import AdaptedEngine
+from impasto_server.adapters.seat import Seat
 from impasto_server.engines import gpu
+from impasto_server.engines.runtime import Runtime
 from impasto_server.errors import SetupError
 from impasto_server.families import open_bundle
 from impasto_server.families.diffusion.manifest import DiffusionManifest
@@ -110,7 +112,7 @@ class Size:
     def feeds(self) -> Feeds:
         """LANES random rows of the bundle's picture under no adapter, as the step loop makes them."""
         manifest = open_bundle(self.bundle).manifest
-        rows = {**batch(manifest, LANES, 2), "slot": np.zeros(LANES, np.int64)}
+        rows = rows_of(manifest, LANES)
         if isinstance(manifest, DiffusionManifest):
             return {**rows, **unsteered(manifest.graphs["unet"], LANES)}
         assert isinstance(manifest, MaskedManifest)
@@ -203,10 +205,12 @@ def engine_pass(size: Size, kind: Kind, feeds: Feeds) -> Callable[[], Array]:
     """As the step loop runs it."""
     bundle = open_bundle(size.bundle)
     settings = Settings(size.bundle, size.bundle, kind.engine, kind.precision, bank_bytes=BANK_BYTES)
-    bank = filled_bank(bundle.manifest, settings, LANES)
-    compiled = AdaptedEngine(bundle, bundle.manifest.backbone, settings, bank)
-    compiled.prepare(feeds)
-    return lambda: compiled.run(feeds)[0]
+    runtime = Runtime.of(settings)
+    bank = filled_bank(bundle.manifest, settings, runtime, 1)
+    compiled = AdaptedEngine(bundle, bundle.manifest.backbone, runtime, bank)
+    seats = [Seat()] * LANES
+    compiled.prepare(feeds, seats)
+    return lambda: compiled.run(feeds, seats)[0]
 
 
 def work(size: Size, kind: Kind, contest: Contest, feeds: Feeds, told: Connection) -> None:

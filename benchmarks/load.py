@@ -29,6 +29,7 @@ from benchmarks.common.flat import request_of
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from impasto_server.engines.runtime import Runtime
 from impasto_server.errors import ImpastoError
 from impasto_server.families import open_bundle
 from impasto_server.loop import Loop
@@ -269,7 +270,9 @@ def measure(seconds: float, bar: Progress) -> Report:
     """Warm up, measure alone and full, then sweep for about `seconds`."""
     with workspace(ADAPTERS) as place:
         settings = Settings(place.bundle, place.registry, max_requests=MOST_REQUESTS)
-        measured = calibrate(open_bundle(place.bundle), settings, LANES_LIMIT)
+        bundle = open_bundle(place.bundle)
+        runtime = Runtime.of(replace(settings, max_lanes=LANES_LIMIT)).knowing(bundle.manifest)
+        measured = calibrate(bundle, settings, runtime)
         settings = replace(settings, max_lanes=measured.max_lanes)
         batches: dict[int, int] = {}
         ours = Pipeline.load(settings)

@@ -55,8 +55,8 @@ from benchmarks.parts.masked.rounds import (
 from studio.reading.psnr import psnr_db
 
 from impasto_server.adapters.seat import Seat, SeatedEngine
+from impasto_server.backbone import Row
 from impasto_server.bundle import ImageSize
-from impasto_server.engines.engine import Engine
 from impasto_server.families import open_bundle
 from impasto_server.families.masked.masked import Masked
 from impasto_server.families.masked.maskgit import ANNEALS, Canvas, Masks, decode
@@ -89,7 +89,7 @@ NOTES = {
     "heterogeneity": "pictures per second of that crowd ÷ the same with one adapter for all; bottleneck_ratio: ÷ with "
     "bottleneck adapters instead; adapter_tax: seconds ÷ those without adapters, by the same graph.",
     "lora_tax": "forward pass of 8 lanes, each under another adapter ÷ the same batch by the backbone exported without "
-    "adapter inputs; lora_tax_slot0: ÷ the same batch by the same graph without adapters.",
+    "adapter inputs; lora_tax_four: each under a mix of four; plain_tax: without adapters, after batches with them.",
     "parity_draws": "share of tokens drawn right: side by side in f32 and by diffusers in fp32, which is given the "
     "pipeline's tokens and random numbers at every step; of the engine where it's smallest. Right is the same token, "
     "or one whose uniform number falls between both sides' sums (*_between_sums: how many of *_in_all).",
@@ -116,7 +116,7 @@ class Bare:
     """The pipeline's own engines, for while it is idle, and what they need for a step of a guided picture."""
 
     transformer: SeatedEngine
-    decoder: Engine
+    decoder: SeatedEngine
     step: Mapping[str, NDArray[Any]]
     seats: Sequence[Seat]
     tokens: Codes
@@ -125,13 +125,13 @@ class Bare:
 
     @classmethod
     def of(cls, pipeline: Pipeline) -> Bare:
-        """Every lane under the adapter in the bank's first row."""
+        """Every lane under a page of each form."""
         family = pipeline.family
         assert isinstance(family, Masked)
-        row, mask_id = replace(family.example(), seat=Seat(1)), family._tokens.mask_id
-        tokens = np.full_like(row.ask.sample, mask_id)
-        row = replace(row, ask=replace(row.ask, sample=tokens))
-        backbone = family.backbones[BASE]
+        backbone, mask_id = family.backbones[BASE], family._tokens.mask_id
+        example = family.example()
+        tokens = np.full_like(example.ask.sample, mask_id)
+        row = Row(replace(example.ask, sample=tokens), example.context, backbone._engines[0].usual[0])
         step = backbone._feeds([row] * LANES)
         return cls(backbone._engines[0], family._decoder, step, [row.seat] * LANES, tokens, family._masks, mask_id)
 

@@ -28,7 +28,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from impasto_client import Client
+from impasto_server.adapters.form import told
 from impasto_server.engines.engine import Engine, compile_graph
+from impasto_server.engines.runtime import Runtime
 from impasto_server.families import open_bundle
 from impasto_server.ops.calibrate import filled_bank
 from impasto_server.ops.serve import serve
@@ -88,13 +90,19 @@ class Bare:
     def load(cls, settings: Settings) -> Bare:
         """Compile the graphs as a pipeline does; every lane reads the same random adapter."""
         bundle = open_bundle(settings.bundle)
-        bank = filled_bank(bundle.manifest, settings, LANES).buffers["unet"]
-        unet = compile_graph(bundle.graph_path("unet"), settings, bank)
-        unet.bind(bank)
-        step = {**batch(bundle.manifest, LANES, slots=LANES + 1), "slot": np.ones(LANES, np.int64)}
+        runtime = Runtime.of(settings).knowing(bundle.manifest)
+        bank = filled_bank(bundle.manifest, settings, runtime, LANES)
+        rank, (rows, weights) = bank.layout.page_rank("lora"), told("lora")
+        unet = compile_graph(bundle.graph_path("unet"), runtime, bank.buffers["unet"], (rows, weights))
+        unet.bind(bank.buffers["unet"])
+        page = {
+            rows: np.tile(rank + np.arange(rank), (LANES, 1)),
+            weights: np.ones((LANES, rank), np.float32),
+        }
+        step = {**batch(bundle.manifest, LANES, bank).feeds, **page}
         unet.prepare(step)  # as a pipeline does for the usual batches
-        decoder = compile_graph(bundle.graph_path("vae_decoder"), settings)
-        return cls(unet, decoder, bank, step, step["sample"][:1])
+        decoder = compile_graph(bundle.graph_path("vae_decoder"), runtime)
+        return cls(unet, decoder, bank.buffers["unet"], step, step["sample"][:1])
 
     def paint(self) -> tuple[list[float], float]:
         """Seconds of each forward pass of one picture, and of its decoding."""

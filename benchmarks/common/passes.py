@@ -1,7 +1,8 @@
-"""Forward passes of a backbone at full width: what does it cost that every row has another adapter?
+"""Forward passes of a backbone at full width: what does it cost that every lane has other adapters?
 
-mixed   row i of the batch under adapter i, by the bundle's graph
-slot0   the same graph with no adapter on any row
+mixed   lane i of the batch under adapter i, a page of the bank
+four    lane i under a mix of four, of a page each
+none    no adapter on any lane, after batches that had some
 plain   the backbone exported without adapter inputs
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -19,14 +21,17 @@ from benchmarks.common.feeds import batch
 from benchmarks.common.switching import Styles
 from numpy.typing import NDArray
 
-from impasto_server.adapters.bank import AdaptedEngine
-from impasto_server.engines.engine import Engine, compile_graph
+from impasto_server.adapters.adapted import AdaptedEngine
+from impasto_server.adapters.seat import Seat
+from impasto_server.engines.engine import compile_graph
+from impasto_server.engines.runtime import Runtime
 from impasto_server.families import open_bundle
 from impasto_server.families.diffusion.unet import unsteered
 from impasto_server.settings import Settings
 
-KINDS = ("mixed", "slot0", "plain")
+KINDS = ("mixed", "four", "none", "plain")
 LANES = len(NAMES)
+FOUR = 4
 WARM_UP = 2
 
 Array = NDArray[Any]
@@ -34,32 +39,36 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Passes:
-    """Engines and feeds by kind; a pass is timed as the step loop makes it, inputs and outputs included."""
+    """What runs a pass of each kind, as the step loop makes it, inputs and outputs included."""
 
-    engines: Mapping[str, Engine]
-    feeds: Mapping[str, Mapping[str, Array]]
-    bank_rank: int
+    runs: Mapping[str, Callable[[], list[Array]]]
+    page_rank: int
 
     @classmethod
     def of(cls, backbone: Backbone, settings: Settings) -> Passes:
-        bundle = open_bundle(backbone.bundle)
+        bundle, runtime = open_bundle(backbone.bundle), Runtime.of(settings)
         styles = Styles.of(settings)
-        rows = np.array([styles.pin(name) for name in NAMES], np.int64)
+        names = [[NAMES[(lane + more) % LANES] for more in range(FOUR)] for lane in range(LANES)]
+        seats = {
+            "mixed": [styles.take({each[0]: 1.0}) for each in names],
+            "four": [styles.take(dict.fromkeys(each, 1 / FOUR)) for each in names],
+            "none": [Seat()] * LANES,
+        }
         styles.residency.close()
         graph = bundle.manifest.backbone
-        adapted = AdaptedEngine(bundle, graph, settings, styles.bank)
+        adapted = AdaptedEngine(bundle, graph, runtime, styles.bank)
         nothing = unsteered(bundle.manifest.graphs[graph], LANES)
-        lanes = {**batch(bundle.manifest, LANES, styles.bank.slots), **nothing}
-        plain = {name: array for name, array in lanes.items() if name not in (*nothing, "slot")}
-        feeds = {"mixed": {**lanes, "slot": rows}, "slot0": {**lanes, "slot": np.zeros_like(rows)}, "plain": plain}
-        engines = {"mixed": adapted, "slot0": adapted, "plain": compile_graph(backbone.plain, settings)}
-        for kind in KINDS:
-            engines[kind].prepare(feeds[kind])  # as a pipeline does for its largest batch
-        rank = next(buffer.shape[-1] for name, buffer in styles.bank.buffers[graph].items() if name.endswith("A"))
-        return cls(engines, feeds, rank)
+        lanes = {**batch(bundle.manifest, LANES, styles.bank).feeds, **nothing}
+        plain_lanes = {name: array for name, array in lanes.items() if name not in nothing}
+        plain = compile_graph(backbone.plain, runtime)
+        for seat in adapted.usual:  # as a pipeline does for its largest batch
+            adapted.prepare(lanes, [seat] * LANES)
+        plain.prepare(plain_lanes)
+        runs = {kind: partial(adapted.run, lanes, seated) for kind, seated in seats.items()}
+        return cls({**runs, "plain": partial(plain.run, plain_lanes)}, styles.bank.layout.page_rank("lora"))
 
     def output(self, kind: str) -> Array:
-        return self.engines[kind].run(self.feeds[kind])[0]
+        return self.runs[kind]()[0]
 
     def time_ms(self, kind: str) -> float:
         started = perf_counter()
@@ -73,7 +82,7 @@ def time_all(passes: Passes, rounds: int, done: Callable[[], object]) -> dict[st
         passes.output(kind)
     samples: dict[str, list[float]] = {kind: [] for kind in KINDS}
     for number in range(rounds):
-        for kind in (*KINDS[number % 3 :], *KINDS[: number % 3]):
+        for kind in (*KINDS[number % len(KINDS) :], *KINDS[: number % len(KINDS)]):
             samples[kind].append(passes.time_ms(kind))
         done()
     return samples
@@ -83,17 +92,18 @@ def taxes(passes: Passes, samples: Mapping[str, list[float]]) -> dict[str, Any]:
     """What adapters cost in a pass; and what is said without one, beside what the plain graph says."""
     outputs = {kind: passes.output(kind) for kind in KINDS}
     return {
-        "lora_tax": tax(samples, "plain"),
-        "lora_tax_slot0": tax(samples, "slot0"),
+        "lora_tax": tax(samples, "mixed", "plain"),
+        "lora_tax_four": tax(samples, "four", "plain"),
+        "plain_tax": tax(samples, "none", "plain"),
         "lora_tax_parity": {
-            f"{kind}_from_plain": difference(outputs[kind], outputs["plain"]) for kind in ("slot0", "mixed")
+            f"{kind}_from_plain": difference(outputs[kind], outputs["plain"]) for kind in ("none", "mixed", "four")
         },
     }
 
 
-def tax(samples: Mapping[str, list[float]], without: str) -> float:
-    """Median over rounds of mixed ÷ `without`."""
-    return median(mixed / other for mixed, other in zip(samples["mixed"], samples[without], strict=True))
+def tax(samples: Mapping[str, list[float]], kind: str, other: str) -> float:
+    """Median over rounds of the passes of one kind ÷ those of the other."""
+    return median(one / two for one, two in zip(samples[kind], samples[other], strict=True))
 
 
 def difference(a: Array, b: Array) -> float:

@@ -22,8 +22,7 @@ from benchmarks.common.reference import Reference, add_attention
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from impasto_server.engines import gpu
-from impasto_server.engines.engine import check, resolve_precision
+from impasto_server.engines.runtime import Runtime
 from impasto_server.errors import SetupError
 from impasto_server.settings import ON_GPU, EngineName, Settings
 
@@ -83,7 +82,7 @@ class Question:
         reference = Reference("cuda" if asked.engine in ON_GPU else "cpu", tuple(asked.attention))
         try:
             reference.check()
-            check(Settings(Path(), Path(), asked.engine))
+            Runtime.of(Settings(Path(), Path(), asked.engine))
         except SetupError as error:
             parser.error(str(error))
         _quieten()
@@ -119,11 +118,10 @@ def facts(engine: EngineName) -> Report:
     """Of the machine before there is any load of our own, and of what the engine is there."""
     found = dict(machine())
     found["versions"] = {**found["versions"], **{name: version(name) for name in PACKAGES}}
-    settings = Settings(Path(), Path(), engine)
-    if engine in ON_GPU:
-        found["gpu"] = str(gpu.find(settings.gpu))
-    precision = resolve_precision(engine, settings.precision)
-    return {**found, "engine": engine, "precision": precision, "threads": settings.thread_count()}
+    runtime = Runtime.of(Settings(Path(), Path(), engine))
+    if runtime.gpu is not None:
+        found["gpu"] = str(runtime.gpu)
+    return {**found, "engine": engine, "precision": runtime.precision, "threads": runtime.threads}
 
 
 def _quieten() -> None:

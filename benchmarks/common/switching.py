@@ -1,12 +1,12 @@
 """What it costs a request to use an adapter: one that is resident among many registered ones, and one that is not.
 
-Name → digest → weights in host memory → row of the bank, and the row's release: all that the pipeline does for it.
+Name → digest → weights in host memory → pages of the bank, and their release: all that the pipeline does for it.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,8 @@ from impasto_server.adapters.adapter import Adapter
 from impasto_server.adapters.bank import Bank
 from impasto_server.adapters.registry import Registry
 from impasto_server.adapters.residency import Named, Residency
-from impasto_server.engines.engine import resolve_precision
+from impasto_server.adapters.seat import Pages, Seat
+from impasto_server.engines.runtime import Runtime
 from impasto_server.families import open_bundle
 from impasto_server.guidance import Mix
 from impasto_server.settings import Settings
@@ -42,29 +43,35 @@ class Styles:
     @classmethod
     def of(cls, settings: Settings) -> Styles:
         manifest, stats = open_bundle(settings.bundle).manifest, Stats()
-        precision = resolve_precision(settings.engine, settings.precision)
-        bank = Bank(manifest, settings.bank_rank, settings.bank_bytes, stats, precision)
+        bank = Bank.of(manifest, settings, Runtime.of(settings), stats)
         return cls(Residency(Registry(settings.registry), manifest, settings.host_bytes, stats), bank)
 
-    def pin(self, name: str) -> int:
-        """The row of the bank that holds the adapter, pinned."""
-        style = Named(name, self.residency.resolve(name).result())
-        adapter = self.residency.load([style])[style.digest].result()
-        assert isinstance(adapter, Adapter), "an embedding has no row"
-        mix = Mix.of([(style.digest, style.weight)])
-        rows = self.bank.pin([mix], {style.digest: adapter}, lambda: None)
-        assert rows is not None, "nothing else holds rows"
-        return rows[mix]
+    def take(self, weights: Mapping[str, float]) -> Seat:
+        """Where a mix of adapters is, pinned."""
+        return Seat(self._take(self._mix(weights)))
 
-    def use_ms(self, name: str) -> float:
+    def use_ms(self, name: str, weight: float = 1.0) -> float:
         started = perf_counter()
-        row = self.pin(name)
-        self.bank.unpin([row])
+        mix = self._mix({name: weight})
+        self._take(mix)
+        self.bank.leave([mix[0]])
         return 1000 * (perf_counter() - started)
+
+    def _mix(self, weights: Mapping[str, float]) -> tuple[Mix, Mapping[str, Adapter]]:
+        styles = [Named(name, self.residency.resolve(name).result(), weight) for name, weight in weights.items()]
+        loaded = {digest: loading.result() for digest, loading in self.residency.load(styles).items()}
+        adapters = {digest: one for digest, one in loaded.items() if isinstance(one, Adapter)}
+        return Mix.of([(style.digest, style.weight) for style in styles]), adapters
+
+    def _take(self, mixed: tuple[Mix, Mapping[str, Adapter]]) -> Pages:
+        mix, adapters = mixed
+        pages = self.bank.take([mix], adapters, lambda: None)
+        assert pages is not None, "nothing else holds pages"
+        return pages[mix]
 
 
 def cold_load_ms(backbone: Backbone) -> list[float]:
-    """Each adapter's first use: read, checked, mixed, written into its row. The files are in the page cache."""
+    """Each adapter's first use: read, checked, written into its pages. The files are in the page cache."""
     spent = []
     for _ in range(COLD_ROUNDS):
         styles = Styles.of(Settings(backbone.bundle, backbone.registry))
@@ -74,13 +81,18 @@ def cold_load_ms(backbone: Backbone) -> list[float]:
 
 
 def resident_switch_ms(backbone: Backbone, done: Callable[[], object]) -> dict[int, list[float]]:
-    """By number of registered adapters: switches among as many of them as are resident at once, in random order."""
+    """By number of registered adapters: switches among as many of them as are resident at once, in random order.
+
+    Each time with a weight of its own: no mix was ever seen before.
+    """
     draw = random.Random(0)
     samples: dict[int, list[float]] = {registered: [] for registered in REGISTERED}
     with _crowded(backbone) as crowded:
         for _ in range(ROUNDS):
             for registered, (styles, resident) in crowded.items():
-                samples[registered] += [styles.use_ms(draw.choice(resident)) for _ in range(SWITCHES)]
+                samples[registered] += [
+                    styles.use_ms(draw.choice(resident), draw.uniform(0.1, 1)) for _ in range(SWITCHES)
+                ]
                 done()
         for styles, _ in crowded.values():
             styles.residency.close()
@@ -101,7 +113,7 @@ def _crowded(backbone: Backbone) -> Iterator[dict[int, tuple[Styles, Sequence[st
             for name in names:
                 register(registry, name, source / LORA_FILE, record, trigger=name)
             styles = Styles.of(Settings(backbone.bundle, registry))
-            resident = names[: styles.bank.slots - 1]
+            resident = names[: styles.bank.pages["lora"] - 1]
             for name in resident:
                 styles.use_ms(name)
             found[registered] = (styles, resident)

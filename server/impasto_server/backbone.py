@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from impasto_server.adapters.seat import Seat, SeatedEngine
+from impasto_server.adapters.seat import BackboneEngine, Seat
 from impasto_server.engines.engine import PREPARED_BYTES
 from impasto_server.steps import Ask
 
@@ -40,7 +40,7 @@ class Row:
 class Backbone:
     """An engine for each of its weights, and how rows are fed to it. Used by one thread at a time."""
 
-    def __init__(self, engines: Sequence[SeatedEngine], feeds: Callable[[Sequence[Row]], Feeds]) -> None:
+    def __init__(self, engines: Sequence[BackboneEngine], feeds: Callable[[Sequence[Row]], Feeds]) -> None:
         self._engines = engines
         self._feeds = feeds
         self._prepared: set[tuple[int, ...]] = set()  # on which weights, whether with adapters, lanes and shape

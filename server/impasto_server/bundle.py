@@ -66,6 +66,12 @@ class Graph(Frozen):
     outputs: tuple[Port, ...]
     sites: tuple[Site, ...] = ()
 
+    @model_validator(mode="after")
+    def _lets_lanes_pick_rows(self) -> Graph:
+        if any(port.name == "slot" for port in self.inputs):
+            raise ValueError("it takes a slot, as graphs of an older impasto did")
+        return self
+
 
 class ImageSize(Frozen):
     """Default size, and what other sizes must satisfy."""

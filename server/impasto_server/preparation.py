@@ -81,12 +81,10 @@ class Preparation:
         contexts = yield from _between(job, conditions.contexts(seats))
         job.pinned = any(seat.merged for seat in seats.values())
         samplers = [self._family.begin(job.request, seed, job.seen) for seed in job.request.seeds.each]
-        return Running(
-            job=job,
-            stages={stage: Lanes(one, contexts[stage]) for stage, one in conditions.guidance.items()},
-            seats=seats,
-            candidates=tuple(Candidate(steps, next(steps)) for steps in samplers),
-        )
+        candidates = tuple(Candidate(steps, next(steps)) for steps in samplers)
+        job.steps = candidates[0].ask.steps
+        stages = {stage: Lanes(one, contexts[stage]) for stage, one in conditions.guidance.items()}
+        return Running(job, stages, seats, candidates)
 
 
 def _mixes(conditions: Conditions) -> list[Mix]:

@@ -54,7 +54,6 @@ class Running:
     live: tuple[tuple[int, float], ...] = ()
 
     def __post_init__(self) -> None:
-        self.job.steps = self.ask.steps
         self.aim()
 
     @property

@@ -62,7 +62,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
     link(CHECKPOINT, made.bundle, steering=Control(made.controlnet, ("edges", "edges", "depth"), ("depth",)))
     manifest = json.loads((made.bundle / "manifest.json").read_text())
     registry = Registry(made.registry)
-    for name, seed in (("one", 1), ("two", 2)):
+    for name, seed in (("one", 1), ("two", 2), ("three", 3)):
         write_lora(made.loras / name, seed)
         registry.put(name, importer.convert(made.loras / name / "pytorch_lora_weights.safetensors", manifest).data)
     made.embeddings.mkdir()

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from benchmarks.common.reference import Attention, Device, Reference
 
-from impasto_server.engines import engine
+from impasto_server.engines.runtime import Runtime
 from impasto_server.errors import SetupError
 from impasto_server.settings import ON_GPU, EngineName, Settings
 
@@ -55,7 +55,7 @@ class Kind:
         if self.is_torch:
             self.reference(attention).check()
         else:
-            engine.check(Settings(Path(), Path(), self.engine, self.precision))
+            Runtime.of(Settings(Path(), Path(), self.engine, self.precision))
 
 
 USUAL = tuple(map(Kind.of, "openvino:bf16 torch:f32 torch:bf16 onnxruntime:f32 openvino:f32".split()))

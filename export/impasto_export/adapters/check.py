@@ -35,7 +35,7 @@ def problems(registry: Registry, name: str, manifest: Json | None = None, bundle
     if entry.record.get("family", manifest["family"]) != manifest["family"]:
         found.append(f"it is for bundles of the family {entry.record['family']}, this one's is {manifest['family']}")
     if entry.record.get("architecture") != manifest["architecture"]:
-        found.append("it was imported for another architecture")
+        found.append("it was imported for another architecture, or by an older impasto; import its source again")
     if entry.record.get("kind") == DELTA:
         return found + _unknown(header, layers.of(manifest, bundle))
     return found + _misfits(header, site_sizes(manifest, entry.record.get("kind", LORA)))

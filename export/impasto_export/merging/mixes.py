@@ -103,7 +103,7 @@ def _ingredient(entry: Entry, registry: Registry, weight: float, manifest: Json)
     for field in ("family", "architecture"):
         if record.get(field) != manifest[field]:
             problem = f"is for the {field} {str(record.get(field))[:12]}, the bundle's is {manifest[field][:12]}"
-            raise AdapterError(f"--adapter: {entry.name!r} {problem}; import it with --bundle of this one")
+            raise AdapterError(f"--adapter: {entry.name!r} {problem}; import its source for this one again")
     header = registry.header(entry.digest)
     return Ingredient(entry.name, entry.digest, weight, header, _roles(entry.name, header))
 

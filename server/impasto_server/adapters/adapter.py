@@ -160,8 +160,9 @@ def _check_backbone(header: Mapping[str, Any], name: str, manifest: Manifest) ->
         problem = f"adapter {name!r} is for a {header.get('family')} backbone, {manifest.name!r} is {manifest.family}"
         raise InvalidArgument(FIELD, problem, "name an adapter that was trained on this kind of backbone")
     if header.get("architecture") != manifest.architecture:
-        problem = f"adapter {name!r} was imported for another backbone than {manifest.name!r}"
-        raise InvalidArgument(FIELD, problem, "import its source file for this bundle under a name of its own")
+        problem = f"adapter {name!r} was imported for another backbone than {manifest.name!r}, or by an older impasto"
+        fix = "import its source file again, for this bundle, under a name of its own where another one's has this"
+        raise InvalidArgument(FIELD, problem, fix)
 
 
 def _prompt(header: Mapping[str, Any], name: str) -> str | None:

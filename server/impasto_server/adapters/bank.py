@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impasto_server.adapters.adapter import FIELD, Adapter
-from impasto_server.adapters.budget import bank_bytes, free_bytes
+from impasto_server.adapters.budget import bank_bytes
 from impasto_server.adapters.form import FORMS
 from impasto_server.adapters.layout import Layout
 from impasto_server.adapters.pool import Need, Places, Pool
@@ -47,9 +47,8 @@ class Bank:
     @classmethod
     def of(cls, manifest: Manifest, settings: Settings, runtime: Runtime, stats: Stats) -> Bank:
         """As large as the settings say, or this bundle's share of the free memory allows. Raises SetupError."""
-        layout = Layout.of(manifest, settings.page_rank, runtime.precision)
-        free = free_bytes(runtime) // len(settings.folders)
-        return cls(layout, settings.bank_bytes or bank_bytes(layout, free), stats)
+        layout = Layout.of(manifest, settings.page_rank, runtime.table_precision)
+        return cls(layout, settings.bank_bytes or bank_bytes(layout, runtime.gpu, len(settings.folders)), stats)
 
     def __init__(self, layout: Layout, capacity: int, stats: Stats) -> None:
         """Of `capacity` bytes, of which each form that the bundle has sites for has the same. Raises SetupError."""

@@ -1,28 +1,24 @@
 """How much memory a bank may take where nobody says so.
 
-A quarter of what is free when the server starts, and no more than USEFUL pages of each form take. Free is what
-`impasto doctor` prints: of the machine, or of the container, for engines on the CPU; of the GPU for engines on one. The
-weights are not there yet when it is looked at: they and what a pass needs have the rest.
+For engines on the CPU a quarter of the memory that the machine has free, or the container, when the server starts; for
+engines on a GPU, where weights take less, a third of the GPU's. `impasto doctor` prints both. And no more than USEFUL
+pages of each form take. The weights are not there yet when it is looked at: they and what a pass needs have the rest.
 """
 
 from __future__ import annotations
 
 from impasto_server.adapters.layout import Layout
 from impasto_server.engines.footprint import free_memory
-from impasto_server.engines.runtime import Runtime
+from impasto_server.engines.gpu import Gpu
 
-SHARE = 4
+SHARE, SHARE_ON_GPU = 4, 3
 USEFUL = 256  # of rank 16: 64 adapters of rank 64
 
 
-def free_bytes(runtime: Runtime) -> int:
-    """Where the runtime computes."""
-    return free_memory() if runtime.gpu is None else runtime.gpu.free
-
-
-def bank_bytes(layout: Layout, free: int) -> int:
-    """What of so much free memory a bank takes."""
-    return min(free // SHARE, layout.bytes_for(dict.fromkeys(layout.kinds, USEFUL)))
+def bank_bytes(layout: Layout, gpu: Gpu | None, bundles: int = 1) -> int:
+    """What the bank of one of so many bundles takes, on a GPU or on the CPU."""
+    share = free_memory() // SHARE if gpu is None else gpu.free // SHARE_ON_GPU
+    return min(share // bundles, layout.bytes_for(dict.fromkeys(layout.kinds, USEFUL)))
 
 
 def adapters_that_fit(layout: Layout, capacity: int, kind: str, rank: int) -> int:

@@ -25,10 +25,10 @@ Places = tuple[int, ...]
 
 
 class Need(NamedTuple):
-    """What a key takes: `count` places of a `kind`."""
+    """What a key takes: so many `places` of a `kind`."""
 
     kind: str
-    count: int
+    places: int
 
 
 @dataclass(eq=False)
@@ -155,11 +155,11 @@ class Pool(Generic[K]):
         free = self._free[need.kind]
         idle = [key for key, (kind, _) in self._held.items() if kind == need.kind and key not in self._pins]
         for key in idle:
-            if len(free) >= need.count:
+            if len(free) >= need.places:
                 break
             free += self._held.pop(key)[1]
             self._evicted()
-        return tuple(free.pop() for _ in range(need.count))
+        return tuple(free.pop() for _ in range(need.places))
 
 
 def _counts(needs: Collection[Need]) -> Counter[str]:

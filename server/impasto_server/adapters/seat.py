@@ -23,18 +23,21 @@ class Seat:
 
 
 class SeatedEngine(Protocol):
-    """An engine that is told the seat of each row, where its graph has sites for adapters.
-
-    `usual` has one of each kind of seat that it is worth to be prepared for.
-    """
-
-    @property
-    def usual(self) -> tuple[Seat, ...]: ...
-
-    def prepare(self, feeds: Mapping[str, NDArray[Any]], seats: Sequence[Seat] = ()) -> None:
-        """As Engine.prepare."""
-        ...
+    """An engine that is told the seat of each row, where its graph has sites for adapters."""
 
     def run(self, feeds: Mapping[str, NDArray[Any]], seats: Sequence[Seat] = ()) -> list[NDArray[Any]]:
         """As Engine.run."""
+        ...
+
+
+class BackboneEngine(SeatedEngine, Protocol):
+    """One that is prepared for its batches."""
+
+    @property
+    def usual(self) -> tuple[Seat, ...]:
+        """Seats that are worth preparing for: with adapters, and without any where that makes a difference."""
+        ...
+
+    def prepare(self, feeds: Mapping[str, NDArray[Any]], seats: Sequence[Seat] = ()) -> None:
+        """As Engine.prepare."""
         ...

@@ -47,7 +47,7 @@ class Engine(Protocol):
         ...
 
     def write(self, name: str, row: int, values: Array) -> None:
-        """Put `values` [n, ...] in place, the rows from `row` of what is bound as `name`, where they have been written.
+        """Put `values` [n, ...], C-contiguous, in place: the rows from `row` of what is bound as `name`, written there.
 
         An engine that shares the memory has them already; one on a GPU copies them alone.
         """

@@ -18,9 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from impasto_server.engines.engine import Array, Shapes, padded, shapes, widened
+from impasto_server.engines.engine import Array, Shapes, padded, shapes
 from impasto_server.engines.providers import CUDA, TENSORRT, Provider
 from impasto_server.errors import SetupError
 
@@ -60,13 +58,12 @@ class OnnxRuntimeEngine:
             self._shared.update(new)
             self._replace({name: _values().ortvalue_from_numpy(array) for name, array in new.items()})
             return
-        self._replace({name: self._copy(widened(array)) for name, array in buffers.items()})
+        self._replace({name: self._copy(array) for name, array in buffers.items()})
 
     def write(self, name: str, row: int, values: Array) -> None:
         if self._provider.most_lanes:
-            wide = np.ascontiguousarray(widened(values))
-            row_bytes = wide.nbytes // len(wide)
-            _copier(self._provider)(self._bound[name].data_ptr() + row * row_bytes, wide)
+            row_bytes = values.nbytes // len(values)
+            _copier(self._provider)(self._bound[name].data_ptr() + row * row_bytes, values)
 
     def plain(self, path: Path) -> None:
         """It would hold the weights once more."""

@@ -69,6 +69,11 @@ class Runtime:
         return replace(self, sides=manifest.sides, stepping=manifest.stepping)
 
     @property
+    def table_precision(self) -> Precision:
+        """What adapters are stored in: of engines on the CPU what they compute in, of those on a GPU f32."""
+        return self.precision if self.gpu is None else "f32"
+
+    @property
     def device(self) -> Gpu:
         """The GPU of an engine on one."""
         assert self.gpu is not None, f"{self.engine} runs on the CPU"

@@ -20,7 +20,7 @@ import tensorrt as trt  # type: ignore[import-not-found,unused-ignore]
 
 from impasto_server.engines import cuda
 from impasto_server.engines.cuda import Memory, Stream
-from impasto_server.engines.engine import Array, padded, widened
+from impasto_server.engines.engine import Array, padded
 from impasto_server.engines.plans import Plan, architecture, spec_of
 from impasto_server.engines.profiles import Profile, Shape, most_lanes, profiles_for
 from impasto_server.engines.runtime import Runtime
@@ -62,14 +62,13 @@ class TensorRtEngine:
 
     def bind(self, buffers: Mapping[str, Array]) -> None:
         cuda.use(self._gpu)
-        values = {name: widened(array) for name, array in buffers.items()}
-        self._upload(values)
+        self._upload(buffers)
         self._stream.wait()
 
     def write(self, name: str, row: int, values: Array) -> None:
         cuda.use(self._gpu)
-        wide = np.ascontiguousarray(widened(values))
-        self._stream.copy(self._buffers[name].address + row * (wide.nbytes // len(wide)), wide.ctypes.data, wide.nbytes)
+        start = row * (values.nbytes // len(values))
+        self._stream.copy(self._buffers[name].address + start, values.ctypes.data, values.nbytes)
         self._stream.wait()
 
     def plain(self, path: Path) -> None:

@@ -113,7 +113,7 @@ def filled_bank(manifest: Manifest, settings: Settings, runtime: Runtime, adapte
         for _, inputs in bank.layout.inputs(manifest.backbone, kind):
             for name in inputs.values():
                 written = bank.buffers[manifest.backbone][name][rank : rank * (1 + adapters)]
-                written[:] = stored(0.01 * rng.standard_normal(written.shape, np.float32), runtime.precision)
+                written[:] = stored(0.01 * rng.standard_normal(written.shape, np.float32), bank.layout.precision)
     return bank
 
 

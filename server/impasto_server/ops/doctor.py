@@ -20,7 +20,7 @@ from impasto_server.engines import gpu
 from impasto_server.engines.footprint import GIB, Footprint, free_memory
 from impasto_server.engines.libraries import require
 from impasto_server.engines.plans import default_cache
-from impasto_server.engines.runtime import resolve_precision
+from impasto_server.engines.runtime import Runtime, resolve_precision
 from impasto_server.errors import SetupError
 from impasto_server.families import open_bundle
 from impasto_server.ops.tritonserver import CURRENT, find
@@ -136,19 +136,21 @@ def _fits(bundle: Path, engines: Sequence[EngineName]) -> list[Finding]:
 
 
 def _fit(bundle: Bundle, footprint: Footprint, engine: EngineName, precision: Precision) -> Finding:
-    free = max(one.free for one in gpu.gpus()) if engine in ON_GPU else free_memory()
+    device = max(gpu.gpus(), key=lambda one: one.free) if engine in ON_GPU else None
+    free = free_memory() if device is None else device.free
     need = footprint.memory(engine, precision)
     where = "on the GPU" if engine in ON_GPU else "in memory"
-    said = f"up to {need / GIB:.1f} GiB {where}, {free / GIB:.1f} GiB are free{_room(bundle, precision, free)}"
+    room = _room(bundle, Runtime(engine, precision, 1, gpu=device))
+    said = f"up to {need / GIB:.1f} GiB {where}, {free / GIB:.1f} GiB are free{room}"
     less = "" if precision == "bf16" else "pass --precision bf16, "
     fix = "" if need <= free else f"{less}end what else is running, or take a machine with more memory"
     return Finding(f"bundle on {engine} {precision}", need <= free, said, fix, needed=False)
 
 
-def _room(bundle: Bundle, precision: Precision, free: int) -> str:
+def _room(bundle: Bundle, runtime: Runtime) -> str:
     """How many adapters are ready to run at once, where nobody says how much memory they have."""
-    layout = Layout.of(bundle.manifest, Settings.page_rank, precision)
-    capacity = bank_bytes(layout, free)
+    layout = Layout.of(bundle.manifest, Settings.page_rank, runtime.table_precision)
+    capacity = bank_bytes(layout, runtime.gpu)
     each = [
         f"{' or '.join(f'{adapters_that_fit(layout, capacity, kind, rank)} of rank {rank}' for rank in RANKS)} ({kind})"
         for kind in layout.kinds

@@ -137,7 +137,10 @@ def test_check_finds_an_adapter_of_another_backbone(registry: Registry, bundle: 
         cli.adapters, ["check", "one", "--json", "--bundle", str(bundle), "--registry", str(registry.folder)]
     )
     assert found.exit_code == 1
-    problems = ["it was imported for another architecture", "unet.x.A: the bundle has no such site"]
+    problems = [
+        "it was imported for another architecture, or by an older impasto; import its source again",
+        "unet.x.A: the bundle has no such site",
+    ]
     assert json.loads(found.output)["problems"] == problems
 
 

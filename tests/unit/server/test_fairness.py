@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from threading import Event, Lock
-from time import monotonic, sleep
+from threading import Lock
+from time import sleep
 from typing import Any
 
 import numpy as np
@@ -34,16 +34,16 @@ from impasto_server.settings import Settings
 from tests.helpers import toy
 from tests.helpers.asked import altered, request_of
 from tests.helpers.families import encoders, handed
+from tests.helpers.waiting import PATIENCE_S, Gate, eventually
 
 from .conftest import Open
 
-PATIENCE_S = 60.0
 ROW = 4 * 32 * 2 * (toy.CHANNELS + toy.WIDTH)  # bytes of an adapter of rank 32 in the bank
 BOAT = request_of("a boat", seed=1, width=64, height=64, steps=1)
 
 
 @dataclass
-class Asked:
+class Crowd:
     """Requests under way, by name, and in which order they are answered."""
 
     pipeline: Pipeline
@@ -65,25 +65,6 @@ class Asked:
         return [answer.result(PATIENCE_S) for answer in self.answers]
 
 
-@dataclass
-class Gate:
-    """Holds up what passes through it, and notes what that was."""
-
-    entered: Event = field(default_factory=Event)
-    may: Event = field(default_factory=Event)
-    passed: list[Any] = field(default_factory=list)
-    count: int = 0
-
-    def before(self, function: Callable[..., Any], note: Callable[..., Any]) -> Callable[..., Any]:
-        def held(*args: Any) -> Any:
-            self.entered.set()
-            assert self.may.wait(PATIENCE_S)
-            self.passed.append(note(*args))
-            return function(*args)
-
-        return held
-
-
 def noted(function: Callable[..., Any], found: list[Any], note: Callable[..., Any]) -> Callable[..., Any]:
     """The same function, which writes down what it is called with."""
 
@@ -92,13 +73,6 @@ def noted(function: Callable[..., Any], found: list[Any], note: Callable[..., An
         return function(*args)
 
     return noting
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = monotonic() + PATIENCE_S
-    while not condition():
-        assert monotonic() < deadline
-        sleep(0.005)
 
 
 def png(width: int, height: int) -> bytes:
@@ -114,22 +88,22 @@ def test_a_single_picture_is_finished_before_sixteens_that_came_first(
     open_pipeline: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipeline, gate, left = open_pipeline(), Gate(), list[Running]()
-    monkeypatch.setattr(handed(pipeline), "decode", gate.before(pipeline.family.decode, np.shape))
+    monkeypatch.setattr(handed(pipeline), "decode", gate.before(pipeline.family.decode, note=np.shape))
     monkeypatch.setattr(pipeline._loop, "_left", noted(pipeline._loop._left, left, lambda one, outcome: one))
-    asked = Asked(pipeline)
+    asked = Crowd(pipeline)
     for seed in range(4):
         asked.ask("sixteen", altered(BOAT, seed=100 * seed, n=16, format="webp"))
     eventually(lambda: len(left) == 4)
     asked.ask("single", BOAT)
     eventually(lambda: len(left) == 5)
-    gate.may.set()
+    gate.open.set()
     assert all(isinstance(one, Result) for one in asked.all())
     assert asked.order == ["single", *["sixteen"] * 4]
 
 
 def test_candidates_that_are_finished_by_turns_are_those_of_requests_alone(open_pipeline: Open) -> None:
     pipeline = open_pipeline()
-    asked = Asked(pipeline)
+    asked = Crowd(pipeline)
     for seed in range(4):
         asked.ask("several", altered(BOAT, seed=10 * seed, n=5, format="webp"))
     for seed, result in enumerate(asked.all()):
@@ -151,15 +125,15 @@ def test_a_plain_prompt_is_encoded_before_styles_of_many_stages_that_came_first(
     (encoder,) = encoders(pipeline)
     (engine,) = encoder._engines
     monkeypatch.setattr(
-        engine, "run", gate.before(engine.run, lambda feeds, seats: [ids.tolist() for ids in feeds["input_ids"]])
+        engine, "run", gate.before(engine.run, note=lambda feeds, seats: [ids.tolist() for ids in feeds["input_ids"]])
     )
-    asked = Asked(pipeline)
+    asked = Crowd(pipeline)
     staged = altered(BOAT, style=("sks03",), guidance="dreamstyler")
     for count in range(1, 9):
         asked.ask("staged", altered(staged, prompt="boat " * count))
-    assert gate.entered.wait(PATIENCE_S)
+    assert gate.reached.wait(PATIENCE_S)
     asked.ask("plain", BOAT)
-    gate.may.set()
+    gate.open.set()
     assert all(isinstance(one, Result) for one in asked.all())
     assert all(len(lines) == 1 for lines in gate.passed)
     assert len(gate.passed) == 8 * 7 + 6 + 1
@@ -172,12 +146,12 @@ def test_the_same_words_are_encoded_once_whoever_says_them(
 ) -> None:
     pipeline, gate = open_pipeline(), Gate()
     ((engine,),) = (encoder._engines for encoder in encoders(pipeline))
-    monkeypatch.setattr(engine, "run", gate.before(engine.run, lambda feeds, seats: len(feeds["input_ids"])))
-    asked = Asked(pipeline)
+    monkeypatch.setattr(engine, "run", gate.before(engine.run, note=lambda feeds, seats: len(feeds["input_ids"])))
+    asked = Crowd(pipeline)
     for seed in range(6):
         asked.ask("alike", altered(BOAT, seed=seed))
-    assert gate.entered.wait(PATIENCE_S)
-    gate.may.set()
+    assert gate.reached.wait(PATIENCE_S)
+    gate.open.set()
     asked.all()
     assert gate.passed == [1]
 
@@ -188,16 +162,16 @@ def test_who_is_given_up_while_it_waits_for_a_turn_gives_its_seat_back(
     """There is one page, and an adapter that changes the text encoder takes it before its lines are encoded."""
     pipeline, gate = open_pipeline(page_rank=32, bank_bytes=2 * ROW), Gate()
     ((engine,),) = (encoder._engines for encoder in encoders(pipeline))
-    monkeypatch.setattr(engine, "run", gate.before(engine.run, lambda feeds, seats: len(feeds["input_ids"])))
+    monkeypatch.setattr(engine, "run", gate.before(engine.run, note=lambda feeds, seats: len(feeds["input_ids"])))
     jobs = list[Job]()
     monkeypatch.setattr(pipeline._preparation, "start", noted(pipeline._preparation.start, jobs, lambda job: job))
-    asked = Asked(pipeline)
+    asked = Crowd(pipeline)
     left = asked.ask("left", altered(BOAT, adapters=(("deep", 1.0),)))
-    assert gate.entered.wait(PATIENCE_S)
+    assert gate.reached.wait(PATIENCE_S)
     other = asked.ask("other", altered(BOAT, prompt="a fish", adapters=(("deep", 0.5),)))
     pipeline._fail(jobs[0], Cancelled("the caller is gone"))
     assert isinstance(left.result(PATIENCE_S), Cancelled)
-    gate.may.set()
+    gate.open.set()
     assert isinstance(other.result(PATIENCE_S), Result)
     assert gate.passed == [1] * 3, "the rest of what it had to say was encoded for nobody"
 
@@ -227,18 +201,13 @@ def reading(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     """Pictures above 100 pixels a side are held up; all are noted by their size."""
     gate = Gate()
 
-    def held(data: bytes, name: str, width: int, height: int) -> NDArray[np.uint8]:
-        size = Image.open(BytesIO(data)).size
-        gate.count += 1
-        if max(size) > 100:
-            gate.entered.set()
-            assert gate.may.wait(PATIENCE_S)
-        gate.passed.append(size)
-        return read_image(data, name, width, height)
+    def size(data: bytes, *_: object) -> tuple[int, int]:
+        return Image.open(BytesIO(data)).size
 
+    held = gate.before(read_image, lambda data, *_: max(size(data)) > 100, size)
     monkeypatch.setattr("impasto_server.families.content.read_image", held)
     yield gate
-    gate.may.set()
+    gate.open.set()
 
 
 def test_a_small_picture_is_read_before_large_ones_that_came_first(
@@ -246,12 +215,12 @@ def test_a_small_picture_is_read_before_large_ones_that_came_first(
 ) -> None:
     pipeline = open_pipeline()
     with reading(monkeypatch) as gate:
-        asked = Asked(pipeline)
+        asked = Crowd(pipeline)
         for _ in range(8):
             asked.ask("large", altered(BOAT, strength=1.0, image=png(300, 200), depth=png(200, 300)))
-        assert gate.entered.wait(PATIENCE_S)
+        assert gate.reached.wait(PATIENCE_S)
         small = asked.ask("small", altered(BOAT, strength=1.0, image=png(64, 64)))
-        gate.may.set()
+        gate.open.set()
         asked.all()
     assert isinstance(small.result(), Result)
     # One was being read when it came, and every fourth turn is for whoever has waited longest.
@@ -264,16 +233,16 @@ def test_while_a_large_picture_is_read_small_ones_are_and_no_other_large_one(
     monkeypatch.setattr(pipelines, "LARGE", 200 * 200)
     pipeline = open_pipeline()
     with reading(monkeypatch) as gate:
-        asked = Asked(pipeline)
+        asked = Crowd(pipeline)
         large = [asked.ask("large", altered(BOAT, strength=1.0, image=png(300, 300))) for _ in range(3)]
-        assert gate.entered.wait(PATIENCE_S)
+        assert gate.reached.wait(PATIENCE_S)
         for _ in range(3):
             small = asked.ask("small", altered(BOAT, strength=1.0, image=png(64, 64)))
             assert isinstance(small.result(PATIENCE_S), Result)
         assert gate.passed == [(64, 64)] * 3
-        assert gate.count == 4
+        assert len(gate.came) == 4
         assert not any(one.done() for one in large)
-        gate.may.set()
+        gate.open.set()
         assert all(isinstance(one, Result) for one in asked.all())
 
 
@@ -298,7 +267,7 @@ def test_no_more_pixels_are_decoded_at_a_time_than_a_large_and_a_small_picture_h
                 now[0] -= size
 
     monkeypatch.setattr("impasto_server.families.content.read_image", count)
-    asked = Asked(pipeline)
+    asked = Crowd(pipeline)
     for seed in range(20):
         file = png(200 + 10 * (seed % 10), 300)
         broken = file[: len(file) // 2] + b"IEND\xaeB`\x82"

@@ -32,13 +32,13 @@ from impasto_server.errors import (
 )
 from impasto_server.guidance import Guidance, Lane, Mix, Mixes, Prompts, Rule
 from impasto_server.pictures.image import to_uint8
-from impasto_server.pipeline import Caller, Pipeline, Progress, Result
+from impasto_server.pipeline import Caller, Progress, Result
 from impasto_server.request import Request
 from impasto_server.settings import EngineName
 from impasto_server.steps import Steps
 from impasto_server.turns import Work
 from tests.helpers import toy, toy_masked
-from tests.helpers.asked import altered, request_of
+from tests.helpers.asked import altered, request_of, together
 from tests.helpers.families import handed
 from tests.helpers.likeness import assert_same
 
@@ -64,13 +64,6 @@ def request(seed: int) -> Request:
 
 def pixels(result: Result) -> NDArray[np.uint8]:
     return np.asarray(Image.open(BytesIO(result.image)))
-
-
-def together(pipeline: Pipeline, requests: list[Request]) -> list[Result | ImpastoError]:
-    answers: list[Future[Result | ImpastoError]] = [Future() for _ in requests]
-    for one, answer in zip(requests, answers, strict=True):
-        pipeline.submit(one, Caller(answer.set_result))
-    return [answer.result(30) for answer in answers]
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
@@ -388,6 +381,29 @@ def test_a_full_bank_holds_up_only_those_who_need_a_page(open_pipeline: Open) ->
     results = together(pipeline, [*neon, *glass, plain])
     assert [result.image for result in results[:-1] if isinstance(result, Result)] == alone
     assert isinstance(results[-1], Result)
+
+
+def test_sixty_four_mixes_at_once_are_had_with_the_memory_that_is_there_by_default(
+    open_pipeline: Open, registry: Path
+) -> None:
+    """Of one to five of twelve adapters of ranks 1 to 128: each adapter is written once, and nobody is refused."""
+    draw = np.random.default_rng(0)
+    ranks = [1, 4, 8, 16, 17, 32, 64, 128, 4, 16, 64, 128]
+    for number, rank in enumerate(ranks):
+        scale = np.array(0.2 / rank, np.float32)
+        toy.register(registry, f"s{number}", toy.adapter_bytes(100 + number, rank, unet__mix__scale=scale))
+    mixes: dict[tuple[tuple[str, float], ...], None] = {}
+    while len(mixes) < 64:
+        chosen = draw.choice(len(ranks), size=int(draw.integers(1, 6)), replace=False)
+        mixes[tuple((f"s{number}", float(draw.uniform(0.2, 1))) for number in chosen)] = None
+    pipeline = open_pipeline()
+    asked = [request_of("a boat", seed=i, width=64, height=64, steps=3, adapters=mix) for i, mix in enumerate(mixes)]
+    results = together(pipeline, asked)
+    assert all(isinstance(result, Result) for result in results)
+    stats = pipeline.stats.read()
+    assert (stats["bank_writes"], stats["bank_evictions"], stats["refused"]) == (len(ranks), 0, 0)
+    page = 4 * 16 * 2 * (toy.CHANNELS + toy.WIDTH)
+    assert stats["bank_written_bytes"] == page * sum((rank + 15) // 16 for rank in ranks)
 
 
 def test_lanes_of_one_request_may_have_different_adapters(open_pipeline: Open, monkeypatch: pytest.MonkeyPatch) -> None:

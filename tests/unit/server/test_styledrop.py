@@ -28,6 +28,7 @@ from impasto_server.values import MAX_SEED
 from tests.helpers import toy, toy_masked
 from tests.helpers.asked import altered, request_of
 from tests.helpers.families import handed
+from tests.helpers.pictures import png
 
 from .conftest import Context, Open, on_lookout
 
@@ -121,12 +122,6 @@ def together(pipeline: Pipeline, requests: list[Request]) -> list[Result]:
     outcomes = [answer.result(60) for answer in waiting]
     assert all(isinstance(outcome, Result) for outcome in outcomes), outcomes
     return [outcome for outcome in outcomes if isinstance(outcome, Result)]
-
-
-def png(pixels: NDArray[np.uint8]) -> bytes:
-    file = BytesIO()
-    Image.fromarray(pixels).save(file, "png")
-    return file.getvalue()
 
 
 def content(seed: int = 0) -> bytes:

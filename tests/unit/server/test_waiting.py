@@ -7,7 +7,6 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -44,10 +43,10 @@ from impasto_server.worn import Worn
 from tests.helpers import toy
 from tests.helpers.asked import altered, request_of
 from tests.helpers.families import handed
+from tests.helpers.waiting import PATIENCE_S, Asked, Gate
 
 from .conftest import Open
 
-PATIENCE_S = 60.0
 TIMEOUTS_S = (None, 0.0, 0.01, 0.1, 1.0, 60.0)
 ROW = 4 * 4 * 2 * (toy.CHANNELS + toy.WIDTH)
 BOAT = request_of("a red boat", seed=1, width=64, height=64, steps=4)
@@ -58,49 +57,10 @@ def styled(name: str, **changed: Any) -> Request:
     return altered(BOAT, **given)
 
 
-@dataclass
-class Asked:
-    """A request under way, and what its caller hears of it."""
-
-    left: Event = field(default_factory=Event)
-    outcomes: list[Result | ImpastoError] = field(default_factory=list)
-    answer: Future[Result | ImpastoError] = field(default_factory=Future)
-    late: list[Progress] = field(default_factory=list)
-
-    def outcome(self) -> Result | ImpastoError:
-        return self.answer.result(PATIENCE_S)
-
-    def hear(self, outcome: Result | ImpastoError) -> None:
-        self.outcomes.append(outcome)
-        if not self.answer.done():
-            self.answer.set_result(outcome)
-
-    def progress(self, progress: Progress) -> None:
-        if self.outcomes:
-            self.late.append(progress)
-
-
-def submitted(pipeline: Pipeline, request: Request) -> Asked:
-    asked = Asked()
+def submitted(pipeline: Pipeline, request: Request) -> Asked[Result]:
+    asked = Asked[Result]()
     pipeline.submit(request, Caller(asked.hear, asked.left.is_set, asked.progress))
     return asked
-
-
-@dataclass
-class Gate:
-    """Something in the server that takes until `open` is set; `reached` tells that somebody is in it."""
-
-    reached: Event = field(default_factory=Event)
-    open: Event = field(default_factory=Event)
-
-    def before(self, then: Callable[..., Any], wanted: Callable[..., bool] = lambda *_: True) -> Callable[..., Any]:
-        def through(*given: Any) -> Any:
-            if wanted(*given):
-                self.reached.set()
-                assert self.open.wait(PATIENCE_S)
-            return then(*given)
-
-        return through
 
 
 @pytest.fixture
@@ -364,7 +324,7 @@ def test_stages_that_have_too_many_in_common_are_told_in_the_name_of_the_field(
 def test_whatever_becomes_of_many_nothing_is_held_in_the_end(open_pipeline: Open) -> None:
     """Four hundred requests for a bank of two rows, of which many are late or gone at some moment or other."""
     pipeline = open_pipeline(page_rank=4, bank_bytes=3 * ROW, max_requests=400)
-    draw, asked = random.Random(0), list[Asked]()
+    draw, asked = random.Random(0), list[Asked[Result]]()
     for seed in range(400):
         adapters = draw.choice([(), (("neon", 1.0),), (("neon", 0.5),), (("stained-glass", 1.0),), (("nein", 1.0),)])
         asked.append(

@@ -62,7 +62,8 @@ def delta(bank: Bank, pages: Pages) -> NDArray[np.float32]:
         weight * bank.rows("unet", "mix.lora_A", "lora", page).T @ bank.rows("unet", "mix.lora_B", "lora", page)
         for page, weight in pages["lora"]
     ]
-    return np.sum(parts, axis=0, dtype=np.float32)
+    found: NDArray[np.float32] = np.sum(parts, axis=0, dtype=np.float32)
+    return found
 
 
 def update(one: Adapter) -> NDArray[np.float32]:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx.parser
 import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save
@@ -56,11 +58,11 @@ unet (float[lanes,{toy.CHANNELS}] sample, int64[lanes,gain_K] gain_rows, float[l
 def gained(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     """A bundle whose backbone has a site of that form, which this server knows now."""
     monkeypatch.setitem(FORMS, "gain", GAIN)
-    toy.write_graph(tmp_path, "unet", GRAPH, {})
+    onnx.save(onnx.parser.parse_model(GRAPH), tmp_path / "unet.onnx")
     manifest = open_bundle(bundle).manifest
     site = manifest.graphs["unet"].sites[0].model_copy(update={"kind": "gain"})
     ports = [port for port in manifest.graphs["unet"].inputs if port.name == "sample"]
-    unet = manifest.graphs["unet"].model_copy(update={"sites": (site,), "inputs": tuple(ports)})
+    unet = manifest.graphs["unet"].model_copy(update={"sites": (site,), "inputs": tuple(ports), "plain": None})
     return Bundle(tmp_path, manifest.model_copy(update={"graphs": {"unet": unet}}))
 
 

@@ -19,7 +19,6 @@ import pytest
 from numpy.typing import NDArray
 
 from impasto_server import engines
-from impasto_server.engines.engine import stored
 from impasto_server.engines.plans import Plan, Spec
 from impasto_server.engines.profiles import Profile
 from impasto_server.errors import SetupError
@@ -191,7 +190,7 @@ def test_batches_of_any_size_and_pictures_of_any_size(engine: Any) -> None:
 def test_what_is_written_into_a_bank_is_seen_and_nothing_else_is_copied(engine: Any, runtime: Runtime) -> None:
     engine.run(sample(1))
     copied = runtime.copied
-    engine.write("mix.lora_A", 2, stored(bank(5, 3), "bf16"))
+    engine.write("mix.lora_A", 2, bank(5, 3))
     assert runtime.copied - copied == bank(5, 3).nbytes
     expected = bank(1).copy()
     expected[2:5] = 5

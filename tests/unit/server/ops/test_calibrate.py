@@ -225,7 +225,7 @@ def test_an_error_is_one_line_and_status_1(fresh: Bundle) -> None:
 
 
 def test_graphs_are_compiled_for_as_many_lanes_as_batches_have(fresh: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a GPU, which refuses batches of more. The server was calibrated at 32, and is started without them."""
+    """As on a GPU, which refuses batches of more. The server was calibrated at 32, and is told nothing."""
     compiled: list[int] = []
 
     def on_a_device(path: Path, runtime: Runtime, *_: object) -> OnnxRuntimeEngine:

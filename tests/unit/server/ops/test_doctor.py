@@ -9,6 +9,7 @@ import typer
 from safetensors.numpy import save_file
 from typer.testing import CliRunner, Result
 
+from impasto_server.adapters import budget
 from impasto_server.engines import gpu
 from impasto_server.engines.footprint import GIB, Footprint, free_memory
 from impasto_server.engines.gpu import Gpu
@@ -71,6 +72,7 @@ def test_a_bundle_is_held_against_the_memory(bundle: Path, monkeypatch: pytest.M
     monkeypatch.setattr(Footprint, "memory", lambda self, engine, precision: 4 * GIB)
     for free, fits in ((8 * GIB, True), (2 * GIB, False)):
         monkeypatch.setattr(doctor, "free_memory", lambda free=free: free)
+        monkeypatch.setattr(budget, "free_memory", lambda free=free: free)
         finding = found(bundle)["bundle on onnxruntime f32"]
         assert (finding.ok, finding.needed) == (fits, False)
         room = "256 of rank 16 or 64 of rank 64 or 32 of rank 128 (lora)"

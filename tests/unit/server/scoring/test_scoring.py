@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import count
 from pathlib import Path
@@ -22,8 +21,8 @@ from impasto_server.scoring import comparison
 from impasto_server.scoring.comparison import Comparison
 from impasto_server.scoring.score import BATCH, Array, Pixels, Scorer
 from impasto_server.scoring.scoring import Scoring, Task
+from tests.helpers.waiting import PATIENCE_S, Asked
 
-PATIENCE_S = 30.0
 TEXT = ("a red boat",)
 
 
@@ -71,25 +70,13 @@ def scoring(scorer: Held) -> Iterator[Scoring]:
     scoring.close()
 
 
-@dataclass
-class Asked:
-    """A caller and what it heard."""
-
-    left: Event = field(default_factory=Event)
-    answer: Future[Array | ImpastoError] = field(default_factory=Future)
-
-    @property
-    def outcome(self) -> Array | ImpastoError:
-        return self.answer.result(PATIENCE_S)
-
-
-def ask(scoring: Scoring, asked: Comparison) -> Asked:
-    caller = Asked()
-    scoring.submit(asked, caller.answer.set_result, caller.left.is_set)
+def ask(scoring: Scoring, asked: Comparison) -> Asked[Array]:
+    caller = Asked[Array]()
+    scoring.submit(asked, caller.hear, caller.left.is_set)
     return caller
 
 
-def busy(scoring: Scoring, scorer: Held) -> Asked:
+def busy(scoring: Scoring, scorer: Held) -> Asked[Array]:
     """Someone whose pass is under way until the scorer may go on: who comes now has to wait."""
     first = ask(scoring, Comparison(FILES[:1], TEXT))
     assert scorer.entered.wait(PATIENCE_S)
@@ -102,7 +89,7 @@ def test_those_who_wait_share_passes_and_get_what_they_would_get_alone(scoring: 
     several = Comparison(FILES[5:8], references=FILES[8:11])
     calls = [ask(scoring, asked) for asked in [*alike, several]]
     scorer.may.set()
-    together = [call.outcome for call in calls]
+    together = [call.outcome() for call in calls]
     assert scorer.passes[:2] == [1, 5 + 6]
     for asked, scores in zip([*alike, several], together, strict=True):
         assert isinstance(scores, np.ndarray)
@@ -153,7 +140,7 @@ def test_much_to_decode_is_spread_over_passes(scoring: Scoring, scorer: Held, mo
     busy(scoring, scorer)
     call = ask(scoring, Comparison(FILES[:4], TEXT))
     scorer.may.set()
-    assert len(call.outcome) == 4  # type: ignore[arg-type]
+    assert len(call.outcome()) == 4  # type: ignore[arg-type]
     assert scorer.passes == [1, 2, 2]
 
 
@@ -191,8 +178,8 @@ def test_nothing_is_read_for_who_has_left(scoring: Scoring, scorer: Held) -> Non
     call, other = (ask(scoring, Comparison(FILES[:3], TEXT)) for _ in range(2))
     call.left.set()
     scorer.may.set()
-    assert isinstance(call.outcome, Cancelled)
-    assert isinstance(other.outcome, np.ndarray)
+    assert isinstance(call.outcome(), Cancelled)
+    assert isinstance(other.outcome(), np.ndarray)
     assert scorer.passes == [1, 3]
 
 
@@ -215,7 +202,7 @@ def test_who_leaves_halfway_gets_no_further_pass(scoring: Scoring, scorer: Held)
     assert scorer.entered.wait(PATIENCE_S)
     call.left.set()
     scorer.may.set()
-    assert isinstance(call.outcome, Cancelled)
+    assert isinstance(call.outcome(), Cancelled)
     assert scorer.passes == [BATCH]
 
 
@@ -223,11 +210,11 @@ def test_what_would_come_too_late_is_not_begun(scoring: Scoring, scorer: Held, m
     busy(scoring, scorer)
     seconds = count()
     monkeypatch.setattr("impasto_server.scoring.scoring.perf_counter", lambda: float(next(seconds)))
-    late = Asked()
-    scoring.submit(Comparison(FILES[:2], TEXT, timeout_s=0.5), late.answer.set_result)
+    late = Asked[Array]()
+    scoring.submit(Comparison(FILES[:2], TEXT, timeout_s=0.5), late.hear)
     scorer.may.set()
-    assert isinstance(late.outcome, DeadlineExceeded)
-    assert str(late.outcome) == (
+    assert isinstance(late.outcome(), DeadlineExceeded)
+    assert str(late.outcome()) == (
         "no scores within 0.5 s (0 of 2 pictures were read); allow more time, or pass fewer pictures"
     )
     assert scorer.passes == [1]
@@ -238,9 +225,9 @@ def test_a_broken_picture_is_its_owners_alone(scoring: Scoring, scorer: Held) ->
     broken = ask(scoring, Comparison((FILES[0], FILES[1][:50], *FILES), TEXT))
     good = ask(scoring, Comparison(FILES[:2], TEXT))
     scorer.may.set()
-    assert isinstance(good.outcome, np.ndarray)
-    assert isinstance(broken.outcome, InvalidArgument)
-    assert str(broken.outcome).startswith("IMAGE: picture 2: is a PNG file without its end")
+    assert isinstance(good.outcome(), np.ndarray)
+    assert isinstance(broken.outcome(), InvalidArgument)
+    assert str(broken.outcome()).startswith("IMAGE: picture 2: is a PNG file without its end")
     assert scorer.passes == [1, 2]
 
 
@@ -258,9 +245,9 @@ def test_a_pass_that_fails_is_told_to_all_of_it_and_ends_nothing(
         patch.setattr(scorer, "embeds", fail)
         scorer.may.set()
         for call in calls:
-            assert isinstance(call.outcome, ImpastoError)
-            assert "RuntimeError" in str(call.outcome)
-    assert isinstance(ask(scoring, Comparison(FILES[:1], TEXT)).outcome, np.ndarray)
+            assert isinstance(call.outcome(), ImpastoError)
+            assert "RuntimeError" in str(call.outcome())
+    assert isinstance(ask(scoring, Comparison(FILES[:1], TEXT)).outcome(), np.ndarray)
     assert scorer.passes == [1, BATCH, 1]
     assert scorer.read == sum(scorer.passes)
 
@@ -271,13 +258,13 @@ def test_more_than_fit_are_told_when_to_come_back(scoring: Scoring, scorer: Held
     with pytest.raises(Exhausted, match="full with 12 requests; try again in"):
         ask(scoring, Comparison(FILES[:1], TEXT))
     scorer.may.set()
-    assert all(isinstance(call.outcome, np.ndarray) for call in calls)
+    assert all(isinstance(call.outcome(), np.ndarray) for call in calls)
 
 
 def test_a_caller_that_cannot_take_its_scores_ends_nothing(scoring: Scoring, scorer: Held) -> None:
     scorer.may.set()
     scoring.submit(Comparison(FILES[:1], TEXT), lambda outcome: 1 / 0)  # type: ignore[arg-type]
-    assert isinstance(ask(scoring, Comparison(FILES[:1], TEXT)).outcome, np.ndarray)
+    assert isinstance(ask(scoring, Comparison(FILES[:1], TEXT)).outcome(), np.ndarray)
 
 
 def test_closing_finishes_what_was_taken_and_takes_nothing_new(scorer: Held) -> None:
