@@ -51,7 +51,7 @@ NOTES = {
     "over as many lane-steps; heterogeneity_burst: the same of eight requests from start to end, with its tail.",
     "lora_tax": "forward pass of 8 lanes, each under another adapter ÷ the same batch by the backbone exported without "
     "adapter inputs; lora_tax_four: each under a mix of four; plain_tax: without adapters, after batches with them.",
-    "resident_switch_ms": "a request's way from an adapter's name to its row of the bank and the row's release, by "
+    "resident_switch_ms": "a request's way from an adapter's name to its pages of the bank and the pages' release, by "
     "number of registered adapters; the largest of the three medians.",
     "cold_load_ms": "the same of an adapter's first use, its file in the page cache.",
     "fuse_unfuse_ms": "diffusers' fuse_lora and unfuse_lora of one adapter, together.",

@@ -27,6 +27,7 @@ from impasto_client.words import format_of, options_of, weights_of
 
 PREVIEW_EVERY = 5
 SHARED = (
+    "model",
     "adapters",
     "negative_prompt",
     "steps",

@@ -7,6 +7,7 @@ bundle's. One process reads all requests, whichever model of Triton they came th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from impasto_server.bundle import Bundle
@@ -18,6 +19,7 @@ from impasto_server.offer import parse
 from impasto_server.outputs import Tensors, answer, report
 from impasto_server.pipeline import Pipeline
 from impasto_server.request import Request
+from impasto_server.scoring.score import Scorer
 from impasto_server.settings import Settings
 from impasto_server.shared import Shared
 from impasto_server.stats import Stats
@@ -46,12 +48,23 @@ class Front:
         """Open every bundle and compile its graphs. Raises SetupError."""
         bundles = opened(settings)
         shared = Shared.of(settings, bundles)
-        return cls([Pipeline(bundle, settings, shared) for bundle in bundles], shared)
+        pipelines = list[Pipeline]()
+        with ExitStack() as loaded:  # whose threads end where a later one can't be had
+            for bundle in bundles:
+                pipelines.append(Pipeline(bundle, settings, shared))
+                loaded.callback(pipelines[-1].close)
+            loaded.pop_all()
+        return cls(pipelines, shared)
 
     @property
     def stats(self) -> Mapping[str, Stats]:
         """Each bundle's, by its name."""
         return {name: pipeline.stats for name, pipeline in self._pipelines.items()}
+
+    @property
+    def scorer(self) -> Scorer | None:
+        """Of all of them; None where the settings name none."""
+        return self._shared.scorer
 
     def submit(self, tensors: Tensors, timeout_us: int, asker: Asker) -> None:
         """Start on what `tensors` ask for and return; `timeout_us` as Triton has it. Raises ImpastoError."""

@@ -19,6 +19,7 @@ from impasto_server.ops import repository
 from impasto_server.ops.serve import Server, serve
 from impasto_server.settings import Settings
 from tests.helpers import toy
+from tests.helpers.pictures import png
 from tests.helpers.wire import ask, floats, refused, texts
 from tests.toy_family import bundle
 from tests.toy_family.tint import SHADE, TINT
@@ -53,12 +54,6 @@ def client(server: Server) -> Iterator[InferenceServerClient]:
 
 def photo() -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
-
-
-def png(pixels: NDArray[np.uint8]) -> bytes:
-    file = BytesIO()
-    Image.fromarray(pixels).save(file, "png")
-    return file.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -110,4 +105,4 @@ def test_the_catalogue_says_what_it_knows(client: InferenceServerClient) -> None
     (tint,) = found["bundles"]
     assert (tint["name"], tint["family"]) == ("tint", "tint")
     assert "PROMPT" not in tint["fields"]
-    assert {one["name"]: one["fits"] for one in found["adapters"]}["swap"] == ["tint"]
+    assert {one["name"]: one["fits"] for one in found["adapters"]} == {"warm": ["tint"], "dark": ["tint"]}

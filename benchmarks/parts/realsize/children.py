@@ -2,7 +2,7 @@
 
 reference  the modules of diffusers and transformers, as these load the checkpoint themselves, in float32; the LoRA is
            added to their weights
-ours       the bundle's graphs in onnxruntime, float32; the LoRA is in the second row of the banks
+ours       the bundle's graphs in onnxruntime, float32; the LoRA is in rows of its own, behind those of no adapter
 
 Either writes FOLDER/SIDE.npz: every graph's outputs by "graph/output".
 """

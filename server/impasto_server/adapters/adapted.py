@@ -23,7 +23,7 @@ Feeds = Mapping[str, Array]
 class AdaptedEngine:
     """Told the seats of its lanes, it tells the graph which rows of the bank's tables those are.
 
-    A batch in which nobody has an adapter runs the plain graph, if it was prepared for that: else page 0 does no more.
+    A batch in which nobody has an adapter runs the plain graph, if it was prepared for that: else page 0 adds nothing.
     Weights that a mix is merged into take no adapters.
 
     `weights` are the bundle's own (0), or those of its i-th pinned mix.

@@ -20,6 +20,7 @@ from safetensors import SafetensorError, deserialize
 
 from impasto_server.adapters.form import FORMS, Factors, Form, Shape, rank_of
 from impasto_server.bundle import Manifest, Site
+from impasto_server.engines.engine import widened
 from impasto_server.errors import InvalidArgument, shown
 from impasto_server.strangers import read_json
 
@@ -232,13 +233,7 @@ def _tensor(key: str, view: Mapping[str, Any], name: str) -> Array:
     if dtype is None:
         raise damaged(name, f"{key} is {view['dtype']}, not F32, F16 or BF16")
     raw: NDArray[Any] = np.frombuffer(view["data"], dtype).reshape(view["shape"])
-    return _from_bf16(raw) if view["dtype"] == "BF16" else raw.astype(np.float32)
-
-
-def _from_bf16(raw: NDArray[np.uint16]) -> Array:
-    """A bf16 number is the upper half of the float32 it stands for."""
-    widened: Array = np.left_shift(raw, 16, dtype=np.uint32).view(np.float32)
-    return widened
+    return widened(raw) if view["dtype"] == "BF16" else raw.astype(np.float32)
 
 
 def _factors(

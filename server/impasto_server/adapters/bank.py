@@ -144,9 +144,10 @@ class Bank:
             self._written.pop((adapter.kind, page), None)
             for graph in self.layout.sites:
                 self._write_page(graph, adapter, number, page)
-            self._written[adapter.kind, page] = adapter.digest, number
             self.versions[adapter.kind][page] = self.writes + 1
             self.writes += 1
+            # Last: who finds it here asks for no lock, and its row may be in the next pass of an engine with copies.
+            self._written[adapter.kind, page] = adapter.digest, number
         self._stats.add("bank_writes")
         self._stats.add("bank_written_bytes", len(places) * self.layout.page_bytes(adapter.kind))
 

@@ -77,7 +77,7 @@ class Pool(Generic[K]):
         assert self.fits(wanted)
         with self._lock:
             mine = self._waiting.setdefault(again, _Waiting(wanted))
-            others = [one for one in self._serve() if one is not again]
+            others = [one for one in self._serve() if one != again]
             places = {key: self._held[key][1] for key in wanted} if mine.served else None
             if mine.served:
                 del self._waiting[again]

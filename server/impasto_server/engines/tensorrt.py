@@ -1,7 +1,7 @@
-"""TensorRT itself. Banks are inputs of its plans, which tensorrt_plan.py makes.
+"""TensorRT itself. Tables of adapters are inputs of its plans, which tensorrt_plan.py makes.
 
 What a pass takes of the GPU is what its shapes need, and is kept for the next: buffers grow and never shrink, and the
-context is told of shapes and addresses only where they have changed, for there are hundreds of banks.
+context is told of shapes and addresses only where they have changed, for there are hundreds of tables.
 
 Every call is in the bindings of TensorRT 10.16, against which this module is type-checked, in the order that TensorRT's
 headers ask for; for want of a GPU none of it has run.

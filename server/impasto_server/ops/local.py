@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import Future
-from functools import cached_property
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event
@@ -20,7 +19,6 @@ from typing import Any
 from numpy.typing import NDArray
 
 from impasto_server.catalogue import Catalogue
-from impasto_server.engines.runtime import Runtime
 from impasto_server.errors import ImpastoError, SetupError
 from impasto_server.front import Asker, Front, opened
 from impasto_server.outputs import Tensors, listed
@@ -36,9 +34,9 @@ class Local:
     """
 
     def __init__(self, bundle: Path) -> None:
-        self._settings = Settings.from_env(bundle)
-        self._front = Front.load(self._settings)
-        self._catalogue = Catalogue(opened(self._settings), self._settings.registry)
+        settings = Settings.from_env(bundle)
+        self._front = Front.load(settings)
+        self._catalogue = Catalogue(opened(settings), settings.registry)
 
     def infer(self, tensors: Tensors, timeout_s: float | None = None) -> Tensors:
         """As model `stylize`."""
@@ -78,12 +76,12 @@ class Local:
         self._front.close()
         self._catalogue.close()
 
-    @cached_property
+    @property
     def _scorer(self) -> Scorer:
-        """Compiled when it is first needed."""
-        if self._settings.scorer is None:
+        """That which ranks the pictures' candidates, too."""
+        if self._front.scorer is None:
             raise SetupError("IMPASTO_SCORER is not set; make a scorer with `impasto link CLIP --out DIR`, and name it")
-        return Scorer.open(self._settings.scorer, Runtime.of(self._settings))
+        return self._front.scorer
 
 
 def _microseconds(timeout_s: float | None) -> int:

@@ -391,9 +391,11 @@ def test_wrong_usage_of_score_asks_no_server(args: Sequence[str], problem: str) 
 def test_gallery_is_rows_of_prompts_by_columns_of_styles(tmp_path: Path) -> None:
     fake, out = FakeTransport(), tmp_path / "sheet.png"
     prompts = ["--prompt", "a red boat", "--prompt", "a blue house"]
-    result = impasto("gallery", *prompts, "--adapter", "stained-glass:0.5", "--seed", "3", "--out", out, fake=fake)
+    cells = ["--model", "muse", "--adapter", "stained-glass:0.5", "--seed", "3"]
+    result = impasto("gallery", *prompts, *cells, "--out", out, fake=fake)
     assert result.exit_code == 0, result.output
     assert result.stdout.strip() == str(out)
+    assert [request["MODEL"].item() for request in fake.requests] == [b"muse"] * 4
     asked = [
         (request["PROMPT"].tolist()[0].decode(), request["SEED"].tolist()[0], "ADAPTER_NAMES" in request)
         for request in fake.requests

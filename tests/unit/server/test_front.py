@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from itertools import pairwise
 from pathlib import Path
-from threading import Event, Lock
+from threading import Event, Lock, Thread
+from threading import enumerate as enumerate_threads
 from time import sleep
 from typing import Any
 
@@ -188,3 +190,18 @@ def test_a_bundle_that_cannot_be_opened_is_named(open_front: Open, bundle: Path,
 def test_a_scorer_given_as_a_bundle_is_told_so(open_front: Open, scorer_bundle: Path) -> None:
     with pytest.raises(SetupError, match="^bundle: .* is a scorer, which scores pictures; pass it as --scorer"):
         open_front(scorer_bundle)
+
+
+def loops() -> set[Thread]:
+    return {thread for thread in enumerate_threads() if thread.name == "step-loop"}
+
+
+def test_where_a_later_bundle_cannot_be_compiled_the_earlier_ones_do_not_go_on(
+    open_front: Open, bundle: Path, masked_bundle: Path, tmp_path: Path
+) -> None:
+    before = loops()
+    broken = shutil.copytree(masked_bundle, tmp_path / "broken")
+    (broken / "transformer.onnx").write_bytes(b"no graph")
+    with pytest.raises(Exception, match=r"transformer\.onnx"):
+        open_front({"photo": bundle, "muse": broken})
+    assert loops() <= before
