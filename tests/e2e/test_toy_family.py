@@ -110,4 +110,4 @@ def test_the_catalogue_says_what_it_knows(client: InferenceServerClient) -> None
     (tint,) = found["bundles"]
     assert (tint["name"], tint["family"]) == ("tint", "tint")
     assert "PROMPT" not in tint["fields"]
-    assert {one["name"]: one["fits"] for one in found["adapters"]}["swap"] == ["tint"]
+    assert {one["name"]: one["fits"] for one in found["adapters"]} == {"warm": ["tint"], "dark": ["tint"]}
