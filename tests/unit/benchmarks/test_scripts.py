@@ -6,7 +6,6 @@ import ast
 from pathlib import Path
 
 import pytest
-
 from benchmarks.common.bench import ROOT
 
 SCRIPTS = sorted((ROOT / "benchmarks").glob("*.py"))
