@@ -25,7 +25,6 @@ from time import perf_counter, sleep
 from typing import Any
 
 import numpy as np
-from benchmarks.common.flat import request_of
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -42,6 +41,7 @@ from impasto_server.shared import Shared
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the benchmarks are scripts, none is installed
 
 from benchmarks.common.bench import machine, warning, workspace, write
+from benchmarks.common.flat import request_of
 from benchmarks.parts.load.chart import draw
 from benchmarks.parts.load.traffic import (
     DECK,

@@ -18,7 +18,7 @@ CONVENTION = "guidance_convention"
 Local = Annotated[bool, typer.Option("--local", help="Paint in this process, without a server.")]
 Bundle = Annotated[Path, typer.Option(envvar="IMPASTO_BUNDLE", help="With --local: what `impasto link` made.")]
 Url = Annotated[str, typer.Option(envvar="IMPASTO_URL", help="Server's gRPC endpoint, host:port.")]
-Timeout = Annotated[float, typer.Option(help="Seconds to wait for a picture; inf for ever.")]
+Timeout = Annotated[float, typer.Option(help="Seconds to wait for the answer; inf for ever.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 _TYPES: dict[str, Any] = {"text": str, "adapters": list[str], "style": list[str], "flag": bool, "picture": Path}

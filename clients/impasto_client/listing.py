@@ -39,19 +39,28 @@ def models(
 
 
 def _bundles(found: Catalogue) -> Table:
-    table = Table("model", "family", "size", "samplers", "guidance", "control", box=None, pad_edge=False)
+    table = _table("model", "family", "size", "samplers", "guidance", "control")
+    table.columns[4].no_wrap = True
     for bundle in found.bundles:
         name = f"{bundle.name} (default)" if bundle.name == found.default else bundle.name
-        guidance = [rule.name for rule in bundle.rules]
+        guidance = "\n".join(rule.name for rule in bundle.rules)
         table.add_row(*_cells(name, bundle.family, _size(bundle), bundle.samplers, guidance, bundle.control))
     return table
 
 
 def _adapters(adapters: Iterable[Adapter]) -> Table:
-    table = Table("style", "kind", "words", "fits", box=None, pad_edge=False)
+    table = _table("style", "kind", "words", "fits")
     for one in adapters:
         words = " · ".join(said for said in (one.trigger, one.prompt) if said)
         table.add_row(*_cells(one.name, one.kind, words, one.fits or "no bundle of this server"))
+    return table
+
+
+def _table(*columns: str) -> Table:
+    """Names are to be typed, so none is cut short: where there is no room for one, it goes on in the next line."""
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
     return table
 
 

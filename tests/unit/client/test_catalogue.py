@@ -115,6 +115,15 @@ def test_the_command_shows_bundles_and_styles_in_tables(models: Any) -> None:
     assert "warning  adapter 'broken' can't be used: it's truncated" in result.stderr
 
 
+def test_no_name_is_cut_short_in_a_narrow_window(models: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    names = ("dreamstyler", "dreamstyler-code", "styledrop-compose")
+    bundle = replace(PHOTO, rules=tuple(replace(PHOTO.rules[0], name=name) for name in names))
+    result = models(fake=FakeTransport(catalogue=replace(HAS, bundles=(bundle, MUSE))))
+    assert "…" not in result.stdout
+    assert all(name in result.stdout.split() for name in names)
+
+
 def test_the_command_prints_json(models: Any) -> None:
     result = models("--json", fake=FakeTransport(catalogue=HAS))
     assert decode_catalogue(sent(json.loads(result.stdout))) == HAS
