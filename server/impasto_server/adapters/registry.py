@@ -56,13 +56,14 @@ class Registry:
         self._names_then: tuple[float, list[str]] = (-LISTED_S, [])
 
     def names(self) -> list[str]:
-        """Sorted; of a very large registry some."""
+        """Sorted; of a very large registry some. A file that no name can lead to is left out."""
         try:
             with os.scandir(self._folder / "names") as entries:
                 files = [entry.name for entry in islice(entries, MAX_NAMES)]
         except OSError:
             return []
-        return sorted(file.removesuffix(".json") for file in files if file.endswith(".json"))
+        found = (file.removesuffix(".json") for file in files if file.endswith(".json"))
+        return sorted(name for name in found if _NAME.fullmatch(name))
 
     def _listed(self) -> list[str]:
         """`names`, of a moment ago: a crowd of unknown names would list them again and again."""
