@@ -47,6 +47,8 @@ class Catalogue:
             try:
                 digest, header = found.result()
                 adapters.append({"name": name, "digest": digest, **_said(name, header), "fits": self._fitting(header)})
+            except FileNotFoundError:  # it has left since it was listed
+                pass
             except Exception as error:  # of one file, whatever it holds; the others are there
                 problem = str(as_impasto_error(error)).removeprefix(f"{FIELD}: ")
                 unread.append({"name": name, "problem": problem})
@@ -68,7 +70,7 @@ class Catalogue:
         }
 
     def _entry(self, name: str, attempt: Attempt) -> tuple[str, Header]:
-        digest = self._registry.resolve(name)
+        digest = self._registry.pointed(name)
         attempt.moved()
         return digest, self._header(digest, name)
 

@@ -139,6 +139,14 @@ def test_files_that_no_name_leads_to_are_left_out(read: Read, registry: Path) ->
     assert read() == before
 
 
+def test_a_name_that_leaves_while_it_is_listed_is_left_out(
+    read: Read, registry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, names = read(), Registry.names
+    monkeypatch.setattr(Registry, "names", lambda self: [*names(self), "zzz"])
+    assert read() == before
+
+
 def header(said: Mapping[str, object], tensors: str = "") -> bytes:
     """A file that has nothing but a header, of these JSON `tensors`."""
     metadata = json.dumps({"impasto": json.dumps({"format": 1, **said})})
@@ -158,14 +166,14 @@ def test_a_file_that_never_answers_holds_nobody_up_for_long(
     monkeypatch.setattr(module, "LIMIT_S", 0.5)
     monkeypatch.setattr(module, "STALL_S", 0.1)
     pipe = os.pipe()
-    resolve = Registry.resolve
+    resolve = Registry.pointed
 
     def hang(self: Registry, name: str) -> str:
         if name == "neon":
             os.read(pipe[0], 1)  # until the test is over
         return resolve(self, name)
 
-    monkeypatch.setattr(Registry, "resolve", hang)
+    monkeypatch.setattr(Registry, "pointed", hang)
     catalogue = Catalogue([open_bundle(bundle)], registry)
     begun = monotonic()
     found = catalogue.read()
