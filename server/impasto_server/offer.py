@@ -8,7 +8,6 @@ import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from numbers import Real
 from typing import Any
 
 from numpy.typing import NDArray
@@ -214,7 +213,7 @@ def _limit(timeout_s: Any) -> float | None:
     """Raises InvalidArgument for what is no time."""
     if timeout_s is None:
         return None
-    if not isinstance(timeout_s, Real) or isinstance(timeout_s, bool) or not 0 < timeout_s <= MOST_S:
+    if not isinstance(timeout_s, int | float) or isinstance(timeout_s, bool) or not 0 < timeout_s <= MOST_S:
         fix = f"pass seconds, more than 0 and at most {MOST_S}, or None for no limit"
         raise InvalidArgument("TIMEOUT", f"{shown(repr(timeout_s))} is no time", fix)
     return float(timeout_s)

@@ -119,7 +119,7 @@ def test_all_values_make_the_same_request_again(masked_manifest: Manifest) -> No
 
 
 def test_numpys_numbers_are_numbers(manifest: Manifest) -> None:
-    numpys = {"steps": np.int64(4), "guidance_scale": np.float32(2), "guidance_ramp": np.bool_(True)}
+    numpys: dict[str, Any] = {"steps": np.int64(4), "guidance_scale": np.float32(2), "guidance_ramp": np.bool_(True)}
     asked = offer_of(manifest).request("a boat", seed=1, **numpys)
     assert asked == offer_of(manifest).request("a boat", seed=1, steps=4, guidance_scale=2.0, guidance_ramp=True)
     assert type(asked.sampling.steps) is int
