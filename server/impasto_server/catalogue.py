@@ -17,7 +17,7 @@ from impasto_server.adapters.adapter import FIELD
 from impasto_server.adapters.header import Header
 from impasto_server.adapters.registry import Registry
 from impasto_server.bundle import Bundle
-from impasto_server.errors import ImpastoError, NoAnswer
+from impasto_server.errors import NoAnswer, as_impasto_error
 from impasto_server.families.offers import offer_of
 from impasto_server.fields import Number, Whole, rows
 from impasto_server.guidance import Rule
@@ -47,8 +47,11 @@ class Catalogue:
             try:
                 digest, header = found.result()
                 adapters.append({"name": name, "digest": digest, **_said(name, header), "fits": self._fitting(header)})
-            except ImpastoError as error:
-                unread.append({"name": name, "problem": str(error).removeprefix(f"{FIELD}: ")})
+            except FileNotFoundError:  # it has left since it was listed
+                pass
+            except Exception as error:  # of one file, whatever it holds; the others are there
+                problem = str(as_impasto_error(error)).removeprefix(f"{FIELD}: ")
+                unread.append({"name": name, "problem": problem})
         return {"default": self._bundles[0].name, "bundles": self._told, "adapters": adapters, "unread": unread}
 
     def close(self) -> None:
@@ -67,7 +70,7 @@ class Catalogue:
         }
 
     def _entry(self, name: str, attempt: Attempt) -> tuple[str, Header]:
-        digest = self._registry.resolve(name)
+        digest = self._registry.pointed(name)
         attempt.moved()
         return digest, self._header(digest, name)
 

@@ -13,8 +13,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from numbers import Integral, Real
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 
 from impasto_server.errors import InvalidArgument, shown
@@ -61,6 +63,17 @@ class Field(ABC):
     dtype: ClassVar[Dtype]
     kind: ClassVar[str]
     many: ClassVar[bool] = False
+    takes: ClassVar[str]  # of Python's values, e.g. `a number`
+
+    def said(self, value: Any) -> Any:
+        """A value that somebody said in Python, as it may be. Raises InvalidArgument, also for one of another type."""
+        if not self.fits(value):
+            raise InvalidArgument(self.name, f"{shown(repr(value))} is {type(value).__name__}", f"pass {self.takes}")
+        return self.checked(value)
+
+    @abstractmethod
+    def fits(self, value: Any) -> bool:
+        """Whether it is of a type that `checked` takes."""
 
     def read(self, tensor: NDArray[Any]) -> Any:
         """The value in a tensor. Raises InvalidArgument."""
@@ -89,6 +102,10 @@ class Field(ABC):
 class Text(Field):
     dtype: ClassVar[Dtype] = "BYTES"
     kind: ClassVar[str] = "text"
+    takes: ClassVar[str] = "a text"
+
+    def fits(self, value: Any) -> bool:
+        return _is_text(value)
 
     def taken(self, value: bytes | str) -> str:
         return decoded(self.name, value)
@@ -106,6 +123,10 @@ class Choice(Field):
     choices: tuple[str, ...] = ()
     dtype: ClassVar[Dtype] = "BYTES"
     kind: ClassVar[str] = "text"
+    takes: ClassVar[str] = "a text"
+
+    def fits(self, value: Any) -> bool:
+        return _is_text(value)
 
     def taken(self, value: bytes | str) -> str:
         return decoded(self.name, value)
@@ -130,6 +151,10 @@ class Texts(Field):
     dtype: ClassVar[Dtype] = "BYTES"
     kind: ClassVar[str] = "texts"
     many: ClassVar[bool] = True
+    takes: ClassVar[str] = "texts in a list or tuple"
+
+    def fits(self, value: Any) -> bool:
+        return isinstance(value, list | tuple) and all(map(_is_text, value))
 
     def taken(self, value: list[bytes | str]) -> tuple[str, ...]:
         return tuple(decoded(self.name, one) for one in value)
@@ -148,9 +173,13 @@ class Number(Field):
     high: float = math.inf
     dtype: ClassVar[Dtype] = "FP32"
     kind: ClassVar[str] = "number"
+    takes: ClassVar[str] = "a number"
+
+    def fits(self, value: Any) -> bool:
+        return isinstance(value, Real) and not isinstance(value, bool)
 
     def checked(self, value: float) -> float:
-        if not (math.isfinite(value) and self.low <= value <= self.high):
+        if not (self.low <= value <= self.high and math.isfinite(value)):
             fix = f"pass a finite number from {self.low:g} to {self.high:g}"
             raise InvalidArgument(self.name, f"{value} is out of range", fix)
         return float(value)
@@ -164,6 +193,10 @@ class Number(Field):
 class Numbers(Number):
     many: ClassVar[bool] = True
     kind: ClassVar[str] = "numbers"
+    takes: ClassVar[str] = "numbers in a list or tuple"
+
+    def fits(self, value: Any) -> bool:
+        return isinstance(value, list | tuple) and all(Number.fits(self, one) for one in value)
 
     def checked(self, value: Any) -> Any:
         return tuple(Number.checked(self, one) for one in value)
@@ -177,11 +210,15 @@ class Whole(Field):
     high: int = 2**31 - 1
     dtype: ClassVar[Dtype] = "INT32"
     kind: ClassVar[str] = "number"
+    takes: ClassVar[str] = "a whole number"
+
+    def fits(self, value: Any) -> bool:
+        return isinstance(value, Integral) and not isinstance(value, bool)
 
     def checked(self, value: int) -> int:
         if not self.low <= value <= self.high:
             raise InvalidArgument(self.name, f"{value} is out of range", f"pass {self.low} to {self.high}")
-        return value
+        return int(value)
 
     @property
     def bounds(self) -> str:
@@ -202,6 +239,10 @@ class Long(Whole):
 class Flag(Field):
     dtype: ClassVar[Dtype] = "BOOL"
     kind: ClassVar[str] = "flag"
+    takes: ClassVar[str] = "True or False"
+
+    def fits(self, value: Any) -> bool:
+        return isinstance(value, bool | np.bool_)
 
     def checked(self, value: bool) -> bool:
         return bool(value)
@@ -214,6 +255,10 @@ class File(Field):
     check: Callable[[bytes, str], None] = lambda data, field: None
     dtype: ClassVar[Dtype] = "BYTES"
     kind: ClassVar[str] = "picture"
+    takes: ClassVar[str] = "an encoded picture, as bytes"
+
+    def fits(self, value: Any) -> bool:
+        return isinstance(value, bytes)
 
     def taken(self, value: bytes | str) -> bytes:
         return value.encode() if isinstance(value, str) else value
@@ -227,6 +272,10 @@ class File(Field):
 class Files(File):
     many: ClassVar[bool] = True
     kind: ClassVar[str] = "pictures"
+    takes: ClassVar[str] = "encoded pictures, as bytes, in a list or tuple"
+
+    def fits(self, value: Any) -> bool:
+        return isinstance(value, list | tuple) and all(File.fits(self, one) for one in value)
 
     def taken(self, value: Any) -> Any:
         return tuple(File.taken(self, one) for one in value)
@@ -245,6 +294,11 @@ def rows(group: type[Any]) -> Mapping[str, Field]:
     """A dataclass's fields by attribute; attributes without one are left out."""
     found = {one.name: one.metadata.get("field") for one in dataclasses.fields(group)}
     return {name: field for name, field in found.items() if field is not None}
+
+
+def _is_text(value: Any) -> bool:
+    """Half a character is none: it can't be UTF-8."""
+    return isinstance(value, str) and value == value.encode(errors="replace").decode()
 
 
 def decoded(name: str, value: bytes | str) -> str:

@@ -18,7 +18,10 @@ from impasto_server.errors import InvalidArgument, shown
 from impasto_server.fields import Choice, Field, rows
 from impasto_server.guidance import RULES, Rule
 from impasto_server.request import Request
+from impasto_server.timeout import MAX_TIMEOUT_US
 from impasto_server.values import COMMON, GUIDANCE, SCHEDULER
+
+MOST_S = MAX_TIMEOUT_US // 10**6
 
 
 @dataclass(frozen=True)
@@ -102,12 +105,15 @@ class Offer:
         """A request, said in Python: seed=7, guidance="styledrop". Values are called as their fields are in lower case,
         and `timeout_s`. What is left out is the bundle's to choose.
         """
-        timeout_s = values.pop("timeout_s", None)
+        timeout_s = _limit(values.pop("timeout_s", None))
         said = {name.upper(): value for name, value in {"prompt": prompt, **values}.items() if value is not None}
+        if adapters is not None and not isinstance(adapters, Mapping):
+            problem = f"{shown(repr(adapters))} is {type(adapters).__name__}"
+            raise InvalidArgument("ADAPTER_NAMES", problem, "pass weights by name in a dict")
         if adapters:
             said |= {"ADAPTER_NAMES": tuple(adapters), "ADAPTER_WEIGHTS": tuple(adapters.values())}
-        known = self.known(said.get("GUIDANCE"))
-        checked = {name: self.field(name, known).checked(value) for name, value in said.items()}
+        known = self.known(self._guidance.said(said["GUIDANCE"]) if "GUIDANCE" in said else None)
+        checked = {name: self.field(name, known).said(value) for name, value in said.items()}
         return self._whole(checked, known, timeout_s)
 
     def parsed(self, tensors: Mapping[str, NDArray[Any]], timeout_s: float | None) -> Request:
@@ -201,6 +207,16 @@ def parse(
         if name not in inputs:
             raise InvalidArgument(name, "is no input of this model", f"known inputs: {', '.join(inputs)}")
     return offer.parsed(tensors, timeout_s)
+
+
+def _limit(timeout_s: Any) -> float | None:
+    """Raises InvalidArgument for what is no time."""
+    if timeout_s is None:
+        return None
+    if not isinstance(timeout_s, int | float) or isinstance(timeout_s, bool) or not 0 < timeout_s <= MOST_S:
+        fix = f"pass seconds, more than 0 and at most {MOST_S}, or None for no limit"
+        raise InvalidArgument("TIMEOUT", f"{shown(repr(timeout_s))} is no time", fix)
+    return float(timeout_s)
 
 
 def _check_multiple(name: str, value: int, step: int) -> None:

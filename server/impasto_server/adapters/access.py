@@ -7,7 +7,6 @@ is given up; its thread is back when the file lets go of it, if ever. Of one fil
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -62,7 +61,7 @@ class Access:
         self._name = name
         self._limit_s = limit_s
         self._stall_s = stall_s
-        self._waiting: deque[_Task] = deque()
+        self._waiting: dict[str, _Task] = {}  # by file, the first to be done first
         self._running: set[_Task] = set()
         self._threads: list[Thread] = []
         self._changed = Condition()
@@ -77,10 +76,10 @@ class Access:
         for it is called from a thread of this.
         """
         with self._changed:
-            task = next((one for one in self._waiting if one.key == key), None)
+            task = self._waiting.get(key)
             if task is None:
                 task = _Task(key, work, unanswered)
-                self._waiting.append(task)
+                self._waiting[key] = task
                 self._staff()
                 self._changed.notify_all()
         return task.told
@@ -110,12 +109,14 @@ class Access:
     def _hopeless(self) -> list[tuple[_Task, str]]:
         """Those who are given up now, and why."""
         late = [one for one in self._running if not one.over and one.attempt.waited_s > self._limit_s]
-        late += [one for one in self._waiting if one.key in {other.key for other in late}]
+        late += [self._waiting[key] for key in {one.key for one in late} if key in self._waiting]
         stalled = self._stalled
-        stuck = [one for one in self._waiting if stalled >= MAX_THREADS or self._hanging(one.key) >= MAX_HANGING]
+        stuck = [
+            one for one in self._waiting.values() if stalled >= MAX_THREADS or self._hanging(one.key) >= MAX_HANGING
+        ]
         found = dict.fromkeys(stuck, f"the registry does not answer, {stalled} reads of it hang")
         found |= dict.fromkeys(late, f"the registry did not answer within {self._limit_s:g} s")
-        self._waiting = deque(one for one in self._waiting if one not in found)
+        self._waiting = {key: one for key, one in self._waiting.items() if one not in found}
         for task in found:
             task.over = True
         return list(found.items())
@@ -126,7 +127,7 @@ class Access:
     def _first(self) -> _Task | None:
         """The first whose turn it is."""
         busy = {one.key for one in self._running if not one.over}
-        ready = (one for one in self._waiting if one.key not in busy and self._hanging(one.key) < MAX_HANGING)
+        ready = (one for one in self._waiting.values() if one.key not in busy and self._hanging(one.key) < MAX_HANGING)
         return next(ready, None)
 
     def _serve(self) -> None:
@@ -157,7 +158,7 @@ class Access:
                 return None
             task = self._first()
             assert task is not None
-            self._waiting.remove(task)
+            del self._waiting[task.key]
             task.attempt.moved()
             self._running.add(task)
             return task

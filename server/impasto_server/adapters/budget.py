@@ -8,11 +8,30 @@ pages of each form take. The weights are not there yet when it is looked at: the
 from __future__ import annotations
 
 from impasto_server.adapters.layout import Layout
-from impasto_server.engines.footprint import free_memory
+from impasto_server.engines.footprint import free_memory, whole_memory
 from impasto_server.engines.gpu import Gpu
+from impasto_server.engines.runtime import Runtime
+from impasto_server.errors import SetupError
+from impasto_server.settings import Settings
 
 SHARE, SHARE_ON_GPU = 4, 3
 USEFUL = 256  # of rank 16: 64 adapters of rank 64
+
+
+def capacity(layout: Layout, settings: Settings, runtime: Runtime) -> int:
+    """What a bank takes as the settings have it. Raises SetupError for less than a page and for more than there is."""
+    said = settings.bank_bytes or bank_bytes(layout, runtime.gpu, len(settings.folders))
+    check(layout, said)
+    if runtime.gpu is None and said > (most := whole_memory()):
+        raise SetupError(f"bank_bytes: {said} is more than all of the memory, {most}; pass less, or auto")
+    return said
+
+
+def check(layout: Layout, capacity: int) -> None:
+    """Raises SetupError where a form of adapters has no page in so many bytes."""
+    if min(layout.pages_in(capacity).values(), default=2) < 2:
+        least = layout.bytes_for(dict.fromkeys(layout.kinds, 1))
+        raise SetupError(f"bank_bytes: {capacity} holds no page of rank {layout.rank}; pass {least} or more")
 
 
 def bank_bytes(layout: Layout, gpu: Gpu | None, bundles: int = 1) -> int:

@@ -62,15 +62,25 @@ def _shapes(data: bytes, name: str) -> dict[str, tuple[int, int, int]]:
 
 
 def _three(shape: list[int]) -> tuple[int, int, int]:
-    stages, places, width = shape
-    return int(stages), int(places), int(width)
+    stages, places, width = map(_whole, shape)
+    return stages, places, width
 
 
 def _text(said: Mapping[str, Any], key: str) -> str:
+    """JSON may hold half a character, which nobody could print."""
     found = said.get(key)
-    return found if isinstance(found, str) else ""
+    return found.encode(errors="replace").decode() if isinstance(found, str) else ""
 
 
 def _count(said: Mapping[str, Any], key: str) -> int:
-    found = said.get(key)
-    return found if isinstance(found, int) else 0
+    try:
+        return _whole(said.get(key))
+    except ValueError:
+        return 0
+
+
+def _whole(found: Any) -> int:
+    """Raises ValueError for what is no count: JSON's true is an int to Python."""
+    if type(found) is not int or found < 0:
+        raise ValueError(f"{found!r} is no count")
+    return found

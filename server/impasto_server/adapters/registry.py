@@ -56,13 +56,14 @@ class Registry:
         self._names_then: tuple[float, list[str]] = (-LISTED_S, [])
 
     def names(self) -> list[str]:
-        """Sorted; of a very large registry some."""
+        """Sorted; of a very large registry some. A file that no name can lead to is left out."""
         try:
             with os.scandir(self._folder / "names") as entries:
                 files = [entry.name for entry in islice(entries, MAX_NAMES)]
         except OSError:
             return []
-        return sorted(file.removesuffix(".json") for file in files if file.endswith(".json"))
+        found = (file.removesuffix(".json") for file in files if file.endswith(".json"))
+        return sorted(name for name in found if _NAME.fullmatch(name))
 
     def _listed(self) -> list[str]:
         """`names`, of a moment ago: a crowd of unknown names would list them again and again."""
@@ -78,16 +79,23 @@ class Registry:
         Raises NotFound with the nearest names, and InvalidArgument where the pointer is damaged.
         """
         try:
+            return self.pointed(name)
+        except FileNotFoundError:
+            known = self._listed()
+            if attempt is not None:
+                attempt.read()
+            raise _unknown(name, known) from None
+
+    def pointed(self, name: str) -> str:
+        """As `resolve`, but that FileNotFoundError says it isn't there: who lists names needs no others beside it."""
+        try:
             if not _NAME.fullmatch(name):
                 raise FileNotFoundError
             digest = read_json(read_file(self._folder / "names" / f"{name}.json", MAX_POINTER))["digest"]
             if not _DIGEST.fullmatch(digest):
                 raise ValueError
         except FileNotFoundError:
-            known = self._listed()
-            if attempt is not None:
-                attempt.read()
-            raise _unknown(name, known) from None
+            raise
         except (OSError, ValueError, TypeError, KeyError):
             raise damaged(name, "its name in the registry doesn't point to a digest") from None
         return str(digest)

@@ -11,6 +11,7 @@ from impasto_server.settings import EngineName, Precision
 from impasto_server.strangers import read_json
 
 GIB = 1 << 30
+_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
 MAX_HEADER = 100_000_000  # safetensors' own bound
 
 
@@ -46,11 +47,21 @@ def _parameters(file: Path) -> int:
     return sum(prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
 
 
+def whole_memory() -> int:
+    """Bytes that this process could take, were nothing else running: the machine's, or a container's limit."""
+    whole, limit = _told("MemTotal"), _LIMIT.read_text().strip() if _LIMIT.exists() else "max"
+    return whole if limit == "max" else min(whole, int(limit))
+
+
 def free_memory() -> int:
     """Bytes that this process may still take: what the machine has free, or less where a container is limited."""
-    info = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    free = int(info["MemAvailable"].split()[0]) << 10
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.exists() and limit.read_text().strip() != "max":
-        free = min(free, int(limit.read_text()) - int(used.read_text()))
+    free, used = _told("MemAvailable"), Path("/sys/fs/cgroup/memory.current")
+    if _LIMIT.exists() and _LIMIT.read_text().strip() != "max":
+        free = min(free, int(_LIMIT.read_text()) - int(used.read_text()))
     return free
+
+
+def _told(fact: str) -> int:
+    """Bytes."""
+    info = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    return int(info[fact].split()[0]) << 10

@@ -23,6 +23,8 @@ from subprocess import TimeoutExpired
 from threading import Thread
 from time import monotonic, sleep
 
+from impasto_server.adapters.budget import capacity
+from impasto_server.adapters.layout import Layout
 from impasto_server.engines.calibration import Calibration
 from impasto_server.engines.runtime import Runtime
 from impasto_server.errors import SetupError
@@ -71,11 +73,12 @@ class Plan:
             )
         settings = _resolved(settings)
         # The models would say the same, but out of the depths of a log.
-        for bundle in opened(settings):
+        bundles, runtime = opened(settings), Runtime.of(settings)
+        for bundle in bundles:
             Calibration.read(bundle)
+            capacity(Layout.of(bundle.manifest, settings.page_rank, runtime.table_precision), settings, runtime)
         if settings.scorer:
             ScorerBundle.open(settings.scorer)
-        Runtime.of(settings)
         return cls(installation, settings, endpoints, grace_s, shm_bytes)
 
     def start(self, on_log: Log) -> Server:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from impasto_server import catalogue as module
+from impasto_server.adapters.header import Header
 from impasto_server.adapters.registry import Registry
+from impasto_server.bundle import Manifest
 from impasto_server.catalogue import Catalogue
 from impasto_server.families import open_bundle
 from tests.helpers import toy, toy_masked
@@ -95,6 +97,63 @@ def test_what_cannot_be_read_is_told_and_the_rest_is_there(read: Read, registry:
     assert {"deep", "glass", "sks03"} < by_name(found, "adapters").keys()
 
 
+@pytest.mark.parametrize("shape", ["[Infinity, 1, 8]", "[true, 1, 8]", "[-1, 1, 8]", "[1, 8]", '{"a": 1}', "5"])
+def test_an_embedding_of_impossible_shapes_is_told_and_the_rest_is_there(
+    read: Read, registry: Path, shape: str
+) -> None:
+    toy.register(registry, "odd", header({"kind": "embedding"}, f', "text_encoder.vectors": {{"shape": {shape}}}'))
+    found = read()
+    problem = "adapter 'odd' can't be used: its tensors have no shapes; import it again from its source file"
+    assert found["unread"] == [{"name": "odd", "problem": problem}]
+    assert {"deep", "glass", "sks03"} < by_name(found, "adapters").keys()
+
+
+def test_what_a_header_says_is_always_of_its_kind(read: Read, registry: Path) -> None:
+    """Else a client could read nothing of the whole catalogue, or not print it."""
+    toy.register(registry, "odd", header({"kind": 5, "rank": True, "trigger": "a \ud800 b", "prompt": ["x"]}))
+    odd = by_name(read(), "adapters")["odd"]
+    assert (odd["kind"], odd["rank"], odd["trigger"], odd["prompt"]) == ("", 0, "a ? b", "")
+    assert type(odd["rank"]) is int
+
+
+def test_a_fault_of_reading_one_file_leaves_the_rest(
+    read: Read, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fits = Header.fits
+
+    def fail(self: Header, manifest: Manifest) -> bool:
+        if self.rank == 3:
+            raise ZeroDivisionError
+        return fits(self, manifest)
+
+    monkeypatch.setattr(Header, "fits", fail)
+    found = read()
+    assert [(one["name"], "ZeroDivisionError" in one["problem"]) for one in found["unread"]] == [("neon", True)]
+    assert {"deep", "glass", "sks03"} < by_name(found, "adapters").keys()
+
+
+def test_files_that_no_name_leads_to_are_left_out(read: Read, registry: Path) -> None:
+    before = read()
+    for name in (b"", b"UPPER", b"new\nline", b"b\xff"):
+        (registry / "names" / os.fsdecode(name + b".json")).write_text("{}")
+    assert read() == before
+
+
+def test_a_name_that_leaves_while_it_is_listed_is_left_out(
+    read: Read, registry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, names = read(), Registry.names
+    monkeypatch.setattr(Registry, "names", lambda self: [*names(self), "zzz"])
+    assert read() == before
+
+
+def header(said: Mapping[str, object], tensors: str = "") -> bytes:
+    """A file that has nothing but a header, of these JSON `tensors`."""
+    metadata = json.dumps({"impasto": json.dumps({"format": 1, **said})})
+    text = f'{{"__metadata__": {metadata}{tensors}}}'.encode()
+    return len(text).to_bytes(8, "little") + text
+
+
 def test_a_registry_that_is_gone_is_empty(read: Read, registry: Path) -> None:
     registry.rename(registry.with_name("away"))
     found = read()
@@ -107,14 +166,14 @@ def test_a_file_that_never_answers_holds_nobody_up_for_long(
     monkeypatch.setattr(module, "LIMIT_S", 0.5)
     monkeypatch.setattr(module, "STALL_S", 0.1)
     pipe = os.pipe()
-    resolve = Registry.resolve
+    resolve = Registry.pointed
 
     def hang(self: Registry, name: str) -> str:
         if name == "neon":
             os.read(pipe[0], 1)  # until the test is over
         return resolve(self, name)
 
-    monkeypatch.setattr(Registry, "resolve", hang)
+    monkeypatch.setattr(Registry, "pointed", hang)
     catalogue = Catalogue([open_bundle(bundle)], registry)
     begun = monotonic()
     found = catalogue.read()

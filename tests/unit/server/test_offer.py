@@ -61,6 +61,22 @@ def test_the_familys_for_a_rule_come_before_the_bundles_and_these_before_the_fam
         ({"steps": 0}, "STEPS: 0 is out of range; pass 1 to 200"),
         ({"model": "other"}, "MODEL: 'other' is unknown; pass toy, or leave it out"),
         ({"adapters": {f"s{i}": 1.0 for i in range(9)}}, "ADAPTER_NAMES: 9 adapters; pass at most 8"),
+        ({"adapters": ["neon"]}, "ADAPTER_NAMES: \"['neon']\" is list; pass weights by name in a dict"),
+        ({"adapters": {1: 1.0}}, "ADAPTER_NAMES: '(1,)' is tuple; pass texts in a list or tuple"),
+        ({"adapters": {"neon": None}}, "ADAPTER_WEIGHTS: '(None,)' is tuple; pass numbers in a list or tuple"),
+        ({"style": "sks03"}, "STYLE: \"'sks03'\" is str; pass texts in a list or tuple"),
+        ({"prompt": b"a boat"}, "PROMPT: \"b'a boat'\" is bytes; pass a text"),
+        ({"prompt": "\ud800"}, "PROMPT: "),
+        ({"steps": "4"}, "STEPS: \"'4'\" is str; pass a whole number"),
+        ({"steps": 4.0}, "STEPS: '4.0' is float; pass a whole number"),
+        ({"seed": True}, "SEED: 'True' is bool; pass a whole number"),
+        ({"guidance_scale": [3.0]}, "GUIDANCE_SCALE: '[3.0]' is list; pass a number"),
+        ({"guidance_scale": 10**400}, "GUIDANCE_SCALE: 1000"),
+        ({"guidance_ramp": "no"}, "GUIDANCE_RAMP: \"'no'\" is str; pass True or False"),
+        ({"guidance": ["cfg"]}, "GUIDANCE: \"['cfg']\" is list; pass a text"),
+        ({"image": "photo.jpg"}, "IMAGE: \"'photo.jpg'\" is str; pass an encoded picture, as bytes"),
+        ({"timeout_s": "5"}, "TIMEOUT: \"'5'\" is no time; pass seconds, more than 0"),
+        ({"timeout_s": float("nan")}, "TIMEOUT: 'nan' is no time"),
     ],
 )
 def test_what_a_bundle_has_not_is_refused(said: dict[str, Any], message: str, manifest: Manifest) -> None:
@@ -100,3 +116,10 @@ def test_all_values_make_the_same_request_again(masked_manifest: Manifest) -> No
     )
     assert Request.of(asked.values) == asked
     assert (asked.values["GAMMA"], asked.values["timeout_s"]) == (0.25, 2.0)
+
+
+def test_numpys_numbers_are_numbers(manifest: Manifest) -> None:
+    numpys: dict[str, Any] = {"steps": np.int64(4), "guidance_scale": np.float32(2), "guidance_ramp": np.bool_(True)}
+    asked = offer_of(manifest).request("a boat", seed=1, **numpys)
+    assert asked == offer_of(manifest).request("a boat", seed=1, steps=4, guidance_scale=2.0, guidance_ramp=True)
+    assert type(asked.sampling.steps) is int

@@ -11,6 +11,7 @@ from impasto_server.adapters.bank import Bank
 from impasto_server.adapters.budget import USEFUL, adapters_that_fit, bank_bytes
 from impasto_server.adapters.layout import Layout
 from impasto_server.bundle import Manifest
+from impasto_server.engines.footprint import free_memory, whole_memory
 from impasto_server.engines.gpu import Gpu
 from impasto_server.engines.runtime import Runtime
 from impasto_server.errors import SetupError
@@ -81,3 +82,19 @@ def test_a_bank_is_as_large_as_is_said_or_else_as_memory_allows(
     free(4 * page)
     with pytest.raises(SetupError, match=f"^bank_bytes: {page} holds no page of rank 16; pass {2 * page} or more"):
         Bank.of(manifest, settings, runtime, Stats())
+
+
+def test_no_bank_is_larger_than_all_of_the_memory(
+    manifest: Manifest, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("impasto_server.adapters.budget.whole_memory", lambda: 1 << 20)
+    most = Settings(bundle, bundle, bank_bytes=1 << 20)
+    on_cpu = Runtime("onnxruntime", "f32", 1)
+    Bank.of(manifest, most, on_cpu, Stats())
+    message = "^bank_bytes: 1048577 is more than all of the memory, 1048576; pass less, or auto"
+    with pytest.raises(SetupError, match=message):
+        Bank.of(manifest, replace(most, bank_bytes=(1 << 20) + 1), on_cpu, Stats())
+
+
+def test_all_of_the_memory_is_no_less_than_what_is_free() -> None:
+    assert free_memory() < whole_memory() < 1 << 50
