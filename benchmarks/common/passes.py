@@ -61,7 +61,7 @@ class Passes:
         lanes = {**batch(bundle.manifest, LANES, styles.bank).feeds, **nothing}
         plain_lanes = {name: array for name, array in lanes.items() if name not in nothing}
         plain = compile_graph(backbone.plain, runtime)
-        for seat in adapted.usual:  # as a pipeline does for the largest batch of a bundle below PREPARED_BYTES
+        for seat in adapted.usual:  # as a pipeline does where there is room for copies
             adapted.prepare(lanes, [seat] * LANES)
         plain.prepare(plain_lanes)
         runs = {kind: partial(adapted.run, lanes, seated) for kind, seated in seats.items()}

@@ -1,7 +1,12 @@
-"""How many requests are under way, and how soon there may be room for another."""
+"""How many requests are under way, and how soon there may be room for another.
+
+With several bundles half of the places are kept: each bundle has its part of them for itself, and the others are for
+whoever comes. So requests for slow pictures of one bundle never shut the door on another.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from threading import Condition
 from time import perf_counter
 
@@ -15,32 +20,35 @@ SOONEST_S = 0.1
 class Admission:
     """Lets at most `limit` requests in; who is turned away is told the usual time between two departures."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, bundles: int = 1) -> None:
         self._limit = limit
-        self._inside = 0
+        self._kept = limit // (2 * bundles) if bundles > 1 else 0  # for each bundle
+        self._common = limit - bundles * self._kept
+        self._inside: Counter[Stats] = Counter()  # a bundle is known by its stats
         self._interval_s = 1.0
         self._last_departure = perf_counter()
         self._open = True
         self._changed = Condition()
 
     def enter(self, stats: Stats) -> None:
-        """Counted in `stats`, as is who leaves. Raises Exhausted when `limit` requests are under way, and Unavailable
-        when closed.
+        """Counted in `stats`, the bundle's, as is who leaves.
+
+        Raises Exhausted when there is no place for another request of the bundle, and Unavailable when closed.
         """
         with self._changed:
             if not self._open:
                 raise Unavailable("the server is stopping; send the request to another one, or later")
-            if self._inside == self._limit:
+            if self._full_for(stats):
                 stats.add("rejected")
-                raise Exhausted(self._limit, max(SOONEST_S, self._interval_s))
-            if self._inside == 0:
+                raise Exhausted(self._inside.total(), max(SOONEST_S, self._interval_s))
+            if not self._inside.total():
                 self._last_departure = perf_counter()  # idle time says nothing about how long a request takes
-            self._inside += 1
+            self._inside[stats] += 1
             stats.add("requests")
 
     def leave(self, stats: Stats) -> None:
         with self._changed:
-            self._inside -= 1
+            self._inside[stats] -= 1
             stats.add("requests", -1)
             now = perf_counter()
             self._interval_s = SMOOTHING * self._interval_s + (1 - SMOOTHING) * (now - self._last_departure)
@@ -51,11 +59,16 @@ class Admission:
         """Let no one in any more, and return when the last one has left, or after `grace_s`; how many are inside."""
         with self._changed:
             self._open = False
-            self._changed.wait_for(lambda: self._inside == 0, grace_s)
-            return self._inside
+            self._changed.wait_for(lambda: not self._inside.total(), grace_s)
+            return self._inside.total()
 
     def close(self) -> None:
         """Let no one in any more, and return when the last one has left."""
         with self._changed:
             self._open = False
-            self._changed.wait_for(lambda: self._inside == 0)
+            self._changed.wait_for(lambda: not self._inside.total())
+
+    def _full_for(self, stats: Stats) -> bool:
+        """Whether a bundle has all the places that are kept for it, and the common ones are taken."""
+        common = sum(max(0, inside - self._kept) for inside in self._inside.values())
+        return self._inside[stats] >= self._kept and common >= self._common

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impasto_server.adapters.seat import BackboneEngine, Seat
-from impasto_server.engines.engine import PREPARED_BYTES
 from impasto_server.steps import Ask
 
 log = logging.getLogger(__name__)
@@ -46,17 +45,18 @@ class Backbone:
         self._prepared: set[tuple[int, ...]] = set()  # on which weights, whether with adapters, lanes and shape
         self._blank: Any = None  # the context of the rows that it was prepared with
 
-    def prepare(self, row: Row, most: int, weights_bytes: int) -> None:
+    def prepare(self, row: Row, most: int, copies: int) -> None:
         """Make batches of rows like this one fast.
 
-        The largest first, then those of a request that is alone, by rule, and so on, as far as memory and patience
-        allow: a large backbone is left to run batches that it wasn't prepared for, where that shows little.
+        The largest first, then those of a request that is alone, by rule, and so on, as far as patience allows and no
+        more than `copies`: an engine has the weights once more for each. A large backbone is left to run batches that
+        it wasn't prepared for, where that shows little.
         """
         started, self._blank = perf_counter(), row.context
         batches = dict.fromkeys([most, *(min(lanes, most) for lanes in RULES_LANES), *range(most, 0, -2), 1])
         kinds = [(number, seat) for number, engine in enumerate(self._engines) for seat in engine.usual]
         for lanes, (weights, seat) in islice(product(batches, kinds), len(batches) * len(self._engines)):
-            if len(self._prepared) * weights_bytes > PREPARED_BYTES or perf_counter() - started > WARMING_S:
+            if len(self._prepared) >= copies or perf_counter() - started > WARMING_S:
                 log.info("prepared for batches of %s lanes alone", sorted({shape[2] for shape in self._prepared}))
                 break
             self.prepare_for([replace(row, seat=replace(seat, merged=weights))] * lanes)

@@ -176,6 +176,11 @@ class Manifest(Frozen):
         return ()
 
     @property
+    def told_of_guidance(self) -> bool:
+        """Whether the backbone has its guidance built in and takes the scale as an input: other rules mean nothing."""
+        return False
+
+    @property
     def steered(self) -> bool:
         """Whether there is a ControlNet."""
         return bool(self.channels)

@@ -81,8 +81,9 @@ class Catalogue:
 def described(bundle: Bundle) -> Json:
     """A bundle, and what may be asked of it."""
     manifest, offer = bundle.manifest, offer_of(bundle.manifest)
-    usual = offer.known(None)
-    size = manifest.image
+    usual, size = offer.known(None), manifest.image
+    rules = offer.rules[:1] if manifest.told_of_guidance else offer.rules
+    fields = dict.fromkeys(name for rule in rules for name in offer.known(rule.name).fields)
     return {
         "name": bundle.name,
         "family": manifest.family,
@@ -96,8 +97,8 @@ def described(bundle: Bundle) -> Json:
         },
         "samplers": list(offer.family.samplers),
         "defaults": {name.lower(): usual.defaults[name] for name in DEFAULTS},
-        "rules": [_rule(offer, rule) for rule in offer.rules],
-        "fields": list(dict.fromkeys(name for rule in offer.rules for name in offer.known(rule.name).fields)),
+        "rules": [_rule(offer, rule) for rule in rules],
+        "fields": [name for name in fields if not (name == "NEGATIVE_PROMPT" and manifest.told_of_guidance)],
         "control": list(manifest.channels),
         "pinned": [[part.model_dump() for part in mix.adapters] for mix in manifest.pinned],
     }

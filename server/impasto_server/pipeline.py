@@ -42,6 +42,7 @@ from impasto_server.adapters.bank import Bank
 from impasto_server.adapters.residency import Residency
 from impasto_server.bundle import Bundle, Manifest
 from impasto_server.engines.calibration import runtime_for
+from impasto_server.engines.footprint import copies
 from impasto_server.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -109,7 +110,8 @@ class Pipeline:
         self._ranking = Ranking(shared.scorer)
 
         for stage, backbone in self.family.backbones.items():
-            backbone.prepare(self.family.example(stage), runtime.max_lanes, bundle.nbytes)
+            prepared = copies(bundle.nbytes, len(settings.folders))
+            backbone.prepare(self.family.example(stage), runtime.max_lanes, prepared)
         self.family.warm(runtime.max_lanes)
         self._preparation = Preparation(self.family, self._ranking, self._residency, self._seating)
         self.shared = shared

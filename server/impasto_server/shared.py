@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from impasto_server.adapters.adapter import MAX_HEADER
@@ -27,13 +27,13 @@ class Shared:
     closing: Closing = field(default_factory=Closing)
 
     @classmethod
-    def of(cls, settings: Settings, bundles: Iterable[Bundle]) -> Shared:
+    def of(cls, settings: Settings, bundles: Sequence[Bundle]) -> Shared:
         """For pipelines of `bundles`. Raises SetupError where the scorer can't be had."""
         largest = max(bundle.nbytes for bundle in bundles)
         return cls(
             Registry(settings.registry, MAX_HEADER + DELTA_SHARE * largest),
             Scorer.open(settings.scorer, Runtime.of(settings)) if settings.scorer else None,
-            Admission(settings.max_requests),
+            Admission(settings.max_requests, len(bundles)),
         )
 
     def drain(self, grace_s: float) -> int:

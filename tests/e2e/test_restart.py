@@ -35,10 +35,14 @@ def ask_for_death(url: str) -> None:
         client.infer("stylize", inputs({"PROMPT": texts("a boat"), "STEPS": ints(1)}), outputs=[classified])
 
 
-@pytest.mark.parametrize("part", ["the server", "a model", "another", "the last", "the guardian"])
+# In the order of Impasto.pids; the models are four: stylize, stylize_stream, catalogue and gate.
+PARTS = ["the guardian", "the server", "a model", "another", "a third", "the last"]
+
+
+@pytest.mark.parametrize("part", PARTS)
 def test_a_killed_part_is_started_again(part: str, command: list[str]) -> None:
     with impasto_serve(command) as impasto:
-        victims = dict(zip(["the guardian", "the server", "a model", "another", "the last"], impasto.pids, strict=True))
+        victims = dict(zip(PARTS, impasto.pids, strict=True))
         kill(impasto, victims[part])
         impasto.line("server  ready again")
         eventually(lambda: not any(alive(pid) for pid in impasto.pids))

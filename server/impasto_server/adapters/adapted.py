@@ -38,7 +38,7 @@ class AdaptedEngine:
         varying = [name for kind in self._kinds for name in told(kind)]
         self._engine = compile_graph(bundle.graph_path(graph, weights), runtime, tables, varying)
         self._engine.bind(tables)
-        plain = bundle.plain_path(graph) if self._kinds and graph == bundle.manifest.backbone else None
+        plain = bundle.plain_path(graph) if self._kinds and graph in bundle.manifest.backbones.values() else None
         self._plain = None if plain is None else self._engine.plain(plain)
 
     @property
@@ -70,7 +70,7 @@ class AdaptedEngine:
     def _look(self) -> None:
         """Have the engine know of the pages that were written since."""
         written = self._bank.writes
-        if written == self._seen:
+        if written == self._seen or self._engine.shares:
             return
         for kind in self._kinds:
             rank = self._bank.layout.page_rank(kind)

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from impasto_server.adapters import budget
 from impasto_server.adapters.adapter import FIELD, Adapter
-from impasto_server.adapters.budget import bank_bytes
 from impasto_server.adapters.form import FORMS
 from impasto_server.adapters.layout import Layout
 from impasto_server.adapters.pool import Need, Places, Pool
@@ -28,7 +28,7 @@ from impasto_server.bundle import Manifest
 from impasto_server.engines.engine import stored
 from impasto_server.engines.profiles import MOST_RANK
 from impasto_server.engines.runtime import Runtime
-from impasto_server.errors import InvalidArgument, SetupError
+from impasto_server.errors import InvalidArgument
 from impasto_server.guidance import Mix
 from impasto_server.settings import Settings
 from impasto_server.stats import Stats
@@ -48,17 +48,15 @@ class Bank:
     def of(cls, manifest: Manifest, settings: Settings, runtime: Runtime, stats: Stats) -> Bank:
         """As large as the settings say, or this bundle's share of the free memory allows. Raises SetupError."""
         layout = Layout.of(manifest, settings.page_rank, runtime.table_precision)
-        return cls(layout, settings.bank_bytes or bank_bytes(layout, runtime.gpu, len(settings.folders)), stats)
+        return cls(layout, budget.capacity(layout, settings, runtime), stats)
 
     def __init__(self, layout: Layout, capacity: int, stats: Stats) -> None:
         """Of `capacity` bytes, of which each form that the bundle has sites for has the same. Raises SetupError."""
         self.layout = layout
         self._dtype = stored(np.zeros(1, np.float32), layout.precision).dtype
         self._stats = stats
+        budget.check(layout, capacity)
         self.pages = layout.pages_in(capacity)
-        if min(self.pages.values(), default=2) < 2:
-            need = layout.bytes_for(dict.fromkeys(layout.kinds, 1))
-            raise SetupError(f"bank_bytes: {capacity} holds no page of rank {layout.rank}; pass {need} or more")
         self.buffers = {graph: self._allocated(graph) for graph in layout.sites}
         self.versions = {kind: np.zeros(pages, np.int64) for kind, pages in self.pages.items()}
         self.writes = 0

@@ -25,8 +25,6 @@ from impasto_server.engines.runtime import Runtime
 from impasto_server.errors import SetupError
 from impasto_server.settings import Precision
 
-PREPARED_BYTES = 1 << 30  # of weights, in copies for shapes that an engine was prepared for
-
 Array = NDArray[Any]
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
@@ -34,7 +32,10 @@ NOTHING: Mapping[str, Array] = MappingProxyType({})
 
 
 class Engine(Protocol):
-    """One graph, compiled."""
+    """One graph, compiled. One that `shares` memory reads what is bound where it lies; another has copies."""
+
+    @property
+    def shares(self) -> bool: ...
 
     def bind(self, buffers: Mapping[str, Array]) -> None:
         """Keep these C-contiguous arrays as inputs of every later run.

@@ -12,6 +12,7 @@ from impasto_server.strangers import read_json
 
 GIB = 1 << 30
 _LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
+PREPARED_BYTES, PREPARED_SHARE = 1 << 30, 8  # of weights that are there once more, and of the free memory
 MAX_HEADER = 100_000_000  # safetensors' own bound
 
 
@@ -51,6 +52,15 @@ def whole_memory() -> int:
     """Bytes that this process could take, were nothing else running: the machine's, or a container's limit."""
     whole, limit = _told("MemTotal"), _LIMIT.read_text().strip() if _LIMIT.exists() else "max"
     return whole if limit == "max" else min(whole, int(limit))
+
+
+def copies(nbytes: int, bundles: int = 1) -> int:
+    """How many batches a backbone of one of so many bundles is prepared for, for each of which it has its weights,
+    `nbytes` with all else of the bundle, once more.
+
+    One, and what comes into an eighth of the free memory, or into 1 GiB if that is more.
+    """
+    return 1 + max(PREPARED_BYTES, free_memory() // PREPARED_SHARE) // bundles // max(1, nbytes)
 
 
 def free_memory() -> int:

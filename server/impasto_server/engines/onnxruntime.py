@@ -60,6 +60,10 @@ class OnnxRuntimeEngine:
             return
         self._replace({name: self._copy(array) for name, array in buffers.items()})
 
+    @property
+    def shares(self) -> bool:
+        return not self._provider.most_lanes
+
     def write(self, name: str, row: int, values: Array) -> None:
         if self._provider.most_lanes:
             row_bytes = values.nbytes // len(values)

@@ -40,6 +40,8 @@ class OpenVinoEngine:
         self._fixed: dict[Shapes, Any] = {}
         self._kept: dict[str, Array] = {}  # OpenVINO itself holds on to no array that it shares
 
+    shares = True
+
     def bind(self, buffers: Mapping[str, Array]) -> None:
         new = {name: array for name, array in buffers.items() if self._kept.get(name) is not array}
         self._kept.update(new)

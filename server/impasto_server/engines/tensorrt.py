@@ -65,6 +65,8 @@ class TensorRtEngine:
         self._upload(buffers)
         self._stream.wait()
 
+    shares = False
+
     def write(self, name: str, row: int, values: Array) -> None:
         cuda.use(self._gpu)
         start = row * (values.nbytes // len(values))

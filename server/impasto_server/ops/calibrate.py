@@ -20,7 +20,8 @@ from impasto_server.adapters.seat import Seat
 from impasto_server.backbone import Row
 from impasto_server.bundle import Bundle, Manifest
 from impasto_server.engines.calibration import Measured, Timing
-from impasto_server.engines.engine import PREPARED_BYTES, stored
+from impasto_server.engines.engine import stored
+from impasto_server.engines.footprint import copies
 from impasto_server.engines.runtime import Runtime
 from impasto_server.families import FAMILIES
 from impasto_server.families.family import Parts
@@ -45,7 +46,7 @@ def calibrate(bundle: Bundle, settings: Settings, runtime: Runtime) -> Measured:
     stage, backbone = next(iter(family.backbones.items()))
     example = family.example(stage)
     batches = {size: batch(example, size, bank, bundle.manifest.backbone) for size in sizes}
-    for rows in list(batches.values())[: 1 + PREPARED_BYTES // bundle.nbytes]:
+    for rows in list(batches.values())[: copies(bundle.nbytes)]:
         backbone.prepare_for(rows)
     points = time_passes(backbone.run, batches)
     return Measured(

@@ -45,7 +45,7 @@ def test_a_row_that_fills_a_batch_up_says_nothing_and_wears_nothing() -> None:
     """Batches of 8 lanes are prepared, and none of 7: another row makes it 8."""
     engine = Noting()
     backbone = Backbone([engine], fed)
-    backbone.prepare(row(0, "nothing", Seat()), 8, 0)
+    backbone.prepare(row(0, "nothing", Seat()), 8, 99)
     found = backbone.run([row(value) for value in range(7)])
     assert found[:, 0, 0, 0].tolist() == list(range(7))
     assert engine.ran == [([*["a boat"] * 7, "nothing"], [*[NEON] * 7, Seat()])]
@@ -63,6 +63,6 @@ def test_rows_on_other_weights_are_another_pass_and_answers_keep_their_places() 
 def test_a_batch_as_large_as_the_largest_is_not_filled_up(most: int) -> None:
     engine = Noting()
     backbone = Backbone([engine], fed)
-    backbone.prepare(row(0, "nothing", Seat()), most, 0)
+    backbone.prepare(row(0, "nothing", Seat()), most, 99)
     backbone.run([row(0)] * most)
     assert [len(contexts) for contexts, _ in engine.ran] == [most]

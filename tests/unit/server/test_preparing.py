@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from impasto_server.adapters.seat import Seat
 from impasto_server.backbone import Backbone, Row
-from impasto_server.engines.engine import PREPARED_BYTES
 from impasto_server.steps import Ask
 
+MANY = 99
 PAGED, NONE = Seat({"lora": ((1, 1.0),)}), Seat()
 ROW = Row(Ask(np.zeros((4, 8, 8), np.float32), 0.0, 0, 1), None, NONE)
 
@@ -42,16 +42,16 @@ def backbone(*engines: Noted) -> Backbone:
 def test_batches_with_adapters_and_without_are_prepared_by_turns_and_no_more_than_there_are_sizes() -> None:
     """So starting takes as long as it would with one kind of batch."""
     engine = Noted()
-    backbone(engine).prepare(ROW, 8, 1)
+    backbone(engine).prepare(ROW, 8, MANY)
     assert engine.prepared == [(8, True), (8, False), (2, True), (2, False), (3, True), (3, False), (5, True)]
     single = Noted(usual=(PAGED,))
-    backbone(single).prepare(ROW, 8, 1)
+    backbone(single).prepare(ROW, 8, MANY)
     assert [lanes for lanes, _ in single.prepared] == [8, 2, 3, 5, 4, 6, 1]
 
 
 def test_a_large_backbone_is_prepared_for_its_largest_batch_with_adapters() -> None:
     engine = Noted()
-    backbone(engine).prepare(ROW, 8, PREPARED_BYTES + 1)
+    backbone(engine).prepare(ROW, 8, 1)
     assert engine.prepared == [(8, True)]
 
 
@@ -69,7 +69,7 @@ def test_a_large_backbone_is_prepared_for_its_largest_batch_with_adapters() -> N
 def test_a_batch_is_fitted_to_what_is_prepared(lanes: int, adapted: bool, given: int) -> None:
     engine = Noted()
     made = backbone(engine)
-    made.prepare(ROW, 8, 1)
+    made.prepare(ROW, 8, MANY)
     rows = [replace(ROW, seat=PAGED if adapted else NONE)] * lanes
     assert len(made.run(rows)) == lanes
     assert engine.given == [[adapted] * lanes + [False] * (given - lanes)]
@@ -77,5 +77,5 @@ def test_a_batch_is_fitted_to_what_is_prepared(lanes: int, adapted: bool, given:
 
 def test_weights_of_a_pinned_mix_are_prepared_without_adapters() -> None:
     own, pinned = Noted(), Noted(usual=(NONE,))
-    backbone(own, pinned).prepare(ROW, 2, 1)
+    backbone(own, pinned).prepare(ROW, 2, MANY)
     assert (own.prepared[:2], pinned.prepared[:1]) == ([(2, True), (2, False)], [(2, False)])

@@ -115,8 +115,8 @@ class Noting(Backbone):
         self._inner = inner
         self._batches = batches
 
-    def prepare(self, row: Row, most: int, weights_bytes: int) -> None:
-        self._inner.prepare(row, most, weights_bytes)
+    def prepare(self, row: Row, most: int, copies: int) -> None:
+        self._inner.prepare(row, most, copies)
 
     def run(self, rows: Sequence[Row]) -> NDArray[np.float32]:
         self._batches.append(list(rows))
