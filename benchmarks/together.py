@@ -4,8 +4,7 @@ python benchmarks/together.py --json FILE
 
 mini-muse paints one picture after another, of 12 steps. In each round it does so alone, beside a crowd that keeps
 mini-diffusion busy, and beside the same crowd in a process whose passes go through no turnstile, so that two passes
-fight for the cores. The order turns with every round. Each picture beside a crowd is held against the same alone, and
-the crowd's own against theirs.
+fight for the cores. The order turns with every round. Each picture beside a crowd is held against the same alone.
 """
 
 from __future__ import annotations
