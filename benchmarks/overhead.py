@@ -93,7 +93,7 @@ class Bare:
         runtime = Runtime.of(settings).knowing(bundle.manifest)
         bank = filled_bank(bundle.manifest, settings, runtime, LANES)
         rank, (rows, weights) = bank.layout.page_rank("lora"), told("lora")
-        unet = compile_graph(bundle.graph_path("unet"), runtime, bank.buffers["unet"], (rows, weights))
+        unet = compile_graph(bundle.graph_path("unet"), runtime, bank.buffers["unet"], {rows: rank, weights: rank})
         unet.bind(bank.buffers["unet"])
         page = {
             rows: np.tile(rank + np.arange(rank), (LANES, 1)),

@@ -55,7 +55,7 @@ class Backbone:
         started, self._blank = perf_counter(), row.context
         batches = dict.fromkeys([most, *(min(lanes, most) for lanes in RULES_LANES), *range(most, 0, -2), 1])
         kinds = [(number, seat) for number, engine in enumerate(self._engines) for seat in engine.usual]
-        for lanes, (weights, seat) in islice(product(batches, kinds), len(batches) * len(self._engines)):
+        for lanes, (weights, seat) in islice(product(batches, kinds), 3 * len(batches) * len(self._engines) // 2):
             if len(self._prepared) >= copies or perf_counter() - started > WARMING_S:
                 log.info("prepared for batches of %s lanes alone", sorted({shape[2] for shape in self._prepared}))
                 break

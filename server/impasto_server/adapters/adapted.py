@@ -35,7 +35,7 @@ class AdaptedEngine:
         self._kinds = () if weights else bank.layout.kinds_in(graph)
         self._seen = bank.writes
         tables = bank.buffers[graph] if self._kinds else {}
-        varying = [name for kind in self._kinds for name in told(kind)]
+        varying = {name: bank.layout.page_rank(kind) for kind in self._kinds for name in told(kind)}
         self._engine = compile_graph(bundle.graph_path(graph, weights), runtime, tables, varying)
         self._engine.bind(tables)
         plain = bundle.plain_path(graph) if self._kinds and graph in bundle.manifest.backbones.values() else None
@@ -43,9 +43,11 @@ class AdaptedEngine:
 
     @property
     def usual(self) -> tuple[Seat, ...]:
-        """One of each kind of seat that is worth preparing for: lanes with a page of each form, and with none."""
-        paged = Seat(dict.fromkeys(self._kinds, ((0, 1.0),)))
-        return (paged,) if self._plain is None else (paged, Seat())
+        """One of each kind of seat that is worth preparing for: with a page of each form, with none, and with more."""
+        one, more = (Seat(dict.fromkeys(self._kinds, ((0, 1.0),) * pages)) for pages in (1, 2))
+        if not self._kinds:
+            return (one,)
+        return (one, more) if self._plain is None else (one, Seat(), more)
 
     def prepare(self, feeds: Feeds, seats: Sequence[Seat] = ()) -> None:
         self._look()

@@ -12,7 +12,7 @@ tensorrt              a GPU by TensorRT itself, in bf16 or f32              tens
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -29,6 +29,7 @@ Array = NDArray[Any]
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
 NOTHING: Mapping[str, Array] = MappingProxyType({})
+WIDTHS: Mapping[str, int] = MappingProxyType({})
 
 
 class Engine(Protocol):
@@ -85,12 +86,12 @@ class Plain(Protocol):
 
 
 def compile_graph(
-    path: Path, runtime: Runtime, tables: Mapping[str, Array] = NOTHING, varying: Collection[str] = ()
+    path: Path, runtime: Runtime, tables: Mapping[str, Array] = NOTHING, varying: Mapping[str, int] = WIDTHS
 ) -> Engine:
     """Compile the ONNX graph at `path` for the runtime's engine; the inputs `tables` are bound as `stored`.
 
-    How wide the inputs `varying` [lanes, K] are differs from batch to batch. Raises SetupError when the graph can't be
-    had in this way.
+    How wide the inputs `varying` [lanes, K] are differs from batch to batch; the usual K is given. Raises SetupError
+    when the graph can't be had in this way.
     """
     if runtime.engine == "openvino":
         from impasto_server.engines.openvino import OpenVinoEngine

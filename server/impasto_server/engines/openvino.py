@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,14 @@ from impasto_server.engines.engine import Array, Shapes, shapes, widened
 from impasto_server.errors import SetupError
 from impasto_server.settings import Precision
 
+NOTHING: Mapping[str, int] = MappingProxyType({})
+
 
 class OpenVinoEngine:
     """The graph is compiled once for all shapes, and once more for each that is prepared: with its shapes fixed a pass
     of studio/mini-diffusion takes a fifth to a third less, and a change of shape costs nothing. How many rows of tables
-    a lane has is left open in either: it hardly matters, and batches differ in it all the time.
+    a lane has is fixed, too, where it's the usual number, and left open where it's another: batches differ in that all
+    the time, and it costs the small model a twentieth.
 
     Each has its own copy of the weights as its kernels want them; the float32 that they are made of is shared. With a
     `cache_dir` folder they are read from there at the next start, mapped and not copied: it fills with float32 copies.
@@ -31,11 +35,11 @@ class OpenVinoEngine:
         threads: int,
         tables: Collection[str] = (),
         cache_dir: Path | None = None,
-        varying: Collection[str] = (),
+        varying: Mapping[str, int] = NOTHING,
     ) -> None:
-        """`varying` inputs [lanes, K] have any K."""
+        """`varying` inputs [lanes, K] have any K, in most batches the one that is given."""
         self._source = _Source.read(path, precision, threads, cache_dir, tables)
-        self._varying = frozenset(varying)
+        self._varying = varying
         self._any = self._source.compiled(self._source.model)
         self._fixed: dict[Shapes, Any] = {}
         self._kept: dict[str, Array] = {}  # OpenVINO itself holds on to no array that it shares
@@ -52,23 +56,26 @@ class OpenVinoEngine:
         """It is there: the memory is shared."""
 
     def prepare(self, feeds: Mapping[str, Array]) -> None:
-        key = self._key(feeds)
+        usual = all(feeds[name].shape[1] == width for name, width in self._varying.items())
+        key = shapes(feeds) if usual else self._open(feeds)
         if key not in self._fixed:
-            self._fixed[key] = self._source.fixed({name: self._sizes(name, array) for name, array in feeds.items()})
+            sizes = {name: list(array.shape) for name, array in feeds.items()}
+            if not usual:
+                sizes |= {name: [sizes[name][0], -1] for name in self._varying}
+            self._fixed[key] = self._source.fixed(sizes)
             _set(self._fixed[key], self._kept)
         self.run(feeds)
 
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
-        return _run(self._fixed.get(self._key(feeds), self._any), feeds)
+        request = self._fixed.get(shapes(feeds)) or self._fixed.get(self._open(feeds)) or self._any
+        return _run(request, feeds)
 
     def plain(self, path: Path) -> OpenVinoPlain:
         return OpenVinoPlain(self._source.beside(path))
 
-    def _key(self, feeds: Mapping[str, Array]) -> Shapes:
+    def _open(self, feeds: Mapping[str, Array]) -> Shapes:
+        """What is known of feeds where the width of the varying inputs is left open."""
         return shapes({name: array for name, array in feeds.items() if name not in self._varying})
-
-    def _sizes(self, name: str, array: Array) -> list[int]:
-        return [len(array), -1] if name in self._varying else list(array.shape)
 
 
 class OpenVinoPlain:

@@ -169,7 +169,8 @@ def test_a_batch_without_adapters_runs_the_plain_graph_if_it_was_prepared(
     opened: Bundle, bank: Bank, adapters: dict[str, Adapter], told: list[Array]
 ) -> None:
     compiled = AdaptedEngine(opened, "unet", Runtime("openvino", "f32", 1), bank)
-    assert compiled.usual == (Seat({"lora": ((0, 1.0),)}), Seat())
+    one, two = ((0, 1.0),), ((0, 1.0), (0, 1.0))
+    assert compiled.usual == (Seat({"lora": one}), Seat(), Seat({"lora": two}))
     feeds, adapted = unet_feeds(2), seats(bank, adapters, [Mix.of([("d0", 1.0)]), Mix()])
     (before,) = compiled.run(feeds, [Seat()] * 2)
     for seat in compiled.usual:

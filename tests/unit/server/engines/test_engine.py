@@ -291,7 +291,7 @@ def test_openvino_shares_the_wide_weights_with_the_plain_graph(tmp_path: Path) -
         values = np.arange(9, dtype=np.float16).reshape(3, 3)
         model.graph.initializer.append(onnx.numpy_helper.from_array(values, "narrow"))
         onnx.save(model, tmp_path / f"{name}.onnx")
-    engine = OpenVinoEngine(tmp_path / "unet.onnx", "f32", 1, varying=["w"])
+    engine = OpenVinoEngine(tmp_path / "unet.onnx", "f32", 1, varying={"w": 2})
     plain = engine.plain(tmp_path / "unet.plain.onnx")
     assert [array.dtype for array in engine._source.wide.values()] == [np.float32]
     assert plain._source.wide is engine._source.wide
@@ -303,7 +303,7 @@ def test_openvino_shares_the_wide_weights_with_the_plain_graph(tmp_path: Path) -
 
 
 def test_openvino_is_prepared_for_any_number_of_rows_at_once(bundle: Path) -> None:
-    engine = OpenVinoEngine(bundle / "text_encoder.onnx", "f32", 1, (), None, ["lora_rows", "lora_weights"])
+    engine = OpenVinoEngine(bundle / "text_encoder.onnx", "f32", 1, (), None, {"lora_rows": 1, "lora_weights": 1})
     engine.bind(adapters(4))
     engine.prepare(feeds(5, 1, 2))
     (compiled,) = engine._fixed.values()
