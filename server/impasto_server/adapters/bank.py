@@ -12,6 +12,9 @@ eviction can't change a running image.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from math import prod
+from mmap import MADV_HUGEPAGE, MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from threading import Lock
 from typing import Any
 
@@ -174,10 +177,21 @@ class Bank:
             for site, inputs in self.layout.inputs(graph, kind):
                 for part, name in inputs.items():
                     shape = self.pages[kind] * rank, *FORMS[kind].units(site)[part]
-                    found[name] = np.zeros(shape, self._dtype)
+                    found[name] = _promised(shape, self._dtype)
                     if neutral:
                         found[name][:rank] = stored(np.full(1, neutral, np.float32), self.layout.precision)
         return found
+
+
+def _promised(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Zeros that take memory where they are first written to.
+
+    The kernel's own: NumPy's take all of it at once where malloc, which libraries may tune, has some to use again.
+    """
+    memory = mmap(-1, prod(shape) * dtype.itemsize, flags=MAP_PRIVATE | MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without large pages
+        memory.madvise(MADV_HUGEPAGE)
+    return np.frombuffer(memory, dtype).reshape(shape)
 
 
 def _digests(mixes: Iterable[Mix]) -> list[str]:
