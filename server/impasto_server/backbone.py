@@ -55,8 +55,9 @@ class Backbone:
         started, self._blank = perf_counter(), row.context
         batches = dict.fromkeys([most, *(min(lanes, most) for lanes in RULES_LANES), *range(most, 0, -2), 1])
         kinds = [(number, seat) for number, engine in enumerate(self._engines) for seat in engine.usual]
-        for lanes, (weights, seat) in islice(product(batches, kinds), 3 * len(batches) * len(self._engines) // 2):
-            if len(self._prepared) >= copies or perf_counter() - started > WARMING_S:
+        wanted = islice(product(batches, kinds), 3 * len(batches) * len(self._engines) // 2)
+        for done, (lanes, (weights, seat)) in enumerate(wanted):
+            if done >= copies or perf_counter() - started > WARMING_S:
                 log.info("prepared for batches of %s lanes alone", sorted({shape[2] for shape in self._prepared}))
                 break
             self.prepare_for([replace(row, seat=replace(seat, merged=weights))] * lanes)

@@ -117,19 +117,10 @@ class Text(Field):
 
 
 @dataclass(frozen=True)
-class Choice(Field):
+class Choice(Text):
     """One of `choices`."""
 
     choices: tuple[str, ...] = ()
-    dtype: ClassVar[Dtype] = "BYTES"
-    kind: ClassVar[str] = "text"
-    takes: ClassVar[str] = "a text"
-
-    def fits(self, value: Any) -> bool:
-        return _is_text(value)
-
-    def taken(self, value: bytes | str) -> str:
-        return decoded(self.name, value)
 
     def checked(self, value: str) -> str:
         if value not in self.choices:

@@ -6,16 +6,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from impasto_server.engines.engine import Array, Shapes, shapes, widened
+from impasto_server.engines.engine import WIDTHS, Array, Shapes, shapes, widened
 from impasto_server.errors import SetupError
 from impasto_server.settings import Precision
-
-NOTHING: Mapping[str, int] = MappingProxyType({})
 
 
 class OpenVinoEngine:
@@ -35,7 +32,7 @@ class OpenVinoEngine:
         threads: int,
         tables: Collection[str] = (),
         cache_dir: Path | None = None,
-        varying: Mapping[str, int] = NOTHING,
+        varying: Mapping[str, int] = WIDTHS,
     ) -> None:
         """`varying` inputs [lanes, K] have any K, in most batches the one that is given."""
         self._source = _Source.read(path, precision, threads, cache_dir, tables)

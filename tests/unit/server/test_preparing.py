@@ -56,6 +56,13 @@ def test_a_large_backbone_is_prepared_for_its_largest_batch_with_adapters() -> N
     assert engine.prepared == [(8, True)]
 
 
+def test_every_batch_that_is_prepared_for_counts_as_a_copy_of_the_weights() -> None:
+    """Lanes with one page and lanes with more are compiled apart."""
+    engine = Noted(usual=(PAGED, NONE, Seat({"lora": ((1, 1.0), (2, 1.0))})))
+    backbone(engine).prepare(ROW, 8, 4)
+    assert engine.prepared == [(8, True), (8, False), (8, True), (2, True)]
+
+
 @pytest.mark.parametrize(
     ("lanes", "adapted", "given"),
     [
