@@ -17,6 +17,7 @@ from impasto_server.adapters.adapter import Adapter, parse
 from impasto_server.adapters.bank import Bank
 from impasto_server.adapters.layout import Layout
 from impasto_server.adapters.seat import Seat
+from impasto_server.engines import openvino as openvino_engine
 from impasto_server.engines.engine import Engine, stored
 from impasto_server.engines.onnxruntime import KEPT, OnnxRuntimeEngine, astray
 from impasto_server.engines.openvino import OpenVinoEngine, capabilities
@@ -312,3 +313,29 @@ def test_openvino_is_prepared_for_any_number_of_rows_at_once(bundle: Path) -> No
     once, found = engine.run(feeds(5, 1, 2))[0], engine.run(twice)[0]
     np.testing.assert_allclose(found, once, rtol=1e-5, atol=1e-6)
     assert list(engine._fixed.values()) == [compiled]
+
+
+def test_lanes_with_the_usual_rows_and_with_more_run_what_was_compiled_for_them(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = list[str]()
+    run = openvino_engine._run
+
+    def noting(request: Any, given: Any) -> Any:
+        ran.append(str(request.get_compiled_model().input("lora_rows").partial_shape))
+        return run(request, given)
+
+    def wide(times: int) -> dict[str, NDArray[Any]]:
+        found = feeds(5, 0, 1)
+        return found | {name: np.tile(found[name], times) for name in ("lora_rows", "lora_weights")}
+
+    widths = {"lora_rows": RANK, "lora_weights": RANK}
+    engine = OpenVinoEngine(bundle / "text_encoder.onnx", "f32", 1, (), None, widths)
+    engine.bind(adapters(4))
+    engine.prepare(wide(1))
+    engine.prepare(wide(2))
+    monkeypatch.setattr(openvino_engine, "_run", noting)
+    for times in (1, 2, 3):
+        engine.run(wide(times))
+    engine.run(feeds(5, 0, 1, 2))  # which was not prepared
+    assert ran == [f"[2,{RANK}]", "[2,?]", "[2,?]", "[?,?]"]
