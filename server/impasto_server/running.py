@@ -78,6 +78,9 @@ class Running:
 
     def aim(self) -> None:
         """Find the lanes of the step that is asked for; with no strength at all in it, one is kept."""
+        if self.ask.lane is not None:
+            self.live = ((self.ask.lane, 1.0),)
+            return
         coefficients = list(enumerate(self.lanes.guidance.at(self.strength)))
         self.live = tuple(part for part in coefficients if part[1] != 0) or tuple(coefficients[:1])
 

@@ -33,7 +33,8 @@ class Ask:
 
     What a sample is and what a timestep counts is the family's: latents [C, h, w] at a training timestep, or tokens
     [h, w] at the share of steps to come. `step` counts from 0 to `steps` - 1, those of all stages that are run.
-    `denoised` is what the finished sample is taken to be, None while nobody knows.
+    `denoised` is what the finished sample is taken to be, None while nobody knows. `lane` asks one lane alone, whatever
+    the guidance weighs it with; None asks all that count.
     """
 
     sample: Sample
@@ -42,6 +43,7 @@ class Ask:
     steps: int
     denoised: Sample | None = None
     stage: str = BASE
+    lane: int | None = None
 
     @property
     def progress(self) -> float:
