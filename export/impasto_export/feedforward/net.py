@@ -41,9 +41,9 @@ class Conv:
 
     Padding: "reflect" and "zero" by k//2 on every side. "same" as TensorFlow: zeros, one side fewer before than after
     where the stride halves an even picture. "valid": none.
-    Upsampling doubles the sides: "nearest" before the padding; "transposed" is a convolution with holes, of which
-    "zero" crops the first row and column as torch does (padding 1, output padding 1), and "same" the last ones as
-    TensorFlow does. Its weight is [out, in, k, k] too, as a `ConvTranspose` has it but for the first two axes.
+    Upsampling doubles the sides: "nearest" before the padding; "transposed" is a transposed convolution, of which
+    "zero" crops the first row and column of 2n + 1 as torch does (padding 1, output padding 1), and "same" the last
+    ones as TensorFlow does. Its weight is [out, in, k, k], too, where a ConvTranspose has [in, out, k, k].
     """
 
     name: str
@@ -58,8 +58,8 @@ class Conv:
         if self.padding == "valid":
             return 0, 0
         if self.upsampling == "transposed":
-            cropped = kernel - 2
-            return (cropped, 0) if self.padding == "zero" else (0, cropped)
+            before = (kernel - 1) // 2 if self.padding == "zero" else (kernel - 2) // 2
+            return before, kernel - 2 - before
         if self.padding == "same":
             whole = max(kernel - self.stride, 0)
             return whole // 2, whole - whole // 2
