@@ -22,12 +22,15 @@ PADDINGS = ("reflect", "zero", "same")
 @dataclass(frozen=True)
 class Said:
     """What the user says of a file that it doesn't tell itself; None where nothing was said. `predictor` is the ONNX
-    file of a net that comes in two."""
+    file of a net that comes in two, `encoder` the file of what stands before a decoder; `norm` is "instance" or
+    "batch"."""
 
     padding: str | None = None
     epsilon: float | None = None
     input_scale: float | None = None
     predictor: Path | None = None
+    norm: str | None = None
+    encoder: Path | None = None
 
     @property
     def given(self) -> Json:
