@@ -90,7 +90,7 @@ class Predictor:
 @dataclass(frozen=True)
 class Found:
     """`told` says in words, by fact, what was found and how. `vectors` are the file's own styles by name, each [N];
-    names are numbers where it has none."""
+    names are numbers where it has none. `network` is what the file's own styles call it."""
 
     name: str
     net: Net
@@ -99,6 +99,7 @@ class Found:
     neutral: Array | None = None
     expand: Expand | None = None
     predictor: Predictor | None = None
+    network: str = ""
 
     @property
     def weakened(self) -> Weakened:
