@@ -155,9 +155,7 @@ def _studio(opened: Source, manifest: Json, wanted: int) -> Styles:
     network = opened.metadata.get("network", "")
     own = manifest["source"].get("network", "")
     if network != own or vector.shape != (wanted,):
-        _refuse(
-            opened.place, f"{network[:12] or 'that it does not name'}, with {_sides(vector)} numbers", manifest, wanted
-        )
+        _refuse(opened.place, f"{_network(network)}, with {_sides(vector)} numbers", manifest, wanted)
     credits = {key: opened.metadata[key] for key in CREDITS if opened.metadata.get(key)}
     return Styles("studio", {"": vector}, name=opened.metadata.get("name", ""), credits=credits)
 
@@ -230,7 +228,7 @@ def _embedding(place: Path, array: Array, metadata: Mapping[str, str], manifest:
     known = (manifest["architecture"], manifest["name"], manifest["source"].get("network"))
     if (network and network not in known) or width not in (wanted, layer.width if layer else wanted):
         takes = f" or embeddings of {layer.width}" if layer else ""
-        _refuse(place, f"{network[:12] or 'that it does not name'}, with {width} numbers", manifest, wanted, takes)
+        _refuse(place, f"{_network(network)}, with {width} numbers", manifest, wanted, takes)
     assumed = [] if network else [f"its network isn't stated: the bundle's, {manifest['name']}, was taken"]
     whole = width == wanted or layer is None
     vectors = rows if whole else np.stack([layer(row) for row in rows])
@@ -244,6 +242,10 @@ def _npy(place: Path) -> Array:
         return np.asarray(array, np.float32)
     except (ValueError, OSError, EOFError) as error:
         raise AdapterError(f"{place} cannot be read as .npy ({error}); get it again") from None
+
+
+def _network(said: str) -> str:
+    return said[:12] or "one that it doesn't name"
 
 
 def _sides(array: Array) -> str:
