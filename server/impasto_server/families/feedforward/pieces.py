@@ -60,7 +60,7 @@ class Conv(Frozen):
     def reach(self, start: int, count: int) -> tuple[int, int]:
         """Where the rows of the input begin and how many they are; where sides are doubled both are even."""
         if self.doubles:
-            assert start % 2 == 0 and count % 2 == 0
+            assert start % 2 == count % 2 == 0
             return start // 2 + self.lead, count // 2 + self.extra
         return start * self.stride + self.lead, (count - 1) * self.stride + self.extra
 

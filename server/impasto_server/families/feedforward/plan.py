@@ -50,8 +50,7 @@ class Plan:
 
     @classmethod
     def of(cls, pieces: Pieces, height: int, width: int, kept: frozenset[str], side: int = SIDE) -> Plan:
-        """For a picture of this size, its padding included."""
-        count = _Count(kept, side, Plane(3, height, width))
+        count = _Count(kept, side, _picture(pieces, height, width))
         for block in pieces.blocks:
             count.block(block)
         return cls(kept, count.most, count.steps + count.plane.tiles(side))
@@ -71,7 +70,7 @@ def largest(pieces: Pieces, nbytes: int) -> int:
 
 
 def _ways(pieces: Pieces, height: int, width: int) -> Iterator[frozenset[str]]:
-    convs, plane, small = list(pieces.convs), Plane(3, height, width), set[str]()
+    convs, plane, small = list(pieces.convs), _picture(pieces, height, width), set[str]()
     for conv in convs:
         plane = plane.through(conv)
         if plane.height * plane.width <= height * width // 2:
@@ -80,6 +79,10 @@ def _ways(pieces: Pieces, height: int, width: int) -> Iterator[frozenset[str]]:
     yield frozenset(conv.name for conv in convs)
     yield needed | small
     yield needed
+
+
+def _picture(pieces: Pieces, height: int, width: int) -> Plane:
+    return Plane(3, height + 2 * pieces.pad, width + 2 * pieces.pad)
 
 
 def _needed(pieces: Pieces) -> Iterator[str]:

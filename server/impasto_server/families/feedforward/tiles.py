@@ -12,7 +12,7 @@ It's a generator of asks like every sampler: between any two tiles others have t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -132,13 +132,12 @@ class Painting:
 
     def _tile(self, layer: Layer, box: Box) -> Tiles:
         """Raw values of a layer that isn't kept."""
-        assert layer.conv is not None and layer.source is not None
+        assert layer.conv is not None
+        assert layer.source is not None
         source, conv = layer.source, layer.conv
         wanted = Box(*(Span(*conv.reach(one.start, one.count)) for one in box))
         if source.values is None:
-            there = Box(
-                _within(wanted.rows, source.height, source.conv), _within(wanted.columns, source.width, source.conv)
-            )
+            there = _within(wanted, source)
             values = yield from self._tile(source, there)
             part = Layer(source.height, source.width, values)
             sample, inside = _padded(part, wanted, conv.padding, there)
@@ -171,10 +170,17 @@ def _pictured(picture: Pixels, pad: int) -> Layer:
     return Layer(*whole.shape[:2], whole.transpose(2, 0, 1))
 
 
-def _within(wanted: Span, size: int, conv: Conv | None) -> Span:
-    """What of a layer has to be computed for the rows that are wanted, some of which it may not have."""
+def _within(wanted: Box, layer: Layer) -> Box:
+    """What of a layer has to be computed for what is wanted, some of which it may not have."""
+    doubles = layer.conv is not None and layer.conv.doubles
+    sizes = (layer.height, layer.width)
+    return Box(*(_inside(one, size, doubles) for one, size in zip(wanted, sizes, strict=True)))
+
+
+def _inside(wanted: Span, size: int, even: bool) -> Span:
+    """As many rows wherever it is, of `size` that there are, from an `even` one to an even one where that's so."""
     first, count = max(wanted.start, 0), wanted.count
-    if conv is not None and conv.doubles:
+    if even:
         first, count = first - first % 2, count + 2 - count % 2
     count = min(count, size)
     return Span(min(first, size - count), count)
