@@ -17,27 +17,34 @@ from math import ceil
 
 from impasto_server.families.feedforward.pieces import Conv, Pieces, Residual
 
-SIDE = 512  # of a tile of outputs, in pixels of that output; even
+SIDE = 512  # pixels of the picture that a side of a tile stands for; even
 FLOAT = 4
 
 
 @dataclass(frozen=True)
 class Plane:
-    """An array of so many channels and rows and columns."""
+    """What a layer gives: so many channels, rows and columns, in tiles of `side` x `side`, which is even."""
 
     channels: int
     height: int
     width: int
+    side: int
+
+    @classmethod
+    def picture(cls, height: int, width: int, side: int) -> Plane:
+        return cls(3, height, width, side)
 
     @property
     def nbytes(self) -> int:
         return FLOAT * self.channels * self.height * self.width
 
-    def tiles(self, side: int) -> int:
-        return ceil(self.height / side) * ceil(self.width / side)
+    @property
+    def tiles(self) -> int:
+        return ceil(self.height / self.side) * ceil(self.width / self.side)
 
     def through(self, conv: Conv) -> Plane:
-        return Plane(conv.channels, conv.size(self.height), conv.size(self.width))
+        side = 2 * self.side if conv.doubles else max(2, self.side // conv.stride // 2 * 2)
+        return Plane(conv.channels, conv.size(self.height), conv.size(self.width), side)
 
 
 @dataclass(frozen=True)
@@ -50,10 +57,10 @@ class Plan:
 
     @classmethod
     def of(cls, pieces: Pieces, height: int, width: int, kept: frozenset[str], side: int = SIDE) -> Plan:
-        count = _Count(kept, side, _picture(pieces, height, width))
+        count = _Count(kept, _picture(pieces, height, width, side))
         for block in pieces.blocks:
             count.block(block)
-        return cls(kept, count.most, count.steps + count.plane.tiles(side))
+        return cls(kept, count.most, count.steps + count.plane.tiles)
 
 
 def plans(pieces: Pieces, height: int, width: int, side: int = SIDE) -> Iterator[Plan]:
@@ -70,7 +77,7 @@ def largest(pieces: Pieces, nbytes: int) -> int:
 
 
 def _ways(pieces: Pieces, height: int, width: int) -> Iterator[frozenset[str]]:
-    convs, plane, small = list(pieces.convs), _picture(pieces, height, width), set[str]()
+    convs, plane, small = list(pieces.convs), _picture(pieces, height, width, SIDE), set[str]()
     for conv in convs:
         plane = plane.through(conv)
         if plane.height * plane.width <= height * width // 2:
@@ -81,8 +88,8 @@ def _ways(pieces: Pieces, height: int, width: int) -> Iterator[frozenset[str]]:
     yield needed
 
 
-def _picture(pieces: Pieces, height: int, width: int) -> Plane:
-    return Plane(3, height + 2 * pieces.pad, width + 2 * pieces.pad)
+def _picture(pieces: Pieces, height: int, width: int, side: int) -> Plane:
+    return Plane.picture(height + 2 * pieces.pad, width + 2 * pieces.pad, side)
 
 
 def _needed(pieces: Pieces) -> Iterator[str]:
@@ -103,7 +110,6 @@ class _Count:
     """Goes through a net: `root` are the bytes that what comes next is computed from, `depth` convs behind it."""
 
     kept: frozenset[str]
-    side: int
     plane: Plane
     steps: int = 0
     most: int = 0
@@ -115,17 +121,17 @@ class _Count:
             self.conv(block, 0)
             return
         if block.settle is not None:
-            self.steps += self.plane.tiles(self.side)
+            self.steps += self.plane.tiles
         skip, self.root = self.root, 0
         self.conv(block.first, skip)
         self.conv(block.second, skip)
-        self.steps += self.plane.tiles(self.side)
+        self.steps += self.plane.tiles
 
     def conv(self, conv: Conv, beside: int) -> None:
         self.plane, self.depth = self.plane.through(conv), self.depth + 1
         keeps = conv.name in self.kept
         if keeps or conv.norm is not None:
-            self.steps += self.depth * self.plane.tiles(self.side)
+            self.steps += self.depth * self.plane.tiles
         if keeps:
             self.most = max(self.most, beside + self.root + self.plane.nbytes)
             self.root, self.depth = self.plane.nbytes, 0

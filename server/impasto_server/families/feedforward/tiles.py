@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from impasto_server.families.feedforward.moments import Moments, Scaling
 from impasto_server.families.feedforward.pieces import Conv, Padding, Pieces, Residual
-from impasto_server.families.feedforward.plan import SIDE, Plan
+from impasto_server.families.feedforward.plan import SIDE, Plan, Plane
 from impasto_server.steps import Ask
 
 Array = NDArray[np.float32]
@@ -70,8 +70,7 @@ class Layer:
     `scaling` is what its norm still has to do, known when all of its tiles have been seen.
     """
 
-    height: int
-    width: int
+    plane: Plane
     values: NDArray[Any] | None
     conv: Conv | None = None
     source: Layer | None = None
@@ -92,7 +91,7 @@ class Painting:
     def paint(self, picture: Pixels) -> Tiles:
         """RGB uint8 [H, W, 3], of sides that the net can take, → RGB float32 [3, H, W], 0–1 but for what lies outside
         it."""
-        x = _pictured(picture, self.pieces.pad)
+        x = _pictured(picture, self.pieces.pad, self.side)
         for block in self.pieces.blocks:
             x = yield from (self._conv(x, block) if isinstance(block, Conv) else self._residual(x, block))
         yield from self._each(x, "end")
@@ -109,23 +108,22 @@ class Painting:
 
     def _conv(self, source: Layer, conv: Conv) -> Generator[Ask, Array, Layer]:
         """A layer more; where it's kept, the one before it is needed no longer."""
-        height, width = conv.size(source.height), conv.size(source.width)
-        keeps = conv.name in self.plan.kept
-        values = np.empty((conv.channels, height, width), np.float32) if keeps else None
-        made, moments = Layer(height, width, None, conv, source), Moments(conv.channels)
-        for box in self._boxes(made) if keeps or conv.norm is not None else ():
+        plane, keeps = source.plane.through(conv), conv.name in self.plan.kept
+        values = np.empty((conv.channels, plane.height, plane.width), np.float32) if keeps else None
+        made, moments = Layer(plane, None, conv, source), Moments(conv.channels)
+        for box in boxes(plane) if keeps or conv.norm is not None else ():
             tile = yield from self._tile(made, box)
             if conv.norm is not None:
                 moments.add(box.owned(tile))
             if values is not None:
                 values[box.own] = box.owned(tile)
         scaling = None if conv.norm is None else moments.scaling(conv.norm.epsilon)
-        return Layer(height, width, values, conv, None if keeps else source, scaling)
+        return Layer(plane, values, conv, None if keeps else source, scaling)
 
     def _each(self, x: Layer, stage: str, skip: Layer | None = None, crop: int = 0) -> Generator[Ask, Array, None]:
         """Have a stage that works on each pixel alone done, in place."""
         assert x.values is not None
-        for box in self._boxes(x):
+        for box in boxes(x.plane):
             beside = None if skip is None else _cut(skip, box, crop)
             x.values[box.own] = box.owned((yield self._ask(stage, _cut(x, box), x.scaling, skip=beside)))
         x.scaling = None
@@ -139,8 +137,7 @@ class Painting:
         if source.values is None:
             there = _within(wanted, source)
             values = yield from self._tile(source, there)
-            part = Layer(source.height, source.width, values)
-            sample, inside = _padded(part, wanted, conv.padding, there)
+            sample, inside = _padded(Layer(source.plane, values), wanted, conv.padding, there)
         else:
             sample, inside = _padded(source, wanted, conv.padding)
         return (yield self._ask(conv.name, sample, source.scaling, inside=inside))
@@ -150,10 +147,11 @@ class Painting:
         steps = self.steps or self.plan.steps
         return TileAsk(sample, 0.0, step, steps, stage=stage, lane=self.lane, scaling=scaling, **beside)
 
-    def _boxes(self, layer: Layer) -> Iterator[Box]:
-        for rows in spans(layer.height, self.side):
-            for columns in spans(layer.width, self.side):
-                yield Box(rows, columns)
+
+def boxes(plane: Plane) -> Iterator[Box]:
+    for rows in spans(plane.height, plane.side):
+        for columns in spans(plane.width, plane.side):
+            yield Box(rows, columns)
 
 
 def spans(size: int, side: int) -> Iterator[Span]:
@@ -164,16 +162,16 @@ def spans(size: int, side: int) -> Iterator[Span]:
         yield Span(placed, count, start - placed)
 
 
-def _pictured(picture: Pixels, pad: int) -> Layer:
+def _pictured(picture: Pixels, pad: int, side: int) -> Layer:
     """A view of it, [3, H, W], of which tiles become float32 when they are cut out."""
     whole = np.pad(picture, ((pad, pad), (pad, pad), (0, 0)), "reflect") if pad else picture
-    return Layer(*whole.shape[:2], whole.transpose(2, 0, 1))
+    return Layer(Plane.picture(*whole.shape[:2], side), whole.transpose(2, 0, 1))
 
 
 def _within(wanted: Box, layer: Layer) -> Box:
     """What of a layer has to be computed for what is wanted, some of which it may not have."""
     doubles = layer.conv is not None and layer.conv.doubles
-    sizes = (layer.height, layer.width)
+    sizes = (layer.plane.height, layer.plane.width)
     return Box(*(_inside(one, size, doubles) for one, size in zip(wanted, sizes, strict=True)))
 
 
@@ -193,7 +191,7 @@ def _padded(layer: Layer, wanted: Box, padding: Padding, there: Box | None = Non
     """
     assert layer.values is not None
     origin = (0, 0) if there is None else (there.rows.start, there.columns.start)
-    sizes = (layer.height, layer.width)
+    sizes = (layer.plane.height, layer.plane.width)
     first = [max(one.start, 0) for one in wanted]
     last = [min(one.start + one.count, size) for one, size in zip(wanted, sizes, strict=True)]
     parts = (slice(start - at, end - at) for start, end, at in zip(first, last, origin, strict=True))
