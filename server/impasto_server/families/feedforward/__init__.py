@@ -1,1 +1,1 @@
-"""The family of feed-forward style nets: a photo in, a painting out, in one step or in tiles."""
+"""Feed-forward style nets: a photo and a style's vector in, a painting out, in one pass."""
