@@ -100,7 +100,7 @@ def link(place: Path, out: Path, said: Said = NOTHING, progress: Progress = sile
         name=found.name,
         family=FEEDFORWARD,
         architecture=found.net.digest,
-        facts={**_facts(found), "source": {"checkpoint": label(place.resolve().name), "said": said.given}},
+        facts={**_facts(found), "source": _source(found, place, said)},
         graphs=_graphs(found, models),
         weights={file: data for file, (_, data) in stored.items()},
         files={f"{name}.onnx": splice.point(model, _places(stored)) for name, model in models.items()},
@@ -130,6 +130,11 @@ def _facts(found: Found) -> Json:
         **({"neutral": {"file": NEUTRAL}} if found.neutral is not None else {}),
         **({"expand": {"file": EXPAND, "embedding": found.expand.width}} if found.expand else {}),
     }
+
+
+def _source(found: Found, place: Path, said: Said) -> Json:
+    network = {"network": found.network} if found.network else {}
+    return {"checkpoint": label(place.resolve().name), "said": said.given, **network}
 
 
 def _predicting(found: Found) -> dict[str, ModelProto]:
