@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from impasto_export.feedforward.net import Array, Block, Conv, Input, Net, Output
+from impasto_export.feedforward.net import Array, Conv, Input, Join, Keep, Net, Output, Pool, Residual
 
 OPSET, IR = 18, 10
 PICTURE, STYLE, PAINTED = "picture", "style", "painted"
 PICTURES = ("lanes", 3, "H", "W")
 FLOAT = TensorProto.FLOAT
+# What red, green and blue count for in a pixel's brightness, as torchvision has it.
+BRIGHTNESS = (0.2989, 0.587, 0.114)
 # Axes of height and width.
 SIDES = (2, 3)
 
@@ -77,8 +79,17 @@ def transform(net: Net) -> ModelProto:
     styles = rows(made, net, STYLE) if net.vector_size else {}
     x = entered(made, net.input, PICTURE)
     x = padded(made, x, "reflect", (net.pad, net.pad))
+    kept: dict[str, str] = {}
     for block in net.blocks:
-        x = ran(made, net, block, x, styles)
+        match block:
+            case Keep(name):
+                kept[name] = x
+            case Join(name, smaller):
+                x = made.add("Concat", between(made, x) if smaller else x, kept[name], axis=1)
+            case Pool():
+                x = made.add("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
+            case _:
+                x = ran(made, net, block, x, styles)
     style: dict[str, Sequence[int | str]] = {STYLE: ("lanes", net.vector_size)} if net.vector_size else {}
     return made.model(net.name, {PICTURE: PICTURES, **style}, {PAINTED: left(made, net.output, x)})
 
@@ -91,11 +102,12 @@ def rows(made: Builder, net: Net, style: str) -> dict[str, tuple[str, str]]:
     return {conv.name: (wide[2 * at], wide[2 * at + 1]) for at, conv in enumerate(net.conditioned)}
 
 
-def ran(made: Builder, net: Net, block: Block, x: str, styles: Mapping[str, tuple[str, str]]) -> str:
+def ran(made: Builder, net: Net, block: Conv | Residual, x: str, styles: Mapping[str, tuple[str, str]]) -> str:
     if isinstance(block, Conv):
         return activated(made, block, normed(made, net, block, convolved(made, net, block, x), styles))
     changed = ran(made, net, block.second, ran(made, net, block.first, x, styles), styles)
-    return made.add("Add", cropped(made, x, net.crop(block)), changed)
+    kept = ran(made, net, block.projection, x, styles) if block.projection else x
+    return made.add("Add", cropped(made, kept, net.crop(block)), changed)
 
 
 def convolved(made: Builder, net: Net, conv: Conv, x: str) -> str:
@@ -156,6 +168,12 @@ def doubled(made: Builder, x: str) -> str:
     return made.add("Resize", x, "", scales, mode="nearest", **how)
 
 
+def between(made: Builder, x: str) -> str:
+    """Doubled, each pixel a mean of its nearest four by their distance."""
+    scales = made.constant([1.0, 1.0, 2.0, 2.0])
+    return made.add("Resize", x, "", scales, mode="linear", coordinate_transformation_mode="half_pixel")
+
+
 def cropped(made: Builder, x: str, by: int) -> str:
     if not by:
         return x
@@ -176,7 +194,16 @@ def left(made: Builder, facts: Output, x: str) -> str:
     x = made.add("Mul", x, made.constant(facts.scale / facts.white)) if facts.scale != facts.white else x
     added = [(mean + facts.offset) / facts.white for mean in facts.mean]
     x = made.add("Add", x, colours(made, added)) if any(added) else x
-    return reordered(made, x) if facts.order == "BGR" else x
+    x = reordered(made, x) if facts.order == "BGR" else x
+    return stretched(made, x, facts.contrast) if facts.contrast != 1 else x
+
+
+def stretched(made: Builder, x: str, contrast: float) -> str:
+    """Every value's distance to the mean brightness of its picture times `contrast`."""
+    grey = made.add("ReduceSum", made.add("Mul", x, colours(made, BRIGHTNESS)), made.constant([1], np.int64))
+    mean = made.add("ReduceMean", grey, made.constant(SIDES, np.int64))
+    rest = made.add("Mul", mean, made.constant(1 - contrast))
+    return made.add("Add", made.add("Mul", x, made.constant(contrast)), rest)
 
 
 def reordered(made: Builder, x: str) -> str:

@@ -16,8 +16,9 @@ from impasto_export.architecture import Json, canonical_json
 
 Array = NDArray[np.float32]
 Order = Literal["RGB", "BGR"]
-# How far zeros around a picture are seen in it: a host pads by this much and crops it off again.
-BORDER = 40  # pixels
+# How far zeros around a picture are seen in it: a host pads by this much and crops it off again. Less where "valid"
+# convolutions crop most of what saw them.
+BORDER, CROPPED_BORDER = 40, 16  # pixels
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,42 @@ class Conv:
 
 @dataclass(frozen=True)
 class Residual:
-    """x + second(first(x)), x cropped on every side by what "valid" convolutions take away (`Net.crop`)."""
+    """x + second(first(x)), x cropped on every side by what "valid" convolutions take away (`Net.crop`).
+
+    With a `projection` it is projection(x) that is added.
+    """
 
     first: Conv
     second: Conv
+    projection: Conv | None = None
+
+    @property
+    def convs(self) -> tuple[Conv, ...]:
+        return (self.first, self.second, *([self.projection] if self.projection else []))
 
 
-Block = Conv | Residual
+@dataclass(frozen=True)
+class Pool:
+    """The largest of each two by two pixels."""
+
+
+@dataclass(frozen=True)
+class Keep:
+    """x is kept for a `Join` of the same name."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Join:
+    """What was kept as `name`, its channels behind x's; x is doubled before, between its pixels' centres, where it is
+    `smaller`."""
+
+    name: str
+    smaller: bool = True
+
+
+Block = Conv | Residual | Pool | Keep | Join
 
 
 @dataclass(frozen=True)
@@ -89,7 +119,10 @@ class Input:
 @dataclass(frozen=True)
 class Output:
     """The last block's x becomes (activation(x) * scale + offset + mean) / white, in `order`: RGB 0–1 but for what
-    lies outside, which the host clips."""
+    lies outside, which the host clips.
+
+    `contrast` is by how much its distance to the picture's mean brightness is then stretched.
+    """
 
     activation: Literal["none", "sigmoid", "tanh"] = "none"
     scale: float = 1.0
@@ -97,6 +130,7 @@ class Output:
     order: Order = "RGB"
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     white: float = 1.0
+    contrast: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -128,12 +162,14 @@ class Net:
     @property
     def multiple_of(self) -> int:
         """What a picture's sides must be multiples of."""
-        return math.prod(conv.stride for conv in self.convs)
+        pools = sum(isinstance(block, Pool) for block in self.blocks)
+        return math.prod(conv.stride for conv in self.convs) * 2**pools
 
     @property
     def border(self) -> int:
         """Pixels that a host adds and crops again, so that zeros of paddings make no frame."""
-        return BORDER if any(conv.padding in ("zero", "same") for conv in self.convs) else 0
+        framed = any(conv.padding in ("zero", "same") for conv in self.convs)
+        return (CROPPED_BORDER if self.pad else BORDER) if framed else 0
 
     def channels(self, conv: Conv) -> int:
         return int(self.tensors[f"{conv.name}.weight"].shape[0])
@@ -153,10 +189,7 @@ class Net:
             "layout": self.name,
             "input": asdict(self.input),
             "pad": self.pad,
-            "blocks": [
-                asdict(block) if isinstance(block, Conv) else {"residual": [asdict(block.first), asdict(block.second)]}
-                for block in self.blocks
-            ],
+            "blocks": [asdict(block) if isinstance(block, Conv) else _stated(block) for block in self.blocks],
             "output": asdict(self.output),
         }
 
@@ -172,7 +205,16 @@ class Net:
 
 def _convs(blocks: tuple[Block, ...]) -> Iterator[Conv]:
     for block in blocks:
-        yield from (block,) if isinstance(block, Conv) else (block.first, block.second)
+        if isinstance(block, Conv):
+            yield block
+        elif isinstance(block, Residual):
+            yield from block.convs
+
+
+def _stated(block: Residual | Pool | Keep | Join) -> Json:
+    """As facts have it, under what it is."""
+    held = [asdict(conv) for conv in block.convs] if isinstance(block, Residual) else asdict(block)
+    return {type(block).__name__.lower(): held}
 
 
 def folded(
