@@ -50,15 +50,21 @@ class Builder:
         self.initializers.setdefault(name, placeholder(name, array.shape))
         return name
 
-    def model(self, name: str, inputs: Mapping[str, Sequence[int | str]], outputs: Mapping[str, str]) -> ModelProto:
-        """`inputs` are float32 shapes by name; `outputs` say which value each is, RGB pictures all of them."""
+    def model(
+        self,
+        name: str,
+        inputs: Mapping[str, Sequence[int | str]],
+        outputs: Mapping[str, str],
+        shape: Sequence[int | str] = PICTURES,
+    ) -> ModelProto:
+        """`inputs` are float32 shapes by name; `outputs` say which value each is, all of one shape."""
         for output, value in outputs.items():
             self.nodes.append(helper.make_node("Identity", [value], [output], name=output))
         graph = helper.make_graph(
             self.nodes,
             name,
             [helper.make_tensor_value_info(key, FLOAT, list(shape)) for key, shape in inputs.items()],
-            [helper.make_tensor_value_info(key, FLOAT, list(PICTURES)) for key in outputs],
+            [helper.make_tensor_value_info(key, FLOAT, list(shape)) for key in outputs],
             list(self.initializers.values()),
         )
         return helper.make_model(
