@@ -253,6 +253,36 @@ FIELDS: tuple[Field, ...] = (
         help="Of a masked backbone: how much chance decides which tokens are kept.",
     ),
     Field(
+        "STYLE_IMAGES",
+        "BYTES",
+        "pictures",
+    ),
+    Field(
+        "STYLE_IMAGE_WEIGHTS",
+        "FP32",
+        "numbers",
+    ),
+    Field(
+        "MASKS",
+        "BYTES",
+        "pictures",
+    ),
+    Field(
+        "DETAIL",
+        "FP32",
+        "number",
+    ),
+    Field(
+        "PRESERVE_COLOR",
+        "BOOL",
+        "flag",
+    ),
+    Field(
+        "LONG_SIDE",
+        "INT32",
+        "number",
+    ),
+    Field(
         "PREVIEW_EVERY",
         "INT32",
         "number",
