@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from impasto_client.errors import InvalidRequest
+from impasto_client.order import awaited, in_order, in_order_async
 from impasto_client.painting import Painting
 from impasto_client.tensor import shown
 from impasto_client.video.extra import needed
-from impasto_client.video.order import awaited, in_order, in_order_async
 
 if TYPE_CHECKING:
     from impasto_client.video.flow import Motion
