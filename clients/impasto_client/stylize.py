@@ -101,7 +101,7 @@ def stylize(
 ) -> None:
     """Paint photos in a style, or in a mix of them. One that fails doesn't stop the others; the exit status is 1 then.
 
-    A clip is painted frame by frame, its sound stays: this needs impasto[video].
+    A clip is painted frame by frame, its sound stays. This needs the extra `video`.
     """
     said = {"strength": strength, "detail": detail, "long_side": long_side, "model": model}
     wish = say.wish_of(style, style_image, mask, said | {"preserve_color": preserve_color or None})

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FLOW_SIDE = 512  # pixels of the longer side that motion is looked for at
-LEAST_TRUSTED = 0.4  # of a frame's pixels; with less it shows another scene
+LEAST_TRUSTED = 0.25  # of a frame's pixels; with less it shows another scene
 NOISE = 14.0  # levels of 255 by which what goes on may differ, beside the sensor's noise
 BLUR = (5, 5)  # of pixels, so that noise doesn't count as change
 
