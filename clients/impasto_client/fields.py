@@ -271,11 +271,13 @@ FIELDS: tuple[Field, ...] = (
         "DETAIL",
         "FP32",
         "number",
+        default=1.0,
     ),
     Field(
         "PRESERVE_COLOR",
         "BOOL",
         "flag",
+        default=False,
     ),
     Field(
         "LONG_SIDE",

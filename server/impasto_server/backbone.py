@@ -6,6 +6,7 @@ What a graph is fed of a row is the family's to say: nobody else looks into a ro
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, product
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impasto_server.adapters.seat import BackboneEngine, Seat
-from impasto_server.steps import Ask
+from impasto_server.steps import Ask, Sample
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +38,20 @@ class Row:
 
 
 class Backbone:
-    """An engine for each of its weights, and how rows are fed to it. Used by one thread at a time."""
+    """An engine for each of its weights, and how rows are fed to it. Used by one thread at a time.
 
-    def __init__(self, engines: Sequence[BackboneEngine], feeds: Callable[[Sequence[Row]], Feeds]) -> None:
+    The samples of a batch may have `most_numbers` together, where that is said: of large ones few go into a pass.
+    """
+
+    def __init__(
+        self,
+        engines: Sequence[BackboneEngine],
+        feeds: Callable[[Sequence[Row]], Feeds],
+        most_numbers: float = math.inf,
+    ) -> None:
         self._engines = engines
         self._feeds = feeds
+        self._most_numbers = most_numbers
         self._prepared: set[tuple[int, ...]] = set()  # on which weights, whether with adapters, lanes and shape
         self._blank: Any = None  # the context of the rows that it was prepared with
 
@@ -53,6 +63,7 @@ class Backbone:
         it wasn't prepared for, where that shows little.
         """
         started, self._blank = perf_counter(), row.context
+        most = self.room(row.ask.sample, most)
         batches = dict.fromkeys([most, *(min(lanes, most) for lanes in RULES_LANES), *range(most, 0, -2), 1])
         kinds = [(number, seat) for number, engine in enumerate(self._engines) for seat in engine.usual]
         wanted = islice(product(batches, kinds), 3 * len(batches) * len(self._engines) // 2)
@@ -68,6 +79,10 @@ class Backbone:
         self._engines[seats[0].merged].prepare(self._feeds(rows), seats)
         adapted = any(seat.pages for seat in seats)
         self._prepared.add((seats[0].merged, adapted, len(rows), *rows[0].ask.sample.shape))
+
+    def room(self, sample: Sample, most: int) -> int:
+        """How many rows of such samples a batch has, of `most`; one at least."""
+        return max(1, int(min(most, self._most_numbers // max(1, sample.size))))
 
     def run(self, rows: Sequence[Row]) -> Array:
         """Predictions [rows, ...]; all samples have the same shape.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Generic, TypeVar
@@ -29,8 +29,11 @@ class Turn(Generic[T]):
     time_left_s: float | None
 
 
-def choose(turns: Sequence[Turn[T]], max_lanes: int, step_s: float) -> list[tuple[T, int]]:
-    """Who gets how many of `max_lanes` rows of one kind, most deserving first.
+def choose(
+    turns: Sequence[Turn[T]], max_lanes: int, step_s: float, room_for: Callable[[T], int] | None = None
+) -> list[tuple[T, int]]:
+    """Who gets how many of `max_lanes` rows of one kind, most deserving first; or of as many as there is `room_for` in
+    a batch of one's kind.
 
     No row is left empty while someone waits for it: the last one may get some of its lanes now and the rest with the
     next batch, which costs it nothing, since otherwise it would get all of them then.
@@ -43,7 +46,7 @@ def choose(turns: Sequence[Turn[T]], max_lanes: int, step_s: float) -> list[tupl
     rounds = ceil(sum(turn.lanes for turn in turns) / max_lanes)
     ordered = sorted(turns, key=lambda turn: _rank(turn, rounds, step_s))
     chosen: list[tuple[T, int]] = []
-    room = max_lanes
+    room = max_lanes if room_for is None or not ordered else room_for(ordered[0].who)
     for turn in ordered:
         if room and turn.kind == ordered[0].kind:
             chosen.append((turn.who, min(turn.lanes, room)))

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from math import isqrt
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -41,6 +41,7 @@ class Site(Frozen):
     lora        a Linear: `y = base(x) + ((x @ lora_A[r]ᵀ) · w) @ lora_B[r]`; lora_A [R, in], lora_B [R, out].
     bottleneck  the output y of a block: `y + (gelu(y @ down[r]ᵀ) · w) @ up[r]`; down and up [R, D]; where tanh [R, 1]
                 is 1, a hidden unit's gelu is the tanh approximation, where it's 0, the exact one.
+    vector      no tables: the graph's input of the site's name, float32 [lanes, N], is what a lane has.
     """
 
     name: str
@@ -179,6 +180,16 @@ class Manifest(Frozen):
     def told_of_guidance(self) -> bool:
         """Whether the backbone has its guidance built in and takes the scale as an input: other rules mean nothing."""
         return False
+
+    @property
+    def lacking(self) -> Mapping[str, str]:
+        """What fields its family knows and this bundle doesn't, and why."""
+        return {}
+
+    @property
+    def told(self) -> Mapping[str, Any]:
+        """What the catalogue says of it that other families' bundles don't have; JSON-ready."""
+        return {}
 
     @property
     def steered(self) -> bool:

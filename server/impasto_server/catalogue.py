@@ -83,7 +83,8 @@ def described(bundle: Bundle) -> Json:
     manifest, offer = bundle.manifest, offer_of(bundle.manifest)
     usual, size = offer.known(None), manifest.image
     rules = offer.rules[:1] if manifest.told_of_guidance else offer.rules
-    fields = dict.fromkeys(name for rule in rules for name in offer.known(rule.name).fields)
+    nameable = [rule for rule in rules if rule.name]
+    fields = dict.fromkeys(name for rule in rules for name in offer.known(rule.name or None).fields)
     return {
         "name": bundle.name,
         "family": manifest.family,
@@ -97,10 +98,11 @@ def described(bundle: Bundle) -> Json:
         },
         "samplers": list(offer.family.samplers),
         "defaults": {name.lower(): usual.defaults[name] for name in DEFAULTS},
-        "rules": [_rule(offer, rule) for rule in rules],
+        "rules": [_rule(offer, rule) for rule in nameable],
         "fields": [name for name in fields if not (name == "NEGATIVE_PROMPT" and manifest.told_of_guidance)],
         "control": list(manifest.channels),
         "pinned": [[part.model_dump() for part in mix.adapters] for mix in manifest.pinned],
+        **manifest.told,
     }
 
 

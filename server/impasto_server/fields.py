@@ -261,6 +261,10 @@ class File(Field):
 
 @dataclass(frozen=True)
 class Files(File):
+    """At most `most` of them, which together have at most `most_bytes`."""
+
+    most: int = MAX_VALUES
+    most_bytes: float = math.inf
     many: ClassVar[bool] = True
     kind: ClassVar[str] = "pictures"
     takes: ClassVar[str] = "encoded pictures, as bytes, in a list or tuple"
@@ -272,6 +276,12 @@ class Files(File):
         return tuple(File.taken(self, one) for one in value)
 
     def checked(self, value: Any) -> Any:
+        if len(value) > self.most:
+            raise InvalidArgument(self.name, f"{len(value)} files", f"pass at most {self.most}")
+        size = sum(map(len, value))
+        if size > self.most_bytes:
+            fix = f"pass at most {self.most_bytes} ({int(self.most_bytes) >> 20} MiB)"
+            raise InvalidArgument(self.name, f"{size} bytes in {len(value)} files is too large", fix)
         return tuple(File.checked(self, one) for one in value)
 
 

@@ -311,6 +311,8 @@ RULES: tuple[type[Rule], ...] = (ClassifierFree, DreamStyler, DreamStylerCode, S
 
 def combine(coefficients: Sequence[float], outputs: Sequence[Array]) -> Array:
     """Coefficient-weighted sum of the lanes' outputs, float32; lane by lane, since logits are too large to stack."""
+    if len(outputs) == 1 and coefficients[0] == 1 and outputs[0].dtype == np.float32:
+        return outputs[0]
     total = np.multiply(outputs[0], coefficients[0], dtype=np.float32)
     term = np.empty_like(total)
     for coefficient, output in zip(coefficients[1:], outputs[1:], strict=True):

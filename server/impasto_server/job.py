@@ -94,6 +94,7 @@ class Job:
     pinned: bool = False
     steps: int = 0
     steps_done: int = 0
+    size: tuple[int, int] = (0, 0)  # of its pictures, width and height, once there is one
     showing: deque[int] = field(default_factory=deque)  # bytes of each sample whose preview is still to be made
     times: dict[str, float] = field(default_factory=lambda: {"submitted": perf_counter()})
     _settling: Lock = field(default_factory=Lock)

@@ -17,7 +17,7 @@ from impasto_server.batch import choose
 from impasto_server.job import Job
 from impasto_server.running import Running
 from impasto_server.stats import Stats
-from impasto_server.steps import Sample
+from impasto_server.steps import Finished, Sample
 from impasto_server.turnstile import Gate
 
 SMOOTHING = 0.9
@@ -38,7 +38,7 @@ class Loop:
         stats: Stats,
         gate: Gate,
         stepped: Callable[[Job, Sequence[Sample | None]], None],
-        left: Callable[[Running, list[Sample] | Exception], None],
+        left: Callable[[Running, list[Finished] | Exception], None],
     ) -> None:
         self._backbones = backbones
         self._max_lanes = max_lanes
@@ -68,7 +68,7 @@ class Loop:
             waiting = [one for one in running if one not in left]
             if waiting:
                 turns = [one.turn(batch) for one in waiting]
-                left += self._step(choose(turns, self._max_lanes, self._step_s), batch)
+                left += self._step(choose(turns, self._max_lanes, self._step_s, self._room), batch)
             running = [one for one in running if one not in left]
             batch += 1
 
@@ -111,6 +111,10 @@ class Loop:
         left = [one for one, _ in chosen if not one.missing and self._advance(one, batch)]
         self._step_s = SMOOTHING * self._step_s + (1 - SMOOTHING) * (perf_counter() - started)
         return left
+
+    def _room(self, one: Running) -> int:
+        """Rows of a batch of its kind."""
+        return self._backbones[one.ask.stage].room(one.ask.sample, self._max_lanes)
 
     def _forward(self, chosen: Sequence[tuple[Running, int]]) -> None:
         """Rows of one batch through the backbone, and each request's share to its answers."""

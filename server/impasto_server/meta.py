@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from impasto_server.job import Job
+from impasto_server.offer import Offer
 from impasto_server.request import Request
 from impasto_server.worn import adapter_fields
 
@@ -34,8 +35,15 @@ def styles_of(job: Job) -> dict[str, object]:
     }
 
 
-def settings_of(job: Job) -> dict[str, object]:
-    """What was used of the request's settings."""
+def settings_of(job: Job, offer: Offer) -> dict[str, object]:
+    """What was used of the request's settings, of those that the bundle knows; and the pictures' size."""
+    known = offer.known(job.request.rule.name or None).fields
+    used = {name: value for name, value in _settings(job).items() if name.upper() in known}
+    return {**used, "width": job.size[0], "height": job.size[1]}
+
+
+def _settings(job: Job) -> dict[str, object]:
+    """Called as their fields are, in lower case."""
     request = job.request
     return {
         "steps": job.steps,
@@ -44,8 +52,6 @@ def settings_of(job: Job) -> dict[str, object]:
         **_some(request),
         "scheduler": request.sampling.scheduler,
         **_lower(request.own),
-        "width": request.size.width,
-        "height": request.size.height,
     }
 
 

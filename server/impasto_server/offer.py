@@ -5,7 +5,7 @@ Request.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -30,7 +30,9 @@ class FamilyOffer:
 
     `defaults` are the family's, by field, and `by_rule` those that it has for some rules. `own` are the fields that it
     alone knows, `unknown` those of the common ones that it doesn't. Samplers in `spread` run all of their steps over
-    the share of the noise that a content image leaves.
+    the share of the noise that a content image leaves. `rules` are those it can be guided by, the first without a word.
+    `filled` has what hangs on the rest of a request: of all other values, and the names of those that were said; it
+    raises InvalidArgument for what contradicts itself.
     """
 
     family: str
@@ -40,6 +42,8 @@ class FamilyOffer:
     own: tuple[Field, ...] = ()
     unknown: tuple[str, ...] = ()
     spread: tuple[str, ...] = ()
+    rules: tuple[type[Rule], ...] = RULES
+    filled: Callable[[Mapping[str, Any], Collection[str]], Mapping[str, Any]] = lambda values, said: _weighed(values)
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,8 @@ class Known:
 
 @dataclass(frozen=True)
 class Offer:
-    """A bundle's: its family's, and what the checkpoint itself has. `model` is what the server calls it.
+    """A bundle's: its family's, and what the checkpoint itself has. `model` is what the server calls it, `lacking` says
+    of fields that its family knows why this one doesn't.
 
     Raises InvalidArgument, naming the field at fault, for what is not offered.
     """
@@ -70,10 +75,11 @@ class Offer:
     control: bool
     defaults: Mapping[str, Any] = field(default_factory=dict)
     rules: tuple[type[Rule], ...] = RULES
+    lacking: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, family: FamilyOffer, manifest: Manifest, rules: tuple[type[Rule], ...] = RULES) -> Offer:
-        """`rules`: the first is that of requests that don't say."""
+    def of(cls, family: FamilyOffer, manifest: Manifest, rules: tuple[type[Rule], ...] = ()) -> Offer:
+        """`rules`: the first is that of requests that don't say; the family's where none are given."""
         usual = manifest.defaults
         own = {"SCHEDULER": usual.scheduler, "STEPS": usual.steps, "GUIDANCE_SCALE": usual.guidance_scale}
         return cls(
@@ -83,7 +89,8 @@ class Offer:
             size=manifest.image,
             control=manifest.steered,
             defaults={name: value for name, value in own.items() if value is not None},
-            rules=rules,
+            rules=rules or family.rules,
+            lacking=manifest.lacking,
         )
 
     def known(self, guidance: str | None) -> Known:
@@ -95,6 +102,8 @@ class Offer:
         found = known.fields.get(name)
         if found is not None:
             return found
+        if name in self.lacking:
+            raise InvalidArgument(name, self.lacking[name], "leave it out, or name another bundle in MODEL")
         rules = [other for other, one in self._known.items() if name in one.fields]
         if not rules:
             raise InvalidArgument(name, f"means nothing to a {self.family.family} backbone", "leave it out")
@@ -112,21 +121,23 @@ class Offer:
             raise InvalidArgument("ADAPTER_NAMES", problem, "pass weights by name in a dict")
         if adapters:
             said |= {"ADAPTER_NAMES": tuple(adapters), "ADAPTER_WEIGHTS": tuple(adapters.values())}
-        known = self.known(self._guidance.said(said["GUIDANCE"]) if "GUIDANCE" in said else None)
+        known = self.known(self._rule.said(said["GUIDANCE"]) if "GUIDANCE" in said else None)
         checked = {name: self.field(name, known).said(value) for name, value in said.items()}
         return self._whole(checked, known, timeout_s)
 
     def parsed(self, tensors: Mapping[str, NDArray[Any]], timeout_s: float | None) -> Request:
-        known = self.known(self._guidance.read(tensors["GUIDANCE"]) if "GUIDANCE" in tensors else None)
+        known = self.known(self._rule.read(tensors["GUIDANCE"]) if "GUIDANCE" in tensors else None)
         said = {name: self.field(name, known).read(tensor) for name, tensor in tensors.items()}
         return self._whole(said, known, timeout_s)
 
     def check(self, request: Request) -> None:
         """That a request was made for such a bundle: one for another may ask for what this one hasn't."""
         known = self.known(None)
-        self.field("SCHEDULER", known).checked(request.sampling.scheduler)
-        for name in request.own:
-            self.field(name, known)
+        if "SCHEDULER" in known.fields:
+            known.fields["SCHEDULER"].checked(request.sampling.scheduler)
+        for name, value in request.own.items():
+            if name not in self.lacking or value != known.defaults[name]:
+                self.field(name, known)
         missing = next((row for row in self.family.own if row.name not in request.own), None)
         if missing is not None:
             raise InvalidArgument(missing.name, "is missing", "make the request with this bundle's offer")
@@ -137,8 +148,7 @@ class Offer:
         self._check(said, values, known)
         if "SEED" not in said:
             values["SEED"] = secrets.randbelow(2**32)
-        if "ADAPTER_WEIGHTS" not in said:
-            values["ADAPTER_WEIGHTS"] = (1.0,) * len(values["ADAPTER_NAMES"])
+        values |= self.family.filled(values, said.keys())
         values["spreads"] = values["SCHEDULER"] in self.family.spread
         request = Request.of(values, self.rules)
         contradictions.check(request, said)
@@ -164,6 +174,11 @@ class Offer:
             field = "CONTROL_SCALE" if values["CONTROL_SCALE"] else "DEPTH"
             raise InvalidArgument(field, f"bundle {self.bundle!r} has no ControlNet", "link it with --controlnet")
 
+    @property
+    def _rule(self) -> Field:
+        """The row of GUIDANCE, of a family that has rules to choose from."""
+        return self.field(GUIDANCE.name, self.known(None))
+
     @cached_property
     def _guidance(self) -> Choice:
         return replace(GUIDANCE, choices=tuple(rule.name for rule in self.rules))
@@ -177,9 +192,10 @@ class Offer:
 
     def _fields(self, rule: type[Rule]) -> Mapping[str, Field]:
         others = {name for one in self.rules for name in one.knows} - {*rule.knows}
-        known = {row.name: row for row in self._rows(rule) if row.name not in {*others, *self.family.unknown}}
+        strange = {*others, *self.family.unknown, *self.lacking}
         scheduler = replace(SCHEDULER, choices=tuple(self.family.samplers))
-        return {**known, GUIDANCE.name: self._guidance, SCHEDULER.name: scheduler}
+        rows = (*self._rows(rule), self._guidance, scheduler)
+        return {row.name: row for row in rows if row.name not in strange}
 
     def _defaults(self, rule: type[Rule]) -> Mapping[str, Any]:
         """The family's for the rule, else the bundle's, else the family's, else the rule's, else anybody's.
@@ -217,6 +233,11 @@ def _limit(timeout_s: Any) -> float | None:
         fix = f"pass seconds, more than 0 and at most {MOST_S}, or None for no limit"
         raise InvalidArgument("TIMEOUT", f"{shown(repr(timeout_s))} is no time", fix)
     return float(timeout_s)
+
+
+def _weighed(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Adapters count whole where nobody says how much they do."""
+    return {"ADAPTER_WEIGHTS": values.get("ADAPTER_WEIGHTS") or (1.0,) * len(values["ADAPTER_NAMES"])}
 
 
 def _check_multiple(name: str, value: int, step: int) -> None:

@@ -67,7 +67,7 @@ from impasto_server.scoring.ranking import Ranking
 from impasto_server.settings import Settings
 from impasto_server.shared import Shared
 from impasto_server.stats import Stats
-from impasto_server.steps import Sample
+from impasto_server.steps import Finished, Sample
 from impasto_server.turns import Turns, Work, once
 from impasto_server.worn import Asked, asked, resolved
 
@@ -234,7 +234,7 @@ class Pipeline:
             job.showing.extend(sample.nbytes for sample in shown)
             self._finishing.submit(job, self._tell(job, Progress(step, steps, eta_s), shown))
 
-    def _left(self, one: Running, outcome: list[Sample] | Exception) -> None:
+    def _left(self, one: Running, outcome: list[Finished] | Exception) -> None:
         self._seating.leave(one.seats)
         one.job.mark("denoised")
         self._lookout.watch(one.job)  # what it is to be told before may take a while
@@ -250,7 +250,7 @@ class Pipeline:
         try:
             previews = []
             for done, sample in enumerate(shown):
-                yield (len(shown) - done) * job.request.size.pixels
+                yield (len(shown) - done) * sample.size
                 previews.append(self.family.preview(sample))
                 job.showing.popleft()
         except Exception as error:  # the picture itself may still come about
@@ -258,14 +258,15 @@ class Pipeline:
         else:
             job.report(replace(progress, previews=tuple(previews)))
 
-    def _finish(self, job: Job, samples: Sequence[Sample]) -> Work[None]:
+    def _finish(self, job: Job, samples: Sequence[Finished]) -> Work[None]:
         """Decode, score and encode, a candidate a turn."""
         request, files, embeds = job.request, list[bytes](), list[NDArray[np.float32]]()
         try:
             for done, sample in enumerate(samples):
-                yield (len(samples) - done) * request.size.pixels
+                yield (len(samples) - done) * sample.size
                 job.check()
                 picture = self.family.decode(sample)
+                job.size = picture.shape[1], picture.shape[0]
                 embeds += self._ranking.embeds(request, picture)
                 files.append(encode(picture, request.answer.format))
             order, scores = self._ranking.order(request, embeds, job.reference)
@@ -287,7 +288,7 @@ class Pipeline:
             "model": self.name,
             "bundle": self.manifest.digest,
             **styles_of(job),
-            **settings_of(job),
+            **settings_of(job, self.offer),
         }
 
     # whatever became of it

@@ -80,7 +80,8 @@ class Preparation:
     def _seated(self, job: Job, conditions: Conditions, seats: Mapping[Mix, Seat]) -> Work[Running]:
         contexts = yield from _between(job, conditions.contexts(seats))
         job.pinned = any(seat.merged for seat in seats.values())
-        samplers = [self._family.begin(job.request, seed, job.seen) for seed in job.request.seeds.each]
+        seeds = job.request.seeds.each
+        samplers = [self._family.begin(job.request, seed, job.seen, contexts) for seed in seeds]
         candidates = tuple(Candidate(steps, next(steps)) for steps in samplers)
         job.steps = candidates[0].ask.steps
         stages = {stage: Lanes(one, contexts[stage]) for stage, one in conditions.guidance.items()}

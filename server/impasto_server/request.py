@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
@@ -77,9 +78,10 @@ class Request:
         return {row.name: getattr(self.rule, name) for name, row in rows(type(self.rule)).items()}
 
     @property
-    def files(self) -> tuple[bytes | None, bytes | None, bytes | None]:
-        """Content, depth and style."""
-        return self.content.image, self.content.depth, self.ranking.style_image
+    def files(self) -> tuple[bytes | None, ...]:
+        """Content, depth and style; then those that its family alone knows."""
+        own = (file for value in self.own.values() for file in _files(value))
+        return self.content.image, self.content.depth, self.ranking.style_image, *own
 
     @property
     def pictured(self) -> bool:
@@ -87,10 +89,14 @@ class Request:
         return any(file is not None for file in self.files)
 
     def without_files(self) -> Request:
-        """The same request when its files have been decoded: it still says which there were."""
-        image, depth, style_image = (None if file is None else b"" for file in self.files)
+        """The same request when its files have been decoded: it still says which there were.
+
+        Of those that its family alone knows, it has the SHA-256.
+        """
+        image, depth, style_image = (None if file is None else b"" for file in self.files[:3])
         content = replace(self.content, image=image, depth=depth)
-        return replace(self, content=content, ranking=replace(self.ranking, style_image=style_image))
+        own = {name: tuple(map(_sha256, _files(value))) or value for name, value in self.own.items()}
+        return replace(self, content=content, ranking=replace(self.ranking, style_image=style_image), own=own)
 
     @property
     def styled_by_adapter(self) -> bool:
@@ -101,6 +107,15 @@ class Request:
     def steps_to_run(self) -> int:
         cut = self.content.image is not None and not self.sampling.spreads
         return run_steps(self.sampling.steps, self.content.strength, cut)
+
+
+def _files(value: Any) -> tuple[bytes, ...]:
+    """The files that a family's own value is made of, most often none."""
+    return value if isinstance(value, tuple) and all(isinstance(one, bytes) for one in value) else ()
+
+
+def _sha256(file: bytes) -> str:
+    return hashlib.sha256(file).hexdigest()
 
 
 def _named(name: str, rules: tuple[type[Rule], ...]) -> type[Rule]:

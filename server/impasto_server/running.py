@@ -16,7 +16,7 @@ from impasto_server.batch import Turn
 from impasto_server.errors import ImpastoError
 from impasto_server.guidance import Guidance, Mix, combine
 from impasto_server.job import Job
-from impasto_server.steps import Ask, Sample, Steps
+from impasto_server.steps import Ask, Finished, Steps
 
 Array = NDArray[np.float32]
 
@@ -94,12 +94,12 @@ class Running:
         lanes = self.lanes
         return Row(ask, lanes.contexts[lane], self.seats[lanes.guidance.lanes[lane].mix])
 
-    def advance(self) -> list[Sample]:
+    def advance(self) -> list[Finished]:
         """Send the combined answers to the samplers; what they made of them when that was their last step.
 
         Raises ImpastoError for answers that no picture can come of.
         """
-        finished: list[Sample] = []
+        finished: list[Finished] = []
         for candidate, guided in zip(self.candidates, self._guided(), strict=True):
             if not np.isfinite(guided).all():
                 step = f"step {self.job.steps_done + 1} of {self.ask.steps}"

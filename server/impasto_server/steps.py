@@ -1,6 +1,6 @@
 """What a sampler is to the rest of the server: a generator of questions to a backbone, which returns a sample.
 
-    steps = family.begin(request, seed, seen)
+    steps = family.begin(request, seed, seen, contexts)
     ask = next(steps)                    # what a backbone must be run on
     ask = steps.send(answer)             # ... until StopIteration carries the finished sample
 
@@ -51,7 +51,8 @@ class Ask:
         return self.step / (self.steps - 1) if self.steps > 1 else 1.0
 
 
-Steps = Generator[Ask, NDArray[np.float32], Sample]
+Finished = Any  # what a sampler returns: a sample, or whatever else its family makes pictures of
+Steps = Generator[Ask, NDArray[np.float32], Finished]
 
 
 def at_stage(steps: Steps, stage: str, done: int, total: int) -> Steps:
@@ -62,8 +63,7 @@ def at_stage(steps: Steps, stage: str, done: int, total: int) -> Steps:
         try:
             ask = steps.send(answer)
         except StopIteration as stop:
-            finished: Sample = stop.value
-            return finished
+            return stop.value
 
 
 def run_steps(steps: int, strength: float, cut: bool = False) -> int:

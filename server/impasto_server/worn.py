@@ -36,7 +36,7 @@ class Worn:
     """What a request's lanes can say, the mixes they can run under, and what both are made of.
 
     `embeddings` are by name, `adapters` by digest. `field_of_most_stages` is where the embedding of most stages is
-    named.
+    named. `listed` are the adapters of ADAPTER_NAMES in their order, each with its weight, but for those of weight 0.
     """
 
     words: Prompts
@@ -44,6 +44,7 @@ class Worn:
     embeddings: Mapping[str, Embedding]
     adapters: Mapping[str, Patch]
     field_of_most_stages: str = "PROMPT"
+    listed: tuple[tuple[Patch, float], ...] = ()
 
 
 def asked(request: Request) -> list[Asked]:
@@ -83,6 +84,9 @@ def wear(request: Request, named: Sequence[Named], loading: Loading) -> Worn:
         embeddings=embeddings,
         adapters=adapters,
         field_of_most_stages=next((one.field for one in named if one.name == staged), "PROMPT"),
+        listed=tuple(
+            (adapters[one.digest], one.weight) for one in named if one.field == FIELD and one.digest in adapters
+        ),
     )
 
 

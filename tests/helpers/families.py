@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,8 +45,8 @@ class Handed:
     def condition(self, request: Request, worn: Worn, seen: Any) -> Work[Conditions]:
         return self.inner.condition(request, worn, seen)
 
-    def begin(self, request: Request, seed: int, seen: Any) -> Steps:
-        return self.inner.begin(request, seed, seen)
+    def begin(self, request: Request, seed: int, seen: Any, contexts: Mapping[str, Sequence[Any]]) -> Steps:
+        return self.inner.begin(request, seed, seen, contexts)
 
     def decode(self, sample: Sample) -> NDArray[np.uint8]:
         return self.inner.decode(sample)

@@ -81,7 +81,7 @@ class Tint:
             raise InvalidArgument("IMAGE", "is missing", "pass the photo that is to be tinted")
         return Tinted(worn.mixes.full)
 
-    def begin(self, request: Request, seed: int, seen: Pixels) -> Steps:
+    def begin(self, request: Request, seed: int, seen: Pixels, contexts: Mapping[str, Sequence[None]]) -> Steps:
         return (yield Ask(seen, 0.0, 0, 1))
 
     def decode(self, sample: Pixels) -> NDArray[np.uint8]:

@@ -161,9 +161,17 @@ def _check_backbone(header: Mapping[str, Any], name: str, manifest: Manifest) ->
         problem = f"adapter {name!r} is for a {header.get('family')} backbone, {manifest.name!r} is {manifest.family}"
         raise InvalidArgument(FIELD, problem, "name an adapter that was trained on this kind of backbone")
     if header.get("architecture") != manifest.architecture:
-        problem = f"adapter {name!r} was imported for another backbone than {manifest.name!r}, or by an older impasto"
-        fix = "import its source file again, for this bundle, under a name of its own where another one's has this"
-        raise InvalidArgument(FIELD, problem, fix)
+        raise _of_another(header.get("network"), name, manifest)
+
+
+def _of_another(network: object, name: str, manifest: Manifest) -> InvalidArgument:
+    """`network` is what the header calls the one that the adapter belongs to, if it does."""
+    if isinstance(network, str) and network not in ("", manifest.name):
+        problem = f"adapter {name!r} belongs to the network {shown(network)}, this is {manifest.name!r}"
+        return InvalidArgument(FIELD, problem, f"name one of {manifest.name!r}, or the other's bundle in MODEL")
+    problem = f"adapter {name!r} was imported for another backbone than {manifest.name!r}, or by an older impasto"
+    fix = "import its source file again, for this bundle, under a name of its own where another one's has this"
+    return InvalidArgument(FIELD, problem, fix)
 
 
 def _prompt(header: Mapping[str, Any], name: str) -> str | None:

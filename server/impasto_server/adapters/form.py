@@ -6,6 +6,8 @@ business; here is which inputs carry it.
 lora        x → x @ Aᵀ @ B beside a Linear
 bottleneck  y → gelu(y @ downᵀ) @ up behind a block; a hidden unit's gelu is the tanh approximation where `tanh` is 1,
             and the exact function where it is 0
+vector      numbers that are an input of the graph itself, such as the γ and β of a style: a row of a batch carries its
+            own, so a bank has no table of them
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ class Form:
 
     `read` makes factors of a file's tensors, which have those shapes, and of its header. `neutral` is what every page
     holds where no adapter is: a row with it is the plain backbone's. A page has the rank that the server chose, or
-    `rank`, where the form has but one. `check` says what is wrong with a header, or nothing.
+    `rank`, where the form has but one. `check` says what is wrong with a header, or nothing. One that isn't `paged` has
+    no part in the bank.
     """
 
     units: Callable[[Site], Mapping[str, Shape]]
@@ -43,6 +46,7 @@ class Form:
     neutral: float = 0.0
     rank: int | None = None
     check: Callable[[Mapping[str, Any]], str] = lambda header: ""
+    paged: bool = True
 
     def inputs(self, site: Site) -> dict[str, str]:
         """By part, the graph's input for a table of it: [rows, ...], a row for each unit of rank."""
@@ -103,5 +107,12 @@ FORMS: dict[str, Form] = {
         stored=_stored,
         read=_bottleneck,
         check=_known_gelu,
+    ),
+    "vector": Form(
+        units=lambda site: {"vector": (site.in_features,)},
+        stored=lambda site, rank: {"vector": (site.in_features,)},
+        read=lambda tensors, header: {"vector": tensors["vector"][None]},
+        rank=1,
+        paged=False,
     ),
 }

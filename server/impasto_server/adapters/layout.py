@@ -18,7 +18,7 @@ from impasto_server.settings import Precision
 
 @dataclass(frozen=True)
 class Layout:
-    """The sites of a bundle by graph, and the `rank` of a page, stored in a precision.
+    """The sites of a bundle by graph whose forms are paged, and the `rank` of a page, stored in a precision.
 
     A page of a form is one row of each of its inputs, in all graphs. An adapter of rank r takes ⌈r / rank⌉ of them.
     """
@@ -30,14 +30,14 @@ class Layout:
     @classmethod
     def of(cls, manifest: Manifest, rank: int, precision: Precision) -> Layout:
         """Raises SetupError for a site that this server knows no adapters for."""
-        sites = {graph: spec.sites for graph, spec in manifest.graphs.items() if spec.sites}
-        strange = [site for some in sites.values() for site in some if site.kind not in FORMS]
+        strange = [site for spec in manifest.graphs.values() for site in spec.sites if site.kind not in FORMS]
         if strange:
             problem = f"bundle: {strange[0].name} is a site for adapters of the kind {strange[0].kind!r}, which this"
             raise SetupError(
                 f"{problem} server doesn't know; it knows {', '.join(FORMS)}; serve it with a newer impasto"
             )
-        return cls(sites, rank, precision)
+        paged = {graph: tuple(filter(_paged, spec.sites)) for graph, spec in manifest.graphs.items()}
+        return cls({graph: sites for graph, sites in paged.items() if sites}, rank, precision)
 
     @cached_property
     def kinds(self) -> tuple[str, ...]:
@@ -78,3 +78,7 @@ class Layout:
     def pages(self, kind: str, rank: int) -> int:
         """How many of them an adapter of that rank takes."""
         return ceil(rank / self.page_rank(kind))
+
+
+def _paged(site: Site) -> bool:
+    return FORMS[site.kind].paged

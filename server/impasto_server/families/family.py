@@ -27,7 +27,7 @@ from impasto_server.guidance import Guidance, Mix
 from impasto_server.offer import FamilyOffer
 from impasto_server.request import Request
 from impasto_server.stats import Stats
-from impasto_server.steps import Sample, Steps
+from impasto_server.steps import Finished, Sample, Steps
 from impasto_server.turns import Work
 from impasto_server.worn import Worn
 
@@ -85,11 +85,11 @@ class Family(Protocol):
         """
         ...
 
-    def begin(self, request: Request, seed: int, seen: Any) -> Steps:
-        """The request's sampler, at its start. Raises InvalidArgument."""
+    def begin(self, request: Request, seed: int, seen: Any, contexts: Mapping[str, Sequence[Any]]) -> Steps:
+        """The request's sampler, at its start; `contexts` are those of its lanes, by stage. Raises InvalidArgument."""
         ...
 
-    def decode(self, sample: Sample) -> NDArray[np.uint8]:
+    def decode(self, sample: Finished) -> NDArray[np.uint8]:
         """A finished sample → RGB uint8 [H, W, 3]."""
         ...
 

@@ -8,7 +8,7 @@ turned    as EXIF says it is meant to be seen, where that is well formed; all el
 sized     to cover width x height (Lanczos; a JPEG that is far larger is halved while it is decoded), centre cropped;
           left in its own size by `read_whole`.
 colours   RGB: grey repeated, palettes looked up, CMYK by Pillow's formula, 16 bits to the nearest of 8 for grey and by
-          their high byte for colours; colour profiles are not applied.
+          their high byte for colours; colour profiles are not applied, but by `read_photo`, see profile.py.
 alpha     composited onto black, far away, in `depth`, onto white elsewhere.
 """
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BytesIO
 from itertools import islice
 
@@ -30,8 +31,9 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from impasto_server.errors import InvalidArgument
-from impasto_server.pictures import metadata
+from impasto_server.pictures import metadata, profile
 from impasto_server.pictures.metadata import number
+from impasto_server.strangers import Unfit
 
 MAX_BYTES = 32 << 20
 MAX_PIXELS = 50_000_000
@@ -89,8 +91,42 @@ def read_image(data: bytes, field: str, width: int, height: int) -> NDArray[np.u
 
 def read_whole(data: bytes, field: str) -> NDArray[np.uint8]:
     """An encoded file → RGB uint8 [H, W, 3], all of it in its own size. Raises as `read_image`."""
-    with _opened(data, field) as (file, orientation):
-        return _pixels(_turned(_converted(file), orientation))
+    with _opened(data, field) as opened:
+        return _pixels(_turned(_converted(opened.file), opened.orientation))
+
+
+def read_photo(data: bytes, field: str, size: tuple[int, int]) -> tuple[NDArray[np.uint8], str]:
+    """As `read_image`, of `size` (width, height), in the colours that its profile says; and what is wrong with that.
+
+    A profile that can't be used is left out, as all programs that show pictures do: the second is "" where nothing is.
+    """
+    with _opened(data, field) as opened:
+        found, problem = opened.file, ""
+        opened.shrink(size)
+        raw = opened.profile(data)
+        if raw is not None:
+            try:
+                found = profile.to_srgb(_narrow(opened.file), profile.unpacked(raw, opened.kind))
+            except Unfit as error:
+                problem = f"{field}: its colour profile {error}, so its colours are taken as sRGB's"
+        return _pixels(opened.fitted(_converted(found), size)), problem
+
+
+def read_mask(data: bytes, field: str, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A grey file → uint8 [H, W] of `size` (width, height); alpha onto black. Raises as `read_image`."""
+    with _opened(data, field) as opened:
+        opened.shrink(size)
+        picture = opened.fitted(_converted(opened.file), size)
+    if picture.mode == "F":
+        return (_unit(picture, 65535) * 255).round().astype(np.uint8)
+    return np.array(_onto("black", picture).convert("L"))
+
+
+def size_of(data: bytes, field: str) -> tuple[int, int]:
+    """Width and height as it's meant to be seen; nothing is decoded. Raises as `read_image`."""
+    with _opened(data, field) as opened:
+        width, height = opened.file.size
+        return (height, width) if opened.on_its_side else (width, height)
 
 
 def depth(data: bytes, field: str, width: int, height: int) -> NDArray[np.float32]:
@@ -117,16 +153,53 @@ def pixels_to_model(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def _read(data: bytes, field: str, width: int, height: int) -> Image.Image:
     """Of width x height: RGB, RGBA, or F in 0..65535 where the file has 16 bits of grey."""
-    with _opened(data, field) as (file, orientation):
-        size = (height, width) if orientation in (5, 6, 7, 8) else (width, height)
-        file.draft(None, (2 * size[0], 2 * size[1]))
-        return _turned(ImageOps.fit(_converted(file), size, Image.Resampling.LANCZOS), orientation)
+    with _opened(data, field) as opened:
+        opened.shrink((width, height))
+        return opened.fitted(_converted(opened.file), (width, height))
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A file whose header was checked: PNG, JPEG or WebP, the `kind`; and its EXIF orientation."""
+
+    file: ImageFile
+    kind: str
+    orientation: int | None
+
+    @property
+    def on_its_side(self) -> bool:
+        """Whether it's turned by a quarter."""
+        return self.orientation in (5, 6, 7, 8)
+
+    def shrink(self, size: tuple[int, int]) -> None:
+        """Decode no more of it than what `size`, as it's meant to be seen, needs."""
+        width, height = self._before(size)
+        self.file.draft(None, (2 * width, 2 * height))
+
+    def fitted(self, picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+        """What was decoded of it, turned, in the middle of `size`."""
+        before = self._before(size)
+        fits = picture if picture.size == before else ImageOps.fit(picture, before, Image.Resampling.LANCZOS)
+        return _turned(fits, self.orientation)
+
+    def profile(self, data: bytes) -> bytes | None:
+        """The colour profile that the file `data` carries, as it is there; None without one."""
+        match self.kind:
+            case "PNG":
+                return metadata.png_profile(data, _png_chunks(data))
+            case "JPEG":
+                return metadata.jpeg_profile(data, _jpeg_segments(data))
+            case _:
+                return metadata.webp_profile(data)
+
+    def _before(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Before it's turned."""
+        return (size[1], size[0]) if self.on_its_side else size
 
 
 @contextmanager
-def _opened(data: bytes, field: str) -> Iterator[tuple[ImageFile, int | None]]:
-    """The file with its header checked, and its EXIF orientation; what goes wrong while it is decoded is
-    InvalidArgument."""
+def _opened(data: bytes, field: str) -> Iterator[_Opened]:
+    """The file with its header checked; what goes wrong while it is decoded is InvalidArgument."""
     kind, reader = _reader(data, field)
     with _decoding(field, kind):
         pixels, orientation = _bare(data, kind)
@@ -136,7 +209,7 @@ def _opened(data: bytes, field: str) -> Iterator[tuple[ImageFile, int | None]]:
             raise InvalidArgument(field, f"is a {kind} file that says two sizes", _ANEW)
         if getattr(file, "n_frames", 1) > 1:
             raise InvalidArgument(field, "is animated", "pass one frame of it as a still picture")
-        yield file, orientation
+        yield _Opened(file, kind, orientation)
 
 
 def _bare(data: bytes, kind: str) -> metadata.Bare:
@@ -246,11 +319,18 @@ def _decoding(field: str, kind: str) -> Iterator[None]:
         raise InvalidArgument(field, f"can't be read as {kind}: {str(error)[:80]}", _ANEW) from None
 
 
-def _converted(file: ImageFile) -> Image.Image:
+def _converted(file: Image.Image) -> Image.Image:
     if file.mode == "I;16":
         return Image.fromarray(np.asarray(file).astype(np.float32))
     mode = "RGBA" if file.has_transparency_data else "RGB"
     return file if file.mode == mode else file.convert(mode)
+
+
+def _narrow(file: Image.Image) -> Image.Image:
+    """16 bits of grey as 8, which profiles are applied to; anything else as it is."""
+    if file.mode != "I;16":
+        return file
+    return Image.fromarray((np.asarray(file) / 257).round().astype(np.uint8))
 
 
 def _pixels(picture: Image.Image) -> NDArray[np.uint8]:

@@ -1,7 +1,8 @@
 """What a picture file carries beside its pixels: left out before it is decoded, but for how it is turned.
 
-Profiles, texts, thumbnails and comments are not used here. Broken or large ones must not keep whole pixels from being
-seen, and what a stranger packed is not unpacked: what is left out is neither parsed nor decompressed.
+Texts, thumbnails and comments are not used, and colour profiles where somebody asks for them. Broken or large ones must
+not keep whole pixels from being seen, and what a stranger packed is not unpacked: what is left out is neither parsed
+nor decompressed.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ _JPEG_EXIF = 0xE1
 _WEBP_TEXTS = {b"ICCP", b"EXIF", b"XMP "}
 _WEBP_HEAD = 30  # bytes of RIFF, WEBP and VP8X
 _EXIF = b"Exif\0\0"
+_ICC = b"ICC_PROFILE\0"
 _TIFF: dict[bytes, Order] = {b"II*\0": "little", b"MM\0*": "big"}
 _ORIENTATION = 0x0112
 _WIDTHS = {1: 1, 3: 2, 4: 4}  # bytes of TIFF's whole numbers, by type
@@ -78,6 +80,34 @@ def _webp_chunks(data: bytes, size: int) -> Iterator[tuple[int, int]]:
         end = min(at + 8 + length + length % 2, size)
         yield at, end
         at = end
+
+
+def png_profile(data: bytes, chunks: Iterable[int]) -> bytes | None:
+    """The body of the first iCCP chunk: a name, a zero, how it's compressed (0), and zlib's stream."""
+    found = (at for at in chunks if data[at + 4 : at + 8] == b"iCCP")
+    return next((data[at + 8 : at + 8 + number(data, at, 4, "big")] for at in found), None)
+
+
+def jpeg_profile(data: bytes, segments: Iterable[int]) -> bytes | None:
+    """All parts of it, put together; b"" where one is missing."""
+    parts: dict[int, bytes] = {}
+    count = 0
+    for at in segments:
+        if data[at : at + 2] == b"\xff\xe2" and data[at + 4 : at + 16] == _ICC:
+            end = at + 2 + number(data, at + 2, 2, "big")
+            parts[data[at + 16]], count = data[at + 18 : end], data[at + 17]
+    if not parts:
+        return None
+    return b"".join(parts[i] for i in range(1, count + 1)) if set(parts) == {*range(1, count + 1)} else b""
+
+
+def webp_profile(data: bytes) -> bytes | None:
+    if data[12:16] != b"VP8X":
+        return None
+    chunks = _webp_chunks(data, min(8 + number(data, 4, 4), len(data)))
+    return next(
+        (data[at + 8 : at + 8 + number(data, at + 4, 4)] for at, _ in chunks if data[at : at + 4] == b"ICCP"), None
+    )
 
 
 def orientation(exif: bytes) -> int | None:

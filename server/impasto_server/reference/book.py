@@ -30,6 +30,11 @@ class Book:
         """Those of the model that doesn't."""
         return {name: row for name, row in self.inputs.items() if name not in STREAMED}
 
+    @property
+    def sampling(self) -> tuple[FamilyOffer, ...]:
+        """The families that have samplers to choose from."""
+        return tuple(one for one in self.families if one.samplers)
+
     def help(self, name: str) -> str:
         """All of it, in sentences."""
         known = self._strengths(name)
@@ -68,7 +73,7 @@ class Book:
         if row.name == GUIDANCE.name:
             return _sentences(*(f"{rule.name}: {rule.about}" for rule in self.rules))
         if row.name == SCHEDULER.name:
-            plain, *others = self.families
+            plain, *others = self.sampling
             rest = (f"of {one.family} bundles {either(one.samplers)}" for one in others)
             return "; ".join([either(plain.samplers), *rest])
         return f"Allowed: {row.bounds}" if row.bounds else ""
@@ -91,12 +96,17 @@ class Book:
             return f"Of {listed(owners)} bundles only"
         return f"Not of {listed(strangers)} bundles" if strangers else ""
 
+    def _knowing(self, row: Field) -> list[FamilyOffer]:
+        return [one for one in self.families if row.name not in one.unknown]
+
     def _default(self, row: Field) -> str:
         """The bundle's, else the families': where they differ, each one's."""
         first = rows(self.rules[0]).values()
         ruled = row not in first and bool(self._strengths(row.name))
         found = (
-            {} if ruled else {one.family: one.defaults[row.name] for one in self.families if row.name in one.defaults}
+            {}
+            if ruled
+            else {one.family: one.defaults[row.name] for one in self._knowing(row) if row.name in one.defaults}
         )
         if not found:
             return row.usual or ("" if row.default is None else _said(row.default))

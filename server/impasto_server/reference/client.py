@@ -54,7 +54,7 @@ def _type(row: Field) -> str:
 
 def _samplers(book: Book) -> str:
     """Those that there are, in the words of a client."""
-    plain, *others = book.families
+    plain, *others = book.sampling
     rest = (f"of a {one.family} backbone, {either(one.samplers)}" for one in others)
     return "; ".join([either(plain.samplers), *rest])
 

@@ -8,7 +8,7 @@ from itertools import takewhile
 
 from impasto_server.fields import Field
 from impasto_server.reference import configuration
-from impasto_server.reference.book import Book, listed
+from impasto_server.reference.book import Book
 
 MARK = "<!-- Generated from the server's table of fields: `python -m impasto_server.reference`. -->\n"
 _HEAD = f"""{MARK}# What goes over the wire
@@ -78,7 +78,7 @@ def _rules(book: Book) -> str:
 
 def _families(book: Book) -> str:
     lines = [
-        f"| {one.family} | {listed([f'`{name}`' for name in one.samplers])} "
+        f"| {one.family} | {', '.join(f'`{name}`' for name in one.samplers)} "
         f"| {', '.join(f'`{row.name}`' for row in one.own)} | {', '.join(f'`{name}`' for name in one.unknown)} |"
         for one in book.families
     ]

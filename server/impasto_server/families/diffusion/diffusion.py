@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -81,7 +81,7 @@ class Diffusion:
 
         return (yield from self.speech.of(request, worn, rule(worn.words, worn.mixes), context))
 
-    def begin(self, request: Request, seed: int, seen: Seen | None) -> Steps:
+    def begin(self, request: Request, seed: int, seen: Seen | None, contexts: Mapping[str, Sequence[Context]]) -> Steps:
         draws = np.random.Generator(np.random.Philox(seed))
         noise = draws.standard_normal(self._shape(request.size.width, request.size.height), np.float32)
         start = Start(noise, draws, None if seen is None else seen.clean, request.content.strength)

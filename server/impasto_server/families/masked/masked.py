@@ -56,7 +56,7 @@ class Masked:
 
         return (yield from self.speech.of(request, worn, request.rule(worn.words, worn.mixes), context))
 
-    def begin(self, request: Request, seed: int, seen: Codes | None) -> Steps:
+    def begin(self, request: Request, seed: int, seen: Codes | None, contexts: Mapping[str, Sequence[Staged]]) -> Steps:
         draws = np.random.Generator(np.random.Philox(seed))
         canvas = self._canvas(request, seen, draws)
         anneal = ANNEALS[request.sampling.scheduler]

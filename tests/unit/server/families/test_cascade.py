@@ -94,11 +94,12 @@ class Cascade(Handed):
         conditions = yield from self.inner.condition(request, worn, seen)
         return Both(conditions, worn.mixes.full) if goes_on(request) else conditions
 
-    def begin(self, request: Request, seed: int, seen: Any) -> Steps:
-        return self._both(request, seed, seen) if goes_on(request) else self.inner.begin(request, seed, seen)
+    def begin(self, request: Request, seed: int, seen: Any, contexts: Mapping[str, Sequence[Any]]) -> Steps:
+        begin = self._both if goes_on(request) else self.inner.begin
+        return begin(request, seed, seen, contexts)
 
-    def _both(self, request: Request, seed: int, seen: Any) -> Steps:
-        first = self.inner.begin(altered(request, width=64, height=64), seed, seen)
+    def _both(self, request: Request, seed: int, seen: Any, contexts: Mapping[str, Sequence[Any]]) -> Steps:
+        first = self.inner.begin(altered(request, width=64, height=64), seed, seen, contexts)
         sample = yield from at_stage(first, BASE, 0, request.sampling.steps + 2)
         start = twice(sample) if request.size.height == 128 else sample
         return (yield from at_stage(brightened(start), UPSCALE, request.sampling.steps, request.sampling.steps + 2))

@@ -71,7 +71,7 @@ def test_content_becomes_the_tokens_it_was_painted_from(family: Masked) -> None:
 
 
 def test_without_content_all_is_unknown(family: Masked) -> None:
-    ask = next(family.begin(BOAT, 3, None))
+    ask = next(family.begin(BOAT, 3, None, {}))
     np.testing.assert_array_equal(ask.sample, np.full((4, 8), toy_masked.MASK_ID))
     assert (ask.step, ask.steps, ask.timestep) == (0, 10, 0.9)
 
@@ -80,7 +80,7 @@ def test_without_content_all_is_unknown(family: Masked) -> None:
 def test_from_content_as_much_is_unknown_as_the_steps_left_out_leave(strength: float, family: Masked) -> None:
     """cos(π/2 · share of the steps left out) of the tokens, each by chance: Philox's, of the seed."""
     asked = request_of("a boat", 3, 64, 32, steps=20, scheduler="maskgit", image=b"x", strength=strength)
-    ask = next(family.begin(asked, 3, tokens()))
+    ask = next(family.begin(asked, 3, tokens(), {}))
     uniform = np.random.Generator(np.random.Philox(3)).random((4, 8))
     unknown = uniform < np.cos(np.pi / 2 * (1 - strength))
     np.testing.assert_array_equal(ask.sample, np.where(unknown, toy_masked.MASK_ID, tokens()))
@@ -89,7 +89,7 @@ def test_from_content_as_much_is_unknown_as_the_steps_left_out_leave(strength: f
 
 def test_the_same_seed_asks_the_same(family: Masked) -> None:
     def walk(seed: int) -> Iterator[Codes]:
-        sampler = family.begin(BOAT, seed, None)
+        sampler = family.begin(BOAT, seed, None, {})
         ask = next(sampler)
         for _ in range(5):
             yield ask.sample

@@ -1,0 +1,1 @@
+"""Feed-forward style nets: a photo and a style's vector in, a painting out, in one pass."""

@@ -1,0 +1,189 @@
+"""The family of feed-forward style nets: one pass, and a row of the batch carries the vector of its style."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.numpy import load
+
+from impasto_server.adapters.adapter import Adapter, Delta, Patch
+from impasto_server.adapters.seat import Seat
+from impasto_server.backbone import Backbone, Feeds, Row
+from impasto_server.bundle import Bundle
+from impasto_server.errors import InvalidArgument, SetupError
+from impasto_server.families.family import Parts
+from impasto_server.families.feedforward.colours import Painted
+from impasto_server.families.feedforward.manifest import TRANSFORM, VECTOR, FeedforwardManifest
+from impasto_server.families.feedforward.paint import WHOLE, Frame, paint
+from impasto_server.families.feedforward.photo import Bounds, Photo, read
+from impasto_server.families.feedforward.predictor import Predictor
+from impasto_server.families.feedforward.styles import Shares, Style, shares_of
+from impasto_server.families.feedforward.tiles import Tiles
+from impasto_server.guidance import Guidance, Lane, Mix
+from impasto_server.pictures.image import encode
+from impasto_server.request import Request
+from impasto_server.steps import BASE, Ask, Steps
+from impasto_server.strangers import Unfit, read_file
+from impasto_server.turns import Work
+from impasto_server.worn import Worn
+
+Array = NDArray[np.float32]
+
+BATCH_PIXELS = 2 << 20  # of all pictures of a batch: with larger ones rows gain nothing from each other
+PREVIEW = 128  # pixels of a preview's longer side
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The photo, the vectors of the request's style pictures, and the photo's own where weakened styles fade to it."""
+
+    photo: Photo
+    predicted: tuple[Array, ...] = ()
+    own: Array | None = None
+
+
+@dataclass(frozen=True)
+class Worked:
+    """Conditions: a lane for each style that has a mask of its own, else one; the same for every stage."""
+
+    stages: tuple[str, ...]
+    styles: tuple[Style, ...]
+    mix: Mix
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def guidance(self) -> Mapping[str, Guidance]:
+        ones = (1.0,) * len(self.styles)
+        return dict.fromkeys(self.stages, Guidance((Lane(mix=self.mix),) * len(self.styles), ones, ones))
+
+    def gather(self) -> Work[None]:
+        yield from ()
+
+    def contexts(self, seats: Mapping[Mix, Seat]) -> Work[Mapping[str, Sequence[Any]]]:
+        yield from ()
+        return dict.fromkeys(self.stages, self.styles)
+
+
+class Feedforward:
+    """See Family. A sample is a picture, RGB uint8 [3, H, W] with its frame; a row's context is its Style."""
+
+    def __init__(self, parts: Parts) -> None:
+        manifest = parts.bundle.manifest
+        assert isinstance(manifest, FeedforwardManifest)
+        self._manifest = manifest
+        self._predictor = Predictor(manifest, parts.graphs) if manifest.predicts else None
+        self._neutral = _neutral(parts.bundle, manifest)
+        self._frame = Frame(manifest.border, manifest.image.multiple_of)
+        self._tiles = Tiles.of(parts, manifest)
+        transform = Backbone(parts.graphs.every(TRANSFORM), _feeds, BATCH_PIXELS)
+        self.backbones: Mapping[str, Backbone] = {
+            BASE: transform,
+            **({} if self._tiles is None else self._tiles.backbones),
+        }
+        most = manifest.most_pixels
+        self._bounds = Bounds(most, min(WHOLE, most) if self._tiles is None else manifest.image.max_pixels)
+
+    def example(self, stage: str) -> Row:
+        if stage != BASE:
+            assert self._tiles is not None, "only tiles have other stages"
+            return self._tiles.example(stage)
+        size, numbers = self._manifest.image, self._manifest.vectors
+        vector = self._neutral if self._neutral is not None else np.zeros(numbers, np.float32) if numbers else None
+        sample = self._frame.around(np.zeros((size.height, size.width, 3), np.uint8))
+        return Row(Ask(sample, 0.0, 0, 1), Style(vector), Seat())
+
+    def warm(self, lanes: int) -> None:
+        if self._predictor is not None:
+            self._predictor.warm()
+
+    def read(self, request: Request) -> Work[Seen]:
+        shares = self._shares(request)
+        photo = yield from read(request, self._bounds)
+        predicted, own = [], None
+        if self._predictor is not None:
+            for data in request.own["STYLE_IMAGES"]:
+                predicted.append((yield from self._predictor.of_file(data, "STYLE_IMAGES")))
+            if self._manifest.weakened == "content" and any(one.rest for one in shares):
+                own = yield from self._predictor.of_pixels(photo.pixels, request.content.image or b"")
+        return Seen(photo, tuple(predicted), own)
+
+    def condition(self, request: Request, worn: Worn, seen: Seen) -> Work[Worked]:
+        yield from ()
+        warnings = (seen.photo.problem,) if seen.photo.problem else ()
+        if not self._manifest.vectors:
+            return Worked(tuple(self.backbones), (Style(),), worn.mixes.full, warnings)
+        vectors = [*_named(request, worn), *seen.predicted]
+        rest = seen.own if self._manifest.weakened == "content" else self._neutral
+        styles = tuple(Style(shares.mixed(vectors, rest)) for shares in self._shares(request))
+        return Worked(tuple(self.backbones), styles, Mix(), warnings)
+
+    def begin(self, request: Request, seed: int, seen: Seen, contexts: Mapping[str, Sequence[Style]]) -> Steps:
+        lanes = yield from paint(seen.photo.canvas, contexts[BASE], self._frame, self._tiles)
+        in_pixels = self._manifest.weakened == "pixels"
+        rests = tuple(shares.rest if in_pixels else 0.0 for shares in self._shares(request))
+        return Painted(lanes, seen.photo, rests, request.own["PRESERVE_COLOR"])
+
+    def decode(self, sample: Painted) -> NDArray[np.uint8]:
+        return sample.finished()
+
+    def preview(self, sample: NDArray[np.uint8]) -> bytes:
+        """Of RGB [H, W, 3]."""
+        small = Image.fromarray(sample)
+        small.thumbnail((PREVIEW, PREVIEW))
+        return encode(np.asarray(small), "png")
+
+    def _shares(self, request: Request) -> tuple[Shares, ...]:
+        """Of its lanes. Raises InvalidArgument for weights that are unfit, and where there is no style at all."""
+        named = request.styles.adapter_names
+        if not self._manifest.vectors:
+            return (Shares((), request.content.strength),)
+        if not named and not request.own["STYLE_IMAGES"]:
+            problem = f"is missing, and {self._manifest.name!r} paints in no style of its own"
+            raise InvalidArgument("ADAPTER_NAMES", problem, "name a style, of those that `impasto models` lists")
+        return shares_of(request)
+
+
+def _named(request: Request, worn: Worn) -> list[Array | None]:
+    """The vectors of ADAPTER_NAMES; None for one of weight 0, which isn't loaded."""
+    listed = iter(worn.listed)
+    return [_vector(next(listed)[0], name) if weight else None for name, weight in request.styles.adapters]
+
+
+def _vector(patch: Patch, name: str) -> Array:
+    """Raises InvalidArgument for what is none."""
+    if isinstance(patch, Delta):
+        problem = f"{name!r} changes weights by {', '.join(patch.forms)}, and this bundle's styles are vectors"
+        raise InvalidArgument("ADAPTER_NAMES", problem, "name a style, of those that `impasto models` lists")
+    assert isinstance(patch, Adapter), "embeddings are refused where adapters stand"
+    (site,) = patch.factors[TRANSFORM].values()
+    return site[VECTOR][0]
+
+
+def _neutral(bundle: Bundle, manifest: FeedforwardManifest) -> Array | None:
+    """Raises SetupError for a file that isn't what the manifest promises."""
+    if manifest.neutral is None:
+        return None
+    file = manifest.neutral.file
+    try:
+        found = load(read_file(bundle.folder / file, 8 * manifest.vectors + (1 << 20)))["neutral"].astype(np.float32)
+    except (OSError, Unfit, SafetensorError, KeyError) as error:
+        raise SetupError(f"bundle: {bundle.folder / file} can't be read ({error}); link the checkpoint again") from None
+    if found.shape != (manifest.vectors,) or not np.isfinite(found).all():
+        problem = f"holds {list(found.shape)}, and {TRANSFORM} takes {manifest.vectors} finite numbers"
+        raise SetupError(f"bundle: {bundle.folder / file} {problem}; link the checkpoint again")
+    return found
+
+
+def _feeds(rows: Sequence[Row]) -> Feeds:
+    pictures = np.empty((len(rows), *rows[0].ask.sample.shape), np.float32)
+    for picture, row in zip(pictures, rows, strict=True):
+        np.divide(row.ask.sample, np.float32(255), out=picture)
+    if rows[0].context.vector is None:
+        return {"picture": pictures}
+    return {"picture": pictures, "style": np.stack([row.context.vector for row in rows])}

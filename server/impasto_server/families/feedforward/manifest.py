@@ -1,0 +1,83 @@
+"""What a feed-forward style net's bundle says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from impasto_server.bundle import File, Manifest
+from impasto_server.steps import BASE
+
+TRANSFORM, PREDICTOR = "transform", "predictor"
+VECTOR = "vector"  # the form of its styles
+MAX_SIDE, MAX_PHOTO = 8192, 24 << 20  # of a painting: pixels of its longer side, and in all
+
+Weakened = Literal["neutral", "content", "pixels"]
+
+
+class FeedforwardManifest(Manifest):
+    """A net that paints a photo in one pass, in the style of a vector, or in the one that its weights are.
+
+    `weakened` is what a style of less than its whole strength fades to: the `neutral` vector's picture, that of the
+    photo's own vector, by the predictor, or the photo's pixels. `border` pixels around a picture are painted and cut
+    off again. `pieces` are what a picture that is too large to be painted whole is painted by.
+    """
+
+    backbones: ClassVar[Mapping[str, str]] = MappingProxyType({BASE: TRANSFORM})
+    schedulers: ClassVar[Collection[str]] = ()
+
+    family: Literal["feedforward"]
+    weakened: Weakened = "pixels"
+    border: int = Field(default=0, ge=0, le=512)
+    neutral: File | None = None
+    pieces: tuple[Any, ...] = ()
+
+    @property
+    def vectors(self) -> int:
+        """How many numbers a style is; 0 where it is the weights."""
+        return sum(site.in_features for site in self.graphs[TRANSFORM].sites if site.kind == VECTOR)
+
+    @property
+    def predicts(self) -> bool:
+        """Whether there is a predictor, which makes a vector of a style's picture."""
+        return PREDICTOR in self.graphs
+
+    @property
+    def lacking(self) -> Mapping[str, str]:
+        if self.predicts:
+            return {}
+        why = (
+            f"bundle {self.name!r} has no predictor, which makes a style of a picture"
+            if self.vectors
+            else f"bundle {self.name!r} has one style, which its weights are"
+        )
+        return dict.fromkeys(("STYLE_IMAGES", "STYLE_IMAGE_WEIGHTS"), why)
+
+    @property
+    def told(self) -> Mapping[str, Any]:
+        photo = {"long_side": MAX_SIDE, "max_pixels": self.most_pixels}
+        return {"vectors": self.vectors, "predictor": self.predicts, "weakened": self.weakened, "photo": photo}
+
+    @property
+    def most_pixels(self) -> int:
+        """Of a painting."""
+        return min(MAX_PHOTO, self.image.max_pixels)
+
+    @property
+    def files(self) -> list[str]:
+        return [*super().files, *([] if self.neutral is None else [self.neutral.file])]
+
+    @model_validator(mode="after")
+    def _has_what_its_styles_fade_to(self) -> FeedforwardManifest:
+        if TRANSFORM not in self.graphs:
+            raise ValueError(f"graphs lacks {TRANSFORM}")
+        if self.predicts and not self.vectors:
+            raise ValueError(f"graphs has a {PREDICTOR}, and {TRANSFORM} takes no vectors")
+        if self.weakened == "neutral" and (self.neutral is None or not self.vectors):
+            raise ValueError("weakened is neutral, and there is no neutral vector")
+        if self.weakened == "content" and not self.predicts:
+            raise ValueError(f"weakened is content, and graphs lacks {PREDICTOR}")
+        return self

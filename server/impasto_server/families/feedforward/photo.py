@@ -1,0 +1,107 @@
+"""A request's photo: how large it is painted, what the net is to see of it, where its masks let it be painted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from impasto_server.errors import InvalidArgument
+from impasto_server.families.feedforward.manifest import MAX_SIDE
+from impasto_server.pictures.content import pixels_in, read_mask, read_photo, size_of
+from impasto_server.request import Request
+from impasto_server.turns import Work
+
+Pixels = NDArray[np.uint8]
+Size = tuple[int, int]  # width and height
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How many pixels a painting may have, and a canvas, which the net is to see."""
+
+    painting: int
+    canvas: int
+
+
+@dataclass(frozen=True)
+class Photo:
+    """`pixels` [H, W, 3] in the painting's size, the `canvas` [h, w, 3] in that of DETAIL, the same where that is 1;
+    `masks` [H, W], white where it is painted. `problem` is what went wrong with its colours, or nothing.
+    """
+
+    pixels: Pixels
+    canvas: Pixels
+    masks: tuple[Pixels, ...] = ()
+    problem: str = ""
+
+
+def read(request: Request, bounds: Bounds) -> Work[Photo]:
+    """The photo and its masks, one a turn; their sizes are known before anything is decoded. Raises InvalidArgument."""
+    data, masks = request.content.image, request.own["MASKS"]
+    assert data is not None, "the offer lets nobody in without IMAGE"
+    own = size_of(data, "IMAGE")
+    size = _sized(own, request, bounds)
+    seen = _seen(size, request, bounds)
+    _check_masks(masks, own)
+    yield pixels_in(data)
+    pixels, problem = read_photo(data, "IMAGE", size)
+    canvas = pixels if seen == size else np.asarray(Image.fromarray(pixels).resize(seen, Image.Resampling.LANCZOS))
+    found = []
+    for mask in masks:
+        yield pixels_in(mask)
+        found.append(read_mask(mask, "MASKS", size))
+    return Photo(pixels, canvas, tuple(found), problem)
+
+
+def _sized(own: Size, request: Request, bounds: Bounds) -> Size:
+    """The painting's."""
+    side = request.own["LONG_SIDE"]
+    size = own if side is None else scaled(own, side / max(own))
+    if max(size) <= MAX_SIDE and size[0] * size[1] <= bounds.painting:
+        return size
+    longest = min(MAX_SIDE, int(max(own) * sqrt(bounds.painting / (own[0] * own[1]))))
+    most = f"at most {bounds.painting} pixels and {MAX_SIDE} of a side"
+    if side is None:
+        raise InvalidArgument("IMAGE", f"is {_said(own)}, and {most} are painted", f"pass LONG_SIDE {longest} or less")
+    raise InvalidArgument(
+        "LONG_SIDE", f"{side} makes it {_said(size)}, and {most} are painted", f"pass {longest} or less"
+    )
+
+
+def _seen(size: Size, request: Request, bounds: Bounds) -> Size:
+    """The canvas's."""
+    detail = request.own["DETAIL"]
+    seen = scaled(size, detail)
+    if seen[0] * seen[1] <= bounds.canvas:
+        return seen
+    if detail > 1 and size[0] * size[1] <= bounds.canvas:
+        most = int(100 * sqrt(bounds.canvas / (size[0] * size[1]))) / 100
+        problem = (
+            f"{detail:g} has a picture of {_said(size)} painted at {_said(seen)}, more than {bounds.canvas} pixels"
+        )
+        raise InvalidArgument("DETAIL", problem, f"pass {most:g} or less, or a smaller LONG_SIDE")
+    problem = f"is painted at {_said(seen)}, and this bundle paints at most {bounds.canvas} pixels"
+    longest = int(max(size) * sqrt(bounds.canvas / (seen[0] * seen[1])))
+    raise InvalidArgument("IMAGE", problem, f"pass LONG_SIDE {longest} or less")
+
+
+def _check_masks(masks: Sequence[bytes], own: Size) -> None:
+    for mask in masks:
+        size = size_of(mask, "MASKS")
+        if size != own:
+            problem = f"one is {_said(size)}, and the photo {_said(own)}"
+            raise InvalidArgument("MASKS", problem, "pass masks of the photo's own size")
+
+
+def scaled(size: Size, factor: float) -> Size:
+    """Of the same proportions, a pixel at least."""
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
+def _said(size: Size) -> str:
+    return f"{size[0]} x {size[1]}"
