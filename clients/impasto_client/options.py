@@ -19,7 +19,7 @@ PhotoStyle: TypeAlias = str | Picture
 PhotoStyles: TypeAlias = (
     PhotoStyle | Sequence[PhotoStyle | tuple[PhotoStyle, float]] | Mapping[str | Path, float] | None
 )
-Regions: TypeAlias = Sequence[tuple[PhotoStyle, Picture]] | Mapping[str | Path, Picture]
+Regions: TypeAlias = Sequence[tuple[PhotoStyle | tuple[PhotoStyle, float], Picture]] | Mapping[str | Path, Picture]
 
 
 class PhotoOptions(TypedDict, total=False):
@@ -29,8 +29,8 @@ class PhotoOptions(TypedDict, total=False):
     mask: where to paint: a grey picture of the photo's size, white where the style counts in full, black where the
         photo stays. Passed as the photo is.
     regions: a style for each part of the photo, in place of a style for all of it: names or Paths of pictures to masks,
-        {"starry": Path("sky.png"), "wave": Path("sea.png")}, or pairs of a style and its mask. Where masks overlap they
-        share; what none covers stays photo.
+        {"starry": Path("sky.png"), "wave": Path("sea.png")}, or pairs of a style, or of a style and its weight, and
+        its mask. Where masks overlap they share; what none covers stays photo.
     detail: how fine the strokes are, 0.25 to 4; 2 paints them half as wide, 0.5 twice as wide. The server's default
         is 1.
     preserve_color: keep the photo's colours; light and dark alone are the style's.

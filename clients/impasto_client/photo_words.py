@@ -11,8 +11,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from impasto_client.options import PhotoOptions, PhotoStyle
-
-Share = tuple[PhotoStyle, float | None]
+from impasto_client.styles import Share
 
 Style = Annotated[
     list[str] | None,
@@ -61,23 +60,41 @@ def wish_of(
     names: Sequence[str] | None, pictures: Sequence[str] | None, masks: Sequence[Path] | None, said: Mapping[str, Any]
 ) -> Wish:
     """`said` are options of a client; what is None is left out."""
-    shares = [*map(_named, names or ()), *map(_pictured, pictures or ())]
-    _check_once([style for style, _ in shares])
+    shares = shares_of(names, pictures)
     options = cast(PhotoOptions, {word: value for word, value in said.items() if value is not None})
     masks = masks or ()
     if len(masks) > 1:
         options["regions"] = _regions(shares, masks)
     elif masks:
         options["mask"] = masks[0]
-    styles = [] if len(masks) > 1 else [style if weight is None else (style, weight) for style, weight in shares]
-    return Wish(styles, options, _label([style for style, _ in shares]))
+    return Wish([] if len(masks) > 1 else styles_of(shares), options, label_of([one.style for one in shares]))
+
+
+def shares_of(names: Sequence[str] | None, pictures: Sequence[str] | None) -> list[Share]:
+    """Of NAME[:WEIGHT] and FILE[:WEIGHT], each once."""
+    shares = [*map(_named, names or ()), *map(_pictured, pictures or ())]
+    styles = [one.style for one in shares]
+    for place, style in enumerate(styles):
+        if style in styles[:place]:
+            raise typer.BadParameter(f"{str(style)!r} stands there twice; name it once", param_hint="--style")
+    return shares
+
+
+def styles_of(shares: Sequence[Share]) -> list[PhotoStyle | tuple[PhotoStyle, float]]:
+    """As a client takes them."""
+    return [one.style if one.weight is None else (one.style, one.weight) for one in shares]
+
+
+def label_of(styles: Sequence[PhotoStyle]) -> str:
+    """For people and for names of files, e.g. starry+wave."""
+    return "+".join(style.stem if isinstance(style, Path) else str(style) for style in styles)[:60] or "painted"
 
 
 def _named(text: str) -> Share:
     name, colon, weight = text.partition(":")
     if not name:
         raise typer.BadParameter(f"{text!r} names no style; write NAME or NAME:0.6", param_hint="--style")
-    return name, _weight(text, weight, "--style") if colon else None
+    return Share(name, _weight(text, weight, "--style") if colon else None)
 
 
 def _pictured(text: str) -> Share:
@@ -86,7 +103,7 @@ def _pictured(text: str) -> Share:
     path, share = (Path(text), None) if not colon or Path(text).exists() else (Path(file), weight)
     if not path.is_file():
         raise typer.BadParameter(f"there is no file {str(path)!r}; write FILE or FILE:0.6", param_hint="--style-image")
-    return path, None if share is None else _weight(text, share, "--style-image")
+    return Share(path, None if share is None else _weight(text, share, "--style-image"))
 
 
 def _weight(text: str, said: str, hint: str) -> float:
@@ -99,23 +116,10 @@ def _weight(text: str, said: str, hint: str) -> float:
     return weight
 
 
-def _check_once(styles: Sequence[PhotoStyle]) -> None:
-    for place, style in enumerate(styles):
-        if style in styles[:place]:
-            raise typer.BadParameter(f"{str(style)!r} stands there twice; name it once", param_hint="--style")
-
-
-def _regions(shares: Sequence[Share], masks: Sequence[Path]) -> list[tuple[PhotoStyle, Path]]:
+def _regions(
+    shares: Sequence[Share], masks: Sequence[Path]
+) -> list[tuple[PhotoStyle | tuple[PhotoStyle, float], Path]]:
     if len(masks) != len(shares):
         problem = f"{len(masks)} masks for {len(shares)} styles; give one in all, or one for each style"
         raise typer.BadParameter(problem, param_hint="--mask")
-    weighted = next((style for style, weight in shares if weight is not None), None)
-    if weighted is not None:
-        fix = "leave the weight out: where it has a mask of its own, a style isn't mixed"
-        raise typer.BadParameter(f"{str(weighted)!r} has a weight and a mask; {fix}", param_hint="--mask")
-    return [(style, mask) for (style, _), mask in zip(shares, masks, strict=True)]
-
-
-def _label(styles: Sequence[PhotoStyle]) -> str:
-    """E.g. starry+wave."""
-    return "+".join(style.stem if isinstance(style, Path) else str(style) for style in styles)[:60] or "painted"
+    return list(zip(styles_of(shares), masks, strict=True))

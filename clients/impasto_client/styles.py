@@ -38,16 +38,17 @@ def style_tensors(styles: PhotoStyles) -> dict[str, NDArray[Any]]:
 
 
 def region_tensors(regions: Regions) -> dict[str, NDArray[Any]]:
-    """The styles, without weights, and MASKS in the order in which the server counts them: names first.
+    """The styles and MASKS in the order in which the server counts them: names first.
 
     Raises InvalidRequest for what is no style or no mask.
     """
-    pairs = list(regions.items() if isinstance(regions, Mapping) else map(_pair, _several(regions, "MASKS")))
+    told = regions.items() if isinstance(regions, Mapping) else map(_pair, _several(regions, "MASKS"))
+    pairs = [(_share(style), mask) for style, mask in told]
     if not pairs:
         raise InvalidRequest("MASKS: there is no region; pass at least one, e.g. {'starry': Path('sky.png')}", "MASKS")
-    pairs.sort(key=lambda pair: not isinstance(pair[0], str))
+    pairs.sort(key=lambda pair: not isinstance(pair[0].style, str))
     return {
-        **_tensors([Share(style) for style, _ in pairs]),
+        **_tensors([share for share, _ in pairs]),
         "MASKS": np.array([file_bytes("MASKS", mask) for _, mask in pairs], dtype=np.object_),
     }
 
@@ -74,7 +75,7 @@ def _several(value: Any, field: str) -> Sequence[Any]:
     raise InvalidRequest(f"{field}: {shown(value)} is no style; {_FIX}", field)
 
 
-def _pair(one: Any) -> tuple[PhotoStyle, Picture]:
+def _pair(one: Any) -> tuple[Any, Picture]:
     if isinstance(one, tuple) and len(one) == 2:
         return one
     raise InvalidRequest(f"MASKS: {shown(one)} is no region; pass pairs of a style and its mask", "MASKS")

@@ -66,7 +66,9 @@ def parallax(photo: Pixels, before: Pixels, count: int) -> Clip:
         back = np.where(is_near[..., None], near, far).astype(np.float32)
         hidden = cv2.remap(inside(t - 1).astype(np.uint8), *_places(back), cv2.INTER_NEAREST) == 1
         motion = _motion(back)
-        edge = cv2.dilate(is_near.astype(np.uint8), np.ones((5, 5))) != cv2.erode(is_near.astype(np.uint8), np.ones((5, 5)))
+        edge = cv2.dilate(is_near.astype(np.uint8), np.ones((5, 5))) != cv2.erode(
+            is_near.astype(np.uint8), np.ones((5, 5))
+        )
         return Motion(back, motion.seen & ~(hidden & ~is_near) & ~edge)
 
     return Clip("parallax", [frame(t) for t in range(count)], truth)
@@ -86,7 +88,9 @@ def _places(back: Floats) -> tuple[Floats, Floats]:
 def _window(photo: Pixels, places: Floats) -> Floats:
     """The photo at these places, mirrored beyond its edges."""
     x, y = np.moveaxis(places.astype(np.float32), -1, 0)
-    window = cv2.remap(photo, np.ascontiguousarray(x), np.ascontiguousarray(y), cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+    window = cv2.remap(
+        photo, np.ascontiguousarray(x), np.ascontiguousarray(y), cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT
+    )
     return np.asarray(window, dtype=np.float32)
 
 

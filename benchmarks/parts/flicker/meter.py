@@ -6,14 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 
 import cv2
 import numpy as np
-
 from benchmarks.parts.flicker.clips import Clip, Floats, Mask, Motion, Pixels
 
 Seeker = Callable[[Pixels, Pixels], Floats]
 
 
 def flicker(paintings: Sequence[Pixels], motions: Sequence[Motion]) -> float:
-    """Levels of 255: mean |out_t - out_{t-1} carried along| where the content was in sight. motions[i] is frame i + 1's."""
+    """Levels of 255: mean |out_t - out_{t-1} carried along| where the content was in sight.
+
+    motions[i] is that of frame i + 1.
+    """
     found = [
         np.abs(now.astype(np.float32) - carried(before, motion.back))[motion.seen].mean()
         for before, now, motion in zip(paintings[:-1], paintings[1:], motions, strict=True)
@@ -38,7 +40,9 @@ def ghosts(smoothed: Sequence[Pixels], plain: Sequence[Pixels], motions: Sequenc
 def motions_of(clip: Clip) -> Mapping[str, list[Motion]]:
     """By who says so: DIS, as the smoother asks it, Farneback, and the truth where the clip knows it."""
     pairs = list(zip(clip.frames, clip.frames[1:], strict=False))
-    found = {name: [_sought(seek, *pair) for pair in pairs] for name, seek in (("dis", _dis), ("farneback", _farneback))}
+    found = {
+        name: [_sought(seek, *pair) for pair in pairs] for name, seek in (("dis", _dis), ("farneback", _farneback))
+    }
     if clip.truth is not None:
         found["truth"] = [clip.truth(t) for t in range(1, len(clip.frames))]
     return found
