@@ -7,10 +7,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from impasto_export.feedforward.net import Array, Conv, Net, Residual
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
+
+from impasto_export.feedforward.net import Array, Conv, Net, Residual
 
 # How convs of such nets pad and what they do before.
 KINDS = (("reflect", "none"), ("reflect", "nearest"))

