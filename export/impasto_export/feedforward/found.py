@@ -22,12 +22,15 @@ PADDINGS = ("reflect", "zero", "same")
 @dataclass(frozen=True)
 class Said:
     """What the user says of a file that it doesn't tell itself; None where nothing was said. `predictor` is the ONNX
-    file of a net that comes in two."""
+    file of a net that comes in two, `encoder` the file of what stands before a decoder; `norm` is "instance" or
+    "batch"."""
 
     padding: str | None = None
     epsilon: float | None = None
     input_scale: float | None = None
     predictor: Path | None = None
+    norm: str | None = None
+    encoder: Path | None = None
 
     @property
     def given(self) -> Json:
@@ -35,16 +38,24 @@ class Said:
         stated = {key: value for key, value in asdict(self).items() if value is not None}
         return {key: value.name if isinstance(value, Path) else value for key, value in stated.items()}
 
+    @property
+    def options(self) -> dict[str, str]:
+        """What was said, by the fields' options on the command line."""
+        return {option(key): str(value) for key, value in asdict(self).items() if value is not None}
+
     def only(self, place: object, *known: str) -> None:
         """Raises CheckpointError for an option that says what this file tells itself, or has no use for."""
-        for item in fields(self):
-            if item.name not in known and getattr(self, item.name) is not None:
-                raise CheckpointError(
-                    f"--{item.name.replace('_', '-')}: got {getattr(self, item.name)}; {place} tells that itself, "
-                    "or has no use for it: leave it out"
-                )
+        for name, value in self.options.items():
+            if name not in map(option, known):
+                problem = f"{place} tells that itself, or has no use for it"
+                raise CheckpointError(f"{name}: got {value}; {problem}: leave it out")
 
 
+def option(field: str) -> str:
+    return f"--{field.replace('_', '-')}"
+
+
+OPTIONS = [option(item.name) for item in fields(Said)]
 NOTHING = Said()
 
 
@@ -79,7 +90,7 @@ class Predictor:
 @dataclass(frozen=True)
 class Found:
     """`told` says in words, by fact, what was found and how. `vectors` are the file's own styles by name, each [N];
-    names are numbers where it has none."""
+    names are numbers where it has none. `network` is what the file's own styles call it."""
 
     name: str
     net: Net
@@ -88,6 +99,7 @@ class Found:
     neutral: Array | None = None
     expand: Expand | None = None
     predictor: Predictor | None = None
+    network: str = ""
 
     @property
     def weakened(self) -> Weakened:

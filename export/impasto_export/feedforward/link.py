@@ -14,7 +14,20 @@ from impasto_export.bundles import Content, Linked
 from impasto_export.checkpoints.checkpoint import Stored, label
 from impasto_export.errors import CheckpointError
 from impasto_export.families import FEEDFORWARD
-from impasto_export.feedforward import graph, graphs, magenta, predictor, source, studio
+from impasto_export.feedforward import (
+    clipstyler,
+    decoder,
+    examples,
+    graph,
+    graphs,
+    johnson,
+    lengstrom,
+    lua,
+    magenta,
+    predictor,
+    source,
+    studio,
+)
 from impasto_export.feedforward.found import NOTHING, Found, Said
 from impasto_export.feedforward.net import Array, Net
 from impasto_export.feedforward.source import Source
@@ -22,7 +35,17 @@ from impasto_export.files import Progress, silent
 from impasto_export.weights import Tensor, encode, layout
 
 # Each has `recognises(source)` and `read(source, said) -> Found`; the first that recognises a file reads it.
-READERS: tuple[ModuleType, ...] = (studio, graphs, magenta)
+READERS: tuple[ModuleType, ...] = (
+    studio,
+    graphs,
+    magenta,
+    examples,
+    johnson,
+    lua,
+    lengstrom,
+    clipstyler,
+    decoder,
+)
 TRANSFORM, PREDICTOR = "transform", "predictor"
 WEIGHTS, NEUTRAL, EXPAND = "transform.safetensors", "neutral.safetensors", "expand.safetensors"
 # A request's usual picture; and the most that is served: 8192 x 8192.
@@ -30,9 +53,14 @@ IMAGE = {"width": 512, "height": 512, "max_pixels": 1 << 26}
 
 
 def recognises(place: str | Path) -> bool:
-    """Whether a reader knows it. Raises CheckpointError for a damaged file."""
+    """Whether a reader knows it. Raises CheckpointError for a damaged file, and for one of a kind that nothing else is
+    linked from."""
     with source.opened(Path(place)) as found:
-        return found is not None and _reader(found) is not None
+        if found is None or _reader(found) is not None:
+            return found is not None
+        if found.alone:
+            raise _unknown(place, found)
+        return False
 
 
 def read(place: Path, said: Said = NOTHING) -> Found:
@@ -40,13 +68,18 @@ def read(place: Path, said: Said = NOTHING) -> Found:
     with source.opened(place) as opened:
         reader = _reader(opened) if opened else None
         if opened is None or reader is None:
-            raise CheckpointError(f"{place}: no feed-forward net of a known layout; {_held(opened)}")
+            raise _unknown(place, opened)
         found: Found = reader.read(opened, said)
         return found
 
 
 def _reader(opened: Source) -> ModuleType | None:
     return next((reader for reader in READERS if reader.recognises(opened)), None)
+
+
+def _unknown(place: str | Path, opened: Source | None) -> CheckpointError:
+    fix = "a checkpoint of diffusion is linked from .safetensors or a folder"
+    return CheckpointError(f"{place}: no feed-forward net of a known layout; {_held(opened)}; {fix}")
 
 
 def _held(opened: Source | None) -> str:
@@ -67,7 +100,7 @@ def link(place: Path, out: Path, said: Said = NOTHING, progress: Progress = sile
         name=found.name,
         family=FEEDFORWARD,
         architecture=found.net.digest,
-        facts={**_facts(found), "source": {"checkpoint": label(place.resolve().name), "said": said.given}},
+        facts={**_facts(found), "source": _source(found, place, said)},
         graphs=_graphs(found, models),
         weights={file: data for file, (_, data) in stored.items()},
         files={f"{name}.onnx": splice.point(model, _places(stored)) for name, model in models.items()},
@@ -97,6 +130,11 @@ def _facts(found: Found) -> Json:
         **({"neutral": {"file": NEUTRAL}} if found.neutral is not None else {}),
         **({"expand": {"file": EXPAND, "embedding": found.expand.width}} if found.expand else {}),
     }
+
+
+def _source(found: Found, place: Path, said: Said) -> Json:
+    network = {"network": found.network} if found.network else {}
+    return {"checkpoint": label(place.resolve().name), "said": said.given, **network}
 
 
 def _predicting(found: Found) -> dict[str, ModelProto]:

@@ -46,7 +46,7 @@ def read(source: Source, said: Said) -> Found:
     held = {name: source.tensor(own) for name, own in names.items() if _kept(name)}
     residuals = max((int(match[1]) for name in held if (match := RESIDUAL.fullmatch(name))), default=0)
     padding, epsilon = said.padding or "reflect", said.epsilon or EPSILON
-    scopes = {name: _scope(name) for name in trunk.names(residuals)}
+    scopes = {name: scope(name) for name in trunk.names(residuals)}
     norms = {name: _norm(str(source), held, scope, epsilon) for name, scope in scopes.items()}
     net = Net(
         name="",
@@ -88,7 +88,7 @@ def _kept(name: str) -> bool:
     return name.startswith(("transformer/", "style_params/")) and not SLOTS.search(name)
 
 
-def _scope(name: str) -> str:
+def scope(name: str) -> str:
     """transformer/residual/residual1/conv2 for residual.1.conv2, transformer/expand/conv1/conv for expand.conv1."""
     part, *rest = name.split(".")
     if part == "residual":

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeGuard
 
 import numpy as np
 from onnx import ModelProto
 
 from impasto_export.architecture import Json
 from impasto_export.feedforward.graph import SIDES, Builder, activated, doubled, entered, left
-from impasto_export.feedforward.net import Array, Conv, Net, Residual
+from impasto_export.feedforward.net import Array, Block, Conv, Net, Residual
 
 VECTOR = "pieces.safetensors"  # of a net that has γ and β of its own: `vector` [N], as styles are in others
 
@@ -63,21 +64,28 @@ class Reach:
 def cut(net: Net) -> Cut | None:
     """None of a net whose layers can't be computed in tiles that a host pads.
 
-    That is: it begins or ends with a residual block; sides are doubled and mirrored by more than a pixel; or some norms
-    are conditioned and others not.
+    That is: it has other blocks than convs and plain residual ones, or begins or ends with one of those; sides are
+    doubled and mirrored by more than a pixel; some norms are conditioned and others not; or the picture's mean counts.
     """
     instance = [conv for conv in net.convs if conv.norm.statistics == "instance"]
-    if len({conv.norm.conditioned for conv in instance}) > 1 or not all(_cuts(net, conv) for conv in net.convs):
+    blocks = [block for block in net.blocks if _plain(block)]
+    if len(blocks) < len(net.blocks) or net.output.contrast != 1 or not all(_cuts(net, conv) for conv in net.convs):
         return None
-    if not isinstance(net.blocks[0], Conv) or not isinstance(net.blocks[-1], Conv):
+    if len({conv.norm.conditioned for conv in instance}) > 1:
+        return None
+    if not isinstance(blocks[0], Conv) or not isinstance(blocks[-1], Conv):
         return None
     cutting = _Cutting(net)
-    blocks = [cutting.block(block) for block in net.blocks]
+    told = [cutting.block(block) for block in blocks]
     end = cutting.point("end", cutting.read, net)
     own = [part for conv in instance for part in _own(net, conv)] if not net.vector_size else []
     vector = np.concatenate(own) if own else None
-    facts: Json = {"pad": net.pad, "blocks": blocks, "end": end, "vector": None if vector is None else VECTOR}
+    facts: Json = {"pad": net.pad, "blocks": told, "end": end, "vector": None if vector is None else VECTOR}
     return Cut(facts, cutting.graphs, vector)
+
+
+def _plain(block: Block) -> TypeGuard[Conv | Residual]:
+    return isinstance(block, Conv) or (isinstance(block, Residual) and block.projection is None)
 
 
 def _cuts(net: Net, conv: Conv) -> bool:

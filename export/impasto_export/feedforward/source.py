@@ -1,27 +1,35 @@
-"""What a net lies in: a safetensors or npz file, an ONNX graph, a TensorFlow checkpoint, a folder with a config. What a
-file is, its bytes tell, and nothing of it is read before it is asked for."""
+"""What a net lies in: a safetensors or npz file, a pickle of tensors, a Torch7 file, an ONNX graph, a TensorFlow
+checkpoint, a folder with a config or with a file for each variable. Nothing is read before it is asked for."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 
+from impasto_export import spellings
+from impasto_export.adapters import pickles
 from impasto_export.architecture import Json, read_json
-from impasto_export.errors import CheckpointError
-from impasto_export.feedforward import tensorflow
+from impasto_export.errors import AdapterError, CheckpointError
+from impasto_export.feedforward import folders, tensorflow, torch7
 from impasto_export.feedforward.net import Array
 from impasto_export.floats import FLOATS, float32
 from impasto_export.weights import Header, read_header, read_tensor
 
 CONFIG, OURS = "config.json", "impasto-feedforward"
+# What a training's file calls the net's tensors, beside its optimiser's.
+WRAPPED = re.compile(r"^(?:state_dict|model|model_state_dict|net|network)/")
+MAX_PICKLE = 256 << 20
 SAFETENSORS, NPZ, ONNX = ".safetensors", ".npz", ".onnx"
 # Of this size a graph with its weights still is one file.
 MAX_ONNX = 1 << 30
@@ -31,7 +39,8 @@ Shape = tuple[int, ...]
 @dataclass(frozen=True)
 class Source:
     """`shapes` are those of its tensors by its own names, `read` gives one. `config` is a folder's, `model` an ONNX
-    file's, `metadata` a safetensors header's."""
+    file's, `metadata` a safetensors header's, `torch7` what a Torch7 file holds. `alone`: of files of
+    its kind, a pickle or a Torch7 file, nothing is linked but nets of this family."""
 
     place: Path
     shapes: Mapping[str, Shape]
@@ -39,9 +48,16 @@ class Source:
     config: Json = field(default_factory=dict)
     model: onnx.ModelProto | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    torch7: Any = None
+    alone: bool = False
 
     def __str__(self) -> str:
         return str(self.place)
+
+    @property
+    def name(self) -> str:
+        """The file's or the folder's, without its endings."""
+        return self.place.resolve().name.partition(".")[0]
 
     def tensor(self, name: str) -> Array:
         """float32. Raises CheckpointError where it is missing, or holds what is no finite number."""
@@ -57,12 +73,14 @@ class Source:
 def opened(place: Path) -> Iterator[Source | None]:
     """Readable until the block ends; None for what no net of this family lies in. Raises CheckpointError for a damaged
     file."""
-    yield _source(place)
+    with TemporaryDirectory(prefix="impasto-") as folder:
+        yield _source(place, Path(folder))
 
 
-def _source(place: Path) -> Source | None:
+def _source(place: Path, spare: Path) -> Source | None:
+    """`spare` is a folder for what has to be written to be read."""
     if place.is_dir():
-        return _folder(place)
+        return _folder(place, spare)
     found = tensorflow.prefix(place)
     if found:
         entries = tensorflow.entries(found)
@@ -76,28 +94,50 @@ def _source(place: Path) -> Source | None:
             return _arrays(place)
         case ".onnx":
             return _graph(place)
-    return None
+    if torch7.is_torch7(place):
+        return Source(place, {}, {}.__getitem__, torch7=torch7.read(place), alone=True)
+    # A larger one holds no net of this family, and who trusts it is told how to convert it.
+    return _pickle(place, spare) if place.stat().st_size <= MAX_PICKLE and pickles.is_pickle(place) else None
 
 
-def _folder(place: Path) -> Source | None:
-    """One that the studio wrote; or that has a TensorFlow checkpoint's `checkpoint`."""
+def _folder(place: Path, spare: Path) -> Source | None:
+    """One that the studio wrote; of deeplearn.js; or that has a TensorFlow checkpoint's `checkpoint`."""
     config = read_json(place / CONFIG) if (place / CONFIG).is_file() else {}
     if config.get("format") == OURS:
         found = _safetensors(place, read_header(place / "model.safetensors"), config)
         return found
+    variables = folders.entries(place)
+    if variables is not None:
+        shapes = folders.shapes(place, variables)
+        return Source(place, shapes, lambda name: folders.read(place, variables[name]))
     latest = tensorflow.latest(place)
-    return _source(latest) if latest else None
+    return _source(latest, spare) if latest else None
+
+
+def _pickle(place: Path, spare: Path) -> Source:
+    """Its tensors, made a safetensors file by a process of its own; without what training puts around them."""
+    try:
+        header = pickles.read(place, spare)
+    except AdapterError as error:
+        raise CheckpointError(str(error)) from None
+    return replace(_safetensors(place, header), alone=True)
 
 
 def _safetensors(place: Path, header: Header, config: Json | None = None) -> Source:
     def read(name: str) -> Array:
-        dtype = header.tensors[name].dtype
+        dtype = tensors[name].dtype
         if dtype not in FLOATS:
             raise CheckpointError(f"{place}: {name} is {dtype}; {', '.join(FLOATS)} are read")
-        return float32(read_tensor(header, name), dtype)
+        return float32(read_tensor(Header(header.path, tensors, {}), name), dtype)
 
-    shapes = {name: tensor.shape for name, tensor in header.tensors.items()}
+    tensors = {_unwrapped(name): tensor for name, tensor in header.tensors.items()}
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
     return Source(place, shapes, read, config or {}, metadata=header.metadata)
+
+
+def _unwrapped(name: str) -> str:
+    """Without the dictionary that a training's state is one of, and what wraps a module."""
+    return spellings.unwrapped(WRAPPED.sub("", name))
 
 
 def _arrays(place: Path) -> Source:

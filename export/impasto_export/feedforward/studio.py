@@ -13,7 +13,10 @@ from impasto_export.feedforward import trunk
 from impasto_export.feedforward.found import PADDINGS, Expand, Found, Predictor, Said
 from impasto_export.feedforward.net import Array, Input, Net, Norm, Output
 from impasto_export.feedforward.source import OURS, Source
+from impasto_export.weights import sha256_file
 
+# Its digest is what the styles that were fitted on it call it.
+WEIGHTS = "model.safetensors"
 NEUTRAL, EXPAND = "neutral", "expand_embedding.weight"
 
 
@@ -50,6 +53,7 @@ def read(source: Source, said: Said) -> Found:
         neutral=neutral,
         expand=expand,
         predictor=predictor,
+        network=sha256_file(source.place / WEIGHTS),
     )
 
 

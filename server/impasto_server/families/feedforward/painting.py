@@ -13,20 +13,25 @@ It's a generator of asks like every sampler: between any two tiles others have t
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from impasto_server.engines.engine import item_bytes, stored, widened
+from impasto_server.families.feedforward.colours import to_pixels
 from impasto_server.families.feedforward.moments import Moments, Scaling
 from impasto_server.families.feedforward.pieces import Conv, Padding, Pieces, Residual
 from impasto_server.families.feedforward.plan import SIDE, Plan, Plane
+from impasto_server.settings import Precision
 from impasto_server.steps import Ask
 
 Array = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 Tiles = Generator[Ask, Array, Array]
+
+END = "end"  # the stage that makes a picture of what the last conv gives
 
 _MODES: dict[Padding, Any] = {"reflect": "reflect", "edge": "edge", "zero": "constant", "none": "constant"}
 
@@ -65,7 +70,8 @@ class Box(NamedTuple):
 
 @dataclass(eq=False)
 class Layer:
-    """What one conv gives: `values` [C, H, W] where it's kept; else it's computed from `source` by `conv`.
+    """What one conv gives: where it's kept `values` [C, H, W], as they're stored; else it's computed from `source` by
+    `conv`.
 
     `scaling` is what its norm still has to do, known when all of its tiles have been seen.
     """
@@ -79,24 +85,32 @@ class Layer:
 
 @dataclass(eq=False)
 class Painting:
-    """One picture on its way through the pieces of a net. The asks are of one `lane`; `done` of `steps` were before."""
+    """One picture on its way through the pieces of a net, of which layers are kept in what `precision` is stored in.
+
+    The asks are of one `lane`; of the `steps` of all lanes `done` were before.
+    """
 
     pieces: Pieces
     plan: Plan
+    steps: int
+    precision: Precision = "f32"
     lane: int | None = None
     side: int = SIDE
     done: int = 0
-    steps: int = field(default=0)
 
-    def paint(self, picture: Pixels) -> Tiles:
-        """RGB uint8 [H, W, 3], of sides that the net can take, → RGB float32 [3, H, W], 0–1 but for what lies outside
-        it."""
+    def paint(self, picture: Pixels, out: NDArray[Any]) -> Generator[Ask, Array, None]:
+        """RGB uint8 [H, W, 3], of sides that the net can take, into `out`: float32 [3, H, W], 0–1 but for what lies
+        outside it, or uint8 [H, W, 3].
+        """
         x = _pictured(picture, self.pieces.pad, self.side)
         for block in self.pieces.blocks:
             x = yield from (self._conv(x, block) if isinstance(block, Conv) else self._residual(x, block))
-        yield from self._each(x, "end")
-        assert x.values is not None
-        return x.values
+        for box in boxes(x.plane):
+            tile = box.owned((yield self._ask(END, _cut(x, box), x.scaling)))
+            if out.dtype == np.uint8:
+                out[box.own[1:]] = to_pixels(tile)
+            else:
+                out[box.own] = tile
 
     def _residual(self, x: Layer, block: Residual) -> Generator[Ask, Array, Layer]:
         if block.settle is not None:
@@ -109,14 +123,14 @@ class Painting:
     def _conv(self, source: Layer, conv: Conv) -> Generator[Ask, Array, Layer]:
         """A layer more; where it's kept, the one before it is needed no longer."""
         plane, keeps = source.plane.through(conv), conv.name in self.plan.kept
-        values = np.empty((conv.channels, plane.height, plane.width), np.float32) if keeps else None
+        values = self._empty(plane) if keeps else None
         made, moments = Layer(plane, None, conv, source), Moments(conv.channels)
         for box in boxes(plane) if keeps or conv.norm is not None else ():
             tile = yield from self._tile(made, box)
             if conv.norm is not None:
                 moments.add(box.owned(tile))
             if values is not None:
-                values[box.own] = box.owned(tile)
+                values[box.own] = stored(box.owned(tile), self.precision)
         scaling = None if conv.norm is None else moments.scaling(conv.norm.epsilon)
         return Layer(plane, values, conv, None if keeps else source, scaling)
 
@@ -125,7 +139,8 @@ class Painting:
         assert x.values is not None
         for box in boxes(x.plane):
             beside = None if skip is None else _cut(skip, box, crop)
-            x.values[box.own] = box.owned((yield self._ask(stage, _cut(x, box), x.scaling, skip=beside)))
+            tile = yield self._ask(stage, _cut(x, box), x.scaling, skip=beside)
+            x.values[box.own] = stored(box.owned(tile), self.precision)
         x.scaling = None
 
     def _tile(self, layer: Layer, box: Box) -> Tiles:
@@ -144,8 +159,11 @@ class Painting:
 
     def _ask(self, stage: str, sample: Array, scaling: Scaling | None, **beside: Array | None) -> TileAsk:
         step, self.done = self.done, self.done + 1
-        steps = self.steps or self.plan.steps
-        return TileAsk(sample, 0.0, step, steps, stage=stage, lane=self.lane, scaling=scaling, **beside)
+        return TileAsk(sample, 0.0, step, self.steps, stage=stage, lane=self.lane, scaling=scaling, **beside)
+
+    def _empty(self, plane: Plane) -> NDArray[Any]:
+        kind = np.uint16 if item_bytes(self.precision) == 2 else np.float32
+        return np.empty((plane.channels, plane.height, plane.width), kind)
 
 
 def boxes(plane: Plane) -> Iterator[Box]:
@@ -211,7 +229,7 @@ def _cut(layer: Layer, box: Box, crop: int = 0) -> Array:
 
 
 def _floats(values: NDArray[Any]) -> Array:
-    """uint8 are pixels, which graphs take as 0–1."""
+    """uint8 are pixels, which graphs take as 0–1; all else is as it's stored."""
     if values.dtype == np.uint8:
         return np.divide(values, 255, dtype=np.float32)
-    return np.ascontiguousarray(values)
+    return np.ascontiguousarray(widened(values))

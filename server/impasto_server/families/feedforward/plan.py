@@ -18,7 +18,6 @@ from math import ceil
 from impasto_server.families.feedforward.pieces import Conv, Pieces, Residual
 
 SIDE = 512  # pixels of the picture that a side of a tile stands for; even
-FLOAT = 4
 
 
 @dataclass(frozen=True)
@@ -35,8 +34,8 @@ class Plane:
         return cls(3, height, width, side)
 
     @property
-    def nbytes(self) -> int:
-        return FLOAT * self.channels * self.height * self.width
+    def numbers(self) -> int:
+        return self.channels * self.height * self.width
 
     @property
     def tiles(self) -> int:
@@ -49,10 +48,10 @@ class Plane:
 
 @dataclass(frozen=True)
 class Plan:
-    """The convs that are `kept`, by name; `nbytes` of arrays at most at any time; how many `steps` that makes."""
+    """The convs that are `kept`, by name; how many `numbers` at most at any time; how many `steps` that makes."""
 
     kept: frozenset[str]
-    nbytes: int
+    numbers: int
     steps: int
 
     @classmethod
@@ -69,11 +68,11 @@ def plans(pieces: Pieces, height: int, width: int, side: int = SIDE) -> Iterator
         yield Plan.of(pieces, height, width, kept, side)
 
 
-def largest(pieces: Pieces, nbytes: int) -> int:
-    """Pixels of the largest picture whose arrays come into so many bytes, to 0.1 million."""
+def largest(pieces: Pieces, numbers: int) -> int:
+    """Pixels of the largest picture of which no more is kept than so many numbers, to 0.1 million."""
     side = 1 << 12
     (*_, least) = plans(pieces, side, side)
-    return int(nbytes / least.nbytes * side * side) // 100_000 * 100_000
+    return int(numbers / least.numbers * side * side) // 100_000 * 100_000
 
 
 def _ways(pieces: Pieces, height: int, width: int) -> Iterator[frozenset[str]]:
@@ -107,7 +106,7 @@ def _needed(pieces: Pieces) -> Iterator[str]:
 
 @dataclass
 class _Count:
-    """Goes through a net: `root` are the bytes that what comes next is computed from, `depth` convs behind it."""
+    """Goes through a net: `root` are the numbers that what comes next is computed from, `depth` convs behind it."""
 
     kept: frozenset[str]
     plane: Plane
@@ -133,5 +132,5 @@ class _Count:
         if keeps or conv.norm is not None:
             self.steps += self.depth * self.plane.tiles
         if keeps:
-            self.most = max(self.most, beside + self.root + self.plane.nbytes)
-            self.root, self.depth = self.plane.nbytes, 0
+            self.most = max(self.most, beside + self.root + self.plane.numbers)
+            self.root, self.depth = self.plane.numbers, 0

@@ -11,13 +11,11 @@ from numpy.typing import NDArray
 
 from impasto_server.backbone import Backbone, Feeds, Row, samples
 from impasto_server.engines.engine import Engine
+from impasto_server.families.feedforward.painting import END, TileAsk
 from impasto_server.families.feedforward.pieces import Conv, Norm, Pieces
-from impasto_server.families.feedforward.painting import TileAsk
 
 Array = NDArray[np.float32]
 VectorOf = Callable[[Any], Array]  # γ and β [N] of a row's context
-
-END = "end"
 
 
 class Piece(Backbone):
