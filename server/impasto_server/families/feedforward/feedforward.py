@@ -19,8 +19,9 @@ from impasto_server.bundle import Bundle
 from impasto_server.errors import InvalidArgument, SetupError
 from impasto_server.families.family import Parts
 from impasto_server.families.feedforward.colours import Painted
+from impasto_server.families.feedforward.frame import Frame
 from impasto_server.families.feedforward.manifest import TRANSFORM, VECTOR, FeedforwardManifest
-from impasto_server.families.feedforward.paint import WHOLE, Frame, paint
+from impasto_server.families.feedforward.paint import MOST_WHOLE, paint, planes
 from impasto_server.families.feedforward.photo import Bounds, Photo, read
 from impasto_server.families.feedforward.predictor import Predictor
 from impasto_server.families.feedforward.styles import Shares, Style, shares_of
@@ -88,7 +89,8 @@ class Feedforward:
             **({} if self._tiles is None else self._tiles.backbones),
         }
         most = manifest.most_pixels
-        self._bounds = Bounds(most, min(WHOLE, most) if self._tiles is None else manifest.image.max_pixels)
+        tiled = MOST_WHOLE if self._tiles is None else self._tiles.most_pixels
+        self._bounds = Bounds(most, min(manifest.image.max_pixels, tiled))
 
     def example(self, stage: str) -> Row:
         if stage != BASE:
@@ -96,7 +98,7 @@ class Feedforward:
             return self._tiles.example(stage)
         size, numbers = self._manifest.image, self._manifest.vectors
         vector = self._neutral if self._neutral is not None else np.zeros(numbers, np.float32) if numbers else None
-        sample = self._frame.around(np.zeros((size.height, size.width, 3), np.uint8))
+        sample = planes(self._frame.around(np.zeros((size.height, size.width, 3), np.uint8)))
         return Row(Ask(sample, 0.0, 0, 1), Style(vector), Seat())
 
     def warm(self, lanes: int) -> None:
