@@ -200,6 +200,7 @@ def measure(nets: Mapping[str, Sequence[int]], count: int, steps: Steps) -> dict
     figures: dict[str, Report] = {}
     with TemporaryDirectory(prefix="impasto-bench-") as folder:
         place = placed(Path(folder), nets)
+        figures["server"] = {**switching(place), **memory(place)}
         with serving(place.settings) as (client, _):
             bench = Bench(client, place)
             for net, sides in nets.items():
@@ -218,7 +219,6 @@ def measure(nets: Mapping[str, Sequence[int]], count: int, steps: Steps) -> dict
             shares = roofline(place.nets[net], place.settings, sides)
             for side, share in shares.items():
                 figures[f"{net}-{side}"]["roofline"] = share
-        figures["server"] = {**switching(place), **memory(place)}
     return figures
 
 
@@ -237,7 +237,7 @@ def switching(place: Place) -> Report:
 def memory(place: Place) -> Report:
     """One large photo, of a server that has one net."""
     found = place.nets[next(iter(place.nets))]
-    with serving(replace(place.settings, bundle=found.bundle)) as (client, process):
+    with serving(replace(place.settings, bundle={found.name: found.bundle})) as (client, process):
         before = peak_gb(process)
         seconds, done = timed(lambda: asked(client, found, "jpeg", Job(photo(0, *LARGE), found.styles[0])))
         assert done.picture.size == LARGE

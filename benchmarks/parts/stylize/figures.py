@@ -65,7 +65,7 @@ def row(residency: Residency, name: str) -> Array:
     adapter = residency.load([named])[named.digest].result()
     assert isinstance(adapter, Adapter)
     (site,) = adapter.factors[TRANSFORM].values()
-    return Shares.of([(0, 1.0)], 1.0).mixed([site[VECTOR][0]], None)
+    return Shares(((0, 1.0),), 1.0).mixed([site[VECTOR][0]], None)
 
 
 def _pass_ms(work: Callable[[], object]) -> float:
