@@ -76,7 +76,12 @@ def _text(value: str) -> bytes:
 
 def checkpoint(net: nn.Sequential, **opt: Any) -> dict[str, Any]:
     """What jcjohnson's train.lua saves of it."""
-    ended = [*_modules(net), Lua("nn.Tanh", {}), Lua("nn.MulConstant", {"constant_scalar": 150.0}), Lua("nn.TotalVariation", {"strength": 1e-6})]
+    ended = [
+        *_modules(net),
+        Lua("nn.Tanh", {}),
+        Lua("nn.MulConstant", {"constant_scalar": 150.0}),
+        Lua("nn.TotalVariation", {"strength": 1e-6}),
+    ]
     model = Lua("nn.Sequential", {"modules": ended, "train": False, "_type": "torch.FloatTensor"})
     return {"opt": {"arch": "c9s1-16", "preprocessing": "vgg", **opt}, "train_loss_history": [1.0, 0.5], "model": model}
 
@@ -86,7 +91,10 @@ def _modules(net: nn.Sequential) -> list[Lua]:
 
 
 def _module(layer: nn.Module) -> Lua:
-    held = {name: value.detach().numpy() for name, value in [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]}
+    held = {
+        name: value.detach().numpy()
+        for name, value in [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]
+    }
     match layer:
         case nn.ReflectionPad2d():
             return Lua("nn.SpatialReflectionPadding", {f"pad_{side}": layer.padding[0] for side in "lrtb"})

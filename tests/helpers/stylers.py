@@ -27,6 +27,16 @@ def randomised(net: nn.Module, seed: int = 0) -> nn.Module:
     return net.eval()
 
 
+def settled(net: nn.Module) -> nn.Module:
+    """Statistics of batch norms are those of a picture, as training leaves them."""
+    for norm in net.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.momentum = 1.0
+    with torch.no_grad():
+        net.train()(torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 255 - VGG_MEAN)
+    return net.eval()
+
+
 class ConvLayer(nn.Module):
     def __init__(self, into: int, out: int, kernel: int, stride: int = 1, doubled: bool = False) -> None:
         super().__init__()
@@ -92,7 +102,11 @@ class Johnson(nn.Sequential):
     (nearest, and a norm behind it), `padding` "reflect-start", "reflect" or "zero"."""
 
     def __init__(
-        self, width: int = 16, norm: type[nn.Module] = nn.InstanceNorm2d, doubling: str = "u", padding: str = "reflect-start"
+        self,
+        width: int = 16,
+        norm: type[nn.Module] = nn.InstanceNorm2d,
+        doubling: str = "u",
+        padding: str = "reflect-start",
     ) -> None:
         self.made, a, b, c = norm, width, 2 * width, 4 * width
         outer: list[nn.Module] = [nn.ReflectionPad2d(4)] if padding == "reflect" else []
@@ -117,7 +131,11 @@ class Johnson(nn.Sequential):
         layers: list[nn.Module] = []
         for _ in range(2):
             layers += [nn.ReflectionPad2d(1)] if padding == "reflect" else []
-            layers += [nn.Conv2d(channels, channels, 3, padding=int(padding == "zero")), self.normed(channels), nn.ReLU()]
+            layers += [
+                nn.Conv2d(channels, channels, 3, padding=int(padding == "zero")),
+                self.normed(channels),
+                nn.ReLU(),
+            ]
         return Shaved(nn.Sequential(*layers[:-1]), 2 if padding == "reflect-start" else 0)
 
     def doubled(self, into: int, out: int, how: str) -> list[nn.Module]:
@@ -166,7 +184,11 @@ class Lengstrom(nn.Module):
         super().__init__()
         sizes = [(9, 3, 32), (3, 32, 64), (3, 64, 128), *[(3, 128, 128)] * 10, (3, 64, 128), (3, 32, 64), (9, 32, 3)]
         self.outputs = [out for _, _, out in sizes[:13]] + [64, 32, 3]
-        shapes = [shape for (k, into, out), own in zip(sizes, self.outputs, strict=True) for shape in ((k, k, into, out), (own,), (own,))]
+        shapes = [
+            shape
+            for (k, into, out), own in zip(sizes, self.outputs, strict=True)
+            for shape in ((k, k, into, out), (own,), (own,))
+        ]
         self.variables = nn.ParameterList(torch.zeros(shape) for shape in shapes)
 
     def layer(self, at: int, x: Tensor, stride: int = 1, relu: bool = True, transposed: bool = False) -> Tensor:
@@ -176,7 +198,9 @@ class Lengstrom(nn.Module):
             x = functional.conv_transpose2d(x, kernel.permute(3, 2, 0, 1), stride=2)[:, :, :-1, :-1]
         else:
             whole = kernel.shape[0] - stride
-            x = functional.conv2d(functional.pad(x, [whole // 2, whole - whole // 2] * 2), kernel.permute(3, 2, 0, 1), stride=stride)
+            x = functional.conv2d(
+                functional.pad(x, [whole // 2, whole - whole // 2] * 2), kernel.permute(3, 2, 0, 1), stride=stride
+            )
         variance, mean = torch.var_mean(x, (2, 3), correction=0, keepdim=True)
         x = scale[:, None, None] * (x - mean) / (variance + 1e-3) ** 0.5 + shift[:, None, None]
         return functional.relu(x) if relu else x
@@ -264,7 +288,20 @@ def vgg_normalised() -> nn.Sequential:
 def decoder() -> nn.Sequential:
     """AdaIN's and CLIPstyler's."""
     layers: list[nn.Module] = []
-    plan = [(512, 256), "U", (256, 256), (256, 256), (256, 256), (256, 128), "U", (128, 128), (128, 64), "U", (64, 64), (64, 3)]
+    plan = [
+        (512, 256),
+        "U",
+        (256, 256),
+        (256, 256),
+        (256, 256),
+        (256, 128),
+        "U",
+        (128, 128),
+        (128, 64),
+        "U",
+        (64, 64),
+        (64, 3),
+    ]
     for step in plan:
         if isinstance(step, str):
             layers.append(nn.Upsample(scale_factor=2, mode="nearest"))

@@ -13,6 +13,7 @@ from impasto_export.feedforward.net import Array, Block, Conv, Input, Net, Outpu
 from impasto_export.feedforward.source import Source
 
 LAYOUT, ENCODER = "CLIPstyler's fast decoder", "vgg_normalised"
+NAME = "clipstyler-fast"
 CONTRAST = 1.5
 # By their places in the Sequentials: outputs and inputs. The encoder's first is 1×1 and makes of RGB what VGG reads.
 FIRST = 0
@@ -45,24 +46,25 @@ def read(given: Source, said: Said) -> Found:
     """Raises MisfitCheckpoint for tensors that are not the decoder's or the encoder's, CheckpointError where no encoder
     was named."""
     said.only(given, "encoder")
-    fit.check(given, LAYOUT, dict(_wanted(DECODING)))
+    held = tensors(given)
     if said.encoder is None:
         problem = f"it reads what {ENCODER} makes of a picture, which isn't in it"
         raise CheckpointError(f"{given}: {LAYOUT}; {problem}; name that file, {ENCODER}.pth, with --encoder")
     net = Net(
-        "clipstyler-fast",
+        NAME,
         Input(),
         0,
         tuple(_blocks()),
         Output(contrast=CONTRAST),
-        {**_encoder(said.encoder), **tensors(given)},
+        {**_encoder(said.encoder), **held},
     )
     told = {fact: f"{value} ({LAYOUT})" for fact, value in TOLD.items()}
     return Found(given.name, net, {**told, "encoder": f"{said.encoder.name}, to relu4_1 (--encoder)"})
 
 
 def tensors(given: Source) -> dict[str, Array]:
-    """The decoder's, under the names that the net has for them."""
+    """The decoder's, under the names that the net has for them. Raises MisfitCheckpoint for what is no whole one."""
+    fit.check(given, LAYOUT, dict(_wanted(DECODING)))
     return {f"{PREFIX}.{name}": given.tensor(name) for name in dict(_wanted(DECODING))}
 
 

@@ -47,10 +47,7 @@ class Builder:
 
     def tensor(self, name: str, array: Array) -> str:
         """A placeholder of the array's shape, which lies in the file of weights."""
-        if name not in self.initializers:
-            item = TensorProto(name=name, data_type=FLOAT, dims=array.shape)
-            item.data_location = TensorProto.EXTERNAL
-            self.initializers[name] = item
+        self.initializers.setdefault(name, placeholder(name, array.shape))
         return name
 
     def model(
@@ -73,6 +70,13 @@ class Builder:
         return helper.make_model(
             graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR, producer_name="impasto"
         )
+
+
+def placeholder(name: str, shape: Sequence[int]) -> TensorProto:
+    """What `splice.point` points into a file."""
+    item = TensorProto(name=name, data_type=FLOAT, dims=shape)
+    item.data_location = TensorProto.EXTERNAL
+    return item
 
 
 def transform(net: Net) -> ModelProto:

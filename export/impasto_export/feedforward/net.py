@@ -6,8 +6,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -195,12 +195,23 @@ class Net:
 
     @property
     def digest(self) -> str:
-        """sha256 of facts and tensors: what a style vector belongs to."""
+        """sha256 of facts and tensors: what a style vector belongs to. A fact that is as usual goes without saying, so
+        that one more kind of fact changes no digest; nor does what the layout is called."""
         held = {
             name: [list(tensor.shape), hashlib.sha256(tensor.astype("<f4").tobytes()).hexdigest()]
             for name, tensor in self.tensors.items()
         }
-        return hashlib.sha256(canonical_json({"facts": self.facts, "tensors": held})).hexdigest()
+        facts = [self.pad, *map(_unusual, (self.input, self.output, *self.blocks))]
+        return hashlib.sha256(canonical_json({"facts": facts, "tensors": held})).hexdigest()
+
+
+def _unusual(value: Any) -> Any:
+    """What it is, and those of its fields that differ from their defaults."""
+    if not is_dataclass(value):
+        return value
+    said = {item.name: getattr(value, item.name) for item in fields(value)}
+    usual = {item.name: item.default for item in fields(value)}
+    return [type(value).__name__, {key: _unusual(held) for key, held in said.items() if held != usual[key]}]
 
 
 def _convs(blocks: tuple[Block, ...]) -> Iterator[Conv]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Literal
 
-from impasto_export.feedforward.net import Block, Conv, Norm, Residual
+from impasto_export.errors import CheckpointError
+from impasto_export.feedforward.net import Block, Conv, Net, Norm, Residual
 
 Padding = Literal["reflect", "zero", "same"]
 FIXED = Norm()
+# What is told of it.
+FACTS = ("layout", "widths", "residuals", "padding", "epsilon", "upsampling", "input", "output")
 CONTRACTING, EXPANDING = 3, 3
 
 
@@ -43,3 +47,45 @@ def names(residuals: int) -> list[str]:
         *(f"residual.{number}.conv{half}" for number in range(1, residuals + 1) for half in (1, 2)),
         *(f"expand.conv{number}" for number in range(1, EXPANDING + 1)),
     ]
+
+
+def check(place: str, net: Net, widths: Sequence[int] | None = None) -> None:
+    """Raises CheckpointError for a conv that doesn't take what the one before it gives, for an even kernel, and for
+    channels that aren't `widths`."""
+    given = 3
+    for conv in net.convs:
+        name, shape = f"{conv.name}.weight", net.tensors[f"{conv.name}.weight"].shape
+        if len(shape) != 4 or shape[1] != given or shape[2] != shape[3] or not shape[2] % 2:
+            problem = f"{name} is {list(shape)}, and the conv before it gives {given} channels"
+            raise CheckpointError(f"{place}: {problem}; [out, {given}, k, k] with an odd k is expected")
+        given = shape[0]
+    if given != 3:
+        raise CheckpointError(f"{place}: its last conv gives {given} channels; a picture has 3")
+    found = contracting(net)
+    if widths is not None and found != list(widths):
+        raise CheckpointError(f"{place}: its convs are {found} wide, its facts say {list(widths)}")
+    for block in net.blocks:
+        if isinstance(block, Residual) and net.channels(block.second) != found[-1]:
+            raise CheckpointError(f"{place}: {block.second.name} gives {net.channels(block.second)} channels")
+
+
+def named(net: Net) -> Net:
+    """With its layout's name: what is conditioned of it, and its widths."""
+    kind = "cin" if len(net.conditioned) == len(net.convs) else "arbitrary"
+    return replace(net, name="-".join([kind, *map(str, contracting(net))]))
+
+
+def contracting(net: Net) -> list[int]:
+    """The widths that it is known by."""
+    return [net.channels(conv) for conv in net.convs[:CONTRACTING]]
+
+
+def told(net: Net) -> dict[str, str]:
+    """What its tensors tell."""
+    blocks = sum(isinstance(block, Residual) for block in net.blocks)
+    first, *_, last = net.conditioned
+    return {
+        "layout": f"{net.name.partition('-')[0]}, {blocks} residual blocks",
+        "widths": ", ".join(str(net.channels(conv)) for conv in net.convs),
+        "conditioned": f"{len(net.conditioned)} of {len(net.convs)} convs, {first.name} to {last.name}",
+    }
