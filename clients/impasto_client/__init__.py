@@ -8,6 +8,7 @@ from impasto_client.errors import (
     DeadlineExceeded,
     ImpastoError,
     InvalidRequest,
+    MissingExtra,
     ProtocolError,
     RequestError,
     ServerError,
@@ -18,7 +19,8 @@ from impasto_client.fake import AsyncFakeTransport, FakeTransport
 from impasto_client.fields import Options
 from impasto_client.generation import Candidate, Generation, Progress, Timings
 from impasto_client.local import LocalTransport
-from impasto_client.options import Compose, NamedGuidance, StyleContent, StyleDrop
+from impasto_client.options import Compose, NamedGuidance, PhotoOptions, StyleContent, StyleDrop
+from impasto_client.painting import Painting
 from impasto_client.transport import AsyncTransport, Transport
 from impasto_client.triton import AsyncGrpcTransport, GrpcTransport
 
@@ -40,8 +42,11 @@ __all__ = [
     "ImpastoError",
     "InvalidRequest",
     "LocalTransport",
+    "MissingExtra",
     "NamedGuidance",
     "Options",
+    "Painting",
+    "PhotoOptions",
     "Progress",
     "ProtocolError",
     "RequestError",

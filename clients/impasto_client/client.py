@@ -1,7 +1,8 @@
-"""The clients: a prompt and a style in, a picture out.
+"""The clients: a prompt or a photo and a style in, a picture out.
 
 with Client("localhost:8001") as client:
     client.generate("a red boat at night", adapters={"stained-glass": 0.9}, seed=7).image.save("boat.png")
+    client.stylize(Path("photo.jpg"), style={"starry": 0.6, "wave": 0.4}).image.save("painting.png")
     for part in client.stream("a red boat at night", preview_every=5):
         print(part)  # Progress(step=1, steps=25, eta_s=2.4), ..., and at last the Generation
 """
@@ -9,7 +10,7 @@ with Client("localhost:8001") as client:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Sequence
 from contextlib import aclosing, closing
 from functools import partial
 from types import TracebackType
@@ -20,11 +21,13 @@ from impasto_client.catalogue import Catalogue, decode_catalogue
 from impasto_client.errors import ProtocolError
 from impasto_client.fields import TABLE, Options
 from impasto_client.generation import Generation, Progress
-from impasto_client.options import Pictures
-from impasto_client.patience import limit_s
+from impasto_client.options import PhotoOptions, PhotoStyles, Picture, Pictures
+from impasto_client.painting import Painting, decode_photo, encode_photo, encode_wishes, with_photo
+from impasto_client.patience import limit_s, until_room, until_room_async
 from impasto_client.scoring import decode_score, encode_score
 from impasto_client.transport import AsyncTransport, Transport
 from impasto_client.triton import AsyncGrpcTransport, GrpcTransport
+from impasto_client.video.film import IN_FLIGHT, SMOOTH, Film, Frame
 from impasto_client.wire import Tensors, decode, decode_part, encode, encode_stream
 
 DEFAULT_URL = "localhost:8001"
@@ -83,6 +86,53 @@ class Client:
         if picture is None:
             raise ProtocolError("the server's stream ended without a picture")
         yield picture
+
+    def stylize(
+        self,
+        photo: Picture,
+        style: PhotoStyles = None,
+        *,
+        timeout: float | None = None,
+        **options: Unpack[PhotoOptions],
+    ) -> Painting:
+        """Paint `photo` in `style`: a name in the server's registry, a picture whose style is taken, or several.
+
+        `photo` is a file, as bytes or as its Path, which is sent as it is, or a PIL image. Names are str and pictures
+        what `photo` may be: "starry", Path("painting.jpg"). Several are mixed, by weights that add up to 1 at most,
+        {"starry": 0.6, Path("painting.jpg"): 0.4}, as a list of pairs [("starry", 0.6), (image, 0.4)], or alike, as
+        ["starry", image]. A model that has one style alone takes none. `options` are strength, mask, regions and the
+        like: impasto_client.PhotoOptions has them all and says what each means.
+
+        `timeout` is as in `generate`. Raises errors of the ImpastoError tree.
+        """
+        limit = self._timeout if timeout is None else limit_s(timeout)
+        return decode_photo(self._transport.infer(encode_photo(photo, style, **options), limit))
+
+    def stylize_frames(
+        self,
+        frames: Iterable[Frame],
+        style: PhotoStyles = None,
+        *,
+        smooth: float = SMOOTH,
+        in_flight: int = IN_FLIGHT,
+        timeout: float | None = None,
+        **options: Unpack[PhotoOptions],
+    ) -> Generator[Frame, None, None]:
+        """Paint the frames of a film: PIL images, or RGB uint8 arrays [H, W, 3]; each comes back as it was, in order.
+
+        `in_flight` frames are asked for at a time; no more are taken from `frames` ahead of those that are yielded.
+        `smooth`, 0 to 1, is how much of the painting before stays where its content goes on, so that strokes don't
+        flicker; it needs impasto[video], 0 doesn't. Where something comes into sight, and after a cut, nothing stays.
+        `timeout` counts for each frame, `style` and `options` are as in `stylize`; `mask` and masks of `regions` are
+        those of all frames. Leaving early drops the frames under way. Raises errors of the ImpastoError tree.
+        """
+        film, wishes = Film(smooth, in_flight), encode_wishes(style, **options)
+        limit = self._timeout if timeout is None else limit_s(timeout)
+
+        def paint(frame: bytes) -> Painting:
+            return decode_photo(until_room(lambda: self._transport.infer(with_photo(frame, wishes), limit), limit))
+
+        yield from film.painted(frames, paint)
 
     def score(
         self,
@@ -160,6 +210,41 @@ class AsyncClient:
         if picture is None:
             raise ProtocolError("the server's stream ended without a picture")
         yield picture
+
+    async def stylize(
+        self,
+        photo: Picture,
+        style: PhotoStyles = None,
+        *,
+        timeout: float | None = None,
+        **options: Unpack[PhotoOptions],
+    ) -> Painting:
+        """As Client.stylize. Cancelling the task cancels the request on the server."""
+        limit = self._timeout if timeout is None else limit_s(timeout)
+        tensors = await asyncio.to_thread(partial(encode_photo, photo, style, **options))
+        return decode_photo(await self._transport.infer(tensors, limit))
+
+    async def stylize_frames(
+        self,
+        frames: Iterable[Frame] | AsyncIterable[Frame],
+        style: PhotoStyles = None,
+        *,
+        smooth: float = SMOOTH,
+        in_flight: int = IN_FLIGHT,
+        timeout: float | None = None,
+        **options: Unpack[PhotoOptions],
+    ) -> AsyncGenerator[Frame, None]:
+        """As Client.stylize_frames. Leaving early cancels the requests under way on the server."""
+        film, wishes = Film(smooth, in_flight), await asyncio.to_thread(partial(encode_wishes, style, **options))
+        limit = self._timeout if timeout is None else limit_s(timeout)
+
+        async def paint(frame: bytes) -> Painting:
+            tensors = with_photo(frame, wishes)
+            return decode_photo(await until_room_async(lambda: self._transport.infer(tensors, limit), limit))
+
+        async with aclosing(film.painted_async(frames, paint)) as painted:
+            async for frame in painted:
+                yield frame
 
     async def score(
         self,

@@ -2,6 +2,7 @@
 
 ImpastoError
 ├── ConnectError            nothing answers at the url, or the client is closed
+├── MissingExtra            what was asked for needs a package that isn't installed
 ├── RequestError            the request can't be served as it stands; `.field` names the input at fault
 │   ├── InvalidRequest      a value is missing, malformed or out of range
 │   └── AdapterNotFound     no adapter of that name is in the server's registry
@@ -22,6 +23,10 @@ class ImpastoError(Exception):
 
 class ConnectError(ImpastoError):
     """No connection could be made: nothing answers at the url, or the client is closed."""
+
+
+class MissingExtra(ImpastoError):
+    """What was asked for needs a package that isn't installed; the message says which, and how to get it."""
 
 
 class RequestError(ImpastoError):

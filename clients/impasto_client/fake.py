@@ -11,13 +11,15 @@ from contextlib import closing
 from impasto_client.catalogue import Catalogue, encoded
 from impasto_client.errors import ImpastoError
 from impasto_client.example import EXAMPLE
+from impasto_client.simulated_photo import painted
 from impasto_client.simulation import answer, scores, steps
 from impasto_client.wire import Tensors
 
 
 class FakeTransport:
-    """Answers every request with pictures that depend on the request alone, or with `error`. Scores are cosines between
-    directions drawn from the bytes of files and texts: 1 where these are the same, else arbitrary.
+    """Answers every request with pictures that depend on the request alone, or with `error`. A photo comes back in its
+    own size, in two colours that its styles choose. Scores are cosines between directions drawn from the bytes of files
+    and texts: 1 where these are the same, else arbitrary.
 
     It has one bundle, called fake, and no adapters, or what `catalogue` says.
     The seed of a request that brings none is 0. `warnings` are what every answer warns of. `requests` records what was
@@ -42,12 +44,12 @@ class FakeTransport:
         self.timeouts: list[float | None] = []
 
     def infer(self, tensors: Tensors, timeout_s: float | None = None) -> Tensors:
-        """Raises `error` when one was given."""
+        """Raises `error` when one was given, and InvalidRequest for a photo that is no picture."""
         self.requests.append(tensors)
         self.timeouts.append(timeout_s)
         if self.error is not None:
             raise self.error
-        return answer(tensors, self.warnings)
+        return answer(tensors, self.warnings) if "PROMPT" in tensors else painted(tensors, self.warnings)
 
     def stream(self, tensors: Tensors, timeout_s: float | None = None) -> Generator[Tensors, None, None]:
         """Every step at once, then the answer. Raises `error` when one was given."""

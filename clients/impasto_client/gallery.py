@@ -117,8 +117,8 @@ def draw(sheet: Sheet) -> Image.Image:
     _head(pen, sheet, width)
     for index, column in enumerate(sheet.columns):
         centre = left + index * (cell_width + GAP) + cell_width // 2
-        label = _fitted(column.label, cell_width)
-        pen.text((centre, top - GAP // 2 - LABEL_PX // 2), label, INK, _font(LABEL_PX), anchor="mm")
+        label = fitted(column.label, cell_width)
+        pen.text((centre, top - GAP // 2 - LABEL_PX // 2), label, INK, font(LABEL_PX), anchor="mm")
     for index, (prompt, row) in enumerate(zip(sheet.prompts, sheet.rows, strict=True)):
         y = top + index * (cell_height + GAP)
         _row_label(pen, prompt, row[0].seed, y + cell_height // 2)
@@ -135,8 +135,8 @@ def _head(pen: ImageDraw.ImageDraw, sheet: Sheet, width: int) -> None:
     note = " · ".join(
         [f"{meta.get('steps')} steps", f"{meta.get('scheduler')}", f"{meta.get('engine')} {meta.get('precision')}"]
     )
-    pen.text((MARGIN, MARGIN), sheet.title, INK, _font(TITLE_PX), anchor="lt")
-    pen.text((MARGIN, MARGIN + TITLE_PX + GAP // 2), note, FAINT, _font(NOTE_PX), anchor="lt")
+    pen.text((MARGIN, MARGIN), sheet.title, INK, font(TITLE_PX), anchor="lt")
+    pen.text((MARGIN, MARGIN + TITLE_PX + GAP // 2), note, FAINT, font(NOTE_PX), anchor="lt")
     rule = MARGIN + TITLE_PX + NOTE_PX + GAP + GAP // 2
     pen.line((MARGIN, rule, width - MARGIN, rule), fill=RULE, width=2)
 
@@ -146,18 +146,19 @@ def _row_label(pen: ImageDraw.ImageDraw, prompt: str, seed: int, middle: int) ->
     line_height = LABEL_PX + 8
     baseline = middle - (len(lines) * line_height + NOTE_PX) // 2 + LABEL_PX
     for line in lines:
-        pen.text((MARGIN, baseline), line, INK, _font(LABEL_PX), anchor="ls")
+        pen.text((MARGIN, baseline), line, INK, font(LABEL_PX), anchor="ls")
         baseline += line_height
-    pen.text((MARGIN, baseline), f"seed {seed}", FAINT, _font(NOTE_PX), anchor="ls")
+    pen.text((MARGIN, baseline), f"seed {seed}", FAINT, font(NOTE_PX), anchor="ls")
 
 
-def _fitted(label: str, width: int) -> str:
+def fitted(label: str, width: int) -> str:
     """The label, cut with an ellipsis where it is wider than its column."""
-    font, shown = _font(LABEL_PX), label
-    while shown and font.getlength(shown if shown == label else f"{shown}…") > width:
+    letters, shown = font(LABEL_PX), label
+    while shown and letters.getlength(shown if shown == label else f"{shown}…") > width:
         shown = shown[:-1]
     return shown if shown == label else f"{shown}…"
 
 
-def _font(pixels: int) -> Font:
+def font(pixels: int) -> Font:
+    """Pillow's own, which is everywhere."""
     return ImageFont.load_default(pixels)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias, TypedDict
 
 from PIL import Image
 
@@ -13,6 +13,40 @@ Adapters: TypeAlias = Mapping[str, float] | str | None
 Style: TypeAlias = str | Sequence[str] | Mapping[str, range] | None
 Picture: TypeAlias = bytes | Path | Image.Image
 Pictures: TypeAlias = Picture | Sequence[Picture]
+
+# Of a photo: a style's name in the server's registry, or a picture whose style is taken.
+PhotoStyle: TypeAlias = str | Picture
+PhotoStyles: TypeAlias = (
+    PhotoStyle | Sequence[PhotoStyle | tuple[PhotoStyle, float]] | Mapping[str | Path, float] | None
+)
+Regions: TypeAlias = Sequence[tuple[PhotoStyle | tuple[PhotoStyle, float], Picture]] | Mapping[str | Path, Picture]
+
+
+class PhotoOptions(TypedDict, total=False):
+    """What may be said of a photo besides its style. What is left out or None is the server's to choose.
+
+    strength: how much of the style, 0 to 1; the server's default is 1, all of it.
+    mask: where to paint: a grey picture of the photo's size, white where the style counts in full, black where the
+        photo stays. Passed as the photo is.
+    regions: a style for each part of the photo, in place of a style for all of it: names or Paths of pictures to masks,
+        {"starry": Path("sky.png"), "wave": Path("sea.png")}, or pairs of a style, or of a style and its weight, and
+        its mask. Where masks overlap they share; what none covers stays photo.
+    detail: how fine the strokes are, 0.25 to 4; 2 paints them half as wide, 0.5 twice as wide. The server's default
+        is 1.
+    preserve_color: keep the photo's colours; light and dark alone are the style's.
+    long_side: pixels of the painting's longer side, 16 to 8192; by default the photo's own.
+    format: png, jpeg or webp; the server's default is png.
+    model: which of the server's bundles paints; by default the first.
+    """
+
+    strength: float | None
+    mask: Picture | None
+    regions: Regions | None
+    detail: float | None
+    preserve_color: bool | None
+    long_side: int | None
+    format: str | None
+    model: str | None
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,17 @@
-"""How long a request may take, in the caller's words."""
+"""How long a request may take, in the caller's words, and waiting for a server that is full."""
 
 from __future__ import annotations
 
+import asyncio
 import math
-from typing import SupportsFloat
+import time
+from collections.abc import Awaitable, Callable
+from typing import SupportsFloat, TypeVar
 
-from impasto_client.errors import InvalidRequest
+from impasto_client.errors import InvalidRequest, ServerFull
 from impasto_client.tensor import shown
+
+Answer = TypeVar("Answer")
 
 MAX_TIMEOUT_S = 7 * 24 * 3600.0  # the server's bound
 
@@ -22,6 +27,40 @@ def limit_s(timeout: float | None) -> float | None:
         fix = f"pass seconds, more than 0 and at most {MAX_TIMEOUT_S:.0f}, or math.inf for no limit"
         raise InvalidRequest(f"TIMEOUT: {shown(timeout)} is no time to wait; {fix}", "TIMEOUT")
     return seconds
+
+
+def until_room(ask: Callable[[], Answer], limit_s: float | None) -> Answer:
+    """What `ask` answers, asked again where the server is full, when it says.
+
+    Raises ServerFull once that would be after `limit_s` seconds, None for never, and what else `ask` raises.
+    """
+    patience = _Patience(limit_s)
+    while True:
+        try:
+            return ask()
+        except ServerFull as full:
+            time.sleep(patience.pause_s(full))
+
+
+async def until_room_async(ask: Callable[[], Awaitable[Answer]], limit_s: float | None) -> Answer:
+    """As `until_room`."""
+    patience = _Patience(limit_s)
+    while True:
+        try:
+            return await ask()
+        except ServerFull as full:
+            await asyncio.sleep(patience.pause_s(full))
+
+
+class _Patience:
+    def __init__(self, limit_s: float | None) -> None:
+        self._end = math.inf if limit_s is None else time.monotonic() + limit_s
+
+    def pause_s(self, full: ServerFull) -> float:
+        """Raises `full` where it lasts too long."""
+        if time.monotonic() + full.retry_after_s > self._end:
+            raise full
+        return full.retry_after_s
 
 
 def _seconds(timeout: object) -> float:

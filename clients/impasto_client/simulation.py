@@ -59,6 +59,34 @@ def scores(tensors: Tensors) -> dict[str, NDArray[Any]]:
     return {"SCORE": np.array([_score(image, one) for image, one in pairs], dtype=np.float32)}
 
 
+def account(warnings: tuple[str, ...]) -> dict[str, object]:
+    """What META has whatever was asked."""
+    return {
+        "warnings": list(warnings),
+        "timings": dict.fromkeys(("queue_ms", "encode_ms", "denoise_ms", "decode_ms", "total_ms"), 0.0),
+        "engine": "fake",
+        "precision": "f32",
+        "bundle": "0" * 64,
+    }
+
+
+def digest_of(content: bytes) -> str:
+    """sha256 in hex."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def names_in(tensors: Tensors, field: str) -> list[str]:
+    """The texts of an input, none where it isn't there."""
+    return [name.decode() for name in tensors[field].tolist()] if field in tensors else []
+
+
+def file_of(image: Image.Image, format: str) -> bytes:
+    """The image as png, jpeg or webp."""
+    file = io.BytesIO()
+    image.save(file, format=format)
+    return file.getvalue()
+
+
 def _rule(tensors: Tensors) -> Rule:
     return TABLE.by_rule[tensors["GUIDANCE"].tolist()[0].decode()] if "GUIDANCE" in tensors else TABLE.rules[0]
 
@@ -89,17 +117,13 @@ def _alone(tensors: Tensors) -> list[Tensors]:
 def _meta(tensors: Tensors, warnings: tuple[str, ...]) -> dict[str, object]:
     asked = _asked(tensors)
     return {
-        "warnings": list(warnings),
-        "timings": dict.fromkeys(("queue_ms", "encode_ms", "denoise_ms", "decode_ms", "total_ms"), 0.0),
-        "engine": "fake",
-        "precision": "f32",
-        "bundle": "0" * 64,
+        **account(warnings),
         "adapters": _adapters(tensors),
-        "embeddings": [{"name": name, "digest": _digest(name)} for name in _embeddings(tensors)],
+        "embeddings": [{"name": name, "digest": digest_of(name.encode())} for name in _embeddings(tensors)],
         "steps": asked["STEPS"],
         "guidance": asked["GUIDANCE"],
         **{name.lower(): asked[name] for name in (*_rule(tensors).defaults, "STRENGTH") if name in asked},
-        **{name.lower(): _names(tensors, name)[0] for name in ("CONTENT", "RERANK") if name in tensors},
+        **{name.lower(): names_in(tensors, name)[0] for name in ("CONTENT", "RERANK") if name in tensors},
         **({"guidance_ramp": True} if asked["GUIDANCE_RAMP"] else {}),
         "scheduler": asked["SCHEDULER"],
         "width": asked["WIDTH"],
@@ -109,28 +133,20 @@ def _meta(tensors: Tensors, warnings: tuple[str, ...]) -> dict[str, object]:
 
 def _adapters(tensors: Tensors) -> list[dict[str, object]]:
     """Those of ADAPTER_NAMES, and those that a rule by adapters names."""
-    names = _names(tensors, "ADAPTER_NAMES")
+    names = names_in(tensors, "ADAPTER_NAMES")
     weights = tensors["ADAPTER_WEIGHTS"].tolist() if "ADAPTER_WEIGHTS" in tensors else [1.0] * len(names)
-    ruled = [*_names(tensors, "STYLE"), *_names(tensors, "CONTENT")] if _by_adapters(tensors) else []
+    ruled = [*names_in(tensors, "STYLE"), *names_in(tensors, "CONTENT")] if _by_adapters(tensors) else []
     weighed = [*zip(names, weights, strict=True), *((name, 1.0) for name in ruled)]
-    return [{"name": name, "digest": _digest(name), "weight": weight} for name, weight in weighed]
+    return [{"name": name, "digest": digest_of(name.encode()), "weight": weight} for name, weight in weighed]
 
 
 def _embeddings(tensors: Tensors) -> list[str]:
-    return [] if _by_adapters(tensors) else list(dict.fromkeys(_names(tensors, "STYLE")))
+    return [] if _by_adapters(tensors) else list(dict.fromkeys(names_in(tensors, "STYLE")))
 
 
 def _by_adapters(tensors: Tensors) -> bool:
     """Whether STYLE names an adapter, not an embedding."""
     return _rule(tensors).styled == "adapter"
-
-
-def _names(tensors: Tensors, field: str) -> list[str]:
-    return [name.decode() for name in tensors[field].tolist()] if field in tensors else []
-
-
-def _digest(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()
 
 
 def _ranks(tensors: Tensors, pictures: Sequence[bytes]) -> list[float]:
@@ -155,12 +171,12 @@ def _picture(alone: Tensors) -> bytes:
     """A gradient between the request's four colours."""
     asked = _asked(alone)
     size = (asked["WIDTH"], asked["HEIGHT"])
-    return _file(_corners(alone).resize(size, Image.Resampling.BILINEAR), asked["FORMAT"])
+    return file_of(_corners(alone).resize(size, Image.Resampling.BILINEAR), asked["FORMAT"])
 
 
 def _previews(tensors: Tensors) -> Tensors:
     """The same four colours, one for each pixel of a PNG."""
-    previews = [_file(_corners(alone), "png") for alone in _alone(tensors)]
+    previews = [file_of(_corners(alone), "png") for alone in _alone(tensors)]
     return {"PREVIEW": np.array(previews, dtype=np.object_)}
 
 
@@ -168,9 +184,3 @@ def _corners(alone: Tensors) -> Image.Image:
     """Four colours drawn from a hash of the request."""
     told = sorted((name, tensor.tolist()) for name, tensor in alone.items())
     return Image.fromarray(np.frombuffer(hashlib.sha256(repr(told).encode()).digest()[:12], np.uint8).reshape(2, 2, 3))
-
-
-def _file(image: Image.Image, format: str) -> bytes:
-    file = io.BytesIO()
-    image.save(file, format=format)
-    return file.getvalue()

@@ -35,7 +35,7 @@ def encode(prompt: str, **options: Unpack[Options]) -> dict[str, NDArray[Any]]:
     Only what tensors can't carry is refused here (InvalidRequest); what is allowed is for the server to say.
     Raises TypeError for a word that is no option.
     """
-    _check_words(options)
+    check_words(options, Options)
     return {"PROMPT": texts("PROMPT", prompt), **encoded(options, TABLE)}
 
 
@@ -48,8 +48,16 @@ def encode_stream(prompt: str, preview_every: int, **options: Unpack[Options]) -
 def decode(tensors: Tensors) -> Generation:
     """The answer in output tensors IMAGE BYTES [n], SEED INT64 [n], META BYTES [1] (JSON) and, where the candidates are
     scored, SCORE FP32 [n]. Raises ProtocolError."""
+    meta, timings, warnings = account(tensors)
+    return Generation(candidates=_candidates(tensors), timings=timings, warnings=warnings, meta=meta)
+
+
+def account(tensors: Tensors) -> tuple[dict[str, object], Timings, tuple[str, ...]]:
+    """What the server tells of its work in META BYTES [1]: all of it, and of that timings and warnings.
+
+    Raises ProtocolError."""
     meta = _meta(_only(tensors, "META", bytes))
-    return Generation(candidates=_candidates(tensors), timings=_timings(meta), warnings=_warnings(meta), meta=meta)
+    return meta, _timings(meta), _warnings(meta)
 
 
 def decode_part(tensors: Tensors) -> Progress | Generation:
@@ -65,19 +73,21 @@ def decode_part(tensors: Tensors) -> Progress | Generation:
     )
 
 
+def check_words(options: Mapping[str, object], kind: type[Any]) -> None:
+    """Raises TypeError for a word that `kind`, a TypedDict, doesn't have."""
+    known = kind.__annotations__
+    for word in options:
+        if word not in known:
+            near = difflib.get_close_matches(word, known, 1)
+            raise TypeError(f"there is no option {word!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+
+
 def values_of(tensors: Tensors, name: str, kind: type[_Kind]) -> list[_Kind]:
     """One or more values of an output. Raises ProtocolError."""
     values = tensors[name].tolist() if name in tensors else None
     if not isinstance(values, list) or not values or not all(isinstance(value, kind) for value in values):
         raise ProtocolError(f"the server's answer has no {name} holding {kind.__name__}")
     return values
-
-
-def _check_words(options: Mapping[str, object]) -> None:
-    for word in options:
-        if word not in Options.__annotations__:
-            near = difflib.get_close_matches(word, Options.__annotations__, 1)
-            raise TypeError(f"there is no option {word!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
 
 
 def _candidates(tensors: Tensors) -> tuple[Candidate, ...]:

@@ -36,7 +36,8 @@ from impasto_server.worn import Worn
 
 Array = NDArray[np.float32]
 
-BATCH_PIXELS = 2 << 20  # of all pictures of a batch: with larger ones rows gain nothing from each other
+# Of all pictures of a batch, at 350 bytes of memory a pixel and more; rows gain next to nothing from each other.
+BATCH_PIXELS = 1 << 20
 PREVIEW = 128  # pixels of a preview's longer side
 
 
@@ -82,7 +83,7 @@ class Feedforward:
         self._neutral = _neutral(parts.bundle, manifest)
         self._frame = Frame(manifest.border, manifest.image.multiple_of)
         self._tiles = Tiles.of(parts, manifest)
-        transform = Backbone(parts.graphs.every(TRANSFORM), _feeds, BATCH_PIXELS)
+        transform = Backbone(parts.graphs.every(TRANSFORM), _feeds, 3 * BATCH_PIXELS)
         self.backbones: Mapping[str, Backbone] = {
             BASE: transform,
             **({} if self._tiles is None else self._tiles.backbones),

@@ -1,0 +1,101 @@
+"""Photos and clips to paint, and the files that they become."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+
+from impasto_client.words import FORMATS, format_of
+
+CLIPS = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".3gp", ".ogv", ".wmv", ".flv"}
+WRITTEN_CLIPS = (".mp4", ".m4v", ".mov", ".mkv")
+_SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """`source` becomes `out`; `format` is a photo's, "" for a clip."""
+
+    source: Path
+    out: Path
+    format: str
+
+    @property
+    def is_clip(self) -> bool:
+        """Whether it is a film."""
+        return is_clip(self.source)
+
+
+def is_clip(path: Path) -> bool:
+    """By its name."""
+    return path.suffix.lower() in CLIPS
+
+
+def jobs_of(said: Sequence[Path], out: Path | None, label: str, format: str | None) -> list[Job]:
+    """Of photos, clips and folders of them, one each, in that order. A folder's own folders are left out.
+
+    `out` is a file for one of them, else a folder, which is made; without it files are written into the current folder.
+    There they are called after the photo and `label`. Raises typer.BadParameter for a folder without any, and where a
+    file would be written twice, or over a photo.
+    """
+    sources = [source for path in said for source in _sources(path)]
+    if out is not None and out.suffix and not out.is_dir():
+        jobs = [_single(sources, out, format)]
+    else:
+        jobs = [_placed(source, out or Path(), label, format) for source in sources]
+    _check(jobs)
+    for job in jobs:
+        job.out.parent.mkdir(parents=True, exist_ok=True)
+    return jobs
+
+
+def _sources(path: Path) -> Iterator[Path]:
+    if not path.is_dir():
+        yield path
+        return
+    known = {*FORMATS, *CLIPS}
+    found = sorted(one for one in path.iterdir() if one.suffix.lower() in known and one.is_file())
+    if not found:
+        problem = f"folder {str(path)!r} holds no photo and no clip; pass one with {', '.join(FORMATS)} or .mp4"
+        raise typer.BadParameter(problem, param_hint="PHOTO")
+    yield from found
+
+
+def _single(sources: Sequence[Path], out: Path, format: str | None) -> Job:
+    if len(sources) > 1:
+        problem = f"{str(out)!r} is one file, for {len(sources)} of them; pass a folder"
+        raise typer.BadParameter(problem, param_hint="--out")
+    (source,) = sources
+    if is_clip(source):
+        if out.suffix.lower() not in WRITTEN_CLIPS:
+            raise typer.BadParameter(f"{out.name!r} does not end in {', '.join(WRITTEN_CLIPS)}", param_hint="--out")
+        return Job(source, out, "")
+    written = format_of(out)
+    if format not in (None, written):
+        raise typer.BadParameter(f"{format} is not what {out.name!r} ends in; say it once", param_hint="--format")
+    return Job(source, out, written)
+
+
+def _placed(source: Path, folder: Path, label: str, format: str | None) -> Job:
+    if is_clip(source):
+        return Job(source, folder / f"{source.stem}-{label}.mp4", "")
+    chosen = format or FORMATS.get(source.suffix.lower(), "png")
+    suffix = source.suffix if FORMATS.get(source.suffix.lower()) == chosen else _SUFFIXES[chosen]
+    return Job(source, folder / f"{source.stem}-{label}{suffix}", chosen)
+
+
+def _check(jobs: Iterable[Job]) -> None:
+    jobs = list(jobs)
+    photos = {job.source.resolve(): job.source for job in jobs}
+    written: dict[Path, Path] = {}
+    for job in jobs:
+        place = job.out.resolve()
+        if place in photos or any(place.exists() and place.samefile(photo) for photo in photos):
+            raise typer.BadParameter(f"{str(job.out)!r} is a photo to paint; write elsewhere", param_hint="--out")
+        if place in written:
+            both = f"{str(written[place])!r} and {str(job.source)!r} would both become {str(job.out)!r}"
+            raise typer.BadParameter(f"{both}; paint them one after the other", param_hint="--out")
+        written[place] = job.source

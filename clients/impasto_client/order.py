@@ -1,0 +1,61 @@
+"""Several things under way at a time, answered in the order in which they came."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_END = object()
+
+
+def in_order(items: Iterable[Item], work: Callable[[Item], Result], most: int) -> Generator[Result, None, None]:
+    """`work` of each item, `most` at a time in threads. Items are taken as there is room, in the caller's thread.
+
+    Closing it drops what hasn't begun and waits for the rest. Raises what `items` and `work` raise.
+    """
+    pool = ThreadPoolExecutor(most)
+    pending: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(work, item))
+            if len(pending) == most:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+async def in_order_async(
+    items: AsyncIterable[Item], work: Callable[[Item], Awaitable[Result]], most: int
+) -> AsyncGenerator[Result, None]:
+    """The same with tasks; closing it cancels those under way."""
+    pending: deque[asyncio.Future[Result]] = deque()
+    try:
+        async for item in items:
+            pending.append(asyncio.ensure_future(work(item)))
+            if len(pending) == most:
+                yield await pending.popleft()
+        while pending:
+            yield await pending.popleft()
+    finally:
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+
+
+async def awaited(items: Iterable[Item] | AsyncIterable[Item]) -> AsyncIterator[Item]:
+    """Items of either kind. What isn't async is asked in a thread, so that the event loop goes on meanwhile."""
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+        return
+    source = iter(items)
+    while (found := await asyncio.to_thread(next, source, _END)) is not _END:
+        yield found  # type: ignore[misc]  # it isn't _END

@@ -1,0 +1,75 @@
+"""What a FakeTransport answers for a photo."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from impasto_client.errors import InvalidRequest
+from impasto_client.simulation import account, digest_of, file_of, names_in
+from impasto_client.wire import Tensors
+
+
+def painted(tensors: Tensors, warnings: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+    """The outputs of a request without a prompt, as model `stylize` has them: the photo from a dark colour to a light
+    one, which hang on all that was asked but the photo. Raises InvalidRequest for a photo that is no picture.
+    """
+    photo = _sized(_opened(tensors), _number(tensors, "LONG_SIDE"))
+    dark, light = _colours(tensors)
+    picture = ImageOps.colorize(photo.convert("L"), dark, light)
+    format = (names_in(tensors, "FORMAT") or ["png"])[0]
+    return {
+        "IMAGE": np.array([file_of(picture, format)], dtype=np.object_),
+        "SEED": np.array([0], dtype=np.int64),
+        "META": np.array([json.dumps(_meta(tensors, picture, warnings)).encode()], dtype=np.object_),
+    }
+
+
+def _opened(tensors: Tensors) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(Image.open(io.BytesIO(tensors["IMAGE"].item())))
+    except (OSError, ValueError):
+        raise InvalidRequest("IMAGE: is no PNG, JPEG or WebP file; pass the bytes of one", "IMAGE") from None
+
+
+def _sized(photo: Image.Image, long_side: float | None) -> Image.Image:
+    if long_side is None:
+        return photo
+    scale = long_side / max(photo.size)
+    return photo.resize((max(1, round(photo.width * scale)), max(1, round(photo.height * scale))))
+
+
+def _colours(tensors: Tensors) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    told = sorted((name, tensor.tolist()) for name, tensor in tensors.items() if name != "IMAGE")
+    red, green, blue, *light = hashlib.sha256(repr(told).encode()).digest()[:6]
+    return (red // 3, green // 3, blue // 3), (255 - light[0] // 3, 255 - light[1] // 3, 255 - light[2] // 3)
+
+
+def _number(tensors: Tensors, field: str) -> float | None:
+    return tensors[field].item() if field in tensors else None
+
+
+def _meta(tensors: Tensors, picture: Image.Image, warnings: tuple[str, ...]) -> dict[str, object]:
+    names = names_in(tensors, "ADAPTER_NAMES")
+    files = tensors["STYLE_IMAGES"].tolist() if "STYLE_IMAGES" in tensors else []
+    each = 1 / max(1, len(names) + len(files))
+    weights = tensors["ADAPTER_WEIGHTS"].tolist() if "ADAPTER_WEIGHTS" in tensors else [each] * len(names)
+    shares = tensors["STYLE_IMAGE_WEIGHTS"].tolist() if "STYLE_IMAGE_WEIGHTS" in tensors else [each] * len(files)
+    return {
+        **account(warnings),
+        "adapters": [
+            {"name": name, "digest": digest_of(name.encode()), "weight": weight}
+            for name, weight in zip(names, weights, strict=True)
+        ],
+        "style_images": [
+            {"digest": digest_of(file), "weight": share} for file, share in zip(files, shares, strict=True)
+        ],
+        "width": picture.width,
+        "height": picture.height,
+    }

@@ -1,0 +1,108 @@
+"""How a frame's content moved since the frame before, and how far that can be trusted. Needs OpenCV."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+FLOW_SIDE = 512  # pixels of the longer side that motion is looked for at
+LEAST_TRUSTED = 0.25  # of a frame's pixels; with less it shows another scene
+NOISE = 14.0  # levels of 255 by which what goes on may differ, beside the sensor's noise
+BLUR = (5, 5)  # of pixels, so that noise doesn't count as change
+
+Pixels = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Motion:
+    """Of a frame against the one before, at a reduced size.
+
+    back: float32 [h, w, 2], where each pixel's content was before, in pixels relative to now (x, y).
+    trust: float32 [h, w], 0 where it wasn't in sight or looked otherwise, to 1.
+    """
+
+    back: Floats
+    trust: Floats
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether too little of the frame before goes on."""
+        return float(self.trust.mean()) < LEAST_TRUSTED
+
+    def carried(self, picture: Floats) -> Floats:
+        """`picture` [H, W, 3], which belongs to the frame before, moved to where its content is now."""
+        height, width = picture.shape[:2]
+        scale = np.array([width / self.back.shape[1], height / self.back.shape[0]], dtype=np.float32)
+        return _sampled(picture, _resized(self.back, width, height) * scale, cv2.INTER_CUBIC)
+
+    def trust_at(self, width: int, height: int) -> Floats:
+        """float32 [H, W, 1]."""
+        return _resized(self.trust, width, height)[..., None]
+
+
+def motion(before: Pixels, now: Pixels) -> Motion:
+    """From two RGB frames [H, W, 3] of one size."""
+    earlier, later = _reduced(before), _reduced(now)
+    back, forth = _flow(later, earlier), _flow(earlier, later)
+    seen = _sampled(earlier.astype(np.float32), back, cv2.INTER_LINEAR)
+    trust = _consistent(back, forth) * _alike(seen, later) * _in_sight(back)
+    return Motion(back, _cautious(trust))
+
+
+def _reduced(frame: Pixels) -> Pixels:
+    height, width = frame.shape[:2]
+    scale = min(1.0, FLOW_SIDE / max(height, width))
+    size = (max(16, round(width * scale)), max(16, round(height * scale)))  # DIS wants a few pixels
+    return np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def _flow(start: Pixels, end: Pixels) -> Floats:
+    """float32 [h, w, 2]: what is at p in `start` is at p + flow in `end`."""
+    seeker = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)  # one for each call: it has a state
+    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (start, end)]
+    nothing: Any = None
+    return np.asarray(seeker.calc(*grey, nothing), dtype=np.float32)
+
+
+def _consistent(back: Floats, forth: Floats) -> Floats:
+    """1 where there and back again leads home, as in Sundaram et al. 2010, to 0 at twice their bound."""
+    returned = _sampled(forth, back, cv2.INTER_LINEAR)
+    gap = np.square(back + returned).sum(axis=2)
+    bound = 0.01 * (np.square(back).sum(axis=2) + np.square(returned).sum(axis=2)) + 0.5
+    return np.clip(2 - gap / bound, 0, 1)
+
+
+def _alike(seen: Floats, now: Pixels) -> Floats:
+    difference = np.abs(cv2.blur(seen, BLUR) - cv2.blur(now.astype(np.float32), BLUR)).max(axis=2)
+    return np.exp(-np.square(difference / NOISE)).astype(np.float32)
+
+
+def _in_sight(back: Floats) -> Floats:
+    height, width = back.shape[:2]
+    x, y = _places(width, height, back)
+    return ((x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)).astype(np.float32)
+
+
+def _cautious(trust: Floats) -> Floats:
+    """A pixel less around what is not trusted, and no hard edges."""
+    return np.asarray(cv2.blur(cv2.erode(trust, np.ones((3, 3), np.uint8)), (3, 3)), dtype=np.float32)
+
+
+def _resized(values: Floats, width: int, height: int) -> Floats:
+    return np.asarray(cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.float32)
+
+
+def _sampled(picture: Floats, flow: Floats, how: int) -> Floats:
+    """picture(p + flow(p)), the edge's pixels going on beyond it."""
+    x, y = _places(flow.shape[1], flow.shape[0], flow)
+    return np.asarray(cv2.remap(picture, x, y, how, borderMode=cv2.BORDER_REPLICATE), dtype=np.float32)
+
+
+def _places(width: int, height: int, flow: Floats) -> tuple[Floats, Floats]:
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    return x + flow[..., 0], y + flow[..., 1]
