@@ -338,8 +338,8 @@ class Content:
         Number(
             "STRENGTH",
             "How far to leave IMAGE behind: that share of STEPS is run, rounded down; under lcm all of them, over that "
-            "share of what it was taught. With IMAGE only. Of feedforward bundles how strong the style is: what is left "
-            "of 1 is the photo.",
+            "share of what it was taught. With IMAGE only. Of feedforward bundles how strong the style is; what is "
+            "left of 1 is the photo.",
             default=0.8,
             option=Option(
                 "how far to leave `image` behind, 0 to 1; that share of the steps is run, or under lcm all of them "
