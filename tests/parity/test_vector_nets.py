@@ -17,7 +17,7 @@ from onnx import helper
 from PIL import Image, ImageOps
 
 from impasto_export import manifest
-from impasto_export.feedforward import vectors
+from impasto_export.feedforward import network, vectors
 from impasto_export.feedforward.found import Said
 from impasto_export.feedforward.link import link, read
 from impasto_export.weights import read_header, read_tensor
@@ -197,7 +197,7 @@ def test_magentas_transform_is_its_own_graph_but_for_int8(tmp_path: Path) -> Non
     place = str(models() / "arbitrary_transform.onnx")
     shipped, exact = session(place), session(in_float(onnx.load(place)).SerializeToString())
     predict = session(str(models() / "arbitrary_predict.onnx"))
-    expand = vectors.expand(manifest.load(tmp_path / "bundle"), tmp_path / "bundle")
+    expand = network.of(manifest.load(tmp_path / "bundle"), tmp_path / "bundle").expand
     assert expand is not None
     differences = []
     for content, style in (("cat", "coffee"), ("astronaut", "rocket"), ("rocket", "astronaut")):
@@ -215,7 +215,7 @@ def test_magentas_predictor_runs_as_shipped(tmp_path: Path) -> None:
     """But for a rounding step where a runtime joins quantised layers differently."""
     link(models() / "arbitrary_transform.onnx", tmp_path / "bundle")
     predict = session(str(models() / "arbitrary_predict.onnx"))
-    expand = vectors.expand(manifest.load(tmp_path / "bundle"), tmp_path / "bundle")
+    expand = network.of(manifest.load(tmp_path / "bundle"), tmp_path / "bundle").expand
     assert expand is not None
     for name in ("coffee", "rocket"):
         (embedding,) = predict.run(None, {"style_image": photo(name, 256)})

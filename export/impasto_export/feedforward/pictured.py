@@ -9,7 +9,7 @@ import numpy as np
 from impasto_export.adapters.loras import Imported
 from impasto_export.architecture import Json
 from impasto_export.errors import AdapterError
-from impasto_export.feedforward import pictures, vectors
+from impasto_export.feedforward import network, pictures, vectors
 from impasto_export.feedforward.content import PREDICTOR
 from impasto_export.feedforward.net import Array
 from impasto_export.weights import read_header, read_tensor, sha256_file
@@ -21,7 +21,7 @@ def convert(place: Path, manifest: Json, bundle: Path, strength: float = 1.0) ->
     Raises AdapterError for a bundle without a predictor, a strength that isn't 0 to 1 or that it can't have, and for
     what is no picture.
     """
-    size = vectors.size(manifest)
+    size = network.of(manifest, bundle).size
     if PREDICTOR not in manifest["graphs"]:
         problem = f"the bundle's network {manifest['name']!r} has no predictor, which makes a style of a picture"
         raise AdapterError(f"{place}: {problem}; import a style's file instead")
