@@ -33,7 +33,7 @@ from impasto_client.order import in_order
 from impasto_client.painting import Painting
 from impasto_client.patience import limit_s, until_room
 from impasto_client.photo_words import Wish
-from impasto_client.video.extra import needed
+from impasto_client.video.extra import extra
 from impasto_client.video.film import IN_FLIGHT, SMOOTH
 from impasto_client.words import FORMATS
 
@@ -158,7 +158,8 @@ class Easel:
                     yield frame
 
         try:
-            repaint = needed("clip", "a clip").repaint
+            with extra("a clip"):
+                from impasto_client.video.clip import repaint
             repaint(job.source, job.out, paint, lambda count: bar.update(task, total=count))
         except (ImpastoError, OSError) as error:
             return _failed(job, error)
