@@ -7,5 +7,5 @@
     cli          what of all this is a command
 
 What lies beside them is what they meet in: an architecture's description, skeletons (graphs/), the bundle's manifest.
-`adapters.pickles` opens a pickle with torch's `weights_only`, in a process of its own.
+`adapters.pickles` opens a pickle, tensors alone, in a process of its own.
 """

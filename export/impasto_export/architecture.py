@@ -15,7 +15,7 @@ FORMAT = 1
 SHIPPED = Path(__file__).parent / "graphs"
 Json = dict[str, Any]
 # Kinds of sites.
-LORA, BOTTLENECK = "lora", "bottleneck"
+LORA, BOTTLENECK, VECTOR = "lora", "bottleneck", "vector"
 # An input of graphs that were exported before lanes picked rows.
 OUTDATED = "slot"
 # Keys of architecture.json beside the sizes.
@@ -33,7 +33,8 @@ class Port:
 
 @dataclass(frozen=True)
 class Site:
-    """What an adapter may change: a Linear ("lora"), or a module whose output it is put behind ("bottleneck")."""
+    """What an adapter may change: a Linear ("lora"), a module whose output it is put behind ("bottleneck"), or an input
+    that it is itself ("vector")."""
 
     name: str
     in_features: int
@@ -70,8 +71,9 @@ class Graph:
 
     @property
     def plain(self) -> str:
-        """The file of the same graph without its sites, in a bundle; "" where there are none."""
-        return f"{Path(self.file).stem}.plain.onnx" if self.sites else ""
+        """The file of the same graph without its sites, in a bundle; "" where it isn't one without them."""
+        banked = any(site.kind != VECTOR for site in self.sites)
+        return f"{Path(self.file).stem}.plain.onnx" if banked else ""
 
     @property
     def record(self) -> Json:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from impasto_export import atomic, files, manifest
-from impasto_export.architecture import Architecture, Graph, Json, canonical_json, read_json
+from impasto_export.architecture import FORMAT, Graph, Json, canonical_json, read_json
 from impasto_export.errors import BundleError, CheckpointError
 from impasto_export.files import Progress
 from impasto_export.weights import sha256_file
@@ -20,10 +20,12 @@ Contents = Mapping[str, Path | bytes]
 
 @dataclass(frozen=True)
 class Content:
-    """All of a bundle but its manifest: `facts` are what that says beside graphs and files. `files` are small."""
+    """All of a bundle but its manifest: `facts` are what that says beside graphs and files. `files` are small.
+    `architecture` is the digest of what adapters of it belong to."""
 
     name: str
-    architecture: Architecture
+    family: str
+    architecture: str
     facts: Json
     graphs: Mapping[str, Graph]
     weights: Contents
@@ -67,8 +69,8 @@ def write(out: Path, content: Content, progress: Progress, notes: tuple[str, ...
     small = {name: item for name, item in content.weights.items() if isinstance(item, bytes)}
     weights = files.facts(large, progress) | {name: _facts(data) for name, data in small.items()}
     texts = {name: _facts(data)["sha256"] for name, data in content.files.items()}
-    record = manifest.compose(content.architecture, content.name, content.facts, content.graphs, weights, texts)
-    made = Linked(out, content.name, content.architecture.digest, record["digest"], True, (), notes)
+    record = _record(content, weights, texts)
+    made = Linked(out, content.name, content.architecture, record["digest"], True, (), notes)
     if _holds(out, record, large):
         return made
     with atomic.folder(out) as draft:
@@ -76,6 +78,26 @@ def write(out: Path, content: Content, progress: Progress, notes: tuple[str, ...
         for name, data in {**small, **content.files, manifest.NAME: canonical_json(record)}.items():
             (draft / name).write_bytes(data)
     return replace(made, reused=False, copied=tuple(copied))
+
+
+def _record(content: Content, weights: Json, texts: Json) -> Json:
+    """The whole manifest, `digest` included."""
+    body = {
+        "format": FORMAT,
+        "family": content.family,
+        "name": content.name,
+        "architecture": content.architecture,
+        **content.facts,
+        "graphs": {key: _stated(graph) for key, graph in content.graphs.items()},
+        "weights": weights,
+        "files": texts,
+    }
+    return {**body, "digest": manifest.digest(body)}
+
+
+def _stated(graph: Graph) -> Json:
+    stated = {key: value for key, value in graph.record.items() if key != "component"}
+    return {**stated, "plain": graph.plain} if graph.plain else stated
 
 
 def _facts(data: bytes) -> Json:

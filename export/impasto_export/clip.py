@@ -124,7 +124,8 @@ def link(
     vocabulary = tokenizer.read(folder)
     content = Content(
         name=source["checkpoint"].rpartition("/")[2],
-        architecture=found,
+        family=FAMILY,
+        architecture=found.digest,
         facts={**_facts(folder, found, vocabulary, held[NAME]), "source": source},
         graphs=found.graphs,
         weights=held[NAME].files,

@@ -106,7 +106,9 @@ COMPANIONS = {"controlnet": Part("ControlNetModel", _without()), "clip": Part("C
 
 # SDXL comes before the family whose folders it has, too.
 KNOWN = (SDXL, DIFFUSION, MASKED)
-FAMILIES = {family.name for family in KNOWN}
+# Not diffusers', and so without parts: `feedforward` reads its files.
+FEEDFORWARD = "feedforward"
+FAMILIES = {*(family.name for family in KNOWN), FEEDFORWARD}
 _NAMED = [pair for parts in (*(family.parts for family in KNOWN), COMPANIONS) for pair in parts.items()]
 PARTS = {part.class_name: part for _, part in _NAMED}
 

@@ -74,7 +74,8 @@ def link(
     texts = _tokenizers(found, base.found)
     content = Content(
         name=found.name,
-        architecture=base.found,
+        family=base.found.family,
+        architecture=base.found.digest,
         facts={
             **manifest.FACTS[base.found.family](found, base.found, said),
             **{name: facts for name, (facts, _) in texts.items()},

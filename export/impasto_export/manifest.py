@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from impasto_export.architecture import FORMAT, OUTDATED, Architecture, Graph, Json, canonical_json, read_json
+from impasto_export.architecture import FORMAT, OUTDATED, Architecture, Json, canonical_json, read_json
 from impasto_export.checkpoints import schedule
 from impasto_export.checkpoints.checkpoint import Checkpoint, Said
 from impasto_export.errors import BundleError, CheckpointError
@@ -136,33 +136,6 @@ def _trained(architecture: Architecture, unit: str, part: str, configs: Configs)
         raise CheckpointError(f"{part}: sample_size is {size!r}; {fix}")
     factor: int = architecture.sizes[unit]["factor"]
     return width * factor, height * factor
-
-
-def compose(
-    architecture: Architecture,
-    name: str,
-    facts: Json,
-    graphs: Mapping[str, Graph],
-    weights: Json,
-    files: Mapping[str, str],
-) -> Json:
-    """The whole manifest, `digest` included; `architecture` is the checkpoint's, `graphs` are all of the bundle's."""
-    body = {
-        "format": FORMAT,
-        "family": architecture.family,
-        "name": name,
-        "architecture": architecture.digest,
-        **facts,
-        "graphs": {key: _stated(graph) for key, graph in graphs.items()},
-        "weights": weights,
-        "files": dict(files),
-    }
-    return {**body, "digest": digest(body)}
-
-
-def _stated(graph: Graph) -> Json:
-    stated = {key: value for key, value in graph.record.items() if key != "component"}
-    return {**stated, "plain": graph.plain} if graph.plain else stated
 
 
 def digest(manifest: Mapping[str, object]) -> str:

@@ -8,7 +8,7 @@ from impasto_export.adapters import embeddings, layers
 from impasto_export.adapters.layers import Layers, Sizes, site_sizes
 from impasto_export.adapters.loras import DELTA
 from impasto_export.adapters.registry import Registry
-from impasto_export.architecture import LORA, Json
+from impasto_export.architecture import LORA, VECTOR, Json
 from impasto_export.floats import FLOATS, finite
 from impasto_export.weights import Header, read_tensor, sha256_file
 
@@ -35,10 +35,16 @@ def problems(registry: Registry, name: str, manifest: Json | None = None, bundle
     if entry.record.get("family", manifest["family"]) != manifest["family"]:
         found.append(f"it is for bundles of the family {entry.record['family']}, this one's is {manifest['family']}")
     if entry.record.get("architecture") != manifest["architecture"]:
-        found.append("it was imported for another architecture, or by an older impasto; import its source again")
+        found.append(_elsewhere(entry.record, manifest))
     if entry.record.get("kind") == DELTA:
         return found + _unknown(header, layers.of(manifest, bundle))
     return found + _misfits(header, site_sizes(manifest, entry.record.get("kind", LORA)))
+
+
+def _elsewhere(record: Json, manifest: Json) -> str:
+    if "network" in record:
+        return f"it is a style of the network {record['network']!r}, and the bundle's is {manifest['name']!r}"
+    return "it was imported for another architecture, or by an older impasto; import its source again"
 
 
 def _unknown(header: Header, known: Layers) -> list[str]:
@@ -57,6 +63,8 @@ def _misfits(header: Header, sizes: Sizes) -> list[str]:
         size = sizes.get(graph, {}).get(site)
         if size is None:
             found.append(f"{key}: the bundle has no such site")
+        elif role == VECTOR and tensor.shape != size[:1]:
+            found.append(f"{key}: shape {list(tensor.shape)}, the network's vectors have {size[0]} numbers")
         elif role == "A" and (len(tensor.shape) != 2 or tensor.shape[0] != size[0]):
             found.append(f"{key}: shape {list(tensor.shape)}, the site has {size[0]} input features")
         elif role == "B" and (len(tensor.shape) != 2 or tensor.shape[1] != size[1]):

@@ -19,15 +19,23 @@ from impasto_export.adapters.layouts import ALPHA, DORA_SCALE, DOWN, LOHA, LOKR,
 
 Kind = Literal["lora", "loha", "lokr"]
 # What keeps an adapter from being hot-swapped: a kind, or what makes it more than a Linear's.
-Form = Literal["lora", "locon", "dora", "loha", "lokr"]
+Form = Literal["lora", "locon", "dora", "loha", "lokr", "diff"]
 Shapes = Mapping[str, Shape]
-NAMES: Mapping[Form, str] = {"lora": "LoRA", "locon": "LoCon", "dora": "DoRA", "loha": "LoHa", "lokr": "LoKr"}
+NAMES: Mapping[Form, str] = {
+    "lora": "LoRA",
+    "locon": "LoCon",
+    "dora": "DoRA",
+    "loha": "LoHa",
+    "lokr": "LoKr",
+    "diff": "whole weights",
+}
 WHY: Mapping[Form, str] = {
     "lora": "it changes layers that take no hot adapters (LoRA)",
     "locon": "it changes convolutions (LoCon)",
     "dora": "it brings weights to norms of its own (DoRA)",
     "loha": "its changes are products of two low-rank matrices (LoHa)",
     "lokr": "its changes are Kronecker products (LoKr)",
+    "diff": "it changes whole weights",
 }
 
 

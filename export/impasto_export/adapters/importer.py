@@ -15,6 +15,9 @@ from impasto_export.adapters.loras import Imported
 from impasto_export.adapters.sources import Source
 from impasto_export.architecture import Json
 from impasto_export.errors import AdapterError
+from impasto_export.families import FEEDFORWARD
+from impasto_export.feedforward import deltas, vectors
+from impasto_export.feedforward.source import opened as opened_net
 
 # How the tensors of a whole model are called.
 CHECKPOINT = ("model.diffusion_model.", "first_stage_model.", "control_model.")
@@ -29,9 +32,40 @@ class Said:
     prompt: str = ""
     style_prompt: str = ""
     alpha: float | None = None
+    style: str = ""
+
+    @property
+    def options(self) -> list[str]:
+        """Which of them were said that only networks with words have a use for."""
+        stated = {"--trigger": self.trigger, "--prompt": self.prompt, "--style-prompt": self.style_prompt}
+        return [option for option, value in stated.items() if value] + (["--alpha"] if self.alpha is not None else [])
 
 
 NOTHING = Said()
+
+
+def adapters(place: Path, name: str, manifest: Json, said: Said, bundle: Path) -> dict[str, Imported]:
+    """What the file holds for the bundle, by name: one adapter; of a feed-forward net maybe several styles, which may
+    bring their names. Raises as `convert`."""
+    if manifest["family"] == FEEDFORWARD:
+        return _styles(place, name, manifest, said, bundle)
+    if said.style:
+        raise AdapterError(f"--style: {place} is for a bundle that takes one adapter of a file; leave it out")
+    if not name:
+        raise AdapterError(f"--name: {place} doesn't say what requests are to call it; give a name")
+    return {name: convert(place, manifest, said, bundle)}
+
+
+def _styles(place: Path, name: str, manifest: Json, said: Said, bundle: Path) -> dict[str, Imported]:
+    if said.options:
+        problem = f"{manifest['name']} is a feed-forward net, which reads no words"
+        raise AdapterError(f"{', '.join(said.options)}: {problem}; leave it out")
+    with opened_net(place) as source:
+        if source is not None and deltas.recognises(source, manifest):
+            if not name or said.style:
+                raise AdapterError(f"--name: {place} is one style, a decoder; give its name, and no --style")
+            return {name: deltas.read(source, manifest, bundle)}
+    return vectors.convert(place, manifest, bundle, name, said.style)
 
 
 def convert(place: Path, manifest: Json, said: Said = NOTHING, bundle: Path | None = None) -> Imported:

@@ -1,25 +1,27 @@
 """A pickle's tensors as a safetensors file, by a process of its own: `python -m impasto_export.adapters.pickles`.
 
-Nothing but tensors, numbers, strings and dictionaries is built from the pickle (torch's `weights_only`), in a process
-with little memory that is given little time. The one who asks reads safetensors, and one line of why there is none.
+Nothing but tensors, numbers, strings and dictionaries is built from the pickle (`torch_files`), in a process with
+little memory that is given little time. The one who asks reads safetensors, and one line of why there is none.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import re
 import resource
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from impasto_export.errors import AdapterError
-from impasto_export.weights import Header, read_header
+from numpy.typing import NDArray
 
-# How a file begins that torch saved: an archive, or a pickle of the protocols 2 to 5.
-ARCHIVE, PICKLE, PROTOCOLS = b"PK\x03\x04", 0x80, range(2, 6)
+from impasto_export.adapters import torch_files
+from impasto_export.adapters.torch_files import ARCHIVE, Forbidden, Parameters, Tensor
+from impasto_export.errors import AdapterError
+from impasto_export.weights import Header, encode, read_header
+
+# How a file begins that torch saved, where it is no archive: a pickle of the protocols 2 to 5.
+PICKLE, PROTOCOLS = 0x80, range(2, 6)
 # A small embedding may lie in a file with the whole vocabulary it is a slice of.
 MAX_BYTES = 1 << 30
 MEMORY_BYTES = 4 << 30
@@ -27,7 +29,6 @@ PATIENCE_S = 120
 # A dictionary in the dictionary: `string_to_param/*`.
 SEPARATOR = "/"
 SCALARS = "scalars"
-FORBIDDEN = re.compile(r"GLOBAL (\S+)")
 REFUSED = 3
 
 
@@ -48,18 +49,15 @@ def is_pickle(path: Path) -> bool:
 def read(source: Path, folder: Path) -> Header:
     """The pickle's tensors as a safetensors file in `folder`, nested keys joined by "/"; in the header's metadata,
     `scalars` is JSON of the numbers and strings beside them. Raises AdapterError."""
-    if importlib.util.find_spec("torch") is None:
-        fix = "install it with `pip install 'impasto[export]'`, or convert the file to safetensors elsewhere"
-        raise AdapterError(f"{source} is a pickle, and only torch opens it safely, which is not installed; {fix}")
     if source.stat().st_size > MAX_BYTES:
-        raise AdapterError(f"{source} has {source.stat().st_size} bytes; adapters of up to {MAX_BYTES} are read")
+        raise AdapterError(f"{source} has {source.stat().st_size} bytes; pickles of up to {MAX_BYTES} are read")
     target = folder / "tensors.safetensors"
     command = [sys.executable, "-m", __name__, str(source.resolve()), str(target)]
     try:
-        # In that folder, or else a torch.py that happens to lie in the user's would be imported.
+        # In that folder, or else a numpy.py that happens to lie in the user's would be imported.
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE_S)
     except subprocess.TimeoutExpired:
-        raise AdapterError(f"{source} was not read within {PATIENCE_S} s; it is no adapter") from None
+        raise AdapterError(f"{source} was not read within {PATIENCE_S} s; it is no file of tensors") from None
     if done.returncode == REFUSED:
         raise AdapterError(f"{source}: {done.stdout.strip()}")
     if done.returncode:
@@ -68,23 +66,17 @@ def read(source: Path, folder: Path) -> Header:
 
 
 def convert(source: Path, target: Path) -> None:
-    """Write `target`. Raises Unusual, and whatever torch raises for a file that is more than tensors."""
-    import torch
-    from safetensors.torch import save_file
-
-    tensors: dict[str, Any] = {}
+    """Write `target`. Raises Unusual, Forbidden, and more for what is no file of torch's."""
+    tensors: dict[str, tuple[str, NDArray[Any]]] = {}
     scalars: dict[str, Any] = {}
-    # A ParameterDict runs nothing when it is built. An open file has no suffix, which torch would go by.
-    with torch.serialization.safe_globals([torch.nn.ParameterDict]), source.open("rb") as file:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    for key, value in _flat(content):
-        if isinstance(value, torch.Tensor):
-            tensors[key] = value.detach().clone().contiguous()
+    for key, value in _flat(torch_files.read(source)):
+        if isinstance(value, Tensor):
+            tensors[key] = value.dtype, value.array()
         elif value is None or isinstance(value, (bool, int, float, str)):
             scalars[key] = value
         else:
             raise Unusual(f"{key!r} is a {type(value).__name__}; tensors, numbers and strings are read")
-    save_file(tensors, target, {SCALARS: json.dumps(scalars)})
+    target.write_bytes(encode(tensors, {SCALARS: json.dumps(scalars)}))
 
 
 def _flat(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
@@ -98,20 +90,15 @@ def _flat(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """A ParameterDict of any torch as a dictionary: of those before 1.12, today's own methods find nothing."""
-    from torch.nn import ParameterDict
-
-    return dict(value.named_parameters(recurse=False)) if isinstance(value, ParameterDict) else value
+    return value.held if isinstance(value, Parameters) else value
 
 
 def reason(error: Exception) -> str:
-    """In our words: torch's own advise to load the file without the check."""
-    forbidden = FORBIDDEN.search(str(error))
-    if forbidden:
-        return f"refused: this pickle is more than tensors, it asks for {forbidden[1]!r}"
+    if isinstance(error, Forbidden):
+        return f"refused: this pickle is more than tensors, it asks for {str(error)!r}"
     if isinstance(error, Unusual):
         return f"refused: {error}"
-    return f"not a file of tensors that torch reads safely ({type(error).__name__})"
+    return f"not a file of tensors that torch saved, or damaged ({type(error).__name__})"
 
 
 def main() -> int:

@@ -47,7 +47,7 @@ class Registry:
 
         What it pointed at before stays until `remove`: a server may have resolved the name and not read the file yet.
         """
-        _check_name(name)
+        check_name(name)
         digest = hashlib.sha256(data).hexdigest()
         target = self._object(digest)
         with self._writing():
@@ -96,7 +96,7 @@ class Registry:
             yield
 
     def _pointer(self, name: str) -> str:
-        _check_name(name)
+        check_name(name)
         path = self._name(name)
         if not path.is_file():
             near = difflib.get_close_matches(name, self.names(), n=3)
@@ -127,7 +127,7 @@ def _record(header: Header) -> Json:
     return record
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
     if not NAME.fullmatch(name):
         raise RegistryError(
             f"{name!r} is not an adapter's name: use a-z, 0-9, '.', '_', '-', first a letter or digit, up to 64"

@@ -1,4 +1,4 @@
-"""`impasto link`: a checkpoint, or a CLIPModel, into a bundle."""
+"""`impasto link`: a checkpoint, a CLIPModel, or a feed-forward net into a bundle."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from impasto_export.checkpoints.checkpoint import Said, size_of
 from impasto_export.checkpoints.control import Control
 from impasto_export.cli.printed import AsJson, reported, show
 from impasto_export.errors import CheckpointError, ControlError
+from impasto_export.feedforward import found
+from impasto_export.feedforward import link as feedforward
+from impasto_export.feedforward.found import PADDINGS
 from impasto_export.files import Progress
 
 
@@ -24,7 +27,7 @@ def link(
         str,
         typer.Argument(
             help="Folder in the diffusers layout, a .safetensors in the original one, or OWNER/REPO of the hub, "
-            "also with @REVISION; for a scorer, a CLIPModel's folder or repository."
+            "also with @REVISION; for a scorer, a CLIPModel's folder or repository; or a feed-forward net's file."
         ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the bundle.")],
@@ -74,17 +77,34 @@ def link(
     control_optional: Annotated[
         str, typer.Option("--control-optional", help="Which of these a request may leave out, e.g. depth.")
     ] = "",
+    padding: Annotated[
+        str,
+        typer.Option("--padding", help=f"A feed-forward net's, where its file doesn't tell: {', '.join(PADDINGS)}."),
+    ] = "",
+    epsilon: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option("--epsilon", help="Of a feed-forward net's norms, where its file doesn't tell."),
+    ] = None,
+    input_scale: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option("--input-scale", help="What white is to a feed-forward net whose file doesn't tell: 1 or 255."),
+    ] = None,
+    predictor: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--predictor", help="ONNX file that makes a style's embedding of its picture, for Magenta's."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Link a checkpoint of a known architecture into a bundle that `impasto serve` takes: as --bundle, and a CLIPModel
-    as --scorer. No torch, no copy."""
+    as --scorer. No torch, and no copy of what can be linked."""
     with reported():
+        net = found.Said(padding or None, epsilon, input_scale, predictor)
         stated = {"scheduler": scheduler or None, "steps": steps, "guidance_scale": guidance_scale}
         defaults = {key: value for key, value in stated.items() if value is not None}
         said = Said(variant or None, prediction or None, spacing or None, tokenizer, defaults, _sides(size))
         steering = _control(controlnet, control, control_optional)
         with progress.shown() as advance:
-            made = _linked(checkpoint, out, graphs or (), said, steering, advance)
+            made = _linked(checkpoint, out, graphs or (), said, steering, net, advance)
         how = f"copied {', '.join(made.copied)}" if made.copied else "weights hard-linked"
         how = "unchanged" if made.reused else how
         notes = [f"note: {note}" for note in made.notes]
@@ -92,9 +112,22 @@ def link(
 
 
 def _linked(
-    checkpoint: str, out: Path, graphs: Sequence[Path], said: Said, steering: Control | None, advance: Progress
+    checkpoint: str,
+    out: Path,
+    graphs: Sequence[Path],
+    said: Said,
+    steering: Control | None,
+    net: found.Said,
+    advance: Progress,
 ) -> Linked:
-    """By its config a CLIPModel, or a checkpoint that paints."""
+    """By what it holds a feed-forward net, by its config a CLIPModel, or a checkpoint that paints from noise."""
+    if feedforward.recognises(checkpoint):
+        if steering or graphs or said != Said():
+            only = ", ".join(found.OPTIONS)
+            raise CheckpointError(f"{checkpoint} is a feed-forward net; of what is said of one, only {only} are for it")
+        return feedforward.link(Path(checkpoint), out, net, advance)
+    if net != found.NOTHING:
+        raise CheckpointError(f"{checkpoint} is no feed-forward net; {', '.join(net.options)}: leave it out")
     if not clip.recognises(checkpoint):
         return linking.link(checkpoint, out, graphs, said, steering, advance)
     if steering:

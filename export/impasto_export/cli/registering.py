@@ -10,9 +10,9 @@ import typer
 
 from impasto_export import manifest
 from impasto_export.adapters import check, embeddings, explain, importer
-from impasto_export.adapters.loras import DELTA
-from impasto_export.adapters.registry import NAME, Entry
-from impasto_export.architecture import BOTTLENECK, Json
+from impasto_export.adapters.loras import DELTA, Imported
+from impasto_export.adapters.registry import NAME, Entry, check_name
+from impasto_export.architecture import BOTTLENECK, VECTOR, Json
 from impasto_export.cli.printed import AsJson, RegistryOption, registry_in, reported, show
 from impasto_export.errors import listing
 
@@ -25,10 +25,13 @@ BundleOption = Annotated[Path, typer.Option("--bundle", help="Bundle that the ad
 @adapters.command("import")
 def import_adapter(
     source: Annotated[
-        Path, typer.Argument(help="File of a LoRA, a bottleneck adapter or an embedding, or its folder.")
+        Path,
+        typer.Argument(help="File of a LoRA, a bottleneck adapter, an embedding or a net's styles, or its folder."),
     ],
-    name: Annotated[str, typer.Option("--name", help="Name that requests will use.")],
     bundle: BundleOption,
+    name: Annotated[
+        str, typer.Option("--name", help="Name that requests will use; a style's file may bring its own.")
+    ] = "",
     registry: RegistryOption = None,
     trigger: Annotated[
         str, typer.Option("--trigger", help="Words that a prompt should contain; a LoRA's header may say them.")
@@ -42,20 +45,27 @@ def import_adapter(
         str,
         typer.Option("--style-prompt", help=f"Embedding: the style alone; default: {embeddings.STYLE_PROMPT}"),
     ] = "",
+    style: Annotated[
+        str, typer.Option("--style", help="Of a file with many styles, the number of the only one to be imported.")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Convert a LoRA, a bottleneck adapter or a textual inversion and register it: all of its keys, or nothing."""
+    """Convert a LoRA, a bottleneck adapter, a textual inversion or styles and register it: all of it, or nothing."""
     with reported():
-        said = importer.Said(trigger, prompt, style_prompt, alpha)
-        made = importer.convert(source, manifest.load(bundle), said, bundle)
-        digest = registry_in(registry).put(name, made.data)
-        notes = [f"note: {note}" for note in importer.notes(made.record)]
-        show(
-            as_json,
-            {"name": name, "digest": digest, **made.record},
-            f"{name}: {digest[:12]}, {_size(made.record)}",
-            *notes,
-        )
+        said = importer.Said(trigger, prompt, style_prompt, alpha, style)
+        _registered(importer.adapters(source, name, manifest.load(bundle), said, bundle), registry, as_json)
+
+
+def _registered(made: Mapping[str, Imported], registry: Path | None, as_json: bool) -> None:
+    """Every one of them is put under its name, and shown."""
+    store = registry_in(registry)
+    for name in made:
+        check_name(name)
+    entries = [Entry(name, store.put(name, one.data), store.folder, one.record) for name, one in made.items()]
+    notes = dict.fromkeys(f"note: {note}" for one in made.values() for note in importer.notes(one.record))
+    documents = [_document(entry) for entry in entries]
+    shown = [f"{entry.name}: {entry.digest[:12]}, {_size(entry.record)}" for entry in entries]
+    show(as_json, documents[0] if len(documents) == 1 else documents, *shown, *notes)
 
 
 @adapters.command("list")
@@ -138,5 +148,7 @@ def _lines(document: Mapping[str, object], prefix: str = "") -> Iterator[str]:
 def _size(record: Json) -> str:
     if record.get("kind") == embeddings.KIND:
         return f"embedding, stages × vectors: {record.get('stages')} × {record.get('vectors')}"
+    if record.get("kind") == VECTOR:
+        return f"style vector of {record.get('network')}, {record.get('size')} numbers"
     kind = {BOTTLENECK: "bottleneck, ", DELTA: "to be merged, "}.get(str(record.get("kind")), "")
     return f"{kind}rank {record.get('rank')}, {record.get('sites')} sites"

@@ -1,7 +1,9 @@
 """What an adapter of any form makes of a weight: W + ΔW, brought to DoRA's norms where it has them.
 
-Weights are [out, in] of a Linear or [out, in, kh, kw] of a convolution, all arithmetic is float32. The parts, by role:
+Weights are [out, in] of a Linear or [out, in, kh, kw] of a convolution, biases [out]; all arithmetic is float32. The
+parts, by role:
 
+diff         a whole ΔW; that of a bias is one, too
 lora, locon  A [in, r], B [r, out]; or down [r, in, …], up [out, r, …], and with Tucker's core mid [r, r, kh, kw]
 loha         w1_a [out, r], w1_b [r, in·kh·kw], w2_a and w2_b alike; or with cores t1, t2 [r, r, kh, kw] w1_a [r, out],
              w1_b [r, in]
@@ -80,6 +82,8 @@ def delta(parts: Parts, shape: Shape) -> Array:
 
     Raises KeyError for a role that is missing, ValueError for parts that do not fit `shape`.
     """
+    if "diff" in parts:
+        return _shaped(parts["diff"].copy(), shape)
     if "A" in parts:
         return _shaped(parts["B"].T @ parts["A"].T, shape)
     if "down" in parts:

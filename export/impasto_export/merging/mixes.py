@@ -23,6 +23,8 @@ REFUSED = {
     EMBEDDING: "an embedding, which stands in prompts and changes no weight",
 }
 SCALE = "scale"
+# A whole difference, of a weight and of its bias.
+DIFF, DIFF_BIAS = "diff", "diff_b"
 
 
 @dataclass(frozen=True)
@@ -44,14 +46,19 @@ class Ingredient:
         """Reads the tensors. Raises AdapterError when they have no scale, or one that is no single number."""
         where = f"adapter {self.name!r}: {graph}.{parameter}"
         keys = dict(self.roles[graph, parameter])
-        scale = keys.pop(SCALE, None)
-        if scale is None or math.prod(self.header.tensors[scale].shape) != 1:
-            raise AdapterError(f"{where} has no scale; import it again from its source file")
-        strength = self.weight * as_float(read_tensor(self.header, scale), self.header.tensors[scale].dtype)
+        strength = self.weight * self._scale(where, keys.pop(SCALE, None), whole=DIFF in keys)
         parts = {
             role: float32(read_tensor(self.header, key), self.header.tensors[key].dtype) for role, key in keys.items()
         }
         return Change(where, parts, strength)
+
+    def _scale(self, where: str, key: str | None, whole: bool) -> float:
+        """A whole difference has none."""
+        if key is None and whole:
+            return 1.0
+        if key is None or math.prod(self.header.tensors[key].shape) != 1:
+            raise AdapterError(f"{where} has no scale; import it again from its source file")
+        return as_float(read_tensor(self.header, key), self.header.tensors[key].dtype)
 
 
 def parse(texts: Sequence[str]) -> list[tuple[str, float]]:
@@ -116,7 +123,8 @@ def _roles(name: str, header: Header) -> dict[tuple[str, str], dict[str, str]]:
         if tensor.dtype not in FLOATS or not module:
             problem = f"{key} is {tensor.dtype}, or names no weight"
             raise AdapterError(f"adapter {name!r}: {problem}; import it again from its source file")
-        found.setdefault((graph, f"{module}.weight"), {})[role] = key
+        parameter, part = ("bias", DIFF) if role == DIFF_BIAS else ("weight", role)
+        found.setdefault((graph, f"{module}.{parameter}"), {})[part] = key
     return found
 
 

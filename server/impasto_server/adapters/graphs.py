@@ -5,7 +5,9 @@ from __future__ import annotations
 from impasto_server.adapters.adapted import AdaptedEngine
 from impasto_server.adapters.bank import Bank
 from impasto_server.bundle import Bundle
+from impasto_server.engines.engine import Engine, compile_graph
 from impasto_server.engines.runtime import Runtime
+from impasto_server.settings import Precision
 
 
 class Graphs:
@@ -25,6 +27,15 @@ class Graphs:
         own = self.compiled(graph)
         mixes = enumerate(self._bundle.manifest.pinned, 1)
         return own, *(self._pinned(graph, number) if graph in mix.graphs else own for number, mix in mixes)
+
+    def opened(self, file: str) -> Engine:
+        """One that is no graph of the manifest's, and reads no adapters. Raises SetupError."""
+        return compile_graph(self._bundle.folder / file, self._runtime)
+
+    @property
+    def precision(self) -> Precision:
+        """What they compute in."""
+        return self._runtime.precision
 
     def _pinned(self, graph: str, number: int) -> AdaptedEngine:
         return AdaptedEngine(self._bundle, graph, self._runtime, self._bank, number)

@@ -10,7 +10,7 @@ from impasto_export.adapters import pickles
 
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For pickles of the test's own making: a process of its own takes seconds to import torch."""
+    """For pickles of the test's own making: a process of its own takes its time to start."""
 
     def run(command: list[str], **_: object) -> CompletedProcess[str]:
         try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -330,7 +332,7 @@ def pickled(folder: Path, content: object, name: str) -> Path:
 
 
 def test_a1111s_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "torch.py").write_text("raise SystemExit('not the torch that is meant')")
+    (tmp_path / "numpy.py").write_text("raise SystemExit('not the numpy that is meant')")
     monkeypatch.chdir(tmp_path)
     param = torch.nn.Parameter(torch.arange(2.0 * WIDTH).reshape(2, WIDTH).T.contiguous().T)
     notes = {"name": "cat", "step": 500, "sd_checkpoint": None, "sd_checkpoint_name": None}
@@ -416,7 +418,7 @@ class Shell:
         (torch.save, "refused: this pickle is more than tensors, it asks for 'posix.system'"),
         (
             lambda content, path: path.write_bytes(pickle.dumps(content)),
-            "not a file of tensors that torch reads safely",
+            "refused: this pickle is more than tensors, it asks for 'torch.storage._load_from_bytes'",
         ),
     ],
 )
@@ -425,15 +427,14 @@ def test_a_pickle_with_a_command_in_it_is_refused_and_runs_nothing(
 ) -> None:
     source = tmp_path / "learned_embeds.bin"
     how({"<a>": torch.ones(WIDTH), "<b>": Shell(f"touch {tmp_path}/ran")}, source)
-    with pytest.raises(AdapterError, match=message) as raised:
+    with pytest.raises(AdapterError, match=message):
         importer.convert(source, ONE)
     assert not (tmp_path / "ran").exists()
-    assert "weights_only" not in str(raised.value), "torch's own message says how to run it"
 
 
 def test_a_tensor_that_unfolds_to_terabytes_takes_only_its_reader_down(tmp_path: Path) -> None:
     source = pickled(tmp_path, {"<a>": torch.ones(1).expand(1 << 40)}, "a.bin")
-    with pytest.raises(AdapterError, match="not a file of tensors that torch reads safely"):
+    with pytest.raises(AdapterError, match="not a file of tensors that torch saved, or damaged"):
         importer.convert(source, ONE)
 
 
@@ -461,10 +462,17 @@ def test_a_damaged_pickle(tmp_path: Path) -> None:
         importer.convert(source, ONE)
 
 
-def test_without_torch_a_pickle_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(AdapterError, match=r"pip install 'impasto\[export\]'`, or convert the file to safetensors"):
-        importer.convert(pickled(tmp_path, {}, "a.pt"), ONE)
+def test_a_pickle_is_read_without_torch(tmp_path: Path) -> None:
+    source = pickled(tmp_path, {"<cat>": torch.ones(WIDTH)}, "cat.bin")
+    code = f"""if True:
+        import sys
+        from pathlib import Path
+        sys.modules["torch"] = None  # importing it fails
+        from impasto_export.adapters import pickles
+        pickles.convert(Path({str(source)!r}), Path({str(tmp_path / "out.safetensors")!r}))
+    """
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    assert list(read_header(tmp_path / "out.safetensors").tensors) == ["<cat>"]
 
 
 def test_pickles_get_little_time_and_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -473,7 +481,7 @@ def test_pickles_get_little_time_and_room(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(AdapterError, match="not read within"):
         importer.convert(source, ONE)
     monkeypatch.setattr(pickles, "MAX_BYTES", 10)
-    with pytest.raises(AdapterError, match="adapters of up to 10 are read"):
+    with pytest.raises(AdapterError, match="pickles of up to 10 are read"):
         importer.convert(source, ONE)
 
 

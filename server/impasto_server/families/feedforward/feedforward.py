@@ -19,8 +19,9 @@ from impasto_server.bundle import Bundle
 from impasto_server.errors import InvalidArgument, SetupError
 from impasto_server.families.family import Parts
 from impasto_server.families.feedforward.colours import Painted
+from impasto_server.families.feedforward.frame import Frame
 from impasto_server.families.feedforward.manifest import TRANSFORM, VECTOR, FeedforwardManifest
-from impasto_server.families.feedforward.paint import WHOLE, Frame, paint
+from impasto_server.families.feedforward.paint import MOST_WHOLE, paint, planes
 from impasto_server.families.feedforward.photo import Bounds, Photo, read
 from impasto_server.families.feedforward.predictor import Predictor
 from impasto_server.families.feedforward.styles import Shares, Style, shares_of
@@ -35,7 +36,8 @@ from impasto_server.worn import Worn
 
 Array = NDArray[np.float32]
 
-BATCH_PIXELS = 2 << 20  # of all pictures of a batch: with larger ones rows gain nothing from each other
+# Of all pictures of a batch, at 350 bytes of memory a pixel and more; rows gain next to nothing from each other.
+BATCH_PIXELS = 1 << 20
 PREVIEW = 128  # pixels of a preview's longer side
 
 
@@ -81,13 +83,14 @@ class Feedforward:
         self._neutral = _neutral(parts.bundle, manifest)
         self._frame = Frame(manifest.border, manifest.image.multiple_of)
         self._tiles = Tiles.of(parts, manifest)
-        transform = Backbone(parts.graphs.every(TRANSFORM), _feeds, BATCH_PIXELS)
+        transform = Backbone(parts.graphs.every(TRANSFORM), _feeds, 3 * BATCH_PIXELS)
         self.backbones: Mapping[str, Backbone] = {
             BASE: transform,
             **({} if self._tiles is None else self._tiles.backbones),
         }
         most = manifest.most_pixels
-        self._bounds = Bounds(most, min(WHOLE, most) if self._tiles is None else manifest.image.max_pixels)
+        tiled = MOST_WHOLE if self._tiles is None else self._tiles.most_pixels
+        self._bounds = Bounds(most, min(manifest.image.max_pixels, tiled))
 
     def example(self, stage: str) -> Row:
         if stage != BASE:
@@ -95,7 +98,7 @@ class Feedforward:
             return self._tiles.example(stage)
         size, numbers = self._manifest.image, self._manifest.vectors
         vector = self._neutral if self._neutral is not None else np.zeros(numbers, np.float32) if numbers else None
-        sample = self._frame.around(np.zeros((size.height, size.width, 3), np.uint8))
+        sample = planes(self._frame.around(np.zeros((size.height, size.width, 3), np.uint8)))
         return Row(Ask(sample, 0.0, 0, 1), Style(vector), Seat())
 
     def warm(self, lanes: int) -> None:

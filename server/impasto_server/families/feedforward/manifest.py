@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from impasto_server.bundle import File, Manifest
+from impasto_server.families.feedforward.pieces import Pieces
 from impasto_server.steps import BASE
 
 TRANSFORM, PREDICTOR = "transform", "predictor"
@@ -33,7 +34,7 @@ class FeedforwardManifest(Manifest):
     weakened: Weakened = "pixels"
     border: int = Field(default=0, ge=0, le=512)
     neutral: File | None = None
-    pieces: tuple[Any, ...] = ()
+    pieces: Pieces | None = None
 
     @property
     def vectors(self) -> int:
@@ -68,7 +69,8 @@ class FeedforwardManifest(Manifest):
 
     @property
     def files(self) -> list[str]:
-        return [*super().files, *([] if self.neutral is None else [self.neutral.file])]
+        own = [] if self.neutral is None else [self.neutral.file]
+        return [*super().files, *own, *([] if self.pieces is None else self.pieces.files)]
 
     @model_validator(mode="after")
     def _has_what_its_styles_fade_to(self) -> FeedforwardManifest:

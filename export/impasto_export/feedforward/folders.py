@@ -1,0 +1,48 @@
+"""Folders of deeplearn.js and ml5: a file of float32 numbers for each variable, and a manifest.json that says which."""
+
+from __future__ import annotations
+
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from impasto_export.architecture import Json, read_json
+from impasto_export.errors import CheckpointError
+from impasto_export.feedforward.net import Array
+
+MANIFEST = "manifest.json"
+FILE, SHAPE = "filename", "shape"
+# More numbers than any variable has.
+MAX_SIZE = 1 << 26
+
+
+def entries(folder: Path) -> Json | None:
+    """name -> {filename, shape}; None where the folder's manifest is another program's."""
+    if not (folder / MANIFEST).is_file():
+        return None
+    found = read_json(folder / MANIFEST)
+    ours = found and all(isinstance(entry, dict) and {FILE, SHAPE} <= entry.keys() for entry in found.values())
+    return found if ours else None
+
+
+def shapes(folder: Path, found: Json) -> dict[str, tuple[int, ...]]:
+    """Raises CheckpointError for an entry that is no variable's."""
+    for name, entry in found.items():
+        sides, file = entry[SHAPE], entry[FILE]
+        whole = isinstance(sides, list) and all(type(side) is int and side > 0 for side in sides)
+        if not whole or prod(sides) > MAX_SIZE or not isinstance(file, str) or Path(file).name != file:
+            problem = f"{name} is {entry}; a shape and the name of a file beside it are expected"
+            raise CheckpointError(f"{folder / MANIFEST}: {problem}")
+    return {name: tuple(entry[SHAPE]) for name, entry in found.items()}
+
+
+def read(folder: Path, entry: Json) -> Array:
+    """Raises CheckpointError for a file that is missing, or has more or fewer numbers than its shape."""
+    path, shape = folder / entry[FILE], tuple(entry[SHAPE])
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing; {MANIFEST} names it")
+    if path.stat().st_size != 4 * prod(shape):
+        problem = f"has {path.stat().st_size} bytes, {list(shape)} of float32 are {4 * prod(shape)}"
+        raise CheckpointError(f"{path} {problem}; get it again")
+    return np.frombuffer(path.read_bytes(), "<f4").reshape(shape)

@@ -1,0 +1,60 @@
+"""A predictor's graph as the server runs it: picture [n, 3, S, S] RGB 0–1 in, style [n, N] out."""
+
+from __future__ import annotations
+
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, compose, helper
+
+from impasto_export.errors import CheckpointError
+from impasto_export.feedforward import tape
+from impasto_export.feedforward.found import Expand, Predictor
+from impasto_export.feedforward.graph import FLOAT, PICTURE, STYLE, placeholder
+from impasto_export.feedforward.net import Array
+
+WEIGHT, BIAS = "expand.weight", "expand.bias"
+
+
+def tensors(expand: Expand) -> dict[str, Array]:
+    """The linear layer under the names that the graph reads: weight [N, D], bias [N]."""
+    return {WEIGHT: expand.weight, BIAS: expand.bias}
+
+
+def graph(predictor: Predictor, expand: Expand) -> ModelProto:
+    """Its own graph as it came, its picture's layout turned, and the linear layer, whose tensors are placeholders.
+
+    Raises CheckpointError for a graph of several outputs, or with weights in another file.
+    """
+    model: ModelProto = compose.add_prefix(predictor.model, "predictor/")  # whatever its own values are called
+    own = model.graph
+    if len(own.output) != 1 or any(item.data_location == TensorProto.EXTERNAL for item in own.initializer):
+        raise CheckpointError(f"{own.name}: a predictor of one output, with its weights inside, is expected")
+    entry = next(item for item in own.input if item.name == tape.picture(own))
+    batch = entry.type.tensor_type.shape.dim[0].dim_value or "n"
+    shape = helper.make_tensor("embedding.shape", TensorProto.INT64, [2], [-1, expand.width])
+    held = [placeholder(name, array.shape) for name, array in tensors(expand).items()]
+    made = helper.make_graph(
+        [_turned(predictor, entry.name), *own.node, *_expanded(own.output[0].name, shape.name)],
+        "predictor",
+        [_value(PICTURE, batch, 3, predictor.size, predictor.size)],
+        [_value(STYLE, batch, len(expand.bias))],
+        [*own.initializer, shape, *held],
+    )
+    model.graph.CopyFrom(made)
+    return model
+
+
+def _turned(predictor: Predictor, entry: str) -> NodeProto:
+    if predictor.layout == "NCHW":
+        return helper.make_node("Identity", [PICTURE], [entry], name=PICTURE)
+    return helper.make_node("Transpose", [PICTURE], [entry], name=PICTURE, perm=[0, 2, 3, 1])
+
+
+def _expanded(embedding: str, shape: str) -> list[NodeProto]:
+    flat = "embedding.flat"
+    return [
+        helper.make_node("Reshape", [embedding, shape], [flat], name=flat),
+        helper.make_node("Gemm", [flat, WEIGHT, BIAS], [STYLE], name=STYLE, transB=1),
+    ]
+
+
+def _value(name: str, *shape: int | str) -> ValueInfoProto:
+    return helper.make_tensor_value_info(name, FLOAT, list(shape))

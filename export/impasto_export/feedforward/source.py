@@ -1,0 +1,171 @@
+"""What a net lies in: a safetensors or npz file, a pickle of tensors, a Torch7 file, an ONNX graph, a TensorFlow
+checkpoint, a folder with a config or with a file for each variable. Nothing is read before it is asked for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from zipfile import BadZipFile, is_zipfile
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+
+from impasto_export import spellings
+from impasto_export.adapters import pickles
+from impasto_export.architecture import Json, read_json
+from impasto_export.errors import AdapterError, CheckpointError
+from impasto_export.feedforward import folders, tensorflow, torch7
+from impasto_export.feedforward.net import Array
+from impasto_export.floats import FLOATS, float32
+from impasto_export.weights import Header, read_header, read_tensor
+
+CONFIG, OURS = "config.json", "impasto-feedforward"
+# What a training's file calls the net's tensors, beside its optimiser's.
+WRAPPED = re.compile(r"^(?:state_dict|model|model_state_dict|net|network)/")
+MAX_PICKLE = 256 << 20
+SAFETENSORS, NPZ, ONNX = ".safetensors", ".npz", ".onnx"
+# Of this size a graph with its weights still is one file.
+MAX_ONNX = 1 << 30
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Source:
+    """`shapes` are those of its tensors by its own names, `read` gives one. `config` is a folder's, `model` an ONNX
+    file's, `metadata` a safetensors header's, `torch7` what a Torch7 file holds. `alone`: of files of
+    its kind, a pickle or a Torch7 file, nothing is linked but nets of this family."""
+
+    place: Path
+    shapes: Mapping[str, Shape]
+    read: Callable[[str], Array]
+    config: Json = field(default_factory=dict)
+    model: onnx.ModelProto | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    torch7: Any = None
+    alone: bool = False
+
+    def __str__(self) -> str:
+        return str(self.place)
+
+    @property
+    def name(self) -> str:
+        """The file's or the folder's, without its endings."""
+        return self.place.resolve().name.partition(".")[0]
+
+    def tensor(self, name: str) -> Array:
+        """float32. Raises CheckpointError where it is missing, or holds what is no finite number."""
+        if name not in self.shapes:
+            raise CheckpointError(f"{self.place}: its tensor {name} is missing; get the file again")
+        array = self.read(name)
+        if not np.isfinite(array).all():
+            raise CheckpointError(f"{self.place}: {name} holds NaN or infinity; get the file again")
+        return array
+
+
+@contextmanager
+def opened(place: Path) -> Iterator[Source | None]:
+    """Readable until the block ends; None for what no net of this family lies in. Raises CheckpointError for a damaged
+    file."""
+    with TemporaryDirectory(prefix="impasto-") as folder:
+        yield _source(place, Path(folder))
+
+
+def _source(place: Path, spare: Path) -> Source | None:
+    """`spare` is a folder for what has to be written to be read."""
+    if place.is_dir():
+        return _folder(place, spare)
+    found = tensorflow.prefix(place)
+    if found:
+        entries = tensorflow.entries(found)
+        return Source(place, {name: entry.shape for name, entry in entries.items()}, partial(tensorflow.read, entries))
+    if not place.is_file():
+        return None
+    match place.suffix:
+        case ".safetensors":
+            return _safetensors(place, read_header(place))
+        case ".npz":
+            return _arrays(place)
+        case ".onnx":
+            return _graph(place)
+    if torch7.is_torch7(place):
+        return Source(place, {}, {}.__getitem__, torch7=torch7.read(place), alone=True)
+    # A larger one holds no net of this family, and who trusts it is told how to convert it.
+    return _pickle(place, spare) if place.stat().st_size <= MAX_PICKLE and pickles.is_pickle(place) else None
+
+
+def _folder(place: Path, spare: Path) -> Source | None:
+    """One that the studio wrote; of deeplearn.js; or that has a TensorFlow checkpoint's `checkpoint`."""
+    config = read_json(place / CONFIG) if (place / CONFIG).is_file() else {}
+    if config.get("format") == OURS:
+        found = _safetensors(place, read_header(place / "model.safetensors"), config)
+        return found
+    variables = folders.entries(place)
+    if variables is not None:
+        shapes = folders.shapes(place, variables)
+        return Source(place, shapes, lambda name: folders.read(place, variables[name]))
+    latest = tensorflow.latest(place)
+    return _source(latest, spare) if latest else None
+
+
+def _pickle(place: Path, spare: Path) -> Source:
+    """Its tensors, made a safetensors file by a process of its own; without what training puts around them."""
+    try:
+        header = pickles.read(place, spare)
+    except AdapterError as error:
+        raise CheckpointError(str(error)) from None
+    return replace(_safetensors(place, header), alone=True)
+
+
+def _safetensors(place: Path, header: Header, config: Json | None = None) -> Source:
+    def read(name: str) -> Array:
+        dtype = tensors[name].dtype
+        if dtype not in FLOATS:
+            raise CheckpointError(f"{place}: {name} is {dtype}; {', '.join(FLOATS)} are read")
+        return float32(read_tensor(Header(header.path, tensors, {}), name), dtype)
+
+    tensors = {_unwrapped(name): tensor for name, tensor in header.tensors.items()}
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    return Source(place, shapes, read, config or {}, metadata=header.metadata)
+
+
+def _unwrapped(name: str) -> str:
+    """Without the dictionary that a training's state is one of, and what wraps a module."""
+    return spellings.unwrapped(WRAPPED.sub("", name))
+
+
+def _arrays(place: Path) -> Source:
+    """numpy reads a pickle in it only where it is asked to, which nobody does."""
+    try:
+        if not is_zipfile(place):
+            raise ValueError("it is no archive")
+        with np.load(place, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (ValueError, OSError, BadZipFile, EOFError) as error:
+        raise CheckpointError(f"{place} cannot be read as .npz ({error}); get it again") from None
+    odd = next((name for name, array in arrays.items() if array.dtype.kind not in "fiu"), None)
+    if odd:
+        raise CheckpointError(f"{place}: {odd} is {arrays[odd].dtype}; arrays of numbers are read")
+    return Source(place, {name: array.shape for name, array in arrays.items()}, lambda name: _float(arrays[name]))
+
+
+def _float(array: np.ndarray) -> Array:
+    return np.asarray(array, np.float32)
+
+
+def _graph(place: Path) -> Source:
+    if place.stat().st_size > MAX_ONNX:
+        raise CheckpointError(f"{place} has {place.stat().st_size} bytes; graphs of up to {MAX_ONNX} are read")
+    try:
+        model = onnx.load(str(place), load_external_data=False)
+    except DecodeError:
+        raise CheckpointError(f"{place} cannot be read as ONNX; get it again") from None
+    held = {item.name: item for item in model.graph.initializer}
+    shapes = {name: tuple(item.dims) for name, item in held.items()}
+    return Source(place, shapes, lambda name: _float(onnx.numpy_helper.to_array(held[name])), model=model)

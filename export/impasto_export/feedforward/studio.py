@@ -1,0 +1,95 @@
+"""The studio's own layout: a folder with config.json, model.safetensors, and maybe predictor.onnx."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+
+from impasto_export.architecture import Json
+from impasto_export.errors import CheckpointError
+from impasto_export.feedforward import trunk
+from impasto_export.feedforward.found import PADDINGS, Expand, Found, Predictor, Said
+from impasto_export.feedforward.net import Array, Input, Net, Norm, Output
+from impasto_export.feedforward.source import OURS, Source
+from impasto_export.weights import sha256_file
+
+# Its digest is what the styles that were fitted on it call it.
+WEIGHTS = "model.safetensors"
+NEUTRAL, EXPAND = "neutral", "expand_embedding.weight"
+
+
+def recognises(source: Source) -> bool:
+    return source.config.get("format") == OURS
+
+
+def read(source: Source, said: Said) -> Found:
+    """Raises CheckpointError for a config that says what isn't known, and for tensors that aren't those of its net."""
+    said.only(source)
+    facts = source.config.get("trunk")
+    if not isinstance(facts, dict):
+        raise CheckpointError(f"{source}: config.json: trunk is {facts!r}; an object with the net's facts is expected")
+    _known(source, facts)
+    residuals = int(facts["residuals"])
+    norm = Norm("instance", float(facts["epsilon"]), conditioned=True)
+    net = Net(
+        name=f"cin-{'-'.join(map(str, facts['widths']))}",
+        input=Input(float(facts["input"]["scale"]), facts["input"]["order"]),
+        pad=0,
+        blocks=trunk.blocks(residuals, facts["padding"], lambda name: norm),
+        output=Output(facts["output"]["activation"], float(facts["output"]["scale"])),
+        tensors={f"{name}.weight": source.tensor(f"{name}.weight") for name in trunk.names(residuals)},
+    )
+    trunk.check(str(source), net, facts["widths"])
+    neutral = source.tensor(NEUTRAL)
+    if neutral.shape != (net.vector_size,):
+        raise CheckpointError(f"{source}: {NEUTRAL} is {list(neutral.shape)}; its net's vectors have {net.vector_size}")
+    predictor, expand = _predictor(source, net, neutral)
+    return Found(
+        name=str(source.config.get("name") or source.place.resolve().name),
+        net=net,
+        told={key: f"{_text(facts[key])} (config.json)" for key in trunk.FACTS},
+        neutral=neutral,
+        expand=expand,
+        predictor=predictor,
+        network=sha256_file(source.place / WEIGHTS),
+    )
+
+
+def _known(source: Source, facts: Json) -> None:
+    """Raises CheckpointError naming the entry that is missing or not known."""
+    allowed: dict[str, tuple[Any, ...]] = {"layout": ("cin",), "padding": PADDINGS, "upsampling": ("nearest",)}
+    for key, values in allowed.items():
+        if facts.get(key) not in values:
+            known = ", ".join(values)
+            raise CheckpointError(f"{source}: config.json: trunk.{key} is {facts.get(key)!r}; known: {known}")
+    try:
+        whole = [int(value) for value in (*facts["widths"], facts["residuals"])]
+        numbers = [float(value) for value in (facts["epsilon"], facts["input"]["scale"], facts["output"]["scale"])]
+        kinds = facts["input"]["order"] in ("RGB", "BGR") and facts["output"]["activation"] in ("sigmoid", "none")
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{source}: config.json: trunk cannot be read ({error!r})") from None
+    if len(whole) != 4 or min(whole) < 1 or min(numbers) <= 0 or not kinds:
+        raise CheckpointError(f"{source}: config.json: trunk is {facts}; three widths, numbers above 0 are expected")
+
+
+def _predictor(source: Source, net: Net, neutral: Array) -> tuple[Predictor | None, Expand | None]:
+    facts = source.config.get("predictor")
+    if facts is None:
+        return None, None
+    weight = source.tensor(EXPAND)
+    size, width = int(facts["size"]), int(facts["embedding"])
+    if weight.shape != (net.vector_size, width):
+        raise CheckpointError(f"{source}: {EXPAND} is {list(weight.shape)}; expected {[net.vector_size, width]}")
+    place = source.place / str(facts["file"])
+    if not place.is_file():
+        raise CheckpointError(f"{place} is missing; config.json names it")
+    model = onnx.load(str(place), load_external_data=False)
+    return Predictor(model, size, "NCHW"), Expand(weight, np.asarray(neutral, np.float32))
+
+
+def _text(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {inner}" for key, inner in value.items())
+    return "-".join(map(str, value)) if isinstance(value, list) else str(value)

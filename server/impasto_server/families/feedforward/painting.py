@@ -1,0 +1,235 @@
+"""A picture painted in tiles: exactly what the net makes of it whole, in bounded memory.
+
+A norm needs statistics of the whole picture. So the net is run layer by layer, each on all tiles, and a layer's norm is
+done by whoever reads it, when they are known. What the layers read beyond a picture's border the host puts there, on
+raw values: mirroring, or the outermost row again, are the same before and after what works on each pixel alone.
+
+A layer is kept, or its tiles are computed again from the one before it (plan.py). All tiles of a layer have one size:
+the last of a row lies partly over the one before it, and counts where that ends.
+
+It's a generator of asks like every sampler: between any two tiles others have their turn, and a caller may leave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from impasto_server.engines.engine import item_bytes, stored, widened
+from impasto_server.families.feedforward.colours import to_pixels
+from impasto_server.families.feedforward.moments import Moments, Scaling
+from impasto_server.families.feedforward.pieces import Conv, Padding, Pieces, Residual
+from impasto_server.families.feedforward.plan import SIDE, Plan, Plane
+from impasto_server.settings import Precision
+from impasto_server.steps import Ask
+
+Array = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
+Tiles = Generator[Ask, Array, Array]
+
+END = "end"  # the stage that makes a picture of what the last conv gives
+
+_MODES: dict[Padding, Any] = {"reflect": "reflect", "edge": "edge", "zero": "constant", "none": "constant"}
+
+
+@dataclass(frozen=True)
+class TileAsk(Ask):
+    """`sample` is a tile [C, h, w]; `scaling` of the norm that it still lacks; `inside` [1, h, w] and `skip` [C, h, w]
+    as pieces.py has them.
+    """
+
+    scaling: Scaling | None = None
+    inside: Array | None = None
+    skip: Array | None = None
+
+
+class Span(NamedTuple):
+    """Rows, or columns, of a layer; of which those before `own` are another tile's."""
+
+    start: int
+    count: int
+    own: int = 0
+
+
+class Box(NamedTuple):
+    rows: Span
+    columns: Span
+
+    @property
+    def own(self) -> tuple[slice, slice, slice]:
+        """Of the layer, what is this tile's own."""
+        return (slice(None), *(slice(one.start + one.own, one.start + one.count) for one in self))
+
+    def owned(self, tile: Array) -> Array:
+        return tile[:, self.rows.own :, self.columns.own :]
+
+
+@dataclass(eq=False)
+class Layer:
+    """What one conv gives: where it's kept `values` [C, H, W], as they're stored; else it's computed from `source` by
+    `conv`.
+
+    `scaling` is what its norm still has to do, known when all of its tiles have been seen.
+    """
+
+    plane: Plane
+    values: NDArray[Any] | None
+    conv: Conv | None = None
+    source: Layer | None = None
+    scaling: Scaling | None = None
+
+
+@dataclass(eq=False)
+class Painting:
+    """One picture on its way through the pieces of a net, of which layers are kept in what `precision` is stored in.
+
+    The asks are of one `lane`; of the `steps` of all lanes `done` were before.
+    """
+
+    pieces: Pieces
+    plan: Plan
+    steps: int
+    precision: Precision = "f32"
+    lane: int | None = None
+    side: int = SIDE
+    done: int = 0
+
+    def paint(self, picture: Pixels, out: NDArray[Any]) -> Generator[Ask, Array, None]:
+        """RGB uint8 [H, W, 3], of sides that the net can take, into `out`: float32 [3, H, W], 0–1 but for what lies
+        outside it, or uint8 [H, W, 3].
+        """
+        x = _pictured(picture, self.pieces.pad, self.side)
+        for block in self.pieces.blocks:
+            x = yield from (self._conv(x, block) if isinstance(block, Conv) else self._residual(x, block))
+        for box in boxes(x.plane):
+            tile = box.owned((yield self._ask(END, _cut(x, box), x.scaling)))
+            if out.dtype == np.uint8:
+                out[box.own[1:]] = to_pixels(tile)
+            else:
+                out[box.own] = tile
+
+    def _residual(self, x: Layer, block: Residual) -> Generator[Ask, Array, Layer]:
+        if block.settle is not None:
+            yield from self._each(x, f"{block.first.name}.settle")
+        first = yield from self._conv(x, block.first)
+        changed = yield from self._conv(first, block.second)
+        yield from self._each(changed, f"{block.second.name}.join", x, block.crop)
+        return changed
+
+    def _conv(self, source: Layer, conv: Conv) -> Generator[Ask, Array, Layer]:
+        """A layer more; where it's kept, the one before it is needed no longer."""
+        plane, keeps = source.plane.through(conv), conv.name in self.plan.kept
+        values = self._empty(plane) if keeps else None
+        made, moments = Layer(plane, None, conv, source), Moments(conv.channels)
+        for box in boxes(plane) if keeps or conv.norm is not None else ():
+            tile = yield from self._tile(made, box)
+            if conv.norm is not None:
+                moments.add(box.owned(tile))
+            if values is not None:
+                values[box.own] = stored(box.owned(tile), self.precision)
+        scaling = None if conv.norm is None else moments.scaling(conv.norm.epsilon)
+        return Layer(plane, values, conv, None if keeps else source, scaling)
+
+    def _each(self, x: Layer, stage: str, skip: Layer | None = None, crop: int = 0) -> Generator[Ask, Array, None]:
+        """Have a stage that works on each pixel alone done, in place."""
+        assert x.values is not None
+        for box in boxes(x.plane):
+            beside = None if skip is None else _cut(skip, box, crop)
+            tile = yield self._ask(stage, _cut(x, box), x.scaling, skip=beside)
+            x.values[box.own] = stored(box.owned(tile), self.precision)
+        x.scaling = None
+
+    def _tile(self, layer: Layer, box: Box) -> Tiles:
+        """Raw values of a layer that isn't kept."""
+        assert layer.conv is not None
+        assert layer.source is not None
+        source, conv = layer.source, layer.conv
+        wanted = Box(*(Span(*conv.reach(one.start, one.count)) for one in box))
+        if source.values is None:
+            there = _within(wanted, source)
+            values = yield from self._tile(source, there)
+            sample, inside = _padded(Layer(source.plane, values), wanted, conv.padding, there)
+        else:
+            sample, inside = _padded(source, wanted, conv.padding)
+        return (yield self._ask(conv.name, sample, source.scaling, inside=inside))
+
+    def _ask(self, stage: str, sample: Array, scaling: Scaling | None, **beside: Array | None) -> TileAsk:
+        step, self.done = self.done, self.done + 1
+        return TileAsk(sample, 0.0, step, self.steps, stage=stage, lane=self.lane, scaling=scaling, **beside)
+
+    def _empty(self, plane: Plane) -> NDArray[Any]:
+        kind = np.uint16 if item_bytes(self.precision) == 2 else np.float32
+        return np.empty((plane.channels, plane.height, plane.width), kind)
+
+
+def boxes(plane: Plane) -> Iterator[Box]:
+    for rows in spans(plane.height, plane.side):
+        for columns in spans(plane.width, plane.side):
+            yield Box(rows, columns)
+
+
+def spans(size: int, side: int) -> Iterator[Span]:
+    """Of one count, which together cover `size`; each owns what no earlier one has."""
+    count = min(side, size)
+    for start in range(0, size, count):
+        placed = min(start, size - count)
+        yield Span(placed, count, start - placed)
+
+
+def _pictured(picture: Pixels, pad: int, side: int) -> Layer:
+    """A view of it, [3, H, W], of which tiles become float32 when they are cut out."""
+    whole = np.pad(picture, ((pad, pad), (pad, pad), (0, 0)), "reflect") if pad else picture
+    return Layer(Plane.picture(*whole.shape[:2], side), whole.transpose(2, 0, 1))
+
+
+def _within(wanted: Box, layer: Layer) -> Box:
+    """What of a layer has to be computed for what is wanted, some of which it may not have."""
+    doubles = layer.conv is not None and layer.conv.doubles
+    sizes = (layer.plane.height, layer.plane.width)
+    return Box(*(_inside(one, size, doubles) for one, size in zip(wanted, sizes, strict=True)))
+
+
+def _inside(wanted: Span, size: int, even: bool) -> Span:
+    """As many rows wherever it is, of `size` that there are, from an `even` one to an even one where that's so."""
+    first, count = max(wanted.start, 0), wanted.count
+    if even:
+        first, count = first - first % 2, count + 2 - count % 2
+    count = min(count, size)
+    return Span(min(first, size - count), count)
+
+
+def _padded(layer: Layer, wanted: Box, padding: Padding, there: Box | None = None) -> tuple[Array, Array | None]:
+    """The rows and columns that are wanted, of a layer whose values are those `there` alone; and the tile's `inside`.
+
+    What lies beyond the layer's border is put there as `padding` says.
+    """
+    assert layer.values is not None
+    origin = (0, 0) if there is None else (there.rows.start, there.columns.start)
+    sizes = (layer.plane.height, layer.plane.width)
+    first = [max(one.start, 0) for one in wanted]
+    last = [min(one.start + one.count, size) for one, size in zip(wanted, sizes, strict=True)]
+    parts = (slice(start - at, end - at) for start, end, at in zip(first, last, origin, strict=True))
+    tile = _floats(layer.values[(slice(None), *parts)])
+    beyond = [
+        (start - one.start, one.start + one.count - end) for one, start, end in zip(wanted, first, last, strict=True)
+    ]
+    inside = np.pad(np.ones((1, *tile.shape[1:]), np.float32), ((0, 0), *beyond)) if padding == "zero" else None
+    return (np.pad(tile, ((0, 0), *beyond), _MODES[padding]) if np.any(beyond) else tile), inside
+
+
+def _cut(layer: Layer, box: Box, crop: int = 0) -> Array:
+    """The tile itself, of a layer with `crop` rows and columns more at each side."""
+    assert layer.values is not None
+    rows, columns = (slice(one.start + crop, one.start + crop + one.count) for one in box)
+    return _floats(layer.values[:, rows, columns])
+
+
+def _floats(values: NDArray[Any]) -> Array:
+    """uint8 are pixels, which graphs take as 0–1; all else is as it's stored."""
+    if values.dtype == np.uint8:
+        return np.divide(values, 255, dtype=np.float32)
+    return np.ascontiguousarray(widened(values))

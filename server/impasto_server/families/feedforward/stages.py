@@ -1,0 +1,94 @@
+"""The backbones of a net in pieces, by stage: each is compiled when the first large picture comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from impasto_server.backbone import Backbone, Feeds, Row, samples
+from impasto_server.engines.engine import Engine
+from impasto_server.families.feedforward.painting import END, TileAsk
+from impasto_server.families.feedforward.pieces import Conv, Norm, Pieces
+
+Array = NDArray[np.float32]
+VectorOf = Callable[[Any], Array]  # γ and β [N] of a row's context
+
+
+class Piece(Backbone):
+    """One graph on tiles. `norm` is the one that what it reads still lacks, of γ and β as `vector_of` a context."""
+
+    def __init__(self, engine: Callable[[], Engine], norm: Norm | None, vector_of: VectorOf) -> None:
+        self._open = engine
+        self._engine: Engine | None = None
+        self._opening = Lock()
+        self._norm = norm
+        self._vector_of = vector_of
+
+    def prepare(self, row: Row, most: int, copies: int) -> None:
+        """Nothing: most servers never see a large picture."""
+
+    def compile(self) -> Engine:
+        """From any thread, as often as one likes."""
+        with self._opening:
+            self._engine = self._engine or self._open()
+            return self._engine
+
+    def run(self, rows: Sequence[Row]) -> Array:
+        (out,) = self.compile().run(self._fed(rows))
+        return out
+
+    def _fed(self, rows: Sequence[Row]) -> Feeds:
+        asks = [row.ask for row in rows]
+        assert all(isinstance(ask, TileAsk) for ask in asks)
+        feeds: Feeds = {"tile": samples(rows)}
+        for name in ("inside", "skip"):
+            beside = [getattr(ask, name) for ask in asks]
+            if beside[0] is not None:
+                feeds[name] = np.stack(beside)
+        return feeds if self._norm is None else feeds | self._scaled(rows, self._norm)
+
+    def _scaled(self, rows: Sequence[Row], norm: Norm) -> Feeds:
+        pairs = [row.ask.scaling.with_style(self._vector_of(row.context), norm.at) for row in rows]
+        scales, shifts = (np.stack(side)[:, :, None, None] for side in zip(*pairs, strict=True))
+        return {"scale": scales, "shift": shifts}
+
+
+def stages(pieces: Pieces, opened: Callable[[str], Engine], vector_of: VectorOf) -> Mapping[str, Piece]:
+    """All of them; `opened` compiles a file, once for all stages that share it."""
+    files: dict[str, Callable[[], Engine]] = {}
+    for file in pieces.files:
+        files[file] = _once(opened, file)
+    return {stage: Piece(files[file], norm, vector_of) for stage, file, norm in _listed(pieces)}
+
+
+def _listed(pieces: Pieces) -> Iterator[tuple[str, str, Norm | None]]:
+    """Stage, file, and the norm of what it reads."""
+    norm: Norm | None = None
+    for block in pieces.blocks:
+        if isinstance(block, Conv):
+            yield block.name, block.file, norm
+            norm = block.norm
+            continue
+        if block.settle is not None:
+            yield f"{block.first.name}.settle", block.settle, norm
+        yield block.first.name, block.first.file, None
+        yield block.second.name, block.second.file, block.first.norm
+        yield f"{block.second.name}.join", block.join, block.second.norm
+        norm = None
+    yield END, pieces.end, norm
+
+
+def _once(opened: Callable[[str], Engine], file: str) -> Callable[[], Engine]:
+    lock, found = Lock(), list[Engine]()
+
+    def engine() -> Engine:
+        with lock:
+            if not found:
+                found.append(opened(file))
+            return found[0]
+
+    return engine

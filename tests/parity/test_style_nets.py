@@ -1,0 +1,148 @@
+"""Nets whose every weight is the style paint what their authors' definitions paint, in both engines, alone and beside
+others, at square and other sizes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from impasto_export.feedforward.link import link
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+
+from impasto_export.feedforward.found import Said
+from tests.helpers import lua_files, stylers
+from tests.helpers.engines import ENGINES, Engine, relative_error, run
+from tests.helpers.stylers import randomised
+
+TOLERANCE = 1e-4
+SIZES = ((1, 64, 64), (3, 48, 72))
+Array = NDArray[np.float32]
+# Writes a file into the folder; what it is, and what else has to be said of it.
+Saved = tuple[Path, Said]
+BATCH = torch.nn.BatchNorm2d
+
+
+def safetensors(path: Path, tensors: dict[str, torch.Tensor], said: Said = Said()) -> Saved:  # noqa: B008
+    save_file({name: tensor.clone() for name, tensor in tensors.items()}, path.with_suffix(".safetensors"))
+    return path.with_suffix(".safetensors"), said
+
+
+def pickled(path: Path, content: object, said: Said = Said()) -> Saved:  # noqa: B008
+    torch.save(content, path)
+    return path, said
+
+
+def lua(path: Path, net: Any) -> Saved:
+    path.with_suffix(".t7").write_bytes(lua_files.encoded(lua_files.checkpoint(net)))
+    return path.with_suffix(".t7"), Said()
+
+
+def arrays(path: Path, net: Any) -> Saved:
+    np.savez(path.with_suffix(".npz"), **{name: value.numpy() for name, value in net.named().items()})
+    return path.with_suffix(".npz"), Said()
+
+
+def variables(path: Path, net: Any) -> Saved:
+    """As deeplearn.js wants them."""
+    path.mkdir()
+    for name, value in net.named().items():
+        (path / name).write_bytes(value.numpy().tobytes())
+    entries = {name: {"filename": name, "shape": [*value.shape]} for name, value in net.named().items()}
+    (path / "manifest.json").write_text(json.dumps(entries))
+    return path, Said()
+
+
+def fast(folder: Path, net: Any) -> Saved:
+    torch.save(net.encoder.state_dict(), folder / "vgg_normalised.pth")
+    return pickled(
+        folder / "clip_decoder_fire.pth.tar", net.decoder.state_dict(), Said(encoder=folder / "vgg_normalised.pth")
+    )
+
+
+def before_1_0(net: Any) -> dict[str, torch.Tensor]:
+    """Old versions of torch saved statistics with instance norms, and never used them."""
+    kept: dict[str, torch.Tensor] = net.state_dict()
+    return {**kept, "in1.running_mean": torch.full((32,), 9.0), "in1.running_var": torch.full((32,), 7.0)}
+
+
+NETS: dict[str, Callable[[], Any]] = {
+    "examples": cache(lambda: randomised(stylers.TransformerNet())),
+    "johnson": cache(lambda: randomised(stylers.Johnson())),
+    "eccv16": cache(lambda: stylers.settled(randomised(stylers.Johnson(32, BATCH)))),
+    "nearest": cache(lambda: randomised(stylers.Johnson(doubling="U"))),
+    "reflecting": cache(lambda: randomised(stylers.Johnson(padding="reflect"))),
+    "zeros": cache(lambda: randomised(stylers.Johnson(padding="zero"))),
+    "lengstrom": cache(lambda: randomised(stylers.Lengstrom())),
+    "unet": cache(lambda: randomised(stylers.UNet())),
+    "fast": cache(lambda: randomised(stylers.Fast())),
+}
+FILES: dict[str, tuple[str, Callable[[Path, Any], Saved]]] = {
+    "candy.pth": ("examples", lambda path, net: pickled(path / "candy.pth", net.state_dict())),
+    "an old candy.safetensors": ("examples", lambda path, net: safetensors(path / "candy", before_1_0(net))),
+    "a port by places": ("johnson", lambda path, net: pickled(path / "candy.pth", net.converted())),
+    "a port by halves": ("johnson", lambda path, net: safetensors(path / "candy", net.pystiche())),
+    "candy.t7": ("johnson", lambda path, net: lua(path / "candy", net)),
+    "a port of batch norms": (
+        "eccv16",
+        lambda path, net: safetensors(path / "wave", net.converted(), Said(norm="batch")),
+    ),
+    "eccv16/the_wave.t7": ("eccv16", lambda path, net: lua(path / "the_wave", net)),
+    "a port of U2": ("nearest", lambda path, net: safetensors(path / "muse", net.converted())),
+    "U2.t7": ("nearest", lambda path, net: lua(path / "muse", net)),
+    "a port that reflects": (
+        "reflecting",
+        lambda path, net: safetensors(path / "r", net.converted(), Said(padding="reflect")),
+    ),
+    "reflecting.t7": ("reflecting", lambda path, net: lua(path / "r", net)),
+    "a port of zeros": ("zeros", lambda path, net: safetensors(path / "z", net.converted(), Said(padding="zero"))),
+    "zeros.t7": ("zeros", lambda path, net: lua(path / "z", net)),
+    "wave.npz": ("lengstrom", lambda path, net: arrays(path / "wave", net)),
+    "a folder of ml5": ("lengstrom", lambda path, net: variables(path / "wave", net)),
+    "CLIPstyler's U-Net": ("unet", lambda path, net: pickled(path / "fire.pth", {"state_dict": net.state_dict()})),
+    "CLIPstyler's decoder": ("fast", fast),
+}
+
+
+@cache
+def painted(net: str, lanes: int, height: int, width: int) -> tuple[Array, Array]:
+    """A picture, and what the net's own definition makes of it."""
+    picture = np.random.default_rng(lanes + height).random((lanes, 3, height, width), dtype=np.float32)
+    with torch.no_grad():
+        return picture, NETS[net]().paint(torch.from_numpy(picture)).numpy()
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_linked_net_paints_as_its_definition(file: str, tmp_path: Path) -> None:
+    name, save = FILES[file]
+    place, said = save(tmp_path, NETS[name]())
+    link(place, tmp_path / "bundle", said)
+    for engine in ENGINES:
+        for size in SIZES:
+            picture, expected = painted(name, *size)
+            (found,) = run(engine, tmp_path / "bundle", "transform", {"picture": picture})
+            assert relative_error(found, expected) <= TOLERANCE, (engine, size)
+
+
+def test_nets_have_the_sizes_that_they_have_in_the_world() -> None:
+    sizes = {name: sum(value.numel() for value in NETS[name]().parameters()) for name in ("examples", "unet")}
+    assert sizes == {"examples": 1_679_235, "unet": 615_267}
+    assert sum(value.numel() for value in NETS["fast"]().decoder.parameters()) == 3_505_219
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_lane_is_the_same_beside_others(engine: Engine, tmp_path: Path) -> None:
+    """Each takes its own picture's statistics, contrast included."""
+    place, said = FILES["CLIPstyler's U-Net"][1](tmp_path, NETS["unet"]())
+    link(place, tmp_path / "bundle", said)
+    picture, _ = painted("unet", 3, 48, 72)
+    (together,) = run(engine, tmp_path / "bundle", "transform", {"picture": picture})
+    for at in range(3):
+        (alone,) = run(engine, tmp_path / "bundle", "transform", {"picture": picture[at : at + 1]})
+        assert relative_error(alone[0], together[at]) <= TOLERANCE
