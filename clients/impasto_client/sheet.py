@@ -24,7 +24,7 @@ from impasto_client.options import PhotoOptions
 from impasto_client.order import in_order
 from impasto_client.painting import Painting
 from impasto_client.patience import limit_s, until_room
-from impasto_client.photo_words import Share
+from impasto_client.styles import Share
 from impasto_client.tiling import Tile, grid, tiled
 from impasto_client.video.film import IN_FLIGHT
 from impasto_client.words import format_of

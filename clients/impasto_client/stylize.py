@@ -35,9 +35,7 @@ from impasto_client.patience import limit_s, until_room
 from impasto_client.photo_words import Wish
 from impasto_client.video.extra import extra
 from impasto_client.video.film import IN_FLIGHT, SMOOTH
-from impasto_client.words import FORMATS
 
-Format = StrEnum("Format", {name: name for name in dict.fromkeys(FORMATS.values())})
 _THE_PHOTOS = (
     None,
     "IMAGE",
@@ -46,6 +44,14 @@ _THE_PHOTOS = (
     "LONG_SIDE",
     "CLIP",
 )  # fields that other photos may have no quarrel with
+
+
+class Format(StrEnum):
+    """As the wire has them."""
+
+    PNG = "png"
+    JPEG = "jpeg"
+    WEBP = "webp"
 
 
 @dataclass(frozen=True)

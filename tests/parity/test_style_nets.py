@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from impasto_export.feedforward.link import link
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from impasto_export.feedforward.found import Said
+from impasto_export.feedforward.link import link
 from tests.helpers import lua_files, stylers
 from tests.helpers.engines import ENGINES, Engine, relative_error, run
 from tests.helpers.stylers import randomised

@@ -60,8 +60,8 @@ def _places(back: Floats) -> tuple[Floats, Floats]:
 
 def _sought(seek: Seeker, before: Pixels, now: Pixels) -> Motion:
     """In sight is what comes home within a pixel, there and back again."""
-    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (before, now)]
-    back, forth = seek(grey[1], grey[0]), seek(grey[0], grey[1])
+    first, second = (np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), dtype=np.uint8) for frame in (before, now))
+    back, forth = seek(second, first), seek(first, second)
     x, y = _places(back)
     returned = np.stack([cv2.remap(forth[..., axis], x, y, cv2.INTER_LINEAR) for axis in (0, 1)], axis=-1)
     inside = (x >= 0) & (x <= back.shape[1] - 1) & (y >= 0) & (y <= back.shape[0] - 1)

@@ -82,7 +82,8 @@ class Film:
 
         async def work(pair: _Pair[Frame]) -> tuple[_Pair[Frame], Pixels, Motion | None]:
             painting = await paint(await asyncio.to_thread(_png, pair.now))
-            return pair, *await asyncio.to_thread(lambda: (_pixels(painting.image), self._motion(pair)))
+            pixels = await asyncio.to_thread(lambda: _pixels(painting.image))
+            return pair, pixels, await asyncio.to_thread(self._motion, pair)
 
         async with aclosing(in_order_async(_pairs_async(frames), work, self.in_flight)) as done:
             async for pair, painting, motion in done:
