@@ -119,7 +119,8 @@ def serving(net: Path, styles: Path) -> Iterator[tuple[Client, list[str]]]:
 
 def chosen(names: Sequence[str], said: Sequence[str]) -> list[str]:
     """Those that are asked for, else some that lie far apart."""
-    return list(said) or [names[place * len(names) // STYLES] for place in range(min(STYLES, len(names)))]
+    count = min(STYLES, len(names))
+    return list(said) or [names[place * len(names) // count] for place in range(count)]
 
 
 def arguments() -> argparse.Namespace:
