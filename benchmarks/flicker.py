@@ -66,7 +66,7 @@ class Watched:
 
     def figures(self, paintings: Sequence[Pixels], plain: Sequence[Pixels]) -> Report:
         """Of paintings beside those that nobody smoothed."""
-        surest = next(reversed(self.motions.values()))
+        surest = [*self.motions.values()][-1]
         return {
             "ratio": {
                 name: flicker(paintings, motions) / flicker(plain, motions) for name, motions in self.motions.items()

@@ -27,7 +27,7 @@ def real(path: Path, count: int) -> Clip:
     frames: list[Pixels] = []
     with av.open(str(path)) as film:
         for frame in film.decode(video=0):
-            picture = frame.to_image()
+            picture = Image.fromarray(np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8))
             picture.thumbnail((LONG_SIDE, LONG_SIDE), Image.Resampling.LANCZOS)
             frames.append(np.asarray(picture, dtype=np.uint8))
             if len(frames) == count:
