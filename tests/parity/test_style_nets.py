@@ -10,13 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
+from impasto_export import manifest
+from impasto_export.adapters import check, importer
+from impasto_export.adapters.loras import Imported
+from impasto_export.adapters.registry import Registry
+from impasto_export.errors import AdapterError, MisfitCheckpoint
 from impasto_export.feedforward.found import Said
 from impasto_export.feedforward.link import link
+from impasto_export.merging.merge import merge
 from tests.helpers import lua_files, stylers
 from tests.helpers.engines import ENGINES, Engine, relative_error, run
 from tests.helpers.stylers import randomised
@@ -146,3 +153,76 @@ def test_a_lane_is_the_same_beside_others(engine: Engine, tmp_path: Path) -> Non
     for at in range(3):
         (alone,) = run(engine, tmp_path / "bundle", "transform", {"picture": picture[at : at + 1]})
         assert relative_error(alone[0], together[at]) <= TOLERANCE
+
+
+@pytest.fixture(scope="module")
+def decoders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Registry]:
+    """A bundle of AdaIN's decoder, which gives the photo back, and two of CLIPstyler's as adapters."""
+    folder = tmp_path_factory.mktemp("decoders")
+    place, said = fast(folder, NETS["fast"]())
+    link(place, folder / "bundle", said)
+    registry = Registry(folder / "registry")
+    for seed, name in enumerate(("fire", "sketch"), 1):
+        torch.save(decoder(seed).state_dict(), folder / f"{name}.pth.tar")
+        registry.put(name, imported(folder / f"{name}.pth.tar", folder / "bundle").data)
+    return folder / "bundle", registry
+
+
+def imported(place: Path, bundle: Path) -> Imported:
+    return importer.adapters(place, "ink", manifest.load(bundle), importer.NOTHING, bundle)["ink"]
+
+
+def decoder(seed: int) -> torch.nn.Module:
+    return randomised(stylers.decoder(), seed)
+
+
+def mixed(fire: float, sketch: float) -> Any:
+    """As CLIPstyler's own interpolation makes it: the same sum of every parameter."""
+    net = randomised(stylers.Fast())
+    parts = zip(net.decoder.parameters(), decoder(1).parameters(), decoder(2).parameters(), strict=True)
+    with torch.no_grad():
+        for own, first, second in parts:
+            own.copy_((1 - fire - sketch) * own + fire * first + sketch * second)
+    return net
+
+
+@pytest.mark.parametrize("weights", [(1.0, 0.0), (0.25, 0.75), (0.5, 0.0)])
+def test_decoders_are_mixed_in_their_weights(
+    weights: tuple[float, float], decoders: tuple[Path, Registry], tmp_path: Path
+) -> None:
+    """Weights that sum to less than 1 leave the rest to the decoder that gives the photo back."""
+    bundle, registry = decoders
+    mix = [(name, weight) for name, weight in zip(("fire", "sketch"), weights, strict=True) if weight]
+    merge(bundle, mix, tmp_path / "merged", registry)
+    picture, photo = painted("fast", *SIZES[0])
+    with torch.no_grad():
+        expected = mixed(*weights).paint(torch.from_numpy(picture)).numpy()
+    (found,) = run("onnxruntime", tmp_path / "merged", "transform", {"picture": picture})
+    assert relative_error(found, expected) <= TOLERANCE
+    assert relative_error(photo, expected) > 0.1
+
+
+def test_a_pinned_mix_of_decoders_stands_beside_their_base(decoders: tuple[Path, Registry], tmp_path: Path) -> None:
+    bundle, registry = decoders
+    merge(bundle, [("fire", 0.5), ("sketch", 0.5)], tmp_path / "pinned", registry, pin=True)
+    described = manifest.load(tmp_path / "pinned")
+    picture, photo = painted("fast", *SIZES[0])
+    (base,) = run("onnxruntime", tmp_path / "pinned", "transform", {"picture": picture})
+    assert relative_error(base, photo) <= TOLERANCE
+    (entry,) = described["pinned"]
+    engine = onnxruntime.InferenceSession(str(tmp_path / "pinned" / entry["graphs"]["transform"]["file"]))
+    with torch.no_grad():
+        expected = mixed(0.5, 0.5).paint(torch.from_numpy(picture)).numpy()
+    assert relative_error(engine.run(None, {"picture": picture})[0], expected) <= TOLERANCE
+
+
+def test_decoders_are_checked_against_their_bundle(decoders: tuple[Path, Registry], tmp_path: Path) -> None:
+    bundle, registry = decoders
+    assert check.problems(registry, "fire", manifest.load(bundle), bundle) == []
+    merge(bundle, [("fire", 1.0)], tmp_path / "merged", registry)
+    torch.save(decoder(3).state_dict(), tmp_path / "ink.pth.tar")
+    with pytest.raises(AdapterError, match="has styles merged into its decoder already; give the bundle"):
+        imported(tmp_path / "ink.pth.tar", tmp_path / "merged")
+    torch.save({**decoder(3).state_dict(), "28.bias": torch.ones(4)}, tmp_path / "ink.pth.tar")
+    with pytest.raises(MisfitCheckpoint, match=r"28.bias: \[4\], \[3\] is expected"):
+        imported(tmp_path / "ink.pth.tar", bundle)
