@@ -113,7 +113,8 @@ def link(
         steering = _control(controlnet, control, control_optional)
         with progress.shown() as advance:
             made = _linked(checkpoint, out, graphs or (), said, steering, net, advance)
-        how = f"copied {', '.join(made.copied)}" if made.copied else "weights hard-linked"
+        how = "weights written" if made.made else "weights hard-linked"
+        how = f"copied {', '.join(made.copied)}" if made.copied else how
         how = "unchanged" if made.reused else how
         notes = [f"note: {note}" for note in made.notes]
         show(as_json, asdict(made), f"{made.folder}: bundle {made.name} {made.digest[:12]}, {how}", *notes)
