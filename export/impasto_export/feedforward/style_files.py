@@ -50,7 +50,7 @@ def recognises(place: Path) -> str:
     """What styles it holds, in words, told by the file alone; "" for what may be something else."""
     if place.suffix == NPY:
         return "an embedding, or a vector"
-    if place.is_file() and pickles.is_pickle(place):
+    if place.suffix not in SUFFIXES and place.is_file() and pickles.is_pickle(place):
         return ""
     with source.opened(place) as opened:
         if opened is None:
