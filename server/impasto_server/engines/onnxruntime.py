@@ -50,6 +50,7 @@ class OnnxRuntimeEngine:
         self._shared: dict[str, Array] = {}
         self._kept: OrderedDict[Shapes, Buffers] = OrderedDict()
         self._captured = 0
+        self._shrinks = False  # whether the next run gives back what the arena has too much
         self._names = [output.name for output in self._session.get_outputs()]
 
     def bind(self, buffers: Mapping[str, Array]) -> None:
@@ -68,6 +69,12 @@ class OnnxRuntimeEngine:
         if self._provider.most_lanes:
             row_bytes = values.nbytes // len(values)
             _copier(self._provider)(self._bound[name].data_ptr() + row * row_bytes, values)
+
+    def release(self) -> None:
+        """On a GPU there is nothing to do: its buffers are of a few sizes."""
+        if not self._provider.most_lanes:
+            self._kept.clear()
+            self._shrinks = True
 
     def plain(self, path: Path) -> None:
         """It would hold the weights once more."""
@@ -125,6 +132,9 @@ class OnnxRuntimeEngine:
 
         options = ort.RunOptions()
         options.add_run_config_entry("gpu_graph_id", str(graph))
+        if self._shrinks:
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+            self._shrinks = False
         return options
 
     def _replace(self, values: Mapping[str, Any]) -> None:

@@ -19,7 +19,10 @@ VectorOf = Callable[[Any], Array]  # γ and β [N] of a row's context
 
 
 class Piece(Backbone):
-    """One graph on tiles. `norm` is the one that what it reads still lacks, of γ and β as `vector_of` a context."""
+    """One graph on tiles. `norm` is the one that what it reads still lacks, of γ and β as `vector_of` a context.
+
+    What memory it took is given back after the last tile of a layer: there are many pieces, and one at a time is busy.
+    """
 
     def __init__(self, engine: Callable[[], Engine], norm: Norm | None, vector_of: VectorOf) -> None:
         self._open = engine
@@ -38,7 +41,10 @@ class Piece(Backbone):
             return self._engine
 
     def run(self, rows: Sequence[Row]) -> Array:
-        (out,) = self.compile().run(self._fed(rows))
+        engine = self.compile()
+        (out,) = engine.run(self._fed(rows))
+        if any(row.ask.last for row in rows):
+            engine.release()
         return out
 
     def _fed(self, rows: Sequence[Row]) -> Feeds:
