@@ -104,7 +104,8 @@ class Styles:
     adapter_names: tuple[str, ...] = given(
         Texts(
             "ADAPTER_NAMES",
-            f"Adapters by their names in the registry, at most {MAX_ADAPTERS}, each once.",
+            f"Adapters by their names in the registry, at most {MAX_ADAPTERS}, each once; of feedforward bundles "
+            "styles.",
             default=(),
             usual="none",
             option=Option(
@@ -121,7 +122,14 @@ class Styles:
         )
     )
     adapter_weights: tuple[float, ...] = given(
-        Numbers("ADAPTER_WEIGHTS", "One weight for each name.", usual="1.0 each", low=-MAX_WEIGHT, high=MAX_WEIGHT)
+        Numbers(
+            "ADAPTER_WEIGHTS",
+            "One weight for each name. Of feedforward bundles they come to more than 0 and at most 1 in all; what is "
+            "missing to 1 weakens the style.",
+            usual="1.0 each; of feedforward bundles the same for each style, 1 in all",
+            low=-MAX_WEIGHT,
+            high=MAX_WEIGHT,
+        )
     )
     style: tuple[str, ...] = given(
         Texts(
@@ -314,7 +322,8 @@ class Content:
     image: bytes | None = given(
         File(
             "IMAGE",
-            "The picture to start from: an encoded PNG, JPEG or WebP file.",
+            "The picture to start from: an encoded PNG, JPEG or WebP file. Of feedforward bundles the photo that is "
+            "painted, in its own size: they need it.",
             usual="none, the start is noise",
             option=Option(
                 "the picture to start from: a PNG, JPEG or WebP file, as bytes or as its Path, or a PIL image. It is "
@@ -329,7 +338,8 @@ class Content:
         Number(
             "STRENGTH",
             "How far to leave IMAGE behind: that share of STEPS is run, rounded down; under lcm all of them, over that "
-            "share of what it was taught. With IMAGE only.",
+            "share of what it was taught. With IMAGE only. Of feedforward bundles how strong the style is; what is "
+            "left of 1 is the photo.",
             default=0.8,
             option=Option(
                 "how far to leave `image` behind, 0 to 1; that share of the steps is run, or under lcm all of them "

@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from impasto_server.engines.providers import CUDA, TENSORRT, Provider
 from impasto_server.errors import SetupError
 
 KEPT = 32  # shapes whose buffers are kept: of lanes, and of rows that they have of tables
+KEPT_BYTES = 256 << 20  # that those may have together: photos have any size, and a large one is as much as all others
 CAPTURING = 3  # passes until a shape's CUDA graph is there
 NEVER = -1  # the number of a CUDA graph that isn't captured
 # What must not run elsewhere than asked for. The rest is arithmetic of shapes, which ONNX Runtime keeps on the CPU.
@@ -38,6 +40,7 @@ class Buffers:
     outputs: list[Any]
     options: Any
     graph: int
+    nbytes: int
 
 
 class OnnxRuntimeEngine:
@@ -98,17 +101,26 @@ class OnnxRuntimeEngine:
 
     def _keep(self, batch: Mapping[str, Array]) -> Buffers:
         """Run on a batch of a new shape, and keep its buffers in place of those that have been idle longest."""
-        if len(self._kept) >= KEPT:
-            self._forget(self._kept.popitem(last=False)[1])
         inputs = {name: self._copy(array) for name, array in batch.items()}
         outputs = self._first_run(inputs)
         binding = self._binding(inputs)
         for name, value in zip(self._names, outputs, strict=True):
             binding.bind_ortvalue_output(name, value)
         self._captured += 1
-        kept = Buffers(binding, inputs, outputs, self._options(self._captured), self._captured)
+        nbytes = sum(array.nbytes for array in batch.values()) + sum(_nbytes(value) for value in outputs)
+        kept = Buffers(binding, inputs, outputs, self._options(self._captured), self._captured, nbytes)
+        self._make_room(nbytes)
         self._kept[shapes(batch)] = kept
         return kept
+
+    def _make_room(self, nbytes: int) -> None:
+        """For one more, of so many bytes."""
+        while self._kept and (len(self._kept) >= KEPT or self._kept_bytes + nbytes > KEPT_BYTES):
+            self._forget(self._kept.popitem(last=False)[1])
+
+    @property
+    def _kept_bytes(self) -> int:
+        return sum(buffers.nbytes for buffers in self._kept.values())
 
     def _forget(self, buffers: Buffers) -> None:
         self._session.release_captured_graph(buffers.graph)
@@ -151,6 +163,11 @@ class OnnxRuntimeEngine:
 def astray(nodes: Iterable[tuple[str, str]], provider: str) -> dict[str, str]:
     """Of (operator, provider) pairs, the heavy operators that another provider runs, each with one that does."""
     return {operator: ran_by for operator, ran_by in nodes if operator in HEAVY and ran_by != provider}
+
+
+def _nbytes(value: Any) -> int:
+    """Of an OrtValue: what is put out is float32."""
+    return 4 * prod(value.shape())
 
 
 def _copier(provider: Provider) -> Callable[[int, Array], object]:

@@ -21,11 +21,11 @@ from impasto_server.families.family import Parts
 from impasto_server.families.feedforward.colours import Painted
 from impasto_server.families.feedforward.frame import Frame
 from impasto_server.families.feedforward.manifest import TRANSFORM, VECTOR, FeedforwardManifest
-from impasto_server.families.feedforward.paint import MOST_WHOLE, paint, planes
-from impasto_server.families.feedforward.photo import Bounds, Photo, read
-from impasto_server.families.feedforward.predictor import Predictor
+from impasto_server.families.feedforward.paint import paint, planes
+from impasto_server.families.feedforward.photo import Bounds, Photo, read, sizes
+from impasto_server.families.feedforward.predictor import Guess, Predictor
 from impasto_server.families.feedforward.styles import Shares, Style, shares_of
-from impasto_server.families.feedforward.tiles import Tiles
+from impasto_server.families.feedforward.tiles import WHOLE, Tiles
 from impasto_server.guidance import Guidance, Lane, Mix
 from impasto_server.pictures.image import encode
 from impasto_server.request import Request
@@ -48,6 +48,7 @@ class Seen:
     photo: Photo
     predicted: tuple[Array, ...] = ()
     own: Array | None = None
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Feedforward:
             **({} if self._tiles is None else self._tiles.backbones),
         }
         most = manifest.most_pixels
-        tiled = MOST_WHOLE if self._tiles is None else self._tiles.most_pixels
+        tiled = WHOLE if self._tiles is None else self._tiles.most_pixels
         self._bounds = Bounds(most, min(manifest.image.max_pixels, tiled))
 
     def example(self, stage: str) -> Row:
@@ -105,26 +106,33 @@ class Feedforward:
         if self._predictor is not None:
             self._predictor.warm()
 
+    def room(self, request: Request) -> int:
+        """Of the photo and its masks, the canvas with and without its frame, the lanes' pictures, a net's layers."""
+        (width, height), (across, down) = sizes(request, self._bounds)
+        masks, lanes = len(request.own["MASKS"]), len(self._shares(request))
+        pictures = (3 + masks) * width * height + 3 * (2 + lanes) * across * down
+        return pictures + (0 if self._tiles is None else self._tiles.nbytes(down, across))
+
     def read(self, request: Request) -> Work[Seen]:
         shares = self._shares(request)
         photo = yield from read(request, self._bounds)
-        predicted, own = [], None
+        guesses, own = list[Guess](), None
         if self._predictor is not None:
             for data in request.own["STYLE_IMAGES"]:
-                predicted.append((yield from self._predictor.of_file(data, "STYLE_IMAGES")))
+                guesses.append((yield from self._predictor.of_file(data, "STYLE_IMAGES")))
             if self._manifest.weakened == "content" and any(one.rest for one in shares):
-                own = yield from self._predictor.of_pixels(photo.pixels, request.content.image or b"")
-        return Seen(photo, tuple(predicted), own)
+                own = (yield from self._predictor.of_photo(photo.pixels, request.content.image or b"")).vector
+        problems = dict.fromkeys([photo.problem, *(guess.problem for guess in guesses)])
+        return Seen(photo, tuple(guess.vector for guess in guesses), own, tuple(filter(None, problems)))
 
     def condition(self, request: Request, worn: Worn, seen: Seen) -> Work[Worked]:
         yield from ()
-        warnings = (seen.photo.problem,) if seen.photo.problem else ()
         if not self._manifest.vectors:
-            return Worked(tuple(self.backbones), (Style(),), worn.mixes.full, warnings)
+            return Worked(tuple(self.backbones), (Style(),), worn.mixes.full, seen.problems)
         vectors = [*_named(request, worn), *seen.predicted]
         rest = seen.own if self._manifest.weakened == "content" else self._neutral
         styles = tuple(Style(shares.mixed(vectors, rest)) for shares in self._shares(request))
-        return Worked(tuple(self.backbones), styles, Mix(), warnings)
+        return Worked(tuple(self.backbones), styles, Mix(), seen.problems)
 
     def begin(self, request: Request, seed: int, seen: Seen, contexts: Mapping[str, Sequence[Style]]) -> Steps:
         lanes = yield from paint(seen.photo.canvas, contexts[BASE], self._frame, self._tiles)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from threading import Lock
 
 import numpy as np
@@ -21,6 +22,14 @@ Array = NDArray[np.float32]
 KEPT_BYTES = 32 << 20  # of vectors
 
 
+@dataclass(frozen=True)
+class Guess:
+    """The `vector` [N] of a picture's style; `problem`: what went wrong with its colours, or nothing."""
+
+    vector: Array
+    problem: str = ""
+
+
 class Predictor:
     """Used by several threads: the engine runs one picture at a time."""
 
@@ -28,14 +37,14 @@ class Predictor:
         self._engine = graphs.compiled(PREDICTOR)
         port = manifest.graphs[PREDICTOR].inputs[0]
         self._name, self.side = port.name, int(port.shape[-1])
-        self._known: BytesLru[str, Array] = BytesLru(KEPT_BYTES)
+        self._known: BytesLru[str, Guess] = BytesLru(KEPT_BYTES)
         self._lock, self._running = Lock(), Lock()
 
     def warm(self) -> None:
         self._run(np.zeros((self.side, self.side, 3), np.uint8))
 
-    def of_file(self, data: bytes, field: str) -> Work[Array]:
-        """The vector [N] of an encoded picture; decoding it is one turn, and predicting another.
+    def of_file(self, data: bytes, field: str) -> Work[Guess]:
+        """That of an encoded picture; decoding it is one turn, and predicting another.
 
         Raises InvalidArgument for a file that can't be used.
         """
@@ -44,30 +53,30 @@ class Predictor:
         if known is not None:
             return known
         yield pixels_in(data)
-        pixels, _ = read_photo(data, field, (self.side, self.side))
-        return (yield from self._predicted(pixels, digest))
+        pixels, problem = read_photo(data, field, (self.side, self.side))
+        return (yield from self._predicted(pixels, problem, digest))
 
-    def of_pixels(self, pixels: NDArray[np.uint8], data: bytes) -> Work[Array]:
+    def of_photo(self, pixels: NDArray[np.uint8], data: bytes) -> Work[Guess]:
         """That of a photo [H, W, 3] which was decoded from `data`."""
-        digest = hashlib.sha256(data).hexdigest()
+        digest = f"{hashlib.sha256(data).hexdigest()} {pixels.shape}"
         known = self._remembered(digest)
         if known is not None:
             return known
         square = ImageOps.fit(Image.fromarray(pixels), (self.side, self.side), Image.Resampling.LANCZOS)
-        return (yield from self._predicted(np.asarray(square), digest))
+        return (yield from self._predicted(np.asarray(square), "", digest))
 
-    def _remembered(self, digest: str) -> Array | None:
+    def _remembered(self, digest: str) -> Guess | None:
         with self._lock:
             return self._known.get(digest)
 
-    def _predicted(self, pixels: NDArray[np.uint8], digest: str) -> Work[Array]:
+    def _predicted(self, pixels: NDArray[np.uint8], problem: str, digest: str) -> Work[Guess]:
         yield pixels.size
-        vector = self._run(pixels)
-        if not np.isfinite(vector).all():
+        found = Guess(self._run(pixels), problem)
+        if not np.isfinite(found.vector).all():
             raise ImpastoError("the predictor made NaN of a style's picture; start the server with --precision f32")
         with self._lock:
-            self._known.put(digest, vector, vector.nbytes)
-        return vector
+            self._known.put(digest, found, found.vector.nbytes)
+        return found
 
     def _run(self, pixels: NDArray[np.uint8]) -> Array:
         picture = np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32)[None] / 255

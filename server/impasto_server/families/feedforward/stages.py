@@ -63,12 +63,27 @@ class Piece(Backbone):
         return {"scale": scales, "shift": shifts}
 
 
-def stages(pieces: Pieces, opened: Callable[[str], Engine], vector_of: VectorOf) -> Mapping[str, Piece]:
-    """All of them; `opened` compiles a file, once for all stages that share it."""
-    files: dict[str, Callable[[], Engine]] = {}
-    for file in pieces.files:
-        files[file] = _once(opened, file)
-    return {stage: Piece(files[file], norm, vector_of) for stage, file, norm in _listed(pieces)}
+class First(Piece):
+    """The one that a picture begins with, of which `begun` is told."""
+
+    begun: Callable[[], None]
+
+    def run(self, rows: Sequence[Row]) -> Array:
+        if any(row.ask.step == 0 for row in rows):
+            self.begun()
+        return super().run(rows)
+
+
+def stages(
+    pieces: Pieces, opened: Callable[[str], Engine], vector_of: VectorOf, begun: Callable[[], None]
+) -> Mapping[str, Piece]:
+    """All of them; `opened` compiles a file, once for all stages that share it, `begun` is called with a picture's
+    first tile."""
+    files = {file: _once(opened, file) for file in pieces.files}
+    (stage, file, norm), *others = _listed(pieces)
+    first = First(files[file], norm, vector_of)
+    first.begun = begun
+    return {stage: first, **{stage: Piece(files[file], norm, vector_of) for stage, file, norm in others}}
 
 
 def _listed(pieces: Pieces) -> Iterator[tuple[str, str, Norm | None]]:

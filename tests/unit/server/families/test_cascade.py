@@ -119,6 +119,9 @@ class Noting(Backbone):
     def prepare(self, row: Row, most: int, copies: int) -> None:
         self._inner.prepare(row, most, copies)
 
+    def room(self, sample: Sample, most: int) -> int:
+        return self._inner.room(sample, most)
+
     def run(self, rows: Sequence[Row]) -> NDArray[np.float32]:
         self._batches.append(list(rows))
         return self._inner.run(rows)

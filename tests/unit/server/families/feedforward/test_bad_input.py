@@ -1,0 +1,157 @@
+"""What can't be painted: each is one clear error, which names the field, and nothing else is disturbed."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from impasto_server.errors import ImpastoError, InvalidArgument, NotFound
+from impasto_server.families.feedforward import feedforward
+from impasto_server.families.feedforward.photo import Bounds
+from impasto_server.pipeline import Pipeline
+from tests.helpers.asked import pixels
+from tests.helpers.pictures import png
+
+from .conftest import OpenStylizer, photo
+
+INK = {"ink": 1.0}
+PHOTO = png(photo())
+MASK = png(np.full((64, 80), 255, np.uint8))
+
+
+def of_size(width: int, height: int) -> bytes:
+    """A PNG of one colour: some kilobytes for many pixels."""
+    file = BytesIO()
+    Image.new("1", (width, height)).save(file, "png")
+    return file.getvalue()
+
+
+def animated() -> bytes:
+    file = BytesIO()
+    frames = [Image.fromarray(photo(seed)) for seed in range(2)]
+    frames[0].save(file, "webp", save_all=True, append_images=frames[1:])
+    return file.getvalue()
+
+
+def refusal(pipeline: Pipeline, **values: Any) -> str:
+    with pytest.raises(ImpastoError) as caught:
+        pipeline.generate(pipeline.offer.request(**{"image": PHOTO, **values}))
+    assert isinstance(caught.value, InvalidArgument), caught.value
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"image": None, "adapters": INK}, "IMAGE: is missing; pass the photo that is to be painted"),
+        ({"image": b"GIF89a", "adapters": INK}, "IMAGE: is no PNG, JPEG or WebP file"),
+        ({"image": of_size(20_000, 20_000), "adapters": INK}, "IMAGE: 20000 x 20000 is 400000000 pixels"),
+        ({"image": of_size(6000, 5000), "adapters": INK}, "IMAGE: is 6000 x 5000, and at most"),
+        ({"image": of_size(9000, 10), "adapters": INK}, "pass LONG_SIDE 8192 or less"),
+        ({"image": PHOTO[:-20], "adapters": INK}, "IMAGE: is a PNG file without its end"),
+        ({"image": animated(), "adapters": INK}, "IMAGE: is animated; pass one frame of it"),
+        ({}, "ADAPTER_NAMES: is missing, and 'toy-stylizer' paints in no style of its own; name a style"),
+        (
+            {"adapters": {"foreign": 1.0}},
+            "ADAPTER_NAMES: adapter 'foreign' belongs to the network 'other-net', this is",
+        ),
+        ({"adapters": {"ink": 0.0}}, "ADAPTER_WEIGHTS: the weights of what is mixed come to 0 in all; pass weights"),
+        ({"adapters": {"ink": 0.7, "mosaic": 0.5}}, "ADAPTER_WEIGHTS: the weights of what is mixed come to 1.2 in all"),
+        ({"adapters": {"ink": -0.5}}, "ADAPTER_WEIGHTS: the weights of what is mixed come to -0.5 in all"),
+        ({"adapters": {f"s{n}": 0.05 for n in range(17)}}, "ADAPTER_NAMES: 17 adapters; pass at most 8"),
+        ({"style_images": (PHOTO,) * 17}, "STYLE_IMAGES: 17 files; pass at most 8"),
+        ({"style_images": (PHOTO,) * 8, "adapter_names": ("ink",)}, "are 9 styles; pass at most 8 in all"),
+        ({"style_images": (b"x",)}, "STYLE_IMAGES: is no PNG, JPEG or WebP file"),
+        ({"style_images": (animated(),)}, "STYLE_IMAGES: is animated"),
+        ({"style_images": (of_size(20_000, 20_000),)}, "STYLE_IMAGES: 20000 x 20000 is 400000000 pixels"),
+        ({"style_images": (b"x" * (17 << 20),) * 2}, "bytes in 2 files is too large; pass at most 33554432 (32 MiB)"),
+        (
+            {"style_images": (PHOTO,), "style_image_weights": (0.5, 0.5)},
+            "STYLE_IMAGE_WEIGHTS: 2 weights for 1 pictures",
+        ),
+        (
+            {"style_images": (PHOTO,), "style_image_weights": (1.5,)},
+            "STYLE_IMAGE_WEIGHTS: the weights of what is mixed",
+        ),
+        (
+            {"style_images": (PHOTO,), "adapters": {"ink": 0.5}},
+            "STYLE_IMAGE_WEIGHTS: is missing beside ADAPTER_WEIGHTS; pass a weight for each style, or none at all",
+        ),
+        (
+            {"adapters": INK, "masks": (PHOTO, PHOTO)},
+            "MASKS: 2 masks for 1 styles; pass one for all of them, or one for",
+        ),
+        ({"adapters": INK, "masks": (of_size(80, 63),)}, "MASKS: one is 80 x 63, and the photo 80 x 64; pass masks of"),
+        ({"adapters": INK, "masks": (b"x",)}, "MASKS: is no PNG, JPEG or WebP file"),
+        (
+            {"adapters": {"ink": 1.0, "mosaic": 1.5}, "masks": (MASK, MASK)},
+            "ADAPTER_WEIGHTS: the weights of what is mixed come to 1.5 in all",
+        ),
+        ({"adapters": INK, "strength": 1.5}, "STRENGTH: 1.5 is out of range"),
+        ({"adapters": INK, "detail": 5.0}, "DETAIL: 5.0 is out of range; pass a finite number from 0.25 to 4"),
+        ({"adapters": INK, "long_side": 8193}, "LONG_SIDE: 8193 is out of range; pass 16 to 8192"),
+        ({"adapters": INK, "long_side": 8192}, "LONG_SIDE: 8192 makes it 8192 x 6554, and at most"),
+        (
+            {"adapters": INK, "long_side": 2000, "detail": 4.0},
+            "DETAIL: 4 has a picture of 2000 x 1600 painted at 8000 x",
+        ),
+        ({"adapters": INK, "long_side": 5000}, "IMAGE: is painted at 5000 x 4000, and this bundle paints at most"),
+        ({"adapters": INK, "prompt": "a boat"}, "PROMPT: means nothing to a feedforward backbone; leave it out"),
+        ({"adapters": INK, "guidance": "cfg"}, "GUIDANCE: means nothing to a feedforward backbone"),
+        ({"adapters": INK, "guidance_scale": 2.0}, "GUIDANCE_SCALE: means nothing to a feedforward backbone"),
+        ({"adapters": INK, "style_strength": 2.0}, "STYLE_STRENGTH: means nothing to a feedforward backbone"),
+        ({"adapters": INK, "width": 64}, "WIDTH: means nothing to a feedforward backbone"),
+        ({"adapters": INK, "steps": 2}, "STEPS: means nothing to a feedforward backbone"),
+        ({"adapters": INK, "scheduler": "once"}, "SCHEDULER: means nothing to a feedforward backbone"),
+        ({"adapters": INK, "seed": 1}, "SEED: means nothing to a feedforward backbone"),
+        ({"adapters": INK, "n": 2}, "N: means nothing to a feedforward backbone"),
+        ({"adapters": INK, "depth": PHOTO}, "DEPTH: means nothing to a feedforward backbone"),
+        ({"adapters": INK, "style": ("ink",)}, "STYLE: means nothing to a feedforward backbone"),
+    ],
+)
+def test_it_is_refused_by_the_name_of_its_field(values: dict[str, Any], said: str, stylizer: Pipeline) -> None:
+    assert said in refusal(stylizer, **values)
+    assert pixels(stylizer.generate(stylizer.offer.request(image=PHOTO, adapters=INK))).shape == (64, 80, 3)
+
+
+def test_a_style_that_is_not_there_is_told_with_those_that_are(stylizer: Pipeline) -> None:
+    with pytest.raises(NotFound, match="ADAPTER_NAMES: no adapter 'inc'; did you mean 'ink'"):
+        stylizer.generate(stylizer.offer.request(image=PHOTO, adapters={"inc": 1.0}))
+
+
+@pytest.mark.parametrize("field", ["style_images", "style_image_weights"])
+def test_a_bundle_without_a_predictor_says_so(field: str, open_stylizer: OpenStylizer) -> None:
+    value = {"style_images": (PHOTO,), "style_image_weights": (1.0,)}[field]
+    said = refusal(open_stylizer(predictor=False), **{field: value})
+    assert said == (
+        f"{field.upper()}: bundle 'toy-stylizer' has no predictor, which makes a style of a picture; "
+        "leave it out, or name another bundle in MODEL"
+    )
+
+
+def test_a_net_without_vectors_takes_no_styles(open_stylizer: OpenStylizer) -> None:
+    pipeline = open_stylizer(weakened="pixels", predictor=False, vectors=False)
+    assert "'toy-stylizer' has one style, which its weights are" in refusal(pipeline, style_images=(PHOTO,))
+    assert "ADAPTER_NAMES:" in refusal(pipeline, adapters=INK)
+
+
+def test_a_pixel_is_painted(stylizer: Pipeline) -> None:
+    found = stylizer.generate(stylizer.offer.request(image=png(photo(0, 1, 1)), adapters=INK))
+    assert pixels(found).shape == (1, 1, 3)
+
+
+def test_how_large_a_photo_may_be_is_told_so_that_it_can_be_followed(
+    stylizer: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A photo that is told to be too large is painted with the LONG_SIDE that the message names, and not with more."""
+    family = stylizer.family
+    assert isinstance(family, feedforward.Feedforward)
+    monkeypatch.setattr(family, "_bounds", Bounds(5000, 5000))
+    side = int(refusal(stylizer, adapters=INK).partition("pass LONG_SIDE ")[2].split()[0])
+    found = stylizer.generate(stylizer.offer.request(image=PHOTO, adapters=INK, long_side=side))
+    assert max(pixels(found).shape) == side
+    assert "LONG_SIDE" in refusal(stylizer, adapters=INK, long_side=side + 2)
