@@ -83,8 +83,9 @@ class Feedforward:
         self._predictor = Predictor(manifest, parts.graphs) if manifest.predicts else None
         self._neutral = _neutral(parts.bundle, manifest)
         self._frame = Frame(manifest.border, manifest.image.multiple_of)
-        self._tiles = Tiles.of(parts, manifest)
-        transform = Backbone(parts.graphs.every(TRANSFORM), _feeds, 3 * BATCH_PIXELS)
+        engines = parts.graphs.every(TRANSFORM)
+        self._tiles = Tiles.of(parts, manifest, engines)
+        transform = Backbone(engines, _feeds, 3 * BATCH_PIXELS)
         self.backbones: Mapping[str, Backbone] = {
             BASE: transform,
             **({} if self._tiles is None else self._tiles.backbones),
