@@ -81,18 +81,23 @@ def own(folder: Path) -> str:
 
 
 def test_a_fitted_vector_brings_its_name_and_whose_it_is(mini: Path, tmp_path: Path) -> None:
-    path = fitted(tmp_path, STYLES[0], own(mini), name="starry", title="The Starry Night", artist="V. van Gogh")
+    path = fitted(
+        tmp_path, STYLES[0], own(mini), name="starry", title="The Starry Night", artist="V. van Gogh", licence="CC0"
+    )
     (name, made), *_ = convert(path, mini, name="").items()
     facts = manifest.load(mini / "bundle")
     assert name == "starry"
     assert np.array_equal(vector(made, tmp_path), STYLES[0])
-    assert {key: made.record[key] for key in ("kind", "family", "architecture", "network", "size", "artist")} == {
+    assert {
+        key: made.record[key] for key in ("kind", "family", "architecture", "network", "size", "artist", "license")
+    } == {
         "kind": "vector",
         "family": "feedforward",
         "architecture": facts["architecture"],
         "network": "mini",
         "size": TRUNK.size,
         "artist": "V. van Gogh",
+        "license": "CC0",
     }
     assert made.record["source"]["assumed"] == []
     assert [*convert(path, mini, name="night")] == ["night"]
