@@ -15,7 +15,8 @@ from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from numpy.typing import NDArray
 
 from impasto_export import spellings
 from impasto_export.adapters import pickles
@@ -155,7 +156,7 @@ def _arrays(place: Path) -> Source:
     return Source(place, {name: array.shape for name, array in arrays.items()}, lambda name: _float(arrays[name]))
 
 
-def _float(array: np.ndarray) -> Array:
+def _float(array: NDArray[Any]) -> Array:
     return np.asarray(array, np.float32)
 
 
