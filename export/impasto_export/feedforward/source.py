@@ -96,7 +96,8 @@ def _source(place: Path, spare: Path) -> Source | None:
         case ".onnx":
             return _graph(place)
     if torch7.is_torch7(place):
-        return Source(place, {}, {}.__getitem__, torch7=torch7.read(place), alone=True)
+        nothing: dict[str, Array] = {}
+        return Source(place, {}, nothing.__getitem__, torch7=torch7.read(place), alone=True)
     # A larger one holds no net of this family, and who trusts it is told how to convert it.
     return _pickle(place, spare) if place.stat().st_size <= MAX_PICKLE and pickles.is_pickle(place) else None
 
