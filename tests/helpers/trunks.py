@@ -88,8 +88,10 @@ class Trunk:
         self.drawn = np.random.default_rng(seed)
         shapes = {place.name: (place.out, place.into, place.kernel, place.kernel) for place in self.places}
         self.weights = {name: self._normal(shape) * (2 / prod(shape[1:])) ** 0.5 for name, shape in shapes.items()}
-        self.norms = [Fixed(*(self._normal((place.out,)) * 0.3 for _ in range(2)), self._normal((place.out,)) ** 2 + 0.5)
-                      for place in self.places[:fixed]]  # fmt: skip
+        self.norms = [self._fixed((place.out,)) for place in self.places[:fixed]]
+
+    def _fixed(self, shape: tuple[int, ...]) -> Fixed:
+        return Fixed(self._normal(shape) * 0.3, self._normal(shape) * 0.3, self._normal(shape) ** 2 + 0.5)
 
     def _normal(self, shape: tuple[int, ...]) -> Tensor:
         return torch.from_numpy(self.drawn.standard_normal(shape).astype(np.float32))
