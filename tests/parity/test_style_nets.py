@@ -27,12 +27,9 @@ from impasto_export.errors import AdapterError, MisfitCheckpoint
 from impasto_export.feedforward.found import Said
 from impasto_export.feedforward.link import link
 from impasto_export.merging.merge import merge
-<<<<<<< HEAD
-=======
 from impasto_server.errors import InvalidArgument
 from impasto_server.pipeline import Pipeline
 from impasto_server.settings import Settings
->>>>>>> h-server
 from tests.helpers import lua_files, stylers
 from tests.helpers.engines import ENGINES, Engine, relative_error, run
 from tests.helpers.stylers import randomised
