@@ -26,6 +26,7 @@ from benchmarks.common.backbones import BACKBONES
 from benchmarks.common.bars import Bar, Report
 from benchmarks.common.bench import ratio, seconds
 from benchmarks.common.crowd import Crowd, pixels
+from benchmarks.common.peaks import against_peak, peaks_gflops
 from benchmarks.common.question import Question
 from benchmarks.parts.mixed import roofline
 from benchmarks.parts.mixed.peer import Peer
@@ -161,10 +162,10 @@ class Bench(question.Bench):
     def _passes(self, peer: Peer) -> Report:
         """The adapters' price in a pass, and what share of the machine's arithmetic passes use."""
         built = passes.Passes.of(self.backbone, self.settings)
-        before = roofline.peaks_gflops()
+        before = peaks_gflops()
         samples = passes.time_all(built, PASS_ROUNDS, self.begin("forward passes", PASS_ROUNDS))
         theirs = peer.pass_ms(PEER_LANES, PEER_PASSES + 1)[1:]
-        peaks = {kind: max(rate, before[kind]) for kind, rate in roofline.peaks_gflops().items()}
+        peaks = {kind: max(rate, before[kind]) for kind, rate in peaks_gflops().items()}
         return {
             **passes.taxes(built, samples),
             **self._roofline({**samples, "peer": theirs}, built.page_rank, peaks),
@@ -186,9 +187,9 @@ class Bench(question.Bench):
         found = {
             "precision": precision,
             "peak_gflops": peaks,
-            "mixed": roofline.against_peak(adapted, samples["mixed"], peaks[precision]),
-            "plain": roofline.against_peak(plain, samples["plain"], peaks[precision]),
-            "peer": roofline.against_peak(plain * PEER_LANES / passes.LANES, samples["peer"], peaks["bf16"]),
+            "mixed": against_peak(adapted, samples["mixed"], peaks[precision]),
+            "plain": against_peak(plain, samples["plain"], peaks[precision]),
+            "peer": against_peak(plain * PEER_LANES / passes.LANES, samples["peer"], peaks["bf16"]),
             "parameters": sum(parameter.numel() for parameter in self.backbone.unet().parameters()),
         }
         return {"roofline": found}

@@ -19,6 +19,7 @@ from benchmarks.common.backbones import Backbone
 from benchmarks.common.bars import Bar, Report, held_against_bars, table
 from benchmarks.common.bench import machine, warning
 from benchmarks.common.reference import Reference, add_attention
+from benchmarks.common.steps import Steps
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -29,20 +30,6 @@ from impasto_server.settings import ON_GPU, EngineName, Settings
 Say = Callable[[str], object]
 
 PACKAGES = ("diffusers", "peft", "torch", "transformers")
-
-
-@dataclass(frozen=True)
-class Steps:
-    """Tells a person what is going on."""
-
-    bar: Progress
-
-    def begin(self, what: str, total: int) -> Callable[[], object]:
-        """Returns what to call after each of `total`."""
-        if not self.bar.console.is_terminal:
-            self.bar.console.log(what)
-        task = self.bar.add_task(what, total=total)
-        return lambda: self.bar.advance(task)
 
 
 @dataclass(frozen=True)

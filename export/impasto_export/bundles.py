@@ -34,8 +34,8 @@ class Content:
 
 @dataclass(frozen=True)
 class Linked:
-    """`reused`: the folder already held this very bundle. `copied`: files that could not be hard-linked. `notes` are
-    what the user should know of the checkpoint."""
+    """`reused`: the folder already held this very bundle. `copied`: files that could not be hard-linked; `made`: there
+    were none to link, the weights were written. `notes` are what the user should know of the checkpoint."""
 
     folder: Path
     name: str
@@ -44,6 +44,7 @@ class Linked:
     reused: bool
     copied: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    made: bool = False
 
 
 def check_target(out: Path) -> None:
@@ -70,7 +71,7 @@ def write(out: Path, content: Content, progress: Progress, notes: tuple[str, ...
     weights = files.facts(large, progress) | {name: _facts(data) for name, data in small.items()}
     texts = {name: _facts(data)["sha256"] for name, data in content.files.items()}
     record = _record(content, weights, texts)
-    made = Linked(out, content.name, content.architecture, record["digest"], True, (), notes)
+    made = Linked(out, content.name, content.architecture, record["digest"], True, (), notes, not large)
     if _holds(out, record, large):
         return made
     with atomic.folder(out) as draft:

@@ -18,6 +18,7 @@ from impasto_server.closing import Closing
 from impasto_server.errors import Cancelled, DeadlineExceeded, ImpastoError
 from impasto_server.families.family import Conditions
 from impasto_server.request import Request
+from impasto_server.room import Place
 from impasto_server.worn import Worn
 
 log = logging.getLogger(__name__)
@@ -74,10 +75,10 @@ class Caller:
 class Job:
     """A request on its way: what was found out about it, and when it passed each stage (seconds on one clock).
 
-    `resume` has a job looked at once more, when something that it waits for has come about. `seen` is what its family
-    read in its pictures, `reference` the embedding [1, E] of what its candidates are compared with. `pinned`: some of
-    its lanes run on weights that their mix is merged into. `steps` are those that are run, 0 until that is known. It's
-    settled once, by whoever comes first; `over` from then on.
+    `resume` has a job looked at once more, when something that it waits for has come about. `place` is in memory, for
+    its pictures; `seen` is what its family read in them, `reference` the embedding [1, E] of what its candidates are
+    compared with. `pinned`: some of its lanes run on weights that their mix is merged into. `steps` are those that are
+    run, 0 until that is known. It's settled once, by whoever comes first; `over` from then on.
     """
 
     request: Request
@@ -86,6 +87,7 @@ class Job:
     resume: Callable[[Job], None] = lambda job: None
     named: tuple[Named, ...] = ()
     loading: Loading | None = None
+    place: Place | None = None
     seen: Any = None
     reference: NDArray[np.float32] | None = None
     worn: Worn | None = None

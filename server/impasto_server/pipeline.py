@@ -3,7 +3,8 @@
     submit ──► name ──► read (its pictures) ──► prepare ──► step loop ──► finish ──► done
 
 name      names become digests, as they stand now; on the registry's own threads, since files may be slow to answer.
-read      files become what the family and the scorer see in them; nothing is kept in the size it was sent in.
+read      files become what the family and the scorer see in them; nothing is kept in the size it was sent in. Large
+          pictures wait until there is room for them in memory (room.py).
 prepare   adapters come into host memory, and what the request names becomes what it wears: words and mixes (worn.py).
           Its family makes conditions of that: lanes, weighed by the guidance rule, and a context for each, such as what
           a prompt is encoded to. The lanes' mixes take seats (pages of the bank, or weights that they are merged into),
@@ -200,10 +201,26 @@ class Pipeline:
     def _read(self, job: Job) -> Work[None]:
         try:
             job.check()
+            if not self._has_room(job):
+                return
             yield from self._preparation.read(job)
         except Exception as error:
             return self._fail(job, error)
         self._go_on(job)
+
+    def _has_room(self, job: Job) -> bool:
+        """Whether there is memory for its pictures; else `job.again` is called later. Raises InvalidArgument."""
+        if job.place is None and (nbytes := self.family.room(job.request)):
+            job.place = self.shared.room.take(nbytes, job.again)
+            if job.over:  # and who settled it may have been here before
+                self._leave_room(job)
+            return job.place is not None
+        return True
+
+    def _leave_room(self, job: Job) -> None:
+        self.shared.room.forget(job.again)
+        if job.place is not None:
+            self.shared.room.leave(job.place)
 
     def _prepare(self, job: Job) -> Work[None]:
         """Make a job ready to run; done again when something that it had to wait for has come about."""
@@ -313,6 +330,7 @@ class Pipeline:
             return False
         self._lookout.release(job)
         self._seating.forget(job.again)
+        self._leave_room(job)
         for turns in (self._reading, self._reading_large, self._preparing, self._finishing):
             turns.drop(job)
         self.stats.add(_became(outcome))

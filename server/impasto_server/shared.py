@@ -1,4 +1,4 @@
-"""What the pipelines of one server have together: the registry, the scorer, the device, and who is let in."""
+"""What the pipelines of one server have together: registry, scorer, device, room in memory, and who is let in."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from impasto_server.admission import Admission
 from impasto_server.bundle import Bundle
 from impasto_server.closing import Closing
 from impasto_server.engines.runtime import Runtime
+from impasto_server.room import Room
 from impasto_server.scoring.score import Scorer
 from impasto_server.settings import Settings
 from impasto_server.turnstile import Turnstile
@@ -25,6 +26,7 @@ class Shared:
     admission: Admission
     turnstile: Turnstile = field(default_factory=Turnstile)
     closing: Closing = field(default_factory=Closing)
+    room: Room = field(default_factory=Room)
 
     @classmethod
     def of(cls, settings: Settings, bundles: Sequence[Bundle]) -> Shared:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impasto_export import manifest
-from impasto_export.architecture import LORA, Port, Site
+from impasto_export.architecture import LORA, VECTOR, Port, Site
 from impasto_export.tracing.forms import FORMS
 
 Engine = Literal["onnxruntime", "openvino"]
@@ -77,7 +77,9 @@ def picked(kind: str, pages: Array, rank: int, weights: Array | float = 1.0) -> 
 
 
 def _banks(site: dict[str, Any]) -> tuple[Port, ...]:
-    return FORMS[site.get("kind", LORA)].banks(Site(**site))
+    """None for a style vector, which is an input itself."""
+    kind = site.get("kind", LORA)
+    return FORMS[kind].banks(Site(**site)) if kind != VECTOR else ()
 
 
 def relative_error(found: Array, expected: Array) -> float:

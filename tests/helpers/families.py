@@ -39,6 +39,9 @@ class Handed:
     def warm(self, lanes: int) -> None:
         self.inner.warm(lanes)
 
+    def room(self, request: Request) -> int:
+        return self.inner.room(request)
+
     def read(self, request: Request) -> Work[Any]:
         return self.inner.read(request)
 

@@ -4,19 +4,32 @@ others, at square and other sizes."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from safetensors.torch import save_file
 
+from impasto_export import manifest
+from impasto_export.adapters import check, importer
+from impasto_export.adapters.loras import Imported
+from impasto_export.adapters.registry import Registry
+from impasto_export.errors import AdapterError, MisfitCheckpoint
 from impasto_export.feedforward.found import Said
 from impasto_export.feedforward.link import link
+from impasto_export.merging.merge import merge
+from impasto_server.errors import InvalidArgument
+from impasto_server.pipeline import Pipeline
+from impasto_server.settings import Settings
 from tests.helpers import lua_files, stylers
 from tests.helpers.engines import ENGINES, Engine, relative_error, run
 from tests.helpers.stylers import randomised
@@ -146,3 +159,129 @@ def test_a_lane_is_the_same_beside_others(engine: Engine, tmp_path: Path) -> Non
     for at in range(3):
         (alone,) = run(engine, tmp_path / "bundle", "transform", {"picture": picture[at : at + 1]})
         assert relative_error(alone[0], together[at]) <= TOLERANCE
+
+
+@pytest.fixture(scope="module")
+def decoders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Registry]:
+    """A bundle of AdaIN's decoder, which gives the photo back, and two of CLIPstyler's as adapters."""
+    folder = tmp_path_factory.mktemp("decoders")
+    place, said = fast(folder, NETS["fast"]())
+    link(place, folder / "bundle", said)
+    registry = Registry(folder / "registry")
+    for seed, name in enumerate(("fire", "sketch"), 1):
+        torch.save(decoder(seed).state_dict(), folder / f"{name}.pth.tar")
+        registry.put(name, imported(folder / f"{name}.pth.tar", folder / "bundle").data)
+    return folder / "bundle", registry
+
+
+def imported(place: Path, bundle: Path) -> Imported:
+    return importer.adapters(place, "ink", manifest.load(bundle), importer.NOTHING, bundle)["ink"]
+
+
+def decoder(seed: int) -> torch.nn.Module:
+    return randomised(stylers.decoder(), seed)
+
+
+def mixed(fire: float, sketch: float) -> Any:
+    """As CLIPstyler's own interpolation makes it: the same sum of every parameter."""
+    net = randomised(stylers.Fast())
+    parts = zip(net.decoder.parameters(), decoder(1).parameters(), decoder(2).parameters(), strict=True)
+    with torch.no_grad():
+        for own, first, second in parts:
+            own.copy_((1 - fire - sketch) * own + fire * first + sketch * second)
+    return net
+
+
+@pytest.mark.parametrize("weights", [(1.0, 0.0), (0.25, 0.75), (0.5, 0.0)])
+def test_decoders_are_mixed_in_their_weights(
+    weights: tuple[float, float], decoders: tuple[Path, Registry], tmp_path: Path
+) -> None:
+    """Weights that sum to less than 1 leave the rest to the decoder that gives the photo back."""
+    bundle, registry = decoders
+    mix = [(name, weight) for name, weight in zip(("fire", "sketch"), weights, strict=True) if weight]
+    merge(bundle, mix, tmp_path / "merged", registry)
+    picture, photo = painted("fast", *SIZES[0])
+    with torch.no_grad():
+        expected = mixed(*weights).paint(torch.from_numpy(picture)).numpy()
+    (found,) = run("onnxruntime", tmp_path / "merged", "transform", {"picture": picture})
+    assert relative_error(found, expected) <= TOLERANCE
+    assert relative_error(photo, expected) > 0.1
+
+
+def test_a_pinned_mix_of_decoders_stands_beside_their_base(decoders: tuple[Path, Registry], tmp_path: Path) -> None:
+    bundle, registry = decoders
+    merge(bundle, [("fire", 0.5), ("sketch", 0.5)], tmp_path / "pinned", registry, pin=True)
+    described = manifest.load(tmp_path / "pinned")
+    picture, photo = painted("fast", *SIZES[0])
+    (base,) = run("onnxruntime", tmp_path / "pinned", "transform", {"picture": picture})
+    assert relative_error(base, photo) <= TOLERANCE
+    (entry,) = described["pinned"]
+    engine = onnxruntime.InferenceSession(str(tmp_path / "pinned" / entry["graphs"]["transform"]["file"]))
+    with torch.no_grad():
+        expected = mixed(0.5, 0.5).paint(torch.from_numpy(picture)).numpy()
+    assert relative_error(engine.run(None, {"picture": picture})[0], expected) <= TOLERANCE
+
+
+def test_decoders_are_checked_against_their_bundle(decoders: tuple[Path, Registry], tmp_path: Path) -> None:
+    bundle, registry = decoders
+    assert check.problems(registry, "fire", manifest.load(bundle), bundle) == []
+    merge(bundle, [("fire", 1.0)], tmp_path / "merged", registry)
+    torch.save(decoder(3).state_dict(), tmp_path / "ink.pth.tar")
+    with pytest.raises(AdapterError, match="has styles merged into its decoder already; give the bundle"):
+        imported(tmp_path / "ink.pth.tar", tmp_path / "merged")
+    torch.save({**decoder(3).state_dict(), "28.bias": torch.ones(4)}, tmp_path / "ink.pth.tar")
+    with pytest.raises(MisfitCheckpoint, match=r"28.bias: \[4\], \[3\] is expected"):
+        imported(tmp_path / "ink.pth.tar", bundle)
+
+
+@contextmanager
+def serving(folder: Path, registry: Path) -> Iterator[Callable[..., NDArray[np.uint8]]]:
+    """Paints a photo as a server does, in float32."""
+    pipeline = Pipeline.load(Settings(folder, registry, "onnxruntime", precision="f32", max_lanes=1))
+
+    def paint(photo: NDArray[np.uint8], **values: Any) -> NDArray[np.uint8]:
+        file = BytesIO()
+        Image.fromarray(photo).save(file, "png")
+        result = pipeline.generate(pipeline.offer.request(image=file.getvalue(), **values))
+        return np.asarray(Image.open(BytesIO(result.images[0])).convert("RGB"))
+
+    try:
+        yield paint
+    finally:
+        pipeline.close()
+
+
+def framed(net: Any, photo: NDArray[np.uint8], border: int, multiple: int) -> NDArray[np.uint8]:
+    """What the net's own definition paints of the photo with its mirror image around it, that cut off again."""
+    height, width, _ = photo.shape
+    after = [border + (-(side + 2 * border) % multiple) for side in (height, width)]
+    around = np.pad(photo, ((border, after[0]), (border, after[1]), (0, 0)), "reflect")
+    with torch.no_grad():
+        painted = net.paint(torch.from_numpy(around.astype(np.float32) / 255).permute(2, 0, 1)[None])[0]
+    within = painted.permute(1, 2, 0).numpy()[border : border + height, border : border + width]
+    return np.rint(within.clip(0, 1) * 255).astype(np.uint8)
+
+
+PHOTO = np.asarray(Image.fromarray(np.random.default_rng(5).integers(0, 256, (12, 15, 3), np.uint8)).resize((75, 70)))
+
+
+@pytest.mark.parametrize(
+    ("name", "border", "multiple"), [("examples", 0, 4), ("johnson", 16, 4), ("lengstrom", 40, 4), ("unet", 40, 8)]
+)
+def test_a_server_paints_a_photo_of_any_size(name: str, border: int, multiple: int, tmp_path: Path) -> None:
+    file = next(file for file, (net, _) in FILES.items() if net == name)
+    place, said = FILES[file][1](tmp_path, NETS[name]())
+    link(place, tmp_path / "bundle", said)
+    with serving(tmp_path / "bundle", tmp_path / "registry") as paint:
+        found = paint(PHOTO)
+    assert np.abs(found.astype(int) - framed(NETS[name](), PHOTO, border, multiple)).max() <= 1
+
+
+def test_a_server_paints_pinned_mixes_of_decoders(decoders: tuple[Path, Registry], tmp_path: Path) -> None:
+    bundle, registry = decoders
+    merge(bundle, [("fire", 0.25), ("sketch", 0.75)], tmp_path / "pinned", registry, pin=True)
+    with serving(tmp_path / "pinned", registry.folder) as paint:
+        found = paint(PHOTO, adapters={"fire": 0.25, "sketch": 0.75})
+        with pytest.raises(InvalidArgument, match="'fire' changes weights by diff, .*`impasto export merge"):
+            paint(PHOTO, adapters={"fire": 1.0})
+    assert np.abs(found.astype(int) - framed(mixed(0.25, 0.75), PHOTO, 0, 8)).max() <= 1

@@ -71,6 +71,9 @@ class Tint:
     def warm(self, lanes: int) -> None:
         """There is nothing beside the backbone."""
 
+    def room(self, request: Request) -> int:
+        return 0
+
     def read(self, request: Request) -> Work[Pixels | None]:
         pixels = yield from content(request)
         return None if pixels is None else pixels_to_model(pixels)

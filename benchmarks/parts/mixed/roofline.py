@@ -1,10 +1,7 @@
-"""How near the machine's arithmetic a forward pass comes: operations counted by torch, the peak measured by it."""
+"""Operations of a forward pass, counted by torch; `common/peaks` says what the machine can do."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from statistics import median
-from time import perf_counter
 from typing import Any
 
 import torch
@@ -12,26 +9,6 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from impasto_export.tracing import recipes, sites
-
-SIZES = (1024, 2048, 3072)  # of square matrices; the best one counts
-PRODUCTS = 7
-
-DTYPES = {"bf16": torch.bfloat16, "f32": torch.float32}
-
-
-def peaks_gflops() -> dict[str, float]:
-    """By precision the best median rate of a product of square matrices, in 1e9 operations per second."""
-    return {name: max(_product_gflops(size, dtype) for size in SIZES) for name, dtype in DTYPES.items()}
-
-
-def _product_gflops(size: int, dtype: torch.dtype) -> float:
-    a, b = (torch.randn(size, size).to(dtype) for _ in range(2))
-    spent = []
-    for _ in range(PRODUCTS):
-        started = perf_counter()
-        torch.matmul(a, b)
-        spent.append(perf_counter() - started)
-    return 2 * size**3 / median(spent[1:]) / 1e9
 
 
 def plain_gflop(unet: Any, lanes: int, tokens: int) -> float:
@@ -61,10 +38,3 @@ def _inputs(unet: Any, lanes: int, tokens: int) -> tuple[Tensor, Tensor, Tensor]
     sample = torch.empty(lanes, config.in_channels, size, size, device="meta")
     timestep = torch.empty(lanes, device="meta")
     return sample, timestep, torch.empty(lanes, tokens, config.cross_attention_dim, device="meta")
-
-
-def against_peak(gflop: float, samples_ms: Sequence[float], peak: float) -> dict[str, float]:
-    """A pass's operations, time and rate, and the rate's share of the peak."""
-    ms = median(samples_ms)
-    rate = gflop / ms * 1000
-    return {"gflop": gflop, "ms": ms, "gflops": rate, "share_of_peak": rate / peak}

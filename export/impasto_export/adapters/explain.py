@@ -24,9 +24,12 @@ from impasto_export.adapters.layers import Layer
 from impasto_export.adapters.layouts import DOWN, AsWritten, Names
 from impasto_export.adapters.sources import Source
 from impasto_export.architecture import Json
-from impasto_export.errors import AdapterError, UnaccountedKeys
+from impasto_export.errors import AdapterError, CheckpointError, UnaccountedKeys
+from impasto_export.families import FEEDFORWARD
+from impasto_export.feedforward import style_files
 
 HOT = "every request can use it, alone or mixed"
+UNNAMED = "style"
 UNSTATED, UNUSABLE = "not stated", "nothing can use it as it is"
 UNSURE = "whether each of its layers takes hot adapters is told with --bundle"
 
@@ -37,10 +40,26 @@ def explain(place: Path, said: Said, manifest: Json | None = None, bundle: Path 
     With a `manifest` they are all there are, for its bundle, whose folder is `bundle`. Raises AdapterError or
     ExportError for what cannot be read.
     """
+    styles = style_files.recognises(place) or (manifest is not None and manifest["family"] == FEEDFORWARD)
+    if styles:
+        return {"file": str(place), "kind": "style vectors", **_styles(place, styles, manifest, bundle)}
     with sources.opened(place) as source:
         kind = importer.recognise(source, embeddings.widths(manifest) if manifest else ())
         facts = {"file": str(place), **FACTS[kind](source)}
         return facts if manifest is None else facts | _fit(source, kind, said, manifest, bundle)
+
+
+def _styles(place: Path, held: str | bool, manifest: Json | None, bundle: Path | None) -> Json:
+    """Of a feed-forward net; `held` is what the file holds where it tells that."""
+    facts: Json = {**_optional("holds", held if isinstance(held, str) else ""), "use": HOT, "problems": []}
+    if manifest is None or bundle is None:
+        return facts
+    try:
+        made = importer.adapters(place, UNNAMED, manifest, importer.NOTHING, bundle)
+    except (AdapterError, CheckpointError) as error:
+        return {**facts, "bundle": manifest["name"], "use": "this bundle cannot use it", "problems": [str(error)]}
+    notes = list(dict.fromkeys(note for one in made.values() for note in importer.notes(one.record)))
+    return {**facts, "bundle": manifest["name"], "styles": str(len(made)), "notes": notes}
 
 
 def _bottleneck(source: Source) -> Json:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from impasto_export import parameters
 from impasto_export.architecture import LORA, Json
+from impasto_export.families import FEEDFORWARD
 
 Shape = tuple[int, ...]
 WEIGHT = ".weight"
@@ -26,11 +27,13 @@ Sizes = Mapping[str, Mapping[str, tuple[int, int]]]
 
 
 def of(manifest: Json, bundle: Path | None = None) -> Layers:
-    """graph -> module -> layer, for the graphs that take LoRAs.
+    """graph -> module -> layer, for the graphs that take LoRAs; of a feed-forward net for all, since merging changes
+    them.
 
     Those without a bank are known from the graphs in the folder `bundle`. Raises BundleError for one that is damaged.
     """
-    sizes = {graph: sites for graph, sites in site_sizes(manifest).items() if sites}
+    whole = manifest.get("family") == FEEDFORWARD
+    sizes = {graph: sites for graph, sites in site_sizes(manifest).items() if sites or whole}
     weights = _weights(bundle, manifest) if bundle else {}
     return {graph: _layers(sites, weights.get(graph, {})) for graph, sites in sizes.items()}
 

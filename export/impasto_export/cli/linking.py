@@ -93,19 +93,28 @@ def link(
         Optional[Path],  # noqa: UP045
         typer.Option("--predictor", help="ONNX file that makes a style's embedding of its picture, for Magenta's."),
     ] = None,
+    norm: Annotated[
+        str,
+        typer.Option("--norm", help="Whose statistics a feed-forward net's norms take, a port's: instance or batch."),
+    ] = "",
+    encoder: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--encoder", help="What stands before CLIPstyler's fast decoder: vgg_normalised.pth."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Link a checkpoint of a known architecture into a bundle that `impasto serve` takes: as --bundle, and a CLIPModel
     as --scorer. No torch, and no copy of what can be linked."""
     with reported():
-        net = found.Said(padding or None, epsilon, input_scale, predictor)
+        net = found.Said(padding or None, epsilon, input_scale, predictor, norm or None, encoder)
         stated = {"scheduler": scheduler or None, "steps": steps, "guidance_scale": guidance_scale}
         defaults = {key: value for key, value in stated.items() if value is not None}
         said = Said(variant or None, prediction or None, spacing or None, tokenizer, defaults, _sides(size))
         steering = _control(controlnet, control, control_optional)
         with progress.shown() as advance:
             made = _linked(checkpoint, out, graphs or (), said, steering, net, advance)
-        how = f"copied {', '.join(made.copied)}" if made.copied else "weights hard-linked"
+        how = "weights written" if made.made else "weights hard-linked"
+        how = f"copied {', '.join(made.copied)}" if made.copied else how
         how = "unchanged" if made.reused else how
         notes = [f"note: {note}" for note in made.notes]
         show(as_json, asdict(made), f"{made.folder}: bundle {made.name} {made.digest[:12]}, {how}", *notes)

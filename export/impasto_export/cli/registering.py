@@ -15,6 +15,7 @@ from impasto_export.adapters.registry import NAME, Entry, check_name
 from impasto_export.architecture import BOTTLENECK, VECTOR, Json
 from impasto_export.cli.printed import AsJson, RegistryOption, registry_in, reported, show
 from impasto_export.errors import listing
+from impasto_export.feedforward import pictured
 
 adapters = typer.Typer(help="Import adapters into a registry folder, and look after it.", no_args_is_help=True)
 
@@ -54,6 +55,22 @@ def import_adapter(
     with reported():
         said = importer.Said(trigger, prompt, style_prompt, alpha, style)
         _registered(importer.adapters(source, name, manifest.load(bundle), said, bundle), registry, as_json)
+
+
+@adapters.command("from-picture")
+def adapter_from_picture(
+    picture: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="JPEG, PNG or WebP of a style.")],
+    bundle: BundleOption,
+    name: Annotated[str, typer.Option("--name", help="Name that requests will use.")],
+    strength: Annotated[
+        float, typer.Option("--strength", help="Of the style, above 0; the rest leaves a photo as it is.")
+    ] = 1.0,
+    registry: RegistryOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Keep a picture's style as an adapter: a feed-forward bundle's predictor makes its vector."""
+    with reported():
+        _registered({name: pictured.convert(picture, manifest.load(bundle), bundle, strength)}, registry, as_json)
 
 
 def _registered(made: Mapping[str, Imported], registry: Path | None, as_json: bool) -> None:

@@ -17,6 +17,8 @@ MARKS = ("conv1.conv2d.weight", "deconv1.conv2d.weight")
 BLOCK = re.compile(r"res(\d+)\.")
 NORM = Norm("instance", 1e-5)
 WHITE = 255.0
+# More than any net has: a name's number is no reason to look for a million blocks.
+MAX_BLOCKS = 64
 # Convs in the order they run, each with its norm; the last has none.
 CONTRACTING = {"conv1": "in1", "conv2": "in2", "conv3": "in3"}
 EXPANDING = {"deconv1": "in4", "deconv2": "in5"}
@@ -54,7 +56,8 @@ def read(source: Source, said: Said) -> Found:
 
 
 def _norms(source: Source) -> dict[str, str]:
-    blocks = sorted({int(match[1]) for name in source.shapes if (match := BLOCK.match(name))})
+    last = max((int(match[1]) for name in source.shapes if (match := BLOCK.match(name))), default=0)
+    blocks = range(1, min(last, MAX_BLOCKS) + 1)
     residual = {f"res{number}.conv{half}": f"res{number}.in{half}" for number in blocks for half in (1, 2)}
     return {**CONTRACTING, **residual, **EXPANDING}
 

@@ -84,7 +84,7 @@ def _net(place: str, steps: Sequence[Step], epsilons: set[float], constants: Con
         raise CheckpointError(f"its convs are padded by {sorted(modes)}; one of {', '.join(MODES)} is expected")
     if len(epsilons) != 1:
         raise CheckpointError(f"its norms' ε are {sorted(epsilons)}; one is expected")
-    epsilon = float(f"{epsilons.pop():.6g}")
+    (epsilon,) = epsilons
     norms = {
         name: Norm("instance", epsilon, conditioned=True) if step.normed else Norm()
         for name, step in zip(names, steps, strict=True)

@@ -90,13 +90,10 @@ def read(source: Source, said: Said) -> Found:
     """Raises MisfitCheckpoint for tensors that make no such net, CheckpointError where the file doesn't tell a fact and
     nobody said it."""
     said.only(source, "padding", "norm")
-    strange = sorted(name for name in source.shapes if not NAME.fullmatch(name))
     parts = _parts(source)
     units = [list(held) for _, held in groupby(parts, lambda part: part.unit)]
     residuals = [held for held in units if sum(part.conv for part in held) > 1]
-    if strange or not residuals:
-        problem = [] if residuals else ["a residual block: two convolutions in one place"]
-        raise MisfitCheckpoint(str(source), problem, [], strange, LAYOUT)
+    _check_whole(source, residuals)
     paddings, norm = _paddings(source, parts[0], residuals, said), _norm(source, said)
     try:
         made = assembled([*_layers(source, units, paddings, norm)])
@@ -105,6 +102,17 @@ def read(source: Source, said: Said) -> Found:
     net = Net("johnson", INPUT, paddings.pad, tuple(made.blocks), OUTPUT, made.tensors)
     _check_size(source, net)
     return Found(source.name, net, _told(net, paddings, norm, said))
+
+
+def _check_whole(source: Source, residuals: Sequence[Sequence[Part]]) -> None:
+    """Raises MisfitCheckpoint for names that are no places, and where a residual block is missing."""
+    strange = sorted(name for name in source.shapes if not NAME.fullmatch(name))
+    places = [int(held[0].unit[-1]) for held in residuals]
+    gaps = sorted({*range(min(places, default=0), max(places, default=0))} - {*places})
+    missing = [f"a residual block in the place {place}" for place in gaps]
+    missing += [] if residuals else ["a residual block: two convolutions in one place"]
+    if strange or missing:
+        raise MisfitCheckpoint(str(source), missing, [], strange, LAYOUT)
 
 
 def _parts(source: Source) -> list[Part]:
@@ -133,6 +141,8 @@ def _paddings(source: Source, first: Part, residuals: Sequence[Sequence[Part]], 
 
 def _norm(source: Source, said: Said) -> str:
     """Whose statistics its norms take."""
+    if said.norm not in (None, INSTANCE, BATCH):
+        raise CheckpointError(f"--norm: got {said.norm!r}; choose {BATCH} or {INSTANCE}")
     tracked = any(name.endswith("running_var") for name in source.shapes)
     if not tracked and said.norm == BATCH:
         raise CheckpointError(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -31,6 +32,22 @@ SLOTS = re.compile(r"/(Adam(_\d+)?|Momentum|RMSProp(_\d+)?|ExponentialMovingAver
 BY_CODE = "as magenta's code has it, for the file doesn't say"
 
 
+@dataclass(frozen=True)
+class Variables:
+    """The net's by their names. Raises CheckpointError for one that isn't there."""
+
+    source: Source
+    by_name: Mapping[str, Array]
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self.by_name:
+            raise CheckpointError(f"{self.source}: its tensor {name} is missing; get the file again")
+        return self.by_name[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.by_name
+
+
 def recognises(source: Source) -> bool:
     return FIRST in _names(source)
 
@@ -42,12 +59,11 @@ def read(source: Source, said: Said) -> Found:
         raise CheckpointError(f"--padding: got {said.padding!r}; choose {', '.join(PADDINGS)}")
     if said.epsilon is not None and not 0 < said.epsilon < 1:
         raise CheckpointError(f"--epsilon: got {said.epsilon}; a small number above 0 is expected, such as 1e-5")
-    names = _names(source)
-    held = {name: source.tensor(own) for name, own in names.items() if _kept(name)}
-    residuals = max((int(match[1]) for name in held if (match := RESIDUAL.fullmatch(name))), default=0)
+    held = Variables(source, {name: source.tensor(own) for name, own in _names(source).items() if _kept(name)})
+    residuals = max((int(match[1]) for name in held.by_name if (match := RESIDUAL.fullmatch(name))), default=0)
     padding, epsilon = said.padding or "reflect", said.epsilon or EPSILON
     scopes = {name: scope(name) for name in trunk.names(residuals)}
-    norms = {name: _norm(str(source), held, scope, epsilon) for name, scope in scopes.items()}
+    norms = {name: _norm(held, scope, epsilon) for name, scope in scopes.items()}
     net = Net(
         name="",
         input=Input(),
@@ -58,12 +74,12 @@ def read(source: Source, said: Said) -> Found:
     )
     trunk.check(str(source), net)
     net = trunk.named(net)
-    _account(str(source), held, [scopes[conv.name] for conv in net.convs])
+    _account(held, [scopes[conv.name] for conv in net.convs])
     return Found(
         name=source.place.name.partition(".")[0],
         net=net,
         told={**trunk.told(net), **_told(said, net)},
-        vectors=_vectors(str(source), held, [scopes[conv.name] for conv in net.conditioned]),
+        vectors=_vectors(held, [scopes[conv.name] for conv in net.conditioned]),
         expand=_expand(held, [scopes[conv.name] for conv in net.conditioned]),
     )
 
@@ -96,65 +112,62 @@ def scope(name: str) -> str:
     return f"transformer/{part}/{rest[0]}" + ("/conv" if part == "expand" else "")
 
 
-def _norm(place: str, held: Mapping[str, Array], scope: str, epsilon: float) -> Norm:
+def _norm(held: Variables, scope: str, epsilon: float) -> Norm:
     if f"{scope}/InstanceNorm/gamma" in held or f"style_params/{scope}/StyleNorm/Conv_1/weights" in held:
         return Norm("instance", epsilon, conditioned=True)
     if f"{scope}/BatchNorm/moving_mean" in held:
         return Norm()
-    raise CheckpointError(
-        f"{place}: behind {scope} there is no InstanceNorm, StyleNorm or BatchNorm; get the file again"
-    )
+    problem = f"behind {scope} there is no InstanceNorm, StyleNorm or BatchNorm"
+    raise CheckpointError(f"{held.source}: {problem}; get the file again")
 
 
-def _conv(held: Mapping[str, Array], name: str, scope: str) -> dict[str, Array]:
+def _conv(held: Variables, name: str, scope: str) -> dict[str, Array]:
     """Its weight [out, in, k, k], and a bias where a fixed norm is folded into it."""
-    weight = _of(held, f"{scope}/weights")
+    weight = held[f"{scope}/weights"]
     if weight.ndim != 4:
-        raise CheckpointError(f"{scope}/weights is {list(weight.shape)}; [k, k, in, out] is expected")
+        raise CheckpointError(f"{held.source}: {scope}/weights is {list(weight.shape)}; [k, k, in, out] is expected")
     weight = np.ascontiguousarray(weight.transpose(3, 2, 0, 1))
     mean = f"{scope}/BatchNorm/moving_mean"
     if mean not in held:
         return {f"{name}.weight": weight}
-    shift, variance = (_of(held, f"{scope}/BatchNorm/{key}") for key in ("beta", "moving_variance"))
-    scale = held.get(f"{scope}/BatchNorm/gamma", np.ones_like(shift))
+    shift, variance = (held[f"{scope}/BatchNorm/{key}"] for key in ("beta", "moving_variance"))
+    scale = held.by_name.get(f"{scope}/BatchNorm/gamma", np.ones_like(shift))
     weight, bias = nets.folded(weight, scale, shift, held[mean], variance, BATCH_EPSILON)
     return {f"{name}.weight": weight, f"{name}.bias": bias}
 
 
-def _of(held: Mapping[str, Array], name: str) -> Array:
-    if name not in held:
-        raise CheckpointError(f"its tensor {name} is missing; get the file again")
-    return held[name]
-
-
-def _vectors(place: str, held: Mapping[str, Array], scopes: list[str]) -> dict[str, Array]:
+def _vectors(held: Variables, scopes: list[str]) -> dict[str, Array]:
     """Each style's γ, β, γ, β … by its number; none where styles are embeddings."""
-    parts = [held.get(f"{scope}/InstanceNorm/{key}") for scope in scopes for key in ("gamma", "beta")]
+    parts = [held.by_name.get(f"{scope}/InstanceNorm/{key}") for scope in scopes for key in ("gamma", "beta")]
     tables = [part for part in parts if part is not None]
     if not tables:
         return {}
     counts = {len(table) for table in tables if table.ndim == 2}
     if len(tables) < len(parts) or len(counts) != 1 or any(table.ndim != 2 for table in tables):
-        raise CheckpointError(f"{place}: its norms have unlike numbers of styles: {sorted(counts)}; get the file again")
+        raise CheckpointError(
+            f"{held.source}: its norms have unlike numbers of styles: {sorted(counts)}; get the file again"
+        )
     stacked = np.concatenate(tables, axis=1)
     return {f"{number:02d}": vector for number, vector in enumerate(stacked)}
 
 
-def _expand(held: Mapping[str, Array], scopes: list[str]) -> Expand | None:
+def _expand(held: Variables, scopes: list[str]) -> Expand | None:
     places = [f"style_params/{scope}/StyleNorm/{layer}" for scope in scopes for layer in ("Conv_1", "Conv")]
     if f"{places[0]}/weights" not in held:
         return None
-    weights = [_of(held, f"{place}/weights") for place in places]
-    biases = [_of(held, f"{place}/biases") for place in places]
+    weights = [held[f"{place}/weights"] for place in places]
+    biases = [held[f"{place}/biases"] for place in places]
     return Expand(
         np.concatenate([weight.reshape(weight.shape[-2:]).T for weight in weights]).astype(np.float32),
         np.concatenate(biases).astype(np.float32),
     )
 
 
-def _account(place: str, held: Mapping[str, Array], scopes: list[str]) -> None:
+def _account(held: Variables, scopes: list[str]) -> None:
     """Raises CheckpointError for a variable of the trunk that no conv of it has."""
     known = tuple(f"{prefix}{scope}/" for scope in scopes for prefix in ("", "style_params/"))
-    strange = sorted(name for name in held if not name.startswith(known))
+    strange = sorted(name for name in held.by_name if not name.startswith(known))
     if strange:
-        raise CheckpointError(f"{place}: {', '.join(strange[:5])}: the trunk has no such conv; nothing was linked")
+        raise CheckpointError(
+            f"{held.source}: {', '.join(strange[:5])}: the trunk has no such conv; nothing was linked"
+        )

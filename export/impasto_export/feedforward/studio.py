@@ -78,11 +78,13 @@ def _predictor(source: Source, net: Net, neutral: Array) -> tuple[Predictor | No
     facts = source.config.get("predictor")
     if facts is None:
         return None, None
-    weight = source.tensor(EXPAND)
-    size, width = int(facts["size"]), int(facts["embedding"])
+    keys = {"file": str, "size": int, "embedding": int}
+    if not isinstance(facts, dict) or any(type(facts.get(key)) is not kind for key, kind in keys.items()):
+        raise CheckpointError(f"{source}: config.json: predictor is {facts}; file, size and embedding are expected")
+    weight, size, width = source.tensor(EXPAND), facts["size"], facts["embedding"]
     if weight.shape != (net.vector_size, width):
         raise CheckpointError(f"{source}: {EXPAND} is {list(weight.shape)}; expected {[net.vector_size, width]}")
-    place = source.place / str(facts["file"])
+    place = source.place / facts["file"]
     if not place.is_file():
         raise CheckpointError(f"{place} is missing; config.json names it")
     model = onnx.load(str(place), load_external_data=False)

@@ -177,14 +177,15 @@ class _Play:
 
 
 def epsilons(graph: GraphProto, constants: Constants) -> set[float]:
-    """What is added to variances: single numbers to means of the picture's values."""
+    """What is added to variances: single numbers to means of the picture's values. A float32's digits beyond six are
+    none."""
     means: set[str] = set()
     found = set()
     for node in graph.node:
         if node.op_type in MEANS or (node.op_type in SAME and means.intersection(node.input)):
             means.update(node.output)
         if node.op_type == "Add" and means.intersection(node.input):
-            found.update(float(value.reshape(())) for value in _numbers(node, constants))
+            found.update(float(f"{float(value.reshape(())):.6g}") for value in _numbers(node, constants))
     return found
 
 

@@ -62,6 +62,10 @@ class AdaptedEngine:
             return self._plain.run(feeds)
         return self._engine.run(self._seated(feeds, seats))
 
+    def release(self) -> None:
+        """As Engine.release."""
+        self._engine.release()
+
     def _seated(self, feeds: Feeds, seats: Sequence[Seat]) -> Feeds:
         found = dict(feeds)
         for kind in self._kinds:

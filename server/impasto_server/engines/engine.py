@@ -61,6 +61,10 @@ class Engine(Protocol):
         """Run with `feeds` beside what is bound; returns the outputs in the graph's order, owned by the caller."""
         ...
 
+    def release(self) -> None:
+        """Give back the memory that the largest of its runs took; the next one takes what it needs anew."""
+        ...
+
     def plain(self, path: Path) -> Plain | None:
         """The graph at `path`, over the same weights, which has no tables; None where it would take them once more.
 

@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from impasto_server.engines.providers import CUDA, TENSORRT, Provider
 from impasto_server.errors import SetupError
 
 KEPT = 32  # shapes whose buffers are kept: of lanes, and of rows that they have of tables
+KEPT_BYTES = 256 << 20  # that those may have together: photos have any size, and a large one is as much as all others
 CAPTURING = 3  # passes until a shape's CUDA graph is there
 NEVER = -1  # the number of a CUDA graph that isn't captured
 # What must not run elsewhere than asked for. The rest is arithmetic of shapes, which ONNX Runtime keeps on the CPU.
@@ -38,6 +40,7 @@ class Buffers:
     outputs: list[Any]
     options: Any
     graph: int
+    nbytes: int
 
 
 class OnnxRuntimeEngine:
@@ -50,6 +53,7 @@ class OnnxRuntimeEngine:
         self._shared: dict[str, Array] = {}
         self._kept: OrderedDict[Shapes, Buffers] = OrderedDict()
         self._captured = 0
+        self._shrinks = False  # whether the next run gives back what the arena has too much
         self._names = [output.name for output in self._session.get_outputs()]
 
     def bind(self, buffers: Mapping[str, Array]) -> None:
@@ -68,6 +72,12 @@ class OnnxRuntimeEngine:
         if self._provider.most_lanes:
             row_bytes = values.nbytes // len(values)
             _copier(self._provider)(self._bound[name].data_ptr() + row * row_bytes, values)
+
+    def release(self) -> None:
+        """On a GPU there is nothing to do: its buffers are of a few sizes."""
+        if not self._provider.most_lanes:
+            self._kept.clear()
+            self._shrinks = True
 
     def plain(self, path: Path) -> None:
         """It would hold the weights once more."""
@@ -91,17 +101,26 @@ class OnnxRuntimeEngine:
 
     def _keep(self, batch: Mapping[str, Array]) -> Buffers:
         """Run on a batch of a new shape, and keep its buffers in place of those that have been idle longest."""
-        if len(self._kept) >= KEPT:
-            self._forget(self._kept.popitem(last=False)[1])
         inputs = {name: self._copy(array) for name, array in batch.items()}
         outputs = self._first_run(inputs)
         binding = self._binding(inputs)
         for name, value in zip(self._names, outputs, strict=True):
             binding.bind_ortvalue_output(name, value)
         self._captured += 1
-        kept = Buffers(binding, inputs, outputs, self._options(self._captured), self._captured)
+        nbytes = sum(array.nbytes for array in batch.values()) + sum(_nbytes(value) for value in outputs)
+        kept = Buffers(binding, inputs, outputs, self._options(self._captured), self._captured, nbytes)
+        self._make_room(nbytes)
         self._kept[shapes(batch)] = kept
         return kept
+
+    def _make_room(self, nbytes: int) -> None:
+        """For one more, of so many bytes."""
+        while self._kept and (len(self._kept) >= KEPT or self._kept_bytes + nbytes > KEPT_BYTES):
+            self._forget(self._kept.popitem(last=False)[1])
+
+    @property
+    def _kept_bytes(self) -> int:
+        return sum(buffers.nbytes for buffers in self._kept.values())
 
     def _forget(self, buffers: Buffers) -> None:
         self._session.release_captured_graph(buffers.graph)
@@ -125,6 +144,9 @@ class OnnxRuntimeEngine:
 
         options = ort.RunOptions()
         options.add_run_config_entry("gpu_graph_id", str(graph))
+        if self._shrinks:
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+            self._shrinks = False
         return options
 
     def _replace(self, values: Mapping[str, Any]) -> None:
@@ -141,6 +163,11 @@ class OnnxRuntimeEngine:
 def astray(nodes: Iterable[tuple[str, str]], provider: str) -> dict[str, str]:
     """Of (operator, provider) pairs, the heavy operators that another provider runs, each with one that does."""
     return {operator: ran_by for operator, ran_by in nodes if operator in HEAVY and ran_by != provider}
+
+
+def _nbytes(value: Any) -> int:
+    """Of an OrtValue: what is put out is float32."""
+    return 4 * prod(value.shape())
 
 
 def _copier(provider: Provider) -> Callable[[int, Array], object]:

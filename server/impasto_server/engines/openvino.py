@@ -67,6 +67,10 @@ class OpenVinoEngine:
         request = self._fixed.get(shapes(feeds)) or self._fixed.get(self._open(feeds)) or self._any
         return _run(request, feeds)
 
+    def release(self) -> None:
+        for request in (self._any, *self._fixed.values()):
+            request.get_compiled_model().release_memory()
+
     def plain(self, path: Path) -> OpenVinoPlain:
         return OpenVinoPlain(self._source.beside(path))
 

@@ -73,6 +73,9 @@ class TensorRtEngine:
         self._stream.copy(self._buffers[name].address + start, values.ctypes.data, values.nbytes)
         self._stream.wait()
 
+    def release(self) -> None:
+        """There is nothing to do: its buffers are of a few sizes."""
+
     def plain(self, path: Path) -> None:
         """It would hold the weights once more."""
 

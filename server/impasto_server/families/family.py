@@ -74,6 +74,13 @@ class Family(Protocol):
         """Run, on pictures of the usual size, what isn't a backbone; `lanes` are a batch's at most."""
         ...
 
+    def room(self, request: Request) -> int:
+        """Bytes of memory that a request with pictures takes from when they are read, by their headers alone.
+
+        0 where that is little whatever they are. Raises InvalidArgument.
+        """
+        ...
+
     def read(self, request: Request) -> Work[Any]:
         """What there is to see in the request's pictures; one a turn. Raises InvalidArgument."""
         ...

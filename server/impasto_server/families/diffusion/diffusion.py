@@ -67,6 +67,9 @@ class Diffusion:
             hint = Hint(np.zeros((3, size.height, size.width), np.float32), 1.0)
             self.backbones[BASE].run([replace(row, context=replace(row.context, hint=hint))] * min(2, lanes))
 
+    def room(self, request: Request) -> int:
+        return 0
+
     def read(self, request: Request) -> Work[Seen]:
         pixels = yield from content(request)
         clean = None if pixels is None else self._encoder.encode(pixels_to_model(pixels))

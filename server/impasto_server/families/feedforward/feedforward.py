@@ -21,11 +21,11 @@ from impasto_server.families.family import Parts
 from impasto_server.families.feedforward.colours import Painted
 from impasto_server.families.feedforward.frame import Frame
 from impasto_server.families.feedforward.manifest import TRANSFORM, VECTOR, FeedforwardManifest
-from impasto_server.families.feedforward.paint import MOST_WHOLE, paint, planes
-from impasto_server.families.feedforward.photo import Bounds, Photo, read
+from impasto_server.families.feedforward.paint import paint, planes
+from impasto_server.families.feedforward.photo import Bounds, Photo, read, sizes
 from impasto_server.families.feedforward.predictor import Guess, Predictor
 from impasto_server.families.feedforward.styles import Shares, Style, shares_of
-from impasto_server.families.feedforward.tiles import Tiles
+from impasto_server.families.feedforward.tiles import WHOLE, Tiles
 from impasto_server.guidance import Guidance, Lane, Mix
 from impasto_server.pictures.image import encode
 from impasto_server.request import Request
@@ -83,14 +83,15 @@ class Feedforward:
         self._predictor = Predictor(manifest, parts.graphs) if manifest.predicts else None
         self._neutral = _neutral(parts.bundle, manifest)
         self._frame = Frame(manifest.border, manifest.image.multiple_of)
-        self._tiles = Tiles.of(parts, manifest)
-        transform = Backbone(parts.graphs.every(TRANSFORM), _feeds, 3 * BATCH_PIXELS)
+        engines = parts.graphs.every(TRANSFORM)
+        self._tiles = Tiles.of(parts, manifest, engines)
+        transform = Backbone(engines, _feeds, 3 * BATCH_PIXELS)
         self.backbones: Mapping[str, Backbone] = {
             BASE: transform,
             **({} if self._tiles is None else self._tiles.backbones),
         }
         most = manifest.most_pixels
-        tiled = MOST_WHOLE if self._tiles is None else self._tiles.most_pixels
+        tiled = WHOLE if self._tiles is None else self._tiles.most_pixels
         self._bounds = Bounds(most, min(manifest.image.max_pixels, tiled))
 
     def example(self, stage: str) -> Row:
@@ -105,6 +106,13 @@ class Feedforward:
     def warm(self, lanes: int) -> None:
         if self._predictor is not None:
             self._predictor.warm()
+
+    def room(self, request: Request) -> int:
+        """Of the photo and its masks, the canvas with and without its frame, the lanes' pictures, a net's layers."""
+        (width, height), (across, down) = sizes(request, self._bounds)
+        masks, lanes = len(request.own["MASKS"]), len(self._shares(request))
+        pictures = (3 + masks) * width * height + 3 * (2 + lanes) * across * down
+        return pictures + (0 if self._tiles is None else self._tiles.nbytes(down, across))
 
     def read(self, request: Request) -> Work[Seen]:
         shares = self._shares(request)

@@ -14,17 +14,13 @@ from impasto_server.steps import Ask
 
 Pixels = NDArray[np.uint8]
 
-# Pixels of a picture that one pass paints, of a net that can paint in tiles, and of one that can't. A pass takes 230
-# bytes a pixel in bf16 and 350 in f32, of a net whose layers of the picture's size have 16 channels.
-WHOLE, MOST_WHOLE = 3 << 19, 4 << 20
-
 # The picture of each lane in the canvas's size: float32 [3, H, W] in 0..1, not clipped, or uint8 [H, W, 3].
 Painting = Generator[Ask, NDArray[np.float32], tuple[NDArray[np.generic], ...]]
 
 
 def paint(canvas: Pixels, styles: Sequence[Style], frame: Frame, tiles: Tiles | None) -> Painting:
     """RGB [H, W, 3] in each of `styles`, one a lane."""
-    if tiles is not None and canvas.shape[0] * canvas.shape[1] > WHOLE:
+    if tiles is not None and tiles.needed(*canvas.shape[:2]):
         return (yield from tiles.paint(canvas, styles))
     return (yield from whole(canvas, len(styles), frame))
 

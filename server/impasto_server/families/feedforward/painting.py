@@ -39,12 +39,13 @@ _MODES: dict[Padding, Any] = {"reflect": "reflect", "edge": "edge", "zero": "con
 @dataclass(frozen=True)
 class TileAsk(Ask):
     """`sample` is a tile [C, h, w]; `scaling` of the norm that it still lacks; `inside` [1, h, w] and `skip` [C, h, w]
-    as pieces.py has them.
+    as pieces.py has them. `last`: its stage isn't asked again soon.
     """
 
     scaling: Scaling | None = None
     inside: Array | None = None
     skip: Array | None = None
+    last: bool = False
 
 
 class Span(NamedTuple):
@@ -56,13 +57,20 @@ class Span(NamedTuple):
 
 
 class Box(NamedTuple):
+    """Of the tiles of a layer the one there, and whether it's their last."""
+
     rows: Span
     columns: Span
+    last: bool = False
+
+    @property
+    def sides(self) -> tuple[Span, Span]:
+        return self.rows, self.columns
 
     @property
     def own(self) -> tuple[slice, slice, slice]:
         """Of the layer, what is this tile's own."""
-        return (slice(None), *(slice(one.start + one.own, one.start + one.count) for one in self))
+        return (slice(None), *(slice(one.start + one.own, one.start + one.count) for one in self.sides))
 
     def owned(self, tile: Array) -> Array:
         return tile[:, self.rows.own :, self.columns.own :]
@@ -106,7 +114,7 @@ class Painting:
         for block in self.pieces.blocks:
             x = yield from (self._conv(x, block) if isinstance(block, Conv) else self._residual(x, block))
         for box in boxes(x.plane):
-            tile = box.owned((yield self._ask(END, _cut(x, box), x.scaling)))
+            tile = box.owned((yield self._ask(END, box, _cut(x, box), x.scaling)))
             if out.dtype == np.uint8:
                 out[box.own[1:]] = to_pixels(tile)
             else:
@@ -130,7 +138,7 @@ class Painting:
             if conv.norm is not None:
                 moments.add(box.owned(tile))
             if values is not None:
-                values[box.own] = stored(box.owned(tile), self.precision)
+                self._store(values[box.own], box.owned(tile))
         scaling = None if conv.norm is None else moments.scaling(conv.norm.epsilon)
         return Layer(plane, values, conv, None if keeps else source, scaling)
 
@@ -139,8 +147,8 @@ class Painting:
         assert x.values is not None
         for box in boxes(x.plane):
             beside = None if skip is None else _cut(skip, box, crop)
-            tile = yield self._ask(stage, _cut(x, box), x.scaling, skip=beside)
-            x.values[box.own] = stored(box.owned(tile), self.precision)
+            tile = yield self._ask(stage, box, _cut(x, box), x.scaling, skip=beside)
+            self._store(x.values[box.own], box.owned(tile))
         x.scaling = None
 
     def _tile(self, layer: Layer, box: Box) -> Tiles:
@@ -148,18 +156,32 @@ class Painting:
         assert layer.conv is not None
         assert layer.source is not None
         source, conv = layer.source, layer.conv
-        wanted = Box(*(Span(*conv.reach(one.start, one.count)) for one in box))
+        wanted = Box(*(Span(*conv.reach(one.start, one.count)) for one in box.sides), box.last)
         if source.values is None:
             there = _within(wanted, source)
             values = yield from self._tile(source, there)
             sample, inside = _padded(Layer(source.plane, values), wanted, conv.padding, there)
         else:
             sample, inside = _padded(source, wanted, conv.padding)
-        return (yield self._ask(conv.name, sample, source.scaling, inside=inside))
+        return (yield self._ask(conv.name, box, sample, source.scaling, inside=inside))
 
-    def _ask(self, stage: str, sample: Array, scaling: Scaling | None, **beside: Array | None) -> TileAsk:
+    def _ask(
+        self,
+        stage: str,
+        box: Box,
+        sample: Array,
+        scaling: Scaling | None,
+        inside: Array | None = None,
+        skip: Array | None = None,
+    ) -> TileAsk:
         step, self.done = self.done, self.done + 1
-        return TileAsk(sample, 0.0, step, self.steps, stage=stage, lane=self.lane, scaling=scaling, **beside)
+        told = {"scaling": scaling, "inside": inside, "skip": skip, "last": box.last}
+        return TileAsk(sample, 0.0, step, self.steps, stage=stage, lane=self.lane, **told)
+
+    def _store(self, values: NDArray[Any], tile: Array) -> None:
+        """A channel at a time, which a core has at hand: in all at once the same takes twice as long."""
+        for place, channel in zip(values, tile, strict=True):
+            place[:] = stored(channel, self.precision)
 
     def _empty(self, plane: Plane) -> NDArray[Any]:
         kind = np.uint16 if item_bytes(self.precision) == 2 else np.float32
@@ -167,9 +189,10 @@ class Painting:
 
 
 def boxes(plane: Plane) -> Iterator[Box]:
-    for rows in spans(plane.height, plane.side):
-        for columns in spans(plane.width, plane.side):
-            yield Box(rows, columns)
+    rows, columns = list(spans(plane.height, plane.side)), list(spans(plane.width, plane.side))
+    for row in rows:
+        for column in columns:
+            yield Box(row, column, row is rows[-1] and column is columns[-1])
 
 
 def spans(size: int, side: int) -> Iterator[Span]:
@@ -190,7 +213,7 @@ def _within(wanted: Box, layer: Layer) -> Box:
     """What of a layer has to be computed for what is wanted, some of which it may not have."""
     doubles = layer.conv is not None and layer.conv.doubles
     sizes = (layer.plane.height, layer.plane.width)
-    return Box(*(_inside(one, size, doubles) for one, size in zip(wanted, sizes, strict=True)))
+    return Box(*(_inside(one, size, doubles) for one, size in zip(wanted.sides, sizes, strict=True)), wanted.last)
 
 
 def _inside(wanted: Span, size: int, even: bool) -> Span:
@@ -210,12 +233,13 @@ def _padded(layer: Layer, wanted: Box, padding: Padding, there: Box | None = Non
     assert layer.values is not None
     origin = (0, 0) if there is None else (there.rows.start, there.columns.start)
     sizes = (layer.plane.height, layer.plane.width)
-    first = [max(one.start, 0) for one in wanted]
-    last = [min(one.start + one.count, size) for one, size in zip(wanted, sizes, strict=True)]
+    first = [max(one.start, 0) for one in wanted.sides]
+    last = [min(one.start + one.count, size) for one, size in zip(wanted.sides, sizes, strict=True)]
     parts = (slice(start - at, end - at) for start, end, at in zip(first, last, origin, strict=True))
     tile = _floats(layer.values[(slice(None), *parts)])
     beyond = [
-        (start - one.start, one.start + one.count - end) for one, start, end in zip(wanted, first, last, strict=True)
+        (start - one.start, one.start + one.count - end)
+        for one, start, end in zip(wanted.sides, first, last, strict=True)
     ]
     inside = np.pad(np.ones((1, *tile.shape[1:]), np.float32), ((0, 0), *beyond)) if padding == "zero" else None
     return (np.pad(tile, ((0, 0), *beyond), _MODES[padding]) if np.any(beyond) else tile), inside
@@ -224,7 +248,7 @@ def _padded(layer: Layer, wanted: Box, padding: Padding, there: Box | None = Non
 def _cut(layer: Layer, box: Box, crop: int = 0) -> Array:
     """The tile itself, of a layer with `crop` rows and columns more at each side."""
     assert layer.values is not None
-    rows, columns = (slice(one.start + crop, one.start + crop + one.count) for one in box)
+    rows, columns = (slice(one.start + crop, one.start + crop + one.count) for one in box.sides)
     return _floats(layer.values[:, rows, columns])
 
 

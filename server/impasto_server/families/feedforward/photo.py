@@ -44,10 +44,8 @@ def read(request: Request, bounds: Bounds) -> Work[Photo]:
     """The photo and its masks, one a turn; their sizes are known before anything is decoded. Raises InvalidArgument."""
     data, masks = request.content.image, request.own["MASKS"]
     assert data is not None, "the offer lets nobody in without IMAGE"
-    own = size_of(data, "IMAGE")
-    size = _sized(own, request, bounds)
-    seen = _seen(size, request, bounds)
-    _check_masks(masks, own)
+    size, seen = sizes(request, bounds)
+    _check_masks(masks, size_of(data, "IMAGE"))
     yield pixels_in(data)
     pixels, problem = read_photo(data, "IMAGE", size)
     canvas = pixels if seen == size else np.asarray(Image.fromarray(pixels).resize(seen, Image.Resampling.LANCZOS))
@@ -56,6 +54,14 @@ def read(request: Request, bounds: Bounds) -> Work[Photo]:
         yield pixels_in(mask)
         found.append(read_mask(mask, "MASKS", size))
     return Photo(pixels, canvas, tuple(found), problem)
+
+
+def sizes(request: Request, bounds: Bounds) -> tuple[Size, Size]:
+    """The painting's and the canvas's, by the photo's header. Raises InvalidArgument where they are too large."""
+    data = request.content.image
+    assert data is not None, "the offer lets nobody in without IMAGE"
+    size = _sized(size_of(data, "IMAGE"), request, bounds)
+    return size, _seen(size, request, bounds)
 
 
 def _sized(own: Size, request: Request, bounds: Bounds) -> Size:

@@ -68,6 +68,14 @@ def plans(pieces: Pieces, height: int, width: int, side: int = SIDE) -> Iterator
         yield Plan.of(pieces, height, width, kept, side)
 
 
+def planes(pieces: Pieces, height: int, width: int) -> Iterator[Plane]:
+    """What each conv gives, in order."""
+    plane = _picture(pieces, height, width, SIDE)
+    for conv in pieces.convs:
+        plane = plane.through(conv)
+        yield plane
+
+
 def largest(pieces: Pieces, numbers: int) -> int:
     """Pixels of the largest picture of which no more is kept than so many numbers, to 0.1 million."""
     side = 1 << 12
@@ -76,14 +84,10 @@ def largest(pieces: Pieces, numbers: int) -> int:
 
 
 def _ways(pieces: Pieces, height: int, width: int) -> Iterator[frozenset[str]]:
-    convs, plane, small = list(pieces.convs), _picture(pieces, height, width, SIDE), set[str]()
-    for conv in convs:
-        plane = plane.through(conv)
-        if plane.height * plane.width <= height * width // 2:
-            small.add(conv.name)
-    needed = frozenset(_needed(pieces))
+    convs, needed = list(pieces.convs), frozenset(_needed(pieces))
+    sized = zip(convs, planes(pieces, height, width), strict=True)
     yield frozenset(conv.name for conv in convs)
-    yield needed | small
+    yield needed | {conv.name for conv, plane in sized if 2 * plane.height * plane.width <= height * width}
     yield needed
 
 

@@ -19,7 +19,10 @@ VectorOf = Callable[[Any], Array]  # γ and β [N] of a row's context
 
 
 class Piece(Backbone):
-    """One graph on tiles. `norm` is the one that what it reads still lacks, of γ and β as `vector_of` a context."""
+    """One graph on tiles. `norm` is the one that what it reads still lacks, of γ and β as `vector_of` a context.
+
+    What memory it took is given back after the last tile of a layer: there are many pieces, and one at a time is busy.
+    """
 
     def __init__(self, engine: Callable[[], Engine], norm: Norm | None, vector_of: VectorOf) -> None:
         self._open = engine
@@ -38,7 +41,10 @@ class Piece(Backbone):
             return self._engine
 
     def run(self, rows: Sequence[Row]) -> Array:
-        (out,) = self.compile().run(self._fed(rows))
+        engine = self.compile()
+        (out,) = engine.run(self._fed(rows))
+        if any(row.ask.last for row in rows):
+            engine.release()
         return out
 
     def _fed(self, rows: Sequence[Row]) -> Feeds:
@@ -57,12 +63,27 @@ class Piece(Backbone):
         return {"scale": scales, "shift": shifts}
 
 
-def stages(pieces: Pieces, opened: Callable[[str], Engine], vector_of: VectorOf) -> Mapping[str, Piece]:
-    """All of them; `opened` compiles a file, once for all stages that share it."""
-    files: dict[str, Callable[[], Engine]] = {}
-    for file in pieces.files:
-        files[file] = _once(opened, file)
-    return {stage: Piece(files[file], norm, vector_of) for stage, file, norm in _listed(pieces)}
+class First(Piece):
+    """The one that a picture begins with, of which `begun` is told."""
+
+    begun: Callable[[], None]
+
+    def run(self, rows: Sequence[Row]) -> Array:
+        if any(row.ask.step == 0 for row in rows):
+            self.begun()
+        return super().run(rows)
+
+
+def stages(
+    pieces: Pieces, opened: Callable[[str], Engine], vector_of: VectorOf, begun: Callable[[], None]
+) -> Mapping[str, Piece]:
+    """All of them; `opened` compiles a file, once for all stages that share it, `begun` is called with a picture's
+    first tile."""
+    files = {file: _once(opened, file) for file in pieces.files}
+    (stage, file, norm), *others = _listed(pieces)
+    first = First(files[file], norm, vector_of)
+    first.begun = begun
+    return {stage: first, **{stage: Piece(files[file], norm, vector_of) for stage, file, norm in others}}
 
 
 def _listed(pieces: Pieces) -> Iterator[tuple[str, str, Norm | None]]:

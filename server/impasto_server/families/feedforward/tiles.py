@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
+from impasto_server.adapters.adapted import AdaptedEngine
 from impasto_server.adapters.seat import Seat
 from impasto_server.backbone import Backbone, Row
 from impasto_server.bundle import Bundle
@@ -20,7 +22,7 @@ from impasto_server.families.feedforward.frame import Frame
 from impasto_server.families.feedforward.manifest import FeedforwardManifest
 from impasto_server.families.feedforward.painting import Painting
 from impasto_server.families.feedforward.pieces import Pieces
-from impasto_server.families.feedforward.plan import Plan, largest, plans
+from impasto_server.families.feedforward.plan import Plan, largest, planes, plans
 from impasto_server.families.feedforward.stages import stages
 from impasto_server.families.feedforward.styles import Style
 from impasto_server.settings import Precision
@@ -30,9 +32,13 @@ from impasto_server.strangers import Unfit, read_file
 Pixels = NDArray[np.uint8]
 Array = NDArray[np.float32]
 
-# Bytes that one picture's layers may take. studio/mini-stylizer's at 24 million pixels are 0.58 GB in bf16, 0.77 in
-# f32, where more is computed again.
-LAYERS = 1_000_000_000
+WHOLE = 4 << 20  # pixels of a picture that one pass paints, at most
+# Bytes that a whole pass may take, and that the layers of a picture in tiles may. A pass takes, for a pixel and each of
+# the channels of the widest layer that is as large as the picture, 15 in bf16 and 22 in f32 (measured with OpenVINO).
+# A net of 16, 32 and 64 channels has, at 24 million pixels, layers of 0.58 GB in bf16, and of 0.77 in f32, where more
+# is computed again.
+PASS, LAYERS = 1_100_000_000, 1_000_000_000
+PASS_BYTES: Mapping[Precision, int] = MappingProxyType({"bf16": 15, "f32": 22})
 
 
 @dataclass(frozen=True)
@@ -46,8 +52,10 @@ class Tiles:
     layers: int = LAYERS
 
     @classmethod
-    def of(cls, parts: Parts, manifest: FeedforwardManifest) -> Tiles | None:
-        """None of a net that can't be. Raises SetupError."""
+    def of(cls, parts: Parts, manifest: FeedforwardManifest, whole: Sequence[AdaptedEngine]) -> Tiles | None:
+        """None of a net that can't be; before a picture is begun the engines that paint `whole` ones give back their
+        memory. Raises SetupError.
+        """
         pieces = manifest.pieces
         if pieces is None:
             return None
@@ -58,7 +66,11 @@ class Tiles:
             assert vector is not None
             return vector
 
-        found = stages(pieces, parts.graphs.opened, vector_of)
+        def begun() -> None:
+            for engine in whole:
+                engine.release()
+
+        found = stages(pieces, parts.graphs.opened, vector_of, begun)
         frame = Frame(manifest.border, manifest.image.multiple_of)
         return cls(found, pieces, frame, parts.graphs.precision)
 
@@ -71,8 +83,18 @@ class Tiles:
         """Nothing is prepared with it."""
         return Row(Ask(np.zeros((1, 1, 1), np.float32), 0.0, 0, 1, stage=stage), Style(), Seat())
 
+    def needed(self, height: int, width: int) -> bool:
+        """Whether a picture of this size is painted in tiles."""
+        pixels = height * width
+        widest = max(
+            plane.channels for plane in planes(self.pieces, height, width) if plane.numbers >= plane.channels * pixels
+        )
+        return pixels > min(WHOLE, PASS // (widest * PASS_BYTES[self.precision]))
+
     def nbytes(self, height: int, width: int) -> int:
-        """That the layers of a picture of this size take."""
+        """That the layers of a picture of this size take; 0 where it's painted whole."""
+        if not self.needed(height, width):
+            return 0
         plan = self._plan(*self.frame.size(height, width))
         return plan.numbers * item_bytes(self.precision)
 

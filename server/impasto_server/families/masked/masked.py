@@ -46,6 +46,9 @@ class Masked:
     def warm(self, lanes: int) -> None:
         self.decode(self.example().ask.sample)
 
+    def room(self, request: Request) -> int:
+        return 0
+
     def read(self, request: Request) -> Work[Codes | None]:
         pixels = yield from content(request)
         return None if pixels is None else self.encode(pixels_to_model(pixels))

@@ -216,6 +216,19 @@ def test_buffers_of_many_shapes_are_not_kept_for_ever(bundle: Path, monkeypatch:
     assert len(released) == len(rows) - KEPT
 
 
+def test_nor_are_large_ones(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room for 40 lanes: the one and the 24 have to go for 32, and the 8 stay."""
+    engine = OnnxRuntimeEngine(bundle / "text_encoder.onnx", Provider(CPU), 1)
+    engine.bind(adapters(1))
+    released = counted(monkeypatch, onnxruntime.InferenceSession, "release_captured_graph")
+    (embeds,) = engine.run(feeds(3, 0))
+    lane = embeds.nbytes + sum(array.nbytes for array in feeds(3, 0).values())
+    monkeypatch.setattr("impasto_server.engines.onnxruntime.KEPT_BYTES", 40 * lane)
+    for lanes, gone in ((24, 0), (8, 0), (24, 0), (8, 0), (32, 2), (8, 2)):
+        engine.run(feeds(3, *[0] * lanes))
+        assert len(released) == gone, lanes
+
+
 def test_a_batch_that_a_device_was_not_prepared_for_is_an_error(bundle: Path) -> None:
     engine = OnnxRuntimeEngine(bundle / "text_encoder.onnx", RESIDENT, 1)
     engine.bind(adapters(1))

@@ -1,0 +1,241 @@
+"""The trunk of conditional instance norm in plain torch, as magenta's code defines it, with random weights; and the
+files that it lies in: the studio's folder, TensorFlow's names, ONNX graphs of other people."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from safetensors.numpy import save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+Array = NDArray[np.float32]
+Shapes = Mapping[str, list[Any]]
+EMBEDDING = 100
+EPSILON, BATCH_EPSILON = 1e-5, 1e-3
+
+
+@dataclass(frozen=True)
+class Place:
+    """A conv by its name in the studio's files."""
+
+    name: str
+    kernel: int
+    into: int
+    out: int
+    stride: int = 1
+    doubled: bool = False
+
+    @property
+    def scope(self) -> str:
+        """Its name in TensorFlow."""
+        part, *rest = self.name.split(".")
+        if part == "residual":
+            return f"transformer/residual/residual{rest[0]}/{rest[1]}"
+        return f"transformer/{part}/{rest[0]}" + ("/conv" if part == "expand" else "")
+
+
+def places(widths: tuple[int, int, int], residuals: int) -> list[Place]:
+    a, b, c = widths
+    return [
+        Place("contract.conv1", 9, 3, a),
+        Place("contract.conv2", 3, a, b, stride=2),
+        Place("contract.conv3", 3, b, c, stride=2),
+        *(Place(f"residual.{at}.conv{half}", 3, c, c) for at in range(1, residuals + 1) for half in (1, 2)),
+        Place("expand.conv1", 3, c, b, doubled=True),
+        Place("expand.conv2", 3, b, a, doubled=True),
+        Place("expand.conv3", 9, a, 3),
+    ]
+
+
+class Trunk(nn.Module):
+    """`fixed` of its convs, the first ones, have a batch norm with moving statistics, β alone; the others are
+    conditioned. `padding` is what torch calls it."""
+
+    def __init__(
+        self,
+        widths: tuple[int, int, int] = (32, 64, 128),
+        residuals: int = 5,
+        fixed: int = 0,
+        padding: str = "reflect",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.widths, self.residuals, self.fixed, self.padding = widths, residuals, fixed, padding
+        self.places = places(widths, residuals)
+        self.drawn = np.random.default_rng(seed)
+        self.convs = nn.ModuleDict(
+            {place.name.replace(".", "_"): nn.Conv2d(place.into, place.out, place.kernel, place.stride, bias=False)
+             for place in self.places}
+        )  # fmt: skip
+        self.norms = nn.ModuleList(nn.BatchNorm2d(place.out, eps=BATCH_EPSILON) for place in self.places[:fixed])
+        for conv in self.convs.values():
+            self._fill(conv.weight, (2 / conv.weight[0].numel()) ** 0.5)
+        for norm in self.norms:
+            self._fill(norm.bias, 0.3)
+            self._fill(norm.running_mean, 0.3)
+            norm.running_var.copy_(torch.from_numpy(self.drawn.random(norm.running_var.shape) + 0.5))
+        self.eval()
+
+    def _fill(self, value: Any, size: float) -> None:
+        with torch.no_grad():
+            value.copy_(torch.from_numpy(self.drawn.standard_normal(value.shape) * size))
+
+    @property
+    def conditioned(self) -> list[Place]:
+        return self.places[self.fixed :]
+
+    @property
+    def size(self) -> int:
+        """N."""
+        return 2 * sum(place.out for place in self.conditioned)
+
+    def styles(self, count: int) -> Array:
+        """[count, N]: γ around 1, β around 0."""
+        parts = [
+            self.drawn.standard_normal((count, place.out)) * 0.3 + start
+            for place in self.conditioned
+            for start in (1, 0)
+        ]
+        return np.concatenate(parts, axis=1).astype(np.float32)
+
+    def weight(self, place: Place) -> Tensor:
+        return self.convs[place.name.replace(".", "_")].weight  # type: ignore[return-value]
+
+    def layer(self, at: int, x: Tensor, rows: Mapping[str, tuple[Tensor, Tensor]]) -> Tensor:
+        place = self.places[at]
+        x = functional.interpolate(x, scale_factor=2, mode="nearest") if place.doubled else x
+        x = functional.pad(x, [place.kernel // 2] * 4, mode=self.padding)
+        x = functional.conv2d(x, self.weight(place), stride=place.stride)
+        if at < self.fixed:
+            return self.norms[at](x)  # type: ignore[no-any-return]
+        variance, mean = torch.var_mean(x, (2, 3), correction=0, keepdim=True)
+        gamma, beta = rows[place.name]
+        return gamma * (x - mean) / (variance + EPSILON) ** 0.5 + beta
+
+    @torch.no_grad()
+    def paint(self, picture: Array, style: Array) -> Array:
+        """[n, 3, H, W] RGB 0–1 and [n, N]."""
+        parts = iter(torch.from_numpy(style).split([place.out for place in self.conditioned for _ in "γβ"], dim=1))
+        rows = {place.name: (wide(next(parts)), wide(next(parts))) for place in self.conditioned}
+        x, last = torch.from_numpy(picture), len(self.places) - 1
+        for at in range(3):
+            x = torch.relu(self.layer(at, x, rows))
+        for at in range(3, last - 2, 2):
+            x = x + self.layer(at + 1, torch.relu(self.layer(at, x, rows)), rows)
+        for at in (last - 2, last - 1):
+            x = torch.relu(self.layer(at, x, rows))
+        painted: Array = torch.sigmoid(self.layer(last, x, rows)).numpy()
+        return painted
+
+
+def wide(values: Tensor) -> Tensor:
+    return values[:, :, None, None]
+
+
+def rows_of(trunk: Trunk, styles: Array) -> dict[str, tuple[Array, Array]]:
+    """γ and β [styles, C] of each conditioned conv."""
+    parts = iter(np.split(styles, np.cumsum([place.out for place in trunk.conditioned for _ in "γβ"])[:-1], axis=1))
+    return {place.name: (next(parts), next(parts)) for place in trunk.conditioned}
+
+
+def embedding_layer(trunk: Trunk, width: int = EMBEDDING) -> tuple[Array, Array]:
+    """Weight [N, D] and bias [N]: styles of E around 0 have γ around 1 and β around 0."""
+    weight = trunk.drawn.standard_normal((trunk.size, width)) * 0.3 / width**0.5
+    bias = np.concatenate([np.full(place.out, start) for place in trunk.conditioned for start in (1.0, 0.0)])
+    return weight.astype(np.float32), bias.astype(np.float32)
+
+
+def tensorflow(trunk: Trunk, styles: Array | None = None, layer: tuple[Array, Array] | None = None) -> dict[str, Array]:
+    """Variables by TensorFlow's names: with a row for each of the `styles`, or with the `layer` of embeddings."""
+    found = {
+        f"{place.scope}/weights": trunk.weight(place).detach().numpy().transpose(2, 3, 1, 0) for place in trunk.places
+    }
+    for place, norm in zip(trunk.places, trunk.norms, strict=False):
+        held = {"beta": norm.bias, "moving_mean": norm.running_mean, "moving_variance": norm.running_var}
+        found |= {f"{place.scope}/BatchNorm/{key}": value.detach().numpy() for key, value in held.items()}
+    if styles is not None:
+        for place, (gamma, beta) in zip(trunk.conditioned, rows_of(trunk, styles).values(), strict=True):
+            found |= {f"{place.scope}/InstanceNorm/gamma": gamma, f"{place.scope}/InstanceNorm/beta": beta}
+    if layer is not None:
+        for place, sides in zip(trunk.conditioned, rows_of(trunk, np.column_stack(layer).T).values(), strict=True):
+            for name, side in zip(("Conv_1", "Conv"), sides, strict=True):
+                where = f"style_params/{place.scope}/StyleNorm/{name}"
+                found |= {f"{where}/weights": side[:-1][None, None], f"{where}/biases": side[-1]}
+    return {name: np.ascontiguousarray(array, np.float32) for name, array in found.items()}
+
+
+def config(trunk: Trunk, name: str = "mini") -> dict[str, Any]:
+    return {
+        "format": "impasto-feedforward",
+        "name": name,
+        "license": "CC0-1.0",
+        "trunk": {
+            "layout": "cin",
+            "widths": list(trunk.widths),
+            "residuals": trunk.residuals,
+            "padding": "reflect",
+            "epsilon": EPSILON,
+            "upsampling": "nearest",
+            "input": {"scale": 1.0, "order": "RGB"},
+            "output": {"activation": "sigmoid", "scale": 1.0},
+        },
+        "predictor": {"file": "predictor.onnx", "size": 32, "embedding": EMBEDDING},
+    }
+
+
+def studio(folder: Path, trunk: Trunk, name: str = "mini") -> tuple[Array, Array]:
+    """The studio's folder of this net; weight and bias, which is the neutral vector, of its linear layer."""
+    weight, neutral = embedding_layer(trunk)
+    tensors = {f"{place.name}.weight": trunk.weight(place).detach().numpy() for place in trunk.places}
+    folder.mkdir()
+    save_file({**tensors, "neutral": neutral, "expand_embedding.weight": weight}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config(trunk, name)))
+    onnx.save(predictor(), folder / "predictor.onnx")
+    return weight, neutral
+
+
+def network(folder: Path) -> str:
+    """What styles that were fitted on it call it."""
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def predictor(layout: str = "NCHW", size: int = 32, width: int = EMBEDDING) -> onnx.ModelProto:
+    """Means of the colours, in a linear layer: picture → embedding [n, D], or [1, 1, 1, D] of a picture in NHWC."""
+    weight = np.random.default_rng(1).standard_normal((3, width)).astype(np.float32)
+    axes = [1, 2] if layout == "NHWC" else [2, 3]
+    shape, made = (["n", 3, size, size], ["n", width]) if layout == "NCHW" else ([1, size, size, 3], [1, 1, 1, width])
+    nodes = [
+        helper.make_node("ReduceMean", ["picture", "axes"], ["mean"], keepdims=int(layout == "NHWC")),
+        helper.make_node("MatMul", ["mean", "weight"], ["embedding"]),
+    ]
+    held = [numpy_helper.from_array(np.array(axes), "axes"), numpy_helper.from_array(weight, "weight")]
+    return model(nodes, held, {"picture": shape}, {"embedding": made})
+
+
+def embedding_of(picture: Array, width: int = EMBEDDING) -> Array:
+    """What `predictor` makes of pictures [n, 3, S, S]: [n, D]."""
+    weight = np.random.default_rng(1).standard_normal((3, width)).astype(np.float32)
+    made: Array = picture.mean((2, 3)) @ weight
+    return made
+
+
+def model(
+    nodes: list[Any], held: list[TensorProto], inputs: dict[str, Any], outputs: dict[str, Any]
+) -> onnx.ModelProto:
+    values = [
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in items.items()]
+        for items in (inputs, outputs)
+    ]
+    graph = helper.make_graph(nodes, "made elsewhere", values[0], values[1], held)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
