@@ -178,7 +178,7 @@ def test_what_fails_on_the_way_leaves_what_was_there() -> None:
         raise ServerUnavailable("gone")
 
     with pytest.raises(ServerUnavailable):
-        repaint(write("clip.mp4", [frame(0), frame(1)]), "out.mp4", failing)
+        repaint(write("clip.mp4", [frame(0), frame(1)], sound="aac"), "out.mp4", failing)
     assert Path("out.mp4").read_text() == "painted yesterday"
     assert not list(Path().glob(".*part"))
 
