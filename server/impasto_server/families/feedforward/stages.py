@@ -13,6 +13,7 @@ from impasto_server.backbone import Backbone, Feeds, Row, samples
 from impasto_server.engines.engine import Engine
 from impasto_server.families.feedforward.painting import END, TileAsk
 from impasto_server.families.feedforward.pieces import Conv, Norm, Pieces
+from impasto_server.steps import Sample
 
 Array = NDArray[np.float32]
 VectorOf = Callable[[Any], Array]  # γ and β [N] of a row's context
@@ -33,6 +34,10 @@ class Piece(Backbone):
 
     def prepare(self, row: Row, most: int, copies: int) -> None:
         """Nothing: most servers never see a large picture."""
+
+    def room(self, sample: Sample, most: int) -> int:
+        """One: a tile keeps all cores busy."""
+        return 1
 
     def compile(self) -> Engine:
         """From any thread, as often as one likes."""
