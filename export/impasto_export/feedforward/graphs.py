@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 import onnx
@@ -176,7 +176,7 @@ def _predictor(place: Path, said: Said) -> tuple[Predictor | None, dict[str, str
     name = tape.picture(model.graph)
     item = next(value for value in model.graph.input if value.name == name)
     sides = [side.dim_value for side in item.type.tensor_type.shape.dim]
-    layout = "NCHW" if sides[1] == 3 else "NHWC"
+    layout: Literal["NCHW", "NHWC"] = "NCHW" if sides[1] == 3 else "NHWC"
     height, width = sides[2:] if layout == "NCHW" else sides[1:3]
     if height != width or not height:
         raise CheckpointError(f"{found}: its picture is {sides}; a square of a fixed size is expected")
