@@ -33,11 +33,9 @@ from impasto_client.order import in_order
 from impasto_client.painting import Painting
 from impasto_client.patience import limit_s, until_room
 from impasto_client.photo_words import Wish
-from impasto_client.video.extra import needed
+from impasto_client.video.extra import extra
 from impasto_client.video.film import IN_FLIGHT, SMOOTH
-from impasto_client.words import FORMATS
 
-Format = StrEnum("Format", {name: name for name in dict.fromkeys(FORMATS.values())})
 _THE_PHOTOS = (
     None,
     "IMAGE",
@@ -46,6 +44,14 @@ _THE_PHOTOS = (
     "LONG_SIDE",
     "CLIP",
 )  # fields that other photos may have no quarrel with
+
+
+class Format(StrEnum):
+    """As the wire has them."""
+
+    PNG = "png"
+    JPEG = "jpeg"
+    WEBP = "webp"
 
 
 @dataclass(frozen=True)
@@ -158,7 +164,8 @@ class Easel:
                     yield frame
 
         try:
-            repaint = needed("clip", "a clip").repaint
+            with extra("a clip"):
+                from impasto_client.video.clip import repaint
             repaint(job.source, job.out, paint, lambda count: bar.update(task, total=count))
         except (ImpastoError, OSError) as error:
             return _failed(job, error)

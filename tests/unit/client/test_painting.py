@@ -129,7 +129,7 @@ def test_half_an_answer_is_none(photo: bytes, missing: str) -> None:
 
 def test_the_fake_paints_a_photo_in_its_own_size(photo: bytes) -> None:
     with Client(transport=FakeTransport(warnings=["mind the paint"])) as client:
-        painting = client.stylize(photo, {"starry": 0.75, b"a painting": 0.25})  # type: ignore[dict-item]
+        painting = client.stylize(photo, {"starry": 0.75, b"a painting": 0.25})
     assert isinstance(painting, Painting)
     assert (painting.image.size, painting.image.format) == ((96, 64), "PNG")
     assert painting.warnings == ("mind the paint",)
