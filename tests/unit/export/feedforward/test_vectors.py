@@ -46,7 +46,7 @@ def mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file with three styles, with its bundle beside it."""
     folder = tmp_path_factory.mktemp("many")
-    np.savez(folder / "net.npz", **trunks.tensorflow(TRUNK, STYLES))  # type: ignore[arg-type]
+    np.savez(folder / "net.npz", **trunks.tensorflow(TRUNK, STYLES))
     link.link(folder / "net.npz", folder / "bundle")
     return folder
 
@@ -123,7 +123,7 @@ def test_gamma_and_beta_conv_by_conv(spelling: str, suffix: str, many: Path, tmp
     }
     path = tmp_path / f"style.{suffix}"
     shuffled = dict(sorted(held.items(), reverse=True))
-    np.savez(path, **shuffled) if suffix == "npz" else save_file(shuffled, path)  # type: ignore[arg-type]
+    np.savez(path, **shuffled) if suffix == "npz" else save_file(shuffled, path)
     assert np.array_equal(one(path, many), STYLES[0])
 
 
@@ -163,7 +163,7 @@ def test_a_nets_own_styles(many: Path, tmp_path: Path) -> None:
 
 
 def test_a_net_that_was_linked_with_options_is_read_with_them(tmp_path: Path) -> None:
-    np.savez(tmp_path / "net.npz", **trunks.tensorflow(TRUNK, STYLES))  # type: ignore[arg-type]
+    np.savez(tmp_path / "net.npz", **trunks.tensorflow(TRUNK, STYLES))
     link.link(tmp_path / "net.npz", tmp_path / "bundle", Said(padding="zero", epsilon=1e-3))
     assert len(convert(tmp_path / "net.npz", tmp_path)) == 3
 
@@ -202,7 +202,7 @@ def test_an_embedding_of_another_network_names_both(mini: Path, many: Path, tmp_
 
 def test_styles_of_another_net_are_refused(many: Path, tmp_path: Path) -> None:
     other = Trunk((4, 6, 8), 1, seed=9)
-    np.savez(tmp_path / "other.npz", **trunks.tensorflow(other, STYLES))  # type: ignore[arg-type]
+    np.savez(tmp_path / "other.npz", **trunks.tensorflow(other, STYLES))
     refused(tmp_path / "other.npz", many, "a style of another network: other ", "the bundle's is net ")
 
 
@@ -214,11 +214,11 @@ def test_gamma_and_beta_of_other_convs_are_refused(many: Path, tmp_path: Path) -
         for part, table in zip(("gamma", "beta"), pair, strict=True)
     }
     path = tmp_path / "style.npz"
-    np.savez(path, **{key: value for key, value in held.items() if key != "expand.conv1.beta"})  # type: ignore[arg-type]
+    np.savez(path, **{key: value for key, value in held.items() if key != "expand.conv1.beta"})
     refused(path, many, "without γ or β of expand.conv1")
-    np.savez(path, **held, other=np.zeros(3))  # type: ignore[arg-type]
+    np.savez(path, **held, other=np.zeros(3))
     refused(path, many, "with other, which this one hasn't")
-    np.savez(path, **{**held, "expand.conv1.beta": np.zeros((1, 5))})  # type: ignore[arg-type]
+    np.savez(path, **{**held, "expand.conv1.beta": np.zeros((1, 5))})
     refused(path, many, f"with {TRUNK.size - 1} numbers for 1 styles")
 
 
