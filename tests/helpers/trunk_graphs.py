@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from tests.helpers.trunks import EPSILON, Place, Trunk, embedding_layer, model, rows_of
+from tests.helpers.trunks import BATCH_EPSILON, EPSILON, Place, Trunk, embedding_layer, model, rows_of
 
 Array = NDArray[np.float32]
 
@@ -74,7 +74,7 @@ def tables(trunk: Trunk, styles: Array, mode: str = "reflect", end: str = "Sigmo
         return made.add("Reshape", made.add("ReduceSum", weighted, first, keepdims=0), wide)
 
     def layer(place: Place, x: str) -> str:
-        weight = made.tensor(f"{place.name}.w", trunk.weight(place).detach().numpy())
+        weight = made.tensor(f"{place.name}.w", trunk.weight(place))
         gamma, beta = (
             mixed(f"{place.name}.norm.{part}", table)
             for part, table in zip(("gamma", "beta"), rows[place.name], strict=True)
@@ -121,13 +121,12 @@ def embedded(trunk: Trunk, layer: tuple[Array, Array] | None = None, side: int =
         return made.add("Conv", embedding, *given)
 
     def conv(place: Place, x: str) -> str:
-        own = trunk.weight(place).detach().numpy()
+        own = trunk.weight(place)
         at = trunk.places.index(place)
         if at < trunk.fixed:
             norm = trunk.norms[at]
-            gain = (norm.running_var + norm.eps).rsqrt()
-            own = own * gain.reshape(-1, 1, 1, 1).numpy()
-            bias = (norm.bias - norm.running_mean * gain).detach().numpy()
+            gain = (norm.variance + BATCH_EPSILON).rsqrt()
+            own, bias = own * gain.reshape(-1, 1, 1, 1).numpy(), (norm.beta - norm.mean * gain).numpy()
             given = [weight(f"{place.scope}/weights", own), made.tensor(f"{place.scope}/bias", bias)]
             return made.convolved(place, x, given, "reflect")
         x = made.convolved(place, x, [weight(f"{place.scope}/weights", own)], "reflect")

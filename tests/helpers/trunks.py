@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,25 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 Array = NDArray[np.float32]
 Shapes = Mapping[str, list[Any]]
 EMBEDDING = 100
 EPSILON, BATCH_EPSILON = 1e-5, 1e-3
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A batch norm with moving statistics."""
+
+    beta: Tensor
+    mean: Tensor
+    variance: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return functional.batch_norm(x, self.mean, self.variance, bias=self.beta, eps=BATCH_EPSILON)
 
 
 @dataclass(frozen=True)
@@ -58,7 +71,7 @@ def places(widths: tuple[int, int, int], residuals: int) -> list[Place]:
     ]
 
 
-class Trunk(nn.Module):
+class Trunk:
     """`fixed` of its convs, the first ones, have a batch norm with moving statistics, β alone; the others are
     conditioned. `padding` is what torch calls it."""
 
@@ -70,26 +83,18 @@ class Trunk(nn.Module):
         padding: str = "reflect",
         seed: int = 0,
     ) -> None:
-        super().__init__()
         self.widths, self.residuals, self.fixed, self.padding = widths, residuals, fixed, padding
         self.places = places(widths, residuals)
         self.drawn = np.random.default_rng(seed)
-        self.convs = nn.ModuleDict(
-            {place.name.replace(".", "_"): nn.Conv2d(place.into, place.out, place.kernel, place.stride, bias=False)
-             for place in self.places}
-        )  # fmt: skip
-        self.norms = nn.ModuleList(nn.BatchNorm2d(place.out, eps=BATCH_EPSILON) for place in self.places[:fixed])
-        for conv in self.convs.values():
-            self._fill(conv.weight, (2 / conv.weight[0].numel()) ** 0.5)
-        for norm in self.norms:
-            self._fill(norm.bias, 0.3)
-            self._fill(norm.running_mean, 0.3)
-            norm.running_var.copy_(torch.from_numpy(self.drawn.random(norm.running_var.shape) + 0.5))
-        self.eval()
+        shapes = {place.name: (place.out, place.into, place.kernel, place.kernel) for place in self.places}
+        self.weights = {name: self._normal(shape) * (2 / prod(shape[1:])) ** 0.5 for name, shape in shapes.items()}
+        self.norms = [self._fixed((place.out,)) for place in self.places[:fixed]]
 
-    def _fill(self, value: Any, size: float) -> None:
-        with torch.no_grad():
-            value.copy_(torch.from_numpy(self.drawn.standard_normal(value.shape) * size))
+    def _fixed(self, shape: tuple[int, ...]) -> Fixed:
+        return Fixed(self._normal(shape) * 0.3, self._normal(shape) * 0.3, self._normal(shape) ** 2 + 0.5)
+
+    def _normal(self, shape: tuple[int, ...]) -> Tensor:
+        return torch.from_numpy(self.drawn.standard_normal(shape).astype(np.float32))
 
     @property
     def conditioned(self) -> list[Place]:
@@ -107,18 +112,21 @@ class Trunk(nn.Module):
             for place in self.conditioned
             for start in (1, 0)
         ]
-        return np.concatenate(parts, axis=1).astype(np.float32)
+        found: Array = np.concatenate(parts, axis=1).astype(np.float32)
+        return found
 
-    def weight(self, place: Place) -> Tensor:
-        return self.convs[place.name.replace(".", "_")].weight  # type: ignore[return-value]
+    def weight(self, place: Place) -> Array:
+        """[out, in, k, k]."""
+        found: Array = self.weights[place.name].numpy()
+        return found
 
     def layer(self, at: int, x: Tensor, rows: Mapping[str, tuple[Tensor, Tensor]]) -> Tensor:
         place = self.places[at]
         x = functional.interpolate(x, scale_factor=2, mode="nearest") if place.doubled else x
         x = functional.pad(x, [place.kernel // 2] * 4, mode=self.padding)
-        x = functional.conv2d(x, self.weight(place), stride=place.stride)
+        x = functional.conv2d(x, self.weights[place.name], stride=place.stride)
         if at < self.fixed:
-            return self.norms[at](x)  # type: ignore[no-any-return]
+            return self.norms[at](x)
         variance, mean = torch.var_mean(x, (2, 3), correction=0, keepdim=True)
         gamma, beta = rows[place.name]
         return gamma * (x - mean) / (variance + EPSILON) ** 0.5 + beta
@@ -158,12 +166,10 @@ def embedding_layer(trunk: Trunk, width: int = EMBEDDING) -> tuple[Array, Array]
 
 def tensorflow(trunk: Trunk, styles: Array | None = None, layer: tuple[Array, Array] | None = None) -> dict[str, Array]:
     """Variables by TensorFlow's names: with a row for each of the `styles`, or with the `layer` of embeddings."""
-    found = {
-        f"{place.scope}/weights": trunk.weight(place).detach().numpy().transpose(2, 3, 1, 0) for place in trunk.places
-    }
+    found = {f"{place.scope}/weights": trunk.weight(place).transpose(2, 3, 1, 0) for place in trunk.places}
     for place, norm in zip(trunk.places, trunk.norms, strict=False):
-        held = {"beta": norm.bias, "moving_mean": norm.running_mean, "moving_variance": norm.running_var}
-        found |= {f"{place.scope}/BatchNorm/{key}": value.detach().numpy() for key, value in held.items()}
+        held = {"beta": norm.beta, "moving_mean": norm.mean, "moving_variance": norm.variance}
+        found |= {f"{place.scope}/BatchNorm/{key}": value.numpy() for key, value in held.items()}
     if styles is not None:
         for place, (gamma, beta) in zip(trunk.conditioned, rows_of(trunk, styles).values(), strict=True):
             found |= {f"{place.scope}/InstanceNorm/gamma": gamma, f"{place.scope}/InstanceNorm/beta": beta}
@@ -197,7 +203,7 @@ def config(trunk: Trunk, name: str = "mini") -> dict[str, Any]:
 def studio(folder: Path, trunk: Trunk, name: str = "mini") -> tuple[Array, Array]:
     """The studio's folder of this net; weight and bias, which is the neutral vector, of its linear layer."""
     weight, neutral = embedding_layer(trunk)
-    tensors = {f"{place.name}.weight": trunk.weight(place).detach().numpy() for place in trunk.places}
+    tensors = {f"{place.name}.weight": trunk.weight(place) for place in trunk.places}
     folder.mkdir()
     save_file({**tensors, "neutral": neutral, "expand_embedding.weight": weight}, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config(trunk, name)))

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
+import onnxruntime  # type: ignore[import-untyped]
 import pytest
+import torch
 from numpy.typing import NDArray
 from onnx import helper
 from PIL import Image, ImageOps
@@ -59,10 +60,9 @@ def embedded(folder: Path) -> Path:
 @cache
 def rounded() -> Trunk:
     """An arbitrary trunk without fixed norms to fold, of weights that int8 holds exactly."""
-    made = Trunk(fixed=0)
+    made = Trunk()
     for place in made.places:
-        own = made.weight(place)
-        own.data = own.new_tensor(trunk_graphs.dequantised(own.detach().numpy()))
+        made.weights[place.name] = torch.from_numpy(trunk_graphs.dequantised(made.weight(place)))
     return made
 
 

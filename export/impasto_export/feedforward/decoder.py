@@ -4,6 +4,7 @@ alone is trained for a style, and AdaIN's own, of the same layout, gives the pho
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from impasto_export.errors import CheckpointError, MisfitCheckpoint
 from impasto_export.feedforward import fit, source
@@ -68,7 +69,7 @@ def tensors(given: Source) -> dict[str, Array]:
     return {f"{PREFIX}.{name}": given.tensor(name) for name in dict(_wanted(DECODING))}
 
 
-def _encoder(place: source.Path) -> dict[str, Array]:
+def _encoder(place: Path) -> dict[str, Array]:
     """What lies behind relu4_1 is left out."""
     with source.opened(place) as held:
         if held is None:

@@ -29,12 +29,19 @@ class Builder:
         self.initializers: dict[str, TensorProto] = {}
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
 
-    def add(self, op: str, *inputs: str, outputs: int = 1, **attributes: Any) -> Any:
-        """The new value's name; the names, where there are several `outputs`."""
+    def add(self, op: str, *inputs: str, **attributes: Any) -> str:
+        """The new value's name."""
         name = f"{op.lower()}_{len(self.nodes)}"
-        names = [name] if outputs == 1 else [f"{name}_{number}" for number in range(outputs)]
-        self.nodes.append(helper.make_node(op, list(inputs), names, name=name, **attributes))
-        return name if outputs == 1 else names
+        self.nodes.append(helper.make_node(op, list(inputs), [name], name=name, **attributes))
+        return name
+
+    def split(self, x: str, sizes: Sequence[int], axis: int) -> list[str]:
+        """Its parts, so many of the axis each."""
+        name = f"split_{len(self.nodes)}"
+        names = [f"{name}_{number}" for number in range(len(sizes))]
+        given = [x, self.constant(sizes, np.int64)]
+        self.nodes.append(helper.make_node("Split", given, names, name=name, axis=axis))
+        return names
 
     def constant(self, value: Any, dtype: Any = np.float32) -> str:
         """The name of a small number or list, which lies in the graph itself; equal ones are one."""
@@ -103,7 +110,7 @@ def transform(net: Net) -> ModelProto:
 def rows(made: Builder, net: Net, style: str) -> dict[str, tuple[str, str]]:
     """γ and β [lanes, C, 1, 1] of each conditioned conv by its name, out of the vectors [lanes, N]."""
     sizes = [net.channels(conv) for conv in net.conditioned for _ in "γβ"]
-    parts = made.add("Split", style, made.constant(sizes, np.int64), outputs=len(sizes), axis=1)
+    parts = made.split(style, sizes, axis=1)
     wide = [made.add("Unsqueeze", part, made.constant(SIDES, np.int64)) for part in parts]
     return {conv.name: (wide[2 * at], wide[2 * at + 1]) for at, conv in enumerate(net.conditioned)}
 

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto
 
 from impasto_export.errors import CheckpointError
-from impasto_export.feedforward import tape, trunk
+from impasto_export.feedforward import predictor, tape, trunk
 from impasto_export.feedforward.found import Expand, Found, Predictor, Said
 from impasto_export.feedforward.net import Array, Conv, Input, Net, Norm, Output, Residual
 from impasto_export.feedforward.source import Source
@@ -46,14 +45,14 @@ def read(source: Source, said: Said) -> Found:
     if not vectors and expand is None:
         raise CheckpointError(f"{place}: where its norms' γ and β come from isn't known")
     said.only(place, "input_scale", *(["predictor"] if expand else []))
-    predictor, note = _predictor(source.place, said) if expand else (None, {})
+    predicting, note = _predictor(source.place, said) if expand else (None, {})
     return Found(
         name=source.place.stem,
         net=net,
         told={**trunk.told(net), **_told(net, said, _quantised(graph)), **note},
         vectors=vectors,
         expand=expand,
-        predictor=predictor,
+        predictor=predicting,
     )
 
 
@@ -170,15 +169,5 @@ def _predictor(place: Path, said: Said) -> tuple[Predictor | None, dict[str, str
     found = said.predictor or (beside if place.name == TRANSFORM and beside.is_file() else None)
     if found is None:
         return None, {"predictor": "none; --predictor names the graph from a style's picture to its embedding"}
-    if not found.is_file():
-        raise CheckpointError(f"--predictor: got {found}; there is no such file")
-    model = onnx.load(str(found), load_external_data=False)
-    name = tape.picture(model.graph)
-    item = next(value for value in model.graph.input if value.name == name)
-    sides = [side.dim_value for side in item.type.tensor_type.shape.dim]
-    layout = "NCHW" if sides[1] == 3 else "NHWC"
-    height, width = sides[2:] if layout == "NCHW" else sides[1:3]
-    if height != width or not height:
-        raise CheckpointError(f"{found}: its picture is {sides}; a square of a fixed size is expected")
-    how = "as named" if said.predictor else "which lies beside it"
-    return Predictor(model, height, layout), {"predictor": f"{found.name}, {how}, {layout}, {height} px"}
+    made, how = predictor.read(found), "as named" if said.predictor else "which lies beside it"
+    return made, {"predictor": f"{found.name}, {how}, {made.layout}, {made.size} px"}

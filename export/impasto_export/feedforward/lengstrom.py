@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from impasto_export.errors import MisfitCheckpoint
 from impasto_export.feedforward.fit import Shape
@@ -57,7 +58,7 @@ def _numbered(source: Source) -> dict[int, str]:
 
 
 def _blocks(residuals: int) -> tuple[Block, ...]:
-    def conv(name: str, **facts: int) -> Conv:
+    def conv(name: str, **facts: Any) -> Conv:
         return Conv(name, padding="same", norm=NORM, **facts)
 
     return (

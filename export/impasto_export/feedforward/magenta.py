@@ -18,7 +18,7 @@ import numpy as np
 
 from impasto_export.errors import CheckpointError
 from impasto_export.feedforward import net as nets
-from impasto_export.feedforward import trunk
+from impasto_export.feedforward import predictor, trunk
 from impasto_export.feedforward.found import PADDINGS, Expand, Found, Said
 from impasto_export.feedforward.net import Array, Input, Net, Norm, Output
 from impasto_export.feedforward.source import Source
@@ -29,6 +29,8 @@ RESIDUAL = re.compile(r"transformer/residual/residual(\d+)/conv1/weights")
 EPSILON, BATCH_EPSILON = 1e-5, 1e-3
 # What training keeps beside a variable.
 SLOTS = re.compile(r"/(Adam(_\d+)?|Momentum|RMSProp(_\d+)?|ExponentialMovingAverage)$")
+NO_PREDICTOR = "none, for InceptionV3 is not read; --predictor names a graph from a style's picture to its embedding"
+LAST = "expand.conv3"
 BY_CODE = "as magenta's code has it, for the file doesn't say"
 
 
@@ -54,7 +56,8 @@ def recognises(source: Source) -> bool:
 
 def read(source: Source, said: Said) -> Found:
     """Raises CheckpointError for what is missing, for styles of unlike numbers, and for what it has no place for."""
-    said.only(source, "padding", "epsilon")
+    embedded = f"style_params/{scope(LAST)}/StyleNorm/Conv/weights" in _names(source)
+    said.only(source, "padding", "epsilon", *(["predictor"] if embedded else []))
     if said.padding not in (None, *PADDINGS):
         raise CheckpointError(f"--padding: got {said.padding!r}; choose {', '.join(PADDINGS)}")
     if said.epsilon is not None and not 0 < said.epsilon < 1:
@@ -78,9 +81,10 @@ def read(source: Source, said: Said) -> Found:
     return Found(
         name=source.place.name.partition(".")[0],
         net=net,
-        told={**trunk.told(net), **_told(said, net)},
+        told={**trunk.told(net), **_told(said, net), **(_predicting(said) if embedded else {})},
         vectors=_vectors(held, [scopes[conv.name] for conv in net.conditioned]),
         expand=_expand(held, [scopes[conv.name] for conv in net.conditioned]),
+        predictor=predictor.read(said.predictor) if said.predictor else None,
     )
 
 
@@ -93,6 +97,10 @@ def _told(said: Said, net: Net) -> dict[str, str]:
         "output": f"sigmoid, {BY_CODE}",
         **({"fixed norms": f"ε {BATCH_EPSILON:g}, {BY_CODE}"} if len(net.conditioned) < len(net.convs) else {}),
     }
+
+
+def _predicting(said: Said) -> dict[str, str]:
+    return {"predictor": f"{said.predictor.name}, as named" if said.predictor else NO_PREDICTOR}
 
 
 def _names(source: Source) -> dict[str, str]:

@@ -163,7 +163,7 @@ class Net:
     def multiple_of(self) -> int:
         """What a picture's sides must be multiples of."""
         pools = sum(isinstance(block, Pool) for block in self.blocks)
-        return math.prod(conv.stride for conv in self.convs) * 2**pools
+        return math.prod(conv.stride for conv in self.convs) << pools
 
     @property
     def border(self) -> int:

@@ -37,7 +37,7 @@ def convert(place: Path, manifest: Json, bundle: Path, strength: float = 1.0) ->
 def predicted(place: Path, manifest: Json, bundle: Path) -> Array:
     """[N], by the predictor's graph."""
     try:
-        import onnxruntime
+        import onnxruntime  # type: ignore[import-untyped]
     except ImportError:
         fix = "install it with `pip install 'impasto[server]'`"
         raise AdapterError(f"{place}: a predictor is run by onnxruntime, which is not installed; {fix}") from None

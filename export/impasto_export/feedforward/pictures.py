@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from impasto_export.errors import AdapterError
 
@@ -28,7 +28,7 @@ def square(place: Path, size: int) -> NDArray[np.uint8]:
             if file.width * file.height > MAX_PIXELS:
                 raise AdapterError(f"{place} has {file.width} x {file.height} pixels; up to {MAX_PIXELS} are read")
             return _square(file, size)
-    except (Image.UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
         known = ", ".join(KINDS)
         raise AdapterError(f"{place} cannot be read as a picture ({error}); {known} are read") from None
 

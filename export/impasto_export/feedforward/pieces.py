@@ -165,7 +165,7 @@ class _Cutting:
         self.graphs[file] = made.model(file, inputs, {"settled": x}, ("lanes", 3 if last else "C", "h", "w"))
         return file
 
-    def _norm(self, conv: Conv, channels: int) -> Json:
+    def _norm(self, conv: Conv, channels: int) -> Json | None:
         if not _instance(conv):
             return None
         at, self.at = self.at, self.at + 2 * channels

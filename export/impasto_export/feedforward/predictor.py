@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Literal
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, compose, helper
 
 from impasto_export.errors import CheckpointError
@@ -16,6 +21,24 @@ WEIGHT, BIAS = "expand.weight", "expand.bias"
 def tensors(expand: Expand) -> dict[str, Array]:
     """The linear layer under the names that the graph reads: weight [N, D], bias [N]."""
     return {WEIGHT: expand.weight, BIAS: expand.bias}
+
+
+def read(place: Path) -> Predictor:
+    """An ONNX file from a picture of one size to its embedding. Raises CheckpointError for anything else."""
+    if not place.is_file():
+        raise CheckpointError(f"--predictor: got {place}; there is no such file")
+    try:
+        model = onnx.load(str(place), load_external_data=False)
+    except DecodeError:
+        raise CheckpointError(f"--predictor: {place} cannot be read as ONNX; get it again") from None
+    name = tape.picture(model.graph)
+    item = next(value for value in model.graph.input if value.name == name)
+    sides = [side.dim_value for side in item.type.tensor_type.shape.dim]
+    layout: Literal["NCHW", "NHWC"] = "NCHW" if sides[1] == 3 else "NHWC"
+    height, width = sides[2:] if layout == "NCHW" else sides[1:3]
+    if height != width or not height:
+        raise CheckpointError(f"--predictor: {place} takes {sides}; a square picture of one size is expected")
+    return Predictor(model, height, layout)
 
 
 def graph(predictor: Predictor, expand: Expand) -> ModelProto:

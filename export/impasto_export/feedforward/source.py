@@ -15,7 +15,8 @@ from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from numpy.typing import NDArray
 
 from impasto_export import spellings
 from impasto_export.adapters import pickles
@@ -95,7 +96,8 @@ def _source(place: Path, spare: Path) -> Source | None:
         case ".onnx":
             return _graph(place)
     if torch7.is_torch7(place):
-        return Source(place, {}, {}.__getitem__, torch7=torch7.read(place), alone=True)
+        nothing: dict[str, Array] = {}
+        return Source(place, {}, nothing.__getitem__, torch7=torch7.read(place), alone=True)
     # A larger one holds no net of this family, and who trusts it is told how to convert it.
     return _pickle(place, spare) if place.stat().st_size <= MAX_PICKLE and pickles.is_pickle(place) else None
 
@@ -155,7 +157,7 @@ def _arrays(place: Path) -> Source:
     return Source(place, {name: array.shape for name, array in arrays.items()}, lambda name: _float(arrays[name]))
 
 
-def _float(array: np.ndarray) -> Array:
+def _float(array: NDArray[Any]) -> Array:
     return np.asarray(array, np.float32)
 
 

@@ -17,8 +17,8 @@ from impasto_export.feedforward.network import Network
 from impasto_export.feedforward.source import Source
 
 STUDIO = "vector"
-# What a file may say of the picture that its style is from.
-CREDITS = ("title", "artist", "license")
+# What a file may say of the picture that its style is from, and what a record calls it.
+CREDITS = {"title": "title", "artist": "artist", "license": "license", "licence": "license"}
 GAMMA, BETA = ("gamma", "scale"), ("beta", "shift")
 NORMS = ("InstanceNorm", "StyleNorm")
 NPY = ".npy"
@@ -50,7 +50,7 @@ def recognises(place: Path) -> str:
     """What styles it holds, in words, told by the file alone; "" for what may be something else."""
     if place.suffix == NPY:
         return "an embedding, or a vector"
-    if place.is_file() and pickles.is_pickle(place):
+    if place.suffix not in SUFFIXES and place.is_file() and pickles.is_pickle(place):
         return ""
     with source.opened(place) as opened:
         if opened is None:
@@ -87,7 +87,7 @@ def _fitted(opened: Source, network: Network) -> Styles:
     vector, said = opened.tensor(STUDIO), opened.metadata
     if not network.is_called(said.get("network", "")) or vector.shape != (network.size,):
         network.refuse(opened.place, f"{_called(said)}, with {'x'.join(map(str, vector.shape))} numbers")
-    credits = {key: said[key] for key in CREDITS if said.get(key)}
+    credits = {name: said[key] for key, name in CREDITS.items() if said.get(key)}
     return Styles("fitted", {"": vector}, name=said.get("name", ""), credits=credits)
 
 

@@ -72,7 +72,7 @@ class Constants:
             raise CheckpointError(
                 f"{node.name or node.output[0]}: a constant made by {node.op_type}, which isn't known"
             )
-        outputs = ReferenceEvaluator(node).run(None, inputs)
+        outputs: Any = ReferenceEvaluator(node).run(None, inputs)
         self._held.update(zip(node.output, outputs, strict=True))
 
     def origin(self, name: str) -> str:
@@ -180,7 +180,7 @@ def epsilons(graph: GraphProto, constants: Constants) -> set[float]:
     """What is added to variances: single numbers to means of the picture's values. A float32's digits beyond six are
     none."""
     means: set[str] = set()
-    found = set()
+    found: set[float] = set()
     for node in graph.node:
         if node.op_type in MEANS or (node.op_type in SAME and means.intersection(node.input)):
             means.update(node.output)

@@ -84,7 +84,7 @@ class _Reader:
     def item(self, depth: int) -> Any:
         if depth > MAX_DEPTH:
             raise ValueError("nested too deeply")
-        match self.int():
+        match self.whole():
             case 0:
                 return None
             case 1:
@@ -92,7 +92,7 @@ class _Reader:
             case 2:
                 return self.text()
             case 5:
-                return bool(self.int())
+                return bool(self.whole())
             case 3:
                 return self.shared(lambda number: self.table(number, depth))
             case 4:
@@ -104,7 +104,7 @@ class _Reader:
 
     def shared(self, make: Callable[[int], Any]) -> Any:
         """What was read before under the same number, or what `make` reads now."""
-        number = self.int()
+        number = self.whole()
         return self.seen[number] if number in self.seen else make(number)
 
     def table(self, number: int, depth: int) -> dict[Any, Any]:
@@ -139,7 +139,7 @@ class _Reader:
         return module
 
     def tensor(self, kind: str, depth: int) -> NDArray[Any]:
-        sides = self.int()
+        sides = self.whole()
         if not 0 <= sides <= MAX_SIDES:
             raise ValueError(f"a tensor of {sides} dimensions")
         sizes, steps = ([self.unpack("<q") for _ in range(sides)] for _ in range(2))
@@ -167,12 +167,12 @@ class _Reader:
 
     def count(self, least: int) -> int:
         """How many follow, of things of at least this many bytes."""
-        found = self.int()
+        found = self.whole()
         if not 0 <= found * least <= len(self.data) - self.place:
             raise ValueError("it ends too early")
         return found
 
-    def int(self) -> int:
+    def whole(self) -> int:
         value: int = self.unpack("<i")
         return value
 

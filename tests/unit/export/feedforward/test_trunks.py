@@ -32,7 +32,7 @@ def small(**facts: Any) -> Trunk:
 
 
 def npz(tmp_path: Path, tensors: dict[str, Array]) -> Path:
-    np.savez(tmp_path / "net.npz", **tensors)  # type: ignore[arg-type]
+    np.savez(tmp_path / "net.npz", **tensors)
     return tmp_path / "net.npz"
 
 
@@ -96,14 +96,20 @@ def test_what_magentas_names_leave_open_is_told_and_can_be_said(tmp_path: Path) 
 
 def test_fixed_norms_are_folded_and_told(tmp_path: Path) -> None:
     trunk = small(fixed=3)
-    found = link.read(npz(tmp_path, trunks.tensorflow(trunk, layer=trunks.embedding_layer(trunk))))
+    weight, bias = trunks.embedding_layer(trunk)
+    found = link.read(npz(tmp_path, trunks.tensorflow(trunk, layer=(weight, bias))))
     assert found.net.conditioned[0].name == "residual.1.conv1"
     assert found.told["fixed norms"].startswith("ε 0.001")
     assert {"contract.conv1.bias", "contract.conv3.bias"} <= found.net.tensors.keys()
     assert found.expand is not None
-    assert found.expand.width == trunks.EMBEDDING
-    assert found.weakened == "pixels", "there is no predictor in it"
+    assert np.array_equal(found.expand.weight, weight)
+    assert np.array_equal(found.expand.bias, bias)
+    assert found.weakened == "pixels"
+    assert found.told["predictor"].startswith("none, for InceptionV3 is not read; --predictor names a graph")
     assert not found.vectors
+    onnx.save(trunks.predictor(), tmp_path / "predict.onnx")
+    whole = link.read(tmp_path / "net.npz", Said(predictor=tmp_path / "predict.onnx"))
+    assert (whole.weakened, whole.told["predictor"]) == ("content", "predict.onnx, as named")
 
 
 def test_a_graph_tells_its_facts_itself(tmp_path: Path) -> None:
@@ -136,7 +142,7 @@ def test_weights_of_int8_are_read_as_what_they_stand_for(tmp_path: Path) -> None
     trunk = small(fixed=3)
     found = link.read(graph(tmp_path, trunk_graphs.embedded(trunk)))
     place = trunk.places[4]
-    expected = trunk_graphs.dequantised(trunk.weight(place).detach().numpy())
+    expected = trunk_graphs.dequantised(trunk.weight(place))
     assert np.array_equal(found.net.tensors[f"{place.name}.weight"], expected)
     assert found.told["weights"] == "int8 in the graph, float here"
     assert found.told["conditioned"].startswith("7 of 10 convs")
