@@ -10,6 +10,7 @@ VENV     := .venv
 BIN      := $(VENV)/bin
 STATE    := .impasto
 BUNDLE   := $(STATE)/bundle
+STYLIZER := $(STATE)/stylizer
 MUSE     := $(STATE)/muse
 SCORER   := $(STATE)/scorer
 REGISTRY := $(STATE)/registry
@@ -18,6 +19,8 @@ ADAPTERS := $(patsubst %/,%,$(dir $(wildcard studio/styles/*/*.safetensors studi
 EMBEDDINGS := studio/embeddings/stained-glass studio/embeddings/crosshatch
 # Of the masked transformer; -drop (StyleDrop) is put behind their names, since there are LoRAs of that name.
 DROPS    := $(patsubst %/,%,$(dir $(wildcard studio/drops/*/bottleneck.safetensors studio/drops/*/round1/bottleneck.safetensors)))
+# Of the studio's stylizer: those that hang on the demo's sheet.
+HUNG     := night-cafe ink mosaic woodcut pastel watercolour
 STYLES   := $(notdir $(filter studio/styles/%,$(ADAPTERS)))
 
 # Workers share the cores: each computes on one. Files go to them in this order, the long ones first.
@@ -42,6 +45,8 @@ help:
 	@sed -n 's/^# \{0,1\}//; 1,6p' Makefile
 
 demo: bundle
+	impasto serve --bundle $(STYLIZER) --port 0 --quiet -- \
+	    impasto sheet $(wildcard studio/photos/*.jpg) $(HUNG:%=--style %) --cell 224 --out $(STATE)/photos.jpg
 	impasto serve --bundle $(BUNDLE) --port 0 --quiet -- \
 	    impasto gallery $(STYLES:%=--adapter %) --out $(STATE)/gallery.png
 	impasto serve --bundle $(MUSE) --scorer $(SCORER) --port 0 --quiet -- \
@@ -71,11 +76,14 @@ bench: $(VENV)/dev.stamp bundle
 	$(BIN)/python benchmarks/masked.py --json $(STATE)/masked.json
 	$(BIN)/python benchmarks/mixed.py --json $(STATE)/mixed.json
 	$(BIN)/python benchmarks/engines.py --json $(STATE)/engines.json
+	$(BIN)/python benchmarks/stylize.py --json $(STATE)/stylize.json
 	$(BIN)/python benchmarks/overhead.py --json $(STATE)/overhead.json
 	$(BIN)/python benchmarks/load.py --json $(STATE)/load.json --plot $(STATE)/load.png
 
 # What the studio trained, as a server wants it. Both commands keep what is there already.
 bundle: $(VENV)/server.stamp
+	impasto link studio/mini-stylizer --out $(STYLIZER)
+	impasto adapters import studio/vectors --bundle $(STYLIZER)
 	impasto link studio/mini-diffusion --out $(BUNDLE) \
 	    --controlnet studio/mini-controlnet --control edges,edges,depth --control-optional depth
 	@for a in $(ADAPTERS); do impasto adapters import $$a --name $$(basename $$a) --bundle $(BUNDLE) || exit 1; done

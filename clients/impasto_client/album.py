@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,14 +87,12 @@ def _placed(source: Path, folder: Path, label: str, format: str | None) -> Job:
     return Job(source, folder / f"{source.stem}-{label}{suffix}", chosen)
 
 
-def _check(jobs: Iterable[Job]) -> None:
-    jobs = list(jobs)
-    photos = {job.source.resolve(): job.source for job in jobs}
+def _check(jobs: Sequence[Job]) -> None:
     written: dict[Path, Path] = {}
     for job in jobs:
-        place = job.out.resolve()
-        if place in photos or any(place.exists() and place.samefile(photo) for photo in photos):
+        if job.out.exists() and any(job.out.samefile(other.source) for other in jobs):
             raise typer.BadParameter(f"{str(job.out)!r} is a photo to paint; write elsewhere", param_hint="--out")
+        place = job.out.resolve()
         if place in written:
             both = f"{str(written[place])!r} and {str(job.source)!r} would both become {str(job.out)!r}"
             raise typer.BadParameter(f"{both}; paint them one after the other", param_hint="--out")

@@ -124,7 +124,7 @@ class Client:
         `smooth`, 0 to 1, is how much of the painting before stays where its content goes on, so that strokes don't
         flicker; it needs impasto[video], 0 doesn't. Where something comes into sight, and after a cut, nothing stays.
         `timeout` counts for each frame, `style` and `options` are as in `stylize`; `mask` and masks of `regions` are
-        those of all frames. Leaving early drops the frames under way. Raises errors of the ImpastoError tree.
+        those of all frames. Leaving early waits for the frames under way. Raises errors of the ImpastoError tree.
         """
         film, wishes = Film(smooth, in_flight), encode_wishes(style, **options)
         limit = self._timeout if timeout is None else limit_s(timeout)

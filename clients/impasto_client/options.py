@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal, TypeAlias, TypedDict
+from typing import Any, ClassVar, Literal, TypeAlias, TypedDict
 
 from PIL import Image
 
@@ -16,10 +16,9 @@ Pictures: TypeAlias = Picture | Sequence[Picture]
 
 # Of a photo: a style's name in the server's registry, or a picture whose style is taken.
 PhotoStyle: TypeAlias = str | Picture
-PhotoStyles: TypeAlias = (
-    PhotoStyle | Sequence[PhotoStyle | tuple[PhotoStyle, float]] | Mapping[str | Path, float] | None
-)
-Regions: TypeAlias = Sequence[tuple[PhotoStyle | tuple[PhotoStyle, float], Picture]] | Mapping[str | Path, Picture]
+# Keys are names and Paths: of `str | Path` a type checker would refuse a variable of type dict[str, float].
+PhotoStyles: TypeAlias = PhotoStyle | Sequence[PhotoStyle | tuple[PhotoStyle, float]] | Mapping[Any, float] | None
+Regions: TypeAlias = Sequence[tuple[PhotoStyle | tuple[PhotoStyle, float], Picture]] | Mapping[Any, Picture]
 
 
 class PhotoOptions(TypedDict, total=False):

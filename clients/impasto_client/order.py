@@ -17,19 +17,16 @@ _END = object()
 def in_order(items: Iterable[Item], work: Callable[[Item], Result], most: int) -> Generator[Result, None, None]:
     """`work` of each item, `most` at a time in threads. Items are taken as there is room, in the caller's thread.
 
-    Closing it drops what hasn't begun and waits for the rest. Raises what `items` and `work` raise.
+    Closing it waits for those under way. Raises what `items` and `work` raise.
     """
-    pool = ThreadPoolExecutor(most)
     pending: deque[Future[Result]] = deque()
-    try:
+    with ThreadPoolExecutor(most) as pool:
         for item in items:
             pending.append(pool.submit(work, item))
             if len(pending) == most:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 async def in_order_async(

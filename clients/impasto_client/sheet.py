@@ -24,7 +24,7 @@ from impasto_client.options import PhotoOptions
 from impasto_client.order import in_order
 from impasto_client.painting import Painting
 from impasto_client.patience import limit_s, until_room
-from impasto_client.photo_words import Share
+from impasto_client.styles import Share
 from impasto_client.tiling import Tile, grid, tiled
 from impasto_client.video.film import IN_FLIGHT
 from impasto_client.words import format_of
@@ -75,7 +75,7 @@ def sheet(
     side = long_side or max(SIDE, cell)
     options: Any = {"strength": strength, "detail": detail, "long_side": side, "model": model}
     options["preserve_color"] = preserve_color or None
-    said = [Column(say.label_of([one.style]), (one,)) for one in say.shares_of(style, style_image)]
+    said = [Column(_spoken(say.label_of([one.style])), (one,)) for one in say.shares_of(style, style_image)]
     console = Console(stderr=True, highlight=False)
     with reported(console), connected(ctx, url, timeout, bundle if local else None) as client, counting(console) as bar:
         columns = said or columns_of(client.catalogue(), model)

@@ -56,7 +56,7 @@ def region_tensors(regions: Regions) -> dict[str, NDArray[Any]]:
 def _shares(styles: PhotoStyles) -> list[Share]:
     if styles is None or (isinstance(styles, str) and not styles):
         return []
-    if _is_style(styles):
+    if isinstance(styles, str | bytes | Path | Image.Image):
         return [Share(styles)]
     if isinstance(styles, Mapping):
         return [Share(style, weight) for style, weight in styles.items()]

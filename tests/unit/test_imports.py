@@ -20,6 +20,8 @@ PACKAGES = {
 HEAVY = {"torch", "diffusers", "transformers", "peft", "accelerate", "pickle", "cloudpickle", "dill", "joblib"}
 # What the base install of the distribution gives a client.
 CLIENT_MAY = {"impasto_client", "grpc", "numpy", "PIL", "rich", "tritonclient", "typer", "typing_extensions"}
+# What its extra `video` adds, for one folder.
+VIDEO = {"av", "cv2"}
 # Modules that are imported where no torch is installed.
 LIGHT = [
     "impasto_server.pipeline",
@@ -71,7 +73,15 @@ def test_only_tracing_knows_torch_and_one_file_knows_pickles() -> None:
 
 def test_the_client_needs_only_the_base_install() -> None:
     allowed = CLIENT_MAY | set(sys.stdlib_module_names)
-    assert not [edge for edge in imports_of("impasto_client") if edge[1] not in allowed]
+    others = [edge for edge in imports_of("impasto_client") if edge[1] not in allowed]
+    assert {path.parent.name for path, _ in others} == {"video"}
+    assert {name for _, name in others} == VIDEO
+
+
+def test_the_client_does_without_its_extra() -> None:
+    blocked = "".join(f"sys.modules[{name!r}] = None; " for name in sorted(VIDEO))
+    code = f"import sys; {blocked}import impasto_client.stylize, impasto_client.sheet, impasto_client.video.film"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_only_triton_modules_know_the_python_backend() -> None:

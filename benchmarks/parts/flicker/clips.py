@@ -19,10 +19,15 @@ NOISE = 3.0  # levels of 255, one standard deviation
 
 @dataclass(frozen=True)
 class Motion:
-    """back: [H, W, 2], where each pixel's content was in the frame before, relative to now; seen: whether it was."""
+    """Of a frame against the one before.
+
+    back: [H, W, 2], where each pixel's content was, relative to now. seen: whether it surely was in sight.
+    fresh: whether it surely has come into sight.
+    """
 
     back: Floats
     seen: Mask
+    fresh: Mask
 
 
 @dataclass(frozen=True)
@@ -64,12 +69,9 @@ def parallax(photo: Pixels, before: Pixels, count: int) -> Clip:
     def truth(t: int) -> Motion:
         is_near = inside(t)
         back = np.where(is_near[..., None], near, far).astype(np.float32)
-        hidden = cv2.remap(inside(t - 1).astype(np.uint8), *_places(back), cv2.INTER_NEAREST) == 1
-        motion = _motion(back)
-        edge = cv2.dilate(is_near.astype(np.uint8), np.ones((5, 5))) != cv2.erode(
-            is_near.astype(np.uint8), np.ones((5, 5))
-        )
-        return Motion(back, motion.seen & ~(hidden & ~is_near) & ~edge)
+        was_hidden = cv2.remap(inside(t - 1).astype(np.uint8), *_places(back), cv2.INTER_NEAREST) == 1
+        motion, fresh = _motion(back), was_hidden & ~is_near
+        return Motion(back, motion.seen & ~fresh & ~_edge(is_near), fresh)
 
     return Clip("parallax", [frame(t) for t in range(count)], truth)
 
@@ -99,6 +101,14 @@ def _noisy(frame: Floats, seed: int) -> Pixels:
     return np.clip(np.rint(frame + noise), 0, 255).astype(np.uint8)
 
 
+def _edge(shape: Mask) -> Mask:
+    """Two pixels on either side of it, which are of both layers."""
+    whole, around = shape.astype(np.uint8), np.ones((5, 5))
+    return np.asarray(cv2.dilate(whole, around) != cv2.erode(whole, around))
+
+
 def _motion(back: Floats) -> Motion:
+    """What is outside of the frame before is fresh."""
     x, y = _places(back)
-    return Motion(back, (x >= 0) & (x <= WIDTH - 1) & (y >= 0) & (y <= HEIGHT - 1))
+    inside = (x >= 0) & (x <= WIDTH - 1) & (y >= 0) & (y <= HEIGHT - 1)
+    return Motion(back, inside, ~inside)

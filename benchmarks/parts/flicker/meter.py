@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import cv2
 import numpy as np
-from benchmarks.parts.flicker.clips import Clip, Floats, Mask, Motion, Pixels
+from benchmarks.parts.flicker.clips import Clip, Floats, Motion, Pixels
 
 Seeker = Callable[[Pixels, Pixels], Floats]
 
@@ -32,7 +32,7 @@ def sharpness(paintings: Sequence[Pixels]) -> float:
 def ghosts(smoothed: Sequence[Pixels], plain: Sequence[Pixels], motions: Sequence[Motion]) -> float | None:
     """Levels of 255 that smoothing adds where something came into sight; None where nothing did."""
     pairs = zip(smoothed[1:], plain[1:], motions, strict=True)
-    found = [np.abs(one.astype(np.float32) - other)[~motion.seen] for one, other, motion in pairs]
+    found = [np.abs(one.astype(np.float32) - other)[motion.fresh] for one, other, motion in pairs]
     together = np.concatenate(found)
     return float(together.mean()) if together.size else None
 
@@ -59,14 +59,14 @@ def _places(back: Floats) -> tuple[Floats, Floats]:
 
 
 def _sought(seek: Seeker, before: Pixels, now: Pixels) -> Motion:
-    """In sight is what comes home within a pixel, there and back again."""
-    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (before, now)]
-    back, forth = seek(grey[1], grey[0]), seek(grey[0], grey[1])
+    """In sight is what comes home within a pixel, there and back again; fresh what misses it by three."""
+    first, second = (np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), dtype=np.uint8) for frame in (before, now))
+    back, forth = seek(second, first), seek(first, second)
     x, y = _places(back)
     returned = np.stack([cv2.remap(forth[..., axis], x, y, cv2.INTER_LINEAR) for axis in (0, 1)], axis=-1)
     inside = (x >= 0) & (x <= back.shape[1] - 1) & (y >= 0) & (y <= back.shape[0] - 1)
-    seen: Mask = inside & (np.hypot(*np.moveaxis(back + returned, -1, 0)) < 1)
-    return Motion(back, seen)
+    gap = np.hypot(*np.moveaxis(back + returned, -1, 0))
+    return Motion(back, inside & (gap < 1), ~inside | (gap > 3))
 
 
 def _dis(start: Pixels, end: Pixels) -> Floats:

@@ -126,7 +126,7 @@ class _Writing:
         stream.height, stream.width = pixels.shape[0] // 2 * 2, pixels.shape[1] // 2 * 2
         stream.pix_fmt = "yuv420p"
         context = stream.codec_context
-        context.time_base = self._reading.stream.time_base
+        context.time_base = self._reading.stream.time_base or 1 / self._reading.rate
         context.colorspace = context.color_primaries = context.color_trc = BT709
         context.color_range = LIMITED
         self._shape(stream)

@@ -1,17 +1,18 @@
-"""What impasto[video] brings, imported when it is needed."""
+"""What impasto[video] brings, imported where it is needed."""
 
 from __future__ import annotations
 
-from importlib import import_module
-from types import ModuleType
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from impasto_client.errors import MissingExtra
 
 
-def needed(module: str, wish: str, instead: str = "") -> ModuleType:
-    """A module of this folder. Raises MissingExtra, which says what `wish` needs and, maybe, what to do instead."""
+@contextmanager
+def extra(wish: str, instead: str = "") -> Iterator[None]:
+    """For imports within it: raises MissingExtra, which says what `wish` needs and, maybe, what to do instead."""
     try:
-        return import_module(f"impasto_client.video.{module}")
+        yield
     except ModuleNotFoundError as error:
         fix = f"pip install 'impasto[video]'{instead}"
         raise MissingExtra(f"{wish} needs {error.name}, which is not installed; {fix}") from None

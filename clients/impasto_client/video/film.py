@@ -27,7 +27,7 @@ from impasto_client.errors import InvalidRequest
 from impasto_client.order import awaited, in_order, in_order_async
 from impasto_client.painting import Painting
 from impasto_client.tensor import shown
-from impasto_client.video.extra import needed
+from impasto_client.video.extra import extra
 
 if TYPE_CHECKING:
     from impasto_client.video.flow import Motion
@@ -82,7 +82,8 @@ class Film:
 
         async def work(pair: _Pair[Frame]) -> tuple[_Pair[Frame], Pixels, Motion | None]:
             painting = await paint(await asyncio.to_thread(_png, pair.now))
-            return pair, *await asyncio.to_thread(lambda: (_pixels(painting.image), self._motion(pair)))
+            pixels = await asyncio.to_thread(lambda: _pixels(painting.image))
+            return pair, pixels, await asyncio.to_thread(self._motion, pair)
 
         async with aclosing(in_order_async(_pairs_async(frames), work, self.in_flight)) as done:
             async for pair, painting, motion in done:
@@ -91,17 +92,16 @@ class Film:
     def _smoother(self) -> Callable[[Pixels, Motion | None], Pixels]:
         if not self.smooth:
             return lambda painting, motion: painting
-        step: Callable[[Pixels, Motion | None], Pixels] = self._needed("smoothing").Smoother(self.smooth).next
-        return step
+        with extra("smoothing", ", or pass smooth=0"):
+            from impasto_client.video.smoothing import Smoother
+        return Smoother(self.smooth).next
 
     def _motion(self, pair: _Pair[Any]) -> Motion | None:
         if not self.smooth or pair.before is None:
             return None
-        found: Motion = self._needed("flow").motion(pair.before, pair.now)
-        return found
+        from impasto_client.video.flow import motion
 
-    def _needed(self, module: str) -> Any:
-        return needed(module, "smoothing", ", or pass smooth=0")
+        return motion(pair.before, pair.now)
 
 
 def _is_number(value: object) -> bool:

@@ -64,9 +64,9 @@ def _reduced(frame: Pixels) -> Pixels:
 def _flow(start: Pixels, end: Pixels) -> Floats:
     """float32 [h, w, 2]: what is at p in `start` is at p + flow in `end`."""
     seeker = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)  # one for each call: it has a state
-    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (start, end)]
-    nothing: Any = None
-    return np.asarray(seeker.calc(*grey, nothing), dtype=np.float32)
+    first, second = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (start, end))
+    nothing: Any = None  # no guess to begin with
+    return np.asarray(seeker.calc(first, second, nothing), dtype=np.float32)
 
 
 def _consistent(back: Floats, forth: Floats) -> Floats:
@@ -74,12 +74,12 @@ def _consistent(back: Floats, forth: Floats) -> Floats:
     returned = _sampled(forth, back, cv2.INTER_LINEAR)
     gap = np.square(back + returned).sum(axis=2)
     bound = 0.01 * (np.square(back).sum(axis=2) + np.square(returned).sum(axis=2)) + 0.5
-    return np.clip(2 - gap / bound, 0, 1)
+    return np.asarray(np.clip(2 - gap / bound, 0, 1), dtype=np.float32)
 
 
 def _alike(seen: Floats, now: Pixels) -> Floats:
     difference = np.abs(cv2.blur(seen, BLUR) - cv2.blur(now.astype(np.float32), BLUR)).max(axis=2)
-    return np.exp(-np.square(difference / NOISE)).astype(np.float32)
+    return np.asarray(np.exp(-np.square(difference / NOISE)), dtype=np.float32)
 
 
 def _in_sight(back: Floats) -> Floats:

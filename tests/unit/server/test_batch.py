@@ -101,3 +101,15 @@ def test_nobody_starves_whatever_the_deadlines(people: list[tuple[int, int, floa
                 one.answered, one.passed_over, one.done, one.remaining = 0, 0, one.done + 1, one.remaining - 1
         waiting = [one for one in waiting if one.remaining > 0]
         clock += 0.1
+
+
+def test_large_ones_have_less_room() -> None:
+    """Of the kind that is first: a batch of the others isn't smaller for it."""
+    turns = [turn("a", kind="large", passed_over=2), turn("b", kind="large"), turn("c", kind="small")]
+
+    def room_for(who: str) -> int:
+        return 1 if who in "ab" else 8
+
+    assert choose(turns, 8, 0.1, room_for) == [("a", 1)]
+    assert choose(turns[1:], 8, 0.1, room_for) == [("b", 1)]
+    assert choose(turns[2:], 8, 0.1, room_for) == [("c", 2)]

@@ -318,8 +318,8 @@ def test_a_sampler_that_fails_is_its_own_requests_trouble(open_pipeline: Open, m
     pipeline = open_pipeline()
     begin = pipeline.family.begin
 
-    def failing(asked: Request, seed: int, seen: Any) -> Steps:
-        steps = begin(asked, seed, seen)
+    def failing(asked: Request, *others: Any) -> Steps:
+        steps = begin(asked, *others)
         if asked.words.prompt != "fish":
             return (yield from steps)
         yield next(steps)

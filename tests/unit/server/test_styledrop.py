@@ -101,6 +101,9 @@ class Witness:
     inner: Backbone
     batches: list[list[Row]] = field(default_factory=list)
 
+    def room(self, sample: Sample, most: int) -> int:
+        return self.inner.room(sample, most)
+
     def run(self, rows: Sequence[Row]) -> Array:
         self.batches.append(list(rows))
         return self.inner.run(rows)

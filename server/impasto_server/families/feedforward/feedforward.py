@@ -26,6 +26,7 @@ from impasto_server.families.feedforward.photo import Bounds, Photo, read, sizes
 from impasto_server.families.feedforward.predictor import Guess, Predictor
 from impasto_server.families.feedforward.styles import Shares, Style, shares_of
 from impasto_server.families.feedforward.tiles import WHOLE, Tiles
+from impasto_server.families.feedforward.whole import Whole
 from impasto_server.guidance import Guidance, Lane, Mix
 from impasto_server.pictures.image import encode
 from impasto_server.request import Request
@@ -36,8 +37,6 @@ from impasto_server.worn import Worn
 
 Array = NDArray[np.float32]
 
-# Of all pictures of a batch, at 350 bytes of memory a pixel and more; rows gain next to nothing from each other.
-BATCH_PIXELS = 1 << 20
 PREVIEW = 128  # pixels of a preview's longer side
 
 
@@ -83,9 +82,8 @@ class Feedforward:
         self._predictor = Predictor(manifest, parts.graphs) if manifest.predicts else None
         self._neutral = _neutral(parts.bundle, manifest)
         self._frame = Frame(manifest.border, manifest.image.multiple_of)
-        engines = parts.graphs.every(TRANSFORM)
-        self._tiles = Tiles.of(parts, manifest, engines)
-        transform = Backbone(engines, _feeds, 3 * BATCH_PIXELS)
+        transform = Whole(parts.graphs.every(TRANSFORM), _feeds)
+        self._tiles = Tiles.of(parts, manifest, transform.release)
         self.backbones: Mapping[str, Backbone] = {
             BASE: transform,
             **({} if self._tiles is None else self._tiles.backbones),
@@ -174,7 +172,8 @@ def _vector(patch: Patch, name: str) -> Array:
         raise InvalidArgument("ADAPTER_NAMES", problem, "name a style, of those that `impasto models` lists")
     assert isinstance(patch, Adapter), "embeddings are refused where adapters stand"
     (site,) = patch.factors[TRANSFORM].values()
-    return site[VECTOR][0]
+    vector: Array = site[VECTOR][0]
+    return vector
 
 
 def _neutral(bundle: Bundle, manifest: FeedforwardManifest) -> Array | None:

@@ -45,7 +45,8 @@ def read(request: Request, bounds: Bounds) -> Work[Photo]:
     data, masks = request.content.image, request.own["MASKS"]
     assert data is not None, "the offer lets nobody in without IMAGE"
     size, seen = sizes(request, bounds)
-    _check_masks(masks, size_of(data, "IMAGE"))
+    if masks:
+        _check_masks(masks, size_of(data, "IMAGE"))
     yield pixels_in(data)
     pixels, problem = read_photo(data, "IMAGE", size)
     canvas = pixels if seen == size else np.asarray(Image.fromarray(pixels).resize(seen, Image.Resampling.LANCZOS))

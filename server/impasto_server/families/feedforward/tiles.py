@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from impasto_server.adapters.adapted import AdaptedEngine
 from impasto_server.adapters.seat import Seat
 from impasto_server.backbone import Backbone, Row
 from impasto_server.bundle import Bundle
@@ -52,9 +51,9 @@ class Tiles:
     layers: int = LAYERS
 
     @classmethod
-    def of(cls, parts: Parts, manifest: FeedforwardManifest, whole: Sequence[AdaptedEngine]) -> Tiles | None:
-        """None of a net that can't be; before a picture is begun the engines that paint `whole` ones give back their
-        memory. Raises SetupError.
+    def of(cls, parts: Parts, manifest: FeedforwardManifest, begun: Callable[[], None]) -> Tiles | None:
+        """None of a net that can't be. `begun` is called from the step loop with a picture's first tile. Raises
+        SetupError.
         """
         pieces = manifest.pieces
         if pieces is None:
@@ -65,10 +64,6 @@ class Tiles:
             vector = style.vector if own is None else own
             assert vector is not None
             return vector
-
-        def begun() -> None:
-            for engine in whole:
-                engine.release()
 
         found = stages(pieces, parts.graphs.opened, vector_of, begun)
         frame = Frame(manifest.border, manifest.image.multiple_of)

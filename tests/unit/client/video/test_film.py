@@ -56,7 +56,7 @@ def test_an_array_comes_back_as_an_array_and_an_image_as_an_image() -> None:
     client = Client(transport=Inverting())
     (array,) = client.stylize_frames(frames(1), "starry")
     (image,) = client.stylize_frames([Image.new("RGB", (32, 24), (255, 0, 0))], "starry")
-    assert (array.dtype, array.shape) == (np.uint8, (24, 32, 3))
+    assert (str(array.dtype), array.shape) == ("uint8", (24, 32, 3))
     assert (image.size, image.getpixel((0, 0))) == ((32, 24), (0, 255, 255))
 
 

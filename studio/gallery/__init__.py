@@ -1,0 +1,1 @@
+"""Real photographs and paintings, from packages of distributions; nothing of them is in the repository."""
