@@ -154,8 +154,8 @@ class Johnson(nn.Sequential):
 
     def pystiche(self) -> dict[str, Tensor]:
         """Its state dict as pystiche names it: layers up to a relu are a Sequential of their own."""
-        named, units = {}, list(self._units())
-        for at, (kind, layers) in enumerate(units):
+        named: dict[str, Tensor] = {}
+        for at, (kind, layers) in enumerate(self._units()):
             half, place = ("encoder", at + 1) if at < 8 else ("decoder", at - 8)
             for number, layer in enumerate(layers):
                 block = f"residual.{number // 2}.{number % 2}" if kind == "residual" else f"{number}"
@@ -288,7 +288,7 @@ def vgg_normalised() -> nn.Sequential:
 def decoder() -> nn.Sequential:
     """AdaIN's and CLIPstyler's."""
     layers: list[nn.Module] = []
-    plan = [
+    plan: list[str | tuple[int, int]] = [
         (512, 256),
         "U",
         (256, 256),
@@ -306,7 +306,8 @@ def decoder() -> nn.Sequential:
         if isinstance(step, str):
             layers.append(nn.Upsample(scale_factor=2, mode="nearest"))
         else:
-            layers += [nn.ReflectionPad2d(1), nn.Conv2d(*step, 3), nn.ReLU()]
+            into, out = step
+            layers += [nn.ReflectionPad2d(1), nn.Conv2d(into, out, 3), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
 
