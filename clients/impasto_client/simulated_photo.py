@@ -56,20 +56,31 @@ def _number(tensors: Tensors, field: str) -> float | None:
 
 
 def _meta(tensors: Tensors, picture: Image.Image, warnings: tuple[str, ...]) -> dict[str, object]:
-    names = names_in(tensors, "ADAPTER_NAMES")
-    files = tensors["STYLE_IMAGES"].tolist() if "STYLE_IMAGES" in tensors else []
-    each = 1 / max(1, len(names) + len(files))
-    weights = tensors["ADAPTER_WEIGHTS"].tolist() if "ADAPTER_WEIGHTS" in tensors else [each] * len(names)
-    shares = tensors["STYLE_IMAGE_WEIGHTS"].tolist() if "STYLE_IMAGE_WEIGHTS" in tensors else [each] * len(files)
+    """Numbers as they were said, or as the table has them."""
+    names, files = names_in(tensors, "ADAPTER_NAMES"), _files(tensors, "STYLE_IMAGES")
+    each = [1 / max(1, len(names) + len(files))]
+    weights = _numbers(tensors, "ADAPTER_WEIGHTS", each * len(names))
+    numbers = {field: _number(tensors, field) for field in ("STRENGTH", "DETAIL", "PRESERVE_COLOR", "LONG_SIDE")}
+    usual = {"STRENGTH": 1.0, "DETAIL": 1.0, "PRESERVE_COLOR": False}
     return {
         **account(warnings),
         "adapters": [
             {"name": name, "digest": digest_of(name.encode()), "weight": weight}
             for name, weight in zip(names, weights, strict=True)
         ],
-        "style_images": [
-            {"digest": digest_of(file), "weight": share} for file, share in zip(files, shares, strict=True)
-        ],
+        "style_images": [digest_of(file) for file in files],
+        "style_image_weights": _numbers(tensors, "STYLE_IMAGE_WEIGHTS", each * len(files)),
+        "masks": [digest_of(file) for file in _files(tensors, "MASKS")],
+        **{field.lower(): usual.get(field) if said is None else said for field, said in numbers.items()},
         "width": picture.width,
         "height": picture.height,
     }
+
+
+def _files(tensors: Tensors, field: str) -> list[bytes]:
+    return list(tensors[field]) if field in tensors else []
+
+
+def _numbers(tensors: Tensors, field: str, usual: list[float]) -> list[float]:
+    found: list[float] = tensors[field].tolist() if field in tensors else usual
+    return found

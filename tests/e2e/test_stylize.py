@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from io import BytesIO
 from typing import Any
 
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tritonclient.grpc import InferenceServerClient  # type: ignore[import-untyped]
 
+from impasto_client import AsyncClient, Client
 from impasto_server.ops.serve import Server, serve
 from impasto_server.settings import Settings
 from tests.helpers import toy, toy_stylizer
@@ -159,3 +162,44 @@ def test_both_families_paint_at_once_as_each_does_alone(client: InferenceServerC
     with ThreadPoolExecutor(8) as users:
         crowd = list(users.map(lambda one: ask(client, **one)["IMAGE"], [photo, words] * 8))
     assert crowd == alone * 8
+
+
+FILM = [np.roll(PHOTO, 3 * number, axis=1) for number in range(9)]
+
+
+def assert_film(found: list[NDArray[np.uint8]]) -> None:
+    """Frames that are shifted, wherever a batch put them, are painted each as it is."""
+    assert len(found) == len(FILM)
+    for frame, painting in zip(FILM, found, strict=True):
+        assert np.abs(painting - 255 * toy_stylizer.painted(frame, INK)).max() < 1.01
+
+
+def test_frames_come_back_in_order(server: Server) -> None:
+    with Client(server.grpc_url) as client:
+        assert_film(list(client.stylize_frames(FILM, "ink", smooth=0, in_flight=4)))
+
+
+def test_frames_come_back_in_order_for_asyncio_too(server: Server) -> None:
+    async def film() -> list[NDArray[np.uint8]]:
+        async with AsyncClient(server.grpc_url) as client:
+            return [frame async for frame in client.stylize_frames(FILM, "ink", smooth=0, in_flight=4)]
+
+    assert_film(asyncio.run(film()))
+
+
+def test_a_film_may_be_left(server: Server) -> None:
+    async def first() -> NDArray[np.uint8]:
+        async with (
+            AsyncClient(server.grpc_url) as client,
+            aclosing(client.stylize_frames(FILM, "ink", smooth=0, in_flight=4)) as film,
+        ):
+            async for frame in film:
+                return frame
+        raise AssertionError("it has frames")
+
+    with Client(server.grpc_url) as client:
+        film = client.stylize_frames(FILM, "ink", smooth=0, in_flight=4)
+        before = next(film)
+        film.close()
+        assert asyncio.run(first()).tolist() == before.tolist()
+        assert_film(list(client.stylize_frames(FILM, "ink", smooth=0)))

@@ -64,7 +64,8 @@ def style(seed: int) -> Array:
     """γ about one, β about zero, by the norms in their order."""
     draw = np.random.default_rng(seed)
     parts = [one + 0.5 * draw.standard_normal(size) for size in (4, 3) for one in (1.0, 0.0)]
-    return np.concatenate(parts).astype(np.float32)
+    found: Array = np.concatenate(parts).astype(np.float32)
+    return found
 
 
 NEUTRAL = style(100)
@@ -156,9 +157,11 @@ def predicted(colour: NDArray[np.float64]) -> Array:
 
 
 def _convolved(x: NDArray[np.float64], kernel: Array) -> NDArray[np.float64]:
+    height, width, _ = x.shape
     around = np.pad(x, ((1, 1), (1, 1), (0, 0)), "reflect")
-    windows = np.lib.stride_tricks.sliding_window_view(around, (3, 3), axis=(0, 1))
-    found: NDArray[np.float64] = np.einsum("hwcij,ocij->hwo", windows, kernel.astype(np.float64))
+    found = np.zeros((height, width, len(kernel)))
+    for i, j in np.ndindex(3, 3):
+        found += around[i : i + height, j : j + width] @ kernel[:, :, i, j].T.astype(np.float64)
     return found
 
 

@@ -169,7 +169,8 @@ def astray(nodes: Iterable[tuple[str, str]], provider: str) -> dict[str, str]:
 
 def _nbytes(value: Any) -> int:
     """Of an OrtValue: what is put out is float32."""
-    return 4 * prod(value.shape())
+    shape: list[int] = value.shape()
+    return 4 * prod(shape)
 
 
 def _copier(provider: Provider) -> Callable[[int, Array], object]:

@@ -101,7 +101,8 @@ def read_photo(data: bytes, field: str, size: tuple[int, int]) -> tuple[NDArray[
     A profile that can't be used is left out, as all programs that show pictures do: the second is "" where nothing is.
     """
     with _opened(data, field) as opened:
-        found, problem = opened.file, ""
+        found: Image.Image = opened.file
+        problem = ""
         opened.shrink(size)
         raw = opened.profile(data)
         if raw is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import inspect
 import io
 from collections.abc import Iterator
@@ -134,8 +135,22 @@ def test_the_fake_paints_a_photo_in_its_own_size(photo: bytes) -> None:
     assert (painting.image.size, painting.image.format) == ((96, 64), "PNG")
     assert painting.warnings == ("mind the paint",)
     assert painting.timings.total_ms == 0
-    names = [(one["name"], one["weight"]) for one in painting.meta["adapters"]]  # type: ignore[attr-defined]
-    assert names == [("starry", 0.75)]
+    assert painting.meta["adapters"] == [
+        {"name": "starry", "digest": hashlib.sha256(b"starry").hexdigest(), "weight": 0.75}
+    ]
+    assert painting.meta["style_images"] == [hashlib.sha256(b"a painting").hexdigest()]
+    assert painting.meta["style_image_weights"] == [0.25]
+    assert (painting.meta["strength"], painting.meta["long_side"]) == (1.0, None)
+
+
+def test_the_fake_tells_of_a_photo_what_the_pipeline_does(stylizer: Client, photo: bytes) -> None:
+    real = stylizer.stylize(photo, "starry", detail=2).meta
+    fake = Client(transport=FakeTransport()).stylize(photo, "starry", detail=2).meta
+    missing = {"pinned", "embeddings", "model"}
+    assert {*real} - {*fake} <= missing
+    assert {*fake} <= {*real}
+    for key in ("strength", "detail", "preserve_color", "long_side", "masks", "style_images", "width", "height"):
+        assert fake[key] == real[key], key
 
 
 def test_the_fake_answers_by_what_was_asked(photo: bytes) -> None:

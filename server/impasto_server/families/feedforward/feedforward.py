@@ -172,7 +172,8 @@ def _vector(patch: Patch, name: str) -> Array:
         raise InvalidArgument("ADAPTER_NAMES", problem, "name a style, of those that `impasto models` lists")
     assert isinstance(patch, Adapter), "embeddings are refused where adapters stand"
     (site,) = patch.factors[TRANSFORM].values()
-    return site[VECTOR][0]
+    vector: Array = site[VECTOR][0]
+    return vector
 
 
 def _neutral(bundle: Bundle, manifest: FeedforwardManifest) -> Array | None:

@@ -96,12 +96,14 @@ def test_what_magentas_names_leave_open_is_told_and_can_be_said(tmp_path: Path) 
 
 def test_fixed_norms_are_folded_and_told(tmp_path: Path) -> None:
     trunk = small(fixed=3)
-    found = link.read(npz(tmp_path, trunks.tensorflow(trunk, layer=trunks.embedding_layer(trunk))))
+    weight, bias = trunks.embedding_layer(trunk)
+    found = link.read(npz(tmp_path, trunks.tensorflow(trunk, layer=(weight, bias))))
     assert found.net.conditioned[0].name == "residual.1.conv1"
     assert found.told["fixed norms"].startswith("ε 0.001")
     assert {"contract.conv1.bias", "contract.conv3.bias"} <= found.net.tensors.keys()
     assert found.expand is not None
-    assert found.expand.width == trunks.EMBEDDING
+    assert np.array_equal(found.expand.weight, weight)
+    assert np.array_equal(found.expand.bias, bias)
     assert found.weakened == "pixels"
     assert found.told["predictor"].startswith("none, for InceptionV3 is not read; --predictor names a graph")
     assert not found.vectors

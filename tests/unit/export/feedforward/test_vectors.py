@@ -216,9 +216,9 @@ def test_gamma_and_beta_of_other_convs_are_refused(many: Path, tmp_path: Path) -
     path = tmp_path / "style.npz"
     np.savez(path, **{key: value for key, value in held.items() if key != "expand.conv1.beta"})
     refused(path, many, "without γ or β of expand.conv1")
-    np.savez(path, **held, other=np.zeros(3))
+    np.savez(path, **{**held, "other": np.zeros(3, np.float32)})
     refused(path, many, "with other, which this one hasn't")
-    np.savez(path, **{**held, "expand.conv1.beta": np.zeros((1, 5))})
+    np.savez(path, **{**held, "expand.conv1.beta": np.zeros((1, 5), np.float32)})
     refused(path, many, f"with {TRUNK.size - 1} numbers for 1 styles")
 
 

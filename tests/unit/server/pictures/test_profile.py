@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from io import BytesIO
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from impasto_server.pictures.content import read_image, read_mask, read_photo, size_of
-from impasto_server.pictures.profile import MAX_BYTES
+from impasto_server.pictures.profile import MAX_BYTES, unpacked
+from impasto_server.strangers import Unfit
 
 Pixels = NDArray[np.uint8]
 
@@ -115,6 +117,18 @@ def test_what_is_wrong_with_a_profile_is_told_and_the_picture_is_read_without(bo
     found, problem = read(with_profile(body))
     np.testing.assert_array_equal(found, COLOURS)
     assert problem == f"IMAGE: its colour profile {why}, so its colours are taken as sRGB's"
+
+
+def test_a_bomb_is_not_unpacked() -> None:
+    """64 MiB in 64 KiB: no more of it comes into memory than a profile may have."""
+    packed = b"name\0\0" + zlib.compress(bytes(64 << 20))
+    tracemalloc.start()
+    try:
+        with pytest.raises(Unfit, match="has more than"):
+            unpacked(packed, "PNG")
+        assert tracemalloc.get_traced_memory()[1] < 4 * MAX_BYTES
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_jpeg_whose_profile_lacks_a_part_says_so() -> None:

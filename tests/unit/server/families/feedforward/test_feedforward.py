@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -132,22 +133,25 @@ def test_the_photo_keeps_its_colours_where_that_is_asked(stylizer: Pipeline) -> 
 def test_what_it_says_was_done(stylizer: Pipeline) -> None:
     values = {"adapters": {"ink": 0.5}, "style_images": (png(RED),), "style_image_weights": (0.25,)}
     meta = asked(stylizer, photo(), **values, strength=0.5, detail=0.5, long_side=100).meta
-    (ink,) = meta["adapters"] if isinstance(meta["adapters"], list) else ()
-    (digest,) = meta["style_images"] if isinstance(meta["style_images"], tuple) else ()
-    assert (ink["name"], ink["weight"], meta["style_image_weights"]) == ("ink", 0.5, (0.25,))
-    assert len(digest) == 64
+    assert isinstance(meta["adapters"], list)
+    assert [(one["name"], one["weight"]) for one in meta["adapters"]] == [("ink", 0.5)]
+    assert meta["style_images"] == (hashlib.sha256(png(RED)).hexdigest(),)
+    assert meta["style_image_weights"] == (0.25,)
     assert (meta["strength"], meta["detail"], meta["preserve_color"]) == (0.5, 0.5, False)
     assert (meta["width"], meta["height"], meta["long_side"]) == (100, 80, 100)
     assert not {"steps", "guidance", "scheduler", "control_scale", "guidance_scale"} & meta.keys()
 
 
 @pytest.mark.parametrize("size", [(64, 64), (64, 80)], ids=["the usual size", "another"])
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize(("engine", "threads"), [("onnxruntime", 2), ("openvino", 1)])
 def test_sixteen_rows_of_a_batch_are_each_what_it_is_alone(
-    size: tuple[int, int], engine: EngineName, open_stylizer: OpenStylizer
+    size: tuple[int, int], engine: EngineName, threads: int, open_stylizer: OpenStylizer
 ) -> None:
-    """Sixteen photos in sixteen styles and mixes, bit for bit in float32."""
-    backbone = open_stylizer(engine, max_lanes=16).family.backbones[BASE]
+    """Sixteen photos in sixteen styles and mixes, bit for bit in float32.
+
+    On several threads OpenVINO sums what it normalises a lone picture by in another order than that of a batch.
+    """
+    backbone = open_stylizer(engine, max_lanes=16, threads=threads).family.backbones[BASE]
     mixes = np.random.default_rng(0).dirichlet((1, 1, 1), 16)
     mixes[:3] = np.eye(3)
     rows = [

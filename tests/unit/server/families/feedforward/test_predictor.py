@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -84,8 +83,3 @@ def test_decoding_and_predicting_take_turns_with_others_work(stylizer: Pipeline)
     assert len(list(family.read(asked))) == 6  # photo, mask, and two parts for each picture
     assert len(list(family.read(asked))) == 2
     assert len(whole(family.read(asked)).predicted) == 2
-
-
-def test_meta_names_a_picture_by_its_digest(stylizer: Pipeline) -> None:
-    meta = stylizer.generate(stylizer.offer.request(image=png(photo()), style_images=(PAINTING,))).meta
-    assert meta["style_images"] == (hashlib.sha256(PAINTING).hexdigest(),)

@@ -18,6 +18,7 @@ from .conftest import OpenStylizer, Pixels, photo
 INK, MOSAIC = 255 * toy.painted(photo(), toy.style(1)), 255 * toy.painted(photo(), toy.style(2))
 LEFT, MIDDLE = np.zeros((64, 80), np.uint8), np.zeros((64, 80), np.uint8)
 LEFT[:, :40], MIDDLE[:, 20:60] = 255, 255
+RIGHT = np.where(LEFT, 0, 255).astype(np.uint8)
 
 
 def test_one_mask_is_where_the_mix_counts(stylizer: Pipeline) -> None:
@@ -41,7 +42,7 @@ def test_a_mask_for_each_style_keeps_them_apart(stylizer: Pipeline) -> None:
 def test_pictures_come_behind_names(stylizer: Pipeline) -> None:
     red = np.full((20, 20, 3), (255, 0, 0), np.uint8)
     asked = stylizer.offer.request(
-        image=png(photo()), adapter_names=("ink",), style_images=(png(red),), masks=(png(LEFT), png(255 - LEFT))
+        image=png(photo()), adapter_names=("ink",), style_images=(png(red),), masks=(png(LEFT), png(RIGHT))
     )
     painted = 255 * toy.painted(photo(), toy.predicted(np.array([1.0, 0, 0])))
     expected = np.concatenate([INK[:, :40], painted[:, 40:]], axis=1)
@@ -51,7 +52,7 @@ def test_pictures_come_behind_names(stylizer: Pipeline) -> None:
 def test_each_is_as_strong_in_its_region_as_its_weight_says(open_stylizer: OpenStylizer) -> None:
     pipeline = open_stylizer(weakened="pixels", predictor=False)
     asked = pipeline.offer.request(
-        image=png(photo()), adapters={"ink": 1.0, "mosaic": 0.25}, masks=(png(LEFT), png(255 - LEFT))
+        image=png(photo()), adapters={"ink": 1.0, "mosaic": 0.25}, masks=(png(LEFT), png(RIGHT))
     )
     expected = np.concatenate([INK[:, :40], (0.25 * MOSAIC + 0.75 * photo())[:, 40:]], axis=1)
     assert np.abs(pixels(pipeline.generate(asked)) - expected).max() < 1.3
