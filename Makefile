@@ -20,7 +20,7 @@ EMBEDDINGS := studio/embeddings/stained-glass studio/embeddings/crosshatch
 # Of the masked transformer; -drop (StyleDrop) is put behind their names, since there are LoRAs of that name.
 DROPS    := $(patsubst %/,%,$(dir $(wildcard studio/drops/*/bottleneck.safetensors studio/drops/*/round1/bottleneck.safetensors)))
 # Of the studio's stylizer: those that hang on the demo's sheet.
-HUNG     := night-cafe ink mosaic woodcut pastel watercolour
+HUNG     := night-cafe ink woodcut pastel watercolour terrace
 STYLES   := $(notdir $(filter studio/styles/%,$(ADAPTERS)))
 
 # Workers share the cores: each computes on one. Files go to them in this order, the long ones first.
@@ -46,7 +46,7 @@ help:
 
 demo: bundle
 	impasto serve --bundle $(STYLIZER) --port 0 --quiet -- \
-	    impasto sheet $(wildcard studio/photos/*.jpg) $(HUNG:%=--style %) --cell 224 --out $(STATE)/photos.jpg
+	    impasto sheet $(wildcard studio/photos/*.jpg) $(HUNG:%=--style %) --cell 192 --out $(STATE)/photos.jpg
 	impasto serve --bundle $(BUNDLE) --port 0 --quiet -- \
 	    impasto gallery $(STYLES:%=--adapter %) --out $(STATE)/gallery.png
 	impasto serve --bundle $(MUSE) --scorer $(SCORER) --port 0 --quiet -- \

@@ -205,7 +205,8 @@ def measure(nets: Mapping[str, Sequence[int]], count: int, steps: Steps) -> dict
             bench = Bench(client, place)
             for net, sides in nets.items():
                 for side in sides:
-                    figures[f"{net}-{side}"] = found = {}
+                    found: Report = {}
+                    figures[f"{net}-{side}"] = found
                     for who, users in (("eight_users", USERS), ("one_user", 1)):
                         case = Case(net, side, users)
                         found |= of_users(who, *bench.rounds(case, count, steps.begin(str(case), count)))

@@ -166,6 +166,6 @@ class Job:
         if left is not None and left <= 0:
             done = f"{self.steps_done} of {self.steps or self.request.sampling.steps} steps were done"
             said = (
-                f"no image within {self.request.answer.timeout_s:g} s ({done}); allow more time, or ask for fewer steps"
+                f"no image within {self.request.answer.timeout_s:g} s ({done}); allow more time, or ask for less"
             )
             raise DeadlineExceeded(said)

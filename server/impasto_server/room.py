@@ -31,6 +31,11 @@ class Room:
         self._inside: set[Place] = set()
         self._lock = Lock()
 
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return self._pool.waiting
+
     def take(self, nbytes: int, again: Callable[[], None]) -> Place | None:
         """A place, to be given back with `leave`.
 

@@ -55,15 +55,15 @@ def transposed(padding: Any) -> Net:
 
 def cropping() -> Net:
     """40 mirrored pixels at the beginning, which residual blocks without padding crop again; BGR, a bare last conv."""
-    residual = (
+    residuals = [
         Residual(Conv(f"r{at}a", padding="valid", norm=OWN), Conv(f"r{at}b", 1, "valid", "none", OWN, "none"))
         for at in range(5)
-    )
-    made = (
+    ]
+    made: tuple[Block, ...] = (
         Conv("c1", 1, "zero", norm=OWN),
         Conv("c2", 2, "zero", norm=OWN),
         Conv("c3", 2, "zero", norm=OWN),
-        *residual,
+        *residuals,
         Conv("e1", 1, "zero", "transposed", OWN),
         Conv("e2", 1, "zero", "transposed", OWN),
         Conv("e3", 1, "zero", activation="none"),
@@ -74,7 +74,7 @@ def cropping() -> Net:
 
 def style(net: Net, seed: int = 0) -> Array:
     """γ about one and β about zero of each conditioned conv."""
-    draw, found = np.random.default_rng(seed), list[Array]()
+    draw, found = np.random.default_rng(seed), list[NDArray[np.float64]]()
     for conv in net.conditioned:
         found += [draw.uniform(0.5, 1.5, net.channels(conv)), draw.uniform(-0.5, 0.5, net.channels(conv))]
     return np.concatenate(found or [np.zeros(0)]).astype(np.float32)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
+import onnxruntime  # type: ignore[import-untyped]
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -94,7 +94,7 @@ def test_tiles_are_the_whole(net: Net, size: tuple[int, int], tmp_path: Path) ->
     tiled = Tiled.of(tmp_path / "pieces", net)
     assert expected.std() > 0.005, "the net makes something of it"
     for side in (32, 64):
-        for plan in plans(tiled.pieces, *picture.shape[:2], side):
+        for plan in plans(tiled.pieces, picture.shape[0], picture.shape[1], side):
             difference = np.abs(tiled.paint(picture, plan, side) - expected).max()
             assert difference <= TOLERANCE, f"tiles of {side}, of which {sorted(plan.kept)} are kept"
 
@@ -105,7 +105,7 @@ def test_they_are_with_openvino(tmp_path: Path) -> None:
         net, picture = NETS[name], photo(92, 140)
         expected = whole(tmp_path / f"whole {name}", net, picture)
         tiled = Tiled.of(tmp_path / name, net, "openvino")
-        plan = list(plans(tiled.pieces, *picture.shape[:2], 64))[1]
+        plan = list(plans(tiled.pieces, picture.shape[0], picture.shape[1], 64))[1]
         assert np.abs(tiled.paint(picture, plan, 64) - expected).max() <= TOLERANCE
 
 

@@ -48,6 +48,7 @@ class Eager:
             if isinstance(block, Residual):
                 x = x + self._conv(block.second, self._conv(block.first, x, vectors), vectors)
             else:
+                assert isinstance(block, Conv), block
                 x = self._conv(block, x, vectors)
         return torch.sigmoid(x)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from time import perf_counter
 
 import numpy as np
@@ -35,7 +36,7 @@ def roofline(placed: Placed, settings: Settings, sides: Sequence[int]) -> dict[i
     before, samples = peaks_gflops(), {}
     for side in sides:
         feeds = {"picture": np.random.default_rng(side).random((1, 3, side, side), np.float32), "style": style}
-        samples[side] = [_pass_ms(lambda feeds=feeds: engine.run(feeds)) for _ in range(PASSES + 1)][1:]
+        samples[side] = [_ms(partial(engine.run, feeds)) for _ in range(PASSES + 1)][1:]
     after = peaks_gflops()
     peak = max(before[runtime.precision], after[runtime.precision])
     return {
@@ -54,7 +55,7 @@ def switch_ms(settings: Settings, placed: Placed) -> list[float]:
     samples = []
     for _ in range(SWITCHES):
         name = draw.choice(names)
-        samples.append(_pass_ms(lambda name=name: row(residency, name)))
+        samples.append(_ms(partial(row, residency, name)))
     residency.close()
     return samples
 
@@ -68,7 +69,7 @@ def row(residency: Residency, name: str) -> Array:
     return Shares(((0, 1.0),), 1.0).mixed([site[VECTOR][0]], None)
 
 
-def _pass_ms(work: Callable[[], object]) -> float:
+def _ms(work: Callable[[], object]) -> float:
     started = perf_counter()
     work()
     return 1000 * (perf_counter() - started)

@@ -12,9 +12,9 @@ It's a generator of asks like every sampler: between any two tiles others have t
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +48,8 @@ class TileAsk(Ask):
     last: bool = False
 
 
-class Span(NamedTuple):
+@dataclass(frozen=True)
+class Span:
     """Rows, or columns, of a layer; of which those before `own` are another tile's."""
 
     start: int
@@ -56,7 +57,8 @@ class Span(NamedTuple):
     own: int = 0
 
 
-class Box(NamedTuple):
+@dataclass(frozen=True)
+class Box:
     """Of the tiles of a layer the one there, and whether it's their last."""
 
     rows: Span
@@ -67,10 +69,15 @@ class Box(NamedTuple):
     def sides(self) -> tuple[Span, Span]:
         return self.rows, self.columns
 
+    def through(self, change: Callable[[Span, int], Span]) -> Box:
+        """With both sides changed, which are told by their number."""
+        return Box(change(self.rows, 0), change(self.columns, 1), self.last)
+
     @property
     def own(self) -> tuple[slice, slice, slice]:
         """Of the layer, what is this tile's own."""
-        return (slice(None), *(slice(one.start + one.own, one.start + one.count) for one in self.sides))
+        rows, columns = (slice(one.start + one.own, one.start + one.count) for one in self.sides)
+        return slice(None), rows, columns
 
     def owned(self, tile: Array) -> Array:
         return tile[:, self.rows.own :, self.columns.own :]
@@ -156,7 +163,7 @@ class Painting:
         assert layer.conv is not None
         assert layer.source is not None
         source, conv = layer.source, layer.conv
-        wanted = Box(*(Span(*conv.reach(one.start, one.count)) for one in box.sides), box.last)
+        wanted = box.through(lambda one, _: Span(*conv.reach(one.start, one.count)))
         if source.values is None:
             there = _within(wanted, source)
             values = yield from self._tile(source, there)
@@ -175,8 +182,18 @@ class Painting:
         skip: Array | None = None,
     ) -> TileAsk:
         step, self.done = self.done, self.done + 1
-        told = {"scaling": scaling, "inside": inside, "skip": skip, "last": box.last}
-        return TileAsk(sample, 0.0, step, self.steps, stage=stage, lane=self.lane, **told)
+        return TileAsk(
+            sample,
+            0.0,
+            step,
+            self.steps,
+            stage=stage,
+            lane=self.lane,
+            scaling=scaling,
+            inside=inside,
+            skip=skip,
+            last=box.last,
+        )
 
     def _store(self, values: NDArray[Any], tile: Array) -> None:
         """A channel at a time, which a core has at hand: in all at once the same takes twice as long."""
@@ -206,14 +223,15 @@ def spans(size: int, side: int) -> Iterator[Span]:
 def _pictured(picture: Pixels, pad: int, side: int) -> Layer:
     """A view of it, [3, H, W], of which tiles become float32 when they are cut out."""
     whole = np.pad(picture, ((pad, pad), (pad, pad), (0, 0)), "reflect") if pad else picture
-    return Layer(Plane.picture(*whole.shape[:2], side), whole.transpose(2, 0, 1))
+    height, width, _ = whole.shape
+    return Layer(Plane.picture(height, width, side), whole.transpose(2, 0, 1))
 
 
 def _within(wanted: Box, layer: Layer) -> Box:
     """What of a layer has to be computed for what is wanted, some of which it may not have."""
     doubles = layer.conv is not None and layer.conv.doubles
     sizes = (layer.plane.height, layer.plane.width)
-    return Box(*(_inside(one, size, doubles) for one, size in zip(wanted.sides, sizes, strict=True)), wanted.last)
+    return wanted.through(lambda one, side: _inside(one, sizes[side], doubles))
 
 
 def _inside(wanted: Span, size: int, even: bool) -> Span:

@@ -48,14 +48,12 @@ class Piece(Backbone):
     def run(self, rows: Sequence[Row]) -> Array:
         engine = self.compile()
         (out,) = engine.run(self._fed(rows))
-        if any(row.ask.last for row in rows):
+        if any(ask.last for ask in _asks(rows)):
             engine.release()
         return out
 
     def _fed(self, rows: Sequence[Row]) -> Feeds:
-        asks = [row.ask for row in rows]
-        assert all(isinstance(ask, TileAsk) for ask in asks)
-        feeds: Feeds = {"tile": samples(rows)}
+        asks, feeds = _asks(rows), Feeds(tile=samples(rows))
         for name in ("inside", "skip"):
             beside = [getattr(ask, name) for ask in asks]
             if beside[0] is not None:
@@ -63,9 +61,16 @@ class Piece(Backbone):
         return feeds if self._norm is None else feeds | self._scaled(rows, self._norm)
 
     def _scaled(self, rows: Sequence[Row], norm: Norm) -> Feeds:
-        pairs = [row.ask.scaling.with_style(self._vector_of(row.context), norm.at) for row in rows]
+        pairs = []
+        for ask, row in zip(_asks(rows), rows, strict=True):
+            assert ask.scaling is not None, "the layer before it is done"
+            pairs.append(ask.scaling.with_style(self._vector_of(row.context), norm.at))
         scales, shifts = (np.stack(side)[:, :, None, None] for side in zip(*pairs, strict=True))
         return {"scale": scales, "shift": shifts}
+
+
+def _asks(rows: Sequence[Row]) -> list[TileAsk]:
+    return [row.ask for row in rows if isinstance(row.ask, TileAsk)]
 
 
 class First(Piece):

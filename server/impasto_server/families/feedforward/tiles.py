@@ -21,7 +21,7 @@ from impasto_server.families.feedforward.frame import Frame
 from impasto_server.families.feedforward.manifest import FeedforwardManifest
 from impasto_server.families.feedforward.painting import Painting
 from impasto_server.families.feedforward.pieces import Pieces
-from impasto_server.families.feedforward.plan import Plan, largest, planes, plans
+from impasto_server.families.feedforward.plan import SIDE, Plan, largest, planes, plans
 from impasto_server.families.feedforward.stages import stages
 from impasto_server.families.feedforward.styles import Style
 from impasto_server.settings import Precision
@@ -48,7 +48,9 @@ class Tiles:
     pieces: Pieces
     frame: Frame
     precision: Precision
-    layers: int = LAYERS
+    whole: int  # pixels of a picture that is painted whole
+    layers: int  # bytes that those of a picture may take
+    side: int
 
     @classmethod
     def of(cls, parts: Parts, manifest: FeedforwardManifest, begun: Callable[[], None]) -> Tiles | None:
@@ -67,7 +69,9 @@ class Tiles:
 
         found = stages(pieces, parts.graphs.opened, vector_of, begun)
         frame = Frame(manifest.border, manifest.image.multiple_of)
-        return cls(found, pieces, frame, parts.graphs.precision)
+        return cls(
+            found, pieces, frame, parts.graphs.precision, _most_whole(pieces, parts.graphs.precision), LAYERS, SIDE
+        )
 
     @property
     def most_pixels(self) -> int:
@@ -80,11 +84,7 @@ class Tiles:
 
     def needed(self, height: int, width: int) -> bool:
         """Whether a picture of this size is painted in tiles."""
-        pixels = height * width
-        widest = max(
-            plane.channels for plane in planes(self.pieces, height, width) if plane.numbers >= plane.channels * pixels
-        )
-        return pixels > min(WHOLE, PASS // (widest * PASS_BYTES[self.precision]))
+        return height * width > self.whole
 
     def nbytes(self, height: int, width: int) -> int:
         """That the layers of a picture of this size take; 0 where it's painted whole."""
@@ -101,15 +101,21 @@ class Tiles:
         for lane in range(len(styles)):
             out = np.empty_like(picture)
             steps, done = len(styles) * plan.steps, lane * plan.steps
-            yield from Painting(self.pieces, plan, steps, self.precision, lane, done=done).paint(picture, out)
+            yield from Painting(self.pieces, plan, steps, self.precision, lane, self.side, done).paint(picture, out)
             found.append(np.ascontiguousarray(self.frame.within(out, canvas)))
         return tuple(found)
 
     def _plan(self, height: int, width: int) -> Plan:
         """The one with the least work for which there is room; who asks knows `most_pixels`."""
         most = self.layers // item_bytes(self.precision)
-        every = list(plans(self.pieces, height, width))
+        every = list(plans(self.pieces, height, width, self.side))
         return next((plan for plan in every if plan.numbers <= most), every[-1])
+
+
+def _most_whole(pieces: Pieces, precision: Precision) -> int:
+    """Pixels of a picture that a pass has memory for."""
+    large = [plane for plane in planes(pieces, 1024, 1024) if min(plane.height, plane.width) >= 1024]
+    return min(WHOLE, PASS // (max(plane.channels for plane in large) * PASS_BYTES[precision]))
 
 
 def _own(bundle: Bundle, file: str) -> Array:

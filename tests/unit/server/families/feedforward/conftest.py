@@ -37,9 +37,9 @@ def open_stylizer(tmp_path: Path, styles: Path) -> Iterator[OpenStylizer]:
     """A pipeline in f32; keyword arguments are the bundle's, but for `engine` and settings by their names."""
     opened: list[Pipeline] = []
 
-    def open_(engine: EngineName = "onnxruntime", max_lanes: int = 4, **bundle: Any) -> Pipeline:
+    def open_(engine: EngineName = "onnxruntime", max_lanes: int = 4, threads: int = 1, **bundle: Any) -> Pipeline:
         folder = toy_stylizer.write_bundle(tmp_path / f"bundle{len(opened)}", **bundle)
-        opened.append(Pipeline.load(Settings(folder, styles, engine, "f32", threads=1, max_lanes=max_lanes)))
+        opened.append(Pipeline.load(Settings(folder, styles, engine, "f32", threads=threads, max_lanes=max_lanes)))
         return opened[-1]
 
     yield open_
