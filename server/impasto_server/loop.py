@@ -64,13 +64,17 @@ class Loop:
         running: list[Running] = []
         batch = 0
         while self._admit(running, batch):
-            left = self._dismiss(running)
-            waiting = [one for one in running if one not in left]
-            if waiting:
-                turns = [one.turn(batch) for one in waiting]
-                left += self._step(choose(turns, self._max_lanes, self._step_s, self._room), batch)
-            running = [one for one in running if one not in left]
+            running = self._round(running, batch)
             batch += 1
+
+    def _round(self, running: Sequence[Running], batch: int) -> list[Running]:
+        """A batch; those who stay. A method of its own, since nothing of who left may be kept while nobody comes."""
+        left = self._dismiss(running)
+        waiting = [one for one in running if one not in left]
+        if waiting:
+            turns = [one.turn(batch) for one in waiting]
+            left += self._step(choose(turns, self._max_lanes, self._step_s, self._room), batch)
+        return [one for one in running if one not in left]
 
     def _admit(self, running: list[Running], batch: int) -> bool:
         """Let everyone in who has arrived, waiting only while there is nothing to do. False when all is done."""

@@ -1,7 +1,8 @@
-"""How much memory a bundle takes, worked out from its weights' headers without opening it."""
+"""How much memory a bundle takes, worked out from its weights' headers without opening it; and what is free."""
 
 from __future__ import annotations
 
+import ctypes
 import struct
 from dataclasses import dataclass
 from math import prod
@@ -61,6 +62,13 @@ def copies(nbytes: int, bundles: int = 1) -> int:
     One, and what comes into an eighth of the free memory, or into 1 GiB if that is more.
     """
     return 1 + max(PREPARED_BYTES, free_memory() // PREPARED_SHARE) // bundles // max(1, nbytes)
+
+
+def trim() -> None:
+    """Let the system have what was freed: the C library keeps blocks below 32 MB for whoever comes next."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):  # glibc's
+        libc.malloc_trim(0)
 
 
 def free_memory() -> int:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from impasto_server.engines.engine import Array, Shapes, padded, shapes
+from impasto_server.engines.footprint import trim
 from impasto_server.engines.providers import CUDA, TENSORRT, Provider
 from impasto_server.errors import SetupError
 
@@ -78,6 +79,7 @@ class OnnxRuntimeEngine:
         if not self._provider.most_lanes:
             self._kept.clear()
             self._shrinks = True
+            trim()
 
     def plain(self, path: Path) -> None:
         """It would hold the weights once more."""

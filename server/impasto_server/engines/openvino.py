@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from impasto_server.engines.engine import WIDTHS, Array, Shapes, shapes, widened
+from impasto_server.engines.footprint import trim
 from impasto_server.errors import SetupError
 from impasto_server.settings import Precision
 
@@ -70,6 +71,7 @@ class OpenVinoEngine:
     def release(self) -> None:
         for request in (self._any, *self._fixed.values()):
             request.get_compiled_model().release_memory()
+        trim()
 
     def plain(self, path: Path) -> OpenVinoPlain:
         return OpenVinoPlain(self._source.beside(path))

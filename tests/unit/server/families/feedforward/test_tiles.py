@@ -21,9 +21,11 @@ from impasto_server.families.feedforward import tiles
 from impasto_server.families.feedforward.feedforward import Feedforward
 from impasto_server.job import Caller, Progress, Result
 from impasto_server.pipeline import Pipeline
+from impasto_server.request import Request
 from impasto_server.room import Room
 from impasto_server.settings import Settings
 from impasto_server.shared import Shared
+from impasto_server.turns import Work
 from tests.helpers import cut_nets, toy
 from tests.helpers.asked import pixels
 from tests.helpers.cut_nets import NETS, photo
@@ -32,8 +34,8 @@ from tests.helpers.waiting import PATIENCE_S, Gate, eventually
 
 STYLED = NETS["styled, mirrored"]
 LARGE, SMALL = png(photo(150, 118)), png(photo(40, 40))
-LEFT = np.zeros((150, 118), np.uint8)
-LEFT[:, :50] = 255
+LEFT, RIGHT = np.zeros((150, 118), np.uint8), np.zeros((150, 118), np.uint8)
+LEFT[:, :50], RIGHT[:, 50:] = 255, 255
 INK = {"ink": 1.0}
 
 Open = Callable[..., Pipeline]
@@ -90,7 +92,7 @@ class Asked:
     [
         {"adapters": INK},
         {"adapters": {"ink": 0.5, "mosaic": 0.5}, "masks": (png(LEFT),)},
-        {"adapter_names": ("ink", "mosaic"), "masks": (png(LEFT), png(255 - LEFT))},
+        {"adapter_names": ("ink", "mosaic"), "masks": (png(LEFT), png(RIGHT))},
         {"adapters": INK, "strength": 0.6, "preserve_color": True},
         {"adapters": INK, "detail": 1.5},
     ],
@@ -107,7 +109,7 @@ def test_a_large_photo_becomes_what_a_small_one_does(values: dict[str, Any], ope
 @pytest.mark.parametrize("name", ["transposed", "cropping", "fixed and styled"])
 def test_of_other_nets(name: str, open_net: Open) -> None:
     net = NETS[name]
-    values = {"adapters": INK} if net.vector_size else {}
+    values: dict[str, Any] = {"adapters": INK} if net.vector_size else {}
     whole, tiled = open_net(net, whole=1 << 20), open_net(net)
     one, other = (each.generate(each.offer.request(image=LARGE, **values)) for each in (whole, tiled))
     assert np.abs(pixels(one) - pixels(other)).max() <= 1
@@ -154,12 +156,15 @@ def test_a_small_photo_is_painted_between_the_tiles_of_a_large_one(open_net: Ope
 
 def test_two_large_ones_are_not_in_memory_at_once(open_net: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second isn't even read before the first is answered; a small one finds room beside it."""
-    pipeline, gate, read = open_net(room=Room(5 << 20)), Gate(), list[bytes]()
+    pipeline, gate, read = open_net(room=Room(5 << 20)), Gate(), list[bytes | None]()
     monkeypatch.setattr(Feedforward, "room", lambda self, request: (4 if request.content.image == LARGE else 1) << 20)
     reads = pipeline.family.read
-    monkeypatch.setattr(
-        pipeline.family, "read", lambda request: (read.append(request.content.image), reads(request))[1]
-    )
+
+    def noted(request: Request) -> Work[Any]:
+        read.append(request.content.image)
+        return reads(request)
+
+    monkeypatch.setattr(pipeline.family, "read", noted)
     paused(pipeline, "end", gate)
     first = Asked.of(pipeline, LARGE)
     assert gate.reached.wait(PATIENCE_S)
