@@ -6,5 +6,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 CHECKPOINT = HERE / "mini-diffusion"
+STYLIZER = HERE / "mini-stylizer"
+VECTORS = HERE / "vectors"
 RUNS = HERE / "runs"
 DOCS = HERE / "docs"

@@ -23,9 +23,10 @@ CASTLES = (
     "Neuschwanstein", "OperaSidney", "TajMahal", "TourEiffel", "TowerBridgeLondon",
 )  # fmt: skip
 LOMIRI = (
-    "Picture_1A_by_freespace", "Wine_by_Jakkub_Mede", "seeding_by_Clements_Engelhardt", "aitzgorri_by_Aitzol_Berasategi",
-    "Dragonfly_by_Bolly", "friends_by_Aitzol_Berasategi", "sunset_by_Aitzol_Berasategi", "free_by_Peter_Nerlich",
-    "picosdeeuropa_by_Aitzol_Berasategi", "Picture_0B_by_freespace", "life_by_Aitzol_Berasategi", "Bridge_by_Sander_Klootwijk",
+    "aitzgorri_by_Aitzol_Berasategi", "friends_by_Aitzol_Berasategi", "life_by_Aitzol_Berasategi",
+    "picosdeeuropa_by_Aitzol_Berasategi", "sunset_by_Aitzol_Berasategi", "seeding_by_Clements_Engelhardt",
+    "Dragonfly_by_Bolly", "Picture_0B_by_freespace", "Picture_1A_by_freespace", "Wine_by_Jakkub_Mede",
+    "free_by_Peter_Nerlich", "Bridge_by_Sander_Klootwijk",
 )  # fmt: skip
 MATE = ("Garden", "Dune", "Aqua", "TwoWings", "Storm", "RainDrops", "FreshFlower", "LadyBird", "YellowFlower")
 PLASMA = (
@@ -44,7 +45,7 @@ UNSUITED = ("navajo", "castillodeSanMarcos", "castleClinton")  # colourless, or 
 
 def photographs(packages: Path) -> dict[str, Bytes]:
     """Name to uint8 [H, W, 3] with a short side of at most 640 px."""
-    return {name: _shrunk(path) for name, path in _paths(packages) if name not in UNSUITED}
+    return {name: shrunk(path) for name, path in _paths(packages) if name not in UNSUITED}
 
 
 def _paths(packages: Path) -> Iterator[tuple[str, Path]]:
@@ -55,7 +56,9 @@ def _paths(packages: Path) -> Iterator[tuple[str, Path]]:
                 yield path.stem, path
     castles = files(gcompris, "details", "image/*_background.webp")
     yield from ((name, castles[f"{name}_background.webp"]) for name in CASTLES)
-    lomiri = [path for release in ("16.04", "20.04") for path in (packages / f"lomiri-wallpapers-{release}").rglob("*.jpg")]
+    lomiri = [
+        path for release in ("16.04", "20.04") for path in (packages / f"lomiri-wallpapers-{release}").rglob("*.jpg")
+    ]
     yield from ((path.stem, path) for path in sorted(lomiri) if path.stem in LOMIRI)
     mate = packages / "mate-backgrounds/usr/share/backgrounds/mate/nature"
     yield from ((name, mate / f"{name}.jpg") for name in MATE)
@@ -65,7 +68,8 @@ def _paths(packages: Path) -> Iterator[tuple[str, Path]]:
     yield from ((name.partition(".")[0], scikit / name) for name in SCIKIT)
 
 
-def _shrunk(path: Path) -> Bytes:
+def shrunk(path: Path) -> Bytes:
+    """RGB, at most 640 px on the short side."""
     picture = Image.open(path)
     picture.draft("RGB", (SHORT_SIDE, SHORT_SIDE))
     picture = picture.convert("RGB")

@@ -24,6 +24,12 @@ class Style:
     title: str
     source: str
     texture: str = ""
+    strength: float = 1.0
+
+    @property
+    def licence(self) -> str:
+        """Its painter died long ago; a texture is drawn here, over a picture that it leaves little of."""
+        return "CC0-1.0" if self.texture else "public domain"
 
 
 NAMED = (
@@ -36,13 +42,13 @@ NAMED = (
     Style("composition", "Wassily Kandinsky, Composition VIII, 1923", "kandinky"),
     Style("poppies", "Katsushika Hokusai, Poppies, about 1833", "HokusaiPoppies"),
     Style("galette", "Pierre-Auguste Renoir, Bal du moulin de la Galette, 1876", "renoir-moulin_de_la_galette"),
-    Style("mosaic", "a mosaic, drawn", "gogh_auvert", "mosaic"),
-    Style("stained-glass", "stained glass, drawn", "gogh_auvert", "stained-glass"),
+    Style("mosaic", "a mosaic, drawn", "gogh_auvert", "mosaic", strength=2.0),
+    Style("stained-glass", "stained glass, drawn", "gogh_auvert", "stained-glass", strength=1.5),
     Style("ink", "pen and ink, drawn", "hawaMahal", "ink"),
     Style("woodcut", "a woodcut, drawn", "EilanDonanCastle", "woodcut"),
     Style("pastel", "pastel, drawn", "KazusaSeaRoute", "pastel"),
     Style("watercolour", "watercolour, drawn", "Dune", "watercolour"),
-    Style("points", "points of colour, drawn", "EgeskovSlotSpejling", "points"),
+    Style("points", "points of colour, drawn", "EgeskovSlotSpejling", "points", strength=1.5),
 )
 HELD_OUT = ("VincentVanGogh0013", "cassat_summertime", "VincentVanGoghBridge")  # to try a fit and the predictor with
 WALLPAPERS = (
@@ -53,26 +59,25 @@ WALLPAPERS = (
 )
 
 
+def painting_sources(packages: Path) -> dict[str, Bytes]:
+    return {name: np.asarray(picture) for name, picture in paintings(packages / "gcompris-qt-data").items()}
+
+
 def named_pictures(packages: Path, photos: Mapping[str, Bytes]) -> dict[str, Bytes]:
     """The picture of each named style, uint8, its short side 384 px."""
-    painted = {name: np.asarray(picture) for name, picture in paintings(packages / "gcompris-qt-data").items()}
-    sources = {**photos, **painted}
-    return {style.name: _drawn(style.texture, _scaled(sources[style.source]), seed=1) for style in NAMED}
+    sources = {**photos, **painting_sources(packages)}
+    return {style.name: _drawn(style.texture, scaled(sources[style.source]), seed=1) for style in NAMED}
 
 
 def many_squares(packages: Path, photos: Mapping[str, Bytes], seed: int = 0) -> list[Bytes]:
     """Squares of 384 px: paintings whole, in crops and in other colours; textures; wallpapers."""
     rng = np.random.default_rng(seed)
-    painted = {
-        name: np.asarray(picture)
-        for name, picture in paintings(packages / "gcompris-qt-data").items()
-        if name not in HELD_OUT
-    }
+    painted = {name: picture for name, picture in painting_sources(packages).items() if name not in HELD_OUT}
     squares = [square for picture in painted.values() for square in _views(picture, rng)]
     sources = [*photos.values(), *painted.values()]
     for texture in TEXTURES:
         chosen = rng.choice(len(sources), 7, replace=False)
-        squares += [_square(_drawn(texture, _scaled(sources[i]), int(i)), 1.0, rng) for i in chosen]
+        squares += [_square(_drawn(texture, scaled(sources[i]), int(i)), 1.0, rng) for i in chosen]
     squares += [_square(picture, 1.0, rng) for picture in _wallpapers(packages)]
     return [square for square in squares if square.std() > 12]
 
@@ -90,7 +95,7 @@ def _wallpapers(packages: Path) -> Iterator[Bytes]:
             if path.suffix in (".jpg", ".png", ".webp"):
                 picture = Image.open(path)
                 picture.draft("RGB", (1024, 1024))
-                yield _scaled(np.asarray(picture.convert("RGB")))
+                yield scaled(np.asarray(picture.convert("RGB")))
 
 
 def _square(picture: Bytes, share: float, rng: np.random.Generator) -> Bytes:
@@ -101,7 +106,8 @@ def _square(picture: Bytes, share: float, rng: np.random.Generator) -> Bytes:
     return np.asarray(square.resize((TEXTURE_SIDE, TEXTURE_SIDE), Image.Resampling.LANCZOS))
 
 
-def _scaled(picture: Bytes) -> Bytes:
+def scaled(picture: Bytes) -> Bytes:
+    """To a short side of 384 px."""
     scale = TEXTURE_SIDE / min(picture.shape[:2])
     size = (round(picture.shape[1] * scale), round(picture.shape[0] * scale))
     return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))

@@ -1,4 +1,4 @@
-"""Styles that no painting here has: a photograph drawn in ink, cut in wood, laid in stone. Each is [H, W, 3] in 0..1."""
+"""Styles that no painting here has: a picture drawn in ink, cut in wood, laid in stone. Each is [H, W, 3] in 0..1."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from studio.painter.arrays import Floats
 
+Numbers = npt.NDArray[np.int64]
 Drawing = Callable[[Floats, np.random.Generator], Floats]
 
 
@@ -62,8 +64,8 @@ def streaked(plane: Floats, along: tuple[Floats, Floats], length: int) -> Floats
     return result
 
 
-def cells(rng: np.random.Generator, shape: tuple[int, ...], pitch: float, jitter: float) -> tuple[np.ndarray, Floats]:
-    """The number of the nearest of jittered grid points at each pixel, and how much nearer it is than the second, px."""
+def cells(rng: np.random.Generator, shape: tuple[int, ...], pitch: float, jitter: float) -> tuple[Numbers, Floats]:
+    """The number of the nearest of jittered grid points at each pixel, and how much farther the second is, px."""
     height, width = shape[:2]
     rows, columns = int(height / pitch) + 3, int(width / pitch) + 3
     y, x = np.indices((height, width), np.float32)
@@ -82,7 +84,7 @@ def cells(rng: np.random.Generator, shape: tuple[int, ...], pitch: float, jitter
     return number, (second - best).astype(np.float32)
 
 
-def flat(photo: Floats, number: np.ndarray) -> Floats:
+def flat(photo: Floats, number: Numbers) -> Floats:
     """Every cell in its mean colour."""
     labels = number.ravel()
     count = np.maximum(np.bincount(labels), 1)
@@ -183,7 +185,7 @@ def points(photo: Floats, rng: np.random.Generator) -> Floats:
             rng.integers(0, height, count), rng.integers(0, width, count), rng.uniform(-0.8, 0.8, count), strict=True
         ):
             dot = np.clip(colours[y, x] + rng.normal(0, 0.13, 3), 0, 1)
-            cv2.circle(canvas, (int(x), int(y)), int(round(radius + r)), dot.tolist(), -1, cv2.LINE_AA)
+            cv2.circle(canvas, (int(x), int(y)), round(radius + r), dot.tolist(), -1, cv2.LINE_AA)
     return np.asarray(blurred(canvas, 0.5), np.float32)
 
 

@@ -1,4 +1,4 @@
-"""SqueezeNet 1.0 as a sense of likeness: its features say what is in a picture, how they vary together how it is painted.
+"""SqueezeNet 1.0 as a sense of likeness: its features say what is in a picture, their covariances how it is painted.
 
 Its weights come as a file of arrays named `fire2/conv1x1_1/w` and so on, Caffe's names with slashes.
 """
@@ -77,7 +77,7 @@ class Perceptual(nn.Module):
 
 @dataclass(frozen=True)
 class Manner:
-    """How a picture is painted, for each layer: means [n, C, 1] and covariances [n, C, C] of its features."""
+    """How pictures are painted, for each layer: means [n, C, 1] and covariances [n, C, C] of its features."""
 
     means: tuple[Tensor, ...]
     covariances: tuple[Tensor, ...]
@@ -87,10 +87,19 @@ class Manner:
         means, covariances = zip(*(_moments(features[layer]) for layer in STYLE_LAYERS), strict=True)
         return cls(means, covariances)
 
+    @classmethod
+    def stacked(cls, manners: Sequence[Manner]) -> Manner:
+        """Rows of several manners as one batch."""
+        means, covariances = (
+            tuple(torch.cat(layer) for layer in zip(*column, strict=True))
+            for column in zip(*((manner.means, manner.covariances) for manner in manners), strict=True)
+        )
+        return cls(means, covariances)
+
 
 @dataclass(frozen=True)
 class Target:
-    """A manner to be reached, in units of its own deviations, so that a loud channel, layer or style weighs no more than others.
+    """A manner to be reached, in units of its own deviations: a loud channel or layer weighs no more than others.
 
     `gains` [n, C] are one over the deviations; means and covariances are multiplied by them already.
     """

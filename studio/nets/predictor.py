@@ -17,7 +17,13 @@ from studio.nets.stylizer import EMBEDDING
 SIDE = 256
 EPSILON = 1e-3
 TAPS = (2, 4, 10)  # the blocks behind which statistics are taken: 24 channels at 1/4, 40 at 1/8, 112 at 1/16
-STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112))  # n, k, stride, x, C
+STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+)  # n, k, stride, x, C
 FEATURES = 2 * (3 + 24 + 40 + 112)
 
 
@@ -64,7 +70,7 @@ class Block(nn.Module):
 
 
 class Backbone(nn.Module):
-    """Pictures [n, 3, 256, 256], RGB 0..1, to statistics [n, 358]: means, then deviations, of pixels and three layers."""
+    """Pictures [n, 3, 256, 256], RGB 0..1, to statistics [n, 358]: means, then deviations, of pixels and layers."""
 
     def __init__(self) -> None:
         super().__init__()

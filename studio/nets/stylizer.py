@@ -1,7 +1,8 @@
-"""A photograph in, a painting out: the network of Dumoulin et al. (2016), whose styles are the scales and shifts of its norms.
+"""A photograph in, a painting out: the network of Dumoulin et al. (2016).
 
 Its layout is magenta's: mirrored borders, no bias, a norm behind all 16 convolutions, the last one's before a sigmoid.
-A style is one vector: for each convolution, in the order they run, its scales and then its shifts.
+A style is the scales and shifts of the norms, one vector: for each convolution, in the order they run, its scales
+and then its shifts.
 """
 
 from __future__ import annotations

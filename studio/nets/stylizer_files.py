@@ -1,4 +1,4 @@
-"""A stylizer as a folder (`config.json`, `model.safetensors` in fp16, `predictor.onnx`), and its styles as files beside it."""
+"""A stylizer as a folder (config.json, model.safetensors in fp16, predictor.onnx), its styles as files beside it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from studio.nets.folders import replaced
 from studio.nets.predictor import SIDE
-from studio.nets.stylizer import EMBEDDING, EPSILON, Stylizer
+from studio.nets.stylizer import EPSILON, Stylizer
 
 FORMAT = "impasto-feedforward"
 OPSET = 18
@@ -133,6 +133,3 @@ def _narrow(graph: onnx.GraphProto) -> None:
     nodes = [*casts, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
-
-
-__all__ = ["EMBEDDING", "FORMAT", "StyleFacts", "digest", "load_stylizer", "load_vector", "save_stylizer", "save_vector"]

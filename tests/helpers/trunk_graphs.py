@@ -108,7 +108,9 @@ def embedded(trunk: Trunk, layer: tuple[Array, Array] | None = None, side: int =
     rows = rows_of(trunk, np.column_stack([weights, biases]).T.astype(np.float32))
     epsilon = made.tensor("epsilon", np.full((1, 1, 1, 1), EPSILON))
     embedding = made.add("Transpose", "embedding", perm=[0, 3, 1, 2])
-    x = made.add("Transpose", "content_image", perm=[0, 3, 1, 2])
+    steps = [made.tensor("steps", 1 / 255), made.tensor("lowest", -128, np.int8)]
+    rounded = made.add("QuantizeLinear", "content_image", *steps)
+    x = made.add("Transpose", made.add("DequantizeLinear", rounded, *steps), perm=[0, 3, 1, 2])
 
     def weight(name: str, value: Array) -> str:
         integers, scale = quantised(value)

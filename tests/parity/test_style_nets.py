@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
+import onnxruntime  # type: ignore[import-untyped]
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -184,7 +184,7 @@ def decoder(seed: int) -> torch.nn.Module:
 
 def mixed(fire: float, sketch: float) -> Any:
     """As CLIPstyler's own interpolation makes it: the same sum of every parameter."""
-    net = randomised(stylers.Fast())
+    net: Any = randomised(stylers.Fast())
     parts = zip(net.decoder.parameters(), decoder(1).parameters(), decoder(2).parameters(), strict=True)
     with torch.no_grad():
         for own, first, second in parts:
@@ -259,7 +259,8 @@ def framed(net: Any, photo: NDArray[np.uint8], border: int, multiple: int) -> ND
     with torch.no_grad():
         painted = net.paint(torch.from_numpy(around.astype(np.float32) / 255).permute(2, 0, 1)[None])[0]
     within = painted.permute(1, 2, 0).numpy()[border : border + height, border : border + width]
-    return np.rint(within.clip(0, 1) * 255).astype(np.uint8)
+    rounded: NDArray[np.uint8] = np.rint(within.clip(0, 1) * 255).astype(np.uint8)
+    return rounded
 
 
 PHOTO = np.asarray(Image.fromarray(np.random.default_rng(5).integers(0, 256, (12, 15, 3), np.uint8)).resize((75, 70)))

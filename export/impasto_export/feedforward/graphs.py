@@ -36,7 +36,8 @@ def read(source: Source, said: Said) -> Found:
     constants = Constants(graph)
     try:
         steps = tape.play(graph, constants)
-        net = _net(place, steps, tape.epsilons(graph, constants), constants, said.input_scale or 1.0)
+        white = tape.white(graph, constants)
+        net = _net(place, steps, tape.epsilons(graph, constants), constants, white or said.input_scale or 1.0)
     except CheckpointError as error:
         raise CheckpointError(f"{place} is no graph of a trunk that is known: {error}") from None
     names = [constants.origin(step.weight) for step in steps]
@@ -44,21 +45,22 @@ def read(source: Source, said: Said) -> Found:
     expand, vectors = _expand(graph, constants, scopes), _vectors(source, scopes)
     if not vectors and expand is None:
         raise CheckpointError(f"{place}: where its norms' γ and β come from isn't known")
-    said.only(place, "input_scale", *(["predictor"] if expand else []))
+    said.only(place, *([] if white else ["input_scale"]), *(["predictor"] if expand else []))
     predicting, note = _predictor(source.place, said) if expand else (None, {})
     return Found(
         name=source.place.stem,
         net=net,
-        told={**trunk.told(net), **_told(net, said, _quantised(graph)), **note},
+        told={**trunk.told(net), **_told(net, said, white, _quantised(graph)), **note},
         vectors=vectors,
         expand=expand,
         predictor=predicting,
     )
 
 
-def _told(net: Net, said: Said, quantised: bool) -> dict[str, str]:
+def _told(net: Net, said: Said, white: float | None, quantised: bool) -> dict[str, str]:
     by_file = "the graph's"
-    how = "as was said" if said.input_scale else "as its output; the graph doesn't tell, --input-scale says otherwise"
+    assumed = "as its output; the graph doesn't tell, --input-scale says otherwise"
+    how = "as the graph rounds it" if white else "as was said" if said.input_scale else assumed
     fixed = len(net.conditioned) < len(net.convs)
     return {
         "padding": f"{net.convs[0].padding}, {by_file}",

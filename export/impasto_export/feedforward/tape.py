@@ -5,12 +5,10 @@ Quantised graphs are read as the float ones they stand for: a weight is what its
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
@@ -189,8 +187,15 @@ def epsilons(graph: GraphProto, constants: Constants) -> set[float]:
     return found
 
 
-def _numbers(node: NodeProto, constants: Constants) -> Iterator[NDArray[Any]]:
-    for name in node.input:
-        value = constants(name)
-        if value is not None and value.size == 1:
-            yield np.asarray(value)
+def white(graph: GraphProto, constants: Constants) -> float | None:
+    """What a white pixel is, where a quantised graph rounds the picture to 256 steps; None for another."""
+    for node in graph.node:
+        if node.op_type == "QuantizeLinear" and node.input[0] == picture(graph):
+            (step,) = _numbers(node, constants)[:1]
+            return float(f"{255 * float(step.reshape(())):.4g}")
+    return None
+
+
+def _numbers(node: NodeProto, constants: Constants) -> list[NDArray[Any]]:
+    values = [constants(name) for name in node.input]
+    return [value for value in values if value is not None and value.size == 1]

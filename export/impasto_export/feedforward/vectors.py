@@ -59,9 +59,9 @@ def _picked(place: Path, vectors: Mapping[str, Array], style: str) -> Array:
 
 
 def _facts(place: Path, found: Styles) -> Json:
-    """A folder has no digest: its network's stands beside it."""
-    digest = sha256_file(place) if place.is_file() else ""
-    return {"file": place.name, "sha256": digest, "layout": found.layout, "assumed": list(found.assumed)}
+    """A folder, and a checkpoint of several files, have no digest: their network's stands beside them."""
+    digest = {"sha256": sha256_file(place)} if place.is_file() else {}
+    return {"file": place.name, **digest, "layout": found.layout, "assumed": list(found.assumed)}
 
 
 def sealed_as(vector: Array, manifest: Json, facts: Json, credits: Mapping[str, str]) -> Imported:

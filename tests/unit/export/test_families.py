@@ -106,4 +106,6 @@ def test_a_folder_of_one_thing_is_told_what_to_do_with_it(file: str, text: str, 
 
 
 def test_every_family_has_all_that_is_known_by_its_name() -> None:
-    assert families.FAMILIES == graphs.PLANS.keys() == manifest.FACTS.keys()
+    """But the one whose nets are read into graphs, not traced: its readers say all of it."""
+    traced = families.FAMILIES - {families.FEEDFORWARD}
+    assert traced == graphs.PLANS.keys() == manifest.FACTS.keys()

@@ -145,6 +145,9 @@ def test_weights_of_int8_are_read_as_what_they_stand_for(tmp_path: Path) -> None
     expected = trunk_graphs.dequantised(trunk.weight(place))
     assert np.array_equal(found.net.tensors[f"{place.name}.weight"], expected)
     assert found.told["weights"] == "int8 in the graph, float here"
+    assert (found.told["input"], found.net.input.scale) == ("RGB 0-1, as the graph rounds it", 1.0)
+    with pytest.raises(CheckpointError, match="--input-scale: got 255.0; .*net.onnx tells that itself"):
+        link.read(tmp_path / "net.onnx", Said(input_scale=255.0))
     assert found.told["conditioned"].startswith("7 of 10 convs")
     assert found.expand is not None
     assert found.told["predictor"].startswith("none; --predictor names")
