@@ -104,7 +104,6 @@ class Pipeline:
         self._runtime = runtime = runtime_for(settings, bundle)
         self.stats = Stats()
         bank = Bank.of(self.manifest, settings, runtime, self.stats)
-        self._residency = Residency(shared.registry, self.manifest, settings.host_bytes, self.stats)
         parts = Parts.of(bundle, runtime, bank, self.stats, settings.host_bytes)
         self._seating = parts.seating
         self.family: Family = (make or FAMILIES[self.manifest.family].make)(parts)
@@ -114,6 +113,8 @@ class Pipeline:
             prepared = copies(bundle.nbytes, len(settings.folders))
             backbone.prepare(self.family.example(stage), runtime.max_lanes, prepared)
         self.family.warm(runtime.max_lanes)
+        # From here on there are threads: a bundle that can't be had has left none behind.
+        self._residency = Residency(shared.registry, self.manifest, settings.host_bytes, self.stats)
         self._preparation = Preparation(self.family, self._ranking, self._residency, self._seating)
         self.shared = shared
         self._lookout = Lookout(self._overdue)
