@@ -16,12 +16,12 @@ from typer.main import get_command
 import impasto_client
 from impasto_client import Client, LocalTransport
 from impasto_client.cli import app
-from tests.helpers import toy, toy_masked
+from tests.helpers import toy, toy_masked, toy_stylizer
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
-GREET, STREAM, WORDS, MASKED, LOCAL = BLOCKS
+PHOTOS, GREET, STREAM, WORDS, MASKED, LOCAL = BLOCKS
 # Between backquotes, or a line of a block; two spaces are where its comment starts.
 COMMANDS = sorted(
     set(re.findall(r"`(impasto [^`]+)`", README))
@@ -46,7 +46,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     template = {"prompt": toy_masked.TEMPLATE}
     toy.register(registry, "glass-drop", toy_masked.bottleneck_bytes(6, rank=4, header=template))
     toy.register(registry, "rocket-drop", toy_masked.bottleneck_bytes(7, rank=3))
-    for name in ("photo.jpg", ".impasto/rocket-1.png", ".impasto/rocket-2.png"):
+    toy_stylizer.write_bundle(Path(".impasto/stylizer"))
+    for seed, name in enumerate(("wave", "ink")):
+        toy.register(registry, name, toy_stylizer.style_bytes(toy_stylizer.style(seed)))
+    drawn = "photo.jpg painting.jpg sky.png ground.png .impasto/rocket-1.png .impasto/rocket-2.png"
+    for name in drawn.split():
         Image.effect_noise((64, 64), 90).convert("RGB").save(name)
     return tmp_path
 
@@ -55,6 +59,16 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def diffusion() -> Iterator[Client]:
     with Client(transport=LocalTransport(Path(".impasto/bundle"))) as client:
         yield client
+
+
+def test_photos(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Client(transport=LocalTransport(Path(".impasto/stylizer"))) as client, Image.open("photo.jpg") as photo:
+        monkeypatch.setattr(impasto_client, "Client", partial(lambda url: client))
+        names: dict[str, Any] = {"frames": [photo] * 3}
+        exec(PHOTOS, names)
+    with Image.open("painting.png") as picture:
+        assert picture.size == (64, 64)
+    assert names["painted"].size == (64, 64)
 
 
 def test_a_picture_and_its_stream(diffusion: Client, monkeypatch: pytest.MonkeyPatch) -> None:
