@@ -165,7 +165,5 @@ class Job:
         left = self.time_left_s()
         if left is not None and left <= 0:
             done = f"{self.steps_done} of {self.steps or self.request.sampling.steps} steps were done"
-            said = (
-                f"no image within {self.request.answer.timeout_s:g} s ({done}); allow more time, or ask for less"
-            )
+            said = f"no image within {self.request.answer.timeout_s:g} s ({done}); allow more time, or ask for less"
             raise DeadlineExceeded(said)

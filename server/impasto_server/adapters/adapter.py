@@ -168,7 +168,9 @@ def _of_another(network: object, name: str, manifest: Manifest) -> InvalidArgume
     """`network` is what the header calls the one that the adapter belongs to, if it does."""
     if isinstance(network, str) and network not in ("", manifest.name):
         problem = f"adapter {name!r} belongs to the network {shown(network)}, this is {manifest.name!r}"
-        return InvalidArgument(FIELD, problem, f"name one of {manifest.name!r}, or the other's bundle in MODEL")
+        takes_any = any(graph.sites for graph in manifest.graphs.values())
+        fix = f"name one of {manifest.name!r}" if takes_any else "leave it out, since this one's style is its weights"
+        return InvalidArgument(FIELD, problem, f"{fix}, or name the other's bundle in MODEL")
     problem = f"adapter {name!r} was imported for another backbone than {manifest.name!r}, or by an older impasto"
     fix = "import its source file again, for this bundle, under a name of its own where another one's has this"
     return InvalidArgument(FIELD, problem, fix)

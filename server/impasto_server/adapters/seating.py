@@ -66,10 +66,12 @@ class Seating:
 def _carried(mixes: Collection[Mix], adapters: Mapping[str, Patch], styles: Sequence[Named]) -> dict[str, Adapter]:
     """Adapters by digest, those of `mixes` at least. Raises InvalidArgument for one that no bank can carry."""
     wanted = {digest for mix in mixes for digest, _ in mix.parts}
-    for style in styles:
-        delta = adapters.get(style.digest)
-        if style.digest in wanted and isinstance(delta, Delta):
-            problem = f"{style.name!r} changes weights by {', '.join(delta.forms)}, which only merged weights carry"
-            fix = f"`impasto export merge BUNDLE --adapter {style.name}:{style.weight:g} --out BUNDLE2`"
-            raise InvalidArgument(style.field, problem, f"make a bundle of it with {fix}, or with --pin beside others")
+    named = [(one, adapters.get(one.digest)) for one in styles if one.digest in wanted]
+    merged = [(one, delta) for one, delta in named if isinstance(delta, Delta)]
+    if merged:
+        style, first = merged[0]
+        problem = f"{style.name!r} changes weights by {', '.join(first.forms)}, which only merged weights carry"
+        options = " ".join(f"--adapter {one.name}:{one.weight:g}" for one, _ in merged)
+        fix = f"`impasto export merge BUNDLE {options} --out BUNDLE2`"
+        raise InvalidArgument(style.field, problem, f"make a bundle of it with {fix}, or with --pin beside others")
     return {digest: adapter for digest, adapter in adapters.items() if isinstance(adapter, Adapter)}

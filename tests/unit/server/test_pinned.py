@@ -14,13 +14,19 @@ import numpy as np
 import pytest
 
 from impasto_server.adapters.adapter import Delta
+from impasto_server.adapters.bank import Bank
+from impasto_server.adapters.layout import Layout
 from impasto_server.adapters.registry import Registry
+from impasto_server.adapters.residency import Named
+from impasto_server.adapters.seating import Seating
 from impasto_server.backbone import Row
 from impasto_server.errors import InvalidArgument, SetupError
 from impasto_server.families import open_bundle
+from impasto_server.guidance import Mix
 from impasto_server.pipeline import Pipeline
 from impasto_server.request import Request
 from impasto_server.settings import EngineName, Settings
+from impasto_server.stats import Stats
 from impasto_server.steps import BASE
 from tests.helpers import toy
 from tests.helpers import toy_architectures as toys
@@ -181,6 +187,15 @@ def test_a_delta_is_refused_by_lanes(changed: Any, field: str, weight: str, pinn
         f"`impasto export merge BUNDLE --adapter paint:{weight} --out BUNDLE2`, or with --pin beside others"
     )
     assert pinned.generate(BOAT).image
+
+
+def test_all_deltas_of_a_mix_are_told_to_be_merged(shelf: Shelf) -> None:
+    manifest = open_bundle(shelf.plain).manifest
+    bank = Bank(Layout.of(manifest, 16, "f32"), 1 << 20, Stats())
+    deltas = {digest: Delta(digest, ("svd",)) for digest in ("d1", "d2")}
+    named = [Named("fire", "d1", 0.9), Named("sketch", "d2", 0.1)]
+    with pytest.raises(InvalidArgument, match="merge BUNDLE --adapter fire:0.9 --adapter sketch:0.1 --out BUNDLE2"):
+        Seating(manifest, bank, Stats()).take([Mix.of([("d1", 0.9), ("d2", 0.1)])], deltas, named, pytest.fail)
 
 
 def test_a_delta_is_no_embedding(pinned: Pipeline) -> None:

@@ -136,6 +136,11 @@ def test_a_bundle_without_a_predictor_says_so(field: str, open_stylizer: OpenSty
 def test_a_net_without_vectors_takes_no_styles(open_stylizer: OpenStylizer) -> None:
     pipeline = open_stylizer(weakened="pixels", predictor=False, vectors=False)
     assert "'toy-stylizer' has one style, which its weights are" in refusal(pipeline, style_images=(PHOTO,))
+    said = refusal(pipeline, adapters={"foreign": 1.0})
+    assert said == (
+        "ADAPTER_NAMES: adapter 'foreign' belongs to the network 'other-net', this is 'toy-stylizer'; leave it out, "
+        "since this one's style is its weights, or name the other's bundle in MODEL"
+    )
     assert "ADAPTER_NAMES:" in refusal(pipeline, adapters=INK)
 
 
