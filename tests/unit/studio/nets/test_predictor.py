@@ -17,7 +17,11 @@ def weights_of(backbone: Backbone) -> dict[str, Tensor]:
         found[f"{norm}.weight"], found[f"{norm}.bias"] = torch.rand(shape[0]) + 0.5, torch.randn(shape[0])
         found[f"{norm}.running_mean"], found[f"{norm}.running_var"] = torch.randn(shape[0]), torch.rand(shape[0]) + 0.5
 
-    parts = {"widen": ("_expand_conv", "_bn0"), "depthwise": ("_depthwise_conv", "_bn1"), "project": ("_project_conv", "_bn2")}
+    parts = {
+        "widen": ("_expand_conv", "_bn0"),
+        "depthwise": ("_depthwise_conv", "_bn1"),
+        "project": ("_project_conv", "_bn2"),
+    }
     for name, value in backbone.named_parameters():
         *path, part, _, kind = name.split(".")
         if kind == "weight" and path:
