@@ -42,6 +42,7 @@ class Stylizer(nn.Module):
         for conv in self.contract.values():
             x = F.relu(_normed(conv, x, next(norms)))
         for block in self.residual.values():
+            assert isinstance(block, nn.ModuleDict)
             inner = F.relu(_normed(block["conv1"], x, next(norms)))
             x = x + _normed(block["conv2"], inner, next(norms))
         for conv in (self.expand["conv1"], self.expand["conv2"]):
@@ -60,7 +61,7 @@ class Stylizer(nn.Module):
         vectors: Tensor = self.neutral.detach() + self.expand_embedding(embeddings)
         return vectors
 
-    def convolutions(self) -> list[nn.Parameter]:
+    def convolutions(self) -> list[Tensor]:
         return [part.weight for part in self.modules() if isinstance(part, nn.Conv2d)]
 
 
