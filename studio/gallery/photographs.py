@@ -70,9 +70,9 @@ def _paths(packages: Path) -> Iterator[tuple[str, Path]]:
 
 def shrunk(path: Path) -> Bytes:
     """RGB, at most 640 px on the short side."""
-    picture = Image.open(path)
-    picture.draft("RGB", (SHORT_SIDE, SHORT_SIDE))
-    picture = picture.convert("RGB")
+    opened = Image.open(path)
+    opened.draft("RGB", (SHORT_SIDE, SHORT_SIDE))
+    picture = opened.convert("RGB")
     scale = min(1.0, SHORT_SIDE / min(picture.size))
     size = (round(picture.width * scale), round(picture.height * scale))
     return np.asarray(picture.resize(size, Image.Resampling.LANCZOS))

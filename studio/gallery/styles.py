@@ -86,7 +86,7 @@ def _views(picture: Bytes, rng: np.random.Generator) -> Iterator[Bytes]:
     for share in (1.0, 1.0, 0.75, 0.6):
         yield _square(picture, share, rng)
     yield _square(picture[..., rng.permutation(3)], 0.9, rng)
-    yield 255 - _square(picture, 0.8, rng)
+    yield np.invert(_square(picture, 0.8, rng))
 
 
 def _wallpapers(packages: Path) -> Iterator[Bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,7 +34,7 @@ class Lesson:
 
     @property
     def weight(self) -> float:
-        return STYLE * self.strength / self.distance**0.5
+        return STYLE * self.strength / math.sqrt(self.distance)
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,8 @@ class Perceptual(nn.Module):
         for name, weight in network.named_parameters():
             layer, kind = name.rsplit(".", 1)
             weight.copy_(torch.from_numpy(arrays[f"{layer.replace('.', '/')}/{kind[0]}"]))
-        return network.to(memory_format=torch.channels_last)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+        return network
 
     def forward(self, picture: Tensor) -> Features:
         """picture [n, 3, H, W], RGB 0..1."""

@@ -42,6 +42,7 @@ class Stylizer(nn.Module):
         for conv in self.contract.values():
             x = F.relu(_normed(conv, x, next(norms)))
         for block in self.residual.values():
+            assert isinstance(block, nn.ModuleDict)
             inner = F.relu(_normed(block["conv1"], x, next(norms)))
             x = x + _normed(block["conv2"], inner, next(norms))
         for conv in (self.expand["conv1"], self.expand["conv2"]):
@@ -61,7 +62,7 @@ class Stylizer(nn.Module):
         return vectors
 
     def convolutions(self) -> list[nn.Parameter]:
-        return [part.weight for part in self.modules() if isinstance(part, nn.Conv2d)]
+        return [weight for weight in self.parameters() if weight.ndim == 4]
 
 
 def stylize(network: Stylizer, photo: Tensor, vectors: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from studio.gallery.packages import PackageError
 from studio.nets.lesson import Teacher
 from studio.nets.perceptual import Perceptual
 from studio.nets.stylizer import Stylizer
-from studio.nets.stylizer_files import digest, load_vector, save_stylizer
+from studio.nets.stylizer_files import digest, load_stylizer, load_vector, save_stylizer
 from studio.training.loop import Budget
 
 from tests.unit.studio.nets.test_stylizer_files import ToyPredictor
@@ -36,12 +36,12 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"{layer.replace('.', '/')}/{kind[0]}": weight.numpy()
         for (layer, kind), weight in ((name.rsplit(".", 1), w) for name, w in Perceptual().named_parameters())
     }
-    np.savez(home / "eyes.npz", **arrays)  # type: ignore[arg-type]  # numpy's stubs
+    np.savez(home / "eyes.npz", **arrays)
     return home
 
 
 def test_only_the_vector_learns(home: Path) -> None:
-    network = fit.load_stylizer(home / "toy")
+    network = load_stylizer(home / "toy")
     before = {name: value.clone() for name, value in network.state_dict().items()}
     photos = fit.photographs_of(home / "photos")
     teacher = Teacher.of(Perceptual.load(home / "eyes.npz"), photos)

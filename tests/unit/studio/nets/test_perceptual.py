@@ -65,6 +65,6 @@ def test_weights_come_from_arrays_with_caffes_names(perceptual: Perceptual, tmp_
         f"{layer.replace('.', '/')}/{kind[0]}": weight.numpy()
         for (layer, kind), weight in ((name.rsplit(".", 1), weight) for name, weight in perceptual.named_parameters())
     }
-    np.savez(tmp_path / "squeezenet.npz", **arrays)  # type: ignore[arg-type]  # numpy's stubs
+    np.savez(tmp_path / "squeezenet.npz", **arrays)
     loaded = Perceptual.load(tmp_path / "squeezenet.npz")
     torch.testing.assert_close(loaded.state_dict(), perceptual.state_dict())
