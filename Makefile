@@ -19,8 +19,10 @@ ADAPTERS := $(patsubst %/,%,$(dir $(wildcard studio/styles/*/*.safetensors studi
 EMBEDDINGS := studio/embeddings/stained-glass studio/embeddings/crosshatch
 # Of the masked transformer; -drop (StyleDrop) is put behind their names, since there are LoRAs of that name.
 DROPS    := $(patsubst %/,%,$(dir $(wildcard studio/drops/*/bottleneck.safetensors studio/drops/*/round1/bottleneck.safetensors)))
-# Of the studio's stylizer: those that hang on the demo's sheet.
-HUNG     := night-cafe ink woodcut pastel watercolour terrace
+# Styles of the stylizer; -art is put behind names that LoRAs have, too. Some hang on the demo's sheet.
+VECTORS  := $(basename $(notdir $(wildcard studio/vectors/*.safetensors)))
+TWICE    := $(filter $(notdir $(ADAPTERS)),$(VECTORS))
+HUNG     := village stained-glass-art wave mosaic-art terrace woodcut
 STYLES   := $(notdir $(filter studio/styles/%,$(ADAPTERS)))
 
 # Workers share the cores: each computes on one. Files go to them in this order, the long ones first.
@@ -46,7 +48,7 @@ help:
 
 demo: bundle
 	impasto serve --bundle $(STYLIZER) --port 0 --quiet -- \
-	    impasto sheet $(wildcard studio/photos/*.jpg) $(HUNG:%=--style %) --cell 192 --out $(STATE)/photos.jpg
+	    impasto sheet $(wildcard studio/photos/*.jpg) $(HUNG:%=--style %) --cell 180 --out $(STATE)/photos.jpg
 	impasto serve --bundle $(BUNDLE) --port 0 --quiet -- \
 	    impasto gallery $(STYLES:%=--adapter %) --out $(STATE)/gallery.png
 	impasto serve --bundle $(MUSE) --scorer $(SCORER) --port 0 --quiet -- \
@@ -84,6 +86,9 @@ bench: $(VENV)/dev.stamp bundle
 bundle: $(VENV)/server.stamp
 	impasto link studio/mini-stylizer --out $(STYLIZER)
 	impasto adapters import studio/vectors --bundle $(STYLIZER)
+	@for v in $(TWICE); do \
+	    impasto adapters import studio/vectors/$$v.safetensors --name $$v-art --bundle $(STYLIZER) || exit 1; \
+	done
 	impasto link studio/mini-diffusion --out $(BUNDLE) \
 	    --controlnet studio/mini-controlnet --control edges,edges,depth --control-optional depth
 	@for a in $(ADAPTERS); do impasto adapters import $$a --name $$(basename $$a) --bundle $(BUNDLE) || exit 1; done

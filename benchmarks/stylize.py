@@ -32,6 +32,7 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
 from impasto_client import Client
 
@@ -200,7 +201,6 @@ def measure(nets: Mapping[str, Sequence[int]], count: int, steps: Steps) -> dict
     figures: dict[str, Report] = {}
     with TemporaryDirectory(prefix="impasto-bench-") as folder:
         place = placed(Path(folder), nets)
-        figures["server"] = {**switching(place), **memory(place)}
         with serving(place.settings) as (client, _):
             bench = Bench(client, place)
             for net, sides in nets.items():
@@ -220,6 +220,7 @@ def measure(nets: Mapping[str, Sequence[int]], count: int, steps: Steps) -> dict
             shares = roofline(place.nets[net], place.settings, sides)
             for side, share in shares.items():
                 figures[f"{net}-{side}"]["roofline"] = share
+        figures["server"] = {**switching(place), **memory(place)}
     return figures
 
 
@@ -245,6 +246,26 @@ def memory(place: Place) -> Report:
         return {"peak_gb_24mp": peak_gb(process), "peak_gb_before": before, "seconds_24mp": seconds}
 
 
+def rates(figures: Mapping[str, Report]) -> Table:
+    """What a person reads: pictures a second of each side, and how alike they are."""
+    shown = Table("net, px", "users", "ours", "lite", "torch", "÷ lite", "95 %", "÷ torch", "apart", "of the peak")
+    for name, found in figures.items():
+        for who, users in (("eight_users", USERS), ("one_user", 1)) if name != "server" else ():
+            rate = found[f"{who}_per_second"]
+            low, high = found[f"{who}_vs_lite_interval_95"]
+            shown.add_row(
+                name,
+                str(users),
+                *(f"{rate[side]:.2f}" for side in ("ours", "lite", "torch")),
+                f"{found[f'{who}_vs_lite']:.2f}",
+                f"{low:.2f} to {high:.2f}",
+                f"{found[f'{who}_vs_torch']:.2f}",
+                f"{found['parity']['ours']['mean']:.2f}",
+                f"{found['roofline']['share_of_peak']:.0%}",
+            )
+    return shown
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the figures go")
@@ -268,6 +289,7 @@ def main() -> None:
     held = held_against_bars(figures, BARS)
     versions = {**known["versions"], **{name: version(name) for name in PACKAGES}}
     write({"bars": held, "notes": NOTES, "machine": {**known, "versions": versions}, **figures}, said.json)
+    console.print(rates(figures))
     console.print(table(held))
 
 

@@ -61,8 +61,8 @@ class Stylizer(nn.Module):
         vectors: Tensor = self.neutral.detach() + self.expand_embedding(embeddings)
         return vectors
 
-    def convolutions(self) -> list[Tensor]:
-        return [part.weight for part in self.modules() if isinstance(part, nn.Conv2d)]
+    def convolutions(self) -> list[nn.Parameter]:
+        return [weight for weight in self.parameters() if weight.ndim == 4]
 
 
 def stylize(network: Stylizer, photo: Tensor, vectors: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from benchmarks.parts.stylize.memory import peak_gb, tree
 from benchmarks.parts.stylize.peers import Done, Job, painted
 from benchmarks.parts.stylize.photos import opened, photo
 from benchmarks.parts.stylize.turns import Side, Turn, difference, taken, worst
-from benchmarks.stylize import USERS, Case, of_users, over, without_files, without_its_files
+from benchmarks.stylize import USERS, Case, of_users, over, rates, without_files, without_its_files
 from PIL import Image
 
 GREY = Image.new("RGB", (8, 8), (100, 100, 100))
@@ -44,6 +44,15 @@ def test_a_case_says_which_way_of_the_package_was_the_better_one() -> None:
     assert "eight_users_vs_lite_without_its_files" not in found, "in threads nobody knows what files took"
     assert of_users("eight_users", "lite", [turns()] * 3)["eight_users_vs_lite_without_its_files"] > 1
     assert "one_user_vs_lite_without_files" in of_users("one_user", "lite", [turns()] * 3)
+
+
+def test_a_person_reads_a_row_for_eight_users_and_one_for_a_single_one() -> None:
+    found = {**of_users("eight_users", "lite", [turns()] * 3), **of_users("one_user", "lite", [turns(2.0)] * 3)}
+    beside = {"parity": {"ours": {"mean": 0.7, "max": 27.0}}, "roofline": {"share_of_peak": 0.52}}
+    table = rates({"server": {"switch_ms": 0.05}, "multistyle-256": {**found, **beside}})
+    rows = list(zip(*(column.cells for column in table.columns), strict=True))
+    assert rows[0] == ("multistyle-256", "8", "8.00", "4.00", "1.00", "2.00", "2.00 to 2.00", "8.00", "0.70", "52%")
+    assert rows[1][1:6] == ("1", "4.00", "4.00", "1.00", "1.00")
 
 
 def test_eight_users_have_photos_and_styles_of_their_own() -> None:
