@@ -31,7 +31,6 @@ CONFIG, OURS = "config.json", "impasto-feedforward"
 # What a training's file calls the net's tensors, beside its optimiser's.
 WRAPPED = re.compile(r"^(?:state_dict|model|model_state_dict|net|network)/")
 MAX_PICKLE = 256 << 20
-SAFETENSORS, NPZ, ONNX = ".safetensors", ".npz", ".onnx"
 # Of this size a graph with its weights still is one file.
 MAX_ONNX = 1 << 30
 Shape = tuple[int, ...]
@@ -106,8 +105,7 @@ def _folder(place: Path, spare: Path) -> Source | None:
     """One that the studio wrote; of deeplearn.js; or that has a TensorFlow checkpoint's `checkpoint`."""
     config = read_json(place / CONFIG) if (place / CONFIG).is_file() else {}
     if config.get("format") == OURS:
-        found = _safetensors(place, read_header(place / "model.safetensors"), config)
-        return found
+        return _safetensors(place, read_header(place / "model.safetensors"), config)
     variables = folders.entries(place)
     if variables is not None:
         shapes = folders.shapes(place, variables)
