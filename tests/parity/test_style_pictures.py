@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image
 
 from impasto_export import manifest
 from impasto_export.adapters.registry import Registry
@@ -18,20 +18,11 @@ from impasto_server.pictures.content import read_photo
 from impasto_server.pipeline import Pipeline
 from impasto_server.settings import Settings
 from tests.helpers import trunks
+from tests.helpers.profiles import exchanged
 from tests.helpers.trunks import Trunk
 
 SIZE = 32
 COLOURS = np.kron(np.random.default_rng(0).integers(0, 256, (12, 20, 3), np.uint8), np.ones((9, 9, 1), np.uint8))
-SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-
-
-def exchanged() -> bytes:
-    """sRGB, but that what is called red is its blue, and the other way round."""
-    names = {b"rXYZ": b"bXYZ", b"bXYZ": b"rXYZ"}
-    tags = bytearray(SRGB)
-    for at in range(132, 132 + 12 * int.from_bytes(SRGB[128:132], "big"), 12):
-        tags[at : at + 4] = names.get(bytes(tags[at : at + 4]), tags[at : at + 4])
-    return bytes(tags)
 
 
 def turned(orientation: int) -> Image.Exif:

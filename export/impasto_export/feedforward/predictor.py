@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, compose, helper
 
 from impasto_export.errors import CheckpointError
@@ -27,10 +25,7 @@ def read(place: Path) -> Predictor:
     """An ONNX file from a picture of one size to its embedding. Raises CheckpointError for anything else."""
     if not place.is_file():
         raise CheckpointError(f"--predictor: got {place}; there is no such file")
-    try:
-        model = onnx.load(str(place), load_external_data=False)
-    except DecodeError:
-        raise CheckpointError(f"--predictor: {place} cannot be read as ONNX; get it again") from None
+    model = tape.loaded(place)
     name = tape.picture(model.graph)
     item = next(value for value in model.graph.input if value.name == name)
     sides = [side.dim_value for side in item.type.tensor_type.shape.dim]

@@ -15,14 +15,13 @@ from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from impasto_export import spellings
 from impasto_export.adapters import pickles
 from impasto_export.architecture import Json, read_json
 from impasto_export.errors import AdapterError, CheckpointError
-from impasto_export.feedforward import folders, tensorflow, torch7
+from impasto_export.feedforward import folders, tape, tensorflow, torch7
 from impasto_export.feedforward.net import Array
 from impasto_export.floats import FLOATS, float32
 from impasto_export.weights import Header, read_header, read_tensor
@@ -31,7 +30,6 @@ CONFIG, OURS = "config.json", "impasto-feedforward"
 # What a training's file calls the net's tensors, beside its optimiser's.
 WRAPPED = re.compile(r"^(?:state_dict|model|model_state_dict|net|network)/")
 MAX_PICKLE = 256 << 20
-SAFETENSORS, NPZ, ONNX = ".safetensors", ".npz", ".onnx"
 # Of this size a graph with its weights still is one file.
 MAX_ONNX = 1 << 30
 Shape = tuple[int, ...]
@@ -106,8 +104,7 @@ def _folder(place: Path, spare: Path) -> Source | None:
     """One that the studio wrote; of deeplearn.js; or that has a TensorFlow checkpoint's `checkpoint`."""
     config = read_json(place / CONFIG) if (place / CONFIG).is_file() else {}
     if config.get("format") == OURS:
-        found = _safetensors(place, read_header(place / "model.safetensors"), config)
-        return found
+        return _safetensors(place, read_header(place / "model.safetensors"), config)
     variables = folders.entries(place)
     if variables is not None:
         shapes = folders.shapes(place, variables)
@@ -164,10 +161,7 @@ def _float(array: NDArray[Any]) -> Array:
 def _graph(place: Path) -> Source:
     if place.stat().st_size > MAX_ONNX:
         raise CheckpointError(f"{place} has {place.stat().st_size} bytes; graphs of up to {MAX_ONNX} are read")
-    try:
-        model = onnx.load(str(place), load_external_data=False)
-    except DecodeError:
-        raise CheckpointError(f"{place} cannot be read as ONNX; get it again") from None
+    model = tape.loaded(place)
     held = {item.name: item for item in model.graph.initializer}
     shapes = {name: tuple(item.dims) for name, item in held.items()}
     return Source(place, shapes, lambda name: _float(onnx.numpy_helper.to_array(held[name])), model=model)

@@ -20,7 +20,6 @@ from impasto_export.feedforward.net import Array
 
 MAGIC = bytes.fromhex("57fb808b247547db")
 FOOTER, TRAILER = 48, 5  # bytes: a file's last, and what is behind every block
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # kinds of a message's fields
 FLOAT32 = 1  # TensorFlow's DT_FLOAT; optimisers' counters and the like are left out
 LATEST = re.compile(r'model_checkpoint_path:\s*"([^"]+)"')
 
@@ -175,7 +174,7 @@ def _block(table: bytes, handle: tuple[int, int]) -> Iterator[tuple[bytes, bytes
 
 
 def _fields(message: bytes) -> dict[int, list[bytes]]:
-    """A protocol buffer's fields by number, each value as its bytes."""
+    """A protocol buffer's fields by number, each value as its bytes; of a kind 2 their number stands before them."""
     found: dict[int, list[bytes]] = {}
     at = 0
     while at < len(message):

@@ -9,29 +9,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.numpy import load
 
 from impasto_server.adapters.adapter import Adapter, Delta, Patch
 from impasto_server.adapters.seat import Seat
 from impasto_server.backbone import Backbone, Feeds, Row
 from impasto_server.bundle import Bundle
-from impasto_server.errors import InvalidArgument, SetupError
+from impasto_server.errors import InvalidArgument
 from impasto_server.families.family import Parts
 from impasto_server.families.feedforward.colours import Painted
 from impasto_server.families.feedforward.frame import Frame
 from impasto_server.families.feedforward.manifest import TRANSFORM, VECTOR, FeedforwardManifest
-from impasto_server.families.feedforward.paint import paint, planes
+from impasto_server.families.feedforward.paint import channels_first, paint
 from impasto_server.families.feedforward.photo import Bounds, Photo, read, sizes
 from impasto_server.families.feedforward.predictor import Guess, Predictor
-from impasto_server.families.feedforward.styles import Shares, Style, shares_of
+from impasto_server.families.feedforward.styles import Shares, Style, shares_of, vector_in
 from impasto_server.families.feedforward.tiles import WHOLE, Tiles
 from impasto_server.families.feedforward.whole import Whole
 from impasto_server.guidance import Guidance, Lane, Mix
 from impasto_server.pictures.image import encode
 from impasto_server.request import Request
 from impasto_server.steps import BASE, Ask, Steps
-from impasto_server.strangers import Unfit, read_file
 from impasto_server.turns import Work
 from impasto_server.worn import Worn
 
@@ -98,7 +95,7 @@ class Feedforward:
             return self._tiles.example(stage)
         size, numbers = self._manifest.image, self._manifest.vectors
         vector = self._neutral if self._neutral is not None else np.zeros(numbers, np.float32) if numbers else None
-        sample = planes(self._frame.around(np.zeros((size.height, size.width, 3), np.uint8)))
+        sample = channels_first(self._frame.around(np.zeros((size.height, size.width, 3), np.uint8)))
         return Row(Ask(sample, 0.0, 0, 1), Style(vector), Seat())
 
     def warm(self, lanes: int) -> None:
@@ -180,15 +177,7 @@ def _neutral(bundle: Bundle, manifest: FeedforwardManifest) -> Array | None:
     """Raises SetupError for a file that isn't what the manifest promises."""
     if manifest.neutral is None:
         return None
-    file = manifest.neutral.file
-    try:
-        found = load(read_file(bundle.folder / file, 8 * manifest.vectors + (1 << 20)))["neutral"].astype(np.float32)
-    except (OSError, Unfit, SafetensorError, KeyError) as error:
-        raise SetupError(f"bundle: {bundle.folder / file} can't be read ({error}); link the checkpoint again") from None
-    if found.shape != (manifest.vectors,) or not np.isfinite(found).all():
-        problem = f"holds {list(found.shape)}, and {TRANSFORM} takes {manifest.vectors} finite numbers"
-        raise SetupError(f"bundle: {bundle.folder / file} {problem}; link the checkpoint again")
-    return found
+    return vector_in(bundle, manifest.neutral.file, "neutral", manifest.vectors)
 
 
 def _feeds(rows: Sequence[Row]) -> Feeds:

@@ -83,3 +83,9 @@ class FeedforwardManifest(Manifest):
         if self.weakened == "content" and not self.predicts:
             raise ValueError(f"weakened is content, and graphs lacks {PREDICTOR}")
         return self
+
+    @model_validator(mode="after")
+    def _has_the_vectors_that_its_pieces_take(self) -> FeedforwardManifest:
+        if self.pieces is not None and self.pieces.vector is None and self.pieces.numbers != self.vectors:
+            raise ValueError(f"pieces take vectors of {self.pieces.numbers} numbers, and {TRANSFORM} of {self.vectors}")
+        return self

@@ -15,19 +15,19 @@ from impasto_server.steps import Ask
 Pixels = NDArray[np.uint8]
 
 # The picture of each lane in the canvas's size: float32 [3, H, W] in 0..1, not clipped, or uint8 [H, W, 3].
-Painting = Generator[Ask, NDArray[np.float32], tuple[NDArray[np.generic], ...]]
+Paints = Generator[Ask, NDArray[np.float32], tuple[NDArray[np.generic], ...]]
 
 
-def paint(canvas: Pixels, styles: Sequence[Style], frame: Frame, tiles: Tiles | None) -> Painting:
+def paint(canvas: Pixels, styles: Sequence[Style], frame: Frame, tiles: Tiles | None) -> Paints:
     """RGB [H, W, 3] in each of `styles`, one a lane."""
     if tiles is not None and tiles.needed(*canvas.shape[:2]):
         return (yield from tiles.paint(canvas, styles))
     return (yield from whole(canvas, len(styles), frame))
 
 
-def whole(canvas: Pixels, lanes: int, frame: Frame) -> Painting:
+def whole(canvas: Pixels, lanes: int, frame: Frame) -> Paints:
     """A pass for each lane."""
-    sample = planes(frame.around(canvas))
+    sample = channels_first(frame.around(canvas))
     found = []
     for lane in range(lanes):
         answer = yield Ask(sample, 0.0, lane, lanes, lane=lane)
@@ -35,6 +35,6 @@ def whole(canvas: Pixels, lanes: int, frame: Frame) -> Painting:
     return tuple(found)
 
 
-def planes(picture: Pixels) -> Pixels:
+def channels_first(picture: Pixels) -> Pixels:
     """[H, W, 3] → [3, H, W], contiguous."""
     return np.ascontiguousarray(picture.transpose(2, 0, 1))

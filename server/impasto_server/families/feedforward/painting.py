@@ -29,7 +29,7 @@ from impasto_server.steps import Ask
 
 Array = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
-Tiles = Generator[Ask, Array, Array]
+OneTile = Generator[Ask, Array, Array]
 
 END = "end"  # the stage that makes a picture of what the last conv gives
 
@@ -158,7 +158,7 @@ class Painting:
             self._store(x.values[box.own], box.owned(tile))
         x.scaling = None
 
-    def _tile(self, layer: Layer, box: Box) -> Tiles:
+    def _tile(self, layer: Layer, box: Box) -> OneTile:
         """Raw values of a layer that isn't kept."""
         assert layer.conv is not None
         assert layer.source is not None

@@ -99,6 +99,11 @@ class Pieces(Frozen):
             yield from (block,) if isinstance(block, Conv) else (block.first, block.second)
 
     @property
+    def numbers(self) -> int:
+        """How many of a vector the norms take."""
+        return max((conv.norm.at + 2 * conv.channels for conv in self.convs if conv.norm is not None), default=0)
+
+    @property
     def files(self) -> list[str]:
         points = [file for block in self.blocks if isinstance(block, Residual) for file in (block.settle, block.join)]
         own = [self.end, self.vector, *points]

@@ -22,15 +22,19 @@ VectorOf = Callable[[Any], Array]  # γ and β [N] of a row's context
 class Piece(Backbone):
     """One graph on tiles. `norm` is the one that what it reads still lacks, of γ and β as `vector_of` a context.
 
-    What memory it took is given back after the last tile of a layer: there are many pieces, and one at a time is busy.
+    `begun` is called before a picture's first tile, wherever that is. What memory a piece took is given back after the
+    last tile of a layer: there are many pieces, and one at a time is busy.
     """
 
-    def __init__(self, engine: Callable[[], Engine], norm: Norm | None, vector_of: VectorOf) -> None:
+    def __init__(
+        self, engine: Callable[[], Engine], norm: Norm | None, vector_of: VectorOf, begun: Callable[[], None]
+    ) -> None:
         self._open = engine
         self._engine: Engine | None = None
         self._opening = Lock()
         self._norm = norm
         self._vector_of = vector_of
+        self._begun = begun
 
     def prepare(self, row: Row, most: int, copies: int) -> None:
         """Nothing: most servers never see a large picture."""
@@ -46,6 +50,8 @@ class Piece(Backbone):
             return self._engine
 
     def run(self, rows: Sequence[Row]) -> Array:
+        if any(row.ask.step == 0 for row in rows):
+            self._begun()
         engine = self.compile()
         (out,) = engine.run(self._fed(rows))
         if any(ask.last for ask in _asks(rows)):
@@ -73,27 +79,13 @@ def _asks(rows: Sequence[Row]) -> list[TileAsk]:
     return [row.ask for row in rows if isinstance(row.ask, TileAsk)]
 
 
-class First(Piece):
-    """The one that a picture begins with, of which `begun` is told."""
-
-    begun: Callable[[], None]
-
-    def run(self, rows: Sequence[Row]) -> Array:
-        if any(row.ask.step == 0 for row in rows):
-            self.begun()
-        return super().run(rows)
-
-
 def stages(
     pieces: Pieces, opened: Callable[[str], Engine], vector_of: VectorOf, begun: Callable[[], None]
 ) -> Mapping[str, Piece]:
-    """All of them; `opened` compiles a file, once for all stages that share it, `begun` is called with a picture's
+    """All of them; `opened` compiles a file, once for all stages that share it, `begun` is called before a picture's
     first tile."""
     files = {file: _once(opened, file) for file in pieces.files}
-    (stage, file, norm), *others = _listed(pieces)
-    first = First(files[file], norm, vector_of)
-    first.begun = begun
-    return {stage: first, **{stage: Piece(files[file], norm, vector_of) for stage, file, norm in others}}
+    return {stage: Piece(files[file], norm, vector_of, begun) for stage, file, norm in _listed(pieces)}
 
 
 def _listed(pieces: Pieces) -> Iterator[tuple[str, str, Norm | None]]:

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load
 
-from impasto_server.errors import InvalidArgument
+from impasto_server.bundle import Bundle
+from impasto_server.errors import InvalidArgument, SetupError
 from impasto_server.request import Request
+from impasto_server.strangers import Unfit, read_file
 
 Array = NDArray[np.float32]
 
@@ -77,3 +81,16 @@ def _check(lane: Sequence[tuple[int, float]], field: str) -> None:
     if not 0 < total <= 1 + SLACK:
         problem = f"the weights of what is mixed come to {total:g} in all"
         raise InvalidArgument(field, problem, "pass weights that come to more than 0 and at most 1, or leave them out")
+
+
+def vector_in(bundle: Bundle, file: str, name: str, numbers: int) -> Array:
+    """The vector [numbers] that a bundle's file has under a name. Raises SetupError for anything else."""
+    place = bundle.folder / file
+    try:
+        found = load(read_file(place, 8 * numbers + (1 << 20)))[name].astype(np.float32)
+    except (OSError, Unfit, SafetensorError, KeyError) as error:
+        raise SetupError(f"bundle: {place} can't be read ({error}); link the checkpoint again") from None
+    if found.shape != (numbers,) or not np.isfinite(found).all():
+        problem = f"holds {list(found.shape)}, and its net takes {numbers} finite numbers"
+        raise SetupError(f"bundle: {place} {problem}; link the checkpoint again")
+    return found

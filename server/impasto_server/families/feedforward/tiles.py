@@ -8,14 +8,10 @@ from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load
 
 from impasto_server.adapters.seat import Seat
 from impasto_server.backbone import Backbone, Row
-from impasto_server.bundle import Bundle
 from impasto_server.engines.engine import item_bytes
-from impasto_server.errors import SetupError
 from impasto_server.families.family import Parts
 from impasto_server.families.feedforward.frame import Frame
 from impasto_server.families.feedforward.manifest import FeedforwardManifest
@@ -23,10 +19,9 @@ from impasto_server.families.feedforward.painting import Painting
 from impasto_server.families.feedforward.pieces import Pieces
 from impasto_server.families.feedforward.plan import SIDE, Plan, largest, planes, plans
 from impasto_server.families.feedforward.stages import stages
-from impasto_server.families.feedforward.styles import Style
+from impasto_server.families.feedforward.styles import Style, vector_in
 from impasto_server.settings import Precision
 from impasto_server.steps import Ask
-from impasto_server.strangers import Unfit, read_file
 
 Pixels = NDArray[np.uint8]
 Array = NDArray[np.float32]
@@ -60,7 +55,7 @@ class Tiles:
         pieces = manifest.pieces
         if pieces is None:
             return None
-        own = None if pieces.vector is None else _own(parts.bundle, pieces.vector)
+        own = None if pieces.vector is None else vector_in(parts.bundle, pieces.vector, "vector", pieces.numbers)
 
         def vector_of(style: Style) -> Array:
             vector = style.vector if own is None else own
@@ -116,12 +111,3 @@ def _most_whole(pieces: Pieces, precision: Precision) -> int:
     """Pixels of a picture that a pass has memory for."""
     large = [plane for plane in planes(pieces, 1024, 1024) if min(plane.height, plane.width) >= 1024]
     return min(WHOLE, PASS // (max(plane.channels for plane in large) * PASS_BYTES[precision]))
-
-
-def _own(bundle: Bundle, file: str) -> Array:
-    """γ and β of a net that has its own. Raises SetupError."""
-    try:
-        vector = load(read_file(bundle.folder / file, 64 << 20))["vector"].astype(np.float32)
-    except (OSError, Unfit, SafetensorError, KeyError) as error:
-        raise SetupError(f"bundle: {bundle.folder / file} can't be read ({error}); link the checkpoint again") from None
-    return vector

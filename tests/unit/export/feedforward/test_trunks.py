@@ -126,6 +126,9 @@ def test_a_graph_tells_its_facts_itself(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match="net.onnx tells that itself"):
             link.read(place, said)
     assert link.read(place, Said(input_scale=255.0)).net.input.scale == 255
+    for scale in (0.0, -255.0, float("nan")):
+        with pytest.raises(CheckpointError, match="--input-scale: got .*; what white is, 1 or 255, is expected"):
+            link.read(place, Said(input_scale=scale))
 
 
 def test_the_same_net_is_the_same_however_it_comes(tmp_path: Path) -> None:

@@ -11,25 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image, ImageCms
+from PIL import Image
 
 from impasto_server.pictures.content import read_image, read_mask, read_photo, size_of
 from impasto_server.pictures.profile import MAX_BYTES, unpacked
 from impasto_server.strangers import Unfit
+from tests.helpers.profiles import SRGB, exchanged
 
 Pixels = NDArray[np.uint8]
 
-SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 COLOURS = np.random.default_rng(0).integers(0, 256, (12, 20, 3), np.uint8)
-
-
-def exchanged() -> bytes:
-    """sRGB, but that what is called red is its blue, and the other way round."""
-    names = {b"rXYZ": b"bXYZ", b"bXYZ": b"rXYZ"}
-    tags = bytearray(SRGB)
-    for at in range(132, 132 + 12 * int.from_bytes(SRGB[128:132], "big"), 12):
-        tags[at : at + 4] = names.get(bytes(tags[at : at + 4]), tags[at : at + 4])
-    return bytes(tags)
 
 
 def of_grey() -> bytes:

@@ -22,14 +22,17 @@ def photo(seed: int = 0, height: int = 64, width: int = 80) -> Pixels:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
-@pytest.fixture
-def styles(tmp_path: Path) -> Path:
+def registered(folder: Path) -> Path:
     """A registry: three styles of the toy, and one of another network."""
-    folder = tmp_path / "styles"
     for seed, name in enumerate(("ink", "mosaic", "pastel"), 1):
         toy.register(folder, name, toy_stylizer.style_bytes(toy_stylizer.style(seed)))
     toy.register(folder, "foreign", toy_stylizer.style_bytes(toy_stylizer.style(9), "other-net", "9" * 64))
     return folder
+
+
+@pytest.fixture
+def styles(tmp_path: Path) -> Path:
+    return registered(tmp_path / "styles")
 
 
 @pytest.fixture

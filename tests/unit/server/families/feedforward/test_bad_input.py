@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
 
@@ -13,10 +14,12 @@ from impasto_server.errors import ImpastoError, InvalidArgument, NotFound
 from impasto_server.families.feedforward import feedforward
 from impasto_server.families.feedforward.photo import Bounds
 from impasto_server.pipeline import Pipeline
+from impasto_server.settings import Settings
+from tests.helpers import toy_stylizer
 from tests.helpers.asked import pixels
 from tests.helpers.pictures import png
 
-from .conftest import OpenStylizer, photo
+from .conftest import OpenStylizer, photo, registered
 
 INK = {"ink": 1.0}
 PHOTO = png(photo())
@@ -35,6 +38,16 @@ def animated() -> bytes:
     frames = [Image.fromarray(photo(seed)) for seed in range(2)]
     frames[0].save(file, "webp", save_all=True, append_images=frames[1:])
     return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def refusing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+    """One for all that is refused, since nothing of it may stay."""
+    folder = tmp_path_factory.mktemp("refusing")
+    bundle = toy_stylizer.write_bundle(folder / "bundle")
+    pipeline = Pipeline.load(Settings(bundle, registered(folder / "styles"), "onnxruntime", "f32", threads=1))
+    yield pipeline
+    pipeline.close()
 
 
 def refusal(pipeline: Pipeline, **values: Any) -> str:
@@ -113,14 +126,14 @@ def refusal(pipeline: Pipeline, **values: Any) -> str:
         ({"adapters": INK, "style": ("ink",)}, "STYLE: means nothing to a feedforward backbone"),
     ],
 )
-def test_it_is_refused_by_the_name_of_its_field(values: dict[str, Any], said: str, stylizer: Pipeline) -> None:
-    assert said in refusal(stylizer, **values)
-    assert pixels(stylizer.generate(stylizer.offer.request(image=PHOTO, adapters=INK))).shape == (64, 80, 3)
+def test_it_is_refused_by_the_name_of_its_field(values: dict[str, Any], said: str, refusing: Pipeline) -> None:
+    assert said in refusal(refusing, **values)
+    assert pixels(refusing.generate(refusing.offer.request(image=PHOTO, adapters=INK))).shape == (64, 80, 3)
 
 
-def test_a_style_that_is_not_there_is_told_with_those_that_are(stylizer: Pipeline) -> None:
+def test_a_style_that_is_not_there_is_told_with_those_that_are(refusing: Pipeline) -> None:
     with pytest.raises(NotFound, match="ADAPTER_NAMES: no adapter 'inc'; did you mean 'ink'"):
-        stylizer.generate(stylizer.offer.request(image=PHOTO, adapters={"inc": 1.0}))
+        refusing.generate(refusing.offer.request(image=PHOTO, adapters={"inc": 1.0}))
 
 
 @pytest.mark.parametrize("field", ["style_images", "style_image_weights"])

@@ -21,6 +21,21 @@ from tests.helpers import toy_stylizer as toy
 
 from .conftest import OpenStylizer
 
+# Of one conv, whose norm stands at 40 of a vector.
+CONV = {
+    "name": "conv",
+    "file": "piece.onnx",
+    "channels": 3,
+    "stride": 1,
+    "doubles": False,
+    "lead": -1,
+    "extra": 3,
+    "slack": -1,
+    "padding": "reflect",
+    "norm": {"epsilon": 1e-5, "at": 40},
+}
+PIECES = {"pad": 0, "blocks": [CONV], "end": "end.onnx", "vector": None}
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -42,6 +57,7 @@ def changed(folder: Path, **facts: Any) -> Path:
         ({"graphs": {}}, "graphs lacks transform"),
         ({"weakened": "slowly"}, "weakened: Input should be 'neutral', 'content' or 'pixels'"),
         ({"border": -1}, "border: Input should be greater than or equal to 0"),
+        ({"pieces": PIECES}, "pieces take vectors of 46 numbers, and transform of 14"),
     ],
 )
 def test_a_manifest_that_lacks_what_styles_need_is_refused(facts: dict[str, Any], said: str, folder: Path) -> None:
@@ -57,7 +73,7 @@ def test_what_fades_to_the_photos_own_style_needs_a_predictor(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("tensors", "said"),
     [
-        ({"neutral": np.ones(3, np.float32)}, r"holds \[3\], and transform takes 14 finite numbers"),
+        ({"neutral": np.ones(3, np.float32)}, r"holds \[3\], and its net takes 14 finite numbers"),
         ({"neutral": np.full(14, np.nan, np.float32)}, "finite numbers"),
         ({"other": np.ones(14, np.float32)}, "can't be read"),
         ({"neutral": np.ones(1 << 20, np.float32)}, "can't be read"),
