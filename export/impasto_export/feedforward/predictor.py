@@ -8,7 +8,7 @@ from typing import Literal
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, compose, helper
 
 from impasto_export.errors import CheckpointError
-from impasto_export.feedforward import tape
+from impasto_export.feedforward import onnx_file, tape
 from impasto_export.feedforward.found import Expand, Predictor
 from impasto_export.feedforward.graph import FLOAT, PICTURE, STYLE, placeholder
 from impasto_export.feedforward.net import Array
@@ -25,7 +25,7 @@ def read(place: Path) -> Predictor:
     """An ONNX file from a picture of one size to its embedding. Raises CheckpointError for anything else."""
     if not place.is_file():
         raise CheckpointError(f"--predictor: got {place}; there is no such file")
-    model = tape.loaded(place)
+    model = onnx_file.read(place)
     name = tape.picture(model.graph)
     item = next(value for value in model.graph.input if value.name == name)
     sides = [side.dim_value for side in item.type.tensor_type.shape.dim]
@@ -39,12 +39,12 @@ def read(place: Path) -> Predictor:
 def graph(predictor: Predictor, expand: Expand) -> ModelProto:
     """Its own graph as it came, its picture's layout turned, and the linear layer, whose tensors are placeholders.
 
-    Raises CheckpointError for a graph of several outputs, or with weights in another file.
+    Raises CheckpointError for a graph of several outputs.
     """
     model: ModelProto = compose.add_prefix(predictor.model, "predictor/")  # whatever its own values are called
     own = model.graph
-    if len(own.output) != 1 or any(item.data_location == TensorProto.EXTERNAL for item in own.initializer):
-        raise CheckpointError(f"{own.name}: a predictor of one output, with its weights inside, is expected")
+    if len(own.output) != 1:
+        raise CheckpointError(f"{own.name}: a predictor of one output is expected")
     entry = next(item for item in own.input if item.name == tape.picture(own))
     batch = entry.type.tensor_type.shape.dim[0].dim_value or "n"
     shape = helper.make_tensor("embedding.shape", TensorProto.INT64, [2], [-1, expand.width])

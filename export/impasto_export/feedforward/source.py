@@ -4,6 +4,7 @@ checkpoint, a folder with a config or with a file for each variable. Nothing is 
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from zipfile import BadZipFile, is_zipfile
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import numpy as np
 import onnx
@@ -21,7 +22,7 @@ from impasto_export import spellings
 from impasto_export.adapters import pickles
 from impasto_export.architecture import Json, read_json
 from impasto_export.errors import AdapterError, CheckpointError
-from impasto_export.feedforward import folders, tape, tensorflow, torch7
+from impasto_export.feedforward import folders, onnx_file, tensorflow, torch7
 from impasto_export.feedforward.net import Array
 from impasto_export.floats import FLOATS, float32
 from impasto_export.weights import Header, read_header, read_tensor
@@ -30,8 +31,9 @@ CONFIG, OURS = "config.json", "impasto-feedforward"
 # What a training's file calls the net's tensors, beside its optimiser's.
 WRAPPED = re.compile(r"^(?:state_dict|model|model_state_dict|net|network)/")
 MAX_PICKLE = 256 << 20
-# Of this size a graph with its weights still is one file.
-MAX_ONNX = 1 << 30
+SAFETENSORS, NPZ, ONNX = ".safetensors", ".npz", ".onnx"
+# Of all arrays together, as their archive says before they are unpacked.
+MAX_ARRAYS = 1 << 30
 Shape = tuple[int, ...]
 
 
@@ -144,13 +146,18 @@ def _arrays(place: Path) -> Source:
     try:
         if not is_zipfile(place):
             raise ValueError("it is no archive")
+        with ZipFile(place) as archive:
+            size = sum(item.file_size for item in archive.infolist())
+        if size > MAX_ARRAYS:
+            raise CheckpointError(f"{place} unpacks to {size} bytes; up to {MAX_ARRAYS} are read")
         with np.load(place, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (ValueError, OSError, BadZipFile, EOFError) as error:
+    except (ValueError, OSError, BadZipFile, EOFError, MemoryError, NotImplementedError, zlib.error) as error:
         raise CheckpointError(f"{place} cannot be read as .npz ({error}); get it again") from None
-    odd = next((name for name, array in arrays.items() if array.dtype.kind not in "fiu"), None)
-    if odd:
-        raise CheckpointError(f"{place}: {odd} is {arrays[odd].dtype}; arrays of numbers are read")
+    for name, array in arrays.items():  # bytes, of a file that is no array
+        kind = array.dtype if isinstance(array, np.ndarray) else "no array"
+        if isinstance(kind, str) or kind.kind not in "fiu":
+            raise CheckpointError(f"{place}: {name} is {kind}; arrays of numbers are read")
     return Source(place, {name: array.shape for name, array in arrays.items()}, lambda name: _float(arrays[name]))
 
 
@@ -159,9 +166,7 @@ def _float(array: NDArray[Any]) -> Array:
 
 
 def _graph(place: Path) -> Source:
-    if place.stat().st_size > MAX_ONNX:
-        raise CheckpointError(f"{place} has {place.stat().st_size} bytes; graphs of up to {MAX_ONNX} are read")
-    model = tape.loaded(place)
+    model = onnx_file.read(place)
     held = {item.name: item for item in model.graph.initializer}
     shapes = {name: tuple(item.dims) for name, item in held.items()}
     return Source(place, shapes, lambda name: _float(onnx.numpy_helper.to_array(held[name])), model=model)

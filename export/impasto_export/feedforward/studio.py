@@ -8,7 +8,7 @@ import numpy as np
 
 from impasto_export.architecture import Json
 from impasto_export.errors import CheckpointError
-from impasto_export.feedforward import tape, trunk
+from impasto_export.feedforward import onnx_file, trunk
 from impasto_export.feedforward.found import PADDINGS, Expand, Found, Predictor, Said
 from impasto_export.feedforward.net import Array, Input, Net, Norm, Output
 from impasto_export.feedforward.source import OURS, Source
@@ -86,7 +86,7 @@ def _predictor(source: Source, net: Net, neutral: Array) -> tuple[Predictor | No
     place = source.place / facts["file"]
     if place.parent != source.place or not place.is_file():
         raise CheckpointError(f"{place} is missing; config.json names it, and it lies beside that")
-    return Predictor(tape.loaded(place), size, "NCHW"), Expand(weight, np.asarray(neutral, np.float32))
+    return Predictor(onnx_file.read(place), size, "NCHW"), Expand(weight, np.asarray(neutral, np.float32))
 
 
 def _text(value: object) -> str:

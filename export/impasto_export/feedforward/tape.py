@@ -7,13 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import prod
-from pathlib import Path
 from typing import Any
 
-import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
+from onnx import GraphProto, NodeProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from impasto_export.errors import CheckpointError
@@ -81,14 +78,6 @@ class Constants:
         while name not in self._initializers and name in self._made and self._made[name].input:
             name = self._made[name].input[0]
         return name
-
-
-def loaded(place: Path) -> ModelProto:
-    """A file's graph, without weights that lie in another. Raises CheckpointError for what is no ONNX file."""
-    try:
-        return onnx.load(str(place), load_external_data=False)
-    except DecodeError:
-        raise CheckpointError(f"{place} cannot be read as ONNX; get it again") from None
 
 
 def picture(graph: GraphProto) -> str:
