@@ -35,6 +35,7 @@ from tests.helpers.cut_nets import NETS, Pixels, photo
 Array = NDArray[np.float32]
 
 TOLERANCE = 1e-4
+ROWS = 64  # of a conv's output that are computed at a time
 SIZES = {"tall": (132, 92), "wide": (76, 108)}  # neither is a whole number of tiles
 
 
@@ -125,7 +126,7 @@ def exactly(net: Net, picture: Pixels) -> NDArray[np.float64]:
         x = functional.interpolate(x, scale_factor=2.0, mode="nearest") if conv.upsampling == "nearest" else x
         weight = torch.from_numpy(net.tensors[f"{conv.name}.weight"]).double()
         around = functional.pad(x, (weight.shape[2] // 2,) * 4, mode="reflect")
-        x = functional.conv2d(around, weight, stride=conv.stride)
+        x = convolved(around, weight, conv.stride)
         gamma, beta = (torch.stack([next(rows) for _ in weight])[:, None, None] for _ in "γβ")
         variance, mean = torch.var_mean(x, (2, 3), correction=0, keepdim=True)
         x = (x - mean) / torch.sqrt(variance + conv.norm.epsilon) * gamma + beta
@@ -137,3 +138,12 @@ def exactly(net: Net, picture: Pixels) -> NDArray[np.float64]:
         x = ran(x, block) if isinstance(block, Conv) else x + ran(ran(x, block.first), block.second)
     found: NDArray[np.float64] = torch.sigmoid(x)[0].numpy()
     return found
+
+
+def convolved(x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    """Without padding, some rows at a time: of a float64 picture torch lays every pixel's neighbours side by side,
+    which are 8 GB for 9 x 9 of 2048 x 2048."""
+    kernel = weight.shape[2]
+    tops = range(0, x.shape[2] - kernel + 1, ROWS * stride)
+    strips = (x[:, :, top : top + (ROWS - 1) * stride + kernel] for top in tops)
+    return torch.cat([functional.conv2d(strip, weight, stride=stride) for strip in strips], 2)

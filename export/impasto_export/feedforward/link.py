@@ -13,11 +13,11 @@ from impasto_export.feedforward import (
     content,
     decoder,
     examples,
-    graphs,
     johnson,
     lengstrom,
     lua,
     magenta,
+    onnx_trunks,
     source,
     studio,
 )
@@ -28,7 +28,7 @@ from impasto_export.files import Progress, silent
 # Each has `recognises(source)` and `read(source, said) -> Found`; the first that recognises a file reads it.
 READERS: tuple[ModuleType, ...] = (
     studio,
-    graphs,
+    onnx_trunks,
     magenta,
     examples,
     johnson,

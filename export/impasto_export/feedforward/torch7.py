@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from impasto_export.errors import CheckpointError
 
-NIL, NUMBER, TEXT, TABLE, OBJECT, BOOLEAN = range(6)
+TABLE, OBJECT = 3, 4  # types of items, which `_Reader.item` has all of
 FUNCTIONS = (6, 7, 8)
 # Kinds of numbers by how a class of tensors is called: torch.FloatTensor, torch.FloatStorage, torch.CudaTensor …
 DTYPES = {"Float": "<f4", "Double": "<f8", "Byte": "u1", "Char": "i1", "Short": "<i2", "Int": "<i4", "Long": "<i8"}
@@ -45,13 +45,6 @@ class Module:
         numbered = {key: item for key, item in held.items() if isinstance(key, float)} if isinstance(held, dict) else {}
         items = [numbered[key] for key in sorted(numbered)]
         return [item for item in items if isinstance(item, Module)]
-
-    def number(self, name: str, default: float | None = None) -> float:
-        """Raises KeyError where there is no such number."""
-        value = self.attributes.get(name, default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise KeyError(name)
-        return float(value)
 
 
 def is_torch7(path: Path) -> bool:
