@@ -39,7 +39,7 @@ def jobs_of(said: Sequence[Path], out: Path | None, label: str, format: str | No
 
     `out` is a file for one of them, else a folder, which is made; without it files are written into the current folder.
     There they are called after the photo and `label`. Raises typer.BadParameter for a folder without any, and where a
-    file would be written twice, or over a photo.
+    file would be written twice, or over a photo, or in a folder that can't be made.
     """
     sources = [source for path in said for source in _sources(path)]
     if out is not None and out.suffix and not out.is_dir():
@@ -47,9 +47,17 @@ def jobs_of(said: Sequence[Path], out: Path | None, label: str, format: str | No
     else:
         jobs = [_placed(source, out or Path(), label, format) for source in sources]
     _check(jobs)
-    for job in jobs:
-        job.out.parent.mkdir(parents=True, exist_ok=True)
+    for folder in dict.fromkeys(job.out.parent for job in jobs):
+        _make(folder)
     return jobs
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        problem = f"folder {str(folder)!r} can't be made ({error.strerror}); pass another"
+        raise typer.BadParameter(problem, param_hint="--out") from None
 
 
 def _sources(path: Path) -> Iterator[Path]:

@@ -72,7 +72,7 @@ def sheet(
     format_of(out)
     if out.exists() and any(out.samefile(photo) for photo in photos):
         raise typer.BadParameter(f"{str(out)!r} is a photo to paint; write elsewhere", param_hint="--out")
-    side = long_side or max(SIDE, cell)
+    side = max(SIDE, cell) if long_side is None else long_side
     options: Any = {"strength": strength, "detail": detail, "long_side": side, "model": model}
     options["preserve_color"] = preserve_color or None
     said = [Column(_spoken(say.label_of([one.style])), (one,)) for one in say.shares_of(style, style_image)]

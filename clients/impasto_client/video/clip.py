@@ -120,10 +120,17 @@ class _Writing:
         return count
 
     def _begun(self, pixels: Pixels) -> VideoStream:
-        """The size is known with the first frame alone, and a file's head with all of its streams."""
+        """The size is known with the first frame alone, and a file's head with all of its streams.
+
+        Raises InvalidRequest for one of which nothing is left once odd rows and columns are cut.
+        """
+        height, width = pixels.shape[0] // 2 * 2, pixels.shape[1] // 2 * 2
+        if not height or not width:
+            problem = f"{str(self._reading.source)!r} becomes {pixels.shape[1]} x {pixels.shape[0]}"
+            raise InvalidRequest(f"CLIP: {problem}; H.264 has frames of 2 x 2 pixels at the least", "CLIP")
         stream = self._painted.add_stream(CODEC, rate=self._reading.rate, options=QUALITY)
         assert isinstance(stream, VideoStream)
-        stream.height, stream.width = pixels.shape[0] // 2 * 2, pixels.shape[1] // 2 * 2
+        stream.height, stream.width = height, width
         stream.pix_fmt = "yuv420p"
         context = stream.codec_context
         context.time_base = self._reading.stream.time_base or 1 / self._reading.rate

@@ -86,7 +86,11 @@ def _predictor(source: Source, net: Net, neutral: Array) -> tuple[Predictor | No
     place = source.place / facts["file"]
     if place.parent != source.place or not place.is_file():
         raise CheckpointError(f"{place} is missing; config.json names it, and it lies beside that")
-    return Predictor(onnx_file.read(place), size, "NCHW"), Expand(weight, np.asarray(neutral, np.float32))
+    model = onnx_file.read(place)
+    sides = [side.dim_value for item in model.graph.input[:1] for side in item.type.tensor_type.shape.dim]
+    if sides[1:] != [3, size, size]:
+        raise CheckpointError(f"{place} takes {sides}; config.json says a picture of 3 x {size} x {size}")
+    return Predictor(model, size, "NCHW"), Expand(weight, np.asarray(neutral, np.float32))
 
 
 def _text(value: object) -> str:

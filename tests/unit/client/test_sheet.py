@@ -56,6 +56,12 @@ def test_several_photos_in_styles_of_ones_choice() -> None:
         assert 3 * 64 < sheet.width < 4 * 64 + 60
 
 
+def test_a_size_that_no_server_takes_is_for_the_server_to_refuse() -> None:
+    fake = FakeTransport()
+    impasto("sheet", "boat.jpg", "--style", "wave", "--long-side", "0", fake=fake)
+    assert [request["LONG_SIDE"].item() for request in fake.requests] == [0]
+
+
 @pytest.mark.parametrize(
     ("words", "message", "status"),
     [

@@ -191,6 +191,7 @@ def test_a_folder_that_cannot_be_written_is_the_photos_own_fault() -> None:
         ("boat.jpg --mask nothing.png", "'nothing.png' does not exist"),
         ("boat.jpg --smooth 0.5", "is for clips, and there is none"),
         ("boat.jpg --out nowhere/painted.png", "there is no folder nowhere"),
+        ("boat.jpg --out boat.jpg/paintings", "folder 'boat.jpg/paintings' can't be made (Not a directory)"),
         ("boat.jpg --in-flight 0", "'--in-flight'"),
     ],
 )

@@ -154,6 +154,12 @@ def test_paintings_may_be_of_another_size() -> None:
     assert read("out.mp4")[0][1].shape == (20, 30, 3)
 
 
+def test_a_painting_of_which_nothing_is_left_is_an_error() -> None:
+    with pytest.raises(InvalidRequest, match="CLIP: 'clip.mp4' becomes 30 x 1; H.264 has frames of 2 x 2 pixels"):
+        repaint(write("clip.mp4", [frame(0)]), "out.mp4", lambda frames: (one[:1, :30] for one in frames))
+    assert not list(Path().glob("*out.mp4*"))
+
+
 def test_what_is_no_film_is_refused() -> None:
     Path("text.mp4").write_text("no film")
     whole = write("clip.mp4", [frame(number) for number in range(9)]).read_bytes()

@@ -211,6 +211,7 @@ def test_a_manifest_that_was_changed_is_no_bundle_any_more(tmp_path: Path) -> No
         (lambda config: config["trunk"].update(widths=[4, 6, 16]), r"its convs are \[4, 6, 8\] wide, its facts say"),
         (lambda config: config["trunk"].update(residuals=3), "residual.3.conv1.weight is missing"),
         (lambda config: config["trunk"].update(input=3), "trunk cannot be read"),
+        (lambda config: config["predictor"].update(size=-5), r"takes \[.*\]; config.json says .* 3 x -5 x -5"),
         (lambda config: config["predictor"].update(file="absent.onnx"), "absent.onnx is missing"),
         (lambda config: config["predictor"].update(embedding=7), r"expand_embedding.weight is \[\d+, 100\]; expected"),
         (lambda config: config.update(predictor=[]), "predictor is"),
