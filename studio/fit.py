@@ -31,7 +31,7 @@ from studio.places import STYLIZER
 from studio.training.loop import Budget, Loop
 from studio.training.optimisers import Optimisers
 
-RATE = 2e-2
+RATE = 5e-2
 CROP = 224  # px
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 

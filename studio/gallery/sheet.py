@@ -61,7 +61,7 @@ def main() -> None:
     for photo in SHOWN:
         pixels = unit(middle(photos[photo], PAINTED))
         rows.append([picture_of(stylize(network, pixels, vector[None])[0]) for vector in vectors])
-    sheet(rows, [style.name for style in NAMED]).save(DOCS / "stylizer.jpg", quality=82, optimize=True)
+    sheet(rows, [style.name for style in NAMED]).save(DOCS / "stylizer.jpg", quality=72, optimize=True)
 
 
 if __name__ == "__main__":
