@@ -220,7 +220,8 @@ def measure(nets: Mapping[str, Sequence[int]], count: int, steps: Steps) -> dict
             shares = roofline(place.nets[net], place.settings, sides)
             for side, share in shares.items():
                 figures[f"{net}-{side}"]["roofline"] = share
-        figures["server"] = {**switching(place), **memory(place)}
+        if MULTISTYLE in nets:
+            figures["server"] = {**switching(place), **memory(place)}
     return figures
 
 
@@ -232,13 +233,13 @@ def serving(settings: Settings) -> Iterator[tuple[Client, int]]:
 
 
 def switching(place: Place) -> Report:
-    samples = switch_ms(place.settings, place.nets[next(iter(place.nets))])
+    samples = switch_ms(place.settings, place.nets[MULTISTYLE])
     return {"switch_ms": median(samples), "switch_ms_p99": float(np.percentile(samples, 99))}
 
 
 def memory(place: Place) -> Report:
     """One large photo, of a server that has one net."""
-    found = place.nets[next(iter(place.nets))]
+    found = place.nets[MULTISTYLE]
     with serving(replace(place.settings, bundle={found.name: found.bundle})) as (client, process):
         before = peak_gb(process)
         seconds, done = timed(lambda: asked(client, found, "jpeg", Job(photo(0, *LARGE), found.styles[0])))
