@@ -48,8 +48,10 @@ def read(request: Request, bounds: Bounds) -> Work[Photo]:
     if masks:
         _check_masks(masks, size_of(data, "IMAGE"))
     yield pixels_in(data)
-    pixels, problem = read_photo(data, "IMAGE", size)
-    canvas = pixels if seen == size else np.asarray(Image.fromarray(pixels).resize(seen, Image.Resampling.LANCZOS))
+    # A photo that is reduced to be painted finer is seen before that.
+    whole = max(size, seen) if size_of(data, "IMAGE") > size else size
+    held, problem = read_photo(data, "IMAGE", whole)
+    pixels, canvas = _resized(held, size), _resized(held, seen)
     found = []
     for mask in masks:
         yield pixels_in(mask)
@@ -103,6 +105,12 @@ def _check_masks(masks: Sequence[bytes], own: Size) -> None:
         if size != own:
             problem = f"one is {_said(size)}, and the photo {_said(own)}"
             raise InvalidArgument("MASKS", problem, "pass masks of the photo's own size")
+
+
+def _resized(pixels: Pixels, size: Size) -> Pixels:
+    if pixels.shape[1::-1] == size:
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
 
 
 def scaled(size: Size, factor: float) -> Size:
