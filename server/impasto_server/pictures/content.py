@@ -6,7 +6,7 @@ anything is decoded; and it is one whole still picture or refused. The rules, fo
 turned    as EXIF says it is meant to be seen, where that is well formed; all else that a file carries beside its
           pixels is left out unread, see metadata.py.
 sized     to cover width x height (Lanczos; a JPEG that is far larger is halved while it is decoded), centre cropped;
-          left in its own size by `read_whole`.
+          all of it in that size by `read_photo` and `read_mask`, in its own by `read_whole`.
 colours   RGB: grey repeated, palettes looked up, CMYK by Pillow's formula, 16 bits to the nearest of 8 for grey and by
           their high byte for colours; colour profiles are not applied, but by `read_photo`, see profile.py.
 alpha     composited onto black, far away, in `depth`, onto white elsewhere.
@@ -96,28 +96,24 @@ def read_whole(data: bytes, field: str) -> NDArray[np.uint8]:
 
 
 def read_photo(data: bytes, field: str, size: tuple[int, int]) -> tuple[NDArray[np.uint8], str]:
-    """As `read_image`, of `size` (width, height), in the colours that its profile says; and what is wrong with that.
+    """As `read_image`, all of it in `size` (width, height), in the colours that its profile says; and what is wrong with
+    that.
 
     A profile that can't be used is left out, as all programs that show pictures do: the second is "" where nothing is.
     """
-    with _opened(data, field) as opened:
-        found: Image.Image = opened.file
-        problem = ""
-        opened.shrink(size)
-        raw = opened.profile(data)
-        if raw is not None:
-            try:
-                found = profile.to_srgb(_narrow(opened.file), profile.unpacked(raw, opened.kind))
-            except Unfit as error:
-                problem = f"{field}: its colour profile {error}, so its colours are taken as sRGB's"
-        return _pixels(opened.fitted(_converted(found), size)), problem
+    return _coloured(data, field, size, _Opened.sized)
+
+
+def read_middle(data: bytes, field: str, size: tuple[int, int]) -> tuple[NDArray[np.uint8], str]:
+    """As `read_photo`, what of it covers `size`."""
+    return _coloured(data, field, size, _Opened.fitted)
 
 
 def read_mask(data: bytes, field: str, size: tuple[int, int]) -> NDArray[np.uint8]:
     """A grey file → uint8 [H, W] of `size` (width, height); alpha onto black. Raises as `read_image`."""
     with _opened(data, field) as opened:
         opened.shrink(size)
-        picture = opened.fitted(_converted(opened.file), size)
+        picture = opened.sized(_converted(opened.file), size)
     if picture.mode == "F":
         return (_unit(picture, 65535) * 255).round().astype(np.uint8)
     return np.array(_onto("black", picture).convert("L"))
@@ -152,6 +148,22 @@ def pixels_to_model(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.ascontiguousarray(2 * (pixels.transpose(2, 0, 1).astype(np.float32) / 255) - 1)
 
 
+def _coloured(
+    data: bytes, field: str, size: tuple[int, int], made: Callable[[_Opened, Image.Image, tuple[int, int]], Image.Image]
+) -> tuple[NDArray[np.uint8], str]:
+    with _opened(data, field) as opened:
+        found: Image.Image = opened.file
+        problem = ""
+        opened.shrink(size)
+        raw = opened.profile(data)
+        if raw is not None:
+            try:
+                found = profile.to_srgb(_narrow(opened.file), profile.unpacked(raw, opened.kind))
+            except Unfit as error:
+                problem = f"{field}: its colour profile {error}, so its colours are taken as sRGB's"
+        return _pixels(made(opened, _converted(found), size)), problem
+
+
 def _read(data: bytes, field: str, width: int, height: int) -> Image.Image:
     """Of width x height: RGB, RGBA, or F in 0..65535 where the file has 16 bits of grey."""
     with _opened(data, field) as opened:
@@ -181,6 +193,12 @@ class _Opened:
         """What was decoded of it, turned, in the middle of `size`."""
         before = self._before(size)
         fits = picture if picture.size == before else ImageOps.fit(picture, before, Image.Resampling.LANCZOS)
+        return _turned(fits, self.orientation)
+
+    def sized(self, picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+        """What was decoded of it, turned, all of it as large as `size`."""
+        before = self._before(size)
+        fits = picture if picture.size == before else picture.resize(before, Image.Resampling.LANCZOS)
         return _turned(fits, self.orientation)
 
     def profile(self, data: bytes) -> bytes | None:

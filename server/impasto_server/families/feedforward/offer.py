@@ -15,7 +15,7 @@ from impasto_server.pictures.content import MAX_BYTES, check_bytes
 from impasto_server.values import COMMON, MAX_WEIGHT
 
 MAX_STYLES = 8
-KNOWN = {"ADAPTER_NAMES", "ADAPTER_WEIGHTS", "IMAGE", "STRENGTH", "FORMAT", "PREVIEW_EVERY", "MODEL"}
+KNOWN = {"ADAPTER_NAMES", "ADAPTER_WEIGHTS", "IMAGE", "STRENGTH", "FORMAT", "MODEL"}
 
 STYLE_IMAGES = Files(
     "STYLE_IMAGES",

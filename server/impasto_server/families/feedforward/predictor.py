@@ -14,7 +14,7 @@ from impasto_server.adapters.graphs import Graphs
 from impasto_server.cache import BytesLru
 from impasto_server.errors import ImpastoError
 from impasto_server.families.feedforward.manifest import PREDICTOR, FeedforwardManifest
-from impasto_server.pictures.content import pixels_in, read_photo
+from impasto_server.pictures.content import pixels_in, read_middle
 from impasto_server.turns import Work
 
 Array = NDArray[np.float32]
@@ -53,7 +53,7 @@ class Predictor:
         if known is not None:
             return known
         yield pixels_in(data)
-        pixels, problem = read_photo(data, field, (self.side, self.side))
+        pixels, problem = read_middle(data, field, (self.side, self.side))
         return (yield from self._predicted(pixels, problem, digest))
 
     def of_photo(self, pixels: NDArray[np.uint8], data: bytes) -> Work[Guess]:

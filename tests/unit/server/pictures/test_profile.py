@@ -48,6 +48,16 @@ def test_a_profile_is_followed(kind: str, options: dict[str, Any], differs: int)
     assert problem == ""
 
 
+@pytest.mark.parametrize("kind", ["png", "jpeg"])
+def test_a_strip_is_reduced_to_its_ends(kind: str) -> None:
+    """A photo has all that the file has, also where a side's tenth is less than a pixel."""
+    ramp = np.tile(np.linspace(0, 255, 640).astype(np.uint8)[None, :, None], (3, 1, 3))
+    found, _ = read_photo(file(Image.fromarray(ramp), kind), "IMAGE", (32, 1))
+    assert found.shape == (1, 32, 3)
+    assert found[0, 0].max() < 12
+    assert found[0, -1].min() > 243
+
+
 def test_and_by_nobody_else() -> None:
     found = read_image(file(Image.fromarray(COLOURS), icc_profile=exchanged()), "IMAGE", 20, 12)
     np.testing.assert_array_equal(found, COLOURS)

@@ -121,6 +121,7 @@ def refusal(pipeline: Pipeline, **values: Any) -> str:
         ({"adapters": INK, "steps": 2}, "STEPS: means nothing to a feedforward backbone"),
         ({"adapters": INK, "scheduler": "once"}, "SCHEDULER: means nothing to a feedforward backbone"),
         ({"adapters": INK, "seed": 1}, "SEED: means nothing to a feedforward backbone"),
+        ({"adapters": INK, "preview_every": 1}, "PREVIEW_EVERY: means nothing to a feedforward backbone"),
         ({"adapters": INK, "n": 2}, "N: means nothing to a feedforward backbone"),
         ({"adapters": INK, "depth": PHOTO}, "DEPTH: means nothing to a feedforward backbone"),
         ({"adapters": INK, "style": ("ink",)}, "STYLE: means nothing to a feedforward backbone"),

@@ -121,6 +121,13 @@ def test_detail_paints_at_another_size(stylizer: Pipeline) -> None:
     assert differs(result, np.asarray(painted.resize((80, 64), Image.Resampling.LANCZOS)) / 255) <= 1.01
 
 
+def test_a_reduced_painting_has_the_detail_of_the_whole_photo(stylizer: Pipeline) -> None:
+    """Painted twice as fine at half its size: the net sees the photo as it is."""
+    result = asked(stylizer, photo(0, 100, 200), adapter_names=("ink",), long_side=100, detail=2.0)
+    painted = Image.fromarray((255 * toy.painted(photo(0, 100, 200), INK)).round().astype(np.uint8))
+    assert differs(result, np.asarray(painted.resize((100, 50), Image.Resampling.LANCZOS)) / 255) <= 1.01
+
+
 def test_the_photo_keeps_its_colours_where_that_is_asked(stylizer: Pipeline) -> None:
     found = pixels(asked(stylizer, photo(), adapter_names=("ink",), preserve_color=True))
     luma = np.array([0.299, 0.587, 0.114])
