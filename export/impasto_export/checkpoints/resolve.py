@@ -23,7 +23,8 @@ def locate(name: str | Path) -> Path | Repository:
         raise CheckpointError(f"{path}: a pickle, which may run anything when it is read; {fix}")
     if path.is_file():
         if path.suffix != FILE:
-            raise CheckpointError(f"{path}: neither a folder nor a {FILE} file; give one of these")
+            fix = f"give a folder, a {FILE} file, or one of the files that docs/nets.md lists"
+            raise CheckpointError(f"{path}: no checkpoint and no style net that is known; {fix}")
         return path
     repository = hub.parse(str(name))
     if repository is None:

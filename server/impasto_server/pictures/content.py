@@ -96,8 +96,8 @@ def read_whole(data: bytes, field: str) -> NDArray[np.uint8]:
 
 
 def read_photo(data: bytes, field: str, size: tuple[int, int]) -> tuple[NDArray[np.uint8], str]:
-    """As `read_image`, all of it in `size` (width, height), in the colours that its profile says; and what is wrong with
-    that.
+    """As `read_image`, all of it in `size` (width, height), in the colours that its profile says; and what is wrong
+    with that.
 
     A profile that can't be used is left out, as all programs that show pictures do: the second is "" where nothing is.
     """
