@@ -9,7 +9,7 @@ leaves as one, of the same quality, on all sides.
 
 ours        a real Triton over gRPC; each user has one request under way, and a style of his own
 lite        the package's own call in this process, on all cores, users one after another or in threads of their own:
-            whichever the warm-up finds faster
+            whichever the warm-up finds faster; at 2048 pixels one after another
 torch       the same net in eager torch, channels last, float32, one picture after another
 torch_bf16  the same under autocast to bf16
 """
@@ -55,6 +55,7 @@ USERS = 8
 SIDES = {MULTISTYLE: (256, 512, 1024, 2048), ARBITRARY: (384,)}
 PICTURES = {256: 3, 384: 2, 512: 2}  # of each user in a turn; one where it isn't said
 FEWER = 4  # torch paints that many times fewer pictures than the others
+THREADED = 1024  # up to which the package is tried in threads, too: eight passes of it at 2048 take more than 20 GB
 LARGE = (6000, 4000)
 ROUNDS = 7
 PATIENCE_S = 600.0
@@ -129,7 +130,7 @@ class Bench:
         sides, jobs = self.sides(case.net), case.jobs(self.place.nets[case.net].styles)
         for name in ("ours", "torch", "torch_bf16"):
             taken(sides[name], jobs[: 1 if "torch" in name else None], case.users)
-        ways = ["lite"] if case.users == 1 else ["lite", "lite_threads"]
+        ways = ["lite"] if case.users == 1 or case.side > THREADED else ["lite", "lite_threads"]
         warm = [{way: taken(sides[way], jobs, case.users).rate for way in ways} for _ in range(2)][1]
         way = max(ways, key=warm.__getitem__)
         used = [sides[name] for name in ("ours", way, "torch", "torch_bf16")]
