@@ -339,6 +339,7 @@ def _decoding(field: str, kind: str) -> Iterator[None]:
 
 
 def _converted(file: Image.Image) -> Image.Image:
+    file.load()  # here, where what is broken is told: Pillow reads no pixel before somebody needs one
     if file.mode == "I;16":
         return Image.fromarray(np.asarray(file).astype(np.float32))
     mode = "RGBA" if file.has_transparency_data else "RGB"

@@ -28,6 +28,7 @@ from impasto_server.pictures.content import (
     pixels_in,
     pixels_to_model,
     read_image,
+    read_photo,
 )
 
 UNTURNED: dict[int, Callable[[Image.Image], Image.Image]] = {
@@ -280,6 +281,15 @@ def test_a_truncated_file_is_refused_wherever_it_ends(file_format: str, options:
     read_image(data, "IMAGE", 32, 32)
     for length in {*range(0, len(data), 37), *range(len(data) - 20, len(data))}:
         assert refusal(data[:length]).startswith(("IMAGE: can't be read as ", "IMAGE: is "))
+
+
+def test_also_a_file_that_has_the_asked_size() -> None:
+    """Nothing is made of its pixels then before they are looked at."""
+    data = saved(scene(), "JPEG")
+    width, height = scene().size
+    for read in (read_image, lambda data, field, *size: read_photo(data, field, size)):
+        with pytest.raises(InvalidArgument, match="IMAGE: can't be read as JPEG"):
+            read(data[:-100], "IMAGE", width, height)
 
 
 def test_a_broken_file_is_refused() -> None:
