@@ -18,7 +18,9 @@ from impasto_export.tracing import clip_graphs, graphs
 LAYOUT = "original.json"
 HERE = Path(__file__).parent
 PUBLIC, STUDIO = HERE / "architectures", HERE.parent / "studio"
-SOURCES = {path.name: path for path in (*sorted(PUBLIC.iterdir()), *sorted(STUDIO.glob("mini-*")))}
+NO_SKELETON = "mini-stylizer"  # a style net is linked by its own description
+OURS = [path for path in sorted(STUDIO.glob("mini-*")) if path.name != NO_SKELETON]
+SOURCES = {path.name: path for path in (*sorted(PUBLIC.iterdir()), *OURS)}
 
 
 def exporter(source: Path) -> Callable[..., Architecture]:

@@ -14,7 +14,7 @@ from impasto_export import manifest
 from impasto_export.adapters.registry import Registry
 from impasto_export.feedforward import pictured, pictures
 from impasto_export.feedforward.link import link
-from impasto_server.pictures.content import read_photo
+from impasto_server.pictures.content import read_middle
 from impasto_server.pipeline import Pipeline
 from impasto_server.settings import Settings
 from tests.helpers import trunks
@@ -56,7 +56,7 @@ FILES = {
 def test_a_picture_is_the_servers(name: str, tmp_path: Path) -> None:
     picture, options = FILES[name]
     picture.save(tmp_path / name, **options)  # type: ignore[arg-type]
-    expected, _ = read_photo((tmp_path / name).read_bytes(), "STYLE_IMAGES", (SIZE, SIZE))
+    expected, _ = read_middle((tmp_path / name).read_bytes(), "STYLE_IMAGES", (SIZE, SIZE))
     found = pictures.square(tmp_path / name, SIZE)
     assert found.shape == expected.shape
     # A level of rounding lies between turning before and behind a resize.
