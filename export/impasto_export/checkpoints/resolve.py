@@ -18,7 +18,7 @@ def locate(name: str | Path) -> Path | Repository:
     path = Path(name)
     if path.is_dir():
         return path
-    if path.suffix in PICKLES:
+    if path.suffix in PICKLES and path.exists():
         fix = "where you trust it, save it as .safetensors (safetensors.torch.save_file) and link that"
         raise CheckpointError(f"{path}: a pickle, which may run anything when it is read; {fix}")
     if path.is_file():

@@ -119,7 +119,7 @@ def _adapter(
     header: Mapping[str, Any], tensors: dict[str, Array], digest: str, name: str, manifest: Manifest
 ) -> Adapter:
     """Takes what it uses out of `tensors`, as `_embedding` does."""
-    _check_backbone(header, name, manifest)
+    check_backbone(header, name, manifest)
     kind, prompt = header["kind"], _prompt(header, name)
     if wrong := FORMS[kind].check(header):
         raise damaged(name, wrong)
@@ -133,7 +133,7 @@ def _adapter(
 
 
 def delta(header: Mapping[str, Any], digest: str, name: str, manifest: Manifest) -> Delta:
-    _check_backbone(header, name, manifest)
+    check_backbone(header, name, manifest)
     forms = header.get("forms")
     if not isinstance(forms, list) or not forms:
         raise damaged(name, "its header doesn't say which forms its updates have")
@@ -156,7 +156,7 @@ def is_delta(data: bytes) -> bool:
         return False
 
 
-def _check_backbone(header: Mapping[str, Any], name: str, manifest: Manifest) -> None:
+def check_backbone(header: Mapping[str, Any], name: str, manifest: Manifest) -> None:
     if header.get("family") != manifest.family:
         problem = f"adapter {name!r} is for a {header.get('family')} backbone, {manifest.name!r} is {manifest.family}"
         raise InvalidArgument(FIELD, problem, "name an adapter that was trained on this kind of backbone")

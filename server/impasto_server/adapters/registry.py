@@ -20,10 +20,12 @@ from typing import BinaryIO
 from impasto_server.adapters.access import Attempt
 from impasto_server.adapters.adapter import (
     DELTA,
+    EMBEDDING,
     FIELD,
     MAX_HEADER,
     Embedding,
     Patch,
+    check_backbone,
     damaged,
     delta,
     header_of,
@@ -106,7 +108,7 @@ class Registry:
         Raises NotFound when the object is gone and InvalidArgument when it's damaged, larger than it can need to be, or
         made for another backbone.
         """
-        data, actual = self._read(digest, name, heaviest(manifest), attempt)
+        data, actual = self._read(digest, name, manifest, attempt)
         if actual != digest:
             raise damaged(name, "its bytes don't match its digest")
         header = header_of(data, name)
@@ -128,8 +130,9 @@ class Registry:
         except OSError as error:
             raise damaged(name, f"its file can't be read ({error.strerror})") from None
 
-    def _read(self, digest: str, name: str, most: int, attempt: Attempt | None) -> tuple[bytes, str]:
+    def _read(self, digest: str, name: str, manifest: Manifest, attempt: Attempt | None) -> tuple[bytes, str]:
         """The bytes of an object, of a delta the first of them, and the digest of all. Raises as `load`."""
+        most = heaviest(manifest)
         try:
             with opened(self._folder / "objects" / f"{digest}.safetensors", max(most, self._delta_bytes)) as file:
                 begin, size = file.read(8 + MAX_HEADER), os.fstat(file.fileno()).st_size
@@ -137,6 +140,9 @@ class Registry:
                 if is_delta(begin):
                     return begin, _sha256(parts)
                 if size > most:
+                    header = header_of(begin, name)
+                    if header.get("kind") != EMBEDDING:
+                        check_backbone(header, name, manifest)  # the likelier reason
                     raise Unfit(f"has {size} bytes, and {most} are the most that it can need")
                 data = b"".join(parts)
         except FileNotFoundError:

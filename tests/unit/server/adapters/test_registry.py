@@ -132,6 +132,14 @@ def test_an_object_that_is_no_file_of_an_adapters_size_is_refused_unread(
     assert peak < 16 << 20
 
 
+def test_a_large_one_of_another_family_is_told_of_that(registry: Path, manifest: Manifest) -> None:
+    """Its size is no fault: to import it again would not help."""
+    data = toy.adapter_bytes(1, header={"family": "masked"})
+    digest = toy.register(registry, "huge", data + bytes(heaviest(manifest)))
+    with pytest.raises(InvalidArgument, match="adapter 'huge' is for a masked backbone, '.*' is diffusion"):
+        Registry(registry, 16 << 30).load(digest, "huge", manifest)
+
+
 def test_what_changes_weights_is_bounded_by_them(registry: Path, manifest: Manifest) -> None:
     header = json.dumps({"format": 1, "kind": "delta", "family": "diffusion", "architecture": toy.ARCHITECTURE})
     text = json.dumps({"__metadata__": {"impasto": header}})
