@@ -75,7 +75,7 @@ def sheet(
     side = max(SIDE, cell) if long_side is None else long_side
     options: Any = {"strength": strength, "detail": detail, "long_side": side, "model": model}
     options["preserve_color"] = preserve_color or None
-    said = [Column(_spoken(say.label_of([one.style])), (one,)) for one in say.shares_of(style, style_image)]
+    said = [Column(say.label_of([one.style]), (one,)) for one in say.shares_of(style, style_image)]
     console = Console(stderr=True, highlight=False)
     with reported(console), connected(ctx, url, timeout, bundle if local else None) as client, counting(console) as bar:
         columns = said or columns_of(client.catalogue(), model)
@@ -99,7 +99,7 @@ def columns_of(found: Catalogue, model: str | None) -> list[Column]:
     bundle = _bundle(found, model or found.default)
     names = sorted(one.name for one in found.adapters if one.kind == VECTOR and bundle.name in one.fits)
     mixes = [tuple(Share(one.name, one.weight) for one in mix) for mix in bundle.pinned]
-    columns = [Column(_spoken(name), (Share(name),)) for name in names]
+    columns = [Column(name, (Share(name),)) for name in names]
     columns += [Column(_mixed(mix), mix) for mix in mixes]
     if not columns:
         fix = "import one with `impasto adapters import`, or pass another --model; `impasto models` lists them"
@@ -150,8 +150,4 @@ def _bundle(found: Catalogue, name: str) -> Bundle:
 
 
 def _mixed(mix: Sequence[Share]) -> str:
-    return " + ".join(_spoken(str(one.style)) + (f" · {one.weight:g}" if one.weight != 1 else "") for one in mix)
-
-
-def _spoken(name: str) -> str:
-    return name.replace("-", " ")
+    return " + ".join(str(one.style) + (f" · {one.weight:g}" if one.weight != 1 else "") for one in mix)

@@ -37,7 +37,7 @@ def test_one_photo_in_every_style_that_fits() -> None:
     fake = FakeTransport(catalogue=STYLES)
     result = impasto("sheet", "boat.jpg", "--strength", "0.5", "--json", fake=fake)
     assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout) == {"out": "sheet.png", "styles": ["red ink", "wave"]}
+    assert json.loads(result.stdout) == {"out": "sheet.png", "styles": ["red-ink", "wave"]}
     assert sorted(request["ADAPTER_NAMES"].item() for request in fake.requests) == [b"red-ink", b"wave"]
     for request in fake.requests:
         assert (request["LONG_SIDE"].item(), request["STRENGTH"].item()) == (512, 0.5)
@@ -83,7 +83,7 @@ def test_what_makes_no_sheet(words: str, message: str, status: int) -> None:
 def test_mixes_that_have_weights_of_their_own_are_styles_too() -> None:
     mix = (Weighted("wave", "0" * 64, 0.5), Weighted("red-ink", "0" * 64, 1.0))
     (column,) = columns_of(having(pinned=(mix,)), None)
-    assert column.label == "wave · 0.5 + red ink"
+    assert column.label == "wave · 0.5 + red-ink"
     assert [(one.style, one.weight) for one in column.styles] == [("wave", 0.5), ("red-ink", 1.0)]
 
 

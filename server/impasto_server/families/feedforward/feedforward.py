@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from impasto_server.adapters.adapter import Adapter, Delta, Patch
 from impasto_server.adapters.seat import Seat
@@ -20,21 +19,18 @@ from impasto_server.families.feedforward.colours import Painted
 from impasto_server.families.feedforward.frame import Frame
 from impasto_server.families.feedforward.manifest import TRANSFORM, VECTOR, FeedforwardManifest
 from impasto_server.families.feedforward.paint import channels_first, paint
-from impasto_server.families.feedforward.photo import Bounds, Photo, read, sizes
+from impasto_server.families.feedforward.photo import Bounds, Photo, Sizes, read
 from impasto_server.families.feedforward.predictor import Guess, Predictor
 from impasto_server.families.feedforward.styles import Shares, Style, shares_of, vector_in
 from impasto_server.families.feedforward.tiles import WHOLE, Tiles
 from impasto_server.families.feedforward.whole import Whole
 from impasto_server.guidance import Guidance, Lane, Mix
-from impasto_server.pictures.image import encode
 from impasto_server.request import Request
 from impasto_server.steps import BASE, Ask, Steps
 from impasto_server.turns import Work
 from impasto_server.worn import Worn
 
 Array = NDArray[np.float32]
-
-PREVIEW = 128  # pixels of a preview's longer side
 
 
 @dataclass(frozen=True)
@@ -104,7 +100,8 @@ class Feedforward:
 
     def room(self, request: Request) -> int:
         """Of the photo and its masks, the canvas with and without its frame, the lanes' pictures, a net's layers."""
-        (width, height), (across, down) = sizes(request, self._bounds)
+        sizes = Sizes.of(request, self._bounds)
+        (width, height), (across, down) = sizes.painting, sizes.canvas
         masks, lanes = len(request.own["MASKS"]), len(self._shares(request))
         pictures = (3 + masks) * width * height + 3 * (2 + lanes) * across * down
         return pictures + (0 if self._tiles is None else self._tiles.nbytes(down, across))
@@ -140,10 +137,7 @@ class Feedforward:
         return sample.finished()
 
     def preview(self, sample: NDArray[np.uint8]) -> bytes:
-        """Of RGB [H, W, 3]."""
-        small = Image.fromarray(sample)
-        small.thumbnail((PREVIEW, PREVIEW))
-        return encode(np.asarray(small), "png")
+        raise AssertionError("PREVIEW_EVERY is unknown to the family: nothing is to be seen before a pass ends")
 
     def _shares(self, request: Request) -> tuple[Shares, ...]:
         """Of its lanes. Raises InvalidArgument for weights that are unfit, and where there is no style at all."""

@@ -40,31 +40,46 @@ class Photo:
     problem: str = ""
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """Of the photo, its `own`, as it's meant to be seen; of the painting; and of the canvas."""
+
+    own: Size
+    painting: Size
+    canvas: Size
+
+    @classmethod
+    def of(cls, request: Request, bounds: Bounds) -> Sizes:
+        """By the photo's header. Raises InvalidArgument where they are too large."""
+        own = size_of(_photo(request), "IMAGE")
+        painting = _sized(own, request, bounds)
+        return cls(own, painting, _seen(painting, request, bounds))
+
+    @property
+    def decoded(self) -> Size:
+        """What the photo is read in: one that is reduced to be painted finer is seen before that."""
+        reduced = max(self.own) > max(self.painting)
+        return max(self.painting, self.canvas, key=max) if reduced else self.painting
+
+
 def read(request: Request, bounds: Bounds) -> Work[Photo]:
     """The photo and its masks, one a turn; their sizes are known before anything is decoded. Raises InvalidArgument."""
-    data, masks = request.content.image, request.own["MASKS"]
-    assert data is not None, "the offer lets nobody in without IMAGE"
-    size, seen = sizes(request, bounds)
-    if masks:
-        _check_masks(masks, size_of(data, "IMAGE"))
+    data, masks = _photo(request), request.own["MASKS"]
+    sizes = Sizes.of(request, bounds)
+    _check_masks(masks, sizes.own)
     yield pixels_in(data)
-    # A photo that is reduced to be painted finer is seen before that.
-    whole = max(size, seen) if size_of(data, "IMAGE") > size else size
-    held, problem = read_photo(data, "IMAGE", whole)
-    pixels, canvas = _resized(held, size), _resized(held, seen)
+    held, problem = read_photo(data, "IMAGE", sizes.decoded)
+    pixels, canvas = _resized(held, sizes.painting), _resized(held, sizes.canvas)
     found = []
     for mask in masks:
         yield pixels_in(mask)
-        found.append(read_mask(mask, "MASKS", size))
+        found.append(read_mask(mask, "MASKS", sizes.painting))
     return Photo(pixels, canvas, tuple(found), problem)
 
 
-def sizes(request: Request, bounds: Bounds) -> tuple[Size, Size]:
-    """The painting's and the canvas's, by the photo's header. Raises InvalidArgument where they are too large."""
-    data = request.content.image
-    assert data is not None, "the offer lets nobody in without IMAGE"
-    size = _sized(size_of(data, "IMAGE"), request, bounds)
-    return size, _seen(size, request, bounds)
+def _photo(request: Request) -> bytes:
+    assert request.content.image is not None, "the offer lets nobody in without IMAGE"
+    return request.content.image
 
 
 def _sized(own: Size, request: Request, bounds: Bounds) -> Size:

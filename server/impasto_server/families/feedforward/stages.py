@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from threading import Lock
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -22,16 +22,14 @@ VectorOf = Callable[[Any], Array]  # γ and β [N] of a row's context
 class Piece(Backbone):
     """One graph on tiles. `norm` is the one that what it reads still lacks, of γ and β as `vector_of` a context.
 
-    `begun` is called before a picture's first tile, wherever that is. What memory a piece took is given back after the
-    last tile of a layer: there are many pieces, and one at a time is busy.
+    `engine` compiles it, once. `begun` is called before a picture's first tile, wherever that is. What memory a piece
+    took is given back after the last tile of a layer: there are many pieces, and one at a time is busy.
     """
 
     def __init__(
         self, engine: Callable[[], Engine], norm: Norm | None, vector_of: VectorOf, begun: Callable[[], None]
     ) -> None:
-        self._open = engine
-        self._engine: Engine | None = None
-        self._opening = Lock()
+        self._engine = engine
         self._norm = norm
         self._vector_of = vector_of
         self._begun = begun
@@ -43,16 +41,10 @@ class Piece(Backbone):
         """One: a tile keeps all cores busy."""
         return 1
 
-    def compile(self) -> Engine:
-        """From any thread, as often as one likes."""
-        with self._opening:
-            self._engine = self._engine or self._open()
-            return self._engine
-
     def run(self, rows: Sequence[Row]) -> Array:
         if any(row.ask.step == 0 for row in rows):
             self._begun()
-        engine = self.compile()
+        engine = self._engine()
         (out,) = engine.run(self._fed(rows))
         if any(ask.last for ask in _asks(rows)):
             engine.release()
@@ -84,7 +76,7 @@ def stages(
 ) -> Mapping[str, Piece]:
     """All of them; `opened` compiles a file, once for all stages that share it, `begun` is called before a picture's
     first tile."""
-    files = {file: _once(opened, file) for file in pieces.files}
+    files = {file: cache(partial(opened, file)) for file in pieces.files}  # the step loop's thread alone asks
     return {stage: Piece(files[file], norm, vector_of, begun) for stage, file, norm in _listed(pieces)}
 
 
@@ -103,15 +95,3 @@ def _listed(pieces: Pieces) -> Iterator[tuple[str, str, Norm | None]]:
         yield f"{block.second.name}.join", block.join, block.second.norm
         norm = None
     yield END, pieces.end, norm
-
-
-def _once(opened: Callable[[str], Engine], file: str) -> Callable[[], Engine]:
-    lock, found = Lock(), list[Engine]()
-
-    def engine() -> Engine:
-        with lock:
-            if not found:
-                found.append(opened(file))
-            return found[0]
-
-    return engine

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from impasto_server.adapters.seat import Seat
 from impasto_server.backbone import Backbone, Row
 from impasto_server.engines.engine import item_bytes
+from impasto_server.engines.footprint import free_memory
 from impasto_server.families.family import Parts
 from impasto_server.families.feedforward.frame import Frame
 from impasto_server.families.feedforward.manifest import FeedforwardManifest
@@ -27,11 +28,12 @@ Pixels = NDArray[np.uint8]
 Array = NDArray[np.float32]
 
 WHOLE = 4 << 20  # pixels of a picture that one pass paints, at most
-# Bytes that a whole pass may take, and that the layers of a picture in tiles may. A pass takes, for a pixel and each of
+# Bytes that a whole pass may take, or that share of the memory that is free at the start, if it is more: tiles take up
+# to five times as long. And bytes that the layers of a picture in tiles may take. A pass takes, for a pixel and each of
 # the channels of the widest layer that is as large as the picture, 15 in bf16 and 22 in f32 (measured with OpenVINO).
 # A net of 16, 32 and 64 channels has, at 24 million pixels, layers of 0.58 GB in bf16, and of 0.77 in f32, where more
 # is computed again.
-PASS, LAYERS = 1_100_000_000, 1_000_000_000
+PASS, PASS_SHARE, LAYERS = 1_100_000_000, 8, 1_000_000_000
 PASS_BYTES: Mapping[Precision, int] = MappingProxyType({"bf16": 15, "f32": 22})
 
 
@@ -110,4 +112,5 @@ class Tiles:
 def _most_whole(pieces: Pieces, precision: Precision) -> int:
     """Pixels of a picture that a pass has memory for."""
     large = [plane for plane in planes(pieces, 1024, 1024) if min(plane.height, plane.width) >= 1024]
-    return min(WHOLE, PASS // (max(plane.channels for plane in large) * PASS_BYTES[precision]))
+    pixel_bytes = max(plane.channels for plane in large) * PASS_BYTES[precision]
+    return min(WHOLE, max(PASS, free_memory() // PASS_SHARE) // pixel_bytes)

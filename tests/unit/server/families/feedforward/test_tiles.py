@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 from impasto_export.feedforward.net import Net
+from impasto_server.adapters.graphs import Graphs
+from impasto_server.engines.engine import Engine
 from impasto_server.errors import Cancelled, ImpastoError, InvalidArgument
 from impasto_server.families import open_bundle
 from impasto_server.families.feedforward import tiles
@@ -122,6 +124,33 @@ def test_its_steps_are_told(open_net: Open) -> None:
     assert isinstance(asked.outcome(), Result)
     steps = pipeline.stats.read()["steps"]
     assert asked.steps == [(step, steps) for step in range(1, int(steps) + 1)]
+
+
+def test_its_pieces_are_compiled_for_the_first_one_alone(open_net: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, compiled = list[str](), Graphs.opened
+
+    def opened(graphs: Graphs, file: str) -> Engine:
+        files.append(file)
+        return compiled(graphs, file)
+
+    monkeypatch.setattr(Graphs, "opened", opened)
+    pipeline = open_net()
+    assert files == []
+    for _ in range(2):
+        assert isinstance(Asked.of(pipeline, LARGE).outcome(), Result)
+    assert len(files) == len(set(files)) > 1
+
+
+@pytest.mark.parametrize(("free", "most"), [(0, 1_100_000_000), (8 << 31, 1 << 31), (1 << 50, None)])
+def test_how_large_one_is_depends_on_the_memory_that_is_free(
+    free: int, most: int | None, open_net: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pass takes 22 bytes in f32 for each of 4 channels; of pictures that are painted whole there is a largest."""
+    monkeypatch.setattr(tiles, "free_memory", lambda: free)
+    family = open_net(whole=1 << 30).family
+    assert isinstance(family, Feedforward)
+    assert family._tiles is not None
+    assert family._tiles.whole == (1 << 30 if most is None else most // (22 * 4))
 
 
 def test_a_caller_that_leaves_ends_it_between_tiles(open_net: Open) -> None:
