@@ -166,8 +166,15 @@ def test_something_else_is_called_by_its_name(key: str, message: str, checkpoint
 
 
 def test_a_pickle_is_refused_with_the_way_out(checkpoint: Path, tmp_path: Path) -> None:
+    file = tmp_path / "control_v11p_sd15_canny.pth"
+    file.write_bytes(b"\x80\x02}.")
     with pytest.raises(CheckpointError, match="a pickle, .*; where you trust it, save it as .safetensors"):
-        link(checkpoint, tmp_path / "bundle", steering=steering(tmp_path / "control_v11p_sd15_canny.pth"))
+        link(checkpoint, tmp_path / "bundle", steering=steering(file))
+
+
+def test_a_mistyped_pickle_is_told_to_be_missing(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"contrl.pth: there is no such file or folder"):
+        link(checkpoint, tmp_path / "bundle", steering=steering(tmp_path / "contrl.pth"))
 
 
 @pytest.fixture
