@@ -14,6 +14,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import torch
 import typer
 from tokenizers import Tokenizer
 from typer.testing import CliRunner
@@ -392,7 +393,7 @@ def test_the_command_says_what_is_of_interest(own: Path, tmp_path: Path) -> None
     assert said.exit_code == 0, said.output
     assert "weights hard-linked\nnote: text_encoder has no fp16 files; its plain ones are linked" in said.stdout
     assert manifest.load(tmp_path / "bundle")["defaults"] == {"scheduler": "lcm", "steps": 4, "guidance_scale": 1.0}
-    (own / "model.ckpt").write_bytes(b"\x80\x02}.")
+    torch.save({"state_dict": {"model.diffusion_model.out.2.bias": torch.zeros(4)}}, own / "model.ckpt")
     failed = CliRunner().invoke(app, [str(own / "model.ckpt"), "--out", str(tmp_path / "bundle")])
     assert failed.exit_code == 1
     assert "a pickle, which may run anything" in failed.stderr
