@@ -396,7 +396,7 @@ def test_the_command_says_what_is_of_interest(own: Path, tmp_path: Path) -> None
     torch.save({"state_dict": {"model.diffusion_model.out.2.bias": torch.zeros(4)}}, own / "model.ckpt")
     failed = CliRunner().invoke(app, [str(own / "model.ckpt"), "--out", str(tmp_path / "bundle")])
     assert failed.exit_code == 1
-    assert "a pickle, which may run anything" in failed.stderr
+    assert "a checkpoint of diffusion is linked from .safetensors or a folder" in failed.stderr
 
 
 def test_what_the_system_refuses_is_one_line(own: Path, tmp_path: Path) -> None:
