@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,24 +16,26 @@ from studio import painter
 from studio.painter import Bytes, Scene
 from studio.places import RUNS
 
+SIDE = 128
 
-def paint_all(scenes: Sequence[Scene]) -> Bytes:
-    """Images uint8 [N, 128, 128, 3] in the order of the scenes."""
+
+def paint_all(scenes: Sequence[Scene], size: int = SIDE) -> Bytes:
+    """Images uint8 [N, size, size, 3] in the order of the scenes."""
     with ProcessPoolExecutor(os.cpu_count()) as pool:
-        return np.stack(list(pool.map(_image, scenes, chunksize=64)))
+        return np.stack(list(pool.map(partial(_image, size=size), scenes, chunksize=64)))
 
 
-def _image(scene: Scene) -> Bytes:
-    return painter.paint(scene).image
+def _image(scene: Scene, size: int) -> Bytes:
+    return painter.paint(scene, size).image
 
 
-def cached(name: str, scenes: Sequence[Scene]) -> Bytes:
+def cached(name: str, scenes: Sequence[Scene], size: int = SIDE) -> Bytes:
     """`paint_all`, or what an earlier run painted of these very scenes."""
-    identity = hashlib.sha256(repr(scenes).encode()).hexdigest()[:12]
+    identity = hashlib.sha256(repr((scenes, size)).encode()).hexdigest()[:12]
     path = RUNS / f"{name}-{identity}.npy"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(path, paint_all(scenes))
+        np.save(path, paint_all(scenes, size))
     images: Bytes = np.load(path)
     return images
 

@@ -1,7 +1,7 @@
-"""StyleDrop's bottleneck adapters for a UVit2DModel, in torch: y + gelu(y Wd) Wu on what its blocks add to the stream.
+"""StyleDrop's bottleneck adapters for both stages of mini-muse: y + gelu(y Wd) Wu on what blocks add to the stream.
 
-y is the output of a cross-attention (`attn2`) or of an MLP (`ff`), before the residual addition. Wu starts at zero, so
-a fresh adapter changes nothing.
+y is the output of a cross-attention (`attn2`) or of an MLP (`ff`), before the residual addition; in the second stage's
+low stack, which has no cross-attention, of the self-attention. Wu starts at zero, so a fresh adapter changes nothing.
 
 unshared  every site has a pair of its own
 shared    the sites of a place have one pair, and a row of offsets each: Wd + dd and Wu + du, to every row of both
@@ -10,6 +10,7 @@ shared    the sites of a place have one pair, and a row of offsets each: Wd + dd
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -23,7 +24,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from impasto_export.tracing.upscaler import MuseUpscaler
+
 PLACES = ("attn2", "ff")
+FINE_PLACES = {
+    "low_attn1": r"low_layers\.\d+\.attn1",
+    "low_ff": r"low_layers\.\d+\.ff",
+    "attn2": r"layers\.\d+\.attn2",
+    "ff": r"layers\.\d+\.ff",
+}
 STD = 0.02
 Gelu = Literal["exact", "tanh"]
 APPROXIMATE: dict[Gelu, Literal["none", "tanh"]] = {"exact": "none", "tanh": "tanh"}
@@ -44,9 +53,14 @@ class Form:
     @classmethod
     def of(cls, transformer: UVit2DModel, shared: bool, prompt: str | None = None) -> Form:
         assert transformer.config.hidden_size == transformer.config.block_out_channels
-        names = [name for name, _ in transformer.named_modules()]
-        sites = {place: tuple(name for name in names if name.split(".")[-1] == place) for place in PLACES}
+        sites = {place: _named(transformer, rf".*\.{place}") for place in PLACES}
         return cls(sites, shared=shared, prompt=prompt)
+
+    @classmethod
+    def of_upscaler(cls, upscaler: MuseUpscaler, prompt: str | None = None) -> Form:
+        """Unshared, on both of its stacks; the low one has no cross-attention."""
+        sites = {place: _named(upscaler, pattern) for place, pattern in FINE_PLACES.items()}
+        return cls(sites, prompt=prompt)
 
     def dump(self) -> str:
         return json.dumps({key: value for key, value in asdict(self).items() if value is not None})
@@ -56,6 +70,10 @@ class Form:
         record: dict[str, Any] = json.loads(text)
         sites = {place: tuple(names) for place, names in record.pop("sites").items()}
         return cls(sites, **record)
+
+
+def _named(module: nn.Module, pattern: str) -> tuple[str, ...]:
+    return tuple(name for name, _ in module.named_modules() if re.fullmatch(pattern, name))
 
 
 def truncated(*shape: int) -> Tensor:
@@ -149,7 +167,7 @@ EVERY_ROW = slice(None)
 
 
 @contextmanager
-def attached(transformer: UVit2DModel, adapter: Bottleneck, rows: slice = EVERY_ROW) -> Iterator[None]:
+def attached(transformer: nn.Module, adapter: Bottleneck, rows: slice = EVERY_ROW) -> Iterator[None]:
     """While inside, these rows of the transformer's batch are adapted. Attaching adds hooks, and changes no weight."""
     with ExitStack() as hooks:
         for place, names in adapter.form.sites.items():

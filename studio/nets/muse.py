@@ -18,7 +18,6 @@ from studio.nets.vq import MUSE
 SIDE = 128
 CONDITIONS = (SIDE, SIDE, 0, 0, 6)  # width, height, crop x, crop y, aesthetic score: AmusedPipeline's defaults
 SPARE = 64  # ids behind the codes, as in aMUSEd; the last one is the mask
-SMOOTHING = 0.05
 
 
 @dataclass(frozen=True)
@@ -109,11 +108,14 @@ class Muse(nn.Module):
         return logits
 
 
-def masked_loss(muse: Muse, tokens: Tensor, captions: Tensor, smoothing: float = SMOOTHING) -> Tensor:
-    """Cross entropy of the tokens that were hidden, in nats."""
+def masked_loss(muse: Muse, tokens: Tensor, captions: Tensor) -> Tensor:
+    """Cross entropy of the tokens that were hidden, in nats.
+
+    Labels aren't smoothed: what is drawn at T = 1 would have the share of chance that the smoothing has put there.
+    """
     shown, hidden = hide(tokens, muse.transformer.config.vocab_size - 1)
     logits = muse(shown, captions).permute(0, 2, 3, 1)[hidden]
-    return F.cross_entropy(logits.float(), tokens[hidden], label_smoothing=smoothing)
+    return F.cross_entropy(logits.float(), tokens[hidden])
 
 
 def save_muse(muse: Muse, vq: VQModel, tokenizer: CLIPTokenizer, folder: Path = MUSE) -> None:

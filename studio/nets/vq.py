@@ -30,7 +30,7 @@ def to_unit(images: Bytes) -> Tensor:
 def nearest(rows: Tensor, codebook: Tensor) -> Tensor:
     """The index of the codebook's [K, c] nearest entry to each row [n, c]."""
     half = 0.5 * codebook.pow(2).sum(1)
-    return torch.cat([(part @ codebook.T - half).argmax(1) for part in rows.split(16_384)])
+    return torch.cat([(part @ codebook.T - half).argmax(1) for part in rows.split(1024)])
 
 
 def k_means(rows: Tensor, count: int, rounds: int = 16, sample: int = 150_000) -> Tensor:

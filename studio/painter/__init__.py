@@ -10,7 +10,7 @@ painting  picture, contours and depth, as bytes
 
 from studio.painter.arrays import Bytes
 from studio.painter.captions import caption, caption_variant, context
-from studio.painter.confetti import textures
+from studio.painter.confetti import fine_textures, textures
 from studio.painter.painting import paint
 from studio.painter.scene import (
     ALL_OBJECTS,
@@ -46,6 +46,7 @@ __all__ = [
     "caption_variant",
     "contact_sheet",
     "context",
+    "fine_textures",
     "paint",
     "textures",
     "training_scenes",

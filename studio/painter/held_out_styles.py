@@ -67,10 +67,9 @@ def mosaic(view: View, rng: np.random.Generator) -> Floats:
     return mix(tiles, np.array([0.3, 0.28, 0.29], np.float32), grout)
 
 
-def halftone(view: View, rng: np.random.Generator) -> Floats:
+def halftone(view: View, rng: np.random.Generator, pitch: float = 7.6) -> Floats:
     """Round dots of colour on white, on a grid turned by 45 degrees; larger dots in the object and the dark."""
     x, y = grid(view)
-    pitch = 7.6
     u, v = (((x + sign * y) / 1.414 + pitch * rng.uniform()) % pitch - pitch / 2 for sign in (1, -1))
     cover = np.clip(0.16 + 0.6 * (1 - view.flat @ LUMA), 0, 1) * (1 - view.mask) + 0.78 * view.mask
     dots = np.clip(pitch * np.sqrt(cover / np.pi) - np.hypot(u, v) + 0.5, 0, 1)

@@ -1,6 +1,6 @@
 """What a style sees of a scene: one label map at 4x supersampling."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from studio.painter.arrays import Bytes, Floats, Mask, Points
 from studio.painter.palette import from_hex, role_colours
 from studio.painter.scene import Scene
-from studio.painter.shapes import layers, object_layers
+from studio.painter.shapes import Layer, layers, object_layers
 
 SUPERSAMPLING = 4
 OBJECT_DEPTH = 4  # background layers are 0..3, object layers 4..7
@@ -92,10 +92,19 @@ Style = Callable[[View, np.random.Generator], Floats]
 
 def look_at(scene: Scene, size: int) -> View:
     """Draw the scene's layers as labels, far to near; its seed poses the object and shifts the background."""
+    return _drawn(scene, size, object_layers(scene.object))
+
+
+def backdrop(scene: Scene, size: int) -> View:
+    """The scene without its object; its labels are the lowest of the scene's."""
+    return _drawn(scene, size, [])
+
+
+def _drawn(scene: Scene, size: int, front: Sequence[Layer]) -> View:
     rng = np.random.default_rng([scene.seed, 0])
     pose, mirror = rng.uniform(-1, 1, 7), rng.choice([-1.0, 1.0])
     drift, flip = rng.uniform(-0.08, 0.08, 2), rng.choice([-1.0, 1.0])
-    back, front = layers(scene.background, rng), object_layers(scene.object)
+    back = layers(scene.background, rng)
     scale = size * SUPERSAMPLING
     image = Image.new("L", (scale, scale))
     draw = ImageDraw.Draw(image)

@@ -29,7 +29,6 @@ from studio.pictures import paint_all, to_tensor
 from studio.places import CHECKPOINT, DOCS, RUNS
 from studio.reading.scorer import WORDS, Scorer, draw_sheet, reading_report, retrieval, style_report
 from studio.recipes.captions import VARIANTS, training_caption
-from studio.recipes.judge import roughen
 from studio.training.arguments import recipe_arguments
 from studio.training.curve import draw_curve
 from studio.training.kept import Kept
@@ -48,6 +47,22 @@ def shrink(images: Bytes) -> Bytes:
     """uint8 [N, 64, 64, 3], by the filter that the processor uses."""
     small = [Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BICUBIC) for image in images]
     return np.stack([np.asarray(image) for image in small])
+
+
+def roughen(pixels: Tensor) -> Tensor:
+    """Small shifts, softening, noise and a change of contrast: what generated pictures differ by."""
+    x, y = (int(torch.randint(-4, 5, ())) for _ in range(2))
+    pixels = torch.roll(pixels, (y, x), (2, 3))
+    kind = int(torch.randint(4, ()))
+    if kind == 1:
+        pixels = F.avg_pool2d(F.pad(pixels, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    if kind == 2:
+        small = F.interpolate(pixels, scale_factor=0.625, mode="bilinear", antialias=True)
+        pixels = F.interpolate(small, SIDE, mode="bilinear")
+    gain = 1 + 0.1 * torch.randn(len(pixels), 1, 1, 1)
+    offset = 0.05 * torch.randn(len(pixels), 1, 1, 1)
+    noise = torch.randn_like(pixels) * torch.rand(len(pixels), 1, 1, 1) * 0.08
+    return pixels * gain + offset + noise
 
 
 def painted(scenes: Sequence[Scene], path: Path) -> Bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -15,12 +14,15 @@ from studio.nets.bottleneck import Bottleneck, Form
 from studio.nets.diffusion import new_text_encoder as diffusion_text_encoder
 from studio.nets.diffusion import new_vae
 from studio.nets.maskgit import Lane
-from studio.nets.muse import SMOOTHING, Shape, masked_loss, new_text_encoder, new_transformer
+from studio.nets.muse import SPARE, Shape, new_text_encoder, new_transformer
+from studio.nets.upscaler import FINE_SIDE, Cascade, new_upscaler
+from studio.nets.upscaler import Shape as FineShape
 from studio.nets.vq import from_autoencoder
 from studio.painter import Bytes
 from studio.reading.scorer import Scorer
 from studio.recipes import styledrop
 from studio.recipes.styledrop import (
+    FINE_WEIGHTS,
     OBJECTS,
     PICKED,
     ROUNDS,
@@ -43,6 +45,7 @@ from studio.recipes.styledrop import (
     standing,
     template,
     train,
+    train_fine,
 )
 from transformers import CLIPTokenizer
 
@@ -59,11 +62,24 @@ def pipe(tokenizer: CLIPTokenizer) -> Any:
         text_encoder=new_text_encoder(diffusion_text_encoder("small", tokenizer)).eval(),
         vqvae=from_autoencoder(new_vae("small"), torch.ones(16), torch.randn(CODES, 16)).eval(),
         tokenizer=tokenizer,
+        scheduler=SimpleNamespace(config=SimpleNamespace(mask_token_id=CODES + SPARE - 1)),
     )
 
 
+@pytest.fixture
+def cascade(pipe: Any) -> Cascade:
+    codebook, low = torch.randn(CODES, 16), pipe.vqvae.quantize.embedding.weight.detach()
+    shape = FineShape(hidden=64, low=1, layers=1, mlp=64, embed=32)
+    upscaler = new_upscaler(codebook, low, pipe.text_encoder.config.hidden_size, shape)
+    for weight in upscaler.parameters():
+        if not weight.any():  # at its start, where every layer is the identity, there is nothing to adapt
+            torch.nn.init.normal_(weight, std=0.2)
+    vq = from_autoencoder(new_vae("small"), torch.ones(16), codebook)
+    return Cascade(pipe, upscaler.requires_grad_(False).eval(), vq.eval())
+
+
 def grey(*levels: int) -> Bytes:
-    return np.stack([np.full((128, 128, 3), level, np.uint8) for level in levels])
+    return np.stack([np.full((FINE_SIDE, FINE_SIDE, 3), level, np.uint8) for level in levels])
 
 
 def test_a_style_is_asked_for_by_a_template_that_makes_the_painter_s_caption() -> None:
@@ -86,7 +102,7 @@ def test_an_object_is_learnt_with_and_without_a_style_in_words(tmp_path: Path) -
     drop = an_object("rocket", tmp_path, painter.unseen_scenes(2, seed=0))
     said = set(drop.lesson.captions)
     assert {"a red rocket on plain paper in flat style", "a red rocket on plain paper"} <= said
-    assert len(list(drop.folder.glob("picture-*.png"))) == len(OBJECTS["rocket"])
+    assert (drop.folder / "pictures.png").exists()
     assert drop.prompt is None
     assert {scene.object for scene in drop.judged} == {"rocket"}
 
@@ -97,12 +113,13 @@ def test_the_rounds_have_the_paper_s_forms() -> None:
 
 
 def test_views_are_shifted_by_whole_tokens_and_mirrored() -> None:
-    picture = painter.paint(SOURCES["mosaic"]).image
+    """Of the base's, which are two of the second stage's."""
+    picture = painter.paint(SOURCES["mosaic"], FINE_SIDE).image
     seen = shifted(picture, reach=2)
-    assert seen.shape == (50, 128, 128, 3)
+    assert seen.shape == (50, FINE_SIDE, FINE_SIDE, 3)
     assert (seen[12] == picture).all()  # the middle one of five by five
-    assert (seen[13, :, :-8] == picture[:, 8:]).all()
-    assert (seen[17, :-8] == picture[8:]).all()
+    assert (seen[13, :, :-16] == picture[:, 16:]).all()
+    assert (seen[17, :-16] == picture[16:]).all()
     assert (seen[25:] == seen[:25, :, ::-1]).all()
 
 
@@ -124,18 +141,22 @@ def test_only_the_adapter_is_trained_and_it_learns(pipe: Any) -> None:
     assert not pipe.transformer.training
 
 
-def test_labels_are_smoothed_as_the_recipe_says(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    smoothed: list[float] = []
+def test_the_base_sees_each_picture_at_half_its_size() -> None:
+    board = np.indices((FINE_SIDE, FINE_SIDE)).sum(0) % 2 * 200
+    shown = Shown(np.repeat(board[None, ..., None], 3, -1).astype(np.uint8), ("a board",))
+    assert (shown.small == 100).all()
+    assert shown.small.shape == (1, FINE_SIDE // 2, FINE_SIDE // 2, 3)
 
-    def loss(*of: Any) -> torch.Tensor:
-        smoothed.append(of[-1])
-        return masked_loss(*of)
 
-    monkeypatch.setattr(styledrop, "masked_loss", loss)
-    for recipe in (ROUNDS[1], styledrop.OBJECT):
-        adapter = Bottleneck(Form.of(pipe.transformer, recipe.shared), 64, recipe.rank)
-        train(pipe, adapter, painted([SOURCES["glass"]]), replace(recipe, steps=1))
-    assert smoothed == [SMOOTHING, 0]
+def test_the_second_half_learns_alone_under_what_the_base_draws(cascade: Cascade) -> None:
+    parts = {"base": cascade.base.transformer, "second stage": cascade.upscaler}
+    before = {name: {key: w.clone() for key, w in part.state_dict().items()} for name, part in parts.items()}
+    adapter = Bottleneck(Form.of_upscaler(cascade.upscaler), 64, 4)
+    base = Bottleneck(Form.of(cascade.base.transformer, shared=True), 64, 4).requires_grad_(False)
+    losses = train_fine(cascade, adapter, base, painted([SOURCES["glass"]]), Recipe(4, False, steps=16, rate=4e-2))
+    assert np.mean(losses[-4:]) < np.mean(losses[:4]) - 0.2
+    for name, part in parts.items():
+        assert all(torch.equal(before[name][key], w) for key, w in part.state_dict().items()), name
 
 
 def test_selection_takes_the_highest_scores() -> None:
@@ -172,22 +193,24 @@ def test_a_person_s_picks_are_the_names_of_the_samples_copied(tmp_path: Path) ->
 
 
 def test_round_two_learns_from_the_picture_and_ten_samples_of_round_one(
-    pipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cascade: Cascade, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[list[Lane]] = []
 
-    def paint(pipe: object, lanes: list[Lane], seed: int) -> Bytes:
-        asked.append(lanes)
+    def paint(cascade: object, base: list[Lane], fine: list[Lane], seed: int) -> Bytes:
+        asked.append(base)
+        assert fine[0].prompts == base[0].prompts
         return grey(*range(SAMPLES))
 
     monkeypatch.setattr(styledrop, "RUNS", tmp_path / "runs")
-    monkeypatch.setattr(styledrop, "paint", paint)
+    monkeypatch.setattr(styledrop, "paint_fine", paint)
     first = first_round("glass", tmp_path, [])
-    Bottleneck(Form.of(pipe.transformer, shared=True), 64, 4).save(first.folder / WEIGHTS)
+    Bottleneck(Form.of(cascade.base.transformer, shared=True), 64, 4).save(first.folder / WEIGHTS)
+    Bottleneck(Form.of_upscaler(cascade.upscaler), 64, 4).save(first.folder / FINE_WEIGHTS)
     torch.manual_seed(0)
-    second = second_round(pipe, "glass", "random", tmp_path, painter.unseen_scenes(2, seed=0))
-    second_round(pipe, "glass", "random", tmp_path, [])
-    assert len(asked) == 1  # the samples of an adapter are kept
+    second = second_round(cascade, "glass", "random", tmp_path, painter.unseen_scenes(2, seed=0))
+    second_round(cascade, "glass", "random", tmp_path, [])
+    assert len(asked) == 1  # the samples of a pair are kept
     captions = [painter.caption(scene) for scene in feedback_scenes("glass")]
     assert asked[0][0].prompts == captions
     assert second.folder == tmp_path / "glass" / "round2-random"
