@@ -1,8 +1,9 @@
 """The skeletons that ship with impasto, made again from the configs that are kept: `python export/shipped.py [NAME …]`.
 
 A backbone's configs are in `architectures/NAME`, laid out as a checkpoint without weights: what its first checkpoint
-was published with, less what no graph depends on. The studio's own models keep theirs beside their weights. Of a
-backbone that is also published as a single file, `original.json` tells that file's layout, and goes along.
+was published with, less what no graph depends on. The studio's own models keep theirs beside their weights, but for
+mini-muse, which is served with its second stage and without: `small/NAME` has the configs of either. Of a backbone that
+is also published as a single file, `original.json` tells that file's layout, and goes along.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from impasto_export.tracing import clip_graphs, graphs
 
 LAYOUT = "original.json"
 HERE = Path(__file__).parent
-PUBLIC, STUDIO = HERE / "architectures", HERE.parent / "studio"
+PUBLIC, SMALL, STUDIO = HERE / "architectures", HERE / "small", HERE.parent / "studio"
 NO_SKELETON = "mini-stylizer"  # a style net is linked by its own description
 OURS = [path for path in sorted(STUDIO.glob("mini-*")) if path.name != NO_SKELETON]
-SOURCES = {path.name: path for path in (*sorted(PUBLIC.iterdir()), *OURS)}
+SOURCES = {path.name: path for path in (*sorted(PUBLIC.iterdir()), *OURS, *sorted(SMALL.iterdir()))}
 
 
 def exporter(source: Path) -> Callable[..., Architecture]:

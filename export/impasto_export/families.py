@@ -21,7 +21,10 @@ CORRECTING = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
 UNNAMED = "?"
 # Files that an adapter's folder has.
 ADAPTERS = {"adapter_config.json", "pytorch_lora_weights.safetensors"}
-SERVED = "Stable Diffusion 1.x and 2.x, SDXL, their Turbo and latent consistency models, and aMUSEd"
+SERVED = (
+    "Stable Diffusion 1.x and 2.x, SDXL, their Turbo and latent consistency models, and aMUSEd, also with a second "
+    "stage as Muse has it"
+)
 
 # A transformers config carries dozens of generation settings, so here it is the graph's own facts that are listed.
 TEXT_FACTS = {
@@ -92,20 +95,27 @@ SDXL = Family(
     {"text_encoder": TEXT, "text_encoder_2": PROJECTED_TEXT, "unet": UNET, "vae": VAE},
     ("StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline"),
 )
+VQVAE = Part("VQModel", _without("sample_size", "scaling_factor", "force_upcast"))
 MASKED = Family(
     "masked",
     {
         "text_encoder": PROJECTED_TEXT,
         "transformer": Part("UVit2DModel", _without("sample_size", "hidden_dropout", "attention_dropout")),
-        "vqvae": Part("VQModel", _without("sample_size", "scaling_factor", "force_upcast")),
+        "vqvae": VQVAE,
     },
     ("AmusedPipeline", "AmusedImg2ImgPipeline", "AmusedInpaintPipeline"),
+)
+# Muse's second stage stands beside an aMUSEd checkpoint's parts, whose pipelines know nothing of it.
+CASCADE = Family(
+    MASKED.name,
+    {**MASKED.parts, "upscaler": Part("MuseUpscaler", _without()), "upscaler_vqvae": VQVAE},
+    MASKED.pipelines,
 )
 # What stands beside a checkpoint, in a folder of its own; of a CLIP's config, clip.facts leaves what is in its graphs.
 COMPANIONS = {"controlnet": Part("ControlNetModel", _without()), "clip": Part("CLIPModel", _without(), "model")}
 
-# SDXL comes before the family whose folders it has, too.
-KNOWN = (SDXL, DIFFUSION, MASKED)
+# What has the folders of another and more comes before it.
+KNOWN = (SDXL, DIFFUSION, CASCADE, MASKED)
 # Not diffusers', and so without parts: `feedforward` reads its files.
 FEEDFORWARD = "feedforward"
 FAMILIES = {*(family.name for family in KNOWN), FEEDFORWARD}
@@ -121,7 +131,7 @@ def of(checkpoint: Path) -> Family:
     if not (checkpoint / INDEX).is_file():
         return _by_folders(checkpoint)
     index = read_json(checkpoint / INDEX)
-    family = _by_pipeline(str(index.get("_class_name")), checkpoint / INDEX)
+    family = _by_pipeline(str(index.get("_class_name")), checkpoint)
     _check_classes(index, family, checkpoint / INDEX)
     absent = [part for part in family.parts if index.get(part) == ABSENT]
     if absent:
@@ -141,17 +151,29 @@ def _check_classes(index: Json, family: Family, path: Path) -> None:
             raise CheckpointError(f"{path}: {name} is a {kind}; in what can be served it is a {part.class_name}")
 
 
-def _by_pipeline(pipeline: str, path: Path) -> Family:
-    for family in KNOWN:
-        if pipeline in family.pipelines:
-            return family
-    known = ", ".join(name for family in KNOWN for name in family.pipelines)
+def _by_pipeline(pipeline: str, checkpoint: Path) -> Family:
+    families = [family for family in KNOWN if pipeline in family.pipelines]
+    if families:
+        return CASCADE if CASCADE in families and _upscales(checkpoint) else families[-1]
+    known = ", ".join(dict.fromkeys(name for family in KNOWN for name in family.pipelines))
     what = others.called(pipeline)
     named = f"{pipeline!r}, {what}" if what else repr(pipeline)
-    raise CheckpointError(f"{path}: _class_name is {named}; what can be served is {SERVED}: {known}")
+    raise CheckpointError(f"{checkpoint / INDEX}: _class_name is {named}; what can be served is {SERVED}: {known}")
+
+
+def _upscales(checkpoint: Path) -> bool:
+    """Whether there is a second stage. Raises CheckpointError for half of one."""
+    stage = CASCADE.parts.keys() - MASKED.parts.keys()
+    held = {part for part in stage if (checkpoint / part).is_dir()}
+    if held and held != stage:
+        (there,), (missing,) = held, stage - held
+        fix = f"add {missing}, or take {there} away to have the first stage alone"
+        raise CheckpointError(f"{checkpoint}: {there} is there without {missing}, and a second stage is both; {fix}")
+    return bool(held)
 
 
 def _by_folders(checkpoint: Path) -> Family:
+    _upscales(checkpoint)
     for family in KNOWN:
         if all((checkpoint / part).is_dir() for part in family.parts):
             return family

@@ -72,13 +72,14 @@ def link(
     weights = {part: held for source in sources for part, held in source.weights.items()}
     tensors = {part: fit(held, _expected(plan, models, part)) for part, held in weights.items()}
     texts = _tokenizers(found, base.found)
+    facts = manifest.FACTS[base.found.family](found, base.found, said)
     content = Content(
         name=found.name,
         family=base.found.family,
         architecture=base.found.digest,
         facts={
-            **manifest.FACTS[base.found.family](found, base.found, said),
-            **{name: facts for name, (facts, _) in texts.items()},
+            **facts,
+            **{name: stated for name, (stated, _) in texts.items()},
             **({"control": steering.facts} if steering else {}),
             "source": {key: value for source in sources for key, value in source.stated.items()},
         },
@@ -90,10 +91,11 @@ def link(
                 for name, graph in plan.items()
                 for file, data in _pointed(graph, models[name], tensors[graph.component]).items()
             },
-            **{facts["file"]: vocabulary.data for facts, vocabulary in texts.values()},
+            **{stated["file"]: vocabulary.data for stated, vocabulary in texts.values()},
         },
     )
-    return bundles.write(out, content, progress, tuple(note for source in sources for note in source.notes))
+    notes = (*(note for source in sources for note in source.notes), *manifest.stages(base.found, facts))
+    return bundles.write(out, content, progress, notes)
 
 
 def _pointed(graph: Graph, model: onnx.ModelProto, tensors: Mapping[str, Stored]) -> dict[str, bytes]:

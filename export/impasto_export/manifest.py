@@ -89,6 +89,7 @@ def masked(checkpoint: Checkpoint, found: Architecture, said: Said) -> Json:
         raise CheckpointError(f"{where}: masking_schedule is {kind!r}; impasto's sampler knows {known}")
     return {
         "tokens": {**found.sizes["tokens"], "mask_id": mask},
+        **{key: value for key, value in found.sizes.items() if key == "upscale"},
         "masking": {"schedule": kind},
         "image": image(found, "tokens", "transformer", checkpoint.configs, said.size),
         **({"defaults": said.defaults} if said.defaults else {}),
@@ -134,8 +135,26 @@ def _trained(architecture: Architecture, unit: str, part: str, configs: Configs)
     if not (type(height) is type(width) is int):
         fix = f"set it to the size in {unit} that the checkpoint was trained at, or say --size WIDTHxHEIGHT"
         raise CheckpointError(f"{part}: sample_size is {size!r}; {fix}")
-    factor: int = architecture.sizes[unit]["factor"]
+    factor: int = architecture.sizes[unit]["factor"] * zoom(architecture)
     return width * factor, height * factor
+
+
+def stages(architecture: Architecture, facts: Json) -> tuple[str, ...]:
+    """A note on what is painted by which, where there are two."""
+    if "upscale" not in architecture.sizes:
+        return ()
+    width, height = (facts["image"][side] for side in ("width", "height"))
+    first = f"{width // zoom(architecture)}x{height // zoom(architecture)}"
+    return (f"two stages: the first paints {first}, the second {width}x{height} over it",)
+
+
+def zoom(architecture: Architecture) -> int:
+    """How many times as wide as the first stage's picture the finished one is; 1 where there is no second stage."""
+    upscale = architecture.sizes.get("upscale")
+    if upscale is None:
+        return 1
+    zoomed: int = upscale["scale"] * upscale["tokens"]["factor"] // architecture.sizes["tokens"]["factor"]
+    return zoomed
 
 
 def digest(manifest: Mapping[str, object]) -> str:

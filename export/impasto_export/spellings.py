@@ -12,14 +12,15 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from impasto_export.checkpoints import ldm
 
 UNET, TRANSFORMER, TEXT, TEXT_2 = "unet", "transformer", "text_encoder", "text_encoder_2"
-ENCODERS, AUTOENCODERS = (TEXT, TEXT_2), ("vae", "vqvae")
+UPSCALER = "upscaler"  # the second stage of a cascade that begins with a transformer
+ENCODERS, AUTOENCODERS = (TEXT, TEXT_2), ("vae", "vqvae", "upscaler_vqvae")
 # Left in a path by what wraps a module: torch.compile, DDP and accelerate, FSDP, checkpointing of activations, PEFT.
 WRAPPERS = (
     "_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "base_model.model", "base_layer",
 )  # fmt: skip
 # By who writes them: how names begin, and the component that is meant; None where the prefix does not tell it.
 PREFIXES: Mapping[str, Mapping[str, str | None]] = {
-    "diffusers": {f"{graph}.": graph for graph in (UNET, TRANSFORMER, TEXT, TEXT_2)},
+    "diffusers": {f"{graph}.": graph for graph in (UNET, TRANSFORMER, UPSCALER, TEXT, TEXT_2)},
     # Parts of an original checkpoint, by its own names and by those that ComfyUI gives to models in memory.
     "original": {
         "model.diffusion_model.": UNET,
@@ -46,6 +47,7 @@ PREFIXES: Mapping[str, Mapping[str, str | None]] = {
         "lora_unet_": UNET,
         "diffusion_model_": UNET,
         "lora_transformer_": TRANSFORMER,
+        "lora_upscaler_": UPSCALER,
         "lora_te_": TEXT,
         "lora_te1_": TEXT,
         "lora_te2_": TEXT_2,

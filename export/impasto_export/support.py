@@ -46,6 +46,13 @@ WIDER = {
 }
 # What a missing key of channels means, in both networks.
 CHANNELS = 4
+# What a missing key of an upscaler's config means, of those that must agree with one another.
+UPSCALER = {
+    "hidden_size": 1024, "num_attention_heads": 16, "num_low_layers": 16, "num_layers": 32, "intermediate_size": 2816,
+    "embed_dim": 256, "scale": 4, "patch": 1,
+}  # fmt: skip
+# Half of a head's features tell rows and columns, in pairs.
+HEAD_PARTS = 8
 # The numbers that SDXL's UNet takes: original height and width, crop's top and left, target height and width.
 TIME_IDS = 6
 
@@ -59,6 +66,8 @@ def check(configs: Mapping[str, Json]) -> None:
             _check_classes(family, configs)
     if configs.keys() >= {"unet", "vae"}:
         _check_unet(configs)
+    if "upscaler" in configs:
+        _check_upscaler(configs)
 
 
 def _check_classes(family: Family, configs: Mapping[str, Json]) -> None:
@@ -107,6 +116,58 @@ def _check_unet(configs: Mapping[str, Json]) -> None:
         )
     if second is not None:
         _check_sizes(unet, second)
+
+
+def _check_upscaler(configs: Mapping[str, Json]) -> None:
+    """Raises GraphError for a second stage that doesn't fit the first, naming every way in which it does not."""
+    upscaler, other = configs["upscaler"], {part: configs[part] for part in configs if part != "upscaler"}
+    needed = ("codebook_size", "vocab_size", "low_vocab_size", "encoder_hidden_size")
+    counts = {**UPSCALER, **upscaler}
+    odd = [key for key in (*needed, *UPSCALER) if type(counts.get(key)) is not int or counts[key] < 1]
+    if odd:
+        stated = ", ".join(f"{key} is {counts.get(key)!r}" for key in odd)
+        raise GraphError(f"upscaler: {stated}; whole numbers of at least 1 are expected")
+    pairs = {
+        "codebook_size": ("upscaler_vqvae", "num_vq_embeddings"),
+        "low_vocab_size": ("transformer", "vocab_size"),
+        "encoder_hidden_size": ("text_encoder", "hidden_size"),
+    }
+    apart = [
+        f"{key} is {counts[key]}, {part}.{name} {other[part].get(name)}"
+        for key, (part, name) in pairs.items()
+        if counts[key] != other[part].get(name)
+    ]
+    if apart:
+        raise GraphError(f"upscaler: {'; '.join(apart)}; they must be equal")
+    _check_shape(counts)
+    _check_zoom(counts["scale"], *(_pixels_a_token(configs[part]) for part in ("vqvae", "upscaler_vqvae")))
+
+
+def _check_shape(counts: Mapping[str, int]) -> None:
+    """Raises GraphError for a second stage that can't be built, or that no token of is left for the mask."""
+    if counts["vocab_size"] <= counts["codebook_size"]:
+        problem = f"vocab_size is {counts['vocab_size']} and codebook_size {counts['codebook_size']}"
+        raise GraphError(f"upscaler: {problem}; the mask needs an id behind the codes")
+    if counts["scale"] % counts["patch"]:
+        problem = f"scale is {counts['scale']} and patch {counts['patch']}"
+        raise GraphError(f"upscaler: {problem}; the patch must divide the scale, for pictures of any size")
+    if counts["hidden_size"] % (HEAD_PARTS * counts["num_attention_heads"]):
+        problem = f"hidden_size is {counts['hidden_size']} and num_attention_heads {counts['num_attention_heads']}"
+        raise GraphError(f"upscaler: {problem}; every head needs a multiple of {HEAD_PARTS} features")
+
+
+def _check_zoom(scale: int, coarse: int, fine: int) -> None:
+    """Raises GraphError where the finished picture isn't a whole number of times as large as the first stage's."""
+    if scale * fine % coarse:
+        what = f"scale is {scale}, a token of upscaler_vqvae {fine} pixels and one of vqvae {coarse}"
+        raise GraphError(
+            f"upscaler: {what}, so the finished picture is {scale * fine / coarse:g} times as large as the "
+            "first stage's; a whole number is served"
+        )
+
+
+def _pixels_a_token(vqvae: Json) -> int:
+    return int(2 ** (len(vqvae.get("block_out_channels", (1,))) - 1))
 
 
 def _check_sizes(unet: Json, text: Json) -> None:

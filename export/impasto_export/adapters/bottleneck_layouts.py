@@ -73,10 +73,15 @@ def recognises(source: Source) -> bool:
     return not others and (ENTRY in header.metadata or _tables(header).keys() >= set(TABLES))
 
 
+def layout(source: Source) -> Layout:
+    """Of what is recognised."""
+    return "studio" if ENTRY in source.headers[0].metadata else "styledrop-pytorch"
+
+
 def facts(source: Source) -> dict[str, object]:
     """What is told of it by its file alone. Raises AdapterError for an entry or numbers that are unusable."""
     (header,) = source.headers
-    if ENTRY in header.metadata:
+    if layout(source) == "studio":
         for key in header.tensors:
             _part(source, header, key)
         form = _form(source, header.metadata[ENTRY])
@@ -88,13 +93,19 @@ def facts(source: Source) -> dict[str, object]:
     return {"layout": "styledrop-pytorch", "shared": "DD" in parts, "tables": tables, "notes": [ASSUMED]}
 
 
+def sites(source: Source) -> list[str]:
+    """The modules that the file names; none of StyleDrop-PyTorch's, whose tables go by numbers."""
+    entry = source.headers[0].metadata.get(ENTRY)
+    return [] if entry is None else [site for names in _form(source, entry).places.values() for site in names]
+
+
 def read(source: Source, widths: Mapping[str, int]) -> Bottleneck:
     """The adapter for a backbone whose sites have these `widths`, which StyleDrop-PyTorch's files don't tell.
 
     Raises UnaccountedKeys for what the layout has no place for, AdapterError for anything else that is wrong.
     """
     (header,) = source.headers
-    return _studio(source, header) if ENTRY in header.metadata else _styledrop_pytorch(source, header, widths)
+    return _studio(source, header) if layout(source) == "studio" else _styledrop_pytorch(source, header, widths)
 
 
 def _studio(source: Source, header: Header) -> Bottleneck:

@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from impasto_export.adapters import bottleneck_layouts
-from impasto_export.adapters.bottleneck_layouts import Pair
+from impasto_export.adapters import bottleneck_layouts, pairs
+from impasto_export.adapters.bottleneck_layouts import Bottleneck, Pair
 from impasto_export.adapters.layers import site_sizes
 from impasto_export.adapters.layouts import BACKBONES
-from impasto_export.adapters.loras import Imported, sealed, words
+from impasto_export.adapters.loras import Imported, Tensors, sealed, words
 from impasto_export.adapters.sources import Source
 from impasto_export.architecture import BOTTLENECK, FORMAT, Json
 from impasto_export.errors import AdapterError, UnaccountedKeys
 from impasto_export.floats import finite
+from impasto_export.spellings import UPSCALER
 
 FAMILY = "masked"
 GRAPH = BACKBONES[FAMILY]
@@ -25,53 +26,94 @@ recognises = bottleneck_layouts.recognises
 
 
 def read(source: Source, manifest: Json, trigger: str | None = None, prompt: str = "") -> Imported:
-    """Read a bottleneck adapter for the bundle that `manifest` describes.
+    """Read a bottleneck adapter, or a pair of them, for the bundle that `manifest` describes.
 
     `prompt` is the template it was trained with, {context} in it; where it isn't given, the file may say it.
 
     Raises UnaccountedKeys when a tensor has no place in the bundle, AdapterError for anything else that is wrong.
     """
-    widths = _widths(source, manifest)
-    found = bottleneck_layouts.read(source, widths)
-    _check(source, found.pairs, widths)
+    if manifest["family"] != FAMILY:
+        problem = f"a bottleneck adapter is for bundles of the family {FAMILY}, this one's is {manifest['family']}"
+        raise AdapterError(f"{source}: {problem}. Import it with --bundle of the checkpoint that it was trained on")
+    pairs.check_bundle(source, source.second is not None, manifest)
+    graphs = dict(zip(pairs.STAGES, source.halves, strict=False))
+    found = {graph: _half(half, graph, manifest) for graph, half in graphs.items()}
+    first = found[GRAPH]
     record = {
         "format": FORMAT,
         "kind": BOTTLENECK,
         "family": FAMILY,
         "architecture": manifest["architecture"],
-        "rank": max(pair.up[1].shape[0] for pair in found.pairs.values()),
-        "sites": len(found.pairs),
-        "gelu": found.gelu,
-        "shared": found.shared,
-        "source": source.facts(found.layout, found.assumed),
-        **words(trigger, prompt or found.prompt),
+        "rank": max(pair.up[1].shape[0] for half in found.values() for pair in half.pairs.values()),
+        "sites": sum(len(half.pairs) for half in found.values()),
+        "gelu": _gelu(source, found),
+        "shared": any(half.shared for half in found.values()),
+        **pairs.stages(found),
+        "source": source.facts(first.layout, first.assumed + (source.left if UPSCALER in manifest["graphs"] else [])),
+        **words(trigger, prompt or _prompt(source, found)),
     }
-    tensors: dict[str, tuple[str, NDArray[Any]]] = {}
-    for site, pair in found.pairs.items():
-        where = f"{GRAPH}.{site}"
-        tensors |= {f"{where}.A": pair.down, f"{where}.B": pair.up, f"{where}.scale": ("F32", np.array(1.0, "<f4"))}
+    tensors = {key: part for graph, half in found.items() for key, part in _tensors(graph, half.pairs).items()}
     return sealed(tensors, record)
 
 
-def _widths(source: Source, manifest: Json) -> dict[str, int]:
-    """D by site. Raises AdapterError for a bundle of another family."""
-    if manifest["family"] != FAMILY:
-        problem = f"a bottleneck adapter is for bundles of the family {FAMILY}, this one's is {manifest['family']}"
-        raise AdapterError(f"{source}: {problem}. Import it with --bundle of the checkpoint that it was trained on")
-    return {site: size for site, (size, _) in site_sizes(manifest, BOTTLENECK).get(GRAPH, {}).items()}
+def _half(source: Source, graph: str, manifest: Json) -> Bottleneck:
+    """What a file has for a graph, every value of it checked."""
+    widths = {site: size for site, (size, _) in site_sizes(manifest, BOTTLENECK).get(graph, {}).items()}
+    if graph == UPSCALER and bottleneck_layouts.layout(source) != "studio":
+        raise AdapterError(f"--upscaler: {source} holds StyleDrop-PyTorch's tables, which are a first stage's")
+    found = bottleneck_layouts.read(source, widths)
+    _check_stage(source, graph, found)
+    _check(source, found.pairs, widths)
+    return found
 
 
-def _check(source: Source, pairs: Mapping[str, Pair], widths: Mapping[str, int]) -> None:
+def _check_stage(source: Source, graph: str, found: Bottleneck) -> None:
+    """Raises AdapterError for the half of another stage."""
+    second, example = pairs.of_second(found.pairs), next(iter(found.pairs), "")
+    if second and graph != UPSCALER:
+        raise AdapterError(f"{source}: {pairs.ALONE} ({example}); {pairs.GIVE}")
+    if found.pairs and not second and graph == UPSCALER:
+        problem = f"{source} adapts {example}, which is no place of the second stage"
+        raise AdapterError(f"--upscaler: {problem}; give the half that was trained on it")
+
+
+def _gelu(source: Source, found: Mapping[str, Bottleneck]) -> str:
+    """The one of both halves. Raises AdapterError where they have two."""
+    kinds = [half.gelu for half in found.values()]
+    if len(set(kinds)) > 1:
+        problem = f"the base's half has the {kinds[0]} gelu, {source.second} the {kinds[1]} one"
+        raise AdapterError(f"--upscaler: {problem}; a pair has one: give halves that were trained together")
+    return kinds[0]
+
+
+def _prompt(source: Source, found: Mapping[str, Bottleneck]) -> str:
+    """What the files say. Raises AdapterError where they say two things."""
+    said = list(dict.fromkeys(half.prompt for half in found.values() if half.prompt))
+    if len(said) > 1:
+        problem = f"{source} and {source.second} were trained with {said[0]!r} and {said[1]!r}"
+        raise AdapterError(f"--prompt: {problem}; say which of them requests are to use")
+    return said[0] if said else ""
+
+
+def _tensors(graph: str, found: Mapping[str, Pair]) -> Tensors:
+    tensors: dict[str, tuple[str, NDArray[Any]]] = {}
+    for site, pair in found.items():
+        where = f"{graph}.{site}"
+        tensors |= {f"{where}.A": pair.down, f"{where}.B": pair.up, f"{where}.scale": ("F32", np.array(1.0, "<f4"))}
+    return tensors
+
+
+def _check(source: Source, found: Mapping[str, Pair], widths: Mapping[str, int]) -> None:
     """Sites and shapes against the backbone; every value finite."""
     unknown = [
         f"{site}: names no place of this backbone that takes bottleneck adapters"
-        for site in pairs.keys() - widths.keys()
+        for site in found.keys() - widths.keys()
     ]
     if unknown:
         raise UnaccountedKeys(str(source), sorted(unknown))
-    if not pairs:
+    if not found:
         raise AdapterError(f"{source} holds no tensors")
-    for site, pair in pairs.items():
+    for site, pair in found.items():
         down, up, width = pair.down[1].shape, pair.up[1].shape, widths[site]
         rank = down[-1] if len(down) == 2 else 0
         if rank < 1 or down != (width, rank) or up != (rank, width):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from impasto_export.adapters import embeddings, layers
+from impasto_export.adapters import embeddings, layers, pairs
 from impasto_export.adapters.layers import Layers, Sizes, site_sizes
 from impasto_export.adapters.loras import DELTA
 from impasto_export.adapters.registry import Registry
@@ -28,12 +28,16 @@ def problems(registry: Registry, name: str, manifest: Json | None = None, bundle
         for key, tensor in header.tensors.items()
         if tensor.dtype in FLOATS and not finite(read_tensor(header, key), tensor.dtype)
     ]
+    if entry.record.get("kind") == embeddings.KIND:
+        return found if manifest is None else found + embeddings.misfits(header, manifest)
+    graphs = {key.partition(".")[0] for key in header.tensors}
+    found += pairs.problems(entry.record, graphs)
     if manifest is None:
         return found
-    if entry.record.get("kind") == embeddings.KIND:
-        return found + embeddings.misfits(header, manifest)
     if entry.record.get("family", manifest["family"]) != manifest["family"]:
         found.append(f"it is for bundles of the family {entry.record['family']}, this one's is {manifest['family']}")
+    if single := pairs.misfits(entry.record, graphs, manifest):
+        return found + single  # each of its tensors of the second stage would be told
     if entry.record.get("architecture") != manifest["architecture"]:
         found.append(_elsewhere(entry.record, manifest))
     if entry.record.get("kind") == DELTA:

@@ -17,6 +17,7 @@ from impasto_export.adapters.layouts import ALPHA, MAGNITUDE, AsWritten, Names, 
 from impasto_export.adapters.sources import Source
 from impasto_export.errors import SHOWN
 from impasto_export.floats import FLOATS, as_float, finite
+from impasto_export.spellings import UPSCALER
 from impasto_export.weights import Header, read_tensor
 
 PEFT = "peft"
@@ -58,7 +59,19 @@ def layout(header: Header) -> str:
 
 
 def collect(source: Source, names: Names | AsWritten) -> tuple[Sites, list[str]]:
-    """The layers that the source changes, and the keys that are left out, each with the reason."""
+    """The layers that the source and its second half change, and the keys that are left out, each with the reason."""
+    sites, problems = _collected(source, names)
+    if source.second is None:
+        return sites, problems
+    others, more = _collected(source.second, names)
+    twice = f"is of the second stage, whose half is {source.second.place.name}; take it out of one of them"
+    strange = f"of {source.second.place.name} is no layer of the second stage"
+    problems += [f"{UPSCALER}.{name}: {twice}" for graph, name in sites if graph == UPSCALER]
+    more += [f"{graph}.{name}: {strange}" for graph, name in others if graph != UPSCALER]
+    return {**sites, **others}, [*problems, *more]
+
+
+def _collected(source: Source, names: Names | AsWritten) -> tuple[Sites, list[str]]:
     sites: dict[tuple[str, str], Site] = {}
     problems = []
     for header in source.headers:

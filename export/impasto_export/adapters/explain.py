@@ -15,6 +15,7 @@ from impasto_export.adapters import (
     importer,
     layers,
     loras,
+    pairs,
     sources,
 )
 from impasto_export.adapters.collected import Site
@@ -27,6 +28,7 @@ from impasto_export.architecture import Json
 from impasto_export.errors import AdapterError, CheckpointError, UnaccountedKeys
 from impasto_export.families import FEEDFORWARD
 from impasto_export.feedforward import style_files
+from impasto_export.spellings import TRANSFORMER, UPSCALER
 
 HOT = "every request can use it, alone or mixed"
 UNNAMED = "style"
@@ -41,10 +43,12 @@ def explain(place: Path, said: Said, manifest: Json | None = None, bundle: Path 
     ExportError for what cannot be read.
     """
     styles = style_files.recognises(place) or (manifest is not None and manifest["family"] == FEEDFORWARD)
+    if styles and said.upscaler is not None:
+        raise AdapterError(f"--upscaler: {place} is of a feed-forward net, which has one stage; leave it out")
     if styles:
         return {"file": str(place), "kind": "style vectors", **_styles(place, styles, manifest, bundle)}
-    with sources.opened(place) as source:
-        kind = importer.recognise(source, embeddings.widths(manifest) if manifest else ())
+    with sources.opened(place, said.upscaler) as source:
+        kind = importer.kind(source, embeddings.widths(manifest) if manifest else ())
         facts = {"file": str(place), **FACTS[kind](source)}
         return facts if manifest is None else facts | _fit(source, kind, said, manifest, bundle)
 
@@ -63,8 +67,13 @@ def _styles(place: Path, held: str | bool, manifest: Json | None, bundle: Path |
 
 
 def _bottleneck(source: Source) -> Json:
+    facts: Json = {"kind": "bottleneck", **bottleneck_layouts.facts(source)}
+    if source.second is not None:
+        facts["second stage"] = {"file": source.second.place.name, **bottleneck_layouts.facts(source.second)}
+    alone = pairs.of_second(bottleneck_layouts.sites(source))
+    problems = [f"{pairs.ALONE}; {pairs.GIVE}"] if alone else []
     base = "a masked transformer, such as aMUSEd"
-    return {"kind": "bottleneck", **bottleneck_layouts.facts(source), "base": base, "use": HOT, "problems": []}
+    return {**facts, "base": base, "use": UNUSABLE if problems else HOT, "problems": problems}
 
 
 def _embedding(source: Source) -> Json:
@@ -76,7 +85,10 @@ def _embedding(source: Source) -> Json:
 
 def _lora(source: Source) -> Json:
     sites, bad = collected.collect(source, AsWritten())
-    problems = bad + ([loras.PICKLED] if source.pickled else [])
+    problems = bad + ([loras.PICKLED] if any(half.pickled for half in source.halves) else [])
+    graphs = {graph for graph, _ in sites}
+    if UPSCALER in graphs and TRANSFORMER not in graphs:
+        problems.append(f"{pairs.ALONE}; {pairs.GIVE}")
     base = collected.made_for(source, sites)
     unstated = [f"{graph}.{name}" for (graph, name), site in sites.items() if _alpha(name, site) == UNSTATED]
     found: set[Form] = set().union(*(_needs(site) for site in sites.values()))

@@ -22,23 +22,28 @@ from impasto_export.feedforward.source import opened as opened_net
 # How the tensors of a whole model are called.
 CHECKPOINT = ("model.diffusion_model.", "first_stage_model.", "control_model.")
 Kind = Literal["bottleneck", "embedding", "lora"]
+NAMED: dict[Kind, str] = {"bottleneck": "a bottleneck adapter", "embedding": "an embedding", "lora": "a LoRA"}
 
 
 @dataclass(frozen=True)
 class Said:
-    """What the user says of an adapter, which its file may not; empty where nothing was said."""
+    """What the user says of an adapter, which its file may not; empty where nothing was said. `upscaler` is the file of
+    its half for the second stage."""
 
     trigger: str = ""
     prompt: str = ""
     style_prompt: str = ""
     alpha: float | None = None
     style: str = ""
+    upscaler: Path | None = None
 
     @property
     def options(self) -> list[str]:
-        """Which of them were said that only networks with words have a use for."""
+        """Which of them were said that only networks with words, or with two stages, have a use for."""
         stated = {"--trigger": self.trigger, "--prompt": self.prompt, "--style-prompt": self.style_prompt}
-        return [option for option, value in stated.items() if value] + (["--alpha"] if self.alpha is not None else [])
+        others = {"--alpha": self.alpha, "--upscaler": self.upscaler}
+        words = [option for option, value in stated.items() if value]
+        return words + [option for option, value in others.items() if value is not None]
 
 
 NOTHING = Said()
@@ -75,19 +80,32 @@ def convert(place: Path, manifest: Json, said: Said = NOTHING, bundle: Path | No
     Raises AdapterError for a file of no known kind, for what its importer finds wrong, and for an option that is meant
     for another kind; ExportError for a damaged file.
     """
-    with sources.opened(place) as source:
+    with sources.opened(place, said.upscaler) as source:
         return read(source, manifest, said, bundle)
 
 
 def read(source: Source, manifest: Json, said: Said, bundle: Path | None) -> Imported:
     """`convert`, of a source that is open."""
-    match recognise(source, embeddings.widths(manifest)):
+    match kind(source, embeddings.widths(manifest)):
         case "bottleneck":
             return _bottleneck(source, manifest, said)
         case "embedding":
             return _embedding(source, manifest, said)
         case "lora":
             return _lora(source, manifest, said, bundle)
+
+
+def kind(source: Source, widths: Collection[int] = ()) -> Kind:
+    """As `recognise`, of both halves. Raises AdapterError where they are of unlike kinds, or of one that has none."""
+    first = recognise(source, widths)
+    if source.second is None:
+        return first
+    if first == "embedding":
+        raise AdapterError(f"--upscaler: {source} is an embedding, which both stages read; give it without a half")
+    if (other := recognise(source.second, widths)) != first:
+        problem = f"{source.second} is {NAMED[other]}, and the base's half {NAMED[first]}"
+        raise AdapterError(f"--upscaler: {problem}; both halves of a pair are of one kind")
+    return first
 
 
 def recognise(source: Source, widths: Collection[int] = ()) -> Kind:

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from impasto_export import spellings
 from impasto_export.adapters.layers import Layers
-from impasto_export.spellings import TRANSFORMER, UNET
+from impasto_export.spellings import TRANSFORMER, UNET, UPSCALER
 
 # Roles as they are called here; LoHa's and LoKr's keep their key's own name, which no other form has.
 # DoRA's norms are PEFT's magnitude, one for each output, or kohya's dora_scale, which may also have one for each input.
@@ -169,6 +169,11 @@ def _without_adapter(key: str) -> str:
 def speaks_of_lora(key: str) -> bool:
     """Whether the key is of a LoRA or of its kin, whatever layer it names, also of those that are refused."""
     return split(key) is not None or refusal(key) is not None or spellings.writer([key]) in FLATTENED
+
+
+def paired(keys: Collection[str]) -> bool:
+    """Whether some of the keys name the second stage of a cascade."""
+    return any(spellings.component(key)[0] == UPSCALER for key in keys)
 
 
 def families(keys: Collection[str]) -> set[str]:

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from impasto_export.adapters import bases, collected, forms, layers, layouts, scales
+from impasto_export.adapters import bases, collected, forms, layers, layouts, pairs, scales
 from impasto_export.adapters.collected import Site, Sites
 from impasto_export.adapters.layers import Layer, Layers
 from impasto_export.adapters.layouts import ALPHA, DORA_SCALE, DOWN, LOHA, LOKR, MAGNITUDE, UP, AsWritten, Names
 from impasto_export.adapters.sources import Source
 from impasto_export.architecture import FORMAT, LORA, Json
 from impasto_export.errors import SHOWN, AdapterError, UnaccountedKeys
+from impasto_export.spellings import UPSCALER
 from impasto_export.weights import encode, header_length
 
 # The kind of an adapter that only merging can use.
@@ -56,18 +57,21 @@ def read(
 
     Raises UnaccountedKeys when a key has no place in the bundle, AdapterError for anything else that is wrong.
     """
-    if source.pickled:
+    if any(half.pickled for half in source.halves):
         raise AdapterError(f"{source} is {PICKLED}")
     scales.check_given(alpha)
     _check_family(source, manifest["family"])
+    pairs.check_bundle(source, layouts.paired(source.keys) or source.second is not None, manifest)
     known = layers.of(manifest, bundle)
     sites, bad = collected.collect(source, Names(known))
     bad += collected.misfits(sites, known)
     if bad:
         raise UnaccountedKeys(f"{source}{_made_for(source)}", bad)
+    graphs = {graph for graph, _ in sites}
+    pairs.check_whole(source, graphs)
     found = collected.merged_only(sites, known)
     tensors, assumed = _tensors(sites, known, alpha, hot=not found)
-    amused, layout = manifest["family"] == "masked", collected.layout(source.headers[0])
+    layout = collected.layout(source.headers[0])
     ranks = (forms.rank(site.shapes) for site in sites.values())
     record = {
         "format": FORMAT,
@@ -77,8 +81,9 @@ def read(
         **({"forms": found} if found else {}),
         "rank": max((rank for rank in ranks if rank), default=0),
         "sites": len(sites),
+        **pairs.stages(graphs),
         "source": {
-            **source.facts(layout, [*assumptions(assumed, len(sites), amused), *taken(source, trigger)]),
+            **source.facts(layout, _notes(source, manifest, assumed, len(sites), trigger)),
             **({"given": {"alpha": alpha}} if alpha is not None else {}),
         },
         **words(trigger or _trigger(source), prompt),
@@ -115,6 +120,12 @@ def taken(source: Source, trigger: str | None) -> list[str]:
     """What its header says and the user did not, in words."""
     found = "" if trigger else _trigger(source)
     return [f"no --trigger was given: {found!r} taken, its header's {bases.TRIGGER}"] if found else []
+
+
+def _notes(source: Source, manifest: Json, assumed: list[str], total: int, trigger: str | None) -> list[str]:
+    """What was decided here, and what was left alone, in words."""
+    left = source.left if UPSCALER in manifest["graphs"] else []
+    return [*assumptions(assumed, total, manifest["family"] == "masked"), *taken(source, trigger), *left]
 
 
 def _made_for(source: Source) -> str:

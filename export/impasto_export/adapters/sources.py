@@ -1,6 +1,7 @@
 """What a foreign adapter lies in: a safetensors file, a pickle of tensors, or a folder with files of known names.
 
-Which of the two a file is, its first bytes tell, whatever it is called.
+Which of the two a file is, its first bytes tell, whatever it is called. An adapter of a cascade may have a second half,
+with what it has for the second stage, in a file of its own.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,13 +19,15 @@ from impasto_export.adapters import pickles
 from impasto_export.adapters.pickles import SCALARS
 from impasto_export.architecture import Json
 from impasto_export.errors import AdapterError
+from impasto_export.spellings import UPSCALER
 from impasto_export.weights import Header, read_header, sha256_file
 
 LORA, PEFT, BOTTLENECK = "pytorch_lora_weights.safetensors", "adapter_model.safetensors", "bottleneck.safetensors"
 # An embedding's files for one text encoder, and for a second one.
 EMBEDDINGS = tuple((f"learned_embeds{end}", f"learned_embeds_2{end}") for end in (".safetensors", ".bin"))
 PAIR = re.compile(r"learned_embeds(?:_2)?(?P<rest>(?:-steps-\d+)?\.(?:safetensors|bin))")
-COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2")
+SECOND = "upscaler.safetensors"  # the second half
+COMPONENTS = ("unet", "transformer", UPSCALER, "text_encoder", "text_encoder_2")
 # Files that are read together, in the order in which they are looked for.
 SETS = (
     (LORA,),
@@ -38,15 +41,24 @@ SETS = (
 @dataclass(frozen=True)
 class Source:
     """`place` is what the user named, `files` are those it holds, or of which it is one. A pickle's header is that of
-    the safetensors file made of it, and `notes` are the numbers and strings it holds beside its tensors."""
+    the safetensors file made of it, and `notes` are the numbers and strings it holds beside its tensors. `second` is
+    the half for the second stage, where that has a file of its own, and `graph` what all of the files are for, where
+    that is said."""
 
     place: Path
     files: tuple[Path, ...]
     headers: tuple[Header, ...]
     notes: Json = field(default_factory=dict)
+    second: Source | None = None
+    graph: str | None = None
 
     def __str__(self) -> str:
         return str(self.place)
+
+    @property
+    def halves(self) -> tuple[Source, ...]:
+        """This and, where there is one, the second half; each with its own tensors alone."""
+        return (self,) if self.second is None else (self, self.second)
 
     @property
     def keys(self) -> list[str]:
@@ -66,26 +78,67 @@ class Source:
         others = [path.name for path in self.files if path != self.place] if not self.place.is_dir() else []
         return [f"{name} beside it was read, too: the vectors for the other text encoder" for name in others]
 
+    @property
+    def left(self) -> list[str]:
+        """Which file was left unread that may be the second half, in words."""
+        beside = self.place.parent / SECOND
+        unread = self.place.is_file() and self.second is None and beside.is_file() and beside != self.place
+        fix = f"to have both stages, give it as --upscaler, or give the folder {self.place.parent}"
+        return [f"{SECOND} beside it was not read; {fix}"] if unread else []
+
     def component(self, header: Header) -> str | None:
-        """The component that a file of a set is of, by its folder in `place`."""
+        """The component that a file is of: as was said, or of a set, by its folder in `place`."""
         folder = header.path.parent
+        return self.graph or self._named(folder)
+
+    def _named(self, folder: Path) -> str | None:
         return folder.name if folder != self.place and folder.parent == self.place else None
 
     def facts(self, layout: str, assumed: list[str]) -> Json:
         """What an adapter's record says of where it came from; `assumed`: what was decided here, in words."""
-        names = (str(path.relative_to(self.place)) if self.place.is_dir() else path.name for path in self.files)
+        names = [name for half in self.halves for name in half._names()]
         return {"file": ", ".join(names), "sha256": self._digest(), "layout": layout, "assumed": assumed}
+
+    def _names(self) -> list[str]:
+        return [str(path.relative_to(self.place)) if self.place.is_dir() else path.name for path in self.files]
 
     def _digest(self) -> str:
         """sha256 of the file; of several, sha256 of their digests in order."""
-        digests = [sha256_file(path) for path in self.files]
+        digests = [sha256_file(path) for half in self.halves for path in half.files]
         return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 @contextmanager
-def opened(place: Path) -> Iterator[Source]:
-    """The source's headers, readable until the block ends. Raises AdapterError, or ExportError for a damaged file."""
-    files = _files(place)
+def opened(place: Path, second: Path | None = None) -> Iterator[Source]:
+    """The source's headers, readable until the block ends, and those of its `second` half, which a folder may hold.
+
+    Raises AdapterError, or ExportError for a damaged file.
+    """
+    half = _second(place, second)
+    with _opened(place, _files(place)) as source:
+        if half is None:
+            yield source
+        else:
+            with _opened(half, (half,)) as other:
+                yield replace(source, second=replace(other, graph=UPSCALER))
+
+
+def _second(place: Path, said: Path | None) -> Path | None:
+    """The second half's file. Raises AdapterError for one that is no file, and where a folder has one, too."""
+    inside = place / SECOND
+    if said is None:
+        return inside if inside.is_file() else None
+    if not said.is_file():
+        what = "is a folder" if said.is_dir() else "is not there"
+        raise AdapterError(f"--upscaler: {said} {what}; give the file of the second stage's half")
+    if inside.is_file():
+        problem = f"{place} holds {SECOND}, and got {said} beside it"
+        raise AdapterError(f"--upscaler: {problem}; leave the option out, or name the file of the base's half itself")
+    return said
+
+
+@contextmanager
+def _opened(place: Path, files: tuple[Path, ...]) -> Iterator[Source]:
     with TemporaryDirectory(prefix="impasto-") as folder:
         headers = tuple(_header(path, Path(folder) / str(number)) for number, path in enumerate(files))
         notes = [json.loads(header.metadata[SCALARS]) for header in headers if header.path.is_relative_to(folder)]
@@ -108,6 +161,9 @@ def _files(place: Path) -> tuple[Path, ...]:
         found = tuple(place / name for name in names if (place / name).is_file())
         if found:
             return found
+    if (place / SECOND).is_file():
+        fix = f"put the base's half beside it, as {BOTTLENECK} or {LORA}, or give that and --upscaler"
+        raise AdapterError(f"{place} holds {SECOND} alone, the half of a pair for the second stage; {fix}")
     known = ", ".join((LORA, PEFT, BOTTLENECK, *(first for first, _ in EMBEDDINGS)))
     raise AdapterError(f"{place} holds none of {known}; name the adapter's file itself")
 

@@ -12,14 +12,17 @@ from impasto_export import manifest
 from impasto_export.adapters import check, embeddings, explain, importer
 from impasto_export.adapters.loras import DELTA, Imported
 from impasto_export.adapters.registry import NAME, Entry, check_name
+from impasto_export.adapters.sources import SECOND
 from impasto_export.architecture import BOTTLENECK, VECTOR, Json
 from impasto_export.cli.printed import AsJson, RegistryOption, registry_in, reported, show
-from impasto_export.errors import listing
+from impasto_export.errors import AdapterError, listing
 from impasto_export.feedforward import pictured
 
 adapters = typer.Typer(help="Import adapters into a registry folder, and look after it.", no_args_is_help=True)
 
 PROMPT_HELP = f"The prompt of its training, with {{context}} in it; an embedding's default: {embeddings.PROMPT}"
+SECOND_HELP = f"Of a pair, the file of the second stage's half; a folder's is {SECOND}."
+UpscalerOption = Annotated[Optional[Path], typer.Option("--upscaler", help=SECOND_HELP)]  # noqa: UP045
 BundleOption = Annotated[Path, typer.Option("--bundle", help="Bundle that the adapter is for.")]
 
 
@@ -49,11 +52,12 @@ def import_adapter(
     style: Annotated[
         str, typer.Option("--style", help="Of a file with many styles, the number of the only one to be imported.")
     ] = "",
+    upscaler: UpscalerOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Convert a LoRA, a bottleneck adapter, a textual inversion or styles and register it: all of it, or nothing."""
     with reported():
-        said = importer.Said(trigger, prompt, style_prompt, alpha, style)
+        said = importer.Said(trigger, prompt, style_prompt, alpha, style, upscaler)
         _registered(importer.adapters(source, name, manifest.load(bundle), said, bundle), registry, as_json)
 
 
@@ -110,6 +114,7 @@ def check_adapter(
         Optional[Path],  # noqa: UP045
         typer.Option("--bundle", help="Check that the adapter fits this bundle, too."),
     ] = None,
+    upscaler: UpscalerOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Check a registered adapter's bytes, values and fit, or explain a file: what it is, which layers it changes and
@@ -118,7 +123,10 @@ def check_adapter(
         described = manifest.load(bundle) if bundle else None
         store = registry_in(registry)
         if adapter not in store.names() and (Path(adapter).exists() or not NAME.fullmatch(adapter)):
-            found = _explained(Path(adapter), described, bundle, as_json)
+            said = importer.Said(upscaler=upscaler)
+            found = _explained(Path(adapter), said, described, bundle, as_json)
+        elif upscaler is not None:
+            raise AdapterError(f"--upscaler: {adapter!r} is registered, with all that it has; leave it out")
         else:
             found = check.problems(store, adapter, described, bundle)
             show(as_json, {"name": adapter, "problems": found}, *(found or [f"{adapter}: ok"]))
@@ -126,9 +134,11 @@ def check_adapter(
         raise typer.Exit(1)
 
 
-def _explained(place: Path, described: Json | None, bundle: Path | None, as_json: bool) -> list[str]:
+def _explained(
+    place: Path, said: importer.Said, described: Json | None, bundle: Path | None, as_json: bool
+) -> list[str]:
     """Prints the explanation; its problems."""
-    facts = explain.explain(place, importer.Said(), described, bundle)
+    facts = explain.explain(place, said, described, bundle)
     problems: list[str] = facts["problems"]
     shown = [f"problems ({len(problems)}):", listing(problems)] if problems else []
     show(as_json, facts, *explain.lines(facts), *shown)
@@ -168,4 +178,5 @@ def _size(record: Json) -> str:
     if record.get("kind") == VECTOR:
         return f"style vector of {record.get('network')}, {record.get('size')} numbers"
     kind = {BOTTLENECK: "bottleneck, ", DELTA: "to be merged, "}.get(str(record.get("kind")), "")
-    return f"{kind}rank {record.get('rank')}, {record.get('sites')} sites"
+    both = ", both stages" if "stages" in record else ""
+    return f"{kind}rank {record.get('rank')}, {record.get('sites')} sites{both}"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from impasto_export.adapters import pairs
 from impasto_export.adapters.embeddings import KIND as EMBEDDING
 from impasto_export.adapters.loras import DELTA
 from impasto_export.adapters.registry import Entry, Registry
@@ -107,12 +108,16 @@ def _ingredient(entry: Entry, registry: Registry, weight: float, manifest: Json)
         raise AdapterError(f"--adapter: {entry.name!r} is {REFUSED[kind]}; a server takes it beside a merged bundle")
     if kind not in (LORA, DELTA):
         raise AdapterError(f"--adapter: {entry.name!r} is of the kind {kind!r}, which cannot be merged")
+    header = registry.header(entry.digest)
+    roles = _roles(entry.name, header)
+    graphs = {graph for graph, _ in roles}
+    if wrong := pairs.problems(record, graphs) or pairs.misfits(record, graphs, manifest):
+        raise AdapterError(f"--adapter: {entry.name!r}: {wrong[0]}")
     for field in ("family", "architecture"):
         if record.get(field) != manifest[field]:
             problem = f"is for the {field} {str(record.get(field))[:12]}, the bundle's is {manifest[field][:12]}"
             raise AdapterError(f"--adapter: {entry.name!r} {problem}; import its source for this one again")
-    header = registry.header(entry.digest)
-    return Ingredient(entry.name, entry.digest, weight, header, _roles(entry.name, header))
+    return Ingredient(entry.name, entry.digest, weight, header, roles)
 
 
 def _roles(name: str, header: Header) -> dict[tuple[str, str], dict[str, str]]:

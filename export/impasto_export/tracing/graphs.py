@@ -19,6 +19,7 @@ from impasto_export.errors import GraphError
 from impasto_export.families import DIFFUSION, MASKED, PARTS
 from impasto_export.tracing import masked, recipes, skeleton, texts, weightless
 from impasto_export.tracing.recipes import Recipe
+from impasto_export.tracing.upscaler import MuseUpscaler
 
 CONTROLNET = "controlnet"
 TEXT_ENCODERS: dict[str, Any] = {
@@ -31,6 +32,7 @@ NETWORKS: dict[str, Any] = {
     "ControlNetModel": ControlNetModel,
     "UVit2DModel": UVit2DModel,
     "VQModel": VQModel,
+    "MuseUpscaler": MuseUpscaler,
 }
 OPSET = 18
 # The wrapping module's attribute in front of every exported parameter name.
@@ -99,7 +101,23 @@ def _masked(models: Models) -> Planned:
         *masked.vqvae(vqvae, factor),
     ]
     tokens = {"factor": factor, "codes": transformer.config.codebook_size}
-    return {"tokens": tokens, "image": {"multiple_of": factor * stride}}, plan
+    if "upscaler" not in models:
+        return {"tokens": tokens, "image": {"multiple_of": factor * stride}}, plan
+    upscale, more = _upscaling(models)
+    multiple = stride * models["upscaler"].config.scale * _downsampling(models["upscaler_vqvae"])
+    return {"tokens": tokens, "upscale": upscale, "image": {"multiple_of": multiple}}, [*plan, *more]
+
+
+def _upscaling(models: Models) -> tuple[Json, list[Recipe]]:
+    """Of the second stage: what its tokens are, how many of them stand for one of the first, and its graphs."""
+    text, upscaler, vqvae = (models[part] for part in ("text_encoder", "upscaler", "upscaler_vqvae"))
+    factor, config = _downsampling(vqvae), upscaler.config
+    plan = [
+        masked.upscaler(upscaler, text.config.max_position_embeddings),
+        *masked.upscaler_vqvae(vqvae, factor),
+    ]
+    tokens = {"factor": factor, "codes": config.codebook_size, "mask_id": config.vocab_size - 1}
+    return {"tokens": tokens, "scale": config.scale, "patch": config.patch}, plan
 
 
 PLANS = {DIFFUSION.name: _diffusion, MASKED.name: _masked}

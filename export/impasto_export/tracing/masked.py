@@ -37,6 +37,20 @@ class Transformer(nn.Module):
         return logits
 
 
+class Upscaler(nn.Module):
+    """input_ids [lanes, scale h, scale w], the first stage's low_ids [lanes, h, w], context [lanes, T, D]
+    -> logits [lanes, codes, scale h, scale w]."""
+
+    def __init__(self, model: nn.Module, found: tuple[Site, ...]) -> None:
+        super().__init__()
+        self.model, self.bank = model, sites.attach(model, found)
+
+    def forward(self, input_ids: Tensor, low_ids: Tensor, context: Tensor, adapters: list[Tensor]) -> Tensor:
+        self.bank.fill(adapters)
+        logits: Tensor = self.model(input_ids, low_ids, context)
+        return logits
+
+
 class Decoder(nn.Module):
     """tokens [n, h, w] -> image [n, 3, H, W] in 0..1, not clamped: aMUSEd has no pixels below 0."""
 
@@ -96,13 +110,49 @@ def transformer(model: Any, text_tokens: int, stride: int) -> Recipe:
     )
 
 
+def upscaler(model: Any, text_tokens: int) -> Recipe:
+    config, found = model.config, sites.find(model, "upscaler")
+    high, wide = recipes.size_dims(config.scale)
+    grid = (EXAMPLE_ROWS, EXAMPLE_COLUMNS)
+    fine = (EXAMPLE_LANES, *(config.scale * size for size in grid))
+    return Recipe(
+        "upscaler",
+        "upscaler",
+        Upscaler(model, found),
+        (
+            torch.randint(0, config.vocab_size, fine),
+            torch.randint(0, config.low_vocab_size, (EXAMPLE_LANES, *grid)),
+            torch.randn(EXAMPLE_LANES, text_tokens, config.encoder_hidden_size),
+            sites.examples(found),
+        ),
+        ({0: LANES, 1: high, 2: wide}, {0: LANES, 1: ROWS, 2: COLUMNS}, {0: LANES}, sites.dims(found)),
+        (
+            Port("input_ids", "int64", ("lanes", "fine_h", "fine_w")),
+            Port("low_ids", "int64", ("lanes", "h", "w")),
+            Port("encoder_hidden_states", "float32", ("lanes", text_tokens, config.encoder_hidden_size)),
+            *sites.inputs(found),
+        ),
+        (Port("logits", "float32", ("lanes", config.codebook_size, "fine_h", "fine_w")),),
+        found,
+    )
+
+
 def vqvae(model: Any, factor: int) -> tuple[Recipe, Recipe]:
     """`factor` is the number of pixels per token, each way."""
-    config = model.config
-    tokens = Port("tokens", "int64", ("n", "h", "w"))
+    return _autoencoder(model, factor, "vqvae", ("h", "w"))
+
+
+def upscaler_vqvae(model: Any, factor: int) -> tuple[Recipe, Recipe]:
+    """That of the second stage's tokens."""
+    return _autoencoder(model, factor, "upscaler_vqvae", ("fine_h", "fine_w"))
+
+
+def _autoencoder(model: Any, factor: int, component: str, grid: tuple[str, str]) -> tuple[Recipe, Recipe]:
+    config, name = model.config, component.removesuffix("vae")
+    tokens = Port("tokens", "int64", ("n", *grid))
     decoder = Recipe(
-        "vq_decoder",
-        "vqvae",
+        f"{name}_decoder",
+        component,
         Decoder(model),
         (torch.randint(0, config.num_vq_embeddings, (EXAMPLE_LANES, EXAMPLE_ROWS, EXAMPLE_COLUMNS)),),
         ({0: LANES, 1: ROWS, 2: COLUMNS},),
@@ -111,8 +161,8 @@ def vqvae(model: Any, factor: int) -> tuple[Recipe, Recipe]:
     )
     image = torch.randn(EXAMPLE_LANES, config.in_channels, factor * EXAMPLE_ROWS, factor * EXAMPLE_COLUMNS)
     encoder = Recipe(
-        "vq_encoder",
-        "vqvae",
+        f"{name}_encoder",
+        component,
         Encoder(model),
         (image,),
         ({0: LANES, 2: factor * ROWS, 3: factor * COLUMNS},),

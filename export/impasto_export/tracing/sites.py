@@ -21,15 +21,17 @@ TEXT = ("q_proj", "k_proj", "v_proj", "out_proj", "mlp.fc1", "mlp.fc2")
 TARGETS = {
     "unet": (*ATTENTION, *FEED_FORWARD, "proj_in", "proj_out"),
     "transformer": (*ATTENTION, *FEED_FORWARD),
+    "upscaler": (*ATTENTION, *FEED_FORWARD),
     "text_encoder": TEXT,
     "text_encoder_2": TEXT,
 }
 # Houlsby's places, before the residual addition: StyleDrop's paper adapts after cross-attention and after the MLP, the
-# public code after self-attention. The outer blocks have no MLP.
+# public code after self-attention. The outer blocks have no MLP, and the small picture's layers see no text.
 PLACES = {
     "transformer": re.compile(
         r"transformer_layers\.\d+\.(attn1|attn2|ff)|(down|up)_block\.attention_blocks\.\d+\.attn2"
-    )
+    ),
+    "upscaler": re.compile(r"low_layers\.\d+\.(attn1|ff)|layers\.\d+\.(attn1|attn2|ff)"),
 }
 
 

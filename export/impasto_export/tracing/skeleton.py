@@ -8,11 +8,12 @@ from collections.abc import Container, Mapping
 import onnx
 import onnx_ir as ir
 
-from impasto_export.architecture import Port
+from impasto_export.architecture import BOTTLENECK, LORA, Port, told
 from impasto_export.errors import GraphError
 from impasto_export.tracing import folding
 
 MAX_BYTES = 1_000_000
+TOLD = {port.name for kind in (LORA, BOTTLENECK) for port in told(kind)}
 Shape = tuple[int, ...]
 
 
@@ -40,7 +41,9 @@ def make(
         model.graph.register_initializer(value)
     _complete(model.graph, location, whole)
     _name_dimensions(model.graph, outputs)
-    data = serialised(_stripped(ir.to_proto(model)))
+    proto = _stripped(ir.to_proto(model))
+    free_of_adapters(proto.graph)
+    data = serialised(proto)
     if len(data) >= MAX_BYTES:
         raise GraphError(f"{location}: the skeleton has {len(data)} bytes, so it carries more than structure")
     return data
@@ -104,6 +107,18 @@ def _free_dimensions(graph: ir.Graph, inputs: tuple[Port, ...]) -> None:
         value.shape = ir.Shape(
             name if isinstance(size, int) and isinstance(name, str) else size for size, name in pairs
         )
+
+
+def free_of_adapters(graph: onnx.GraphProto) -> None:
+    """A size that torch reads off what lanes say of adapters is read off the first input that has it, too: so adapters
+    can be cut out of the graph."""
+    sizes = {value.name: [size.dim_param for size in value.type.tensor_type.shape.dim] for value in graph.input}
+    for node in graph.node:
+        if node.op_type == "Shape" and node.input[0] in TOLD:
+            axis, end = (next(item.i for item in node.attribute if item.name == name) for name in ("start", "end"))
+            assert end == axis + 1, "sizes are read one by one"
+            wanted = sizes[node.input[0]][axis]
+            node.input[0] = next(name for name, held in sizes.items() if held[axis : axis + 1] == [wanted])
 
 
 def _name_dimensions(graph: ir.Graph, outputs: tuple[Port, ...]) -> None:

@@ -42,6 +42,25 @@ def test_without_an_index_the_folders_decide(tmp_path: Path) -> None:
     assert families.of(diffusion) is families.SDXL
 
 
+@pytest.mark.parametrize("index", [True, False], ids=["index", "folders"])
+def test_a_second_stage_is_told_by_its_folders(index: bool, tmp_path: Path) -> None:
+    """aMUSEd's pipelines know nothing of it, and load the first stage as ever."""
+    masked = folders(tmp_path, text_encoder="", transformer="", vqvae="")
+    if index:
+        checkpoints.write_json(tmp_path / families.INDEX, {"_class_name": "AmusedPipeline"})
+    assert families.of(masked) is families.MASKED
+    folders(masked, upscaler="MuseUpscaler")
+    message = "upscaler is there without upscaler_vqvae, and a second stage is both; add upscaler_vqvae, or"
+    with pytest.raises(CheckpointError, match=message):
+        families.of(masked)
+    folders(masked, upscaler_vqvae="VQModel")
+    assert families.of(masked) is families.CASCADE
+    (masked / "upscaler" / "config.json").unlink()
+    (masked / "upscaler").rmdir()
+    with pytest.raises(CheckpointError, match="upscaler_vqvae is there without upscaler, and"):
+        families.of(masked)
+
+
 @pytest.mark.parametrize(
     ("pipeline", "called"),
     [

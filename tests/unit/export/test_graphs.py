@@ -19,9 +19,9 @@ from impasto_export.architecture import Port, Site
 from impasto_export.errors import CheckpointError, GraphError
 from impasto_export.tracing import dims, graphs, sites, texts
 from impasto_export.tracing.recipes import Recipe
-from tests.helpers import checkpoints
+from tests.helpers import cascades, checkpoints
 
-FOLDERS = (checkpoints.MINI, checkpoints.CONTROL, checkpoints.MUSE)
+FOLDERS = (checkpoints.MINI, checkpoints.CONTROL, checkpoints.MUSE, cascades.CASCADE)
 SKELETONS = sorted(path for folder in FOLDERS for path in folder.glob("*.onnx"))
 NAMES = [f"{path.parent.name}-{path.stem}" for path in SKELETONS]
 
@@ -40,6 +40,21 @@ def test_the_committed_masked_architecture_is_current(
     monkeypatch.setattr(graphs, "trace", lambda recipe: b"")
     found = graphs.export(masked_checkpoint, tmp_path / "out", "mini-muse")
     assert architecture.load(checkpoints.MUSE) == found == architecture.load(tmp_path / "out")
+
+
+def test_the_committed_architecture_of_two_stages_is_current(
+    cascade_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graphs, "trace", lambda recipe: b"")
+    found = graphs.export(cascade_checkpoint, tmp_path / "out", "mini-muse-cascade")
+    assert architecture.load(cascades.CASCADE) == found == architecture.load(tmp_path / "out")
+
+
+def test_the_first_stage_is_the_same_with_a_second() -> None:
+    one, two = (architecture.load(folder) for folder in (checkpoints.MUSE, cascades.CASCADE))
+    assert one.graphs.items() <= two.graphs.items()
+    for graph in one.graphs.values():
+        assert (checkpoints.MUSE / graph.file).read_bytes() == (cascades.CASCADE / graph.file).read_bytes()
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=[folder.name for folder in FOLDERS])
@@ -123,6 +138,20 @@ def test_sites_of_the_masked_transformer() -> None:
     assert [name for name in bottlenecks if not name.startswith("transformer_layers")] == outer
     assert len(bottlenecks) == 4 * 3 + 6
     assert len(found["text_encoder"].sites) == 4 * 6
+
+
+def test_sites_of_the_second_stage() -> None:
+    """Two layers over the small picture, which see no text; five over the large one."""
+    found = architecture.load(cascades.CASCADE).graphs
+    every = found["upscaler"].sites
+    assert len([site for site in every if site.kind == "lora"]) == 2 * (4 + 2) + 5 * (2 * 4 + 2)
+    bottlenecks = [site.name for site in every if site.kind == "bottleneck"]
+    low = [f"low_layers.{index}.{place}" for index in range(2) for place in ("attn1", "ff")]
+    assert bottlenecks == [
+        *low,
+        *(f"layers.{index}.{place}" for index in range(5) for place in ("attn1", "attn2", "ff")),
+    ]
+    assert not found["upscaler_vq_encoder"].sites
 
 
 def test_ports_of_a_bottleneck() -> None:

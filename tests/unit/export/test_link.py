@@ -27,11 +27,13 @@ from impasto_export.errors import (
     CheckpointError,
     DiskFull,
     ExportError,
+    GraphError,
     MisfitCheckpoint,
     UnknownArchitecture,
 )
 from impasto_export.link import link
 from impasto_export.weights import encode, read_header, read_tensor
+from tests.helpers import cascades, checkpoints
 from tests.helpers.checkpoints import CHANNELS
 from tests.helpers.folders import edit_json, leftovers
 from tests.helpers.stored import values
@@ -78,6 +80,50 @@ def test_a_masked_checkpoint_is_described(masked_bundle: Path, masked_checkpoint
     assert (masked_bundle / "vqvae.safetensors").samefile(masked_checkpoint / "vqvae" / WEIGHTS)
     kinds = {site["name"]: site.get("kind", "lora") for site in record["graphs"]["transformer"]["sites"]}
     assert (kinds["transformer_layers.0.attn2"], kinds["transformer_layers.0.attn2.to_q"]) == ("bottleneck", "lora")
+
+
+def test_a_checkpoint_of_two_stages_is_described(cascade_bundle: Path, cascade_checkpoint: Path) -> None:
+    record = manifest.load(cascade_bundle)
+    assert record["tokens"] == {"factor": 8, "codes": checkpoints.CODES, "mask_id": checkpoints.MASK_ID}
+    tokens = {"factor": 8, "codes": cascades.CODES, "mask_id": cascades.MASK_ID}
+    assert record["upscale"] == {"tokens": tokens, "scale": 2, "patch": 2}
+    assert record["image"] == {"width": 256, "height": 256, "multiple_of": 32, "max_pixels": 512 * 512}
+    assert record["graphs"]["upscaler"]["plain"] == "upscaler.plain.onnx"
+    for part in cascades.STAGE:
+        assert (cascade_bundle / f"{part}.safetensors").samefile(cascade_checkpoint / part / WEIGHTS)
+
+
+def test_the_size_that_is_said_is_that_of_the_finished_picture(cascade_checkpoint: Path, tmp_path: Path) -> None:
+    made = link(cascade_checkpoint, tmp_path / "bundle", said=Said(size=(512, 256)))
+    assert made.notes == ("two stages: the first paints 256x128, the second 512x256 over it",)
+    assert (manifest.load(made.folder)["image"]["width"], manifest.load(made.folder)["image"]["height"]) == (512, 256)
+    with pytest.raises(CheckpointError, match="--size: got 272x256; of mini-muse-cascade both are multiples of 32"):
+        link(cascade_checkpoint, tmp_path / "other", said=Said(size=(272, 256)))
+
+
+def test_without_its_second_stage_it_is_the_architecture_of_one(
+    cascade_checkpoint: Path, masked_bundle: Path, tmp_path: Path
+) -> None:
+    own = shutil.copytree(cascade_checkpoint, tmp_path / "checkpoint")
+    shutil.rmtree(own / "upscaler")
+    with pytest.raises(CheckpointError, match="upscaler_vqvae is there without upscaler"):
+        link(own, tmp_path / "bundle")
+    shutil.rmtree(own / "upscaler_vqvae")
+    assert link(own, tmp_path / "bundle").architecture == manifest.load(masked_bundle)["architecture"]
+    assert "upscale" not in manifest.load(tmp_path / "bundle")
+
+
+def test_a_second_stage_of_other_widths_needs_graphs_of_its_own(cascade_checkpoint: Path, tmp_path: Path) -> None:
+    own = shutil.copytree(cascade_checkpoint, tmp_path / "checkpoint")
+    config = json.loads((own / "upscaler" / "config.json").read_text())
+    (own / "upscaler" / "config.json").write_text(json.dumps({**config, "num_layers": 6}))
+    with pytest.raises(
+        UnknownArchitecture, match=r"mini-muse-cascade:\s+upscaler.num_layers: checkpoint 6, architecture 5"
+    ):
+        link(own, tmp_path / "bundle")
+    (own / "upscaler" / "config.json").write_text(json.dumps({**config, "low_vocab_size": 9}))
+    with pytest.raises(GraphError, match=r"upscaler: low_vocab_size is 9, transformer\.vocab_size 1088"):
+        link(own, tmp_path / "bundle")
 
 
 def test_imports_no_torch(checkpoint: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 import torch
 from onnxscript import optimizer
@@ -73,3 +74,19 @@ def test_what_is_large_for_other_reasons_is_refused(monkeypatch: pytest.MonkeyPa
     recipe = Recipe("x", "part", module, (torch.randn(2, 2, 4, 4),), ({0: dims.LANES},), (port,), (port,))
     with pytest.raises(GraphError, match=r"part\.safetensors: the skeleton has \d+ bytes, so it carries more"):
         graphs.trace(recipe)
+
+
+def test_sizes_are_read_off_inputs_that_stay_without_adapters() -> None:
+    """torch takes any input that has the size, and adapters could not be cut out of the graph then."""
+    model = onnx.parser.parse_model(
+        """
+        <ir_version: 10, opset_import: ["" : 18]>
+        main (float[lanes, T, 4] x, int64[lanes, bottleneck_K] bottleneck_rows)
+          => (int64[1] lanes_out, int64[1] rows_out, int64[1] own_out) {
+          lanes_out = Shape<start=0, end=1>(bottleneck_rows)
+          rows_out = Shape<start=1, end=2>(bottleneck_rows)
+          own_out = Shape<start=1, end=2>(x)
+        }"""
+    )
+    skeleton.free_of_adapters(model.graph)
+    assert [node.input[0] for node in model.graph.node] == ["x", "bottleneck_rows", "x"]

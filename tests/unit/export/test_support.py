@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 from impasto_export import matching, support
 from impasto_export.architecture import SHIPPED
 from impasto_export.errors import GraphError
-from tests.helpers import checkpoints, reduced
+from impasto_export.tracing.upscaler import MuseUpscaler
+from tests.helpers import cascades, checkpoints, reduced
 
 
 @pytest.mark.parametrize("name", reduced.PARTS)
@@ -76,3 +78,50 @@ def test_a_controlnet_stands_alone(changes: dict[str, Any], message: str) -> Non
     support.check({"controlnet": checkpoints.config("controlnet")})
     with pytest.raises(GraphError, match=message):
         support.check({"controlnet": {**checkpoints.config("controlnet"), **changes}})
+
+
+def cascade(**changes: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    parts = (*checkpoints.MASKED, *cascades.STAGE)
+    return {part: {**cascades.config(part), **changes.get(part, {})} for part in parts}
+
+
+def test_a_second_stage_that_fits_passes() -> None:
+    support.check(cascade())
+    support.check(cascade(upscaler={"scale": 4}, upscaler_vqvae={"block_out_channels": [16, 32, 64]}))
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "message"),
+    [
+        (
+            "upscaler",
+            {"low_vocab_size": 1024},
+            r"low_vocab_size is 1024, transformer\.vocab_size 1088; they must be eq",
+        ),
+        ("transformer", {"vocab_size": 1100}, r"low_vocab_size is 1088, transformer\.vocab_size 1100"),
+        ("upscaler", {"encoder_hidden_size": 64}, r"encoder_hidden_size is 64, text_encoder\.hidden_size 128"),
+        ("upscaler_vqvae", {"num_vq_embeddings": 8}, r"codebook_size is 4096, upscaler_vqvae\.num_vq_embeddings 8"),
+        ("upscaler", {"vocab_size": 4096}, "vocab_size is 4096 and codebook_size 4096; the mask needs an id"),
+        ("upscaler", {"patch": 4}, "scale is 2 and patch 4; the patch must divide the scale"),
+        ("upscaler", {"patch": 0}, "patch is 0; whole numbers of at least 1"),
+        ("upscaler", {"num_layers": True}, "num_layers is True; whole numbers"),
+        ("upscaler", {"vocab_size": None}, "vocab_size is None; whole numbers"),
+        ("upscaler", {"num_attention_heads": 48}, "hidden_size is 256 and num_attention_heads 48; every head needs"),
+        (
+            "upscaler_vqvae",
+            {"block_out_channels": [16]},
+            "a token of upscaler_vqvae 1 pixels and one of vqvae 8, so the finished picture is 0.25 times as large",
+        ),
+        ("upscaler", {"_class_name": "UVit2DModel"}, "upscaler is a UVit2DModel; only MuseUpscaler is served"),
+        ("upscaler_vqvae", {"norm_type": "spatial"}, "upscaler_vqvae: norm_type is spatial; only group"),
+    ],
+)
+def test_a_second_stage_that_does_not_fit_is_named(part: str, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(GraphError, match=message):
+        support.check(cascade(**{part: changes}))
+
+
+def test_what_a_missing_key_of_a_second_stage_means() -> None:
+    parameters = inspect.signature(MuseUpscaler.__init__).parameters.values()
+    stated = {item.name: item.default for item in parameters if item.default is not inspect.Parameter.empty}
+    assert stated == support.UPSCALER
