@@ -87,7 +87,8 @@ class Adapter:
 
     `kind` is lora, bottleneck, embedding or delta (what only a pinned mix can carry). `trigger` are words that call it,
     `prompt` those that it was trained in, with {context} and {style} for what stands there; "" where nobody said.
-    `stages` are an embedding's. `fits` are the names of the bundles that it is for.
+    `stages` are an embedding's. `adapts` are the stages of a cascade that it has factors for: what has "base" alone
+    paints "upscale" plain. `fits` are the names of the bundles that it is for.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Adapter:
     prompt: str
     rank: int
     stages: int
+    adapts: tuple[str, ...]
     fits: tuple[str, ...]
 
 

@@ -28,9 +28,11 @@ class About(NamedTuple):
 
 ABOUT = {
     "generate": About("Ask a server for a picture."),
+    "upscale": About("Ask a server to paint a small picture larger and finer."),
     "stylize": About("Paint photos, folders of photos or clips in a style."),
     "sheet": About("Paint a photo in every style that fits, on one sheet."),
     "gallery": About("Ask for every prompt in every style, and lay the pictures out on one sheet."),
+    "compose": About("Paint a content in every style, and lay the pictures out on one sheet."),
     "score": About("Say how near pictures come to a text or to a picture."),
     "models": About("Say what a server has: bundles, samplers, rules, styles."),
     "serve": About("Serve bundles over gRPC.", "server"),

@@ -3,6 +3,7 @@
 with Client("localhost:8001") as client:
     client.generate("a red boat at night", adapters={"stained-glass": 0.9}, seed=7).image.save("boat.png")
     client.stylize(Path("photo.jpg"), style={"starry": 0.6, "wave": 0.4}).image.save("painting.png")
+    client.upscale(Path("small.png"), "a red boat at night").image.save("large.png")
     for part in client.stream("a red boat at night", preview_every=5):
         print(part)  # Progress(step=1, steps=25, eta_s=2.4), ..., and at last the Generation
 """
@@ -86,6 +87,17 @@ class Client:
         if picture is None:
             raise ProtocolError("the server's stream ended without a picture")
         yield picture
+
+    def upscale(
+        self, picture: Picture, prompt: str, *, timeout: float | None = None, **options: Unpack[Options]
+    ) -> Generation:
+        """Paint `picture` larger and finer, with the second stage of a backbone that has two.
+
+        `picture` is what such a backbone's first stage paints (`generate` with upscale_steps=0), or any other of that
+        size: a file, as bytes or as its Path, or a PIL image. `prompt` says what it shows. `options` and `timeout` are
+        as in `generate`, without what is about the first stage. Raises errors of the ImpastoError tree.
+        """
+        return self.generate(prompt, timeout=timeout, **_over(picture, options))
 
     def stylize(
         self,
@@ -211,6 +223,12 @@ class AsyncClient:
             raise ProtocolError("the server's stream ended without a picture")
         yield picture
 
+    async def upscale(
+        self, picture: Picture, prompt: str, *, timeout: float | None = None, **options: Unpack[Options]
+    ) -> Generation:
+        """As Client.upscale. Cancelling the task cancels the request on the server."""
+        return await self.generate(prompt, timeout=timeout, **_over(picture, options))
+
     async def stylize(
         self,
         photo: Picture,
@@ -279,6 +297,13 @@ class AsyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+
+def _over(picture: Picture, options: Options) -> Options:
+    """Raises TypeError for a second picture."""
+    if "base_image" in options:
+        raise TypeError("upscale() has its picture already; leave base_image out")
+    return {**options, "base_image": picture}
 
 
 async def _encoded(encoding: Callable[[], Tensors], options: Options) -> Tensors:

@@ -1,11 +1,11 @@
-"""`impasto generate`, `impasto gallery` and `impasto score`."""
+"""`impasto generate`, `impasto upscale`, `impasto gallery` and `impasto score`."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,11 +17,12 @@ from rich.table import Table
 from impasto_client import arguments as arg
 from impasto_client.arguments import with_options
 from impasto_client.bar import counting, follow
+from impasto_client.cells import paint
 from impasto_client.client import DEFAULT_TIMEOUT_S, DEFAULT_URL
 from impasto_client.connection import connected, print_warnings, reported
-from impasto_client.fields import TABLE
+from impasto_client.fields import TABLE, Options
 from impasto_client.files import written
-from impasto_client.gallery import Column, Settings, Sheet, draw, paint
+from impasto_client.gallery import Column, Row, Sheet, cells_of, draw
 from impasto_client.generation import Candidate, Generation
 from impasto_client.words import format_of, options_of, weights_of
 
@@ -34,11 +35,31 @@ SHARED = (
     "guidance_scale",
     "scheduler",
 )  # what all cells of a gallery may share
+# What is about the first stage of two, of which `upscale` runs the second.
+FIRST = {
+    *("steps", "temperature", "guidance_scale", "style_guidance", "content_guidance", "style_strength"),
+    *("text_strength", "image", "strength", "depth", "control_scale", "base_image"),
+}
+FINER = [field.word for field in TABLE.fields if field.word not in FIRST]
 GALLERY_PROMPTS = [
     "a red boat by the sea",
     "a blue house at night",
     "a yellow flower in a meadow",
     "a purple butterfly on plain paper",
+]
+
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        help="File to write: .png, .jpg or .webp. Of several candidates, OUT-1.png and so on, the best first.",
+        show_default="impasto-SEED.png",
+    ),
+]
+Previews = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Folder for previews on the way: preview-005.png and so on.")
+]
+PreviewEvery = Annotated[
+    int | None, typer.Option(min=1, help="With --previews: steps from one to the next.", show_default="5")
 ]
 
 
@@ -47,19 +68,9 @@ def generate(
     ctx: typer.Context,
     prompt: Annotated[str, typer.Argument(help="What to paint.")],
     said: Mapping[str, Any],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="File to write: .png, .jpg or .webp. Of several candidates, OUT-1.png and so on, the best first.",
-            show_default="impasto-SEED.png",
-        ),
-    ] = None,
-    previews: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder for previews on the way: preview-005.png and so on.")
-    ] = None,
-    preview_every: Annotated[
-        int | None, typer.Option(min=1, help="With --previews: steps from one to the next.", show_default="5")
-    ] = None,
+    out: Out = None,
+    previews: Previews = None,
+    preview_every: PreviewEvery = None,
     as_json: arg.AsJson = False,
     local: arg.Local = False,
     bundle: arg.Bundle = Path(".impasto/bundle"),
@@ -70,26 +81,41 @@ def generate(
 
     A terminal shows the steps while they are done. Ctrl-C cancels the request.
     """
-    options = options_of(said, TABLE)
-    if out is not None:
-        options["format"] = format_of(out)
-    if preview_every is not None and previews is None:
-        raise typer.BadParameter("say with --previews where they go", param_hint="--preview-every")
-    console = Console(stderr=True, highlight=False)
-    with reported(console), connected(ctx, url, timeout, bundle if local else None) as client:
-        if previews is not None:
-            previews.mkdir(parents=True, exist_ok=True)
-        every = 0 if previews is None else preview_every or PREVIEW_EVERY
-        parts = client.stream(prompt, preview_every=every, **options)
-        with closing(parts):
-            generation = follow(parts, console, previews)
-    with reported(console):
-        files = written(generation, out)
-    print_warnings(console, generation.warnings)
-    if as_json:
-        typer.echo(json.dumps(_document(files, generation), indent=2))
-    else:
-        typer.echo("\n".join(_line(path, candidate, generation) for path, candidate in files))
+    server = Server(ctx, url, timeout, bundle if local else None)
+    _paint(server, prompt, options_of(said, TABLE), out, Showing.of(previews, preview_every), as_json)
+
+
+@with_options(TABLE, FINER)
+def upscale(
+    ctx: typer.Context,
+    *,
+    picture: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PICTURE",
+            exists=True,
+            dir_okay=False,
+            help="PNG, JPEG or WebP, as large as the first stage paints.",
+        ),
+    ],
+    prompt: Annotated[str, typer.Option(help="What it shows.")],
+    said: Mapping[str, Any],
+    out: Out = None,
+    previews: Previews = None,
+    preview_every: PreviewEvery = None,
+    as_json: arg.AsJson = False,
+    local: arg.Local = False,
+    bundle: arg.Bundle = Path(".impasto/bundle"),
+    url: arg.Url = DEFAULT_URL,
+    timeout: arg.Timeout = DEFAULT_TIMEOUT_S,
+) -> None:
+    """Ask a server with a backbone of two stages to paint a small picture larger and finer, by the second stage alone.
+
+    A terminal shows the steps while they are done. Ctrl-C cancels the request.
+    """
+    server = Server(ctx, url, timeout, bundle if local else None)
+    options: Options = {**options_of(said, TABLE), "base_image": picture}
+    _paint(server, prompt, options, out, Showing.of(previews, preview_every), as_json)
 
 
 @with_options(TABLE, SHARED)
@@ -116,13 +142,15 @@ def gallery(
     weights = weights_of(said.get("adapters", []))
     options.pop("adapters", None)
     columns = [Column("no style"), *(Column.of(name, weight, words) for name, weight in weights.items())]
+    cells = cells_of(prompts, columns, seed, options)
     console = Console(stderr=True, highlight=False)
     with reported(console), connected(ctx, url, timeout) as client, counting(console) as bar:
         task = bar.add_task("painting", total=len(prompts) * len(columns))
-        rows = paint(client, prompts, columns, Settings(seed, options), lambda: bar.advance(task))
+        pictures = paint(client, cells, lambda: bar.advance(task))
+    rows = [Row(prompt, (f"seed {row[0].seed}",)) for prompt, row in zip(prompts, pictures, strict=True)]
     with reported(console):
-        draw(Sheet(title, prompts, columns, rows)).save(out)
-    warnings = dict.fromkeys(warning for row in rows for cell in row for warning in cell.warnings)
+        draw(Sheet(title, rows, [column.label for column in columns], pictures)).save(out)
+    warnings = dict.fromkeys(warning for row in pictures for cell in row for warning in cell.warnings)
     print_warnings(console, list(warnings))
     typer.echo(json.dumps({"out": str(out), "warnings": list(warnings)}) if as_json else str(out))
 
@@ -148,6 +176,51 @@ def score(
         typer.echo(json.dumps([{"picture": str(picture), "score": score} for picture, score in ranked], indent=2))
     else:
         Console(highlight=False).print(_table(ranked))
+
+
+@dataclass(frozen=True)
+class Server:
+    """Who is asked; `bundle` is what this process paints with, without one."""
+
+    ctx: typer.Context
+    url: str
+    timeout: float
+    bundle: Path | None
+
+
+@dataclass(frozen=True)
+class Showing:
+    """Where previews go, None for nowhere, and steps from one to the next."""
+
+    folder: Path | None
+    every: int
+
+    @classmethod
+    def of(cls, folder: Path | None, every: int | None) -> Showing:
+        """As it's said. Raises typer.BadParameter."""
+        if every is not None and folder is None:
+            raise typer.BadParameter("say with --previews where they go", param_hint="--preview-every")
+        return cls(folder, 0 if folder is None else every or PREVIEW_EVERY)
+
+
+def _paint(server: Server, prompt: str, options: Options, out: Path | None, showing: Showing, as_json: bool) -> None:
+    """Ask, write what comes, and tell of it."""
+    if out is not None:
+        options["format"] = format_of(out)
+    console = Console(stderr=True, highlight=False)
+    with reported(console), connected(server.ctx, server.url, server.timeout, server.bundle) as client:
+        if showing.folder is not None:
+            showing.folder.mkdir(parents=True, exist_ok=True)
+        parts = client.stream(prompt, preview_every=showing.every, **options)
+        with closing(parts):
+            generation = follow(parts, console, showing.folder)
+    with reported(console):
+        files = written(generation, out)
+    print_warnings(console, generation.warnings)
+    if as_json:
+        typer.echo(json.dumps(_document(files, generation), indent=2))
+    else:
+        typer.echo("\n".join(_line(path, candidate, generation) for path, candidate in files))
 
 
 def _table(ranked: Sequence[tuple[Path, float]]) -> Table:

@@ -253,6 +253,60 @@ FIELDS: tuple[Field, ...] = (
         help="Of a masked backbone: how much chance decides which tokens are kept.",
     ),
     Field(
+        "UPSCALE_STEPS",
+        "INT32",
+        "number",
+        option="upscale_steps",
+        flag="--upscale-steps",
+        help="Of a backbone of two stages: steps of the second; 0 leaves it out.",
+        default=0,
+    ),
+    Field(
+        "UPSCALE_TEMPERATURE",
+        "FP32",
+        "number",
+        option="upscale_temperature",
+        flag="--upscale-temperature",
+        help="Of a backbone of two stages: --temperature of the second.",
+        default=4.5,
+    ),
+    Field(
+        "UPSCALE_GUIDANCE_SCALE",
+        "FP32",
+        "number",
+        option="upscale_guidance_scale",
+        flag="--upscale-guidance-scale",
+        help="Of a backbone of two stages: --guidance-scale of the second.",
+        default=2.0,
+    ),
+    Field(
+        "UPSCALE_STYLE_STRENGTH",
+        "FP32",
+        "number",
+        option="upscale_style_strength",
+        flag="--upscale-style-strength",
+        help="With StyleDrop's guidance, of a backbone of two stages: --style-strength of the second.",
+        default=1.0,
+    ),
+    Field(
+        "UPSCALE_TEXT_STRENGTH",
+        "FP32",
+        "number",
+        option="upscale_text_strength",
+        flag="--upscale-text-strength",
+        help="With StyleDrop's guidance, of a backbone of two stages: --text-strength of the second.",
+        default=0.0,
+    ),
+    Field(
+        "BASE_IMAGE",
+        "BYTES",
+        "picture",
+        option="base_image",
+        flag="--base-image",
+        help="Of a backbone of two stages: the picture that the second one paints larger and finer.",
+        metavar="FILE",
+    ),
+    Field(
         "STYLE_IMAGES",
         "BYTES",
         "pictures",
@@ -381,6 +435,17 @@ class Options(TypedDict, total=False):
     control_scale: how strictly the edges of `image` and `depth` are followed, 0 to 2; 0 turns that off.
     model: which of the server's bundles paints; by default the first.
     temperature: of a masked backbone, 0 to 100: how much chance decides which tokens are kept after each step.
+    upscale_steps: of a backbone of two stages, 0 to 200: steps of the second; with 0 the picture is the first one's,
+        and as small.
+    upscale_temperature: of a backbone of two stages: `temperature` of the second.
+    upscale_guidance_scale: of a backbone of two stages, 0 to 50: `guidance_scale` of the second; not with StyleDrop and
+        Compose.
+    upscale_style_strength: of a backbone of two stages, with StyleDrop and Compose, -50 to 50: `style_strength` of the
+        second.
+    upscale_text_strength: of a backbone of two stages, with StyleDrop and Compose, -50 to 50: `text_strength` of the
+        second.
+    base_image: of a backbone of two stages, in place of what the first one paints: the picture that the second paints
+        larger and finer; passed as `image` is, and as large as the first one's pictures are.
     """
 
     negative_prompt: str | None
@@ -405,3 +470,9 @@ class Options(TypedDict, total=False):
     control_scale: float | None
     model: str | None
     temperature: float | None
+    upscale_steps: int | None
+    upscale_temperature: float | None
+    upscale_guidance_scale: float | None
+    upscale_style_strength: float | None
+    upscale_text_strength: float | None
+    base_image: Picture | None

@@ -1,25 +1,24 @@
-"""One sheet of pictures: a row for each prompt, a column for no style and for each style, one seed along a row."""
+"""One sheet of pictures, with a heading, and a label for each row and column."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
-from contextlib import closing
-from dataclasses import dataclass, field
-from threading import Event
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from impasto_client.client import Client
+from impasto_client.cells import Cell
 from impasto_client.fields import Options
-from impasto_client.generation import Generation, Progress
+from impasto_client.generation import Generation
 
-IN_FLIGHT = 8
-UPSCALE = 2
+SHOWN = 256  # pixels of a smaller picture's longer side on the sheet, at least: it is enlarged by a whole number
 MARGIN, GAP = 48, 18
 LABEL_WIDTH = 200
 TITLE_PX, LABEL_PX, NOTE_PX = 40, 22, 17
+LEADING = 8  # between the lines beside a row
+LABEL_LETTERS, NOTE_LETTERS = 17, 24  # of a line beside a row
 PAPER, INK, FAINT, RULE = "#ffffff", "#1c1c22", "#74747e", "#d9d9de"
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -46,68 +45,38 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What all cells share. Row i is painted with seed + i."""
+class Row:
+    """What stands beside a row: a label, and smaller, what else there is to say of it."""
 
-    seed: int
-    options: Options = field(default_factory=Options)
+    label: str
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """`rows[i][j]` shows `prompts[i]` in `columns[j]`."""
+    """`pictures[i][j]` is that of `rows[i]` under `columns[j]`. They are of one size."""
 
     title: str
-    prompts: Sequence[str]
-    columns: Sequence[Column]
-    rows: Sequence[Sequence[Generation]]
+    rows: Sequence[Row]
+    columns: Sequence[str]
+    pictures: Sequence[Sequence[Generation]]
 
 
-def paint(
-    client: Client, prompts: Sequence[str], columns: Sequence[Column], settings: Settings, done: Callable[[], None]
-) -> list[list[Generation]]:
-    """Ask for every cell, several at a time; `done` is called after each. Raises the first ImpastoError, and cancels
-    the cells under way."""
-    over = Event()
+def cells_of(prompts: Sequence[str], columns: Sequence[Column], seed: int, options: Options) -> list[list[Cell]]:
+    """A row for each prompt. Row i is painted with seed + i."""
 
-    def cell(row: int, column: Column) -> Generation:
-        with closing(_asked(client, prompts[row], column, settings, row)) as parts:
-            generation = _last(parts, over)
-        done()
-        return generation
+    def cell(row: int, column: Column) -> Cell:
+        own: Options = {"adapters": dict(column.adapters), "seed": seed + row}
+        return Cell(column.prompt(prompts[row]), {**options, **own})
 
-    pool = ThreadPoolExecutor(IN_FLIGHT)
-    futures = [[pool.submit(cell, row, column) for column in columns] for row in range(len(prompts))]
-    try:
-        for finished in wait([future for row in futures for future in row], return_when=FIRST_EXCEPTION).done:
-            finished.result()
-    finally:
-        over.set()
-        pool.shutdown(cancel_futures=True)  # after an error nobody wants the rest
-    return [[future.result() for future in row] for row in futures]
-
-
-def _asked(
-    client: Client, prompt: str, column: Column, settings: Settings, row: int
-) -> Generator[Progress | Generation, None, None]:
-    """Streamed, for a stream can be left."""
-    options: Options = {**settings.options, "adapters": dict(column.adapters), "seed": settings.seed + row}
-    return client.stream(column.prompt(prompt), **options)
-
-
-def _last(parts: Iterable[Progress | Generation], over: Event) -> Generation:
-    """The picture of a stream. Raises CancelledError when all is over before it is there."""
-    for part in parts:
-        if isinstance(part, Generation):
-            return part
-        if over.is_set():
-            break
-    raise CancelledError
+    return [[cell(row, column) for column in columns] for row in range(len(prompts))]
 
 
 def draw(sheet: Sheet) -> Image.Image:
-    """RGB picture of the sheet, its cells enlarged."""
-    cell_width, cell_height = (UPSCALE * side for side in sheet.rows[0][0].image.size)
+    """RGB picture of the sheet, small pictures enlarged."""
+    size = sheet.pictures[0][0].image.size
+    scale = max(1, SHOWN // max(size))
+    cell_width, cell_height = (scale * side for side in size)
     top = MARGIN + TITLE_PX + NOTE_PX + 4 * GAP + LABEL_PX
     left = MARGIN + LABEL_WIDTH + GAP
     width = left + len(sheet.columns) * (cell_width + GAP) - GAP + MARGIN
@@ -117,12 +86,12 @@ def draw(sheet: Sheet) -> Image.Image:
     _head(pen, sheet, width)
     for index, column in enumerate(sheet.columns):
         centre = left + index * (cell_width + GAP) + cell_width // 2
-        label = fitted(column.label, cell_width)
+        label = fitted(column, cell_width)
         pen.text((centre, top - GAP // 2 - LABEL_PX // 2), label, INK, font(LABEL_PX), anchor="mm")
-    for index, (prompt, row) in enumerate(zip(sheet.prompts, sheet.rows, strict=True)):
+    for index, (row, pictures) in enumerate(zip(sheet.rows, sheet.pictures, strict=True)):
         y = top + index * (cell_height + GAP)
-        _row_label(pen, prompt, row[0].seed, y + cell_height // 2)
-        for place, generation in enumerate(row):
+        _beside(pen, row, y + cell_height // 2)
+        for place, generation in enumerate(pictures):
             x = left + place * (cell_width + GAP)
             picture = generation.image.convert("RGB").resize((cell_width, cell_height), Image.Resampling.LANCZOS)
             canvas.paste(picture, (x, y))
@@ -131,9 +100,9 @@ def draw(sheet: Sheet) -> Image.Image:
 
 
 def _head(pen: ImageDraw.ImageDraw, sheet: Sheet, width: int) -> None:
-    meta = sheet.rows[0][0].meta
+    meta = sheet.pictures[0][0].meta
     note = " · ".join(
-        [f"{meta.get('steps')} steps", f"{meta.get('scheduler')}", f"{meta.get('engine')} {meta.get('precision')}"]
+        [f"{steps_of(meta)} steps", f"{meta.get('scheduler')}", f"{meta.get('engine')} {meta.get('precision')}"]
     )
     pen.text((MARGIN, MARGIN), sheet.title, INK, font(TITLE_PX), anchor="lt")
     pen.text((MARGIN, MARGIN + TITLE_PX + GAP // 2), note, FAINT, font(NOTE_PX), anchor="lt")
@@ -141,14 +110,20 @@ def _head(pen: ImageDraw.ImageDraw, sheet: Sheet, width: int) -> None:
     pen.line((MARGIN, rule, width - MARGIN, rule), fill=RULE, width=2)
 
 
-def _row_label(pen: ImageDraw.ImageDraw, prompt: str, seed: int, middle: int) -> None:
-    lines = textwrap.wrap(prompt, 17)
-    line_height = LABEL_PX + 8
-    baseline = middle - (len(lines) * line_height + NOTE_PX) // 2 + LABEL_PX
-    for line in lines:
-        pen.text((MARGIN, baseline), line, INK, font(LABEL_PX), anchor="ls")
-        baseline += line_height
-    pen.text((MARGIN, baseline), f"seed {seed}", FAINT, font(NOTE_PX), anchor="ls")
+def steps_of(meta: Mapping[str, Any]) -> str:
+    """Those of each stage, where there is more than one."""
+    stages = meta.get("stages")
+    return " + ".join(str(one["steps"]) for one in stages.values()) if stages else str(meta.get("steps"))
+
+
+def _beside(pen: ImageDraw.ImageDraw, row: Row, middle: int) -> None:
+    """A row's label and its notes, about its middle."""
+    lines = [(line, INK, LABEL_PX) for line in textwrap.wrap(row.label, LABEL_LETTERS)]
+    lines += [(line, FAINT, NOTE_PX) for note in row.notes for line in textwrap.wrap(note, NOTE_LETTERS)]
+    y = middle - sum(pixels + LEADING for _, _, pixels in lines) // 2
+    for line, colour, pixels in lines:
+        y += pixels + LEADING
+        pen.text((MARGIN, y - LEADING), line, colour, font(pixels), anchor="ls")
 
 
 def fitted(label: str, width: int) -> str:

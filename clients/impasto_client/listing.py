@@ -52,7 +52,8 @@ def _adapters(adapters: Iterable[Adapter]) -> Table:
     table = _table("style", "kind", "words", "fits")
     for one in adapters:
         words = " · ".join(said for said in (one.trigger, one.prompt) if said)
-        table.add_row(*_cells(one.name, one.kind, words, one.fits or "no bundle of this server"))
+        kind = one.kind if len(one.adapts) < 2 else f"{one.kind} pair"
+        table.add_row(*_cells(one.name, kind, words, one.fits or "no bundle of this server"))
     return table
 
 

@@ -121,11 +121,9 @@ class Pinned(Frozen):
 class Manifest(Frozen):
     """manifest.json; `digest` is the identity of everything the bundle resolves to. What is here, every family has.
 
-    `backbones` are the graphs that run at every step of each stage, the first of a cascade first. What a bundle without
-    `defaults` gives its requests is its family's to say (FamilyOffer).
+    What a bundle without `defaults` gives its requests is its family's to say (FamilyOffer).
     """
 
-    backbones: ClassVar[Mapping[str, str]]
     schedulers: ClassVar[Collection[str]]
 
     format: Literal[1]
@@ -137,6 +135,11 @@ class Manifest(Frozen):
     graphs: dict[str, Graph]
     defaults: Usual = Usual()
     pinned: tuple[Pinned, ...] = ()
+
+    @property
+    def backbones(self) -> Mapping[str, str]:
+        """The graphs that run at every step, by stage, the first of a cascade first."""
+        raise NotImplementedError
 
     @property
     def backbone(self) -> str:

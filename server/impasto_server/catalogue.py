@@ -126,6 +126,7 @@ def _said(name: str, header: Header) -> Json:
         "prompt": header.prompt,
         "rank": header.rank,
         "stages": header.stages,
+        "adapts": list(header.adapts),
     }
 
 

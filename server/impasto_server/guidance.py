@@ -19,6 +19,7 @@ from impasto_server.fields import Number, Option, given
 Array = NDArray[Any]
 
 MAX_STRENGTH = 50.0
+TOGETHER = 128  # rows of outputs
 # What the code published with arXiv 2309.06933 puts in the place of the null.
 CODE_NEGATIVE_PROMPT = (
     "low resolution, poorly drawn, worst quality, low quality, normal quality, blurry image, artifact"
@@ -310,12 +311,14 @@ RULES: tuple[type[Rule], ...] = (ClassifierFree, DreamStyler, DreamStylerCode, S
 
 
 def combine(coefficients: Sequence[float], outputs: Sequence[Array]) -> Array:
-    """Coefficient-weighted sum of the lanes' outputs, float32; lane by lane, since logits are too large to stack."""
+    """Coefficient-weighted sum of the lanes' outputs, float32; a part of all lanes after another, since logits are too
+    large to stack, and too large for a cache."""
     if len(outputs) == 1 and coefficients[0] == 1 and outputs[0].dtype == np.float32:
         return outputs[0]
-    total = np.multiply(outputs[0], coefficients[0], dtype=np.float32)
-    term = np.empty_like(total)
-    for coefficient, output in zip(coefficients[1:], outputs[1:], strict=True):
-        np.multiply(output, np.float32(coefficient), out=term)
-        total += term
+    total = np.empty(outputs[0].shape, np.float32)
+    for start in range(0, len(total), TOGETHER):
+        part = slice(start, start + TOGETHER)
+        np.multiply(outputs[0][part], np.float32(coefficients[0]), out=total[part])
+        for coefficient, output in zip(coefficients[1:], outputs[1:], strict=True):
+            total[part] += np.multiply(output[part], np.float32(coefficient))
     return total

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from threading import Lock
 from time import perf_counter
@@ -77,8 +77,9 @@ class Job:
 
     `resume` has a job looked at once more, when something that it waits for has come about. `place` is in memory, for
     its pictures; `seen` is what its family read in them, `reference` the embedding [1, E] of what its candidates are
-    compared with. `pinned`: some of its lanes run on weights that their mix is merged into. `steps` are those that are
-    run, 0 until that is known. It's settled once, by whoever comes first; `over` from then on.
+    compared with. `told` is what META has of its family alone. `pinned`: some of its lanes run on weights that their
+    mix is merged into. `steps` are those that are run, 0 until that is known. It's settled once, by whoever comes
+    first; `over` from then on.
     """
 
     request: Request
@@ -93,6 +94,7 @@ class Job:
     worn: Worn | None = None
     conditions: Conditions | None = None
     warnings: tuple[str, ...] = ()
+    told: Mapping[str, object] = field(default_factory=dict)
     pinned: bool = False
     steps: int = 0
     steps_done: int = 0

@@ -17,7 +17,7 @@ from impasto_server.batch import choose
 from impasto_server.job import Job
 from impasto_server.running import Running
 from impasto_server.stats import Stats
-from impasto_server.steps import Finished, Sample
+from impasto_server.steps import Finished
 from impasto_server.turnstile import Gate
 
 SMOOTHING = 0.9
@@ -37,7 +37,7 @@ class Loop:
         max_lanes: int,
         stats: Stats,
         gate: Gate,
-        stepped: Callable[[Job, Sequence[Sample | None]], None],
+        stepped: Callable[[Job, Sequence[Finished | None]], None],
         left: Callable[[Running, list[Finished] | Exception], None],
     ) -> None:
         self._backbones = backbones

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from impasto_server.job import Job
 from impasto_server.offer import Offer
@@ -38,25 +38,26 @@ def styles_of(job: Job) -> dict[str, object]:
 def settings_of(job: Job, offer: Offer) -> dict[str, object]:
     """What was used of the request's settings, of those that the bundle knows; and the pictures' size."""
     known = offer.known(job.request.rule.name or None).fields
-    used = {name: value for name, value in _settings(job).items() if name.upper() in known}
+    idle = offer.family.idle(job.request.values)
+    used = {name: value for name, value in _settings(job, idle).items() if name.upper() in known}
     return {**used, "width": job.size[0], "height": job.size[1]}
 
 
-def _settings(job: Job) -> dict[str, object]:
-    """Called as their fields are, in lower case."""
+def _settings(job: Job, idle: Collection[str]) -> dict[str, object]:
+    """Called as their fields are, in lower case; `idle` are those that nothing was made of."""
     request = job.request
     return {
         "steps": job.steps,
         "guidance": request.rule.name,
-        **_lower(request.strengths),
+        **_lower(request.strengths, idle),
         **_some(request),
         "scheduler": request.sampling.scheduler,
-        **_lower(request.own),
+        **_lower(request.own, idle),
     }
 
 
-def _lower(values: Mapping[str, object]) -> dict[str, object]:
-    return {name.lower(): value for name, value in values.items()}
+def _lower(values: Mapping[str, object], idle: Collection[str]) -> dict[str, object]:
+    return {name.lower(): value for name, value in values.items() if name not in idle}
 
 
 def _some(request: Request) -> dict[str, object]:

@@ -25,6 +25,14 @@ MOST_S = MAX_TIMEOUT_US // 10**6
 
 
 @dataclass(frozen=True)
+class Idle:
+    """Why a field means nothing beside the other values of a request, and what to do about it."""
+
+    why: str
+    fix: str
+
+
+@dataclass(frozen=True)
 class FamilyOffer:
     """What every bundle of a family knows of requests.
 
@@ -32,7 +40,8 @@ class FamilyOffer:
     alone knows, `unknown` those of the common ones that it doesn't. Samplers in `spread` run all of their steps over
     the share of the noise that a content image leaves. `rules` are those it can be guided by, the first without a word.
     `filled` has what hangs on the rest of a request: of all other values, and the names of those that were said; it
-    raises InvalidArgument for what contradicts itself.
+    raises InvalidArgument for what contradicts itself. `idle` are the fields that mean nothing beside all values: they
+    may not be said, and META leaves them out.
     """
 
     family: str
@@ -44,6 +53,7 @@ class FamilyOffer:
     spread: tuple[str, ...] = ()
     rules: tuple[type[Rule], ...] = RULES
     filled: Callable[[Mapping[str, Any], Collection[str]], Mapping[str, Any]] = lambda values, said: _weighed(values)
+    idle: Callable[[Mapping[str, Any]], Mapping[str, Idle]] = lambda values: {}
 
 
 @dataclass(frozen=True)
@@ -170,6 +180,9 @@ class Offer:
         if weights is not None and len(weights) != len(names):
             fix = "pass one weight for each of ADAPTER_NAMES, or none at all"
             raise InvalidArgument("ADAPTER_WEIGHTS", f"{len(weights)} weights for {len(names)} names", fix)
+        for name, idle in self.family.idle(values).items():
+            if name in said:
+                raise InvalidArgument(name, idle.why, idle.fix)
         if not self.control and (values["CONTROL_SCALE"] or "DEPTH" in said):
             field = "CONTROL_SCALE" if values["CONTROL_SCALE"] else "DEPTH"
             raise InvalidArgument(field, f"bundle {self.bundle!r} has no ControlNet", "link it with --controlnet")
@@ -198,7 +211,8 @@ class Offer:
         return {row.name: row for row in rows if row.name not in strange}
 
     def _defaults(self, rule: type[Rule]) -> Mapping[str, Any]:
-        """The family's for the rule, else the bundle's, else the family's, else the rule's, else anybody's.
+        """The family's for the rule, else the bundle's, else the family's, else the rule's, else anybody's, which those
+        that are lacking have in any case.
 
         Without the seed and the adapters' weights, which hang on the request.
         """
@@ -209,7 +223,8 @@ class Offer:
         if rule is not self.rules[0]:  # of a scale nobody knows what it means to another rule
             own.pop("GUIDANCE_SCALE", None)
         ruled = {**self.family.by_rule.get(rule.name, {}), GUIDANCE.name: rule.name}
-        return {**anybody, **size, **steering, **rule.usual, **own, **ruled}
+        lacking = {name: anybody[name] for name in self.lacking}
+        return {**anybody, **size, **steering, **rule.usual, **own, **ruled, **lacking}
 
 
 def parse(

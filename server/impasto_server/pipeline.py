@@ -68,7 +68,7 @@ from impasto_server.scoring.ranking import Ranking
 from impasto_server.settings import Settings
 from impasto_server.shared import Shared
 from impasto_server.stats import Stats
-from impasto_server.steps import Finished, Sample
+from impasto_server.steps import Finished
 from impasto_server.turns import Turns, Work, once
 from impasto_server.worn import Asked, asked, resolved
 
@@ -241,7 +241,7 @@ class Pipeline:
 
     # what the step loop tells, from its own thread: others do the work
 
-    def _stepped(self, job: Job, denoised: Sequence[Sample | None]) -> None:
+    def _stepped(self, job: Job, denoised: Sequence[Finished | None]) -> None:
         """Have the caller told of a step, if it wants to know; the picture itself is the last step's preview."""
         if job.caller.progress is not None:
             step, steps, every = job.steps_done, job.steps, job.request.answer.preview_every
@@ -263,7 +263,7 @@ class Pipeline:
 
     # finish: samples → previews and images
 
-    def _tell(self, job: Job, progress: Progress, shown: Sequence[Sample]) -> Work[None]:
+    def _tell(self, job: Job, progress: Progress, shown: Sequence[Finished]) -> Work[None]:
         """Tell the caller of a step, when the previews of it are made; one a turn."""
         try:
             previews = []
@@ -307,6 +307,7 @@ class Pipeline:
             "bundle": self.manifest.digest,
             **styles_of(job),
             **settings_of(job, self.offer),
+            **job.told,
         }
 
     # whatever became of it

@@ -74,6 +74,7 @@ class Preparation:
 
     def _condition(self, job: Job, worn: Worn) -> Work[Conditions]:
         conditions = yield from self._family.condition(job.request, worn, job.seen)
+        job.told = conditions.told
         job.warnings = tuple(dict.fromkeys([*conditions.warnings, *self._ranking.warnings(job.request)]))
         return conditions
 

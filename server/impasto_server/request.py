@@ -62,7 +62,7 @@ class Request:
         }
         rule = _named(values["GUIDANCE"], rules)
         strengths = {name: values[row.name] for name, row in rows(rule).items()}
-        own = {name: values[name] for name in values.keys() - _shared(rules)}
+        own = {name: value for name, value in values.items() if name not in _shared(rules)}
         return cls(**groups, rule=rule(**strengths), own=own, model=values["MODEL"])
 
     @property
@@ -95,7 +95,7 @@ class Request:
         """
         image, depth, style_image = (None if file is None else b"" for file in self.files[:3])
         content = replace(self.content, image=image, depth=depth)
-        own = {name: tuple(map(_sha256, _files(value))) or value for name, value in self.own.items()}
+        own = {name: _told(value) for name, value in self.own.items()}
         return replace(self, content=content, ranking=replace(self.ranking, style_image=style_image), own=own)
 
     @property
@@ -111,11 +111,14 @@ class Request:
 
 def _files(value: Any) -> tuple[bytes, ...]:
     """The files that a family's own value is made of, most often none."""
-    return value if isinstance(value, tuple) and all(isinstance(one, bytes) for one in value) else ()
+    several = value if isinstance(value, tuple) else (value,)
+    return several if all(isinstance(one, bytes) for one in several) else ()
 
 
-def _sha256(file: bytes) -> str:
-    return hashlib.sha256(file).hexdigest()
+def _told(value: Any) -> Any:
+    """A family's own value with the SHA-256 of files in the place of them."""
+    told = tuple(hashlib.sha256(file).hexdigest() for file in _files(value))
+    return (told if isinstance(value, tuple) else told[0]) if told else value
 
 
 def _named(name: str, rules: tuple[type[Rule], ...]) -> type[Rule]:

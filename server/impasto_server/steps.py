@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Sample = NDArray[Any]
+Finished = Any  # what a sampler returns: a sample, or whatever its family makes pictures of that has a size, too
 
 BASE = "base"  # the stage of a family that has one
 
@@ -32,26 +33,29 @@ class Ask:
     """What a sampler needs next: the answer of the backbone of its `stage` to `sample` at `timestep`.
 
     What a sample is and what a timestep counts is the family's: latents [C, h, w] at a training timestep, or tokens
-    [h, w] at the share of steps to come. `step` counts from 0 to `steps` - 1, those of all stages that are run.
-    `denoised` is what the finished sample is taken to be, None while nobody knows. `lane` asks one lane alone, whatever
-    the guidance weighs it with; None asks all that count.
+    [h, w] at the share of steps to come. `step` counts from 0 to `steps` - 1, those of all stages that are run;
+    `before` are those of earlier stages, `after` those of later ones. `denoised` is what the finished sample is taken
+    to be, None while nobody knows. `lane` asks one lane alone, whatever the guidance weighs it with; None asks all that
+    count.
     """
 
     sample: Sample
     timestep: float
     step: int
     steps: int
-    denoised: Sample | None = None
+    denoised: Finished | None = None
     stage: str = BASE
     lane: int | None = None
+    before: int = 0
+    after: int = 0
 
     @property
     def progress(self) -> float:
-        """0 at the first step, 1 at the last."""
-        return self.step / (self.steps - 1) if self.steps > 1 else 1.0
+        """0 at the first step of its stage, 1 at the last."""
+        last = self.steps - self.after - 1
+        return (self.step - self.before) / (last - self.before) if last > self.before else 1.0
 
 
-Finished = Any  # what a sampler returns: a sample, or whatever else its family makes pictures of
 Steps = Generator[Ask, NDArray[np.float32], Finished]
 
 
@@ -59,7 +63,8 @@ def at_stage(steps: Steps, stage: str, done: int, total: int) -> Steps:
     """The same sampler as a part of a cascade: its steps come behind `done` others, and there are `total` in all."""
     ask = next(steps)
     while True:
-        answer = yield replace(ask, stage=stage, step=done + ask.step, steps=total)
+        after = total - done - ask.steps
+        answer = yield replace(ask, stage=stage, step=done + ask.step, steps=total, before=done, after=after)
         try:
             ask = steps.send(answer)
         except StopIteration as stop:

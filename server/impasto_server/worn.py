@@ -35,8 +35,9 @@ class Asked:
 class Worn:
     """What a request's lanes can say, the mixes they can run under, and what both are made of.
 
-    `embeddings` are by name, `adapters` by digest. `field_of_most_stages` is where the embedding of most stages is
-    named. `listed` are the adapters of ADAPTER_NAMES in their order, each with its weight, but for those of weight 0.
+    `embeddings` are by name, `adapters` by digest; `named` is what the request calls those. `field_of_most_stages` is
+    where the embedding of most stages is named. `listed` are the adapters of ADAPTER_NAMES in their order, each with
+    its weight, but for those of weight 0.
     """
 
     words: Prompts
@@ -45,6 +46,7 @@ class Worn:
     adapters: Mapping[str, Patch]
     field_of_most_stages: str = "PROMPT"
     listed: tuple[tuple[Patch, float], ...] = ()
+    named: tuple[Named, ...] = ()
 
 
 def asked(request: Request) -> list[Asked]:
@@ -87,6 +89,7 @@ def wear(request: Request, named: Sequence[Named], loading: Loading) -> Worn:
         listed=tuple(
             (adapters[one.digest], one.weight) for one in named if one.field == FIELD and one.digest in adapters
         ),
+        named=tuple(one for one in named if one.digest in adapters),
     )
 
 

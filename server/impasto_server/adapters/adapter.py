@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, deserialize
 
+from impasto_server.adapters import cascade
 from impasto_server.adapters.form import FORMS, Factors, Form, Shape, rank_of
 from impasto_server.bundle import Manifest, Site
 from impasto_server.engines.engine import widened
@@ -38,7 +39,8 @@ _DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f
 
 @dataclass(frozen=True)
 class Adapter:
-    """A checked adapter of a form that a bank carries, the `kind`: factors by graph and site.
+    """A checked adapter of a form that a bank carries, the `kind`: factors by graph and site. It changes those graphs
+    alone: of a cascade's it may leave out the later ones.
 
     `prompt` is the words that it was trained in, with {context} for the rest; None where nothing is known of them.
     """
@@ -111,7 +113,9 @@ def parse(data: bytes, digest: str, name: str, manifest: Manifest) -> Adapter | 
     else:
         raise damaged(name, f"it is of the kind {kind!r}, which this server doesn't know")
     if tensors:
-        raise damaged(name, f"it holds tensors that belong nowhere: {', '.join(sorted(tensors)[:3])}")
+        raise damaged(name, cascade.stray(sorted(tensors), str(kind), manifest))
+    if isinstance(found, Adapter) and (wrong := cascade.wrong(header, found.factors, manifest)):
+        raise damaged(name, wrong)
     return found
 
 
@@ -160,6 +164,10 @@ def check_backbone(header: Mapping[str, Any], name: str, manifest: Manifest) -> 
     if header.get("family") != manifest.family:
         problem = f"adapter {name!r} is for a {header.get('family')} backbone, {manifest.name!r} is {manifest.family}"
         raise InvalidArgument(FIELD, problem, "name an adapter that was trained on this kind of backbone")
+    if beyond := cascade.beyond(header, manifest):
+        problem = f"adapter {name!r} is a pair, with a half for the stage {shown(beyond[0])}"
+        fix = "name one of its base's half alone, or in MODEL a bundle of both stages"
+        raise InvalidArgument(FIELD, f"{problem}, which {manifest.name!r} doesn't have", fix)
     if header.get("architecture") != manifest.architecture:
         raise _of_another(header.get("network"), name, manifest)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from impasto_server.adapters import cascade
 from impasto_server.adapters.adapter import damaged, header_of
 from impasto_server.bundle import Manifest
 from impasto_server.strangers import read_json
@@ -16,7 +17,8 @@ EMBEDDING = "embedding"
 @dataclass(frozen=True)
 class Header:
     """`widths` are an embedding's, of its vectors, by text encoder. `trigger` are words that call the style, `prompt`
-    those that it was trained in, with {context} and {style} for what stands there; "" where it doesn't say.
+    those that it was trained in, with {context} and {style} for what stands there; "" where it doesn't say. `adapts`
+    are the stages of a cascade that it has factors for.
     """
 
     kind: str
@@ -27,6 +29,7 @@ class Header:
     prompt: str = ""
     rank: int = 0
     stages: int = 0
+    adapts: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, data: bytes, name: str) -> Header:
@@ -42,13 +45,15 @@ class Header:
             prompt=_text(said, "prompt"),
             rank=_count(said, "rank"),
             stages=max((shape[0] for shape in shapes.values()), default=0),
+            adapts=() if _text(said, "kind") == EMBEDDING else tuple(map(_spoken, cascade.stages(said))),
         )
 
     def fits(self, manifest: Manifest) -> bool:
         """Whether loading it for such a bundle can go well: what is said by the header alone."""
         if self.kind == EMBEDDING:
             return dict(self.widths) == manifest.embedding_widths
-        return (self.family, self.architecture) == (manifest.family, manifest.architecture)
+        known = (self.family, self.architecture) == (manifest.family, manifest.architecture)
+        return known and manifest.backbones.keys() >= {*self.adapts}
 
 
 def _shapes(data: bytes, name: str) -> dict[str, tuple[int, int, int]]:
@@ -69,7 +74,11 @@ def _three(shape: list[int]) -> tuple[int, int, int]:
 def _text(said: Mapping[str, Any], key: str) -> str:
     """JSON may hold half a character, which nobody could print."""
     found = said.get(key)
-    return found.encode(errors="replace").decode() if isinstance(found, str) else ""
+    return _spoken(found) if isinstance(found, str) else ""
+
+
+def _spoken(text: str) -> str:
+    return text.encode(errors="replace").decode()
 
 
 def _count(said: Mapping[str, Any], key: str) -> int:

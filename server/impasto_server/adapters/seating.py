@@ -56,11 +56,14 @@ class Seating:
 
     def speaks(self, mix: Mix, adapters: Mapping[str, Patch]) -> bool:
         """Whether a mix changes what the text encoders say."""
-        encoders = self._manifest.text_encoders.keys()
+        return self.changes(self._manifest.text_encoders, mix, adapters)
+
+    def changes(self, graphs: Collection[str], mix: Mix, adapters: Mapping[str, Patch]) -> bool:
+        """Whether a mix changes one of these graphs; one that no seat can be had for is said to."""
         if mix in self._pinned:
-            return not encoders.isdisjoint(self._manifest.pinned[self._pinned[mix] - 1].graphs)
-        parts = (adapters[digest] for digest, _ in mix.parts)
-        return any(not encoders.isdisjoint(part.factors) for part in parts if isinstance(part, Adapter))
+            return not {*graphs}.isdisjoint(self._manifest.pinned[self._pinned[mix] - 1].graphs)
+        parts = [adapters[digest] for digest, _ in mix.parts]
+        return any(isinstance(part, Delta) or not {*graphs}.isdisjoint(part.factors) for part in parts)
 
 
 def _carried(mixes: Collection[Mix], adapters: Mapping[str, Patch], styles: Sequence[Named]) -> dict[str, Adapter]:

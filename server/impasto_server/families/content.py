@@ -10,9 +10,11 @@ from impasto_server.request import Request
 from impasto_server.turns import Work
 
 
-def content(request: Request) -> Work[NDArray[np.uint8] | None]:
-    """RGB [H, W, 3] at the request's size; None without an image. Raises InvalidArgument for one that can't be used."""
+def content(request: Request, zoom: int = 1) -> Work[NDArray[np.uint8] | None]:
+    """RGB [H, W, 3] at 1 / `zoom` of the request's size; None without an image. Raises InvalidArgument for one that
+    can't be used.
+    """
     if request.content.image is None:
         return None
     yield pixels_of(*request.files)
-    return read_image(request.content.image, "IMAGE", request.size.width, request.size.height)
+    return read_image(request.content.image, "IMAGE", request.size.width // zoom, request.size.height // zoom)

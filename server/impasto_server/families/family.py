@@ -27,7 +27,7 @@ from impasto_server.guidance import Guidance, Mix
 from impasto_server.offer import FamilyOffer
 from impasto_server.request import Request
 from impasto_server.stats import Stats
-from impasto_server.steps import Finished, Sample, Steps
+from impasto_server.steps import Finished, Steps
 from impasto_server.turns import Work
 from impasto_server.worn import Worn
 
@@ -47,6 +47,11 @@ class Conditions(Protocol):
     @property
     def warnings(self) -> tuple[str, ...]:
         """What of the request nobody reads."""
+        ...
+
+    @property
+    def told(self) -> Mapping[str, object]:
+        """What META says of it that other families' requests don't have; JSON-ready, most often nothing."""
         ...
 
     def gather(self) -> Work[None]:
@@ -100,7 +105,7 @@ class Family(Protocol):
         """A finished sample → RGB uint8 [H, W, 3]."""
         ...
 
-    def preview(self, sample: Sample) -> bytes:
+    def preview(self, sample: Finished) -> bytes:
         """What a sampler takes a finished sample to be → a small PNG of it."""
         ...
 

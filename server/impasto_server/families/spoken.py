@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,8 @@ from numpy.typing import NDArray
 
 from impasto_server.adapters.seat import Seat
 from impasto_server.families.family import Parts
-from impasto_server.guidance import Guidance, Mix, Text
+from impasto_server.guidance import Guidance, Lane, Mix, Text
 from impasto_server.request import Request
-from impasto_server.steps import BASE
 from impasto_server.turns import Work
 from impasto_server.words.embeds import Embeds
 from impasto_server.words.encoder import PromptEncoder
@@ -31,19 +31,18 @@ class Voice:
 
 @dataclass(frozen=True)
 class Spoken:
-    """Conditions of a family of one stage whose lanes say something; `context` makes one of a lane's embeds."""
+    """Conditions of a family whose lanes say something: the `voices` of every stage's lanes, and `context` makes one of
+    a lane's embeds.
+    """
 
     prompts: PromptEncoder
     worn: Worn
-    lanes: Guidance
-    voices: tuple[Voice, ...]
+    guidance: Mapping[str, Guidance]
+    voices: Mapping[str, tuple[Voice, ...]]
     warnings: tuple[str, ...]
     context: Callable[[Staged], Any]
+    told: Mapping[str, object] = field(default_factory=dict)
     embeds: dict[tuple[Line, Mix | None], Embeds] = field(default_factory=dict)
-
-    @property
-    def guidance(self) -> Mapping[str, Guidance]:
-        return {BASE: self.lanes}
 
     def gather(self) -> Work[None]:
         yield from self._encode(None, Seat())
@@ -51,7 +50,9 @@ class Spoken:
     def contexts(self, seats: Mapping[Mix, Seat]) -> Work[Mapping[str, Sequence[Any]]]:
         for mix, seat in seats.items():
             yield from self._encode(mix, seat)
-        return {BASE: tuple(self.context(self._staged(voice)) for voice in self.voices)}
+        return {
+            stage: tuple(self.context(self._staged(voice)) for voice in voices) for stage, voices in self.voices.items()
+        }
 
     def _staged(self, voice: Voice) -> Staged:
         return Staged(tuple(self.embeds[line, voice.mix] for line in voice.lines))
@@ -65,7 +66,8 @@ class Spoken:
 
     def _missing(self, mix: Mix | None) -> list[Line]:
         """Lines under `mix` that nobody has encoded yet; those that somebody has are among the embeds."""
-        wanted = dict.fromkeys(line for voice in self.voices if voice.mix == mix for line in voice.lines)
+        voices = chain.from_iterable(self.voices.values())
+        wanted = dict.fromkeys(line for voice in voices if voice.mix == mix for line in voice.lines)
         for line in wanted:
             known = self.embeds.get((line, mix)) or self.prompts.known(line, mix)
             if known is not None:
@@ -84,17 +86,23 @@ class Speech:
         """What is said by who says nothing."""
         return Staged((self.prompts.encode(Line(""), {}, Seat(), None),))
 
-    def of(self, request: Request, worn: Worn, guidance: Guidance, context: Callable[[Staged], Any]) -> Work[Spoken]:
-        """What the lanes say. Raises InvalidArgument for too much of it."""
-        check_lines([lane.text for lane in guidance.lanes], worn.embeddings, worn.field_of_most_stages)
-        warnings = yield from self._unread(request, worn, guidance)
-        voices = tuple(Voice(lines(lane.text, worn.embeddings), self._under(lane.mix, worn)) for lane in guidance.lanes)
+    def of(
+        self, request: Request, worn: Worn, guidance: Mapping[str, Guidance], context: Callable[[Staged], Any]
+    ) -> Work[Spoken]:
+        """What the lanes of every stage say. Raises InvalidArgument for too much of it."""
+        texts = [lane.text for one in guidance.values() for lane in one.lanes]
+        check_lines(texts, worn.embeddings, worn.field_of_most_stages)
+        warnings = yield from self._unread(request, worn, texts)
+        voices = {stage: tuple(self._voice(lane, worn) for lane in one.lanes) for stage, one in guidance.items()}
         return Spoken(self.prompts, worn, guidance, voices, warnings, context)
+
+    def _voice(self, lane: Lane, worn: Worn) -> Voice:
+        return Voice(lines(lane.text, worn.embeddings), self._under(lane.mix, worn))
 
     def _under(self, mix: Mix, worn: Worn) -> Mix | None:
         return mix if self._seating.speaks(mix, worn.adapters) else None
 
-    def _unread(self, request: Request, worn: Worn, guidance: Guidance) -> Work[tuple[str, ...]]:
+    def _unread(self, request: Request, worn: Worn, said: Iterable[Text]) -> Work[tuple[str, ...]]:
         """What of the request's words nobody reads. A text of a few pages takes a while: a turn each."""
 
         def field_of(text: Text) -> str:
@@ -106,7 +114,7 @@ class Speech:
                 else "PROMPT"
             )
 
-        texts = dict.fromkeys((words, field_of(lane.text)) for lane in guidance.lanes for words in lane.text.stages)
+        texts = dict.fromkeys((words, field_of(text)) for text in said for words in text.stages)
         found: dict[str, None] = {}
         for done, (words, named) in enumerate(texts):
             if done:

@@ -35,9 +35,20 @@ HAS = Catalogue(
     default="photo",
     bundles=(PHOTO, MUSE),
     adapters=(
-        Adapter("glass", "d" * 64, "bottleneck", "masked", "", "{context} in [glass] style", 4, 0, ("muse",)),
-        Adapter("sks03", "e" * 64, "embedding", "diffusion", "<sks03>", "", 0, 6, ("photo", "muse")),
-        Adapter("lost", "f" * 64, "lora", "diffusion", "", "", 16, 0, ()),
+        Adapter(
+            "glass",
+            "d" * 64,
+            "bottleneck",
+            "masked",
+            "",
+            "{context} in [glass] style",
+            4,
+            0,
+            ("base", "upscale"),
+            ("muse",),
+        ),
+        Adapter("sks03", "e" * 64, "embedding", "diffusion", "<sks03>", "", 0, 6, (), ("photo", "muse")),
+        Adapter("lost", "f" * 64, "lora", "diffusion", "", "", 16, 0, ("base",), ()),
     ),
     unread=(Unread("broken", "adapter 'broken' can't be used: it's truncated"),),
 )
@@ -109,7 +120,7 @@ def test_the_command_shows_bundles_and_styles_in_tables(models: Any) -> None:
     assert result.exit_code == 0, result.output
     lines = [re.split(r" {2,}", line.strip()) for line in result.stdout.splitlines()]
     assert ["photo (default)", "diffusion", "128 x 128", "dpmpp_2m", "cfg", "edges, depth"] in lines
-    assert ["glass", "bottleneck", "{context} in [glass] style", "muse"] in lines
+    assert ["glass", "bottleneck pair", "{context} in [glass] style", "muse"] in lines
     assert ["sks03", "embedding", "<sks03>", "photo, muse"] in lines
     assert ["lost", "lora", "no bundle of this server"] in lines
     assert "warning  adapter 'broken' can't be used: it's truncated" in result.stderr

@@ -31,6 +31,7 @@ from impasto_client.connection import Connection
 
 COMMANDS = {
     "generate": "impasto_client.commands:generate",
+    "upscale": "impasto_client.commands:upscale",
     "gallery": "impasto_client.commands:gallery",
     "score": "impasto_client.commands:score",
     "doctor": "no_such_package.commands:doctor",
@@ -88,6 +89,63 @@ def test_generate_says_nothing_that_it_was_not_told(tmp_path: Path, monkeypatch:
     assert result.exit_code == 0, result.output
     assert list(fake.requests[0]) == ["PROMPT"]
     assert (tmp_path / "impasto-0.png").exists()
+
+
+def test_generate_takes_what_is_said_of_a_second_stage(tmp_path: Path) -> None:
+    fake, small = FakeTransport(), tmp_path / "small.png"
+    Image.new("RGB", (2, 2)).save(small)
+    words = "--upscale-steps 5 --upscale-temperature 3 --upscale-guidance-scale 1.5 --upscale-style-strength 2"
+    more = ["--upscale-text-strength", "0.5", "--base-image", str(small), "--out", str(tmp_path / "boat.png")]
+    result = impasto("generate", "a red boat", *words.split(), *more, fake=fake)
+    assert result.exit_code == 0, result.output
+    assert {name: tensor.tolist() for name, tensor in fake.requests[0].items()} == {
+        "PROMPT": [b"a red boat"],
+        "FORMAT": [b"png"],
+        "UPSCALE_STEPS": [5],
+        "UPSCALE_TEMPERATURE": [3.0],
+        "UPSCALE_GUIDANCE_SCALE": [1.5],
+        "UPSCALE_STYLE_STRENGTH": [2.0],
+        "UPSCALE_TEXT_STRENGTH": [0.5],
+        "BASE_IMAGE": [small.read_bytes()],
+    }
+
+
+def test_upscale_sends_the_picture_as_it_is(tmp_path: Path) -> None:
+    fake, small, out = FakeTransport(), tmp_path / "small.jpg", tmp_path / "large.png"
+    Image.new("RGB", (128, 128)).save(small)
+    words = "--style glass --guidance styledrop --upscale-steps 5 --width 256 --seed 4"
+    result = impasto("upscale", small, "--prompt", "a red boat", *words.split(), "--out", out, fake=fake)
+    assert result.exit_code == 0, result.output
+    assert {name: tensor.tolist() for name, tensor in fake.requests[0].items()} == {
+        "PROMPT": [b"a red boat"],
+        "STYLE": [b"glass"],
+        "GUIDANCE": [b"styledrop"],
+        "SEED": [4],
+        "WIDTH": [256],
+        "FORMAT": [b"png"],
+        "UPSCALE_STEPS": [5],
+        "BASE_IMAGE": [small.read_bytes()],
+    }
+    assert out.exists()
+
+
+@pytest.mark.parametrize(
+    "words", ["--steps 4", "--temperature 1", "--image FILE", "--guidance-scale 2", "--base-image FILE"]
+)
+def test_upscale_has_no_words_for_the_first_stage(words: str, tmp_path: Path) -> None:
+    small = tmp_path / "small.png"
+    Image.new("RGB", (2, 2)).save(small)
+    result = impasto("upscale", small, "--prompt", "a boat", *words.replace("FILE", str(small)).split())
+    assert result.exit_code == 2
+    assert f"No such option: {words.split()[0]}" in words_of(result.output)
+
+
+def test_upscale_wants_to_be_told_what_it_shows(tmp_path: Path) -> None:
+    small = tmp_path / "small.png"
+    Image.new("RGB", (2, 2)).save(small)
+    result = impasto("upscale", small)
+    assert result.exit_code == 2
+    assert "Missing option '--prompt'" in words_of(result.output)
 
 
 @pytest.mark.parametrize(

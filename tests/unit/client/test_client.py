@@ -63,6 +63,24 @@ def test_every_way_to_ask_takes_the_same_words(tmp_path: Path) -> None:
     assert others == [first] * 3
 
 
+def test_a_picture_is_painted_finer_by_either_client(tmp_path: Path) -> None:
+    fake, small = FakeTransport(), tmp_path / "small.png"
+    small.write_bytes(b"\x89PNG")
+
+    async def ask() -> None:
+        await AsyncClient(transport=AsyncFakeTransport(fake)).upscale(small, "a house", upscale_steps=4, seed=1)
+
+    Client(transport=fake).upscale(small, "a house", upscale_steps=4, seed=1)
+    asyncio.run(ask())
+    one, other = ({name: tensor.tolist() for name, tensor in request.items()} for request in fake.requests)
+    assert one == other == {"PROMPT": [b"a house"], "SEED": [1], "UPSCALE_STEPS": [4], "BASE_IMAGE": [b"\x89PNG"]}
+
+
+def test_a_second_picture_to_be_painted_finer_is_a_mistake() -> None:
+    with pytest.raises(TypeError, match="leave base_image out"):
+        Client(transport=FakeTransport()).upscale(b"\x89PNG", "a house", base_image=b"\x89PNG")
+
+
 def test_the_fake_has_the_defaults_of_each_rule() -> None:
     client = Client(transport=FakeTransport())
     rules = [None, StyleContent(), StyleContent(style=2, scale=7), StyleDrop(style_strength=1), Compose(gamma=0.75)]

@@ -8,14 +8,16 @@ from collections.abc import Generator
 from contextlib import closing
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops
 
 from impasto_client import AdapterNotFound, Client, FakeTransport, ServerError
-from impasto_client.gallery import GAP, MARGIN, UPSCALE, Column, Settings, Sheet, draw, paint
+from impasto_client.cells import Cell, paint
+from impasto_client.gallery import GAP, MARGIN, Column, Row, Sheet, cells_of, draw, steps_of
 from impasto_client.wire import Tensors
 
 PROMPTS = ["a red boat by the sea", "a blue house"]
 COLUMNS = [Column("no style"), Column.of("stained-glass", 0.9, "in {style} style")]
+CELLS = cells_of(PROMPTS, COLUMNS, 5, {"width": 128, "height": 128})
 
 
 def test_a_column_speaks_its_style() -> None:
@@ -34,14 +36,14 @@ def test_requests_are_in_flight_together() -> None:
             return super().infer(tensors, timeout_s)
 
     done: list[None] = []
-    rows = paint(Client(transport=Waiting()), PROMPTS, COLUMNS, Settings(seed=5), lambda: done.append(None))
+    rows = paint(Client(transport=Waiting()), CELLS, lambda: done.append(None))
     assert [[cell.seed for cell in row] for row in rows] == [[5, 5], [6, 6]]
     assert len(done) == 4
 
 
 def test_an_error_ends_the_painting() -> None:
     with pytest.raises(ServerError, match="NaN"):
-        paint(Client(transport=FakeTransport(error=ServerError("NaN"))), PROMPTS, COLUMNS, Settings(1), lambda: None)
+        paint(Client(transport=FakeTransport(error=ServerError("NaN"))), CELLS, lambda: None)
 
 
 @pytest.mark.parametrize("refused", [0, 1], ids=["first column", "last column"])
@@ -61,25 +63,52 @@ def test_a_refused_style_ends_the_painting_at_once_and_cancels_the_rest(refused:
                     time.sleep(0.01)
 
     fake, done = Refusing(), list[None]()
+    cells = cells_of(PROMPTS, columns, 1, {"steps": 600})
     with pytest.raises(AdapterNotFound, match="no adapter 'stained-glass'"):
-        paint(Client(transport=fake), PROMPTS, columns, Settings(1, {"steps": 600}), lambda: done.append(None))
+        paint(Client(transport=fake), cells, lambda: done.append(None))
     assert (fake.cancelled, done) == (3, [])
 
 
-def test_the_sheet_holds_every_picture_enlarged() -> None:
-    rows = paint(Client(transport=FakeTransport()), PROMPTS, COLUMNS, Settings(seed=5), lambda: None)
-    sheet = draw(Sheet("impasto", PROMPTS, COLUMNS, rows))
-    boxes = [
-        (x, y, cell.image.resize((UPSCALE * 128, UPSCALE * 128), Image.Resampling.LANCZOS))
-        for row, y in zip(rows, _starts(sheet, rows[0][0].image, vertical=True), strict=True)
-        for cell, x in zip(row, _starts(sheet, rows[0][0].image, vertical=False), strict=True)
-    ]
-    for x, y, picture in boxes:
-        assert sheet.crop((x, y, x + picture.width, y + picture.height)).tobytes() == picture.tobytes()
+@pytest.mark.parametrize(("side", "shown"), [(128, 256), (256, 256), (320, 320)])
+def test_the_sheet_holds_every_picture_and_small_ones_enlarged(side: int, shown: int) -> None:
+    cells = cells_of(PROMPTS, COLUMNS, 5, {"width": side, "height": side})
+    pictures = paint(Client(transport=FakeTransport()), cells, lambda: None)
+    sheet = draw(Sheet("impasto", [Row(prompt) for prompt in PROMPTS], ["no style", "stained glass"], pictures))
+    for row, y in zip(pictures, _starts(sheet.height, shown), strict=True):
+        for cell, x in zip(row, _starts(sheet.width, shown), strict=True):
+            picture = cell.image.resize((shown, shown), Image.Resampling.LANCZOS)
+            assert sheet.crop((x, y, x + shown, y + shown)).tobytes() == picture.tobytes()
 
 
-def _starts(sheet: Image.Image, cell: Image.Image, *, vertical: bool) -> list[int]:
+def _starts(length: int, shown: int) -> list[int]:
     """Where the two rows or columns begin, counted from the far margin."""
-    side, length = (cell.height, sheet.height) if vertical else (cell.width, sheet.width)
-    last = length - MARGIN - UPSCALE * side
-    return [last - GAP - UPSCALE * side, last]
+    last = length - MARGIN - shown
+    return [last - GAP - shown, last]
+
+
+def test_what_is_said_of_a_row_stands_beside_it_alone() -> None:
+    pictures = paint(Client(transport=FakeTransport()), [[Cell("a boat")], [Cell("a house")]], lambda: None)
+    plain = draw(Sheet("impasto", [Row("boat"), Row("house")], ["no style"], pictures))
+    noted = draw(
+        Sheet(
+            "impasto",
+            [Row("boat"), Row("house", ("a note that is wider than a line", "seed 1"))],
+            ["no style"],
+            pictures,
+        )
+    )
+    left, top, right, bottom = _changed(plain, noted)
+    _, second = _starts(plain.height, 256)
+    assert second <= top < bottom <= second + 256
+    assert MARGIN <= left < right <= plain.width - MARGIN - 256
+
+
+def _changed(one: Image.Image, other: Image.Image) -> tuple[int, int, int, int]:
+    box = ImageChops.difference(one, other).getbbox()
+    assert box is not None
+    return box
+
+
+def test_a_heading_has_the_steps_of_each_stage() -> None:
+    assert steps_of({"steps": 12}) == "12"
+    assert steps_of({"steps": 30, "stages": {"base": {"steps": 18}, "upscale": {"steps": 12}}}) == "18 + 12"

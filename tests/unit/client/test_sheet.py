@@ -23,7 +23,9 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def adapter(name: str, kind: str = "vector", fits: str = "fake") -> Adapter:
-    return Adapter(name, "0" * 64, kind, "feedforward", trigger="", prompt="", rank=0, stages=0, fits=(fits,))
+    return Adapter(
+        name, "0" * 64, kind, "feedforward", trigger="", prompt="", rank=0, stages=0, fits=(fits,), adapts=()
+    )
 
 
 def having(*adapters: Adapter, pinned: tuple[tuple[Weighted, ...], ...] = ()) -> Catalogue:

@@ -40,6 +40,12 @@ def masked_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def two_stage_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `masked_bundle`, with a second stage."""
+    return toy_masked.write_bundle(tmp_path_factory.mktemp("toy") / "two-stage", stages=2)
+
+
+@pytest.fixture(scope="session")
 def masked_manifest(masked_bundle: Path) -> Manifest:
     return open_bundle(masked_bundle).manifest
 
@@ -72,6 +78,16 @@ def masked_registry(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def paired_registry(masked_registry: Path) -> Path:
+    """As `masked_registry`, with adapters of both stages: `pair` and `other-pair` as StyleDrop's, `pair-lora`."""
+    both, template = ("transformer", "upscaler"), {"prompt": toy_masked.TEMPLATE}
+    toy.register(masked_registry, "pair", toy_masked.bottleneck_bytes(11, rank=4, stages=both, header=template))
+    toy.register(masked_registry, "other-pair", toy_masked.bottleneck_bytes(12, rank=3, gelu="tanh", stages=both))
+    toy.register(masked_registry, "pair-lora", toy_masked.lora_bytes(13, text_encoder=True, stages=both))
+    return masked_registry
+
+
+@pytest.fixture
 def open_pipeline(bundle: Path, registry: Path) -> Iterator[Open]:
     yield from _opening(bundle, registry)
 
@@ -80,6 +96,12 @@ def open_pipeline(bundle: Path, registry: Path) -> Iterator[Open]:
 def open_masked(masked_bundle: Path, masked_registry: Path) -> Iterator[Open]:
     """As `open_pipeline`, on the masked backbone."""
     yield from _opening(masked_bundle, masked_registry)
+
+
+@pytest.fixture
+def open_two_stages(two_stage_bundle: Path, paired_registry: Path) -> Iterator[Open]:
+    """As `open_masked`, with a second stage."""
+    yield from _opening(two_stage_bundle, paired_registry)
 
 
 def _opening(bundle: Path, registry: Path) -> Iterator[Open]:

@@ -37,7 +37,7 @@ def test_a_bundle_fills_in_what_nobody_says(manifest: Manifest, masked_manifest:
     plain, masked = (offer_of(one).request("a boat", seed=1) for one in (manifest, masked_manifest))
     assert (plain.sampling.scheduler, plain.sampling.steps, plain.rule) == ("dpmpp_2m", 25, ClassifierFree(3.0))
     assert (masked.sampling.scheduler, masked.sampling.steps, masked.rule) == ("amused", 12, ClassifierFree(10.0))
-    assert (plain.own, masked.own) == ({}, {"TEMPERATURE": 2.0})
+    assert (plain.own, masked.own["TEMPERATURE"], masked.own["UPSCALE_STEPS"]) == ({}, 2.0, 0)
 
 
 def test_the_familys_for_a_rule_come_before_the_bundles_and_these_before_the_familys(masked_manifest: Manifest) -> None:
@@ -46,7 +46,8 @@ def test_the_familys_for_a_rule_come_before_the_bundles_and_these_before_the_fam
     usual = offer.request("a boat")
     assert (usual.sampling.scheduler, usual.sampling.steps, usual.rule) == ("maskgit", 4, ClassifierFree(1.5))
     dropped = offer.request("a boat", guidance="styledrop", style=("glass",))
-    assert (dropped.sampling.steps, dropped.rule, dropped.own) == (36, StyleDrop(2.0, 5.0), {"TEMPERATURE": 4.5})
+    assert (dropped.sampling.steps, dropped.rule) == (36, StyleDrop(2.0, 5.0))
+    assert (dropped.own["TEMPERATURE"], dropped.own["UPSCALE_STEPS"]) == (4.5, 0), "this bundle has one stage"
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def test_every_field_of_a_composition_is_read(masked_manifest: Manifest) -> None
     assert (request.styles.style, request.styles.content, request.styles.content_prompt) == (("glass",), "cat", "a toy")
     assert request.rule == Compose(style_strength=-1.5, text_strength=7.0, gamma=0.25)
     assert (request.sampling.scheduler, request.sampling.ramp) == ("amused", True)
-    assert request.own == {"TEMPERATURE": 0.5}
+    assert request.own["TEMPERATURE"] == 0.5
     assert (request.seeds.n, request.ranking.rerank, request.ranking.style_image) == (16, "style", b"\x89PNG")
     assert request.styled_by_adapter
 
@@ -147,7 +147,7 @@ def test_the_papers_constants_are_styledrops_defaults(sent: Any, manifest: Manif
         assert rule == (StyleDrop(2.0, 5.0) if sent is STYLEDROP else Compose(2.0, 5.0, 0.5))
     masked, diffusion = parse(asked, masked_manifest), parse(asked, manifest)
     assert (masked.sampling.scheduler, masked.sampling.steps) == ("maskgit", 36)
-    assert masked.own == {"TEMPERATURE": 4.5}
+    assert masked.own["TEMPERATURE"] == 4.5
     assert (diffusion.sampling.scheduler, diffusion.sampling.steps) == ("dpmpp_2m", 25)
 
 

@@ -82,7 +82,7 @@ class Diffusion:
         def context(words: Staged) -> Context:
             return Context(words, hint, told, request.sampling.ramp)
 
-        return (yield from self.speech.of(request, worn, rule(worn.words, worn.mixes), context))
+        return (yield from self.speech.of(request, worn, {BASE: rule(worn.words, worn.mixes)}, context))
 
     def begin(self, request: Request, seed: int, seen: Seen | None, contexts: Mapping[str, Sequence[Context]]) -> Steps:
         draws = np.random.Generator(np.random.Philox(seed))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from types import MappingProxyType
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -35,13 +34,16 @@ class Control(Frozen):
 class DiffusionManifest(WordedManifest):
     """A UNet that predicts the noise in latents."""
 
-    backbones: ClassVar[Mapping[str, str]] = MappingProxyType({BASE: "unet"})
     schedulers: ClassVar[Collection[str]] = SAMPLERS.keys()
 
     family: Literal["diffusion"]
     latents: Latents
     scheduler: Noise
     control: Control | None = None
+
+    @property
+    def backbones(self) -> Mapping[str, str]:
+        return {BASE: "unet"}
 
     @property
     def told_of_guidance(self) -> bool:

@@ -57,6 +57,10 @@ class Worked:
         ones = (1.0,) * len(self.styles)
         return dict.fromkeys(self.stages, Guidance((Lane(mix=self.mix),) * len(self.styles), ones, ones))
 
+    @property
+    def told(self) -> Mapping[str, object]:
+        return {}
+
     def gather(self) -> Work[None]:
         yield from ()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -27,7 +26,6 @@ class FeedforwardManifest(Manifest):
     off again. `pieces` are what a picture that is too large to be painted whole is painted by.
     """
 
-    backbones: ClassVar[Mapping[str, str]] = MappingProxyType({BASE: TRANSFORM})
     schedulers: ClassVar[Collection[str]] = ()
 
     family: Literal["feedforward"]
@@ -35,6 +33,10 @@ class FeedforwardManifest(Manifest):
     border: int = Field(default=0, ge=0, le=512)
     neutral: File | None = None
     pieces: Pieces | None = None
+
+    @property
+    def backbones(self) -> Mapping[str, str]:
+        return {BASE: TRANSFORM}
 
     @property
     def vectors(self) -> int:

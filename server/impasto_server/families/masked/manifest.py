@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from types import MappingProxyType
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from impasto_server.bundle import Frozen
 from impasto_server.families.masked.maskgit import ANNEALS
+from impasto_server.families.masked.offer import SECOND
 from impasto_server.steps import BASE
 from impasto_server.words.manifest import WordedManifest
+
+UPSCALE = "upscale"
+DECODERS: Mapping[str, str] = {BASE: "vq_decoder", UPSCALE: "upscaler_vq_decoder"}
 
 
 class Tokens(Frozen):
@@ -28,16 +31,78 @@ class Masking(Frozen):
     schedule: Literal["cosine", "linear"] = "cosine"
 
 
-class MaskedManifest(WordedManifest):
-    """A transformer that predicts the tokens that are masked."""
+class Upscale(Frozen):
+    """A second stage, which paints a picture of `scale` times as many tokens each way over the base's; `patch` x
+    `patch` of its tokens are one place of its transformer.
+    """
 
-    backbones: ClassVar[Mapping[str, str]] = MappingProxyType({BASE: "transformer"})
+    tokens: Tokens
+    scale: int = Field(gt=0)
+    patch: int = Field(gt=0)
+
+
+class MaskedManifest(WordedManifest):
+    """A transformer that predicts the tokens that are masked; `image` is what the last stage paints."""
+
     schedulers: ClassVar[Collection[str]] = ANNEALS.keys()
 
     family: Literal["masked"]
     tokens: Tokens
     masking: Masking
+    upscale: Upscale | None = None
+
+    @property
+    def backbones(self) -> Mapping[str, str]:
+        return {BASE: "transformer"} if self.upscale is None else {BASE: "transformer", UPSCALE: "upscaler"}
+
+    @property
+    def stages(self) -> Mapping[str, Tokens]:
+        """Each one's tokens."""
+        return {BASE: self.tokens} if self.upscale is None else {BASE: self.tokens, UPSCALE: self.upscale.tokens}
+
+    @property
+    def zoom(self) -> int:
+        """How many times as wide as the base's picture the finished one is."""
+        return 1 if self.upscale is None else self.upscale.scale * self.upscale.tokens.factor // self.tokens.factor
+
+    def grid(self, stage: str, width: int, height: int) -> tuple[int, int]:
+        """Rows and columns of a stage's tokens, of a finished picture of so many pixels."""
+        span = self.stages[stage].factor * (self.zoom if stage == BASE else 1)
+        return height // span, width // span
 
     def dimensions(self, width: int, height: int) -> Mapping[str, int]:
-        factor = self.tokens.factor
-        return {**super().dimensions(width, height), "w": width // factor, "h": height // factor}
+        """Of the second stage's graphs its transformer alone is run on what is open: W and H are the base's."""
+        rows, columns = self.grid(BASE, width, height)
+        found = {**super().dimensions(width // self.zoom, height // self.zoom), "w": columns, "h": rows}
+        if self.upscale is None:
+            return found
+        fine_rows, fine_columns = self.grid(UPSCALE, width, height)
+        return {**found, "fine_w": fine_columns, "fine_h": fine_rows}
+
+    @property
+    def lacking(self) -> Mapping[str, str]:
+        why = f"bundle {self.name!r} has one stage, and no second one that this could be about"
+        return {} if self.upscale is not None else dict.fromkeys(SECOND, why)
+
+    @property
+    def told(self) -> Mapping[str, Any]:
+        return {"stages": list(self.backbones), "zoom": self.zoom}
+
+    @model_validator(mode="after")
+    def _has_both_halves_of_a_second_stage(self) -> MaskedManifest:
+        for graph in ("upscaler", DECODERS[UPSCALE]):
+            if (graph in self.graphs) != (self.upscale is not None):
+                raise ValueError(f"graph {graph} and upscale belong together, and one of them is missing")
+        return self
+
+    @model_validator(mode="after")
+    def _paints_whole_tokens_at_every_stage(self) -> MaskedManifest:
+        if self.upscale is None:
+            return self
+        fine = self.upscale.tokens.factor
+        across, patched = self.upscale.scale * fine, self.upscale.patch * fine
+        if across % self.tokens.factor:
+            raise ValueError(f"a base's token of {self.tokens.factor} pixels doesn't become a whole number of them")
+        if self.image.multiple_of % across or self.image.multiple_of % patched:
+            raise ValueError(f"image.multiple_of is {self.image.multiple_of}, no multiple of {across} and {patched}")
+        return self

@@ -26,6 +26,7 @@ Codes = NDArray[np.int64]
 Anneal = Callable[[int, int], float]
 
 BLOCK = 32
+TOGETHER = 256  # places: of thousands of codes, what of them a core's cache holds
 
 
 @dataclass(frozen=True)
@@ -105,12 +106,14 @@ def draw(
 
     A token is the first whose cumulative probability exceeds its `uniform` [places] number in [0, 1).
     """
-    shifted = logits.copy() if unknown.all() else np.compress(unknown, logits, axis=1)
-    shifted -= shifted.max(axis=0)
-    found, total = _inverse(np.exp(shifted), uniform[unknown])
+    wanted = logits if unknown.all() else np.compress(unknown, logits, axis=1)
     drawn, certainty = tokens.copy(), np.zeros(tokens.size)
-    drawn[unknown] = found
-    certainty[unknown] = shifted[found, np.arange(len(found))] - np.log(total)
+    for start in range(0, wanted.shape[1], TOGETHER):
+        some, places = wanted[:, start : start + TOGETHER], np.flatnonzero(unknown)[start : start + TOGETHER]
+        shifted = some - some.max(axis=0)
+        found, total = _inverse(np.exp(shifted), uniform[places])
+        drawn[places] = found
+        certainty[places] = shifted[found, np.arange(len(found))] - np.log(total)
     return drawn, certainty
 
 

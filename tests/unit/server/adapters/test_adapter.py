@@ -153,8 +153,14 @@ def test_an_embedding_is_for_any_family(masked_manifest: Manifest) -> None:
         (toy_masked.lora_bytes(header={"prompt": "{context} {context}"}), "has no place for {context}"),
         (toy_masked.lora_bytes(header={"prompt": 7}), "its prompt 7 has no place"),
         (toy_masked.lora_bytes(header={"format": 2}), "it's of format 2, and this server reads 1"),
-        (toy_masked.lora_bytes(header={"kind": "bottleneck", "gelu": "tanh"}), "belong nowhere: transformer.mix.A"),
-        (toy_masked.bottleneck_bytes(header={"kind": "lora"}), "belong nowhere: transformer.block.A"),
+        (
+            toy_masked.lora_bytes(header={"kind": "bottleneck", "gelu": "tanh"}),
+            "it is a bottleneck, and transformer.mix.A is of a lora",
+        ),
+        (
+            toy_masked.bottleneck_bytes(header={"kind": "lora"}),
+            "it is a lora, and transformer.block.A is of a bottleneck",
+        ),
         (toy_masked.bottleneck_bytes(transformer__block__A=WIDE), r"transformer.block is A \[5, 2\]"),
         (toy_masked.bottleneck_bytes(transformer__block__B=NAN), "transformer.block is .* wants A .8, r., B .r, 8."),
         (toy_masked.bottleneck_bytes(transformer__block__scale=INFINITE), "NaN or infinity"),

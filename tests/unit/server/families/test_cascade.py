@@ -66,6 +66,10 @@ class Both:
     def warnings(self) -> tuple[str, ...]:
         return self.first.warnings
 
+    @property
+    def told(self) -> Mapping[str, object]:
+        return self.first.told
+
     def gather(self) -> Work[None]:
         return self.first.gather()
 

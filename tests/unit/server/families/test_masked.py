@@ -22,12 +22,13 @@ from impasto_server.families import open_bundle
 from impasto_server.families.family import Parts
 from impasto_server.families.masked.masked import Masked
 from impasto_server.families.masked.maskgit import Codes
+from impasto_server.families.masked.stage import Painted
 from impasto_server.stats import Stats
-from impasto_server.steps import Ask
+from impasto_server.steps import BASE, Ask
 from impasto_server.words.embeds import Embeds
 from impasto_server.words.prompt import Staged
 from tests.helpers import toy_masked
-from tests.helpers.asked import request_of, whole
+from tests.helpers.asked import altered, request_of, whole
 
 BOAT = request_of("a boat", seed=3, width=64, height=32, steps=10, scheduler="maskgit")
 
@@ -54,18 +55,19 @@ def colours(bundle: Path) -> NDArray[np.float32]:
 
 def test_pixels_are_what_the_decoder_says_from_0_to_1(family: Masked, masked_bundle: Path) -> None:
     expected = np.round(255 * colours(masked_bundle)[tokens()]).repeat(8, axis=0).repeat(8, axis=1)
-    np.testing.assert_array_equal(family.decode(tokens()), expected)
+    np.testing.assert_array_equal(family.decode(Painted(BASE, tokens())), expected)
 
 
 def test_a_preview_has_a_pixel_for_each_token(family: Masked) -> None:
-    shown = np.asarray(Image.open(BytesIO(family.preview(tokens()))))
-    np.testing.assert_array_equal(shown, family.decode(tokens())[::8, ::8])
+    painted = Painted(BASE, tokens())
+    shown = np.asarray(Image.open(BytesIO(family.preview(painted))))
+    np.testing.assert_array_equal(shown, family.decode(painted)[::8, ::8])
 
 
 def test_content_becomes_the_tokens_it_was_painted_from(family: Masked) -> None:
     file = BytesIO()
-    Image.fromarray(family.decode(tokens())).save(file, "png")
-    seen = whole(family.read(request_of("a boat", seed=1, width=64, height=32, image=file.getvalue())))
+    Image.fromarray(family.decode(Painted(BASE, tokens()))).save(file, "png")
+    seen = whole(family.read(altered(BOAT, image=file.getvalue())))
     assert seen is not None
     np.testing.assert_array_equal(seen, tokens())
 
