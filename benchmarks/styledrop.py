@@ -1,372 +1,217 @@
-"""Styles as adapters of a masked transformer: what do rounds of feedback bring, and does style go with content?
+"""StyleDrop's cascade: what does its second stage bring to a style, and does a style go with a content?
 
-python benchmarks/styledrop.py --json FILE [--count 32] [--sheets DIR]
+python benchmarks/styledrop.py --json FILE [--count 12] [--composed 4] [--sheets DIR] [--parts stages ...]
 
 All pictures and clip scores come through a Triton whose bundle and registry are made for it: mini-muse, mini-clip, and
-every adapter under studio/drops; then mini-diffusion with its LoRAs, composed by the same rule. The judge reads them.
+every adapter under studio/drops. The judge reads them.
+
+stages       each style: in words, by the base alone, by both stages, with the second stage's adapter, with feedback
+composition  each style with each content, by γ
+strengths    each style by the base's λA
+candidates   each style, the best of four by clip score
+diffusion    composition by the same rule, of mini-diffusion's LoRAs
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import NamedTuple
 
-import numpy as np
 from PIL import Image
 from rich.progress import Progress
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the benchmarks are scripts, none is installed
 
-from benchmarks.common import sheets
-from benchmarks.common.asking import (
-    JUDGED,
-    Asker,
-    Pixels,
-    Report,
-    Samples,
-    Wish,
-    cell,
-    picture_of,
-    png,
-    readings,
-    run,
-    with_all,
+from benchmarks.common.asking import JUDGED, Asker, Report, cell, run
+from benchmarks.parts.styledrop.adapters import DROPS, MUSE, Shop, diffusion, masked
+from benchmarks.parts.styledrop.looking import (
+    CONTENT_SEED,
+    FIRST_SEED,
+    SCENE_SEED,
+    STEPS,
+    STYLE_STRENGTH,
+    TEMPERATURE,
+    TEXT_STRENGTH,
+    TOGETHER,
+    UPSCALE_STEPS,
+    Looking,
+    decoded,
 )
-from benchmarks.common.bench import ROOT
-from benchmarks.common.sheets import Axis
-from studio import painter
-from studio.painter import Scene
 from studio.reading.judge import Judge
 
-from impasto_client import Client, Compose, Options, StyleDrop
-from impasto_export import clip, manifest
-from impasto_export.adapters import importer
-from impasto_export.adapters.importer import Said
-from impasto_export.adapters.registry import Registry
-from impasto_export.link import link
+from impasto_client import Client, StyleDrop
 from impasto_server.ops.serve import serve
-from impasto_server.settings import Settings
 
-DROPS, LORAS = ROOT / "studio" / "drops", ROOT / "studio" / "styles"
-FILE, PICTURE = "bottleneck.safetensors", "picture.png"
-ROUNDS = {"round 1": "round1", "round 2, by CLIP": "round2-clip", "round 2, at random": "round2-random"}
-BASE, SERVED = "backbone", "round 1"
-CONTENT = "rocket"
-
-STEPS, TEMPERATURE = 18, 4.5
-# λA and λB, chosen on other scenes: the paper's 2 and 5 overdrive models this small.
-STYLE_STRENGTH, TEXT_STRENGTH = 0.5, 2.0
 COMPOSED_STRENGTH, COMPOSED_STRENGTH_DIFFUSION = 2.0, 1.5
 STEPS_DIFFUSION = 12
-GAMMAS = (0.0, 0.25, 0.5, 0.57, 0.75, 1.0)
-STYLE_STRENGTHS = (0.0, 0.5, 1.0, 2.0)
-CANDIDATES = 4
-SCENE_SEED, CONTENT_SEED, FIRST_SEED = 20_005, 20_006, 3_000
-SHOWN_SEED = 7
-SCORED_AT_ONCE = 32
-BAR = 0.7
+GAMMAS = (0.35, 0.45, 0.55, 0.65)
+GAMMAS_DIFFUSION = (0.0, 0.25, 0.5, 0.57, 0.75, 1.0)
+READ, STYLES = 0.85, 5  # so many styles are to be read in so many of their pictures, and the object as well
+COMPOSED, COMPOSED_DIFFUSION = 0.8, 0.7
+USUAL = ("stages", "composition")
 NOTES = [
-    "styles: prompts are unseen scenes without their style; every method is asked for the same scenes with the same "
-    f"seeds, {STEPS} steps, temperature {TEMPERATURE:g}. {BASE}: the style in words alone, under classifier-free "
-    f"guidance of scale {1 + TEXT_STRENGTH:g}; the rounds: rule styledrop (Eq. 4), λA {STYLE_STRENGTH:g}, λB "
-    f"{TEXT_STRENGTH:g}. *_acc: shares that the judge reads as asked. clip_text, clip_style: mini-clip's cosines with "
-    "the prompt (which says the style, too) and with the picture that the style was learnt from.",
-    "strengths: λA, else as in styles, under the adapter that is served.",
-    f"composition, composition_diffusion: rule styledrop-compose (section 3.4) of a style's adapter and the "
-    f"{CONTENT}'s by γ, λA {COMPOSED_STRENGTH:g} and {COMPOSED_STRENGTH_DIFFUSION:g}, λB {TEXT_STRENGTH:g}; of "
-    f"mini-muse's bottleneck adapters, and of mini-diffusion's LoRAs (dpmpp_2m, {STEPS_DIFFUSION} steps). object_acc: "
-    f"the judge reads a {CONTENT}. The bar asks for a γ at which style and object are both read in 70 % of the "
-    "pictures of all styles together; by_style says where each has its own.",
-    f"candidates: the first of {CANDIDATES}, the best by clip score with the text, the best with the style's picture.",
+    "stages: prompts are unseen scenes without their style; every method is asked for the same scenes with the same "
+    f"seeds, {STEPS} steps of the base and {UPSCALE_STEPS} of the second stage, temperature {TEMPERATURE:g}. in words: "
+    f"no adapter, the style said, under classifier-free guidance of scale {1 + TEXT_STRENGTH:g}; the others: rule "
+    f"styledrop (Eq. 4), λA {STYLE_STRENGTH:g}, λB {TEXT_STRENGTH:g}, in the second stage the paper's 1 and 0. base "
+    "alone: 128 pixels, by the base's half of the adapter; + second stage: the same under a second stage without an "
+    "adapter; + its adapter: both halves; + feedback: both halves of a round that also learnt from the first one's "
+    "pictures. *_acc: shares that the judge reads as asked. clip_text, clip_style: mini-clip's cosines with the prompt "
+    "(which says the style, too) and with the picture that the style was learnt from.",
+    "strengths: λA of the base, else as in stages, under the pair that is served.",
+    "composition, composition_diffusion: rule styledrop-compose (section 3.4) of a style's adapter and a content's by "
+    f"γ, λA {COMPOSED_STRENGTH:g} and {COMPOSED_STRENGTH_DIFFUSION:g}, λB {TEXT_STRENGTH:g}; of mini-muse's pairs, and "
+    f"of mini-diffusion's LoRAs (dpmpp_2m, {STEPS_DIFFUSION} steps). object_acc: the judge reads the content. The bar "
+    "asks for one γ at which style and object are both read in so many pictures of all styles and contents together; "
+    "by_style says where each style has its own.",
+    "candidates: the first of four, the best by clip score with the text, the best with the style's picture.",
     "half_widths: 95 %, Wilson's of shares, else normal. all: of all styles together.",
 ]
 
-
-class Method(NamedTuple):
-    """A row of `styles`: which adapter, None for the backbone's own."""
-
-    title: str
-    adapter: str | None
-
-
-@dataclass(frozen=True)
-class Dropped:
-    """A style, by the painter's word for it: the picture it was learnt from, and its adapters' names by round."""
-
-    style: str
-    picture: Pixels
-    rounds: Mapping[str, str]
-
-    @property
-    def served(self) -> str:
-        return self.rounds.get(SERVED) or next(iter(self.rounds.values()))
-
-    def prompt(self, scene: Scene) -> str:
-        return f"{painter.context(scene)} in {painter.STYLE_DESCRIPTORS[self.style]} style"
-
-
-@dataclass(frozen=True)
-class Bench:
-    """The measurement's parts, and what they share."""
-
-    asker: Asker
-    judge: Judge
-    styles: Sequence[Dropped]
-    count: int
-
-    def rounds(self) -> tuple[Report, Image.Image]:
-        """The backbone and every round: what the judge and mini-clip say; and a sheet of the first scene."""
-        scenes = painter.unseen_scenes(self.count, SCENE_SEED)
-        rows: dict[str, dict[str, Samples]] = {}
-        shown: list[Pixels] = []
-        for dropped in self.styles:
-            rows[dropped.style] = {}
-            shown.append(dropped.picture)
-            for method in (Method(BASE, None), *(Method(*pair) for pair in dropped.rounds.items())):
-                wishes = [self._wish(dropped, method, scene, i) for i, scene in enumerate(scenes)]
-                pictures = self.asker.ask(f"{dropped.style}, {method.title}", wishes)
-                rows[dropped.style][method.title] = self._read(dropped, pictures, scenes)
-                shown.append(pictures[0])
-        across = Axis(painter.context(scenes[0]), ["style", BASE, *ROUNDS])
-        complete = [dropped for dropped in self.styles if len(dropped.rounds) == len(ROUNDS)]
-        assert len(complete) == len(self.styles), "every style has all rounds"
-        return with_all(rows), sheets.grid(shown, Axis("style", [dropped.style for dropped in self.styles]), across)
-
-    def strengths(self) -> tuple[Report, Image.Image]:
-        """λA from 0 up: style against text."""
-        scenes = painter.unseen_scenes(self.count, SCENE_SEED)
-        rows: dict[str, dict[str, Samples]] = {}
-        shown: list[Pixels] = []
-        for dropped in self.styles:
-            rows[dropped.style] = {}
-            for strength in STYLE_STRENGTHS:
-                options = decoded(style=dropped.served, guidance=StyleDrop(strength, TEXT_STRENGTH))
-                wishes = [Wish(painter.context(scene), seeded(options, i)) for i, scene in enumerate(scenes)]
-                pictures = self.asker.ask(f"{dropped.style}, λA {strength:g}", wishes)
-                rows[dropped.style][f"{strength:g}"] = self._read(dropped, pictures, scenes)
-                shown.append(pictures[0])
-        across = Axis(
-            f"style strength: {painter.context(scenes[0])}", [f"{strength:g}" for strength in STYLE_STRENGTHS]
-        )
-        return with_all(rows), sheets.grid(shown, Axis("style", list(rows)), across)
-
-    def composition(self, plain: Options, strength: float) -> tuple[Report, Image.Image]:
-        """γ from pure style to pure content; `plain` are the backbone's own options, λA is `strength`."""
-        scenes = content_scenes(self.count, CONTENT_SEED)
-        rows: dict[str, dict[str, Samples]] = {}
-        shown: list[Pixels] = []
-        for dropped in self.styles:
-            rows[dropped.style] = {}
-            for gamma in GAMMAS:
-                rule = Compose(gamma=gamma, style_strength=strength, text_strength=TEXT_STRENGTH)
-                options: Options = {**plain, "style": dropped.served, "content": CONTENT, "guidance": rule}
-                wishes = [Wish(painter.context(scene), seeded(options, i)) for i, scene in enumerate(scenes)]
-                pictures = self.asker.ask(f"{dropped.style}, gamma {gamma:g}", wishes)
-                rows[dropped.style][f"{gamma:g}"] = readings(self.judge, pictures, dropped.style, scenes)
-                shown.append(pictures[0])
-        across = Axis(f"gamma: {painter.context(scenes[0])}", [f"{gamma:g}" for gamma in GAMMAS])
-        return with_all(rows), sheets.grid(shown, Axis("style", list(rows)), across)
-
-    def candidates(self) -> Report:
-        """What choosing the best of several by clip score brings."""
-        scenes = painter.unseen_scenes(self.count, SCENE_SEED)
-        rows: dict[str, dict[str, Samples]] = {}
-        for dropped in self.styles:
-            plain = decoded(style=dropped.served, guidance=StyleDrop(STYLE_STRENGTH, TEXT_STRENGTH))
-            kinds: dict[str, Options] = {
-                "first": plain,
-                "best by text": {**plain, "n": CANDIDATES, "rerank": "text"},
-                "best by style": {**plain, "n": CANDIDATES, "rerank": "style", "style_image": png(dropped.picture)},
-            }
-            rows[dropped.style] = {}
-            for kind, options in kinds.items():
-                wishes = [Wish(painter.context(scene), seeded(options, i)) for i, scene in enumerate(scenes)]
-                pictures = self.asker.ask(f"{dropped.style}, {kind}", wishes)
-                rows[dropped.style][kind] = self._read(dropped, pictures, scenes)
-        return with_all(rows)
-
-    def _wish(self, dropped: Dropped, method: Method, scene: Scene, i: int) -> Wish:
-        if method.adapter is None:
-            return Wish(dropped.prompt(scene), seeded(decoded(guidance_scale=1 + TEXT_STRENGTH), i))
-        rule = StyleDrop(STYLE_STRENGTH, TEXT_STRENGTH)
-        return Wish(painter.context(scene), seeded(decoded(style=method.adapter, guidance=rule), i))
-
-    def _read(self, dropped: Dropped, pictures: Pixels, scenes: Sequence[Scene]) -> Samples:
-        files = [png(picture) for picture in pictures]
-        texts, style = [dropped.prompt(scene) for scene in scenes], png(dropped.picture)
-        client = self.asker.client
-        parts = [slice(i, i + SCORED_AT_ONCE) for i in range(0, len(files), SCORED_AT_ONCE)]
-        return {
-            **readings(self.judge, pictures, dropped.style, scenes),
-            "clip_text": np.concatenate([client.score(files[part], text=texts[part]) for part in parts]),
-            "clip_style": np.concatenate([client.score(files[part], reference=style) for part in parts]),
-        }
-
-
-def decoded(**options: object) -> Options:
-    """Options of a picture whose tokens are decoded as the paper does it."""
-    given: Options = {"scheduler": "maskgit", "steps": STEPS, "temperature": TEMPERATURE, **options}  # type: ignore[typeddict-item]
-    return given
-
-
-def seeded(options: Options, i: int) -> Options:
-    return {**options, "seed": FIRST_SEED + 100 * i}
-
-
-def content_scenes(n: int, seed: int) -> list[Scene]:
-    """The content's object in colours and places."""
-    return [
-        Scene(CONTENT, scene.colour, scene.background, scene.style, scene.seed)
-        for scene in painter.unseen_scenes(n, seed)
-    ]
+Sheets = dict[str, Image.Image]
 
 
 @contextmanager
-def masked(folder: Path) -> Iterator[tuple[Settings, list[Dropped]]]:
-    """A bundle of mini-muse, a scorer, and a registry of all adapters in `folder`; gone afterwards.
-
-    Raises ExportError for what does not fit, SystemExit where there is no adapter.
-    """
-    with TemporaryDirectory(prefix="impasto-styledrop-") as place:
-        bundle = link(ROOT / "studio" / "mini-muse", Path(place) / "bundle").folder
-        scorer = clip.link(ROOT / "studio" / "mini-clip", Path(place) / "scorer").folder
-        put = registering(Path(place) / "registry", bundle)
-        if not (folder / CONTENT / FILE).is_file():
-            raise SystemExit(f"{folder} lacks adapters; train them with studio.recipes.styledrop")
-        put(CONTENT, folder / CONTENT, "")
-        styles = [
-            Dropped(
-                style,
-                picture_of(path / ROUNDS["round 1"] / PICTURE),
-                {title: put(f"{style}-{where}", path / where, "") for title, where in ROUNDS.items()},
-            )
-            for style in painter.HELD_OUT_STYLES
-            if (path := folder / style).is_dir()
-        ]
-        yield Settings(bundle, Path(place) / "registry", scorer=scorer), styles
+def looking(shop: AbstractContextManager[Shop], asked: argparse.Namespace, bar: Progress) -> Iterator[Looking]:
+    """A server of what the shop has, and who asks it."""
+    with shop as found, serve(found.settings) as server, Client(server.grpc_url) as client:
+        yield Looking(Asker(client, bar), Judge.load(), found, asked.count, asked.composed)
 
 
-@contextmanager
-def diffusion() -> Iterator[tuple[Settings, list[Dropped]]]:
-    """A bundle of mini-diffusion, and a registry of the studio's LoRAs, with the words of their styles."""
-    with TemporaryDirectory(prefix="impasto-styledrop-") as place:
-        bundle = link(ROOT / "studio" / "mini-diffusion", Path(place) / "bundle").folder
-        put = registering(Path(place) / "registry", bundle)
-        put(CONTENT, ROOT / "studio" / "objects" / CONTENT, "")
-        folders = {
-            style: LORAS / painter.STYLE_DESCRIPTORS[style].replace(" ", "-") for style in painter.HELD_OUT_STYLES
-        }
-        styles = [
-            Dropped(style, picture_of(path / PICTURE), {SERVED: put(style, path, template(style))})
-            for style, path in folders.items()
-            if path.is_dir()
-        ]
-        yield Settings(bundle, Path(place) / "registry"), styles
+def stages(muse: Looking) -> tuple[Report, Sheets]:
+    report, sheet = muse.stages()
+    return {"stages": report, "bars": [styles_bar(report)]}, {"stages": sheet}
 
 
-def registering(registry: Path, bundle: Path) -> Callable[[str, Path, str], str]:
-    """What puts an adapter into the registry under a name, with the words it was trained in; returns the name."""
-    facts = manifest.load(bundle)
-
-    def put(name: str, source: Path, prompt: str) -> str:
-        Registry(registry).put(name, importer.convert(source, facts, Said(prompt=prompt)).data)
-        return name
-
-    return put
+def composition(muse: Looking) -> tuple[Report, Sheets]:
+    report, drawn = muse.composition(decoded(), COMPOSED_STRENGTH, GAMMAS)
+    found = {"composition": report, "by_style": by_style(report)}
+    bar = composition_bar("mini-muse", report, COMPOSED)
+    return {**found, "bars": [bar]}, {f"composition-{name}": sheet for name, sheet in drawn.items()}
 
 
-def template(style: str) -> str:
-    return f"{{context}} in {painter.STYLE_DESCRIPTORS[style]} style"
+def strengths(muse: Looking) -> tuple[Report, Sheets]:
+    report, sheet = muse.strengths()
+    return {"strengths": report}, {"strengths": sheet}
 
 
-@contextmanager
-def bench(
-    workspace: AbstractContextManager[tuple[Settings, list[Dropped]]], count: int, bar: Progress
-) -> Iterator[Bench]:
-    """A server on the workspace, and who asks it."""
-    with workspace as (settings, styles), serve(settings) as server, Client(server.grpc_url) as client:
-        yield Bench(Asker(client, bar), Judge.load(), styles, count)
+def candidates(muse: Looking) -> tuple[Report, Sheets]:
+    return {"candidates": muse.candidates()}, {}
 
 
-def measure(asked: argparse.Namespace, bar: Progress) -> tuple[Report, dict[str, Image.Image]]:
+def others(lora: Looking) -> tuple[Report, Sheets]:
+    report, drawn = lora.composition({"steps": STEPS_DIFFUSION}, COMPOSED_STRENGTH_DIFFUSION, GAMMAS_DIFFUSION)
+    found = {"composition_diffusion": report, "by_style_diffusion": by_style(report)}
+    bar = composition_bar("mini-diffusion", report, COMPOSED_DIFFUSION)
+    return {**found, "bars": [bar]}, {f"composition-diffusion-{name}": sheet for name, sheet in drawn.items()}
+
+
+MASKED: Mapping[str, Callable[[Looking], tuple[Report, Sheets]]] = {
+    "stages": stages,
+    "composition": composition,
+    "strengths": strengths,
+    "candidates": candidates,
+}
+DIFFUSION = "diffusion"
+
+
+def measure(asked: argparse.Namespace, bar: Progress) -> tuple[Report, Sheets]:
     """Everything that --json holds of the figures, and the sheets by name."""
-    with bench(masked(asked.drops), asked.count, bar) as muse:
-        rounds, rounds_sheet = muse.rounds()
-        strengths, strengths_sheet = muse.strengths()
-        composition, composition_sheet = muse.composition(decoded(), COMPOSED_STRENGTH)
-        candidates = muse.candidates()
-        meta = muse.asker.client.generate(
-            "a red fish", **decoded(style=muse.styles[0].served, guidance=StyleDrop())
-        ).meta
-    with bench(diffusion(), asked.count, bar) as others:
-        noise, noise_sheet = others.composition({"steps": STEPS_DIFFUSION}, COMPOSED_STRENGTH_DIFFUSION)
+    found: list[tuple[Report, Sheets]] = []
+    if own := [MASKED[part] for part in asked.parts if part in MASKED]:
+        with looking(masked(asked.muse, asked.drops), asked, bar) as muse:
+            found += [part(muse) for part in own]
+            found.append((facts(muse), {}))
+    if DIFFUSION in asked.parts:
+        with looking(diffusion(), asked, bar) as lora:
+            found.append(others(lora))
+    reports, drawn = zip(*found, strict=True)
+    bars = [row for report in reports for row in report.pop("bars", [])]
+    merged = {key: value for report in reports for key, value in report.items()}
+    return {"bars": bars, **merged, "counts": {"scenes": asked.count, "composed": asked.composed}, "notes": NOTES}, {
+        name: sheet for some in drawn for name, sheet in some.items()
+    }
+
+
+def facts(muse: Looking) -> Report:
+    """What was asked of mini-muse besides, and who answered."""
+    served = muse.shop.styles[0].served
+    meta = muse.asker.client.generate("a red fish", **decoded(style=served, guidance=StyleDrop())).meta
     return {
-        "bars": [composition_bar("mini-muse", composition), composition_bar("mini-diffusion", noise)],
-        "by_style": {style: best_gamma(row) for style, row in composition.items()},
-        "by_style_diffusion": {style: best_gamma(row) for style, row in noise.items()},
-        "styles": rounds,
-        "strengths": strengths,
-        "composition": composition,
-        "composition_diffusion": noise,
-        "candidates": candidates,
         "guidance": {
-            "styles": asdict(StyleDrop(STYLE_STRENGTH, TEXT_STRENGTH)),
+            "stages": asdict(StyleDrop(STYLE_STRENGTH, TEXT_STRENGTH)),
             "composition": asdict(StyleDrop(COMPOSED_STRENGTH, TEXT_STRENGTH)),
-            "composition_diffusion": asdict(StyleDrop(COMPOSED_STRENGTH_DIFFUSION, TEXT_STRENGTH)),
         },
-        "count": asked.count,
         "seeds": {"scenes": SCENE_SEED, "contents": CONTENT_SEED, "first_image": FIRST_SEED},
-        **{key: meta[key] for key in ("engine", "precision", "bundle", "steps", "scheduler")},
-        "notes": NOTES,
-    }, {
-        "rounds": rounds_sheet,
-        "strengths": strengths_sheet,
-        "composition": composition_sheet,
-        "composition-diffusion": noise_sheet,
+        **{key: meta[key] for key in ("engine", "precision", "bundle", "steps", "scheduler", "stages")},
     }
 
 
 def best_gamma(row: Mapping[str, Report]) -> Report:
     """The γ at which the rarer of style and object is read most often."""
-    gamma = max(row, key=lambda gamma: min(row[gamma]["style_acc"], row[gamma]["object_acc"]))
+    gamma = max(row, key=lambda gamma: rarer(row[gamma]))
     return {"gamma": float(gamma), "style_acc": row[gamma]["style_acc"], "object_acc": row[gamma]["object_acc"]}
 
 
-def composition_bar(backbone: str, composition: Mapping[str, Mapping[str, Report]]) -> Report:
-    best = best_gamma(composition["all"])
-    value = min(best["style_acc"], best["object_acc"])
+def rarer(found: Report) -> float:
+    """Of style and object, the one that is read less often."""
+    return float(min(found["style_acc"], found["object_acc"]))
+
+
+def by_style(composed: Mapping[str, Mapping[str, Mapping[str, Report]]]) -> Report:
+    """Each content's, and of all together, best γ of each style."""
+    return {name: {style: best_gamma(row) for style, row in rows.items()} for name, rows in composed.items()}
+
+
+def composition_bar(backbone: str, composed: Report, least: float) -> Report:
+    best = best_gamma(composed[TOGETHER]["all"])
     key = f"{backbone}: composition at gamma {best['gamma']:g}, the rarer of style and object"
-    return {"key": key, "value": value, "bar": f"≥ {BAR:g}", "met": value >= BAR}
+    return held(key, rarer(best), least)
+
+
+def styles_bar(report: Report) -> Report:
+    """How many styles some pair paints so that both style and object are read."""
+    pairs = {
+        style: [found for title, found in row.items() if title.startswith(("+ its adapter", "+ feedback"))]
+        for style, row in report.items()
+        if style != "all"
+    }
+    value = sum(any(rarer(found) >= READ for found in each) for each in pairs.values())
+    return held(f"mini-muse: styles read in {100 * READ:g} % of pictures, the object as well", value, STYLES)
+
+
+def held(key: str, value: float, least: float) -> Report:
+    return {"key": key, "value": value, "bar": f"≥ {least:g}", "met": value >= least}
 
 
 def tables(report: Report) -> Iterator[Table]:
     """The figures, for a person."""
-    clip = ("clip_text", "clip_style")
-    for name, columns in (
-        ("styles", (*JUDGED, *clip)),
-        ("strengths", (*JUDGED, *clip)),
-        ("composition", JUDGED),
-        ("composition_diffusion", JUDGED),
-        ("candidates", (*JUDGED, *clip)),
-    ):
-        shown = Table("style", "", *columns, title=name)
-        for style, row in report[name].items():
-            for kind, found in row.items():
-                shown.add_row(style, kind, *(_cell(found, column) for column in columns))
-        yield shown
+    clip = (*JUDGED, "clip_text", "clip_style")
+    for name in ("stages", "strengths", "candidates"):
+        if name in report:
+            yield table(name, report[name], clip)
+    for name in ("composition", "composition_diffusion"):
+        for content, rows in report.get(name, {}).items():
+            yield table(f"{name}: {content}", rows, JUDGED)
     shown = Table("figure", "value", "bar", "")
     for bar in report["bars"]:
         shown.add_row(
             bar["key"], f"{bar['value']:.2f}", bar["bar"], "[green]met[/]" if bar["met"] else "[red]missed[/]"
         )
     yield shown
+
+
+def table(title: str, rows: Mapping[str, Mapping[str, Report]], columns: tuple[str, ...]) -> Table:
+    shown = Table("style", "", *columns, title=title)
+    for style, row in rows.items():
+        for kind, found in row.items():
+            shown.add_row(style, kind, *(_cell(found, column) for column in columns))
+    return shown
 
 
 def _cell(found: Report, name: str) -> str:
@@ -377,7 +222,11 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the figures go")
     parser.add_argument("--sheets", type=Path, metavar="DIR", help="where the sheets go, as PNGs; default: nowhere")
-    parser.add_argument("--count", type=int, default=32, help="scenes for each style and method (default 32)")
+    parser.add_argument("--count", type=int, default=12, help="scenes for each style and method (default 12)")
+    parser.add_argument(
+        "--parts", nargs="+", choices=(*MASKED, DIFFUSION), default=USUAL, help="default: the first two"
+    )
+    parser.add_argument("--muse", type=Path, default=MUSE, metavar="DIR", help="checkpoint; default: the studio's")
     parser.add_argument("--drops", type=Path, default=DROPS, metavar="DIR", help="adapters; default: the studio's")
     return parser.parse_args()
 

@@ -2,9 +2,10 @@
 
 python benchmarks/together.py --json FILE
 
-mini-muse paints one picture after another, of 12 steps. In each round it does so alone, beside a crowd that keeps
-mini-diffusion busy, and beside the same crowd in a process whose passes go through no turnstile, so that two passes
-fight for the cores. The order turns with every round. Each picture beside a crowd is held against the same alone.
+mini-muse paints one picture after another, in 12 and 8 steps of its two stages. In each round it does so alone, beside
+a crowd that keeps mini-diffusion busy, and beside the same crowd in a process whose passes go through no turnstile, so
+that two passes fight for the cores. The order turns with every round. Each picture beside a crowd is held against the
+same alone.
 """
 
 from __future__ import annotations
@@ -43,12 +44,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the benchmark
 from benchmarks.common.bench import ROOT, interval, machine, prompt, warning, write
 from studio.reading.psnr import psnr_db
 
-STEPS, CROWD_STEPS = 12, 25
+STEPS, UPSCALE_STEPS, CROWD_STEPS = 12, 8, 25
 CROWD = 6  # with two lanes each: more than the eight of a usual batch
 PICTURES = 4  # of mini-muse, each time
 PATIENCE_S = 600.0
 NOTES = [
-    "beside_over_alone: median seconds of a 12-step mini-muse picture beside the crowd / the same alone, one by one.",
+    "beside_over_alone: median seconds of a mini-muse picture, in 12 and 8 steps of its stages, beside the crowd / the "
+    "same alone, one by one.",
     "fighting_over_alone: the same in a process without a turnstile. *_interval_95: bootstrap over rounds.",
     "crowd_rps: pictures a second that the crowd had meanwhile, with the turnstile and without, and alone.",
     "parity_psnr_db_min: of mini-muse's pictures beside the crowd against those alone, in bf16 where the CPU has it; a "
@@ -113,7 +115,8 @@ class Bench:
 
 def muse(seed: int) -> dict[str, NDArray[Any]]:
     words = prompt(np.random.default_rng(seed))
-    return {**tensors(words, seed, STEPS), "MODEL": np.array([b"muse"], np.object_)}
+    both = {"MODEL": np.array([b"muse"], np.object_), "UPSCALE_STEPS": np.array([UPSCALE_STEPS], np.int32)}
+    return {**tensors(words, seed, STEPS), **both}
 
 
 def tensors(words: str, seed: int, steps: int) -> dict[str, NDArray[Any]]:

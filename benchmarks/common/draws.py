@@ -182,19 +182,39 @@ class Note:
 
 
 @dataclass(frozen=True)
+class Decoding:
+    """How a stage decodes: in so many `steps`, of which some are `behind` it when it begins, annealed by `scheduler`
+    from `temperature`."""
+
+    steps: int
+    temperature: float
+    scheduler: str
+    behind: int = 0
+
+    def tau(self, done: int) -> float:
+        return self.temperature * ANNEALS[self.scheduler](done, self.steps)
+
+
+@dataclass(frozen=True)
 class Notes:
     """All calls, by their uniform numbers: these belong to one step of one picture."""
 
     calls: dict[bytes, Note] = field(default_factory=dict)
 
     def story(self, request: Request, draws: np.random.Generator, places: int) -> Story:
-        """A picture's of so many tokens; `draws` are those of its seed, less what was drawn before the first step."""
-        behind, anneal = request.sampling.steps - request.steps_to_run, ANNEALS[request.sampling.scheduler]
+        """What the first stage made of a picture of so many tokens; `draws` are those of its seed, less what was drawn
+        before the first step."""
+        steps = request.sampling.steps
+        first = Decoding(steps, request.own["TEMPERATURE"], request.sampling.scheduler, steps - request.steps_to_run)
+        return self.told(first, draws, places)
+
+    def told(self, stage: Decoding, draws: np.random.Generator, places: int) -> Story:
+        """What a stage made of so many tokens; `draws` go on from those of the stages before, to the stage's end."""
         steps, chances = list[Step](), list[Chance]()
-        while (note := self.calls.get(draws.random(places).tobytes())) is not None:
-            tau = request.own["TEMPERATURE"] * anneal(behind + len(steps), request.sampling.steps)
+        for done in range(stage.behind, stage.steps):
+            note = self.calls[draws.random(places).tobytes()]
             steps.append(note.step)
-            chances.append(Chance(note.uniform, draws.gumbel(size=places), tau))
+            chances.append(Chance(note.uniform, draws.gumbel(size=places), stage.tau(done)))
         shown = [replace(step, again=after.unknown) for step, after in pairwise(steps)]
         return Story((*shown, *steps[-1:]), tuple(chances))
 

@@ -10,12 +10,13 @@ from typing import Any
 
 from impasto_server.families.diffusion.samplers import SPREAD
 from impasto_server.families.masked.maskgit import ANNEALS
+from impasto_server.families.masked.offer import OFFER
 from impasto_server.fields import rows
 from impasto_server.guidance import RULES
 from impasto_server.request import Request
 from impasto_server.values import COMMON
 
-TAU = 2.0
+MASKED: Mapping[str, Any] = {**{row.name: row.default for row in OFFER.own}, "TEMPERATURE": 2.0}
 PLAIN: Mapping[str, Any] = {
     **{row.name: row.default for rule in RULES for row in rows(rule).values()},
     **{row.name: row.default for row in COMMON},
@@ -49,14 +50,14 @@ def altered(request: Request, **values: Any) -> Request:
 
 
 def _with(before: Mapping[str, Any], said: dict[str, Any]) -> Request:
-    """TEMPERATURE is there where the sampler is a masked family's."""
+    """What the masked family alone knows is there where the sampler is one of its own."""
     adapters = said.pop("adapters", None)
     values = {**before, **{name if name == "timeout_s" else name.upper(): value for name, value in said.items()}}
     if adapters is not None:
         values["ADAPTER_NAMES"] = tuple(name for name, _ in adapters)
         values["ADAPTER_WEIGHTS"] = tuple(weight for _, weight in adapters)
-    tau = values.pop("TEMPERATURE", TAU)
-    own = {"TEMPERATURE": tau} if values["SCHEDULER"] in ANNEALS else {}
+    masked = {name: values.pop(name, default) for name, default in MASKED.items()}
+    own = masked if values["SCHEDULER"] in ANNEALS else {}
     strange = set(values) - {*PLAIN, "spreads"}
     assert not strange, f"no fields: {strange}"
     return Request.of({**values, **own, "spreads": values["SCHEDULER"] in SPREAD})

@@ -1,19 +1,22 @@
 """Backbones of the masked family to measure on, as backbones.py has those of the other.
 
-mini       studio/mini-muse as it is
+mini       studio/mini-muse as it is; its base alone is measured
+cascade    the same with its second stage
 amused256  aMUSEd-256 with random weights: its transformer (604 M parameters, 22 layers, 8192 codes), its text encoder
            and its VQ model, all at their sizes, and the studio's vocabulary
 
-Each has eight LoRAs of the attention's projections and eight bottleneck adapters. The large checkpoint takes a minute
-and 1.7 GB, and is kept in .impasto/bench.
+Each has eight LoRAs of the attention's projections and eight bottleneck adapters for its base; where there is a second
+stage, also eight pairs of bottleneck adapters for both. The large checkpoint takes a minute and 1.7 GB, and is kept in
+.impasto/bench.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,8 +30,6 @@ from safetensors.numpy import save_file
 from torch import Tensor, nn
 
 from impasto_export import atomic
-from impasto_export.adapters import importer
-from impasto_export.adapters.registry import Registry
 from impasto_export.adapters.sources import BOTTLENECK
 from impasto_export.architecture import Json, canonical_json
 from impasto_export.families import MASKED
@@ -39,7 +40,18 @@ STUDIO = ROOT / "studio" / "mini-muse"
 RANK = 16
 ADAPTED = {"transformer": (".to_q", ".to_k", ".to_v", ".to_out.0")}
 BOTTLENECKS = tuple(f"bottleneck-{number}" for number in range(len(NAMES)))
-PAPER_PLACES = (".attn2", ".ff")  # after cross-attention and after the MLP
+PAIRS = tuple(f"pair-{number}" for number in range(len(NAMES)))
+# After cross-attention and after the MLP; after self-attention where a stack has no other.
+PAPER_PLACES = {
+    "transformer": {"attn2": r".+\.attn2", "ff": r".+\.ff"},
+    "upscaler": {
+        "low_attn1": r"low_layers\.\d+\.attn1",
+        "low_ff": r"low_layers\.\d+\.ff",
+        "attn2": r"layers\.\d+\.attn2",
+        "ff": r"layers\.\d+\.ff",
+    },
+}
+HALVES = {"transformer": BOTTLENECK, "upscaler": "upscaler.safetensors"}
 
 # What aMUSEd-256 states of each component, but for the studio's tokenizer's ends.
 AMUSED: dict[str, Json] = public("amused-256")
@@ -57,7 +69,12 @@ def amused256(say: Callable[[str], object] = str) -> Backbone:
     return backbones.made(TRANSFORMER, "amused256", lambda _: random_checkpoint(say), say)
 
 
-BACKBONES: dict[str, Callable[[Callable[[str], object]], Backbone]] = {"mini": mini, "amused256": amused256}
+# A cascade's figures are other ones than those of its base alone.
+BACKBONES: dict[str, Callable[[Callable[[str], object]], Backbone]] = {
+    "mini": mini,
+    "cascade": mini,
+    "amused256": amused256,
+}
 
 
 class Plain(nn.Module):
@@ -92,33 +109,44 @@ def _plain_transformer(configs: Mapping[str, Json]) -> Recipe:
 
 
 def _adapt(folder: Path, record: Json) -> None:
-    for seed, (lora, bottleneck) in enumerate(zip(NAMES, BOTTLENECKS, strict=True)):
+    for seed, (lora, bottleneck, pair) in enumerate(zip(NAMES, BOTTLENECKS, PAIRS, strict=True)):
         write_lora(folder / "loras" / lora, record, RANK, seed, ADAPTED)
         register(folder / "registry", lora, folder / "loras" / lora, record)
-        source = folder / "bottlenecks" / bottleneck
-        write_bottleneck(source, record, RANK, seed)
-        Registry(folder / "registry").put(bottleneck, importer.convert(source, record).data)
+        places = folder / "bottlenecks" / bottleneck, pair_folder(folder, pair)
+        write_bottleneck(places[0], record, RANK, seed)
+        register(folder / "registry", bottleneck, places[0], record)
+        if "upscaler" in record["graphs"]:
+            write_bottleneck(places[1], record, RANK, seed, HALVES)
+            register(folder / "registry", pair, places[1], record)
 
 
 TRANSFORMER = Kind(MASKED, "transformer", STUDIO, _plain_transformer, _adapt)
 
 
-def write_bottleneck(folder: Path, record: Json, rank: int, seed: int) -> None:
-    """A random bottleneck adapter of the studio's layout, at the paper's places, for the bundle of this manifest."""
+def pair_folder(backbone: Path, name: str) -> Path:
+    """Where the files of a pair lie that is registered under this name."""
+    return backbone / "pairs" / name
+
+
+def write_bottleneck(
+    folder: Path, record: Json, rank: int, seed: int, graphs: Collection[str] = ("transformer",)
+) -> None:
+    """A random bottleneck adapter of the studio's layout, at the paper's places of these graphs, a file for each, for
+    the bundle of this manifest."""
     draw = np.random.default_rng(seed)
-    sites = [site for site in record["graphs"]["transformer"]["sites"] if site.get("kind") == "bottleneck"]
-    tensors: dict[str, Any] = {}
-    names: dict[str, list[str]] = {}
-    for site in sites:
-        place = next((place for place in PAPER_PLACES if site["name"].endswith(place)), None)
-        if place is not None:
-            width = site["in_features"]
-            names.setdefault(place[1:], []).append(site["name"])
-            for part, shape, size in (("down", (width, rank), width**-0.5), ("up", (rank, width), STRENGTH)):
-                tensors[f"{site['name']}.{part}"] = (draw.standard_normal(shape) * size).astype(np.float16)
     folder.mkdir(parents=True)
-    entry = {"gelu": "exact", "shared": False, "sites": names}
-    save_file(tensors, folder / BOTTLENECK, {"bottleneck": json.dumps(entry)})
+    for graph in graphs:
+        tensors: dict[str, Any] = {}
+        names: dict[str, list[str]] = {place: [] for place in PAPER_PLACES[graph]}
+        for site in record["graphs"][graph]["sites"]:
+            places = PAPER_PLACES[graph].items() if site.get("kind") == "bottleneck" else ()
+            for place in (place for place, pattern in places if re.fullmatch(pattern, site["name"])):
+                width = site["in_features"]
+                names[place].append(site["name"])
+                for part, shape, size in (("down", (width, rank), width**-0.5), ("up", (rank, width), STRENGTH)):
+                    tensors[f"{site['name']}.{part}"] = (draw.standard_normal(shape) * size).astype(np.float16)
+        entry = {"gelu": "exact", "shared": False, "sites": names}
+        save_file(tensors, folder / HALVES[graph], {"bottleneck": json.dumps(entry)})
 
 
 # the checkpoint

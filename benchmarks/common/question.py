@@ -60,7 +60,7 @@ class Question:
     rounds: Mapping[str, int]
     bars: tuple[Bar, ...]
     notes: Mapping[str, str]
-    bench: type[Bench]
+    bench: Callable[[str, Backbone, Settings, Reference, int, Steps], Bench]
 
     def answer(self) -> None:
         """Measure what the command line asks for, write it down, and show what was wished of it."""

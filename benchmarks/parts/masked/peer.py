@@ -7,7 +7,6 @@ each a batch of its two rows. Of diffusers' kinds of attention the fastest one h
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,21 +15,11 @@ import torch
 from benchmarks.common.backbones import LORA_FILE, NAMES, Backbone
 from benchmarks.common.draws import Step, Story, drawing, leading
 from benchmarks.common.reference import Reference
+from benchmarks.parts.masked.pictures import Painted
 from diffusers import AmusedPipeline
-from numpy.typing import NDArray
 from torch import Tensor
 
 from impasto_server.request import Request
-
-Codes = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Painted:
-    """A picture, RGB [H, W, 3], and the tokens [h, w] that it was decoded from."""
-
-    pixels: NDArray[np.uint8]
-    tokens: Codes
 
 
 class Peer:

@@ -12,7 +12,7 @@ import math
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from impasto_export.checkpoints.folders import TOKENIZERS
 from impasto_export.families import INDEX, PARTS
 
 ROOT = Path(__file__).resolve().parents[3]
-PUBLIC, STUDIO = ROOT / "export" / "architectures", ROOT / "studio"
+PUBLIC, SMALL, STUDIO = ROOT / "export" / "architectures", ROOT / "export" / "small", ROOT / "studio"
 CONTROLNET = "controlnet"
 ITEM_BYTES = 2  # fp16, in which most checkpoints are published
 # Around 1 for norms, around 0 for biases: not exactly, or one taken for another would not be seen.
@@ -47,7 +47,7 @@ class Backbone:
     """`configs` is a checkpoint's folder, weights or not; `scheduler` is what a checkpoint's scheduler config says.
 
     A ControlNet's `base` is the backbone that it's put beside. `tokenizers` has the tokenizers; None: CLIP's own.
-    `pixels` is the side of the pictures that the graphs are run at.
+    `pixels` is the side of the pictures that the graphs are run at; of two stages, of the first one's.
     """
 
     name: str
@@ -104,7 +104,9 @@ BACKBONES = {
         _public("sdxl", EULER),
     )
 }
-STAND_INS = {found.name: found for found in (MINI, _studio("mini-controlnet", MINI), _studio("mini-muse"))}
+MUSE = _studio("mini-muse")
+CASCADE = replace(MUSE, name="mini-muse-cascade", configs=SMALL / "mini-muse-cascade")
+STAND_INS = {found.name: found for found in (MINI, _studio("mini-controlnet", MINI), MUSE, CASCADE)}
 
 
 def write_checkpoint(backbone: Backbone, folder: Path) -> None:

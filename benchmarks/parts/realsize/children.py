@@ -145,6 +145,10 @@ def _transformer(module: Any, fed: Mapping[str, Any]) -> Sequence[Any]:
     return [module(*(fed[key] for key in keys))]
 
 
+def _upscaler(module: Any, fed: Mapping[str, Any]) -> Sequence[Any]:
+    return [module(*(fed[key] for key in ("input_ids", "low_ids", "encoder_hidden_states")))]
+
+
 def _vq_encoder(module: Any, fed: Mapping[str, Any]) -> Sequence[Any]:
     latents = module.encode(fed["image"]).latents
     number, _, high, wide = latents.shape
@@ -168,6 +172,9 @@ ASKED: dict[str, Callable[[Any, Mapping[str, Any]], Any]] = {
     "transformer": _transformer,
     "vq_decoder": _vq_decoder,
     "vq_encoder": _vq_encoder,
+    "upscaler": _upscaler,
+    "upscaler_vq_decoder": _vq_decoder,
+    "upscaler_vq_encoder": _vq_encoder,
 }
 
 

@@ -46,8 +46,9 @@ def _sizes(backbone: Backbone, found: Architecture, graph: Graph) -> Mapping[str
     unit = "tokens" if "tokens" in found.sizes else "latents"
     side = backbone.pixels // found.sizes[unit]["factor"]
     lanes, pixels = LANES if graph.sites else 1, backbone.pixels
-    sizes = {"lanes": lanes, "n": 1, "h": side, "w": side, "H": pixels, "W": pixels, "tokens": CONTEXT}
-    return {**sizes, f"{LORA}_K": RANK}
+    fine = side * found.sizes.get("upscale", {"scale": 1})["scale"]
+    grids = {"h": side, "w": side, "fine_h": fine, "fine_w": fine, "H": pixels, "W": pixels}
+    return {"lanes": lanes, "n": 1, **grids, "tokens": CONTEXT, f"{LORA}_K": RANK}
 
 
 def _values(
@@ -68,14 +69,14 @@ def _values(
         values = np.array(stated[port.name], np.float32)
         return np.broadcast_to(values if len(shape) > 1 else values[: shape[0]], shape).copy()
     if port.dtype == "int64":
-        return _ids(shape, found, graph, draw)
+        return _ids(port.name, shape, found, graph, draw)
     return draw.standard_normal(shape, np.float32)
 
 
-def _ids(shape: tuple[int, ...], found: Architecture, graph: str, draw: np.random.Generator) -> Array:
+def _ids(name: str, shape: tuple[int, ...], found: Architecture, graph: str, draw: np.random.Generator) -> Array:
     """Texts that end before they are full, or image tokens."""
     config = found.components[found.graphs[graph].component].config
-    count = config.get("num_vq_embeddings") or config["vocab_size"]
+    count = config.get("num_vq_embeddings") or config["low_vocab_size" if name == "low_ids" else "vocab_size"]
     ids = draw.integers(0, count, shape)
     if "eos_token_id" in config or "max_position_embeddings" in config:
         stated = config.get("eos_token_id", LEGACY_END)
