@@ -24,6 +24,10 @@ VECTORS  := $(basename $(notdir $(wildcard studio/vectors/*.safetensors)))
 TWICE    := $(filter $(notdir $(ADAPTERS)),$(VECTORS))
 HUNG     := village stained-glass-art wave mosaic-art terrace woodcut
 STYLES   := $(notdir $(filter studio/styles/%,$(ADAPTERS)))
+# The rows of the demo's sheet of contents in styles, and of each the colour and the place that its pictures show.
+COMPOSED := glass neon mosaic stipple halftone crosshatch
+SHOWN    := red/by_the_sea yellow/at_night blue/in_a_meadow purple/at_sunset green/in_the_snow red/on_plain_paper
+said      = $(foreach s,$(SHOWN),--$(1) "a $(subst /, $(2) ,$(subst _, ,$(s)))")
 
 # Workers share the cores: each computes on one. Files go to them in this order, the long ones first.
 WORKERS  ?= 2
@@ -49,11 +53,12 @@ help:
 demo: bundle
 	impasto serve --bundle $(STYLIZER) --port 0 --quiet -- \
 	    impasto sheet $(wildcard studio/photos/*.jpg) $(HUNG:%=--style %) --cell 180 --out $(STATE)/photos.jpg
+	impasto serve --bundle $(MUSE) --port 0 --quiet -- \
+	    impasto compose $(COMPOSED:%=--style %-drop) --content rocket-drop --gamma 0.45 --gamma 0.55 --gamma 0.65 \
+	    $(call said,prompt,rocket) $(call said,style-prompt,house) \
+	    --steps 18 --style-strength 2 --text-strength 2 --title "a rocket in six styles" --out $(STATE)/composed.png
 	impasto serve --bundle $(BUNDLE) --port 0 --quiet -- \
 	    impasto gallery $(STYLES:%=--adapter %) --out $(STATE)/gallery.png
-	impasto serve --bundle $(MUSE) --scorer $(SCORER) --port 0 --quiet -- \
-	    impasto generate "a red rocket by the sea" --style glass-drop --content rocket-drop --gamma 0.5 \
-	    --style-strength 2 --text-strength 2 --n 4 --rerank text --seed 7 --out $(STATE)/rocket.png
 
 test: $(VENV)/dev.stamp
 	$(BIN)/coverage erase

@@ -113,6 +113,22 @@ def masked_bundle(masked_checkpoint: Path, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="session")
+def cascade_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random fp16 checkpoint of the mini-muse-cascade architecture: mini-muse with a second stage."""
+    from tests.helpers import cascades
+
+    return cascades.save(tmp_path_factory.mktemp("cascade_checkpoint") / "random", seed=1)
+
+
+@pytest.fixture(scope="session")
+def cascade_bundle(cascade_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`cascade_checkpoint`, linked."""
+    from impasto_export.link import link
+
+    return link(cascade_checkpoint, tmp_path_factory.mktemp("bundles") / "cascade").folder
+
+
+@pytest.fixture(scope="session")
 def clip_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random CLIP of the mini-clip architecture."""
     from tests.helpers import clips

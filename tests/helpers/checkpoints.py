@@ -97,12 +97,17 @@ def masked_config(part: str) -> dict[str, Any]:
 
 
 def masked_model(part: str, seed: int) -> Any:
+    """The component of a masked checkpoint, see `random_model`."""
+    return random_model(part, masked_config(part), seed)
+
+
+def random_model(part: str, config: dict[str, Any], seed: int) -> Any:
     """The component with random weights that fp16 holds exactly; they are so large that every input reaches the output.
 
     At torch's own initialisation the codes are all but equal, and attention hardly sees what it attends to.
     """
     torch.manual_seed(seed)
-    module = graphs.build(part, masked_config(part))
+    module = graphs.build(part, config)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             noise = torch.randn_like(parameter)

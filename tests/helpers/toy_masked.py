@@ -7,13 +7,16 @@ tokens than codes, as aMUSEd has it, and the codes are no multiple of anything.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
+from onnx import numpy_helper
+from safetensors.numpy import load
 
 from tests.helpers.toy import (
     LENGTH,
@@ -34,20 +37,17 @@ from tests.helpers.toy import (
 )
 
 CODES, MASK_ID, POOLED = 21, 24, 5
+FINE_CODES, FINE_MASK_ID = 45, 50
 ARCHITECTURE = "c" * 64
 TEMPLATE = "{context} in glass"  # the text encoder reads four words
 
-TRANSFORMER = f"""
-<ir_version: 10, opset_import: ["" : 18]>
-transformer (int64[lanes,h,w] input_ids, float[lanes,{LENGTH},{WIDTH}] encoder_hidden_states,
-             float[lanes,{POOLED}] pooled_text_emb, float[lanes,5] micro_conds,
-             {LORA_INPUTS}, int64[lanes,bottleneck_K] bottleneck_rows, float[lanes,bottleneck_K] bottleneck_weights,
+ADAPTED = f"""{LORA_INPUTS}, int64[lanes,bottleneck_K] bottleneck_rows, float[lanes,bottleneck_K] bottleneck_weights,
              float[R,{WIDTH}] "mix.lora_A", float[R,{WIDTH}] "mix.lora_B",
-             float[H,{WIDTH}] "block.down", float[H,{WIDTH}] "block.up", float[H,1] "block.tanh")
-  => (float[lanes,{CODES},h,w] logits)
-<int64[1] one = {{1}}, int64[2] inner = {{1,2}}, float large = {{64.0}}, float half = {{0.5}}, float unit = {{1.0}},
- float root = {{1.41421356}}, float slope = {{0.79788456}}, float cubic = {{0.044715}}>
-{{
+             float[H,{WIDTH}] "block.down", float[H,{WIDTH}] "block.up", float[H,1] "block.tanh\""""
+CONSTANTS = """int64[1] one = {1}, int64[2] inner = {1,2}, float half = {0.5}, float unit = {1.0},
+ float root = {1.41421356}, float slope = {0.79788456}, float cubic = {0.044715}"""
+# From input_ids to `base`, the LoRA's `update`, what is `around`, and what is said.
+LOOKS = """
   x = Gather(table, input_ids)
   around = ReduceMean<keepdims=1>(x, inner)
   base = MatMul(x, weight)
@@ -63,15 +63,11 @@ transformer (int64[lanes,h,w] input_ids, float[lanes,{LENGTH},{WIDTH}] encoder_h
   context = ReduceMean<keepdims=1>(encoder_hidden_states, one)
   said = MatMul(context, projection)
   said4 = Unsqueeze(said, one)
-  pooled = MatMul(pooled_text_emb, pooling)
-  pooled4 = Unsqueeze(pooled, inner)
-  sizes = Div(micro_conds, large)
-  size = MatMul(sizes, sizing)
-  size4 = Unsqueeze(size, inner)
   changed = Add(base, update)
-  y = Sum(changed, around, said4, pooled4, size4)
+"""
+# From the sum y to logits, a bottleneck behind its tanh.
+TELLS = """
   z = Tanh(y)
-
   down = Gather("block.down", bottleneck_rows)
   up = Gather("block.up", bottleneck_rows)
   tanh = Gather("block.tanh", bottleneck_rows)
@@ -103,7 +99,39 @@ transformer (int64[lanes,h,w] input_ids, float[lanes,{LENGTH},{WIDTH}] encoder_h
   adapted = Add(z, added)
   scores = MatMul(adapted, codes)
   logits = Transpose<perm=[0,3,1,2]>(scores)
-}}
+"""
+TRANSFORMER = f"""
+<ir_version: 10, opset_import: ["" : 18]>
+transformer (int64[lanes,h,w] input_ids, float[lanes,{LENGTH},{WIDTH}] encoder_hidden_states,
+             float[lanes,{POOLED}] pooled_text_emb, float[lanes,5] micro_conds,
+             {ADAPTED})
+  => (float[lanes,{CODES},h,w] logits)
+<{CONSTANTS}, float large = {{64.0}}>
+{{{LOOKS}
+  pooled = MatMul(pooled_text_emb, pooling)
+  pooled4 = Unsqueeze(pooled, inner)
+  sizes = Div(micro_conds, large)
+  size = MatMul(sizes, sizing)
+  size4 = Unsqueeze(size, inner)
+  y = Sum(changed, around, said4, pooled4, size4)
+{TELLS}}}
+"""
+# Every token sees the one below it, and the mean of all of those.
+UPSCALER = f"""
+<ir_version: 10, opset_import: ["" : 18]>
+upscaler (int64[lanes,fine_h,fine_w] input_ids, int64[lanes,h,w] low_ids,
+          float[lanes,{LENGTH},{WIDTH}] encoder_hidden_states,
+          {ADAPTED})
+  => (float[lanes,{FINE_CODES},fine_h,fine_w] logits)
+<{CONSTANTS}, float[4] scales = {{1.0, 1.0, 2.0, 2.0}}>
+{{{LOOKS}
+  small = Gather(low_table, low_ids)
+  beneath = ReduceMean<keepdims=1>(small, inner)
+  small_first = Transpose<perm=[0,3,1,2]>(small)
+  spread = Resize<mode="nearest">(small_first, , scales)
+  below = Transpose<perm=[0,2,3,1]>(spread)
+  y = Sum(changed, around, said4, below, beneath)
+{TELLS}}}
 """
 VQ_DECODER = """
 <ir_version: 10, opset_import: ["" : 18]>
@@ -129,7 +157,7 @@ vq_encoder (float[n,3,H,W] image) => (int64[n,h,w] tokens)
 """
 
 
-def write_bundle(folder: Path) -> Path:
+def write_bundle(folder: Path, stages: int = 1) -> Path:
     """A whole toy bundle in `folder`, its weights inline; the VQ encoder is the decoder's inverse."""
     rng = np.random.default_rng(1)
     codebook = rng.random((CODES, 3), np.float32)
@@ -147,11 +175,27 @@ def write_bundle(folder: Path) -> Path:
     write_graph(folder, "vq_decoder", VQ_DECODER, {"codebook": codebook})
     write_graph(folder, "vq_encoder", VQ_ENCODER, {"doubled": 2 * codebook.T, "square": (codebook**2).sum(axis=1)})
     write_tokenizer(folder)
-    return write_manifest(folder, manifest())
+    if stages == 2:
+        _write_second_stage(folder, rng)
+    return write_manifest(folder, manifest(stages))
 
 
-def manifest() -> dict[str, object]:
-    return {
+def _write_second_stage(folder: Path, rng: np.random.Generator) -> None:
+    upscaler = {
+        "table": weights(rng, FINE_MASK_ID + 1, WIDTH) * np.float32(4),
+        "low_table": weights(rng, MASK_ID + 1, WIDTH) * np.float32(4),
+        "weight": weights(rng, WIDTH, WIDTH),
+        "projection": weights(rng, WIDTH, WIDTH) * np.float32(2),
+        "codes": weights(rng, WIDTH, FINE_CODES),
+    }
+    write_graph(folder, "upscaler", UPSCALER, upscaler)
+    write_graph(folder, "upscaler_vq_decoder", VQ_DECODER, {"codebook": rng.random((FINE_CODES, 3), np.float32)})
+
+
+def manifest(stages: int = 1) -> dict[str, object]:
+    """Of one stage 64 x 64 pixels, of two twice as many each way."""
+    side = 64 * stages
+    found: dict[str, object] = {
         "format": 1,
         "family": "masked",
         "name": "toy-masked",
@@ -159,35 +203,48 @@ def manifest() -> dict[str, object]:
         "digest": "e" * 64,
         "tokens": {"factor": 8, "codes": CODES, "mask_id": MASK_ID},
         "masking": {"schedule": "cosine"},
-        "image": {"width": 64, "height": 64, "multiple_of": 16, "max_pixels": 128 * 128},
+        "image": {"width": side, "height": side, "multiple_of": 16 * stages, "max_pixels": 4 * side * side},
         "tokenizer": TOKENIZER,
-        "graphs": {
-            "text_encoder": text_graph(pooled=POOLED),
-            "transformer": {
-                "file": "transformer.onnx",
-                "inputs": [
-                    port("input_ids", "lanes", "h", "w", dtype="int64"),
-                    port("encoder_hidden_states", "lanes", LENGTH, WIDTH),
-                    port("pooled_text_emb", "lanes", POOLED),
-                    port("micro_conds", "lanes", 5),
-                    *adapter_ports("lora"),
-                    *adapter_ports("bottleneck"),
-                ],
-                "outputs": [port("logits", "lanes", CODES, "h", "w")],
-                "plain": "transformer.plain.onnx",
-                "sites": [site("mix", WIDTH), site("block", WIDTH, "bottleneck")],
-            },
-            "vq_decoder": {
-                "file": "vq_decoder.onnx",
-                "inputs": [port("tokens", "n", "h", "w", dtype="int64")],
-                "outputs": [port("image", "n", 3, "H", "W")],
-            },
-            "vq_encoder": {
-                "file": "vq_encoder.onnx",
-                "inputs": [port("image", "n", 3, "H", "W")],
-                "outputs": [port("tokens", "n", "h", "w", dtype="int64")],
-            },
-        },
+        "graphs": _graphs(stages),
+    }
+    fine = {"tokens": {"factor": 8, "codes": FINE_CODES, "mask_id": FINE_MASK_ID}, "scale": 2, "patch": 2}
+    return found if stages == 1 else found | {"upscale": fine}
+
+
+def _graphs(stages: int) -> dict[str, object]:
+    tokens, image = port("tokens", "n", "h", "w", dtype="int64"), port("image", "n", 3, "H", "W")
+    hidden = port("encoder_hidden_states", "lanes", LENGTH, WIDTH)
+    graphs: dict[str, object] = {
+        "text_encoder": text_graph(pooled=POOLED),
+        "transformer": _adapted(
+            "transformer",
+            port("input_ids", "lanes", "h", "w", dtype="int64"),
+            hidden,
+            port("pooled_text_emb", "lanes", POOLED),
+            port("micro_conds", "lanes", 5),
+        ),
+        "vq_decoder": {"file": "vq_decoder.onnx", "inputs": [tokens], "outputs": [image]},
+        "vq_encoder": {"file": "vq_encoder.onnx", "inputs": [image], "outputs": [tokens]},
+    }
+    if stages == 1:
+        return graphs
+    fine = port("tokens", "n", "fine_h", "fine_w", dtype="int64")
+    low = port("low_ids", "lanes", "h", "w", dtype="int64")
+    graphs["upscaler"] = _adapted(
+        "upscaler", port("input_ids", "lanes", "fine_h", "fine_w", dtype="int64"), low, hidden
+    )
+    graphs["upscaler_vq_decoder"] = {"file": "upscaler_vq_decoder.onnx", "inputs": [fine], "outputs": [image]}
+    return graphs
+
+
+def _adapted(name: str, *inputs: dict[str, object]) -> dict[str, object]:
+    codes, rows, columns = (CODES, "h", "w") if name == "transformer" else (FINE_CODES, "fine_h", "fine_w")
+    return {
+        "file": f"{name}.onnx",
+        "inputs": [*inputs, *adapter_ports("lora"), *adapter_ports("bottleneck")],
+        "outputs": [port("logits", "lanes", codes, rows, columns)],
+        "plain": f"{name}.plain.onnx",
+        "sites": [site("mix", WIDTH), site("block", WIDTH, "bottleneck")],
     }
 
 
@@ -196,12 +253,13 @@ def lora_bytes(
     rank: int = 2,
     *,
     text_encoder: bool = False,
+    stages: Sequence[str] = ("transformer",),
     header: Mapping[str, object] = MappingProxyType({}),
     **changed: NDArray[np.generic],
 ) -> bytes:
-    """A random LoRA for this backbone; as toy.adapter_bytes."""
-    sites = {"transformer.mix": WIDTH, **({"text_encoder.proj": WIDTH} if text_encoder else {})}
-    usual = {"kind": "lora", "family": "masked", "architecture": ARCHITECTURE}
+    """A random LoRA for this backbone; as toy.adapter_bytes. `stages` are the graphs that it has factors of."""
+    sites = {f"{graph}.mix": WIDTH for graph in stages} | ({"text_encoder.proj": WIDTH} if text_encoder else {})
+    usual = {"kind": "lora", "family": "masked", "architecture": ARCHITECTURE, **_paired(stages)}
     return save_adapter(seed, rank, sites, {**usual, **header}, changed)
 
 
@@ -210,9 +268,31 @@ def bottleneck_bytes(
     rank: int = 2,
     *,
     gelu: Literal["exact", "tanh"] = "exact",
+    stages: Sequence[str] = ("transformer",),
     header: Mapping[str, object] = MappingProxyType({}),
     **changed: NDArray[np.generic],
 ) -> bytes:
-    """A random bottleneck adapter for this backbone; as toy.adapter_bytes."""
+    """A random bottleneck adapter for this backbone; as lora_bytes."""
     usual = {"kind": "bottleneck", "family": "masked", "architecture": ARCHITECTURE, "gelu": gelu}
-    return save_adapter(seed, rank, {"transformer.block": WIDTH}, {**usual, **header}, changed)
+    sites = {f"{graph}.block": WIDTH for graph in stages}
+    return save_adapter(seed, rank, sites, {**usual, **_paired(stages), **header}, changed)
+
+
+def _paired(graphs: Sequence[str]) -> dict[str, object]:
+    """What the header of a pair says."""
+    return {"stages": ["base", "upscale"]} if "upscaler" in graphs else {}
+
+
+def pin(folder: Path, name: str, digest: str, data: bytes, weight: float) -> Path:
+    """The bundle with a LoRA of both stages merged into weights of its own."""
+    factors, graphs = load(data), {}
+    for graph in ("transformer", "upscaler"):
+        model = onnx.load(folder / f"{graph}.plain.onnx")
+        held = next(one for one in model.graph.initializer if one.name == "weight")
+        a, b, scale = (factors[f"{graph}.mix.{part}"] for part in ("A", "B", "scale"))
+        merged = numpy_helper.to_array(held) + np.float32(weight) * scale * (a @ b)
+        held.CopyFrom(numpy_helper.from_array(merged.astype(np.float32), "weight"))
+        onnx.save(model, folder / f"{graph}.pinned.onnx")
+        graphs[graph] = {"file": f"{graph}.pinned.onnx"}
+    adapters = [{"name": name, "digest": digest, "weight": weight}]
+    return write_manifest(folder, {**manifest(2), "pinned": [{"adapters": adapters, "graphs": graphs}]})

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from benchmarks.common.draws import Notes, Step, Story, Verdict, compare, drawing, leading, noted
+from benchmarks.common.draws import Decoding, Notes, Step, Story, Verdict, compare, drawing, leading, noted
 from diffusers import AmusedPipeline, AmusedScheduler
 from diffusers.loaders.lora_pipeline import AmusedLoraLoaderMixin
 from numpy.typing import NDArray
@@ -179,26 +179,42 @@ def registry(muse: Muse, masked_bundle: Path, tmp_path_factory: pytest.TempPathF
     return found.folder
 
 
-@torch.no_grad()
 def paint(muse: Muse, request: Request, story: Story) -> list[Step]:
-    """A plain loop (arXiv 2306.00983, appendix; methods of MaskGIT and aMUSEd) over what `story`'s steps had."""
-    total, mask = request.sampling.steps, checkpoints.MASK_ID
-    first, steps = total - len(story.steps), list[Step]()
+    """A plain loop over what `story`'s steps had."""
     shape = request.size.height // 8, request.size.width // 8
-    everything = shape[0] * shape[1]
+    stage = Decoding(
+        request.sampling.steps,
+        request.own["TEMPERATURE"],
+        request.sampling.scheduler,
+        request.sampling.steps - len(story.steps),
+    )
+
+    def answer(tokens: Tensor, rise: float) -> Tensor:
+        def G(text: str, mix: Mapping[str, float]) -> Tensor:
+            return muse.logits(tokens.reshape(shape), text, mix)
+
+        return guided(G, request, request.strengths, rise)
+
+    return led(story, stage, answer, request.sampling.ramp, checkpoints.MASK_ID)
+
+
+@torch.no_grad()
+def led(story: Story, stage: Decoding, answer: Callable[[Tensor, float], Tensor], ramp: bool, mask: int) -> list[Step]:
+    """MaskGIT's decoding as StyleDrop's appendix and aMUSEd have it, over what `story`'s steps had.
+
+    `answer` gives guided logits [codes, h, w] for tokens [n], with all strengths times a number.
+    """
+    total, first, steps = stage.steps, stage.behind, list[Step]()
     for k, (told, chance) in enumerate(zip(story.steps, story.chances, strict=True), first):
         tokens, uniform = torch.from_numpy(told.tokens), torch.from_numpy(chance.uniform)
-        ran = (k - first) / max(1, total - first - 1)
-        found = guided(muse, request, tokens.reshape(shape), ran if request.sampling.ramp else 1.0)
-        logits, unknown = found.flatten(1), tokens == mask
+        ran = (k - first) / max(1, total - first - 1) if total - first > 1 else 1.0
+        logits, unknown = answer(tokens, ran if ramp else 1.0).flatten(1), tokens == mask
         p = logits.double().softmax(0)
         drawn = torch.where(unknown, (p.cumsum(0) <= uniform).sum(0).clamp(max=len(p) - 1), tokens)
         r = (k + 1) / total
-        tau = request.own["TEMPERATURE"] * (
-            1 - r if request.sampling.scheduler == "maskgit" else 1 - k / max(1, total - 1)
-        )
+        tau = stage.temperature * (1 - r if stage.scheduler == "maskgit" else 1 - k / max(1, total - 1))
         # In float32, as diffusers has it: where the count is whole, that decides.
-        left = everything * torch.cos(torch.tensor((k + 1) / total) * math.pi / 2)
+        left = tokens.numel() * torch.cos(torch.tensor((k + 1) / total) * math.pi / 2)
         count = max(1, min(int(unknown.sum()) - 1, int(left.floor()))) if k < total - 1 else 0
         confidence = p.gather(0, drawn[None])[0].log() + tau * torch.from_numpy(chance.gumbel)
         confidence[~unknown] = math.inf
@@ -207,17 +223,19 @@ def paint(muse: Muse, request: Request, story: Story) -> list[Step]:
     return steps
 
 
-def guided(muse: Muse, request: Request, tokens: Tensor, rise: float) -> Tensor:
-    """The rules as the papers write them; all strengths times `rise`."""
+def guided(
+    logits: Callable[[str, Mapping[str, float]], Tensor], request: Request, strengths: Mapping[str, float], rise: float
+) -> Tensor:
+    """The rules as the papers write them, over the logits of a text under a mix; all strengths times `rise`."""
 
     def G(text: str, mix: Mapping[str, float] | None = None) -> Tensor:
-        return muse.logits(tokens, text, mix or {})
+        return logits(text, mix or {})
 
     null, mix = request.words.negative_prompt, dict(request.styles.adapters)
     if request.rule.name == "cfg":
         cond = G(request.words.prompt, mix)
-        return cond + rise * (request.strengths["GUIDANCE_SCALE"] - 1) * (cond - G(null, mix))
-    a, b = rise * request.strengths["STYLE_STRENGTH"], rise * request.strengths["TEXT_STRENGTH"]
+        return cond + rise * (strengths["GUIDANCE_SCALE"] - 1) * (cond - G(null, mix))
+    a, b = rise * strengths["STYLE_STRENGTH"], rise * strengths["TEXT_STRENGTH"]
 
     def eq_4(text: str, mix: Mapping[str, float]) -> Tensor:
         adapted, plain = G(text, mix), G(text)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -33,10 +32,13 @@ Pixels = NDArray[np.float32]
 class TintManifest(Manifest):
     """Its sampler makes one step."""
 
-    backbones: ClassVar[Mapping[str, str]] = MappingProxyType({BASE: "tint"})
     schedulers: ClassVar[tuple[str, ...]] = ("once",)
 
     family: Literal["tint"]
+
+    @property
+    def backbones(self) -> Mapping[str, str]:
+        return {BASE: "tint"}
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,10 @@ class Tinted:
     @property
     def guidance(self) -> Mapping[str, Guidance]:
         return {BASE: Guidance.over((1, 1, Lane(mix=self.mix)))}
+
+    @property
+    def told(self) -> Mapping[str, object]:
+        return {}
 
     def gather(self) -> Work[None]:
         yield from ()

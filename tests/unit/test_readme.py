@@ -31,7 +31,7 @@ COMMANDS = sorted(
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The reader's folder after `make demo`: a bundle, a registry, two pictures; and what the reader adds."""
+    """The reader's folder after `make demo`: a bundle, a registry; and what the reader adds."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("IMPASTO_REGISTRY", ".impasto/registry")
     monkeypatch.setenv("IMPASTO_ENGINE", "onnxruntime")
@@ -49,8 +49,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     toy_stylizer.write_bundle(Path(".impasto/stylizer"))
     for seed, name in enumerate(("wave", "ink")):
         toy.register(registry, name, toy_stylizer.style_bytes(toy_stylizer.style(seed)))
-    drawn = "photo.jpg painting.jpg sky.png ground.png .impasto/rocket-1.png .impasto/rocket-2.png"
-    for name in drawn.split():
+    for name in "photo.jpg painting.jpg sky.png ground.png".split():
         Image.effect_noise((64, 64), 90).convert("RGB").save(name)
     return tmp_path
 
