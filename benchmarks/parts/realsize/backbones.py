@@ -101,6 +101,7 @@ BACKBONES = {
         _public("sd2", DDIM_V),
         _public("amused-256", MASKING),
         _public("amused-512", MASKING),
+        _public("muse-512", MASKING),
         _public("sdxl", EULER),
     )
 }

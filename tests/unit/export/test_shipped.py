@@ -79,7 +79,7 @@ def test_text_encoders() -> None:
     for name in NAMES:
         for which, found in architecture.load(SHIPPED / name).graphs.items():
             if which.startswith("text_encoder"):
-                pooled = ("pooled",) if name.startswith("amused") or which == "text_encoder_2" else ()
+                pooled = ("pooled",) if name.startswith(("amused", "muse")) or which == "text_encoder_2" else ()
                 assert names(found) == TEXT
                 assert tuple(port.name for port in found.outputs) == ("prompt_embeds", *pooled)
                 assert found.inputs[0].shape == ("lanes", 77)
