@@ -22,9 +22,10 @@ from impasto_server.errors import ImpastoError, SetupError, Unavailable
 from impasto_server.front import Asker, Front
 from impasto_server.outputs import Tensors
 from impasto_server.settings import Settings
-from tests.helpers import toy, toy_masked
+from tests.helpers import toy, toy_masked, toy_stylizer
 from tests.helpers.likeness import assert_same
-from tests.helpers.wire import Tensor, ints, texts
+from tests.helpers.pictures import png
+from tests.helpers.wire import Tensor, floats, ints, texts
 
 PATIENCE_S = 60.0
 Outcome = Tensors | ImpastoError
@@ -88,6 +89,39 @@ def test_each_paints_what_it_paints_alone(open_front: Open, bundle: Path, masked
         for one, answer in zip(asked, crowd[::2], strict=True):
             expected, _ = painted(submit(alone, one).result(PATIENCE_S))
             assert_same(painted(answer.result(PATIENCE_S))[0], expected)
+
+
+def unlike(seed: int) -> dict[str, Tensor]:
+    """One of eight kinds: of a latent model, of both stages of a masked one, of either alone, of a style net."""
+    base = png(np.random.default_rng(seed).integers(0, 256, (64, 64, 3), np.uint8))
+    photo, muse = boat(seed, 2 + seed % 3, MODEL=texts("photo")), boat(seed, 2 + seed % 3, MODEL=texts("muse"))
+    cascade = {**muse, "WIDTH": ints(128), "HEIGHT": ints(128), "UPSCALE_STEPS": ints(1 + seed % 4)}
+    alone = {name: cascade[name] for name in cascade if name != "STEPS"}
+    kinds: tuple[dict[str, Tensor], ...] = (
+        photo,
+        cascade,
+        {"MODEL": texts("net"), "IMAGE": texts(base), "ADAPTER_NAMES": texts("wave")},
+        {**cascade, "STYLE": texts("glass"), "GUIDANCE": texts("styledrop")},
+        {**photo, "ADAPTER_NAMES": texts("neon"), "GUIDANCE_SCALE": floats(3)},
+        {**cascade, "UPSCALE_STEPS": ints(0)},
+        {**photo, "IMAGE": texts(base), "STRENGTH": floats(0.6)},
+        {**alone, "BASE_IMAGE": texts(base)},
+    )
+    return kinds[seed % len(kinds)]
+
+
+def test_sixteen_unlike_requests_of_all_families_and_stages_paint_what_they_paint_alone(
+    open_front: Open, bundle: Path, two_stage_bundle: Path, registry: Path, tmp_path: Path
+) -> None:
+    toy.register(registry, "glass", toy_masked.bottleneck_bytes(1, stages=("transformer", "upscaler")))
+    toy.register(registry, "wave", toy_stylizer.style_bytes(toy_stylizer.style(1)))
+    net = toy_stylizer.write_bundle(tmp_path)
+    front = open_front({"photo": bundle, "muse": two_stage_bundle, "net": net}, max_lanes=1)
+    together = [submit(front, unlike(seed)) for seed in range(16)]
+    crowd = [painted(one.result(PATIENCE_S))[0] for one in together]
+    assert len(set(crowd)) == len(crowd)
+    for seed, picture in enumerate(crowd):
+        assert_same(picture, painted(submit(front, unlike(seed)).result(PATIENCE_S))[0])
 
 
 def test_a_lone_bundle_is_called_as_its_manifest_says(open_front: Open, bundle: Path) -> None:
