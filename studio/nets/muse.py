@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,12 +120,14 @@ def masked_loss(muse: Muse, tokens: Tensor, captions: Tensor) -> Tensor:
 
 
 def save_muse(muse: Muse, vq: VQModel, tokenizer: CLIPTokenizer, folder: Path = MUSE) -> None:
-    """As a pipeline in fp16."""
+    """As a pipeline in fp16; what else lies in the folder, a second stage, stays."""
     mask = muse.transformer.config.vocab_size - 1
     pipe = AmusedPipeline(vq, tokenizer, muse.text, muse.transformer, AmusedScheduler(mask_token_id=mask))
     with replaced(folder) as fresh:
         pipe.to(dtype=torch.float16).save_pretrained(fresh, safe_serialization=True)
         write_classic_files(fresh / "tokenizer")
+        for part in folder.glob("upscaler*"):
+            shutil.copytree(part, fresh / part.name)
         pipe.to(dtype=torch.float32)
 
 

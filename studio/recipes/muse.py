@@ -97,6 +97,12 @@ class Trainer:
         self.kept = Kept.of(RUNS / "muse.pt", self.muse, optimisers, budget, decay=0.99)
         self.data = examples(self.vq, self.tokenizer, self.options.seed + 31)
 
+    def keep_words(self) -> None:
+        """Go on with the text encoder as its average is: a second stage that has learnt from it hears no other."""
+        words = {name: value for name, value in self.kept.average.state.items() if name.startswith("text.")}
+        self.muse.load_state_dict(words, strict=False)
+        self.muse.text.requires_grad_(False)
+
     def loss(self) -> Tensor:
         tokens, captions = (part.to(self.options.device) for part in self.data.draw(self.options.batch))
         with half_precision(self.options.device):
@@ -115,6 +121,9 @@ class Trainer:
 def main() -> None:
     parser = recipe_arguments("Train the text encoder and transformer of mini-muse.", 20_000, 60)
     parser.add_argument("--assess", type=int, default=256, help="how many pictures the judge reads at the end")
+    parser.add_argument(
+        "--keep-words", action="store_true", help="don't train the text encoder, which both stages hear"
+    )
     options = parser.parse_args()
     torch.manual_seed(options.seed)
     vq = load_vq()
@@ -128,6 +137,8 @@ def main() -> None:
         muse = Muse(new_text_encoder(start.text_encoder), transformer)
     trainer = Trainer(options, vq, start.tokenizer, muse)
     trainer.kept.resume()
+    if options.keep_words:
+        trainer.keep_words()
     torch.manual_seed(options.seed + 1 + 1000 * trainer.kept.loop.step)
     trainer.kept.run(trainer.loss, {EXPORT_SECONDS: trainer.export})
     trainer.export(options.assess)

@@ -47,15 +47,18 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Each worker orthogonalises its share of the weights; the sum over the workers is the whole update."""
+        """Each worker orthogonalises its share of the weights; the sum over the workers is the whole update.
+
+        What isn't trained just now has no gradient, and stays.
+        """
         assert closure is None, "one gradient a step"
         for group in self.param_groups:
+            trained = [weight for weight in group["params"] if weight.grad is not None]
             updates = [
-                self._update(weight, mine=i % workers.count() == workers.rank())
-                for i, weight in enumerate(group["params"])
+                self._update(weight, mine=i % workers.count() == workers.rank()) for i, weight in enumerate(trained)
             ]
             workers.add_up(updates)
-            for weight, update in zip(group["params"], updates, strict=True):
+            for weight, update in zip(trained, updates, strict=True):
                 gain = max(1.0, weight.shape[0] / weight[0].numel()) ** 0.5
                 weight.add_(update, alpha=-group["lr"] * gain)
         return None

@@ -98,8 +98,10 @@ def test_the_pipeline_calls_it_as_training_does(
     muse: Muse, vq: VQModel, tokenizer: CLIPTokenizer, tmp_path: Path
 ) -> None:
     save_muse(muse, vq, tokenizer, tmp_path / "muse")
-    save_muse(muse, vq, tokenizer, tmp_path / "muse")  # over an earlier one
+    (tmp_path / "muse" / "upscaler").mkdir()
+    save_muse(muse, vq, tokenizer, tmp_path / "muse")  # over an earlier one, beside whose base a second stage lies
     assert [path.name for path in tmp_path.iterdir()] == ["muse"]
+    assert (tmp_path / "muse" / "upscaler").is_dir()
     pipe: Any = load_muse(tmp_path / "muse")
     answers: list[Any] = []
     pipe.transformer.register_forward_hook(lambda module, args, result: answers.append(result))

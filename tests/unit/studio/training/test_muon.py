@@ -87,6 +87,18 @@ def test_weights_that_ask_for_no_gradient_stay() -> None:
     assert torch.equal(network.fixed.weight, before)
 
 
+def test_weights_that_are_frozen_on_the_way_stay_from_then_on() -> None:
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    optimisers = muon_and_adam(layers, 0.1, 0.1)
+    optimisers.step(layers(torch.ones(1, 4)).square().sum(), 1.0)
+    layers[0].requires_grad_(False)
+    before = [weight.clone() for weight in layers.parameters()]
+    optimisers.step(layers(torch.ones(1, 4)).square().sum(), 1.0)
+    kept = [torch.equal(old, new) for old, new in zip(before, layers.parameters(), strict=True)]
+    assert kept == [True, True, False, False]
+
+
 def test_no_rate_no_change() -> None:
     network = Network()
     before = network.hidden.weight.clone()
