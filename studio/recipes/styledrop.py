@@ -58,6 +58,7 @@ STYLE_REACH = 2
 OBJECT_REACH = 1  # an object is never cut
 OBJECT_PICTURES = 96
 SAMPLES = 64
+STEPS = 18  # half the paper's, so that a round takes minutes; the benchmark paints in as many
 PICKED = 10
 FEEDBACK_STRENGTH = 0.5
 FEEDBACK_SEED = 23
@@ -228,7 +229,7 @@ class Pair:
 def drawn(cascade: Cascade, pair: Pair, captions: Sequence[str], seed: int, strength: float = STYLE_STRENGTH) -> Bytes:
     """Pictures [N, 256, 256, 3] by both stages with a pair on."""
     fine = guided(captions, pair.fine, FINE_STYLE_STRENGTH, FINE_TEXT_STRENGTH)
-    return paint_fine(cascade, guided(captions, pair.base, strength), fine, seed)
+    return paint_fine(cascade, guided(captions, pair.base, strength), fine, seed, STEPS)
 
 
 def samples(cascade: Cascade, style: str, round1: Path) -> tuple[Bytes, Path]:
