@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -65,7 +65,9 @@ class Bundle:
     """What can paint: `name` is for the option `model`.
 
     `fields` are the inputs that mean something to it, under some rule. `control` are the channels of its ControlNet,
-    none without one, and `pinned` the mixes that it has weights of its own for.
+    none without one, and `pinned` the mixes that it has weights of its own for. Of a masked bundle `stages` are base
+    and, in a cascade, upscale; a finished picture is `zoom` times as wide and high as the base's, which is the size of
+    a picture that `Client.upscale` takes.
     """
 
     name: str
@@ -79,6 +81,8 @@ class Bundle:
     fields: tuple[str, ...]
     control: tuple[str, ...]
     pinned: tuple[tuple[Weighted, ...], ...]
+    stages: tuple[str, ...] = ("base",)
+    zoom: int = 1
 
 
 @dataclass(frozen=True)
@@ -144,10 +148,13 @@ def _made(kind: Any, value: Any, where: str) -> Any:
         return tuple(_made(inner, one, f"{where}[{place}]") for place, one in enumerate(_is(list, value, where)))
     if isinstance(kind, type) and is_dataclass(kind):
         said, hints = _is(dict, value, where), get_type_hints(kind)
-        missing = next((one.name for one in fields(kind) if one.name not in said), None)
+        needed = (one.name for one in fields(kind) if one.default is MISSING)
+        missing = next((name for name in needed if name not in said), None)
         if missing is not None:
             raise ProtocolError(f"the server's {where} has no {missing}")
-        return kind(**{name: _made(hint, said[name], f"{where}.{name}") for name, hint in hints.items()})
+        return kind(
+            **{name: _made(hint, said[name], f"{where}.{name}") for name, hint in hints.items() if name in said}
+        )
     return float(_is((int, float), value, where)) if kind is float else _is(kind, value, where)
 
 

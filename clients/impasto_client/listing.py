@@ -70,4 +70,6 @@ def _cells(*values: str | Iterable[str]) -> list[str]:
 
 
 def _size(bundle: Bundle) -> str:
-    return f"{bundle.size.width} x {bundle.size.height}"
+    width, height = bundle.size.width, bundle.size.height
+    base = f" (base {width // bundle.zoom} x {height // bundle.zoom})" if bundle.zoom > 1 else ""
+    return f"{width} x {height}{base}"

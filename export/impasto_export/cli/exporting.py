@@ -13,7 +13,9 @@ from impasto_export.cli.printed import AsJson, RegistryOption, registry_in, repo
 from impasto_export.merging import merge as merging
 from impasto_export.merging import mixes
 
-export = typer.Typer(help="Export an architecture's graphs (needs torch); merge adapters.", no_args_is_help=True)
+export = typer.Typer(
+    help="Export an architecture's graphs (needs torch); merge adapters.", no_args_is_help=True, add_completion=False
+)
 
 
 @export.command("graphs")

@@ -18,7 +18,9 @@ from impasto_export.cli.printed import AsJson, RegistryOption, registry_in, repo
 from impasto_export.errors import AdapterError, listing
 from impasto_export.feedforward import pictured
 
-adapters = typer.Typer(help="Import adapters into a registry folder, and look after it.", no_args_is_help=True)
+adapters = typer.Typer(
+    help="Import adapters into a registry folder, and look after it.", no_args_is_help=True, add_completion=False
+)
 
 PROMPT_HELP = f"The prompt of its training, with {{context}} in it; an embedding's default: {embeddings.PROMPT}"
 SECOND_HELP = f"Of a pair, the file of the second stage's half; a folder's is {SECOND}."

@@ -29,7 +29,13 @@ from impasto_client.example import EXAMPLE
 
 PHOTO = replace(EXAMPLE.bundles[0], name="photo", family="diffusion", control=("edges", "depth"))
 MUSE = replace(
-    PHOTO, name="muse", family="masked", samplers=("maskgit", "amused"), pinned=((Weighted("a", "b", 0.5),),)
+    PHOTO,
+    name="muse",
+    family="masked",
+    samplers=("maskgit", "amused"),
+    pinned=((Weighted("a", "b", 0.5),),),
+    stages=("base", "upscale"),
+    zoom=2,
 )
 HAS = Catalogue(
     default="photo",
@@ -80,6 +86,15 @@ def test_what_a_newer_server_adds_is_left() -> None:
     assert decode_catalogue(sent(document)) == HAS
 
 
+def test_a_bundle_that_tells_no_stages_has_one() -> None:
+    document = asdict(HAS)
+    for bundle in document["bundles"]:
+        del bundle["stages"], bundle["zoom"]
+    photo, muse = decode_catalogue(sent(document)).bundles
+    assert photo == PHOTO
+    assert (muse.stages, muse.zoom) == (("base",), 1)
+
+
 @pytest.mark.parametrize(
     ("changed", "problem"),
     [
@@ -120,6 +135,7 @@ def test_the_command_shows_bundles_and_styles_in_tables(models: Any) -> None:
     assert result.exit_code == 0, result.output
     lines = [re.split(r" {2,}", line.strip()) for line in result.stdout.splitlines()]
     assert ["photo (default)", "diffusion", "128 x 128", "dpmpp_2m", "cfg", "edges, depth"] in lines
+    assert ["muse", "masked", "128 x 128 (base 64 x 64)", "maskgit, amused", "cfg", "edges, depth"] in lines
     assert ["glass", "bottleneck pair", "{context} in [glass] style", "muse"] in lines
     assert ["sks03", "embedding", "<sks03>", "photo, muse"] in lines
     assert ["lost", "lora", "no bundle of this server"] in lines
