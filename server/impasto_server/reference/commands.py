@@ -14,8 +14,8 @@ GROUP = "impasto.commands"
 MARK = "<!-- Generated from the commands themselves: `python -m impasto_server.reference`. -->\n"
 _HEAD = f"""{MARK}# Commands and options
 
-What `impasto COMMAND --help` says, on one page. An option that has no default may be left out, where nothing says that
-it is required; what is left out of a request is the server's to choose ([wire reference](wire.md)).
+What `--help` says of every command, on one page. An option without a default may be left out, unless it is required.
+What is left out of a request is the server's to choose ([wire reference](wire.md)).
 """
 # By package, in the order in which people meet them.
 _PARTS = {
