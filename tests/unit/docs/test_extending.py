@@ -20,9 +20,11 @@ from impasto_export.tracing import forms as graph_forms
 from impasto_server import guidance
 from impasto_server.adapters import form as forms
 from impasto_server.errors import InvalidArgument
-from impasto_server.families import FAMILIES
+from impasto_server.families import FAMILIES, open_bundle
 from impasto_server.families.diffusion import samplers
+from impasto_server.families.diffusion.manifest import DiffusionManifest
 from impasto_server.families.diffusion.offer import OFFER
+from impasto_server.families.diffusion.schedule import Schedule
 from impasto_server.families.masked import maskgit
 from impasto_server.offer import Offer
 from impasto_server.pipeline import Pipeline
@@ -92,12 +94,29 @@ def test_a_sampler(opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert near.image != far.image
 
 
+def test_a_samplers_noise_is_its_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the clean sample is 0, the next one is noise alone, as strong as its timestep says."""
+    (block,) = PAGE.python("A sampler")
+    enter(monkeypatch, samplers, "SAMPLERS", block)
+    manifest = open_bundle(toy.write_bundle(tmp_path / "bundle")).manifest
+    assert isinstance(manifest, DiffusionManifest)
+    schedule, noise = Schedule.of(manifest.scheduler), np.ones((4, 8, 8), np.float32)
+    steps = samplers.SAMPLERS["renoise"](samplers.Start(noise, np.random.default_rng(3)), 3, schedule)
+    ask, draws = next(steps), np.random.default_rng(3)
+    for _ in range(2):
+        alpha, sigma = schedule.levels(ask.timestep)
+        ask = steps.send(alpha * ask.sample / np.float32(sigma))  # the backbone predicts v
+        expected = schedule.levels(ask.timestep)[1] * draws.standard_normal(noise.shape, np.float32)
+        np.testing.assert_allclose(ask.sample, expected, atol=1e-3)
+
+
 def test_a_sampler_of_tokens(opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (block,) = PAGE.python("A sampler of tokens")
     enter(monkeypatch, maskgit, "ANNEALS", block)
     pipeline = opened(toy_masked.write_bundle(tmp_path / "bundle"))
     result = pipeline.generate(pipeline.offer.request("a boat", scheduler="halving", seed=1))
     assert result.meta["scheduler"] == "halving"
+    assert maskgit.ANNEALS["halving"](2, 12) == 0.25
 
 
 def test_a_rule(opened: Open, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import shlex
 from typing import Any
 
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 from typer.main import get_command
 
 from impasto_client.cli import app
