@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import pytest
 import typer
+from benchmarks import bank
 from typer.main import get_command
 
 from impasto_server.errors import Code
@@ -70,6 +72,15 @@ def test_the_ports_are_those_that_are_chosen() -> None:
     found = Ports("127.0.0.1", 8001, 8002, 8000)
     rows = dict(re.findall(r"^\| [^|]*?, (\d+) \| (gRPC|metrics|HTTP)", GUIDE.text, re.MULTILINE))
     assert rows == {str(found.grpc): "gRPC", str(found.metrics): "metrics", str(found.http): "HTTP"}
+
+
+@pytest.mark.parametrize("kind", ["lora", "bottleneck"])
+def test_what_a_page_of_two_stages_takes(kind: str) -> None:
+    layout = bank.layout_of("muse-512", 16, "bf16")
+    second = replace(layout, sites={"upscaler": layout.sites["upscaler"]})
+    whole, part = (one.page_bytes(kind) / bank.MIB for one in (layout, second))
+    text = " ".join(GUIDE.text.split())
+    assert f"takes {whole:.1f} MiB, of which {part:.1f} are" in text
 
 
 def test_every_status() -> None:
