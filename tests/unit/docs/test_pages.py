@@ -17,6 +17,9 @@ NAMES = [str(one.path.relative_to(ROOT)) for one in PAGES]
 COMMANDS = sorted({(command, name) for name in NAMES for command in page(name).commands})
 # Paths of the repository as pages write them, between backquotes or in a block; a `*` or a name in capitals is no path.
 _PATH = re.compile(r"(?<![\w./-])(?:tests|benchmarks|studio|server|export|clients|docs|model_repository)/[\w./-]*\w")
+_OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
+# Options that aren't impasto's: Triton's, a container's, a misspelt one, and one that an example adds.
+FOREIGN = {"--grpc-http2-min-recv-ping-interval-without-data", "--shm-size", "--prot", "--emphasis"}
 _MADE = ("studio/runs",)  # by recipes
 
 
@@ -62,3 +65,9 @@ def test_every_page_is_in_the_sites_contents() -> None:
     site = yaml.safe_load((ROOT / "docs/site/mkdocs.yml").read_text())
     listed = [file for entry in site["nav"] for file in entry.values()]
     assert sorted(listed) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("docs/")])
+def test_options_in_the_text_exist(name: str) -> None:
+    known = {*_OPTION.findall(page("docs/commands.md").text)}
+    assert {*_OPTION.findall(page(name).text)} <= known | FOREIGN
