@@ -86,4 +86,4 @@ PAGES = tuple(
 
 def page(name: str) -> Page:
     """By its path below the repository's root."""
-    return next(one for one in PAGES if one.path == ROOT / name)
+    return Page(ROOT / name)

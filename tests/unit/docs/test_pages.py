@@ -23,7 +23,7 @@ FOREIGN = {"--grpc-http2-min-recv-ping-interval-without-data", "--shm-size", "--
 _MADE = ("studio/runs",)  # by recipes
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "studio/README.md", "benchmarks/README.md", "CHANGELOG.md"])
 def test_links_lead_somewhere(name: str) -> None:
     assert not [link for link in page(name).links if not leads(page(name), link)]
 
