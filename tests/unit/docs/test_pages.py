@@ -20,6 +20,11 @@ _PATH = re.compile(r"(?<![\w./-])(?:tests|benchmarks|studio|server|export|client
 _OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 # Options that aren't impasto's: Triton's, a container's, a misspelt one, and one that an example adds.
 FOREIGN = {"--grpc-http2-min-recv-ping-interval-without-data", "--shm-size", "--prot", "--emphasis"}
+# Sections of docs/ with Python in them, all of which test_extending.py and test_formats.py run.
+RUN = {
+    "docs/extending.md": {"A sampler", "A sampler of tokens", "A rule", "A form", "A family"},
+    "docs/formats.md": {"Adapter", "Registry"},
+}
 _MADE = ("studio/runs",)  # by recipes
 
 
@@ -53,6 +58,11 @@ def test_commands_and_their_options_exist(command: str, name: str) -> None:
         _, found, words = found.resolve_command(found.make_context("impasto", list(words)), words)
     known = {option for one in found.params for option in (*one.opts, *one.secondary_opts)}
     assert {word.partition("=")[0] for word in words if word.startswith("--")} <= known | {"--help"}
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("docs/")])
+def test_python_stands_where_a_test_runs_it(name: str) -> None:
+    assert {one.heading for one in page(name).blocks if one.language == "python"} == RUN.get(name, set())
 
 
 @pytest.mark.parametrize("name", NAMES)
