@@ -47,14 +47,15 @@ FAMILIES["tint"], FORMS["shade"] = TINT, SHADE
 """
 
 
-def write_bundle(folder: Path) -> Path:
+def write_bundle(folder: Path, form: str = "shade") -> Path:
+    """`form` is what its form of adapter is called."""
     folder.mkdir(parents=True)
-    onnx.save(onnx.parser.parse_model(GRAPH), folder / "tint.onnx")
+    onnx.save(onnx.parser.parse_model(GRAPH.replace("shade", form)), folder / "tint.onnx")
     graph = {
         "file": "tint.onnx",
-        "inputs": [toy.port("image", "lanes", 3, "H", "W"), *toy.adapter_ports("shade")],
+        "inputs": [toy.port("image", "lanes", 3, "H", "W"), *toy.adapter_ports(form)],
         "outputs": [toy.port("tinted", "lanes", 3, "H", "W")],
-        "sites": [toy.site("colours", 3, "shade")],
+        "sites": [toy.site("colours", 3, form)],
     }
     manifest = {
         "format": 1,
@@ -68,10 +69,10 @@ def write_bundle(folder: Path) -> Path:
     return toy.write_manifest(folder, manifest)
 
 
-def adapter_bytes(*shade: float) -> bytes:
+def adapter_bytes(*shade: float, form: str = "shade") -> bytes:
     """An adapter that adds this to every pixel, RGB in [-1, 1]."""
-    header = {"format": 1, "kind": "shade", "family": "tint", "architecture": ARCHITECTURE}
-    return save({"tint.colours.shade": np.array(shade, np.float32)}, {"impasto": json.dumps(header)})
+    header = {"format": 1, "kind": form, "family": "tint", "architecture": ARCHITECTURE}
+    return save({f"tint.colours.{form}": np.array(shade, np.float32)}, {"impasto": json.dumps(header)})
 
 
 def write_repository(folder: Path) -> Path:

@@ -1,1 +1,1 @@
-"""What is written from the table of fields: Triton's configuration, the wire reference and the client's own table."""
+"""What is written from the code: Triton's configuration, the client's table, and tables and pages of docs/."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from impasto_server.reference import client, configuration, page
+from impasto_server.reference import client, commands, configuration, guide, page
 from impasto_server.reference.book import Book
 from impasto_server.scoring.comparison import FIELDS as SCORED
 
 LIST = "catalogue"  # has no inputs
+GUIDE = "docs/operating.md"
 
 
 def generated(root: Path, book: Book | None = None) -> dict[str, str]:
-    """By path under `root`. What people have written in a configuration is kept."""
+    """By path under `root`. What people have written in a configuration or in the guide is kept."""
     book = book or Book()
     inputs = {"stylize": book.whole, "stylize_stream": book.inputs, "clip_score": SCORED}
     texts = {
@@ -24,6 +25,8 @@ def generated(root: Path, book: Book | None = None) -> dict[str, str]:
     return {
         **{_path(model): text for model, text in texts.items()},
         "docs/wire.md": page.written(book, SCORED, {**texts, LIST: _configuration(root, LIST)}),
+        "docs/commands.md": commands.written(),
+        GUIDE: guide.written((root / GUIDE).read_text()),
         "clients/impasto_client/fields.py": client.written(book),
     }
 

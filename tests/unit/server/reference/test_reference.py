@@ -37,7 +37,7 @@ HOLDING_TEMPERATURE = 4  # files, without those that are generated
 @pytest.mark.parametrize("name", generated(ROOT))
 def test_what_is_generated_is_up_to_date(name: str) -> None:
     assert (ROOT / name).read_text() == generated(ROOT)[name], "run `python -m impasto_server.reference`"
-    assert "enerated" in (ROOT / name).read_text().partition("\n")[0]
+    assert "enerated" in (ROOT / name).read_text()
 
 
 def test_the_command_writes_what_is_there() -> None:
