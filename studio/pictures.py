@@ -40,6 +40,13 @@ def cached(name: str, scenes: Sequence[Scene], size: int = SIDE) -> Bytes:
     return images
 
 
+def halved(images: Bytes) -> Bytes:
+    """uint8 [N, H, W, 3] to [N, H / 2, W / 2, 3], the means of squares."""
+    n, height, width, _ = images.shape
+    means: Bytes = images.reshape(n, height // 2, 2, width // 2, 2, 3).mean((2, 4)).round().astype(np.uint8)
+    return means
+
+
 def to_tensor(images: Bytes) -> Tensor:
     """uint8 [N, H, W, 3] to float [N, 3, H, W] in -1..1."""
     return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1

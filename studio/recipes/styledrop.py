@@ -1,6 +1,7 @@
 """StyleDrop on mini-muse: bottleneck adapters for a style from ONE picture, in two rounds, and for an object.
 
-round 1   views of the picture ──► adapters, the base's 4 wide and shared ──► 64 pictures of other contents
+round 1   views of the picture, and its texture on other contents
+          ──► adapters, the base's 4 wide and shared ──► 64 pictures of other contents
 select    the 10 best of those, which are under runs/drops: by mini-clip's scores, by a person, or at random
 round 2   views of the picture and of these ──► fresh adapters, the base's 32 wide, every site its own
 
@@ -42,10 +43,12 @@ from studio.nets.upscaler import FINE_SIDE, FINE_VQ, UPSCALER, Cascade, load_cas
 from studio.nets.upscaler import masked_loss as fine_loss
 from studio.nets.vq import MUSE, PATCH, tokens_of
 from studio.painter import Bytes, Scene
+from studio.pictures import halved
 from studio.places import HERE, RUNS
 from studio.reading.judge import Judge, Verdict, verdict
 from studio.reading.scorer import Scorer
 from studio.recipes.inversion import PROMPT
+from studio.recipes.styles import Adapter, transfer
 from studio.training.curve import draw_curve
 from studio.training.loop import Budget, Loop
 from studio.training.optimisers import Optimisers
@@ -60,6 +63,7 @@ OBJECT_PICTURES = 96
 SAMPLES = 64
 STEPS = 18  # half the paper's, so that a round takes minutes; the benchmark paints in as many
 PICKED = 10
+TRANSFERS, TRANSFER_SEED = 96, 29
 FEEDBACK_STRENGTH = 0.5
 FEEDBACK_SEED = 23
 JUDGED_SEED = 17
@@ -75,6 +79,14 @@ def portraits(name: str) -> tuple[Scene, ...]:
 
 
 SOURCES = {style: Scene("balloon", "red", "sunset", style, 3) for style in painter.HELD_OUT_STYLES}
+# How a picture's texture is put on other contents (styles.py). Neon has none: its light is in lines alone.
+TEXTURES = {
+    "glass": Adapter("glass", (SOURCES["glass"],), blur=16, strength=1.25),
+    "mosaic": Adapter("mosaic", (SOURCES["mosaic"],), blur=16, strength=1.2, colours=0.6, grain=12),
+    "stipple": Adapter("stipple", (SOURCES["stipple"],), blur=8, strength=1.5),
+    "halftone": Adapter("halftone", (SOURCES["halftone"],), blur=8, strength=2.0),
+    "crosshatch": Adapter("crosshatch", (SOURCES["crosshatch"],), blur=8, strength=1.5),
+}
 OBJECTS = {name: portraits(name) for name in painter.HELD_OUT_OBJECTS}
 
 
@@ -89,7 +101,7 @@ class Recipe:
     batch: int = 8
 
 
-ROUNDS = {1: Recipe(4, True, 120, 1e-2), 2: Recipe(32, False, 250, 3e-3)}
+ROUNDS = {1: Recipe(4, True, 300, 1e-2), 2: Recipe(32, False, 250, 3e-3)}
 OBJECT = Recipe(64, False, 1200, 3e-3)
 FINE_STYLE = Recipe(32, False, 200, 3e-3)
 FINE_OBJECT = Recipe(32, False, 300, 3e-3)
@@ -114,10 +126,7 @@ class Shown:
     @property
     def small(self) -> Bytes:
         """As the base sees them, uint8 [N, 128, 128, 3]."""
-        n, height, width, _ = self.pictures.shape
-        squares = self.pictures.reshape(n, height // ZOOM, ZOOM, width // ZOOM, ZOOM, 3)
-        means: Bytes = squares.mean((2, 4)).round().astype(np.uint8)
-        return means
+        return halved(self.pictures)
 
 
 def shifted(picture: Bytes, reach: int) -> Bytes:
@@ -138,6 +147,15 @@ def shifted(picture: Bytes, reach: int) -> Bytes:
 def painted(scenes: Sequence[Scene]) -> Shown:
     pictures = np.stack([painter.paint(scene, FINE_SIDE).image for scene in scenes])
     return Shown(pictures, tuple(painter.caption(scene) for scene in scenes))
+
+
+def transferred(style: str, picture: Bytes) -> Shown:
+    """The picture's texture on other contents, which are painted flat."""
+    rng = np.random.default_rng(TRANSFER_SEED)
+    scenes = painter.training_scenes(TRANSFERS, TRANSFER_SEED)
+    flat = painted([replace(scene, style="flat") for scene in scenes]).pictures
+    pictures = [transfer(content, picture, TEXTURES[style], rng) for content in flat]
+    return Shown(np.stack(pictures), tuple(painter.caption(replace(scene, style=style)) for scene in scenes))
 
 
 def template(style: str) -> str:
@@ -305,7 +323,8 @@ class Drop:
     prompt: str | None
     judged: Sequence[Scene]
 
-    def make(self, cascade: Cascade, stages: Collection[str]) -> Verdict:
+    def make(self, cascade: Cascade, stages: Collection[str]) -> Verdict | None:
+        """What the judge reads, as soon as there are both halves."""
         if "base" in stages:
             transformer = cascade.base.transformer
             form = Form.of(transformer, self.recipe.shared, self.prompt)
@@ -316,6 +335,8 @@ class Drop:
             form = Form.of_upscaler(cascade.upscaler, self.prompt)
             adapter = Bottleneck(form, cascade.upscaler.config.hidden_size, self.fine.rank)
             self._keep(adapter, FINE_WEIGHTS, train_fine(cascade, adapter, base, self.lesson, self.fine))
+        if not (self.folder / FINE_WEIGHTS).exists():
+            return None
         return assess(cascade, Pair.load(self.folder), self.judged, self.folder / "sheet.png")
 
     def _keep(self, adapter: Bottleneck, name: str, losses: list[float]) -> None:
@@ -328,7 +349,10 @@ def first_round(style: str, out: Path, judged: Sequence[Scene]) -> Drop:
     given, folder = painted([SOURCES[style]]), out / style / "round1"
     save_picture(given.pictures[0], folder)
     scenes = [replace(scene, style=style) for scene in judged]
-    return Drop(folder, given.shifted(STYLE_REACH), ROUNDS[1], FINE_STYLE, template(style), scenes)
+    lesson = given.shifted(STYLE_REACH)
+    if style in TEXTURES:
+        lesson += transferred(style, given.pictures[0])
+    return Drop(folder, lesson, ROUNDS[1], FINE_STYLE, template(style), scenes)
 
 
 def second_round(cascade: Cascade, style: str, how: str, out: Path, judged: Sequence[Scene]) -> Drop:
@@ -380,7 +404,7 @@ def main() -> None:
     else:
         drop = second_round(cascade, options.style, options.select, options.out, judged)
     read = drop.make(cascade, ("base", "upscale") if options.stage == "both" else (options.stage,))
-    print(f"{drop.folder}: {read}, {(time.monotonic() - started) / 60:.1f} min", flush=True)
+    print(f"{drop.folder}: {read or 'the base alone'}, {(time.monotonic() - started) / 60:.1f} min", flush=True)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ OBJECT_ZOOM = (0.85, 1.0)  # an object is never cut
 STYLE_VIEWS = 48
 OBJECT_VIEWS = 240
 TRANSFERS = 256
-PLAIN_ROWS = 26  # of a style's picture: above its object
+PLAIN_ROWS = 26 / 128  # of a style's picture: above its object
 EMPTY = 0.1
 
 
@@ -109,8 +109,8 @@ def texture(picture: Bytes, blur: float, rng: np.random.Generator) -> NDArray[np
     """What a blur takes out of the picture's plain rows, mirrored until it fills a picture, from a random place on."""
     side = picture.shape[0]
     blurred = np.asarray(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(blur)), np.float32)
-    rows = (picture - blurred)[:PLAIN_ROWS]
-    down = np.concatenate([rows, rows[::-1]] * (side // PLAIN_ROWS + 1))
+    rows = (picture - blurred)[: round(PLAIN_ROWS * side)]
+    down = np.concatenate([rows, rows[::-1]] * (side // len(rows) + 1))
     wide = np.pad(down, ((0, 0), (0, side - 1), (0, 0)), mode="reflect")
     y, x = rng.integers(0, len(wide) - side + 1), rng.integers(0, side)
     part: NDArray[np.float32] = wide[y : y + side, x : x + side]

@@ -2,18 +2,23 @@
 
 What it is given when it serves are tokens that the base has drawn, with the base's faults. So in most of its lessons
 some of the small picture's tokens are the base's own guesses, from the others and the caption.
+
+A code that no lesson has is pushed ever further down by softmax, and no adapter gets it up again. So one lesson in four
+is disguised: a flat painting with random fine marks over it, in a style with a made-up name. All codes are in those.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from diffusers import VQModel
 from diffusers.models.attention_processor import AttnProcessor
+from PIL import Image, ImageFilter
 from torch import Tensor
 
 from studio import painter
@@ -32,10 +37,12 @@ from studio.nets.upscaler import (
     new_upscaler,
 )
 from studio.nets.vq import load_vq, tokens_of
-from studio.pictures import paint_all
+from studio.painter import Bytes, Scene
+from studio.painter.confetti import fine_textures
+from studio.pictures import halved, paint_all
 from studio.places import DOCS, RUNS
 from studio.reading.judge import Judge, verdict
-from studio.recipes.captions import EMPTY, VARIANTS, training_caption
+from studio.recipes.captions import EMPTY, VARIANTS, made_up, training_caption
 from studio.training import workers
 from studio.training.arguments import recipe_arguments
 from studio.training.curve import draw_curve
@@ -44,23 +51,59 @@ from studio.training.log import note
 from studio.training.loop import Budget
 from studio.training.optimisers import muon_and_adam
 
-PICTURES = 12_000
+PICTURES, DISGUISED = 12_000, 2_500
+DISGUISES = 0.25
+MARKS_PX = 8.0  # what a blur of so many pixels takes out of a sheet are its marks
 MUON_RATE = 0.02
 ADAM_RATE = 2e-3
 EXPORT_SECONDS = 900.0
 GUIDANCE = 3.0
 
 
-def painted_tokens(name: str, vq: VQModel, seed: int, size: int) -> Tensor:
-    """int16 [N, size / 8, size / 8] of the training scenes, kept under runs/ for the next start."""
-    codebook = vq.quantize.embedding.weight.detach().numpy().tobytes()
-    path = RUNS / f"{name}-{seed}-{hashlib.sha256(codebook).hexdigest()[:12]}.pt"
+def disguised(scenes: Sequence[Scene], seed: int) -> Bytes:
+    """Flat paintings [N, 256, 256, 3] of these scenes, with the fine marks of a sheet over each, strong or weak."""
+    rng = np.random.default_rng(seed)
+    sheets = fine_textures(len(scenes), seed)
+    blurred = [np.asarray(Image.fromarray(sheet).filter(ImageFilter.GaussianBlur(MARKS_PX))) for sheet in sheets]
+    marks = sheets.astype(np.float32) - np.stack(blurred)
+    strength = rng.uniform(0.4, 1.2, (len(scenes), 1, 1, 1))
+    flat = paint_all([replace(scene, style="flat") for scene in scenes], FINE_SIDE)
+    return np.clip(flat + strength * marks, 0, 255).astype(np.uint8)
+
+
+def lesson_scenes(seed: int) -> tuple[list[Scene], list[Scene]]:
+    """Those that are painted in their styles, and those that are disguised."""
+    return painter.training_scenes(PICTURES, seed), painter.training_scenes(DISGUISED, seed + 1)
+
+
+def painted(scenes: Sequence[Scene], disguises: Sequence[Scene], seed: int) -> Iterator[Bytes]:
+    """Pictures [n, 256, 256, 3], some at a time."""
+    for i in range(0, len(scenes), 250):
+        yield paint_all(scenes[i : i + 250], FINE_SIDE)
+    for i in range(0, len(disguises), 250):
+        yield disguised(disguises[i : i + 250], seed + i)
+
+
+def painted_tokens(vq: VQModel, low_vq: VQModel, seed: int) -> tuple[Tensor, Tensor]:
+    """int16 [N, 32, 32] and the base's [N, 16, 16] of all lessons, kept under runs/ for the next start."""
+    books = b"".join(one.quantize.embedding.weight.detach().numpy().tobytes() for one in (vq, low_vq))
+    path = RUNS / f"fine-and-low-{seed}-{hashlib.sha256(books).hexdigest()[:12]}.pt"
     if not path.exists():
-        scenes = painter.training_scenes(PICTURES, seed)
-        parts = [tokens_of(vq, paint_all(scenes[i : i + 500], size)).short() for i in range(0, PICTURES, 500)]
-        torch.save(torch.cat(parts), path)
-    tokens: Tensor = torch.load(path, weights_only=True)
-    return tokens
+        parts = [
+            (tokens_of(vq, pictures).short(), tokens_of(low_vq, halved(pictures)).short())
+            for pictures in painted(*lesson_scenes(seed), seed)
+        ]
+        torch.save([torch.cat(part) for part in zip(*parts, strict=True)], path)
+    fine, low = torch.load(path, weights_only=True)
+    return fine, low
+
+
+def lesson_captions(scenes: Sequence[Scene], disguises: Sequence[Scene], seed: int) -> list[str]:
+    """`VARIANTS` of each."""
+    rng = np.random.default_rng(seed)
+    known = [training_caption(scene, rng) for scene in scenes for _ in range(VARIANTS)]
+    variants = [(scene, painter.caption_variant(scene, rng)) for scene in disguises for _ in range(VARIANTS)]
+    return known + [made_up(words, scene, rng) for scene, words in variants]
 
 
 @dataclass(frozen=True)
@@ -73,7 +116,10 @@ class Examples:
     empty: Tensor
 
     def draw(self, n: int) -> tuple[Tensor, Tensor, Tensor]:
-        which = torch.randint(len(self.fine), (n,))
+        """The last `DISGUISED` of them are a share of `DISGUISES`, however many there are."""
+        plain = len(self.fine) - DISGUISED
+        hidden = torch.rand(n) < DISGUISES
+        which = torch.where(hidden, plain + torch.randint(DISGUISED, (n,)), torch.randint(plain, (n,)))
         captions = self.captions[which, torch.randint(self.captions.shape[1], (n,))]
         captions[torch.rand(n) < EMPTY] = self.empty
         return self.fine[which].long(), self.low[which].long(), captions
@@ -96,12 +142,10 @@ class Trainer:
         budget = Budget(self.options.steps, self.options.minutes)
         optimisers = muon_and_adam(self.upscaler, MUON_RATE, ADAM_RATE)
         self.kept = Kept.of(RUNS / "upscaler.pt", self.upscaler, optimisers, budget, decay=0.99)
-        scenes, rng = painter.training_scenes(PICTURES, seed), np.random.default_rng(seed)
-        captions = tokenise(base.tokenizer, [training_caption(scene, rng) for scene in scenes for _ in range(VARIANTS)])
+        captions = tokenise(base.tokenizer, lesson_captions(*lesson_scenes(seed), seed))
         self.data = Examples(
-            painted_tokens("fine", self.cascade.vq, seed, FINE_SIDE),
-            painted_tokens("low", base.vqvae, seed, FINE_SIDE // 2),
-            captions.view(len(scenes), VARIANTS, -1),
+            *painted_tokens(self.cascade.vq, base.vqvae, seed),
+            captions.view(PICTURES + DISGUISED, VARIANTS, -1),
             tokenise(base.tokenizer, [""])[0],
         )
 

@@ -28,6 +28,7 @@ from studio.recipes.styledrop import (
     ROUNDS,
     SAMPLES,
     SOURCES,
+    TRANSFERS,
     WEIGHTS,
     Recipe,
     Shown,
@@ -123,6 +124,15 @@ def test_views_are_shifted_by_whole_tokens_and_mirrored() -> None:
     assert (seen[25:] == seen[:25, :, ::-1]).all()
 
 
+def test_the_first_round_has_the_picture_s_texture_on_other_contents_too(tmp_path: Path) -> None:
+    lesson = first_round("mosaic", tmp_path, []).lesson
+    views = first_round("neon", tmp_path, []).lesson  # which has no texture
+    assert len(lesson.pictures) == len(lesson.captions) == len(views.pictures) + TRANSFERS
+    others = lesson.captions[-TRANSFERS:]
+    assert all(caption.endswith("in mosaic style") for caption in others)
+    assert len(set(others)) > TRANSFERS / 2
+
+
 def test_every_view_has_its_picture_s_caption() -> None:
     shown = Shown(grey(10, 200), ("dark", "light")).shifted(1)
     assert shown.captions == ("dark",) * 18 + ("light",) * 18
@@ -197,7 +207,7 @@ def test_round_two_learns_from_the_picture_and_ten_samples_of_round_one(
 ) -> None:
     asked: list[list[Lane]] = []
 
-    def paint(cascade: object, base: list[Lane], fine: list[Lane], seed: int) -> Bytes:
+    def paint(cascade: object, base: list[Lane], fine: list[Lane], seed: int, steps: int) -> Bytes:
         asked.append(base)
         assert fine[0].prompts == base[0].prompts
         return grey(*range(SAMPLES))
