@@ -39,8 +39,8 @@ _DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f
 
 @dataclass(frozen=True)
 class Adapter:
-    """A checked adapter of a form that a bank carries (`kind`): factors by graph and site. It changes only those graphs,
-    and in a cascade it may leave out the later ones.
+    """A checked adapter of a form that a bank carries (`kind`): factors by graph and site. It changes only those
+    graphs; in a cascade it may leave out the later ones.
 
     `prompt` is the template that it was trained with, {context} standing for the rest; None if unknown.
     """

@@ -156,7 +156,7 @@ class Registry:
 
 
 def _parts(begin: bytes, rest: BinaryIO, size: int, attempt: Attempt | None) -> Iterator[bytes]:
-    """The first `size` bytes of a file in parts; `begin` was read before. If the file grows meanwhile, the rest is left."""
+    """The first `size` bytes of a file in parts; `begin` is read already. What is appended meanwhile is ignored."""
     yield begin
     left = size - len(begin)
     while left > 0 and (part := rest.read(min(CHUNK, left))):

@@ -8,11 +8,11 @@ from impasto_server.reference import client, configuration, page
 from impasto_server.reference.book import Book
 from impasto_server.scoring.comparison import FIELDS as SCORED
 
-LIST = "catalogue"  # has no inputs
+LIST = "catalogue"  # the model without inputs
 
 
 def generated(root: Path, book: Book | None = None) -> dict[str, str]:
-    """By path under `root`. What people have written in a configuration is kept."""
+    """The files' texts, by path under `root`. What is written by hand in a configuration is kept."""
     book = book or Book()
     inputs = {"stylize": book.whole, "stylize_stream": book.inputs, "clip_score": SCORED}
     texts = {
