@@ -17,7 +17,7 @@ _INSTALL = "install NVIDIA's driver, and in a container pass docker run --gpus a
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU: `number` is CUDA's, `memory` and `free` are in bytes, `capability` is the compute capability, e.g. 9.0."""
+    """One GPU: `number` is CUDA's, `memory` and `free` are bytes, `capability` is the compute capability, e.g. 9.0."""
 
     number: int
     name: str

@@ -173,7 +173,7 @@ def _nbytes(value: Any) -> int:
 
 
 def _copier(provider: Provider) -> Callable[[int, Array], object]:
-    """A function that writes an array to an address on the provider's device; ONNX Runtime writes only whole buffers."""
+    """A function that writes an array to an address on the device; ONNX Runtime itself writes only whole buffers."""
     if provider.device == "cpu":
         return lambda address, array: ctypes.memmove(address, array.ctypes.data, array.nbytes)
     from impasto_server.engines import cuda

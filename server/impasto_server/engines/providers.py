@@ -79,7 +79,7 @@ def cuda_options(gpu: int, capture: bool) -> Options:
 
 
 def tensorrt_options(gpu: int, precision: Precision, profile: Profile, plan: Plan) -> Options:
-    """Options of the TensorRT provider. No CUDA graphs: it keeps one and replays it for batches of other shapes, too."""
+    """Options of the TensorRT provider. No CUDA graphs: it keeps one and replays it for other shapes, too."""
     return {
         "device_id": str(gpu),
         "trt_bf16_enable": ON if precision == "bf16" else OFF,

@@ -1,4 +1,4 @@
-"""Decoding of a request's pictures: an encoded file → pixels of the painted size, edges, depth, the VAE encoder's input.
+"""Decoding of a request's pictures: encoded file → pixels of the painted size, edges, depth, the VAE encoder's input.
 
 The files are untrusted. The bytes tell a file's kind, and the header its size, before anything is decoded. A file is
 one whole still picture, or it is refused. The rules for every PNG, JPEG and WebP file:

@@ -132,8 +132,8 @@ def _options(book: Book) -> str:
     documented = "\n".join(_documented(row, book) for row in told)
     types = "".join(f"    {_name(row)}: {_type(row)}\n" for row in told)
     return (
-        'class Options(TypedDict, total=False):\n    """The options of a picture besides the prompt. For an option that '
-        f'is left out or None, the server chooses.\n\n{documented}\n    """\n\n{types}'
+        'class Options(TypedDict, total=False):\n    """The options of a picture besides the prompt. Where one is left '
+        f'out or None, the server chooses.\n\n{documented}\n    """\n\n{types}'
     )
 
 

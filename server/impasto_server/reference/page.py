@@ -33,7 +33,7 @@ def written(book: Book, scorer: Mapping[str, Field], texts: Mapping[str, str]) -
         "Its inputs are those of `stylize`, and:\n",
         _inputs(streamed, book.help),
         _outputs(texts["stylize_stream"]),
-        "## Model `clip_score`\n\nScores how well pictures fit a text or other pictures. Only on a server with a scorer.\n",
+        "## Model `clip_score`\n\nScores how well pictures fit a text or other pictures. It needs a scorer.\n",
         _inputs(scorer, lambda name: scorer[name].help),
         _outputs(texts["clip_score"]),
         "## Model `catalogue`\n\nLists the bundles, what each may be asked, and the adapters. It has no inputs.\n",

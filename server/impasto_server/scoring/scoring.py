@@ -1,4 +1,4 @@
-"""The scoring loop: pictures of unrelated requests share the scorer's passes, and short requests don't wait for long ones.
+"""The scoring loop: pictures of unrelated requests share the scorer's passes, and short requests pass long ones.
 
 At each turn one picture of a request is read (turns.py), so small requests don't wait for large ones; before that the
 request is checked. Only the scorer's input is kept of a picture, so at most one decoded picture is in memory; its file
@@ -72,8 +72,8 @@ class Task:
         return sum(file.pixels for file in self.files)
 
     def check(self) -> None:
-        """Raise Cancelled when nobody waits for the scores, DeadlineExceeded when their time has passed, and Unavailable
-        when the server is closing.
+        """Raise Cancelled when nobody waits for the scores, DeadlineExceeded when the caller's time has passed, and
+        Unavailable when the server is closing.
         """
         self.closing.check()
         if self.gone():
