@@ -1,5 +1,5 @@
 # Generated from the server's table of fields: `python -m impasto_server.reference`.
-"""The fields of a request: how each is encoded, and what the command line says of it; and the guidance rules."""
+"""The fields of a request: how each is encoded and what the command line's help says of it; and the guidance rules."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ FIELDS: tuple[Field, ...] = (
         "text",
         option="scheduler",
         flag="--scheduler",
-        help="ddim, dpmpp_2m, euler, euler_a, lcm or unipc; of a masked backbone, maskgit or amused.",
+        help="ddim, dpmpp_2m, euler, euler_a, lcm or unipc; with a masked backbone, maskgit or amused.",
         default="dpmpp_2m",
     ),
     Field(
@@ -250,7 +250,7 @@ FIELDS: tuple[Field, ...] = (
         "number",
         option="temperature",
         flag="--temperature",
-        help="Of a masked backbone: how much chance decides which tokens are kept.",
+        help="For a masked backbone: how random the choice is of the tokens that are kept.",
     ),
     Field(
         "UPSCALE_STEPS",
@@ -258,7 +258,7 @@ FIELDS: tuple[Field, ...] = (
         "number",
         option="upscale_steps",
         flag="--upscale-steps",
-        help="Of a backbone of two stages: steps of the second; 0 leaves it out.",
+        help="For a backbone of two stages: steps of the second; 0 leaves it out.",
         default=0,
     ),
     Field(
@@ -267,7 +267,7 @@ FIELDS: tuple[Field, ...] = (
         "number",
         option="upscale_temperature",
         flag="--upscale-temperature",
-        help="Of a backbone of two stages: --temperature of the second.",
+        help="For a backbone of two stages: --temperature of the second.",
         default=4.5,
     ),
     Field(
@@ -276,7 +276,7 @@ FIELDS: tuple[Field, ...] = (
         "number",
         option="upscale_guidance_scale",
         flag="--upscale-guidance-scale",
-        help="Of a backbone of two stages: --guidance-scale of the second.",
+        help="For a backbone of two stages: --guidance-scale of the second.",
         default=2.0,
     ),
     Field(
@@ -285,7 +285,7 @@ FIELDS: tuple[Field, ...] = (
         "number",
         option="upscale_style_strength",
         flag="--upscale-style-strength",
-        help="With StyleDrop's guidance, of a backbone of two stages: --style-strength of the second.",
+        help="With StyleDrop's guidance, for a backbone of two stages: --style-strength of the second.",
         default=1.0,
     ),
     Field(
@@ -294,7 +294,7 @@ FIELDS: tuple[Field, ...] = (
         "number",
         option="upscale_text_strength",
         flag="--upscale-text-strength",
-        help="With StyleDrop's guidance, of a backbone of two stages: --text-strength of the second.",
+        help="With StyleDrop's guidance, for a backbone of two stages: --text-strength of the second.",
         default=0.0,
     ),
     Field(
@@ -303,7 +303,7 @@ FIELDS: tuple[Field, ...] = (
         "picture",
         option="base_image",
         flag="--base-image",
-        help="Of a backbone of two stages: the picture that the second one paints larger and finer.",
+        help="For a backbone of two stages: the picture that the second paints larger and finer.",
         metavar="FILE",
     ),
     Field(
@@ -403,7 +403,7 @@ TABLE = Table(FIELDS, RULES)
 
 
 class Options(TypedDict, total=False):
-    """What may be said of a picture besides the prompt. What is left out or None is the server's to choose.
+    """The options of a picture besides the prompt. Where one is left out or None, the server chooses.
 
     negative_prompt: what the picture should not show; "" is nothing, even where the server's default is something.
     adapters: names of adapters in the server's registry with weights, -4 to 4; a name alone has the weight 1.
@@ -417,7 +417,7 @@ class Options(TypedDict, total=False):
         without it, only guidance_scale guides. Needs `style`.
     guidance_scale: how strongly the prompt counts, 0 to 50; 1 or less turns guidance off.
     steps: denoising steps, 1 to 200.
-    scheduler: ddim, dpmpp_2m, euler, euler_a, lcm or unipc; of a masked backbone, maskgit or amused.
+    scheduler: ddim, dpmpp_2m, euler, euler_a, lcm or unipc; with a masked backbone, maskgit or amused.
     guidance_ramp: let the guidance rise linearly from 0 at the first step to its full strength at the last.
     seed: 0 to 2**63-1; the same seed paints the same picture.
     n: how many candidates to paint, 1 to 16; each has the next higher seed.
@@ -434,18 +434,18 @@ class Options(TypedDict, total=False):
     depth: a depth map: a greyscale picture in which near is bright; passed like `image`.
     control_scale: how strictly the edges of `image` and `depth` are followed, 0 to 2; 0 turns that off.
     model: the name of the bundle that paints; by default the server's first.
-    temperature: of a masked backbone, 0 to 100: how much chance decides which tokens are kept after each step.
-    upscale_steps: of a backbone of two stages, 0 to 200: steps of the second; with 0 the picture is the first one's,
-        and as small.
-    upscale_temperature: of a backbone of two stages: `temperature` of the second.
-    upscale_guidance_scale: of a backbone of two stages, 0 to 50: `guidance_scale` of the second; not with StyleDrop and
-        Compose.
-    upscale_style_strength: of a backbone of two stages, with StyleDrop and Compose, -50 to 50: `style_strength` of the
+    temperature: for a masked backbone, 0 to 100: how random the choice is of the tokens that are kept after each step.
+    upscale_steps: for a backbone of two stages, 0 to 200: steps of the second; with 0 the picture is the first stage's,
+        in its smaller size.
+    upscale_temperature: for a backbone of two stages: `temperature` of the second.
+    upscale_guidance_scale: for a backbone of two stages, 0 to 50: `guidance_scale` of the second; not with StyleDrop
+        and Compose.
+    upscale_style_strength: for a backbone of two stages, with StyleDrop and Compose, -50 to 50: `style_strength` of the
         second.
-    upscale_text_strength: of a backbone of two stages, with StyleDrop and Compose, -50 to 50: `text_strength` of the
+    upscale_text_strength: for a backbone of two stages, with StyleDrop and Compose, -50 to 50: `text_strength` of the
         second.
-    base_image: of a backbone of two stages, in place of what the first one paints: the picture that the second paints
-        larger and finer; passed as `image` is, and as large as the first one's pictures are.
+    base_image: for a backbone of two stages, in place of the first stage's picture: the one that the second paints
+        larger and finer; passed like `image`, in the size of the first stage's pictures.
     """
 
     negative_prompt: str | None

@@ -31,8 +31,8 @@ class Voice:
 
 @dataclass(frozen=True)
 class Spoken:
-    """The conditions of a family with words: the `voices` of each stage's lanes. `context` makes a lane's context of its
-    embeds.
+    """The conditions of a family with words: the `voices` of each stage's lanes. `context` makes a lane's context from
+    its embeds.
     """
 
     prompts: PromptEncoder

@@ -108,6 +108,5 @@ def _free_port(held: ExitStack, host: str, port: int) -> int:
     try:
         listener.bind((host, port))
     except OSError as error:
-        problem = f"{host}:{port} can't be listened on ({error.strerror})"
-        raise SetupError(f"port: {problem}; pass another --port, or 0") from None
+        raise SetupError(f"port: {host}:{port} can't be bound ({error.strerror}); pass another --port, or 0") from None
     return int(listener.getsockname()[1])

@@ -28,7 +28,7 @@ class Restarts:
     deaths: deque[float] = field(default_factory=deque)
 
     def died(self, now: float) -> float:
-        """Seconds to wait before the restart: 0 after the first death, then ever longer. Raises GaveUp after too many."""
+        """Seconds until the restart: 0 after the first death, then ever longer. Raises GaveUp after too many."""
         self.deaths.append(now)
         while self.deaths[0] <= now - self.window_s:
             self.deaths.popleft()

@@ -295,7 +295,7 @@ def _png_size(data: bytes) -> tuple[int, int]:
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """The size in the first frame before the first scan. MAX_PIXELS if it is beyond NEAR segments, (0, 0) if there is none."""
+    """The size in the first frame before the first scan; MAX_PIXELS if that is far away, (0, 0) if there is none."""
     segments = _jpeg_segments(data)
     for at in islice(segments, NEAR):
         if data[at] == 0xFF and data[at + 1] in _FRAMES:

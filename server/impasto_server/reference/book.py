@@ -1,4 +1,4 @@
-"""The book: it describes every field in sentences, with its bounds, default, and the rules and families that know it."""
+"""The book: it describes every field in sentences: bounds, default, and the rules and families that take it."""
 
 from __future__ import annotations
 

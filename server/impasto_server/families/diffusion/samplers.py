@@ -31,7 +31,7 @@ BOUNDARY = 0.5  # the data's standard deviation, as assumed by consistency model
 
 @dataclass(frozen=True)
 class Start:
-    """What a sampler begins with: `noise` [C, h, w], unit Gaussian, and the content's `clean` latents [C, h, w], if any.
+    """What a sampler begins with: `noise` [C, h, w], unit Gaussian, and the `clean` latents [C, h, w] of any content.
 
     With `clean`, a sampler runs the last `run_steps(steps, strength, cut=True)` of its timesteps; one of SPREAD runs
     all its steps over the lower `strength` of the timesteps that it chooses from. Without `clean`, all steps are run.
@@ -215,7 +215,7 @@ def _boundary(timestep: float) -> tuple[float, float]:
 
 
 def _advance(x: Array, x0: Array, now: Level, then: Level) -> Array:
-    """A step from one level to the next, given `x0`, the mean of x_0 between them (Proposition 4.1 of arXiv 2211.01095).
+    """A step from one level to the next, given the mean `x0` of x_0 between them (Proposition 4.1 of arXiv 2211.01095).
 
     The mean is over the log SNR λ, with weights e^λ.
     """

@@ -32,8 +32,8 @@ class Masking(Frozen):
 
 
 class Upscale(Frozen):
-    """A second stage, which paints `scale` times as many tokens per side as the base. `patch` x `patch` of its tokens are
-    one position of its transformer.
+    """A second stage, which paints `scale` times as many tokens per side as the base. `patch` x `patch` of its tokens
+    are one position of its transformer.
     """
 
     tokens: Tokens
@@ -102,7 +102,7 @@ class MaskedManifest(WordedManifest):
         fine = self.upscale.tokens.factor
         across, patched = self.upscale.scale * fine, self.upscale.patch * fine
         if across % self.tokens.factor:
-            raise ValueError(f"zoom is {across} / {self.tokens.factor} pixels, which is not a whole number")
+            raise ValueError(f"the zoom is not a whole number for a base token of {self.tokens.factor} pixels")
         if self.image.multiple_of % across or self.image.multiple_of % patched:
             raise ValueError(f"image.multiple_of is {self.image.multiple_of}, not a multiple of {across} and {patched}")
         return self

@@ -77,7 +77,7 @@ ANNEALS: dict[str, Anneal] = {"maskgit": maskgit, "amused": amused}
 def decode(
     canvas: Canvas, steps: int, masks: Masks, anneal: Anneal, temperature: float, draws: np.random.Generator
 ) -> Steps:
-    """Ask for logits [codes, h, w]; return tokens int64 [h, w]. `temperature` is τ, the scale of the confidence's noise.
+    """Ask for logits [codes, h, w]; return tokens int64 [h, w]. `temperature` is τ, the scale of the noise.
 
     The timestep of an ask is the share of steps after this one, 0 to 1.
     """

@@ -87,7 +87,7 @@ BASE_IMAGE = File(
     "with it.",
     usual="none, the base paints",
     option=Option(
-        "for a backbone of two stages, in place of the first stage's picture: the picture that the second paints larger "
+        "for a backbone of two stages, in place of the first stage's picture: the one that the second paints larger "
         "and finer; passed like `image`, in the size of the first stage's pictures.",
         "For a backbone of two stages: the picture that the second paints larger and finer.",
         metavar="FILE",
