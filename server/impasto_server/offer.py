@@ -118,9 +118,9 @@ class Offer:
             raise InvalidArgument(name, self.lacking[name], "leave it out, or name another bundle in MODEL")
         rules = [other for other, one in self._known.items() if name in one.fields]
         if not rules:
-            raise InvalidArgument(name, f"has no meaning for a {self.family.family} backbone", "leave it out")
+            raise InvalidArgument(name, f"means nothing to a {self.family.family} backbone", "leave it out")
         fix = f"leave it out, or pass GUIDANCE {' or '.join(rules)}"
-        raise InvalidArgument(name, f"has no meaning with GUIDANCE {known.rule.name}", fix)
+        raise InvalidArgument(name, f"means nothing to GUIDANCE {known.rule.name}", fix)
 
     def request(self, prompt: str | None = None, adapters: Mapping[str, float] | None = None, **values: Any) -> Request:
         """A request from Python values: seed=7, guidance="styledrop". Their names are their fields' in lower case, and

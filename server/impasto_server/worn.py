@@ -124,7 +124,7 @@ def _by_kind(
                 raise InvalidArgument(one.field, f"{one.name!r} is an adapter, not an embedding", fix)
             case Embedding():
                 fix = f"write <{one.name}> in PROMPT, or name it in STYLE with GUIDANCE cfg or dreamstyler"
-                raise InvalidArgument(one.field, f"{one.name!r} is an embedding, not an adapter", fix)
+                raise InvalidArgument(one.field, f"{one.name!r} is an embedding", fix)
     return adapters, embeddings
 
 

@@ -113,7 +113,7 @@ class Diffusion:
             problem = f"{request.rule.name} combines several lanes, but this backbone has built-in guidance"
             raise InvalidArgument("GUIDANCE", problem, "pass cfg, or leave it out")
         if request.words.negative_prompt:
-            problem = "has no meaning for this backbone, which has built-in guidance"
+            problem = "means nothing to this backbone, which has built-in guidance"
             raise InvalidArgument("NEGATIVE_PROMPT", problem, "leave it out")
         return ClassifierFree(1.0)
 

@@ -43,7 +43,7 @@ class Hints:
         ):
             return None
         if request.content.depth is not None and "depth" not in self.control.channels:
-            raise InvalidArgument("DEPTH", "has no meaning for this bundle's ControlNet", "leave it out")
+            raise InvalidArgument("DEPTH", "means nothing to this bundle's ControlNet", "leave it out")
         found = {
             "edges": None if pixels is None else edges(pixels),
             "depth": (yield from _depth(request)),

@@ -56,7 +56,7 @@ class FeedforwardManifest(Manifest):
         why = (
             f"needs a predictor, which bundle {self.name!r} doesn't have"
             if self.vectors
-            else f"has no meaning for bundle {self.name!r}, whose only style is in its weights"
+            else f"means nothing to bundle {self.name!r}, whose only style is in its weights"
         )
         return dict.fromkeys(("STYLE_IMAGES", "STYLE_IMAGE_WEIGHTS"), why)
 

@@ -81,7 +81,7 @@ class MaskedManifest(WordedManifest):
 
     @property
     def lacking(self) -> Mapping[str, str]:
-        why = f"has no meaning for bundle {self.name!r}, which has only one stage"
+        why = f"means nothing to bundle {self.name!r}, which has only one stage"
         return {} if self.upscale is not None else dict.fromkeys(SECOND, why)
 
     @property

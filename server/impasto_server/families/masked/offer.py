@@ -106,13 +106,13 @@ def idle(values: Mapping[str, Any]) -> Mapping[str, Idle]:
     """The fields that have no effect, since a stage isn't run, or its rule doesn't use them."""
     dropped = values["GUIDANCE"] in _DROPPING
     others, fix = (BY_SCALE, "cfg") if dropped else (BY_ADAPTERS, " or ".join(_DROPPING))
-    ruled = Idle(f"has no meaning with GUIDANCE {values['GUIDANCE']}", f"leave it out, or pass GUIDANCE {fix}")
+    ruled = Idle(f"means nothing to GUIDANCE {values['GUIDANCE']}", f"leave it out, or pass GUIDANCE {fix}")
     found = {row.name: ruled for row in others}
     if not values[UPSCALE_STEPS.name]:
-        alone = Idle("has no meaning at UPSCALE_STEPS 0, which skips the second stage", "leave one of the two out")
+        alone = Idle("means nothing at UPSCALE_STEPS 0, which skips the second stage", "leave one of the two out")
         return found | {row.name: alone for row in (*_STEPPED, BASE_IMAGE)}
     if values[BASE_IMAGE.name] is not None:
-        given = Idle("has no meaning with BASE_IMAGE, which replaces the base's picture", "leave it out")
+        given = Idle("means nothing beside BASE_IMAGE, which replaces the base's picture", "leave it out")
         return found | {name: given for name in _OF_BASE if name != "GAMMA"}
     return found
 

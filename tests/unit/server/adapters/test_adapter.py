@@ -152,14 +152,14 @@ def test_an_embedding_is_for_any_family(masked_manifest: Manifest) -> None:
         ),
         (toy_masked.lora_bytes(header={"prompt": "{context} {context}"}), "has no place for {context}"),
         (toy_masked.lora_bytes(header={"prompt": 7}), "its prompt 7 has no place"),
-        (toy_masked.lora_bytes(header={"format": 2}), "it's of format 2, and this server reads 1"),
+        (toy_masked.lora_bytes(header={"format": 2}), "its format is 2, but this server reads 1"),
         (
             toy_masked.lora_bytes(header={"kind": "bottleneck", "gelu": "tanh"}),
-            "it is a bottleneck, and transformer.mix.A is of a lora",
+            "it is a bottleneck, but transformer.mix.A is a lora's",
         ),
         (
             toy_masked.bottleneck_bytes(header={"kind": "lora"}),
-            "it is a lora, and transformer.block.A is of a bottleneck",
+            "it is a lora, but transformer.block.A is a bottleneck's",
         ),
         (toy_masked.bottleneck_bytes(transformer__block__A=WIDE), r"transformer.block is A \[5, 2\]"),
         (toy_masked.bottleneck_bytes(transformer__block__B=NAN), "transformer.block is .* wants A .8, r., B .r, 8."),

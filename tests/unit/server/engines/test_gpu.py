@@ -105,7 +105,7 @@ def test_a_list_of_gpus_that_are_not_there_is_refused(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize(
     ("library", "problem"),
-    [(Nvml(), "knows of no GPU; install"), (Nvml(status=9), "nvmlInit_v2 failed: Driver Not Loaded; look at")],
+    [(Nvml(), "finds no GPU; install"), (Nvml(status=9), "nvmlInit_v2 failed: Driver Not Loaded; look at")],
 )
 def test_a_driver_without_a_gpu_says_so(monkeypatch: pytest.MonkeyPatch, library: Nvml, problem: str) -> None:
     use(monkeypatch, library)

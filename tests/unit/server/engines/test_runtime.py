@@ -29,7 +29,7 @@ def resolved(engine: EngineName, precision: Precision = "auto", **settings: int)
 @pytest.mark.parametrize("engine", ["onnxruntime", "onnxruntime-cuda"])
 def test_bf16_is_never_quietly_something_else(engine: EngineName) -> None:
     assert resolve_precision(engine, "auto") == "f32"
-    with pytest.raises(SetupError, match="bf16 can't be had.*--precision f32"):
+    with pytest.raises(SetupError, match="bf16 isn't available.*--precision f32"):
         resolve_precision(engine, "bf16")
 
 

@@ -117,7 +117,7 @@ def test_noise_on_the_way_comes_from_the_starts_draws(name: str) -> None:
 
 def test_lcm_has_no_more_steps_than_it_was_taught() -> None:
     assert len(walked("lcm", start(), 50, "leading")[0]) == 50
-    with pytest.raises(InvalidArgument, match="^STEPS: 51, and lcm has 50 to choose from; pass at most 50"):
+    with pytest.raises(InvalidArgument, match="^STEPS: 51 is more than lcm's 50 timesteps; pass at most 50"):
         walked("lcm", start(), 51, "leading")
 
 
