@@ -2,7 +2,7 @@
 
     submit ──► name ──► read (its pictures) ──► prepare ──► step loop ──► finish ──► done
 
-name      adapter names become digests, as the registry has them now. The registry's own threads do this, since files
+name      names of adapters and embeddings become digests, as the registry has them now, on its own threads, since files
           may be slow to answer.
 read      picture files are decoded for the family and the scorer, and their originals dropped. Large pictures wait
           until memory has room for them (room.py).

@@ -77,6 +77,6 @@ def _carried(mixes: Collection[Mix], adapters: Mapping[str, Patch], styles: Sequ
         options = " ".join(f"--adapter {one.name}:{one.weight:g}" for one, _ in merged)
         fix = f"`impasto export merge BUNDLE {options} --out BUNDLE2`"
         raise InvalidArgument(
-            style.field, problem, f"merge it into a bundle with {fix}, or add --pin to keep other weights beside it"
+            style.field, problem, f"merge it into a bundle with {fix}, or add --pin to keep the base weights, too"
         )
     return {digest: adapter for digest, adapter in adapters.items() if isinstance(adapter, Adapter)}

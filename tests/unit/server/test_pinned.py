@@ -184,8 +184,8 @@ def test_a_delta_is_refused_by_lanes(changed: Any, field: str, weight: str, pinn
         pinned.generate(altered(BOAT, **changed))
     assert str(caught.value) == (
         f"{field}: 'paint' changes weights by locon, loha, which only merged weights can carry; merge it into a "
-        f"bundle with `impasto export merge BUNDLE --adapter paint:{weight} --out BUNDLE2`, or add --pin to keep other "
-        "weights beside it"
+        f"bundle with `impasto export merge BUNDLE --adapter paint:{weight} --out BUNDLE2`, or add --pin to keep the "
+        "base weights, too"
     )
     assert pinned.generate(BOAT).image
 

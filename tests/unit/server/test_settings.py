@@ -43,7 +43,7 @@ def test_the_command_line_names_several_and_needs_no_name_for_one() -> None:
     ("texts", "said"),
     [
         (["photo=b", "c"], "bundle: 'c' has no name, but there are several; pass NAME=DIR, e.g. photo=c"),
-        (["a=b", "a=c"], "bundle: 'a' stands for b and for c; give each bundle a name of its own"),
+        (["a=b", "a=c"], "bundle: 'a' names both b and c; give each bundle a name of its own"),
         (["a=b", "A=c"], "bundle: 'A=c' has no name, but there are several"),
     ],
 )
