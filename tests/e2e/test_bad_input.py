@@ -86,7 +86,10 @@ INVALID: dict[str, tuple[dict[str, Tensor], str]] = {
 }
 # Of styles and content images.
 INVALID |= {
-    "style of another width": ({"STYLE": texts("wide")}, "STYLE: embedding 'wide' is 12 wide, text_encoder of 'toy' 8"),
+    "style of another width": (
+        {"STYLE": texts("wide")},
+        "STYLE: embedding 'wide' is 12 wide, but text_encoder of 'toy' is 8",
+    ),
     "trigger of another width": ({"PROMPT": texts("a <wide>")}, "PROMPT: embedding 'wide' is 12 wide"),
     "style missing": ({"GUIDANCE": texts("dreamstyler")}, "STYLE: is missing, and GUIDANCE dreamstyler needs it"),
     "65 stages": ({"STYLE": texts(*["sks03"] * 65)}, "STYLE: 65 stages; pass one name, or at most 64"),

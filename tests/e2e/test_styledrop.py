@@ -188,7 +188,7 @@ INVALID: dict[str, tuple[dict[str, Tensor], str]] = {
     "adapters beside a composition": ({**COMPOSED, "ADAPTER_NAMES": texts("cat")}, "ADAPTER_NAMES: means nothing to"),
     "style of the other family": (
         {**STYLED, "STYLE": texts("diffuse")},
-        "STYLE: adapter 'diffuse' is for a diffusion backbone, 'toy-masked' is masked; name an adapter that was",
+        "STYLE: adapter 'diffuse' is for a diffusion backbone, but 'toy-masked' is masked; name an adapter that was",
     ),
     "content of the other family": (
         {**COMPOSED, "CONTENT": texts("diffuse")},

@@ -116,9 +116,12 @@ def test_its_pass_is_streamed_before_the_picture(server: Server, client: Inferen
         ({"IMAGE": texts(FILE)}, "ADAPTER_NAMES: is missing, and 'toy-stylizer' has no style of its own"),
         (
             {"IMAGE": texts(FILE), "ADAPTER_NAMES": texts("foreign")},
-            "'foreign' belongs to the network 'other-net', this",
+            "'foreign' belongs to the network 'other-net', but",
         ),
-        ({"IMAGE": texts(FILE), "ADAPTER_NAMES": texts("neon")}, "'neon' is for a diffusion backbone, 'toy-stylizer'"),
+        (
+            {"IMAGE": texts(FILE), "ADAPTER_NAMES": texts("neon")},
+            "'neon' is for a diffusion backbone, but 'toy-stylizer'",
+        ),
         ({"IMAGE": texts(FILE), "STYLE_IMAGES": texts(*[FILE] * 17)}, "STYLE_IMAGES: 17 files; pass at most 8"),
         (
             {"IMAGE": texts(FILE), "ADAPTER_NAMES": texts("ink"), "MASKS": texts(png(PHOTO[:8]))},

@@ -211,7 +211,7 @@ def _embedding(
             )
             raise InvalidArgument(FIELD, problem, "use an embedding that was trained on this kind of backbone")
         if not np.isfinite(array).all():
-            raise damaged(name, f"{graph}.vectors has NaN or infinity")
+            raise damaged(name, f"{graph}.vectors carries NaN or infinity")
     checked = {graph: array for graph, array in vectors.items() if array is not None}
     if len({array.shape[:2] for array in checked.values()}) != 1:
         raise damaged(name, "its text encoders have different numbers of stages or vectors")
@@ -275,7 +275,7 @@ def _factors(
         raise damaged(name, problem)
     factors = form.read(found, header)
     if not all(np.isfinite(array).all() for array in (*found.values(), *factors.values())):
-        raise damaged(name, f"{prefix} has NaN or infinity")
+        raise damaged(name, f"{prefix} carries NaN or infinity")
     return factors
 
 

@@ -259,5 +259,5 @@ def test_bad_input_names_the_field_and_disturbs_nobody(
 
 def test_a_wide_embedding_is_refused_with_both_widths(open_pipeline: Open, registry: Path) -> None:
     toy.register(registry, "wide", toy.embedding_bytes(width=12))
-    with pytest.raises(InvalidArgument, match="embedding 'wide' is 12 wide, text_encoder of 'toy' 8"):
+    with pytest.raises(InvalidArgument, match="embedding 'wide' is 12 wide, but text_encoder of 'toy' is 8"):
         open_pipeline().generate(altered(STYLED, style=("wide",)))

@@ -237,7 +237,7 @@ def test_a_delta_is_not_held_while_its_digest_is_taken(
     [
         ({"forms": []}, "its header doesn't say which forms its updates have"),
         ({"architecture": "b" * 64}, "was imported for another backbone than 'toy'"),
-        ({"family": "masked"}, "is for a masked backbone, 'toy' is diffusion"),
+        ({"family": "masked"}, "is for a masked backbone, but 'toy' is diffusion"),
         ({"prompt": "a boat"}, "its prompt 'a boat' has no place for {context}"),
     ],
 )

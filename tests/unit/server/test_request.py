@@ -301,7 +301,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("ADAPTER_NAMES", text("neon", "neon"), "name it once"),
     ("ADAPTER_NAMES", text(*(f"s{i}" for i in range(9))), "at most 8"),
     ("ADAPTER_WEIGHTS", np.array([1], np.float32), "one weight for each"),
-    ("COLOUR", text("red"), "known inputs"),
+    ("COLOUR", text("red"), "pass only"),
 ]
 
 

@@ -600,7 +600,7 @@ def test_an_adapter_of_the_other_family_is_refused_where_it_is_named(where: str,
     value: Any = {"style": ("diffuse",), "content": "diffuse", "adapters": (("diffuse", 1.0),)}[where]
     field = {"adapters": "ADAPTER_NAMES"}.get(where, where.upper())
     request = altered(of("masked", COMPOSED), style=("stained-glass",), content="crayon")
-    said = f"{field}: adapter 'diffuse' is for a diffusion backbone, 'toy-masked' is masked; name an adapter that"
+    said = f"{field}: adapter 'diffuse' is for a diffusion backbone, but 'toy-masked' is masked; name an adapter that"
     with pytest.raises(InvalidArgument, match=f"^{re.escape(said)}"):
         open_masked().generate(altered(request, **{where: value}))
 

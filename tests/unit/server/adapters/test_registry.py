@@ -136,7 +136,7 @@ def test_a_large_one_of_another_family_is_told_of_that(registry: Path, manifest:
     """Its size is no fault: to import it again would not help."""
     data = toy.adapter_bytes(1, header={"family": "masked"})
     digest = toy.register(registry, "huge", data + bytes(heaviest(manifest)))
-    with pytest.raises(InvalidArgument, match="adapter 'huge' is for a masked backbone, '.*' is diffusion"):
+    with pytest.raises(InvalidArgument, match="adapter 'huge' is for a masked backbone, but '.*' is diffusion"):
         Registry(registry, 16 << 30).load(digest, "huge", manifest)
 
 

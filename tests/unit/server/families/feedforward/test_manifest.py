@@ -57,7 +57,7 @@ def changed(folder: Path, **facts: Any) -> Path:
         ({"graphs": {}}, "graphs lacks transform"),
         ({"weakened": "slowly"}, "weakened: Input should be 'neutral', 'content' or 'pixels'"),
         ({"border": -1}, "border: Input should be greater than or equal to 0"),
-        ({"pieces": PIECES}, "pieces take vectors of 46 numbers, and transform of 14"),
+        ({"pieces": PIECES}, "pieces take vectors of 46 numbers, but transform of 14"),
     ],
 )
 def test_a_manifest_that_lacks_what_styles_need_is_refused(facts: dict[str, Any], said: str, folder: Path) -> None:
