@@ -16,7 +16,7 @@ from impasto_server.scoring.score import Scorer
 from impasto_server.settings import Settings
 from impasto_server.turnstile import Turnstile
 
-DELTA_SHARE = 4  # an adapter's most bytes over its bundle's: it may be float32, and in several factors
+DELTA_SHARE = 4  # a delta's most bytes, as a multiple of its bundle's: it may be float32, and in several factors
 
 
 @dataclass(frozen=True)

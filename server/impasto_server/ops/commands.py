@@ -70,7 +70,9 @@ def serve(
     ] = None,
     bundle: Annotated[list[str], typer.Option(metavar="[NAME=]DIR", help=BUNDLE_HELP)] = [DEFAULT_BUNDLE],  # noqa: B006
     registry: Annotated[Path | None, typer.Option(help="The folder where `impasto adapters` keeps adapters.")] = None,
-    scorer: Annotated[Path | None, typer.Option(help="A bundle that `impasto link` made of a CLIP.")] = None,
+    scorer: Annotated[
+        Path | None, typer.Option(help="Bundle that `impasto link` made of a CLIP; adds clip_score.")
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = LOOPBACK,
     port: Annotated[int, typer.Option(help="gRPC's port; metrics: one above, HTTP: one below. 0: free ones.")] = 8001,
     http: Annotated[bool, typer.Option(help="Triton's HTTP too; it doesn't notice clients that leave.")] = False,

@@ -57,7 +57,7 @@ class Sizes:
 
     @property
     def decoded(self) -> Size:
-        """The size that the photo is decoded in: the larger of painting and canvas if the photo is reduced."""
+        """The size to decode the photo in: the painting's, or a larger canvas's if the photo is reduced."""
         reduced = max(self.own) > max(self.painting)
         return max(self.painting, self.canvas, key=max) if reduced else self.painting
 
