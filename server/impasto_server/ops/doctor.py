@@ -141,7 +141,7 @@ def _fit(bundle: Bundle, footprint: Footprint, engine: EngineName, precision: Pr
     need = footprint.memory(engine, precision)
     where = "on the GPU" if engine in ON_GPU else "in memory"
     room = _room(bundle, Runtime(engine, precision, 1, gpu=device))
-    said = f"takes up to {need / GIB:.1f} GiB {where}, {free / GIB:.1f} GiB are free{room}"
+    said = f"up to {need / GIB:.1f} GiB {where}, {free / GIB:.1f} GiB are free{room}"
     less = "" if precision == "bf16" else "pass --precision bf16, "
     fix = "" if need <= free else f"{less}stop other programs, or use a machine with more memory"
     return Finding(f"bundle on {engine} {precision}", need <= free, said, fix, needed=False)

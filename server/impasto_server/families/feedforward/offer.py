@@ -39,8 +39,8 @@ STYLE_IMAGE_WEIGHTS = Numbers(
 MASKS = Files(
     "MASKS",
     "Grey pictures of IMAGE's size, white where to paint. Either one for the mix of all styles, or one for each style, "
-    "those of ADAPTER_NAMES first. With one each, styles aren't mixed, and each has its own weight, by default 1. Where "
-    "several masks are white, their styles share.",
+    "those of ADAPTER_NAMES first. With one each, styles aren't mixed, and each has its own weight, by default 1. "
+    "Where several masks are white, their styles share.",
     default=(),
     usual="all is painted",
     check=check_bytes,
