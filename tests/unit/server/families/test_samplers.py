@@ -136,6 +136,6 @@ def test_lcm_spreads_its_steps_over_the_lower_part(steps: int, strength: float) 
 
 @pytest.mark.parametrize(("steps", "strength", "least"), [(4, 0.05, 0.08), (29, 0.5, 0.581), (1, 0.0, 0.02)])
 def test_lcm_asks_for_the_strength_that_its_steps_take(steps: int, strength: float, least: float) -> None:
-    with pytest.raises(InvalidArgument, match=f"^STRENGTH: .* STEPS is {steps}; pass at least {least:g}, or fewer STEPS"):
+    with pytest.raises(InvalidArgument, match=f"^STRENGTH: .* STEPS is {steps}; pass at least {least:g}, or fewer"):
         walked("lcm", start(CLEAN, strength), steps, "leading")
     assert len(walked("lcm", start(CLEAN, least), steps, "leading")[0]) == steps
