@@ -1,5 +1,5 @@
 # Generated from the server's table of fields: `python -m impasto_server.reference`.
-"""The fields of a request: how each is encoded, and what the command line says of it; and the guidance rules."""
+"""The fields of a request: how each is encoded and what the command line's help says of it; and the guidance rules."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ FIELDS: tuple[Field, ...] = (
         "style",
         option="style",
         flag="--style",
-        help="Style embedding of the server's registry. To mix them, say which stages each has, the finest detail "
-        "first: --style sks03:0-2 --style sks05:3-5. With StyleDrop's guidance it is an adapter.",
+        help="Style embedding of the server's registry. To mix several, give each its stages, the finest detail first:"
+        " --style sks03:0-2 --style sks05:3-5. With StyleDrop's guidance it is an adapter.",
         metavar="NAME[:STAGES]",
     ),
     Field(
@@ -47,7 +47,7 @@ FIELDS: tuple[Field, ...] = (
         "text",
         option="content",
         flag="--content",
-        help="The adapter of a content, painted in the style of --style's.",
+        help="The adapter of the content that is painted in the style of --style.",
         metavar="NAME",
     ),
     Field(
@@ -63,7 +63,7 @@ FIELDS: tuple[Field, ...] = (
         "guidance",
         option="guidance",
         flag="--guidance",
-        help="By the difference that the adapter of --style makes, StyleDrop's, or that and --content's.",
+        help="Guide by the difference that the adapter of --style makes (StyleDrop), or that and --content's.",
         default="cfg",
     ),
     Field(
@@ -80,7 +80,7 @@ FIELDS: tuple[Field, ...] = (
         "FP32",
         "number",
         flag="--style-guidance",
-        help="With --style: how strongly the style counts, apart from the content.",
+        help="With --style: how strongly the style alone counts.",
         default=0.5,
     ),
     Field(
@@ -88,7 +88,7 @@ FIELDS: tuple[Field, ...] = (
         "FP32",
         "number",
         flag="--content-guidance",
-        help="With --style: how strongly the content counts, apart from the style.",
+        help="With --style: how strongly the content alone counts.",
         default=3.0,
     ),
     Field(
@@ -96,7 +96,7 @@ FIELDS: tuple[Field, ...] = (
         "FP32",
         "number",
         flag="--style-strength",
-        help="With StyleDrop's guidance: how strongly the adapter counts beyond itself.",
+        help="With StyleDrop's guidance: how far to go beyond the adapter's own effect.",
         default=2.0,
     ),
     Field(
@@ -112,7 +112,7 @@ FIELDS: tuple[Field, ...] = (
         "FP32",
         "number",
         flag="--gamma",
-        help="With --content: from 0, style alone, to 1, content alone.",
+        help="With --content: 0 is the style alone, 1 the content alone.",
         default=0.5,
     ),
     Field(
@@ -130,7 +130,7 @@ FIELDS: tuple[Field, ...] = (
         "text",
         option="scheduler",
         flag="--scheduler",
-        help="ddim, dpmpp_2m, euler, euler_a, lcm or unipc; of a masked backbone, maskgit or amused.",
+        help="ddim, dpmpp_2m, euler, euler_a, lcm or unipc; with a masked backbone, maskgit or amused.",
         default="dpmpp_2m",
     ),
     Field(
@@ -139,7 +139,7 @@ FIELDS: tuple[Field, ...] = (
         "flag",
         option="guidance_ramp",
         flag="--guidance-ramp",
-        help="Let the guidance grow from the first step to the last.",
+        help="Let the guidance rise from 0 at the first step to full strength at the last.",
         default=False,
     ),
     Field(
@@ -156,7 +156,7 @@ FIELDS: tuple[Field, ...] = (
         "number",
         option="n",
         flag="--n",
-        help="Candidates to paint, each with a seed one higher.",
+        help="Candidates to paint; each has the next higher seed.",
         default=1,
     ),
     Field(
@@ -165,7 +165,7 @@ FIELDS: tuple[Field, ...] = (
         "text",
         option="rerank",
         flag="--rerank",
-        help="The best candidate first, by the prompt (text) or by --style-image (style).",
+        help="Sort the candidates, the best first: by the prompt (text) or by --style-image (style).",
     ),
     Field(
         "STYLE_IMAGE",
@@ -173,7 +173,7 @@ FIELDS: tuple[Field, ...] = (
         "picture",
         option="style_image",
         flag="--style-image",
-        help="With --rerank style: what to come near to.",
+        help="With --rerank style: the picture to compare with.",
         metavar="FILE",
     ),
     Field(
@@ -214,7 +214,7 @@ FIELDS: tuple[Field, ...] = (
         "number",
         option="strength",
         flag="--strength",
-        help="With --image: how far to leave it behind, 0 to 1.",
+        help="With --image: how far to depart from it, 0 to 1.",
         default=0.8,
     ),
     Field(
@@ -223,7 +223,7 @@ FIELDS: tuple[Field, ...] = (
         "picture",
         option="depth",
         flag="--depth",
-        help="How near everything is, in grey; near is bright.",
+        help="A depth map: a greyscale picture, near is bright.",
         metavar="FILE",
     ),
     Field(
@@ -241,7 +241,7 @@ FIELDS: tuple[Field, ...] = (
         "text",
         option="model",
         flag="--model",
-        help="Which of the server's bundles paints.",
+        help="The name of the bundle that paints.",
         metavar="NAME",
     ),
     Field(
@@ -250,7 +250,7 @@ FIELDS: tuple[Field, ...] = (
         "number",
         option="temperature",
         flag="--temperature",
-        help="Of a masked backbone: how much chance decides which tokens are kept.",
+        help="For a masked backbone: how random the choice is of the tokens that are kept.",
     ),
     Field(
         "UPSCALE_STEPS",
@@ -258,7 +258,7 @@ FIELDS: tuple[Field, ...] = (
         "number",
         option="upscale_steps",
         flag="--upscale-steps",
-        help="Of a backbone of two stages: steps of the second; 0 leaves it out.",
+        help="For a backbone of two stages: steps of the second; 0 leaves it out.",
         default=0,
     ),
     Field(
@@ -267,7 +267,7 @@ FIELDS: tuple[Field, ...] = (
         "number",
         option="upscale_temperature",
         flag="--upscale-temperature",
-        help="Of a backbone of two stages: --temperature of the second.",
+        help="For a backbone of two stages: --temperature of the second.",
         default=4.5,
     ),
     Field(
@@ -276,7 +276,7 @@ FIELDS: tuple[Field, ...] = (
         "number",
         option="upscale_guidance_scale",
         flag="--upscale-guidance-scale",
-        help="Of a backbone of two stages: --guidance-scale of the second.",
+        help="For a backbone of two stages: --guidance-scale of the second.",
         default=2.0,
     ),
     Field(
@@ -285,7 +285,7 @@ FIELDS: tuple[Field, ...] = (
         "number",
         option="upscale_style_strength",
         flag="--upscale-style-strength",
-        help="With StyleDrop's guidance, of a backbone of two stages: --style-strength of the second.",
+        help="With StyleDrop's guidance, for a backbone of two stages: --style-strength of the second.",
         default=1.0,
     ),
     Field(
@@ -294,7 +294,7 @@ FIELDS: tuple[Field, ...] = (
         "number",
         option="upscale_text_strength",
         flag="--upscale-text-strength",
-        help="With StyleDrop's guidance, of a backbone of two stages: --text-strength of the second.",
+        help="With StyleDrop's guidance, for a backbone of two stages: --text-strength of the second.",
         default=0.0,
     ),
     Field(
@@ -303,7 +303,7 @@ FIELDS: tuple[Field, ...] = (
         "picture",
         option="base_image",
         flag="--base-image",
-        help="Of a backbone of two stages: the picture that the second one paints larger and finer.",
+        help="For a backbone of two stages: the picture that the second paints larger and finer.",
         metavar="FILE",
     ),
     Field(
@@ -403,49 +403,49 @@ TABLE = Table(FIELDS, RULES)
 
 
 class Options(TypedDict, total=False):
-    """What may be said of a picture besides the prompt. What is left out or None is the server's to choose.
+    """The options of a picture besides the prompt. Where one is left out or None, the server chooses.
 
-    negative_prompt: what the picture should not show; "" for nothing, whatever the server's default is.
-    adapters: names of adapters in the server's registry to weights, -4 to 4; a lone name has the weight 1.
-    style: the embedding whose style is painted in, by its name in the registry. To mix styles, a sequence of names, one
-        for each stage, of which the first, 0, paints the finest detail and the last the composition; or names to ranges
-        of stages, {"sks03": range(0, 3), "sks05": range(3, 6)}, which cover 0, 1, 2, … once each. 64 stages at most. A
-        request names 16 embeddings at most, those in its prompts counted in. With StyleDrop and Compose it is an
-        adapter instead, and a single one.
-    content: the adapter whose content is painted, by its name in the registry. Needs Compose.
-    guidance: a StyleContent, which counts style and content apart and has a scale of its own, a StyleDrop or a Compose;
-        else guidance_scale is all there is. Needs `style`.
+    negative_prompt: what the picture should not show; "" is nothing, even where the server's default is something.
+    adapters: names of adapters in the server's registry with weights, -4 to 4; a name alone has the weight 1.
+    style: the style to paint in: the name of an embedding in the registry. To mix styles, pass a sequence of names, one
+        for each stage; stage 0 paints the finest detail, the last stage the composition. Or map names to ranges of
+        stages, {"sks03": range(0, 3), "sks05": range(3, 6)}, which must cover 0, 1, 2, … once each. At most 64 stages.
+        A request may name at most 16 embeddings, those in its prompts included. With StyleDrop and Compose pass the
+        name of a single adapter instead.
+    content: the adapter of the content that is painted, by its name in the registry. Needs Compose.
+    guidance: a StyleContent, which guides style and content separately and has its own scale, a StyleDrop or a Compose;
+        without it, only guidance_scale guides. Needs `style`.
     guidance_scale: how strongly the prompt counts, 0 to 50; 1 or less turns guidance off.
     steps: denoising steps, 1 to 200.
-    scheduler: ddim, dpmpp_2m, euler, euler_a, lcm or unipc; of a masked backbone, maskgit or amused.
-    guidance_ramp: let the guidance rise linearly from nothing at the first step to its full strength at the last.
+    scheduler: ddim, dpmpp_2m, euler, euler_a, lcm or unipc; with a masked backbone, maskgit or amused.
+    guidance_ramp: let the guidance rise linearly from 0 at the first step to its full strength at the last.
     seed: 0 to 2**63-1; the same seed paints the same picture.
-    n: how many candidates to paint, 1 to 16; each is the picture of a seed one higher than that of the one before.
-    rerank: "text" sorts the candidates by how well they show the prompt, "style" by how near they come to style_image;
-        the best is the first then, and each has a score. Needs a server with a scorer.
-    style_image: with rerank "style", the picture to come near to; passed as `image` is.
+    n: how many candidates to paint, 1 to 16; each has the next higher seed.
+    rerank: "text" sorts the candidates by how well they show the prompt, "style" by how near they come to style_image.
+        The best is first, and each has a score. Needs a server with a scorer.
+    style_image: with rerank "style": the picture to compare with; passed like `image`.
     width: pixels.
     height: pixels.
     format: png, jpeg or webp.
-    image: the picture to start from: a PNG, JPEG or WebP file, as bytes or as its Path, or a PIL image. It is sent in
-        its own size; the server fits it to width and height.
-    strength: how far to leave `image` behind, 0 to 1; that share of the steps is run, or under lcm all of them over
-        that share of the noise.
-    depth: how near everything is, as a grey picture in which near is bright; passed as `image` is.
+    image: the picture to start from: a PNG, JPEG or WebP file as bytes or as a Path, or a PIL image. It is sent in its
+        own size; the server fits it to width and height.
+    strength: how far to depart from `image`, 0 to 1: this share of the steps is run, or with lcm all of them over this
+        share of the noise.
+    depth: a depth map: a greyscale picture in which near is bright; passed like `image`.
     control_scale: how strictly the edges of `image` and `depth` are followed, 0 to 2; 0 turns that off.
-    model: which of the server's bundles paints; by default the first.
-    temperature: of a masked backbone, 0 to 100: how much chance decides which tokens are kept after each step.
-    upscale_steps: of a backbone of two stages, 0 to 200: steps of the second; with 0 the picture is the first one's,
-        and as small.
-    upscale_temperature: of a backbone of two stages: `temperature` of the second.
-    upscale_guidance_scale: of a backbone of two stages, 0 to 50: `guidance_scale` of the second; not with StyleDrop and
-        Compose.
-    upscale_style_strength: of a backbone of two stages, with StyleDrop and Compose, -50 to 50: `style_strength` of the
+    model: the name of the bundle that paints; by default the server's first.
+    temperature: for a masked backbone, 0 to 100: how random the choice is of the tokens that are kept after each step.
+    upscale_steps: for a backbone of two stages, 0 to 200: steps of the second; with 0 the picture is the first stage's,
+        in its smaller size.
+    upscale_temperature: for a backbone of two stages: `temperature` of the second.
+    upscale_guidance_scale: for a backbone of two stages, 0 to 50: `guidance_scale` of the second; not with StyleDrop
+        and Compose.
+    upscale_style_strength: for a backbone of two stages, with StyleDrop and Compose, -50 to 50: `style_strength` of the
         second.
-    upscale_text_strength: of a backbone of two stages, with StyleDrop and Compose, -50 to 50: `text_strength` of the
+    upscale_text_strength: for a backbone of two stages, with StyleDrop and Compose, -50 to 50: `text_strength` of the
         second.
-    base_image: of a backbone of two stages, in place of what the first one paints: the picture that the second paints
-        larger and finer; passed as `image` is, and as large as the first one's pictures are.
+    base_image: for a backbone of two stages, in place of the first stage's picture: the one that the second paints
+        larger and finer; passed like `image`, in the size of the first stage's pictures.
     """
 
     negative_prompt: str | None

@@ -1,1 +1,1 @@
-"""impasto's server: any style, any mix, on any row of any batch, over a backbone compiled once."""
+"""impasto's server: the backbone is compiled once, and each row of a batch may run under any mix of adapters."""

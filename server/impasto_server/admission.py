@@ -1,7 +1,7 @@
-"""How many requests are under way, and how soon there may be room for another.
+"""Admission: it bounds how many requests are under way and says when to try again.
 
-With several bundles half of the places are kept: each bundle has its part of them for itself, and the others are for
-whoever comes. So requests for slow pictures of one bundle never shut the door on another.
+With several bundles, half of the places are reserved, an equal share for each bundle; the other half is for anyone. So
+slow requests of one bundle never shut out another.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ SOONEST_S = 0.1
 
 
 class Admission:
-    """Lets at most `limit` requests in; who is turned away is told the usual time between two departures."""
+    """Lets at most `limit` requests in. One that is turned away is told the mean time between two departures."""
 
     def __init__(self, limit: int, bundles: int = 1) -> None:
         self._limit = limit
-        self._kept = limit // (2 * bundles) if bundles > 1 else 0  # for each bundle
+        self._kept = limit // (2 * bundles) if bundles > 1 else 0  # reserved for each bundle
         self._common = limit - bundles * self._kept
-        self._inside: Counter[Stats] = Counter()  # a bundle is known by its stats
+        self._inside: Counter[Stats] = Counter()  # a bundle is identified by its stats
         self._interval_s = 1.0
         self._last_departure = perf_counter()
         self._open = True
         self._changed = Condition()
 
     def enter(self, stats: Stats) -> None:
-        """Counted in `stats`, the bundle's, as is who leaves.
+        """Let a request in, counted in its bundle's `stats`.
 
         Raises Exhausted when there is no place for another request of the bundle, and Unavailable when closed.
         """
@@ -56,19 +56,19 @@ class Admission:
             self._changed.notify_all()
 
     def drain(self, grace_s: float) -> int:
-        """Let no one in any more, and return when the last one has left, or after `grace_s`; how many are inside."""
+        """Let no one in any more; wait until all have left, `grace_s` at most. Returns how many are still inside."""
         with self._changed:
             self._open = False
             self._changed.wait_for(lambda: not self._inside.total(), grace_s)
             return self._inside.total()
 
     def close(self) -> None:
-        """Let no one in any more, and return when the last one has left."""
+        """Let no one in any more; wait until all have left."""
         with self._changed:
             self._open = False
             self._changed.wait_for(lambda: not self._inside.total())
 
     def _full_for(self, stats: Stats) -> bool:
-        """Whether a bundle has all the places that are kept for it, and the common ones are taken."""
+        """Whether the bundle's reserved places and the common ones are all taken."""
         common = sum(max(0, inside - self._kept) for inside in self._inside.values())
         return self._inside[stats] >= self._kept and common >= self._common

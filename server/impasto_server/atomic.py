@@ -8,7 +8,10 @@ from tempfile import mkstemp
 
 
 def write(target: Path, data: bytes) -> None:
-    """Beside it, then over it: a reader sees the old file or the new one, also after a crash. Raises OSError."""
+    """Write beside the target, then replace it: a reader sees the old file or the new one, even after a crash.
+
+    Raises OSError.
+    """
     handle, name = mkstemp(prefix=f".{target.name}.", dir=target.parent)
     draft = Path(name)
     try:

@@ -1,6 +1,6 @@
-"""The compiled backbone: rows in, predictions out, whoever they belong to.
+"""The compiled backbone: rows of any requests in, predictions out.
 
-What a graph is fed of a row is the family's to say: nobody else looks into a row's context.
+The family says what a row feeds to the graph: nobody else looks into a row's context.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RULES_LANES = (2, 3, 5, 4)  # classifier-free guidance, StyleDrop, its compositi
 
 @dataclass(frozen=True)
 class Row:
-    """One lane of one step: what is asked, what its family knows of it beside that, and the seat of its adapters."""
+    """One lane of one step: the question, the family's context for it, and the seat of its adapters."""
 
     ask: Ask
     context: Any
@@ -38,9 +38,9 @@ class Row:
 
 
 class Backbone:
-    """An engine for each of its weights, and how rows are fed to it. Used by one thread at a time.
+    """An engine for each set of weights, and the function that makes feeds of rows. Used by one thread at a time.
 
-    The samples of a batch may have `most_numbers` together, where that is said: of large ones few go into a pass.
+    A batch's samples may have at most `most_numbers` elements together, so few large ones go into a pass.
     """
 
     def __init__(
@@ -52,15 +52,15 @@ class Backbone:
         self._engines = engines
         self._feeds = feeds
         self._most_numbers = most_numbers
-        self._prepared: set[tuple[int, ...]] = set()  # on which weights, whether with adapters, lanes and shape
-        self._blank: Any = None  # the context of the rows that it was prepared with
+        self._prepared: set[tuple[int, ...]] = set()  # weights, whether with adapters, lanes, shape
+        self._blank: Any = None  # the context of the rows that were prepared with
 
     def prepare(self, row: Row, most: int, copies: int) -> None:
-        """Make batches of rows like this one fast.
+        """Make batches of rows like this one fast, for sizes up to `most`.
 
-        The largest first, then those of a request that is alone, by rule, and so on, as far as patience allows and no
-        more than `copies`: an engine has the weights once more for each. A large backbone is left to run batches that
-        it wasn't prepared for, where that shows little.
+        The largest first, then those of a single request by rule, then the rest. It stops after WARMING_S seconds or
+        `copies` batches, since an engine copies the weights for each. Other sizes still run, more slowly; a large
+        backbone hardly notices.
         """
         started, self._blank = perf_counter(), row.context
         most = self.room(row.ask.sample, most)
@@ -69,25 +69,25 @@ class Backbone:
         wanted = islice(product(batches, kinds), 3 * len(batches) * len(self._engines) // 2)
         for done, (lanes, (weights, seat)) in enumerate(wanted):
             if done >= copies or perf_counter() - started > WARMING_S:
-                log.info("prepared for batches of %s lanes alone", sorted({shape[2] for shape in self._prepared}))
+                log.info("prepared only for batches of %s lanes", sorted({shape[2] for shape in self._prepared}))
                 break
             self.prepare_for([replace(row, seat=replace(seat, merged=weights))] * lanes)
 
     def prepare_for(self, rows: Sequence[Row]) -> None:
-        """Make batches like this one fast, whose rows are on the same weights."""
+        """Make batches like this one fast; all its rows are on the same weights."""
         seats = [row.seat for row in rows]
         self._engines[seats[0].merged].prepare(self._feeds(rows), seats)
         adapted = any(seat.pages for seat in seats)
         self._prepared.add((seats[0].merged, adapted, len(rows), *rows[0].ask.sample.shape))
 
     def room(self, sample: Sample, most: int) -> int:
-        """How many rows of such samples a batch has, of `most`; one at least."""
+        """How many rows of such samples fit a batch: 1 to `most`."""
         return max(1, int(min(most, self._most_numbers // max(1, sample.size))))
 
     def run(self, rows: Sequence[Row]) -> Array:
         """Predictions [rows, ...]; all samples have the same shape.
 
-        Rows on other weights are another pass.
+        Rows on different weights run in separate passes.
         """
         kinds = dict.fromkeys(row.seat.merged for row in rows)
         if len(kinds) == 1:
@@ -99,9 +99,10 @@ class Backbone:
         return np.stack([found[place] for place in range(len(rows))])
 
     def _run(self, rows: Sequence[Row]) -> Array:
-        """Of rows on the same weights.
+        """Predictions for rows on the same weights.
 
-        An empty row may be added where the engine is prepared for one more: under no adapter, read by nobody.
+        Where the engine is prepared for one more row but not for these, an empty row is added: under no adapter, its
+        output dropped.
         """
         weights = rows[0].seat.merged
         if not self._ready(rows, len(rows)) and self._ready(rows, len(rows) + 1):
@@ -110,7 +111,7 @@ class Backbone:
         return output
 
     def _ready(self, rows: Sequence[Row], lanes: int) -> bool:
-        """Whether so many lanes like these were prepared for; what was for adapters does for none, too."""
+        """Whether so many lanes like these are prepared; a batch prepared with adapters also serves rows without."""
         adapted = any(row.seat.pages for row in rows)
         kinds = (True,) if adapted else (True, False)
         return any((rows[0].seat.merged, kind, lanes, *rows[0].ask.sample.shape) in self._prepared for kind in kinds)

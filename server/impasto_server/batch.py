@@ -1,4 +1,4 @@
-"""Who is in the next batch, when not everyone fits."""
+"""The choice of who is in the next batch when not everyone fits."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ PATIENCE = 4
 class Turn(Generic[T]):
     """One who waits for a step.
 
-    `lanes` rows of a `kind` (a stage and a shape) are missing to its step; `new`: it has had no step yet; `passed_over`
-    batches since it came or had its last step; `remaining` steps; `time_left_s` until its deadline, None without one.
+    `lanes` counts the rows of its `kind` (a stage and a shape) that its step still needs. `new`: it has had no step
+    yet. `passed_over` counts batches since it came or had its last step, `remaining` its steps to come. `time_left_s`
+    is the time until its deadline, None without one.
     """
 
     who: T
@@ -32,16 +33,16 @@ class Turn(Generic[T]):
 def choose(
     turns: Sequence[Turn[T]], max_lanes: int, step_s: float, room_for: Callable[[T], int] | None = None
 ) -> list[tuple[T, int]]:
-    """Who gets how many of `max_lanes` rows of one kind, most deserving first; or of as many as there is `room_for` in
-    a batch of one's kind.
+    """Who gets how many rows of the next batch, highest priority first. All rows are of one kind.
 
-    No row is left empty while someone waits for it: the last one may get some of its lanes now and the rest with the
-    next batch, which costs it nothing, since otherwise it would get all of them then.
+    A batch has `max_lanes` rows, or as many as `room_for` says for the first one's kind. No row stays empty while
+    someone waits for it: the last one may get some of its lanes now and the rest in the next batch. That costs it
+    nothing, since otherwise it would get all of them then.
 
-    First come those who were passed over for `PATIENCE` rounds, so no one starves. Then those who would miss their
-    deadline if they had to take turns, and can still make it, least slack first. Then the new, so that a request joins
-    within one step. Then whoever has waited longest: a short request among long ones gets a step as often as they do,
-    and is done long before them. `step_s` is what a step takes.
+    First come those passed over for `PATIENCE` rounds, so no one starves. Then those who can still make their deadline
+    but would miss it by taking turns, least slack first. Then the new, so that a request joins within one step. Then
+    whoever has waited longest: a short request among long ones gets a step as often as they do and is done long before
+    them. `step_s` is what a step takes.
     """
     rounds = ceil(sum(turn.lanes for turn in turns) / max_lanes)
     ordered = sorted(turns, key=lambda turn: _rank(turn, rounds, step_s))

@@ -1,7 +1,7 @@
-"""A bundle as the server sees it: the manifest, checked, and paths to graphs.
+"""A bundle as the server sees it: the checked manifest, and paths to the graphs.
 
-The bundle is written by `impasto link`; this module knows its format and nothing of how it came about. Here is what
-every bundle has; what only those of one family have is in that family's folder.
+`impasto link` writes bundles; this module knows their format, not how they are made. It has what every bundle has; each
+family's folder has the rest.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from impasto_server.errors import SetupError
 from impasto_server.strangers import Unfit, read_file
 
 MAX_MANIFEST = 64 << 20
-SCORER = "clip"  # the family of what scores pictures
+SCORER = "clip"  # the family of scorers
 Range = tuple[int, int, int]  # least, usual, most
-Sides = Mapping[str, Range]  # by the names that graphs have for their open dimensions
+Sides = Mapping[str, Range]  # by the graphs' names of their dynamic dimensions
 
-LEARNED = "learned_embeds"  # a text encoder's input: vectors that take the place of some tokens' embeddings
+LEARNED = "learned_embeds"  # a text encoder's input: vectors that replace some tokens' embeddings
 
 
 class Frozen(BaseModel):
-    """A part of a manifest; what a newer exporter says beside it is left alone."""
+    """A part of a manifest; unknown keys, e.g. of a newer exporter, are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class Site(Frozen):
-    """Where a graph reads adapters of one `kind`, each row of the batch its own.
+    """A place where a graph reads adapters of one `kind`; each row of the batch reads its own.
 
-    What adapters are made of lies in tables. The graph has inputs `<kind>_rows` int64 [lanes, K], a lane's rows r of
-    them, and `<kind>_weights` float32 [lanes, K], what each weighs, w. The first rows are no adapter's.
+    The adapters' tensors lie in tables. The graph has the inputs `<kind>_rows` int64 [lanes, K], the table rows r of
+    each lane, and `<kind>_weights` float32 [lanes, K], the weight w of each. The first table rows belong to no adapter.
 
     lora        a Linear: `y = base(x) + ((x @ lora_A[r]ᵀ) · w) @ lora_B[r]`; lora_A [R, in], lora_B [R, out].
-    bottleneck  the output y of a block: `y + (gelu(y @ down[r]ᵀ) · w) @ up[r]`; down and up [R, D]; where tanh [R, 1]
-                is 1, a hidden unit's gelu is the tanh approximation, where it's 0, the exact one.
-    vector      no tables: the graph's input of the site's name, float32 [lanes, N], is what a lane has.
+    bottleneck  the output y of a block: `y + (gelu(y @ down[r]ᵀ) · w) @ up[r]`; down and up [R, D]. A hidden unit's
+                gelu is the tanh approximation where tanh [R, 1] is 1, and exact where it is 0.
+    vector      no tables: the graph input with the site's name, float32 [lanes, N], holds each lane's vector.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Port(Frozen):
 
 
 class Graph(Frozen):
-    """`plain` is the file of the same graph without its sites, over the same weights, where it has sites."""
+    """A graph's file, ports and sites. `plain` is a file of the same graph over the same weights, without its sites."""
 
     file: str
     plain: str | None = None
@@ -70,12 +70,12 @@ class Graph(Frozen):
     @model_validator(mode="after")
     def _lets_lanes_pick_rows(self) -> Graph:
         if any(port.name == "slot" for port in self.inputs):
-            raise ValueError("it takes a slot, as graphs of an older impasto did")
+            raise ValueError("it has the input `slot`, as graphs of an older impasto did")
         return self
 
 
 class ImageSize(Frozen):
-    """Default size, and what other sizes must satisfy."""
+    """The default size in pixels, and what other sizes must satisfy."""
 
     width: int
     height: int
@@ -92,7 +92,7 @@ class TokenizerFacts(Frozen):
 
 
 class Usual(Frozen):
-    """What a request gets that doesn't say otherwise, where the checkpoint has its own idea of it."""
+    """The checkpoint's defaults for omitted fields; None where it has none."""
 
     scheduler: str | None = None
     steps: int | None = Field(default=None, ge=1, le=200)
@@ -112,16 +112,16 @@ class File(Frozen):
 
 
 class Pinned(Frozen):
-    """A mix that is merged into weights of its own, and the graphs that it changes: the same ports, other weights."""
+    """A mix that is merged into weights of its own, and the graphs that it changes, with the same ports."""
 
     adapters: tuple[Weighted, ...] = Field(min_length=1)
     graphs: dict[str, File] = Field(min_length=1)
 
 
 class Manifest(Frozen):
-    """manifest.json; `digest` is the identity of everything the bundle resolves to. What is here, every family has.
+    """manifest.json, as far as all families share it. `digest` identifies everything that the bundle consists of.
 
-    What a bundle without `defaults` gives its requests is its family's to say (FamilyOffer).
+    Where a bundle has no `defaults`, its family says them (FamilyOffer).
     """
 
     schedulers: ClassVar[Collection[str]]
@@ -152,13 +152,13 @@ class Manifest(Frozen):
         return tuple(self.backbones.values())
 
     def dimensions(self, width: int, height: int) -> Mapping[str, int]:
-        """How large the open dimensions of graphs are for a picture of this size, by name; but for the lanes."""
+        """The graphs' dynamic dimensions for a picture of this size, by name, without the lanes."""
         return {"W": width, "H": height}
 
     @property
     def sides(self) -> tuple[Sides, Sides]:
-        """Between which sizes those dimensions lie: of the usual picture, and of every one up to a square of the most
-        pixels.
+        """The range of those dimensions (least, usual, most): for the default size only, and for every size up to a
+        square of the most pixels.
         """
         image, step = self.image, self.image.multiple_of
         longest = isqrt(image.max_pixels) // step * step
@@ -171,27 +171,27 @@ class Manifest(Frozen):
 
     @property
     def text_encoders(self) -> Mapping[str, TokenizerFacts]:
-        """The graphs that words are read by, in the order in which the backbone takes what they say; often none."""
+        """The text encoders, in the order in which the backbone takes their outputs; may be empty."""
         return {}
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """What the channels of its ControlNet's hint carry; none without one."""
+        """What each channel of the ControlNet's hint carries; empty without a ControlNet."""
         return ()
 
     @property
     def told_of_guidance(self) -> bool:
-        """Whether the backbone has its guidance built in and takes the scale as an input: other rules mean nothing."""
+        """Whether the backbone has built-in guidance and takes the scale as an input; then other rules don't apply."""
         return False
 
     @property
     def lacking(self) -> Mapping[str, str]:
-        """What fields its family knows and this bundle doesn't, and why."""
+        """The fields that its family knows but this bundle doesn't, each with the reason."""
         return {}
 
     @property
     def told(self) -> Mapping[str, Any]:
-        """What the catalogue says of it that other families' bundles don't have; JSON-ready."""
+        """The family's own facts for the catalogue, JSON-ready."""
         return {}
 
     @property
@@ -201,27 +201,27 @@ class Manifest(Frozen):
 
     @property
     def embedding_widths(self) -> dict[str, int]:
-        """The width of a token's embedding, by text encoder."""
+        """The width of a token embedding, by text encoder."""
         ports = {name: port for name, graph in self.graphs.items() for port in graph.inputs if port.name == LEARNED}
         return {name: int(port.shape[-1]) for name, port in ports.items()}
 
     @property
     def files(self) -> list[str]:
-        """All that the bundle's graphs and tokenizers are read from, but for the weights that graphs point into."""
+        """The files of all graphs and tokenizers, without the weights that graphs point into."""
         own: list[Graph | TokenizerFacts] = [*self.graphs.values(), *self.text_encoders.values()]
         plain = [graph.plain for graph in self.graphs.values() if graph.plain is not None]
         pinned = [graph.file for mix in self.pinned for graph in mix.graphs.values()]
         return [one.file for one in own] + plain + pinned
 
     def port(self, graph: str, name: str) -> Port | None:
-        """An input of `graph`; None where it has none of that name."""
+        """The input `name` of `graph`; None if there is none."""
         return next((port for port in self.graphs[graph].inputs if port.name == name), None)
 
     @model_validator(mode="after")
     def _defaults_to_a_scheduler_that_it_has(self) -> Manifest:
         if self.defaults.scheduler not in (None, *self.schedulers):
             known = ", ".join(self.schedulers)
-            raise ValueError(f"defaults.scheduler is {self.defaults.scheduler!r}, which is none of {known}")
+            raise ValueError(f"defaults.scheduler is {self.defaults.scheduler!r}, not one of {known}")
         return self
 
     @model_validator(mode="after")
@@ -229,13 +229,13 @@ class Manifest(Frozen):
         known = (*self.text_encoders, *self.backbones.values())
         strange = sorted({name for mix in self.pinned for name in mix.graphs} - {*known})
         if strange:
-            raise ValueError(f"pinned has {strange[0]}, and mixes change {', '.join(known)} alone")
+            raise ValueError(f"pinned has {strange[0]}, but mixes change only {', '.join(known)}")
         return self
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """`name` is what requests call it."""
+    """An opened bundle; `name` is what requests call it."""
 
     folder: Path
     manifest: Manifest
@@ -243,13 +243,14 @@ class Bundle:
 
     @classmethod
     def open(cls, folder: Path, kinds: Mapping[str, type[Manifest]], name: str | None = None) -> Bundle:
-        """Read and check `folder`; `kinds` are manifests by family, and its manifest's name stands for none.
+        """Read and check the bundle in `folder`. `kinds` are the manifest types by family. Without a `name`, it has its
+        manifest's.
 
-        Raises SetupError naming what is wrong.
+        Raises SetupError that says what is wrong.
         """
         path = folder / "manifest.json"
         if not path.is_file():
-            problem = "has no manifest.json" if folder.is_dir() else "is no folder"
+            problem = "has no manifest.json" if folder.is_dir() else "is not a folder"
             raise SetupError(f"bundle: {folder} {problem}; make one with `impasto link CHECKPOINT --out {folder}`")
         manifest = _manifest(path, kinds)
         bundle = cls(folder, manifest, name or _spelled(manifest.name))
@@ -260,27 +261,27 @@ class Bundle:
 
     @property
     def nbytes(self) -> int:
-        """Size of all its files, most of it weights."""
+        """The size of all its files, most of it weights."""
         return sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
 
     def plain_path(self, name: str) -> Path | None:
-        """Of a graph without its sites; None where the bundle has none."""
+        """The file of a graph without its sites; None if the bundle has none."""
         file = self.manifest.graphs[name].plain
         return None if file is None else self.folder / file
 
     def graph_path(self, name: str, weights: int = 0) -> Path:
-        """Of a graph with the bundle's own weights (0), or with those of its i-th pinned mix."""
+        """The file of a graph: with the bundle's own weights (0), or with those of its i-th pinned mix."""
         graphs = self.manifest.pinned[weights - 1].graphs if weights else self.manifest.graphs
         return self.folder / graphs[name].file
 
 
 def _spelled(name: str) -> str:
-    """A manifest's name as bundles' names are spelled."""
+    """A manifest's name, changed to what a bundle's name may be."""
     return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).lstrip("._-") or "bundle"
 
 
 class _Head(Frozen):
-    """What is read of a manifest first."""
+    """The part of a manifest that is read first."""
 
     family: str
 
@@ -291,12 +292,10 @@ def _manifest(path: Path, kinds: Mapping[str, type[Manifest]]) -> Manifest:
         family = _Head.model_validate_json(data).family
         if family == SCORER:
             folder = path.parent
-            raise SetupError(f"bundle: {folder} is a scorer, which scores pictures; pass it as --scorer {folder}")
+            raise SetupError(f"bundle: {folder} is a scorer and can't paint; pass it as --scorer {folder}")
         if family not in kinds:
             known = ", ".join(kinds)
-            raise SetupError(
-                f"bundle: {path}: family is {family!r}, which is none of {known}; link the checkpoint again"
-            )
+            raise SetupError(f"bundle: {path}: family is {family!r}, not one of {known}; link the checkpoint again")
         return kinds[family].model_validate_json(data)
     except Unfit as error:
         raise SetupError(f"bundle: {path} {error}; link the checkpoint again") from None

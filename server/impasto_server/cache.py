@@ -1,4 +1,4 @@
-"""A least-recently-used cache bounded by bytes."""
+"""A least-recently-used cache with a limit in bytes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ V = TypeVar("V")
 
 
 class BytesLru(Generic[K, V]):
-    """Keeps the most recently used values whose sizes add up to at most `capacity` bytes. Not thread-safe."""
+    """Keeps the most recently used values, of at most `capacity` bytes together. Not thread-safe."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
@@ -25,7 +25,7 @@ class BytesLru(Generic[K, V]):
         return self._values[key][0]
 
     def put(self, key: K, value: V, nbytes: int) -> None:
-        """A value larger than the whole cache isn't kept, and makes no room for itself."""
+        """Keep a value, unless it is larger than the whole cache; then nothing is evicted for it."""
         if key in self._values:
             self.nbytes -= self._values.pop(key)[1]
         if nbytes > self._capacity:

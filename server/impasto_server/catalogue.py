@@ -1,7 +1,7 @@
-"""What a server has: its bundles, what may be asked of each, and the registry's adapters with the bundles they fit.
+"""The catalogue: a server's bundles, what each may be asked, and the registry's adapters with the bundles they fit.
 
-It reads manifests and headers alone, so it answers whatever the pipelines do. Files may be slow to answer, or broken:
-an adapter that can't be read is told with the reason, and the others are there.
+It reads only manifests and headers, so it answers however busy the pipelines are. Files may be slow or broken: an
+adapter that can't be read is listed with the reason, and the others are unaffected.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from impasto_server.offer import Offer
 
 Json = dict[str, Any]
 
-LIMIT_S, STALL_S = 3.0, 0.5  # for a file to say something: whoever looks around doesn't wait long
-KEPT = 20_000  # headers, which can't change: an object is called by its digest
+LIMIT_S, STALL_S = 3.0, 0.5  # for reading one file: whoever asks for the catalogue shouldn't wait long
+KEPT = 20_000  # headers; they never change, since an object's name is its digest
 DEFAULTS = ("SCHEDULER", "STEPS")
 
 
@@ -41,15 +41,15 @@ class Catalogue:
         self._header = lru_cache(KEPT)(self._registry.header)
 
     def read(self) -> Json:
-        """JSON-ready; the registry's part is as it stands now."""
+        """The catalogue, JSON-ready, with the registry as it is now."""
         adapters, unread = list[Json](), list[Json]()
         for name, found in self._entries().items():
             try:
                 digest, header = found.result()
                 adapters.append({"name": name, "digest": digest, **_said(name, header), "fits": self._fitting(header)})
-            except FileNotFoundError:  # it has left since it was listed
+            except FileNotFoundError:  # removed since it was listed
                 pass
-            except Exception as error:  # of one file, whatever it holds; the others are there
+            except Exception as error:  # one bad file, whatever is wrong with it, must not hide the others
                 problem = str(as_impasto_error(error)).removeprefix(f"{FIELD}: ")
                 unread.append({"name": name, "problem": problem})
         return {"default": self._bundles[0].name, "bundles": self._told, "adapters": adapters, "unread": unread}
@@ -58,7 +58,7 @@ class Catalogue:
         self._access.close()
 
     def _entries(self) -> Mapping[str, Future[tuple[str, Header]]]:
-        """By name; "" stands for the whole registry, where that doesn't answer."""
+        """Entries by name; "" stands for the whole registry, where that doesn't answer."""
         names = self._access.start("", lambda attempt: self._registry.names(), partial(_unanswered, "the registry"))
         if names.exception() is not None:
             failed: Future[tuple[str, Header]] = Future()
@@ -79,7 +79,7 @@ class Catalogue:
 
 
 def described(bundle: Bundle) -> Json:
-    """A bundle, and what may be asked of it."""
+    """A bundle and what it may be asked, JSON-ready."""
     manifest, offer = bundle.manifest, offer_of(bundle.manifest)
     usual, size = offer.known(None), manifest.image
     rules = offer.rules[:1] if manifest.told_of_guidance else offer.rules
@@ -118,7 +118,7 @@ def _rule(offer: Offer, rule: type[Rule]) -> Json:
 
 
 def _said(name: str, header: Header) -> Json:
-    """What calls the style, and what else its header says of it; "" and 0 where it doesn't."""
+    """What the header says of an adapter; "" and 0 where it doesn't. `trigger` is the word that calls the style."""
     return {
         "kind": header.kind,
         "family": header.family,

@@ -1,4 +1,4 @@
-"""The end of a server's time, seen from work that is under way."""
+"""A flag that tells work under way that the server is closing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from impasto_server.errors import Unavailable
 
 
 class Closing:
-    """Whether the time is over that a server has for what it took."""
+    """Whether the server's time to finish its requests is over."""
 
     def __init__(self) -> None:
         self._over = False

@@ -1,4 +1,4 @@
-"""What one field of a request asks of another. Everything here raises InvalidArgument."""
+"""Checks of fields against one another. Everything here raises InvalidArgument."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from impasto_server.words.prompt import triggers
 
 
 def check(request: Request, sent: Collection[str]) -> None:
-    """`sent` are the fields that the caller itself has said."""
+    """Check all of them; `sent` are the fields that the caller sent."""
     _check_adapters(request)
     _check_needs(request)
     _check_style(request)
@@ -26,11 +26,11 @@ def _check_adapters(request: Request) -> None:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         fix = "name it once, with its whole weight"
-        raise InvalidArgument("ADAPTER_NAMES", f"{shown(twice)} stands there twice", fix)
+        raise InvalidArgument("ADAPTER_NAMES", f"{shown(twice)} is named twice", fix)
 
 
 def _check_needs(request: Request) -> None:
-    """What the rule wants said."""
+    """The fields that the rule needs are there."""
     for need in request.rule.needs:
         values = request.values
         if all(values[name] in (None, ()) for name in need.fields):
@@ -39,18 +39,18 @@ def _check_needs(request: Request) -> None:
 
 
 def _check_style(request: Request) -> None:
-    """That a rule by adapters has a single one, once."""
+    """A rule by adapters has one style, and it isn't in ADAPTER_NAMES again."""
     style = request.styles.style
     if request.styled_by_adapter and len(style) > 1:
         problem = f"{len(style)} names, and GUIDANCE {request.rule.name} takes the adapter of one style"
         raise InvalidArgument("STYLE", problem, "name one, or mix several in ADAPTER_NAMES")
     if request.styled_by_adapter and {*style} & {*request.styles.adapter_names}:
-        problem = f"{shown(style[0])} stands in STYLE, too"
-        raise InvalidArgument("ADAPTER_NAMES", problem, "name it here alone, with its whole weight")
+        problem = f"{shown(style[0])} is named in STYLE, too"
+        raise InvalidArgument("ADAPTER_NAMES", problem, "name it only here, with its whole weight")
 
 
 def _check_embeddings(request: Request) -> None:
-    """That few are named: all of them are held while the request runs."""
+    """Few embeddings are named: all of them stay in memory while the request runs."""
     texts = request.words.prompt, request.words.negative_prompt, request.styles.content_prompt or ""
     styles = set() if request.styled_by_adapter else {*request.styles.style}
     count = len(styles.union(*map(triggers, texts)))
@@ -77,5 +77,5 @@ def _check_content(request: Request, sent: Collection[str]) -> None:
         raise InvalidArgument("DEPTH", "means nothing at CONTROL_SCALE 0", "leave one of the two out")
     if request.steps_to_run == 0:
         least = math.ceil(1000 / steps) / 1000
-        problem = f"{content.strength:g} of {steps} steps is none"
+        problem = f"{content.strength:g} of {steps} steps is no step"
         raise InvalidArgument("STRENGTH", problem, f"pass at least {least:g}, or more STEPS")

@@ -1,14 +1,14 @@
-"""Every error a caller can meet, as one tree.
+"""Every error that a caller can meet, as one tree.
 
 ImpastoError            code, message
 ├── InvalidArgument     INVALID_ARGUMENT: the request's field, what it held, what to pass instead
-├── NotFound            NOT_FOUND: a name that nothing answers to
-├── NoAnswer            UNAVAILABLE: the registry doesn't answer, where the request's field names something in it
-├── Unavailable         UNAVAILABLE: the server is stopping; another one may take it
-├── Exhausted           RESOURCE_EXHAUSTED: the queue is full; trying again after `retry_after_s` may help
-├── DeadlineExceeded    DEADLINE_EXCEEDED: the time the caller gave has passed; nothing more is done
+├── NotFound            NOT_FOUND: no such name
+├── NoAnswer            UNAVAILABLE: the registry doesn't answer, so a name in this field can't be read
+├── Unavailable         UNAVAILABLE: the server is stopping; another one may take the request
+├── Exhausted           RESOURCE_EXHAUSTED: the server is full; trying again after `retry_after_s` may help
+├── DeadlineExceeded    DEADLINE_EXCEEDED: the caller's time has passed; nothing more is done
 ├── Cancelled           CANCELLED: nobody waits for the answer any more
-└── SetupError          INTERNAL: the bundle, the registry or the engine can't be had on this machine
+└── SetupError          INTERNAL: the bundle, the registry or the engine doesn't work on this machine
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class ImpastoError(Exception):
 
     @classmethod
     def of(cls, code: Code, message: str) -> ImpastoError:
-        """An error that another process told of."""
+        """An error reported by another process."""
         error = cls(message)
         error.code = code
         return error
@@ -84,7 +84,7 @@ class Unavailable(ImpastoError):
 
 
 class Exhausted(ImpastoError):
-    """As many requests are under way as the server takes."""
+    """The server has as many requests under way as it takes."""
 
     code: Code = "RESOURCE_EXHAUSTED"
 
@@ -94,7 +94,7 @@ class Exhausted(ImpastoError):
 
 
 class DeadlineExceeded(ImpastoError):
-    """The time the caller gave has passed."""
+    """The caller's time has passed."""
 
     code: Code = "DEADLINE_EXCEEDED"
 
@@ -106,21 +106,21 @@ class Cancelled(ImpastoError):
 
 
 class SetupError(ImpastoError):
-    """Nothing the caller sent is wrong: this machine, bundle or registry is."""
+    """The fault is in this machine, bundle or registry, not in the request."""
 
 
 def shown(text: str) -> str:
-    """Somebody else's text within a message: of a long one its beginning."""
+    """Quote foreign text in a message; a long one is cut."""
     return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}…")
 
 
 def brief(message: str) -> str:
-    """As much of it as gRPC carries for sure: 8 KiB, in which a byte that isn't ASCII takes three."""
+    """The message, cut to what gRPC always carries: 8 KiB, where a byte that isn't ASCII takes three."""
     return message.encode(errors="replace")[:MAX_MESSAGE].decode(errors="ignore")
 
 
 def as_impasto_error(error: Exception) -> ImpastoError:
-    """The caller's error as it is; anything else as INTERNAL, with the traceback in the log and not on the wire."""
+    """An ImpastoError unchanged; anything else as INTERNAL, its traceback in the log and not on the wire."""
     if isinstance(error, ImpastoError):
         return error
     log.error("request failed", exc_info=error)

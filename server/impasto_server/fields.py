@@ -1,8 +1,8 @@
-"""A field of a request is one row, from which parsing, Triton's configuration, the wire reference, the client's options
-and its command line come.
+"""A field of a request, as one row: parsing, Triton's configuration, the wire reference, the client's options and its
+command line all come from it.
 
-A row stands where its value does, as a dataclass's attribute: `steps: int = given(Whole("STEPS", ...))`. values.py has
-the rows that every family may know, guidance.py those of the rules' strengths, a family's folder those of its own.
+A row is declared with the dataclass attribute that holds its value: `steps: int = given(Whole("STEPS", ...))`.
+values.py has the rows of all families, guidance.py those of the rules' strengths, each family's folder its own.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from numpy.typing import NDArray
 from impasto_server.errors import InvalidArgument, shown
 
 MAX_TEXT_BYTES = 8192
-MAX_VALUES = 1024  # of any input; those that take fewer say so themselves
+MAX_VALUES = 1024  # in any input; some allow fewer
 
 Dtype = Literal["BYTES", "BOOL", "FP32", "INT32", "INT64"]
 
 
 @dataclass(frozen=True)
 class Option:
-    """What a client calls a field, and says of it.
+    """How the client offers a field.
 
-    `about` stands in the client's `Options`, and has the field as an option there; `flag` is the command line's help,
-    and has it there. `kind` is how the client encodes it, where the field's own kind doesn't say.
+    `about` documents it in the client's `Options`, `flag` on the command line; where one is empty, the field is no
+    option there. `kind` says how the client encodes it, where that isn't the field's own kind.
     """
 
     about: str = ""
@@ -45,11 +45,11 @@ class Option:
 
 @dataclass(frozen=True)
 class Field(ABC):
-    """An input of a model. `help` is the wire reference's: neither bounds nor default, which are put behind it.
+    """An input of a model. `help` is its text in the wire reference, to which bounds and default are appended.
 
-    `default` is what everybody gets who doesn't say; None where nothing is, or where a bundle has its own: `usual`
-    says which, for the reference. Triton itself refuses a request without what is `required`; `needed` is what to do
-    where a family that knows the field isn't told, or told nothing.
+    `default` is the value if it isn't sent; None where there is none, or where a bundle has its own. `usual` says in
+    the reference which that is. Triton itself refuses a request without a `required` field. `needed` makes a field
+    required by the families that know it, and says what to do where it is missing or blank.
     """
 
     name: str
@@ -63,34 +63,34 @@ class Field(ABC):
     dtype: ClassVar[Dtype]
     kind: ClassVar[str]
     many: ClassVar[bool] = False
-    takes: ClassVar[str]  # of Python's values, e.g. `a number`
+    takes: ClassVar[str]  # which Python value it takes, e.g. `a number`
 
     def said(self, value: Any) -> Any:
-        """A value that somebody said in Python, as it may be. Raises InvalidArgument, also for one of another type."""
+        """Check a value given in Python. Raises InvalidArgument, also for a wrong type."""
         if not self.fits(value):
             raise InvalidArgument(self.name, f"{shown(repr(value))} is {type(value).__name__}", f"pass {self.takes}")
         return self.checked(value)
 
     @abstractmethod
     def fits(self, value: Any) -> bool:
-        """Whether it is of a type that `checked` takes."""
+        """Whether the value's type is one that `checked` takes."""
 
     def read(self, tensor: NDArray[Any]) -> Any:
-        """The value in a tensor. Raises InvalidArgument."""
+        """The checked value in a tensor. Raises InvalidArgument."""
         if not self.many and tensor.size != 1:
             raise InvalidArgument(self.name, f"holds {tensor.size} values", "pass exactly one, shape [1]")
-        if tensor.size > MAX_VALUES:  # before they are looked at one by one
+        if tensor.size > MAX_VALUES:  # checked before the values are read one by one
             raise InvalidArgument(self.name, f"holds {tensor.size} values", f"pass at most {MAX_VALUES}")
         values = tensor.reshape(-1).tolist()
         return self.checked(self.taken(values if self.many else values[0]))
 
     def taken(self, value: Any) -> Any:
-        """NumPy's value, or list of values, as Python's. Raises InvalidArgument."""
+        """NumPy's value (or list of values) as Python's. Raises InvalidArgument."""
         return value
 
     @abstractmethod
     def checked(self, value: Any) -> Any:
-        """The value, which is as it may be. Raises InvalidArgument."""
+        """The value, if it is allowed. Raises InvalidArgument."""
 
     @property
     def bounds(self) -> str:
@@ -134,7 +134,7 @@ class Choice(Text):
 
 @dataclass(frozen=True)
 class Texts(Field):
-    """At most `most` of them; `problem` and `fix` say so, with {n} for how many there are."""
+    """At most `most` texts; `problem` and `fix` are the error for more, {n} in them being the count."""
 
     most: int = MAX_VALUES
     problem: str = "holds {n} values"
@@ -158,7 +158,7 @@ class Texts(Field):
 
 @dataclass(frozen=True)
 class Number(Field):
-    """Finite, from `low` to `high`."""
+    """A finite number from `low` to `high`."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -195,7 +195,7 @@ class Numbers(Number):
 
 @dataclass(frozen=True)
 class Whole(Field):
-    """From `low` to `high`."""
+    """A whole number from `low` to `high`."""
 
     low: int = 0
     high: int = 2**31 - 1
@@ -241,7 +241,7 @@ class Flag(Field):
 
 @dataclass(frozen=True)
 class File(Field):
-    """An encoded picture, as bytes of which nobody has looked at more than their number: `check` does that."""
+    """An encoded picture, as bytes. `check` looks only at their number; nothing is decoded yet."""
 
     check: Callable[[bytes, str], None] = lambda data, field: None
     dtype: ClassVar[Dtype] = "BYTES"
@@ -261,7 +261,7 @@ class File(Field):
 
 @dataclass(frozen=True)
 class Files(File):
-    """At most `most` of them, which together have at most `most_bytes`."""
+    """At most `most` encoded pictures of at most `most_bytes` together."""
 
     most: int = MAX_VALUES
     most_bytes: float = math.inf
@@ -286,24 +286,24 @@ class Files(File):
 
 
 def given(field: Field) -> Any:
-    """A dataclass's attribute whose value is that of `field`."""
+    """A dataclass attribute that holds the value of `field`."""
     return dataclasses.field(metadata={"field": field})
 
 
 @cache
 def rows(group: type[Any]) -> Mapping[str, Field]:
-    """A dataclass's fields by attribute; attributes without one are left out."""
+    """A dataclass's fields by attribute, without attributes that have none."""
     found = {one.name: one.metadata.get("field") for one in dataclasses.fields(group)}
     return {name: field for name, field in found.items() if field is not None}
 
 
 def _is_text(value: Any) -> bool:
-    """Half a character is none: it can't be UTF-8."""
+    """Whether the value is a string that UTF-8 can encode; lone surrogates can't be."""
     return isinstance(value, str) and value == value.encode(errors="replace").decode()
 
 
 def decoded(name: str, value: bytes | str) -> str:
-    """A text off the wire. Raises InvalidArgument for one that is too long, or no UTF-8."""
+    """A text off the wire. Raises InvalidArgument where it is too long or not UTF-8."""
     if isinstance(value, str):
         return value
     if len(value) > MAX_TEXT_BYTES:

@@ -1,7 +1,7 @@
-"""Every bundle's pipeline behind the wire's tensors: requests are read here, and answered in tensors.
+"""The front of all pipelines: it reads requests from tensors, passes each to its bundle, and answers in tensors.
 
-A request names its bundle in MODEL; it is read as that bundle has it, and what can't be read is counted with that
-bundle's. One process reads all requests, whichever model of Triton they came through.
+A request names its bundle in MODEL. That bundle's offer says how it is read, and that bundle counts it if it can't be.
+One process reads all requests, whichever of Triton's models they came through.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from impasto_server.values import MODEL
 
 @dataclass(frozen=True)
 class Asker:
-    """Who waits for a request, as a Caller is told of it, in tensors. Who has `progress` asks for a stream."""
+    """Who waits for a request: a Caller that is told in tensors. With `progress` it asks for a stream."""
 
     done: Callable[[Tensors | ImpastoError], None]
     gone: Callable[[], bool] = lambda: False
@@ -37,7 +37,7 @@ class Asker:
 
 
 class Front:
-    """`submit` from any thread. The first pipeline is for requests that name none."""
+    """All bundles' pipelines; requests that name no bundle go to the first. `submit` from any thread."""
 
     def __init__(self, pipelines: Sequence[Pipeline], shared: Shared) -> None:
         self._pipelines = {one.name: one for one in pipelines}
@@ -49,7 +49,7 @@ class Front:
         bundles = opened(settings)
         shared = Shared.of(settings, bundles)
         pipelines = list[Pipeline]()
-        with ExitStack() as loaded:  # whose threads end where a later one can't be had
+        with ExitStack() as loaded:  # closes the pipelines so far if a later one fails
             for bundle in bundles:
                 pipelines.append(Pipeline(bundle, settings, shared))
                 loaded.callback(pipelines[-1].close)
@@ -58,16 +58,16 @@ class Front:
 
     @property
     def stats(self) -> Mapping[str, Stats]:
-        """Each bundle's, by its name."""
+        """Each bundle's counters, by its name."""
         return {name: pipeline.stats for name, pipeline in self._pipelines.items()}
 
     @property
     def scorer(self) -> Scorer | None:
-        """Of all of them; None where the settings name none."""
+        """The scorer that all bundles share; None where the settings name none."""
         return self._shared.scorer
 
     def submit(self, tensors: Tensors, timeout_us: int, asker: Asker) -> None:
-        """Start on what `tensors` ask for and return; `timeout_us` as Triton has it. Raises ImpastoError."""
+        """Start on the request in `tensors` and return; `timeout_us` as Triton has it. Raises ImpastoError."""
         pipeline = next(iter(self._pipelines.values()))
         try:
             if MODEL.name in tensors:
@@ -83,7 +83,7 @@ class Front:
         return self._shared.drain(grace_s)
 
     def close(self) -> None:
-        """Take nothing new, finish what was taken, and free the threads."""
+        """Refuse new requests, finish those under way, and end the threads."""
         for pipeline in self._pipelines.values():
             pipeline.close()
 
@@ -106,7 +106,7 @@ def _read(tensors: Tensors, timeout_us: int, pipeline: Pipeline, asker: Asker) -
 
 
 def _caller(asker: Asker) -> Caller:
-    """`asker`, who is told in tensors what a caller is told of."""
+    """A caller that passes everything on to `asker`, as tensors."""
 
     def done(outcome: Result | ImpastoError) -> None:
         asker.done(outcome if isinstance(outcome, ImpastoError) else answer(outcome))

@@ -19,8 +19,8 @@ from impasto_server.fields import Number, Option, given
 Array = NDArray[Any]
 
 MAX_STRENGTH = 50.0
-TOGETHER = 128  # rows of outputs
-# What the code published with arXiv 2309.06933 puts in the place of the null.
+TOGETHER = 128  # rows of outputs that are combined at a time
+# What the code published with arXiv 2309.06933 uses in place of the null prompt.
 CODE_NEGATIVE_PROMPT = (
     "low resolution, poorly drawn, worst quality, low quality, normal quality, blurry image, artifact"
 )
@@ -28,9 +28,9 @@ CODE_NEGATIVE_PROMPT = (
 
 @dataclass(frozen=True)
 class Mix:
-    """Adapters by digest with their weights, sorted, none of weight 0; the empty mix is the plain backbone.
+    """Adapters by digest with their weights, sorted, none of weight 0. The empty mix is the plain backbone.
 
-    Weights are float32's, as they count: 0.8 off the wire, in Python and in a manifest is one mix.
+    Weights are rounded to float32, so 0.8 off the wire, in Python and in a manifest is the same mix.
     """
 
     parts: tuple[tuple[str, float], ...] = ()
@@ -42,7 +42,7 @@ class Mix:
 
 @dataclass(frozen=True)
 class Text:
-    """What a lane says at each stage of the timestep, the finest first; most texts have one stage."""
+    """What a lane says at each stage of the denoising, the finest first; most texts have one stage."""
 
     stages: tuple[str, ...]
 
@@ -53,9 +53,9 @@ class Text:
 
 @dataclass(frozen=True)
 class Prompts:
-    """What a request's lanes can say: all of it (v, or t), context alone (v_c, or c), style alone (v_s), and neither.
+    """The prompts of a request's lanes: full (v, or t), context alone (v_c, or c), style alone (v_s), and null.
 
-    `context` is there when the request names a style or a content adapter, `style` when it names an embedding.
+    `context` is set when the request names a style or a content adapter, `style` when it names an embedding.
     """
 
     full: Text
@@ -66,7 +66,7 @@ class Prompts:
 
 @dataclass(frozen=True)
 class Mixes:
-    """The adapters of lanes that say the full prompt, and those of lanes that say the context alone."""
+    """The mix of lanes that say the full prompt, and that of lanes that say the context alone."""
 
     full: Mix = Mix()
     context: Mix = Mix()
@@ -74,7 +74,7 @@ class Mixes:
 
 @dataclass(frozen=True)
 class Lane:
-    """What is said, which is nothing in a family without words, under a mix."""
+    """A text under a mix; the text is empty in a family without words."""
 
     text: Text = Text(())
     mix: Mix = Mix()
@@ -82,7 +82,7 @@ class Lane:
 
 @dataclass(frozen=True)
 class Guidance:
-    """Lanes, and two rows of as many coefficients: with the rule's strengths as they are, and with all of them at 0."""
+    """Lanes with two coefficients for each: at the rule's full strengths, and with all strengths at 0."""
 
     lanes: tuple[Lane, ...]
     coefficients: tuple[float, ...]
@@ -90,9 +90,9 @@ class Guidance:
 
     @classmethod
     def over(cls, *terms: tuple[float, float, Lane]) -> Guidance:
-        """From (coefficient, unguided coefficient, lane). Terms of one lane are added up.
+        """From terms (coefficient, unguided coefficient, lane). Terms of the same lane are added up.
 
-        A lane that never counts can't change the prediction and is left out; one at least is kept.
+        A lane whose coefficients are both 0 is left out, but one lane is always kept.
         """
         strong: dict[Lane, float] = {}
         weak: dict[Lane, float] = {}
@@ -113,7 +113,7 @@ class Guidance:
 
 @dataclass(frozen=True)
 class Need:
-    """One of `fields` has to be said, of which the first is named where none is; `fix` says what to do."""
+    """At least one of `fields` must be sent. Else the error names the first, and `fix` says what to do."""
 
     fields: tuple[str, ...]
     fix: str
@@ -121,15 +121,16 @@ class Need:
 
 @dataclass(frozen=True)
 class Rule(ABC):
-    """A guidance rule with its strengths, which are its attributes, each with the row of its field.
+    """A guidance rule. Its attributes are its strengths, each with its field's row.
 
-    name     what GUIDANCE calls it; empty for one that no request can ask for.
-    about    what it is, for people.
-    styled   what STYLE names under it.
-    knows    which of the fields it knows that mean something to some rules alone.
-    needs    what has to be said with it.
-    usual    what it gives a request that doesn't say, by field.
-    kin      whose idea it is, and `convention` which reading of it, where there are two.
+    name        its value of GUIDANCE; empty for a rule that no request can ask for.
+    about       what it is, for people.
+    styled      what STYLE names under it.
+    knows       the fields that it takes of those that only some rules take.
+    needs       the fields that must be sent with it.
+    usual       its own defaults, by field.
+    kin         the method that it belongs to.
+    convention  which reading of the method it is, where there are two.
     """
 
     name: ClassVar[str] = ""
@@ -150,8 +151,8 @@ class Rule(ABC):
 class ClassifierFree(Rule):
     """(1 - s)·null + s·cond: Eq. 6 of arXiv 2207.12598 with s = w + 1, so s = 1 is the conditional lane alone.
 
-    1 or less is that, too, as in diffusers: Turbo checkpoints are asked for a scale of 0 and mean it, where Eq. 6 would
-    paint from the negative prompt alone.
+    Any s below 1 counts as 1, as in diffusers. Turbo checkpoints are used with a scale of 0 and mean no guidance;
+    Eq. 6 would paint from the negative prompt alone.
     """
 
     name: ClassVar[str] = "cfg"
@@ -160,8 +161,8 @@ class ClassifierFree(Rule):
     scale: float = given(
         Number(
             "GUIDANCE_SCALE",
-            "How strongly the prompt counts; 1 or less turns guidance off (a Turbo checkpoint's 0 means that), but "
-            "with bundles that have their guidance built in (LCM), which are told of it as it is.",
+            "How strongly the prompt counts. 1 or less turns guidance off (as a Turbo checkpoint's 0 does). Bundles "
+            "with built-in guidance (LCM) take it as an input instead.",
             usual="the bundle's",
             option=Option(
                 "how strongly the prompt counts, 0 to 50; 1 or less turns guidance off.",
@@ -187,14 +188,14 @@ def _strength(field: str, default: float, help: str, flag: str) -> Any:
 
 @dataclass(frozen=True)
 class DreamStyler(Rule):
-    """Eq. 11 of arXiv 2309.06933, its terms gathered by lane: λn is `scale`, λs `style`, λc `content`.
+    """Eq. 11 of arXiv 2309.06933, with its terms gathered by lane: λn is `scale`, λs `style`, λc `content`.
 
-    null + λn(v - null) + λc(v_c - null) + λs(v - v_c) + λs(v_s - null) + λc(v - v_s). With λs = λc two lanes are left,
-    and both at 0 make it classifier-free guidance of scale λn. Unguided, it's v alone (λn = 1).
+    null + λn(v - null) + λc(v_c - null) + λs(v - v_c) + λs(v_s - null) + λc(v - v_s). With λs = λc two lanes are left;
+    with both at 0 it is classifier-free guidance of scale λn. Unguided, it is v alone (λn = 1).
     """
 
     name: ClassVar[str] = "dreamstyler"
-    about: ClassVar[str] = "style and content apart, Eq. 11 of arXiv 2309.06933"
+    about: ClassVar[str] = "style and content guided separately, Eq. 11 of arXiv 2309.06933"
     needs: ClassVar[tuple[Need, ...]] = (Need(("STYLE",), "name an embedding"),)
     kin: ClassVar[str] = "DreamStyler"
     convention: ClassVar[str] = "paper"
@@ -203,18 +204,18 @@ class DreamStyler(Rule):
     style: float = _strength(
         "STYLE_GUIDANCE",
         0.5,
-        "λs: how strongly the style counts, apart from the content.",
-        "With --style: how strongly the style counts, apart from the content.",
+        "λs: how strongly the style alone counts.",
+        "With --style: how strongly the style alone counts.",
     )
     content: float = _strength(
         "CONTENT_GUIDANCE",
         3.0,
-        "λc: how strongly the content counts, apart from the style.",
-        "With --style: how strongly the content counts, apart from the style.",
+        "λc: how strongly the content alone counts.",
+        "With --style: how strongly the content alone counts.",
     )
 
     def __call__(self, prompts: Prompts, mixes: Mixes) -> Guidance:
-        assert prompts.context is not None, "the request names a style"
+        assert prompts.context is not None, "the rule needs a style"
         assert prompts.style is not None
         return Guidance.over(
             (1 - self.scale - self.content - self.style, 0, Lane(prompts.null, mixes.full)),
@@ -226,10 +227,10 @@ class DreamStyler(Rule):
 
 @dataclass(frozen=True)
 class DreamStylerCode(DreamStyler):
-    """The rule as the paper's published code has it: the four terms of λs and λc at half their strength."""
+    """The rule as in the paper's published code: the four terms of λs and λc count half."""
 
     name: ClassVar[str] = "dreamstyler-code"
-    about: ClassVar[str] = "the same as its authors' code has it, which halves the terms of style and content"
+    about: ClassVar[str] = "the same as in its authors' code, which halves the terms of style and content"
     usual: ClassVar[Mapping[str, Any]] = {"NEGATIVE_PROMPT": CODE_NEGATIVE_PROMPT}
     convention: ClassVar[str] = "code"
 
@@ -239,13 +240,14 @@ class DreamStylerCode(DreamStyler):
 
 @dataclass(frozen=True)
 class StyleDrop(Rule):
-    """Eq. 4 of arXiv 2306.00983, G the backbone, Ĝ the adapted one: λA is `style_strength`, λB `text_strength`.
+    """Eq. 4 of arXiv 2306.00983: λA is `style_strength`, λB `text_strength`.
 
-    Ĝ(t) + λA(Ĝ(t) - G(t)) + λB(G(t) - G(n)), where t is the prompt and n the negative one.
+    Ĝ(t) + λA(Ĝ(t) - G(t)) + λB(G(t) - G(n)), where G is the backbone, Ĝ the adapted backbone, t the prompt and n the
+    negative prompt.
     """
 
     name: ClassVar[str] = "styledrop"
-    about: ClassVar[str] = "by what an adapter changes, Eq. 4 of arXiv 2306.00983"
+    about: ClassVar[str] = "along the difference that an adapter makes, Eq. 4 of arXiv 2306.00983"
     styled: ClassVar[Literal["embedding", "adapter"]] = "adapter"
     needs: ClassVar[tuple[Need, ...]] = (Need(("STYLE", "ADAPTER_NAMES"), "name an adapter, here or in ADAPTER_NAMES"),)
     kin: ClassVar[str] = "StyleDrop"
@@ -253,8 +255,8 @@ class StyleDrop(Rule):
     style_strength: float = _strength(
         "STYLE_STRENGTH",
         2.0,
-        "λA: how strongly the adapter counts beyond itself.",
-        "With StyleDrop's guidance: how strongly the adapter counts beyond itself.",
+        "λA: how far to go beyond the adapter's own effect; 0 is the adapter as it is.",
+        "With StyleDrop's guidance: how far to go beyond the adapter's own effect.",
     )
     text_strength: float = _strength(
         "TEXT_STRENGTH",
@@ -269,13 +271,13 @@ class StyleDrop(Rule):
 
 @dataclass(frozen=True)
 class Compose(StyleDrop):
-    """Section 3.4 of arXiv 2306.00983: (1 - γ) of Eq. 4 under a style's adapter and γ of it under a content's.
+    """Section 3.4 of arXiv 2306.00983: (1 - γ) times Eq. 4 with a style's adapter plus γ times Eq. 4 with a content's.
 
-    The content's half says the prompt without the style. G(n) counts -λB, since (1 - γ)(-λB) + γ(-λB) is that.
+    The content's part says the prompt without the style. G(n) counts -λB, since (1 - γ)(-λB) + γ(-λB) = -λB.
     """
 
     name: ClassVar[str] = "styledrop-compose"
-    about: ClassVar[str] = "the adapters of a style and of a content composed, its §3.4"
+    about: ClassVar[str] = "a style's adapter and a content's adapter composed, §3.4 of arXiv 2306.00983"
     knows: ClassVar[tuple[str, ...]] = ("CONTENT", "CONTENT_PROMPT")
     needs: ClassVar[tuple[Need, ...]] = (
         Need(("STYLE",), "name the style's adapter"),
@@ -285,9 +287,9 @@ class Compose(StyleDrop):
     gamma: float = given(
         Number(
             "GAMMA",
-            "γ: from the style alone, 0, to the content alone, 1.",
+            "γ: 0 is the style alone, 1 the content alone.",
             0.5,
-            option=Option(flag="With --content: from 0, style alone, to 1, content alone."),
+            option=Option(flag="With --content: 0 is the style alone, 1 the content alone."),
             low=0.0,
             high=1.0,
         )
@@ -306,13 +308,15 @@ class Compose(StyleDrop):
         )
 
 
-# What requests can ask for; the first where they don't.
+# The rules that requests can ask for; the first is the default.
 RULES: tuple[type[Rule], ...] = (ClassifierFree, DreamStyler, DreamStylerCode, StyleDrop, Compose)
 
 
 def combine(coefficients: Sequence[float], outputs: Sequence[Array]) -> Array:
-    """Coefficient-weighted sum of the lanes' outputs, float32; a part of all lanes after another, since logits are too
-    large to stack, and too large for a cache."""
+    """Coefficient-weighted sum of the lanes' outputs, float32.
+
+    It runs over TOGETHER rows of all lanes at a time: logits are too large to stack, and this stays in the cache.
+    """
     if len(outputs) == 1 and coefficients[0] == 1 and outputs[0].dtype == np.float32:
         return outputs[0]
     total = np.empty(outputs[0].shape, np.float32)

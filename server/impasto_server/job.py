@@ -1,4 +1,4 @@
-"""A request on its way, who waits for it, and what they hear."""
+"""A job: a request under way, its caller, and what the caller is told."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Result:
-    """Encoded pictures, the seed of each, and what was done to make them (JSON-ready).
+    """Encoded pictures, the seed of each, and how they were made (JSON-ready).
 
-    With `scores`, the clip score of each, the best is first; otherwise they are in the order of their seeds.
+    With `scores` (the clip score of each) the best is first; otherwise they are in the order of their seeds.
     """
 
     images: tuple[bytes, ...]
@@ -47,9 +47,9 @@ class Result:
 
 @dataclass(frozen=True)
 class Progress:
-    """`step` of `steps` are done, the last will be in `eta_s` seconds.
+    """`step` of `steps` are done; the last will be done in `eta_s` seconds.
 
-    `previews` are a PNG for each candidate, one pixel for each latent: what the samplers take the clean pictures to be.
+    `previews` holds a PNG for each candidate, one pixel for each latent, of the sampler's predicted final sample.
     """
 
     step: int
@@ -60,10 +60,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class Caller:
-    """Who waits for a request. `done` is called exactly once, `progress` after steps and before `done`, in order.
+    """Who waits for a request. `done` is called exactly once; `progress` after steps, in order, and before `done`.
 
-    Both are called from threads of the pipeline, never from the step loop. `gone` says whether nobody waits any more;
-    it's asked at every stage and before every step, by the step loop itself, so it must answer at once.
+    Both are called from the pipeline's threads, never from the step loop. `gone` says whether nobody waits any more.
+    The step loop itself asks it before every step, so it must answer at once.
     """
 
     done: Callable[[Result | ImpastoError], None]
@@ -73,13 +73,13 @@ class Caller:
 
 @dataclass(eq=False)
 class Job:
-    """A request on its way: what was found out about it, and when it passed each stage (seconds on one clock).
+    """A request under way: what is known about it, and when it passed each stage (`times`, seconds on one clock).
 
-    `resume` has a job looked at once more, when something that it waits for has come about. `place` is in memory, for
-    its pictures; `seen` is what its family read in them, `reference` the embedding [1, E] of what its candidates are
-    compared with. `told` is what META has of its family alone. `pinned`: some of its lanes run on weights that their
-    mix is merged into. `steps` are those that are run, 0 until that is known. It's settled once, by whoever comes
-    first; `over` from then on.
+    `resume` takes a job up again when something that it waited for has happened. `place` is its pictures' room in
+    memory, `seen` what its family read from them, `reference` the embedding [1, E] that its candidates are compared
+    with. `told` is the family's part of META. `pinned`: some of its lanes run on weights that their mix is merged into.
+    `steps` is how many are run, 0 until that is known. A job is settled once, by whoever comes first; it is `over` from
+    then on.
     """
 
     request: Request
@@ -98,8 +98,8 @@ class Job:
     pinned: bool = False
     steps: int = 0
     steps_done: int = 0
-    size: tuple[int, int] = (0, 0)  # of its pictures, width and height, once there is one
-    showing: deque[int] = field(default_factory=deque)  # bytes of each sample whose preview is still to be made
+    size: tuple[int, int] = (0, 0)  # its pictures' width and height, once one is decoded
+    showing: deque[int] = field(default_factory=deque)  # bytes of each sample that waits for its preview
     times: dict[str, float] = field(default_factory=lambda: {"submitted": perf_counter()})
     _settling: Lock = field(default_factory=Lock)
     _telling: Lock = field(default_factory=Lock)
@@ -109,44 +109,44 @@ class Job:
         return self._settling.locked()
 
     def again(self) -> None:
-        """Have it looked at once more.
+        """Take the job up again.
 
-        A method and no field: a job that held what holds it would outlive its answer, with its pictures.
+        A method, not a field: a job that held a callback to itself would outlive its answer, and so would its pictures.
         """
         self.resume(self)
 
     def settle(self) -> bool:
-        """True for the first who asks: theirs is the outcome."""
+        """True for the first who calls: their outcome is the job's."""
         return self._settling.acquire(blocking=False)
 
     def report(self, progress: Progress) -> None:
-        """Tell the caller of it, unless it has its outcome, or is to have it now."""
+        """Report progress to the caller, unless the job is over."""
         with self._telling:
             if self.caller.progress is not None and not self.over:
                 self._tell(self.caller.progress, progress)
 
     def answer(self, outcome: Result | ImpastoError) -> None:
-        """Tell the caller what became of it; for the one who settled it, after which no progress is told."""
+        """Give the caller the outcome; only for whoever settled the job. No progress is reported after this."""
         with self._telling:
             self._tell(self.caller.done, outcome)
 
     def _tell(self, hear: Callable[[Any], None], news: object) -> None:
         try:
             hear(news)
-        except Exception as error:  # theirs, and no reason to stop serving the others
-            log.error("a caller could not take what it was told", exc_info=error)
+        except Exception as error:  # the caller's fault, and no reason to stop serving the others
+            log.error("a caller's callback failed", exc_info=error)
 
     def mark(self, stage: str) -> None:
         self.times[stage] = perf_counter()
 
     @property
     def join_s(self) -> float:
-        """From being prepared to the first step."""
+        """Seconds from being prepared to the first step."""
         return self.times["joined"] - self.times["prepared"]
 
     @property
     def queue_s(self) -> float:
-        """The time in which nothing was done for it."""
+        """Seconds in which nothing was done for it."""
         return self.times["preparing"] - self.times["submitted"] + self.join_s
 
     def time_left_s(self) -> float | None:
@@ -155,12 +155,11 @@ class Job:
         return self.times["submitted"] + self.request.answer.timeout_s - perf_counter()
 
     def check(self) -> None:
-        """Raises Cancelled when nobody waits for the answer, DeadlineExceeded when it would come too late.
-
-        And Unavailable, when the server's own time is over.
+        """Raise Cancelled when nobody waits for the answer, DeadlineExceeded when its time has passed, and Unavailable
+        when the server is closing.
         """
         if self.over:
-            raise Cancelled("the request has its answer")
+            raise Cancelled("the request has its answer already")
         self.closing.check()
         if self.caller.gone():
             raise Cancelled("the caller cancelled the request, or is gone")

@@ -1,4 +1,4 @@
-"""Looks after jobs that nothing else looks at: they wait for a file, pages of the bank, a thread or their decoding."""
+"""The lookout: it checks jobs that wait for a file, pages of the bank, a thread or their decoding."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ SHARE = 0.005  # of a core, at most
 
 
 class Lookout:
-    """One thread that checks every such job, every few milliseconds, or less often; it sleeps while there is none."""
+    """One thread that checks every watched job every few milliseconds, less often when that takes too much of a core.
+    It sleeps while there is none.
+    """
 
     def __init__(self, overdue: Callable[[Job, Exception], None]) -> None:
-        """`overdue` is told, once, of a job whose check fails, and why; it must return at once."""
+        """`overdue` is called once for a job whose check fails, with the error; it must return at once."""
         self._overdue = overdue
         self._jobs: set[Job] = set()
         self._changed = Condition()
@@ -33,7 +35,7 @@ class Lookout:
             self._changed.notify()
 
     def release(self, job: Job) -> bool:
-        """Look after it no more. False when it isn't looked after: it was released before, or found overdue."""
+        """Stop watching the job. False when it wasn't watched: it was released before, or found overdue."""
         with self._changed:
             found = job in self._jobs
             self._jobs.discard(job)
@@ -67,5 +69,5 @@ class Lookout:
     def _tell(self, job: Job, why: Exception) -> None:
         try:
             self._overdue(job, why)
-        except Exception as error:  # the others are to be looked after, too
-            log.error("a job that is overdue could not be settled", exc_info=error)
+        except Exception as error:  # the other jobs must still be checked
+            log.error("an overdue job could not be settled", exc_info=error)

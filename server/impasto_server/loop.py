@@ -1,7 +1,7 @@
-"""The step loop: everyone's questions as rows of one batch, their answers back to them, again and again.
+"""The step loop: it puts all running jobs' questions into one batch and sends each its answers, again and again.
 
-It knows neither where a request comes from nor what becomes of it: it is joined by who is ready to run, says what each
-step has shown, and hands back who leaves.
+It doesn't know where a job comes from or where it goes. Jobs join when they are ready; the loop reports each step and
+hands back those that leave.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ SMOOTHING = 0.9
 
 
 class Loop:
-    """One thread, and all that run on one family's backbones, by stage; a batch is on one of them. Through `gate` its
-    passes take turns with other loops'.
+    """One thread that runs all jobs of one family. `backbones` are by stage; a batch runs on one of them. `gate` makes
+    its passes take turns with other loops'.
 
-    `stepped` is called after each step of a job with what its candidates are taken to become, nothing after the last;
-    `left` with the finished samples of one that leaves, or why it does. Neither may take its time.
+    `stepped` is called after each step of a job with its candidates' predicted final samples, empty after the last
+    step. `left` is called when a job leaves, with its finished samples or the error. Both must return at once.
     """
 
     def __init__(
@@ -52,11 +52,11 @@ class Loop:
         self._thread.start()
 
     def join(self, one: Running) -> None:
-        """Its rows are in the next batch that has room."""
+        """Run `one`: its rows enter the next batch that has room."""
         self._joining.put(one)
 
     def close(self) -> None:
-        """Go on until everyone has left, and free the thread. Nobody may join after this."""
+        """Run until all jobs have left, then end the thread. Nobody may join after this."""
         self._joining.put(None)
         self._thread.join()
 
@@ -68,7 +68,7 @@ class Loop:
             batch += 1
 
     def _round(self, running: Sequence[Running], batch: int) -> list[Running]:
-        """A batch; those who stay. A method of its own, since nothing of who left may be kept while nobody comes."""
+        """Run one batch; return those who stay. A method of its own: its locals must not keep a job that has left."""
         left = self._dismiss(running)
         waiting = [one for one in running if one not in left]
         if waiting:
@@ -77,7 +77,7 @@ class Loop:
         return [one for one in running if one not in left]
 
     def _admit(self, running: list[Running], batch: int) -> bool:
-        """Let everyone in who has arrived, waiting only while there is nothing to do. False when all is done."""
+        """Admit all who have arrived; wait only while there is nothing to run. False when closed and all are done."""
         if not running:
             self._gate.rest()
         try:
@@ -93,7 +93,7 @@ class Loop:
             return True
 
     def _dismiss(self, running: Sequence[Running]) -> list[Running]:
-        """Drop those whom nobody waits for; their lanes are free in this very step."""
+        """Drop jobs that nobody waits for; this batch can already use their rows."""
         left = []
         for one in running:
             try:
@@ -104,7 +104,7 @@ class Loop:
         return left
 
     def _step(self, chosen: Sequence[tuple[Running, int]], batch: int) -> list[Running]:
-        """One forward pass, and a step of everyone whose lanes are all answered then; returns those that leave."""
+        """Run one forward pass, then step every job whose lanes are all answered. Returns those that leave."""
         started = perf_counter()
         try:
             self._forward(chosen)
@@ -117,11 +117,11 @@ class Loop:
         return left
 
     def _room(self, one: Running) -> int:
-        """Rows of a batch of its kind."""
+        """How many rows a batch of its kind has."""
         return self._backbones[one.ask.stage].room(one.ask.sample, self._max_lanes)
 
     def _forward(self, chosen: Sequence[tuple[Running, int]]) -> None:
-        """Rows of one batch through the backbone, and each request's share to its answers."""
+        """Run one batch through the backbone and give each job its answers."""
         rows = [row for one, count in chosen for row in one.rows(count)]
         with self._gate:
             answers = iter(self._backbones[rows[0].ask.stage].run(rows))
@@ -131,7 +131,7 @@ class Loop:
             one.answers += islice(answers, count)
 
     def _advance(self, one: Running, batch: int) -> bool:
-        """A step of one that has all its answers; True when it leaves, since that was the last, or its own failure."""
+        """Step a job that has all its answers. True when it leaves: this was its last step, or it failed."""
         one.last_batch = batch
         try:
             finished = one.advance()

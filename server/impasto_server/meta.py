@@ -1,4 +1,4 @@
-"""META: what was done to make a request's pictures, JSON-ready."""
+"""META: how a request's pictures were made, JSON-ready."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def timings_of(job: Job) -> dict[str, float]:
 
 
 def styles_of(job: Job) -> dict[str, object]:
-    """Adapters and embeddings; `pinned` says that some ran on weights which they are merged into."""
+    """Adapters and embeddings. `pinned`: some lanes ran on weights that their mix is merged into."""
     fields = adapter_fields(job.request)
     adapters = [one for one in job.named if one.field in fields]
     embeddings = [one for one in job.named if one.field not in fields]
@@ -36,7 +36,7 @@ def styles_of(job: Job) -> dict[str, object]:
 
 
 def settings_of(job: Job, offer: Offer) -> dict[str, object]:
-    """What was used of the request's settings, of those that the bundle knows; and the pictures' size."""
+    """The request's settings that the bundle knows and used, and the pictures' size."""
     known = offer.known(job.request.rule.name or None).fields
     idle = offer.family.idle(job.request.values)
     used = {name: value for name, value in _settings(job, idle).items() if name.upper() in known}
@@ -44,7 +44,7 @@ def settings_of(job: Job, offer: Offer) -> dict[str, object]:
 
 
 def _settings(job: Job, idle: Collection[str]) -> dict[str, object]:
-    """Called as their fields are, in lower case; `idle` are those that nothing was made of."""
+    """Settings by their fields' names in lower case, without `idle` ones, which had no effect."""
     request = job.request
     return {
         "steps": job.steps,
@@ -61,7 +61,7 @@ def _lower(values: Mapping[str, object], idle: Collection[str]) -> dict[str, obj
 
 
 def _some(request: Request) -> dict[str, object]:
-    """What was used of the settings that not every request has."""
+    """The settings that not every request has."""
     styles, content = request.styles, request.content
     found: dict[str, object] = {}
     if styles.content is not None:

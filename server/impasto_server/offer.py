@@ -1,5 +1,5 @@
-"""What a bundle knows of requests, and what it gives those that don't say: from tensors, or from Python's values, to a
-Request.
+"""A bundle's offer: the fields that its requests may have, and the defaults. It makes a Request of tensors or of Python
+values.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MOST_S = MAX_TIMEOUT_US // 10**6
 
 @dataclass(frozen=True)
 class Idle:
-    """Why a field means nothing beside the other values of a request, and what to do about it."""
+    """Why a field has no effect with the other values of a request, and what to do about it."""
 
     why: str
     fix: str
@@ -34,14 +34,16 @@ class Idle:
 
 @dataclass(frozen=True)
 class FamilyOffer:
-    """What every bundle of a family knows of requests.
+    """What every bundle of a family offers.
 
-    `defaults` are the family's, by field, and `by_rule` those that it has for some rules. `own` are the fields that it
-    alone knows, `unknown` those of the common ones that it doesn't. Samplers in `spread` run all of their steps over
-    the share of the noise that a content image leaves. `rules` are those it can be guided by, the first without a word.
-    `filled` has what hangs on the rest of a request: of all other values, and the names of those that were said; it
-    raises InvalidArgument for what contradicts itself. `idle` are the fields that mean nothing beside all values: they
-    may not be said, and META leaves them out.
+    defaults  the family's defaults, by field; `by_rule` those that replace them under some rules.
+    own       the fields that only this family knows.
+    unknown   the common fields that it doesn't know.
+    spread    the samplers that run all their steps over the share of the noise that a content image leaves.
+    rules     the guidance rules that it takes; the first is the default.
+    filled    from all values and the names of those that were sent: the values that depend on others. Raises
+              InvalidArgument for values that contradict one another.
+    idle      the fields that have no effect with these values: they may not be sent, and META leaves them out.
     """
 
     family: str
@@ -58,7 +60,7 @@ class FamilyOffer:
 
 @dataclass(frozen=True)
 class Known:
-    """What may be said under a rule, by name, and what a request gets that doesn't say, for every value that it has."""
+    """The fields that may be sent under a rule, by name, and the default of every value."""
 
     rule: type[Rule]
     fields: Mapping[str, Field]
@@ -66,16 +68,16 @@ class Known:
 
     @cached_property
     def needed(self) -> tuple[Field, ...]:
-        """What has to be said."""
+        """The fields that must be sent."""
         return tuple(row for row in self.fields.values() if row.needed)
 
 
 @dataclass(frozen=True)
 class Offer:
-    """A bundle's: its family's, and what the checkpoint itself has. `model` is what the server calls it, `lacking` says
-    of fields that its family knows why this one doesn't.
+    """A bundle's offer: its family's, with the checkpoint's own defaults. `bundle` is its name in the manifest, `model`
+    its name in requests. `lacking` has the fields that its family knows but this bundle doesn't, each with the reason.
 
-    Raises InvalidArgument, naming the field at fault, for what is not offered.
+    Methods raise InvalidArgument for a field that is not offered.
     """
 
     family: FamilyOffer
@@ -89,7 +91,7 @@ class Offer:
 
     @classmethod
     def of(cls, family: FamilyOffer, manifest: Manifest, rules: tuple[type[Rule], ...] = ()) -> Offer:
-        """`rules`: the first is that of requests that don't say; the family's where none are given."""
+        """The offer of a bundle. `rules` are the family's if none are given; the first is the default."""
         usual = manifest.defaults
         own = {"SCHEDULER": usual.scheduler, "STEPS": usual.steps, "GUIDANCE_SCALE": usual.guidance_scale}
         return cls(
@@ -104,11 +106,11 @@ class Offer:
         )
 
     def known(self, guidance: str | None) -> Known:
-        """Of the rule of that name, or of the usual one."""
+        """What is known under the rule of this name, or under the default rule."""
         return self._known[self.rules[0].name if guidance is None else self._guidance.checked(guidance)]
 
     def field(self, name: str, known: Known) -> Field:
-        """The row of a field that is there."""
+        """The row of a field that the bundle knows under this rule. Raises InvalidArgument."""
         found = known.fields.get(name)
         if found is not None:
             return found
@@ -121,8 +123,8 @@ class Offer:
         raise InvalidArgument(name, f"means nothing to GUIDANCE {known.rule.name}", fix)
 
     def request(self, prompt: str | None = None, adapters: Mapping[str, float] | None = None, **values: Any) -> Request:
-        """A request, said in Python: seed=7, guidance="styledrop". Values are called as their fields are in lower case,
-        and `timeout_s`. What is left out is the bundle's to choose.
+        """A request from Python values: seed=7, guidance="styledrop". Their names are their fields' in lower case, and
+        `timeout_s`. Values left out have the bundle's defaults.
         """
         timeout_s = _limit(values.pop("timeout_s", None))
         said = {name.upper(): value for name, value in {"prompt": prompt, **values}.items() if value is not None}
@@ -141,7 +143,7 @@ class Offer:
         return self._whole(said, known, timeout_s)
 
     def check(self, request: Request) -> None:
-        """That a request was made for such a bundle: one for another may ask for what this one hasn't."""
+        """Check that a request suits this bundle: one made for another may ask for what this one hasn't."""
         known = self.known(None)
         if "SCHEDULER" in known.fields:
             known.fields["SCHEDULER"].checked(request.sampling.scheduler)
@@ -150,10 +152,10 @@ class Offer:
                 self.field(name, known)
         missing = next((row for row in self.family.own if row.name not in request.own), None)
         if missing is not None:
-            raise InvalidArgument(missing.name, "is missing", "make the request with this bundle's offer")
+            raise InvalidArgument(missing.name, "is missing", "make the request from this bundle's offer")
 
     def _whole(self, said: Mapping[str, Any], known: Known, timeout_s: float | None) -> Request:
-        """With the defaults of what is not said."""
+        """The request from what was sent and the defaults of the rest."""
         values = {**known.defaults, **said, "timeout_s": timeout_s}
         self._check(said, values, known)
         if "SEED" not in said:
@@ -189,7 +191,7 @@ class Offer:
 
     @property
     def _rule(self) -> Field:
-        """The row of GUIDANCE, of a family that has rules to choose from."""
+        """The row of GUIDANCE. Raises InvalidArgument where the family has no rules to choose from."""
         return self.field(GUIDANCE.name, self.known(None))
 
     @cached_property
@@ -211,16 +213,16 @@ class Offer:
         return {row.name: row for row in rows if row.name not in strange}
 
     def _defaults(self, rule: type[Rule]) -> Mapping[str, Any]:
-        """The family's for the rule, else the bundle's, else the family's, else the rule's, else anybody's, which those
-        that are lacking have in any case.
+        """The default of each field: the family's for the rule, else the bundle's, else the family's, else the rule's,
+        else the field's. Lacking fields always have the field's.
 
-        Without the seed and the adapters' weights, which hang on the request.
+        Without the seed and the adapters' weights, which depend on the request.
         """
         anybody = {row.name: row.default for row in self._rows(rule) if row.name not in ("SEED", "ADAPTER_WEIGHTS")}
         size = {"WIDTH": self.size.width, "HEIGHT": self.size.height}
         steering = {} if self.control else {"CONTROL_SCALE": 0.0}
         own = {**self.family.defaults, **self.defaults}
-        if rule is not self.rules[0]:  # of a scale nobody knows what it means to another rule
+        if rule is not self.rules[0]:  # the checkpoint's scale is meant for the default rule
             own.pop("GUIDANCE_SCALE", None)
         ruled = {**self.family.by_rule.get(rule.name, {}), GUIDANCE.name: rule.name}
         lacking = {name: anybody[name] for name in self.lacking}
@@ -230,28 +232,28 @@ class Offer:
 def parse(
     tensors: Mapping[str, NDArray[Any]], offer: Offer, inputs: Collection[str], timeout_s: float | None = None
 ) -> Request:
-    """Check every tensor and fill in what is left out; `inputs` are the model's, whichever family knows them.
+    """A request from tensors, all checked, with defaults filled in. `inputs` are the Triton model's, of all families.
 
-    Raises InvalidArgument naming the field at fault.
+    Raises InvalidArgument for the field at fault.
     """
     for name in tensors:
         if name not in inputs:
-            raise InvalidArgument(name, "is no input of this model", f"known inputs: {', '.join(inputs)}")
+            raise InvalidArgument(name, "is not an input of this model", f"pass only {', '.join(inputs)}")
     return offer.parsed(tensors, timeout_s)
 
 
 def _limit(timeout_s: Any) -> float | None:
-    """Raises InvalidArgument for what is no time."""
+    """The time limit in seconds. Raises InvalidArgument."""
     if timeout_s is None:
         return None
     if not isinstance(timeout_s, int | float) or isinstance(timeout_s, bool) or not 0 < timeout_s <= MOST_S:
         fix = f"pass seconds, more than 0 and at most {MOST_S}, or None for no limit"
-        raise InvalidArgument("TIMEOUT", f"{shown(repr(timeout_s))} is no time", fix)
+        raise InvalidArgument("TIMEOUT", f"{shown(repr(timeout_s))} is not a valid time", fix)
     return float(timeout_s)
 
 
 def _weighed(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Adapters count whole where nobody says how much they do."""
+    """The adapters' weights, by default 1."""
     return {"ADAPTER_WEIGHTS": values.get("ADAPTER_WEIGHTS") or (1.0,) * len(values["ADAPTER_NAMES"])}
 
 

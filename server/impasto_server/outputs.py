@@ -1,4 +1,4 @@
-"""What the models `stylize`, `stylize_stream` and `catalogue` answer, as tensors by name."""
+"""The outputs of the models `stylize`, `stylize_stream` and `catalogue`, as tensors by name."""
 
 from __future__ import annotations
 

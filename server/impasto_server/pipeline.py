@@ -1,29 +1,30 @@
-"""The product in one file: request → lanes → steps → image.
+"""The life of a request in one file: request → lanes → steps → image.
 
     submit ──► name ──► read (its pictures) ──► prepare ──► step loop ──► finish ──► done
 
-name      names become digests, as they stand now; on the registry's own threads, since files may be slow to answer.
-read      files become what the family and the scorer see in them; nothing is kept in the size it was sent in. Large
-          pictures wait until there is room for them in memory (room.py).
-prepare   adapters come into host memory, and what the request names becomes what it wears: words and mixes (worn.py).
-          Its family makes conditions of that: lanes, weighed by the guidance rule, and a context for each, such as what
-          a prompt is encoded to. The lanes' mixes take seats (pages of the bank, or weights that they are merged into),
-          the seed of each candidate starts a sampler, and that asks its first question (preparation.py). A request
-          whose adapters are still loading, or for which no page is free, comes back later and keeps no thread waiting.
-step loop every running request's questions become rows of one batch, on the backbone of their stage; a row is a
-          question with a context and a seat. The answers are combined by the request's coefficients and sent back to
-          its samplers. Requests join and leave between any two batches (loop.py).
+name      names of adapters and embeddings become digests, as the registry has them now, on its own threads, since files
+          may be slow to answer.
+read      picture files are decoded for the family and the scorer, and their originals dropped. Large pictures wait
+          until memory has room for them (room.py).
+prepare   adapters are loaded into host memory. Names in the request become words and mixes of adapters (worn.py). The
+          family turns these into conditions: lanes, weighted by the guidance rule, and a context for each lane, such as
+          an encoded prompt. The lanes' mixes take seats (pages of the bank, or weights that they are merged into). Each
+          candidate's seed starts a sampler, which asks its first question (preparation.py). A request whose adapters
+          are still loading, or for which no page is free, comes back later and blocks no thread.
+step loop the questions of all running requests become rows of one batch, on the backbone of their stage; a row is a
+          question with a context and a seat. A request's coefficients combine its answers, which go back to its
+          samplers. Requests join and leave between any two batches (loop.py).
 finish    samples become previews and encoded pictures, the best first where they are scored.
 
-What isn't a step is done by turns (turns.py), on two threads for each stage: a picture to decode, a line to encode, a
-candidate to finish. Who has little left goes first: nobody waits for somebody's sixteen pictures or 64 prompts.
+Everything but the steps takes turns on a few threads (turns.py): decoding a picture, encoding a line, finishing a
+candidate. Whoever has least left goes first, so nobody waits for another request's sixteen pictures or 64 prompts.
 
-The step loop checks its own; everyone else is looked after by lookout.py. Once a caller is gone or its time has passed
-its job is settled at once, and a thread that still works for it finds that out and drops what it did.
+The step loop checks its own jobs; lookout.py checks all others. When a caller is gone or its time has passed, its job
+is settled at once. A thread that still works on it notices and drops the result.
 
-Who waits for a request and what they hear is in job.py, a job's part in the step loop in running.py. What this module
-doesn't know: what is sampled, in how many stages, and what is in a context (families/family.py); and which sampler,
-rule, adapters or engine runs.
+job.py holds the request, its caller and what the caller hears; running.py holds a job's part in the step loop. This
+module doesn't know what is sampled, in how many stages, or what a context holds (families/family.py). Nor does it know
+which sampler, rule, adapters or engine runs.
 """
 
 from __future__ import annotations
@@ -77,17 +78,17 @@ __all__ = ["Caller", "Pipeline", "Progress", "Result", "Running"]
 log = logging.getLogger(__name__)
 
 PREPARING_THREADS, FINISHING_THREADS, ANSWERING_THREADS = 2, 2, 2
-# Pixels. A file may have 50 million, and takes up to 20 bytes for each while it is decoded. Larger ones than this have
-# a thread of their own and smaller ones another, so that no more than 66 million are decoded at any time.
+# Pixels. A file may have 50 million, and decoding takes up to 20 bytes for each. Files above this size share one thread
+# and smaller ones another, so at most 66 million pixels are decoded at any time.
 LARGE = 16_000_000
-PREVIEW_BYTES = 64 << 20  # of samples of a request whose previews are still to be made
+PREVIEW_BYTES = 64 << 20  # a request's samples that wait for their previews
 
 
 class Pipeline:
-    """One bundle, resident once, painting for everyone. `submit` from any thread.
+    """One bundle, loaded once, that paints for all callers. `submit` from any thread.
 
-    What it has in common with those of other bundles is in `shared`. `make` makes its `family`, as FAMILIES has it
-    where none is given; `loop` makes the step loop, of which a benchmark has another one.
+    `shared` is what all bundles' pipelines have in common. `make` makes the `family`; by default FAMILIES says how.
+    `loop` makes the step loop; a benchmark passes its own.
     """
 
     def __init__(
@@ -113,7 +114,7 @@ class Pipeline:
             prepared = copies(bundle.nbytes, len(settings.folders))
             backbone.prepare(self.family.example(stage), runtime.max_lanes, prepared)
         self.family.warm(runtime.max_lanes)
-        # From here on there are threads: a bundle that can't be had has left none behind.
+        # Threads start only here, so a bundle that fails to load leaves none behind.
         self._residency = Residency(shared.registry, self.manifest, settings.host_bytes, self.stats)
         self._preparation = Preparation(self.family, self._ranking, self._residency, self._seating)
         self.shared = shared
@@ -128,7 +129,7 @@ class Pipeline:
 
     @classmethod
     def load(cls, settings: Settings, make: Make | None = None) -> Pipeline:
-        """Open the bundle, the only one, and compile its graphs. Raises SetupError."""
+        """Open the settings' only bundle and compile its graphs. Raises SetupError."""
         ((name, folder),) = settings.folders.items()
         bundle = open_bundle(folder, name)
         return cls(bundle, settings, Shared.of(settings, [bundle]), make=make)
@@ -136,9 +137,9 @@ class Pipeline:
     def submit(self, request: Request, caller: Caller) -> None:
         """Start on `request` and return; the caller hears of it from other threads.
 
-        Adapters are those that their names stand for now: they are looked up right after this, on threads of their own.
-        Work stops at the next step once the caller is gone or its time has passed. Raises Unavailable when closed, and
-        Exhausted when as many requests are under way as the settings allow.
+        Adapter names are looked up right away, on the registry's threads. Once the caller is gone or its time has
+        passed, work stops at the next step. Raises Unavailable when closed, and Exhausted when as many requests are
+        under way as the settings allow.
         """
         self.shared.admission.enter(self.stats)
         job = Job(request, caller, self.shared.closing, self._go_on)
@@ -153,7 +154,7 @@ class Pipeline:
             _after(digests, partial(self._named, job, names, digests))
 
     def refused(self) -> None:
-        """Count a request that could not be read, so that it was never submitted."""
+        """Count a request that could not be read and so was never submitted."""
         self.stats.add("refused")
 
     def generate(self, request: Request) -> Result:
@@ -166,7 +167,7 @@ class Pipeline:
         return outcome
 
     def close(self) -> None:
-        """Take nothing new, finish what was taken, and free the threads."""
+        """Refuse new requests, finish those under way, and end the threads."""
         self.shared.admission.close()
         self._lookout.close()
         self._residency.close()
@@ -190,7 +191,7 @@ class Pipeline:
             self._go_on(job)
 
     def _go_on(self, job: Job) -> None:
-        """Have it read or prepared when its turn comes."""
+        """Queue the job to be read or prepared."""
         if job.over:
             return
         if job.request.pictured and job.loading is None:
@@ -210,10 +211,10 @@ class Pipeline:
         self._go_on(job)
 
     def _has_room(self, job: Job) -> bool:
-        """Whether there is memory for its pictures; else `job.again` is called later. Raises InvalidArgument."""
+        """Whether memory has room for its pictures; if not, `job.again` is called later. Raises InvalidArgument."""
         if job.place is None and (nbytes := self.family.room(job.request)):
             job.place = self.shared.room.take(nbytes, job.again)
-            if job.over:  # and who settled it may have been here before
+            if job.over:  # whoever settled it may have left its room before we took it
                 self._leave_room(job)
             return job.place is not None
         return True
@@ -224,7 +225,7 @@ class Pipeline:
             self.shared.room.leave(job.place)
 
     def _prepare(self, job: Job) -> Work[None]:
-        """Make a job ready to run; done again when something that it had to wait for has come about."""
+        """Make a job ready to run. Called again when something it waited for has happened."""
         try:
             job.check()
             if self._preparation.waits(job):
@@ -236,26 +237,26 @@ class Pipeline:
             job.mark("prepared")
             if self._lookout.release(job):
                 self._loop.join(running)
-            else:  # it was settled meanwhile
+            else:  # it was settled in the meantime
                 self._seating.leave(running.seats)
 
-    # what the step loop tells, from its own thread: others do the work
+    # called by the step loop, on its own thread: the work itself is left to other threads
 
     def _stepped(self, job: Job, denoised: Sequence[Finished | None]) -> None:
-        """Have the caller told of a step, if it wants to know; the picture itself is the last step's preview."""
+        """Report a step to a caller that asked for progress. The last step has no preview: the picture follows."""
         if job.caller.progress is not None:
             step, steps, every = job.steps_done, job.steps, job.request.answer.preview_every
             eta_s = (perf_counter() - job.times["joined"]) / step * (steps - step)
             shown = [sample for sample in denoised if sample is not None] if every and step % every == 0 else []
             if sum(job.showing) > PREVIEW_BYTES:
-                shown = []  # they come faster than previews of them are made
+                shown = []  # samples arrive faster than their previews are made
             job.showing.extend(sample.nbytes for sample in shown)
             self._finishing.submit(job, self._tell(job, Progress(step, steps, eta_s), shown))
 
     def _left(self, one: Running, outcome: list[Finished] | Exception) -> None:
         self._seating.leave(one.seats)
         one.job.mark("denoised")
-        self._lookout.watch(one.job)  # what it is to be told before may take a while
+        self._lookout.watch(one.job)  # earlier progress reports may still take a while
         if isinstance(outcome, Exception):
             self._finishing.submit(one.job, once(partial(self._fail, one.job, outcome)))
         else:
@@ -264,20 +265,20 @@ class Pipeline:
     # finish: samples → previews and images
 
     def _tell(self, job: Job, progress: Progress, shown: Sequence[Finished]) -> Work[None]:
-        """Tell the caller of a step, when the previews of it are made; one a turn."""
+        """Make a step's previews, one a turn, and report the step to the caller."""
         try:
             previews = []
             for done, sample in enumerate(shown):
                 yield (len(shown) - done) * sample.size
                 previews.append(self.family.preview(sample))
                 job.showing.popleft()
-        except Exception as error:  # the picture itself may still come about
+        except Exception as error:  # the picture itself may still succeed
             log.error("a preview could not be made", exc_info=error)
         else:
             job.report(replace(progress, previews=tuple(previews)))
 
     def _finish(self, job: Job, samples: Sequence[Finished]) -> Work[None]:
-        """Decode, score and encode, a candidate a turn."""
+        """Decode, score and encode, one candidate a turn."""
         request, files, embeds = job.request, list[bytes](), list[NDArray[np.float32]]()
         try:
             for done, sample in enumerate(samples):
@@ -310,14 +311,14 @@ class Pipeline:
             **job.told,
         }
 
-    # whatever became of it
+    # the end of a job, whatever its outcome
 
     def _fail(self, job: Job, error: Exception) -> None:
         if not job.over:
             self._settle(job, as_impasto_error(error))
 
     def _overdue(self, job: Job, error: Exception) -> None:
-        """As `_fail`, for the lookout: telling a caller may take a while, and the others' time goes on."""
+        """As `_fail`, for the lookout: another thread tells the caller, since the lookout must not wait."""
         outcome = as_impasto_error(error)
         if self._end(job, outcome):
             self._answering.submit(job.answer, outcome)
@@ -327,7 +328,7 @@ class Pipeline:
             job.answer(outcome)
 
     def _end(self, job: Job, outcome: Result | ImpastoError) -> bool:
-        """Give back what it takes of the server, but for its seats; True for the first: it has to tell the caller."""
+        """Free what the job holds, except its seats. True for the first to call, who then has to tell the caller."""
         if not job.settle():
             return False
         self._lookout.release(job)
@@ -341,8 +342,8 @@ class Pipeline:
 
 
 def _after(futures: Iterable[Future[Any]], then: Callable[[], None]) -> None:
-    """Call `then` once all of them are done, perhaps at once."""
-    todo = [then]  # taken out when it is called: a future keeps its callbacks, and they would keep a job
+    """Call `then` once all futures are done, which may be at once."""
+    todo = [then]  # emptied when called: futures keep their callbacks, which would keep the job alive
 
     def look(_: object = None) -> None:
         waiting = next((future for future in futures if not future.done()), None)
@@ -355,12 +356,12 @@ def _after(futures: Iterable[Future[Any]], then: Callable[[], None]) -> None:
 
 
 def _largest(request: Request) -> int:
-    """Pixels of the largest of its files, by their headers."""
+    """Pixels of its largest file, by the files' headers."""
     return max(pixels_in(file) for file in request.files if file is not None)
 
 
 def _became(outcome: Result | ImpastoError) -> str:
-    """The counter an outcome belongs to."""
+    """The counter that an outcome belongs to."""
     if isinstance(outcome, Result):
         return "done"
     if isinstance(outcome, Cancelled):

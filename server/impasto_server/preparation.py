@@ -1,4 +1,4 @@
-"""Request → lanes: what is done for a job before it can run, in parts that take turns with others' (turns.py)."""
+"""Request → lanes: everything that must be done before a job can run, in parts that take turns (turns.py)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ R = TypeVar("R")
 
 
 class Preparation:
-    """Pictures are read, what is worn becomes lanes, their mixes take seats, and seeds start samplers."""
+    """Reads a job's pictures, makes its lanes, seats their mixes, and starts its samplers."""
 
     def __init__(self, family: Family, ranking: Ranking, residency: Residency, seating: Seating) -> None:
         self._family = family
@@ -29,41 +29,41 @@ class Preparation:
         self._seating = seating
 
     def read(self, job: Job) -> Work[None]:
-        """Decode a job's pictures, one a turn, while its adapters load. Raises FieldError."""
+        """Decode the job's pictures, one a turn, while its adapters load. Raises FieldError."""
         self._begin(job)
         job.seen = yield from _attended(job, self._family.read(job.request))
         job.reference = yield from _attended(job, self._ranking.reference(job.request))
         job.request = job.request.without_files()
 
     def waits(self, job: Job) -> bool:
-        """Whether adapters of it are still loading. Raises FieldError."""
+        """Whether some of its adapters are still loading. Raises FieldError."""
         if job.loading is None:
             self._begin(job)
         assert job.loading is not None
         return not all(adapter.done() for adapter in job.loading.values())
 
     def start(self, job: Job) -> Work[Running | None]:
-        """Of a job whose adapters are loaded. None when there is no room for them: `job.again` is called when there
-        may be. Raises FieldError for adapters that can't be had, or not in this way.
+        """Start a job whose adapters are loaded. None when there is no room for them: `job.again` is called when there
+        may be. Raises FieldError for adapters that can't be loaded, or can't be used as the request asks.
         """
         worn = job.worn = job.worn or self._wear(job)
         conditions = job.conditions = job.conditions or (yield from self._condition(job, worn))
         yield from _between(job, conditions.gather())
         seats = self._seating.take(_mixes(conditions), worn.adapters, job.named, job.again)
         if seats is None:
-            if job.over:  # and who settled it may have been here before
+            if job.over:  # whoever settled it may have forgotten it before it waited
                 self._seating.forget(job.again)
             return None
         try:
             running = yield from self._seated(job, conditions, seats)
-        except BaseException:  # also when the work is closed
+        except BaseException:  # also GeneratorExit, when the work is closed
             self._seating.leave(seats)
             raise
-        job.loading, job.worn, job.conditions = None, None, None  # the bank and `running` have what is needed of them
+        job.loading, job.worn, job.conditions = None, None, None  # the bank and `running` hold all that is still needed
         return running
 
     def _begin(self, job: Job) -> None:
-        """The first that is done for a job, in whichever thread."""
+        """Check the job and start loading its adapters: the first step, whichever thread gets to it."""
         job.mark("preparing")
         self._ranking.check(job.request)
         job.loading = self._residency.load(job.named)
@@ -90,12 +90,12 @@ class Preparation:
 
 
 def _mixes(conditions: Conditions) -> list[Mix]:
-    """Of all lanes of all stages."""
+    """The mixes of all lanes of all stages."""
     return [lane.mix for guidance in conditions.guidance.values() for lane in guidance.lanes]
 
 
 def _between(job: Job, work: Work[R]) -> Work[R]:
-    """As `_attended`, of a job that was just looked at: the first part may begin."""
+    """As `_attended`, for a job that was just checked: its first part may begin."""
     try:
         yield next(work)
     except StopIteration as stop:
@@ -105,7 +105,7 @@ def _between(job: Job, work: Work[R]) -> Work[R]:
 
 
 def _attended(job: Job, work: Work[R]) -> Work[R]:
-    """The same work, which ends before a part of it that nobody waits for. Raises as Job.check."""
+    """The same work, with the job checked before each part. Raises as Job.check."""
     while True:
         try:
             left = next(work)

@@ -1,4 +1,4 @@
-"""A request with nothing left open: its values by group, its rule with its strengths, what its family alone knows."""
+"""A parsed request, with nothing optional left: values by group, the guidance rule, and the family's own values."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from impasto_server.values import (
 
 
 def _keys(group: Any) -> dict[str, str]:
-    """What attributes are called in a mapping of all values: as their fields, or by their own name without one."""
+    """Each attribute's key in a mapping of all values: its field's name, or its own name if it has no field."""
     return {one.name: rows(group)[one.name].name if one.name in rows(group) else one.name for one in fields(group)}
 
 
 _KEYS = {group: _keys(group) for group in GROUPS}
-_TAKE = {group: itemgetter(*keys.values()) for group, keys in _KEYS.items()}  # each has several
+_TAKE = {group: itemgetter(*keys.values()) for group, keys in _KEYS.items()}  # every group has several keys
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to paint, and for whom: its values by group (values.py), and the guidance rule with its strengths.
+    """What to paint and how: values by group (values.py), and the guidance rule with its strengths.
 
-    `own` are the values that its family alone knows, by field. `model` is the bundle that is asked; empty: the first.
+    `own` holds the values that only its family knows, by field. `model` names the bundle; empty is the first.
     """
 
     words: Words
@@ -55,7 +55,7 @@ class Request:
 
     @classmethod
     def of(cls, values: Mapping[str, Any], rules: tuple[type[Rule], ...] = RULES) -> Request:
-        """Of all values, by field; those that are no inputs by their attribute's name. What is left is the family's."""
+        """From all values, by field (by attribute where there is no field). The rest are the family's own."""
         groups: dict[str, Any] = {
             group.__name__.lower(): group(**dict(zip(keys, _TAKE[group](values), strict=True)))
             for group, keys in _KEYS.items()
@@ -67,19 +67,19 @@ class Request:
 
     @property
     def values(self) -> dict[str, Any]:
-        """All of them, as `of` takes them."""
+        """All values, as `of` takes them."""
         groups = self.words, self.styles, self.sampling, self.seeds, self.ranking, self.size, self.answer, self.content
         found = {key: getattr(group, name) for group in groups for name, key in _KEYS[type(group)].items()}
         return {**found, "GUIDANCE": self.rule.name, "MODEL": self.model, **self.strengths, **self.own}
 
     @property
     def strengths(self) -> dict[str, float]:
-        """The rule's, by field."""
+        """The rule's strengths, by field."""
         return {row.name: getattr(self.rule, name) for name, row in rows(type(self.rule)).items()}
 
     @property
     def files(self) -> tuple[bytes | None, ...]:
-        """Content, depth and style; then those that its family alone knows."""
+        """Content, depth and style image; then the files among the family's own values."""
         own = (file for value in self.own.values() for file in _files(value))
         return self.content.image, self.content.depth, self.ranking.style_image, *own
 
@@ -89,9 +89,9 @@ class Request:
         return any(file is not None for file in self.files)
 
     def without_files(self) -> Request:
-        """The same request when its files have been decoded: it still says which there were.
+        """The request once its files are decoded: b"" marks that there was a file.
 
-        Of those that its family alone knows, it has the SHA-256.
+        Files among the family's own values become their SHA-256.
         """
         image, depth, style_image = (None if file is None else b"" for file in self.files[:3])
         content = replace(self.content, image=image, depth=depth)
@@ -110,13 +110,13 @@ class Request:
 
 
 def _files(value: Any) -> tuple[bytes, ...]:
-    """The files that a family's own value is made of, most often none."""
+    """The files in one of the family's own values; usually none."""
     several = value if isinstance(value, tuple) else (value,)
     return several if all(isinstance(one, bytes) for one in several) else ()
 
 
 def _told(value: Any) -> Any:
-    """A family's own value with the SHA-256 of files in the place of them."""
+    """One of the family's own values, its files replaced by their SHA-256."""
     told = tuple(hashlib.sha256(file).hexdigest() for file in _files(value))
     return (told if isinstance(value, tuple) else told[0]) if told else value
 
@@ -127,7 +127,7 @@ def _named(name: str, rules: tuple[type[Rule], ...]) -> type[Rule]:
 
 @cache
 def _shared(rules: tuple[type[Rule], ...]) -> frozenset[str]:
-    """Keys of what isn't a family's own."""
+    """Keys of all values that are not a family's own."""
     common = (key for keys in _KEYS.values() for key in keys.values())
     strengths = (row.name for rule in rules for row in rows(rule).values())
     return frozenset(["GUIDANCE", "MODEL", *common, *strengths])

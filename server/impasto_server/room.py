@@ -1,7 +1,7 @@
-"""Room in the host's memory for what is large: pictures while they are worked on, whichever bundle they are for.
+"""Room in host memory for large pictures while they are worked on, shared by all bundles.
 
-Each says before it's read how much it takes at most. Who finds too little left waits, as for any other place that there
-is a bounded number of (adapters/pool.py); who takes more than there is gets all of it, once nobody else is in.
+A request says how much its pictures take at most before they are read. It waits while too little is left
+(adapters/pool.py). One that needs more than there is gets all of it, once nobody else is in.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ from threading import Lock
 
 from impasto_server.adapters.pool import Need, Pool
 
-ROOM = 1_500_000_000  # bytes: of two pictures of 24 million pixels one waits, and some hundred small ones don't
+ROOM = 1_500_000_000  # bytes: a hundred small pictures fit, two of 24 million pixels don't
 
 _UNIT = 1 << 20
 _KIND = "MiB"
 
 
 class Place:
-    """What one has taken."""
+    """A request's share of the room."""
 
 
 class Room:
-    """Safe from any thread."""
+    """The room and those who wait for it. Safe from any thread."""
 
     def __init__(self, nbytes: int = ROOM) -> None:
         self._units = nbytes // _UNIT
         self._pool: Pool[Place] = Pool({_KIND: self._units})
-        self._asked: dict[Callable[[], None], Place] = {}  # of those who wait
+        self._asked: dict[Callable[[], None], Place] = {}  # the places of those who wait
         self._inside: set[Place] = set()
         self._lock = Lock()
 
@@ -37,10 +37,10 @@ class Room:
         return self._pool.waiting
 
     def take(self, nbytes: int, again: Callable[[], None]) -> Place | None:
-        """A place, to be given back with `leave`.
+        """Take a place, to be given back with `leave`.
 
-        None while there's no room, and then `again` is called, once, when there is: who asked asks with the same
-        `again` once more, or says `forget`.
+        None while there is no room. Then `again` is called once, when there may be: ask once more with the same
+        `again`, or call `forget`.
         """
         with self._lock:
             place = self._asked.setdefault(again, Place())
@@ -53,7 +53,7 @@ class Room:
         return place
 
     def leave(self, place: Place) -> None:
-        """Once or several times."""
+        """Give a place back; a second call does nothing."""
         with self._lock:
             if place not in self._inside:
                 return
@@ -61,7 +61,7 @@ class Room:
         self._pool.leave([place])
 
     def forget(self, again: Callable[[], None]) -> None:
-        """Whoever waited with it waits no more."""
+        """End the wait of whoever asked with `again`."""
         self._pool.forget(again)
         with self._lock:
             self._asked.pop(again, None)

@@ -1,4 +1,4 @@
-"""A job in the step loop: whose rows are in a batch, and what becomes of the answers."""
+"""A job in the step loop: it makes the rows of a batch and turns their answers into steps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Array = NDArray[np.float32]
 
 @dataclass
 class Candidate:
-    """One of a request's pictures in the making: its sampler, and what that asks."""
+    """One of a request's pictures in the making: its sampler and the sampler's current question."""
 
     steps: Steps
     ask: Ask
@@ -31,7 +31,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Lanes:
-    """The lanes of a stage: their coefficients, and a context for each, which only the family understands."""
+    """The lanes of a stage: their coefficients, and for each a context that only the family understands."""
 
     guidance: Guidance
     contexts: Sequence[Any]
@@ -39,10 +39,10 @@ class Lanes:
 
 @dataclass(eq=False)
 class Running:
-    """A job in the step loop: its lanes by stage, a seat for each mix that they run under, and its candidates.
+    """A job in the step loop: its lanes by stage, a seat for each of their mixes, and its candidates.
 
-    `live` are the lanes that count at this step, with their coefficients. `answers` are the backbone's for this step so
-    far, those of the first candidate's lanes first.
+    `live` are the lanes that count at this step, with their coefficients. `answers` are the backbone's answers for this
+    step so far, the first candidate's lanes first.
     """
 
     job: Job
@@ -58,7 +58,7 @@ class Running:
 
     @property
     def ask(self) -> Ask:
-        """The first candidate's; the others' differ in their samples alone."""
+        """The first candidate's question; the others' differ only in their samples."""
         return self.candidates[0].ask
 
     @property
@@ -68,16 +68,16 @@ class Running:
 
     @property
     def lanes(self) -> Lanes:
-        """Those of the stage that is asked for."""
+        """The lanes of the current stage."""
         return self.stages[self.ask.stage]
 
     @property
     def strength(self) -> float:
-        """How much of its guidance this step has: 0 to 1."""
+        """The guidance strength at this step, 0 to 1."""
         return self.ask.progress if self.job.request.sampling.ramp else 1.0
 
     def aim(self) -> None:
-        """Find the lanes of the step that is asked for; with no strength at all in it, one is kept."""
+        """Find the lanes that count at this step; keep one if all coefficients are 0."""
         if self.ask.lane is not None:
             self.live = ((self.ask.lane, 1.0),)
             return
@@ -95,17 +95,15 @@ class Running:
         return Row(ask, lanes.contexts[lane], self.seats[lanes.guidance.lanes[lane].mix])
 
     def advance(self) -> list[Finished]:
-        """Send the combined answers to the samplers; what they made of them when that was their last step.
+        """Send the combined answers to the samplers. Returns the finished samples after the last step, else nothing.
 
-        Raises ImpastoError for answers that no picture can come of.
+        Raises ImpastoError where answers aren't finite.
         """
         finished: list[Finished] = []
         for candidate, guided in zip(self.candidates, self._guided(), strict=True):
             if not np.isfinite(guided).all():
                 step = f"step {self.job.steps_done + 1} of {self.ask.steps}"
-                raise ImpastoError(
-                    f"{step} came to NaN or infinity; lower the weights of the adapters, or the guidance"
-                )
+                raise ImpastoError(f"{step} gave NaN or infinity; lower the weights of the adapters, or the guidance")
             try:
                 candidate.ask = candidate.steps.send(guided)
             except StopIteration as stop:
@@ -116,7 +114,7 @@ class Running:
         return finished
 
     def _guided(self) -> list[Array]:
-        """The answers, combined, for each candidate; all of them are there, and none is kept."""
+        """The combined answer for each candidate. All answers must be there; they are cleared."""
         answers, self.answers = iter(self.answers), []
         coefficients = [coefficient for _, coefficient in self.live]
         return [combine(coefficients, list(islice(answers, len(self.live)))) for _ in self.candidates]

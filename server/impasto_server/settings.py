@@ -1,4 +1,4 @@
-"""What an operator decides once: which bundle, which adapters, which scorer, which engine, how much memory."""
+"""The server's settings, which an operator chooses once: bundles, registry, scorer, engine, memory."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from impasto_server.errors import SetupError
 EngineName = Literal["openvino", "onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt"]
 Precision = Literal["auto", "bf16", "f32"]
 
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")  # of a bundle
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")  # a bundle's name
 _PLACED = re.compile(rf"({NAME.pattern})=(.+)", re.DOTALL)
 
 MAX_PAGE_RANK = 512
-AUTO = "auto"  # what a command line says for a number that the server finds by itself
+AUTO = "auto"  # on the command line: the server finds the number itself
 ON_GPU: tuple[EngineName, ...] = ("onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt")
 
 
@@ -29,19 +29,22 @@ def default_registry() -> Path:
 
 @dataclass(frozen=True)
 class Settings:
-    """One server's configuration; travels to the Triton model through IMPASTO_* variables.
+    """One server's configuration. It reaches the Triton models as IMPASTO_* environment variables.
 
-    bundle is a folder, whose bundle has its manifest's name then, or folders by their bundles' names; the first is for
-    requests that name none. precision "auto" is bf16 where the engine computes it natively and f32 elsewhere; what it
-    became stands in every answer's META. threads 0 means every core this process may use. max_lanes is the largest
-    batch's rows, 0 what calibration.runtime_for says, of each bundle; max_requests how many requests may be under way
-    in the server before more are turned away, and until it is decoded each may hold three picture files of 32 MiB.
-
-    Each bundle has memory of its own. Adapters are kept in pages of rank page_rank in a bank of bank_bytes, None
-    ("auto") being what budget.py makes of the free memory, shared by all bundles; host_bytes bounds the memory of
-    adapters and prompt embeds that are kept beside it. scorer is the bundle of model `clip_score`, which isn't there
-    without one. gpu is the number of the GPU, for engines that run on one. cache_dir is where an engine keeps what it
-    compiled, for the next start.
+    bundle        a folder, whose bundle has its manifest's name, or folders by their bundles' names. Requests that name
+                  no bundle go to the first.
+    registry      the folder of adapters.
+    precision     "auto" is bf16 where the engine computes it natively, else f32; every answer's META says which.
+    threads       cores to compute on; 0 is every core that this process may use.
+    max_lanes     the most rows of a batch, for each bundle; 0 is what calibration.runtime_for says.
+    max_requests  how many requests may be under way in the server before more are turned away. Until its pictures are
+                  decoded, each may hold three files of 32 MiB.
+    page_rank     the rank of a page of the adapter bank.
+    bank_bytes    the size of each bundle's bank; None ("auto") is a share of the free memory (budget.py).
+    host_bytes    the most memory for the adapters and prompt embeds that each bundle keeps beside its bank.
+    scorer        the bundle of the model `clip_score`; None leaves that model out.
+    gpu           the number of the GPU, for engines that run on one.
+    cache_dir     where an engine keeps its compiled graphs for the next start.
     """
 
     bundle: Path | Mapping[str, Path]
@@ -60,10 +63,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not self.folders:
-            raise SetupError("bundle: there is none; pass --bundle DIR, or --bundle NAME=DIR for each of several")
+            raise SetupError("bundle: none is named; pass --bundle DIR, or --bundle NAME=DIR for each of several")
         for name in self.folders:
             if name is not None and not NAME.fullmatch(name):
-                raise SetupError(f"bundle: {name!r} is no name; take one of a-z, 0-9, '.', '_' and '-', e.g. photo")
+                raise SetupError(f"bundle: {name!r} is not a name; use only a-z, 0-9, '.', '_' and '-', e.g. photo")
         for field, allowed in (("engine", get_args(EngineName)), ("precision", get_args(Precision))):
             if getattr(self, field) not in allowed:
                 raise SetupError(f"{field}: {getattr(self, field)!r} is unknown; choose one of {', '.join(allowed)}")
@@ -77,15 +80,15 @@ class Settings:
         if self.threads < 0:
             raise SetupError(f"threads: {self.threads} is negative; pass 0 for all cores, or a count")
         if self.gpu < 0:
-            raise SetupError(f"gpu: {self.gpu} is negative; pass the number that nvidia-smi lists it under, from 0")
+            raise SetupError(f"gpu: {self.gpu} is negative; pass its number in nvidia-smi, from 0")
         if self.max_lanes < 0:
             raise SetupError(f"max_lanes: {self.max_lanes} is negative; pass 0 for the calibrated number, or a count")
 
     @classmethod
     def from_env(cls, bundle: Path | None = None) -> Settings:
-        """Read back what `to_env` wrote; `bundle` stands for IMPASTO_BUNDLE where that isn't set.
+        """Read back what `to_env` wrote; `bundle` is used where IMPASTO_BUNDLE isn't set.
 
-        Raises SetupError when neither names a bundle, or a number isn't one.
+        Raises SetupError when neither names a bundle, or a value isn't valid.
         """
         values: dict[str, Any] = {"registry": default_registry()} | ({} if bundle is None else {"bundle": bundle})
         for field in fields(cls):
@@ -104,32 +107,32 @@ class Settings:
 
     @property
     def folders(self) -> Mapping[str | None, Path]:
-        """The bundles' by name, the default's first; a lone one may have None, and is called as its manifest says."""
+        """The bundles' folders by name, the default first. A single one may have the name None: its manifest's."""
         return {None: self.bundle} if isinstance(self.bundle, Path) else dict(self.bundle.items())
 
     def thread_count(self) -> int:
-        """Cores to compute on."""
+        """The number of cores to compute on."""
         return self.threads or len(os.sched_getaffinity(0))
 
 
 def placed(texts: Sequence[str]) -> Path | dict[str, Path]:
-    """Of DIR, or of NAME=DIR for each of several: what Settings.bundle is. Raises SetupError."""
+    """Settings.bundle from the texts of --bundle: one DIR, or NAME=DIR for each of several. Raises SetupError."""
     found: dict[str, Path] = {}
     for text in texts:
         said = _PLACED.fullmatch(text)
         if said is None and len(texts) == 1:
             return Path(text)
         if said is None:
-            raise SetupError(f"bundle: {text!r} has no name, and there are several; pass NAME=DIR, e.g. photo={text}")
+            raise SetupError(f"bundle: {text!r} has no name, but there are several; pass NAME=DIR, e.g. photo={text}")
         if said[1] in found:
-            problem = f"{said[1]!r} stands for {found[said[1]]} and for {said[2]}"
+            problem = f"{said[1]!r} names both {found[said[1]]} and {said[2]}"
             raise SetupError(f"bundle: {problem}; give each bundle a name of its own")
         found[said[1]] = Path(said[2])
     return found
 
 
 def _placed(name: str | None, folder: Path) -> str:
-    """What `placed` reads: a folder alone mustn't look as if it had a name."""
+    """The text that `placed` reads back; a folder without a name must not look like NAME=DIR."""
     alone = str(folder) if _PLACED.fullmatch(str(folder)) is None else f"./{folder}"
     return alone if name is None else f"{name}={folder}"
 
@@ -155,4 +158,4 @@ def _read(field: str, text: str) -> Path | dict[str, Path] | str | int | None:
     try:
         return bytes_or_auto(text or AUTO) if field == "bank_bytes" else int(text)
     except ValueError:
-        raise SetupError(f"{_variable(field)}: {text!r} is not a whole number; pass one") from None
+        raise SetupError(f"{_variable(field)}: {text!r} is not a whole number; pass a whole number") from None

@@ -1,4 +1,4 @@
-"""What the pipelines of one server have together: registry, scorer, device, room in memory, and who is let in."""
+"""What the pipelines of one server share: registry, scorer, admission, device, closing, and room in memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from impasto_server.scoring.score import Scorer
 from impasto_server.settings import Settings
 from impasto_server.turnstile import Turnstile
 
-DELTA_SHARE = 4  # of all of a bundle's bytes: what changes its weights may be kept in float32, and in several factors
+DELTA_SHARE = 4  # a delta's most bytes, as a multiple of its bundle's: it may be float32, and in several factors
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Shared:
 
     @classmethod
     def of(cls, settings: Settings, bundles: Sequence[Bundle]) -> Shared:
-        """For pipelines of `bundles`. Raises SetupError where the scorer can't be had."""
+        """For pipelines of `bundles`. Raises SetupError where the scorer can't be opened."""
         largest = max(bundle.nbytes for bundle in bundles)
         return cls(
             Registry(settings.registry, MAX_HEADER + DELTA_SHARE * largest),
@@ -39,7 +39,9 @@ class Shared:
         )
 
     def drain(self, grace_s: float) -> int:
-        """Take nothing new, and finish what was taken; how many were told Unavailable since they took longer."""
+        """Refuse new requests and finish those under way. Those that take longer than `grace_s` are told Unavailable;
+        returns how many.
+        """
         late = self.admission.drain(grace_s)
         self.closing.now()
         self.admission.close()

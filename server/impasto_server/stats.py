@@ -1,4 +1,4 @@
-"""What a pipeline counts of itself; read by whoever reports it (see triton/metrics.py)."""
+"""A pipeline's counters and gauges; triton/metrics.py reports them."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from threading import Lock
 
 COUNTERS: Mapping[str, str] = {
     "steps": "Forward passes of the backbone",
-    "lanes": "Rows of those passes; divided by steps: lanes per step",
+    "lanes": "Rows of those passes; lanes divided by steps is the mean batch",
     "done": "Requests answered with a picture",
-    "refused": "Requests that could not be served as they stood",
+    "refused": "Requests refused as invalid",
     "cancelled": "Requests whose caller cancelled or went away",
-    "expired": "Requests whose time had passed before their picture was done",
+    "expired": "Requests whose timeout passed before their picture was done",
     "rejected": "Requests turned away because the server was full",
     "failed": "Requests on which the server itself failed",
-    "queue_seconds": "Time that requests waited for preparation and for their first step",
-    "join_seconds": "Time from being prepared to the first step",
+    "queue_seconds": "Seconds that requests waited for preparation and for their first step",
+    "join_seconds": "Seconds from being prepared to the first step",
     "adapter_hits": "Adapters found in host memory",
     "adapter_loads": "Adapters read from the registry",
     "bank_hits": "Adapters found in the adapter bank",
     "bank_writes": "Adapters written into the adapter bank",
     "bank_written_bytes": "Bytes of the pages written",
-    "bank_evictions": "Idle adapters that made room in the adapter bank for others",
-    "mix_pinned": "Mixes that had weights of their own, merged into them",
+    "bank_evictions": "Idle adapters evicted from the adapter bank to make room for others",
+    "mix_pinned": "Mixes that ran on weights of their own, which they are merged into",
 }
 GAUGES: Mapping[str, str] = {
     "requests": "Requests under way",
-    "adapter_bytes": "Adapters in host memory",
-    "bank_bytes": "What the adapter bank may grow to",
+    "adapter_bytes": "Bytes of adapters in host memory",
+    "bank_bytes": "Bytes that the adapter bank may grow to",
 }
 
 
@@ -47,6 +47,6 @@ class Stats:
             self._values[name] = value
 
     def read(self) -> dict[str, float]:
-        """All of them at one moment."""
+        """All values, read at one moment."""
         with self._lock:
             return dict(self._values)

@@ -1,13 +1,13 @@
-"""What a sampler is to the rest of the server: a generator of questions to a backbone, which returns a sample.
+"""The interface of a sampler: a generator that yields questions to a backbone and returns a finished sample.
 
     steps = family.begin(request, seed, seen, contexts)
     ask = next(steps)                    # what a backbone must be run on
     ask = steps.send(answer)             # ... until StopIteration carries the finished sample
 
-Who is sent the answers doesn't know which guidance made them, nor who else is in the batch; dropping the generator
-cancels it. What it remembers of its steps are local variables.
+A sampler knows neither which guidance made the answers nor who else is in the batch. Its state is local variables, so
+dropping the generator cancels it.
 
-A cascade is one generator that goes on with another, on another backbone:
+A cascade is one generator that continues with another, on another backbone:
 
     sample = yield from at_stage(base, "base", 0, 30)
     return (yield from at_stage(upscale(sample), "upscale", 20, 30))
@@ -23,20 +23,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 Sample = NDArray[Any]
-Finished = Any  # what a sampler returns: a sample, or whatever its family makes pictures of that has a size, too
+Finished = Any  # what a sampler returns: a sample, or anything with a `size` that its family can decode
 
-BASE = "base"  # the stage of a family that has one
+BASE = "base"  # the only stage of a family that has one
 
 
 @dataclass(frozen=True)
 class Ask:
-    """What a sampler needs next: the answer of the backbone of its `stage` to `sample` at `timestep`.
+    """What a sampler needs next: the answer of its `stage`'s backbone to `sample` at `timestep`.
 
-    What a sample is and what a timestep counts is the family's: latents [C, h, w] at a training timestep, or tokens
-    [h, w] at the share of steps to come. `step` counts from 0 to `steps` - 1, those of all stages that are run;
-    `before` are those of earlier stages, `after` those of later ones. `denoised` is what the finished sample is taken
-    to be, None while nobody knows. `lane` asks one lane alone, whatever the guidance weighs it with; None asks all that
-    count.
+    The family says what sample and timestep are: latents [C, h, w] at a training timestep, or tokens [h, w] at the
+    share of steps to come. `step` counts from 0 to `steps` - 1 over all stages that are run; `before` and `after` are
+    the numbers of steps in earlier and later stages. `denoised` is the predicted final sample, None if there is none.
+    `lane` asks one lane only, ignoring guidance; None asks all lanes that count.
     """
 
     sample: Sample
@@ -60,7 +59,7 @@ Steps = Generator[Ask, NDArray[np.float32], Finished]
 
 
 def at_stage(steps: Steps, stage: str, done: int, total: int) -> Steps:
-    """The same sampler as a part of a cascade: its steps come behind `done` others, and there are `total` in all."""
+    """The same sampler as one stage of a cascade: `done` steps come before it, and there are `total` in all."""
     ask = next(steps)
     while True:
         after = total - done - ask.steps
@@ -72,8 +71,8 @@ def at_stage(steps: Steps, stage: str, done: int, total: int) -> Steps:
 
 
 def run_steps(steps: int, strength: float, cut: bool = False) -> int:
-    """How many of `steps` are run from content: all, or where strength `cut`s the upper ones off, ⌊steps · strength⌋.
+    """How many of `steps` are run: all, or ⌊steps · strength⌋ where the strength `cut`s off the first ones.
 
-    That is 0 to `steps`. A strength of 0.7 arrives as the float32 below it, and is still 7 steps of 10.
+    The strength is rounded, because 0.7 arrives as the float32 below it and must still be 7 steps of 10.
     """
     return min(int(steps * round(strength, 6)), steps) if cut else steps

@@ -1,4 +1,4 @@
-"""The parameter `timeout` of a request: how long its caller waits."""
+"""The request parameter `timeout`: how long the caller waits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ MAX_TIMEOUT_US = 7 * 24 * 3600 * 10**6  # a week
 
 
 def seconds(microseconds: int) -> float | None:
-    """None for 0, which is none: Triton doesn't tell the two apart. Raises InvalidArgument."""
+    """The timeout in seconds. None for 0: Triton doesn't tell 0 from no timeout. Raises InvalidArgument."""
     if microseconds > MAX_TIMEOUT_US:
         sent = microseconds - (1 << 64) if microseconds >> 63 else microseconds  # Triton drops the sign
         fix = f"pass the parameter timeout as 1 to {MAX_TIMEOUT_US} microseconds, or leave it out for no limit"

@@ -1,14 +1,14 @@
-"""Few threads, fair to many requests: who has little left to do is done soon, and nobody waits for ever.
+"""A few threads shared fairly by many requests: short work is done soon, and nobody waits for ever.
 
-Work is a generator. It stops before each of its parts and says how much is left; a part runs when its turn comes:
+Work is a generator. Before each part it yields how much is left; the part runs when its turn comes:
 
     def paint(pictures: list[Picture]) -> Work[None]:
         for done, picture in enumerate(pictures):
             yield len(pictures) - done
             picture.paint()
 
-The rule: three turns of four go to whoever has least left, the first to come among equals; the fourth goes to whoever
-has waited longest for one. So among K who wait, each gets a turn within 4 · K turns, whoever else comes.
+The rule: three turns of four go to whoever has least left, among equals to the first to come. The fourth goes to
+whoever has waited longest for a turn. So of K who wait, each gets a turn within 4 · K turns, whoever else comes.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ log = logging.getLogger(__name__)
 K = TypeVar("K", bound=Hashable)
 R = TypeVar("R")
 
-PATIENCE = 4  # every so many turns, one is for whoever has waited longest
+PATIENCE = 4  # one turn in so many goes to whoever has waited longest
 
-# Yields how much is left with the part that comes next; all who share their turns count in one unit, such as pixels.
+# Yields how much is left, the next part included. All work that shares turns counts in one unit, such as pixels.
 Work: TypeAlias = Generator[float, None, R]
 
 
@@ -34,7 +34,7 @@ class Order(Generic[K]):
     """Who waits for a turn, and whose is next. Not thread-safe."""
 
     def __init__(self) -> None:
-        self._left: dict[K, float] = {}  # who has waited longest is first
+        self._left: dict[K, float] = {}  # whoever has waited longest is first
         self._given = 0
 
     def __len__(self) -> int:
@@ -42,16 +42,16 @@ class Order(Generic[K]):
         return len(self._left)
 
     def __iter__(self) -> Iterator[K]:
-        """Those who wait now, whoever comes or goes meanwhile."""
+        """Those who wait now; a copy, so others may come and go meanwhile."""
         return iter(list(self._left))
 
     def add(self, key: K, left: float) -> None:
-        """`key`, which doesn't wait yet, does from now on."""
+        """Let `key` wait; it must not wait already."""
         assert key not in self._left
         self._left[key] = left
 
     def take(self) -> K | None:
-        """Whose turn it is; it waits no more. None when nobody does."""
+        """Remove and return whose turn it is; None when nobody waits."""
         if not self._left:
             return None
         self._given += 1
@@ -60,17 +60,17 @@ class Order(Generic[K]):
         return chosen
 
     def drop(self, key: K) -> bool:
-        """Whether it waited; it does no more."""
+        """Let `key` wait no more; returns whether it waited."""
         return self._left.pop(key, None) is not None
 
 
 class Turns(Generic[K]):
-    """Threads that run work by turns. Work of one key runs in its order, one part at a time. Safe from any thread."""
+    """Threads that run work by turns. Work of one key runs in order, one part at a time. Safe from any thread."""
 
     def __init__(self, name: str, threads: int) -> None:
         self._order: Order[K] = Order()
-        self._works: dict[K, deque[Work[None]]] = {}  # of each key, the one under way and those behind it
-        self._leaving: set[K] = set()  # those that were dropped while a part of theirs was running
+        self._works: dict[K, deque[Work[None]]] = {}  # for each key, the work under way and what follows it
+        self._leaving: set[K] = set()  # keys dropped while one of their parts was running
         self._open = True
         self._changed = Condition()
         self._threads = [Thread(target=self._run, name=f"{name}-{n}", daemon=True) for n in range(threads)]
@@ -78,20 +78,20 @@ class Turns(Generic[K]):
             thread.start()
 
     def submit(self, key: K, work: Work[None]) -> None:
-        """Do `work` after all that `key` had done before. What it does up to its first yield should be brief.
+        """Do `work` after all earlier work of `key`. What it does before its first yield should be brief.
 
-        What it raises ends it, and is logged. Raises RuntimeError when closed.
+        An exception in it ends it and is logged. Raises RuntimeError when closed.
         """
         with self._changed:
             if not self._open:
-                raise RuntimeError("work for threads that have ended")
+                raise RuntimeError("work was submitted to closed threads")
             works = self._works.setdefault(key, deque())
             works.append(work)
             if len(works) == 1:
                 self._wait(key, 0)
 
     def drop(self, key: K) -> None:
-        """Close all work of `key`: at once, and what is running when its part is over."""
+        """Close all work of `key` at once; work that is running, when its part ends."""
         with self._changed:
             works = self._works.get(key, deque())
             running = bool(works) and not self._order.drop(key)
@@ -105,7 +105,7 @@ class Turns(Generic[K]):
             _close(work)
 
     def close(self) -> None:
-        """Take nothing new, do what was taken, and free the threads."""
+        """Refuse new work, finish what was submitted, and end the threads."""
         with self._changed:
             self._open = False
             self._changed.notify_all()
@@ -117,7 +117,7 @@ class Turns(Generic[K]):
             pass
 
     def _turn(self) -> bool:
-        """Wait for a turn and run it; False when closed and all is done."""
+        """Wait for a turn and run its part; False when closed and all is done."""
         taken = self._next()
         if taken is None:
             return False
@@ -140,7 +140,7 @@ class Turns(Generic[K]):
             return key, self._works[key][0]
 
     def _go_on(self, key: K, left: float | None) -> None:
-        """With the work under way, of which so much is `left`, or with that behind it."""
+        """Queue the rest of the work under way (`left`, None when it has ended), or the work after it."""
         works = self._works[key]
         if left is None:
             works.popleft()
@@ -163,7 +163,7 @@ def _close(work: Work[None]) -> None:
 
 
 def _part(work: Work[None]) -> float | None:
-    """Run the next part; what is left after it, None when that was the last."""
+    """Run the next part; return what is left after it, None when it was the last."""
     try:
         return next(work)
     except StopIteration:
@@ -174,6 +174,6 @@ def _part(work: Work[None]) -> float | None:
 
 
 def once(task: Callable[[], None]) -> Work[None]:
-    """Work that is one brief part."""
+    """`task` as work of one brief part."""
     yield 0
     task()

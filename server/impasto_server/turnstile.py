@@ -1,13 +1,13 @@
-"""One device for several step loops: a pass at a time, and each loop gets an equal share of the device's time.
+"""The turnstile: several step loops share one device, one pass at a time, each with an equal share of its time.
 
-The rule. Of the loops that want a pass, the one that has had least of the device's time is next; among equals, the one
-that has waited longest. A pass is never cut, so whoever comes anew waits for one at most. Between two passes a loop
-works on the host: while it is the one to have the next, it is waited for, as long as its last pass took but no longer
-than HOLD_S, since otherwise a loop with short passes would wait for a long one after each of them. Who has no rows to
-run keeps no claim: it comes back with no more credit than the loop that runs then.
+The rule. Of the loops that want a pass, the one that has had least device time is next; among equals, the one that has
+waited longest. A pass is never interrupted, so a new loop waits for one pass at most. Between two passes a loop works
+on the host. If the next pass is still its own, the device is held for it, as long as its last pass took and HOLD_S at
+most; else a loop with short passes would wait for a long one after each of them. A loop with no rows to run loses its
+claim: it comes back with no more credit than the loop that runs then.
 
-With one loop this is a lock that nobody else wants. Encoding of prompts and decoding of pictures take no turn here:
-they share the cores with passes of their own bundle, and so they do with another's.
+With one loop this is an uncontested lock. Encoding prompts and decoding pictures take no turn here: they share the
+cores with the passes of all bundles.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ HOLD_S = 0.02
 
 @dataclass(eq=False)
 class Share:
-    """One loop's: device time it is taken to have `had`; when it began to wait, and until when it is expected back."""
+    """One loop's account: device time counted as had, when it began to wait, and until when it is expected back.
+
+    All in seconds.
+    """
 
     had_s: float = 0.0
     waits_since: float | None = None
@@ -32,25 +35,25 @@ class Share:
 
 
 class Shares:
-    """Who is next. Not thread-safe; whoever calls says what time it is, in seconds."""
+    """The rule of who is next. Not thread-safe. Callers pass the time, in seconds."""
 
     def __init__(self) -> None:
         self._shares: list[Share] = []
         self._inside: Share | None = None
         self._entered = 0.0
-        self._level_s = 0.0  # what the last one to enter had had by then
+        self._level_s = 0.0  # the device time that the last one to enter had had by then
 
     def add(self) -> Share:
         self._shares.append(Share(self._level_s))
         return self._shares[-1]
 
     def ask(self, share: Share, now: float) -> None:
-        """It wants a pass."""
+        """The loop wants a pass."""
         share.had_s = max(share.had_s, self._level_s)
         share.waits_since = now
 
     def wait_s(self, share: Share, now: float) -> float:
-        """How long one that wants a pass has to wait at least: 0 when it is next, infinite until something happens."""
+        """How long a loop that wants a pass must wait: 0 when it is next, infinite while only an event can tell."""
         if self._inside is not None:
             return math.inf
         wanted = [one for one in self._shares if one.waits_since is not None or one.expected_until > now]
@@ -65,7 +68,7 @@ class Shares:
         share.waits_since = None
 
     def leave(self, share: Share, now: float) -> None:
-        """Its pass is over, and it may be back for another soon."""
+        """Its pass is over; it may soon want another."""
         took = now - self._entered
         self._inside = None
         share.had_s += took
@@ -77,7 +80,7 @@ class Shares:
 
 
 class Turnstile:
-    """One for a device; a step loop takes a gate of its own. Safe from any thread."""
+    """One for each device; each step loop has a gate of its own. Safe from any thread."""
 
     def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
         self._shares = Shares()
@@ -107,7 +110,7 @@ class Turnstile:
 
 
 class Gate:
-    """One loop's way to the device: `with gate:` around each pass, and `rest` when there is nothing to run."""
+    """One loop's access to the device: `with gate:` around each pass, `rest` when there is nothing to run."""
 
     def __init__(self, turnstile: Turnstile, share: Share) -> None:
         self._turnstile = turnstile

@@ -1,7 +1,8 @@
-"""What a request says, by group: each attribute with its field's row. This is the table of what every family may know.
+"""The values of a request, by group: each attribute with its field's row. This is the table of the families' common
+fields.
 
-Attributes without a row are no inputs. The strengths of guidance rules are with them (guidance.py), what one family
-alone knows is in its folder.
+Attributes without a row are not inputs. The strengths of guidance rules are in guidance.py, a family's own fields in
+its folder.
 """
 
 from __future__ import annotations
@@ -40,42 +41,42 @@ RERANKS = ("text", "style")
 
 MODEL = Text(
     "MODEL",
-    "Which of the server's bundles paints, by its name.",
+    "The name of the bundle that paints.",
     default="",
-    usual="the first",
+    usual="the server's first",
     option=Option(
-        "which of the server's bundles paints; by default the first.",
-        "Which of the server's bundles paints.",
+        "the name of the bundle that paints; by default the server's first.",
+        "The name of the bundle that paints.",
         metavar="NAME",
     ),
 )
 GUIDANCE = Choice(
     "GUIDANCE",
-    "The guidance rule. Of bundles that have their guidance built in, cfg alone.",
+    "The guidance rule. Bundles with built-in guidance take only cfg.",
     default=RULES[0].name,
     option=Option(
-        "a StyleContent, which counts style and content apart and has a scale of its own, a StyleDrop or a Compose; "
-        "else guidance_scale is all there is. Needs `style`.",
-        "By the difference that the adapter of --style makes, StyleDrop's, or that and --content's.",
+        "a StyleContent, which guides style and content separately and has its own scale, a StyleDrop or a Compose; "
+        "without it, only guidance_scale guides. Needs `style`.",
+        "Guide by the difference that the adapter of --style makes (StyleDrop), or that and --content's.",
         kind="guidance",
     ),
     choices=tuple(rule.name for rule in RULES),
 )
-# Which there are, the family says.
+# Each family says which samplers there are.
 SCHEDULER = Choice("SCHEDULER", "The sampler.", usual="the bundle's", option=Option("{samplers}.", "{samplers}."))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Words:
-    """What is said of the picture, and what to steer away from."""
+    """What to paint, and what to steer away from."""
 
     prompt: str = given(
         Text(
             "PROMPT",
-            f"What to paint, which bundles that have words need: UTF-8, 1 to {MAX_TEXT_BYTES} bytes, not blank. A word "
-            f"<name> stands for an embedding; a request may name {MAX_EMBEDDINGS}. The numbers of stages of those in "
-            "one text may divide at most 4096, and all stages of all lanes together may make at most 256 different "
-            "texts.",
+            f"What to paint; bundles that take words need it. UTF-8, 1 to {MAX_TEXT_BYTES} bytes, not blank. A word "
+            f"<name> stands for an embedding; a request may name at most {MAX_EMBEDDINGS}. The stage counts of the "
+            "embeddings in one text may have a least common multiple of at most 4096, and all stages of all lanes may "
+            "make at most 256 different texts.",
             default="",
             needed="say what to paint, e.g. 'a red boat at night'",
         )
@@ -83,11 +84,11 @@ class Words:
     negative_prompt: str = given(
         Text(
             "NEGATIVE_PROMPT",
-            "What to steer away from. Not of bundles that have their guidance built in.",
+            "What to steer away from. Not for bundles with built-in guidance.",
             default="",
             usual='""; with dreamstyler-code its authors\' prompt against poor quality',
             option=Option(
-                'what the picture should not show; "" for nothing, whatever the server\'s default is.',
+                'what the picture should not show; "" is nothing, even where the server\'s default is something.',
                 "What the picture should not show.",
             ),
         )
@@ -96,20 +97,20 @@ class Words:
 
 @dataclass(frozen=True, kw_only=True)
 class Styles:
-    """`adapter_names` are LoRAs and bottleneck adapters, each with its weight. `style` names an embedding, or one for
-    each of so many stages, the finest first; under a rule by adapters it names an adapter, and `content` the other one
-    of a composition; `content_prompt` is what that is told, None being the prompt without the style's words.
+    """`adapter_names` are LoRAs and bottleneck adapters, each with a weight. `style` names one embedding, or one for
+    each stage, the finest first. Under a rule by adapters it names an adapter, and `content` the second adapter of a
+    composition; `content_prompt` is the content's prompt, None being the prompt without the style's words.
     """
 
     adapter_names: tuple[str, ...] = given(
         Texts(
             "ADAPTER_NAMES",
-            f"Adapters by their names in the registry, at most {MAX_ADAPTERS}, each once; of feedforward bundles "
-            "styles.",
+            f"Adapters by their names in the registry, at most {MAX_ADAPTERS}, each once. For feedforward bundles "
+            "these are styles.",
             default=(),
             usual="none",
             option=Option(
-                "names of adapters in the server's registry to weights, -4 to 4; a lone name has the weight 1.",
+                "names of adapters in the server's registry with weights, -4 to 4; a name alone has the weight 1.",
                 "An adapter of the server's registry; may be repeated.",
                 name="adapters",
                 kind="adapters",
@@ -124,9 +125,9 @@ class Styles:
     adapter_weights: tuple[float, ...] = given(
         Numbers(
             "ADAPTER_WEIGHTS",
-            "One weight for each name. Of feedforward bundles they come to more than 0 and at most 1 in all; what is "
-            "missing to 1 weakens the style.",
-            usual="1.0 each; of feedforward bundles the same for each style, 1 in all",
+            "One weight for each name. For feedforward bundles their sum must be above 0 and at most 1; a sum below 1 "
+            "weakens the style.",
+            usual="1.0 each; for feedforward bundles equal weights with the sum 1",
             low=-MAX_WEIGHT,
             high=MAX_WEIGHT,
         )
@@ -134,19 +135,18 @@ class Styles:
     style: tuple[str, ...] = given(
         Texts(
             "STYLE",
-            f"The style to paint in: an embedding's name in the registry, or one name for each of up to {MAX_STAGES} "
-            "stages, of which the first paints the finest detail. With styledrop and styledrop-compose the name of one "
-            "adapter.",
+            f"The style to paint in: the name of an embedding in the registry, or one name for each of up to "
+            f"{MAX_STAGES} stages; the first stage paints the finest detail. With styledrop and styledrop-compose the "
+            "name of one adapter.",
             default=(),
             usual="none",
             option=Option(
-                "the embedding whose style is painted in, by its name in the registry. To mix styles, a sequence of "
-                "names, one for each stage, of which the first, 0, paints the finest detail and the last the "
-                'composition; or names to ranges of stages, {"sks03": range(0, 3), "sks05": range(3, 6)}, which cover '
-                f"0, 1, 2, … once each. {MAX_STAGES} stages at most. A request names {MAX_EMBEDDINGS} embeddings at "
-                "most, those in its prompts counted in. With StyleDrop and Compose it is an adapter instead, and a "
-                "single one.",
-                "Style embedding of the server's registry. To mix them, say which stages each has, the finest detail "
+                "the style to paint in: the name of an embedding in the registry. To mix styles, pass a sequence of "
+                "names, one for each stage; stage 0 paints the finest detail, the last stage the composition. Or map "
+                'names to ranges of stages, {"sks03": range(0, 3), "sks05": range(3, 6)}, which must cover 0, 1, 2, … '
+                f"once each. At most {MAX_STAGES} stages. A request may name at most {MAX_EMBEDDINGS} embeddings, "
+                "those in its prompts included. With StyleDrop and Compose pass the name of a single adapter instead.",
+                "Style embedding of the server's registry. To mix several, give each its stages, the finest detail "
                 "first: --style sks03:0-2 --style sks05:3-5. With StyleDrop's guidance it is an adapter.",
                 kind="style",
                 metavar="NAME[:STAGES]",
@@ -159,11 +159,11 @@ class Styles:
     content: str | None = given(
         Text(
             "CONTENT",
-            "The adapter whose content is painted in the style.",
+            "The adapter of the content that is painted in the style.",
             usual="none",
             option=Option(
-                "the adapter whose content is painted, by its name in the registry. Needs Compose.",
-                "The adapter of a content, painted in the style of --style's.",
+                "the adapter of the content that is painted, by its name in the registry. Needs Compose.",
+                "The adapter of the content that is painted in the style of --style.",
                 metavar="NAME",
             ),
         )
@@ -173,21 +173,21 @@ class Styles:
         Text(
             "CONTENT_PROMPT",
             "CONTENT's prompt, without words for the style.",
-            usual="PROMPT, where STYLE's adapter has a template with words of its own; else it is needed",
+            usual="PROMPT, if STYLE's adapter has a prompt template; else it is needed",
             option=Option(flag="With --content: the prompt without words for the style."),
         )
     )
 
     @property
     def adapters(self) -> tuple[tuple[str, float], ...]:
-        """Name and weight of each."""
+        """The name and weight of each adapter."""
         return tuple(zip(self.adapter_names, self.adapter_weights, strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """`ramp`: the guidance's strengths rise from 0 at the first step to their whole at the last. `spreads`: whether the
-    sampler runs all its steps over the share of the noise that a content image leaves, where others run fewer.
+    """`ramp`: the guidance rises from 0 at the first step to full strength at the last. `spreads`: with a content image
+    the sampler runs all its steps over the remaining share of the noise, where others run fewer steps.
     """
 
     steps: int = given(
@@ -207,8 +207,8 @@ class Sampling:
             "Whether the guidance rises linearly from 0 at the first step to its full strength at the last.",
             default=False,
             option=Option(
-                "let the guidance rise linearly from nothing at the first step to its full strength at the last.",
-                "Let the guidance grow from the first step to the last.",
+                "let the guidance rise linearly from 0 at the first step to its full strength at the last.",
+                "Let the guidance rise from 0 at the first step to full strength at the last.",
             ),
         )
     )
@@ -217,7 +217,7 @@ class Sampling:
 
 @dataclass(frozen=True, kw_only=True)
 class Seeds:
-    """Of `n` candidates, the i-th is what the same request alone paints from `seed` + i."""
+    """Candidate i of `n` is the picture that the same request paints alone from `seed` + i."""
 
     seed: int = given(
         Long(
@@ -230,12 +230,11 @@ class Seeds:
     n: int = given(
         Whole(
             "N",
-            "Candidates; each is painted with a seed one higher than the last.",
+            "Number of candidates; each has the next higher seed.",
             default=1,
             option=Option(
-                "how many candidates to paint, 1 to 16; each is the picture of a seed one higher than that of the one "
-                "before.",
-                "Candidates to paint, each with a seed one higher.",
+                "how many candidates to paint, 1 to 16; each has the next higher seed.",
+                "Candidates to paint; each has the next higher seed.",
             ),
             low=1,
             high=MAX_CANDIDATES,
@@ -244,14 +243,14 @@ class Seeds:
 
     @property
     def each(self) -> tuple[int, ...]:
-        """Each candidate's own."""
+        """The seed of each candidate."""
         return tuple((self.seed + i) % (MAX_SEED + 1) for i in range(self.n))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ranking:
-    """`rerank` orders the candidates by their clip score, with the prompt ("text") or with `style_image` ("style"), an
-    encoded file.
+    """`rerank` sorts the candidates by their clip score, against the prompt ("text") or against `style_image`, an
+    encoded file ("style").
     """
 
     rerank: str | None = given(
@@ -262,8 +261,8 @@ class Ranking:
             usual="as painted, without scores",
             option=Option(
                 '"text" sorts the candidates by how well they show the prompt, "style" by how near they come to '
-                "style_image; the best is the first then, and each has a score. Needs a server with a scorer.",
-                "The best candidate first, by the prompt (text) or by --style-image (style).",
+                "style_image. The best is first, and each has a score. Needs a server with a scorer.",
+                "Sort the candidates, the best first: by the prompt (text) or by --style-image (style).",
             ),
             choices=RERANKS,
         )
@@ -271,11 +270,11 @@ class Ranking:
     style_image: bytes | None = given(
         File(
             "STYLE_IMAGE",
-            "The picture that candidates are compared with: an encoded PNG, JPEG or WebP file. With RERANK style, "
+            "The picture that candidates are compared with: an encoded PNG, JPEG or WebP file. Only with RERANK style, "
             "which needs it.",
             option=Option(
-                'with rerank "style", the picture to come near to; passed as `image` is.',
-                "With --rerank style: what to come near to.",
+                'with rerank "style": the picture to compare with; passed like `image`.',
+                "With --rerank style: the picture to compare with.",
                 metavar="FILE",
             ),
             check=check_bytes,
@@ -285,12 +284,12 @@ class Ranking:
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """Pixels of each candidate."""
+    """The size of each candidate, in pixels."""
 
     width: int = given(
         Whole(
             "WIDTH",
-            "Pixels; a multiple of what the bundle says.",
+            "Pixels; a multiple of the bundle's `multiple_of`.",
             usual="the bundle's size",
             option=Option("pixels.", "Pixels."),
             low=1,
@@ -315,18 +314,18 @@ class Size:
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """Encoded files: `image`, from which the last `strength` of the steps are run, and `depth`, how near everything is.
+    """Encoded files: `image`, from which only the last `strength` of the steps are run, and the depth map `depth`.
     `control_scale` is how strictly a ControlNet follows them.
     """
 
     image: bytes | None = given(
         File(
             "IMAGE",
-            "The picture to start from: an encoded PNG, JPEG or WebP file. Of feedforward bundles the photo that is "
-            "painted, in its own size: they need it.",
+            "The picture to start from: an encoded PNG, JPEG or WebP file. For feedforward bundles it is the photo to "
+            "paint, in its own size, and needed.",
             usual="none, the start is noise",
             option=Option(
-                "the picture to start from: a PNG, JPEG or WebP file, as bytes or as its Path, or a PIL image. It is "
+                "the picture to start from: a PNG, JPEG or WebP file as bytes or as a Path, or a PIL image. It is "
                 "sent in its own size; the server fits it to width and height.",
                 "Picture to start from: PNG, JPEG or WebP.",
                 metavar="FILE",
@@ -337,14 +336,14 @@ class Content:
     strength: float = given(
         Number(
             "STRENGTH",
-            "How far to leave IMAGE behind: that share of STEPS is run, rounded down; under lcm all of them, over that "
-            "share of what it was taught. With IMAGE only. Of feedforward bundles how strong the style is; what is "
-            "left of 1 is the photo.",
+            "How far to depart from IMAGE: this share of STEPS is run, rounded down; with lcm all STEPS, over this "
+            "share of the noise. Only with IMAGE. For feedforward bundles it is how strong the style is; what is left "
+            "of 1 is the photo.",
             default=0.8,
             option=Option(
-                "how far to leave `image` behind, 0 to 1; that share of the steps is run, or under lcm all of them "
-                "over that share of the noise.",
-                "With --image: how far to leave it behind, 0 to 1.",
+                "how far to depart from `image`, 0 to 1: this share of the steps is run, or with lcm all of them over "
+                "this share of the noise.",
+                "With --image: how far to depart from it, 0 to 1.",
             ),
             low=0.0,
             high=1.0,
@@ -353,11 +352,11 @@ class Content:
     depth: bytes | None = given(
         File(
             "DEPTH",
-            "How near everything is: an encoded greyscale picture, near is bright.",
+            "A depth map: an encoded greyscale picture, near is bright.",
             usual="none",
             option=Option(
-                "how near everything is, as a grey picture in which near is bright; passed as `image` is.",
-                "How near everything is, in grey; near is bright.",
+                "a depth map: a greyscale picture in which near is bright; passed like `image`.",
+                "A depth map: a greyscale picture, near is bright.",
                 metavar="FILE",
             ),
             check=check_bytes,
@@ -380,7 +379,7 @@ class Content:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """`timeout_s` counts from submission, None waits for ever. Every `preview_every`-th step has a preview; 0: none."""
+    """`timeout_s` counts from submission; None has no limit. Every `preview_every`-th step has a preview; 0: none."""
 
     format: str = given(
         Choice(
@@ -392,7 +391,7 @@ class Answer:
         )
     )
     preview_every: int = given(
-        Whole("PREVIEW_EVERY", "A preview after every so many steps; 0: none.", default=0, high=MAX_STEPS)
+        Whole("PREVIEW_EVERY", "Number of steps between previews; 0: no previews.", default=0, high=MAX_STEPS)
     )
     timeout_s: float | None = None
 
@@ -405,5 +404,5 @@ COMMON: tuple[Field, ...] = (
     *(row for group in GROUPS[2:] for row in rows(group).values()),
     MODEL,
 )
-WORDS = ("PROMPT", "NEGATIVE_PROMPT", "CONTENT_PROMPT")  # what families without words don't know
-STREAMED = ("PREVIEW_EVERY",)  # of these, what the model alone knows that streams
+WORDS = ("PROMPT", "NEGATIVE_PROMPT", "CONTENT_PROMPT")  # unknown to families without words
+STREAMED = ("PREVIEW_EVERY",)  # known only to the streaming model

@@ -1,6 +1,7 @@
-"""What a request names → adapters and embeddings → what its lanes wear: words, and mixes of adapters.
+"""The adapters and embeddings that a request names, turned into the words and mixes of its lanes.
 
-A name stands for a LoRA, a bottleneck adapter or an embedding; which of them may stand where depends on the rule.
+A name stands for a LoRA, a bottleneck adapter or an embedding. The guidance rule decides which may stand in which
+field.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ CONTENT = "CONTENT"
 
 @dataclass(frozen=True)
 class Asked:
-    """An adapter or embedding as a request names it, and the field where it stands (the first, if in several)."""
+    """An adapter or embedding as a request names it, and the field that names it (the first, if several do)."""
 
     name: str
     weight: float
@@ -33,11 +34,11 @@ class Asked:
 
 @dataclass(frozen=True)
 class Worn:
-    """What a request's lanes can say, the mixes they can run under, and what both are made of.
+    """The words that a request's lanes can say, the mixes they can run under, and what both are made of.
 
-    `embeddings` are by name, `adapters` by digest; `named` is what the request calls those. `field_of_most_stages` is
-    where the embedding of most stages is named. `listed` are the adapters of ADAPTER_NAMES in their order, each with
-    its weight, but for those of weight 0.
+    `embeddings` are by name, `adapters` by digest; `named` is what the request calls the adapters.
+    `field_of_most_stages` is the field that names the embedding with most stages. `listed` are the adapters of
+    ADAPTER_NAMES in order, each with its weight, without those of weight 0.
     """
 
     words: Prompts
@@ -64,7 +65,7 @@ def asked(request: Request) -> list[Asked]:
 
 
 def resolved(names: Sequence[Asked], digests: Sequence[Future[str]]) -> tuple[Named, ...]:
-    """Those names, looked up. Raises as Residency.resolve, of the field where the request names the adapter."""
+    """The names with their digests. Raises as Residency.resolve, for the field that names the adapter."""
     return tuple(
         Named(one.name, _had(digest, one.field), one.weight, one.field)
         for one, digest in zip(names, digests, strict=True)
@@ -72,10 +73,10 @@ def resolved(names: Sequence[Asked], digests: Sequence[Future[str]]) -> tuple[Na
 
 
 def wear(request: Request, named: Sequence[Named], loading: Loading) -> Worn:
-    """What the request wears of `named`, all of which have been loaded, or have failed to.
+    """The request's words and mixes, when each of `named` has been loaded or has failed to.
 
-    Raises as Registry.load, of the field where the request names the adapter, and InvalidArgument for one that stands
-    where none of its kind belongs, or whose words nobody says.
+    Raises as Registry.load, for the field that names the adapter. Raises InvalidArgument for a name in a field that
+    takes the other kind, and where CONTENT_PROMPT is needed and missing.
     """
     loaded = {one.digest: _had(loading[one.digest], one.field) for one in named if one.digest in loading}
     adapters, embeddings = _by_kind(named, loaded, request)
@@ -94,7 +95,7 @@ def wear(request: Request, named: Sequence[Named], loading: Loading) -> Worn:
 
 
 def adapter_fields(request: Request) -> tuple[str, ...]:
-    """Where a request names what goes into lanes, not into prompts."""
+    """The fields that name adapters; all others name embeddings."""
     return (FIELD, CONTENT, "STYLE") if request.styled_by_adapter else (FIELD,)
 
 
@@ -108,7 +109,7 @@ def _had(future: Future[T], field: str) -> T:
 def _by_kind(
     named: Sequence[Named], loaded: Mapping[str, Kind], request: Request
 ) -> tuple[dict[str, Patch], dict[str, Embedding]]:
-    """Adapters by digest, embeddings by name. Raises InvalidArgument for one that stands where the other belongs."""
+    """Adapters by digest, embeddings by name. Raises InvalidArgument for a name in a field of the other kind."""
     fields = adapter_fields(request)
     adapters: dict[str, Patch] = {}
     embeddings: dict[str, Embedding] = {}
@@ -120,7 +121,7 @@ def _by_kind(
                 embeddings[one.name] = embedding
             case Adapter() | Delta():
                 fix = f"name it in {FIELD}, or in STYLE with GUIDANCE styledrop"
-                raise InvalidArgument(one.field, f"{one.name!r} is no embedding but an adapter", fix)
+                raise InvalidArgument(one.field, f"{one.name!r} is an adapter, not an embedding", fix)
             case Embedding():
                 fix = f"write <{one.name}> in PROMPT, or name it in STYLE with GUIDANCE cfg or dreamstyler"
                 raise InvalidArgument(one.field, f"{one.name!r} is an embedding", fix)
@@ -128,7 +129,7 @@ def _by_kind(
 
 
 def _mixes(named: Sequence[Named], adapters: Mapping[str, Patch]) -> Mixes:
-    """The content's adapter is for the lanes that say the context alone."""
+    """Mixes of the named adapters. CONTENT's adapter is for the lanes that say the context alone."""
     mixed = [one for one in named if one.digest in adapters]
     return Mixes(
         Mix.of([(one.digest, one.weight) for one in mixed if one.field != CONTENT]),
@@ -142,16 +143,17 @@ def _said(
     adapters: Mapping[str, Patch],
     embeddings: Mapping[str, Embedding],
 ) -> Prompts:
-    """What the lanes say. A style's adapter brings the words it was trained in, which its content is not told.
+    """The prompts of the lanes. A style's adapter may have a template: the words that it was trained with, which the
+    content's lanes must not say.
 
-    Raises InvalidArgument where nobody says which words those are.
+    Raises InvalidArgument where neither a template nor CONTENT_PROMPT says which words those are.
     """
     if not request.styled_by_adapter:
         return prompts(request.words.prompt, request.words.negative_prompt, request.styles.style, embeddings)
     template = next((adapters[one.digest].prompt for one in named if one.field == "STYLE"), None)
     if request.styles.content is not None and request.styles.content_prompt is None and template is None:
         problem = f"is missing, and {request.styles.style[0]!r} doesn't say which words of the prompt are its style's"
-        raise InvalidArgument("CONTENT_PROMPT", problem, "pass the prompt without them")
+        raise InvalidArgument("CONTENT_PROMPT", problem, "pass the prompt without the style's words")
     full = request.words.prompt if template is None else filled(template, request.words.prompt)
     context = request.words.prompt if request.styles.content_prompt is None else request.styles.content_prompt
     return Prompts(Text.of(full), Text.of(request.words.negative_prompt), Text.of(context))

@@ -67,7 +67,7 @@ INVALID: dict[str, tuple[dict[str, Tensor], str]] = {
     "weight infinite": (styled("neon", float("inf")), "ADAPTER_WEIGHTS: inf .*from -4 to 4"),
     "weight out of range": (styled("neon", 5.0), "ADAPTER_WEIGHTS: 5.0 .*from -4 to 4"),
     "weight without a name": ({"ADAPTER_WEIGHTS": floats(1.0)}, "ADAPTER_WEIGHTS: 1 weights for 0 names"),
-    "adapter twice": ({"ADAPTER_NAMES": texts("neon", "neon")}, "ADAPTER_NAMES: 'neon' stands there twice"),
+    "adapter twice": ({"ADAPTER_NAMES": texts("neon", "neon")}, "ADAPTER_NAMES: 'neon' is named twice"),
     "truncated adapter": (styled("truncated"), "ADAPTER_NAMES: adapter 'truncated' can't be used: .*import it again"),
     "adapter with NaN": (styled("nan"), "ADAPTER_NAMES: adapter 'nan' can't be used: .*NaN"),
     "adapter with a book for a prompt": (styled("book"), "ADAPTER_NAMES: adapter 'book' can't be used: its prompt '"),
@@ -86,13 +86,16 @@ INVALID: dict[str, tuple[dict[str, Tensor], str]] = {
 }
 # Of styles and content images.
 INVALID |= {
-    "style of another width": ({"STYLE": texts("wide")}, "STYLE: embedding 'wide' is 12 wide, text_encoder of 'toy' 8"),
+    "style of another width": (
+        {"STYLE": texts("wide")},
+        "STYLE: embedding 'wide' is 12 wide, but text_encoder of 'toy' is 8",
+    ),
     "trigger of another width": ({"PROMPT": texts("a <wide>")}, "PROMPT: embedding 'wide' is 12 wide"),
     "style missing": ({"GUIDANCE": texts("dreamstyler")}, "STYLE: is missing, and GUIDANCE dreamstyler needs it"),
     "65 stages": ({"STYLE": texts(*["sks03"] * 65)}, "STYLE: 65 stages; pass one name, or at most 64"),
     "a LoRA as a style": (
         {"STYLE": texts("neon")},
-        "STYLE: 'neon' is no embedding but an adapter; name it in ADAPTER_",
+        "STYLE: 'neon' is an adapter, not an embedding; name it in ADAPTER_",
     ),
     "a style as a LoRA": (styled("sks03"), "ADAPTER_NAMES: 'sks03' is an embedding; write <sks03> in PROMPT"),
     "unknown rule": (dual(GUIDANCE=texts("apg")), "GUIDANCE: 'apg' is unknown; pass one of cfg, dreamstyler"),
@@ -103,15 +106,15 @@ INVALID |= {
     "content guidance infinite": (dual(CONTENT_GUIDANCE=floats(-np.inf)), "CONTENT_GUIDANCE: -inf .*from -50 to 50"),
     "bomb": ({"IMAGE": texts(bomb())}, "IMAGE: 60000 x 60000 is 3600000000 pixels; pass at most 50000000"),
     "bomb as depth": ({"IMAGE": texts(picture("png")), "DEPTH": texts(bomb())}, "DEPTH: 60000 x 60000 is "),
-    "GIF": ({"IMAGE": texts(picture("gif"))}, "IMAGE: is no PNG, JPEG or WebP file"),
+    "GIF": ({"IMAGE": texts(picture("gif"))}, "IMAGE: is not a PNG, JPEG or WebP file"),
     "truncated JPEG": ({"IMAGE": texts(picture("jpeg")[:-200])}, "IMAGE: can't be read as JPEG: .*the whole file"),
     "truncated PNG": ({"IMAGE": texts(picture("png")[:-200])}, "IMAGE: is a PNG file without its end"),
     "truncated WebP": ({"IMAGE": texts(picture("webp")[:-200])}, "IMAGE: can't be read as WebP"),
-    "empty file": ({"IMAGE": texts(b"")}, "IMAGE: is no PNG, JPEG or WebP file"),
+    "empty file": ({"IMAGE": texts(b"")}, "IMAGE: is not a PNG, JPEG or WebP file"),
     "strength without content": ({"STRENGTH": floats(0.5)}, "STRENGTH: means nothing without IMAGE"),
     "strength too little": (
         {"IMAGE": texts(picture("png")), "STRENGTH": floats(0.3)},
-        "STRENGTH: 0.3 of 2 steps is none; pass at least 0.5, or more STEPS",
+        "STRENGTH: 0.3 of 2 steps is no step; pass at least 0.5, or more STEPS",
     ),
     "strength NaN": ({"IMAGE": texts(picture("png")), "STRENGTH": NAN}, "STRENGTH: nan .*from 0 to 1"),
     "control NaN": ({"IMAGE": texts(picture("png")), "CONTROL_SCALE": NAN}, "CONTROL_SCALE: nan .*from 0 to 2"),
@@ -179,7 +182,7 @@ def test_a_prompt_over_the_token_limit_is_answered_with_a_warning(toy_client: In
     prompt = texts("a red boat at night in stained glass style")
     meta = json.loads(ask(toy_client, **{**BOAT, "PROMPT": prompt})["META"])
     assert len(meta["warnings"]) == 1
-    assert_matches(r"^PROMPT: 9 tokens, the text encoder reads \d+; not read: '.*style'", meta["warnings"][0])
+    assert_matches(r"^PROMPT: 9 tokens, but the text encoder reads \d+; not read: '.*style'", meta["warnings"][0])
 
 
 def test_bad_company_does_not_change_a_picture(toy_client: InferenceServerClient, good: bytes) -> None:

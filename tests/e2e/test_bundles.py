@@ -162,7 +162,7 @@ def test_a_mixed_crowd_gets_what_each_gets_alone(
             assert_like(crowd[name].result(), expected)
     said = [one.result() for one in strangers]
     assert said[0] == ("INVALID_ARGUMENT", "MODEL: 'sdxl' is unknown; pass one of photo, muse, or leave it out")
-    assert "adapter 'glass' is for a masked backbone, 'mini-diffusion' is diffusion" in said[1][1]
+    assert "adapter 'glass' is for a masked backbone, but 'mini-diffusion' is diffusion" in said[1][1]
     assert said[2][1].startswith("SCHEDULER: 'dpmpp_2m' is unknown; pass one of maskgit, amused")
     assert before["requests"] == 0
 

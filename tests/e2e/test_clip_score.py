@@ -72,8 +72,8 @@ def test_scores_are_those_of_the_torch_model(client: InferenceServerClient, clip
 
 REFUSED: dict[str, tuple[Mapping[str, Tensor], str]] = {
     "no images": ({"IMAGE": texts(), "TEXT": texts("a boat")}, "IMAGE: holds no picture"),
-    "neither": ({"IMAGE": IMAGES}, "TEXT: is missing, and REFERENCE too"),
-    "both": ({"IMAGE": IMAGES, "TEXT": texts("a boat"), "REFERENCE": IMAGES}, "REFERENCE: stands beside TEXT"),
+    "neither": ({"IMAGE": IMAGES}, "TEXT: is missing, and so is REFERENCE"),
+    "both": ({"IMAGE": IMAGES, "TEXT": texts("a boat"), "REFERENCE": IMAGES}, "REFERENCE: is there as well as TEXT"),
     "counts": ({"IMAGE": IMAGES, "TEXT": texts("a", "b", "c")}, "TEXT: 3 for 2 of IMAGE"),
     "blank": ({"IMAGE": IMAGES, "TEXT": texts(" ")}, "TEXT: is blank"),
     "unreadable": ({"IMAGE": texts(FILES[0], FILES[1][:50]), "TEXT": texts("a boat")}, "IMAGE: picture 2: is a PNG"),

@@ -108,7 +108,7 @@ def test_what_takes_longer_than_the_grace_is_told_so(command: list[str]) -> None
         assert impasto.process.wait(60) == 4
         outcomes = [one.result(60) for one in asked]
         assert impasto.process.stderr is not None
-        assert "requests that were not done after 0.5 s were cut off" in impasto.process.stderr.read()
+        assert "requests that were not finished after 0.5 s were cut off" in impasto.process.stderr.read()
     assert f"ServerUnavailable: {CUT_OFF}" in outcomes
     assert all(one in ("painted", f"ServerUnavailable: {CUT_OFF}") or is_refusal(one) for one in outcomes)
     assert not any(alive(pid) for pid in impasto.pids)

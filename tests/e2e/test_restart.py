@@ -69,7 +69,7 @@ def test_it_gives_up_when_the_server_dies_too_often(command: list[str]) -> None:
         ask_for_death(impasto.url)
         _, log = impasto.process.communicate(timeout=60)
     assert impasto.process.returncode == 3
-    assert "it died 2 times within 10 minutes; that is given up" in log
+    assert "it died 2 times within 10 minutes; it isn't restarted" in log
     assert not shm_of(impasto.process.pid)
 
 

@@ -188,7 +188,7 @@ INVALID: dict[str, tuple[dict[str, Tensor], str]] = {
     "adapters beside a composition": ({**COMPOSED, "ADAPTER_NAMES": texts("cat")}, "ADAPTER_NAMES: means nothing to"),
     "style of the other family": (
         {**STYLED, "STYLE": texts("diffuse")},
-        "STYLE: adapter 'diffuse' is for a diffusion backbone, 'toy-masked' is masked; name an adapter that was",
+        "STYLE: adapter 'diffuse' is for a diffusion backbone, but 'toy-masked' is masked; name an adapter that was",
     ),
     "content of the other family": (
         {**COMPOSED, "CONTENT": texts("diffuse")},
@@ -203,7 +203,7 @@ INVALID: dict[str, tuple[dict[str, Tensor], str]] = {
         {**COMPOSED, "CONTENT": texts("sks03")},
         "CONTENT: 'sks03' is an embedding; write",
     ),
-    "an adapter as an embedding": ({**FISH, "STYLE": texts("glass")}, "STYLE: 'glass' is no embedding but an adapter"),
+    "an adapter as an embedding": ({**FISH, "STYLE": texts("glass")}, "STYLE: 'glass' is an adapter, not an embedding"),
     "17 candidates": ({**FISH, "N": ints(17)}, "N: 17 is out of range; pass 1 to 16"),
     "no candidate": ({**FISH, "N": ints(0)}, "N: 0 is out of range; pass 1 to 16"),
     "unknown rank": ({**FISH, "RERANK": texts("beauty")}, "RERANK: 'beauty' is unknown; pass one of text, style"),

@@ -112,17 +112,20 @@ def test_its_pass_is_streamed_before_the_picture(server: Server, client: Inferen
 @pytest.mark.parametrize(
     ("tensors", "said"),
     [
-        ({}, "IMAGE: is missing; pass the photo that is to be painted"),
-        ({"IMAGE": texts(FILE)}, "ADAPTER_NAMES: is missing, and 'toy-stylizer' paints in no style of its own"),
+        ({}, "IMAGE: is missing; pass the photo to paint"),
+        ({"IMAGE": texts(FILE)}, "ADAPTER_NAMES: is missing, and 'toy-stylizer' has no style of its own"),
         (
             {"IMAGE": texts(FILE), "ADAPTER_NAMES": texts("foreign")},
-            "'foreign' belongs to the network 'other-net', this",
+            "'foreign' belongs to the network 'other-net', but",
         ),
-        ({"IMAGE": texts(FILE), "ADAPTER_NAMES": texts("neon")}, "'neon' is for a diffusion backbone, 'toy-stylizer'"),
+        (
+            {"IMAGE": texts(FILE), "ADAPTER_NAMES": texts("neon")},
+            "'neon' is for a diffusion backbone, but 'toy-stylizer'",
+        ),
         ({"IMAGE": texts(FILE), "STYLE_IMAGES": texts(*[FILE] * 17)}, "STYLE_IMAGES: 17 files; pass at most 8"),
         (
             {"IMAGE": texts(FILE), "ADAPTER_NAMES": texts("ink"), "MASKS": texts(png(PHOTO[:8]))},
-            "MASKS: one is 80 x 8, and the photo 80 x 64; pass masks of the photo's own size",
+            "MASKS: one is 80 x 8, but the photo is 80 x 64; pass masks of the photo's own size",
         ),
         (
             {"IMAGE": texts(FILE), "ADAPTER_NAMES": texts("ink"), "DETAIL": floats(np.nan)},

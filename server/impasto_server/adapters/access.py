@@ -1,7 +1,8 @@
-"""Threads that touch the registry's files, which may never answer: a hung one is left behind with its thread.
+"""Threads that read the registry's files. A file may never answer; then its access is given up and its thread left.
 
-A thread that gets nothing for a moment has another beside it, up to a bound. An access that gets nothing for `limit_s`
-is given up; its thread is back when the file lets go of it, if ever. Of one file one access is under way at a time.
+When a thread gets nothing for a moment, another is started, up to a bound. An access that gets nothing for `limit_s` is
+given up; its thread returns when the file answers, if ever. Each file has at most one access under way that isn't given
+up.
 """
 
 from __future__ import annotations
@@ -17,24 +18,24 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 THREADS = 2
-MAX_THREADS = THREADS + 8  # all of which may hang; those who need files are then refused at once
-MAX_HANGING = 3  # of them with one and the same file
+MAX_THREADS = THREADS + 8  # when all of them hang, new accesses fail at once
+MAX_HANGING = 3  # threads that may hang with the same file
 LIMIT_S = 10.0
 STALL_S = 1.0
 
 
 class Attempt:
-    """How an access gets on, as the one who makes it tells: when its file last gave something."""
+    """The progress of an access: when its file last gave something. The access itself reports it."""
 
     def __init__(self) -> None:
         self._since = monotonic()
 
     def moved(self) -> None:
-        """Say that the file gave something."""
+        """Report that the file gave something."""
         self._since = monotonic()
 
     def read(self) -> None:
-        """Say that all was read: what is still to be done with it may take its time."""
+        """Report that all is read: the work that is left has no time limit."""
         self._since = math.inf
 
     @property
@@ -44,7 +45,7 @@ class Attempt:
 
 @dataclass(eq=False)
 class _Task:
-    """An access to the file `key`: what is done, and what error `unanswered` makes of why it was given up."""
+    """An access to the file `key`. `unanswered` turns the reason for giving it up into an error."""
 
     key: str
     work: Callable[[Attempt], Any]
@@ -55,13 +56,13 @@ class _Task:
 
 
 class Access:
-    """Does what touches files, in the order in which it is asked to, on a few threads."""
+    """Accesses files on a few threads, in the order in which it is asked."""
 
     def __init__(self, name: str, limit_s: float = LIMIT_S, stall_s: float = STALL_S) -> None:
         self._name = name
         self._limit_s = limit_s
         self._stall_s = stall_s
-        self._waiting: dict[str, _Task] = {}  # by file, the first to be done first
+        self._waiting: dict[str, _Task] = {}  # by file, in the order in which they are done
         self._running: set[_Task] = set()
         self._threads: list[Thread] = []
         self._changed = Condition()
@@ -69,11 +70,11 @@ class Access:
         Thread(target=self._mind, name=f"{name}-minder", daemon=True).start()
 
     def start(self, key: str, work: Callable[[Attempt], T], unanswered: Callable[[str], Exception]) -> Future[T]:
-        """Do `work`, which tells its Attempt whenever it gets something from the file `key`; what came of it.
+        """Do `work` on the file `key`; it tells its Attempt whenever the file gives something. Returns its outcome.
 
-        Those who ask while their file's turn is yet to come have it together: what they get is no older than their
-        question. The Future fails with what `unanswered` makes of a reason when the file doesn't answer. Whatever waits
-        for it is called from a thread of this.
+        Calls for a file that is still waiting share one access, so what they get is never older than their question.
+        If the file doesn't answer, the Future fails with the error that `unanswered` makes of the reason. Its callbacks
+        run on threads of this object.
         """
         with self._changed:
             task = self._waiting.get(key)
@@ -85,7 +86,7 @@ class Access:
         return task.told
 
     def close(self) -> None:
-        """Start nothing more; threads that hang are left to hang."""
+        """Start nothing more; threads that hang are left behind."""
         self._closing.set()
         with self._changed:
             self._changed.notify_all()
@@ -99,7 +100,7 @@ class Access:
         return sum(task.attempt.waited_s > self._stall_s for task in self._running)
 
     def _staff(self) -> None:
-        """See to it that there are as many threads as are of use."""
+        """Start threads until there are as many as are of use."""
         useful = min(MAX_THREADS, self._stalled + THREADS, len(self._running) + len(self._waiting))
         while len(self._threads) < useful:
             thread = Thread(target=self._serve, name=self._name, daemon=True)
@@ -107,14 +108,14 @@ class Access:
             self._threads.append(thread)
 
     def _hopeless(self) -> list[tuple[_Task, str]]:
-        """Those who are given up now, and why."""
+        """The tasks that are given up now, each with the reason."""
         late = [one for one in self._running if not one.over and one.attempt.waited_s > self._limit_s]
         late += [self._waiting[key] for key in {one.key for one in late} if key in self._waiting]
         stalled = self._stalled
         stuck = [
             one for one in self._waiting.values() if stalled >= MAX_THREADS or self._hanging(one.key) >= MAX_HANGING
         ]
-        found = dict.fromkeys(stuck, f"the registry does not answer, {stalled} reads of it hang")
+        found = dict.fromkeys(stuck, f"the registry does not answer ({stalled} reads hang)")
         found |= dict.fromkeys(late, f"the registry did not answer within {self._limit_s:g} s")
         self._waiting = {key: one for key, one in self._waiting.items() if one not in found}
         for task in found:
@@ -125,17 +126,17 @@ class Access:
         return sum(one.over for one in self._running if one.key == key)
 
     def _first(self) -> _Task | None:
-        """The first whose turn it is."""
+        """The first task that may start."""
         busy = {one.key for one in self._running if not one.over}
         ready = (one for one in self._waiting.values() if one.key not in busy and self._hanging(one.key) < MAX_HANGING)
         return next(ready, None)
 
     def _serve(self) -> None:
-        while self._serve_one():  # a function of its own, so that nothing of it is held while there is nothing to do
+        while self._serve_one():  # a function of its own, so that its locals hold nothing while this thread is idle
             pass
 
     def _serve_one(self) -> bool:
-        """Wait for a task and do it; False when this thread is of no more use."""
+        """Wait for a task and do it; False when this thread is no longer needed."""
         task = self._next()
         if task is None:
             return False
@@ -147,7 +148,7 @@ class Access:
         else:
             if self._end(task):
                 task.told.set_result(outcome)
-        task = None  # else a failure would hold this frame, and the frame the failure, with all that was read
+        task = None  # else a stored error would hold this frame, and the frame the error, with all that was read
         return True
 
     def _next(self) -> _Task | None:
@@ -164,14 +165,14 @@ class Access:
             return task
 
     def _end(self, task: _Task) -> bool:
-        """False for one that was given up: what it came to is dropped."""
+        """End a task. False if it was given up before: its outcome is dropped."""
         with self._changed:
             self._running.remove(task)
             given_up, task.over = task.over, True
         return not given_up
 
     def _mind(self) -> None:
-        """Look after those that are under way; nothing to do while there are none."""
+        """Watch the tasks under way and give up those that hang; sleep while there are none."""
         while not self._closing.wait(self._stall_s / 4):
             with self._changed:
                 self._changed.wait_for(lambda: self._running or self._waiting or self._closing.is_set())

@@ -21,10 +21,10 @@ Feeds = Mapping[str, Array]
 
 
 class AdaptedEngine:
-    """Told the seats of its lanes, it tells the graph which rows of the bank's tables those are.
+    """Turns the seats of its lanes into rows of the bank's tables, and runs the graph on them.
 
-    A batch in which nobody has an adapter runs the plain graph, if it was prepared for that: else page 0 adds nothing.
-    Weights that a mix is merged into take no adapters.
+    A batch without adapters runs the plain graph if that was prepared for it; else page 0 adds nothing. Merged weights
+    take no adapters.
 
     `weights` are the bundle's own (0), or those of its i-th pinned mix.
     """
@@ -43,7 +43,7 @@ class AdaptedEngine:
 
     @property
     def usual(self) -> tuple[Seat, ...]:
-        """One of each kind of seat that is worth preparing for: with a page of each form, with none, and with more."""
+        """A seat of each kind that is worth preparing for: with one page of each form, with none, and with more."""
         one, more = (Seat(dict.fromkeys(self._kinds, ((0, 1.0),) * pages)) for pages in (1, 2))
         if not self._kinds:
             return (one,)
@@ -74,7 +74,7 @@ class AdaptedEngine:
         return found
 
     def _look(self) -> None:
-        """Have the engine know of the pages that were written since."""
+        """Copy the pages that were written since to an engine that doesn't share the bank's memory."""
         written = self._bank.writes
         if written == self._seen or self._engine.shares:
             return
@@ -88,16 +88,16 @@ class AdaptedEngine:
 
 
 def _none(seats: Sequence[Seat]) -> bool:
-    """Whether nobody has an adapter."""
+    """Whether no seat has an adapter."""
     return not any(seat.pages for seat in seats)
 
 
 def _rows(seats: Sequence[Seat], kind: str, rank: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Rows of tables and their weights, both [lanes, K], K the same for all: a few sizes alone, so that engines meet
-    few.
+    """Table rows and their weights, both [lanes, K]. K is the same for all lanes and has only a few values, so engines
+    meet few shapes.
 
-    A lane without adapters has page 0 with the weight 1, which is what is neutral. Else page 0 fills up, with none.
-    K is never 0: OpenVINO refuses that, and ONNX Runtime leaves what it adds at a 1x1 convolution unwritten.
+    A lane without adapters has page 0, which is neutral, with the weight 1. Other lanes are padded with page 0 of
+    weight 0. K is never 0: OpenVINO refuses it, and ONNX Runtime leaves the sum at a 1x1 convolution unwritten.
     """
     lanes = [seat.pages.get(kind, ()) for seat in seats]
     most = max((len(pages) for pages in lanes), default=0)
@@ -111,5 +111,5 @@ def _rows(seats: Sequence[Seat], kind: str, rank: int) -> tuple[NDArray[np.int64
 
 
 def bucket(pages: int, most: int) -> int:
-    """The next power of two, `most` at most and 1 at least."""
+    """`pages`, rounded up to a power of two: 1 to `most`."""
     return min(1 << (max(pages, 1) - 1).bit_length(), most)

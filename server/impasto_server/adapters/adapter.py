@@ -1,9 +1,9 @@
-"""Adapter files: bytes → tensors that were checked.
+"""Adapter files: bytes → checked tensors.
 
-The factors of an adapter that a bank can carry change the backbone; what they are is its form's to say (form.py). An
-embedding's vectors stand in prompts (prompt.py). A delta changes weights in ways that only merged weights can have: its
-tensors are nobody's here, but its bytes must be those of its digest as anybody's, since the words of its header are
-used, and META names it by that.
+An adapter that a bank can carry has factors that change the backbone; its form says what they are (form.py). An
+embedding has vectors that stand in prompts (prompt.py). A delta changes weights in ways that only merged weights can:
+the server never loads its tensors. Its bytes must still match its digest, since its header's words are used and META
+names it by that digest.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ Array = NDArray[np.float32]
 FIELD = "ADAPTER_NAMES"
 FORMAT = 1
 TRIGGER = re.compile(r"<([^<>\s]+)>")  # an embedding's name in a prompt
-DELTA = "delta"  # the kind of what isn't read whole
-EMBEDDING = "embedding"  # and of what isn't in lanes
+DELTA = "delta"  # the kind whose tensors are never loaded
+EMBEDDING = "embedding"  # the kind that goes into prompts, not into mixes
 MAX_HEADER = 1 << 20
-MAX_STAGES, MAX_PLACES = 64, 75  # what a request's embeddings may come to together stands in prompt.py
+MAX_STAGES, MAX_PLACES = 64, 75  # of one embedding; prompt.py bounds a request's embeddings together
 _DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """A checked adapter of a form that a bank carries, the `kind`: factors by graph and site. It changes those graphs
-    alone: of a cascade's it may leave out the later ones.
+    """A checked adapter of a form that a bank carries (`kind`): factors by graph and site. It changes only those
+    graphs; in a cascade it may leave out the later ones.
 
-    `prompt` is the words that it was trained in, with {context} for the rest; None where nothing is known of them.
+    `prompt` is the template that it was trained with, {context} standing for the rest; None if unknown.
     """
 
     digest: str
@@ -53,18 +53,18 @@ class Adapter:
 
     @cached_property
     def rank(self) -> int:
-        """At the site where it is largest."""
+        """The largest rank over its sites."""
         return max((rank_of(found) for sites in self.factors.values() for found in sites.values()), default=0)
 
 
 @dataclass(frozen=True)
 class Delta:
-    """An adapter that no bank can carry, for the `forms` of its updates; `prompt` as an Adapter's."""
+    """An adapter that no bank can carry, because of the `forms` of its updates; `prompt` as an Adapter's."""
 
     digest: str
     forms: tuple[str, ...]
     prompt: str | None = None
-    nbytes: int = 0  # its tensors are nobody's here
+    nbytes: int = 0  # the server never loads its tensors
 
 
 Patch = Adapter | Delta
@@ -74,7 +74,7 @@ Patch = Adapter | Delta
 class Embedding:
     """A checked textual inversion: by text encoder, vectors [stages, places, D] float32, the finest stage first.
 
-    `prompt` and `style_prompt` are the words it was trained in, with {context} and {style} for what stands there.
+    `prompt` and `style_prompt` are the templates that it was trained with, with the places {context} and {style}.
     """
 
     digest: str
@@ -88,7 +88,7 @@ class Embedding:
 
     @property
     def places(self) -> int:
-        """Tokens that its trigger takes in a prompt."""
+        """How many tokens its trigger takes in a prompt."""
         return next(iter(self.vectors.values())).shape[1]
 
     @property
@@ -97,7 +97,7 @@ class Embedding:
 
 
 def parse(data: bytes, digest: str, name: str, manifest: Manifest) -> Adapter | Embedding:
-    """An adapter file's bytes → its tensors, every one checked against the manifest. Raises InvalidArgument."""
+    """An adapter file's bytes → its tensors, each checked against the manifest. Raises InvalidArgument."""
     header = header_of(data, name)
     try:
         views: list[tuple[str, dict[str, Any]]] = deserialize(data)  # type: ignore[no-untyped-call]
@@ -111,7 +111,7 @@ def parse(data: bytes, digest: str, name: str, manifest: Manifest) -> Adapter | 
     elif isinstance(kind, str) and kind in FORMS:
         found = _adapter(header, tensors, digest, name, manifest)
     else:
-        raise damaged(name, f"it is of the kind {kind!r}, which this server doesn't know")
+        raise damaged(name, f"this server doesn't know its kind {kind!r}")
     if tensors:
         raise damaged(name, cascade.stray(sorted(tensors), str(kind), manifest))
     if isinstance(found, Adapter) and (wrong := cascade.wrong(header, found.factors, manifest)):
@@ -122,7 +122,7 @@ def parse(data: bytes, digest: str, name: str, manifest: Manifest) -> Adapter | 
 def _adapter(
     header: Mapping[str, Any], tensors: dict[str, Array], digest: str, name: str, manifest: Manifest
 ) -> Adapter:
-    """Takes what it uses out of `tensors`, as `_embedding` does."""
+    """An adapter; takes the tensors that it uses out of `tensors`, as `_embedding` does."""
     check_backbone(header, name, manifest)
     kind, prompt = header["kind"], _prompt(header, name)
     if wrong := FORMS[kind].check(header):
@@ -145,7 +145,7 @@ def delta(header: Mapping[str, Any], digest: str, name: str, manifest: Manifest)
 
 
 def heaviest(manifest: Manifest) -> int:
-    """How many bytes a file can need for what a bank or prompts can use: a LoRA, bottlenecks or an embedding."""
+    """The most bytes that a usable file can have: a LoRA's, bottlenecks' or an embedding's; not a delta's."""
     sites = [site for graph in manifest.graphs.values() for site in graph.sites]
     factors = sum(4 * FORMS[site.kind].heaviest(site) for site in sites)
     vectors = 4 * MAX_STAGES * MAX_PLACES * sum(manifest.embedding_widths.values())
@@ -153,7 +153,7 @@ def heaviest(manifest: Manifest) -> int:
 
 
 def is_delta(data: bytes) -> bool:
-    """Of a file's first bytes, however broken."""
+    """Whether a file's first bytes, however broken, say that it is a delta."""
     try:
         return header_of(data, "").get("kind") == DELTA
     except InvalidArgument:
@@ -162,25 +162,27 @@ def is_delta(data: bytes) -> bool:
 
 def check_backbone(header: Mapping[str, Any], name: str, manifest: Manifest) -> None:
     if header.get("family") != manifest.family:
-        problem = f"adapter {name!r} is for a {header.get('family')} backbone, {manifest.name!r} is {manifest.family}"
+        problem = (
+            f"adapter {name!r} is for a {header.get('family')} backbone, but {manifest.name!r} is {manifest.family}"
+        )
         raise InvalidArgument(FIELD, problem, "name an adapter that was trained on this kind of backbone")
     if beyond := cascade.beyond(header, manifest):
         problem = f"adapter {name!r} is a pair, with a half for the stage {shown(beyond[0])}"
-        fix = "name one of its base's half alone, or in MODEL a bundle of both stages"
+        fix = "name an adapter of the base alone, or in MODEL a bundle with both stages"
         raise InvalidArgument(FIELD, f"{problem}, which {manifest.name!r} doesn't have", fix)
     if header.get("architecture") != manifest.architecture:
         raise _of_another(header.get("network"), name, manifest)
 
 
 def _of_another(network: object, name: str, manifest: Manifest) -> InvalidArgument:
-    """`network` is what the header calls the one that the adapter belongs to, if it does."""
+    """The error for an adapter of another network. `network` is that one's name in the header, if it has one."""
     if isinstance(network, str) and network not in ("", manifest.name):
-        problem = f"adapter {name!r} belongs to the network {shown(network)}, this is {manifest.name!r}"
+        problem = f"adapter {name!r} belongs to the network {shown(network)}, but this is {manifest.name!r}"
         takes_any = any(graph.sites for graph in manifest.graphs.values())
-        fix = f"name one of {manifest.name!r}" if takes_any else "leave it out, since this one's style is its weights"
-        return InvalidArgument(FIELD, problem, f"{fix}, or name the other's bundle in MODEL")
+        fix = f"name one of {manifest.name!r}" if takes_any else "leave it out, since this network has a fixed style"
+        return InvalidArgument(FIELD, problem, f"{fix}, or name the other network's bundle in MODEL")
     problem = f"adapter {name!r} was imported for another backbone than {manifest.name!r}, or by an older impasto"
-    fix = "import its source file again, for this bundle, under a name of its own where another one's has this"
+    fix = "import its source file again for this bundle, under a new name if another bundle still uses this one"
     return InvalidArgument(FIELD, problem, fix)
 
 
@@ -204,13 +206,15 @@ def _embedding(
         if array.ndim != 3 or not (0 < array.shape[0] <= MAX_STAGES and 0 < array.shape[1] <= MAX_PLACES):
             raise damaged(name, f"{graph}.vectors is {list(array.shape)}, not [stages, vectors, width]")
         if array.shape[2] != widths[graph]:
-            problem = f"embedding {name!r} is {array.shape[2]} wide, {graph} of {manifest.name!r} {widths[graph]}"
+            problem = (
+                f"embedding {name!r} is {array.shape[2]} wide, but {graph} of {manifest.name!r} is {widths[graph]}"
+            )
             raise InvalidArgument(FIELD, problem, "use an embedding that was trained on this kind of backbone")
         if not np.isfinite(array).all():
             raise damaged(name, f"{graph}.vectors carries NaN or infinity")
     checked = {graph: array for graph, array in vectors.items() if array is not None}
     if len({array.shape[:2] for array in checked.values()}) != 1:
-        raise damaged(name, "its text encoders have unlike numbers of stages or vectors")
+        raise damaged(name, "its text encoders have different numbers of stages or vectors")
     prompt, style_prompt = header.get("prompt"), header.get("style_prompt")
     if not _holds(prompt, "{context}", "{style}") or not _holds(style_prompt, "{style}"):
         raise damaged(name, "its header lacks the prompts that it was trained with")
@@ -222,27 +226,27 @@ def _holds(template: object, *places: str) -> bool:
 
 
 def _spoken(template: object, name: str) -> str:
-    """It, if it can be said: in UTF-8, and without an embedding that nobody looks up."""
+    """The template, checked: UTF-8, and without the name of an embedding, which nobody would look up."""
     text = str(template)
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise damaged(name, "its prompt is no Unicode text") from None
+        raise damaged(name, "its prompt is not Unicode text") from None
     if found := TRIGGER.search(text):
-        raise damaged(name, f"its prompt names an embedding, {shown(found[0])}, which only a request may do")
+        raise damaged(name, f"its prompt names the embedding {shown(found[0])}, which only a request may do")
     return text
 
 
 def header_of(data: bytes, name: str) -> dict[str, Any]:
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or length > min(MAX_HEADER, len(data) - 8):
-        raise damaged(name, "it's truncated or no safetensors file")
+        raise damaged(name, "it is truncated or not a safetensors file")
     try:
         header = dict(read_json(read_json(data[8 : 8 + length])["__metadata__"]["impasto"]))
     except (ValueError, KeyError, TypeError):
         raise damaged(name, "it has no impasto header") from None
     if header.get("format") != FORMAT:
-        raise damaged(name, f"it's of format {header.get('format')!r}, and this server reads {FORMAT}")
+        raise damaged(name, f"its format is {header.get('format')!r}, but this server reads {FORMAT}")
     return header
 
 
@@ -257,7 +261,7 @@ def _tensor(key: str, view: Mapping[str, Any], name: str) -> Array:
 def _factors(
     tensors: dict[str, Array], prefix: str, site: Site, name: str, header: Mapping[str, Any]
 ) -> Factors | None:
-    """Take a site's tensors out of `tensors`; None when the adapter leaves the site alone."""
+    """Take a site's tensors out of `tensors`; None when the adapter has none for the site."""
     form = FORMS[site.kind]
     parts = form.stored(site, 0)
     found = {part: tensors.pop(f"{prefix}.{part}") for part in parts if f"{prefix}.{part}" in tensors}
@@ -267,7 +271,7 @@ def _factors(
         raise damaged(name, f"{prefix} lacks {', '.join(part for part in parts if part not in found)}")
     shapes = {part: array.shape for part, array in found.items()}
     if not _has_a_rank(form, site, shapes):
-        problem = f"{prefix} is {_listed(shapes)}; this backbone wants {_listed(parts, 'r')}"
+        problem = f"{prefix} is {_listed(shapes)}, but this backbone needs {_listed(parts, 'r')}"
         raise damaged(name, problem)
     factors = form.read(found, header)
     if not all(np.isfinite(array).all() for array in (*found.values(), *factors.values())):
@@ -282,7 +286,7 @@ def _has_a_rank(form: Form, site: Site, shapes: Mapping[str, Shape]) -> bool:
 
 
 def _listed(shapes: Mapping[str, Shape], rank: str = "0") -> str:
-    """In words, with `rank` where a size is 0, e.g. A [320, r], B [r, 320], scale []."""
+    """Shapes in words, `rank` in place of a size of 0, e.g. A [320, r], B [r, 320], scale []."""
     sizes = {part: ", ".join(str(size or rank) for size in shape) for part, shape in shapes.items()}
     return ", ".join(f"{part} [{said}]" for part, said in sizes.items())
 

@@ -1,11 +1,10 @@
 """The adapter bank: pages of every site's factors, written once for each adapter and picked by number.
 
-A page has one rank (see layout.py). An adapter of rank r takes ⌈r / rank⌉ of them, whatever mixes it stands in: a row
-of a batch names pages and what each of them weighs, so a mix of adapters that are here writes nothing. Pages of all
-graphs have the same numbers. They are stored as the engine computes: float32, or bf16, which halves the memory that is
-read.
+All pages have the same rank (layout.py). An adapter of rank r takes ⌈r / rank⌉ pages, whichever mixes it is in. A row
+of a batch names pages with their weights, so a new mix of adapters that are in the bank writes nothing. A page has the
+same number in all graphs. Pages are stored as the engine computes: float32, or bf16, which halves the memory traffic.
 
-Page 0 is no adapter's and stays neutral. Pages in use are pinned; only idle ones are ever overwritten (see pool.py), so
+Page 0 belongs to no adapter and stays neutral. Pages in use are pinned; only idle ones are overwritten (pool.py), so
 eviction can't change a running image.
 """
 
@@ -40,21 +39,21 @@ Array = NDArray[Any]
 
 
 class Bank:
-    """Buffers of every adapted graph, by input: tables of `pages` one behind the other, of as many rows each as the
-    rank of a page. Page 0 is no adapter's.
+    """Tables for every adapted graph, by input: `pages` after one another, each with as many rows as a page's rank.
+    Page 0 belongs to no adapter.
 
-    `versions[kind][page]` counts the writes of all pages up to this page's last: for readers with copies. The memory of
-    pages that were never written is only promised.
+    `versions[kind][page]` is the value of `writes` after the page's last write; engines with copies compare it. Pages
+    take memory only once they are written.
     """
 
     @classmethod
     def of(cls, manifest: Manifest, settings: Settings, runtime: Runtime, stats: Stats) -> Bank:
-        """As large as the settings say, or this bundle's share of the free memory allows. Raises SetupError."""
+        """A bank as large as the settings say, by default this bundle's share of the free memory. Raises SetupError."""
         layout = Layout.of(manifest, settings.page_rank, runtime.table_precision)
         return cls(layout, budget.capacity(layout, settings, runtime), stats)
 
     def __init__(self, layout: Layout, capacity: int, stats: Stats) -> None:
-        """Of `capacity` bytes, of which each form that the bundle has sites for has the same. Raises SetupError."""
+        """A bank of `capacity` bytes, shared equally by the forms that the bundle has sites for. Raises SetupError."""
         self.layout = layout
         self._dtype = stored(np.zeros(1, np.float32), layout.precision).dtype
         self._stats = stats
@@ -65,7 +64,7 @@ class Bank:
         self.writes = 0
         sizes = {kind: pages - 1 for kind, pages in self.pages.items()}
         self._pool: Pool[str] = Pool(sizes, lambda: stats.add("bank_evictions"))
-        self._written: dict[tuple[str, int], tuple[str, int]] = {}  # by kind and page: whose, and the how manyth of it
+        self._written: dict[tuple[str, int], tuple[str, int]] = {}  # (kind, page) → (digest, number of the page in it)
         self._writing = Lock()
         self._stats.set("bank_bytes", sum(pages * layout.page_bytes(kind) for kind, pages in self.pages.items()))
 
@@ -76,16 +75,16 @@ class Bank:
 
     @property
     def pinned(self) -> int:
-        """How often adapters are held."""
+        """How many holds there are on adapters."""
         return self._pool.holders
 
     def take(
         self, mixes: Collection[Mix], adapters: Mapping[str, Adapter], again: Callable[[], None]
     ) -> dict[Mix, Pages] | None:
-        """The pages of `mixes` of `adapters` (by digest), written where they aren't here yet; give back with `leave`.
+        """The pages of `mixes` of `adapters` (by digest), written if they aren't here yet; give back with `leave`.
 
-        All or none: None while too few pages are idle; `again` is then called as Pool.take says. Raises InvalidArgument
-        for what the bank can't hold at all.
+        All or none: None while too few pages are idle; then `again` is called as Pool.take says. Raises InvalidArgument
+        for more than the bank can ever hold.
         """
         wanted = {digest: self.layout.need(adapters[digest]) for digest in _digests(mixes)}
         self._check(mixes, wanted)
@@ -102,34 +101,34 @@ class Bank:
         return {mix: _pages(mix, wanted, places) for mix in mixes}
 
     def leave(self, mixes: Collection[Mix]) -> None:
-        """Give back what `take` gave for them."""
+        """Give back what `take` gave for `mixes`."""
         if held := _digests(mixes):
             self._pool.leave(held)
 
     def forget(self, again: Callable[[], None]) -> None:
-        """Whoever waited with it waits no more."""
+        """End the wait of whoever asked with `again`."""
         self._pool.forget(again)
 
     def _check(self, mixes: Iterable[Mix], wanted: Mapping[str, Need]) -> None:
-        """Raises InvalidArgument for a mix of a higher rank than a lane has, and for more pages than there are."""
+        """Raises InvalidArgument for a mix of too high a rank for a lane, and for more pages than there are."""
         for mix in mixes:
             for kind, count in _sums(wanted[digest] for digest, _ in mix.parts).items():
                 rank = count * self.layout.page_rank(kind)
                 if rank > MOST_RANK:
-                    problem = f"a mix has rank {rank} in all, and {MOST_RANK} is the most"
+                    problem = f"a mix has rank {rank} in all, more than {MOST_RANK}"
                     raise InvalidArgument(FIELD, problem, "use fewer adapters, or merge them: `impasto export merge`")
         for kind, count in _sums(wanted.values()).items():
             rank, room = self.layout.page_rank(kind), self.pages[kind] - 1
             if count > room:
-                problem = f"the adapters take {count} pages of rank {rank}, and the server's bank has {room}"
+                problem = f"the adapters take {count} pages of rank {rank}, but the server's bank has {room}"
                 fix = f"start the server with --bank-bytes {self.layout.bytes_for(_sums(wanted.values()))}"
                 raise InvalidArgument(FIELD, problem, f"use fewer adapters, or {fix}")
 
     def _write(self, found: Sequence[tuple[Adapter, Places]]) -> None:
-        """Those whose pages don't hold them yet. Until then nobody reads these, or has them for anything else."""
+        """Write the adapters that their pages don't hold yet. Nobody else reads or writes those pages meanwhile."""
         missing = [one for one in found if not self._holds(*one)]
         self._stats.add("bank_hits", len(found) - len(missing))
-        if not missing:  # and nobody waits for what others write
+        if not missing:  # don't wait for others' writes
             return
         with self._writing:
             for one in missing:
@@ -147,7 +146,7 @@ class Bank:
                 self._write_page(graph, adapter, number, page)
             self.versions[adapter.kind][page] = self.writes + 1
             self.writes += 1
-            # Last: who finds it here asks for no lock, and its row may be in the next pass of an engine with copies.
+            # Last: whoever finds it here takes no lock, and may run in the next pass of an engine with copies.
             self._written[adapter.kind, page] = adapter.digest, number
         self._stats.add("bank_writes")
         self._stats.add("bank_written_bytes", len(places) * self.layout.page_bytes(adapter.kind))
@@ -165,12 +164,12 @@ class Bank:
                     held[: len(values)] = stored(values, self.layout.precision)
 
     def rows(self, graph: str, name: str, kind: str, page: int) -> Array:
-        """What an input holds of a page: a part of its buffer."""
+        """A page's rows in the table of an input: a view of its buffer."""
         rank = self.layout.page_rank(kind)
         return self.buffers[graph][name][page * rank : (page + 1) * rank]
 
     def _allocated(self, graph: str) -> dict[str, Array]:
-        """Buffers in which page 0 is neutral and nothing else was ever written."""
+        """New buffers: page 0 neutral, all else zero and not yet in memory."""
         found: dict[str, Array] = {}
         for kind in self.layout.kinds_in(graph):
             rank, neutral = self.layout.page_rank(kind), FORMS[kind].neutral
@@ -184,9 +183,10 @@ class Bank:
 
 
 def _promised(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Zeros that take memory where they are first written to.
+    """Zeros that take memory only when first written.
 
-    The kernel's own: NumPy's take all of it at once where malloc, which libraries may tune, has some to use again.
+    They come from the kernel. NumPy's zeros take all their memory at once where malloc reuses some, and libraries may
+    tune malloc.
     """
     memory = mmap(-1, prod(shape) * dtype.itemsize, flags=MAP_PRIVATE | MAP_ANONYMOUS)
     with suppress(OSError):  # a kernel without large pages
@@ -195,12 +195,12 @@ def _promised(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
 
 
 def _digests(mixes: Iterable[Mix]) -> list[str]:
-    """Of all adapters of these mixes, each once."""
+    """The digests of all adapters of these mixes, each once."""
     return list(dict.fromkeys(digest for mix in mixes for digest, _ in mix.parts))
 
 
 def _pages(mix: Mix, wanted: Mapping[str, Need], places: Mapping[str, Places]) -> Pages:
-    """Where a mix is: by form, pages with their weights."""
+    """The pages of a mix with their weights, by form."""
     found: dict[str, tuple[tuple[int, float], ...]] = {}
     for digest, weight in mix.parts:
         kind = wanted[digest].kind
@@ -209,7 +209,7 @@ def _pages(mix: Mix, wanted: Mapping[str, Need], places: Mapping[str, Places]) -
 
 
 def _sums(needs: Iterable[tuple[str, int]]) -> dict[str, int]:
-    """By kind."""
+    """The sum of the counts, by kind."""
     found: dict[str, int] = {}
     for kind, count in needs:
         found[kind] = found.get(kind, 0) + count

@@ -1,6 +1,6 @@
-"""Adapters of a cascade, which come in pairs: what one has for the first stage, and what it may have for the second.
+"""Adapters of a cascade: factors for the first stage, and perhaps for later ones (a pair).
 
-One with factors of the first stage alone leaves the others plain; one of a later stage alone is half of a style.
+An adapter for the first stage alone leaves the others plain. One for a later stage alone is half a style and refused.
 """
 
 from __future__ import annotations
@@ -10,39 +10,39 @@ from typing import Any
 
 from impasto_server.bundle import Manifest
 
-FIRST = "base"  # what every family calls its first stage
+FIRST = "base"  # the first stage's name in every family
 
 
 def stages(header: Mapping[str, Any]) -> tuple[str, ...]:
-    """Those that an adapter's header says; of one that says none the first alone."""
+    """The stages that an adapter's header names; the first alone where it names none."""
     found = header.get("stages")
     return tuple(map(str, found)) if isinstance(found, list) else (FIRST,)
 
 
 def beyond(header: Mapping[str, Any], manifest: Manifest) -> list[str]:
-    """The stages of an adapter that the bundle doesn't have."""
+    """The adapter's stages that the bundle doesn't have."""
     return [stage for stage in stages(header) if stage not in manifest.backbones]
 
 
 def wrong(header: Mapping[str, Any], graphs: Collection[str], manifest: Manifest) -> str:
-    """What is wrong with an adapter that has factors for these `graphs`; "" where nothing is."""
+    """What is wrong with an adapter that has factors for these `graphs`; "" if nothing is."""
     held = [stage for stage, graph in manifest.backbones.items() if graph in graphs]
     if held and FIRST not in held:
-        return f"it is the half of a pair for the stage {held[0]} alone"
+        return f"it is half a pair, for the stage {held[0]} alone"
     said = stages(header)
-    if set(said) - {FIRST} == set(held) - {FIRST}:  # one of the text encoders alone has none at all
+    if set(said) - {FIRST} == set(held) - {FIRST}:  # an adapter of the text encoders alone has no stage at all
         return ""
-    return f"its header says that it is of {_listed(said)}, and its tensors are of {_listed(held)}"
+    return f"its header says that it is for {_listed(said)}, but its tensors are for {_listed(held)}"
 
 
 def stray(keys: Sequence[str], kind: str, manifest: Manifest) -> str:
-    """What is wrong with tensors that an adapter of the kind has no use for: half of it may be of another."""
+    """What is wrong with tensors that an adapter of `kind` can't use; they may be of another kind."""
     sites = {f"{graph}.{site.name}": site.kind for graph, spec in manifest.graphs.items() for site in spec.sites}
     for key in keys:
         other = sites.get(key.rpartition(".")[0], kind)
         if other != kind:
-            return f"it is a {kind}, and {key} is of a {other}, where one adapter is of one kind, in all stages"
-    return f"it holds tensors that belong nowhere: {', '.join(keys[:3])}"
+            return f"it is a {kind}, but {key} is a {other}'s; an adapter has one kind in all stages"
+    return f"it has tensors that fit nowhere: {', '.join(keys[:3])}"
 
 
 def _listed(stages: Sequence[str]) -> str:

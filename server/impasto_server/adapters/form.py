@@ -1,13 +1,13 @@
-"""The forms of adapters that a bank carries: what each is at a site of a graph, in a file and in the bank.
+"""The forms of adapters: what each is at a site of a graph, in a file and in the bank.
 
-A form is one entry of FORMS, under the kind that adapters and sites name it by. What it adds to a graph is the graph's
-business; here is which inputs carry it.
+A form is one entry of FORMS, under the kind that adapters and sites name. The graph itself computes what a form adds;
+here stands which inputs carry it.
 
 lora        x → x @ Aᵀ @ B beside a Linear
-bottleneck  y → gelu(y @ downᵀ) @ up behind a block; a hidden unit's gelu is the tanh approximation where `tanh` is 1,
+bottleneck  y → gelu(y @ downᵀ) @ up after a block; a hidden unit's gelu is the tanh approximation where `tanh` is 1,
             and the exact function where it is 0
-vector      numbers that are an input of the graph itself, such as the γ and β of a style: a row of a batch carries its
-            own, so a bank has no table of them
+vector      an input of the graph itself, such as the γ and β of a style: each row of a batch carries its own, so the
+            bank has no table for it
 """
 
 from __future__ import annotations
@@ -23,21 +23,23 @@ from numpy.typing import NDArray
 from impasto_server.bundle import Site
 
 Array = NDArray[np.float32]
-Factors = Mapping[str, Array]  # by part, [rank, ...]: a unit of rank is one row of each
+Factors = Mapping[str, Array]  # by part, [rank, ...]: a unit of rank is one row of each part
 Shape = tuple[int, ...]
 
-MAX_RANK = 512  # of a file, at every site that there is
+MAX_RANK = 512  # the highest rank in a file, at any site
 
 
 @dataclass(frozen=True)
 class Form:
-    """`units` are the shapes of one unit of rank, by part. `stored` are the shapes that a file has at rank r, by
-    tensor.
+    """A form of adapter.
 
-    `read` makes factors of a file's tensors, which have those shapes, and of its header. `neutral` is what every page
-    holds where no adapter is: a row with it is the plain backbone's. A page has the rank that the server chose, or
-    `rank`, where the form has but one. `check` says what is wrong with a header, or nothing. One that isn't `paged` has
-    no part in the bank.
+    units    the shapes of one unit of rank, by part.
+    stored   the shapes in a file at a given rank, by tensor.
+    read     a file's tensors, of those shapes, and its header → factors.
+    neutral  the value of a page that adds nothing: a row with it is the plain backbone's.
+    rank     the rank of its pages; None is what the server chose.
+    check    what is wrong with a header; "" if nothing is.
+    paged    whether it has pages in the bank.
     """
 
     units: Callable[[Site], Mapping[str, Shape]]
@@ -49,7 +51,7 @@ class Form:
     paged: bool = True
 
     def inputs(self, site: Site) -> dict[str, str]:
-        """By part, the graph's input for a table of it: [rows, ...], a row for each unit of rank."""
+        """The graph's inputs for its tables, by part: [rows, ...], a row for each unit of rank."""
         return {part: f"{site.name}.{part}" for part in self.units(site)}
 
     def unit(self, site: Site) -> int:
@@ -57,7 +59,7 @@ class Form:
         return sum(prod(shape) for shape in self.units(site).values())
 
     def heaviest(self, site: Site) -> int:
-        """How many numbers a file can need for a site."""
+        """The most numbers that a file can have for a site."""
         return sum(prod(shape) for shape in self.stored(site, self.rank or MAX_RANK).values())
 
 
@@ -67,7 +69,7 @@ def rank_of(factors: Factors) -> int:
 
 
 def told(kind: str) -> tuple[str, str]:
-    """A graph's inputs that tell its lanes which rows of the tables they have, int64 [lanes, K], and the weights."""
+    """The names of a graph's inputs for its lanes' table rows, int64 [lanes, K], and their weights."""
     return f"{kind}_rows", f"{kind}_weights"
 
 
@@ -76,8 +78,8 @@ def _stored(site: Site, rank: int) -> dict[str, Shape]:
 
 
 def _scaled(tensors: Mapping[str, Array]) -> tuple[Array, Array]:
-    """A as the bank has it, and B with the scale in it."""
-    with np.errstate(over="ignore", invalid="ignore"):  # whoever reads a file checks what came of it
+    """A transposed as in the bank, and B times the scale."""
+    with np.errstate(over="ignore", invalid="ignore"):  # whoever reads the file checks the result
         return np.ascontiguousarray(tensors["A"].T), tensors["B"] * tensors["scale"]
 
 

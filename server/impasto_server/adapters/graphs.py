@@ -1,4 +1,4 @@
-"""A bundle's graphs, compiled when they are asked for."""
+"""A bundle's graphs, compiled on request."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from impasto_server.settings import Precision
 
 
 class Graphs:
-    """The graphs of a bundle, each of which reads its adapters from one bank."""
+    """The graphs of a bundle; all read their adapters from one bank."""
 
     def __init__(self, bundle: Bundle, runtime: Runtime, bank: Bank) -> None:
         self._bundle = bundle
@@ -19,22 +19,22 @@ class Graphs:
         self._bank = bank
 
     def compiled(self, graph: str) -> AdaptedEngine:
-        """On the bundle's own weights."""
+        """The graph on the bundle's own weights."""
         return AdaptedEngine(self._bundle, graph, self._runtime, self._bank)
 
     def every(self, graph: str) -> tuple[AdaptedEngine, ...]:
-        """On the bundle's own weights, then on those of each pinned mix, which may leave the graph as it is."""
+        """The graph on the bundle's own weights, then on those of each pinned mix, which may leave it unchanged."""
         own = self.compiled(graph)
         mixes = enumerate(self._bundle.manifest.pinned, 1)
         return own, *(self._pinned(graph, number) if graph in mix.graphs else own for number, mix in mixes)
 
     def opened(self, file: str) -> Engine:
-        """One that is no graph of the manifest's, and reads no adapters. Raises SetupError."""
+        """A graph file that isn't among the manifest's graphs and reads no adapters. Raises SetupError."""
         return compile_graph(self._bundle.folder / file, self._runtime)
 
     @property
     def precision(self) -> Precision:
-        """What they compute in."""
+        """The precision that the graphs compute in."""
         return self._runtime.precision
 
     def _pinned(self, graph: str, number: int) -> AdaptedEngine:

@@ -1,4 +1,4 @@
-"""What an adapter's file says of itself in its header: enough to list it, and to say which backbones it is for."""
+"""An adapter file's header: enough to list the adapter and to tell which backbones it fits."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ EMBEDDING = "embedding"
 
 @dataclass(frozen=True)
 class Header:
-    """`widths` are an embedding's, of its vectors, by text encoder. `trigger` are words that call the style, `prompt`
-    those that it was trained in, with {context} and {style} for what stands there; "" where it doesn't say. `adapts`
-    are the stages of a cascade that it has factors for.
+    """What a header says. `widths` are the widths of an embedding's vectors, by text encoder. `trigger` holds the words
+    that call the style, `prompt` the template that it was trained with, with the places {context} and {style}; "" if it
+    doesn't say. `adapts` are the stages of a cascade that it has factors for.
     """
 
     kind: str
@@ -33,7 +33,7 @@ class Header:
 
     @classmethod
     def of(cls, data: bytes, name: str) -> Header:
-        """Of a file's first bytes; it's called `name` in errors. Raises InvalidArgument."""
+        """From a file's first bytes; errors call it `name`. Raises InvalidArgument."""
         said = header_of(data, name)
         shapes = _shapes(data, name)
         return cls(
@@ -49,7 +49,7 @@ class Header:
         )
 
     def fits(self, manifest: Manifest) -> bool:
-        """Whether loading it for such a bundle can go well: what is said by the header alone."""
+        """Whether it can be loaded for such a bundle, as far as the header tells."""
         if self.kind == EMBEDDING:
             return dict(self.widths) == manifest.embedding_widths
         known = (self.family, self.architecture) == (manifest.family, manifest.architecture)
@@ -72,7 +72,7 @@ def _three(shape: list[int]) -> tuple[int, int, int]:
 
 
 def _text(said: Mapping[str, Any], key: str) -> str:
-    """JSON may hold half a character, which nobody could print."""
+    """A text of the header. Lone surrogates, which JSON allows and UTF-8 doesn't, are replaced."""
     found = said.get(key)
     return _spoken(found) if isinstance(found, str) else ""
 
@@ -89,7 +89,7 @@ def _count(said: Mapping[str, Any], key: str) -> int:
 
 
 def _whole(found: Any) -> int:
-    """Raises ValueError for what is no count: JSON's true is an int to Python."""
+    """A count. Raises ValueError for anything else; JSON's true would be an int to Python."""
     if type(found) is not int or found < 0:
-        raise ValueError(f"{found!r} is no count")
+        raise ValueError(f"{found!r} is not a count")
     return found

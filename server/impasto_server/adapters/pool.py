@@ -1,11 +1,11 @@
-"""Places that requests hold while they run: the bank's pages today, whatever else there is a bounded number of.
+"""A pool of numbered places that requests hold while they run: pages of the bank, or memory for pictures.
 
-A key takes so many places of one kind, whoever asks for it. What nobody holds stays where it is until its places are
-needed: then those go first that were asked for the longest ago.
+A key takes a number of places of one kind, the same for everyone who asks for it. A key that nobody holds keeps its
+places until others need them; the one unused for longest goes first.
 
-Who finds too few places free waits, and is given them as soon as there are enough, in the order in which they came.
-Those who fit in meanwhile are let in before them. Who has been passed over PATIENCE times is passed over only by those
-who fit in beside it, and beside each other: so nobody waits for ever.
+Whoever finds too few free places waits, and gets them when there are enough, first come first served. Later comers that
+fit in meanwhile may pass. Once someone has been passed PATIENCE times, only those may pass that fit in beside it and
+beside one another. So nobody waits for ever.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Places = tuple[int, ...]
 
 
 class Need(NamedTuple):
-    """What a key takes: so many `places` of a `kind`."""
+    """What a key takes: a number of `places` of a `kind`."""
 
     kind: str
     places: int
@@ -33,7 +33,7 @@ class Need(NamedTuple):
 
 @dataclass(eq=False)
 class _Waiting(Generic[K]):
-    """One who asked: for what, how often it was passed over since, and whether it has its places by now."""
+    """One who asked: for what, how often it was passed since, and whether it has its places by now."""
 
     wanted: Mapping[K, Need]
     passed: int = 0
@@ -41,17 +41,17 @@ class _Waiting(Generic[K]):
 
 
 class Pool(Generic[K]):
-    """Places by number, from 1, `sizes` of each kind. Thread-safe, and never busy for long."""
+    """Places by number, from 1; `sizes` says how many of each kind. Thread-safe, and never busy for long."""
 
     def __init__(self, sizes: Mapping[str, int], evicted: Callable[[], None] = lambda: None) -> None:
-        """`evicted` is called for each key whose places were needed."""
+        """`evicted` is called for each key that loses its places."""
         self.sizes = sizes
         self._evicted = evicted
         self._free = {kind: list(range(size, 0, -1)) for kind, size in sizes.items()}
-        self._held: OrderedDict[K, tuple[str, Places]] = OrderedDict()  # the longest idle first
+        self._held: OrderedDict[K, tuple[str, Places]] = OrderedDict()  # the longest unused first
         self._pins: Counter[K] = Counter()
-        self._late: Counter[K] = Counter()  # of these, by those who were let in past somebody without patience
-        self._waiting: dict[Again, _Waiting[K]] = {}  # in the order in which they came
+        self._late: Counter[K] = Counter()  # the pins of those who passed someone without patience left
+        self._waiting: dict[Again, _Waiting[K]] = {}  # in order of arrival
         self._lock = Lock()
 
     @property
@@ -61,18 +61,18 @@ class Pool(Generic[K]):
 
     @property
     def holders(self) -> int:
-        """How many hold a key, each key counted."""
+        """How many holds there are, over all keys."""
         return self._pins.total()
 
     def fits(self, wanted: Mapping[K, Need]) -> bool:
-        """Whether all of `wanted` could be held at once, were nothing else here."""
+        """Whether an empty pool could hold all of `wanted` at once."""
         return all(count <= self.sizes.get(kind, 0) for kind, count in _counts(wanted.values()).items())
 
     def take(self, wanted: Mapping[K, Need], again: Again) -> dict[K, Places] | None:
         """Places for every key, all or none; give them back with `leave`.
 
-        None while there are too few, and then `again` is called, once, when there are places kept for who asked: it
-        asks with the same `again` once more, or says `forget`. What is wanted must fit.
+        None while there are too few. Then `again` is called once, when places are reserved for the caller: take them
+        with the same `again`, or call `forget`. `wanted` must fit an empty pool.
         """
         assert self.fits(wanted)
         with self._lock:
@@ -85,15 +85,15 @@ class Pool(Generic[K]):
         return places
 
     def leave(self, keys: Iterable[K]) -> None:
-        """Give back what one `take` gave."""
+        """Give back the places of one `take`."""
         with self._lock:
             self._release(keys)
             served = self._serve()
         _call(served)
 
     def forget(self, again: Again) -> None:
-        """Whoever waited with it waits no more, and gives back what was kept for it."""
-        if again not in self._waiting:  # as of all but a few
+        """End the wait of whoever asked with `again`, and free what was reserved for it."""
+        if again not in self._waiting:  # the usual case, without the lock
             return
         with self._lock:
             mine = self._waiting.pop(again, None)
@@ -111,10 +111,10 @@ class Pool(Generic[K]):
         self._pins, self._late = +self._pins, +self._late
 
     def _serve(self) -> list[Again]:
-        """Give places to those who wait and fit; they are to be called."""
+        """Reserve places for those who wait and fit; returns them, to be called."""
         served: list[Again] = []
         passed: list[_Waiting[K]] = []
-        first: _Waiting[K] | None = None  # of those without patience
+        first: _Waiting[K] | None = None  # the first without patience left
         for again, one in self._waiting.items():
             if one.served:
                 continue
@@ -131,7 +131,7 @@ class Pool(Generic[K]):
         return served
 
     def _has_room(self, one: _Waiting[K], first: _Waiting[K] | None) -> bool:
-        """Whether `one` fits in beside all who are in; also beside who comes `first`, with those who passed it."""
+        """Whether `one` fits in beside all who are in, and beside `first` with those who passed it."""
         if first is not None and not self.fits({**first.wanted, **one.wanted, **self._needs(self._late)}):
             return False
         return self.fits({**self._needs(self._pins), **one.wanted})
@@ -151,7 +151,7 @@ class Pool(Generic[K]):
             self._held.move_to_end(key)
 
     def _found(self, need: Need) -> Places:
-        """Free places, made free where there are too few."""
+        """Free places; idle keys are evicted where there are too few."""
         free = self._free[need.kind]
         idle = [key for key, (kind, _) in self._held.items() if kind == need.kind and key not in self._pins]
         for key in idle:

@@ -1,7 +1,7 @@
-"""The registry that adapter files lie in: names → digests → adapters in host memory.
+"""The registry of adapter files: names → digests → adapters in host memory.
 
-It's written by `impasto adapters`; this module reads it, anew for every name, so a new adapter or a re-pointed name is
-seen by the next request. Nothing is read that is no regular file, or larger than it can need to be.
+`impasto adapters` writes it. This module reads each name anew, so the next request sees a new adapter or a re-pointed
+name. It reads only regular files, and none larger than a valid one can be.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from impasto_server.bundle import Manifest
 from impasto_server.errors import SHOWN, NotFound, shown
 from impasto_server.strangers import Unfit, opened, read_file, read_json
 
-MAX_POINTER = 4 << 10  # a name's file holds a digest
-MAX_NAMES, MAX_COMPARED = 20_000, 1_000  # for who asks for a name that isn't there
-LISTED_S = 1.0  # and how old the list may be
+MAX_POINTER = 4 << 10  # bytes of a name's file, which holds a digest
+MAX_NAMES, MAX_COMPARED = 20_000, 1_000  # names listed, and compared, for suggestions in place of an unknown one
+LISTED_S = 1.0  # how old that list may be
 CHUNK = 4 << 20
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -49,7 +49,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 class Registry:
     """A folder of `names/<name>.json` → {"digest"} and `objects/<digest>.safetensors`.
 
-    `delta_bytes` bounds what is as large as weights are.
+    `delta_bytes` bounds the size of a delta, which may be as large as weights.
     """
 
     def __init__(self, folder: Path, delta_bytes: int = 64 << 30) -> None:
@@ -58,7 +58,7 @@ class Registry:
         self._names_then: tuple[float, list[str]] = (-LISTED_S, [])
 
     def names(self) -> list[str]:
-        """Sorted; of a very large registry some. A file that no name can lead to is left out."""
+        """Valid names, sorted; at most MAX_NAMES of them."""
         try:
             with os.scandir(self._folder / "names") as entries:
                 files = [entry.name for entry in islice(entries, MAX_NAMES)]
@@ -68,7 +68,7 @@ class Registry:
         return sorted(name for name in found if _NAME.fullmatch(name))
 
     def _listed(self) -> list[str]:
-        """`names`, of a moment ago: a crowd of unknown names would list them again and again."""
+        """`names`, at most LISTED_S old: else many unknown names would list the folder again and again."""
         listed_at, found = self._names_then
         if monotonic() - listed_at > LISTED_S:
             found = self.names()
@@ -76,7 +76,7 @@ class Registry:
         return found
 
     def resolve(self, name: str, attempt: Attempt | None = None) -> str:
-        """The digest `name` points to now; `attempt` is told when its file has said so.
+        """The digest that `name` points to now; `attempt` is told when all is read.
 
         Raises NotFound with the nearest names, and InvalidArgument where the pointer is damaged.
         """
@@ -89,7 +89,7 @@ class Registry:
             raise _unknown(name, known) from None
 
     def pointed(self, name: str) -> str:
-        """As `resolve`, but that FileNotFoundError says it isn't there: who lists names needs no others beside it."""
+        """As `resolve`, but raises FileNotFoundError for an unknown name, without looking for similar ones."""
         try:
             if not _NAME.fullmatch(name):
                 raise FileNotFoundError
@@ -103,10 +103,10 @@ class Registry:
         return str(digest)
 
     def load(self, digest: str, name: str, manifest: Manifest, attempt: Attempt | None = None) -> Patch | Embedding:
-        """Read and check the object `digest`, called `name` in errors; `attempt` is told whenever something was read.
+        """Read and check the object `digest`; errors call it `name`. `attempt` is told whenever something was read.
 
-        Raises NotFound when the object is gone and InvalidArgument when it's damaged, larger than it can need to be, or
-        made for another backbone.
+        Raises NotFound when the object is gone, and InvalidArgument when it is damaged, too large or made for another
+        backbone.
         """
         data, actual = self._read(digest, name, manifest, attempt)
         if actual != digest:
@@ -117,8 +117,9 @@ class Registry:
         return parse(data, digest, name, manifest)
 
     def header(self, digest: str, name: str) -> Header:
-        """What the object `digest`, called `name` in errors, says of itself; the rest of it is neither read nor
-        checked. Raises NotFound when it's gone and InvalidArgument when that can't be read.
+        """The header of the object `digest`; errors call it `name`. The rest is neither read nor checked.
+
+        Raises NotFound when the object is gone, and InvalidArgument when the header can't be read.
         """
         try:
             with opened(self._folder / "objects" / f"{digest}.safetensors", self._delta_bytes) as file:
@@ -131,7 +132,7 @@ class Registry:
             raise damaged(name, f"its file can't be read ({error.strerror})") from None
 
     def _read(self, digest: str, name: str, manifest: Manifest, attempt: Attempt | None) -> tuple[bytes, str]:
-        """The bytes of an object, of a delta the first of them, and the digest of all. Raises as `load`."""
+        """The bytes of an object (of a delta only the first) and the digest of all of them. Raises as `load`."""
         most = heaviest(manifest)
         try:
             with opened(self._folder / "objects" / f"{digest}.safetensors", max(most, self._delta_bytes)) as file:
@@ -142,8 +143,8 @@ class Registry:
                 if size > most:
                     header = header_of(begin, name)
                     if header.get("kind") != EMBEDDING:
-                        check_backbone(header, name, manifest)  # the likelier reason
-                    raise Unfit(f"has {size} bytes, and {most} are the most that it can need")
+                        check_backbone(header, name, manifest)  # the likelier reason: another backbone
+                    raise Unfit(f"has {size} bytes, more than the {most} that it can need")
                 data = b"".join(parts)
         except FileNotFoundError:
             raise _gone(name) from None
@@ -155,7 +156,7 @@ class Registry:
 
 
 def _parts(begin: bytes, rest: BinaryIO, size: int, attempt: Attempt | None) -> Iterator[bytes]:
-    """The bytes of a file of `size` of which `begin` was read, as they come; of one that grows meanwhile no more."""
+    """The first `size` bytes of a file in parts; `begin` is read already. What is appended meanwhile is ignored."""
     yield begin
     left = size - len(begin)
     while left > 0 and (part := rest.read(min(CHUNK, left))):
@@ -180,17 +181,17 @@ def _gone(name: str) -> NotFound:
 
 
 def _unknown(name: str, known: Sequence[str]) -> NotFound:
-    others = [other for other in _around(name, known) if other != name]  # its pointer leads nowhere
+    others = [other for other in _around(name, known) if other != name]  # listed, but gone since
     near = get_close_matches(name[: 2 * SHOWN], others, n=3)
     listed = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
     if not known:
-        fix = "the server's registry is empty, or gone; fill it with `impasto adapters import`"
+        fix = "the server's registry is empty or missing; fill it with `impasto adapters import`"
     else:
         fix = f"did you mean {' or '.join(map(repr, near))}? known: {listed}" if near else f"known: {listed}"
     return NotFound(FIELD, f"no adapter {shown(name)}", fix)
 
 
 def _around(name: str, known: Sequence[str]) -> Sequence[str]:
-    """Of many sorted names those that begin most like this one: comparing with all would take long."""
+    """The part of many sorted names that is nearest to this one: comparing with all would take too long."""
     begin = max(0, min(bisect(known, name) - MAX_COMPARED // 2, len(known) - MAX_COMPARED))
     return known[begin : begin + MAX_COMPARED]

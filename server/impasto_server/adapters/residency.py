@@ -1,4 +1,4 @@
-"""From the adapters a request names to weights in host memory: registry → its threads → least-recently-used cache."""
+"""Adapters in host memory: read from the registry on threads of their own, kept in a least-recently-used cache."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Loading = Mapping[str, Future[Kind]]
 
 @dataclass(frozen=True)
 class Named:
-    """One adapter of a request, its name resolved at admission: re-pointing the name later changes nothing here.
+    """One adapter of a request. Its name is resolved at admission, so re-pointing the name later changes nothing here.
 
-    `field` is the request's where it is named; an embedding has the weight 1.
+    `field` is the request's field that names it; an embedding has the weight 1.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Named:
 
 
 class Residency:
-    """Loads each adapter once however many requests wait for it. Names are looked up on other threads than files."""
+    """Loads each adapter once, however many requests wait for it. Names and files are read on different threads."""
 
     def __init__(self, registry: Registry, manifest: Manifest, host_bytes: int, stats: Stats) -> None:
         self._stats = stats
@@ -47,14 +47,13 @@ class Residency:
         self._files = Access("load")
 
     def resolve(self, name: str) -> Future[str]:
-        """The digest that `name` stands for now. Fails as Registry.resolve, or with NoAnswer."""
+        """The digest that `name` points to now. The Future fails as Registry.resolve, or with NoAnswer."""
         return self._names.start(name, partial(self._registry.resolve, name), partial(_unanswered, name))
 
     def load(self, styles: Sequence[Named]) -> Loading:
-        """What becomes of every adapter, by digest; at once for those in host memory.
+        """A Future for each adapter, by digest; already done for those in host memory.
 
-        A Future fails with what Registry.load raises, or with NoAnswer. It holds its adapter also when the cache lets
-        go of it.
+        It fails as Registry.load, or with NoAnswer. It keeps its adapter even when the cache drops it.
         """
         return {style.digest: self._one(style) for style in styles if style.weight}
 
@@ -79,7 +78,7 @@ class Residency:
         return loading
 
     def _fetch(self, style: Named, attempt: Attempt) -> Kind:
-        """It's kept also when it came too late for those who waited for it."""
+        """Read an adapter and cache it, even if it came too late for those who waited."""
         adapter = self._registry.load(style.digest, style.name, self._manifest, attempt)
         self._stats.add("adapter_loads")
         with self._lock:
@@ -88,7 +87,7 @@ class Residency:
         return adapter
 
     def _forget(self, digest: str, loading: Future[Kind]) -> None:
-        """Neither what it came to nor a failure is remembered here beyond those who wait for this very attempt."""
+        """Drop a finished load: the cache keeps the adapter, and a failure isn't remembered."""
         with self._lock:
             if self._loading.get(digest) is loading:
                 del self._loading[digest]

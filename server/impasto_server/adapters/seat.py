@@ -1,4 +1,4 @@
-"""Where the adapters of a row are, and engines whose rows have seats."""
+"""Seats: where a row's adapters are; and the engines that take them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Seat:
 
 
 class SeatedEngine(Protocol):
-    """An engine that is told the seat of each row, where its graph has sites for adapters."""
+    """An engine that is given the seat of each row, where its graph has sites for adapters."""
 
     def run(self, feeds: Mapping[str, NDArray[Any]], seats: Sequence[Seat] = ()) -> list[NDArray[Any]]:
         """As Engine.run."""
@@ -31,11 +31,11 @@ class SeatedEngine(Protocol):
 
 
 class BackboneEngine(SeatedEngine, Protocol):
-    """One that is prepared for its batches."""
+    """A seated engine that is prepared for its batches."""
 
     @property
     def usual(self) -> tuple[Seat, ...]:
-        """Seats that are worth preparing for: with adapters, and without any where that makes a difference."""
+        """Seats that are worth preparing for: with adapters, and without if that makes a difference."""
         ...
 
     def prepare(self, feeds: Mapping[str, NDArray[Any]], seats: Sequence[Seat] = ()) -> None:

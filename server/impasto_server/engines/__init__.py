@@ -1,1 +1,1 @@
-"""What runs compiled graphs: the engines, and what each of them needs to know of this machine."""
+"""The engines, which run compiled graphs, and what they need to know about this machine."""

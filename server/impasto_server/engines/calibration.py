@@ -1,7 +1,7 @@
-"""calibration.json in a bundle: how many lanes a forward pass should have, as `impasto calibrate` measured it.
+"""calibration.json in a bundle: how many lanes a forward pass should have, as measured by `impasto calibrate`.
 
-It's no part of the bundle's identity: the digest leaves it out, it only makes the same images sooner, and linking
-another checkpoint into the folder drops it.
+It isn't part of the bundle's digest, since it changes only the speed, not the images. Linking another checkpoint into
+the folder removes it.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class _Strict(BaseModel):
 
 
 class Timing(_Strict):
-    """Forward passes of `lanes` rows, in milliseconds.
+    """Times of forward passes of `lanes` rows, in milliseconds.
 
-    `ms` is the median of passes that follow one of the same size, `fastest_ms` the best of them; `switch_ms` is the
-    median of those that follow one of another size, `first_ms` the very first of this size.
+    `ms` is the median of passes after one of the same size, `fastest_ms` the fastest of them. `switch_ms` is the median
+    of passes after one of another size, `first_ms` the very first of this size.
     """
 
     lanes: int = Field(gt=0)
@@ -49,7 +49,9 @@ class Timing(_Strict):
 
 
 class Measured(_Strict):
-    """What was found for one engine, precision and thread count, on which CPU, or GPU; `latents`: a sample's."""
+    """What was measured for one engine, precision and thread count. `cpu` is the CPU's or GPU's name, `latents` a
+    sample's shape.
+    """
 
     engine: EngineName
     precision: Precision
@@ -73,14 +75,14 @@ class Measured(_Strict):
 
 
 class Calibration(_Strict):
-    """All of the file."""
+    """The content of the file."""
 
     format: Literal[1] = 1
     entries: tuple[Measured, ...] = ()
 
     @classmethod
     def read(cls, bundle: Bundle) -> Calibration:
-        """What is known of `bundle`; nothing when it was never calibrated.
+        """The calibration of `bundle`; empty when it was never calibrated.
 
         Raises SetupError when the file is malformed, or was measured on another bundle.
         """
@@ -103,7 +105,7 @@ class Calibration(_Strict):
         return calibration
 
     def find(self, engine: EngineName, precision: Precision, threads: int) -> Measured | None:
-        """The entry for a resolved precision ("auto" is none) and a counted number of threads."""
+        """The entry for an engine, a resolved precision (not "auto") and a number of threads (not 0)."""
         return next((entry for entry in self.entries if entry.key == (engine, precision, threads)), None)
 
     @model_validator(mode="after")
@@ -115,7 +117,7 @@ class Calibration(_Strict):
 
 
 def keep(bundle: Bundle, measured: Measured) -> Path:
-    """Write `measured` into the bundle in place of what was known under its key; returns the file.
+    """Write `measured` into the bundle, replacing the entry with its key; returns the file.
 
     A file that can't be used is replaced, with a warning in the log. Raises OSError when the folder can't be written.
     """
@@ -132,7 +134,7 @@ def keep(bundle: Bundle, measured: Measured) -> Path:
 
 
 def runtime_for(settings: Settings, bundle: Bundle) -> Runtime:
-    """The runtime of these settings, with the rows of the largest batch as set, else as calibrated, else the default.
+    """The runtime of these settings; its `max_lanes` is as set, else as calibrated, else the default.
 
     The log says which. Raises SetupError as Runtime.of, and when calibration.json can't be used.
     """
@@ -149,16 +151,16 @@ def runtime_for(settings: Settings, bundle: Bundle) -> Runtime:
 
 
 def calibrated(runtime: Runtime, bundle: Bundle) -> Measured | None:
-    """What was measured for this engine, precision and thread count; None where nothing was.
+    """What was measured for this engine, precision and thread count; None if nothing was.
 
-    A calibration from another CPU is used, with a warning: it changes how soon images come and never what they show,
-    and it still knows this backbone. Raises SetupError when calibration.json can't be used.
+    A calibration from another CPU is used, with a warning: it is of the same backbone, and changes only the speed, not
+    the images. Raises SetupError when calibration.json can't be used.
     """
     key = runtime.engine, runtime.precision, runtime.threads
     found = Calibration.read(bundle).find(*key)
     command = _command(bundle, *key)
     if found is None:
-        log.info("nothing was measured for {} {} on {} threads; `%s`".format(*key), command)
+        log.info("not calibrated for {} {} on {} threads; measure with `%s`".format(*key), command)
     elif found.cpu != runtime.device_name:
         words = "calibrated on another %s, %s; this one is %s; measure here with `%s`"
         log.warning(words, "CPU" if runtime.gpu is None else "GPU", found.cpu, runtime.device_name, command)

@@ -1,4 +1,4 @@
-"""Memory and streams of a GPU by cuda-python: the little of CUDA that TensorRT leaves to its caller."""
+"""GPU memory and streams through cuda-python: the part of CUDA that TensorRT leaves to its caller."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def use(gpu: int) -> None:
 
 
 def write(gpu: int, address: int, array: Array) -> None:
-    """A C-contiguous array to an address on that GPU, behind all the work that was given to it before."""
+    """Write a C-contiguous array to an address on that GPU, after all work that was queued before."""
     use(gpu)
     _call("cudaDeviceSynchronize")
     _call("cudaMemcpy", address, array.ctypes.data, array.nbytes, runtime.cudaMemcpyKind.cudaMemcpyDefault)
 
 
 class Stream:
-    """Work in the order in which it is given, beside that of other engines' streams."""
+    """A queue of GPU work, run in order and concurrently with other streams."""
 
     def __init__(self) -> None:
         (self._stream,) = _call("cudaStreamCreateWithFlags", runtime.cudaStreamNonBlocking)
@@ -32,11 +32,11 @@ class Stream:
         self._gone = weakref.finalize(self, _call, "cudaStreamDestroy", self._stream)
 
     def wait(self) -> None:
-        """Until all of it is done."""
+        """Wait until all of its work is done."""
         _call("cudaStreamSynchronize", self._stream)
 
     def copy(self, target: int, source: int, nbytes: int) -> None:
-        """From address to address, whichever side they are on; host memory must stay as it is until `wait`."""
+        """Copy from address to address, each on host or GPU; host memory must not change before `wait`."""
         kind = runtime.cudaMemcpyKind.cudaMemcpyDefault
         _call("cudaMemcpyAsync", target, source, nbytes, kind, self._stream)
 
@@ -50,13 +50,13 @@ class Memory:
         self._gone = weakref.finalize(self, _call, "cudaFree", self.address)
 
     def upload(self, array: Array, stream: Stream) -> None:
-        """From a C-contiguous array, which must stay as it is until `stream.wait()`."""
+        """Copy from a C-contiguous array, which must not change before `stream.wait()`."""
         assert array.flags.c_contiguous
         assert array.nbytes <= self.nbytes
         stream.copy(self.address, array.ctypes.data, array.nbytes)
 
     def download(self, array: Array, stream: Stream) -> None:
-        """Into an array, to be read after `stream.wait()`."""
+        """Copy into an array, to be read after `stream.wait()`."""
         assert array.nbytes <= self.nbytes
         stream.copy(array.ctypes.data, self.address, array.nbytes)
 

@@ -1,13 +1,13 @@
-"""Compiled graphs behind one small protocol: bind named buffers once, run, read.
+"""The protocol of engines: compile a graph, bind named buffers once, run, read.
 
-An engine is used by one thread at a time. What runs where is chosen by name and never changed in silence: an engine, a
-provider, a GPU or a precision that can't be had is a SetupError with the fix.
+One thread at a time uses an engine. Engines are chosen by name and never replaced silently: an engine, provider, GPU or
+precision that isn't available is a SetupError with the fix.
 
-openvino              the CPU, in bf16 or f32                               openvino.py
-onnxruntime           the CPU, in f32: the reference for the others         onnxruntime.py
-onnxruntime-cuda      a GPU by ONNX Runtime's CUDA provider, in f32         onnxruntime.py
-onnxruntime-tensorrt  a GPU by its TensorRT provider, in bf16 or f32        onnxruntime.py
-tensorrt              a GPU by TensorRT itself, in bf16 or f32              tensorrt.py
+openvino              the CPU, in bf16 or f32                                 openvino.py
+onnxruntime           the CPU, in f32: the reference for the others           onnxruntime.py
+onnxruntime-cuda      a GPU through ONNX Runtime's CUDA provider, in f32      onnxruntime.py
+onnxruntime-tensorrt  a GPU through its TensorRT provider, in bf16 or f32     onnxruntime.py
+tensorrt              a GPU through TensorRT itself, in bf16 or f32           tensorrt.py
 """
 
 from __future__ import annotations
@@ -33,48 +33,49 @@ WIDTHS: Mapping[str, int] = MappingProxyType({})
 
 
 class Engine(Protocol):
-    """One graph, compiled. One that `shares` memory reads what is bound where it lies; another has copies."""
+    """One compiled graph. If it `shares` memory, it reads bound buffers in place; else it has copies."""
 
     @property
     def shares(self) -> bool: ...
 
     def bind(self, buffers: Mapping[str, Array]) -> None:
-        """Keep these C-contiguous arrays as inputs of every later run.
+        """Bind these C-contiguous arrays as inputs of every later run.
 
-        An engine on the CPU shares their memory: writing into one is seen by the next run, which is how an adapter
-        becomes resident without rebuilding anything. One on a GPU has copies.
+        An engine on the CPU shares their memory: the next run sees what is written into them. So an adapter becomes
+        resident without any rebuilding. An engine on a GPU has copies.
         """
         ...
 
     def write(self, name: str, row: int, values: Array) -> None:
-        """Put `values` [n, ...], C-contiguous, in place: the rows from `row` of what is bound as `name`, written there.
+        """Update rows of the buffer bound as `name`, from `row` on, to `values` [n, ...], C-contiguous. The caller has
+        written them there already.
 
-        An engine that shares the memory has them already; one on a GPU copies them alone.
+        An engine that shares memory does nothing; one on a GPU copies only these rows.
         """
         ...
 
     def prepare(self, feeds: Mapping[str, Array]) -> None:
-        """Do now what the first run on feeds of these shapes would have to do, and what makes the later ones faster."""
+        """Do now what the first run on feeds of these shapes would do, and what makes later runs faster."""
         ...
 
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
-        """Run with `feeds` beside what is bound; returns the outputs in the graph's order, owned by the caller."""
+        """Run on `feeds` and the bound buffers. Returns the outputs in the graph's order, owned by the caller."""
         ...
 
     def release(self) -> None:
-        """Give back the memory that the largest of its runs took; the next one takes what it needs anew."""
+        """Free the memory that its largest run took; the next run allocates what it needs."""
         ...
 
     def plain(self, path: Path) -> Plain | None:
-        """The graph at `path`, over the same weights, which has no tables; None where it would take them once more.
+        """The graph without tables at `path`, over the same weights; None where it would need a copy of the weights.
 
-        Rows of page 0 do instead: they cost little and add nothing.
+        Then page 0 is used instead, which costs little and adds nothing.
         """
         ...
 
 
 class Plain(Protocol):
-    """One graph, compiled for the shapes that it was prepared for."""
+    """A graph without tables, compiled only for the shapes that it was prepared for."""
 
     def ready(self, feeds: Mapping[str, Array]) -> bool:
         """Whether it was prepared for feeds of these shapes."""
@@ -92,10 +93,10 @@ class Plain(Protocol):
 def compile_graph(
     path: Path, runtime: Runtime, tables: Mapping[str, Array] = NOTHING, varying: Mapping[str, int] = WIDTHS
 ) -> Engine:
-    """Compile the ONNX graph at `path` for the runtime's engine; the inputs `tables` are bound as `stored`.
+    """Compile the ONNX graph at `path` for the runtime's engine; the inputs `tables` will be bound as `stored`.
 
-    How wide the inputs `varying` [lanes, K] are differs from batch to batch; the usual K is given. Raises SetupError
-    when the graph can't be had in this way.
+    The width K of the inputs `varying` [lanes, K] differs from batch to batch; the mapping has the usual K. Raises
+    SetupError when the graph can't be compiled so.
     """
     if runtime.engine == "openvino":
         from impasto_server.engines.openvino import OpenVinoEngine
@@ -112,12 +113,12 @@ def compile_graph(
 
 
 def item_bytes(precision: Precision) -> int:
-    """Of a number that is `stored`."""
+    """The bytes of a `stored` number."""
     return 2 if precision == "bf16" else 4
 
 
 def stored(values: NDArray[np.float32], precision: Precision) -> Array:
-    """float32 as it is; bf16 as uint16, the upper half of float32 rounded to the nearest even."""
+    """float32 unchanged; bf16 as uint16: the upper half of float32, rounded to nearest even."""
     if precision != "bf16":
         return values
     bits = np.ascontiguousarray(values).view(np.uint32)
@@ -125,22 +126,22 @@ def stored(values: NDArray[np.float32], precision: Precision) -> Array:
 
 
 def widened(array: Array) -> Array:
-    """What is `stored` in bf16 as float32, exactly; anything else as it is."""
+    """Numbers `stored` in bf16 as float32, exactly; anything else unchanged."""
     return (array.astype(np.uint32) << 16).view(np.float32) if array.dtype == np.uint16 else array
 
 
 def shapes(feeds: Mapping[str, Array]) -> Shapes:
-    """What an engine that has something ready for these feeds knows it by."""
+    """The key under which an engine keeps what it has prepared for feeds of these shapes."""
     return tuple((name, array.shape) for name, array in sorted(feeds.items()))
 
 
 def padded(feeds: Mapping[str, Array], most: int) -> dict[str, Array]:
-    """Every input with as many rows as the next of a few sizes, the last of its own repeated: C-contiguous.
+    """Every input padded to the next of a few batch sizes by repeating its last row: C-contiguous.
 
-    Raises SetupError when there are more than `most`.
+    Raises SetupError when there are more than `most` rows.
     """
     rows = len(next(iter(feeds.values())))
     if rows > most:
-        raise SetupError(f"max_lanes: a batch of {rows} rows, {most} were prepared for; pass --max-lanes {rows}")
+        raise SetupError(f"max_lanes: a batch of {rows} rows exceeds {most}; pass --max-lanes {rows}")
     more = bucket(rows, most) - rows
     return {name: np.concatenate([array, *[array[-1:]] * more]) for name, array in feeds.items()}

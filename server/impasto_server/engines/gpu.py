@@ -1,4 +1,4 @@
-"""What NVIDIA's driver says about this machine's GPUs, by NVML: no CUDA is initialised, nothing is allocated."""
+"""This machine's GPUs, asked from NVIDIA's driver through NVML, without initialising CUDA or allocating anything."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _INSTALL = "install NVIDIA's driver, and in a container pass docker run --gpus a
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU; `number` is CUDA's, `memory` and `free` in bytes, `capability` as CUDA counts it, e.g. 9.0."""
+    """One GPU: `number` is CUDA's, `memory` and `free` are bytes, `capability` is the compute capability, e.g. 9.0."""
 
     number: int
     name: str
@@ -27,7 +27,7 @@ class Gpu:
     driver: str
 
     def __str__(self) -> str:
-        """What figures and engines depend on."""
+        """The facts that measurements and built engines depend on."""
         return f"{self.name}, compute capability {self.capability}, driver {self.driver}"
 
     @property
@@ -41,17 +41,17 @@ class _Memory(ctypes.Structure):
 
 def find(number: int) -> Gpu:
     """The GPU of that number. Raises SetupError."""
-    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # nvidia-smi's; of itself CUDA has the fastest first
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as nvidia-smi; CUDA's default is the fastest first
     found = gpus()
     if number >= len(found):
         raise SetupError(
-            f"gpu: there is no GPU {number}, this machine has {len(found)}; pass --gpu 0 to {len(found) - 1}"
+            f"gpu: there is no GPU {number}, since this machine has {len(found)}; pass --gpu 0 to {len(found) - 1}"
         )
     return found[number]
 
 
 def gpus() -> list[Gpu]:
-    """Every GPU that CUDA may see. Raises SetupError when the driver isn't there, or knows of none."""
+    """All GPUs that CUDA may see. Raises SetupError when there is no driver or no GPU."""
     try:
         library = ctypes.CDLL(LIBRARY)
     except OSError:
@@ -60,7 +60,7 @@ def gpus() -> list[Gpu]:
         count = ctypes.c_uint()
         _call(library, "nvmlDeviceGetCount_v2", ctypes.byref(count))
         if not count.value:
-            raise SetupError(f"gpu: the NVIDIA driver knows of no GPU; {_INSTALL}")
+            raise SetupError(f"gpu: the NVIDIA driver finds no GPU; {_INSTALL}")
         return [_read(library, place, number) for number, place in enumerate(_visible(range(count.value)))]
 
 
@@ -74,14 +74,14 @@ def _initialised(library: ctypes.CDLL) -> Iterator[None]:
 
 
 def _visible(places: Sequence[int]) -> list[int]:
-    """Those that CUDA_VISIBLE_DEVICES leaves, in its order; NVML, as nvidia-smi, doesn't heed it. Raises SetupError."""
+    """The GPUs in CUDA_VISIBLE_DEVICES, in its order. NVML and nvidia-smi ignore that variable. Raises SetupError."""
     asked = os.environ.get("CUDA_VISIBLE_DEVICES")
     if asked is None:
         return list(places)
     listed = [int(word) for word in asked.split(",") if word.strip().isdigit()]
     if len(listed) < len(asked.split(",")) or not set(listed) <= set(places):
-        fix = f"list GPUs from 0 to {len(places) - 1}, with commas between them, or unset it"
-        raise SetupError(f"gpu: CUDA_VISIBLE_DEVICES is {asked!r}, which names what isn't there; {fix}")
+        fix = f"list GPUs from 0 to {len(places) - 1}, separated by commas, or unset it"
+        raise SetupError(f"gpu: CUDA_VISIBLE_DEVICES is {asked!r}, which names a missing GPU; {fix}")
     return listed
 
 
@@ -103,4 +103,4 @@ def _call(library: ctypes.CDLL, name: str, *arguments: object) -> None:
     if status:
         library.nvmlErrorString.restype = ctypes.c_char_p
         said = library.nvmlErrorString(status).decode()
-        raise SetupError(f"gpu: {name} failed: {said}; look at what `nvidia-smi` says") from None
+        raise SetupError(f"gpu: {name} failed: {said}; see what `nvidia-smi` says") from None

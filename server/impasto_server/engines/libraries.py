@@ -1,4 +1,4 @@
-"""What engines import, looked for before they do: a library that isn't there, or can't, is an error with the fix."""
+"""A check of the libraries that engines import: one that is missing or unsuitable is an error with the fix."""
 
 from __future__ import annotations
 
@@ -16,16 +16,14 @@ PROVIDERS: Mapping[EngineName, str] = MappingProxyType(
         "onnxruntime-tensorrt": "TensorrtExecutionProvider",
     }
 )
-TENSORRT = (
-    10  # what ONNX Runtime's provider is built for; 11 has no precisions to choose from, its graphs say their own
-)
+TENSORRT = 10  # what ONNX Runtime's provider is built for; 11 takes precisions from the graph and has no flag for them
 
 _SERVER, _GPU = "pip install 'impasto[server]'", "pip install 'impasto[gpu]'"
-_BUILD = f"pip uninstall onnxruntime, then {_GPU}: the two lie in one folder"
+_BUILD = f"pip uninstall onnxruntime, then {_GPU}: both install into the same folder"
 
 
 def require(engine: EngineName) -> None:
-    """Raise SetupError unless the engine's libraries are there, and such as it is written for."""
+    """Raise SetupError unless the engine's libraries are installed and of the right kind and version."""
     if engine == "openvino":
         _loaded("openvino", lambda: import_module("openvino"), _SERVER)
     if engine in PROVIDERS:
@@ -43,7 +41,7 @@ def _require_provider(provider: str) -> None:
 
 
 def tensorrt_version() -> str:
-    """Of the library that is there. Raises SetupError."""
+    """The installed TensorRT's version. Raises SetupError."""
     return str(_loaded("tensorrt", lambda: import_module("tensorrt"), _GPU).__version__)
 
 
@@ -58,4 +56,4 @@ def _loaded(package: str, load: Callable[[], ModuleType], fix: str) -> ModuleTyp
     try:
         return load()
     except (ImportError, OSError) as error:
-        raise SetupError(f"engine: {package} can't be had ({error}); {fix}") from None
+        raise SetupError(f"engine: {package} can't be imported ({error}); {fix}") from None

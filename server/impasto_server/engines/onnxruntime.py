@@ -1,10 +1,9 @@
-"""ONNX Runtime, on the CPU or, by its CUDA or TensorRT provider, on a GPU. Inputs and outputs are bound (IO binding).
+"""The ONNX Runtime engine, on the CPU or, with its CUDA or TensorRT provider, on a GPU. It uses IO binding.
 
-On a GPU what is bound stays there, and so do the buffers of each batch size, which are a few: a batch is padded up to
-the next, its addresses never change, and the CUDA provider captures its passes as a CUDA graph. What crosses the bus
-at a step are rows and predictions, for eight lanes of SD 1.5 at 512 x 512 pixels 0.5 MB of latents either way and
-1.9 MB of context: the arithmetic of guidance and samplers stays on the host, so that a picture doesn't depend on what
-it was computed on.
+On a GPU, bound inputs stay there, and so do the buffers of each of a few batch sizes. A batch is padded up to the next
+size, so addresses never change and the CUDA provider can capture passes as a CUDA graph. Only rows and predictions
+cross the bus at a step: for eight lanes of SD 1.5 at 512 x 512 pixels 0.5 MB of latents each way and 1.9 MB of context.
+Guidance and samplers compute on the host, so that a picture doesn't depend on the device.
 """
 
 from __future__ import annotations
@@ -24,17 +23,17 @@ from impasto_server.engines.footprint import trim
 from impasto_server.engines.providers import CUDA, TENSORRT, Provider
 from impasto_server.errors import SetupError
 
-KEPT = 32  # shapes whose buffers are kept: of lanes, and of rows that they have of tables
-KEPT_BYTES = 256 << 20  # that those may have together: photos have any size, and a large one is as much as all others
+KEPT = 32  # shapes whose buffers are kept; they differ in lanes and in table rows
+KEPT_BYTES = 256 << 20  # of all kept buffers: photos have any size, and a large one takes as much as all others
 CAPTURING = 3  # passes until a shape's CUDA graph is there
 NEVER = -1  # the number of a CUDA graph that isn't captured
-# What must not run elsewhere than asked for. The rest is arithmetic of shapes, which ONNX Runtime keeps on the CPU.
+# Operators that must run on the chosen provider. The rest computes shapes, which ONNX Runtime keeps on the CPU.
 HEAVY = frozenset("Conv ConvTranspose Gemm InstanceNormalization LayerNormalization MatMul Resize Softmax".split())
 
 
 @dataclass(frozen=True)
 class Buffers:
-    """Where inputs and outputs of one shape lie, bound; and the options of runs on them."""
+    """The bound inputs and outputs of one shape, and the run options for them."""
 
     binding: Any
     inputs: Mapping[str, Any]
@@ -45,7 +44,7 @@ class Buffers:
 
 
 class OnnxRuntimeEngine:
-    """A session of one provider. Raises SetupError when that isn't there, or leaves any of the work to another."""
+    """A session on one provider. Raises SetupError when that isn't available, or leaves heavy work to another."""
 
     def __init__(self, path: Path, provider: Provider, threads: int) -> None:
         self._provider = provider
@@ -54,7 +53,7 @@ class OnnxRuntimeEngine:
         self._shared: dict[str, Array] = {}
         self._kept: OrderedDict[Shapes, Buffers] = OrderedDict()
         self._captured = 0
-        self._shrinks = False  # whether the next run gives back what the arena has too much
+        self._shrinks = False  # whether the next run frees the arena's unused memory
         self._names = [output.name for output in self._session.get_outputs()]
 
     def bind(self, buffers: Mapping[str, Array]) -> None:
@@ -75,14 +74,14 @@ class OnnxRuntimeEngine:
             _copier(self._provider)(self._bound[name].data_ptr() + row * row_bytes, values)
 
     def release(self) -> None:
-        """On a GPU there is nothing to do: its buffers are of a few sizes."""
+        """On a GPU there is nothing to do: its buffers have only a few sizes."""
         if not self._provider.most_lanes:
             self._kept.clear()
             self._shrinks = True
             trim()
 
     def plain(self, path: Path) -> None:
-        """It would hold the weights once more."""
+        """None: it would copy the weights."""
 
     def prepare(self, feeds: Mapping[str, Array]) -> None:
         for _ in range(CAPTURING if self._provider.most_lanes else 1):
@@ -102,7 +101,7 @@ class OnnxRuntimeEngine:
         return [value.numpy()[:rows].copy() for value in buffers.outputs]
 
     def _keep(self, batch: Mapping[str, Array]) -> Buffers:
-        """Run on a batch of a new shape, and keep its buffers in place of those that have been idle longest."""
+        """Run on a batch of a new shape and keep its buffers; those unused for longest make room."""
         inputs = {name: self._copy(array) for name, array in batch.items()}
         outputs = self._first_run(inputs)
         binding = self._binding(inputs)
@@ -116,7 +115,7 @@ class OnnxRuntimeEngine:
         return kept
 
     def _make_room(self, nbytes: int) -> None:
-        """For one more, of so many bytes."""
+        """Drop kept buffers until one more of `nbytes` fits."""
         while self._kept and (len(self._kept) >= KEPT or self._kept_bytes + nbytes > KEPT_BYTES):
             self._forget(self._kept.popitem(last=False)[1])
 
@@ -128,7 +127,7 @@ class OnnxRuntimeEngine:
         self._session.release_captured_graph(buffers.graph)
 
     def _first_run(self, inputs: Mapping[str, Any]) -> list[Any]:
-        """What ONNX Runtime makes room for when nobody else has: the outputs' shapes aren't known before."""
+        """Run with outputs that ONNX Runtime allocates, since their shapes aren't known before."""
         binding = self._binding(inputs)
         for name in self._names:
             binding.bind_output(name, self._provider.device, self._provider.gpu)
@@ -152,29 +151,29 @@ class OnnxRuntimeEngine:
         return options
 
     def _replace(self, values: Mapping[str, Any]) -> None:
-        """Bind other buffers; what was kept knows the old ones."""
+        """Bind other buffers, and drop what was kept with the old ones."""
         self._bound.update(values)
         while values and self._kept:
             self._forget(self._kept.popitem()[1])
 
     def _copy(self, array: Array) -> Any:
-        """`array` where the provider computes."""
+        """A copy of `array` on the provider's device."""
         return _values().ortvalue_from_numpy(array.copy(), self._provider.device, self._provider.gpu)
 
 
 def astray(nodes: Iterable[tuple[str, str]], provider: str) -> dict[str, str]:
-    """Of (operator, provider) pairs, the heavy operators that another provider runs, each with one that does."""
+    """From (operator, provider) pairs: the heavy operators that another provider runs, each with that provider."""
     return {operator: ran_by for operator, ran_by in nodes if operator in HEAVY and ran_by != provider}
 
 
 def _nbytes(value: Any) -> int:
-    """Of an OrtValue: what is put out is float32."""
+    """The bytes of an OrtValue; outputs are float32."""
     shape: list[int] = value.shape()
     return 4 * prod(shape)
 
 
 def _copier(provider: Provider) -> Callable[[int, Array], object]:
-    """What writes an array to an address where the provider computes; ONNX Runtime itself writes whole buffers."""
+    """A function that writes an array to an address on the device; ONNX Runtime itself writes only whole buffers."""
     if provider.device == "cpu":
         return lambda address, array: ctypes.memmove(address, array.ctypes.data, array.nbytes)
     from impasto_server.engines import cuda
@@ -192,24 +191,22 @@ def _session(path: Path, provider: Provider, threads: int) -> Any:
     import onnxruntime as ort
 
     if provider.device == "cuda":
-        ort.preload_dlls()  # those that pip installed, of which the system's loader doesn't know
+        ort.preload_dlls()  # libraries installed by pip, which the system's loader can't find
     left_out = []
     if provider.name == TENSORRT:
-        os.environ["NVIDIA_TF32_OVERRIDE"] = "0"  # f32 is f32; the provider itself has no option for it
-        # It is handed the graph as one message, which holds 2 GB: weights stay in their file, as narrow as they are.
+        os.environ["NVIDIA_TF32_OVERRIDE"] = "0"  # no TF32 in f32; the provider has no option for it
+        # The provider gets the graph as one message of at most 2 GB, so weights stay in their file, unfolded.
         left_out = ["ConstantFolding"]
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
-    # Several sessions share the cores; a spinning pool would burn those the others need.
+    # Several sessions share the cores; a spinning thread pool would take cores that the others need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     session = ort.InferenceSession(str(path), options, provider.listed(), disabled_optimizers=left_out)
-    # ONNX Runtime takes a provider whose libraries don't load for one that wasn't asked for, with a line in its log.
+    # Where a provider's libraries don't load, ONNX Runtime silently goes on without it, with a line in its log.
     if session.get_providers()[0] != provider.name:
         needs = "CUDA 13 and cuDNN 9" if provider.name == CUDA else "TensorRT 10, CUDA 13 and cuDNN 9"
-        raise SetupError(
-            f"engine: {provider.name} can't be had, its libraries don't load; it needs {needs}, see `impasto doctor`"
-        )
+        raise SetupError(f"engine: {provider.name}'s libraries don't load; install {needs}, see `impasto doctor`")
     parts = session.get_provider_graph_assignment_info()
     elsewhere = astray(((node.op_type, part.ep_name) for part in parts for node in part.get_nodes()), provider.name)
     if elsewhere:

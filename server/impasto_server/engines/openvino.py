@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU, one stream: requests overlap in the batch, not in the engine."""
+"""The OpenVINO engine, on the CPU with one stream: requests overlap in the batch, not in the engine."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from impasto_server.settings import Precision
 
 
 class OpenVinoEngine:
-    """The graph is compiled once for all shapes, and once more for each that is prepared: with its shapes fixed a pass
-    of studio/mini-diffusion takes a fifth to a third less, and a change of shape costs nothing. How many rows of tables
-    a lane has is fixed, too, where it's the usual number, and left open where it's another: batches differ in that all
-    the time, and it costs the small model a twentieth.
+    """A graph compiled once for all shapes, and once more for each prepared shape.
 
-    Each has its own copy of the weights as its kernels want them; the float32 that they are made of is shared. With a
-    `cache_dir` folder they are read from there at the next start, mapped and not copied: it fills with float32 copies.
+    With fixed shapes a pass of studio/mini-diffusion takes a fifth to a third less, and a change of shape costs
+    nothing. A lane's number of table rows is fixed only at its usual value and else left open, since batches differ in
+    it all the time; that costs the small model a twentieth.
+
+    Each compiled graph has its own copy of the weights in its kernels' layout; the float32 originals are shared. With a
+    `cache_dir` the next start maps them from there instead of copying; the folder fills with float32 copies.
     """
 
     def __init__(
@@ -35,12 +36,12 @@ class OpenVinoEngine:
         cache_dir: Path | None = None,
         varying: Mapping[str, int] = WIDTHS,
     ) -> None:
-        """`varying` inputs [lanes, K] have any K, in most batches the one that is given."""
+        """`varying` inputs [lanes, K] may have any K; the mapping has the usual one."""
         self._source = _Source.read(path, precision, threads, cache_dir, tables)
         self._varying = varying
         self._any = self._source.compiled(self._source.model)
         self._fixed: dict[Shapes, Any] = {}
-        self._kept: dict[str, Array] = {}  # OpenVINO itself holds on to no array that it shares
+        self._kept: dict[str, Array] = {}  # OpenVINO doesn't keep shared arrays alive
 
     shares = True
 
@@ -51,7 +52,7 @@ class OpenVinoEngine:
             _set(request, new)
 
     def write(self, name: str, row: int, values: Array) -> None:
-        """It is there: the memory is shared."""
+        """Nothing to do: the memory is shared."""
 
     def prepare(self, feeds: Mapping[str, Array]) -> None:
         usual = all(feeds[name].shape[1] == width for name, width in self._varying.items())
@@ -77,12 +78,12 @@ class OpenVinoEngine:
         return OpenVinoPlain(self._source.beside(path))
 
     def _open(self, feeds: Mapping[str, Array]) -> Shapes:
-        """What is known of feeds where the width of the varying inputs is left open."""
+        """The key of feeds where the width of the varying inputs is left open."""
         return shapes({name: array for name, array in feeds.items() if name not in self._varying})
 
 
 class OpenVinoPlain:
-    """A graph that is compiled for the shapes that it is prepared for, and for nothing else."""
+    """A graph that is compiled only for the shapes that it is prepared for."""
 
     def __init__(self, source: _Source) -> None:
         self._source = source
@@ -102,7 +103,7 @@ class OpenVinoPlain:
 
 @dataclass(frozen=True)
 class _Source:
-    """What is compiled: a `model`, and how. `wide` are its weights that were widened, by name."""
+    """A `model` to compile, with its options. `wide` holds its weights in float32, by name."""
 
     path: Path
     model: Any
@@ -125,7 +126,7 @@ class _Source:
         return cls(path, _read(_core(), path), precision, options, {})._ready(tables)
 
     def beside(self, path: Path) -> _Source:
-        """Of another graph over the same weights."""
+        """The source of another graph over the same weights."""
         return replace(self, path=path, model=_read(_core(), path))._ready(())
 
     def _ready(self, tables: Collection[str]) -> _Source:
@@ -136,18 +137,18 @@ class _Source:
         return replace(self, model=model)
 
     def fixed(self, sizes: Mapping[str, list[int]]) -> Any:
-        """A request of the model with inputs of these sizes, -1 being any."""
+        """An infer request of the model with inputs of these sizes; -1 is any."""
         model = self.model.clone()
         model.reshape(dict(sizes))
         return self.compiled(model)
 
     def compiled(self, model: Any) -> Any:
-        """A request. Raises SetupError where OpenVINO would compute in another precision."""
+        """An infer request. Raises SetupError where OpenVINO would compute in another precision."""
         compiled = _core().compile_model(model, "CPU", dict(self.options))
-        # OpenVINO takes a hint it can't follow and computes in f32 without a word.
+        # OpenVINO accepts a hint that it can't follow, and silently computes in f32.
         actual = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         if actual != self.precision:
-            made = f"OpenVINO made {self.path.name} {actual}, not {self.precision}"
+            made = f"OpenVINO computes {self.path.name} in {actual}, not {self.precision}"
             raise SetupError(f"precision: {made}; pass --precision {actual}")
         return compiled.create_infer_request()
 
@@ -184,12 +185,12 @@ def _read(core: Any, path: Path) -> Any:
 
 
 def _last(error: Exception) -> str:
-    """The line that says something of a message whose others are OpenVINO's own files."""
+    """The last line of a message, the only useful one: the others name OpenVINO's source files."""
     return str(error).strip().splitlines()[-1]
 
 
 def _tensor(array: Array) -> Any:
-    """OpenVINO's view of it; NumPy has no bf16."""
+    """OpenVINO's view of an array; uint16 stands for bf16, which NumPy lacks."""
     import openvino as ov
 
     if array.dtype == np.uint16:
@@ -198,7 +199,7 @@ def _tensor(array: Array) -> Any:
 
 
 def _taking_bf16(model: Any, inputs: Collection[str]) -> Any:
-    """The model with these inputs in bf16: else each pass begins with a conversion of all there is in them."""
+    """The model with these inputs in bf16; else each pass would begin by converting all of them."""
     import openvino as ov
     from openvino.preprocess import PrePostProcessor  # type: ignore[import-untyped]
 
@@ -209,10 +210,10 @@ def _taking_bf16(model: Any, inputs: Collection[str]) -> Any:
 
 
 def _widen(model: Any, known: dict[str, Array]) -> None:
-    """Make the weights float32 now, where the graph says that they are computed in it: else each compilation does.
+    """Convert weights to float32 once, where the graph computes in it; else each compilation would.
 
-    Those that are `known` by name are shared, others become known. Folding every constant would transpose weights that
-    the kernels take as they are.
+    Weights already `known` by name are shared, others are added. Folding all constants instead would transpose weights
+    that the kernels take as they are.
     """
     import openvino as ov
 
@@ -229,6 +230,6 @@ def _widen(model: Any, known: dict[str, Array]) -> None:
 def _wide(constant: Any) -> Array:
     import openvino as ov
 
-    values = constant.get_tensor_view().data  # of bf16, too, as float16
+    values = constant.get_tensor_view().data  # bf16 comes as float16, too
     bf16 = constant.get_element_type() == ov.Type.bf16
     return widened(values.view(np.uint16)) if bf16 else values.astype(np.float32)

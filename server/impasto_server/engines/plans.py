@@ -1,7 +1,7 @@
-"""Where TensorRT's engines are kept between starts: one folder for each thing that they were built of.
+"""The cache of TensorRT's built engines: one folder for each specification.
 
-An engine is good for one GPU, one TensorRT, one graph, one precision and one set of profiles. Whatever it depends on is
-in its folder's name, as a digest, and in spec.json beside it in words: a stale one is never found, only left behind.
+An engine is valid for one GPU, TensorRT version, graph, precision and set of profiles. The folder's name is a digest of
+all of them, and spec.json in it lists them. So a stale engine is never found, only left behind.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def default_cache() -> Path:
 
 @dataclass(frozen=True)
 class Spec:
-    """All that an engine depends on. `weights` is the bundle's digest, or "" of an engine that is refitted."""
+    """All that a built engine depends on. `weights` is the bundle's digest, or "" for an engine that is refitted."""
 
     engine: str
     graph: str
@@ -48,13 +48,13 @@ class Spec:
 
     @property
     def machine(self) -> str:
-        """The digest of what measurements of the GPU depend on."""
+        """The digest of what timings on the GPU depend on."""
         return _digest(json.dumps([self.gpu, *self.versions]))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A Spec's place in the cache: `folder` for what is built of it, `timings` for what the GPU was measured at."""
+    """A Spec's place in the cache: `folder` for what is built, `timings` for measurements of the GPU."""
 
     folder: Path
     timings: Path
@@ -66,7 +66,7 @@ class Plan:
         return cls(root / spec.digest[:16], root / f"timings-{spec.machine[:16]}", spec)
 
     def made(self) -> Plan:
-        """With its folders there. Raises OSError."""
+        """The plan, with its folders created. Raises OSError."""
         for folder in (self.folder, self.timings):
             folder.mkdir(parents=True, exist_ok=True)
         atomic.write(self.folder / "spec.json", f"{self.spec.text}\n".encode())
@@ -74,7 +74,7 @@ class Plan:
 
 
 def spec_of(path: Path, runtime: Runtime, profiles: Iterable[Profile], versions: Iterable[str]) -> Spec:
-    """Of an engine that holds the weights that the graph at `path` points to."""
+    """The Spec of an engine that includes the weights of the graph at `path`."""
     return Spec(
         engine=runtime.engine,
         graph=hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -91,7 +91,7 @@ def _digest(text: str) -> str:
 
 
 def architecture(path: Path) -> str:
-    """The digest of the graph at `path`, wherever its weights are: that of a pinned mix has the same."""
+    """The digest of the graph at `path` without its weights; a pinned mix's graph has the same."""
     model = onnx.load(path, load_external_data=False)
     for tensor in model.graph.initializer:
         tensor.ClearField("external_data")

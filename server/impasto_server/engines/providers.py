@@ -1,6 +1,6 @@
-"""ONNX Runtime's execution providers: which one an engine's name means, and the options it is given.
+"""ONNX Runtime's execution providers: which one an engine's name means, and its options.
 
-Everything here is worked out on the host, so that what a GPU is asked to do can be read and tested without one.
+Nothing here needs a GPU, so a provider's options can be read and tested without one.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ ON, OFF = "True", "False"
 
 @dataclass(frozen=True)
 class Provider:
-    """What has to run every arithmetic node, `name`, with its options and where its buffers live.
+    """The provider `name`, which must run all heavy operators; its options, and where its buffers lie.
 
-    `others` may run what is left: the arithmetic of shapes. With `most_lanes`, what is bound is copied to where the
-    provider computes, and batches are padded up to one of a few sizes, at most this one; 0: shared, and of any size.
+    `others` may run the rest, which computes shapes. With `most_lanes`, bound buffers are copied to the device, and
+    batches are padded to one of a few sizes, at most this one; with 0 buffers are shared and batches have any size.
     """
 
     name: str
@@ -39,19 +39,19 @@ class Provider:
     others: tuple[tuple[str, Options], ...] = ()
 
     def listed(self) -> list[tuple[str, dict[str, str]]]:
-        """As a session takes them, the first before the others."""
+        """All providers with their options, as a session takes them, this one first."""
         return [(name, dict(options)) for name, options in ((self.name, self.options), *self.others)]
 
 
 def provider_for(path: Path, runtime: Runtime, tables: Mapping[str, Array]) -> Provider:
-    """What the runtime's engine means for the graph at `path`. Raises SetupError."""
+    """The provider of the runtime's engine for the graph at `path`. Raises SetupError."""
     if runtime.engine == "onnxruntime":
         return Provider(CPU)
     device, most = runtime.device, most_lanes(runtime.max_lanes)
     if runtime.engine == "onnxruntime-cuda":
         options = cuda_options(device.number, capture=graph_name(path) in runtime.stepping)
         return Provider(CUDA, "cuda", device.number, most, options, ((CPU, {}),))
-    # The last holds them all, and is all that is used: ONNX Runtime stays with the first profile that it is given.
+    # Only the last profile is used, which includes the others: ONNX Runtime stays with the first one it is given.
     shapes = {name: array.shape for name, array in tables.items()}
     profile = profiles_for(path, runtime.max_lanes, shapes, runtime.sides)[-1]
     versions = f"onnxruntime {version()}", f"tensorrt {tensorrt_version()}"
@@ -62,23 +62,24 @@ def provider_for(path: Path, runtime: Runtime, tables: Mapping[str, Array]) -> P
 
 
 def version() -> str:
-    """ONNX Runtime's."""
+    """ONNX Runtime's version."""
     import onnxruntime as ort  # type: ignore[import-untyped]
 
     return str(ort.__version__)
 
 
 def cuda_options(gpu: int, capture: bool) -> Options:
-    """`capture`: the passes of a shape as a CUDA graph, of which no operator may run on the CPU.
+    """Options of the CUDA provider. `capture`: run the passes of a shape as a CUDA graph.
 
-    That is so of graphs that run at every step, where it pays; text encoders look for the last token by an ArgMax of
-    integers, which the provider leaves to the CPU. f32 is f32 here, too: TF32 would keep 10 bits of the mantissa.
+    A CUDA graph may have no operator on the CPU. Graphs that run at every step have none, and there it pays. Text
+    encoders find the last token by an ArgMax of integers, which the provider leaves to the CPU. TF32 is off, since it
+    keeps only 10 bits of the mantissa.
     """
     return {"device_id": str(gpu), "enable_cuda_graph": ON if capture else OFF, "use_tf32": "0"}
 
 
 def tensorrt_options(gpu: int, precision: Precision, profile: Profile, plan: Plan) -> Options:
-    """Without CUDA graphs: this provider keeps one, and replays it for batches of every other shape, too."""
+    """Options of the TensorRT provider. No CUDA graphs: it keeps one and replays it for other shapes, too."""
     return {
         "device_id": str(gpu),
         "trt_bf16_enable": ON if precision == "bf16" else OFF,
@@ -93,5 +94,5 @@ def tensorrt_options(gpu: int, precision: Precision, profile: Profile, plan: Pla
 
 
 def _listed(shapes: Shapes) -> str:
-    """As ONNX Runtime reads them: name:1x4x32x32,…"""
+    """Shapes as ONNX Runtime reads them: name:1x4x32x32,…"""
     return ",".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in shapes.items())

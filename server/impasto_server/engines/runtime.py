@@ -1,6 +1,6 @@
-"""What a server computes with, resolved once: nobody else asks what "auto", or a number of 0, comes to here.
+"""The runtime: the settings resolved for this machine, with no "auto" and no 0 left.
 
-Runtime.of(settings)                 what there is on this machine
+Runtime.of(settings)                 for this machine
 runtime_for(settings, bundle)        the same, with the lanes that were measured for a bundle (calibration.py)
 """
 
@@ -20,7 +20,7 @@ from impasto_server.engines.profiles import UNSIDED
 from impasto_server.errors import SetupError
 from impasto_server.settings import ON_GPU, EngineName, Precision, Settings
 
-DEFAULT_MAX_LANES = 8  # where nothing was measured: most of what a batch gains, at little delay
+DEFAULT_MAX_LANES = 8  # where nothing was measured: most of a batch's gain, at little delay
 
 _NO_BF16: Mapping[EngineName, str] = MappingProxyType(
     {
@@ -34,11 +34,10 @@ _NO_BF16: Mapping[EngineName, str] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Runtime:
-    """An engine that is there, the precision it computes in ("bf16" or "f32"), on so many cores or on which `gpu`.
+    """An available engine, its precision ("bf16" or "f32"), and its number of `threads` or its `gpu`.
 
-    `max_lanes` are the rows of the largest batch, whoever forms it and whatever is compiled for it. `cache_dir` is
-    where an engine keeps what it compiled. What is known of a bundle's graphs: `sides` are the sizes of their inputs,
-    `stepping` those that run at every step.
+    `max_lanes` is the most rows of a batch. `cache_dir` is where an engine keeps what it compiled. Known of a bundle's
+    graphs: `sides` are the ranges of their inputs' dimensions, `stepping` the graphs that run at every step.
     """
 
     engine: EngineName
@@ -52,7 +51,7 @@ class Runtime:
 
     @classmethod
     def of(cls, settings: Settings) -> Runtime:
-        """Raises SetupError where the settings' engine, precision or GPU can't be had."""
+        """The runtime of these settings. Raises SetupError where the engine, precision or GPU isn't available."""
         require(settings.engine)
         gpu = find(settings.gpu) if settings.engine in ON_GPU else None
         return cls(
@@ -65,28 +64,28 @@ class Runtime:
         )
 
     def knowing(self, manifest: Manifest) -> Runtime:
-        """For the graphs of that bundle."""
+        """The runtime for the graphs of that bundle."""
         return replace(self, sides=manifest.sides, stepping=manifest.stepping)
 
     @property
     def table_precision(self) -> Precision:
-        """What adapters are stored in: of engines on the CPU what they compute in, of those on a GPU f32."""
+        """The precision that adapters are stored in: on the CPU the engine's, on a GPU f32."""
         return self.precision if self.gpu is None else "f32"
 
     @property
     def device(self) -> Gpu:
-        """The GPU of an engine on one."""
+        """The GPU; only for engines that run on one."""
         assert self.gpu is not None, f"{self.engine} runs on the CPU"
         return self.gpu
 
     @property
     def device_name(self) -> str:
-        """The model of what it computes on."""
+        """The model name of the CPU or GPU."""
         return cpu_name() if self.gpu is None else self.gpu.name
 
 
 def resolve_precision(engine: EngineName, precision: Precision, gpu: Gpu | None = None) -> Precision:
-    """What "auto" means on this machine, or its GPU. Raises SetupError when bf16 is asked for and can't be had."""
+    """The precision, with "auto" resolved for this machine or GPU. Raises SetupError for bf16 where there is none."""
     missing = _why_no_bf16(engine, gpu)
     if precision == "bf16" and missing:
         raise SetupError(f"precision: {missing}")
@@ -96,9 +95,9 @@ def resolve_precision(engine: EngineName, precision: Precision, gpu: Gpu | None 
 
 
 def _why_no_bf16(engine: EngineName, gpu: Gpu | None) -> str:
-    """What stands against bf16, with the fix; "" where nothing does."""
+    """Why bf16 isn't available, with the fix; "" if it is."""
     if engine in _NO_BF16 and not (engine == "openvino" and _computes_bf16()):
-        return f"bf16 can't be had: {_NO_BF16[engine]}"
+        return f"bf16 isn't available: {_NO_BF16[engine]}"
     if gpu is not None and not gpu.has_bf16:
         return f"{gpu.name} has no bf16 arithmetic; pass --precision f32"
     return ""
@@ -112,7 +111,7 @@ def _computes_bf16() -> bool:
 
 
 def cpu_name() -> str:
-    """The CPU's model. Clouds often mask the name, so the numbers of family and model go with it."""
+    """The CPU's model name, with the numbers of its family and model, since clouds often mask the name."""
     info = Path("/proc/cpuinfo")
     facts = dict(re.findall(r"^(\w[\w ]*?)\s*: (.*)$", info.read_text(), re.M)) if info.exists() else {}
     if "model name" not in facts:

@@ -1,10 +1,10 @@
-"""TensorRT itself. Tables of adapters are inputs of its plans, which tensorrt_plan.py makes.
+"""The TensorRT engine. Its plans, which tensorrt_plan.py makes, have the adapter tables as inputs.
 
-What a pass takes of the GPU is what its shapes need, and is kept for the next: buffers grow and never shrink, and the
-context is told of shapes and addresses only where they have changed, for there are hundreds of tables.
+A pass takes as much GPU memory as its shapes need, and keeps it: buffers grow and never shrink. The context is told
+only shapes and addresses that changed, since there are hundreds of tables.
 
-Every call is in the bindings of TensorRT 10.16, against which this module is type-checked, in the order that TensorRT's
-headers ask for; for want of a GPU none of it has run.
+Every call is in the bindings of TensorRT 10.16, against which this module is type-checked, and in the order that
+TensorRT's headers ask for. For want of a GPU none of it has run.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from impasto_server.engines.runtime import Runtime
 from impasto_server.engines.tensorrt_plan import Maker
 from impasto_server.errors import SetupError
 
-BETWEEN = ""  # the name of the buffer that is neither an input's nor an output's
+BETWEEN = ""  # the name of the buffer for intermediate results
 
 
 class TensorRtEngine:
-    """One plan with one graph's weights; an execution context, a stream, and buffers that stay on the GPU."""
+    """One plan with one graph's weights, an execution context, a stream, and buffers that stay on the GPU."""
 
     def __init__(self, engine: trt.ICudaEngine, profiles: tuple[Profile, ...], lanes: int, gpu: int) -> None:
         self._gpu = gpu
-        # Left to itself it would take, at once, what the largest batch of the largest pictures needs.
+        # By default it would allocate at once what the largest batch of the largest pictures needs.
         self._context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
         self._profiles, self._lanes = profiles, lanes
         self._profile = 0
@@ -74,16 +74,16 @@ class TensorRtEngine:
         self._stream.wait()
 
     def release(self) -> None:
-        """There is nothing to do: its buffers are of a few sizes."""
+        """There is nothing to do: its buffers have only a few sizes."""
 
     def plain(self, path: Path) -> None:
-        """It would hold the weights once more."""
+        """None: it would copy the weights."""
 
     def prepare(self, feeds: Mapping[str, Array]) -> None:
         self.run(feeds)
 
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
-        cuda.use(self._gpu)  # of every thread anew
+        cuda.use(self._gpu)  # again for each thread
         rows = len(next(iter(feeds.values())))
         batch = padded(feeds, self._lanes)
         self._choose({name: array.shape for name, array in batch.items()})
@@ -98,7 +98,7 @@ class TensorRtEngine:
         return [array[:rows] for array in found]
 
     def _choose(self, shapes: Mapping[str, Shape]) -> None:
-        """The first profile that these shapes fit in: the usual picture's, else every one's."""
+        """Use the first profile that these shapes fit: the default picture size's, else the one for all sizes."""
         fitting = [number for number, profile in enumerate(self._profiles) if profile.holds(shapes)]
         if not fitting:
             raise SetupError(f"engine: TensorRT's plan has no profile for {dict(shapes)}; ask for a smaller picture")
@@ -106,7 +106,7 @@ class TensorRtEngine:
             if not self._context.set_optimization_profile_async(fitting[0], self._stream.handle):
                 raise SetupError("engine: TensorRT could not change to another size of pictures; its log says why")
             self._profile = fitting[0]
-            self._told.clear()  # every shape is to be set again
+            self._told.clear()  # every shape must be set again
 
     def _upload(self, arrays: Mapping[str, Array]) -> None:
         for name, array in arrays.items():
@@ -114,7 +114,7 @@ class TensorRtEngine:
             self._shapes[name] = array.shape
 
     def _tell(self) -> None:
-        """The context what has changed of its inputs, and give it room for what comes of them."""
+        """Tell the context which input shapes and addresses changed, and give it room for the outputs."""
         known = {name: (shape, self._buffers[name].address) for name, shape in self._shapes.items()}
         news = {name: one for name, one in known.items() if self._told.get(name) != one}
         for name, (shape, address) in news.items():
@@ -125,7 +125,7 @@ class TensorRtEngine:
             self._make_room()
 
     def _make_room(self) -> None:
-        """For outputs, and for all that lies between them and the inputs."""
+        """Give the context buffers for its outputs and intermediate results."""
         for name, dtype in self._outputs.items():
             memory = self._room(name, prod(self._shape(name)) * dtype.itemsize)
             self._context.set_tensor_address(name, memory.address)
@@ -137,16 +137,16 @@ class TensorRtEngine:
         return tuple(dims[axis] for axis in range(len(dims)))
 
     def _room(self, name: str, nbytes: int) -> Memory:
-        """The buffer of that name, a larger one where this is too small."""
+        """The buffer of that name, replaced by a larger one if it is too small."""
         if name not in self._buffers or self._buffers[name].nbytes < nbytes:
-            self._stream.wait()  # nothing may still read what is freed now, before there is another
+            self._stream.wait()  # nothing may still read the buffer that is freed now
             self._buffers.pop(name, None)
             self._buffers[name] = Memory(nbytes)
         return self._buffers[name]
 
 
 def _outputs(engine: trt.ICudaEngine) -> dict[str, np.dtype[Any]]:
-    """Names and dtypes, in the graph's order."""
+    """The outputs' names and dtypes, in the graph's order."""
     names = [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
     mode = trt.TensorIOMode.OUTPUT
     return {

@@ -1,9 +1,9 @@
-"""TensorRT's plans: one for each architecture, into which the weights of any checkpoint are put.
+"""TensorRT's plans: one for each architecture, refitted with any checkpoint's weights.
 
-A plan is built without weights (stripped) and refitted with those that a graph points to, which takes no building: a
-fine-tune, or the graphs of a pinned mix, are served from the plan of their architecture.
+A plan is built without weights (stripped) and refitted with those of a graph, which needs no new build. So a fine-tune
+and the graphs of a pinned mix use the plan of their architecture.
 
-Every call is in the bindings of TensorRT 10.16, against which this module is type-checked; for want of a GPU none of it
+Every call is in the bindings of TensorRT 10.16, against which this module is type-checked. For want of a GPU none of it
 has run.
 """
 
@@ -22,7 +22,7 @@ from impasto_server.settings import Precision
 
 
 class Maker:
-    """Makes plans of a graph, and engines of plans."""
+    """Makes a plan of a graph, and an engine of a plan."""
 
     def __init__(self, path: Path, precision: Precision, profiles: tuple[Profile, ...]) -> None:
         self._path, self._precision, self._profiles = path, precision, profiles
@@ -30,7 +30,7 @@ class Maker:
         self._runtime = trt.Runtime(self._logger)
 
     def plan(self, kept: Plan) -> bytes:
-        """From the cache, or built and put there. Raises SetupError."""
+        """The plan from the cache; else it is built and cached. Raises SetupError."""
         file = kept.folder / "engine.plan"
         if not file.exists():
             kept.made()
@@ -38,7 +38,7 @@ class Maker:
         return file.read_bytes()
 
     def built(self, timings: Path) -> bytes:
-        """A stripped plan; what was measured of the GPU for it is added to `timings`. Raises SetupError."""
+        """Build a stripped plan; timings measured on the GPU are added to the file `timings`. Raises SetupError."""
         builder = trt.Builder(self._logger)
         network, config = builder.create_network(), builder.create_builder_config()
         self._parse(network)
@@ -46,7 +46,7 @@ class Maker:
             config.add_optimization_profile(self._profile(builder, profile))
         for flag in (trt.BuilderFlag.REFIT, trt.BuilderFlag.STRIP_PLAN):
             config.set_flag(flag)
-        config.clear_flag(trt.BuilderFlag.TF32)  # f32 is f32
+        config.clear_flag(trt.BuilderFlag.TF32)  # no TF32 in f32
         if self._precision == "bf16":
             config.set_flag(trt.BuilderFlag.BF16)
         cache = config.create_timing_cache(timings.read_bytes() if timings.exists() else b"")
@@ -60,7 +60,7 @@ class Maker:
         return _bytes(plan)
 
     def refitted(self, plan: bytes) -> trt.ICudaEngine:
-        """The plan with the weights that the graph points to. Raises SetupError."""
+        """An engine: the plan with the graph's weights. Raises SetupError."""
         engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise SetupError(f"engine: TensorRT can't read its plan of {self._path.name}; empty the --cache-dir")
@@ -73,7 +73,7 @@ class Maker:
     def _parse(self, network: trt.INetworkDefinition) -> None:
         parser = trt.OnnxParser(network, self._logger)
         if not parser.parse_from_file(str(self._path)):
-            raise SetupError(f"engine: TensorRT can't take {self._path.name}: {_said(parser)}; use another --engine")
+            raise SetupError(f"engine: TensorRT can't parse {self._path.name}: {_said(parser)}; use another --engine")
 
     def _profile(self, builder: trt.Builder, profile: Profile) -> trt.IOptimizationProfile:
         made, dims = builder.create_optimization_profile(), trt.Dims
@@ -83,7 +83,7 @@ class Maker:
 
 
 def _bytes(memory: Any) -> bytes:
-    """Of an IHostMemory, a buffer of which its type says nothing."""
+    """The bytes of an IHostMemory, which is a buffer though its type doesn't say so."""
     return bytes(memoryview(memory))
 
 

@@ -1,4 +1,4 @@
-"""What the models of a kind have in common: a folder for each, and an entry here."""
+"""The families of models: each has a folder, and an entry in FAMILIES here."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ FAMILIES: dict[str, Kind] = {
 
 
 def open_bundle(folder: Path, name: str | None = None) -> Bundle:
-    """As Bundle.open, of whichever family. Raises SetupError."""
+    """As Bundle.open, for any family. Raises SetupError."""
     return Bundle.open(folder, {family: kind.manifest for family, kind in FAMILIES.items()}, name)

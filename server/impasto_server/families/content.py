@@ -11,8 +11,8 @@ from impasto_server.turns import Work
 
 
 def content(request: Request, zoom: int = 1) -> Work[NDArray[np.uint8] | None]:
-    """RGB [H, W, 3] at 1 / `zoom` of the request's size; None without an image. Raises InvalidArgument for one that
-    can't be used.
+    """RGB [H, W, 3] at 1 / `zoom` of the request's size; None without an image. Raises InvalidArgument for an unusable
+    image.
     """
     if request.content.image is None:
         return None

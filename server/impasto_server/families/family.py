@@ -1,10 +1,10 @@
-"""What a family decides: what is sampled and how, what steers it, and how pictures come of it.
+"""The protocol of a family: what is sampled and how, what conditions it, and how samples become pictures.
 
-The rest of the server knows a family by this protocol alone. What its contexts hold nobody else looks at: they go from
-`Conditions.contexts` through the step loop into its own backbones. A family may have no words, one step, or several
+The rest of the server knows a family only through this protocol. Nobody else looks into its contexts: they go from
+`Conditions.contexts` through the step loop to its own backbones. A family may have no words, one step, or several
 stages, each a backbone with lanes of its own.
 
-To add one: a folder here, and its entry in FAMILIES.
+To add a family: a folder here, and its entry in FAMILIES.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from impasto_server.worn import Worn
 
 
 class Conditions(Protocol):
-    """What steers a request's lanes, at each stage. It's put together in parts that take turns with others'.
+    """What conditions a request's lanes at each stage. It is made in parts that take turns with other requests'.
 
-    Seats are few, so what needs none is gathered before they are taken. Either part may be asked for again, after a
-    wait: what was done stays done.
+    Seats are few, so what needs no seat is done first, by `gather`. Both methods may be called again after a wait; what
+    was done stays done.
     """
 
     @property
@@ -46,59 +46,60 @@ class Conditions(Protocol):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What of the request nobody reads."""
+        """Warnings about parts of the request that are not read."""
         ...
 
     @property
     def told(self) -> Mapping[str, object]:
-        """What META says of it that other families' requests don't have; JSON-ready, most often nothing."""
+        """The family's own part of META, JSON-ready; usually empty."""
         ...
 
     def gather(self) -> Work[None]:
-        """Do what takes no seat."""
+        """Do the work that needs no seat."""
         ...
 
     def contexts(self, seats: Mapping[Mix, Seat]) -> Work[Mapping[str, Sequence[Any]]]:
-        """By stage a context for each lane of its guidance: what the feeds of that stage's backbone know of a row."""
+        """A context for each lane of each stage's guidance, from which the stage's backbone makes its feeds."""
         ...
 
 
 class Family(Protocol):
-    """Everything around the step loop that isn't the same for every family."""
+    """Everything around the step loop that differs between families."""
 
     @property
     def backbones(self) -> Mapping[str, Backbone]:
-        """What runs at every step, by stage."""
+        """The backbones, which run at every step, by stage."""
         ...
 
     def example(self, stage: str) -> Row:
-        """A row of the usual picture that says nothing: for warming, calibration and benchmarks."""
+        """A row of the default size without words: for warming, calibration and benchmarks."""
         ...
 
     def warm(self, lanes: int) -> None:
-        """Run, on pictures of the usual size, what isn't a backbone; `lanes` are a batch's at most."""
+        """Run everything but the backbones on pictures of the default size; `lanes` is the most lanes of a batch."""
         ...
 
     def room(self, request: Request) -> int:
-        """Bytes of memory that a request with pictures takes from when they are read, by their headers alone.
+        """The bytes of memory that a request's pictures take once they are read, by their headers alone.
 
-        0 where that is little whatever they are. Raises InvalidArgument.
+        0 where they always take little. Raises InvalidArgument.
         """
         ...
 
     def read(self, request: Request) -> Work[Any]:
-        """What there is to see in the request's pictures; one a turn. Raises InvalidArgument."""
+        """Read the request's pictures, one a turn. Raises InvalidArgument."""
         ...
 
     def condition(self, request: Request, worn: Worn, seen: Any) -> Work[Conditions]:
-        """The request's lanes, in what it wears; `seen` is what was read, None of a request without pictures.
+        """The request's conditions, with the words and mixes in `worn`. `seen` is what `read` returned, None without
+        pictures.
 
         Raises InvalidArgument.
         """
         ...
 
     def begin(self, request: Request, seed: int, seen: Any, contexts: Mapping[str, Sequence[Any]]) -> Steps:
-        """The request's sampler, at its start; `contexts` are those of its lanes, by stage. Raises InvalidArgument."""
+        """A new sampler for one candidate; `contexts` are its lanes', by stage. Raises InvalidArgument."""
         ...
 
     def decode(self, sample: Finished) -> NDArray[np.uint8]:
@@ -106,13 +107,13 @@ class Family(Protocol):
         ...
 
     def preview(self, sample: Finished) -> bytes:
-        """What a sampler takes a finished sample to be → a small PNG of it."""
+        """A predicted final sample → a small PNG."""
         ...
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a family is made of: a bundle and its graphs, where mixes are seated, and the bytes that it may keep."""
+    """What a family is made of: a bundle, its graphs, its seating, and the bytes of prompt embeds it may keep."""
 
     bundle: Bundle
     graphs: Graphs
@@ -129,7 +130,7 @@ Make = Callable[[Parts], Family]
 
 @dataclass(frozen=True)
 class Kind:
-    """A family as FAMILIES has it: what its bundles' manifests say, how it's made of one, what it knows of requests."""
+    """An entry of FAMILIES: the type of its manifests, how it is made, and its offer."""
 
     manifest: type[Manifest]
     make: Make

@@ -1,4 +1,4 @@
-"""Every family's offer; and the inputs of the models, which are those that any of them knows."""
+"""All families' offers, and the inputs of the Triton models: every field that any family knows."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ OFFERS: Mapping[str, FamilyOffer] = {name: kind.offer for name, kind in FAMILIES
 
 
 def offer_of(manifest: Manifest) -> Offer:
-    """What a bundle knows of requests."""
+    """A bundle's offer."""
     return Offer.of(FAMILIES[manifest.family].offer, manifest)
 
 
 def inputs(
     rules: Sequence[type[Rule]] = RULES, families: Sequence[FamilyOffer] = tuple(OFFERS.values())
 ) -> dict[str, Field]:
-    """A row for each input, in the order in which people read them; of what several rules know the first one's."""
+    """A row for each input, in reading order; where several rules have a field, the first one's row."""
     strengths = [row for rule in rules for row in rows(rule).values()]
     own = [row for family in families for row in family.own]
     before = COMMON.index(GUIDANCE) + 1

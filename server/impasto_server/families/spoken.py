@@ -1,4 +1,4 @@
-"""Words as conditions: what the lanes of a request say becomes embeds, for every family that has text encoders."""
+"""Words as conditions: the lanes' texts become embeds, for every family that has text encoders."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from impasto_server.worn import Worn
 
 @dataclass(frozen=True)
 class Voice:
-    """What a lane says at each stage of the timestep, under a mix that changes text encoders, or under none."""
+    """What a lane says at each stage of the denoising, under a mix that changes text encoders (None: under none)."""
 
     lines: tuple[Line, ...]
     mix: Mix | None
@@ -31,8 +31,8 @@ class Voice:
 
 @dataclass(frozen=True)
 class Spoken:
-    """Conditions of a family whose lanes say something: the `voices` of every stage's lanes, and `context` makes one of
-    a lane's embeds.
+    """The conditions of a family with words: the `voices` of each stage's lanes. `context` makes a lane's context from
+    its embeds.
     """
 
     prompts: PromptEncoder
@@ -58,14 +58,14 @@ class Spoken:
         return Staged(tuple(self.embeds[line, voice.mix] for line in voice.lines))
 
     def _encode(self, mix: Mix | None, seat: Seat) -> Work[None]:
-        """A line a turn, what is spoken under `mix`; what is remembered takes no turn."""
+        """Encode what is said under `mix`, one line a turn; cached lines take no turn."""
         missing = self._missing(mix)
         for done, line in enumerate(missing):
             yield len(missing) - done
             self.embeds[line, mix] = self.prompts.encode(line, self.worn.embeddings, seat, mix)
 
     def _missing(self, mix: Mix | None) -> list[Line]:
-        """Lines under `mix` that nobody has encoded yet; those that somebody has are among the embeds."""
+        """The lines under `mix` still to be encoded; cached ones are added to `embeds`."""
         voices = chain.from_iterable(self.voices.values())
         wanted = dict.fromkeys(line for voice in voices if voice.mix == mix for line in voice.lines)
         for line in wanted:
@@ -76,20 +76,20 @@ class Spoken:
 
 
 class Speech:
-    """The text encoders of a family's bundle, and what requests have them read."""
+    """The text encoders of a family's bundle, and the conditions that they make of requests."""
 
     def __init__(self, parts: Parts) -> None:
         self.prompts = PromptEncoder.of(parts.bundle, parts.graphs, parts.host_bytes)
         self._seating = parts.seating
 
     def blank(self) -> Staged:
-        """What is said by who says nothing."""
+        """The embeds of an empty text."""
         return Staged((self.prompts.encode(Line(""), {}, Seat(), None),))
 
     def of(
         self, request: Request, worn: Worn, guidance: Mapping[str, Guidance], context: Callable[[Staged], Any]
     ) -> Work[Spoken]:
-        """What the lanes of every stage say. Raises InvalidArgument for too much of it."""
+        """The conditions of a request. Raises InvalidArgument for too many different lines."""
         texts = [lane.text for one in guidance.values() for lane in one.lanes]
         check_lines(texts, worn.embeddings, worn.field_of_most_stages)
         warnings = yield from self._unread(request, worn, texts)
@@ -103,7 +103,7 @@ class Speech:
         return mix if self._seating.speaks(mix, worn.adapters) else None
 
     def _unread(self, request: Request, worn: Worn, said: Iterable[Text]) -> Work[tuple[str, ...]]:
-        """What of the request's words nobody reads. A text of a few pages takes a while: a turn each."""
+        """Warnings for texts that are too long to be read whole. Long texts take a while, so each has a turn."""
 
         def field_of(text: Text) -> str:
             if text == worn.words.null:
@@ -124,10 +124,10 @@ class Speech:
 
 
 def hidden(embeds: Iterable[Embeds]) -> NDArray[np.float32]:
-    """[rows, T, D]."""
+    """The tokens' features, [rows, T, D]."""
     return np.stack([one.hidden for one in embeds])
 
 
 def pooled(embeds: Iterable[Embeds]) -> NDArray[np.float32]:
-    """[rows, P]."""
+    """The pooled features, [rows, P]."""
     return np.stack([one.pooled for one in embeds if one.pooled is not None])

@@ -1,1 +1,1 @@
-"""What an operator runs: the commands, and the server's processes."""
+"""Operation: the operator's commands and the server's processes."""

@@ -1,7 +1,7 @@
-"""Time the backbone at several batch sizes, and pick the one that `max_lanes` should be.
+"""`impasto calibrate`: it times the backbone at several batch sizes and picks one for `max_lanes`.
 
-More lanes in a pass are more images per second up to a point, and make everyone wait longer for each step. So the pick
-is the smallest size that is almost as fast as the best. Images of other sizes than the default aren't measured.
+More lanes in a pass give more images per second, up to a point, but make everyone wait longer for each step. So it
+picks the smallest size that is almost as fast as the best. Only images of the default size are measured.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from impasto_server.stats import Stats
 
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 ALMOST = 0.97  # of the best throughput
-ROUNDS = (5, 25)  # at least, and at most
-SECONDS = 30.0  # after which no more than the least number of rounds is run
+ROUNDS = (5, 25)  # at least and at most
+SECONDS = 30.0  # after this, only the least number of rounds is run
 
 
 def calibrate(bundle: Bundle, settings: Settings, runtime: Runtime) -> Measured:
-    """Compile the bundle as a server would, and time batches of up to the runtime's lanes of its first stage.
+    """Compile the bundle as a server would, and time batches of its first stage, up to the runtime's lanes.
 
     Raises SetupError.
     """
@@ -73,9 +73,9 @@ def time_passes(
     batches: Mapping[int, Sequence[Row]],
     clock: Callable[[], float] = perf_counter,
 ) -> tuple[Timing, ...]:
-    """Time `batches` (by lanes) in rounds, each size twice in a row: a neighbour's load then hits all sizes alike.
+    """Time `batches` (by lanes) in rounds, each size twice in a row, so that other load affects all sizes alike.
 
-    The first pass of each size is kept apart: engines make kernels and buffers for a shape when they first see it.
+    The first pass of each size counts separately: engines make kernels and buffers for a shape when they first see it.
     """
 
     def timed(size: int) -> float:
@@ -106,7 +106,7 @@ def time_passes(
 
 
 def filled_bank(manifest: Manifest, settings: Settings, runtime: Runtime, adapters: int) -> Bank:
-    """A bank as a server has it, with random adapters of a page in it; memory that was never written reads too fast."""
+    """A bank as a server has it, with random adapters of one page each: unwritten memory would be read too fast."""
     bank = Bank.of(manifest, settings, runtime, Stats())
     rng = np.random.default_rng(0)
     for kind in bank.layout.kinds_in(manifest.backbone):
@@ -119,7 +119,7 @@ def filled_bank(manifest: Manifest, settings: Settings, runtime: Runtime, adapte
 
 
 def batch(example: Row, lanes: int, bank: Bank, graph: str) -> list[Row]:
-    """Rows like the family's example, each with an adapter of its own in `graph`."""
+    """Rows like the family's example, each with its own adapter in `graph`."""
     kinds = bank.layout.kinds_in(graph)
     seats = [Seat({kind: ((1 + lane % (bank.pages[kind] - 1), 1.0),) for kind in kinds}) for lane in range(lanes)]
     return [replace(example, seat=seat) for seat in seats]

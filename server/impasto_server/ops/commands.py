@@ -1,4 +1,4 @@
-"""`impasto serve`, `impasto calibrate` and `impasto doctor`."""
+"""The commands `impasto serve`, `impasto calibrate` and `impasto doctor`."""
 
 from __future__ import annotations
 
@@ -41,65 +41,69 @@ from impasto_server.settings import (
 WATCH_S = 0.25
 DEFAULT_BUNDLE = ".impasto/bundle"
 BUNDLE_HELP = (
-    "What `impasto link` made. For several bundles in one server pass NAME=DIR for each; a request's MODEL says which, "
-    "and the first is for those that name none."
+    "The folder that `impasto link` made. For several bundles pass NAME=DIR for each; a request's MODEL names one, and "
+    "without it the first is used."
 )
-CACHE_HELP = "Where engines keep what they compiled; TensorRT's have a default, OpenVINO's none: it fills with copies."
+CACHE_HELP = (
+    "Where engines keep compiled graphs. TensorRT has a default; OpenVINO has none, since it fills with weight copies."
+)
 RANK_HELP = (
-    "Rank of the bank's pages. An adapter of rank r takes r divided by it, rounded up; a step reads whole pages. "
-    "Choose the rank that most of your adapters have, if it is below 16."
+    "Rank of the bank's pages. An adapter of rank r takes r / this many pages, rounded up; a step reads whole pages. "
+    "If most of your adapters have a rank below 16, choose that rank."
 )
 BANK_HELP = (
-    "Memory for adapters ready to run, of each bundle; auto: a quarter of what is free, shared by all bundles, and no "
-    "more than is of use."
+    "Bytes for adapters that are ready to run, for each bundle. auto: a quarter of the free memory, shared by all "
+    "bundles, and never more than is useful."
 )
 DEATHS = 5
 MAX_GRACE_S = 24 * 3600.0
-COMMAND_S = 10.0  # for a command to end when it is told to
+COMMAND_S = 10.0  # for a command to end after SIGTERM
 GAVE_UP, CUT_OFF, INTERRUPTED = 3, 4, 130  # exit statuses; docs/operating.md has all of them
-KEY_HELP = "Opens Triton's APIs that are closed, see docs/operating.md; without it nothing does."
-BUSY = 1.25  # a median this much over the fastest pass is not the engine's doing
+KEY_HELP = "Key to Triton's closed APIs, see docs/operating.md; without one they stay closed."
+BUSY = 1.25  # a median so far over the fastest pass is due to other load, not to the engine
 
 
 def serve(
     command: Annotated[
         list[str] | None,
-        typer.Argument(help="After --: a command to run against the server, which stops when it ends."),
+        typer.Argument(help="After --: a command to run with the server; the server stops when it ends."),
     ] = None,
     bundle: Annotated[list[str], typer.Option(metavar="[NAME=]DIR", help=BUNDLE_HELP)] = [DEFAULT_BUNDLE],  # noqa: B006
-    registry: Annotated[Path | None, typer.Option(help="Adapters, as `impasto adapters` keeps them.")] = None,
-    scorer: Annotated[Path | None, typer.Option(help="What `impasto link` made of a CLIP; serves clip_score.")] = None,
+    registry: Annotated[Path | None, typer.Option(help="The folder where `impasto adapters` keeps adapters.")] = None,
+    scorer: Annotated[
+        Path | None, typer.Option(help="Bundle that `impasto link` made of a CLIP; adds clip_score.")
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = LOOPBACK,
-    port: Annotated[int, typer.Option(help="gRPC's; metrics is one above, HTTP one below. 0 picks free ones.")] = 8001,
-    http: Annotated[bool, typer.Option(help="Triton's HTTP, which doesn't notice clients that left.")] = False,
+    port: Annotated[int, typer.Option(help="gRPC's port; metrics: one above, HTTP: one below. 0: free ones.")] = 8001,
+    http: Annotated[bool, typer.Option(help="Triton's HTTP too; it doesn't notice clients that leave.")] = False,
     admin_key: Annotated[str, typer.Option(envvar="IMPASTO_ADMIN_KEY", help=KEY_HELP, show_default=False)] = "",
     grace: Annotated[
-        float, typer.Option(min=0, max=MAX_GRACE_S, help="Seconds for requests in flight when it stops.")
+        float, typer.Option(min=0, max=MAX_GRACE_S, help="Seconds to finish requests when the server stops.")
     ] = GRACE_S,
     shm_bytes: Annotated[
-        int, typer.Option(min=1 << 20, help="Memory for requests on their way, per model.")
+        int, typer.Option(min=1 << 20, help="Bytes of shared memory for requests, per model.")
     ] = SHM_BYTES,
-    restart: Annotated[bool, typer.Option(help="Start a server again that died.")] = True,
-    deaths: Annotated[int, typer.Option(min=1, help="More than these in 10 minutes, and it isn't.")] = DEATHS,
+    restart: Annotated[bool, typer.Option(help="Restart a server that died.")] = True,
+    deaths: Annotated[int, typer.Option(min=1, help="Give up after more deaths than this in 10 minutes.")] = DEATHS,
     engine: Annotated[EngineName, typer.Option(help="What runs the graphs.")] = "openvino",
     precision: Annotated[Precision, typer.Option(help="auto: bf16 where the engine has it natively.")] = "auto",
     threads: Annotated[int, typer.Option(help="Cores to compute on; 0 takes all.")] = Settings.threads,
-    max_lanes: Annotated[int, typer.Option(help="Rows of a batch; 0: as calibrated, else 8.")] = Settings.max_lanes,
+    max_lanes: Annotated[int, typer.Option(help="Most rows of a batch; 0: calibrated, else 8.")] = Settings.max_lanes,
     max_requests: Annotated[
-        int, typer.Option(help="Under way at once, in all; more are refused.")
+        int, typer.Option(help="Most requests under way at once; more are refused.")
     ] = Settings.max_requests,
     page_rank: Annotated[int, typer.Option(help=RANK_HELP)] = Settings.page_rank,
     bank_bytes: Annotated[str, typer.Option(help=BANK_HELP)] = AUTO,
     host_bytes: Annotated[
-        int, typer.Option(help="Memory for adapters and prompts kept, of each bundle.")
+        int, typer.Option(help="Bytes for cached adapters and prompts, for each bundle.")
     ] = Settings.host_bytes,
-    gpu: Annotated[int, typer.Option(help="Its number in nvidia-smi, for engines on a GPU.")] = Settings.gpu,
+    gpu: Annotated[int, typer.Option(help="The GPU's number in nvidia-smi, for GPU engines.")] = Settings.gpu,
     cache_dir: Annotated[Path | None, typer.Option(help=CACHE_HELP)] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Keep the server's log to itself.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Don't print the server's log.")] = False,
 ) -> None:
     """Serve bundles over gRPC, until Ctrl-C, or while the command after -- runs."""
     console = Console(stderr=True, highlight=False)
-    printer = Printer(lambda line: console.print(line, soft_wrap=True))  # whoever reads it may stop reading
+    printer = Printer(lambda line: console.print(line, soft_wrap=True))  # its reader may stop reading
     _interrupt_on_signals()
     status, supervisor = INTERRUPTED if command else 0, None
     try:
@@ -122,7 +126,9 @@ def serve(
         endpoints = Endpoints(ports, admin_key) if admin_key else Endpoints(ports)
         plan = Plan.of(settings, endpoints, grace, shm_bytes)
         if not settings.registry.is_dir():
-            console.print(f"[yellow]note[/]  no registry at {escape(str(settings.registry))} yet: no adapter is known")
+            console.print(
+                f"[yellow]note[/]  there is no registry at {escape(str(settings.registry))} yet, so no adapters"
+            )
         supervisor = Supervisor(plan, Restarts(deaths if restart else 0), _log(printer, quiet), _teller(printer))
         with supervisor:
             console.print(f"[bold green]ready[/]  {escape(_open_doors(supervisor.server))}", soft_wrap=True)
@@ -138,24 +144,24 @@ def serve(
         raise typer.Exit(GAVE_UP) from None
     printer.close()
     if supervisor and not supervisor.stopped_in_order:
-        console.print(f"requests that were not done after {grace:g} s were cut off", soft_wrap=True)
+        console.print(f"requests that were not finished after {grace:g} s were cut off", soft_wrap=True)
         status = status or CUT_OFF
     raise typer.Exit(status)
 
 
 def calibrate(
-    bundle: Annotated[Path, typer.Option(help="What `impasto link` made; calibration.json is put there.")] = Path(
+    bundle: Annotated[Path, typer.Option(help="A folder that `impasto link` made; gets calibration.json.")] = Path(
         ".impasto/bundle"
     ),
     engine: Annotated[EngineName, typer.Option(help="What runs the graphs.")] = "openvino",
     precision: Annotated[Precision, typer.Option(help="auto: bf16 where the engine has it natively.")] = "auto",
     threads: Annotated[int, typer.Option(help="Cores to compute on; 0 takes all.")] = Settings.threads,
     limit: Annotated[int, typer.Option("--max", min=1, help="The most lanes to try.")] = 16,
-    gpu: Annotated[int, typer.Option(help="Its number in nvidia-smi, for engines on a GPU.")] = Settings.gpu,
+    gpu: Annotated[int, typer.Option(help="The GPU's number in nvidia-smi, for GPU engines.")] = Settings.gpu,
     cache_dir: Annotated[Path | None, typer.Option(help=CACHE_HELP)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was measured as JSON.")] = False,
 ) -> None:
-    """Measure how many lanes a forward pass should have on this machine, and keep it in the bundle for `serve`."""
+    """Measure how many lanes a forward pass should have on this machine, and save it in the bundle for `serve`."""
     console = Console(stderr=True, highlight=False)
     try:
         opened = open_bundle(bundle)
@@ -177,12 +183,12 @@ def calibrate(
         out.print(f"max_lanes {measured.max_lanes} → {escape(str(file))}", soft_wrap=True)
     if any(point.ms > BUSY * point.fastest_ms for point in measured.points):
         console.print(
-            "[yellow]note[/]  the passes varied a lot, something else is running; calibrate on an idle machine"
+            "[yellow]note[/]  the times vary a lot, so something else is running; calibrate on an idle machine"
         )
 
 
 def doctor(
-    bundle: Annotated[Path | None, typer.Option(help="Say also where this one fits.")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Also say where this bundle fits.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Say what this machine can run, and how to get what it lacks."""
@@ -201,7 +207,7 @@ def doctor(
 
 
 def _lanes_table(measured: Measured) -> Table:
-    """One row per batch size, the pick in bold."""
+    """A table with one row for each batch size, the picked one in bold."""
     table = Table("lanes", "ms per pass", "after another size", "first", "lanes/s", title=_title(measured))
     for column in table.columns:
         column.justify = "right"
@@ -216,21 +222,21 @@ def _title(measured: Measured) -> str:
 
 
 def _bytes(text: str) -> int | None:
-    """Of --bank-bytes. Raises SetupError."""
+    """The value of --bank-bytes. Raises SetupError."""
     try:
         return bytes_or_auto(text)
     except ValueError:
-        raise SetupError(f"bank_bytes: {text!r} is no number of bytes; pass one, or {AUTO}") from None
+        raise SetupError(f"bank_bytes: {text!r} is not a number of bytes; pass a whole number, or {AUTO}") from None
 
 
 def _open_doors(server: Server) -> str:
-    """What can be asked where."""
+    """The endpoints and what each serves."""
     http = f"on {server.http_url}" if server.http_url else "off"
     return f"gRPC {server.grpc_url} (inference, health, metadata)  HTTP {http}  metrics {server.metrics_url}"
 
 
 def _run(supervisor: Supervisor, settings: Settings, command: list[str]) -> int:
-    """Run `command` with IMPASTO_URL set until it ends; its exit status. Raises GaveUp."""
+    """Run `command` with IMPASTO_URL set until it ends; returns its exit status. Raises GaveUp."""
     url, registry = supervisor.server.grpc_url, str(settings.registry.resolve())
     child = subprocess.Popen(command, env={**os.environ, "IMPASTO_URL": url, "IMPASTO_REGISTRY": registry})
     try:
@@ -248,7 +254,7 @@ def _run(supervisor: Supervisor, settings: Settings, command: list[str]) -> int:
 
 
 def _watch(supervisor: Supervisor) -> NoReturn:
-    """Look after the server until a signal comes. Raises GaveUp."""
+    """Watch the server until a signal comes. Raises GaveUp."""
     while True:
         supervisor.look()
         sleep(WATCH_S)
@@ -265,7 +271,7 @@ def _log(printer: Printer, quiet: bool) -> Callable[[str], None]:
 
 
 def _interrupt_on_signals() -> None:
-    """Make SIGTERM what Ctrl-C is; either comes once, since stopping is bounded in time and must not be cut short."""
+    """Treat SIGTERM as Ctrl-C. Only the first of either counts: stopping has a time limit and must not be cut short."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         for each in (signal.SIGINT, signal.SIGTERM):

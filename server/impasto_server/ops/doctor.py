@@ -1,4 +1,4 @@
-"""What this machine can run, looked at and not assumed."""
+"""`impasto doctor`: it examines what this machine can run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from impasto_server.families import open_bundle
 from impasto_server.ops.tritonserver import CURRENT, find
 from impasto_server.settings import ON_GPU, EngineName, Precision, Settings
 
-# What the CPU flags mean for inference, widest first.
+# CPU flags that matter for inference, the best first.
 CPU_FLAGS = {"amx_bf16": "AMX bf16", "avx512_bf16": "AVX-512 bf16", "avx512f": "AVX-512", "avx2": "AVX2"}
 PACKAGES: dict[EngineName, str] = {
     "onnxruntime-cuda": "onnxruntime-gpu",
@@ -34,13 +34,13 @@ PACKAGES: dict[EngineName, str] = {
     "tensorrt": "tensorrt-cu13",
 }
 PRECISIONS: tuple[Precision, ...] = ("bf16", "f32")
-RANKS = (16, 64, 128)  # of adapters, as people have them
-CACHE_ROOM = 8 * GIB  # of SDXL in fp16, and what was measured of the GPU
+RANKS = (16, 64, 128)  # common ranks of adapters
+CACHE_ROOM = 8 * GIB  # for SDXL in fp16 and TensorRT's timings
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at. `fix` says what to do; `needed` whether serving is impossible without it."""
+    """One thing that was examined. `fix` says what to do; `needed`: nothing can be served without it."""
 
     name: str
     ok: bool
@@ -50,7 +50,7 @@ class Finding:
 
 
 def examine(bundle: Path | None = None) -> list[Finding]:
-    """Everything a server leans on, in the order in which it does; with a bundle, also where that fits."""
+    """Everything that a server depends on, in the order of use; with a bundle, also where that fits."""
     engines = [_looked(engine, partial(_engine, engine), engine not in ON_GPU) for engine in get_args(EngineName)]
     found = [_python(), _cpu(), _looked("tritonserver", _tritonserver), _looked("gpu", _gpus, needed=False), *engines]
     found += [_shm(), _cache()]
@@ -86,7 +86,7 @@ def _gpus() -> Finding:
 
 
 def _engine(engine: EngineName) -> Finding:
-    """Whether its libraries and what it computes on are there, and in which precisions it computes."""
+    """Whether an engine's libraries and device are there, and which precisions it computes in."""
     require(engine)
     if engine in ON_GPU:
         gpu.gpus()
@@ -96,7 +96,7 @@ def _engine(engine: EngineName) -> Finding:
 
 
 def _precisions(engine: EngineName) -> tuple[list[Precision], list[str]]:
-    """Those that an engine computes in, and why not in the others."""
+    """The precisions that an engine computes in, and the reasons against the others."""
     computed, refused = [], []
     for precision in PRECISIONS:
         try:
@@ -107,7 +107,7 @@ def _precisions(engine: EngineName) -> tuple[list[Precision], list[str]]:
 
 
 def _shm() -> Finding:
-    """Triton talks to the Python process of a model through shared memory; containers are often given 64 MB of it."""
+    """Free shared memory: Triton talks to its Python models through it, and containers often have only 64 MB."""
     stat = os.statvfs("/dev/shm")
     free = stat.f_bavail * stat.f_frsize >> 20
     fix = "" if free >= 64 else "give the container more, e.g. docker run --shm-size=1g"
@@ -115,7 +115,7 @@ def _shm() -> Finding:
 
 
 def _cache() -> Finding:
-    """Where TensorRT's engines are kept, which are as large as the weights in them."""
+    """Room for TensorRT's engines, which are as large as the weights in them."""
     folder = default_cache()
     stat = os.statvfs(next(place for place in (folder, *folder.parents) if place.exists()))
     free = stat.f_bavail * stat.f_frsize
@@ -124,7 +124,7 @@ def _cache() -> Finding:
 
 
 def _fits(bundle: Path, engines: Sequence[EngineName]) -> list[Finding]:
-    """Whether there is memory for the bundle on each of these engines, in each precision it computes in."""
+    """Whether memory suffices for the bundle on each of these engines, in each of its precisions."""
     try:
         opened = open_bundle(bundle)
     except SetupError as error:
@@ -143,12 +143,12 @@ def _fit(bundle: Bundle, footprint: Footprint, engine: EngineName, precision: Pr
     room = _room(bundle, Runtime(engine, precision, 1, gpu=device))
     said = f"up to {need / GIB:.1f} GiB {where}, {free / GIB:.1f} GiB are free{room}"
     less = "" if precision == "bf16" else "pass --precision bf16, "
-    fix = "" if need <= free else f"{less}end what else is running, or take a machine with more memory"
+    fix = "" if need <= free else f"{less}stop other programs, or use a machine with more memory"
     return Finding(f"bundle on {engine} {precision}", need <= free, said, fix, needed=False)
 
 
 def _room(bundle: Bundle, runtime: Runtime) -> str:
-    """How many adapters are ready to run at once, where nobody says how much memory they have."""
+    """How many adapters a bank of the default size holds at once, in words."""
     layout = Layout.of(bundle.manifest, Settings.page_rank, runtime.table_precision)
     capacity = bank_bytes(layout, runtime.gpu)
     each = [

@@ -1,13 +1,13 @@
-"""The process between `impasto serve` and its tritonserver. It outlives both, and leaves nothing behind.
+"""The guardian: a process between `impasto serve` and its tritonserver. It outlives both and cleans up after them.
 
     impasto serve ──(leash: a pipe)──► guardian ──► tritonserver ──► a process for each Python model
 
-It starts the server and waits for one of two ends. The server ends: then what it started is ended, too. Or the leash
-ends, because `impasto serve` let go of it or was killed: then the server is told to stop and the models are asked to
-finish what they have, and the server is ended by force once there is nothing left in it. (Triton's own way out would
-wait half a minute for requests that were cancelled at a bad moment, and answer NOT_FOUND meanwhile.)
+It starts the server and waits for one of two events. If the server ends, the guardian kills what the server started. If
+the leash closes, because `impasto serve` closed it or was killed, the guardian tells the server to stop and asks the
+models to finish their requests; when none is left, it kills the server. (Triton's own shutdown would wait half a minute
+for requests that were cancelled at a bad moment, and answer NOT_FOUND meanwhile.)
 
-Runs as a script on the standard library alone, so that it starts at once and depends on no environment.
+It runs as a script with the standard library alone, so it starts at once and depends on no environment.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from shutil import rmtree
 from threading import Thread
 from time import monotonic, sleep
 
-CUT = 3  # its exit status when requests were still under way at the end of their grace; 0 when none were
-SIGNALLED = 128  # and this plus its number when a signal ended the server
-SLACK_S = 5.0  # for models to say that they are done, after the grace
-QUIET_S = 0.3  # how long nothing must be on its way to a client before the server may be ended
-FLUSH_S = 5.0  # and how long a slow client is waited for
+CUT = 3  # the guardian's exit status when the grace ended with requests under way; 0 when there were none
+SIGNALLED = 128  # plus the signal's number: its exit status when a signal ended the server
+SLACK_S = 5.0  # after the grace, for models to report that they are done
+QUIET_S = 0.3  # how long nothing may be on its way to a client before the server is killed
+FLUSH_S = 5.0  # the most that a slow client is waited for
 PR_SET_CHILD_SUBREAPER = 36
 SERVER = "IMPASTO_SERVER"  # the variable in which a server's processes find its name
 
 
 @dataclass(frozen=True)
 class Charge:
-    """What a guardian looks after: a server, the port it answers on, and what it would leave behind.
+    """What a guardian looks after: a server, its port, and the files that it would leave behind.
 
-    models are those that can be asked to finish, within grace_s seconds where the leash breaks without a word.
-    shm_prefix begins the names of its shared memory, and is its own name.
+    models are those that can be asked to finish; grace_s is their time in seconds if the leash closes without a number.
+    shm_prefix is the server's name, and the prefix of the names of its shared memory.
     """
 
     command: list[str]
@@ -56,9 +56,10 @@ class Charge:
 
 
 def drain_address(server: str, model: str) -> str:
-    """Where the process of a model is asked to finish, which knows its server's name (SERVER).
+    """The socket address where a model of `server` is asked to finish.
 
-    A name that no other has: process ids repeat in containers that share a network, and with it these addresses.
+    It contains the server's unique name, not a process id: these addresses belong to the network, and in containers
+    that share one, process ids repeat.
     """
     return f"\0{server}drain-{model}"
 
@@ -69,8 +70,8 @@ def main() -> None:
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, lambda number, frame: None)  # not SIG_IGN, which the server would inherit
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
-    tie, held = os.pipe()  # `held` is this process's alone
-    # Nobody may be left to read its log: SIGPIPE stays ignored, as Python has it.
+    tie, held = os.pipe()  # only this process has `held`
+    # The reader of its log may be gone, so SIGPIPE stays ignored, as in Python.
     server = subprocess.Popen(
         charge.command,
         stdin=subprocess.DEVNULL,
@@ -84,7 +85,7 @@ def main() -> None:
     status = server.wait()
     _kill(server.pid)
     with suppress(ChildProcessError):
-        while True:  # memory may be unlinked only when nobody makes more of it
+        while True:  # shared memory is unlinked only when no process is left that could make more
             os.waitpid(-1, 0)
     os.close(held)
     clean(charge)
@@ -99,7 +100,7 @@ def clean(charge: Charge) -> None:
 
 
 class Leaving:
-    """Waits for the end of the leash in a thread of its own, and ends the server then."""
+    """A thread that waits until the leash closes and then ends the server."""
 
     def __init__(self, leash: FileIO, charge: Charge, server_pid: int) -> None:
         self._leash = leash
@@ -111,16 +112,16 @@ class Leaving:
         self._thread.start()
 
     def status(self) -> int:
-        """What the guardian ends with; known when all are asked, also where the server died over it."""
+        """The guardian's exit status; waits until all models have answered, even if the server died meanwhile."""
         self._thread.join()
         return self._status
 
     def _run(self) -> None:
-        said = self._leash.readall()  # returns when nobody holds the other end any more
+        said = self._leash.readall()  # returns when the other end is closed
         self.begun = True
         grace_s = float(said) if said else self._charge.grace_s
         with suppress(ProcessLookupError):
-            os.kill(self._server_pid, signal.SIGTERM)  # not ready from now on; its gate keeps its models
+            os.kill(self._server_pid, signal.SIGTERM)  # from now on it isn't ready; its gate keeps the models loaded
         if drain(self._charge.shm_prefix, self._charge.models, grace_s):
             self._status = CUT
         flush(self._charge.port)
@@ -128,14 +129,14 @@ class Leaving:
 
 
 def drain(server: str, models: Sequence[str], grace_s: float) -> int:
-    """Have the models take nothing new and finish what they have; how many requests were cut off."""
+    """Let the models refuse new requests and finish theirs; returns how many were cut off."""
     asked = [line for model in models if (line := _ask(drain_address(server, model), grace_s)) is not None]
     deadline = monotonic() + grace_s + SLACK_S
     return sum(_answer(line, deadline) for line in asked)
 
 
 def flush(port: int) -> None:
-    """Wait until nothing is on its way to the clients of `port`, as far as that can be seen from here."""
+    """Wait until nothing is on its way to the clients of `port`, as far as this machine can tell."""
     deadline = monotonic() + FLUSH_S
     quiet_since = monotonic()
     while monotonic() < min(deadline, quiet_since + QUIET_S):
@@ -148,7 +149,7 @@ def unsent(port: int) -> int:
     """Bytes that clients connected to `port` of this machine haven't received yet."""
     count = 0
     for table in ("tcp", "tcp6"):
-        with suppress(OSError):  # no IPv6 here
+        with suppress(OSError):  # without IPv6
             for line in Path("/proc/net", table).read_text().splitlines()[1:]:
                 local, queues = line.split()[1], line.split()[4]
                 if int(local.rpartition(":")[2], 16) == port:
@@ -157,7 +158,7 @@ def unsent(port: int) -> int:
 
 
 def _ask(address: str, grace_s: float) -> socket.socket | None:
-    """None where no model listens (yet, or any more)."""
+    """Ask a model to finish; None where none listens (not yet, or no longer)."""
     line = socket.socket(socket.AF_UNIX)
     try:
         line.connect(address)
@@ -169,7 +170,7 @@ def _ask(address: str, grace_s: float) -> socket.socket | None:
 
 
 def _answer(line: socket.socket, deadline: float) -> int:
-    """A model that ends without a word, or never has one, had something to do."""
+    """How many requests a model cut off; 1 if it ends without an answer or gives none in time."""
     with line:
         try:
             line.settimeout(max(0.01, deadline - monotonic()))
@@ -179,9 +180,9 @@ def _answer(line: socket.socket, deadline: float) -> int:
 
 
 def _tie(tie: int, guardian: int) -> None:
-    """Runs in the child before it becomes the server: has its group killed when nobody holds the pipe's other end.
+    """Run in the child before it becomes the server: its process group is killed when the pipe's other end closes.
 
-    The kernel does that, to all processes of the group: a model's may hang when the server is gone.
+    The kernel does this, to the whole group, since a model's process may hang when the server is gone.
     """
     fcntl.fcntl(tie, fcntl.F_SETOWN, -os.getpid())
     fcntl.fcntl(tie, fcntl.F_SETSIG, signal.SIGKILL)
@@ -191,7 +192,7 @@ def _tie(tie: int, guardian: int) -> None:
 
 
 def _kill(leader: int) -> None:
-    """SIGKILL everything in the process group that `leader` started."""
+    """Send SIGKILL to the process group of `leader`."""
     with suppress(ProcessLookupError):
         os.killpg(leader, signal.SIGKILL)
 

@@ -1,7 +1,7 @@
-"""The models in this process, without Triton: the same tensors in and out.
+"""The models inside this process, without Triton: the same tensors in and out.
 
-For embedding, and for `impasto generate --local`, which finds it by the entry-point group `impasto.local`. In Python
-the pipeline itself says it in fewer words:
+It is for embedding, and for `impasto generate --local`, which finds it by the entry-point group `impasto.local`. In
+Python the pipeline itself is shorter:
 
     pipeline = Pipeline.load(Settings(bundle=Path("bundle"), registry=Path("registry")))
     result = pipeline.generate(pipeline.offer.request("a red boat", seed=7, width=128, height=128))
@@ -28,9 +28,9 @@ from impasto_server.settings import Settings
 
 
 class Local:
-    """Pipelines behind the wire's tensors; IMPASTO_* variables say which engine, registry and so on.
+    """Pipelines that take and answer tensors; IMPASTO_* variables say which engine, registry and so on.
 
-    Safe to use from several threads. Raises errors of the server's tree; `code` is their gRPC status.
+    Safe to use from several threads. Raises ImpastoError; its `code` is the gRPC status.
     """
 
     def __init__(self, bundle: Path) -> None:
@@ -78,14 +78,14 @@ class Local:
 
     @property
     def _scorer(self) -> Scorer:
-        """That which ranks the pictures' candidates, too."""
+        """The scorer, the same one that ranks candidates. Raises SetupError without one."""
         if self._front.scorer is None:
-            raise SetupError("IMPASTO_SCORER is not set; make a scorer with `impasto link CLIP --out DIR`, and name it")
+            raise SetupError("IMPASTO_SCORER is not set; make a scorer with `impasto link CLIP --out DIR` and set it")
         return self._front.scorer
 
 
 def _microseconds(timeout_s: float | None) -> int:
-    """As the wire has it, where 0 is no limit."""
+    """The timeout as on the wire, where 0 is no limit."""
     return 0 if timeout_s is None else max(1, round(1e6 * timeout_s))
 
 

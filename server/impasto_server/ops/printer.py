@@ -1,4 +1,4 @@
-"""Prints lines for those who must not wait for whoever reads them."""
+"""A printer for threads that must not wait for the reader of their lines."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from queue import Full, Queue
 from threading import Thread
 
 WAITING = 1000  # lines
-LAST_S = 1.0  # for what is left at the end
+LAST_S = 1.0  # for the lines left at the end
 
 
 class Printer:
-    """Hands lines to `write`, in a thread of its own; leaves some out when that is too slow, and says how many."""
+    """Passes lines to `write` in a thread of its own. If that is too slow, it drops lines and says how many."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
@@ -21,17 +21,17 @@ class Printer:
         self._thread.start()
 
     def say(self, line: str) -> None:
-        """Returns at once."""
+        """Queue a line; returns at once."""
         try:
             if self._left_out:
-                self._lines.put_nowait(f"({self._left_out} lines were left out, since nobody read them)")
+                self._lines.put_nowait(f"({self._left_out} lines were dropped, since nobody read them)")
                 self._left_out = 0
             self._lines.put_nowait(line)
         except Full:
             self._left_out += 1
 
     def close(self) -> None:
-        """Print what waits, if that doesn't take long."""
+        """Print the lines that wait, if that doesn't take long."""
         try:
             self._lines.put(None, timeout=LAST_S)
         except Full:

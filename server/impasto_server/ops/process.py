@@ -1,4 +1,4 @@
-"""A server under its guardian, and what /proc says about its children."""
+"""The handle of a guarded server, and its child processes by /proc."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from impasto_server.ops.guardian import Charge
 
 
 class Guarded:
-    """A server's guardian, as the process that started it sees it; what both print comes in one pipe."""
+    """A server's guardian, as seen by the process that started it; the output of both comes in one pipe."""
 
     def __init__(self, charge: Charge, environment: Mapping[str, str]) -> None:
         self._charge = charge
-        # The other end is nobody else's, so it closes with this process at the latest.
+        # Only this process has the other end, so it closes with this process at the latest.
         end, leash = os.pipe()
         self._leash: int | None = leash
         try:
@@ -42,7 +42,9 @@ class Guarded:
         self._say(f"{json.dumps(asdict(charge))}\n")
 
     def let_go(self, grace_s: float) -> int:
-        """Have it end the server within about `grace_s` seconds, clean up, and end; its exit status. Repeatable."""
+        """Let it end the server within about `grace_s` seconds, clean up and end. Returns its exit status. May be
+        repeated.
+        """
         if self._leash is not None:
             self._say(f"{grace_s}")
             os.close(self._leash)
@@ -58,12 +60,12 @@ class Guarded:
 
     def _say(self, words: str) -> None:
         assert self._leash is not None
-        with suppress(BrokenPipeError):  # it has ended
+        with suppress(BrokenPipeError):  # the guardian has ended
             os.write(self._leash, words.encode())
 
 
 def children(parent: int) -> list[int]:
-    """Living direct children of process `parent` (a zombie is dead)."""
+    """The living direct children of process `parent`, without zombies."""
     return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if is_child(pid, parent)]
 
 

@@ -1,4 +1,4 @@
-"""Whether a server is ready, and what lets it stop in order, asked over gRPC, since that alone is always on."""
+"""Calls to a server over gRPC, which is always on: whether it is ready, and the gate that lets it stop in order."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc  # type: ignore[impo
 from impasto_server.ops.repository import GATE
 
 ANSWER_S = 5.0
-# Past any proxy, and each time a channel of its own: one that can't connect waits ever longer before it tries again.
+# No proxy, and a new channel each time: a channel that can't connect waits ever longer before it tries again.
 OPTIONS = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
 
 
 def is_ready(host: str, port: int, server: str) -> bool:
-    """Whether all its models are loaded; False also when nothing listens there, or a server of another name."""
+    """Whether all models of `server` are loaded; False also when nothing listens there, or another server does."""
     try:
         socket.create_connection((host, port), timeout=ANSWER_S).close()
         with _asked(host, port) as stub:
@@ -31,9 +31,9 @@ def is_ready(host: str, port: int, server: str) -> bool:
 
 
 def open_gate(host: str, port: int) -> str | None:
-    """Begin the sequence that keeps the models while the server stops, under a number that nobody guesses.
+    """Begin the sequence that keeps the models loaded while the server stops, under a number that nobody can guess.
 
-    What went wrong otherwise: the server does all else without it.
+    Returns what went wrong, else None; without the gate the server still works.
     """
     request = service_pb2.ModelInferRequest(model_name=GATE, raw_input_contents=[b"\1"])
     request.inputs.add(name="OPEN", datatype="BOOL", shape=[1])

@@ -1,9 +1,9 @@
-"""A tritonserver on our model repository: one life of it, from its start to its end, after which nothing is left.
+"""One run of a tritonserver on our model repository, from its start to its end, after which nothing is left.
 
 with serve(settings) as server:
     ...  # gRPC clients talk to server.grpc_url
 
-What starts another when one has died is in supervise.py.
+supervise.py starts another when one has died.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from impasto_server.settings import Settings
 
 LOOPBACK = "127.0.0.1"
 GRACE_S = 30.0  # how long requests in flight may take once the server is told to stop
-SHM_BYTES = 512 << 20  # what the memory through which requests reach a model may grow to; it never shrinks
+SHM_BYTES = 512 << 20  # limit of the shared memory through which requests reach a model; it grows and never shrinks
 EXIT_S = 30
 READY_S = 300.0  # how long a server may take to start
 TAIL_LINES = 30
@@ -49,12 +49,12 @@ Log = Callable[[str], None]
 
 
 class ServerDied(Exception):
-    """The server, or the Python process that runs its model, ended without being asked to."""
+    """The server, or the Python process of a model, ended without being asked to."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that is decided before a server starts, and stays when it has to be started again."""
+    """Everything that is decided before a server starts, and stays the same when it is restarted."""
 
     installation: Installation
     settings: Settings
@@ -64,15 +64,15 @@ class Plan:
 
     @classmethod
     def of(cls, settings: Settings, endpoints: Endpoints, grace_s: float = GRACE_S, shm_bytes: int = SHM_BYTES) -> Plan:
-        """Raises SetupError when such a server can't start."""
+        """A checked plan. Raises SetupError when such a server can't start."""
         installation, host = find(), endpoints.ports.host
         if installation.flaws and not is_loopback(host):
             raise SetupError(
-                f"host {host}: the tritonserver that was found {installation.flaws}, so it stays on loopback; "
-                "serve from NVIDIA's current Triton image, or put a proxy in front"
+                f"host: {host} is not loopback, but the tritonserver here {installation.flaws}; "
+                "serve from NVIDIA's current Triton image, or on loopback behind a proxy"
             )
         settings = _resolved(settings)
-        # The models would say the same, but out of the depths of a log.
+        # The models would raise the same errors, but deep in a log.
         bundles, runtime = opened(settings), Runtime.of(settings)
         for bundle in bundles:
             Calibration.read(bundle)
@@ -82,7 +82,7 @@ class Plan:
         return cls(installation, settings, endpoints, grace_s, shm_bytes)
 
     def start(self, on_log: Log) -> Server:
-        """A server that isn't ready yet. on_log gets every line of its log, from another thread."""
+        """Start a server; it isn't ready yet. `on_log` gets every line of its log, from another thread."""
         workspace = Path(tempfile.mkdtemp(prefix="impasto-"))
         shm_prefix = f"impasto_{os.getpid()}_{secrets.token_hex(4)}_"
         command = [
@@ -92,9 +92,9 @@ class Plan:
             f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
             f"--id={shm_prefix}",
             "--model-control-mode=none",
-            "--disable-auto-complete-config",  # would start a Python process of its own to ask what config.pbtxt says
+            "--disable-auto-complete-config",  # auto-complete would start a Python process for what config.pbtxt says
             *self.endpoints.options(),
-            f"--exit-timeout-secs={ceil(self.grace_s) + EXIT_S}",  # should nobody end it
+            f"--exit-timeout-secs={ceil(self.grace_s) + EXIT_S}",  # if nobody kills it before
             "--log-format=ISO8601",
         ]
         order = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # CUDA then numbers GPUs as nvidia-smi does
@@ -107,7 +107,7 @@ class Plan:
 
 @dataclass
 class Server:
-    """A running tritonserver. Made by a Plan."""
+    """A running tritonserver, made by a Plan."""
 
     guarded: Guarded
     ports: Ports
@@ -124,12 +124,12 @@ class Server:
 
     @property
     def grpc_url(self) -> str:
-        """host:port, as gRPC clients want it."""
+        """host:port, as gRPC clients take it."""
         return f"{self.ports.host}:{self.ports.grpc}"
 
     @property
     def metrics_url(self) -> str:
-        """Where Prometheus reads."""
+        """The URL that Prometheus reads."""
         return f"http://{self.ports.host}:{self.ports.metrics}/metrics"
 
     @property
@@ -138,7 +138,7 @@ class Server:
         return None if self.ports.http is None else f"http://{self.ports.host}:{self.ports.http}"
 
     def wait_ready(self, timeout_s: float = READY_S) -> None:
-        """Return once every model is loaded. Raises SetupError, with the log's end, when that doesn't come about."""
+        """Return once every model is loaded. Raises SetupError, with the end of the log, if that doesn't happen."""
         deadline = monotonic() + timeout_s
         while not is_ready(self.ports.host, self.ports.grpc, self.shm_prefix):
             if self.guarded.process.poll() is not None:
@@ -149,18 +149,18 @@ class Server:
         try:
             (self.pid,) = children(self.guarded.process.pid)
             self.stubs = children(self.pid)
-            # The one kind of file that it writes; a request for which there is no room is refused then.
+            # Shared memory is the only kind of file that it writes; a request that doesn't fit is refused.
             prlimit(self.pid, RLIMIT_FSIZE, (self.shm_bytes, self.shm_bytes))
         except (ValueError, ProcessLookupError):
             raise SetupError(f"the server ended as soon as it was ready; its log:\n{self._tail_text()}") from None
         if problem := open_gate(self.ports.host, self.ports.grpc):
-            self.on_log(f"its gate can't be opened ({problem}); while it stops this server may answer NOT_FOUND")
+            self.on_log(f"the gate can't be opened ({problem}); while it stops, this server may answer NOT_FOUND")
 
     def check(self) -> None:
         """Raise ServerDied unless the server and the processes that run its models are alive."""
-        # Triton itself goes on reporting ready when the process that runs a Python model is gone.
+        # Triton still reports ready when the Python process of a model is gone.
         gone = [pid for pid in self.stubs if not is_child(pid, self.pid)]
-        if gone:  # perhaps of a server that dies: its children seem gone a moment before it is dead itself
+        if gone:  # perhaps the server itself is dying: its children seem gone a moment before
             with suppress(TimeoutExpired):
                 self.guarded.process.wait(0.5)
         status = self.guarded.process.poll()
@@ -168,13 +168,13 @@ class Server:
             raise ServerDied(f"tritonserver ended {_how(status)}:\n{self._tail_text()}")
         if gone:
             raise ServerDied(
-                f"the Python process of a model (pid {gone[0]}) is gone; its memory or its log may say why"
+                f"the Python process of a model (pid {gone[0]}) is gone; see the log, and whether memory ran out"
             )
 
     def stop(self, grace_s: float = 0.0) -> bool:
-        """End it, and leave nothing running or in /dev/shm. Requests in flight may take `grace_s` seconds.
+        """End the server, and leave nothing running or in /dev/shm. Requests in flight may take `grace_s` seconds.
 
-        What isn't done then, and what comes meanwhile, is answered UNAVAILABLE. False when something was cut off.
+        Requests that take longer or arrive meanwhile are answered UNAVAILABLE. False when requests were cut off.
         """
         status = self.guarded.let_go(grace_s)
         self._reader.join(5)
@@ -189,7 +189,7 @@ class Server:
                     self.tail.append(line.rstrip().replace("\\n", "\n"))
 
     def _tail_text(self) -> str:
-        """The end of the log, all of it when the server has ended."""
+        """The end of the log, complete if the server has ended."""
         if self.guarded.process.poll() is not None:
             self._reader.join(5)
         return "\n".join(self.tail)
@@ -219,7 +219,7 @@ def serve(
 
 
 def _resolved(settings: Settings) -> Settings:
-    """Its paths as another process sees them."""
+    """The settings with absolute paths, for another process."""
     found = {field: getattr(settings, field) for field in ("registry", "scorer", "cache_dir")}
     given = settings.bundle
     bundle = given.resolve() if isinstance(given, Path) else {name: path.resolve() for name, path in given.items()}
@@ -227,7 +227,7 @@ def _resolved(settings: Settings) -> Settings:
 
 
 def _how(status: int) -> str:
-    """What its guardian's exit status says."""
+    """How the server ended, in words, by its guardian's exit status."""
     if status < 0:
         return "since its guardian was killed"
     return f"with status {status}" if status <= SIGNALLED else f"by {Signals(status - SIGNALLED).name}"

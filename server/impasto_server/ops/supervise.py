@@ -1,4 +1,4 @@
-"""One server after another: what has died is started again on the same ports, until it dies too often."""
+"""The supervisor: it restarts a server that died, on the same ports, until it dies too often."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ class Restarts:
     deaths: deque[float] = field(default_factory=deque)
 
     def died(self, now: float) -> float:
-        """Seconds to wait: none after the first death, then ever longer. Raises GaveUp after one too many."""
+        """Seconds until the restart: 0 after the first death, then ever longer. Raises GaveUp after too many."""
         self.deaths.append(now)
         while self.deaths[0] <= now - self.window_s:
             self.deaths.popleft()
         if not self.limit:
-            raise GaveUp("it is not to be started again")
+            raise GaveUp("restarting is turned off")
         if len(self.deaths) > self.limit:
-            raise GaveUp(f"it died {len(self.deaths)} times within {self.window_s / 60:g} minutes; that is given up")
+            raise GaveUp(f"it died {len(self.deaths)} times within {self.window_s / 60:g} minutes; it isn't restarted")
         again = len(self.deaths) - 1
         return min(FIRST_PAUSE_S * 2 ** (again - 1), LONGEST_PAUSE_S) if again else 0.0
 
     def __str__(self) -> str:
-        return f"death {len(self.deaths)}; {self.limit} within {self.window_s / 60:g} minutes are allowed"
+        return f"death {len(self.deaths)} of {self.limit} allowed within {self.window_s / 60:g} minutes"
 
 
 class Supervisor:
-    """Keeps a server of `plan` running while it is open. `say` gets a line when one died, and when one is back.
+    """Keeps a server of `plan` running while it is open. `say` gets a line when a server died, and when one is back.
 
-    Raises SetupError when the first one can't start.
+    Raises SetupError when the first server can't start.
     """
 
     def __init__(self, plan: Plan, restarts: Restarts, on_log: Log, say: Callable[[str], None]) -> None:
@@ -68,11 +68,11 @@ class Supervisor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not isinstance(error, GaveUp):  # of that one nothing is left
+        if not isinstance(error, GaveUp):  # then it is stopped already
             self.stopped_in_order = self.server.stop(self._plan.grace_s if self.server.stubs else 0)
 
     def look(self) -> None:
-        """See whether the server lives; if not, return when another one does. Raises GaveUp."""
+        """Check that the server lives; if not, start another and return when it is ready. Raises GaveUp."""
         try:
             self.server.check()
         except ServerDied as death:
@@ -86,12 +86,12 @@ class Supervisor:
                 pause_s = self._restarts.died(died)
             except GaveUp as error:
                 raise GaveUp(f"{death}\n{error}") from None
-            self._say(f"{death}\nit is started again in {pause_s:g} s ({self._restarts})")
+            self._say(f"{death}\nit is restarted in {pause_s:g} s ({self._restarts})")
             sleep(pause_s)
             try:
                 self.server = self._plan.start(self._on_log)
                 self.server.wait_ready()
-            except (SetupError, OSError) as error:  # OSError: a disk that is full, say
+            except (SetupError, OSError) as error:  # OSError: a full disk, for example
                 death = error
                 continue
             self._say(f"ready again after {monotonic() - died:.1f} s")

@@ -1,4 +1,4 @@
-"""Where the tritonserver binary is, and what it needs around it to run Python models in this environment."""
+"""The tritonserver installation: where the binary is, and what it needs to run Python models in this environment."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ STUB = "triton_python_backend_stub"
 SYSTEM = Path("/opt/tritonserver")
 
 
-Release = tuple[int, int]  # of the server, 2.NN; NVIDIA's images are named after year and month
+Release = tuple[int, int]  # the server's, 2.NN; NVIDIA's images are named after year and month
 
-BUNDLED: Release = (2, 51)  # that of nvidia-pytriton 0.7.0, which doesn't say it
-# From NVIDIA's security bulletins, what matters most to a server of Python models; the last is what is current enough.
+BUNDLED: Release = (2, 51)  # in nvidia-pytriton 0.7.0, which doesn't say so
+# From NVIDIA's security bulletins, what matters most to a server of Python models. The last entry is current enough.
 CURES: tuple[tuple[Release, str, str], ...] = (
-    ((2, 59), "25.07", "CVE-2025-23319, -23320 and -23334: a stranger's code, by way of shared memory"),
-    ((2, 67), "26.03", "CVE-2026-24206 and -24207: ways around the keys of restricted APIs"),
-    ((2, 71), "26.07", "what the bulletins up to then name"),
+    ((2, 59), "25.07", "CVE-2025-23319, -23320 and -23334: remote code execution through shared memory"),
+    ((2, 67), "26.03", "CVE-2026-24206 and -24207: bypass of the keys of restricted APIs"),
+    ((2, 71), "26.07", "other flaws in the bulletins up to 26.07"),
 )
 CURRENT = CURES[-1][1]
 
@@ -36,9 +36,9 @@ CURRENT = CURES[-1][1]
 class Installation:
     """A tritonserver on this machine.
 
-    backends is its backend directory; stub the Python backend's executable for this Python, where it lies apart from
-    there; libraries go onto LD_LIBRARY_PATH. A bundled one comes out of nvidia-pytriton: an old release with known
-    CVEs, for development and behind loopback only. release is None where it isn't said.
+    backends is its backend directory, stub the Python backend's executable for this Python, which may lie elsewhere.
+    libraries go onto LD_LIBRARY_PATH. A bundled one comes from nvidia-pytriton: an old release with known CVEs, only
+    for development on loopback. release is None where it is unknown.
     """
 
     binary: Path
@@ -50,19 +50,19 @@ class Installation:
 
     @property
     def source(self) -> str:
-        """Where it comes from, in words."""
+        """Where the installation comes from, in words."""
         return f"nvidia-pytriton {importlib.metadata.version('nvidia-pytriton')}" if self.bundled else "system"
 
     @property
     def flaws(self) -> str:
-        """What is known against its release, as in "it {flaws}"; empty where nothing is."""
+        """The known flaws of its release, completing the sentence "it …"; empty if there are none."""
         if self.release is None:
             return "doesn't say which release it is"
-        lacking = [f"{what} (cured in image {image})" for fixed, image, what in CURES if self.release < fixed]
+        lacking = [f"{what} (fixed in image {image})" for fixed, image, what in CURES if self.release < fixed]
         return f"is Triton {self.release[0]}.{self.release[1]}, which has {'; '.join(lacking)}" if lacking else ""
 
     def prepare(self, workspace: Path) -> Path:
-        """A backend directory to start from; linked together in `workspace` where the stub lies apart.
+        """A backend directory to start with; made of links in `workspace` where the stub lies elsewhere.
 
         Raises SetupError when the Python backend can't run this Python.
         """
@@ -76,7 +76,7 @@ class Installation:
         return folder.parent
 
     def check(self) -> None:
-        """Raise SetupError unless the stub is there, was built for this Python, and can load libpython."""
+        """Raise SetupError unless the stub exists, is built for this Python, and can load libpython."""
         if not self.stub.exists():
             raise SetupError(
                 f"{self.source} tritonserver has no Python {PYTHON} backend ({self.stub}); {_OTHER_PYTHON}"
@@ -84,7 +84,7 @@ class Installation:
         built_for = re.search(rb"libpython(\d+\.\d+)\.so", self.stub.read_bytes())
         if built_for and built_for[1].decode() != PYTHON:
             raise SetupError(
-                f"{self.stub} runs Python {built_for[1].decode()}, this environment is Python {PYTHON}; {_OTHER_PYTHON}"
+                f"{self.stub} runs Python {built_for[1].decode()}, but this environment is {PYTHON}; {_OTHER_PYTHON}"
             )
         if not sysconfig.get_config_var("Py_ENABLE_SHARED"):
             raise SetupError(
@@ -99,7 +99,7 @@ class Installation:
         return {"PATH": _joined(paths), "LD_LIBRARY_PATH": _joined(libraries)}
 
 
-_OTHER_PYTHON = "make the environment with a Python version whose backend there is"
+_OTHER_PYTHON = "make the environment with a Python version that has a backend"
 
 
 def find() -> Installation:
@@ -129,7 +129,7 @@ def _bundled() -> Installation:
 
 
 def _release(root: Path) -> Release | None:
-    """What NVIDIA's images say in a file, and in a variable."""
+    """The release, which NVIDIA's images say in a file and in a variable."""
     file = root / "TRITON_VERSION"
     text = file.read_text() if file.is_file() else os.environ.get("TRITON_SERVER_VERSION", "")
     found = re.match(r"(\d+)\.(\d+)", text)

@@ -1,1 +1,1 @@
-"""Pictures: from files to arrays, and back."""
+"""Pictures: from files to arrays and back."""

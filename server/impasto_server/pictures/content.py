@@ -1,15 +1,14 @@
-"""A request's pictures: an encoded file → pixels of the size that is painted, edges, depth, the VAE encoder's input.
+"""Decoding of a request's pictures: encoded file → pixels of the painted size, edges, depth, the VAE encoder's input.
 
-The files come from strangers. What a file is, its bytes say; how large it will be is read from its header before
-anything is decoded; and it is one whole still picture or refused. The rules, for every PNG, JPEG and WebP file:
+The files are untrusted. The bytes tell a file's kind, and the header its size, before anything is decoded. A file is
+one whole still picture, or it is refused. The rules for every PNG, JPEG and WebP file:
 
-turned    as EXIF says it is meant to be seen, where that is well formed; all else that a file carries beside its
-          pixels is left out unread, see metadata.py.
-sized     to cover width x height (Lanczos; a JPEG that is far larger is halved while it is decoded), centre cropped;
-          all of it in that size by `read_photo` and `read_mask`, in its own by `read_whole`.
-colours   RGB: grey repeated, palettes looked up, CMYK by Pillow's formula, 16 bits to the nearest of 8 for grey and by
-          their high byte for colours; colour profiles are not applied, but by `read_photo`, see profile.py.
-alpha     composited onto black, far away, in `depth`, onto white elsewhere.
+turned    as EXIF says, where that is well formed; all other metadata is dropped unread (metadata.py).
+sized     to cover width x height and centre cropped (Lanczos; a far larger JPEG is reduced while it is decoded).
+          `read_photo` and `read_mask` resize the whole picture to that size, `read_whole` keeps its own size.
+colours   RGB: grey repeated, palettes looked up, CMYK by Pillow's formula. 16 bits become 8: grey by rounding, colours
+          by their high byte. Only `read_photo` and `read_middle` apply colour profiles (profile.py).
+alpha     composited onto black (far away) in `depth`, onto white elsewhere.
 """
 
 from __future__ import annotations
@@ -37,17 +36,17 @@ from impasto_server.strangers import Unfit
 
 MAX_BYTES = 32 << 20
 MAX_PIXELS = 50_000_000
-MAX_PARTS = 1 << 16  # chunks of a PNG, segments before a JPEG's first scan: Pillow walks over them in Python
-NEAR = 1024  # of those segments, in which the picture's size is looked for ahead of decoding
-MAX_SCANS = 64  # of a JPEG; encoders write ten, and 75 bytes more are another walk over all pixels
-LOW, HIGH = 100, 200  # Canny's thresholds, those that ControlNets for edges are trained with
+MAX_PARTS = 1 << 16  # chunks of a PNG, or segments before a JPEG's first scan: Pillow walks over them in Python
+NEAR = 1024  # how many of those segments are searched for the picture's size before decoding
+MAX_SCANS = 64  # of a JPEG. Encoders write about ten; each costs a pass over all pixels and takes only 75 bytes
+LOW, HIGH = 100, 200  # Canny's thresholds, as ControlNets for edges are trained with
 
 _PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 _JPEG = b"\xff\xd8\xff"
 _JPEG_SCAN = re.compile(rb"\xff\xda\x00(\x06\x00|\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")  # marker, length, channels
 _BARE = frozenset([0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)])  # JPEG markers after which Pillow expects no length
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG markers before the picture's size
-_ANEW = "save the picture anew and pass the whole file"
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG markers of segments that hold the picture's size
+_ANEW = "save the picture again and pass the whole file"
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -60,13 +59,13 @@ _TURNS = {
 
 
 def check_bytes(data: bytes | str, field: str) -> None:
-    """That a file isn't too large, before anything is made of it. Raises InvalidArgument."""
+    """Check a file's size before anything else is done with it. Raises InvalidArgument."""
     if len(data) > MAX_BYTES:
         raise InvalidArgument(field, f"{len(data)} bytes is too large", f"pass at most {MAX_BYTES} (32 MiB)")
 
 
 def pixels_in(data: bytes) -> int:
-    """How many there will be, by the file's header alone: at most MAX_PIXELS, 0 where it is no picture."""
+    """The number of pixels by the file's header alone: at most MAX_PIXELS, 0 if it is not a picture."""
     if data.startswith(_PNG):
         width, height = _png_size(data)
     elif data.startswith(_JPEG):
@@ -77,35 +76,34 @@ def pixels_in(data: bytes) -> int:
 
 
 def pixels_of(*files: bytes | None) -> int:
-    """Of all files that are there, by their headers."""
+    """The pixels of all given files together, by their headers."""
     return sum(pixels_in(file) for file in files if file is not None)
 
 
 def read_image(data: bytes, field: str, width: int, height: int) -> NDArray[np.uint8]:
     """An encoded file → RGB uint8 [height, width, 3].
 
-    Raises InvalidArgument for what is no PNG, JPEG or WebP file, broken, animated or too large.
+    Raises InvalidArgument for a file that is not PNG, JPEG or WebP, is broken, animated or too large.
     """
     return _pixels(_read(data, field, width, height))
 
 
 def read_whole(data: bytes, field: str) -> NDArray[np.uint8]:
-    """An encoded file → RGB uint8 [H, W, 3], all of it in its own size. Raises as `read_image`."""
+    """An encoded file → RGB uint8 [H, W, 3], whole and in its own size. Raises as `read_image`."""
     with _opened(data, field) as opened:
         return _pixels(_turned(_converted(opened.file), opened.orientation))
 
 
 def read_photo(data: bytes, field: str, size: tuple[int, int]) -> tuple[NDArray[np.uint8], str]:
-    """As `read_image`, all of it in `size` (width, height), in the colours that its profile says; and what is wrong
-    with that.
+    """As `read_image`, but the whole picture in `size` (width, height), its colour profile applied; and a warning.
 
-    A profile that can't be used is left out, as all programs that show pictures do: the second is "" where nothing is.
+    A profile that can't be used is ignored, as picture viewers do; the warning says so, else it is "".
     """
     return _coloured(data, field, size, _Opened.sized)
 
 
 def read_middle(data: bytes, field: str, size: tuple[int, int]) -> tuple[NDArray[np.uint8], str]:
-    """As `read_photo`, what of it covers `size`."""
+    """As `read_photo`, but scaled to cover `size` and centre cropped."""
     return _coloured(data, field, size, _Opened.fitted)
 
 
@@ -120,7 +118,7 @@ def read_mask(data: bytes, field: str, size: tuple[int, int]) -> NDArray[np.uint
 
 
 def size_of(data: bytes, field: str) -> tuple[int, int]:
-    """Width and height as it's meant to be seen; nothing is decoded. Raises as `read_image`."""
+    """Width and height after EXIF's turn; nothing is decoded. Raises as `read_image`."""
     with _opened(data, field) as opened:
         width, height = opened.file.size
         return (height, width) if opened.on_its_side else (width, height)
@@ -129,7 +127,7 @@ def size_of(data: bytes, field: str) -> tuple[int, int]:
 def depth(data: bytes, field: str, width: int, height: int) -> NDArray[np.float32]:
     """A greyscale file, near is bright → float32 [height, width] in 0..1. Raises as `read_image`.
 
-    16 bits are kept where the file is grey without alpha; colours count by their luma.
+    Grey of 16 bits without alpha keeps its precision; colours become their luma.
     """
     picture = _read(data, field, width, height)
     if picture.mode == "F":
@@ -160,12 +158,12 @@ def _coloured(
             try:
                 found = profile.to_srgb(_narrow(opened.file), profile.unpacked(raw, opened.kind))
             except Unfit as error:
-                problem = f"{field}: its colour profile {error}, so its colours are taken as sRGB's"
+                problem = f"{field}: its colour profile {error}, so its colours are taken as sRGB"
         return _pixels(made(opened, _converted(found), size)), problem
 
 
 def _read(data: bytes, field: str, width: int, height: int) -> Image.Image:
-    """Of width x height: RGB, RGBA, or F in 0..65535 where the file has 16 bits of grey."""
+    """The picture in width x height: RGB, RGBA, or F in 0..65535 where the file has 16 bits of grey."""
     with _opened(data, field) as opened:
         opened.shrink((width, height))
         return opened.fitted(_converted(opened.file), (width, height))
@@ -173,7 +171,7 @@ def _read(data: bytes, field: str, width: int, height: int) -> Image.Image:
 
 @dataclass(frozen=True)
 class _Opened:
-    """A file whose header was checked: PNG, JPEG or WebP, the `kind`; and its EXIF orientation."""
+    """A file whose header is checked; its `kind` (PNG, JPEG or WebP) and its EXIF orientation."""
 
     file: ImageFile
     kind: str
@@ -181,28 +179,28 @@ class _Opened:
 
     @property
     def on_its_side(self) -> bool:
-        """Whether it's turned by a quarter."""
+        """Whether EXIF turns it by 90 degrees."""
         return self.orientation in (5, 6, 7, 8)
 
     def shrink(self, size: tuple[int, int]) -> None:
-        """Decode no more of it than what `size`, as it's meant to be seen, needs."""
+        """Let the decoder reduce it, as far as `size` (after the turn) allows."""
         width, height = self._before(size)
         self.file.draft(None, (2 * width, 2 * height))
 
     def fitted(self, picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-        """What was decoded of it, turned, in the middle of `size`."""
+        """The decoded picture, scaled to cover `size`, centre cropped and turned."""
         before = self._before(size)
         fits = picture if picture.size == before else ImageOps.fit(picture, before, Image.Resampling.LANCZOS)
         return _turned(fits, self.orientation)
 
     def sized(self, picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-        """What was decoded of it, turned, all of it as large as `size`."""
+        """The whole decoded picture, scaled to `size` and turned."""
         before = self._before(size)
         fits = picture if picture.size == before else picture.resize(before, Image.Resampling.LANCZOS)
         return _turned(fits, self.orientation)
 
     def profile(self, data: bytes) -> bytes | None:
-        """The colour profile that the file `data` carries, as it is there; None without one."""
+        """The raw colour profile in the file `data`; None without one."""
         match self.kind:
             case "PNG":
                 return metadata.png_profile(data, _png_chunks(data))
@@ -212,20 +210,20 @@ class _Opened:
                 return metadata.webp_profile(data)
 
     def _before(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Before it's turned."""
+        """`size` as it is before the turn."""
         return (size[1], size[0]) if self.on_its_side else size
 
 
 @contextmanager
 def _opened(data: bytes, field: str) -> Iterator[_Opened]:
-    """The file with its header checked; what goes wrong while it is decoded is InvalidArgument."""
+    """The file with its header checked; errors while it is decoded become InvalidArgument."""
     kind, reader = _reader(data, field)
     with _decoding(field, kind):
         pixels, orientation = _bare(data, kind)
         file = reader(BytesIO(pixels))
         _check_pixels(file.size, field)
         if file.width * file.height > pixels_in(data):
-            raise InvalidArgument(field, f"is a {kind} file that says two sizes", _ANEW)
+            raise InvalidArgument(field, f"is a {kind} file with two different sizes", _ANEW)
         if getattr(file, "n_frames", 1) > 1:
             raise InvalidArgument(field, "is animated", "pass one frame of it as a still picture")
         yield _Opened(file, kind, orientation)
@@ -246,9 +244,9 @@ def _turned(picture: Image.Image, orientation: int | None) -> Image.Image:
 
 
 def _reader(data: bytes, field: str) -> tuple[str, Callable[[BytesIO], ImageFile]]:
-    """What the file is, and what reads it; checks whatever that would not notice, or only at a price.
+    """The file's kind and its reader; checks what the reader would miss, or notice only at a cost.
 
-    Image.open isn't asked: it has warnings and limits of its own, and other formats for a phone's JPEGs.
+    Image.open isn't used: it has its own warnings and limits, and takes a phone's JPEGs for another format.
     """
     check_bytes(data, field)
     if data.startswith(_PNG):
@@ -259,22 +257,22 @@ def _reader(data: bytes, field: str) -> tuple[str, Callable[[BytesIO], ImageFile
         return "PNG", PngImageFile
     if data.startswith(_JPEG):
         if any(islice(_JPEG_SCAN.finditer(data), MAX_SCANS, None)):
-            raise InvalidArgument(field, f"is a JPEG file of more than {MAX_SCANS} scans", _ANEW)
+            raise InvalidArgument(field, f"is a JPEG file with more than {MAX_SCANS} scans", _ANEW)
         _check_parts(_jpeg_segments(data), "JPEG", field)
         return "JPEG", JpegImageFile
     if _is_webp(data):
         _check_pixels(_webp_size(data), field)
         return "WebP", WebPImageFile
-    raise InvalidArgument(field, "is no PNG, JPEG or WebP file", "pass the bytes of one")
+    raise InvalidArgument(field, "is not a PNG, JPEG or WebP file", "pass the bytes of one")
 
 
 def _check_parts(parts: Iterator[int], kind: str, field: str) -> None:
     if any(True for _ in islice(parts, MAX_PARTS, None)):
-        raise InvalidArgument(field, f"is a {kind} file of more than {MAX_PARTS} parts", _ANEW)
+        raise InvalidArgument(field, f"is a {kind} file with more than {MAX_PARTS} parts", _ANEW)
 
 
 def _png_chunks(data: bytes) -> Iterator[int]:
-    """Where each begins."""
+    """Where each chunk before the end begins."""
     at = len(_PNG)
     while at < len(data) and data[at + 4 : at + 8] != b"IEND":
         yield at
@@ -282,7 +280,7 @@ def _png_chunks(data: bytes) -> Iterator[int]:
 
 
 def _jpeg_segments(data: bytes) -> Iterator[int]:
-    """Where each before the first scan begins, and every byte between them that Pillow skips."""
+    """Where each segment before the first scan begins, and each byte between segments that Pillow skips."""
     at = 2
     while at < len(data) - 1 and data[at : at + 2] != b"\xff\xda":
         yield at
@@ -297,7 +295,7 @@ def _png_size(data: bytes) -> tuple[int, int]:
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """Of the first frame before the first scan; the most where that is far away, (0, 0) where there is none."""
+    """The size in the first frame before the first scan; MAX_PIXELS if that is far away, (0, 0) if there is none."""
     segments = _jpeg_segments(data)
     for at in islice(segments, NEAR):
         if data[at] == 0xFF and data[at + 1] in _FRAMES:
@@ -310,7 +308,7 @@ def _is_webp(data: bytes) -> bool:
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
-    """Of the first chunk: an extended file, a lossless or a lossy one (RFC 9649)."""
+    """The size in the first chunk, of an extended, lossless or lossy file (RFC 9649)."""
     match data[12:16]:
         case b"VP8X":
             return number(data, 24, 3) + 1, number(data, 27, 3) + 1
@@ -334,12 +332,12 @@ def _decoding(field: str, kind: str) -> Iterator[None]:
         yield
     except (InvalidArgument, MemoryError):
         raise
-    except Exception as error:  # a broken file makes Pillow raise nearly anything
+    except Exception as error:  # Pillow may raise almost anything for a broken file
         raise InvalidArgument(field, f"can't be read as {kind}: {str(error)[:80]}", _ANEW) from None
 
 
 def _converted(file: Image.Image) -> Image.Image:
-    file.load()  # here, where what is broken is told: Pillow reads no pixel before somebody needs one
+    file.load()  # here, where errors are caught: Pillow decodes only when pixels are needed
     if file.mode == "I;16":
         return Image.fromarray(np.asarray(file).astype(np.float32))
     mode = "RGBA" if file.has_transparency_data else "RGB"
@@ -347,7 +345,7 @@ def _converted(file: Image.Image) -> Image.Image:
 
 
 def _narrow(file: Image.Image) -> Image.Image:
-    """16 bits of grey as 8, which profiles are applied to; anything else as it is."""
+    """16 bits of grey as 8, since profiles apply to 8; anything else unchanged."""
     if file.mode != "I;16":
         return file
     return Image.fromarray((np.asarray(file) / 257).round().astype(np.uint8))
@@ -368,5 +366,5 @@ def _onto(colour: str, picture: Image.Image) -> Image.Image:
 
 
 def _unit(picture: Image.Image, full: int) -> NDArray[np.float32]:
-    """Grey in 0..full → 0..1, without what Lanczos overshoots by."""
+    """Grey in 0..full → 0..1, with Lanczos's overshoot clipped."""
     return np.clip(np.asarray(picture, np.float32) / np.float32(full), 0, 1)

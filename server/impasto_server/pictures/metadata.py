@@ -1,7 +1,7 @@
-"""What a picture file carries beside its pixels: left out before it is decoded, but for how it is turned.
+"""The metadata of picture files: it is removed before decoding, except the orientation.
 
-Texts, thumbnails and comments are not used, and colour profiles where somebody asks for them. Broken or large ones must
-not keep whole pixels from being seen, and what a stranger packed is not unpacked: what is left out is neither parsed
+Texts, thumbnails and comments are never used; colour profiles are read separately, on request. Broken or large metadata
+must not make good pixels unreadable, and untrusted data must not be decompressed. So what is removed is neither parsed
 nor decompressed.
 """
 
@@ -12,25 +12,25 @@ from collections.abc import Iterable, Iterator
 from typing import Literal
 
 Order = Literal["big", "little"]
-# A file without all that, and the EXIF orientation, 1 to 8, None where that isn't said or not well formed.
+# A file without its metadata, and the EXIF orientation, 1 to 8; None where that is missing or malformed.
 Bare = tuple[bytes, int | None]
 
-_PNG_PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"acTL", b"fcTL", b"fdAT"}  # the last three are an animation's
+_PNG_PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"acTL", b"fcTL", b"fdAT"}  # the last three belong to animations
 _PNG_END = bytes(4) + b"IEND" + zlib.crc32(b"IEND").to_bytes(4, "big")
-# A JPEG's application segments and comments; JFIF's and Adobe's say how colours are stored.
+# A JPEG's application segments and comments, except JFIF's and Adobe's, which say how colours are stored.
 _JPEG_TEXTS = {*range(0xE0, 0xF0), 0xFE} - {0xE0, 0xEE}
 _JPEG_EXIF = 0xE1
 _WEBP_TEXTS = {b"ICCP", b"EXIF", b"XMP "}
-_WEBP_HEAD = 30  # bytes of RIFF, WEBP and VP8X
+_WEBP_HEAD = 30  # the bytes of RIFF, WEBP and VP8X
 _EXIF = b"Exif\0\0"
 _ICC = b"ICC_PROFILE\0"
 _TIFF: dict[bytes, Order] = {b"II*\0": "little", b"MM\0*": "big"}
 _ORIENTATION = 0x0112
-_WIDTHS = {1: 1, 3: 2, 4: 4}  # bytes of TIFF's whole numbers, by type
+_WIDTHS = {1: 1, 3: 2, 4: 4}  # the bytes of TIFF's whole numbers, by type
 
 
 def png(data: bytes, chunks: Iterable[int]) -> Bare:
-    """`chunks`: where each begins that stands before the end."""
+    """A PNG without metadata. `chunks`: where each chunk before the end begins."""
     view, turned = memoryview(data), None
     kept = [view[:8]]
     for at in chunks:
@@ -43,7 +43,7 @@ def png(data: bytes, chunks: Iterable[int]) -> Bare:
 
 
 def jpeg(data: bytes, segments: Iterable[int]) -> Bare:
-    """`segments`: where each begins that stands before the first scan, and any byte between them."""
+    """A JPEG without metadata. `segments`: where each segment before the first scan begins, and bytes between them."""
     view, turned, done = memoryview(data), None, 0
     kept: list[memoryview] = []
     for at in segments:
@@ -58,7 +58,7 @@ def jpeg(data: bytes, segments: Iterable[int]) -> Bare:
 
 
 def webp(data: bytes) -> Bare:
-    """A file that is shorter than it says is left as it is."""
+    """A WebP without metadata. A file that is shorter than it says is left unchanged."""
     view, size, turned = memoryview(data), 8 + number(data, 4, 4), None
     if data[12:16] != b"VP8X" or not _WEBP_HEAD <= size <= len(data):
         return data, None
@@ -73,7 +73,7 @@ def webp(data: bytes) -> Bare:
 
 
 def _webp_chunks(data: bytes, size: int) -> Iterator[tuple[int, int]]:
-    """Where each begins and ends, with the byte that makes it even."""
+    """Where each chunk begins and ends, its padding byte included."""
     at = 12
     while at + 8 <= size:
         length = number(data, at + 4, 4)
@@ -83,13 +83,13 @@ def _webp_chunks(data: bytes, size: int) -> Iterator[tuple[int, int]]:
 
 
 def png_profile(data: bytes, chunks: Iterable[int]) -> bytes | None:
-    """The body of the first iCCP chunk: a name, a zero, how it's compressed (0), and zlib's stream."""
+    """The body of the first iCCP chunk: a name, a zero, the compression method (0) and a zlib stream."""
     found = (at for at in chunks if data[at + 4 : at + 8] == b"iCCP")
     return next((data[at + 8 : at + 8 + number(data, at, 4, "big")] for at in found), None)
 
 
 def jpeg_profile(data: bytes, segments: Iterable[int]) -> bytes | None:
-    """All parts of it, put together; b"" where one is missing."""
+    """The profile's parts, joined; b"" if one is missing."""
     parts: dict[int, bytes] = {}
     count = 0
     for at in segments:
@@ -111,7 +111,7 @@ def webp_profile(data: bytes) -> bytes | None:
 
 
 def orientation(exif: bytes) -> int | None:
-    """How EXIF says that the picture is turned, 1 to 8; None where it doesn't, or isn't well formed."""
+    """The EXIF orientation, 1 to 8; None where it is missing or malformed."""
     body = exif.removeprefix(_EXIF)
     order = _TIFF.get(body[:4])
     if order is None:

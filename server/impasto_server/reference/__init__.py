@@ -1,1 +1,1 @@
-"""What is written from the code: Triton's configuration, the client's table, and tables and pages of docs/."""
+"""Generators from the code: Triton's configuration, the client's table, and tables and pages of docs/."""

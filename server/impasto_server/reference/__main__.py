@@ -1,4 +1,4 @@
-"""`python -m impasto_server.reference`: write what comes from the table of fields, in a checkout."""
+"""`python -m impasto_server.reference`: write the files of a checkout that come from the table of fields."""
 
 from __future__ import annotations
 

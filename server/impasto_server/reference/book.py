@@ -1,4 +1,4 @@
-"""What can be said of every field, in sentences: bounds, defaults, and which rules and families know it."""
+"""The book: it describes every field in sentences: bounds, default, and the rules and families that take it."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from impasto_server.values import GUIDANCE, SCHEDULER, STREAMED
 
 @dataclass(frozen=True)
 class Book:
-    """Of these rules, the first of which is the usual one, and these families, the first of which is the plain one."""
+    """The fields of these rules and families; the first rule is the default, the first family the plain one."""
 
     rules: tuple[type[Rule], ...] = RULES
     families: tuple[FamilyOffer, ...] = tuple(OFFERS.values())
 
     @property
     def inputs(self) -> Mapping[str, Field]:
-        """Those of the model that streams, in the order in which people read them."""
+        """The inputs of the streaming model, in reading order."""
         return inputs(self.rules, self.families)
 
     @property
     def whole(self) -> Mapping[str, Field]:
-        """Those of the model that doesn't."""
+        """The inputs of the model that doesn't stream."""
         return {name: row for name, row in self.inputs.items() if name not in STREAMED}
 
     @property
@@ -36,7 +36,7 @@ class Book:
         return tuple(one for one in self.families if one.samplers)
 
     def help(self, name: str) -> str:
-        """All of it, in sentences."""
+        """A field's whole description, in sentences."""
         known = self._strengths(name)
         if not known:
             return _sentences(self.inputs[name].help, *self._about(self.inputs[name]))
@@ -49,11 +49,11 @@ class Book:
         return tuple(row.name for row in rows(rule).values())
 
     def default(self, name: str) -> Any:
-        """What a plain bundle's request gets that doesn't say; None where nothing."""
+        """A field's default in the plain family; None if there is none."""
         return self.families[0].defaults.get(name, self.inputs[name].default)
 
     def _strengths(self, name: str) -> list[tuple[Field, list[str]]]:
-        """The rows of a rule's strength, each with the rules that have it."""
+        """The rows that rules have for the strength `name`, each with its rules."""
         found: list[tuple[Field, list[str]]] = []
         for rule in self.rules:
             for row in rows(rule).values():
@@ -74,12 +74,12 @@ class Book:
             return _sentences(*(f"{rule.name}: {rule.about}" for rule in self.rules))
         if row.name == SCHEDULER.name:
             plain, *others = self.sampling
-            rest = (f"of {one.family} bundles {either(one.samplers)}" for one in others)
+            rest = (f"for {one.family} bundles {either(one.samplers)}" for one in others)
             return "; ".join([either(plain.samplers), *rest])
         return f"Allowed: {row.bounds}" if row.bounds else ""
 
     def _ruled(self, row: Field) -> str:
-        """Which rules know it, and which want it."""
+        """Which rules know the field, and which need it."""
         needing = [rule.name for rule in self.rules if any(need.fields[0] == row.name for need in rule.needs)]
         knowing = [rule.name for rule in self.rules if row.name in rule.knows]
         others = [rule.name for rule in self.rules if row.name not in rule.knows]
@@ -87,20 +87,20 @@ class Book:
             return f"Needed with {listed(needing)}" if needing else ""
         if len(knowing) > len(others):
             return f"Not with {listed(others)}"
-        return f"With {listed(knowing)} only" + (", which needs it" if needing == knowing else "")
+        return f"Only with {listed(knowing)}" + (", which needs it" if needing == knowing else "")
 
     def _owned(self, row: Field) -> str:
         owners = [one.family for one in self.families if row in one.own]
         strangers = [one.family for one in self.families if row.name in one.unknown]
         if owners:
-            return f"Of {listed(owners)} bundles only"
-        return f"Not of {listed(strangers)} bundles" if strangers else ""
+            return f"Only for {listed(owners)} bundles"
+        return f"Not for {listed(strangers)} bundles" if strangers else ""
 
     def _knowing(self, row: Field) -> list[FamilyOffer]:
         return [one for one in self.families if row.name not in one.unknown]
 
     def _default(self, row: Field) -> str:
-        """The bundle's, else the families': where they differ, each one's."""
+        """The default: the bundle's, else the family's, each one named where families differ."""
         first = rows(self.rules[0]).values()
         ruled = row not in first and bool(self._strengths(row.name))
         found = (
@@ -113,11 +113,11 @@ class Book:
         (_, plain), *others = found.items()
         texts = [f"{row.usual}, else {_said(plain)}" if row.usual else _said(plain)]
         texts[0] += self._exceptions(row, next(iter(found)))
-        texts += [f"of {family} bundles {_said(value)}{self._exceptions(row, family)}" for family, value in others]
+        texts += [f"for {family} bundles {_said(value)}{self._exceptions(row, family)}" for family, value in others]
         return "; ".join(texts)
 
     def _exceptions(self, row: Field, family: str) -> str:
-        """What the family has instead for some rules."""
+        """The family's other defaults for some rules."""
         (offer,) = (one for one in self.families if one.family == family)
         by_value: dict[str, list[str]] = {}
         for rule, values in offer.by_rule.items():
@@ -141,5 +141,5 @@ def either(words: Collection[str]) -> str:
 
 
 def _sentences(*texts: str) -> str:
-    """Those that say something, each with its stop."""
+    """The texts that aren't empty, each with a full stop."""
     return " ".join(text if text.endswith((".", ".)")) else f"{text}." for text in texts if text)

@@ -1,4 +1,4 @@
-"""The client's table: a module of Python, since the packages don't import one another."""
+"""The client's table of fields, written as a Python module, since the packages don't import one another."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from impasto_server.reference.book import Book, either
 
 WIDTH = 120
 _HEAD = '''# Generated from the server's table of fields: `python -m impasto_server.reference`.
-"""The fields of a request: how each is encoded, and what the command line says of it; and the guidance rules."""
+"""The fields of a request: how each is encoded and what the command line's help says of it; and the guidance rules."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _TYPES = {
 
 
 def written(book: Book) -> str:
-    """The module's text, as ruff would format it but for the length of strings."""
+    """The module's text, as ruff formats it except for long strings."""
     return f"{_HEAD}{_fields(book)}\n{_rules(book)}\nTABLE = Table(FIELDS, RULES)\n\n\n{_options(book)}"
 
 
@@ -53,9 +53,9 @@ def _type(row: Field) -> str:
 
 
 def _samplers(book: Book) -> str:
-    """Those that there are, in the words of a client."""
+    """All samplers, by family, in a client's words."""
     plain, *others = book.sampling
-    rest = (f"of a {one.family} backbone, {either(one.samplers)}" for one in others)
+    rest = (f"with a {one.family} backbone, {either(one.samplers)}" for one in others)
     return "; ".join([either(plain.samplers), *rest])
 
 
@@ -104,7 +104,7 @@ def _rule(rule: type[Rule], book: Book) -> str:
 
 
 def _argument(name: str, value: object) -> str:
-    """On one line, or as ruff breaks it."""
+    """An argument on one line, or broken as ruff breaks it."""
     line = f"        {name}={_literal(value)},\n"
     if len(line) <= WIDTH + 1:
         return line
@@ -117,7 +117,7 @@ def _argument(name: str, value: object) -> str:
 
 
 def _literal(value: object) -> str:
-    """As ruff writes it: in double quotes."""
+    """A literal as ruff writes it: in double quotes."""
     if isinstance(value, str):
         return f'"{value}"' if '"' not in value else repr(value)
     if isinstance(value, tuple):
@@ -132,8 +132,8 @@ def _options(book: Book) -> str:
     documented = "\n".join(_documented(row, book) for row in told)
     types = "".join(f"    {_name(row)}: {_type(row)}\n" for row in told)
     return (
-        'class Options(TypedDict, total=False):\n    """What may be said of a picture besides the prompt. What is left '
-        f'out or None is the server\'s to choose.\n\n{documented}\n    """\n\n{types}'
+        'class Options(TypedDict, total=False):\n    """The options of a picture besides the prompt. Where one is left '
+        f'out or None, the server chooses.\n\n{documented}\n    """\n\n{types}'
     )
 
 

@@ -1,4 +1,4 @@
-"""Triton's configuration: its inputs are written anew, all else in the file is people's."""
+"""Triton's configuration: the inputs are generated, everything else in the file is written by hand."""
 
 from __future__ import annotations
 

@@ -8,12 +8,12 @@ from impasto_server.reference import client, commands, configuration, guide, pag
 from impasto_server.reference.book import Book
 from impasto_server.scoring.comparison import FIELDS as SCORED
 
-LIST = "catalogue"  # has no inputs
+LIST = "catalogue"  # the model without inputs
 GUIDE = "docs/operating.md"
 
 
 def generated(root: Path, book: Book | None = None) -> dict[str, str]:
-    """By path under `root`. What people have written in a configuration or in the guide is kept."""
+    """The files' texts, by path under `root`. What is written by hand in a configuration or in the guide is kept."""
     book = book or Book()
     inputs = {"stylize": book.whole, "stylize_stream": book.inputs, "clip_score": SCORED}
     texts = {

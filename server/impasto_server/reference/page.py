@@ -1,4 +1,4 @@
-"""The wire reference, a page for people who write clients of their own."""
+"""The wire reference: a page for authors of clients."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ MARK = "<!-- Generated from the server's table of fields: `python -m impasto_ser
 _HEAD = f"""{MARK}# What goes over the wire
 
 KServe's v2 protocol over gRPC. Every tensor has one dimension: `[1]` holds one value, `[n]` several. Text is UTF-8 in
-BYTES, files are BYTES as they are. An input that isn't sent has its default. One that is unknown, out of bounds or
-against another is refused, by its name.
+BYTES, files are BYTES as they are. An input that isn't sent has its default. An input that is unknown, out of bounds or
+contradicts another is refused, and the error names it.
 """
 # An output of a configuration, with the comment before it.
 _OUTPUT = re.compile(r'((?:^  # .*\n)+)?  \{ name: "(\w+)" data_type: TYPE_(\w+) dims: \[ (-?1) \]', re.MULTILINE)
 
 
 def written(book: Book, scorer: Mapping[str, Field], texts: Mapping[str, str]) -> str:
-    """`texts` are the models' configurations, `scorer` the inputs of `clip_score`."""
+    """The page. `texts` are the models' configurations, `scorer` the inputs of `clip_score`."""
     streamed = {name: row for name, row in book.inputs.items() if name not in book.whole}
     parts = [
         _HEAD,
-        "## Model `stylize`\n\nOne prompt in, its pictures out.\n",
+        "## Model `stylize`\n\nPaints pictures from a prompt.\n",
         _inputs(book.whole, book.help),
         _outputs(texts["stylize"]),
-        "## Model `stylize_stream`\n\nThe same with a response after every step; the pictures come with the last one. "
+        "## Model `stylize_stream`\n\nThe same, with a response after every step; the last response has the pictures. "
         "Its inputs are those of `stylize`, and:\n",
         _inputs(streamed, book.help),
         _outputs(texts["stylize_stream"]),
-        "## Model `clip_score`\n\nHow well pictures fit a text, or other pictures; where the server has a scorer.\n",
+        "## Model `clip_score`\n\nScores how well pictures fit a text or other pictures. It needs a scorer.\n",
         _inputs(scorer, lambda name: scorer[name].help),
         _outputs(texts["clip_score"]),
-        "## Model `catalogue`\n\nWhat there is: bundles, what each may be asked, and adapters. It takes nothing.\n",
+        "## Model `catalogue`\n\nLists the bundles, what each may be asked, and the adapters. It has no inputs.\n",
         _outputs(texts["catalogue"]),
         _rules(book),
         _families(book),
@@ -87,7 +87,7 @@ def _families(book: Book) -> str:
 
 
 def _notes(text: str) -> str:
-    """What the configuration says on statuses and what follows, without the marks of comments."""
+    """The configuration's comment from statuses on, without the comment marks."""
     lines = text.removeprefix(configuration.MARK).splitlines(keepends=True)
     start = next(i for i, line in enumerate(lines) if line.startswith("# Status"))
     comment = takewhile(lambda line: line.startswith("#"), lines[start:])

@@ -1,1 +1,1 @@
-"""How well pictures fit a text, or one another."""
+"""Scoring: how well pictures fit a text, or one another."""

@@ -1,4 +1,4 @@
-"""What model `clip_score` is asked, checked: encoded pictures, and the texts or pictures to hold them against."""
+"""A comparison: a checked request to the model `clip_score`, pictures against texts or other pictures."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ FIELDS: Mapping[str, Field] = {
         Files("IMAGE", f"1 to {MAX_IMAGES} pictures: encoded PNG, JPEG or WebP files.", required=True),
         Texts(
             "TEXT",
-            "What they should show: UTF-8, 1 to 8192 bytes, not blank, no longer than the scorer reads. One for all, "
-            "or one each.",
+            "What the pictures should show: UTF-8, 1 to 8192 bytes, not blank, no longer than the scorer reads. One "
+            "for all, or one each.",
         ),
         Files(
-            "REFERENCE", "In the place of TEXT: encoded pictures that they should resemble. One for all, or one each."
+            "REFERENCE",
+            "Instead of TEXT: encoded pictures that they should resemble. One for all, or one each.",
         ),
     )
 }
@@ -33,9 +34,9 @@ FIELDS: Mapping[str, Field] = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """`images` and `references` are encoded files. Either `texts` or `references`: one for all images, or one each.
+    """Encoded `images`, and either `texts` or encoded `references`: one for all images, or one each.
 
-    `timeout_s` counts from submission, None waits for ever.
+    `timeout_s` counts from submission; None has no limit.
     """
 
     images: tuple[bytes, ...]
@@ -45,11 +46,11 @@ class Comparison:
 
     @property
     def files(self) -> tuple[tuple[str, bytes], ...]:
-        """All pictures, nobody has looked at them yet; and what each is called."""
+        """All pictures, unread, each with the name that errors call it."""
         return (*_named("REFERENCE", self.references), *_named("IMAGE", self.images))
 
     def without_files(self) -> Comparison:
-        """The same when they have been decoded: it still says how many there were."""
+        """The comparison once its files are decoded; it still tells how many there were."""
         return replace(self, images=(b"",) * len(self.images), references=(b"",) * len(self.references))
 
     def scores(self, embeds: Array, scorer: Scorer) -> Array:
@@ -59,31 +60,31 @@ class Comparison:
 
 
 def scores(asked: Comparison, scorer: Scorer) -> Array:
-    """One cosine for each image, at once. Raises InvalidArgument for what is no picture."""
+    """One cosine for each image, computed at once. Raises InvalidArgument for a file that is not a picture."""
     return asked.scores(scorer.images(read_whole(data, name) for name, data in asked.files), scorer)
 
 
 def parse(
     tensors: Mapping[str, NDArray[Any]], unread: Callable[[str], str], timeout_s: float | None = None
 ) -> Comparison:
-    """Check every tensor; `unread` says what a scorer doesn't read of a text.
+    """A comparison from tensors, all checked. `unread` gives the part of a text that the scorer doesn't read.
 
-    Raises InvalidArgument naming the first field at fault.
+    Raises InvalidArgument for the first field at fault.
     """
     for name in tensors:
         if name not in FIELDS:
-            raise InvalidArgument(name, "is no input of this model", f"known inputs: {', '.join(FIELDS)}")
+            raise InvalidArgument(name, "is not an input of this model", f"pass only {', '.join(FIELDS)}")
     images, texts, references = (_values(tensors, name) for name in FIELDS)
     if not images:
-        raise InvalidArgument("IMAGE", "holds no picture", "pass the bytes of one, or of several")
+        raise InvalidArgument("IMAGE", "holds no picture", "pass the bytes of one or more")
     if len(images) > MAX_IMAGES:
         raise InvalidArgument("IMAGE", f"{len(images)} pictures are too many", f"pass at most {MAX_IMAGES}")
     for name, data in (*_named("REFERENCE", references), *_named("IMAGE", images)):
         check_bytes(data, name)
     if texts and references:
-        raise InvalidArgument("REFERENCE", "stands beside TEXT", "pass one of the two")
+        raise InvalidArgument("REFERENCE", "is there as well as TEXT", "pass one of the two")
     if not texts and not references:
-        raise InvalidArgument("TEXT", "is missing, and REFERENCE too", "pass one of the two")
+        raise InvalidArgument("TEXT", "is missing, and so is REFERENCE", "pass one of the two")
     for name, values in (("TEXT", texts), ("REFERENCE", references)):
         if len(values) not in (0, 1, len(images)):
             raise InvalidArgument(name, f"{len(values)} for {len(images)} of IMAGE", "pass one, or one for each")
@@ -100,7 +101,7 @@ def _text(value: bytes, unread: Callable[[str], str]) -> str:
     if not text.strip():
         raise InvalidArgument("TEXT", "is blank", "say what the pictures should show, e.g. 'a red boat at night'")
     if rest := unread(text):
-        raise InvalidArgument("TEXT", f"is too long for this scorer, {shown(rest)} is not read", "shorten it")
+        raise InvalidArgument("TEXT", f"is too long for this scorer, which doesn't read {shown(rest)}", "shorten it")
     return text
 
 

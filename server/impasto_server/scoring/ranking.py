@@ -1,4 +1,4 @@
-"""A request's candidates in the order of what a scorer says of them; of pictures only their embeddings are kept."""
+"""The ranking of a request's candidates by the scorer. Only the pictures' embeddings are kept."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from impasto_server.turns import Work
 
 
 class Ranking:
-    """What `rerank` asks for, of a server that may have no scorer."""
+    """Does what RERANK asks for, on a server that may have no scorer."""
 
     def __init__(self, scorer: Scorer | None) -> None:
         self._scorer = scorer
 
     def check(self, request: Request) -> None:
-        """Raises InvalidArgument for what can't be ranked here."""
+        """Raises InvalidArgument for RERANK on a server without a scorer."""
         if request.ranking.rerank is not None and self._scorer is None:
             raise InvalidArgument("RERANK", "this server has no scorer", "leave it out, or start it with --scorer")
 
@@ -32,18 +32,18 @@ class Ranking:
         return self._scorer.images([read_whole(request.ranking.style_image, "STYLE_IMAGE")])
 
     def warnings(self, request: Request) -> list[str]:
-        """What the scorer doesn't read of the prompt that it judges by."""
+        """A warning if the scorer doesn't read all of the prompt that it ranks by."""
         unread = self._scorer.unread(request.words.prompt) if self._scorer and request.ranking.rerank == "text" else ""
-        return [f"RERANK: the scorer reads less of PROMPT; not read: {shown(unread)}"] if unread else []
+        return [f"RERANK: the scorer doesn't read all of PROMPT; not read: {shown(unread)}"] if unread else []
 
     def embeds(self, request: Request, picture: Pixels) -> list[Array]:
-        """What `order` has to know of a candidate: its embedding [1, E], if any."""
+        """A candidate's embedding [1, E], which `order` needs; empty if nothing is ranked."""
         return [] if self._scorer is None or request.ranking.rerank is None else [self._scorer.images([picture])]
 
     def order(
         self, request: Request, embeds: Sequence[Array], reference: Array | None
     ) -> tuple[list[int], tuple[float, ...] | None]:
-        """Which candidate comes first, and so on; and the score of each in that order, where any is asked for."""
+        """The candidates' indices, best first, and their scores in that order; None where nothing is ranked."""
         if self._scorer is None or request.ranking.rerank is None:
             return list(range(request.seeds.n)), None
         wanted = self._scorer.texts([request.words.prompt]) if reference is None else reference

@@ -1,4 +1,4 @@
-"""How well pictures fit a text, or another picture: cosines between a CLIP's embeddings.
+"""The scorer: how well pictures fit a text or another picture, as cosines between a CLIP's embeddings.
 
 scorer = Scorer.open(Path("scorer"), runtime)
 best_first = sorted(zip(scorer.text(candidates, "a red boat"), candidates), reverse=True)
@@ -26,16 +26,16 @@ from impasto_server.errors import SetupError
 from impasto_server.strangers import Unfit, read_file
 from impasto_server.words.tokens import ClipTokenizer
 
-BATCH = 16  # pictures or texts in a pass: what bounds the memory of a large scorer
+BATCH = 16  # pictures or texts in a pass; this bounds a large scorer's memory
 
-STRIP = 8  # times as long as wide: of a longer picture the ends are cut off before it is resized
+STRIP = 8  # the most that a picture's long side may be of its short side; longer ends are cut off before resizing
 
 Pixels = NDArray[np.uint8]
 Array = NDArray[np.float32]
 
 
 class Fitting(BaseModel):
-    """How a picture becomes the encoder's: shortest side `size`, of that the middle `crop` x `crop`, normalised."""
+    """How a picture is prepared: resized to the shortest side `size`, centre cropped to `crop` x `crop`, normalised."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -47,9 +47,9 @@ class Fitting(BaseModel):
 
 
 class ScorerManifest(BaseModel):
-    """manifest.json of a scorer; `digest` is the identity of everything the bundle resolves to.
+    """manifest.json of a scorer; `digest` identifies everything that the bundle consists of.
 
-    `logit_scale` is what its training ended with: cosine times it is the logit, for whoever wants probabilities.
+    `logit_scale` is the trained scale: cosine times `logit_scale` is the logit, for probabilities.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -93,12 +93,12 @@ class ScorerBundle:
 class Scorer:
     """Scores pictures by the cosine between CLIP embeddings, -1 to 1. Safe to use from several threads.
 
-    It computes in f32 whatever the runtime's precision: on a CLIP of mini-clip's size bf16 saved 2 ms of the 5 that a
-    picture takes, and moved cosines by up to 0.014, enough to change the order of candidates.
+    It always computes in f32. On a CLIP of mini-clip's size bf16 saved 2 ms of the 5 that a picture takes, but moved
+    cosines by up to 0.014, enough to change the order of candidates.
     """
 
     def __init__(self, bundle: ScorerBundle, runtime: Runtime) -> None:
-        """Raises SetupError when the engine can't be had."""
+        """Compile the bundle's graphs. Raises SetupError."""
         exact = replace(runtime, precision="f32", sides=UNSIDED, stepping=())
         self.manifest = bundle.manifest
         graphs = bundle.manifest.graphs
@@ -113,7 +113,7 @@ class Scorer:
         return cls(ScorerBundle.open(folder), runtime)
 
     def text(self, pixels: Iterable[Pixels], text: str) -> list[float]:
-        """How well each picture, RGB uint8 [H, W, 3], fits `text`. What `unread` says of the text doesn't count."""
+        """How well each picture, RGB uint8 [H, W, 3], fits `text`, without the part that `unread` returns."""
         return _floats(cosines(self.images(pixels), self.texts([text])))
 
     def picture(self, pixels: Iterable[Pixels], reference: Pixels) -> list[float]:
@@ -121,11 +121,11 @@ class Scorer:
         return _floats(cosines(self.images(pixels), self.images([reference])))
 
     def unread(self, text: str) -> str:
-        """The end of a text that is longer than the text encoder reads; "" when all of it is read."""
+        """The end of a text that the text encoder doesn't read; "" if it reads all of it."""
         return self._tokenizer.plain(text).dropped
 
     def images(self, pixels: Iterable[Pixels]) -> Array:
-        """RGB uint8 [H, W, 3] each → unit embeddings [n, E]; no more than one of `pixels` is held at a time."""
+        """RGB uint8 [H, W, 3] each → unit embeddings [n, E]; holds one of `pixels` at a time."""
         return self.embeds(map(self.fitted, pixels))
 
     def fitted(self, pixels: Pixels) -> Array:
@@ -133,7 +133,7 @@ class Scorer:
         return fitted(pixels, self.manifest.image)
 
     def embeds(self, pictures: Iterable[Array]) -> Array:
-        """What `fitted` made of each → unit embeddings [n, E]."""
+        """Pictures from `fitted` → unit embeddings [n, E]."""
         rows, found = iter(pictures), []
         while batch := list(islice(rows, BATCH)):
             with self._lock:
@@ -141,7 +141,7 @@ class Scorer:
         return np.concatenate(found)
 
     def texts(self, texts: Sequence[str]) -> Array:
-        """Unit embeddings [n, E]."""
+        """Texts → unit embeddings [n, E]."""
         ids, found = np.stack([self._tokenizer.plain(text).ids for text in texts]), []
         for start in range(0, len(ids), BATCH):
             with self._lock:
@@ -150,9 +150,9 @@ class Scorer:
 
 
 def cosines(pictures: Array, others: Array) -> Array:
-    """Unit embeddings [n, E], and as many or one → [n]."""
+    """Unit embeddings [n, E], and n others or one → cosines [n]."""
     products: Array = (pictures * others).sum(axis=1)
-    return products.clip(-1, 1)  # a rounding beyond 1 would have no angle
+    return products.clip(-1, 1)  # rounding may exceed 1
 
 
 def _floats(values: Array) -> list[float]:
@@ -160,9 +160,9 @@ def _floats(values: Array) -> list[float]:
 
 
 def fitted(pixels: Pixels, facts: Fitting) -> Array:
-    """RGB uint8 [H, W, 3] → float32 [3, crop, crop], as transformers' CLIPImageProcessor has it.
+    """RGB uint8 [H, W, 3] → float32 [3, crop, crop], as transformers' CLIPImageProcessor makes it.
 
-    Of a strip only as much is resized as the crop can reach: all of one that is a pixel wide would be enormous.
+    Of a narrow strip only the middle is resized: the whole of one that is a pixel wide would become enormous.
     """
     pixels = _middle(pixels, STRIP * min(pixels.shape[:2]))
     height, width = pixels.shape[:2]
@@ -174,6 +174,6 @@ def fitted(pixels: Pixels, facts: Fitting) -> Array:
 
 
 def _middle(pixels: NDArray[Any], most: int) -> NDArray[Any]:
-    """At most `most` rows and columns."""
+    """The middle of the picture: at most `most` rows and columns."""
     top, left = (max(0, (side - most) // 2) for side in pixels.shape[:2])
     return pixels[top : top + most, left : left + most]

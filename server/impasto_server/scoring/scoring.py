@@ -1,8 +1,8 @@
-"""Comparisons on their way: pictures of unrelated requests share the scorer's passes, and none waits for a longer one.
+"""The scoring loop: pictures of unrelated requests share the scorer's passes, and short requests pass long ones.
 
-A request has one picture read at each turn (turns.py), so that small ones don't wait for large ones; before each it's
-asked whether anybody still waits. Of a picture that was read only what the scorer takes is kept, so no more than one is
-in memory at a time; the file is let go of.
+At each turn one picture of a request is read (turns.py), so small requests don't wait for large ones; before that the
+request is checked. Only the scorer's input is kept of a picture, so at most one decoded picture is in memory; its file
+is dropped.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from impasto_server.turns import Order
 
 log = logging.getLogger(__name__)
 
-MOST_PIXELS = 16 << 20  # read for one pass, but for the picture that exceeds it: nobody waits for many large ones
+MOST_PIXELS = 16 << 20  # to read for one pass; the last picture may exceed it. So nobody waits for many large ones
 
 Done = Callable[[Array | ImpastoError], None]
 
 
 @dataclass(frozen=True)
 class File:
-    """What it is called, and how many pixels its header says."""
+    """A picture file: its name in errors, its bytes, and its pixels by its header."""
 
     name: str
     data: bytes
@@ -44,7 +44,7 @@ class File:
 
 @dataclass(eq=False)
 class Task:
-    """A comparison and who waits for it; its `files` that are to be read, and the embeddings of those that were."""
+    """A comparison under way: the `files` still to be read, the embeddings of those that were, and who waits for it."""
 
     comparison: Comparison
     files: deque[File]
@@ -57,7 +57,7 @@ class Task:
 
     @classmethod
     def of(cls, comparison: Comparison, done: Done, gone: Callable[[], bool], closing: Closing) -> Task:
-        """From now on a file is held until it is read."""
+        """A task for `comparison`. From now on only `files` holds the files, each until it is read."""
         files = deque(File(name, data, pixels_in(data)) for name, data in comparison.files)
         return cls(comparison.without_files(), files, done, gone, closing, perf_counter())
 
@@ -68,13 +68,12 @@ class Task:
 
     @property
     def left(self) -> int:
-        """Pixels of the files that are to be read."""
+        """Pixels of the files still to be read."""
         return sum(file.pixels for file in self.files)
 
     def check(self) -> None:
-        """Raises Cancelled when nobody waits for the scores, DeadlineExceeded when they would come too late.
-
-        And Unavailable, when the server's own time is over.
+        """Raise Cancelled when nobody waits for the scores, DeadlineExceeded when the caller's time has passed, and
+        Unavailable when the server is closing.
         """
         self.closing.check()
         if self.gone():
@@ -85,13 +84,13 @@ class Task:
             raise DeadlineExceeded(f"no scores within {limit_s:g} s ({read}); allow more time, or pass fewer pictures")
 
     def next(self) -> Pixels:
-        """The next file's. Raises InvalidArgument."""
+        """The pixels of the next file. Raises InvalidArgument."""
         file = self.files.popleft()
         return read_whole(file.data, file.name)
 
 
 class Scoring:
-    """One scorer, comparing for everyone. `submit` from any thread."""
+    """One scorer for all callers. `submit` from any thread."""
 
     def __init__(self, scorer: Scorer, max_requests: int) -> None:
         self._scorer = scorer
@@ -104,7 +103,8 @@ class Scoring:
         self._loop.start()
 
     def submit(self, comparison: Comparison, done: Done, gone: Callable[[], bool] = lambda: False) -> None:
-        """Start on it and return. `done` is told scores [n] or an error, once; `gone` is asked before, by that thread.
+        """Start on `comparison` and return. `done` is called once, with scores [n] or an error; before that `gone` is
+        asked. Both run on this object's thread.
 
         Raises Unavailable when closed, and Exhausted when `max_requests` are under way.
         """
@@ -112,14 +112,16 @@ class Scoring:
         self._joining.put(Task.of(comparison, done, gone, self._closing))
 
     def drain(self, grace_s: float) -> int:
-        """Take nothing new, and finish what was taken; how many were told Unavailable since they took longer."""
+        """Refuse new requests and finish those under way. Those that take longer than `grace_s` are told Unavailable;
+        returns how many.
+        """
         late = self._admission.drain(grace_s)
         self._closing.now()
         self._admission.close()
         return late
 
     def close(self) -> None:
-        """Take nothing new, finish what was taken, and free the thread."""
+        """Refuse new requests, finish those under way, and end the thread."""
         self._admission.close()
         self._joining.put(None)
         self._loop.join()
@@ -131,7 +133,7 @@ class Scoring:
                 self._pass(batch)
 
     def _admit(self) -> bool:
-        """Let everyone in who has come, waiting only while there is nothing to do. False when closed."""
+        """Admit all tasks that have come; wait only while there is nothing to do. False when closed."""
         try:
             while True:
                 task = self._joining.get(block=not self._waiting)
@@ -142,7 +144,7 @@ class Scoring:
             return True
 
     def _dismiss(self) -> None:
-        """Drop those whom nobody waits for, wherever in the order they are."""
+        """Drop tasks that nobody waits for, wherever in the order they are."""
         for task in self._waiting:
             try:
                 task.check()
@@ -150,7 +152,7 @@ class Scoring:
                 self._settle(task, as_impasto_error(error))
 
     def _read(self) -> list[tuple[Task, Array]]:
-        """Pictures for a pass, by turns, and whose they are; a task of which one can't be read is over."""
+        """Read pictures for a pass, by turns, each with its task. A task with an unreadable picture is over."""
         batch: list[tuple[Task, Array]] = []
         pixels = 0
         while len(batch) < BATCH and pixels < MOST_PIXELS and (task := self._waiting.take()) is not None:
@@ -166,7 +168,7 @@ class Scoring:
         return [(task, row) for task, row in batch if not task.over]
 
     def _pass(self, batch: list[tuple[Task, Array]]) -> None:
-        """Embed, and compare for those who have all of theirs embedded then."""
+        """Embed a batch, then compare for the tasks that have all their embeddings."""
         tasks = dict.fromkeys(task for task, _ in batch)
         try:
             embeds = self._scorer.embeds(row for _, row in batch)
@@ -193,5 +195,5 @@ class Scoring:
         self._admission.leave(self._stats)
         try:
             task.done(outcome)
-        except Exception as error:  # theirs, and no reason to stop serving the others
-            log.error("a caller could not take its scores", exc_info=error)
+        except Exception as error:  # the caller's fault, and no reason to stop serving the others
+            log.error("a caller's callback failed", exc_info=error)

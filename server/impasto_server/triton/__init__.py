@@ -1,1 +1,1 @@
-"""The only modules that know Triton's Python backend; they import inside its stub process."""
+"""The models for Triton's Python backend: the only modules that know it. Some import only in its stub process."""

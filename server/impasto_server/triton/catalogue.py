@@ -1,7 +1,7 @@
-"""Triton model `catalogue`: what the server has, as JSON.
+"""The Triton model `catalogue`: what the server has, as JSON.
 
-It reads manifests and the registry in a process of its own, so it answers while pictures are painted, and a registry
-that doesn't answer holds nobody else up.
+It reads manifests and the registry in its own process. So it answers while pictures are painted, and a hanging registry
+delays nobody else.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ THREADS = 2
 
 
 class TritonPythonModel:
-    """What the Python backend looks for in model.py."""
+    """The class that the Python backend looks for in model.py."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Needs the bundles' manifests alone."""
+        """Read the bundles' manifests; nothing is compiled."""
         forward_log()
         settings = Settings.from_env()
         self.catalogue = Catalogue(opened(settings), settings.registry)
@@ -35,13 +35,13 @@ class TritonPythonModel:
         self.drains = Drains(lambda grace_s: 0, "catalogue")
 
     def execute(self, requests: list[Any]) -> None:
-        """Answers follow from the readers' threads: files may be slow."""
+        """Queue the requests; they are answered from the readers' threads, since files may be slow."""
         for request in requests:
             self.drains.taken()
             self.readers.submit(self._answer, request.get_response_sender())
 
     def finalize(self) -> None:
-        """Answer those who asked, then free the threads."""
+        """Answer the requests under way, then end the threads."""
         self.readers.shutdown()
         self.drains.close()
         self.catalogue.close()

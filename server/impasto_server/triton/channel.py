@@ -1,8 +1,8 @@
-"""Messages between two processes over a socket, in which nobody who reads or paints ever waits for a reader.
+"""A channel: messages between two processes over a socket. Sending never blocks.
 
-A message is two lengths (header, payload), a JSON header and raw bytes. Each end queues what it says, and a thread of
-its own writes it out. So a reader never waits for a writer, and two ends that both have much to say can't lock up.
-Who offers a message says how many bytes may wait before it, and decides what it means when more do.
+A message is two lengths (header, payload), a JSON header and raw bytes. Each end queues its messages, and a thread of
+its own writes them out. So a reader never waits for a writer, and two ends that both send much can't deadlock. The
+sender says how many bytes may wait before its message, and decides what to do if more do.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LENGTHS = struct.Struct("<II")
 
 
 class Channel:
-    """One end of a connection: `offer` and `end` from any thread, `receive` and `close` from the one that reads."""
+    """One end of a connection: `offer` and `end` from any thread, `receive` and `close` from the reading thread."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -34,10 +34,10 @@ class Channel:
         self._writer.start()
 
     def offer(self, header: Mapping[str, object], *files: bytes, room: int = sys.maxsize) -> bool:
-        """Queue a message, behind those before it, and return at once.
+        """Queue a message and return at once.
 
-        False when the channel has ended or more than `room` bytes wait already: then it isn't sent. A message for which
-        there is room may itself be of any size.
+        False when the channel has ended or more than `room` bytes wait already; then it isn't sent. The message itself
+        may have any size.
         """
         text = json.dumps(header).encode()
         message = LENGTHS.pack(len(text), sum(map(len, files))) + text, *files
@@ -50,7 +50,7 @@ class Channel:
         return True
 
     def receive(self) -> tuple[dict[str, Any], bytes] | None:
-        """The next message; None when the channel has ended, or the other end is gone or speaks something else."""
+        """The next message; None when the channel has ended, the other end is gone, or it sends something else."""
         try:
             header, payload = (self._exactly(length) for length in LENGTHS.unpack(self._exactly(LENGTHS.size)))
             return json.loads(header), payload
@@ -58,12 +58,12 @@ class Channel:
             return None
 
     def flush(self, timeout_s: float) -> None:
-        """Return when all that was offered is written, the channel has ended, or the time has passed."""
+        """Wait until all queued messages are written, the channel has ended, or the time has passed."""
         with self._changed:
             self._changed.wait_for(lambda: not self._open or self._waiting_bytes == 0, timeout_s)
 
     def end(self) -> None:
-        """Drop what waits and read nothing more; the other end finds the connection closed."""
+        """Drop queued messages and read nothing more; the other end finds the connection closed."""
         with self._changed:
             self._open = False
             self._waiting.clear()
@@ -72,7 +72,7 @@ class Channel:
             self._connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """End it, and free the socket and the thread."""
+        """End the channel, close the socket and end the thread."""
         self.end()
         self._writer.join()
         self._incoming.close()

@@ -1,7 +1,7 @@
-"""Triton model `clip_score`: pictures in, for each the cosine to a text or to another picture out.
+"""The Triton model `clip_score`: it scores pictures by their cosine to a text or to another picture.
 
-It has a copy of the scorer's weights of its own, so that scoring never waits for the pipeline, or the pipeline for it.
-Requests overlap as those of `stylize` do.
+It has its own copy of the scorer's weights, so that scoring and painting never wait for each other. Requests overlap as
+those of `stylize` do.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from impasto_server.triton.messages import filled, refusal, tensors
 
 
 class TritonPythonModel:
-    """What the Python backend looks for in model.py."""
+    """The class that the Python backend looks for in model.py."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Open the scorer and compile it; an error here keeps the server from becoming ready."""
+        """Open and compile the scorer; an error here keeps the server from becoming ready."""
         forward_log()
         settings = Settings.from_env()
         assert settings.scorer, "without a scorer this model isn't in the repository"
@@ -35,12 +35,12 @@ class TritonPythonModel:
         self.drains = Drains(self.scoring.drain, "clip_score")
 
     def execute(self, requests: list[Any]) -> None:
-        """Start on every request; answers follow from the scoring thread."""
+        """Start on every request; the scoring thread answers."""
         for request in requests:
             self._start(request)
 
     def finalize(self) -> None:
-        """Finish what was taken, then free the thread."""
+        """Finish the requests under way, then end the thread."""
         self.drains.close()
         self.scoring.close()
 

@@ -1,4 +1,4 @@
-"""A model's side of leaving: it hears that its server is to stop, and says when nothing is left in it."""
+"""A model's side of draining: it is told that its server stops, and reports when all its requests are finished."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ log = logging.getLogger(__name__)
 
 
 class Drains:
-    """Listens for a grace in seconds, and calls `drain` with it, which returns how many requests were cut off.
+    """Listens for a grace in seconds and calls `drain` with it, which returns how many requests were cut off.
 
-    That is answered once everybody who was `taken` has been told.
+    It passes that number on once every request that was `taken` has been answered (`told`).
     """
 
     def __init__(self, drain: Callable[[float], int], model: str) -> None:
@@ -28,12 +28,12 @@ class Drains:
         self._listener = Listener(drain_address(os.environ[SERVER], model), self._attend, "drain")
 
     def taken(self) -> None:
-        """There is somebody who waits for an answer of this process."""
+        """Count a request that waits for an answer of this process."""
         with self._changed:
             self._untold += 1
 
     def told(self) -> None:
-        """Triton has it."""
+        """Count an answer that Triton has received."""
         with self._changed:
             self._untold -= 1
             self._changed.notify_all()
@@ -42,11 +42,11 @@ class Drains:
         self._listener.close()
 
     def _attend(self, line: socket.socket) -> None:
-        with line, suppress(OSError, ValueError):  # the other end is gone, or speaks something else
+        with line, suppress(OSError, ValueError):  # the other end is gone, or sends something else
             line.sendall(b"%d\n" % self._stop(float(line.recv(64))))
 
     def _stop(self, grace_s: float) -> int:
-        log.info("stopping: nothing new is taken, and what is under way has %g s", grace_s)
+        log.info("stopping: new requests are refused, those under way have %g s", grace_s)
         left = self._drain(grace_s)
         with self._changed:
             self._changed.wait_for(lambda: self._untold == 0)

@@ -1,4 +1,4 @@
-"""Triton model `gate`, which keeps a server's models while it stops: see its config.pbtxt."""
+"""The Triton model `gate`, which keeps a server's models loaded while it stops: see its config.pbtxt."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 
 
 class TritonPythonModel:
-    """What the Python backend looks for in model.py."""
+    """The class that the Python backend looks for in model.py."""
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answer with what came."""
+        """Answer with the input."""
         return [pb_utils.InferenceResponse(request.inputs()) for request in requests]

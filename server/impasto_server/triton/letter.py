@@ -1,6 +1,6 @@
-"""What travels between two processes about a request, as messages of a channel: tensors as they came, or an error.
+"""Letters: requests, answers and errors as messages of a channel between two processes.
 
-A letter is a header, ready for JSON, and files, which go behind it as they are, one behind the other.
+A letter is a JSON-ready header and files, which follow it as raw bytes, one after another.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from impasto_server.outputs import Tensors
 Letter = tuple[dict[str, object], tuple[bytes, ...]]
 
 _LENGTH = np.dtype("<u4")
-_SMALL = 64 << 10  # bytes of texts that are rather copied than sent one by one
+_SMALL = 64 << 10  # bytes: fewer are joined into one file, which is faster than sending each
 
 
 def of_tensors(tensors: Tensors) -> Letter:
-    """The header's `tensors` are [name, dtype, shape], in the order of the files."""
+    """Tensors as a letter. The header's `tensors` are [name, dtype, shape], in the order of the files."""
     told = [[name, tensor.dtype.str, tensor.shape] for name, tensor in tensors.items()]
     return {"tensors": told}, tuple(file for tensor in tensors.values() for file in _files(tensor))
 
@@ -42,7 +42,7 @@ def to_error(header: Mapping[str, Any]) -> ImpastoError:
 
 
 def _files(tensor: NDArray[Any]) -> Iterator[bytes]:
-    """Of texts and pictures how long each is, and then each."""
+    """A tensor's bytes; for BYTES the lengths of its items, then the items."""
     if tensor.dtype != np.object_:
         yield tensor.tobytes()
         return
@@ -55,7 +55,7 @@ def _files(tensor: NDArray[Any]) -> Iterator[bytes]:
 
 
 def _tensor(dtype: np.dtype[Any], shape: list[int], data: memoryview) -> tuple[NDArray[Any], memoryview]:
-    """The first of those in `data`, and what is behind it."""
+    """The first tensor in `data`, and the rest of `data`."""
     count = int(np.prod(shape, dtype=np.int64))
     if dtype != np.object_:
         end = count * dtype.itemsize

@@ -1,4 +1,4 @@
-"""Where a process of this server listens for others: an abstract socket, which leaves no file behind."""
+"""A listener: it takes connections from this server's other processes on an abstract socket, which leaves no file."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
 
 class Listener:
-    """Calls `attend` with each connection of the same user, in a thread of its own; other users' it closes.
+    """Calls `attend` with each connection of the same user, in a thread of its own; it closes other users' connections.
 
-    `attend` closes the connection. Raises OSError when somebody listens at `address` already.
+    `attend` must close its connection. Raises OSError when another process listens at `address` already.
     """
 
     def __init__(self, address: str, attend: Callable[[socket.socket], None], name: str) -> None:
@@ -28,10 +28,10 @@ class Listener:
         self._thread.start()
 
     def close(self) -> None:
-        """Take no more connections; those there are stay."""
+        """Take no more connections; open ones stay."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-        self._thread.join()  # else it would keep the address
+        self._thread.join()  # a running thread would keep the address in use
         self._socket.close()
 
     def _accept(self) -> None:

@@ -1,4 +1,4 @@
-"""Python's logging, sent on into Triton's log."""
+"""Python's logging, forwarded to Triton's log."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 
 
 class TritonHandler(logging.Handler):
-    """Writes records at Triton's level that fits."""
+    """Writes records to Triton's log at the corresponding level."""
 
     def emit(self, record: logging.LogRecord) -> None:
         message = self.format(record)

@@ -1,4 +1,4 @@
-"""Triton's requests and responses as ours: tensors and errors."""
+"""Conversion between Triton's requests and responses and our tensors and errors."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 from impasto_server.errors import Code, ImpastoError, brief
 from impasto_server.outputs import Tensors
 
-# Triton's names for our codes. Names, because the stub fills pb_utils only after this module is imported. Its Python
-# backend, from 2.51 to 2.73, knows UNKNOWN, INTERNAL, NOT_FOUND, INVALID_ARG, UNAVAILABLE, UNSUPPORTED, ALREADY_EXISTS
-# and CANCELLED. Proxies and gRPC's own policies send UNAVAILABLE anew, which is right for a full server and wrong for
-# time that has passed: nobody sends CANCELLED anew.
+# Our codes → the names of Triton's; names, because the stub fills pb_utils only after this module is imported. Its
+# Python backend, from 2.51 to 2.73, knows UNKNOWN, INTERNAL, NOT_FOUND, INVALID_ARG, UNAVAILABLE, UNSUPPORTED,
+# ALREADY_EXISTS and CANCELLED. Proxies and gRPC's retry policies retry UNAVAILABLE, which is right for a full server
+# and wrong for a passed deadline; nobody retries CANCELLED.
 CODES: Mapping[Code, str] = {
     "INVALID_ARGUMENT": "INVALID_ARG",
     "NOT_FOUND": "NOT_FOUND",
@@ -24,7 +24,7 @@ CODES: Mapping[Code, str] = {
     "CANCELLED": "CANCELLED",
     "INTERNAL": "INTERNAL",
 }
-# Triton has no codes of its own for these two, so the message begins with them. config.pbtxt tells authors of clients.
+# Triton has no codes for these two, so the message begins with them; config.pbtxt documents it for clients.
 SPOKEN: tuple[Code, ...] = ("RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED")
 
 
@@ -34,7 +34,7 @@ def tensors(request: Any) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def response(outcome: Tensors | ImpastoError) -> Any:
-    """What is sent for it."""
+    """The response for an outcome."""
     return refusal(outcome) if isinstance(outcome, ImpastoError) else filled(outcome)
 
 

@@ -14,12 +14,12 @@ PERIOD_S = 0.5
 
 
 class Metrics:
-    """Carries `stats`, by bundle, over twice a second, and once more when it is closed."""
+    """Copies `stats`, by bundle, to Triton twice a second, and once more when closed."""
 
     def __init__(self, stats: Mapping[str, Stats]) -> None:
         self._stats = stats
         counter, gauge = pb_utils.MetricFamily.COUNTER, pb_utils.MetricFamily.GAUGE
-        # A metric works only as long as its family is referenced.
+        # A metric works only while its family is referenced.
         self._families = {
             **{name: _family(name, text, counter) for name, text in COUNTERS.items()},
             **{name: _family(name, text, gauge) for name, text in GAUGES.items()},

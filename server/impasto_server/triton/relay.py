@@ -1,19 +1,20 @@
-"""One front for several processes: who has it listens on a socket, the others submit to it as if it were theirs.
+"""The relay: one front for several processes. The process with the front listens on a socket; others submit through it.
 
-Triton runs every Python model in a process of its own. So the model `stylize` holds the weights and opens a Relay, and
-`stylize_stream` submits through a Remote: same tensors, same Asker. Letting the models call each other is no way round
-it: with the weights in a decoupled model that `stylize` forwards to (BLS), a toy request of four steps took 1.6 ms more
-unary (5.0 for 3.5, medians of 420) and 1.3 ms less streamed (6.0 for 7.3). But a call between models can't be cancelled
-on 2.51: of eight unary requests whose callers left, all were painted to the end.
+Triton runs every Python model in its own process. So the model `stylize` holds the weights and opens a Relay, and
+`stylize_stream` submits through a Remote: same tensors, same Asker. Triton's calls between models (BLS) are no
+alternative. With the weights in a decoupled model that `stylize` forwards to, a toy request of four steps took 1.6 ms
+more unary (5.0 for 3.5, medians of 420) and 1.3 ms less streamed (6.0 for 7.3). But a call between models can't be
+cancelled on 2.51: of eight unary requests whose callers left, all were painted to the end.
 
-Messages go through channels (see channel.py), so neither end waits for the other to read:
+Messages go through channels (channel.py), so neither end waits for the other to read:
 
-progress   is dropped while more than PROGRESS_ROOM of answers wait for their reader.
-an answer  is kept; a reader that leaves more than ROOM of them lying is taken for broken: its connection ends, and its
+progress   is dropped while more than PROGRESS_ROOM bytes of answers wait for their reader.
+an answer  is kept. A reader with more than ROOM bytes waiting is taken for broken: its connection ends, and its
            requests are cancelled.
-a request  is refused with UNAVAILABLE when more than ROOM of them wait to be read; a cancellation always has room.
+a request  is refused with UNAVAILABLE when more than ROOM bytes of requests wait to be read; a cancellation is always
+           sent.
 
-The socket is abstract (no file to leave behind) and takes connections of the same user only.
+The socket is abstract, so it leaves no file, and takes only connections of the same user.
 """
 
 from __future__ import annotations
@@ -37,22 +38,22 @@ from impasto_server.triton.watch import Watch
 log = logging.getLogger(__name__)
 
 PROGRESS_ROOM, ROOM = 4 << 20, 256 << 20  # bytes
-FLUSH_S = 5.0  # how long the other ends may take to read the last answers
+FLUSH_S = 5.0  # how long peers may take to read the last answers
 
 
 Outcome = Tensors | ImpastoError
 
 
 class Painter(Protocol):
-    """What takes requests: a Front, or a Remote that has one in another process."""
+    """Something that takes requests: a Front, or a Remote that reaches one in another process."""
 
     def submit(self, tensors: Tensors, timeout_us: int, asker: Asker) -> None:
-        """Start on what `tensors` ask for and return. Raises ImpastoError."""
+        """Start on the request in `tensors` and return. Raises ImpastoError."""
         ...
 
 
 def address_for(server: str) -> str:
-    """Where the models of one tritonserver meet, which know its name."""
+    """The socket address of the relay of the tritonserver with this name."""
     return f"\0{server}relay"
 
 
@@ -65,14 +66,14 @@ class Relay:
         self._listener = Listener(address, self._attend, "relay")
 
     def close(self) -> None:
-        """Take no more connections, and end those there are, with the answers that they wait for."""
+        """Take no more connections; flush the answers of open ones and end them."""
         self._listener.close()
         for channel in list(self._channels):
             channel.flush(FLUSH_S)
             channel.end()
 
     def _attend(self, connection: socket.socket) -> None:
-        """Take what one peer asks for until it leaves; then nobody waits for it any more."""
+        """Serve one peer until it leaves; then its requests are cancelled."""
         channel = Channel(connection)
         gone: dict[int, Event] = {}
         self._channels.add(channel)
@@ -97,7 +98,9 @@ class Relay:
             gone.set()
             told = letter.of_error(outcome) if isinstance(outcome, ImpastoError) else letter.of_tensors(outcome)
             header, files = told
-            if not channel.offer({"number": number, "last": True, **header}, *files, room=ROOM):  # gone, or as good as
+            if not channel.offer(
+                {"number": number, "last": True, **header}, *files, room=ROOM
+            ):  # the reader is gone or broken
                 channel.end()
 
         def progress(step: Tensors) -> None:
@@ -112,7 +115,7 @@ class Relay:
 
 
 class Remote:
-    """The painter behind the relay at `address`; connects when it is first needed, and again after a break."""
+    """The painter behind the relay at `address`; it connects on first use, and again after a break."""
 
     def __init__(self, address: str) -> None:
         self._address = address
@@ -123,9 +126,9 @@ class Remote:
         self._watch = Watch()
 
     def submit(self, tensors: Tensors, timeout_us: int, asker: Asker) -> None:
-        """As Front.submit, for a stream; what that refuses is told to `asker.done`.
+        """As Front.submit, for a stream; errors from there go to `asker.done`.
 
-        Raises Unavailable when nobody listens, or is far behind with what was sent before.
+        Raises Unavailable when nobody listens, or too many earlier requests wait to be read.
         """
         number = next(self._numbers)
         header, files = letter.of_tensors(tensors)
@@ -136,8 +139,8 @@ class Remote:
         with self._lock:
             channel = self._connected()
             if not channel.offer({"number": number, "timeout_us": timeout_us, **header}, *files, room=ROOM):
-                raise Unavailable("the process that holds the backbone is gone, or far behind; try again later")
-            # Watched only now: that an asker is gone says nothing to those who haven't had its request yet.
+                raise Unavailable("the process that holds the backbone is gone or overloaded; try again later")
+            # Watched only now, so that a cancellation is never sent before its request.
             forget = self._watch.over(asker.gone, cancel)
             self._askers[number] = replace(asker, done=_after(forget, asker.done))
 
@@ -192,5 +195,5 @@ def _tell(what: Callable[[Any], None] | None, news: object) -> None:
     try:
         if what is not None:
             what(news)
-    except Exception as error:  # one asker's trouble must not end the thread that serves them all
-        log.error("one who asked could not take the answer", exc_info=error)
+    except Exception as error:  # one asker's failure must not end the thread that serves all
+        log.error("a caller's callback failed", exc_info=error)

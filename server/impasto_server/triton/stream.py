@@ -1,7 +1,7 @@
-"""Triton model `stylize_stream`: every step of a request, with previews, and the picture last.
+"""The Triton model `stylize_stream`: it answers every step of a request, with previews, and the pictures last.
 
-It holds no weights and reads no request: it passes tensors on to model `stylize`, which runs in another process (see
-relay.py), so unary and streamed requests share backbones, banks of adapters and their batches.
+It holds no weights and parses no request. It passes tensors on to the model `stylize` in another process (relay.py), so
+unary and streamed requests share backbones, adapter banks and batches.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from impasto_server.triton.relay import Remote, address_for
 
 
 class TritonPythonModel:
-    """What the Python backend looks for in model.py."""
+    """The class that the Python backend looks for in model.py."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """The process with the weights is looked for when the first request comes."""
+        """Set up; the connection to the process with the weights is made at the first request."""
         forward_log()
         self.painter = Remote(address_for(os.environ[SERVER]))
         self.drains = Drains(lambda grace_s: 0, "stylize_stream")
 
     def execute(self, requests: list[Any]) -> None:
-        """Start on every request; its responses follow from the thread that hears that process."""
+        """Start on every request; the remote's thread sends the responses."""
         for request in requests:
             self._start(request)
 
     def finalize(self) -> None:
-        """Triton has no request left by now."""
+        """Close everything; Triton has no request left by now."""
         self.drains.close()
         self.painter.close()
 

@@ -1,7 +1,7 @@
-"""Triton model `stylize`: one request, one picture; and the process that holds the weights.
+"""The Triton model `stylize`: one response for each request. Its process holds the weights.
 
-The model is unary (not decoupled), yet requests overlap: `execute` hands a request to its pipeline, keeps its response
-sender and returns at once; the answer is sent later, from a pipeline thread, exactly once.
+The model is unary (not decoupled), yet requests overlap: `execute` passes a request to its pipeline, keeps its response
+sender and returns at once. A pipeline thread sends the answer later, exactly once.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from impasto_server.triton.watch import Watch
 
 
 class TritonPythonModel:
-    """What the Python backend looks for in model.py."""
+    """The class that the Python backend looks for in model.py."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Open the bundles and compile them; an error here keeps the server from becoming ready."""
+        """Open and compile the bundles; an error here keeps the server from becoming ready."""
         forward_log()
         self.front = Front.load(Settings.from_env())
         self.metrics = Metrics(self.front.stats)
@@ -38,12 +38,12 @@ class TritonPythonModel:
         self.drains = Drains(self.front.drain, "stylize")
 
     def execute(self, requests: list[Any]) -> None:
-        """Start on every request; answers follow from the pipelines' threads."""
+        """Start on every request; the pipelines' threads answer."""
         for request in requests:
             self._start(request)
 
     def finalize(self) -> None:
-        """Finish what was taken, then free the threads."""
+        """Finish the requests under way, then end the threads."""
         self.drains.close()
         self.front.close()
         self.relay.close()

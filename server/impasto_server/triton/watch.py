@@ -1,4 +1,4 @@
-"""Looks after callers who can only be asked whether they are gone, so that the step loop needn't ask them."""
+"""The watch: it polls whether callers are gone, so that the step loop needn't."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from time import thread_time
 
 log = logging.getLogger(__name__)
 
-# Asking wakes threads of tritonserver, and on few cores a pass waits for them: every 5 ms, that was a hundredth of it.
+# Polling wakes tritonserver's threads, and on few cores a pass waits for them: every 5 ms cost a hundredth of a pass.
 PERIOD_S = 0.025
-SHARE = 0.05  # of a core for asking: without a bound, 60 callers took an eighth, while the step loop wants it
+SHARE = 0.05  # of a core, at most: without a bound, 60 callers took an eighth of one from the step loop
 
 
 class Watch:
-    """One thread that asks everyone, every few milliseconds, or less often: asking Triton takes about 40 µs.
+    """One thread that polls all callers every few milliseconds, less often if there are many: a call takes some 40 µs.
 
     `clock` says for how many seconds its thread has computed.
     """
@@ -31,10 +31,10 @@ class Watch:
         self._thread.start()
 
     def over(self, gone: Callable[[], bool], then: Callable[[], None]) -> Callable[[], None]:
-        """Call `then` once when `gone` says yes, or fails.
+        """Call `then` once when `gone` returns True or fails.
 
-        What is returned ends it, and may be called at any time: once it has returned, `gone` is asked no more and
-        isn't being asked. (Triton crashes when it is asked about a request that has had its last response.)
+        Returns a function that ends the watch and may be called at any time; after it returns, `gone` isn't called any
+        more. (Triton crashes when it is asked about a request that has had its last response.)
         """
         number = next(self._numbers)
         with self._lock:
@@ -62,7 +62,7 @@ class Watch:
             pause_s = max(PERIOD_S, (self._clock() - started) / SHARE)
 
     def _ask(self, number: int) -> Callable[[], None] | None:
-        """What is to be done now."""
+        """Poll one caller; returns its `then` if that is to be called now."""
         with self._lock:
             if number not in self._watched or not _yes(self._watched[number][0]):
                 return None
@@ -72,13 +72,13 @@ class Watch:
 def _do(then: Callable[[], None]) -> None:
     try:
         then()
-    except Exception as error:  # the others are to be looked after, too
-        log.error("nothing could be done about a caller that is gone", exc_info=error)
+    except Exception as error:  # the other callers must still be polled
+        log.error("a caller that is gone could not be dropped", exc_info=error)
 
 
 def _yes(gone: Callable[[], bool]) -> bool:
     try:
         return gone()
-    except Exception as error:  # one who can't be asked isn't there
+    except Exception as error:  # a caller that can't be asked counts as gone
         log.error("a caller could not be asked whether it is gone", exc_info=error)
         return True

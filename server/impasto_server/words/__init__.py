@@ -1,1 +1,1 @@
-"""Prompts: from text to what a backbone is told."""
+"""Prompts: from text to the embeds that a backbone takes."""

@@ -1,4 +1,4 @@
-"""What text encoders make of a text."""
+"""Embeds: the outputs of the text encoders for a text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Embeds:
-    """A text, encoded: `hidden` [T, D] for every token, and what is `pooled` of them [P] where the encoder says so."""
+    """An encoded text: `hidden` [T, D] for its tokens, and `pooled` [P] where the encoder has that output."""
 
     hidden: Array
     pooled: Array | None = None

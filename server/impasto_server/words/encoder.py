@@ -1,4 +1,4 @@
-"""Prompts → embeds, through the bundle's text encoders: most have one, SDXL has two that read the same words."""
+"""Prompts → embeds, through the bundle's text encoders. Most bundles have one; SDXL has two that read the same text."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from impasto_server.words.tokens import ClipTokenizer, Tokens
 
 
 class TextEncoder:
-    """One text encoder: a graph, on each of its weights an engine, and the tokens that it reads."""
+    """One text encoder: a graph, an engine for each set of its weights, and its tokenizer."""
 
     def __init__(self, graph: str, tokenizer: ClipTokenizer, width: int, engines: Sequence[SeatedEngine]) -> None:
         self.graph = graph
@@ -30,11 +30,11 @@ class TextEncoder:
         self._engines = engines
 
     def tokenize(self, text: str, embeddings: Mapping[str, Embedding]) -> Tokens:
-        """`embeddings` by name, those of the text's triggers at least."""
+        """The tokens of `text`. `embeddings` by name, at least those of its triggers."""
         return self._tokenizer(text, {name: embeddings[name].places for name in triggers(text)})
 
     def encode(self, line: Line, embeddings: Mapping[str, Embedding], seat: Seat) -> Embeds:
-        """Alone, so that what others say makes no difference to it."""
+        """Encode one line in a batch of its own, so that other lines can't change it."""
         encoded = self._engines[seat.merged].run(self._feeds(line, embeddings), [seat])
         return Embeds(*(part[0] for part in encoded))
 
@@ -43,7 +43,7 @@ class TextEncoder:
         learned = np.zeros((len(tokens.ids), self._width), np.float32)
         for name, start, (_, stage) in zip(triggers(line.text), tokens.starts, line.learned, strict=True):
             vectors = embeddings[name].vectors[self.graph][stage]
-            end = min(start + len(vectors), len(learned) - 1)  # the end of the text is the encoder's own
+            end = min(start + len(vectors), len(learned) - 1)  # the last token is always the end of the text
             learned[start:end] = vectors[: max(0, end - start)]
         return {
             "input_ids": tokens.ids[None],
@@ -52,11 +52,11 @@ class TextEncoder:
 
 
 class PromptEncoder:
-    """Text under the adapters of a seat → embeds as the backbone takes them, remembered by bytes.
+    """A text under the adapters of a seat → embeds as the backbone takes them, with a cache of `capacity` bytes.
 
-    With `zeros`, zeros stand for a text without characters. It is diffusers' force_zeros_for_empty_prompt, which is
-    about a negative prompt that is None; one that is '' they do encode. On our wire NEGATIVE_PROMPT left out and sent
-    empty are the same, and mean their None; what they make of '' a blank is for, ' ', which has the same tokens.
+    With `zeros`, an empty text becomes zeros. This is diffusers' force_zeros_for_empty_prompt, which applies where its
+    negative prompt is None; diffusers does encode ''. On our wire NEGATIVE_PROMPT left out and sent empty both mean
+    None. To get the embeds of '', send ' ', which has the same tokens.
     """
 
     def __init__(self, encoders: Sequence[TextEncoder], zeros: bool, capacity: int) -> None:
@@ -77,22 +77,22 @@ class PromptEncoder:
         return cls(encoders, manifest.force_zeros_for_empty_prompt, capacity)
 
     def unread(self, text: str, embeddings: Mapping[str, Embedding], field: str) -> list[str]:
-        """A warning, in the name of a request's field, for each way in which the text is too long."""
+        """Warnings where the text is too long for an encoder; they name the request's `field`."""
         said = (encoder.tokenize(text, embeddings).warning(field) for encoder in self.encoders)
         return list(dict.fromkeys(warning for warning in said if warning))
 
     def known(self, line: Line, key: object) -> Embeds | None:
-        """What is remembered of it; `key` as `encode`."""
+        """Its cached embeds, or None; `key` as in `encode`."""
         with self._caching:
             return self._cache.get((line, key))
 
     def encode(self, line: Line, embeddings: Mapping[str, Embedding], seat: Seat, key: object) -> Embeds:
-        """Its embeds, encoded where they aren't remembered. `embeddings` by name.
+        """Its embeds, from the cache or encoded now. `embeddings` by name.
 
-        `key` identifies the adapters that change a text encoder, None for none: the same words under another adapter
-        are another embedding.
+        `key` identifies the adapters that change a text encoder, None for none: the same words have other embeds under
+        another adapter.
         """
-        with self._encoding:  # an engine is used by one thread at a time; what another has encoded meanwhile is known
+        with self._encoding:  # one thread at a time uses an engine; another may have encoded the line meanwhile
             embeds = self.known(line, key)
             if embeds is None:
                 embeds = self._encoded(line, embeddings, seat)
@@ -106,7 +106,7 @@ class PromptEncoder:
 
 
 def joined(parts: Sequence[Embeds]) -> Embeds:
-    """What several encoders say of a text: each token's features side by side, and what the last of them pools."""
+    """The embeds of several encoders as one: each token's features side by side, and the last encoder's `pooled`."""
     if len(parts) == 1:
         return parts[0]
     return Embeds(np.concatenate([part.hidden for part in parts], axis=-1), parts[-1].pooled)

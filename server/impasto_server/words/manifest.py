@@ -1,4 +1,4 @@
-"""What a bundle says of the words that its lanes are told."""
+"""The manifest of bundles that take prompts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from impasto_server.bundle import Manifest, TokenizerFacts
 
 
 class WordedManifest(Manifest):
-    """Of a family whose lanes say something: text encoders, one or two that read the same words."""
+    """The manifest of a family whose lanes have prompts: one text encoder, or two that read the same words."""
 
     tokenizer: TokenizerFacts
     tokenizer_2: TokenizerFacts | None = None
@@ -27,5 +27,5 @@ class WordedManifest(Manifest):
     @model_validator(mode="after")
     def _has_a_tokenizer_for_each_text_encoder(self) -> WordedManifest:
         if ("text_encoder_2" in self.graphs) != (self.tokenizer_2 is not None):
-            raise ValueError("graph text_encoder_2 and tokenizer_2 belong together, and one of them is missing")
+            raise ValueError("graph text_encoder_2 and tokenizer_2 belong together, but one of them is missing")
         return self

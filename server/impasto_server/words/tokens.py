@@ -1,4 +1,4 @@
-"""Text → the ids that a text encoder reads, with places for the vectors that stand at triggers."""
+"""Text → the token ids that a text encoder reads, with places for the vectors of triggers."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from impasto_server.cache import BytesLru
 from impasto_server.errors import shown
 from impasto_server.words.prompt import pieces
 
-LEARNED = -1  # the id of a token whose embedding the graph reads from its input
-REMEMBERED = 8 << 20  # bytes of texts with their tokens: a request's are asked for again for its warnings and stages
+LEARNED = -1  # the id of a token whose embedding the graph reads from its input `learned_embeds`
+REMEMBERED = 8 << 20  # bytes of cached texts with their tokens; warnings and stages ask for the same text again
 
-Spoken: TypeAlias = tuple[str, "tuple[tuple[str, int], ...] | None"]  # a text, and its triggers' places if it has some
+Spoken: TypeAlias = tuple[str, "tuple[tuple[str, int], ...] | None"]  # a text, and how many tokens each trigger takes
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """`ids` [max_length] int64, padded, LEARNED where triggers' vectors stand; trigger i's begin at `starts[i]`.
+    """`ids` [max_length] int64, padded, LEARNED at the places of triggers; trigger i begins at `starts[i]`.
 
-    `count` is before truncation; `dropped` is the text the encoder won't read.
+    `count` is the number of tokens before truncation, `room` how many are read, `dropped` the text that isn't.
     """
 
     ids: NDArray[np.int64]
@@ -39,13 +39,13 @@ class Tokens:
     def warning(self, field: str) -> str | None:
         if not self.dropped:
             return None
-        return f"{field}: {self.count} tokens, the text encoder reads {self.room}; not read: {shown(self.dropped)}"
+        return f"{field}: {self.count} tokens, but the text encoder reads {self.room}; not read: {shown(self.dropped)}"
 
 
 class ClipTokenizer:
-    """CLIP's way with a prompt: begin, at most max_length - 2 tokens, end, padding. Safe to use from several threads.
+    """CLIP's tokenizer: begin, at most max_length - 2 tokens, end, padding. Safe to use from several threads.
 
-    A text of 8 kB takes 10 ms, so the latest are remembered.
+    A text of 8 kB takes 10 ms, so the latest results are cached.
     """
 
     def __init__(self, folder: Path, facts: TokenizerFacts) -> None:
@@ -57,11 +57,11 @@ class ClipTokenizer:
         self._lock = Lock()
 
     def __call__(self, text: str, places: Mapping[str, int]) -> Tokens:
-        """`places`: how many tokens each trigger takes."""
+        """The tokens of `text`; `places` says how many tokens each trigger takes."""
         return self._remembered((text, tuple(places.items())), lambda: self._read(text, places))
 
     def plain(self, text: str) -> Tokens:
-        """Of a text in which no word is a trigger."""
+        """The tokens of a text in which nothing is a trigger."""
         return self._remembered((text, None), lambda: self._fitted(text, self._of(text, 0), ()))
 
     def _remembered(self, spoken: Spoken, read: Callable[[], Tokens]) -> Tokens:
@@ -85,7 +85,7 @@ class ClipTokenizer:
         return self._fitted(text, tokens, starts)
 
     def _of(self, words: str, at: int) -> list[tuple[int, int]]:
-        """Ids, and where in the text each begins, of words that begin `at` a place in it."""
+        """The ids of words that begin at `at` in the text, each with its own place in the text."""
         encoding = self._tokenizer.encode(words, add_special_tokens=False)
         return [(id, at + begin) for id, (begin, _) in zip(encoding.ids, encoding.offsets, strict=True)]
 

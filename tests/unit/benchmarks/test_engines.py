@@ -77,7 +77,7 @@ def test_a_contest_that_would_tell_nothing_is_refused(kinds: tuple[Kind, ...], p
         (Kind("torch-cuda", "bf16"), r"^device: torch .* sees no GPU; install a build of torch"),
         (Kind("onnxruntime-cuda", "f32"), r"^engine: .* has no CUDAExecutionProvider; .*pip install 'impasto\[gpu\]'"),
         (Kind("tensorrt", "bf16"), r"^engine: .*; pip install 'impasto\[gpu\]'"),
-        (Kind("onnxruntime", "bf16"), "^precision: bf16 can't be had: ONNX Runtime's CPU provider has no bf16"),
+        (Kind("onnxruntime", "bf16"), "^precision: bf16 isn't available: ONNX Runtime's CPU provider has no bf16"),
     ],
 )
 def test_an_engine_that_can_not_be_had_is_never_left_out(kind: Kind, problem: str) -> None:

@@ -18,5 +18,5 @@ def test_a_bundle_of_an_older_impasto_is_linked_again(tmp_path: Path) -> None:
     folder, manifest = toy.write_bundle(tmp_path / "bundle"), dict[str, Any](toy.manifest())
     manifest["graphs"]["unet"]["inputs"].append(toy.port("slot", "lanes", dtype="int64"))
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(SetupError, match=r"graphs\.unet: .*it takes a slot, .*; link the checkpoint again"):
+    with pytest.raises(SetupError, match=r"graphs\.unet: .*it has the input `slot`, .*; link the checkpoint again"):
         open_bundle(folder)

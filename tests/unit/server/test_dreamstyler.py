@@ -186,7 +186,7 @@ def test_the_controlnet_sees_edges_and_depth(open_pipeline: Open, monkeypatch: p
 def test_a_depth_that_the_controlnet_needs_must_be_there(tmp_path: Path, registry: Path) -> None:
     bundle = toy.write_bundle(tmp_path / "bundle", {"channels": ["depth"] * 3})
     pipeline = Pipeline.load(Settings(bundle, registry, "onnxruntime", "f32", threads=1))
-    with pytest.raises(InvalidArgument, match="^DEPTH: is missing, and the ControlNet reads it; pass it, or CONTROL_"):
+    with pytest.raises(InvalidArgument, match="^DEPTH: is missing, but the ControlNet reads it; pass it, or CONTROL_"):
         pipeline.generate(altered(HOUSE, image=picture()))
     assert pipeline.generate(altered(HOUSE, image=picture(), depth=picture())).image
     assert pipeline.generate(altered(HOUSE, image=picture(), control_scale=0.0)).image
@@ -195,7 +195,7 @@ def test_a_depth_that_the_controlnet_needs_must_be_there(tmp_path: Path, registr
 
 def test_edges_that_the_controlnet_needs_must_be_there(open_pipeline: Open) -> None:
     with pytest.raises(
-        InvalidArgument, match="^IMAGE: is missing, and the ControlNet reads its edges; pass it, or leave"
+        InvalidArgument, match="^IMAGE: is missing, but the ControlNet reads its edges; pass it, or leave"
     ):
         open_pipeline().generate(altered(HOUSE, depth=picture()))
 
@@ -235,14 +235,14 @@ GIF = b"GIF89a" + bytes(64)
         (
             altered(STYLED, style=("neon",)),
             InvalidArgument,
-            "STYLE: 'neon' is no embedding but an adapter; name it in ADAPTER_NAMES, or ",
+            "STYLE: 'neon' is an adapter, not an embedding; name it in ADAPTER_NAMES, or ",
         ),
         (
             altered(HOUSE, adapters=(("sks03", 1.0),)),
             InvalidArgument,
             "ADAPTER_NAMES: 'sks03' is an embedding; write <sks03> in PROMPT, or name it in STYLE with GUIDANCE cfg or",
         ),
-        (altered(HOUSE, image=GIF), InvalidArgument, "IMAGE: is no PNG, JPEG or WebP file"),
+        (altered(HOUSE, image=GIF), InvalidArgument, "IMAGE: is not a PNG, JPEG or WebP file"),
         (altered(HOUSE, image=picture()[:-20]), InvalidArgument, "IMAGE: "),
         (altered(HOUSE, depth=b""), InvalidArgument, "DEPTH: "),
     ],
@@ -259,5 +259,5 @@ def test_bad_input_names_the_field_and_disturbs_nobody(
 
 def test_a_wide_embedding_is_refused_with_both_widths(open_pipeline: Open, registry: Path) -> None:
     toy.register(registry, "wide", toy.embedding_bytes(width=12))
-    with pytest.raises(InvalidArgument, match="embedding 'wide' is 12 wide, text_encoder of 'toy' 8"):
+    with pytest.raises(InvalidArgument, match="embedding 'wide' is 12 wide, but text_encoder of 'toy' is 8"):
         open_pipeline().generate(altered(STYLED, style=("wide",)))

@@ -215,14 +215,14 @@ def test_draining_is_for_all(open_front: Open) -> None:
 
 
 def test_a_bundle_that_cannot_be_opened_is_named(open_front: Open, bundle: Path, tmp_path: Path) -> None:
-    with pytest.raises(SetupError, match=f"^bundle: {tmp_path / 'gone'} is no folder; make one with"):
+    with pytest.raises(SetupError, match=f"^bundle: {tmp_path / 'gone'} is not a folder; make one with"):
         open_front({"photo": bundle, "gone": tmp_path / "gone"})
     with pytest.raises(SetupError, match=f"^bundle: {tmp_path} has no manifest.json; make one with"):
         open_front(tmp_path)
 
 
 def test_a_scorer_given_as_a_bundle_is_told_so(open_front: Open, scorer_bundle: Path) -> None:
-    with pytest.raises(SetupError, match="^bundle: .* is a scorer, which scores pictures; pass it as --scorer"):
+    with pytest.raises(SetupError, match="^bundle: .* is a scorer and can't paint; pass it as --scorer"):
         open_front(scorer_bundle)
 
 

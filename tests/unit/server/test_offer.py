@@ -76,8 +76,8 @@ def test_the_familys_for_a_rule_come_before_the_bundles_and_these_before_the_fam
         ({"guidance_ramp": "no"}, "GUIDANCE_RAMP: \"'no'\" is str; pass True or False"),
         ({"guidance": ["cfg"]}, "GUIDANCE: \"['cfg']\" is list; pass a text"),
         ({"image": "photo.jpg"}, "IMAGE: \"'photo.jpg'\" is str; pass an encoded picture, as bytes"),
-        ({"timeout_s": "5"}, "TIMEOUT: \"'5'\" is no time; pass seconds, more than 0"),
-        ({"timeout_s": float("nan")}, "TIMEOUT: 'nan' is no time"),
+        ({"timeout_s": "5"}, "TIMEOUT: \"'5'\" is not a valid time; pass seconds, more than 0"),
+        ({"timeout_s": float("nan")}, "TIMEOUT: 'nan' is not a valid time"),
     ],
 )
 def test_what_a_bundle_has_not_is_refused(said: dict[str, Any], message: str, manifest: Manifest) -> None:
@@ -95,7 +95,7 @@ def test_a_request_for_another_bundle_is_refused(manifest: Manifest, masked_mani
     plain.check(asked)
     for request, message in (
         (asked, "SCHEDULER: 'dpmpp_2m' is unknown; pass one of maskgit, amused"),
-        (other(asked, scheduler="amused"), "TEMPERATURE: is missing; make the request with this bundle's offer"),
+        (other(asked, scheduler="amused"), "TEMPERATURE: is missing; make the request from this bundle's offer"),
     ):
         with pytest.raises(InvalidArgument, match=f"^{re.escape(message)}$"):
             masked.check(request)

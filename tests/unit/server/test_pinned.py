@@ -183,8 +183,9 @@ def test_a_delta_is_refused_by_lanes(changed: Any, field: str, weight: str, pinn
     with pytest.raises(InvalidArgument) as caught:
         pinned.generate(altered(BOAT, **changed))
     assert str(caught.value) == (
-        f"{field}: 'paint' changes weights by locon, loha, which only merged weights carry; make a bundle of it with "
-        f"`impasto export merge BUNDLE --adapter paint:{weight} --out BUNDLE2`, or with --pin beside others"
+        f"{field}: 'paint' changes weights by locon, loha, which only merged weights can carry; merge it into a "
+        f"bundle with `impasto export merge BUNDLE --adapter paint:{weight} --out BUNDLE2`, or add --pin to keep the "
+        "base weights, too"
     )
     assert pinned.generate(BOAT).image
 
@@ -199,7 +200,7 @@ def test_all_deltas_of_a_mix_are_told_to_be_merged(shelf: Shelf) -> None:
 
 
 def test_a_delta_is_no_embedding(pinned: Pipeline) -> None:
-    with pytest.raises(InvalidArgument, match="^PROMPT: 'paint' is no embedding but an adapter"):
+    with pytest.raises(InvalidArgument, match="^PROMPT: 'paint' is an adapter, not an embedding"):
         pinned.generate(altered(BOAT, prompt="a boat in <paint>"))
 
 
@@ -236,7 +237,7 @@ def test_a_delta_is_not_held_while_its_digest_is_taken(
     [
         ({"forms": []}, "its header doesn't say which forms its updates have"),
         ({"architecture": "b" * 64}, "was imported for another backbone than 'toy'"),
-        ({"family": "masked"}, "is for a masked backbone, 'toy' is diffusion"),
+        ({"family": "masked"}, "is for a masked backbone, but 'toy' is diffusion"),
         ({"prompt": "a boat"}, "its prompt 'a boat' has no place for {context}"),
     ],
 )
@@ -254,7 +255,7 @@ def test_a_delta_that_does_not_fit_is_refused(header: Any, why: str, pinned: Pip
     ("graphs", "why"),
     [
         ({"unet": {"file": "lost.onnx"}}, "lacks lost.onnx; link the checkpoint again"),
-        ({"vae_decoder": {"file": "unet.onnx"}}, "pinned has vae_decoder, and mixes change text_encoder, unet alone"),
+        ({"vae_decoder": {"file": "unet.onnx"}}, "pinned has vae_decoder, but mixes change only text_encoder, unet"),
     ],
 )
 def test_a_pinned_mix_without_its_graphs_is_refused(graphs: Any, why: str, tmp_path: Path) -> None:

@@ -100,14 +100,14 @@ def test_adapters_too_large_for_the_bank_are_refused_and_its_pages_are_free_agai
     pipeline = open_pipeline(page_rank=4, bank_bytes=1000)
     wide = request_of("a boat", seed=1, width=64, height=64, adapters=(("deep", 1.0),))
     for _ in range(3):
-        with pytest.raises(InvalidArgument, match="the adapters take 5 pages of rank 4, and the server's bank has 1"):
+        with pytest.raises(InvalidArgument, match="the adapters take 5 pages of rank 4, but the server's bank has 1"):
             pipeline.generate(wide)
     assert pipeline.generate(request(1)).image
 
 
 def test_a_server_started_as_a_refusal_advises_paints_what_was_refused(open_pipeline: Open) -> None:
     wide = request_of("a boat", seed=1, width=64, height=64, adapters=(("deep", 1.0), ("neon", 0.5)))
-    with pytest.raises(InvalidArgument, match="the adapters take 6 pages of rank 4, and the server's bank has 1") as no:
+    with pytest.raises(InvalidArgument, match="the adapters take 6 pages of rank 4, but the server's bank has 1") as no:
         open_pipeline(page_rank=4, bank_bytes=1000).generate(wide)
     advised = re.search(r"start the server with --bank-bytes (\d+)$", str(no.value))
     assert advised
@@ -128,7 +128,7 @@ def test_meta_tells_what_was_done(open_pipeline: Open) -> None:
 def test_a_prompt_over_the_token_limit_is_answered_with_a_warning(open_pipeline: Open) -> None:
     long = request_of("a red boat at night in stained glass", seed=1, width=64, height=64, steps=2)
     warnings = open_pipeline().generate(long).meta["warnings"]
-    assert warnings == ["PROMPT: 8 tokens, the text encoder reads 4; not read: 'night in stained glass'"]
+    assert warnings == ["PROMPT: 8 tokens, but the text encoder reads 4; not read: 'night in stained glass'"]
 
 
 def test_a_closed_pipeline_finishes_what_it_took_and_takes_no_more(open_pipeline: Open) -> None:
@@ -301,7 +301,7 @@ def test_a_mix_that_leads_nowhere_paints_no_black_picture(
     with noted(*leaders) as others:
         failed, beside = together(pipeline, [altered(plain, seed=2, adapters=(("large", 4.0),)), plain])
     assert not any(compare(story, others.led(story)).wrong for story in leaders)
-    assert re.fullmatch("step [12] of 4 came to NaN or infinity; lower the weights of .* guidance", str(failed))
+    assert re.fullmatch("step [12] of 4 gave NaN or infinity; lower the weights of .* guidance", str(failed))
     assert isinstance(beside, Result)
     assert_same(beside.image, alone)
     assert pipeline.stats.read()["failed"] == 1
@@ -310,7 +310,7 @@ def test_a_mix_that_leads_nowhere_paints_no_black_picture(
 def test_a_decoder_that_makes_nan_is_told(open_pipeline: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = open_pipeline()
     monkeypatch.setattr(handed(pipeline), "decode", lambda sample: to_uint8(np.full((3, 64, 64), np.nan, np.float32)))
-    with pytest.raises(ImpastoError, match="the decoder made NaN of its sample; start the server with --precision f32"):
+    with pytest.raises(ImpastoError, match="the decoder's output is NaN; start the server with --precision f32"):
         pipeline.generate(request(0))
 
 

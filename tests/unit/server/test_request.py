@@ -208,7 +208,7 @@ CONTENT = {"IMAGE": text(b"x")}
         ({"STYLE": text(*["sks03"] * 65)}, "STYLE: 65 stages; pass one name, or at most 64"),
         ({"STRENGTH": np.array([0.5], np.float32)}, "STRENGTH: means nothing without IMAGE"),
         ({"CONTROL_SCALE": np.array([0.5], np.float32)}, "CONTROL_SCALE: means nothing without IMAGE or DEPTH"),
-        ({**CONTENT, "STRENGTH": np.array([0.01], np.float32)}, "STRENGTH: 0.01 of 25 steps is none"),
+        ({**CONTENT, "STRENGTH": np.array([0.01], np.float32)}, "STRENGTH: 0.01 of 25 steps is no step"),
         ({**CONTENT, "STRENGTH": np.array([1.5], np.float32)}, "STRENGTH: 1.5 is out of range"),
         ({**CONTENT, "CONTROL_SCALE": np.array([3], np.float32)}, "CONTROL_SCALE: 3.0 is out of range"),
         ({"DEPTH": text(b"x"), "CONTROL_SCALE": np.array([0], np.float32)}, "DEPTH: means nothing at CONTROL_SCALE 0"),
@@ -231,7 +231,7 @@ CONTENT = {"IMAGE": text(b"x")}
         ),
         (
             {**STYLEDROP, "ADAPTER_NAMES": text("neon", "glass")},
-            "ADAPTER_NAMES: 'glass' stands in STYLE, too; name it here alone, with its whole weight",
+            "ADAPTER_NAMES: 'glass' is named in STYLE, too; name it only here, with its whole weight",
         ),
         ({**STYLEDROP, "CONTENT": text("cat")}, "CONTENT: means nothing to GUIDANCE styledrop; leave it out, or pass"),
         ({**STYLEDROP, "CONTENT_PROMPT": text("a cat")}, "CONTENT_PROMPT: means nothing to GUIDANCE styledrop"),
@@ -301,7 +301,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("ADAPTER_NAMES", text("neon", "neon"), "name it once"),
     ("ADAPTER_NAMES", text(*(f"s{i}" for i in range(9))), "at most 8"),
     ("ADAPTER_WEIGHTS", np.array([1], np.float32), "one weight for each"),
-    ("COLOUR", text("red"), "known inputs"),
+    ("COLOUR", text("red"), "pass only"),
 ]
 
 

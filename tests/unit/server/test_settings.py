@@ -42,9 +42,9 @@ def test_the_command_line_names_several_and_needs_no_name_for_one() -> None:
 @pytest.mark.parametrize(
     ("texts", "said"),
     [
-        (["photo=b", "c"], "bundle: 'c' has no name, and there are several; pass NAME=DIR, e.g. photo=c"),
-        (["a=b", "a=c"], "bundle: 'a' stands for b and for c; give each bundle a name of its own"),
-        (["a=b", "A=c"], "bundle: 'A=c' has no name, and there are several"),
+        (["photo=b", "c"], "bundle: 'c' has no name, but there are several; pass NAME=DIR, e.g. photo=c"),
+        (["a=b", "a=c"], "bundle: 'a' names both b and c; give each bundle a name of its own"),
+        (["a=b", "A=c"], "bundle: 'A=c' has no name, but there are several"),
     ],
 )
 def test_bundles_that_cannot_be_told_apart_are_refused(texts: list[str], said: str) -> None:
@@ -53,9 +53,9 @@ def test_bundles_that_cannot_be_told_apart_are_refused(texts: list[str], said: s
 
 
 def test_a_bundle_has_a_name_that_can_be_said() -> None:
-    with pytest.raises(SetupError, match="^bundle: 'Photo' is no name; take one of a-z, 0-9"):
+    with pytest.raises(SetupError, match="^bundle: 'Photo' is not a name; use only a-z, 0-9"):
         Settings({"Photo": Path("b")}, Path("r"))
-    with pytest.raises(SetupError, match="^bundle: there is none; pass --bundle DIR"):
+    with pytest.raises(SetupError, match="^bundle: none is named; pass --bundle DIR"):
         Settings({}, Path("r"))
 
 

@@ -486,7 +486,7 @@ def test_the_nearest_to_the_style_picture_is_first(rank: Rank, family: str) -> N
 def test_what_the_scorer_does_not_read_is_warned_of(rank: Rank, family: str) -> None:
     request = of(family, altered(STYLED, steps=2, rerank="text"))
     ranked, _ = rank(request, [0.5])
-    assert ranked.meta["warnings"] == ["RERANK: the scorer reads less of PROMPT; not read: 'h'"]
+    assert ranked.meta["warnings"] == ["RERANK: the scorer doesn't read all of PROMPT; not read: 'h'"]
     ranked, _ = rank(altered(request, prompt="house"), [0.5])
     assert ranked.meta["warnings"] == []
 
@@ -511,7 +511,7 @@ def test_without_a_scorer_nothing_can_be_ranked(pipeline: Pipeline, family: str)
 def test_a_style_picture_that_cannot_be_read_stops_the_request_before_it_is_painted(
     rank: Rank, pipeline: Pipeline, family: str
 ) -> None:
-    with pytest.raises(InvalidArgument, match="^STYLE_IMAGE: is no PNG, JPEG or WebP file"):
+    with pytest.raises(InvalidArgument, match="^STYLE_IMAGE: is not a PNG, JPEG or WebP file"):
         rank(of(family, altered(STYLED, rerank="style", style_image=b"GIF89a")), [])
     assert pipeline.stats.read()["steps"] == 0
 
@@ -563,7 +563,7 @@ def test_content_of_which_nothing_is_unknown_is_answered_as_it_is(open_masked: O
         ({"content_prompt": "<nobody>"}, NotFound, "CONTENT_PROMPT: no adapter 'nobody'"),
         ({"style": ("sks03",)}, InvalidArgument, "STYLE: 'sks03' is an embedding; write <sks03> in PROMPT, or name it"),
         ({"content": "sks03"}, InvalidArgument, "CONTENT: 'sks03' is an embedding; write <sks03> in PROMPT, or name"),
-        ({"prompt": "<glass>"}, InvalidArgument, "PROMPT: 'glass' is no embedding but an adapter; name it in ADAPTER_"),
+        ({"prompt": "<glass>"}, InvalidArgument, "PROMPT: 'glass' is an adapter, not an embedding; name it in"),
     ],
 )
 def test_what_is_named_where_it_does_not_belong_is_refused(
@@ -580,8 +580,8 @@ def test_words_that_are_not_read_are_warned_of_where_they_stand(pipeline: Pipeli
     """The text encoder reads four; a template's words count."""
     long = of(family, altered(COMPOSED, prompt="a red fish", content_prompt="a red boat at night", steps=1))
     assert pipeline.generate(long).meta["warnings"] == [
-        "PROMPT: 5 tokens, the text encoder reads 4; not read: 'glass'",
-        "CONTENT_PROMPT: 5 tokens, the text encoder reads 4; not read: 'night'",
+        "PROMPT: 5 tokens, but the text encoder reads 4; not read: 'glass'",
+        "CONTENT_PROMPT: 5 tokens, but the text encoder reads 4; not read: 'night'",
     ]
 
 
@@ -600,7 +600,7 @@ def test_an_adapter_of_the_other_family_is_refused_where_it_is_named(where: str,
     value: Any = {"style": ("diffuse",), "content": "diffuse", "adapters": (("diffuse", 1.0),)}[where]
     field = {"adapters": "ADAPTER_NAMES"}.get(where, where.upper())
     request = altered(of("masked", COMPOSED), style=("stained-glass",), content="crayon")
-    said = f"{field}: adapter 'diffuse' is for a diffusion backbone, 'toy-masked' is masked; name an adapter that"
+    said = f"{field}: adapter 'diffuse' is for a diffusion backbone, but 'toy-masked' is masked; name an adapter that"
     with pytest.raises(InvalidArgument, match=f"^{re.escape(said)}"):
         open_masked().generate(altered(request, **{where: value}))
 

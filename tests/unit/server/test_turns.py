@@ -156,5 +156,5 @@ def test_closing_does_what_was_taken_and_takes_nothing_new() -> None:
         turns.submit(key, log.work(str(key), 3))
     turns.close()
     assert Counter(log.parts) == {str(key): 3 for key in range(20)}
-    with pytest.raises(RuntimeError, match="threads that have ended"):
+    with pytest.raises(RuntimeError, match="closed threads"):
         turns.submit(1, once(lambda: None))

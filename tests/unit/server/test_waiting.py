@@ -313,10 +313,10 @@ def test_stages_that_have_too_many_in_common_are_told_in_the_name_of_the_field(
     for stages in (61, 63, 64):
         toy.register(registry, f"s{stages}", toy.embedding_bytes(stages, stages))
     pipeline = open_pipeline()
-    many = "61, 63, 64 stages have 245952 in common, and 4096 are the most; name fewer embeddings of many stages"
-    with pytest.raises(InvalidArgument, match=f"^PROMPT: {many}"):
+    many = "61, 63, 64 stages is 245952, more than 4096; name fewer embeddings of many stages"
+    with pytest.raises(InvalidArgument, match=f"^PROMPT: the least common multiple of {many}"):
         pipeline.generate(altered(BOAT, prompt="a <s61> <s63> <s64>"))
-    with pytest.raises(InvalidArgument, match=f"^STYLE: 3, {many}"):
+    with pytest.raises(InvalidArgument, match=f"^STYLE: the least common multiple of 3, {many}"):
         pipeline.generate(altered(BOAT, style=("s61", "s63", "s64"), guidance="dreamstyler"))
     assert pipeline.generate(altered(BOAT, prompt="a <s61>", style=("s64",), guidance="dreamstyler")).image
 

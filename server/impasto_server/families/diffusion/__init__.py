@@ -1,1 +1,1 @@
-"""Diffusion models: a UNet over latents."""
+"""The family of diffusion models: a UNet over latents."""

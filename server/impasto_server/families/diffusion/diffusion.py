@@ -1,4 +1,4 @@
-"""The family of diffusion models: a UNet, and where the bundle has one its ControlNet, over a VAE's latents."""
+"""The family of diffusion models: a UNet over a VAE's latents, with a ControlNet where the bundle has one."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Seen:
-    """The `clean` latents [C, h, w] of the content, and what the ControlNet is shown."""
+    """The `clean` latents [C, h, w] of the content, and the ControlNet's hint."""
 
     clean: Array | None = None
     hint: Hint | None = None
 
 
 class Diffusion:
-    """See Family."""
+    """The diffusion family; see Family for the methods."""
 
     def __init__(self, parts: Parts) -> None:
         manifest, graphs = parts.bundle.manifest, parts.graphs
@@ -97,22 +97,23 @@ class Diffusion:
         return self._previewer.preview(sample)
 
     def noise(self, seed: int, width: int, height: int) -> Array:
-        """Unit Gaussian latents [C, h, w], a function of the seed and the size alone."""
+        """Unit Gaussian latents [C, h, w]; the seed and the size alone determine them."""
         return np.random.Generator(np.random.Philox(seed)).standard_normal(self._shape(width, height), np.float32)
 
     def _rule(self, request: Request) -> Rule:
-        """A backbone that is told of its guidance has one lane, and no use for what only other lanes say.
+        """The request's rule; for a backbone with built-in guidance, only the lane of the full prompt.
 
-        Guided distillation, section 3 of arXiv 2210.03142 and 4.3 of arXiv 2310.04378: the lane of the whole prompt
-        alone, of a backbone that has learnt what guidance makes of it. The scale is classifier-free guidance's.
+        Such a backbone has learnt classifier-free guidance by guided distillation (section 3 of arXiv 2210.03142, 4.3
+        of arXiv 2310.04378), and takes its scale as an input. Raises InvalidArgument for another rule or a negative
+        prompt.
         """
         if not self._manifest.told_of_guidance:
             return request.rule
         if not isinstance(request.rule, ClassifierFree):
-            problem = f"{request.rule.name} weighs lanes, and this backbone has its guidance built in"
+            problem = f"{request.rule.name} combines several lanes, but this backbone has built-in guidance"
             raise InvalidArgument("GUIDANCE", problem, "pass cfg, or leave it out")
         if request.words.negative_prompt:
-            problem = "means nothing to this backbone, which has its guidance built in"
+            problem = "means nothing to this backbone, which has built-in guidance"
             raise InvalidArgument("NEGATIVE_PROMPT", problem, "leave it out")
         return ClassifierFree(1.0)
 

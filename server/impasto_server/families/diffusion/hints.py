@@ -1,4 +1,4 @@
-"""A request's pictures → what the ControlNet is shown of them."""
+"""A request's pictures → the ControlNet's hint."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Hint:
-    """What steers a row: `pixels` [3, H, W] in 0..1 at the picture's size, and the ControlNet's strength."""
+    """A ControlNet's input: `pixels` [3, H, W] in 0..1 at the picture's size, and its strength `scale`."""
 
     pixels: Array
     scale: float
@@ -32,7 +32,10 @@ class Hints:
     control: Control | None
 
     def read(self, request: Request, pixels: NDArray[np.uint8] | None) -> Work[Hint | None]:
-        """Of the content's `pixels` and the request's depth. Raises InvalidArgument for what is missing or unfit."""
+        """A hint from the content's `pixels` and the request's depth; None where there is nothing to steer with.
+
+        Raises InvalidArgument for a missing or unusable picture.
+        """
         if (
             self.control is None
             or not request.content.control_scale
@@ -62,5 +65,5 @@ def _channel(name: Literal["edges", "depth"], found: Array | None, request: Requ
     if name in control.optional:
         return np.zeros((request.size.height, request.size.width), np.float32)
     if name == "edges":
-        raise InvalidArgument("IMAGE", "is missing, and the ControlNet reads its edges", "pass it, or leave DEPTH out")
-    raise InvalidArgument("DEPTH", "is missing, and the ControlNet reads it", "pass it, or CONTROL_SCALE 0")
+        raise InvalidArgument("IMAGE", "is missing, but the ControlNet reads its edges", "pass it, or leave DEPTH out")
+    raise InvalidArgument("DEPTH", "is missing, but the ControlNet reads it", "pass it, or CONTROL_SCALE 0")

@@ -1,4 +1,4 @@
-"""What a diffusion model's bundle says of it."""
+"""The manifest of diffusion bundles."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from impasto_server.steps import BASE
 from impasto_server.words.manifest import WordedManifest
 
 GUIDANCE = "timestep_cond"  # a UNet's input: the guidance scale, embedded
-RESIDUAL = "residual"  # in the name of every UNet input that the ControlNet fills
+RESIDUAL = "residual"  # stands in the name of every UNet input that the ControlNet fills
 
 
 class Latents(Frozen):
@@ -25,14 +25,14 @@ class Latents(Frozen):
 
 
 class Control(Frozen):
-    """What each channel of the ControlNet's hint carries; one that isn't `optional` must be there."""
+    """What each channel of the ControlNet's hint carries. A channel that isn't `optional` must be given."""
 
     channels: tuple[Literal["edges", "depth"], ...]
     optional: tuple[Literal["edges", "depth"], ...] = ()
 
 
 class DiffusionManifest(WordedManifest):
-    """A UNet that predicts the noise in latents."""
+    """The manifest of a UNet that predicts the noise in latents."""
 
     schedulers: ClassVar[Collection[str]] = SAMPLERS.keys()
 
@@ -47,7 +47,7 @@ class DiffusionManifest(WordedManifest):
 
     @property
     def told_of_guidance(self) -> bool:
-        """Whether the UNet takes the guidance scale as an input and makes one pass do for all lanes."""
+        """Whether the UNet takes the guidance scale as an input, so that one lane is enough."""
         return self.port("unet", GUIDANCE) is not None
 
     @property
@@ -64,7 +64,7 @@ class DiffusionManifest(WordedManifest):
 
     @property
     def sides(self) -> tuple[Sides, Sides]:
-        """A residual is as large as the latents or a level's below them, and one wide where nobody steers."""
+        """The ranges, with the residuals': up to the size of the latents or of a lower level, and 1 without a hint."""
         usual, every = ({**self._residuals(sides), **sides} for sides in super().sides)
         return usual, every
 

@@ -1,4 +1,4 @@
-"""What diffusion bundles know of requests."""
+"""The offer of diffusion bundles."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
-"""Samplers of latents (steps.py says what a sampler is): `ddim(Start(noise), 25, schedule)` and its like.
+"""Samplers of latents, such as `ddim(Start(noise, draws), 25, schedule)`; steps.py says what a sampler is.
 
-A sampler starts from noise, or from content: clean latents that are noised to a timestep further down, from where it
-goes on as ever (SDEdit, arXiv 2108.01073).
+A sampler starts from noise, or from content: clean latents are noised to a later timestep, and it goes on from there
+(SDEdit, arXiv 2108.01073).
 
-What noise a sampler adds on its way comes from the start's `draws`, behind the noise that it starts from: the seed
-alone decides, and nobody's step takes of another's.
+Noise that a sampler adds on its way comes from the start's `draws`, after the initial noise. So the seed alone
+determines it, whatever other requests do.
 
 Coefficients are float64, latents float32 [C, h, w]. alpha and sigma are a timestep's signal and noise levels,
-x_t = alpha·x_0 + sigma·eps with alpha² + sigma² = 1. The steps are diffusers' of the same names, timestep for timestep,
-with and without content.
+x_t = alpha·x_0 + sigma·eps with alpha² + sigma² = 1. The steps equal those of diffusers' schedulers of the same names,
+timestep for timestep, with and without content.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from impasto_server.steps import Ask, Steps, run_steps
 
 Array = NDArray[np.float32]
 
-BOUNDARY = 0.5  # the standard deviation of the data, as consistency models have it (arXiv 2303.01469, appendix C)
+BOUNDARY = 0.5  # the data's standard deviation, as assumed by consistency models (arXiv 2303.01469, appendix C)
 
 
 @dataclass(frozen=True)
 class Start:
-    """What a sampler begins with: `noise` [C, h, w], unit Gaussian, and the `clean` latents [C, h, w] of the content.
+    """What a sampler begins with: `noise` [C, h, w], unit Gaussian, and the `clean` latents [C, h, w] of any content.
 
-    With `clean`, a sampler runs the last `run_steps(steps, strength, cut=True)` of its timesteps, and one of SPREAD
-    all of its steps over the lower `strength` of what it would choose from. Without it they run all of them.
+    With `clean`, a sampler runs the last `run_steps(steps, strength, cut=True)` of its timesteps; one of SPREAD runs
+    all its steps over the lower `strength` of the timesteps that it chooses from. Without `clean`, all steps are run.
     """
 
     noise: Array
@@ -43,7 +43,7 @@ class Start:
     strength: float = 1.0
 
     def fresh(self) -> Array:
-        """More noise [C, h, w], of its own at each call."""
+        """Fresh noise [C, h, w] at each call."""
         return self.draws.standard_normal(self.noise.shape, np.float32)
 
 
@@ -74,12 +74,12 @@ def euler(start: Start, steps: int, schedule: Schedule) -> Steps:
 
 
 def euler_a(start: Start, steps: int, schedule: Schedule) -> Steps:
-    """Ancestral sampling (arXiv 2006.11239) by Euler's method: to below the next ratio, then noise up to it."""
+    """Ancestral sampling (arXiv 2006.11239) by Euler's method: a step below the next ratio, then noise up to it."""
     return _euler(start, steps, schedule, lambda now, then: then**2 / now)
 
 
 def _euler(start: Start, steps: int, schedule: Schedule, down: Callable[[float, float], float]) -> Steps:
-    """`down` is the ratio sigma / alpha that a step goes to, from that of now and that of then."""
+    """Euler's method. `down(now, then)` is the ratio sigma / alpha that a step goes to, from those of its two ends."""
     timesteps, sample = _begin(start, _euler_timesteps(steps, schedule), schedule)
     levels = [schedule.levels(t) for t in timesteps]
     ratios = [sigma / alpha for alpha, sigma in levels] + [0.0]
@@ -100,10 +100,10 @@ def _euler(start: Start, steps: int, schedule: Schedule, down: Callable[[float, 
 
 
 def lcm(start: Start, steps: int, schedule: Schedule) -> Steps:
-    """Multistep consistency sampling, Algorithm 3 of arXiv 2310.04378: to the clean sample, and to new noise of it.
+    """Multistep consistency sampling, Algorithm 3 of arXiv 2310.04378: to the clean sample, then noised again.
 
-    Of the `original_inference_steps` that the model was taught on, and of these from content the lower `strength`.
-    Raises InvalidArgument where those are fewer.
+    Its timesteps are some of the `original_inference_steps` that the model was trained on; with content, of the lower
+    `strength` of these. Raises InvalidArgument where those are fewer than `steps`.
     """
     strength = 1.0 if start.clean is None else start.strength
     timesteps = _lcm_timesteps(steps, strength, schedule)
@@ -121,7 +121,7 @@ def lcm(start: Start, steps: int, schedule: Schedule) -> Steps:
 
 
 def dpmpp_2m(start: Start, steps: int, schedule: Schedule) -> Steps:
-    """DPM-Solver++(2M), Algorithm 2 of arXiv 2211.01095: two-step multistep midpoint, first order at both ends."""
+    """DPM-Solver++(2M), Algorithm 2 of arXiv 2211.01095: two-step multistep midpoint, of first order at both ends."""
     timesteps, x = _begin(start, _solver_timesteps(steps, schedule), schedule)
     levels = [schedule.levels(t) for t in timesteps]
     x0s: list[Array] = []
@@ -134,7 +134,7 @@ def dpmpp_2m(start: Start, steps: int, schedule: Schedule) -> Steps:
 
 
 def unipc(start: Start, steps: int, schedule: Schedule) -> Steps:
-    """UniPC of order 2 on x_0 with B(h) = e^h - 1, arXiv 2302.04867: UniP is DPM-Solver++(2M), UniC looks back."""
+    """UniPC of order 2 on x_0 with B(h) = e^h - 1, arXiv 2302.04867: UniP is DPM-Solver++(2M), UniC corrects it."""
     timesteps, x = _begin(start, _solver_timesteps(steps, schedule), schedule)
     levels = [schedule.levels(t) for t in timesteps]
     corrected = x
@@ -157,7 +157,7 @@ SAMPLERS: dict[str, Sampler] = {
     "lcm": lcm,
     "unipc": unipc,
 }
-# Those whose steps a strength below 1 doesn't cut off.
+# The samplers that run all their steps at a strength below 1, too.
 SPREAD = ("lcm",)
 
 
@@ -171,21 +171,21 @@ def _begin(start: Start, timesteps: Sequence[float], schedule: Schedule) -> tupl
 
 
 def _noised(start: Start, timestep: float, schedule: Schedule) -> Array:
-    """The content with as much noise as there is at `timestep`, [C, h, w]."""
+    """The content [C, h, w] with the noise of `timestep`."""
     assert start.clean is not None
     alpha, sigma = schedule.levels(timestep)
     return f32(alpha * start.clean + sigma * start.noise)
 
 
 def _euler_timesteps(steps: int, schedule: Schedule) -> Sequence[float]:
-    """Euler's linspace goes between the training timesteps, where the others' is rounded to them."""
+    """Euler's timesteps. With linspace they lie between the training timesteps; others round to these."""
     if schedule.noise.timestep_spacing == "linspace":
         return [float(t) for t in np.linspace(0, schedule.noise.num_train_timesteps - 1, steps)[::-1]]
     return schedule.timesteps(steps)
 
 
 def _solver_timesteps(steps: int, schedule: Schedule) -> list[int]:
-    """The solver leaves out the cleanest of steps + 1 timesteps, where the others leave out none."""
+    """The solvers' timesteps: steps + 1 timesteps without the cleanest, except with trailing."""
     total, spacing = schedule.noise.num_train_timesteps, schedule.noise.timestep_spacing
     if spacing == "leading":
         return [i * (total // (steps + 1)) + schedule.noise.steps_offset for i in range(steps, 0, -1)]
@@ -195,13 +195,13 @@ def _solver_timesteps(steps: int, schedule: Schedule) -> list[int]:
 
 
 def _lcm_timesteps(steps: int, strength: float, schedule: Schedule) -> list[int]:
-    """Evenly among the lower `strength` of those that the model was taught on, which are evenly among all."""
+    """Timesteps spaced evenly over the lower `strength` of those that the model was trained on."""
     taught = schedule.noise.original_inference_steps
     if steps > taught:
-        raise InvalidArgument("STEPS", f"{steps}, and lcm has {taught} to choose from", f"pass at most {taught}")
+        raise InvalidArgument("STEPS", f"{steps} is more than lcm's {taught} timesteps", f"pass at most {taught}")
     lower = run_steps(taught, strength, cut=True)
     if steps > lower:
-        problem = f"{strength:g} of the {taught} that lcm has to choose from is {lower}, and STEPS {steps}"
+        problem = f"{strength:g} of lcm's {taught} timesteps is {lower}, but STEPS is {steps}"
         enough = (one / 1000 for one in range(ceil(1000 * steps / taught), 1001))
         least = next(share for share in enough if run_steps(taught, share, cut=True) >= steps)
         raise InvalidArgument("STRENGTH", problem, f"pass at least {least:g}, or fewer STEPS")
@@ -210,12 +210,12 @@ def _lcm_timesteps(steps: int, strength: float, schedule: Schedule) -> list[int]
 
 
 def _boundary(timestep: float) -> tuple[float, float]:
-    """How much a consistency model keeps of its sample, and how much it takes of the answer: 1 and 0 at timestep 0."""
+    """A consistency model's weights of its sample and of the answer: 1 and 0 at timestep 0."""
     return BOUNDARY**2 / (timestep**2 + BOUNDARY**2), timestep / sqrt(timestep**2 + BOUNDARY**2)
 
 
 def _advance(x: Array, x0: Array, now: Level, then: Level) -> Array:
-    """From one level to the next, where `x0` is the mean of x_0 on the way (Proposition 4.1 of arXiv 2211.01095).
+    """A step from one level to the next, given the mean `x0` of x_0 between them (Proposition 4.1 of arXiv 2211.01095).
 
     The mean is over the log SNR λ, with weights e^λ.
     """
@@ -223,9 +223,9 @@ def _advance(x: Array, x0: Array, now: Level, then: Level) -> Array:
 
 
 def _ahead(x0s: Sequence[Array], levels: Sequence[Level]) -> Array:
-    """The mean of x_0 between the last two levels, of which only the first is known (UniP, Corollary 3.2).
+    """The mean of x_0 between the last two levels, where x_0 is known only at the first (UniP, Corollary 3.2).
 
-    From a line through the last two of `x0s`, and as if the mean were its middle.
+    It extends the line through the last two of `x0s` and takes its middle as the mean.
     """
     if len(x0s) == 1:
         return x0s[-1]
@@ -234,9 +234,10 @@ def _ahead(x0s: Sequence[Array], levels: Sequence[Level]) -> Array:
 
 
 def _behind(x0s: Sequence[Array], levels: Sequence[Level]) -> Array:
-    """The mean of x_0 between the last two levels, both of which are known (UniC, Theorem 3.1).
+    """The mean of x_0 between the last two levels, where x_0 is known at both (UniC, Theorem 3.1).
 
-    From a parabola through the last three of `x0s` in u, which is 0 and 1 at these levels; or the middle of two.
+    It is the mean of a parabola through the last three of `x0s`, in a variable u that is 0 and 1 at these levels; of
+    two it is the middle.
     """
     *earlier, x0, x1 = x0s
     if not earlier:

@@ -1,4 +1,4 @@
-"""The noise that a backbone was trained with: how much there is at a timestep, and which timesteps to walk.
+"""The noise schedule that a backbone was trained with: the noise at each timestep, and the timesteps to run.
 
 alpha and sigma are a timestep's signal and noise levels, x_t = alpha·x_0 + sigma·eps with alpha² + sigma² = 1, float64.
 """
@@ -20,7 +20,7 @@ Level = tuple[float, float]
 
 
 class Noise(Frozen):
-    """The noise schedule the backbone was trained with, in diffusers' terms; the last two are a consistency model's."""
+    """The facts of a noise schedule, in diffusers' terms; the last two are for consistency models."""
 
     num_train_timesteps: int
     beta_start: float
@@ -36,7 +36,7 @@ class Noise(Frozen):
 
 @dataclass(frozen=True)
 class Schedule:
-    """The noise schedule a backbone was trained with: ᾱ_t for every training timestep [T], and how to walk it."""
+    """A noise schedule: ᾱ_t for every training timestep [T], and the facts in `noise`."""
 
     alphas_cumprod: NDArray[np.float64]
     noise: Noise
@@ -48,7 +48,7 @@ class Schedule:
         return cls(np.cumprod(1 - betas), noise)
 
     def levels(self, timestep: float) -> Level:
-        """(alpha, sigma) at a training timestep; between two, sigma / alpha is interpolated."""
+        """(alpha, sigma) at a timestep; between two training timesteps sigma / alpha is interpolated."""
         below = int(timestep)
         cumulative = float(self.alphas_cumprod[below])
         if timestep != below:
@@ -66,11 +66,11 @@ class Schedule:
             case "linspace":
                 return [int(t) for t in np.linspace(0, total - 1, steps).round()[::-1]]
             case "trailing":
-                # Rounding makes an arange of 61 steps one longer.
+                # Rounding errors make an arange of 61 steps one longer.
                 return [int(t) for t in np.arange(total, 0, -total / steps)[:steps].round() - 1]
 
     def denoised(self, output: Array, sample: Array, alpha: float, sigma: float) -> Array:
-        """x_0 from the model's output at x_t = `sample`, whichever of eps and v (arXiv 2202.00512) it predicts."""
+        """x_0 from the model's output at x_t = `sample`, whether it predicts eps or v (arXiv 2202.00512)."""
         if self.noise.prediction_type == "epsilon":
             return f32((sample - sigma * output) / alpha)
         return f32(alpha * sample - sigma * output)

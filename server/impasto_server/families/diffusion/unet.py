@@ -1,4 +1,4 @@
-"""Rows → what a UNet is fed, and what a ControlNet says of them first."""
+"""Rows → the feeds of a UNet, with the residuals of a ControlNet."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Context:
-    """What a UNet knows of a row beside its sample: the words of its lane, and what steers it.
+    """The context of a row: the words of its lane, and the ControlNet's hint, if any.
 
-    `scale` is the guidance that a backbone with an input for it is told of, 1 is none; with `ramp` it rises from there.
+    `scale` is the guidance scale for a backbone with an input for it; 1 is none. With `ramp` it rises from 1.
     """
 
     words: Staged
@@ -39,13 +39,13 @@ class Context:
 
 
 class UNetFeeds:
-    """Rows → what the UNet is fed: sample, timestep and context; and what else it has ports for.
+    """Rows → the UNet's feeds: sample, timestep, prompt embeds, and whatever else it has ports for.
 
-    text_embeds    the text, pooled.
-    time_ids       the size of the picture that it was cropped from, the crop's corner, and its own size.
+    text_embeds    the pooled text.
+    time_ids       the size of the original picture, the crop's corner, and the picture's own size.
     timestep_cond  the guidance scale.
-    residuals      rows that have a hint are seen by the ControlNet first, in a batch of their own; what it says is
-                   added in the UNet, which runs all rows together. The others get zeros there, one number wide.
+    residuals      the ControlNet's outputs. It runs first, on a batch of the rows that have a hint; the UNet runs all
+                   rows together. The other rows get zeros; if no row has a hint, they are only [rows, C, 1, 1].
     """
 
     def __init__(self, manifest: DiffusionManifest, controlnet: SeatedEngine | None) -> None:
@@ -98,15 +98,15 @@ class UNetFeeds:
 
 
 def unsteered(graph: Graph, rows: int) -> Feeds:
-    """What the UNet's `graph` is fed in the place of a ControlNet's residuals: zeros [rows, C, 1, 1]."""
+    """The feeds that stand in for a ControlNet's residuals: zeros [rows, C, 1, 1]."""
     ports = [port for port in graph.inputs if RESIDUAL in port.name]
     return {port.name: np.zeros((rows, int(port.shape[1]), 1, 1), np.float32) for port in ports}
 
 
 def scale_embeddings(scales: Sequence[float], width: int) -> Array:
-    """[rows, width]: sines and cosines of 1000·(s - 1)·10000^(-i / (⌊width / 2⌋ - 1)), an odd width ending in a zero.
+    """[rows, width]: sines and cosines of 1000·(s - 1)·10000^(-i / (⌊width / 2⌋ - 1)); an odd width ends in a zero.
 
-    As diffusers' get_guidance_scale_embedding, but in float64: float32 has few digits left of angles that large.
+    As diffusers' get_guidance_scale_embedding, but in float64, since float32 is too coarse for such large angles.
     """
     half = width // 2
     angles = 1000 * (np.array(scales)[:, None] - 1) * np.power(10000.0, -np.arange(half) / (half - 1))
@@ -115,6 +115,6 @@ def scale_embeddings(scales: Sequence[float], width: int) -> Array:
 
 
 def _sizes(rows: Sequence[Row], factor: int) -> Array:
-    """[rows, 6]: height and width, a crop's corner at 0, height and width: nothing was cropped or made smaller."""
+    """time_ids [rows, 6]: height, width, the crop's corner (0, 0), height, width; so nothing was cropped or reduced."""
     height, width = (size * factor for size in rows[0].ask.sample.shape[1:])
     return np.tile(np.array([height, width, 0, 0, height, width], np.float32), (len(rows), 1))

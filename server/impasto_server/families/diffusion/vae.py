@@ -1,4 +1,4 @@
-"""Latents → pixels, pixels → latents, and latents → a small picture."""
+"""The VAE: latents → pixels, pixels → latents, and latents → a small preview."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from impasto_server.adapters.seat import SeatedEngine
 from impasto_server.families.diffusion.manifest import Latents
 from impasto_server.pictures.image import encode, to_uint8
 
-SAMPLE = 16  # latents a side, of what the previews are fitted to
+SAMPLE = 16  # latents per side of the samples that the preview is fitted to
 
 
 class Decoder:
@@ -31,7 +31,7 @@ class Decoder:
 
 
 class Encoder:
-    """The VAE encoder: RGB [3, H, W] in [-1, 1] → latents [C, h, w] as the sampler takes them, the posterior's mean."""
+    """The VAE encoder: RGB [3, H, W] in [-1, 1] → the posterior's mean, latents [C, h, w] as the sampler takes them."""
 
     def __init__(self, engine: SeatedEngine, latents: Latents) -> None:
         self._engine = engine
@@ -46,9 +46,9 @@ class Encoder:
 
 
 class Previewer:
-    """Latents → a small picture, one pixel for each of them: the linear map that is nearest to the decoder.
+    """Latents → a small picture with one pixel for each: the linear map that comes nearest to the decoder.
 
-    It is fitted to the decoder's own answers at the first preview, so any VAE has previews without a table of factors.
+    It is fitted to the decoder's outputs at the first preview, so any VAE has previews without a table of factors.
     """
 
     def __init__(self, decoder: Decoder, latents: Latents) -> None:
@@ -63,10 +63,10 @@ class Previewer:
 
     @cached_property
     def _colours(self) -> NDArray[np.float64]:
-        """[C + 1, 3]: least squares between latents and the mean colours of the squares they become."""
+        """[C + 1, 3]: the least-squares map from latents to the mean colours of the squares that they become."""
         channels, factor = self._latents.channels, self._latents.factor
         rough = np.random.default_rng(0).standard_normal((channels, SAMPLE, SAMPLE), np.float32)
-        smooth = np.repeat(np.repeat(rough[:, ::4, ::4], 4, axis=1), 4, axis=2)  # pictures have plains, too
+        smooth = np.repeat(np.repeat(rough[:, ::4, ::4], 4, axis=1), 4, axis=2)  # pictures have smooth areas, too
         rows, colours = [], []
         for sample in (rough, smooth):
             pixels = self._decoder.decode(sample).astype(np.float64)

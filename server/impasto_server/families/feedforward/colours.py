@@ -1,4 +1,4 @@
-"""Painted pictures → the one that is answered: reduced, blended by masks and strength, in the photo's colours."""
+"""The last step of a painting: resized, faded, blended by masks, and given the photo's colours if asked."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from impasto_server.families.feedforward.photo import Photo
 
 Pixels = NDArray[np.uint8]
 
-ROWS = 256  # of a picture that are blended at a time: what is computed with is as large as they are
+ROWS = 256  # rows blended at a time, which bounds the temporary arrays
 
 
 @dataclass(frozen=True)
 class Painted:
-    """What a sampler returns: each lane's picture in the canvas's size, and what makes one of them.
+    """What a sampler returns: each lane's picture in the canvas's size, and what is needed to make one picture of them.
 
-    `rests`, by lane: how much of the photo shows through.
+    `rests`: for each lane, how much of the photo shows through.
     """
 
     lanes: tuple[NDArray[np.generic], ...]
@@ -34,7 +34,7 @@ class Painted:
         return self.photo.pixels.size
 
     def finished(self) -> Pixels:
-        """RGB uint8 [H, W, 3]."""
+        """The finished painting, RGB uint8 [H, W, 3]."""
         photo = self.photo
         sized = [_sized(to_pixels(lane), photo) for lane in self.lanes]
         lanes = [_faded(lane, photo, rest) for lane, rest in zip(sized, self.rests, strict=True)]
@@ -43,7 +43,7 @@ class Painted:
 
 
 def to_pixels(painted: NDArray[np.generic]) -> Pixels:
-    """float32 [3, H, W] in 0..1, not clipped → uint8 [H, W, 3], rounded to nearest; uint8 as it is."""
+    """float32 [3, H, W] in 0..1, not clipped → uint8 [H, W, 3], rounded to nearest; uint8 unchanged."""
     if painted.dtype == np.uint8:
         return painted.astype(np.uint8, copy=False)
     found = np.empty((*painted.shape[1:], 3), np.uint8)
@@ -67,8 +67,8 @@ def _faded(pixels: Pixels, photo: Photo, rest: float) -> Pixels:
 
 
 def masked(lanes: Sequence[Pixels], photo: Pixels, masks: Sequence[Pixels]) -> Pixels:
-    """Each of `lanes` [H, W, 3] where its mask [H, W] is white; where several are, they share, and elsewhere it is the
-    photo.
+    """Each of `lanes` [H, W, 3] where its mask [H, W] is white. Where several masks are white, their lanes share; where
+    none is, the photo shows.
     """
     found = np.empty_like(photo)
     for top in range(0, len(photo), ROWS):
@@ -83,7 +83,7 @@ def masked(lanes: Sequence[Pixels], photo: Pixels, masks: Sequence[Pixels]) -> P
 
 
 def recoloured(painted: Pixels, photo: Pixels) -> Pixels:
-    """The brightness of the one and the colours of the other: Y of BT.601, and Cb and Cr."""
+    """The painting's brightness (Y of BT.601) with the photo's colours (Cb and Cr)."""
     both = cv2.cvtColor(photo, cv2.COLOR_RGB2YCrCb)
     both[..., 0] = cv2.cvtColor(painted, cv2.COLOR_RGB2YCrCb)[..., 0]
     return cv2.cvtColor(both, cv2.COLOR_YCrCb2RGB).astype(np.uint8, copy=False)

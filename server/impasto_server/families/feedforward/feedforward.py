@@ -1,4 +1,4 @@
-"""The family of feed-forward style nets: one pass, and a row of the batch carries the vector of its style."""
+"""The family of feed-forward style nets: one pass, in which each row of the batch carries its style's vector."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Seen:
-    """The photo, the vectors of the request's style pictures, and the photo's own where weakened styles fade to it."""
+    """The photo, the vectors of the style pictures, and the photo's `own` vector if weak styles fade to it."""
 
     photo: Photo
     predicted: tuple[Array, ...] = ()
@@ -45,7 +45,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Worked:
-    """Conditions: a lane for each style that has a mask of its own, else one; the same for every stage."""
+    """The conditions: a lane for each style if each has its own mask, else one lane; the same for every stage."""
 
     stages: tuple[str, ...]
     styles: tuple[Style, ...]
@@ -70,7 +70,9 @@ class Worked:
 
 
 class Feedforward:
-    """See Family. A sample is a picture, RGB uint8 [3, H, W] with its frame; a row's context is its Style."""
+    """The feed-forward family; see Family for the methods. A sample is a picture with its frame, RGB uint8 [3, H, W]; a
+    row's context is its Style.
+    """
 
     def __init__(self, parts: Parts) -> None:
         manifest = parts.bundle.manifest
@@ -103,7 +105,7 @@ class Feedforward:
             self._predictor.warm()
 
     def room(self, request: Request) -> int:
-        """Of the photo and its masks, the canvas with and without its frame, the lanes' pictures, a net's layers."""
+        """Bytes of the photo, the masks, the canvas with and without frame, the lanes' pictures, the net's layers."""
         sizes = Sizes.of(request, self._bounds)
         (width, height), (across, down) = sizes.painting, sizes.canvas
         masks, lanes = len(request.own["MASKS"]), len(self._shares(request))
@@ -141,16 +143,16 @@ class Feedforward:
         return sample.finished()
 
     def preview(self, sample: NDArray[np.uint8]) -> bytes:
-        raise AssertionError("PREVIEW_EVERY is unknown to the family: nothing is to be seen before a pass ends")
+        raise AssertionError("the family doesn't know PREVIEW_EVERY: nothing can be seen before a pass ends")
 
     def _shares(self, request: Request) -> tuple[Shares, ...]:
-        """Of its lanes. Raises InvalidArgument for weights that are unfit, and where there is no style at all."""
+        """The shares of each lane. Raises InvalidArgument for unsuitable weights, and where no style is named."""
         named = request.styles.adapter_names
         if not self._manifest.vectors:
             return (Shares((), request.content.strength),)
         if not named and not request.own["STYLE_IMAGES"]:
-            problem = f"is missing, and {self._manifest.name!r} paints in no style of its own"
-            raise InvalidArgument("ADAPTER_NAMES", problem, "name a style, of those that `impasto models` lists")
+            problem = f"is missing, and {self._manifest.name!r} has no style of its own"
+            raise InvalidArgument("ADAPTER_NAMES", problem, "name a style that `impasto models` lists")
         return shares_of(request)
 
 
@@ -161,18 +163,18 @@ def _named(request: Request, worn: Worn) -> list[Array | None]:
 
 
 def _vector(patch: Patch, name: str) -> Array:
-    """Raises InvalidArgument for what is none."""
+    """The vector of an adapter. Raises InvalidArgument if it isn't one."""
     if isinstance(patch, Delta):
-        problem = f"{name!r} changes weights by {', '.join(patch.forms)}, and this bundle's styles are vectors"
-        raise InvalidArgument("ADAPTER_NAMES", problem, "name a style, of those that `impasto models` lists")
-    assert isinstance(patch, Adapter), "embeddings are refused where adapters stand"
+        problem = f"{name!r} changes weights by {', '.join(patch.forms)}, but this bundle's styles are vectors"
+        raise InvalidArgument("ADAPTER_NAMES", problem, "name a style that `impasto models` lists")
+    assert isinstance(patch, Adapter), "embeddings are refused in adapter fields"
     (site,) = patch.factors[TRANSFORM].values()
     vector: Array = site[VECTOR][0]
     return vector
 
 
 def _neutral(bundle: Bundle, manifest: FeedforwardManifest) -> Array | None:
-    """Raises SetupError for a file that isn't what the manifest promises."""
+    """The neutral vector, if any. Raises SetupError for a file that isn't what the manifest says."""
     if manifest.neutral is None:
         return None
     return vector_in(bundle, manifest.neutral.file, "neutral", manifest.vectors)

@@ -1,4 +1,4 @@
-"""What is put around a picture before it's painted, and cut off after: its own mirror image."""
+"""The frame: a mirrored border that is put around a picture before it is painted and cut off afterwards."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
 
-LEAST = 64  # pixels of a side: what nets with mirrored borders of their own can have at the least
+LEAST = 64  # pixels per side: the least that nets with their own mirrored borders can take
 
 
 @dataclass(frozen=True)
 class Frame:
-    """`border` pixels on each side; on the right and below as many more as make a multiple of `multiple`, and LEAST at
-    the least.
+    """`border` pixels on each side; on the right and below more, until sides are multiples of `multiple` and at least
+    LEAST.
     """
 
     border: int
     multiple: int
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """With the frame."""
+        """A picture's size with the frame."""
         return height + 2 * self.border + self._more(height), width + 2 * self.border + self._more(width)
 
     def around(self, canvas: Pixels) -> Pixels:
-        """[H, W, 3] → [H', W', 3]; the same where there is nothing to put around it."""
+        """[H, W, 3] → [H', W', 3]; the same array if no frame is needed."""
         height, width, _ = canvas.shape
         if self.size(height, width) == (height, width):
             return canvas
@@ -37,7 +37,7 @@ class Frame:
         return framed.astype(np.uint8, copy=False)
 
     def within(self, painted: NDArray[Any], canvas: Pixels) -> NDArray[Any]:
-        """What of [H', W', …] was painted of the canvas itself."""
+        """The part of [H', W', …] that belongs to the canvas."""
         height, width, _ = canvas.shape
         return painted[self.border : self.border + height, self.border : self.border + width]
 

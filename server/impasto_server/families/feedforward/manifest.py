@@ -1,4 +1,4 @@
-"""What a feed-forward style net's bundle says of it."""
+"""The manifest of feed-forward bundles."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from impasto_server.families.feedforward.pieces import Pieces
 from impasto_server.steps import BASE
 
 TRANSFORM, PREDICTOR = "transform", "predictor"
-VECTOR = "vector"  # the form of its styles
-MAX_SIDE, MAX_PHOTO = 8192, 24 << 20  # of a painting: pixels of its longer side, and in all
+VECTOR = "vector"  # the form of the family's styles
+MAX_SIDE, MAX_PHOTO = 8192, 24 << 20  # a painting's limits: pixels of its longer side, and in all
 
 Weakened = Literal["neutral", "content", "pixels"]
 
 
 class FeedforwardManifest(Manifest):
-    """A net that paints a photo in one pass, in the style of a vector, or in the one that its weights are.
+    """The manifest of a net that paints a photo in one pass, in the style of a vector, or in the one style of its
+    weights.
 
-    `weakened` is what a style of less than its whole strength fades to: the `neutral` vector's picture, that of the
-    photo's own vector, by the predictor, or the photo's pixels. `border` pixels around a picture are painted and cut
-    off again. `pieces` are what a picture that is too large to be painted whole is painted by.
+    `weakened` is what a style below full strength fades to: "neutral" is the `neutral` vector, "content" the photo's
+    own vector by the predictor, "pixels" the photo's pixels. `border` pixels around a picture are painted and cut off
+    again. `pieces` paint a picture that is too large to be painted whole.
     """
 
     schedulers: ClassVar[Collection[str]] = ()
@@ -40,12 +41,12 @@ class FeedforwardManifest(Manifest):
 
     @property
     def vectors(self) -> int:
-        """How many numbers a style is; 0 where it is the weights."""
+        """How many numbers a style's vector has; 0 for a net whose style is in its weights."""
         return sum(site.in_features for site in self.graphs[TRANSFORM].sites if site.kind == VECTOR)
 
     @property
     def predicts(self) -> bool:
-        """Whether there is a predictor, which makes a vector of a style's picture."""
+        """Whether there is a predictor, which makes a style's vector from a picture."""
         return PREDICTOR in self.graphs
 
     @property
@@ -53,9 +54,9 @@ class FeedforwardManifest(Manifest):
         if self.predicts:
             return {}
         why = (
-            f"bundle {self.name!r} has no predictor, which makes a style of a picture"
+            f"needs a predictor, which bundle {self.name!r} doesn't have"
             if self.vectors
-            else f"bundle {self.name!r} has one style, which its weights are"
+            else f"means nothing to bundle {self.name!r}, whose only style is in its weights"
         )
         return dict.fromkeys(("STYLE_IMAGES", "STYLE_IMAGE_WEIGHTS"), why)
 
@@ -66,7 +67,7 @@ class FeedforwardManifest(Manifest):
 
     @property
     def most_pixels(self) -> int:
-        """Of a painting."""
+        """The most pixels of a painting."""
         return min(MAX_PHOTO, self.image.max_pixels)
 
     @property
@@ -79,15 +80,15 @@ class FeedforwardManifest(Manifest):
         if TRANSFORM not in self.graphs:
             raise ValueError(f"graphs lacks {TRANSFORM}")
         if self.predicts and not self.vectors:
-            raise ValueError(f"graphs has a {PREDICTOR}, and {TRANSFORM} takes no vectors")
+            raise ValueError(f"graphs has a {PREDICTOR}, but {TRANSFORM} takes no vectors")
         if self.weakened == "neutral" and (self.neutral is None or not self.vectors):
-            raise ValueError("weakened is neutral, and there is no neutral vector")
+            raise ValueError("weakened is neutral, but there is no neutral vector")
         if self.weakened == "content" and not self.predicts:
-            raise ValueError(f"weakened is content, and graphs lacks {PREDICTOR}")
+            raise ValueError(f"weakened is content, but graphs lacks {PREDICTOR}")
         return self
 
     @model_validator(mode="after")
     def _has_the_vectors_that_its_pieces_take(self) -> FeedforwardManifest:
         if self.pieces is not None and self.pieces.vector is None and self.pieces.numbers != self.vectors:
-            raise ValueError(f"pieces take vectors of {self.pieces.numbers} numbers, and {TRANSFORM} of {self.vectors}")
+            raise ValueError(f"pieces take vectors of {self.pieces.numbers} numbers, but {TRANSFORM} of {self.vectors}")
         return self

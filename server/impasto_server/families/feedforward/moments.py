@@ -1,4 +1,4 @@
-"""Mean and variance over a whole picture, of which there is a tile at a time."""
+"""Mean and variance over a whole picture, from one tile at a time."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Exact = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Scaling:
-    """What a norm needs of the statistics: `mean` and 1 / √(variance + ε), float32 [C]."""
+    """The statistics that a norm needs: `mean` and `gain` = 1 / √(variance + ε), float32 [C]."""
 
     mean: Array
     gain: Array
 
     def with_style(self, vector: Array, at: int) -> tuple[Array, Array]:
-        """scale and shift [C], as x * scale + shift, with γ at a place of a vector and β behind it."""
+        """scale and shift [C] for x * scale + shift, with γ at `at` in the style's vector and β after it."""
         channels = len(self.mean)
         gamma, beta = vector[at : at + channels], vector[at + channels : at + 2 * channels]
         scale = gamma * self.gain
@@ -27,15 +27,15 @@ class Scaling:
 
 
 class Moments:
-    """Of each channel; tiles are merged as Chan, Golub and LeVeque do (1979), in float64."""
+    """Mean and variance of each channel. Tiles are merged in float64, after Chan, Golub and LeVeque (1979)."""
 
     def __init__(self, channels: int) -> None:
         self._count = 0
         self._mean: Exact = np.zeros(channels)
-        self._squares: Exact = np.zeros(channels)  # of distances from the mean, summed
+        self._squares: Exact = np.zeros(channels)  # the sum of squared distances from the mean
 
     def add(self, tile: Array) -> None:
-        """[C, h, w]. Rows are summed in float32, which is exact enough for a tile's width, and those in float64."""
+        """Add a tile [C, h, w]. Rows are summed in float32, exact enough for their width, and these sums in float64."""
         count = tile.shape[1] * tile.shape[2]
         mean = tile.sum(axis=2).sum(axis=1, dtype=np.float64) / count
         squares = np.einsum("chw,chw->ch", tile, tile).sum(axis=1, dtype=np.float64) - count * mean**2
@@ -45,7 +45,7 @@ class Moments:
         self._count = whole
 
     def scaling(self, epsilon: float) -> Scaling:
-        """With the biased variance."""
+        """The scaling, with the biased variance."""
         variance = np.maximum(self._squares, 0) / self._count
         gain = 1 / np.sqrt(variance + epsilon)
         return Scaling(self._mean.astype(np.float32), gain.astype(np.float32))

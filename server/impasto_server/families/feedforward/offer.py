@@ -1,4 +1,4 @@
-"""What feed-forward bundles know of requests: a photo, styles by name or from pictures, and where they count."""
+"""The offer of feed-forward bundles: a photo, styles by name or from pictures, and masks for them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ KNOWN = {"ADAPTER_NAMES", "ADAPTER_WEIGHTS", "IMAGE", "STRENGTH", "FORMAT", "MOD
 
 STYLE_IMAGES = Files(
     "STYLE_IMAGES",
-    "Pictures whose styles are taken, by the bundle's predictor: encoded PNG, JPEG or WebP files. With those of "
-    f"ADAPTER_NAMES at most {MAX_STYLES} styles.",
+    "Pictures to take styles from, with the bundle's predictor: encoded PNG, JPEG or WebP files. With ADAPTER_NAMES at "
+    f"most {MAX_STYLES} styles in all.",
     default=(),
     usual="none",
     check=check_bytes,
@@ -29,18 +29,18 @@ STYLE_IMAGES = Files(
 )
 STYLE_IMAGE_WEIGHTS = Numbers(
     "STYLE_IMAGE_WEIGHTS",
-    "One weight for each of STYLE_IMAGES; with those of ADAPTER_WEIGHTS more than 0 and at most 1 in all, and what is "
-    "missing to 1 weakens the style as STRENGTH does. Where there are styles of both kinds, both have weights or none.",
+    "One weight for each of STYLE_IMAGES. The sum with ADAPTER_WEIGHTS must be above 0 and at most 1; a sum below 1 "
+    "weakens the style as STRENGTH does. With styles of both kinds, send weights for both or for neither.",
     default=(),
-    usual="the same for each style, 1 in all",
+    usual="equal weights with the sum 1",
     low=-MAX_WEIGHT,
     high=MAX_WEIGHT,
 )
 MASKS = Files(
     "MASKS",
-    "Grey pictures of IMAGE's size, white where it is painted: one for all styles, mixed; or one for each, those of "
-    "ADAPTER_NAMES first, which isn't mixed then and has a weight of its own, by default 1. Where several are white, "
-    "they share.",
+    "Grey pictures of IMAGE's size, white where to paint. Either one for the mix of all styles, or one for each style, "
+    "those of ADAPTER_NAMES first. With one each, styles aren't mixed, and each has its own weight, by default 1. "
+    "Where several masks are white, their styles share.",
     default=(),
     usual="all is painted",
     check=check_bytes,
@@ -49,14 +49,15 @@ MASKS = Files(
 )
 DETAIL = Number(
     "DETAIL",
-    "How fine the texture is: 2 paints at twice the size and reduces that, 0.5 at half of it.",
+    "How fine the texture is: 2 paints at twice the size and reduces the result; 0.5 paints at half the size and "
+    "enlarges it.",
     default=1.0,
     low=0.25,
     high=4.0,
 )
 PRESERVE_COLOR = Flag(
     "PRESERVE_COLOR",
-    "Whether the photo keeps its colours and has the painting's brightness alone (Y of BT.601).",
+    "Whether to keep the photo's colours and take only the brightness (Y of BT.601) from the painting.",
     default=False,
 )
 LONG_SIDE = Whole(
@@ -72,16 +73,16 @@ OWN: tuple[Field, ...] = (STYLE_IMAGES, STYLE_IMAGE_WEIGHTS, MASKS, DETAIL, PRES
 
 @dataclass(frozen=True)
 class Unguided(Rule):
-    """One lane, which is all there is: nothing steers it but its style."""
+    """The family's only rule: one lane, without guidance."""
 
     def __call__(self, prompts: Prompts, mixes: Mixes) -> Guidance:
         return Guidance.over((1, 1, Lane(mix=mixes.full)))
 
 
 def filled(values: Mapping[str, Any], said: Collection[str]) -> Mapping[str, Any]:
-    """The weights of styles that have none, and that all there is fits together. Raises InvalidArgument."""
+    """The styles' weights, with defaults where none were sent. Raises InvalidArgument for fields that don't match."""
     if values["IMAGE"] is None:
-        raise InvalidArgument("IMAGE", "is missing", "pass the photo that is to be painted")
+        raise InvalidArgument("IMAGE", "is missing", "pass the photo to paint")
     names, pictures, masks = values["ADAPTER_NAMES"], values["STYLE_IMAGES"], values["MASKS"]
     styles = len(names) + len(pictures)
     if styles > MAX_STYLES:
@@ -107,7 +108,7 @@ def _check_weights(values: Mapping[str, Any], said: Collection[str]) -> None:
         )
     for field, other in (("ADAPTER_WEIGHTS", "STYLE_IMAGE_WEIGHTS"), ("STYLE_IMAGE_WEIGHTS", "ADAPTER_WEIGHTS")):
         if names and pictures and field not in said and other in said:
-            raise InvalidArgument(field, f"is missing beside {other}", "pass a weight for each style, or none at all")
+            raise InvalidArgument(field, f"is missing, but {other} is sent", "pass a weight for each style, or none")
 
 
 OFFER = FamilyOffer(

@@ -1,4 +1,4 @@
-"""How a photo is painted: whole where it is small enough, else in pieces."""
+"""Painting of a photo: whole if it is small enough, else in tiles."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from impasto_server.steps import Ask
 
 Pixels = NDArray[np.uint8]
 
-# The picture of each lane in the canvas's size: float32 [3, H, W] in 0..1, not clipped, or uint8 [H, W, 3].
+# Returns each lane's picture in the canvas's size: float32 [3, H, W] in 0..1, not clipped, or uint8 [H, W, 3].
 Paints = Generator[Ask, NDArray[np.float32], tuple[NDArray[np.generic], ...]]
 
 
 def paint(canvas: Pixels, styles: Sequence[Style], frame: Frame, tiles: Tiles | None) -> Paints:
-    """RGB [H, W, 3] in each of `styles`, one a lane."""
+    """Paint the canvas, RGB [H, W, 3], in each of `styles`, one for each lane."""
     if tiles is not None and tiles.needed(*canvas.shape[:2]):
         return (yield from tiles.paint(canvas, styles))
     return (yield from whole(canvas, len(styles), frame))
 
 
 def whole(canvas: Pixels, lanes: int, frame: Frame) -> Paints:
-    """A pass for each lane."""
+    """Paint the canvas whole, with one pass for each lane."""
     sample = channels_first(frame.around(canvas))
     found = []
     for lane in range(lanes):

@@ -1,13 +1,13 @@
-"""A picture painted in tiles: exactly what the net makes of it whole, in bounded memory.
+"""A picture painted in tiles: the result equals the whole picture's, in bounded memory.
 
-A norm needs statistics of the whole picture. So the net is run layer by layer, each on all tiles, and a layer's norm is
-done by whoever reads it, when they are known. What the layers read beyond a picture's border the host puts there, on
-raw values: mirroring, or the outermost row again, are the same before and after what works on each pixel alone.
+A norm needs statistics of the whole picture. So the net runs layer by layer, each on all tiles; a layer's norm is
+applied by the next layer, when its statistics are known. The host pads layers at the picture's border, on raw values:
+mirroring and repeating the outermost row give the same before and after a pixelwise operation.
 
-A layer is kept, or its tiles are computed again from the one before it (plan.py). All tiles of a layer have one size:
-the last of a row lies partly over the one before it, and counts where that ends.
+A layer is kept, or its tiles are computed again from the layer before it (plan.py). All tiles of a layer have one size;
+the last of a row overlaps the one before it, and only its new part counts.
 
-It's a generator of asks like every sampler: between any two tiles others have their turn, and a caller may leave.
+It is a generator of asks like every sampler: between any two tiles others have their turn, and a caller may leave.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ Array = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 OneTile = Generator[Ask, Array, Array]
 
-END = "end"  # the stage that makes a picture of what the last conv gives
+END = "end"  # the stage that makes the picture from the last conv's output
 
 _MODES: dict[Padding, Any] = {"reflect": "reflect", "edge": "edge", "zero": "constant", "none": "constant"}
 
 
 @dataclass(frozen=True)
 class TileAsk(Ask):
-    """`sample` is a tile [C, h, w]; `scaling` of the norm that it still lacks; `inside` [1, h, w] and `skip` [C, h, w]
-    as pieces.py has them. `last`: its stage isn't asked again soon.
+    """An ask for one tile. `sample` is the tile [C, h, w], `scaling` is for the norm still to be applied to it;
+    `inside` [1, h, w] and `skip` [C, h, w] are as in pieces.py. `last`: its stage isn't asked again soon.
     """
 
     scaling: Scaling | None = None
@@ -50,7 +50,7 @@ class TileAsk(Ask):
 
 @dataclass(frozen=True)
 class Span:
-    """Rows, or columns, of a layer; of which those before `own` are another tile's."""
+    """`count` rows or columns of a layer from `start`. The first `own` of them belong to another tile."""
 
     start: int
     count: int
@@ -59,7 +59,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Box:
-    """Of the tiles of a layer the one there, and whether it's their last."""
+    """A tile's place in a layer, and whether it is the layer's last tile."""
 
     rows: Span
     columns: Span
@@ -70,12 +70,12 @@ class Box:
         return self.rows, self.columns
 
     def through(self, change: Callable[[Span, int], Span]) -> Box:
-        """With both sides changed, which are told by their number."""
+        """The box with `change(span, side)` applied to its rows (side 0) and columns (side 1)."""
         return Box(change(self.rows, 0), change(self.columns, 1), self.last)
 
     @property
     def own(self) -> tuple[slice, slice, slice]:
-        """Of the layer, what is this tile's own."""
+        """The part of the layer that belongs to this tile."""
         rows, columns = (slice(one.start + one.own, one.start + one.count) for one in self.sides)
         return slice(None), rows, columns
 
@@ -85,10 +85,9 @@ class Box:
 
 @dataclass(eq=False)
 class Layer:
-    """What one conv gives: where it's kept `values` [C, H, W], as they're stored; else it's computed from `source` by
-    `conv`.
+    """The output of a conv: its stored `values` [C, H, W] if it is kept; else `conv` computes it from `source`.
 
-    `scaling` is what its norm still has to do, known when all of its tiles have been seen.
+    `scaling` is for its norm, which is still to be applied; it is known once all tiles have been seen.
     """
 
     plane: Plane
@@ -100,9 +99,9 @@ class Layer:
 
 @dataclass(eq=False)
 class Painting:
-    """One picture on its way through the pieces of a net, of which layers are kept in what `precision` is stored in.
+    """One picture on its way through the pieces of a net; kept layers are stored in `precision`.
 
-    The asks are of one `lane`; of the `steps` of all lanes `done` were before.
+    Its asks are for one `lane`. `steps` counts those of all lanes, `done` those before the next.
     """
 
     pieces: Pieces
@@ -114,8 +113,8 @@ class Painting:
     done: int = 0
 
     def paint(self, picture: Pixels, out: NDArray[Any]) -> Generator[Ask, Array, None]:
-        """RGB uint8 [H, W, 3], of sides that the net can take, into `out`: float32 [3, H, W], 0–1 but for what lies
-        outside it, or uint8 [H, W, 3].
+        """Paint RGB uint8 [H, W, 3], with sides that the net can take, into `out`: float32 [3, H, W] in 0..1, not
+        clipped, or uint8 [H, W, 3].
         """
         x = _pictured(picture, self.pieces.pad, self.side)
         for block in self.pieces.blocks:
@@ -136,7 +135,7 @@ class Painting:
         return changed
 
     def _conv(self, source: Layer, conv: Conv) -> Generator[Ask, Array, Layer]:
-        """A layer more; where it's kept, the one before it is needed no longer."""
+        """The next layer; if it is kept, the layer before it is no longer needed."""
         plane, keeps = source.plane.through(conv), conv.name in self.plan.kept
         values = self._empty(plane) if keeps else None
         made, moments = Layer(plane, None, conv, source), Moments(conv.channels)
@@ -150,7 +149,7 @@ class Painting:
         return Layer(plane, values, conv, None if keeps else source, scaling)
 
     def _each(self, x: Layer, stage: str, skip: Layer | None = None, crop: int = 0) -> Generator[Ask, Array, None]:
-        """Have a stage that works on each pixel alone done, in place."""
+        """Run a pixelwise stage on a layer, in place."""
         assert x.values is not None
         for box in boxes(x.plane):
             beside = None if skip is None else _cut(skip, box, crop)
@@ -159,7 +158,7 @@ class Painting:
         x.scaling = None
 
     def _tile(self, layer: Layer, box: Box) -> OneTile:
-        """Raw values of a layer that isn't kept."""
+        """The raw values of a tile of a layer that isn't kept."""
         assert layer.conv is not None
         assert layer.source is not None
         source, conv = layer.source, layer.conv
@@ -196,7 +195,7 @@ class Painting:
         )
 
     def _store(self, values: NDArray[Any], tile: Array) -> None:
-        """A channel at a time, which a core has at hand: in all at once the same takes twice as long."""
+        """Store a tile channel by channel, which fits a core's cache; all at once takes twice as long."""
         for place, channel in zip(values, tile, strict=True):
             place[:] = stored(channel, self.precision)
 
@@ -213,7 +212,7 @@ def boxes(plane: Plane) -> Iterator[Box]:
 
 
 def spans(size: int, side: int) -> Iterator[Span]:
-    """Of one count, which together cover `size`; each owns what no earlier one has."""
+    """Spans of equal count that together cover `size`; each owns what no earlier one does."""
     count = min(side, size)
     for start in range(0, size, count):
         placed = min(start, size - count)
@@ -221,21 +220,21 @@ def spans(size: int, side: int) -> Iterator[Span]:
 
 
 def _pictured(picture: Pixels, pad: int, side: int) -> Layer:
-    """A view of it, [3, H, W], of which tiles become float32 when they are cut out."""
+    """The picture as a layer [3, H, W]: a view, whose tiles become float32 when they are cut out."""
     whole = np.pad(picture, ((pad, pad), (pad, pad), (0, 0)), "reflect") if pad else picture
     height, width, _ = whole.shape
     return Layer(Plane.picture(height, width, side), whole.transpose(2, 0, 1))
 
 
 def _within(wanted: Box, layer: Layer) -> Box:
-    """What of a layer has to be computed for what is wanted, some of which it may not have."""
+    """The box of a layer that must be computed for the `wanted` one, which may reach beyond the layer."""
     doubles = layer.conv is not None and layer.conv.doubles
     sizes = (layer.plane.height, layer.plane.width)
     return wanted.through(lambda one, side: _inside(one, sizes[side], doubles))
 
 
 def _inside(wanted: Span, size: int, even: bool) -> Span:
-    """As many rows wherever it is, of `size` that there are, from an `even` one to an even one where that's so."""
+    """The span to compute of `size` rows, of equal count at every place; with `even`, its bounds are even."""
     first, count = max(wanted.start, 0), wanted.count
     if even:
         first, count = first - first % 2, count + 2 - count % 2
@@ -244,9 +243,9 @@ def _inside(wanted: Span, size: int, even: bool) -> Span:
 
 
 def _padded(layer: Layer, wanted: Box, padding: Padding, there: Box | None = None) -> tuple[Array, Array | None]:
-    """The rows and columns that are wanted, of a layer whose values are those `there` alone; and the tile's `inside`.
+    """The `wanted` tile of a layer, padded beyond the layer's border as `padding` says, and the tile's `inside`.
 
-    What lies beyond the layer's border is put there as `padding` says.
+    If `there` is given, the layer's values are only those of that box.
     """
     assert layer.values is not None
     origin = (0, 0) if there is None else (there.rows.start, there.columns.start)
@@ -264,14 +263,14 @@ def _padded(layer: Layer, wanted: Box, padding: Padding, there: Box | None = Non
 
 
 def _cut(layer: Layer, box: Box, crop: int = 0) -> Array:
-    """The tile itself, of a layer with `crop` rows and columns more at each side."""
+    """The tile at `box`, of a layer with `crop` more rows and columns at each side."""
     assert layer.values is not None
     rows, columns = (slice(one.start + crop, one.start + crop + one.count) for one in box.sides)
     return _floats(layer.values[:, rows, columns])
 
 
 def _floats(values: NDArray[Any]) -> Array:
-    """uint8 are pixels, which graphs take as 0–1; all else is as it's stored."""
+    """Values as float32: uint8 are pixels, which become 0..1; others are as stored."""
     if values.dtype == np.uint8:
         return np.divide(values, 255, dtype=np.float32)
     return np.ascontiguousarray(widened(values))

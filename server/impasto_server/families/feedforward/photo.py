@@ -1,4 +1,4 @@
-"""A request's photo: how large it is painted, what the net is to see of it, where its masks let it be painted."""
+"""A request's photo and masks: the size it is painted in, and the canvas that the net takes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Size = tuple[int, int]  # width and height
 
 @dataclass(frozen=True)
 class Bounds:
-    """How many pixels a painting may have, and a canvas, which the net is to see."""
+    """The most pixels of a `painting`, and of a `canvas`, which the net takes."""
 
     painting: int
     canvas: int
@@ -30,8 +30,8 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Photo:
-    """`pixels` [H, W, 3] in the painting's size, the `canvas` [h, w, 3] in that of DETAIL, the same where that is 1;
-    `masks` [H, W], white where it is painted. `problem` is what went wrong with its colours, or nothing.
+    """`pixels` [H, W, 3] in the painting's size; the `canvas` [h, w, 3] in DETAIL times that size; `masks` [H, W],
+    white where to paint. `problem` is a warning about its colour profile, or "".
     """
 
     pixels: Pixels
@@ -42,7 +42,7 @@ class Photo:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of the photo, its `own`, as it's meant to be seen; of the painting; and of the canvas."""
+    """The sizes of the photo (`own`, after EXIF's turn), of the painting and of the canvas."""
 
     own: Size
     painting: Size
@@ -50,20 +50,23 @@ class Sizes:
 
     @classmethod
     def of(cls, request: Request, bounds: Bounds) -> Sizes:
-        """By the photo's header. Raises InvalidArgument where they are too large."""
+        """The sizes, by the photo's header. Raises InvalidArgument where they are too large."""
         own = size_of(_photo(request), "IMAGE")
         painting = _sized(own, request, bounds)
         return cls(own, painting, _seen(painting, request, bounds))
 
     @property
     def decoded(self) -> Size:
-        """What the photo is read in: one that is reduced to be painted finer is seen before that."""
+        """The size to decode the photo in: the painting's, or a larger canvas's if the photo is reduced."""
         reduced = max(self.own) > max(self.painting)
         return max(self.painting, self.canvas, key=max) if reduced else self.painting
 
 
 def read(request: Request, bounds: Bounds) -> Work[Photo]:
-    """The photo and its masks, one a turn; their sizes are known before anything is decoded. Raises InvalidArgument."""
+    """Read the photo and its masks, one a turn; all sizes are checked before anything is decoded.
+
+    Raises InvalidArgument.
+    """
     data, masks = _photo(request), request.own["MASKS"]
     sizes = Sizes.of(request, bounds)
     _check_masks(masks, sizes.own)
@@ -78,38 +81,38 @@ def read(request: Request, bounds: Bounds) -> Work[Photo]:
 
 
 def _photo(request: Request) -> bytes:
-    assert request.content.image is not None, "the offer lets nobody in without IMAGE"
+    assert request.content.image is not None, "the offer needs IMAGE"
     return request.content.image
 
 
 def _sized(own: Size, request: Request, bounds: Bounds) -> Size:
-    """The painting's."""
+    """The painting's size."""
     side = request.own["LONG_SIDE"]
     size = own if side is None else scaled(own, side / max(own))
     if max(size) <= MAX_SIDE and size[0] * size[1] <= bounds.painting:
         return size
     longest = min(MAX_SIDE, int(max(own) * sqrt(bounds.painting / (own[0] * own[1]))))
-    most = f"at most {bounds.painting} pixels and {MAX_SIDE} of a side"
+    most = f"at most {bounds.painting} pixels and {MAX_SIDE} per side"
     if side is None:
-        raise InvalidArgument("IMAGE", f"is {_said(own)}, and {most} are painted", f"pass LONG_SIDE {longest} or less")
+        raise InvalidArgument(
+            "IMAGE", f"is {_said(own)}, but {most} can be painted", f"pass LONG_SIDE {longest} or less"
+        )
     raise InvalidArgument(
-        "LONG_SIDE", f"{side} makes it {_said(size)}, and {most} are painted", f"pass {longest} or less"
+        "LONG_SIDE", f"{side} makes {_said(size)}, but {most} can be painted", f"pass {longest} or less"
     )
 
 
 def _seen(size: Size, request: Request, bounds: Bounds) -> Size:
-    """The canvas's."""
+    """The canvas's size."""
     detail = request.own["DETAIL"]
     seen = scaled(size, detail)
     if seen[0] * seen[1] <= bounds.canvas:
         return seen
     if detail > 1 and size[0] * size[1] <= bounds.canvas:
         most = int(100 * sqrt(bounds.canvas / (size[0] * size[1]))) / 100
-        problem = (
-            f"{detail:g} has a picture of {_said(size)} painted at {_said(seen)}, more than {bounds.canvas} pixels"
-        )
+        problem = f"{detail:g} paints a picture of {_said(size)} at {_said(seen)}, more than {bounds.canvas} pixels"
         raise InvalidArgument("DETAIL", problem, f"pass {most:g} or less, or a smaller LONG_SIDE")
-    problem = f"is painted at {_said(seen)}, and this bundle paints at most {bounds.canvas} pixels"
+    problem = f"is painted at {_said(seen)}, but this bundle paints at most {bounds.canvas} pixels"
     longest = int(max(size) * sqrt(bounds.canvas / (seen[0] * seen[1])))
     raise InvalidArgument("IMAGE", problem, f"pass LONG_SIDE {longest} or less")
 
@@ -118,7 +121,7 @@ def _check_masks(masks: Sequence[bytes], own: Size) -> None:
     for mask in masks:
         size = size_of(mask, "MASKS")
         if size != own:
-            problem = f"one is {_said(size)}, and the photo {_said(own)}"
+            problem = f"one is {_said(size)}, but the photo is {_said(own)}"
             raise InvalidArgument("MASKS", problem, "pass masks of the photo's own size")
 
 
@@ -129,7 +132,7 @@ def _resized(pixels: Pixels, size: Size) -> Pixels:
 
 
 def scaled(size: Size, factor: float) -> Size:
-    """Of the same proportions, a pixel at least."""
+    """`size` times `factor`, at least one pixel per side."""
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 

@@ -1,14 +1,14 @@
-"""A net in pieces, as a manifest has them: what a picture is painted by that is too large to go through it whole.
+"""A net in pieces, as in a manifest: they paint pictures that are too large to be painted whole.
 
-A piece is a graph on a tile. Of a conv it takes the raw output of the conv before it, and gives its own raw output: the
-norm and the activation of what it reads stand at its beginning, since what a norm needs is known when all tiles before
-it are done. Beside the tile it has inputs, each [lanes, C, 1, 1] or [lanes, 1, h, w], where there is a use for them:
+A piece is a graph on a tile. A conv's piece takes the raw output of the conv before it and gives its own raw output.
+The norm and activation of its input come first in it, since a norm's statistics are known only when all earlier tiles
+are done. Beside the tile a piece may have these inputs, each [lanes, C, 1, 1] or [lanes, 1, h, w]:
 
-scale, shift  the norm of what it reads, as x * scale + shift
-inside        0 where a tile hangs over the picture's border and the net has zeros, else 1
-skip          the x of a residual block, to which the end of the block is added
+scale, shift  the norm of its input, as x * scale + shift
+inside        0 where a tile lies beyond the picture's border and the net has zeros there, else 1
+skip          the x of a residual block, which is added at the block's end
 
-`impasto link` writes them; which arithmetic is in them nobody here knows.
+`impasto link` writes the pieces; the server doesn't know their arithmetic.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ Padding = Literal["reflect", "edge", "zero", "none"]
 
 
 class Norm(Frozen):
-    """Of a conv's output: over the whole picture. γ stands `at` a place of the vector, β behind it."""
+    """The norm of a conv's output, over the whole picture. γ begins `at` a place of the vector, and β follows it."""
 
     epsilon: float = Field(ge=0)
     at: int = Field(ge=0)
 
 
 class Conv(Frozen):
-    """A conv. `count` rows of its output from `start` are made of rows of its input: see `reach`.
+    """A conv. `size` and `reach` say which rows of its input its output needs.
 
-    It reads beyond the border of its input as `padding` says: mirrored, the outermost row again, zeros, or never.
+    `padding` is what it reads beyond its input's border: mirrored rows, the outermost row again, zeros, or nothing.
     """
 
     name: str
@@ -50,15 +50,15 @@ class Conv(Frozen):
     @model_validator(mode="after")
     def _can_be_cut(self) -> Conv:
         if self.doubles and (self.stride != 1 or self.slack % 2):
-            raise ValueError(f"{self.name} has a stride or an odd size beside doubling sides")
+            raise ValueError(f"{self.name} doubles sides, and also has a stride or an odd size")
         return self
 
     def size(self, of: int) -> int:
-        """A side of the output, of its input's."""
+        """A side of the output, from the input's side `of`."""
         return 2 * of + self.slack if self.doubles else (of + self.slack) // self.stride + 1
 
     def reach(self, start: int, count: int) -> tuple[int, int]:
-        """Where the rows of the input begin and how many they are; where sides are doubled both are even."""
+        """The start and count of the input rows for `count` output rows from `start`; both even where sides double."""
         if self.doubles:
             assert start % 2 == count % 2 == 0
             return start // 2 + self.lead, count // 2 + self.extra
@@ -66,7 +66,9 @@ class Conv(Frozen):
 
 
 class Residual(Frozen):
-    """x + second(first(x)), of x without `crop` rows at each side. `settle` makes x of raw output, `join` adds."""
+    """x + second(first(x)), where the added x lacks `crop` rows at each side. `settle` makes x from raw output, `join`
+    adds.
+    """
 
     settle: str | None
     first: Conv
@@ -76,9 +78,10 @@ class Residual(Frozen):
 
 
 class Pieces(Frozen):
-    """`pad` pixels are mirrored at each side before the first block, `end` makes a picture of what the last one gave.
+    """The blocks of a net. `pad` pixels are mirrored at each side before the first block; `end` makes the picture from
+    the last block's output.
 
-    `vector` is the file of γ and β of a net that has its own (`vector` [N]); None where requests bring theirs.
+    `vector` is the file with γ and β of a net that has its own (`vector` [N]); None where requests bring theirs.
     """
 
     pad: int = Field(ge=0)
@@ -89,18 +92,18 @@ class Pieces(Frozen):
     @model_validator(mode="after")
     def _ends_with_a_conv(self) -> Pieces:
         if not isinstance(self.blocks[0], Conv) or not isinstance(self.blocks[-1], Conv):
-            raise ValueError("the first or the last block is no conv")
+            raise ValueError("the first or the last block is not a conv")
         return self
 
     @property
     def convs(self) -> Iterator[Conv]:
-        """In the order they run."""
+        """All convs, in the order that they run."""
         for block in self.blocks:
             yield from (block,) if isinstance(block, Conv) else (block.first, block.second)
 
     @property
     def numbers(self) -> int:
-        """How many of a vector the norms take."""
+        """How many numbers of a vector the norms take."""
         return max((conv.norm.at + 2 * conv.channels for conv in self.convs if conv.norm is not None), default=0)
 
     @property

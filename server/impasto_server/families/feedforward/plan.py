@@ -1,12 +1,12 @@
-"""What is kept of a picture that is painted in tiles, and what that takes: memory against computing things again.
+"""The plan of a picture painted in tiles: which layers are kept, and which are computed again to save memory.
 
-The raw output of each conv is wanted twice: for its statistics, which need all of it, and then by the next conv. What
-isn't kept in between is computed again, tile by tile, from what is. Three ways, of which the first is taken that fits
-into the memory there is:
+The raw output of each conv is needed twice: for its statistics, which need all of it, and by the next conv. A layer
+that isn't kept in between is computed again, tile by tile, from one that is. There are three ways; the first that fits
+into memory is taken:
 
 all       nothing is computed again
-smaller   what has as many pixels as the picture is computed again: little work, most of the memory
-needed    only what other things are added to, or the picture is made of, is kept
+smaller   layers with as many pixels as the picture are computed again: little work, and they take most of the memory
+needed    only layers that are added to, or that the picture is made from, are kept
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from math import ceil
 
 from impasto_server.families.feedforward.pieces import Conv, Pieces, Residual
 
-SIDE = 512  # pixels of the picture that a side of a tile stands for; even
+SIDE = 512  # pixels of the picture per side of a tile; even
 
 
 @dataclass(frozen=True)
 class Plane:
-    """What a layer gives: so many channels, rows and columns, in tiles of `side` x `side`, which is even."""
+    """The shape of a layer's output, in tiles of `side` x `side`; `side` is even."""
 
     channels: int
     height: int
@@ -48,7 +48,7 @@ class Plane:
 
 @dataclass(frozen=True)
 class Plan:
-    """The convs that are `kept`, by name; how many `numbers` at most at any time; how many `steps` that makes."""
+    """The convs that are `kept`, by name; the most `numbers` held at any time; and how many `steps` it makes."""
 
     kept: frozenset[str]
     numbers: int
@@ -63,13 +63,13 @@ class Plan:
 
 
 def plans(pieces: Pieces, height: int, width: int, side: int = SIDE) -> Iterator[Plan]:
-    """The one with the least work first."""
+    """All plans, the one with the least work first."""
     for kept in _ways(pieces, height, width):
         yield Plan.of(pieces, height, width, kept, side)
 
 
 def planes(pieces: Pieces, height: int, width: int) -> Iterator[Plane]:
-    """What each conv gives, in order."""
+    """The plane of each conv's output, in order."""
     plane = _picture(pieces, height, width, SIDE)
     for conv in pieces.convs:
         plane = plane.through(conv)
@@ -77,7 +77,7 @@ def planes(pieces: Pieces, height: int, width: int) -> Iterator[Plane]:
 
 
 def largest(pieces: Pieces, numbers: int) -> int:
-    """Pixels of the largest picture of which no more is kept than so many numbers, to 0.1 million."""
+    """Pixels of the largest picture whose kept layers have at most so many `numbers`, rounded down to 0.1 million."""
     side = 1 << 12
     (*_, least) = plans(pieces, side, side)
     return int(numbers / least.numbers * side * side) // 100_000 * 100_000
@@ -96,7 +96,7 @@ def _picture(pieces: Pieces, height: int, width: int, side: int) -> Plane:
 
 
 def _needed(pieces: Pieces) -> Iterator[str]:
-    """What is written into, and so must be there."""
+    """The layers that are written into, and so must be kept."""
     before: Conv | None = None
     for block in pieces.blocks:
         if isinstance(block, Residual):
@@ -110,7 +110,7 @@ def _needed(pieces: Pieces) -> Iterator[str]:
 
 @dataclass
 class _Count:
-    """Goes through a net: `root` are the numbers that what comes next is computed from, `depth` convs behind it."""
+    """Walks through a net and counts. `root` is the numbers of the last kept layer, `depth` the convs since then."""
 
     kept: frozenset[str]
     plane: Plane

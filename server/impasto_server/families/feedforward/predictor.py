@@ -1,4 +1,4 @@
-"""A style's picture → its vector, by the bundle's predictor; once for each picture while it is remembered."""
+"""A style's picture → its vector, by the bundle's predictor, with a cache."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from impasto_server.turns import Work
 
 Array = NDArray[np.float32]
 
-KEPT_BYTES = 32 << 20  # of vectors
+KEPT_BYTES = 32 << 20  # of cached vectors
 
 
 @dataclass(frozen=True)
 class Guess:
-    """The `vector` [N] of a picture's style; `problem`: what went wrong with its colours, or nothing."""
+    """The `vector` [N] of a picture's style; `problem` is a warning about its colour profile, or ""."""
 
     vector: Array
     problem: str = ""
 
 
 class Predictor:
-    """Used by several threads: the engine runs one picture at a time."""
+    """The predictor. Safe to use from several threads; the engine runs one picture at a time."""
 
     def __init__(self, manifest: FeedforwardManifest, graphs: Graphs) -> None:
         self._engine = graphs.compiled(PREDICTOR)
@@ -44,7 +44,7 @@ class Predictor:
         self._run(np.zeros((self.side, self.side, 3), np.uint8))
 
     def of_file(self, data: bytes, field: str) -> Work[Guess]:
-        """That of an encoded picture; decoding it is one turn, and predicting another.
+        """The guess for an encoded picture; decoding takes one turn, predicting another.
 
         Raises InvalidArgument for a file that can't be used.
         """
@@ -57,7 +57,7 @@ class Predictor:
         return (yield from self._predicted(pixels, problem, digest))
 
     def of_photo(self, pixels: NDArray[np.uint8], data: bytes) -> Work[Guess]:
-        """That of a photo [H, W, 3] which was decoded from `data`."""
+        """The guess for a photo [H, W, 3] that was decoded from `data`."""
         digest = f"{hashlib.sha256(data).hexdigest()} {pixels.shape}"
         known = self._remembered(digest)
         if known is not None:
@@ -73,7 +73,7 @@ class Predictor:
         yield pixels.size
         found = Guess(self._run(pixels), problem)
         if not np.isfinite(found.vector).all():
-            raise ImpastoError("the predictor made NaN of a style's picture; start the server with --precision f32")
+            raise ImpastoError("the predictor's vector has NaN or infinity; start the server with --precision f32")
         with self._lock:
             self._known.put(digest, found, found.vector.nbytes)
         return found

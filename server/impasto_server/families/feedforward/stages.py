@@ -1,4 +1,4 @@
-"""The backbones of a net in pieces, by stage: each is compiled when the first large picture comes."""
+"""The backbones of a net in pieces, by stage; they are compiled when the first large picture comes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from impasto_server.families.feedforward.pieces import Conv, Norm, Pieces
 from impasto_server.steps import Sample
 
 Array = NDArray[np.float32]
-VectorOf = Callable[[Any], Array]  # γ and β [N] of a row's context
+VectorOf = Callable[[Any], Array]  # a row's context → γ and β [N]
 
 
 class Piece(Backbone):
-    """One graph on tiles. `norm` is the one that what it reads still lacks, of γ and β as `vector_of` a context.
+    """One graph on tiles. `norm` is the norm still to be applied to its input, with γ and β from `vector_of`.
 
-    `engine` compiles it, once. `begun` is called before a picture's first tile, wherever that is. What memory a piece
-    took is given back after the last tile of a layer: there are many pieces, and one at a time is busy.
+    `engine` compiles the graph, once. `begun` is called before a picture's first tile. A piece frees its memory after
+    the last tile of a layer, since there are many pieces and only one is busy at a time.
     """
 
     def __init__(
@@ -35,10 +35,10 @@ class Piece(Backbone):
         self._begun = begun
 
     def prepare(self, row: Row, most: int, copies: int) -> None:
-        """Nothing: most servers never see a large picture."""
+        """Do nothing: most servers never see a large picture."""
 
     def room(self, sample: Sample, most: int) -> int:
-        """One: a tile keeps all cores busy."""
+        """One row: a tile keeps all cores busy."""
         return 1
 
     def run(self, rows: Sequence[Row]) -> Array:
@@ -61,7 +61,7 @@ class Piece(Backbone):
     def _scaled(self, rows: Sequence[Row], norm: Norm) -> Feeds:
         pairs = []
         for ask, row in zip(_asks(rows), rows, strict=True):
-            assert ask.scaling is not None, "the layer before it is done"
+            assert ask.scaling is not None, "the layer before it is finished"
             pairs.append(ask.scaling.with_style(self._vector_of(row.context), norm.at))
         scales, shifts = (np.stack(side)[:, :, None, None] for side in zip(*pairs, strict=True))
         return {"scale": scales, "shift": shifts}
@@ -74,14 +74,14 @@ def _asks(rows: Sequence[Row]) -> list[TileAsk]:
 def stages(
     pieces: Pieces, opened: Callable[[str], Engine], vector_of: VectorOf, begun: Callable[[], None]
 ) -> Mapping[str, Piece]:
-    """All of them; `opened` compiles a file, once for all stages that share it, `begun` is called before a picture's
-    first tile."""
-    files = {file: cache(partial(opened, file)) for file in pieces.files}  # the step loop's thread alone asks
+    """The piece of each stage. `opened` compiles a file, once for all stages that share it; `begun` is called before a
+    picture's first tile."""
+    files = {file: cache(partial(opened, file)) for file in pieces.files}  # only the step loop's thread calls these
     return {stage: Piece(files[file], norm, vector_of, begun) for stage, file, norm in _listed(pieces)}
 
 
 def _listed(pieces: Pieces) -> Iterator[tuple[str, str, Norm | None]]:
-    """Stage, file, and the norm of what it reads."""
+    """Each stage with its file and the norm of its input."""
     norm: Norm | None = None
     for block in pieces.blocks:
         if isinstance(block, Conv):

@@ -1,4 +1,4 @@
-"""Styles with their weights → the vector of a lane, and what a weakened one fades to."""
+"""Styles with weights → the vector of a lane, faded where the style is weakened."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ from impasto_server.strangers import Unfit, read_file
 
 Array = NDArray[np.float32]
 
-SLACK, NOTHING = 1e-3, 1e-6  # of what weights come to in all, and of what is left of 1
+SLACK, NOTHING = 1e-3, 1e-6  # how far a sum of weights may exceed 1, and up to where a rest counts as 0
 
 
 @dataclass(frozen=True)
 class Style:
-    """A lane's context: the `vector` [N] that it's painted in, None of a net whose weights are its style."""
+    """A lane's context: the `vector` [N] of its style; None for a net whose style is in its weights."""
 
     vector: Array | None = None
 
 
 @dataclass(frozen=True)
 class Shares:
-    """How much each style of a lane counts, by its place among the request's, and how strong all of it is."""
+    """The weights of a lane's styles, as (place in the request, weight), and the strength of the whole."""
 
     styles: tuple[tuple[int, float], ...]
     strength: float
 
     @property
     def whole(self) -> float:
-        """What the weights come to; the one style of a net without vectors is there whole."""
+        """The sum of the weights; 1 for a net without vectors."""
         return sum(weight for _, weight in self.styles) if self.styles else 1.0
 
     @property
     def rest(self) -> float:
-        """How much what they fade to counts."""
+        """The weight of what the style fades to."""
         left = 1 - self.strength * self.whole
         return left if left > NOTHING else 0.0
 
     def mixed(self, vectors: Sequence[Array | None], rest: Array | None) -> Array:
         """Σ s · w · v + r · v_rest in float32, in this order; a style of weight 0 may be None.
 
-        Where there is no v_rest, it is the mix at its whole strength, Σ w · v / Σ w: its pixels are weakened instead.
+        Without v_rest it is the mix at full strength, Σ w · v / Σ w; the pixels are faded instead.
         """
         scale = 1 / self.whole if rest is None else self.strength
         parts = [(vectors[place], scale * weight) for place, weight in self.styles if weight]
@@ -60,9 +60,9 @@ class Shares:
 
 
 def shares_of(request: Request) -> tuple[Shares, ...]:
-    """For each lane: one, or one for each style where each has a mask. Raises InvalidArgument for unfit weights.
+    """The shares of each lane: one lane, or one for each style if each has a mask.
 
-    Without styles the one that the weights are is there whole.
+    Raises InvalidArgument for unsuitable weights.
     """
     strength = request.content.strength
     adapters, pictures = request.styles.adapter_weights, request.own["STYLE_IMAGE_WEIGHTS"]
@@ -79,18 +79,18 @@ def shares_of(request: Request) -> tuple[Shares, ...]:
 def _check(lane: Sequence[tuple[int, float]], field: str) -> None:
     total = sum(weight for _, weight in lane)
     if not 0 < total <= 1 + SLACK:
-        problem = f"the weights of what is mixed come to {total:g} in all"
-        raise InvalidArgument(field, problem, "pass weights that come to more than 0 and at most 1, or leave them out")
+        problem = f"the weights of the mixed styles have the sum {total:g}"
+        raise InvalidArgument(field, problem, "pass weights with a sum above 0 and at most 1, or leave them out")
 
 
 def vector_in(bundle: Bundle, file: str, name: str, numbers: int) -> Array:
-    """The vector [numbers] that a bundle's file has under a name. Raises SetupError for anything else."""
+    """The vector [numbers] called `name` in a bundle's file. Raises SetupError for anything else."""
     place = bundle.folder / file
     try:
         found = load(read_file(place, 8 * numbers + (1 << 20)))[name].astype(np.float32)
     except (OSError, Unfit, SafetensorError, KeyError) as error:
         raise SetupError(f"bundle: {place} can't be read ({error}); link the checkpoint again") from None
     if found.shape != (numbers,) or not np.isfinite(found).all():
-        problem = f"holds {list(found.shape)}, and its net takes {numbers} finite numbers"
+        problem = f"holds {list(found.shape)}, but its net takes {numbers} finite numbers"
         raise SetupError(f"bundle: {place} {problem}; link the checkpoint again")
     return found

@@ -1,4 +1,4 @@
-"""Pictures that are too large to be painted whole: each is painted in tiles, a layer of the net after the other."""
+"""Painting in tiles, for pictures that are too large to be painted whole: the net runs layer by layer."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ from impasto_server.steps import Ask
 Pixels = NDArray[np.uint8]
 Array = NDArray[np.float32]
 
-WHOLE = 4 << 20  # pixels of a picture that one pass paints, at most
-# Bytes that a whole pass may take, or that share of the memory that is free at the start, if it is more: tiles take up
-# to five times as long. And bytes that the layers of a picture in tiles may take. A pass takes, for a pixel and each of
-# the channels of the widest layer that is as large as the picture, 15 in bf16 and 22 in f32 (measured with OpenVINO).
-# A net of 16, 32 and 64 channels has, at 24 million pixels, layers of 0.58 GB in bf16, and of 0.77 in f32, where more
-# is computed again.
+WHOLE = 4 << 20  # the most pixels of a picture that one pass paints
+# PASS is the bytes that a pass over a whole picture may take, or 1 / PASS_SHARE of the memory that is free at the start
+# if that is more; tiles take up to five times as long. LAYERS is the bytes that the layers of a picture in tiles may
+# take. PASS_BYTES is what a pass takes for each pixel and each channel of the widest layer that is as large as the
+# picture, measured with OpenVINO. A net of 16, 32 and 64 channels has, at 24 million pixels, layers of 0.58 GB in bf16,
+# and of 0.77 GB in f32, where more is computed again.
 PASS, PASS_SHARE, LAYERS = 1_100_000_000, 8, 1_000_000_000
 PASS_BYTES: Mapping[Precision, int] = MappingProxyType({"bf16": 15, "f32": 22})
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """Of a bundle whose net can be run in pieces. `backbones` are compiled when the first large picture comes."""
+    """Painting in tiles for a bundle with pieces. `backbones` are compiled when the first large picture comes."""
 
     backbones: Mapping[str, Backbone]
     pieces: Pieces
     frame: Frame
     precision: Precision
-    whole: int  # pixels of a picture that is painted whole
-    layers: int  # bytes that those of a picture may take
+    whole: int  # the most pixels of a picture that is painted whole
+    layers: int  # the most bytes of a picture's layers
     side: int
 
     @classmethod
     def of(cls, parts: Parts, manifest: FeedforwardManifest, begun: Callable[[], None]) -> Tiles | None:
-        """None of a net that can't be. `begun` is called from the step loop with a picture's first tile. Raises
+        """None for a bundle without pieces. `begun` is called from the step loop before a picture's first tile. Raises
         SetupError.
         """
         pieces = manifest.pieces
@@ -72,11 +72,11 @@ class Tiles:
 
     @property
     def most_pixels(self) -> int:
-        """Of a picture, its frame included."""
+        """The most pixels of a picture, its frame included."""
         return largest(self.pieces, self.layers // item_bytes(self.precision))
 
     def example(self, stage: str) -> Row:
-        """Nothing is prepared with it."""
+        """A placeholder: pieces aren't prepared."""
         return Row(Ask(np.zeros((1, 1, 1), np.float32), 0.0, 0, 1, stage=stage), Style(), Seat())
 
     def needed(self, height: int, width: int) -> bool:
@@ -84,14 +84,14 @@ class Tiles:
         return height * width > self.whole
 
     def nbytes(self, height: int, width: int) -> int:
-        """That the layers of a picture of this size take; 0 where it's painted whole."""
+        """The bytes of the layers of a picture of this size; 0 if it is painted whole."""
         if not self.needed(height, width):
             return 0
         plan = self._plan(*self.frame.size(height, width))
         return plan.numbers * item_bytes(self.precision)
 
     def paint(self, canvas: Pixels, styles: Sequence[Style]) -> Generator[Ask, Array, tuple[Pixels, ...]]:
-        """RGB [H, W, 3] in each of the styles, one lane after the other, in the same size."""
+        """Paint RGB [H, W, 3] in each of the styles, one lane after another, in the same size."""
         picture = self.frame.around(canvas)
         plan = self._plan(*picture.shape[:2])
         found = []
@@ -103,14 +103,14 @@ class Tiles:
         return tuple(found)
 
     def _plan(self, height: int, width: int) -> Plan:
-        """The one with the least work for which there is room; who asks knows `most_pixels`."""
+        """The plan with the least work that fits into memory; the caller has checked `most_pixels`."""
         most = self.layers // item_bytes(self.precision)
         every = list(plans(self.pieces, height, width, self.side))
         return next((plan for plan in every if plan.numbers <= most), every[-1])
 
 
 def _most_whole(pieces: Pieces, precision: Precision) -> int:
-    """Pixels of a picture that a pass has memory for."""
+    """The most pixels of a picture that a pass has memory for."""
     large = [plane for plane in planes(pieces, 1024, 1024) if min(plane.height, plane.width) >= 1024]
     pixel_bytes = max(plane.channels for plane in large) * PASS_BYTES[precision]
     return min(WHOLE, max(PASS, free_memory() // PASS_SHARE) // pixel_bytes)

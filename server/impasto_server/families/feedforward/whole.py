@@ -1,4 +1,4 @@
-"""The backbone that paints pictures whole, and doesn't keep what memory a large one took."""
+"""The backbone that paints pictures whole, and frees the memory that a large one took."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from impasto_server.adapters.adapted import AdaptedEngine
 from impasto_server.backbone import Backbone, Feeds, Row
 
-# Of all pictures of a batch, at 350 bytes of memory a pixel and more; rows gain next to nothing from each other.
+# The most pixels of a batch, at 350 bytes of memory a pixel and more; batching gains next to nothing.
 BATCH_PIXELS = 1 << 20
-# Of a picture whose pass leaves its memory to the next one; taken anew it costs a pass an eighth more.
+# The largest picture whose pass keeps its memory for the next; allocating it again costs a pass an eighth more.
 KEPT_PIXELS = 2 << 20
 
 

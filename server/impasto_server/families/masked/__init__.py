@@ -1,1 +1,1 @@
-"""Masked transformers: tokens that are uncovered."""
+"""The family of masked transformers, which predict masked tokens."""

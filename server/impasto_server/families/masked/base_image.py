@@ -1,4 +1,4 @@
-"""The picture that takes the place of what the base paints."""
+"""BASE_IMAGE: a picture in place of the one that the base would paint."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from impasto_server.turns import Work
 
 
 def base_image(request: Request, zoom: int) -> Work[NDArray[np.uint8] | None]:
-    """RGB [H, W, 3] of 1 / `zoom` of the request's size; None without one.
+    """RGB [H, W, 3] at 1 / `zoom` of the request's size; None without one.
 
-    Raises InvalidArgument, before it's decoded for one of another size: cut or scaled it would be nobody's painting.
+    Raises InvalidArgument; for another size before decoding, since cropping or scaling would change the picture.
     """
     data, name = request.own[BASE_IMAGE.name], BASE_IMAGE.name
     if data is None:
@@ -23,8 +23,8 @@ def base_image(request: Request, zoom: int) -> Work[NDArray[np.uint8] | None]:
     width, height = request.size.width // zoom, request.size.height // zoom
     found = size_of(data, name)
     if found != (width, height):
-        problem = f"is {found[0]} x {found[1]}, and WIDTH x HEIGHT is painted over one of {width} x {height}"
-        fix = f"pass one of that size, or say WIDTH {zoom * found[0]} and HEIGHT {zoom * found[1]}"
+        problem = f"is {found[0]} x {found[1]}, but this WIDTH and HEIGHT need {width} x {height}"
+        fix = f"pass a picture of that size, or WIDTH {zoom * found[0]} and HEIGHT {zoom * found[1]}"
         raise InvalidArgument(name, problem, fix)
     yield pixels_of(data)
     return read_image(data, name, width, height)

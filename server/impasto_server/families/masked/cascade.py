@@ -1,8 +1,8 @@
-"""Two stages, after Muse (arXiv 2301.00704): a base paints a small picture's tokens, and an upscaler those of a large
-one while it looks at the small one's.
+"""A cascade of two stages, after Muse (arXiv 2301.00704): a base paints the tokens of a small picture, then an upscaler
+those of a large one, conditioned on the small one's.
 
-Each stage has guidance of its own: StyleDrop's rules go on with other strengths, any other rule as classifier-free
-guidance. An adapter that has no part in a stage's transformer leaves it plain.
+Each stage has its own guidance. In the second, StyleDrop's rules have other strengths, and any other rule becomes
+classifier-free guidance. An adapter without factors for a stage's transformer leaves that stage plain.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from impasto_server.worn import Worn
 
 @dataclass(frozen=True)
 class Share:
-    """What of a request is a stage's."""
+    """A stage's share of a request."""
 
     steps: int
     temperature: float
@@ -44,7 +44,7 @@ class Share:
 
 
 def shares(request: Request) -> Mapping[str, Share]:
-    """Of the stages that are run, in their order."""
+    """The shares of the stages that are run, in order."""
     own, found = request.own, dict[str, Share]()
     if own[BASE_IMAGE.name] is None:
         found[BASE] = Share(request.steps_to_run, own[TEMPERATURE.name], request.rule)
@@ -63,15 +63,15 @@ def _second_rule(request: Request) -> Rule:
 
 @dataclass(frozen=True)
 class LookingAsk(Ask):
-    """Of the second stage; `below` is the small picture that it looks at."""
+    """An Ask of the second stage; `below` is the small picture that conditions it."""
 
     below: Painted | None = None
 
 
 def painted(steps: Steps, stage: str, done: int, total: int, below: Painted | None = None) -> Steps:
-    """A sampler of tokens as `at_stage` has it, which says of them whose they are.
+    """As `at_stage`, for a sampler of tokens; its predicted and finished tokens become `Painted` of that stage.
 
-    As long as there is nothing else the picture `below` is what's shown.
+    Until there are predicted tokens, the previews show `below`.
     """
     steps = at_stage(steps, stage, done, total)
     ask = next(steps)
@@ -86,7 +86,7 @@ def painted(steps: Steps, stage: str, done: int, total: int, below: Painted | No
 
 
 def upscaler_feeds(rows: Sequence[Row]) -> Feeds:
-    """Of rows whose asks are LookingAsks."""
+    """The upscaler's feeds, of rows whose asks are LookingAsks."""
     below = [row.ask.below.tokens for row in rows if isinstance(row.ask, LookingAsk) and row.ask.below is not None]
     said = [row.context.at(row.ask.timestep, 1.0) for row in rows]
     return {"input_ids": samples(rows), "low_ids": np.stack(below), "encoder_hidden_states": hidden(said)}
@@ -94,13 +94,13 @@ def upscaler_feeds(rows: Sequence[Row]) -> Feeds:
 
 @dataclass(frozen=True)
 class Adapting:
-    """Which of what a request wears changes which stage, on a bundle's backbones."""
+    """Tells which of a request's adapters change which stage of a bundle."""
 
     manifest: MaskedManifest
     seating: Seating
 
     def guidance(self, stage: str, rule: Rule, worn: Worn) -> Guidance:
-        """Lanes of a mix that changes nothing there are those of none."""
+        """A stage's guidance; a mix that changes nothing in the stage becomes the empty mix."""
         graphs = (self.manifest.backbones[stage], *self.manifest.text_encoders)
 
         def at(mix: Mix) -> Mix:
@@ -109,12 +109,12 @@ class Adapting:
         return rule(worn.words, Mixes(at(worn.mixes.full), at(worn.mixes.context)))
 
     def names(self, stage: str, worn: Worn) -> tuple[str, ...]:
-        """Adapters that change a stage's transformer, as the request names them."""
+        """The names of the request's adapters that change a stage's transformer."""
         graph = self.manifest.backbones[stage]
         return tuple(dict.fromkeys(one.name for one in worn.named if self._changes(graph, one.digest, worn)))
 
     def told(self, request: Request, worn: Worn) -> Mapping[str, object]:
-        """What META says of the stages."""
+        """META's part about the stages."""
         stages = {
             stage: {
                 "steps": share.steps,
@@ -128,19 +128,21 @@ class Adapting:
         return {} if self.manifest.upscale is None else {"stages": stages}
 
     def warnings(self, request: Request, worn: Worn) -> tuple[str, ...]:
-        """Of each adapter that leaves the second stage plain."""
+        """A warning for each adapter that leaves the second stage plain."""
         if UPSCALE not in shares(request):
             return ()
         there = self.names(UPSCALE, worn)
         plain = [one for one in worn.named if one.name not in there]
         return tuple(
-            f"{one.field}: {one.name!r} has no factors of the second stage, and paints the second stage plain; import "
-            "it with both halves to have its style there"
+            f"{one.field}: {one.name!r} has no factors for the second stage and leaves it plain; import it with both "
+            "halves to have its style there"
             for one in plain
         )
 
     def _changes(self, graph: str, digest: str, worn: Worn) -> bool:
-        """What is merged into a pinned mix alone is said to change what the mix does."""
+        """Whether an adapter changes a graph. A Delta, which only pinned mixes contain, counts as changing what its mix
+        changes.
+        """
         patch = worn.adapters[digest]
         if not isinstance(patch, Delta):
             return graph in patch.factors

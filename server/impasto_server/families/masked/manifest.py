@@ -1,4 +1,4 @@
-"""What a masked transformer's bundle says of it."""
+"""The manifest of masked bundles."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DECODERS: Mapping[str, str] = {BASE: "vq_decoder", UPSCALE: "upscaler_vq_decoder
 
 
 class Tokens(Frozen):
-    """A picture's tokens: one for each square of `factor` pixels, 0 to `codes` - 1, or `mask_id` where it's unknown."""
+    """A picture's tokens: one for each square of `factor` pixels, 0 to `codes` - 1, or `mask_id` where unknown."""
 
     factor: int = Field(gt=0)
     codes: int = Field(gt=1)
@@ -26,14 +26,14 @@ class Tokens(Frozen):
 
 
 class Masking(Frozen):
-    """How the share of tokens that are still unknown falls over the steps."""
+    """How the share of unknown tokens falls over the steps."""
 
     schedule: Literal["cosine", "linear"] = "cosine"
 
 
 class Upscale(Frozen):
-    """A second stage, which paints a picture of `scale` times as many tokens each way over the base's; `patch` x
-    `patch` of its tokens are one place of its transformer.
+    """A second stage, which paints `scale` times as many tokens per side as the base. `patch` x `patch` of its tokens
+    are one position of its transformer.
     """
 
     tokens: Tokens
@@ -42,7 +42,7 @@ class Upscale(Frozen):
 
 
 class MaskedManifest(WordedManifest):
-    """A transformer that predicts the tokens that are masked; `image` is what the last stage paints."""
+    """The manifest of a transformer that predicts masked tokens; `image` describes the last stage's picture."""
 
     schedulers: ClassVar[Collection[str]] = ANNEALS.keys()
 
@@ -57,21 +57,21 @@ class MaskedManifest(WordedManifest):
 
     @property
     def stages(self) -> Mapping[str, Tokens]:
-        """Each one's tokens."""
+        """The tokens of each stage."""
         return {BASE: self.tokens} if self.upscale is None else {BASE: self.tokens, UPSCALE: self.upscale.tokens}
 
     @property
     def zoom(self) -> int:
-        """How many times as wide as the base's picture the finished one is."""
+        """The finished picture's width over that of the base's picture."""
         return 1 if self.upscale is None else self.upscale.scale * self.upscale.tokens.factor // self.tokens.factor
 
     def grid(self, stage: str, width: int, height: int) -> tuple[int, int]:
-        """Rows and columns of a stage's tokens, of a finished picture of so many pixels."""
+        """Rows and columns of a stage's tokens, for a finished picture of `width` x `height` pixels."""
         span = self.stages[stage].factor * (self.zoom if stage == BASE else 1)
         return height // span, width // span
 
     def dimensions(self, width: int, height: int) -> Mapping[str, int]:
-        """Of the second stage's graphs its transformer alone is run on what is open: W and H are the base's."""
+        """As in Manifest. W and H are the base's; of the second stage only the transformer has dynamic dimensions."""
         rows, columns = self.grid(BASE, width, height)
         found = {**super().dimensions(width // self.zoom, height // self.zoom), "w": columns, "h": rows}
         if self.upscale is None:
@@ -81,7 +81,7 @@ class MaskedManifest(WordedManifest):
 
     @property
     def lacking(self) -> Mapping[str, str]:
-        why = f"bundle {self.name!r} has one stage, and no second one that this could be about"
+        why = f"means nothing to bundle {self.name!r}, which has only one stage"
         return {} if self.upscale is not None else dict.fromkeys(SECOND, why)
 
     @property
@@ -92,7 +92,7 @@ class MaskedManifest(WordedManifest):
     def _has_both_halves_of_a_second_stage(self) -> MaskedManifest:
         for graph in ("upscaler", DECODERS[UPSCALE]):
             if (graph in self.graphs) != (self.upscale is not None):
-                raise ValueError(f"graph {graph} and upscale belong together, and one of them is missing")
+                raise ValueError(f"graph {graph} and upscale belong together, but one of them is missing")
         return self
 
     @model_validator(mode="after")
@@ -102,7 +102,7 @@ class MaskedManifest(WordedManifest):
         fine = self.upscale.tokens.factor
         across, patched = self.upscale.scale * fine, self.upscale.patch * fine
         if across % self.tokens.factor:
-            raise ValueError(f"a base's token of {self.tokens.factor} pixels doesn't become a whole number of them")
+            raise ValueError(f"the zoom is not a whole number for a base token of {self.tokens.factor} pixels")
         if self.image.multiple_of % across or self.image.multiple_of % patched:
-            raise ValueError(f"image.multiple_of is {self.image.multiple_of}, no multiple of {across} and {patched}")
+            raise ValueError(f"image.multiple_of is {self.image.multiple_of}, not a multiple of {across} and {patched}")
         return self

@@ -1,5 +1,5 @@
-"""The family of masked transformers: aMUSEd's UViT over a VQ model's tokens, and where the bundle has one Muse's
-upscaler over those of a larger picture (cascade.py).
+"""The family of masked transformers: aMUSEd's UViT over a VQ model's tokens, and, where the bundle has one, Muse's
+upscaler over the tokens of a larger picture (cascade.py).
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ from impasto_server.turns import Work
 from impasto_server.words.prompt import Staged
 from impasto_server.worn import Worn
 
-AESTHETIC_SCORE = 6.0  # what diffusers' AmusedPipeline asks for
+AESTHETIC_SCORE = 6.0  # as in diffusers' AmusedPipeline
 
 
 class Masked:
-    """See Family. A row's context is what its lane says. There is no timestep in the backbones.
+    """The masked family; see Family for the methods. A row's context is its lane's embeds. The backbones take no
+    timestep.
 
-    What is seen is the tokens of the one picture that a request brings: its content, or its base's picture.
+    `seen` is the tokens of the request's picture: its content, or BASE_IMAGE.
     """
 
     def __init__(self, parts: Parts) -> None:
@@ -84,7 +85,7 @@ class Masked:
         draws = np.random.Generator(np.random.Philox(seed))
         run, picture, done = shares(request), None, 0
         if BASE not in run:
-            assert seen is not None, "a request without a base's steps brings the base's picture"
+            assert seen is not None, "a request without base steps brings BASE_IMAGE"
             picture = Painted(BASE, seen)
         total = sum(share.steps for share in run.values())
         for stage, share in run.items():
@@ -102,14 +103,14 @@ class Masked:
     def _sampler(
         self, stage: str, share: Share, request: Request, seen: Codes | None, draws: np.random.Generator
     ) -> Steps:
-        """Content is the base's to begin with."""
+        """A stage's sampler; only the base begins with the content."""
         content = seen if stage == BASE else None
         steps = request.sampling.steps if stage == BASE else share.steps
         canvas = self._canvas(stage, request, content, draws)
         return decode(canvas, steps, self._masks, ANNEALS[request.sampling.scheduler], share.temperature, draws)
 
     def _canvas(self, stage: str, request: Request, clean: Codes | None, draws: np.random.Generator) -> Canvas:
-        """All unknown; or the content's tokens, of which as many are masked as the steps left out would have left."""
+        """All tokens unknown; or the content's tokens, as many of them masked as the skipped steps would have left."""
         mask_id = self._manifest.stages[stage].mask_id
         if clean is None:
             return Canvas(self._blank(stage, mask_id, request.size.width, request.size.height), mask_id)
@@ -121,10 +122,10 @@ class Masked:
         return np.full(self._manifest.grid(stage, width, height), token, np.int64)
 
     def _feeds(self, rows: Sequence[Row]) -> Feeds:
-        """The base's."""
+        """The base's feeds."""
         tokens = samples(rows)
         height, width = (size * self._manifest.tokens.factor for size in tokens.shape[1:])
-        # The timestep is the share of steps to come: an embedding in stages goes by that.
+        # The timestep is the share of steps to come, which picks the stage of an embedding.
         said = [row.context.at(row.ask.timestep, 1.0) for row in rows]
         conditions = np.array([width, height, 0, 0, AESTHETIC_SCORE], np.float32)  # the two zeros: a crop's corner
         return {

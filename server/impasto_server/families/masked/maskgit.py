@@ -1,12 +1,12 @@
 """MaskGIT's decoding of tokens (arXiv 2202.04200), as a generator (steps.py).
 
-At each step every unknown token is drawn from the guided logits, and those that the model is least sure of are masked
-again. Tokens that were known before stay. Two ways to anneal the noise in "least sure":
+At each step every unknown token is drawn from the guided logits, and those with the least confidence are masked again.
+Known tokens stay. The confidence has noise, which is annealed in one of two ways:
 
-maskgit  τ(1 - r), r = (k + 1) / K: StyleDrop's (arXiv 2306.00983), no noise in the last mask.
+maskgit  τ(1 - r), r = (k + 1) / K: StyleDrop's (arXiv 2306.00983); the last mask has no noise.
 amused   from τ at the first step to 0 at the last: diffusers' AmusedScheduler.
 
-All that is random comes from one generator, in the same amount at each step, so the seed alone decides.
+All random numbers come from one generator, equally many at each step, so the seed alone determines them.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ Codes = NDArray[np.int64]
 Anneal = Callable[[int, int], float]
 
 BLOCK = 32
-TOGETHER = 256  # places: of thousands of codes, what of them a core's cache holds
+TOGETHER = 256  # places drawn at a time: with thousands of codes, as many as a core's cache holds
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """What decoding begins with: `tokens` int64 [h, w], `mask_id` where they are unknown.
+    """What decoding begins with: `tokens` int64 [h, w], `mask_id` where unknown.
 
-    `behind` of the steps count as done: the share that is masked goes on falling from there.
+    `behind` steps count as done already, so the masked share goes on falling from there.
     """
 
     tokens: Codes
@@ -43,26 +43,26 @@ class Canvas:
 
 @dataclass(frozen=True)
 class Masks:
-    """How many tokens are left unknown after a step: ⌊N₀ · cos(πr / 2)⌋ of N₀, or ⌊N₀ · (1 - r)⌋."""
+    """How many tokens stay unknown after a step: ⌊N₀ · cos(πr / 2)⌋ of N₀, or ⌊N₀ · (1 - r)⌋."""
 
     schedule: Literal["cosine", "linear"] = "cosine"
 
     def ratio(self, done: int, steps: int) -> float:
-        """The share of tokens that `done` of `steps` leave unknown.
+        """The share of tokens that is unknown after `done` of `steps`.
 
-        In float32, as diffusers has it: where the exact count is whole, rounding decides between it and one less.
+        In float32, as in diffusers: where the exact count is whole, rounding decides between it and one less.
         """
         r = np.float32(done) / np.float32(steps)
         return float(np.cos(r * np.float32(np.pi) / np.float32(2)) if self.schedule == "cosine" else np.float32(1) - r)
 
     def count(self, total: int, unknown: int, done: int, steps: int) -> int:
-        """At least one, and fewer than before; none where there was nothing unknown."""
+        """How many tokens stay unknown: at least one, and fewer than before; 0 if none was unknown."""
         wanted = floor(np.float32(total) * np.float32(self.ratio(done, steps)))
         return max(1, min(unknown - 1, wanted)) if unknown else 0
 
 
 def maskgit(step: int, steps: int) -> float:
-    """1 - r after `step`."""
+    """1 - r after `step`, r = (step + 1) / steps."""
     return 1 - (step + 1) / steps
 
 
@@ -77,9 +77,9 @@ ANNEALS: dict[str, Anneal] = {"maskgit": maskgit, "amused": amused}
 def decode(
     canvas: Canvas, steps: int, masks: Masks, anneal: Anneal, temperature: float, draws: np.random.Generator
 ) -> Steps:
-    """Tokens int64 [h, w] at the end; asks for logits [codes, h, w]. `temperature` is τ, of the confidence's noise.
+    """Ask for logits [codes, h, w]; return tokens int64 [h, w]. `temperature` is τ, the scale of the noise.
 
-    The timestep that is asked at is the share of steps that come after this one, 0 to 1.
+    The timestep of an ask is the share of steps after this one, 0 to 1.
     """
     shape, tokens = canvas.tokens.shape, canvas.tokens.reshape(-1)
     total = tokens.size if canvas.behind else int((tokens == canvas.mask_id).sum())
@@ -102,9 +102,10 @@ def decode(
 def draw(
     logits: Array, tokens: Codes, unknown: NDArray[np.bool_], uniform: NDArray[np.float64]
 ) -> tuple[Codes, NDArray[np.float64]]:
-    """Draw the `unknown` of `tokens` [places] from softmax(`logits` [codes, places]); and log p of what was drawn.
+    """Draw the `unknown` of `tokens` [places] from softmax(`logits` [codes, places]). Returns the tokens, and log p of
+    those drawn.
 
-    A token is the first whose cumulative probability exceeds its `uniform` [places] number in [0, 1).
+    A drawn token is the first whose cumulative probability exceeds its `uniform` [places] number in [0, 1).
     """
     wanted = logits if unknown.all() else np.compress(unknown, logits, axis=1)
     drawn, certainty = tokens.copy(), np.zeros(tokens.size)
@@ -120,7 +121,7 @@ def draw(
 def _inverse(weights: Array, uniform: NDArray[np.float64]) -> tuple[Codes, NDArray[np.float64]]:
     """For each column of `weights` [codes, n] the first row whose cumulative weight exceeds `uniform` [n] of the total.
 
-    First the block of rows, then the row in it: cumulative sums of all rows take most of a step's time.
+    It finds the block of rows, then the row in it: cumulative sums over all rows would take most of a step's time.
     """
     codes, n = weights.shape
     whole = weights if codes % BLOCK == 0 else np.pad(weights, ((0, -codes % BLOCK), (0, 0)))
@@ -132,10 +133,10 @@ def _inverse(weights: Array, uniform: NDArray[np.float64]) -> tuple[Codes, NDArr
     before = ends[block, column] - sums[block, column]
     inside = before[:, None] + np.cumsum(blocks[block, :, column], axis=1, dtype=np.float64)
     row = block * BLOCK + (inside <= target[:, None]).sum(axis=1)
-    # The target may have been rounded up to a block's end, and the last one's is that of the total.
+    # Rounding may put the target at the end of the block, and for the last block that is the end of all rows.
     return np.minimum(row, codes - 1), ends[-1]
 
 
 def masked(tokens: Codes, mask_id: int, ratio: float, draws: np.random.Generator) -> Codes:
-    """`tokens` with each of them masked with the probability `ratio`, as diffusers' AmusedScheduler.add_noise."""
+    """`tokens`, each masked with the probability `ratio`, as in diffusers' AmusedScheduler.add_noise."""
     return np.where(draws.random(tokens.shape) < ratio, mask_id, tokens)

@@ -1,4 +1,4 @@
-"""A stage's pictures: as tokens, and as the pixels that its VQ model makes of them."""
+"""A stage's pictures, as tokens and as pixels, and the VQ model between them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from impasto_server.pictures.image import encode, to_uint8
 
 @dataclass(frozen=True)
 class Painted:
-    """Tokens int64 [h, w] of a stage."""
+    """A stage's tokens, int64 [h, w]."""
 
     stage: str
     tokens: Codes
@@ -30,7 +30,7 @@ class Painted:
 
 
 class Decoder:
-    """A VQ model's half that paints. Safe from any thread."""
+    """A VQ model's decoder: tokens → pixels. Safe from any thread."""
 
     def __init__(self, engine: AdaptedEngine) -> None:
         self._engine = engine
@@ -40,17 +40,17 @@ class Decoder:
         """int64 [h, w] → RGB [H, W, 3]."""
         with self._lock:
             (image,) = self._engine.run({"tokens": tokens[None]})
-        return to_uint8(2 * image[0] - 1)  # its pixels are 0 to 1
+        return to_uint8(2 * image[0] - 1)  # the graph's pixels are 0 to 1
 
     def preview(self, tokens: Codes) -> bytes:
-        """One pixel for each token, the mean of those it becomes."""
+        """An RGB PNG with one pixel for each token: the mean of the pixels that it becomes."""
         (rows, columns), picture = tokens.shape, self.decode(tokens)
         squares = picture.reshape(rows, len(picture) // rows, columns, -1, 3)
         return encode(squares.mean(axis=(1, 3)).round().astype(np.uint8), "png")
 
 
 class Encoder:
-    """The half that looks. Safe from any thread."""
+    """A VQ model's encoder: pixels → tokens. Safe from any thread."""
 
     def __init__(self, engine: AdaptedEngine) -> None:
         self._engine = engine

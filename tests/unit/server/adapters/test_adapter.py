@@ -47,7 +47,7 @@ INTEGERS = np.zeros((toy.CHANNELS, 2), np.int32)
         (toy.adapter_bytes(unet__mix__A=WIDE), r"A \[5, 2\]"),
         (toy.adapter_bytes(unet__mix__A=NO_RANK), r"A \[4, 0\]"),
         (toy.adapter_bytes(unet__mix__A=INTEGERS), "I32"),
-        (toy.adapter_bytes(unet__conv__A=NAN), "belong nowhere: unet.conv.A"),
+        (toy.adapter_bytes(unet__conv__A=NAN), "fit nowhere: unet.conv.A"),
     ],
 )
 def test_a_damaged_file_is_refused_before_a_byte_reaches_the_bank(data: bytes, why: str, manifest: Manifest) -> None:
@@ -77,13 +77,13 @@ def test_an_embedding_may_fill_a_clip_text(manifest: Manifest) -> None:
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (toy.embedding_bytes(width=12), "embedding 'x' is 12 wide, text_encoder of 'toy' 8"),
+        (toy.embedding_bytes(width=12), "embedding 'x' is 12 wide, but text_encoder of 'toy' is 8"),
         (toy.embedding_bytes(stages=65), r"\[65, 1, 8\], not \[stages, vectors, width\]"),
         (toy.embedding_bytes(places=76), r"\[6, 76, 8\]"),
         (toy.embedding_bytes(stages=0), r"\[0, 1, 8\]"),
         (toy.embedding_bytes(prompt="in {style}"), "lacks the prompts"),
         (toy.embedding_bytes(style_prompt=None), "lacks the prompts"),
-        (toy.embedding_bytes(kind="hypernetwork"), "of the kind 'hypernetwork'"),
+        (toy.embedding_bytes(kind="hypernetwork"), "know its kind 'hypernetwork'"),
     ],
 )
 def test_an_embedding_that_does_not_fit_is_refused(data: bytes, why: str, manifest: Manifest) -> None:
@@ -128,11 +128,13 @@ def test_the_words_it_was_trained_in_come_with_an_adapter(
 
 def test_an_adapter_of_the_other_family_is_refused(manifest: Manifest, masked_manifest: Manifest) -> None:
     """Also where the architecture's digest would say so: this says it in words."""
-    said = "^ADAPTER_NAMES: adapter 'x' is for a diffusion backbone, 'toy-masked' is masked; name an adapter that was"
+    said = (
+        "^ADAPTER_NAMES: adapter 'x' is for a diffusion backbone, but 'toy-masked' is masked; name an adapter that was"
+    )
     with pytest.raises(InvalidArgument, match=said):
         parse(toy.adapter_bytes(), "d", "x", masked_manifest)
     for data in (toy_masked.lora_bytes(), toy_masked.bottleneck_bytes()):
-        with pytest.raises(InvalidArgument, match="'x' is for a masked backbone, 'toy' is diffusion"):
+        with pytest.raises(InvalidArgument, match="'x' is for a masked backbone, but 'toy' is diffusion"):
             parse(data, "d", "x", manifest)
 
 
@@ -152,19 +154,19 @@ def test_an_embedding_is_for_any_family(masked_manifest: Manifest) -> None:
         ),
         (toy_masked.lora_bytes(header={"prompt": "{context} {context}"}), "has no place for {context}"),
         (toy_masked.lora_bytes(header={"prompt": 7}), "its prompt 7 has no place"),
-        (toy_masked.lora_bytes(header={"format": 2}), "it's of format 2, and this server reads 1"),
+        (toy_masked.lora_bytes(header={"format": 2}), "its format is 2, but this server reads 1"),
         (
             toy_masked.lora_bytes(header={"kind": "bottleneck", "gelu": "tanh"}),
-            "it is a bottleneck, and transformer.mix.A is of a lora",
+            "it is a bottleneck, but transformer.mix.A is a lora's",
         ),
         (
             toy_masked.bottleneck_bytes(header={"kind": "lora"}),
-            "it is a lora, and transformer.block.A is of a bottleneck",
+            "it is a lora, but transformer.block.A is a bottleneck's",
         ),
         (toy_masked.bottleneck_bytes(transformer__block__A=WIDE), r"transformer.block is A \[5, 2\]"),
-        (toy_masked.bottleneck_bytes(transformer__block__B=NAN), "transformer.block is .* wants A .8, r., B .r, 8."),
+        (toy_masked.bottleneck_bytes(transformer__block__B=NAN), "transformer.block is .* needs A .8, r., B .r, 8."),
         (toy_masked.bottleneck_bytes(transformer__block__scale=INFINITE), "NaN or infinity"),
-        (toy_masked.bottleneck_bytes(transformer__attn__A=WIDE), "belong nowhere: transformer.attn.A"),
+        (toy_masked.bottleneck_bytes(transformer__attn__A=WIDE), "fit nowhere: transformer.attn.A"),
     ],
 )
 def test_a_damaged_adapter_of_the_masked_family_is_refused(data: bytes, why: str, masked_manifest: Manifest) -> None:

@@ -233,7 +233,7 @@ def test_mixes_of_a_request_are_had_together_or_not_at_all(manifest: Manifest) -
     assert bank.take([one, two], adapters, again) is None
     bank.forget(again)
     assert bank.take([one], adapters, pytest.fail) is not None  # nothing was held back for the two
-    with pytest.raises(InvalidArgument, match="take 3 pages of rank 4, and the server's bank has 2"):
+    with pytest.raises(InvalidArgument, match="take 3 pages of rank 4, but the server's bank has 2"):
         bank.take([one, two, three], adapters, pytest.fail)
 
 
@@ -265,12 +265,14 @@ def test_a_refusal_leaves_nothing_pinned(manifest: Manifest) -> None:
 
 def test_a_mix_of_more_rank_than_engines_are_made_for_is_refused(manifest: Manifest) -> None:
     bank, wide = bank_of(manifest, 400), adapter(manifest, 1, rank=1025)
-    with pytest.raises(InvalidArgument, match="a mix has rank 1028 in all, and 1024 is the most; use fewer"):
+    with pytest.raises(InvalidArgument, match="a mix has rank 1028 in all, more than 1024; use fewer"):
         hold(bank, wide)
 
 
 def test_a_bank_without_room_for_one_page_is_an_error(manifest: Manifest) -> None:
-    with pytest.raises(SetupError, match=f"bank_bytes: {PAGE} holds no page of rank 4; pass {2 * PAGE} or more"):
+    with pytest.raises(
+        SetupError, match=f"bank_bytes: {PAGE} is too small for a page of rank 4; pass {2 * PAGE} or more"
+    ):
         Bank(Layout.of(manifest, RANK, "f32"), PAGE, Stats())
 
 
@@ -278,7 +280,7 @@ def test_a_site_for_adapters_that_nobody_knows_is_an_error(manifest: Manifest) -
     site = manifest.graphs["unet"].sites[0].model_copy(update={"kind": "warp"})
     graph = manifest.graphs["unet"].model_copy(update={"sites": (site,)})
     strange = manifest.model_copy(update={"graphs": {"unet": graph}})
-    with pytest.raises(SetupError, match="^bundle: mix is a site for adapters of the kind 'warp', which this server"):
+    with pytest.raises(SetupError, match="^bundle: mix is a site for adapters of the kind 'warp', which is none of"):
         Layout.of(strange, RANK, "f32")
 
 

@@ -95,7 +95,7 @@ def test_a_form_of_ones_own_goes_through_the_bank_and_an_engine(engine: EngineNa
 
 @pytest.mark.parametrize(
     ("gamma", "why"),
-    [(np.ones(5), r"unet.mix is gamma \[5\]; this backbone wants gamma \[4\]"), (np.full(4, np.nan), "NaN")],
+    [(np.ones(5), r"unet.mix is gamma \[5\], but this backbone needs gamma \[4\]"), (np.full(4, np.nan), "NaN")],
 )
 def test_its_files_are_checked_as_anybodys(gamma: Array, why: str, gained: Bundle) -> None:
     with pytest.raises(InvalidArgument, match=why):

@@ -149,30 +149,30 @@ LORA_KEYS: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (toy_masked.bottleneck_bytes(stages=("upscaler",)), "it is the half of a pair for the stage upscale alone"),
+        (toy_masked.bottleneck_bytes(stages=("upscaler",)), "it is half a pair, for the stage upscale alone"),
         (
             toy_masked.lora_bytes(stages=("upscaler",), text_encoder=True),
-            "it is the half of a pair for the stage upscale alone",
+            "it is half a pair, for the stage upscale alone",
         ),
         (
             toy_masked.bottleneck_bytes(stages=BOTH, header={"stages": None}),
-            "its header says that it is of base, and its tensors are of base and upscale",
+            "its header says that it is for base, but its tensors are for base and upscale",
         ),
         (
             toy_masked.lora_bytes(header={"stages": STAGES}),
-            "its header says that it is of base and upscale, and its tensors are of base",
+            "its header says that it is for base and upscale, but its tensors are for base",
         ),
         (
             toy_masked.bottleneck_bytes(header={"stages": STAGES}, **LORA_KEYS),
-            "it is a bottleneck, and upscaler.mix.A is of a lora, where one adapter is of one kind, in all stages",
+            "it is a bottleneck, but upscaler.mix.A is a lora's; an adapter has one kind in all stages",
         ),
         (
             toy_masked.bottleneck_bytes(stages=BOTH, **LORA_KEYS),
-            "it is a bottleneck, and upscaler.mix.A is of a lora, where one adapter is of one kind, in all stages",
+            "it is a bottleneck, but upscaler.mix.A is a lora's; an adapter has one kind in all stages",
         ),
         (
             toy_masked.lora_bytes(stages=BOTH, upscaler__mix9__A=DEEP),
-            "it holds tensors that belong nowhere: upscaler.mix9.A",
+            "it has tensors that fit nowhere: upscaler.mix9.A",
         ),
         (toy_masked.lora_bytes(stages=BOTH, upscaler__mix__A=WIDE), r"upscaler.mix is A \[9, 2\], B \[2, 8\]"),
         (
@@ -195,10 +195,10 @@ def test_a_pair_for_a_bundle_of_one_stage_is_refused_by_name(made: Made, one: Ma
         Registry(tmp_path).load(digest, "glass", one)
     assert str(raised.value) == (
         "ADAPTER_NAMES: adapter 'glass' is a pair, with a half for the stage 'upscale', which 'toy-masked' doesn't "
-        "have; name one of its base's half alone, or in MODEL a bundle of both stages"
+        "have; name an adapter of the base alone, or in MODEL a bundle with both stages"
     )
     headless = toy.register(tmp_path, "headless", made(stages=BOTH, header={"stages": None}))
-    with pytest.raises(InvalidArgument, match="it holds tensors that belong nowhere: upscaler"):
+    with pytest.raises(InvalidArgument, match="it has tensors that fit nowhere: upscaler"):
         Registry(tmp_path).load(headless, "headless", one)
 
 

@@ -37,7 +37,7 @@ def test_a_name_as_long_as_a_book_is_not_repeated(registry: Path) -> None:
 def test_a_registry_that_is_gone_is_told(registry: Path) -> None:
     registry.rename(registry.with_name("away"))
     with pytest.raises(
-        NotFound, match="^ADAPTER_NAMES: no adapter 'neon'; the server's registry is empty, or gone; fill it with"
+        NotFound, match="^ADAPTER_NAMES: no adapter 'neon'; the server's registry is empty or missing; fill it with"
     ):
         Registry(registry).resolve("neon")
 
@@ -115,8 +115,8 @@ def test_a_name_that_is_no_small_file_is_refused_unread(spoilt: Spoilt, registry
 @pytest.mark.parametrize(
     ("spoilt", "why"),
     [
-        (emptied, "its file is no regular file"),
-        (inflated, "its file has 6442450944 bytes, and [0-9]+ are the most that it can need"),
+        (emptied, "its file is not a regular file"),
+        (inflated, "its file has 6442450944 bytes, more than the [0-9]+ that it can need"),
     ],
 )
 def test_an_object_that_is_no_file_of_an_adapters_size_is_refused_unread(
@@ -136,7 +136,7 @@ def test_a_large_one_of_another_family_is_told_of_that(registry: Path, manifest:
     """Its size is no fault: to import it again would not help."""
     data = toy.adapter_bytes(1, header={"family": "masked"})
     digest = toy.register(registry, "huge", data + bytes(heaviest(manifest)))
-    with pytest.raises(InvalidArgument, match="adapter 'huge' is for a masked backbone, '.*' is diffusion"):
+    with pytest.raises(InvalidArgument, match="adapter 'huge' is for a masked backbone, but '.*' is diffusion"):
         Registry(registry, 16 << 30).load(digest, "huge", manifest)
 
 
@@ -145,7 +145,7 @@ def test_what_changes_weights_is_bounded_by_them(registry: Path, manifest: Manif
     text = json.dumps({"__metadata__": {"impasto": header}})
     digest = toy.register(registry, "delta", len(text).to_bytes(8, "little") + text.encode())
     inflated(registry / "objects" / f"{digest}.safetensors")
-    with pytest.raises(InvalidArgument, match="its file has 6442450944 bytes, and 2000000 are the most"):
+    with pytest.raises(InvalidArgument, match="its file has 6442450944 bytes, more than the 2000000"):
         Registry(registry, 2_000_000).load(digest, "delta", manifest)
 
 

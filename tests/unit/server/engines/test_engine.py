@@ -232,14 +232,14 @@ def test_nor_are_large_ones(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_batch_that_a_device_was_not_prepared_for_is_an_error(bundle: Path) -> None:
     engine = OnnxRuntimeEngine(bundle / "text_encoder.onnx", RESIDENT, 1)
     engine.bind(adapters(1))
-    with pytest.raises(SetupError, match="max_lanes: a batch of 9 rows, 8 were prepared for; pass --max-lanes 9"):
+    with pytest.raises(SetupError, match="max_lanes: a batch of 9 rows exceeds 8; pass --max-lanes 9"):
         engine.run(feeds(3, *[0] * 9))
 
 
 def test_a_provider_whose_libraries_do_not_load_is_never_quietly_the_cpu(bundle: Path) -> None:
     with (
         pytest.warns(UserWarning, match="not in available"),
-        pytest.raises(SetupError, match="CUDA.* can't be had, its"),
+        pytest.raises(SetupError, match="CUDA.*'s libraries don't load"),
     ):
         OnnxRuntimeEngine(bundle / "text_encoder.onnx", Provider(CUDA, "cuda", 0, 8, others=((CPU, {}),)), 1)
 
@@ -254,7 +254,7 @@ def test_tensorrt_reads_weights_from_their_file_and_computes_f32_in_full(
     real: Any = onnxruntime.InferenceSession
     monkeypatch.setattr(onnxruntime, "InferenceSession", session)
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
-    with pytest.raises(SetupError, match="Tensorrt.* can't be had, its libraries don't load; it needs TensorRT 10"):
+    with pytest.raises(SetupError, match="Tensorrt.*'s libraries don't load; install TensorRT 10"):
         OnnxRuntimeEngine(bundle / "text_encoder.onnx", Provider(TENSORRT, "cuda", 0, 8), 1)
 
 

@@ -82,7 +82,7 @@ def test_gpus_are_what_the_driver_says(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_number_that_no_gpu_has_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, Nvml(("NVIDIA L4", "8.9")))
-    with pytest.raises(SetupError, match="there is no GPU 2, this machine has 1; pass --gpu 0 to 0"):
+    with pytest.raises(SetupError, match="there is no GPU 2, since this machine has 1; pass --gpu 0 to 0"):
         gpu.find(2)
 
 
@@ -105,7 +105,7 @@ def test_a_list_of_gpus_that_are_not_there_is_refused(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize(
     ("library", "problem"),
-    [(Nvml(), "knows of no GPU; install"), (Nvml(status=9), "nvmlInit_v2 failed: Driver Not Loaded; look at")],
+    [(Nvml(), "finds no GPU; install"), (Nvml(status=9), "nvmlInit_v2 failed: Driver Not Loaded; see")],
 )
 def test_a_driver_without_a_gpu_says_so(monkeypatch: pytest.MonkeyPatch, library: Nvml, problem: str) -> None:
     use(monkeypatch, library)

@@ -29,7 +29,7 @@ def resolved(engine: EngineName, precision: Precision = "auto", **settings: int)
 @pytest.mark.parametrize("engine", ["onnxruntime", "onnxruntime-cuda"])
 def test_bf16_is_never_quietly_something_else(engine: EngineName) -> None:
     assert resolve_precision(engine, "auto") == "f32"
-    with pytest.raises(SetupError, match="bf16 can't be had.*--precision f32"):
+    with pytest.raises(SetupError, match="bf16 isn't available.*--precision f32"):
         resolve_precision(engine, "bf16")
 
 
@@ -60,7 +60,7 @@ def test_a_gpu_without_bf16_is_refused_it_and_else_computes_in_f32() -> None:
 
 @pytest.mark.usefixtures("two_gpus")
 def test_a_gpu_that_is_not_there_is_an_error() -> None:
-    with pytest.raises(SetupError, match="^gpu: there is no GPU 2, this machine has 2; pass --gpu 0 to 1"):
+    with pytest.raises(SetupError, match="^gpu: there is no GPU 2, since this machine has 2; pass --gpu 0 to 1"):
         resolved("tensorrt", gpu=2)
 
 

@@ -283,5 +283,5 @@ def test_a_plan_gets_the_weights_of_a_graph(graph: Path) -> None:
 @pytest.mark.usefixtures("runtime")
 def test_a_graph_that_tensorrt_can_not_take_says_why(graph: Path) -> None:
     graph.write_text("no importer for Frobnicate")
-    with pytest.raises(SetupError, match=r"can't take unet.onnx: no importer for Frobnicate; use another --engine"):
+    with pytest.raises(SetupError, match=r"can't parse unet.onnx: no importer for Frobnicate; use another --engine"):
         maker(graph).built(graph.with_name("timings"))

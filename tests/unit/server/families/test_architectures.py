@@ -203,9 +203,9 @@ def test_unlike_requests_of_two_encoders_equal_their_solo_runs(xl: Path, open_bu
 @pytest.mark.parametrize(
     ("changed", "why"),
     [
-        ({"tokenizer_2": None}, "graph text_encoder_2 and tokenizer_2 belong together, and one of them is missing"),
+        ({"tokenizer_2": None}, "graph text_encoder_2 and tokenizer_2 belong together, but one of them is missing"),
         ({"tokenizer_2": {**toys.TOKENIZER_2, "file": "lost.json"}}, "lacks lost.json; link the checkpoint again"),
-        ({"defaults": {"scheduler": "heun"}}, "defaults.scheduler is 'heun', which is none of ddim, dpmpp_2m, euler,"),
+        ({"defaults": {"scheduler": "heun"}}, "defaults.scheduler is 'heun', not one of ddim, dpmpp_2m, euler,"),
         ({"defaults": {"steps": 0}}, "defaults.steps: Input should be greater than or equal to 1"),
     ],
 )
@@ -244,19 +244,19 @@ def test_unlike_scales_share_a_batch(lcm: Path, open_bundle: OpenBundle) -> None
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"guidance": "styledrop", "style": ("neon",)}, "GUIDANCE: styledrop weighs lanes, and this backbone has its"),
+        ({"guidance": "styledrop", "style": ("neon",)}, "GUIDANCE: styledrop combines several lanes, but this"),
         (
             {"guidance": "dreamstyler", "style": ("sks",)},
-            "GUIDANCE: dreamstyler weighs lanes, and this backbone has its",
+            "GUIDANCE: dreamstyler combines several lanes, but this backbone",
         ),
         (
             {"negative_prompt": "blurry"},
-            "NEGATIVE_PROMPT: means nothing to this backbone, which has its guidance built",
+            "NEGATIVE_PROMPT: means nothing to this backbone, which has built-in guidance",
         ),
-        ({"steps": 21}, "STEPS: 21, and lcm has 20 to choose from; pass at most 20"),
+        ({"steps": 21}, "STEPS: 21 is more than lcm's 20 timesteps; pass at most 20"),
         (
             {"steps": 4, "image": PICTURE, "strength": 0.1},
-            "STRENGTH: 0.1 of the 20 that lcm has to choose from is 2, and STEPS 4; pass at least 0.2, or fewer STEPS",
+            "STRENGTH: 0.1 of lcm's 20 timesteps is 2, but STEPS is 4; pass at least 0.2, or fewer STEPS",
         ),
     ],
 )

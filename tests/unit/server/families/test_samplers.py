@@ -117,7 +117,7 @@ def test_noise_on_the_way_comes_from_the_starts_draws(name: str) -> None:
 
 def test_lcm_has_no_more_steps_than_it_was_taught() -> None:
     assert len(walked("lcm", start(), 50, "leading")[0]) == 50
-    with pytest.raises(InvalidArgument, match="^STEPS: 51, and lcm has 50 to choose from; pass at most 50"):
+    with pytest.raises(InvalidArgument, match="^STEPS: 51 is more than lcm's 50 timesteps; pass at most 50"):
         walked("lcm", start(), 51, "leading")
 
 
@@ -136,6 +136,6 @@ def test_lcm_spreads_its_steps_over_the_lower_part(steps: int, strength: float) 
 
 @pytest.mark.parametrize(("steps", "strength", "least"), [(4, 0.05, 0.08), (29, 0.5, 0.581), (1, 0.0, 0.02)])
 def test_lcm_asks_for_the_strength_that_its_steps_take(steps: int, strength: float, least: float) -> None:
-    with pytest.raises(InvalidArgument, match=f"^STRENGTH: .* STEPS {steps}; pass at least {least:g}, or fewer STEPS"):
+    with pytest.raises(InvalidArgument, match=f"^STRENGTH: .* STEPS is {steps}; pass at least {least:g}, or fewer"):
         walked("lcm", start(CLEAN, strength), steps, "leading")
     assert len(walked("lcm", start(CLEAN, least), steps, "leading")[0]) == steps

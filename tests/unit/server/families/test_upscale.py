@@ -228,9 +228,7 @@ def test_an_adapter_of_the_base_alone_leaves_the_second_stage_plain_and_this_is_
     result = pipeline.generate(request)
     warnings: Any = result.meta["warnings"]
     assert len(warnings) == 1
-    assert warnings[0].startswith(
-        f"ADAPTER_NAMES: {name!r} has no factors of the second stage, and paints the second stage plain"
-    )
+    assert warnings[0].startswith(f"ADAPTER_NAMES: {name!r} has no factors for the second stage and leaves it plain")
     assert stages(result)["base"]["adapters"] == [name]
     assert stages(result)["upscale"]["adapters"] == []
     found = rows_of(pipeline, request)
@@ -372,11 +370,11 @@ SMALL = png(np.zeros((64, 64, 3), np.uint8))
     ("said", "problem"),
     [
         ({"base_image": png(np.zeros((128, 128, 3), np.uint8))},
-         "BASE_IMAGE: is 128 x 128, and WIDTH x HEIGHT is painted over one of 64 x 64; pass one of that size, or say "
+         "BASE_IMAGE: is 128 x 128, but this WIDTH and HEIGHT need 64 x 64; pass a picture of that size, or "
          "WIDTH 256 and HEIGHT 256"),
         ({"base_image": png(np.zeros((64, 48, 3), np.uint8)), "width": 128, "height": 128},
-         "BASE_IMAGE: is 48 x 64, and WIDTH x HEIGHT is painted over one of 64 x 64"),
-        ({"base_image": b"GIF89a"}, "BASE_IMAGE: is no PNG, JPEG or WebP file"),
+         "BASE_IMAGE: is 48 x 64, but this WIDTH and HEIGHT need 64 x 64"),
+        ({"base_image": b"GIF89a"}, "BASE_IMAGE: is not a PNG, JPEG or WebP file"),
         ({"base_image": SMALL, "steps": 4}, "STEPS: means nothing beside BASE_IMAGE"),
         ({"base_image": SMALL, "temperature": 1.0}, "TEMPERATURE: means nothing beside BASE_IMAGE"),
         ({"base_image": SMALL, "guidance_scale": 2.0}, "GUIDANCE_SCALE: means nothing beside BASE_IMAGE"),
@@ -417,7 +415,7 @@ def test_a_bundle_of_one_stage_says_that_it_has_no_second(said: dict[str, Any], 
         offer.request("a boat", **said)
     (name,) = said
     assert str(error.value) == (
-        f"{name.upper()}: bundle 'toy-masked' has one stage, and no second one that this could be about; leave it out, "
+        f"{name.upper()}: means nothing to bundle 'toy-masked', which has only one stage; leave it out, "
         "or name another bundle in MODEL"
     )
 
@@ -446,7 +444,7 @@ def test_a_picture_is_looked_at_as_exif_says_it_is_seen(pipeline: Pipeline) -> N
     [
         ({"upscale": None}, "graph upscaler and upscale belong together"),
         ({"image": {"width": 128, "height": 128, "multiple_of": 8, "max_pixels": 65536}}, "image.multiple_of is 8"),
-        ({"tokens": {"factor": 32, "codes": 21, "mask_id": 24}}, "a base's token of 32 pixels"),
+        ({"tokens": {"factor": 32, "codes": 21, "mask_id": 24}}, "a base token of 32 pixels"),
     ],
 )
 def test_a_manifest_whose_stages_do_not_fit_is_refused(

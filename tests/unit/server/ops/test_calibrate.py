@@ -164,8 +164,8 @@ def test_the_log_says_where_the_number_comes_from(fresh: Bundle, caplog: pytest.
     assert lanes(settings(fresh, threads=2), fresh) == DEFAULT_MAX_LANES
     wanted = [message for message in caplog.messages if message.startswith("max_lanes")]
     assert wanted == ["max_lanes 5, as set", "max_lanes 8, the default", "max_lanes 6, as calibrated", wanted[1]]
-    absent, other = [message for message in caplog.messages if "nothing was measured" in message][1:]
-    assert "for onnxruntime f32 on 1 threads; `impasto calibrate --bundle" in absent
+    absent, other = [message for message in caplog.messages if "not calibrated" in message][1:]
+    assert "for onnxruntime f32 on 1 threads; measure with `impasto calibrate --bundle" in absent
     assert "--engine onnxruntime --precision f32 --threads 2`" in other
 
 
@@ -220,7 +220,7 @@ def test_an_error_is_one_line_and_status_1(fresh: Bundle) -> None:
     result = impasto_calibrate(fresh.folder)
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith("error")
-    assert "is no folder" in result.stderr
+    assert "is not a folder" in result.stderr
     assert result.stderr.count("\n") == 1
 
 

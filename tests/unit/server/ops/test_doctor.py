@@ -49,7 +49,7 @@ def test_what_a_gpu_needs_is_said_and_not_needed() -> None:
 
 def test_precisions_are_said_with_what_stands_against_the_others() -> None:
     said = found()["onnxruntime"].found
-    assert said.endswith(", f32, bf16 can't be had: ONNX Runtime's CPU provider has no bf16")
+    assert said.endswith(", f32, bf16 isn't available: ONNX Runtime's CPU provider has no bf16")
 
 
 def test_gpus_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +63,7 @@ def test_a_library_that_is_there_is_held_against_the_gpu(monkeypatch: pytest.Mon
     monkeypatch.setattr(gpu, "gpus", lambda: [LARGE])
     findings = found()
     assert findings["onnxruntime-cuda"].ok
-    assert findings["onnxruntime-cuda"].found.startswith("onnxruntime-gpu 1, f32, bf16 can't be had")
+    assert findings["onnxruntime-cuda"].found.startswith("onnxruntime-gpu 1, f32, bf16 isn't available")
     assert findings["tensorrt"].found == "tensorrt-cu13 1, bf16 and f32"
 
 
@@ -92,7 +92,7 @@ def test_an_old_triton_is_said_to_be_one(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 def test_a_bundle_that_is_none_is_told() -> None:
     finding = found(Path("nowhere"))["bundle"]
-    assert (finding.ok, finding.found) == (False, "nowhere is no folder")
+    assert (finding.ok, finding.found) == (False, "nowhere is not a folder")
     assert finding.fix.startswith("make one with `impasto link")
 
 

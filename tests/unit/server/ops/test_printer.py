@@ -36,4 +36,4 @@ def test_who_reads_too_slowly_misses_lines_and_is_told_how_many() -> None:
     printer.say("last")
     printer.close()
     assert printed[1] == "line 0"
-    assert printed[-2:] == ["(3 lines were left out, since nobody read them)", "last"]
+    assert printed[-2:] == ["(3 lines were dropped, since nobody read them)", "last"]

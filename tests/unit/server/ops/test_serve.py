@@ -31,8 +31,8 @@ def test_a_server_that_dies_as_soon_as_it_is_ready_did_not_start(monkeypatch: py
 @pytest.mark.parametrize(
     ("bundles", "said"),
     [
-        (["photo=a", "photo=b"], "bundle: 'photo' stands for a and for b; give each bundle a name of its own"),
-        (["photo=a", "b"], "bundle: 'b' has no name, and there are several; pass NAME=DIR, e.g. photo=b"),
+        (["photo=a", "photo=b"], "bundle: 'photo' names both a and b; give each bundle a name of its own"),
+        (["photo=a", "b"], "bundle: 'b' has no name, but there are several; pass NAME=DIR, e.g. photo=b"),
         (["photo=nowhere"], "bundle: "),
     ],
 )

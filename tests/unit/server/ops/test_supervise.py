@@ -76,7 +76,7 @@ def test_a_dead_server_is_followed_by_another() -> None:
         assert cast(object, kept.server) is second
     assert first.stopped == [0]
     assert second.stopped == [FakePlan.grace_s]
-    assert said[0].startswith("it died\nit is started again in 0 s (death 1")
+    assert said[0].startswith("it died\nit is restarted in 0 s (death 1")
     assert said[1].startswith("ready again after")
 
 
@@ -95,7 +95,7 @@ def test_without_restarts_the_first_death_is_the_last() -> None:
     kept, said = supervisor(0, first)
     with kept:
         first.died = True
-        with pytest.raises(GaveUp, match="^it died\nit is not to be started again"):
+        with pytest.raises(GaveUp, match="^it died\nrestarting is turned off"):
             kept.look()
     assert not said
 

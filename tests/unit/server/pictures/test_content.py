@@ -232,7 +232,7 @@ def test_a_jpeg_with_a_second_picture_shows_the_first() -> None:
     [b"", b"GIF89a", b"<svg/>", b"\x89PNG", b"RIFF\0\0\0\0WAVE", saved(scene(), "GIF"), saved(scene(), "TIFF")],
 )
 def test_other_formats_are_refused(data: bytes) -> None:
-    assert refusal(data) == "IMAGE: is no PNG, JPEG or WebP file; pass the bytes of one"
+    assert refusal(data) == "IMAGE: is not a PNG, JPEG or WebP file; pass the bytes of one"
 
 
 def test_a_large_file_is_refused_unread() -> None:
@@ -326,7 +326,7 @@ JPEG_REST = saved(scene(), "JPEG")[2:]
     ],
 )
 def test_what_takes_minutes_to_walk_over_is_refused(data: bytes) -> None:
-    assert refusal(data).endswith(" file of more than 65536 parts; save the picture anew and pass the whole file")
+    assert refusal(data).endswith(" file with more than 65536 parts; save the picture again and pass the whole file")
 
 
 def test_some_fill_bytes_and_many_chunks_are_no_reason_to_refuse() -> None:
@@ -379,7 +379,8 @@ def test_a_file_of_two_sizes_is_refused() -> None:
     """What is read ahead is the first; Pillow decodes the second."""
     small, large = (chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)) for side in (1, 200))
     two = b"\x89PNG\r\n\x1a\n" + small + large + chunk(b"IDAT", zlib.compress(bytes(200 * 201))) + chunk(b"IEND", b"")
-    assert refusal(two) == "IMAGE: is a PNG file that says two sizes; save the picture anew and pass the whole file"
+    said = "IMAGE: is a PNG file with two different sizes; save the picture again and pass the whole file"
+    assert refusal(two) == said
 
 
 def test_lack_of_memory_is_not_the_callers_fault(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -427,7 +428,7 @@ def test_depth_of_colours_is_their_luma_and_nothing_is_far() -> None:
 
 def test_depth_is_refused_as_images_are() -> None:
     assert "60000 x 60000" in refusal(png(60000, 60000, 16, 0, None), depth)
-    assert refusal(b"nothing", depth).startswith("IMAGE: is no PNG")
+    assert refusal(b"nothing", depth).startswith("IMAGE: is not a PNG")
 
 
 # edges, and what the encoder takes

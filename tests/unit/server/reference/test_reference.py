@@ -132,7 +132,7 @@ def test_both_stand_in_what_is_generated() -> None:
         assert (
             '  # pull: How hard. Allowed: 0 to 9. Default: 1.5.\n  { name: "PULL" data_type: TYPE_FP32' in found[name]
         )
-        assert "  # How sharp. Allowed: 0 to 9. Of toy bundles only. Default: 3.\n" in found[name]
+        assert "  # How sharp. Allowed: 0 to 9. Only for toy bundles. Default: 3.\n" in found[name]
     assert "| `pull` | away from the null | `PULL` | embedding |" in found["docs/wire.md"]
     assert "`SHARPNESS`, optional | INT32 | `[1]` | How sharp." in found["docs/wire.md"]
     assert "    sharpness: how sharp, 0 to 9.\n" in found["clients/impasto_client/fields.py"]

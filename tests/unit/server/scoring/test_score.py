@@ -36,7 +36,7 @@ LONG = "a red boat at night, " * 12
 
 @pytest.fixture(scope="module")
 def scorer(scorer_bundle: Path) -> Scorer:
-    """bf16 can't be had of this engine: a scorer doesn't ask for it."""
+    """bf16 isn't available of this engine: a scorer doesn't ask for it."""
     return Scorer.open(scorer_bundle, Runtime("onnxruntime", "bf16", threads=1))
 
 
@@ -131,8 +131,8 @@ def test_a_strip_costs_no_more_than_another_picture(scorer: Scorer) -> None:
 REFUSED: dict[str, tuple[Tensors, str]] = {
     "no image": ({"TEXT": TEXT}, "IMAGE: holds no picture; pass the bytes"),
     "an empty image tensor": ({"IMAGE": texts(), "TEXT": TEXT}, "IMAGE: holds no picture"),
-    "neither": ({"IMAGE": IMAGES}, "TEXT: is missing, and REFERENCE too; pass one"),
-    "both": ({"IMAGE": IMAGES, "TEXT": TEXT, "REFERENCE": IMAGES}, "REFERENCE: stands beside TEXT; pass one"),
+    "neither": ({"IMAGE": IMAGES}, "TEXT: is missing, and so is REFERENCE; pass one"),
+    "both": ({"IMAGE": IMAGES, "TEXT": TEXT, "REFERENCE": IMAGES}, "REFERENCE: is there as well as TEXT; pass one"),
     "two texts": ({"IMAGE": IMAGES, "TEXT": texts("a", "b")}, "TEXT: 2 for 3 of IMAGE; pass one, or one for each"),
     "two references": ({"IMAGE": IMAGES, "REFERENCE": IMAGES[:2]}, "REFERENCE: 2 for 3 of IMAGE"),
     "too many": ({"IMAGE": texts(*FILES[:1] * 65), "TEXT": TEXT}, "IMAGE: 65 pictures are too many; pass at most 64"),
@@ -141,10 +141,10 @@ REFUSED: dict[str, tuple[Tensors, str]] = {
     "a book": ({"IMAGE": IMAGES, "TEXT": texts("a" * 9000)}, "TEXT: 9000 bytes is too long; pass at most 8192"),
     "long text": (
         {"IMAGE": IMAGES, "TEXT": texts(LONG)},
-        "TEXT: is too long for this scorer, '.*' is not read; shor",
+        "TEXT: is too long for this scorer, which doesn't read '.*'; shor",
     ),
-    "no picture": ({"IMAGE": texts(b"x"), "TEXT": TEXT}, "IMAGE: is no PNG, JPEG or WebP file"),
-    "one of them": ({"IMAGE": texts(FILES[0], b"x"), "TEXT": TEXT}, "IMAGE: picture 2: is no PNG, JPEG"),
+    "no picture": ({"IMAGE": texts(b"x"), "TEXT": TEXT}, "IMAGE: is not a PNG, JPEG or WebP file"),
+    "one of them": ({"IMAGE": texts(FILES[0], b"x"), "TEXT": TEXT}, "IMAGE: picture 2: is not a PNG, JPEG"),
     "cut short": ({"IMAGE": IMAGES, "REFERENCE": texts(FILES[0][:-40])}, "REFERENCE: is a PNG file without its end"),
     "a film": (
         {"IMAGE": texts(FILES[0], bytes(MAX_BYTES + 1)), "TEXT": TEXT},
@@ -152,7 +152,7 @@ REFUSED: dict[str, tuple[Tensors, str]] = {
     ),
     "another input": (
         {"IMAGE": IMAGES, "PROMPT": TEXT},
-        "PROMPT: is no input of this model; known inputs: IMAGE, TEXT",
+        "PROMPT: is not an input of this model; pass only IMAGE, TEXT",
     ),
 }
 

@@ -117,8 +117,8 @@ def test_each_request_gets_its_scores(model: Any) -> None:
 @pytest.mark.parametrize(
     ("request_", "code", "message"),
     [
-        (Asked({"IMAGE": GOOD["IMAGE"]}), "INVALID_ARG", "TEXT: is missing, and REFERENCE too"),
-        (Asked({**GOOD, "IMAGE": texts(b"x")}), "INVALID_ARG", "IMAGE: is no PNG, JPEG or WebP file"),
+        (Asked({"IMAGE": GOOD["IMAGE"]}), "INVALID_ARG", "TEXT: is missing, and so is REFERENCE"),
+        (Asked({**GOOD, "IMAGE": texts(b"x")}), "INVALID_ARG", "IMAGE: is not a PNG, JPEG or WebP file"),
         (Asked(GOOD, timeout_us=1), "CANCELLED", "DEADLINE_EXCEEDED: no scores within 1e-06 s (0 of 2 pictures"),
         (
             Asked(GOOD, timeout_us=2**64 - 5),

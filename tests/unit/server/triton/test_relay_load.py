@@ -257,7 +257,7 @@ def test_requests_that_nobody_reads_are_refused_at_once(connect: Connect, monkey
             remote.submit(ASKED, 0, Asker(answer.set_result))
             answers.append(answer)
 
-    with pytest.raises(Unavailable, match="far behind; try again later"):
+    with pytest.raises(Unavailable, match="overloaded; try again later"):
         submit()
     may_go_on.set()
     for _ in answers:

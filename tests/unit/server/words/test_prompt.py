@@ -78,9 +78,9 @@ def test_stages_that_have_too_many_in_common_are_refused(manifest: Manifest) -> 
     for words in ("a boat", "<s1> <s10> <s63>", "<s64>", "<s63> <s64>"):
         check_lines([Text.of(words), Text.of("a boat")], known, "PROMPT")
     three = {name: known[name] for name in ("s61", "s63", "s64")}
-    with pytest.raises(InvalidArgument, match="^STYLE: 61, 63, 64 stages have 245952 in common, and 4096 are the most"):
+    with pytest.raises(InvalidArgument, match="^STYLE: the least common multiple of 61, 63, 64 stages is 245952, more"):
         check_lines([Text.of("a boat"), Text.of("<s61> <s63> <s64>")], three, "STYLE")
-    with pytest.raises(InvalidArgument, match="^STYLE: 11, 61, 63, 64 stages have 2705472 in common"):
+    with pytest.raises(InvalidArgument, match="^STYLE: the least common multiple of 11, 61, 63, 64 stages is 2705472"):
         check_lines([Text(11 * ("<s61> <s63> <s64>",))], three, "STYLE")
 
 
@@ -97,7 +97,7 @@ def test_too_many_prompts_of_one_request_are_refused(manifest: Manifest) -> None
     texts = [Text.of(f"<s{i}>") for i in range(5)]
     check_lines(texts[:4], known, "PROMPT")
     check_lines([*texts[:4], *texts[:4]], known, "PROMPT")
-    with pytest.raises(InvalidArgument, match="^PROMPT: its stages make 320 prompts of it, and 256 are the most; name"):
+    with pytest.raises(InvalidArgument, match="^PROMPT: its stages make 320 different prompts, more than 256; name"):
         check_lines(texts, known, "PROMPT")
 
 
@@ -132,7 +132,7 @@ def test_several_vectors_take_several_places(tokenizer: ClipTokenizer) -> None:
 def test_a_trigger_beyond_the_encoders_room_is_warned_of(tokenizer: ClipTokenizer) -> None:
     tokens = tokenizer("a red boat <sks03>", {"sks03": 2})
     assert tokens.ids.tolist()[4:] == [LEARNED, 1]
-    assert tokens.warning("PROMPT") == "PROMPT: 5 tokens, the text encoder reads 4; not read: '<sks03>'"
+    assert tokens.warning("PROMPT") == "PROMPT: 5 tokens, but the text encoder reads 4; not read: '<sks03>'"
 
 
 def test_of_a_long_text_that_is_not_read_the_beginning_is_told(tokenizer: ClipTokenizer) -> None:

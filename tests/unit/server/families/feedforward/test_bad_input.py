@@ -60,25 +60,25 @@ def refusal(pipeline: Pipeline, **values: Any) -> str:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"image": None, "adapters": INK}, "IMAGE: is missing; pass the photo that is to be painted"),
-        ({"image": b"GIF89a", "adapters": INK}, "IMAGE: is no PNG, JPEG or WebP file"),
+        ({"image": None, "adapters": INK}, "IMAGE: is missing; pass the photo to paint"),
+        ({"image": b"GIF89a", "adapters": INK}, "IMAGE: is not a PNG, JPEG or WebP file"),
         ({"image": of_size(20_000, 20_000), "adapters": INK}, "IMAGE: 20000 x 20000 is 400000000 pixels"),
-        ({"image": of_size(6000, 5000), "adapters": INK}, "IMAGE: is 6000 x 5000, and at most"),
+        ({"image": of_size(6000, 5000), "adapters": INK}, "IMAGE: is 6000 x 5000, but at most"),
         ({"image": of_size(9000, 10), "adapters": INK}, "pass LONG_SIDE 8192 or less"),
         ({"image": PHOTO[:-20], "adapters": INK}, "IMAGE: is a PNG file without its end"),
         ({"image": animated(), "adapters": INK}, "IMAGE: is animated; pass one frame of it"),
-        ({}, "ADAPTER_NAMES: is missing, and 'toy-stylizer' paints in no style of its own; name a style"),
+        ({}, "ADAPTER_NAMES: is missing, and 'toy-stylizer' has no style of its own; name a style"),
         (
             {"adapters": {"foreign": 1.0}},
-            "ADAPTER_NAMES: adapter 'foreign' belongs to the network 'other-net', this is",
+            "ADAPTER_NAMES: adapter 'foreign' belongs to the network 'other-net', but this is",
         ),
-        ({"adapters": {"ink": 0.0}}, "ADAPTER_WEIGHTS: the weights of what is mixed come to 0 in all; pass weights"),
-        ({"adapters": {"ink": 0.7, "mosaic": 0.5}}, "ADAPTER_WEIGHTS: the weights of what is mixed come to 1.2 in all"),
-        ({"adapters": {"ink": -0.5}}, "ADAPTER_WEIGHTS: the weights of what is mixed come to -0.5 in all"),
+        ({"adapters": {"ink": 0.0}}, "ADAPTER_WEIGHTS: the weights of the mixed styles have the sum 0; pass weights"),
+        ({"adapters": {"ink": 0.7, "mosaic": 0.5}}, "ADAPTER_WEIGHTS: the weights of the mixed styles have the sum 1"),
+        ({"adapters": {"ink": -0.5}}, "ADAPTER_WEIGHTS: the weights of the mixed styles have the sum -0.5"),
         ({"adapters": {f"s{n}": 0.05 for n in range(17)}}, "ADAPTER_NAMES: 17 adapters; pass at most 8"),
         ({"style_images": (PHOTO,) * 17}, "STYLE_IMAGES: 17 files; pass at most 8"),
         ({"style_images": (PHOTO,) * 8, "adapter_names": ("ink",)}, "are 9 styles; pass at most 8 in all"),
-        ({"style_images": (b"x",)}, "STYLE_IMAGES: is no PNG, JPEG or WebP file"),
+        ({"style_images": (b"x",)}, "STYLE_IMAGES: is not a PNG, JPEG or WebP file"),
         ({"style_images": (animated(),)}, "STYLE_IMAGES: is animated"),
         ({"style_images": (of_size(20_000, 20_000),)}, "STYLE_IMAGES: 20000 x 20000 is 400000000 pixels"),
         ({"style_images": (b"x" * (17 << 20),) * 2}, "bytes in 2 files is too large; pass at most 33554432 (32 MiB)"),
@@ -88,31 +88,31 @@ def refusal(pipeline: Pipeline, **values: Any) -> str:
         ),
         (
             {"style_images": (PHOTO,), "style_image_weights": (1.5,)},
-            "STYLE_IMAGE_WEIGHTS: the weights of what is mixed",
+            "STYLE_IMAGE_WEIGHTS: the weights of the mixed styles",
         ),
         (
             {"style_images": (PHOTO,), "adapters": {"ink": 0.5}},
-            "STYLE_IMAGE_WEIGHTS: is missing beside ADAPTER_WEIGHTS; pass a weight for each style, or none at all",
+            "STYLE_IMAGE_WEIGHTS: is missing, but ADAPTER_WEIGHTS is sent; pass a weight for each style, or none",
         ),
         (
             {"adapters": INK, "masks": (PHOTO, PHOTO)},
             "MASKS: 2 masks for 1 styles; pass one for all of them, or one for",
         ),
-        ({"adapters": INK, "masks": (of_size(80, 63),)}, "MASKS: one is 80 x 63, and the photo 80 x 64; pass masks of"),
-        ({"adapters": INK, "masks": (b"x",)}, "MASKS: is no PNG, JPEG or WebP file"),
+        ({"adapters": INK, "masks": (of_size(80, 63),)}, "MASKS: one is 80 x 63, but the photo is 80 x 64; pass masks"),
+        ({"adapters": INK, "masks": (b"x",)}, "MASKS: is not a PNG, JPEG or WebP file"),
         (
             {"adapters": {"ink": 1.0, "mosaic": 1.5}, "masks": (MASK, MASK)},
-            "ADAPTER_WEIGHTS: the weights of what is mixed come to 1.5 in all",
+            "ADAPTER_WEIGHTS: the weights of the mixed styles have the sum 1.5",
         ),
         ({"adapters": INK, "strength": 1.5}, "STRENGTH: 1.5 is out of range"),
         ({"adapters": INK, "detail": 5.0}, "DETAIL: 5.0 is out of range; pass a finite number from 0.25 to 4"),
         ({"adapters": INK, "long_side": 8193}, "LONG_SIDE: 8193 is out of range; pass 16 to 8192"),
-        ({"adapters": INK, "long_side": 8192}, "LONG_SIDE: 8192 makes it 8192 x 6554, and at most"),
+        ({"adapters": INK, "long_side": 8192}, "LONG_SIDE: 8192 makes 8192 x 6554, but at most"),
         (
             {"adapters": INK, "long_side": 2000, "detail": 4.0},
-            "DETAIL: 4 has a picture of 2000 x 1600 painted at 8000 x",
+            "DETAIL: 4 paints a picture of 2000 x 1600 at 8000 x",
         ),
-        ({"adapters": INK, "long_side": 5000}, "IMAGE: is painted at 5000 x 4000, and this bundle paints at most"),
+        ({"adapters": INK, "long_side": 5000}, "IMAGE: is painted at 5000 x 4000, but this bundle paints at most"),
         ({"adapters": INK, "prompt": "a boat"}, "PROMPT: means nothing to a feedforward backbone; leave it out"),
         ({"adapters": INK, "guidance": "cfg"}, "GUIDANCE: means nothing to a feedforward backbone"),
         ({"adapters": INK, "guidance_scale": 2.0}, "GUIDANCE_SCALE: means nothing to a feedforward backbone"),
@@ -142,18 +142,20 @@ def test_a_bundle_without_a_predictor_says_so(field: str, open_stylizer: OpenSty
     value = {"style_images": (PHOTO,), "style_image_weights": (1.0,)}[field]
     said = refusal(open_stylizer(predictor=False), **{field: value})
     assert said == (
-        f"{field.upper()}: bundle 'toy-stylizer' has no predictor, which makes a style of a picture; "
+        f"{field.upper()}: needs a predictor, which bundle 'toy-stylizer' doesn't have; "
         "leave it out, or name another bundle in MODEL"
     )
 
 
 def test_a_net_without_vectors_takes_no_styles(open_stylizer: OpenStylizer) -> None:
     pipeline = open_stylizer(weakened="pixels", predictor=False, vectors=False)
-    assert "'toy-stylizer' has one style, which its weights are" in refusal(pipeline, style_images=(PHOTO,))
+    assert "means nothing to bundle 'toy-stylizer', whose only style is in its weights" in refusal(
+        pipeline, style_images=(PHOTO,)
+    )
     said = refusal(pipeline, adapters={"foreign": 1.0})
     assert said == (
-        "ADAPTER_NAMES: adapter 'foreign' belongs to the network 'other-net', this is 'toy-stylizer'; leave it out, "
-        "since this one's style is its weights, or name the other's bundle in MODEL"
+        "ADAPTER_NAMES: adapter 'foreign' belongs to the network 'other-net', but this is 'toy-stylizer'; leave it "
+        "out, since this network has a fixed style, or name the other network's bundle in MODEL"
     )
     assert "ADAPTER_NAMES:" in refusal(pipeline, adapters=INK)
 

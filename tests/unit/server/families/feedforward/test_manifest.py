@@ -53,11 +53,11 @@ def changed(folder: Path, **facts: Any) -> Path:
 @pytest.mark.parametrize(
     ("facts", "said"),
     [
-        ({"neutral": None}, "weakened is neutral, and there is no neutral vector"),
+        ({"neutral": None}, "weakened is neutral, but there is no neutral vector"),
         ({"graphs": {}}, "graphs lacks transform"),
         ({"weakened": "slowly"}, "weakened: Input should be 'neutral', 'content' or 'pixels'"),
         ({"border": -1}, "border: Input should be greater than or equal to 0"),
-        ({"pieces": PIECES}, "pieces take vectors of 46 numbers, and transform of 14"),
+        ({"pieces": PIECES}, "pieces take vectors of 46 numbers, but transform of 14"),
     ],
 )
 def test_a_manifest_that_lacks_what_styles_need_is_refused(facts: dict[str, Any], said: str, folder: Path) -> None:
@@ -66,14 +66,14 @@ def test_a_manifest_that_lacks_what_styles_need_is_refused(facts: dict[str, Any]
 
 
 def test_what_fades_to_the_photos_own_style_needs_a_predictor(tmp_path: Path) -> None:
-    with pytest.raises(SetupError, match="weakened is content, and graphs lacks predictor"):
+    with pytest.raises(SetupError, match="weakened is content, but graphs lacks predictor"):
         open_bundle(toy.write_bundle(tmp_path / "bundle", weakened="content", predictor=False))
 
 
 @pytest.mark.parametrize(
     ("tensors", "said"),
     [
-        ({"neutral": np.ones(3, np.float32)}, r"holds \[3\], and its net takes 14 finite numbers"),
+        ({"neutral": np.ones(3, np.float32)}, r"holds \[3\], but its net takes 14 finite numbers"),
         ({"neutral": np.full(14, np.nan, np.float32)}, "finite numbers"),
         ({"other": np.ones(14, np.float32)}, "can't be read"),
         ({"neutral": np.ones(1 << 20, np.float32)}, "can't be read"),
