@@ -42,7 +42,7 @@ class Places:
         return cls(angles.cos(), angles.sin())
 
     def behind(self, nowhere: int) -> Places:
-        """These after `nowhere` keys without a position: cosine and sine are 0, so those keys' turned features are 0."""
+        """These after `nowhere` keys without a position: their cosine and sine are 0, and so their turned features."""
         zeros = self.cosines.new_zeros(nowhere, self.cosines.shape[1])
         return Places(torch.cat([zeros, self.cosines]), torch.cat([zeros, self.sines]))
 
