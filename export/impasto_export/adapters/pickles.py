@@ -37,8 +37,8 @@ class Unusual(Exception):
 
 
 def is_pickle(path: Path) -> bool:
-    """Whether it is a pickle, by its first bytes. The header's length that begins a safetensors file may look alike, but
-    then the header follows."""
+    """Whether it is a pickle, by its first bytes. The length that begins a safetensors file may look alike, but then
+    the header follows."""
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(9)
