@@ -109,11 +109,11 @@ class Client:
     ) -> Painting:
         """Paint `photo` in `style`: a name in the server's registry, a picture whose style is taken, or several.
 
-        `photo` is a file, as bytes or as its Path, which is sent unchanged, or a PIL image. A style's name is a str, its
-        picture is given as `photo` is: "starry", Path("painting.jpg"). Several are mixed, with weights that add up to
-        1 at most: {"starry": 0.6, Path("painting.jpg"): 0.4}, or pairs [("starry", 0.6), (image, 0.4)]; or with equal
-        shares: ["starry", image]. A model with a single style takes none. `options` are strength, mask, regions and
-        the like: impasto_client.PhotoOptions lists and explains them all.
+        `photo` is a file, as bytes or as its Path, which is sent unchanged, or a PIL image. A style's name is a str,
+        its picture is given as `photo` is: "starry", Path("painting.jpg"). Several are mixed, with weights that add up
+        to 1 at most: {"starry": 0.6, Path("painting.jpg"): 0.4}, or pairs [("starry", 0.6), (image, 0.4)]; or with
+        equal shares: ["starry", image]. A model with a single style takes none. `options` are strength, mask, regions
+        and the like: impasto_client.PhotoOptions lists and explains them all.
 
         `timeout` is as in `generate`. Raises errors of the ImpastoError tree.
         """

@@ -33,7 +33,8 @@ class Field:
 @dataclass(frozen=True)
 class Rule:
     """A guidance rule. `fields`: attribute of a client's dataclass -> field that it takes. `knows` are other fields
-    that only some rules use. A `kin` may have two conventions. `styled` is what STYLE names: an adapter or an embedding.
+    that only some rules use. A `kin` may have two conventions. `styled` says whether STYLE names an adapter or an
+    embedding.
     """
 
     name: str
