@@ -35,7 +35,7 @@ def _opened(tensors: Tensors) -> Image.Image:
     try:
         return ImageOps.exif_transpose(Image.open(io.BytesIO(tensors["IMAGE"].item())))
     except (OSError, ValueError):
-        raise InvalidRequest("IMAGE: not a PNG, JPEG or WebP file; pass the bytes of one", "IMAGE") from None
+        raise InvalidRequest("IMAGE: is no PNG, JPEG or WebP file; pass the bytes of one", "IMAGE") from None
 
 
 def _sized(photo: Image.Image, long_side: float | None) -> Image.Image:

@@ -96,7 +96,7 @@ def _plain(value: Any) -> Any:
 
 def reason(error: Exception) -> str:
     if isinstance(error, Forbidden):
-        return f"refused: this pickle is more than tensors: it asks for {str(error)!r}"
+        return f"refused: this pickle is more than tensors, it asks for {str(error)!r}"
     if isinstance(error, Unusual):
         return f"refused: {error}"
     return f"not a file of tensors saved by torch, or damaged ({type(error).__name__})"

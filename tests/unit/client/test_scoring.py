@@ -49,11 +49,11 @@ def test_a_picture_is_bytes_a_path_or_an_image(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("images", "text", "reference", "problem"),
     [
-        ([], "a fish", None, "IMAGE: there is no picture; pass at least one"),
-        ("a.png", "a fish", None, "IMAGE: a value of type str is no picture"),
-        (3, "a fish", None, "IMAGE: a value of type int is no picture"),
-        ([b"a"], [], None, "TEXT: there is no text; pass at least one"),
-        ([b"a"], 3, None, "TEXT: 3 is no text; pass a str"),
+        ([], "a fish", None, "IMAGE: there is not a picture; pass at least one"),
+        ("a.png", "a fish", None, "IMAGE: a value of type str is not a picture"),
+        (3, "a fish", None, "IMAGE: a value of type int is not a picture"),
+        ([b"a"], [], None, "TEXT: there is not text; pass at least one"),
+        ([b"a"], 3, None, "TEXT: 3 is not text; pass a str"),
         ([b"a"], None, Path("no/such.png"), "REFERENCE: can't read 'no/such.png'"),
     ],
 )

@@ -97,7 +97,7 @@ def test_the_size_that_is_said_is_that_of_the_finished_picture(cascade_checkpoin
     made = link(cascade_checkpoint, tmp_path / "bundle", said=Said(size=(512, 256)))
     assert made.notes == ("two stages: the first paints 256x128, the second 512x256 over it",)
     assert (manifest.load(made.folder)["image"]["width"], manifest.load(made.folder)["image"]["height"]) == (512, 256)
-    with pytest.raises(CheckpointError, match="--size: got 272x256; of mini-muse-cascade both are multiples of 32"):
+    with pytest.raises(CheckpointError, match="--size: got 272x256; mini-muse-cascade needs multiples of 32"):
         link(cascade_checkpoint, tmp_path / "other", said=Said(size=(272, 256)))
 
 
@@ -106,7 +106,7 @@ def test_without_its_second_stage_it_is_the_architecture_of_one(
 ) -> None:
     own = shutil.copytree(cascade_checkpoint, tmp_path / "checkpoint")
     shutil.rmtree(own / "upscaler")
-    with pytest.raises(CheckpointError, match="upscaler_vqvae is there without upscaler"):
+    with pytest.raises(CheckpointError, match="it has upscaler_vqvae but no upscaler"):
         link(own, tmp_path / "bundle")
     shutil.rmtree(own / "upscaler_vqvae")
     assert link(own, tmp_path / "bundle").architecture == manifest.load(masked_bundle)["architecture"]
@@ -209,8 +209,8 @@ def test_a_config_may_leave_out_defaults(own: Path, tmp_path: Path) -> None:
         ("tokenizer/tokenizer_config.json", {"pad_token": "<pad>"}, "<pad>"),
         ("tokenizer/tokenizer_config.json", {"padding_side": "left"}, "padding_side is 'left'; only 'right' is known"),
         ("tokenizer/tokenizer_config.json", {"truncation_side": "left"}, "truncation_side is 'left'; only 'right'"),
-        ("tokenizer/vocab.json", {"vast": 1024}, r"'vast' \(1024\) lie behind the text encoder's vocabulary of 1024"),
-        ("tokenizer/vocab.json", {"t": 7, "h": 7, "th": None}, "vocab.json and merges.txt do not go together"),
+        ("tokenizer/vocab.json", {"vast": 1024}, r"'vast' \(1024\) lie beyond the text encoder's vocabulary of 1024"),
+        ("tokenizer/vocab.json", {"t": 7, "h": 7, "th": None}, "vocab.json and merges.txt do not fit each other"),
         ("vae/config.json", {"scaling_factor": 0}, "vae: scaling_factor is 0, shift_factor 0.0; finite numbers"),
         ("vae/config.json", {"scaling_factor": None}, "vae: scaling_factor is None"),
         ("vae/config.json", {"shift_factor": float("nan")}, "shift_factor nan"),
@@ -253,7 +253,7 @@ SCHEDULER, TEXT = "scheduler/scheduler_config.json", "text_encoder/config.json"
         (
             "model_index.json",
             {"_class_name": "FluxPipeline"},
-            "_class_name is 'FluxPipeline', FLUX; what can be served is",
+            "_class_name is 'FluxPipeline', FLUX; impasto serves",
         ),
     ],
 )
@@ -442,7 +442,7 @@ def test_the_command_says_what_is_of_interest(own: Path, tmp_path: Path) -> None
     torch.save({"state_dict": {"model.diffusion_model.out.2.bias": torch.zeros(4)}}, own / "model.ckpt")
     failed = CliRunner().invoke(app, [str(own / "model.ckpt"), "--out", str(tmp_path / "bundle")])
     assert failed.exit_code == 1
-    assert "a checkpoint of diffusion is linked from .safetensors or a folder" in failed.stderr
+    assert "link a diffusion checkpoint from .safetensors or a folder" in failed.stderr
 
 
 def test_what_the_system_refuses_is_one_line(own: Path, tmp_path: Path) -> None:
@@ -522,7 +522,9 @@ def taking_a_slot(file: Path) -> None:
 def test_skeletons_of_an_older_impasto_are_named(checkpoint: Path, tmp_path: Path) -> None:
     old = shutil.copytree(SHIPPED / "mini-diffusion", tmp_path / "old")
     taking_a_slot(old / "architecture.json")
-    with pytest.raises(CheckpointError, match=f"{old}: its graphs take a slot, as .* older impasto.*; export the arch"):
+    with pytest.raises(
+        CheckpointError, match=f"{old}: its graphs have the input slot, as .* older impasto.*; export the arch"
+    ):
         link(checkpoint, tmp_path / "bundle", [tmp_path])
     assert not (tmp_path / "bundle").exists()
 
@@ -530,7 +532,9 @@ def test_skeletons_of_an_older_impasto_are_named(checkpoint: Path, tmp_path: Pat
 def test_a_bundle_of_an_older_impasto_is_linked_again(checkpoint: Path, tmp_path: Path) -> None:
     made = link(checkpoint, tmp_path / "bundle")
     taking_a_slot(made.folder / manifest.NAME)
-    with pytest.raises(BundleError, match="its graphs take a slot, .*; link the checkpoint again, and import its adap"):
+    with pytest.raises(
+        BundleError, match="its graphs have the input slot, .*; link the checkpoint again, and import its adap"
+    ):
         manifest.load(made.folder)
     assert not link(checkpoint, made.folder).reused
     assert manifest.load(made.folder)["digest"] == made.digest
@@ -552,8 +556,8 @@ def test_a_training_runs_settings_in_a_config_are_named_and_ignored(
     edit_json(own / "unet" / "config.json", **EMA)
     made = link(own, tmp_path / "bundle")
     assert made.architecture == link(checkpoint, tmp_path / "plain").architecture
-    known = "decay, inv_gamma, optimization_step, power in its config"
-    assert made.notes == (f"unet: {known}: not known to a UNet2DConditionModel, and ignored",)
+    known = "its config has decay, inv_gamma, optimization_step, power"
+    assert made.notes == (f"unet: {known}, which a UNet2DConditionModel does not know; ignored",)
 
 
 def test_what_lies_beside_the_parts_is_named(own: Path, tmp_path: Path) -> None:
@@ -579,7 +583,7 @@ def test_what_lies_beside_the_parts_is_named(own: Path, tmp_path: Path) -> None:
         "safety_checker (StableDiffusionSafetyChecker) is not read: pictures are not checked",
         "image_encoder (CLIPVisionModelWithProjection) is not read: no picture stands in for a prompt, as with an "
         "IP-Adapter",
-        "model_index.json: add_watermarker is True; no watermark is put into pictures",
+        "model_index.json: add_watermarker is True, but impasto puts no watermark into pictures",
         "model_index.json: magic is 3, which impasto does not know; it is ignored",
         "learned_embeds.safetensors lies beside the parts: not read; if it is meant, bring it in with `impasto "
         "adapters import`",
@@ -626,9 +630,7 @@ def test_a_size_that_old_configs_have_wrong(own: Path, version: str, pipeline: s
 def test_a_part_of_another_class_than_the_family_has(own: Path, tmp_path: Path) -> None:
     index = {"_class_name": "StableDiffusionPipeline", "vae": ["diffusers", "ConsistencyDecoderVAE"]}
     (own / "model_index.json").write_text(json.dumps(index))
-    with pytest.raises(
-        CheckpointError, match="vae is a ConsistencyDecoderVAE; in what can be served it is a AutoencoderKL"
-    ):
+    with pytest.raises(CheckpointError, match="vae is a ConsistencyDecoderVAE; only a AutoencoderKL can be served"):
         link(own, tmp_path / "bundle")
 
 

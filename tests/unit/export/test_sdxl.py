@@ -65,7 +65,11 @@ def test_the_index_decides_on_empty_prompts(own: Path, skeleton: Path, tmp_path:
 @pytest.mark.parametrize(
     ("file", "changes", "message"),
     [
-        ("model_index.json", {"requires_aesthetics_score": True}, "requires_aesthetics_score is set, as a refiner's"),
+        (
+            "model_index.json",
+            {"requires_aesthetics_score": True},
+            "requires_aesthetics_score is set, so it is a refiner",
+        ),
         (
             "model_index.json",
             {"force_zeros_for_empty_prompt": []},

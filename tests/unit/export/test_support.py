@@ -47,7 +47,7 @@ def test_what_is_served_passes(name: str) -> None:
             {"projection_class_embeddings_input_dim": 60},
             "SDXL's refiner, .*aesthetic",
         ),
-        ("sdxl", "unet", {"addition_time_embed_dim": "8"}, "with a pooled text of .* and 8 per number not 6 numbers"),
+        ("sdxl", "unet", {"addition_time_embed_dim": "8"}, "a pooled text of .* and 6 numbers of 8 each are served"),
         ("sd1", "unet", {"_class_name": "UNet3DConditionModel"}, "unet is a UNet3DConditionModel; only UNet2DCond"),
         ("sd1", "vae", {"_class_name": "AutoencoderTiny"}, "vae is a AutoencoderTiny; only AutoencoderKL"),
         ("sd1", "text_encoder", {"architectures": ["T5EncoderModel"]}, "text_encoder is a T5EncoderModel"),
@@ -110,7 +110,7 @@ def test_a_second_stage_that_fits_passes() -> None:
         (
             "upscaler_vqvae",
             {"block_out_channels": [16]},
-            "a token of upscaler_vqvae 1 pixels and one of vqvae 8, so the finished picture is 0.25 times as large",
+            "a token of upscaler_vqvae 1 pixels and one of vqvae 8, so the finished picture is 0.25 times as wide",
         ),
         ("upscaler", {"_class_name": "UVit2DModel"}, "upscaler is a UVit2DModel; only MuseUpscaler is served"),
         ("upscaler_vqvae", {"norm_type": "spatial"}, "upscaler_vqvae: norm_type is spatial; only group"),
