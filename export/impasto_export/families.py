@@ -193,7 +193,7 @@ def _instead(folder: Path) -> str:
     if "manifest.json" in held:
         return "a bundle, which is linked already; give its checkpoint"
     if ADAPTERS & held:
-        return "an adapter; bring it in with `impasto adapters import`"
+        return "an adapter; import it with `impasto adapters import`"
     if "config.json" in held:
         kind = class_of(read_json(folder / "config.json"))
         beside = (

@@ -350,7 +350,7 @@ def test_an_error_is_one_line_and_status_1(error: ImpastoError, tmp_path: Path) 
     [
         (["a red boat", "--adapter", "neon:much"], "'much' is not a weight"),
         (["a red boat", "--adapter", "neon:nan"], "'nan' is not a weight"),
-        (["a red boat", "--adapter", "neon:1", "--adapter", "neon:2"], "stands there twice"),
+        (["a red boat", "--adapter", "neon:1", "--adapter", "neon:2"], "is named twice"),
         *(
             (["a red boat", f"--style={style}"], f"{style!r} is not a style; write NAME, or NAME:0-2")
             for style in ODD_STYLES

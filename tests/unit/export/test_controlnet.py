@@ -154,7 +154,7 @@ def test_what_is_missing_is_named_as_the_file_names_it(
         ("control_model.label_emb.0.0.weight", "an SDXL ControlNet; only Stable Diffusion 1.x's are served"),
         ("difference", "a ControlNet's difference from a checkpoint's weights; get the whole ControlNet"),
         ("lora_controlnet", "a Control-LoRA"),
-        ("lora_unet_mid_block.lora_up.weight", "an adapter; bring it in with `impasto adapters import`"),
+        ("lora_unet_mid_block.lora_up.weight", "an adapter; import it with `impasto adapters import`"),
         ("adapter.body.0.resnets.0.block1.weight", "a T2I-Adapter"),
         ("model.diffusion_model.label_emb.0.0.weight", "a checkpoint, not a ControlNet"),
         ("up_blocks.0.resnets.0.conv1.weight", "a part of a checkpoint, not a ControlNet"),

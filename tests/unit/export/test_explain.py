@@ -150,7 +150,7 @@ def test_bottleneck_adapters(tmp_path: Path) -> None:
         ({"<cat>": np.full((2, 768), np.nan, np.float32)}, "<cat> holds NaN or infinity"),
         (
             {"<cat>": np.ones((2, 0), np.float32)},
-            r"no embedding; its tensors: <cat> F32 \[2, 0\]; an embedding's tensors are as wide as a text encoder: 768, 1024",
+            r"its tensors: <cat> F32 \[2, 0\]; an embedding's tensors are as wide as a text encoder: 768, 1024",
         ),
         ({"<cat>": np.ones((76, 768), np.float32)}, "has 1 stages of 76 vectors; 1 to 64 stages of 1 to 75 vectors"),
         ({"WD": np.full((1, 4), np.nan, np.float32), "WU": np.ones((1, 4), np.float32)}, "WD holds NaN or infinity"),

@@ -114,7 +114,7 @@ def test_other_folders_are_named_with_their_classes(tmp_path: Path) -> None:
         ("config.json", '{"_class_name": "AutoencoderKL"}', "a AutoencoderKL alone; give the folder around it"),
         ("config.json", '{"_class_name": "ControlNetModel"}', "a ControlNetModel alone; give it with --controlnet"),
         ("manifest.json", "{}", "a bundle, which is linked already; give its checkpoint"),
-        ("adapter_config.json", "{}", "an adapter; bring it in with `impasto adapters import`"),
+        ("adapter_config.json", "{}", "an adapter; import it with `impasto adapters import`"),
         ("painted.safetensors", "", "painted.safetensors; give the file itself"),
     ],
 )

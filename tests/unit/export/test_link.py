@@ -332,7 +332,7 @@ def test_a_full_disk_leaves_the_old_bundle(
         monkeypatch.setattr(Path, "write_bytes", full)
     for name in ("bundle", "new"):
         with pytest.raises(
-            DiskFull, match=rf"{name}: its disk has no room .* nothing was changed; make room, or choose"
+            DiskFull, match=rf"{name}: its disk has too little room .* nothing was changed; make room, or choose"
         ):
             link(checkpoint, tmp_path / name, said=Said(defaults={"steps": 3}))
     assert manifest.load(tmp_path / "bundle")["digest"] == first.digest
@@ -400,7 +400,7 @@ def test_a_masked_backbone_has_no_diffusion_sampler(masked_checkpoint: Path, tmp
 
 @pytest.mark.parametrize(("option", "value"), [("prediction", "epsilon"), ("spacing", "trailing")])
 def test_a_folder_says_itself_how_it_was_trained(option: str, value: str, checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=f"--{option}: got '{value}'; the folder's scheduler config says it"):
+    with pytest.raises(CheckpointError, match=f"--{option}: got '{value}'; the folder's scheduler config states it"):
         link(checkpoint, tmp_path / "bundle", said=Said(**{option: value}))  # type: ignore[arg-type]
 
 
@@ -471,7 +471,7 @@ def test_a_manifest_may_be_another_programs(text: str, checkpoint: Path, tmp_pat
 
 def test_what_cannot_be_a_folder_is_said_before_anything_is_read(tmp_path: Path) -> None:
     (tmp_path / "notes").touch()
-    with pytest.raises(BundleError, match=f"bundle cannot be made, since {tmp_path}/notes is no folder that may be wr"):
+    with pytest.raises(BundleError, match=f"bundle cannot be made, since {tmp_path}/notes is not a writable folder"):
         link(tmp_path / "nothing", tmp_path / "notes" / "a" / "bundle")
 
 
@@ -585,7 +585,7 @@ def test_what_lies_beside_the_parts_is_named(own: Path, tmp_path: Path) -> None:
         "IP-Adapter",
         "model_index.json: add_watermarker is True, but impasto puts no watermark into pictures",
         "model_index.json: magic is 3, which impasto does not know; it is ignored",
-        "learned_embeds.safetensors lies beside the parts: not read; if it is meant, bring it in with `impasto "
+        "learned_embeds.safetensors lies beside the parts: not read; if you want it, import it with `impasto "
         "adapters import`",
         "scheduler/scheduler_config.json: waves: not known, and ignored",
     )

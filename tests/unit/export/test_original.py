@@ -216,7 +216,7 @@ def test_what_does_not_fit_is_named_as_the_file_names_it(
         ("conditioner.embedders.0.model.text_projection", "an SDXL refiner; only base checkpoints"),
         ("single_transformer_blocks.0.proj_mlp.weight", "a FLUX transformer"),
         ("model.diffusion_model.input_blocks.1.0.time_stack.emb_layers.1.bias", "a Stable Video Diffusion .* video"),
-        ("lora_unet_mid_block_attentions_0_proj_in.lora_up.weight", "an adapter; bring it in with `impasto"),
+        ("lora_unet_mid_block_attentions_0_proj_in.lora_up.weight", "an adapter; import it with `impasto"),
         ("down_blocks.0.resnets.0.conv1.weight", "one part of a checkpoint in the diffusers layout; give the folder"),
     ],
 )  # fmt: skip

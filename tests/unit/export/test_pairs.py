@@ -219,7 +219,7 @@ def test_kohyas_spelling_names_the_second_stage(tmp_path: Path) -> None:
 
 
 def test_a_second_half_alone_is_refused(folder: Path) -> None:
-    alone = "the half of a pair for the second stage alone.* give the base's half, and this one as --upscaler"
+    alone = "only the second stage's half of a pair.* give the base's half, and this one as --upscaler"
     for bundle in (TWO, ONE):
         with pytest.raises(AdapterError, match=alone):
             importer.convert(folder / HALF, bundle)
@@ -231,7 +231,7 @@ def test_a_second_half_alone_is_refused(folder: Path) -> None:
 @pytest.mark.parametrize("prefix", ["", "upscaler."])
 def test_a_second_half_of_a_lora_alone_is_refused(prefix: str, tmp_path: Path) -> None:
     pairs.lora(tmp_path / "half.safetensors", SECOND_LINEARS, prefix=prefix)
-    with pytest.raises(AdapterError, match="for the second stage alone; give the base's half, and this one as"):
+    with pytest.raises(AdapterError, match="half of a pair; give the base's half, and this one as"):
         importer.convert(tmp_path / "half.safetensors", TWO)
 
 
@@ -247,7 +247,7 @@ def test_a_pair_for_a_bundle_of_one_stage_is_refused(folder: Path, tmp_path: Pat
 def test_the_stages_swapped_are_refused(folder: Path) -> None:
     (folder / "base").mkdir()
     base = (folder / WHOLE).rename(folder / "base" / WHOLE)
-    with pytest.raises(AdapterError, match="the second stage alone .low_layers.0.attn1.; give the base's half, and"):
+    with pytest.raises(AdapterError, match="half of a pair .low_layers.0.attn1.; give the base's half, and"):
         importer.convert(folder / HALF, TWO, Said(upscaler=base))
     with pytest.raises(AdapterError, match="--upscaler: .* adapts transformer_layers.0.attn2, which is not in"):
         importer.convert(base, TWO, Said(upscaler=base))
@@ -373,9 +373,9 @@ def test_a_file_tells_of_its_halves_without_a_bundle(folder: Path, tmp_path: Pat
     assert explain.explain(tmp_path / "lora", Said())["components"] == {"transformer": 2, "upscaler": 3}
     for place in (folder / HALF, tmp_path / "lora" / HALF):
         (problem,) = explain.explain(place, Said(), TWO)["problems"]
-        assert "the half of a pair for the second stage alone" in problem
+        assert "only the second stage's half of a pair" in problem
     (problem,) = explain.explain(folder / HALF, Said())["problems"]
-    assert problem.startswith("it is the half of a pair for the second stage alone; give the base's half")
+    assert problem.startswith("it is only the second stage's half of a pair; give the base's half")
 
 
 # registered, by whomever
@@ -412,7 +412,7 @@ def test_a_header_that_is_not_of_its_halves_is_told(folder: Path, tmp_path: Path
         put(registry, data, stages=stages)
         (problem,) = check.problems(registry, "glass")
         assert problem == (
-            f"its header names the stages {said}, and its tensors are of {held}; import it again from its source files"
+            f"its header names the stages {said}, but its tensors are of {held}; import it again from its source files"
         )
 
 
@@ -424,7 +424,7 @@ def test_a_registered_second_half_alone_is_told(folder: Path, tmp_path: Path) ->
     tensors = {k: (t.dtype, read_tensor(header, k)) for k, t in header.tensors.items() if k.startswith("upscaler.")}
     registry.put("glass", encode(tensors, header.metadata))
     assert check.problems(registry, "glass", TWO) == [
-        "it is the half of a pair for the second stage alone; import it again, with the base's half"
+        "it is only the second stage's half of a pair; import it again, with the base's half"
     ]
 
 
@@ -494,7 +494,7 @@ def test_commands_know_pairs(folder: Path, tmp_path: Path, run: Callable[..., Re
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("import", "{}/upscaler.safetensors", "--bundle", "{}/two", "--name", "x"), "the second stage alone"),
+        (("import", "{}/upscaler.safetensors", "--bundle", "{}/two", "--name", "x"), "only the second stage's half"),
         (("import", "{}", "--bundle", "{}/one", "--name", "x"), "the bundle 'muse' has one stage"),
         (("check", "glass", "--upscaler", "{}/upscaler.safetensors"), "--upscaler: 'glass' is registered, with both"),
     ],

@@ -184,7 +184,7 @@ HALVES: dict[str, tuple[Any, str]] = {
     ),
     "VGG": (
         lambda: {f"features.{name}": value for name, value in stylers.decoder().state_dict().items()},
-        "no feed-forward net",
+        "not a feed-forward net",
     ),
 }
 

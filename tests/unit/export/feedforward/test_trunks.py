@@ -253,10 +253,10 @@ def variables() -> dict[str, Array]:
     [
         (lambda held: held.pop("transformer/expand/conv2/conv/weights"), "expand/conv2/conv/weights is missing"),
         (lambda held: held.pop("transformer/expand/conv2/conv/InstanceNorm/gamma"), "there is no InstanceNorm"),
-        (lambda held: held.pop("transformer/contract/conv2/InstanceNorm/beta"), "unlike numbers of styles"),
+        (lambda held: held.pop("transformer/contract/conv2/InstanceNorm/beta"), "different numbers of styles"),
         (
             lambda held: held.update({"transformer/contract/conv1/InstanceNorm/beta": np.zeros((3, 4), np.float32)}),
-            r"unlike numbers of styles: \[2, 3\]",
+            r"different numbers of styles: \[2, 3\]",
         ),
         (
             lambda held: held.update({"transformer/contract/conv4/weights": np.zeros((3, 3, 8, 8), np.float32)}),

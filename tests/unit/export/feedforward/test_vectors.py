@@ -158,7 +158,7 @@ def test_a_nets_own_styles(many: Path, tmp_path: Path) -> None:
         assert np.array_equal(vector(made, tmp_path), STYLES[number])
     (picked,) = convert(many / "net.npz", many, name="monet", style="2").values()
     assert picked.data == found["monet-02"].data
-    with pytest.raises(AdapterError, match="--style: got '7'; of .*net.npz its styles are 00 to 02"):
+    with pytest.raises(AdapterError, match="--style: got '7'; .*net.npz has the styles 00 to 02"):
         convert(many / "net.npz", many, style="7")
 
 
@@ -289,7 +289,7 @@ def test_a_pictures_style_is_its_predictors(mini: Path, tmp_path: Path) -> None:
 
 def test_what_cannot_be_predicted_says_why(mini: Path, many: Path, tmp_path: Path) -> None:
     place, facts = painting(tmp_path), manifest.load(mini / "bundle")
-    with pytest.raises(AdapterError, match="network 'net' has no predictor, which makes a style of a picture"):
+    with pytest.raises(AdapterError, match="network 'net' has no predictor, which makes a picture's style"):
         pictured.convert(place, manifest.load(many / "bundle"), many / "bundle")
     for strength in (0.0, -1.0, 1.5, float("nan")):
         with pytest.raises(AdapterError, match="--strength: got .*; a number above 0, up to 1"):
