@@ -358,7 +358,7 @@ def test_an_error_is_one_line_and_status_1(error: ImpastoError, tmp_path: Path) 
         (["a red boat", "--style", "a:2-0"], "'a:2-0' ends before it begins; write 0-2"),
         (["a red boat", "--style", "a:0-63", "--style", "b:64"], "stage 64 of 'b' is out of range; pass 0 to 63"),
         (["a red boat", "--style", "a:0-2", "--style", "b:4-5"], "stage 3 has no style; cover 0 to 5"),
-        (["a red boat", "--style", "a:0-2", "--style", "b:2-5"], "stage 2 has 'a' and 'b'"),
+        (["a red boat", "--style", "a:0-2", "--style", "b:2-5"], "stage 2 has both 'a' and 'b'"),
         (["a red boat", "--style", "a", "--style", "b:1"], "'a' is not the only style; give its stages"),
         (["a red boat", "--guidance-convention", "mine"], "'mine' is not one of 'paper', 'code'"),
         (["a red boat", "--guidance", "cfg"], "'cfg' is not one of 'styledrop', 'styledrop-compose'"),

@@ -114,8 +114,8 @@ def test_regions_may_be_a_mapping_and_have_weights(painting: Path) -> None:
 @pytest.mark.parametrize(
     ("regions", "message"),
     [
-        ({}, "MASKS: there is not a region"),
-        ([], "MASKS: there is not a region"),
+        ({}, "MASKS: there is no region"),
+        ([], "MASKS: there is no region"),
         (["starry"], "MASKS: 'starry' is not a region; pass pairs of a style and its mask"),
         ({"starry": 7}, "MASKS: a value of type int is not a picture"),
         ({"starry": Path("no-such-mask.png")}, "MASKS: can't read 'no-such-mask.png'"),

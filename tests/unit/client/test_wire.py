@@ -170,7 +170,7 @@ def test_a_style_is_one_name_or_one_for_each_stage(style: Style, names: list[str
     [
         ({"a": range(2), "b": range(3, 6)}, "stage 2 has no style; cover 0 to 5, each once"),
         ({"a": range(1, 3)}, "stage 0 has no style; cover 0 to 2, each once"),
-        ({"a": range(3), "b": range(2, 6)}, "stage 2 has 'a' and 'b'; give it one of them"),
+        ({"a": range(3), "b": range(2, 6)}, "stage 2 has both 'a' and 'b'; give it one of them"),
         ({"a": range(-1, 3)}, "stage -1 of 'a' is out of range; pass 0 to 63"),
         ({"a": range(10**15)}, "stage 64 of 'a' is out of range; pass 0 to 63"),
         ({"a": range(3), "b": range(0)}, "range(0, 0) of 'b' is empty"),
@@ -270,7 +270,7 @@ def test_numpy_numbers_are_numbers() -> None:
         (
             {"adapters": ["neon", "halftone"]},
             "ADAPTER_NAMES",
-            r"\['neon', 'halftone'\] names no.*dict of names to weights",
+            r"\['neon', 'halftone'\] does not name .*dict of names to weights",
         ),
         ({"adapters": ("neon",)}, "ADAPTER_NAMES", "pass a name or a dict of names to weights"),
         ({"adapters": {"neon"}}, "ADAPTER_NAMES", "pass a name or a dict of names to weights"),
