@@ -286,8 +286,8 @@ def test_the_prompt_is_the_users_or_the_files(tmp_path: Path) -> None:
         ({"gelu": "quick"}, "gelu must be exact or tanh"),
         ({"shared": 1}, "shared true or false"),
         ({"prompt": 3}, "prompt 3"),
-        ({"sites": ["attn2"]}, "unusable bottleneck entry"),
-        ({"sites": None}, "unusable bottleneck entry"),
+        ({"sites": ["attn2"]}, "the bottleneck entry in its header cannot be used"),
+        ({"sites": None}, "the bottleneck entry in its header cannot be used"),
         ({"sites": {**PLACES, "again": PLACES["ff"]}}, "names a site twice"),
         ({"sites": {"ff": PLACES["ff"]}}, "attn2.down: not part of the adapter"),
         ({"sites": {**PLACES, "attn1": SELF_ATTENTION}}, "incomplete: transformer_layers.0.attn1.down"),
@@ -302,7 +302,7 @@ def test_headers_that_do_not_tell_what_is_there(entry: dict[str, Any], message: 
 def test_a_header_that_is_not_json(tmp_path: Path) -> None:
     source = tmp_path / "a.safetensors"
     source.write_bytes(encode({}, {"bottleneck": "{"}))
-    with pytest.raises(AdapterError, match="unusable bottleneck entry"):
+    with pytest.raises(AdapterError, match="the bottleneck entry in its header cannot be used"):
         importer.convert(source, BUNDLE)
     with pytest.raises(AdapterError, match="holds no tensors"):
         importer.convert(studio(tmp_path, {}, sites={}), BUNDLE)

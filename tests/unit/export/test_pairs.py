@@ -322,7 +322,7 @@ def test_loras_of_one_stage_twice_are_refused(tmp_path: Path) -> None:
 def test_halves_with_two_gelus_are_refused(folder: Path) -> None:
     pairs.bottleneck(folder / HALF, SECOND, gelu="tanh")
     with pytest.raises(
-        AdapterError, match="base's half has the exact gelu, .*upscaler.safetensors the tanh one; a pair"
+        AdapterError, match="base's half has the exact gelu, .*upscaler.safetensors the tanh one; give halves"
     ):
         importer.convert(folder, TWO)
 

@@ -115,7 +115,7 @@ def test_a_padding_that_a_port_does_not_tell_is_asked_for(
 
 def test_whose_statistics_norms_take_is_asked_for(tmp_path: Path) -> None:
     tracked = johnson(norm=nn.BatchNorm2d)
-    with pytest.raises(CheckpointError, match="running statistics, .*; say --norm batch or --norm instance"):
+    with pytest.raises(CheckpointError, match="running statistics .*; give --norm batch or --norm instance"):
         read(tmp_path, tracked)
     assert not any(conv.norm.epsilon for conv in read(tmp_path, tracked, Said(norm="batch")).net.convs)
     assert read(tmp_path, tracked, Said(norm="instance")).net.convs[0].norm.statistics == "instance"
@@ -154,7 +154,7 @@ HALVES: dict[str, tuple[Any, str]] = {
     ),
     "a port's norm is too small": (
         lambda: {**johnson(), "2.weight": torch.ones(3)},
-        "norm behind 1 has 3 channels, that 4",
+        "norm after 1 has 3 channels, the conv 4",
     ),
     "a port takes too much": (
         lambda: {**johnson(), "4.weight": torch.ones(8, 5, 3, 3)},
@@ -318,7 +318,7 @@ def ml5(folder: Path) -> Path:
         ),
         ({"Variable_2": {"filename": "Variable_2", "shape": [-32]}}, "a shape and the name of a file beside it"),
         ({"Variable_2": {"filename": "gone", "shape": [32]}}, "gone is missing; manifest.json names it"),
-        ({"Variable_4": {"filename": "Variable_2", "shape": [64]}}, r"has 128 bytes, \[64\] of float32 are 256"),
+        ({"Variable_4": {"filename": "Variable_2", "shape": [64]}}, r"has 128 bytes, but \[64\] of float32 are 256"),
         ({"dense": {"filename": "Variable_2", "shape": [32]}}, "unused .*\n  dense"),
     ],
 )
