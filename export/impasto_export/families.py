@@ -183,7 +183,7 @@ def _by_folders(checkpoint: Path) -> Family:
     configs = {path.parent.name: class_of(read_json(path)) for path in sorted(checkpoint.glob("*/config.json"))}
     held = ", ".join(f"{folder} ({kind})" for folder, kind in configs.items()) or "no component"
     wanted = "; ".join(f"{family.pipelines[0]} has {', '.join(family.parts)}" for family in KNOWN)
-    raise CheckpointError(f"{checkpoint}: it has no {INDEX}, and its folders ({held}) fit no family; {wanted}")
+    raise CheckpointError(f"{checkpoint}: it has no {INDEX}, and its folders fit no family: it holds {held}; {wanted}")
 
 
 def _instead(folder: Path) -> str:

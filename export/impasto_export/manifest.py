@@ -127,7 +127,7 @@ def image(architecture: Architecture, unit: str, part: str, configs: Configs, sa
     width, height = said or _trained(architecture, unit, part, configs)
     if any(side % multiple or not 0 < side <= LONGEST for side in (width, height)):
         what = f"--size: got {width}x{height}" if said else f"{part}: sample_size means {width}x{height} pixels"
-        raise CheckpointError(f"{what}; {architecture.name} needs multiples of {multiple} up to {LONGEST} for both")
+        raise CheckpointError(f"{what}; {architecture.name} needs multiples of {multiple}, up to {LONGEST}")
     most = max(4 * width * height, 512 * 512)
     return {**architecture.sizes["image"], "width": width, "height": height, "max_pixels": most}
 

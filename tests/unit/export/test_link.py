@@ -207,7 +207,7 @@ def test_a_config_may_leave_out_defaults(own: Path, tmp_path: Path) -> None:
         ("tokenizer/tokenizer_config.json", {"tokenizer_class": "T5Tokenizer"}, "T5Tokenizer"),
         ("tokenizer/tokenizer_config.json", {"model_max_length": "77"}, "model_max_length is '77'; a number of tokens"),
         ("tokenizer/tokenizer_config.json", {"pad_token": "<pad>"}, "<pad>"),
-        ("tokenizer/tokenizer_config.json", {"padding_side": "left"}, "padding_side is 'left'; only 'right' is known"),
+        ("tokenizer/tokenizer_config.json", {"padding_side": "left"}, "padding_side is 'left'; only 'right' is served"),
         ("tokenizer/tokenizer_config.json", {"truncation_side": "left"}, "truncation_side is 'left'; only 'right'"),
         ("tokenizer/vocab.json", {"vast": 1024}, r"'vast' \(1024\) lie beyond the text encoder's vocabulary of 1024"),
         ("tokenizer/vocab.json", {"t": 7, "h": 7, "th": None}, "vocab.json and merges.txt do not fit each other"),
@@ -217,7 +217,7 @@ def test_a_config_may_leave_out_defaults(own: Path, tmp_path: Path) -> None:
         (
             "unet/config.json",
             {"sample_size": 0},
-            "unet: sample_size means 0x0 pixels; of mini-diffusion both are multi",
+            "unet: sample_size means 0x0 pixels; mini-diffusion needs multi",
         ),
         (
             "unet/config.json",
@@ -417,7 +417,7 @@ def test_the_size_may_be_said(checkpoint: Path, masked_checkpoint: Path, tmp_pat
         assert "weights hard-linked" in command(source, "192x64")
         image = manifest.load(tmp_path / source.parent.name)["image"]
         assert (image["width"], image["height"], image["max_pixels"]) == (192, 64, 512 * 512)
-        assert command(source, "100x64").startswith("error: --size: got 100x64; of mini-")
+        assert command(source, "100x64").startswith("error: --size: got 100x64; mini-")
     assert "--size: got '64'; WIDTHxHEIGHT in pixels is expected" in command(checkpoint, "64")
 
 
@@ -523,7 +523,7 @@ def test_skeletons_of_an_older_impasto_are_named(checkpoint: Path, tmp_path: Pat
     old = shutil.copytree(SHIPPED / "mini-diffusion", tmp_path / "old")
     taking_a_slot(old / "architecture.json")
     with pytest.raises(
-        CheckpointError, match=f"{old}: its graphs have the input slot, as .* older impasto.*; export the arch"
+        CheckpointError, match=f"{old}: its graphs have the input slot, so an older impasto.*; export the arch"
     ):
         link(checkpoint, tmp_path / "bundle", [tmp_path])
     assert not (tmp_path / "bundle").exists()

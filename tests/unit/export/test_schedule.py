@@ -70,7 +70,7 @@ def test_the_pipelines_of_sd_correct_old_configs() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"_class_name": "TCDScheduler"}, "a TCDScheduler, whose noise schedule is not known; known are DDIM"),
+        ({"_class_name": "TCDScheduler"}, "the scheduler is a TCDScheduler, which is not known; known are DDIM"),
         ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "a FlowMatchEulerDiscreteScheduler"),
         ({"trained_betas": [0.1, 0.2]}, "trained_betas is set"),
         ({"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr is set"),

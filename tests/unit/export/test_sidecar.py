@@ -160,7 +160,7 @@ def test_what_the_unet_predicts_is_read(
         ("{scale_factor: 0.13025}", "scale_factor is 0.13025; impasto serves 0.9"),
         (
             "{cond_stage_config: {params: {layer: penultimate}}}",
-            "cond_stage_config.params.layer is 'penultimate'; what",
+            "cond_stage_config.params.layer is 'penultimate'; impasto",
         ),
         (
             "{cond_stage_config: {params: {layer: hidden, layer_idx: 11}}}",

@@ -27,7 +27,7 @@ def test_what_is_served_passes(name: str) -> None:
             "sd1",
             "unet",
             {"in_channels": 9},
-            r"in_channels is 9 .*latent_channels is 4, .* \(inpainting\)",
+            r"in_channels is 9, but .*latent_channels is 4, .* \(inpainting\)",
         ),
         ("sd1", "unet", {"in_channels": 8}, "takes the picture to be edited beside the sample"),
         ("sd1", "unet", {"class_embed_type": "projection"}, r"class_embed_type is 'projection', .*unCLIP"),
