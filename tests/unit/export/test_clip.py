@@ -156,7 +156,8 @@ def test_another_architecture_is_told_with_the_nearest(own: Path, tmp_path: Path
 def test_a_tokenizer_that_ends_texts_otherwise_is_refused(own: Path, tmp_path: Path) -> None:
     edit_json(own / "special_tokens_map.json", eos_token="<|startoftext|>")
     with pytest.raises(
-        CheckpointError, match="ends texts with id 512, text_config's eos_token_id 513 means 513; correct that config"
+        CheckpointError,
+        match="ends texts with id 512, but text_config's eos_token_id 513 means 513; correct that config",
     ):
         link(own, tmp_path / "bundle")
 

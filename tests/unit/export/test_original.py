@@ -288,7 +288,9 @@ def test_a_header_that_contradicts_itself(
     file = tmp_path / "x.safetensors"
     stated = {"modelspec.prediction_type": "epsilon", "ss_v_parameterization": "True"}
     file.write_bytes(encode(tensors, stated))
-    with pytest.raises(CheckpointError, match="says epsilon, its header's ss_v_.* says v_prediction; say --prediction"):
+    with pytest.raises(
+        CheckpointError, match="says epsilon, its header's ss_v_.* says v_prediction; give --prediction"
+    ):
         link(file, tmp_path / "bundle", [skeletons], said)
     record = manifest.load(link(file, tmp_path / "b", [skeletons], replace(said, prediction="epsilon")).folder)
     assert record["scheduler"]["prediction_type"] == "epsilon"
@@ -304,7 +306,7 @@ def test_clip_skip_in_a_header_is_named(
     file = tmp_path / "x.safetensors"
     file.write_bytes(encode(tensors, {"modelspec.encoder_layer": layer}))
     notes = link(file, tmp_path / "bundle", [skeletons], said).notes
-    assert [note.startswith("its header's modelspec.encoder_layer is '2', CLIP skip") for note in notes] == [
+    assert [note.startswith("its header's modelspec.encoder_layer (CLIP skip) is '2'") for note in notes] == [
         True
     ] * noted
 

@@ -78,7 +78,7 @@ def test_the_index_decides_on_empty_prompts(own: Path, skeleton: Path, tmp_path:
         (
             "tokenizer_2/tokenizer_config.json",
             {"eos_token": "<|startoftext|>"},
-            "tokenizer_2: the tokenizer ends texts with id 520, text_encoder_2's eos_token_id 2 means 521; correct",
+            "tokenizer_2: the tokenizer ends texts with id 520, but text_encoder_2's eos_token_id 2 means 521; correct",
         ),
         ("tokenizer_2/tokenizer_config.json", {"model_max_length": 16}, "tokenizer_2: model_max_length 16 is below"),
     ],
