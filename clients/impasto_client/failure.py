@@ -81,7 +81,9 @@ def _translate(error: Any, url: str, timeout_s: float | None) -> ImpastoError:
 
 def _refusal(status: str, message: str, url: str) -> ImpastoError:
     if "Server is stopping" in message:
-        return ServerUnavailable(f"the server at {url} is stopping; try again later, or at another one ({message})")
+        return ServerUnavailable(
+            f"the server at {url} is stopping; send the request to another one, or later ({message})"
+        )
     if "has no available versions" in message:
         return ServerUnavailable(f"the server at {url} is starting or stopping; try again later, or at another one")
     if "unknown model" in message and f"'{SCORER}'" in message:

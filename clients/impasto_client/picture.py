@@ -49,7 +49,7 @@ def _read(field: str, path: Path) -> bytes:
 def _check_size(field: str, size: int) -> None:
     if size > MAX_BYTES:
         fix = f"pass at most {MAX_BYTES} (32 MiB): fewer pixels, or a JPEG"
-        raise InvalidRequest(f"{field}: {size} bytes are too many for a server; {fix}", field)
+        raise InvalidRequest(f"{field}: {size} bytes is too large for a server; {fix}", field)
 
 
 def _png(field: str, image: Image.Image) -> bytes:

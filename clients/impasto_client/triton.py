@@ -187,7 +187,7 @@ def _check_size(request: Any) -> None:
     if sum(sizes) > MAX_REQUEST_BYTES:
         field = request.inputs[sizes.index(max(sizes))].name
         fix = f"pass fewer pictures in one request, or smaller ones, {MAX_REQUEST_BYTES} (1 GiB) in all"
-        raise InvalidRequest(f"{field}: {sum(sizes)} bytes are too many for a request; {fix}", field)
+        raise InvalidRequest(f"{field}: {sum(sizes)} bytes is too large a request; {fix}", field)
 
 
 def _outputs(response: Any) -> Tensors:

@@ -51,7 +51,7 @@ def test_a_file_larger_than_a_server_takes_is_refused_before_it_is_sent(tmp_path
     words: Any
     for picture in (largest + b"\0", tmp_path / "large.png"):
         words = {option: picture}
-        with pytest.raises(InvalidRequest, match=r"^[A-Z_]+: 33554433 bytes are too many .*; pass at most") as caught:
+        with pytest.raises(InvalidRequest, match=r"^[A-Z_]+: 33554433 bytes is too large .*; pass at most") as caught:
             encode("a boat", **words)
         assert caught.value.field == option.upper()
     words = {option: largest}
@@ -61,12 +61,12 @@ def test_a_file_larger_than_a_server_takes_is_refused_before_it_is_sent(tmp_path
 def test_a_file_is_not_read_to_find_out_that_it_is_too_large(tmp_path: Path) -> None:
     with (tmp_path / "huge.png").open("wb") as file:
         file.truncate(1 << 40)  # a sparse one
-    with pytest.raises(InvalidRequest, match="^IMAGE: 1099511627776 bytes are too many"):
+    with pytest.raises(InvalidRequest, match="^IMAGE: 1099511627776 bytes is too large"):
         encode("a boat", image=tmp_path / "huge.png")
 
 
 def test_what_never_ends_is_read_no_further_than_a_server_takes() -> None:
-    with pytest.raises(InvalidRequest, match="^IMAGE: 33554433 bytes are too many"):
+    with pytest.raises(InvalidRequest, match="^IMAGE: 33554433 bytes is too large"):
         encode("a boat", image=Path("/dev/zero"))
 
 

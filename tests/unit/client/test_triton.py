@@ -362,7 +362,7 @@ def test_more_than_grpc_carries_is_refused_before_it_is_sent(
     with Client(url, timeout=10) as client:
         assert client.score([b"a" * 100] * 9, text="a")
         servicer.timeouts.clear()
-        with pytest.raises(InvalidRequest, match=r"^IMAGE: \d+ bytes are too many for a request; pass fewer pictures"):
+        with pytest.raises(InvalidRequest, match=r"^IMAGE: \d+ bytes is too large a request; pass fewer pictures"):
             client.score([b"a" * 100] * 10, text="a")
     assert not servicer.timeouts
 

@@ -222,7 +222,7 @@ def test_a_config_may_leave_out_defaults(own: Path, tmp_path: Path) -> None:
         (
             "unet/config.json",
             {"sample_size": [16, 3]},
-            "sample_size means 24x128 pixels; .* multiples of 32 up to 8192",
+            "sample_size means 24x128 pixels; .* multiples of 32, up to 8192",
         ),
         ("unet/config.json", {"sample_size": [16]}, r"unet: sample_size is \[16\]; set it to the size in latents"),
         ("unet/config.json", {"sample_size": 2048}, "sample_size means 16384x16384 pixels"),

@@ -115,7 +115,7 @@ def test_a_padding_that_a_port_does_not_tell_is_asked_for(
 
 def test_whose_statistics_norms_take_is_asked_for(tmp_path: Path) -> None:
     tracked = johnson(norm=nn.BatchNorm2d)
-    with pytest.raises(CheckpointError, match="running statistics .*; give --norm batch or --norm instance"):
+    with pytest.raises(CheckpointError, match="running statistics, .*; give --norm batch or --norm instance"):
         read(tmp_path, tracked)
     assert not any(conv.norm.epsilon for conv in read(tmp_path, tracked, Said(norm="batch")).net.convs)
     assert read(tmp_path, tracked, Said(norm="instance")).net.convs[0].norm.statistics == "instance"
