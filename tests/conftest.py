@@ -21,7 +21,7 @@ MEASURED = pytest.StashKey[coverage.Coverage]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Measure a worker's own coverage if `make test` asks for it; coverage itself only measures processes it starts."""
+    """Measure the worker itself if `make test` asks for it; coverage already measures the processes that it starts."""
     if hasattr(config, "workerinput") and os.environ.get("IMPASTO_COVERAGE"):
         config.stash[MEASURED] = coverage.Coverage(data_suffix=True, config_file=str(ROOT / "pyproject.toml"))
         config.stash[MEASURED].start()

@@ -22,8 +22,8 @@ UNNAMED = "?"
 # Files by which an adapter's folder is recognised.
 ADAPTERS = {"adapter_config.json", "pytorch_lora_weights.safetensors"}
 SERVED = (
-    "Stable Diffusion 1.x and 2.x, SDXL, their Turbo and latent consistency models, and aMUSEd, also with a second "
-    "stage as Muse has it"
+    "Stable Diffusion 1.x and 2.x, SDXL, their Turbo and latent consistency models, and aMUSEd, also with Muse's "
+    "second stage"
 )
 
 # A transformers config has dozens of generation settings, so this lists the keys that the graph depends on.

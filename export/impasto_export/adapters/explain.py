@@ -33,7 +33,7 @@ from impasto_export.spellings import TRANSFORMER, UPSCALER
 HOT = "every request can use it, alone or mixed"
 UNNAMED = "style"
 UNSTATED, UNUSABLE = "not stated", "nothing can use it as it is"
-UNSURE = "--bundle tells whether that bundle can use it so, at every layer"
+UNSURE = "check with --bundle whether all its layers allow that"
 
 
 def explain(place: Path, said: Said, manifest: Json | None = None, bundle: Path | None = None) -> Json:

@@ -145,7 +145,7 @@ def _arrays(place: Path) -> Source:
     """An .npz file's arrays. numpy unpickles nothing, since allow_pickle is off."""
     try:
         if not is_zipfile(place):
-            raise ValueError("it is no archive")
+            raise ValueError("it is not an archive")
         with ZipFile(place) as archive:
             size = sum(item.file_size for item in archive.infolist())
         if size > MAX_ARRAYS:
