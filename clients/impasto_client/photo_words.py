@@ -32,7 +32,7 @@ Mask = Annotated[
         metavar="FILE",
         exists=True,
         dir_okay=False,
-        help="Where to paint: a grey picture, white is painted. Several masks, one for each style, give it its region.",
+        help="Where to paint: a grey picture, white is painted. Several, one for each style, are the styles' regions.",
     ),
 ]
 Detail = Annotated[float | None, typer.Option(help="How fine the strokes are, 0.25 to 4.", show_default="1")]
