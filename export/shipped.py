@@ -1,9 +1,10 @@
-"""The skeletons that ship with impasto, made again from the configs that are kept: `python export/shipped.py [NAME …]`.
+"""Export the skeletons that ship with impasto, from the configs kept here: `python export/shipped.py [NAME …]`.
 
-A backbone's configs are in `architectures/NAME`, laid out as a checkpoint without weights: what its first checkpoint
-was published with, less what no graph depends on. The studio's own models keep theirs beside their weights, but for
-mini-muse, which is served with its second stage and without: `small/NAME` has the configs of either. Of a backbone that
-is also published as a single file, `original.json` tells that file's layout, and goes along.
+A backbone's configs are in `architectures/NAME`, laid out as a checkpoint without weights. They are those that its
+first checkpoint was published with, without the keys that no graph depends on. The studio's own models have their
+configs beside their weights. mini-muse is an exception: it is served with and without its second stage, so `small/NAME`
+has the configs of each. For a backbone that is also published as a single file, `original.json` describes that file's
+layout; it is copied along.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from impasto_export.tracing import clip_graphs, graphs
 LAYOUT = "original.json"
 HERE = Path(__file__).parent
 PUBLIC, SMALL, STUDIO = HERE / "architectures", HERE / "small", HERE.parent / "studio"
-NO_SKELETON = "mini-stylizer"  # a style net is linked by its own description
+NO_SKELETON = "mini-stylizer"  # a style net needs none: link makes its graphs from its file
 OURS = [path for path in sorted(STUDIO.glob("mini-*")) if path.name != NO_SKELETON]
 SOURCES = {path.name: path for path in (*sorted(PUBLIC.iterdir()), *OURS, *sorted(SMALL.iterdir()))}
 

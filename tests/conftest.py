@@ -13,7 +13,7 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 ROOT = Path(__file__).parents[1]
 TOGETHER = {f"tests/parity/test_{name}.py": "twins" for name in ("architectures", "backbone_graphs")}
-# No example has a time limit, and none is new: what CI meets, everybody meets.
+# Examples have no time limit and are the same everywhere, so that a failure in CI can be reproduced.
 hypothesis.settings.register_profile("impasto", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("impasto")
 
@@ -21,7 +21,7 @@ MEASURED = pytest.StashKey[coverage.Coverage]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A worker measures itself where `make test` asks for that: the processes that it starts would be, by coverage."""
+    """Measure the worker itself if `make test` asks for it; coverage already measures the processes that it starts."""
     if hasattr(config, "workerinput") and os.environ.get("IMPASTO_COVERAGE"):
         config.stash[MEASURED] = coverage.Coverage(data_suffix=True, config_file=str(ROOT / "pyproject.toml"))
         config.stash[MEASURED].start()
@@ -37,9 +37,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 class ByModule(LoadScopeScheduling):  # type: ignore[misc]
-    """A module stays with one worker, since its tests share what one has made.
+    """Keeps a module on one worker, since its tests share fixtures.
 
-    So do all that talk to the same servers, and those that are about the same exported twins.
+    So do all tests that use the same servers, and those of the same exported twins.
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -52,9 +52,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByModule:
 
 
 def _mask_torch_alone() -> None:
-    """Have torch's oneDNN read the variable, which it does at its first sizeable convolution, and no one else's.
+    """Make torch's oneDNN read the variable, which it does at its first sizeable convolution; then remove it.
 
-    OpenVINO's has it, too, but its own generators go by what the CPU says: the two together crash.
+    OpenVINO's oneDNN would read it, too, but OpenVINO's own code generators ask the CPU; the two together crash.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Typed clients of an impasto server."""
+"""Typed clients of an impasto server, blocking and async."""
 
 from impasto_client.catalogue import Catalogue
 from impasto_client.client import AsyncClient, Client

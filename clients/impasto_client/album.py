@@ -1,4 +1,4 @@
-"""Photos and clips to paint, and the files that they become."""
+"""Plan the jobs of `impasto stylize`: the photos and clips to paint, and the files to write."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 
 @dataclass(frozen=True)
 class Job:
-    """`source` becomes `out`; `format` is a photo's, "" for a clip."""
+    """A file to paint: `source` becomes `out`; `format` is a photo's, "" for a clip."""
 
     source: Path
     out: Path
@@ -25,21 +25,21 @@ class Job:
 
     @property
     def is_clip(self) -> bool:
-        """Whether it is a film."""
+        """Whether the source is a film."""
         return is_clip(self.source)
 
 
 def is_clip(path: Path) -> bool:
-    """By its name."""
+    """Whether it is a film, by its suffix."""
     return path.suffix.lower() in CLIPS
 
 
 def jobs_of(said: Sequence[Path], out: Path | None, label: str, format: str | None) -> list[Job]:
-    """Of photos, clips and folders of them, one each, in that order. A folder's own folders are left out.
+    """A job for each photo and clip, also in the folders given, in order. Subfolders are left out.
 
-    `out` is a file for one of them, else a folder, which is made; without it files are written into the current folder.
-    There they are called after the photo and `label`. Raises typer.BadParameter for a folder without any, and where a
-    file would be written twice, or over a photo, or in a folder that can't be made.
+    `out` is the file of a single job, or else a folder, which is made; the default is the current folder. In a folder,
+    files are named after the photo and `label`. Raises typer.BadParameter for a folder without photos or clips, and
+    where a file would be written twice, over a photo, or into a folder that can't be made.
     """
     sources = [source for path in said for source in _sources(path)]
     if out is not None and out.suffix and not out.is_dir():
@@ -56,7 +56,7 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        problem = f"folder {str(folder)!r} can't be made ({error.strerror}); pass another"
+        problem = f"folder {str(folder)!r} can't be made ({error.strerror}); choose another"
         raise typer.BadParameter(problem, param_hint="--out") from None
 
 
@@ -74,7 +74,7 @@ def _sources(path: Path) -> Iterator[Path]:
 
 def _single(sources: Sequence[Path], out: Path, format: str | None) -> Job:
     if len(sources) > 1:
-        problem = f"{str(out)!r} is one file, for {len(sources)} of them; pass a folder"
+        problem = f"{str(out)!r} is one file, but there are {len(sources)} to paint; pass a folder"
         raise typer.BadParameter(problem, param_hint="--out")
     (source,) = sources
     if is_clip(source):
@@ -83,7 +83,7 @@ def _single(sources: Sequence[Path], out: Path, format: str | None) -> Job:
         return Job(source, out, "")
     written = format_of(out)
     if format not in (None, written):
-        raise typer.BadParameter(f"{format} is not what {out.name!r} ends in; say it once", param_hint="--format")
+        raise typer.BadParameter(f"{format} is not what {out.name!r} ends in; leave one out", param_hint="--format")
     return Job(source, out, written)
 
 
@@ -99,9 +99,9 @@ def _check(jobs: Sequence[Job]) -> None:
     written: dict[Path, Path] = {}
     for job in jobs:
         if job.out.exists() and any(job.out.samefile(other.source) for other in jobs):
-            raise typer.BadParameter(f"{str(job.out)!r} is a photo to paint; write elsewhere", param_hint="--out")
+            raise typer.BadParameter(f"{str(job.out)!r} is a photo to paint; choose another file", param_hint="--out")
         place = job.out.resolve()
         if place in written:
             both = f"{str(written[place])!r} and {str(job.source)!r} would both become {str(job.out)!r}"
-            raise typer.BadParameter(f"{both}; paint them one after the other", param_hint="--out")
+            raise typer.BadParameter(f"{both}; paint them with separate commands", param_hint="--out")
         written[place] = job.source

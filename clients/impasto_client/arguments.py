@@ -1,4 +1,4 @@
-"""What can be said on the command line; `words.py` says what it means to a client."""
+"""The options of the command line, most of them made from the table of fields; `words.py` converts their values."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ import typer
 
 from impasto_client.field import Field, Table
 
-SAID = "said"  # the parameter of a command in whose place the table's options come
+SAID = "said"  # the parameter of a command that the table's options replace
 CONVENTION = "guidance_convention"
 
 Local = Annotated[bool, typer.Option("--local", help="Paint in this process, without a server.")]
-Bundle = Annotated[Path, typer.Option(envvar="IMPASTO_BUNDLE", help="With --local: what `impasto link` made.")]
+Bundle = Annotated[
+    Path, typer.Option(envvar="IMPASTO_BUNDLE", help="With --local: the bundle that `impasto link` made.")
+]
 Url = Annotated[str, typer.Option(envvar="IMPASTO_URL", help="Server's gRPC endpoint, host:port.")]
 Timeout = Annotated[float, typer.Option(help="Seconds to wait for the answer; inf for ever.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -27,9 +29,10 @@ _TYPES: dict[str, Any] = {"text": str, "adapters": list[str], "style": list[str]
 def with_options(
     table: Table, words: Iterable[str] | None = None
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A command whose parameter `said` is what was said of the table's options, by what the table calls them.
+    """A decorator that gives a command the table's options; their values come as its parameter `said`, by the table's
+    words.
 
-    `words` are those that it has; all of them by default.
+    `words` selects the options; by default the command has all.
     """
 
     def made(command: Callable[..., None]) -> Callable[..., None]:
@@ -61,10 +64,10 @@ def _parameters(table: Table, words: Iterable[str] | None) -> Iterator[inspect.P
 
 
 def _guidance(field: Field, table: Table) -> Iterator[inspect.Parameter]:
-    """By a name of its own, or by a convention where there are two."""
+    """The two options for guidance: a rule's name, or a convention for the rule that has two."""
     conventions = [rule.convention for rule in table.rules if rule.convention]
     names = [rule.name for rule in table.rules[1:] if not rule.convention]
-    help = "With --style: style and content apart, as DreamStyler's paper or its code."
+    help = "With --style: guide style and content apart, as in DreamStyler's paper or in its code."
     yield _parameter(CONVENTION, _choice("Convention", conventions), typer.Option(help=help))
     yield _parameter(field.word, _choice("Guidance", names), _option(field))
 

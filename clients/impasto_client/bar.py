@@ -1,4 +1,4 @@
-"""What a command shows on a terminal while a picture is painted."""
+"""Progress bars on a terminal while a command waits for pictures."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from impasto_client.generation import Generation, Progress
 
 
 def counting(console: Console) -> Bar:
-    """A bar of so many done of so many."""
+    """A bar that shows how many of how many are done."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return Bar(*columns, console=console)
 
 
 def follow(parts: Iterable[Progress | Generation], console: Console, previews: Path | None) -> Generation:
-    """Show the steps, and the time until the picture as the server estimates it, where `console` is a terminal.
+    """Return the stream's picture; meanwhile show steps and the server's estimate of the time left, on a terminal.
 
-    Previews become files preview-005.png and so on in the folder `previews`, those of several candidates
-    preview-005-1.png and so on. Raises OSError, and what `parts` raises.
+    Previews become files preview-005.png and so on in the folder `previews`, or preview-005-1.png and so on for several
+    candidates. Raises OSError, and what `parts` raises.
     """
     columns = (TextColumn("painting"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[left]}"))
     with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=None, left="")  # no total: waits for its turn
+        task = bar.add_task("", total=None, left="")  # no total while it waits for its turn
         for part in parts:
             if isinstance(part, Generation):
                 return part

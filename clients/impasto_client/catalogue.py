@@ -1,4 +1,4 @@
-"""What model `catalogue` answers: the server's bundles, what may be asked of each, and the adapters that fit them."""
+"""The answer of model `catalogue`: the server's bundles, what each accepts, and the adapters that fit them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CATALOGUE = "catalogue"
 
 @dataclass(frozen=True)
 class Strength:
-    """A number that a guidance rule goes by, under its name on the wire: what it is by default, least and most."""
+    """A strength of a guidance rule: its field on the wire, its default, and its bounds."""
 
     field: str
     default: float
@@ -35,7 +35,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Size:
-    """Pixels: of the default picture, and what width and height have to be multiples of; width x height at most."""
+    """Sizes in pixels: the default width and height, what both must be multiples of, and the largest area."""
 
     width: int
     height: int
@@ -45,7 +45,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Defaults:
-    """What a request gets that doesn't say."""
+    """The bundle's defaults for omitted fields."""
 
     scheduler: str
     steps: int
@@ -62,12 +62,11 @@ class Weighted:
 
 @dataclass(frozen=True)
 class Bundle:
-    """What can paint: `name` is for the option `model`.
+    """A bundle; the option `model` takes its `name`.
 
-    `fields` are the inputs that mean something to it, under some rule. `control` are the channels of its ControlNet,
-    none without one, and `pinned` the mixes that it has weights of its own for. Of a masked bundle `stages` are base
-    and, in a cascade, upscale; a finished picture is `zoom` times as wide and high as the base's, which is the size of
-    a picture that `Client.upscale` takes.
+    `fields` are the inputs that it uses, under some rule. `control` are its ControlNet's channels, empty without one;
+    `pinned` are the mixes that have weights of their own in it. `stages` of a masked bundle are base and, of a cascade,
+    upscale. A finished picture is `zoom` times as wide and high as the base's, whose size `Client.upscale` takes.
     """
 
     name: str
@@ -89,10 +88,10 @@ class Bundle:
 class Adapter:
     """A style in the server's registry.
 
-    `kind` is lora, bottleneck, embedding or delta (what only a pinned mix can carry). `trigger` are words that call it,
-    `prompt` those that it was trained in, with {context} and {style} for what stands there; "" where nobody said.
-    `stages` are an embedding's. `adapts` are the stages of a cascade that it has factors for: what has "base" alone
-    paints "upscale" plain. `fits` are the names of the bundles that it is for.
+    `kind` is lora, bottleneck, embedding, vector (a style for photos) or delta (usable only in a pinned mix). `trigger`
+    are words that a prompt should contain; `prompt` is the template of its training, with {context} and {style} as
+    placeholders; both are "" if unknown. `stages` are an embedding's. `adapts` are the stages of a cascade that it
+    changes: with "base" alone, "upscale" runs without it. `fits` are the names of the bundles that it fits.
     """
 
     name: str
@@ -109,7 +108,7 @@ class Adapter:
 
 @dataclass(frozen=True)
 class Unread:
-    """An adapter that the server can't read now, and why; the name "" is the whole registry."""
+    """An adapter that the server can't read now, and why; the name "" means the whole registry."""
 
     name: str
     problem: str
@@ -126,7 +125,7 @@ class Catalogue:
 
 
 def decode_catalogue(tensors: Tensors) -> Catalogue:
-    """CATALOGUE BYTES [1]. Raises ProtocolError."""
+    """The catalogue from CATALOGUE BYTES [1]. Raises ProtocolError."""
     (text, *_) = values_of(tensors, "CATALOGUE", bytes)
     try:
         found = json.loads(text)
@@ -137,12 +136,12 @@ def decode_catalogue(tensors: Tensors) -> Catalogue:
 
 
 def encoded(catalogue: Catalogue) -> dict[str, NDArray[Any]]:
-    """The output of the model."""
+    """The model's output tensor."""
     return {"CATALOGUE": np.array([json.dumps(asdict(catalogue)).encode()], dtype=np.object_)}
 
 
 def _made(kind: Any, value: Any, where: str) -> Any:
-    """JSON's value as `kind`: a dataclass, a tuple of one kind, text or a number. What a newer server adds is left."""
+    """A JSON value as `kind`: a dataclass, a tuple of one kind, text or a number. Unknown fields are ignored."""
     if get_origin(kind) is tuple:
         inner = get_args(kind)[0]
         return tuple(_made(inner, one, f"{where}[{place}]") for place, one in enumerate(_is(list, value, where)))
@@ -160,5 +159,5 @@ def _made(kind: Any, value: Any, where: str) -> Any:
 
 def _is(kind: Any, value: Any, where: str) -> Any:
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise ProtocolError(f"the server's {where} is {type(value).__name__}, which it can't be")
+        raise ProtocolError(f"the server's {where} has the wrong type {type(value).__name__}")
     return value

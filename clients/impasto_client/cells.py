@@ -1,4 +1,4 @@
-"""Pictures in rows and columns, asked for together."""
+"""Request pictures in rows and columns, several at a time."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ IN_FLIGHT = 8
 
 @dataclass(frozen=True)
 class Cell:
-    """What one of them is asked for."""
+    """The request of one picture."""
 
     prompt: str
     options: Options = field(default_factory=Options)
 
 
 def paint(client: Client, rows: Sequence[Sequence[Cell]], done: Callable[[], None]) -> list[list[Generation]]:
-    """Ask for every cell, several at a time; `done` is called after each. Raises the first ImpastoError, and cancels
-    the cells under way."""
+    """Paint every cell, several at a time; `done` is called after each. Raises the first ImpastoError, and cancels the
+    cells in flight."""
     over = Event()
 
     def painted(cell: Cell) -> Generation:
-        with closing(client.stream(cell.prompt, **cell.options)) as parts:  # a stream can be left
+        with closing(client.stream(cell.prompt, **cell.options)) as parts:  # a stream, since that can be cancelled
             generation = _last(parts, over)
         done()
         return generation
@@ -41,12 +41,12 @@ def paint(client: Client, rows: Sequence[Sequence[Cell]], done: Callable[[], Non
             finished.result()
     finally:
         over.set()
-        pool.shutdown(cancel_futures=True)  # after an error nobody wants the rest
+        pool.shutdown(cancel_futures=True)  # after an error, drop the rest
     return [[future.result() for future in row] for row in futures]
 
 
 def _last(parts: Iterable[Progress | Generation], over: Event) -> Generation:
-    """The picture of a stream. Raises CancelledError when all is over before it is there."""
+    """The picture of a stream. Raises CancelledError when `over` is set before it comes."""
     for part in parts:
         if isinstance(part, Generation):
             return part

@@ -1,4 +1,4 @@
-"""The command `impasto`: gathers the commands of entry-point group `impasto.commands`, imports the one that is called.
+"""The command `impasto`: it finds the commands of entry-point group `impasto.commands`, and imports the one called.
 
 An entry point is a typer.Typer or a function. `impasto --help` imports none of them.
 """
@@ -20,7 +20,7 @@ OURS = ("impasto_client", "impasto_export", "impasto_server")
 
 
 class About(NamedTuple):
-    """What can be said of a command without importing it: one line of help, and the extra that it needs."""
+    """What is known of a command without importing it: one line of help, and the extra that it needs."""
 
     help: str
     extra: str | None = None
@@ -31,28 +31,28 @@ ABOUT = {
     "upscale": About("Ask a server to paint a small picture larger and finer."),
     "stylize": About("Paint photos, folders of photos or clips in a style."),
     "sheet": About("Paint a photo in every style that fits, on one sheet."),
-    "gallery": About("Ask for every prompt in every style, and lay the pictures out on one sheet."),
-    "compose": About("Paint a content in every style, and lay the pictures out on one sheet."),
-    "score": About("Say how near pictures come to a text or to a picture."),
-    "models": About("Say what a server has: bundles, samplers, rules, styles."),
+    "gallery": About("Paint every prompt in every style, on one sheet."),
+    "compose": About("Paint a content in every style, on one sheet."),
+    "score": About("Score how well pictures match a text or a picture."),
+    "models": About("List what a server has: bundles, samplers, rules, styles."),
     "serve": About("Serve bundles over gRPC.", "server"),
     "calibrate": About("Measure how many lanes a forward pass should have on this machine.", "server"),
-    "doctor": About("Say what this machine can run, and how to get what it lacks.", "server"),
-    "link": About("Make a bundle of a checkpoint, without torch.", "server"),
-    "adapters": About("Import styles into a registry, and look after it.", "server"),
-    "export": About("Compile the graphs of a new architecture, with torch.", "export"),
+    "doctor": About("Check what this machine can run, and how to get what it lacks.", "server"),
+    "link": About("Make a bundle from a checkpoint, without torch.", "server"),
+    "adapters": About("Import styles into a registry, and manage it.", "server"),
+    "export": About("Export the graphs of a new architecture, with torch.", "export"),
 }
 
 
 def installed_commands() -> list[EntryPoint]:
-    """Ours in the order of ABOUT, then those of other distributions by name."""
+    """impasto's own commands in the order of ABOUT, then those of other distributions by name."""
     order = list(ABOUT)
     found = entry_points(group=GROUP)
     return sorted(found, key=lambda entry: (order.index(entry.name) if entry.name in order else len(order), entry.name))
 
 
 class LazyGroup(TyperGroup):
-    """Holds a placeholder for every command; the real one takes its place when it is called."""
+    """A group with a placeholder for every command; calling one loads the real command."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
@@ -72,12 +72,12 @@ class LazyGroup(TyperGroup):
             raise _missing(name, error) from error
 
     def invoke(self, ctx: Any) -> Any:
-        """Run it; a command may import what is heavy only now."""
+        """Run the command, which may import heavy packages only now."""
         try:
             return super().invoke(ctx)
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] in OURS:
-                raise  # a mistake of ours, not something to install
+                raise  # a bug of impasto's, not something to install
             raise _missing(ctx.invoked_subcommand, error) from error
 
 
@@ -93,7 +93,7 @@ def load(entry: EntryPoint) -> Any:
 
 def _missing(command: str, error: ModuleNotFoundError) -> typer.Exit:
     extra = ABOUT.get(command, About("")).extra
-    fix = f"pip install 'impasto[{extra}]'" if extra else "install again the package that brings this command"
+    fix = f"pip install 'impasto[{extra}]'" if extra else "reinstall the package that brings this command"
     text = f"`impasto {command}` needs {error.name}, which is not installed; {fix}"
     Console(stderr=True, highlight=False).print(f"[bold red]error[/]  {escape(text)}", soft_wrap=True)
     return typer.Exit(1)

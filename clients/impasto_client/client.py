@@ -1,11 +1,11 @@
-"""The clients: a prompt or a photo and a style in, a picture out.
+"""The clients, blocking and async: a prompt, or a photo and a style, in; a picture out.
 
 with Client("localhost:8001") as client:
     client.generate("a red boat at night", adapters={"stained-glass": 0.9}, seed=7).image.save("boat.png")
     client.stylize(Path("photo.jpg"), style={"starry": 0.6, "wave": 0.4}).image.save("painting.png")
     client.upscale(Path("small.png"), "a red boat at night").image.save("large.png")
     for part in client.stream("a red boat at night", preview_every=5):
-        print(part)  # Progress(step=1, steps=25, eta_s=2.4), ..., and at last the Generation
+        print(part)  # Progress(step=1, steps=25, eta_s=2.4), ..., and finally the Generation
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ DEFAULT_TIMEOUT_S = 300.0
 
 
 class Client:
-    """Blocking client; one may serve many threads.
+    """The blocking client; many threads may share one.
 
     `url` is host:port of the server's gRPC endpoint. `timeout` in seconds bounds each request; None and math.inf
-    wait for ever. Raises InvalidRequest for what is no time to wait.
-    `transport` replaces gRPC, e.g. by a FakeTransport; the url then means nothing.
+    wait for ever. Raises InvalidRequest for any other value.
+    `transport` replaces gRPC, e.g. by a FakeTransport; the url is then ignored.
     """
 
     def __init__(
@@ -54,11 +54,11 @@ class Client:
         self._timeout = limit_s(timeout)
 
     def generate(self, prompt: str, *, timeout: float | None = None, **options: Unpack[Options]) -> Generation:
-        """Paint `prompt`. `options` are adapters, style, steps, seed and the like: impasto_client.Options has them all
-        and says what each means.
+        """Paint `prompt`. `options` are adapters, style, steps, seed and the like: impasto_client.Options lists and
+        explains them all.
 
-        `timeout` in seconds counts for this request instead of the client's, math.inf is no limit; the server, too,
-        stops when it has passed. Raises errors of the ImpastoError tree.
+        `timeout` in seconds replaces the client's for this request; math.inf means no limit. The server also stops when
+        it has passed. Raises errors of the ImpastoError tree.
         """
         limit = self._timeout if timeout is None else limit_s(timeout)
         return decode(self._transport.infer(encode(prompt, **options), limit))
@@ -66,18 +66,18 @@ class Client:
     def stream(
         self, prompt: str, *, preview_every: int = 0, timeout: float | None = None, **options: Unpack[Options]
     ) -> Generator[Progress | Generation, None, None]:
-        """Paint `prompt` as `generate` does, and yield a Progress after each step, then the Generation, once.
+        """Paint `prompt` as `generate` does; yield a Progress after each step, and finally the Generation.
 
-        Every `preview_every` steps a Progress brings a small preview; 0 asks for none. The request is sent when
-        iteration begins. Leaving early cancels it on the server: `break` out of the loop over it, or `close()` it.
-        Several streams may run at once, each in its thread. Raises errors of the ImpastoError tree.
+        Every `preview_every` steps, the Progress has a small preview; 0 asks for none. The request is sent when
+        iteration begins. To cancel it on the server, `break` out of the loop, or `close()` the generator.
+        Several streams may run at once, each in its own thread. Raises errors of the ImpastoError tree.
         """
         tensors = encode_stream(prompt, preview_every, **options)
         limit = self._timeout if timeout is None else limit_s(timeout)
         picture: Generation | None = None
         with closing(self._transport.stream(tensors, limit)) as responses:
-            # Read to the end before the picture is handed on and the caller may leave: cancelled just when it has sent
-            # the last response, Triton 2.51 at times counts the request as live for ever, and then can't stop.
+            # Read to the end before the picture is yielded, since the caller may then leave. If Triton 2.51 is
+            # cancelled just after the last response, it may count the request as live for ever, and can't stop then.
             for response in responses:
                 part = decode_part(response)
                 if isinstance(part, Progress):
@@ -93,9 +93,9 @@ class Client:
     ) -> Generation:
         """Paint `picture` larger and finer, with the second stage of a backbone that has two.
 
-        `picture` is what such a backbone's first stage paints (`generate` with upscale_steps=0), or any other of that
+        `picture` comes from such a backbone's first stage (`generate` with upscale_steps=0), or is any other of that
         size: a file, as bytes or as its Path, or a PIL image. `prompt` says what it shows. `options` and `timeout` are
-        as in `generate`, without what is about the first stage. Raises errors of the ImpastoError tree.
+        as in `generate`, without those of the first stage. Raises errors of the ImpastoError tree.
         """
         return self.generate(prompt, timeout=timeout, **_over(picture, options))
 
@@ -109,11 +109,11 @@ class Client:
     ) -> Painting:
         """Paint `photo` in `style`: a name in the server's registry, a picture whose style is taken, or several.
 
-        `photo` is a file, as bytes or as its Path, which is sent as it is, or a PIL image. Names are str and pictures
-        what `photo` may be: "starry", Path("painting.jpg"). Several are mixed, by weights that add up to 1 at most,
-        {"starry": 0.6, Path("painting.jpg"): 0.4}, as a list of pairs [("starry", 0.6), (image, 0.4)], or alike, as
-        ["starry", image]. A model that has one style alone takes none. `options` are strength, mask, regions and the
-        like: impasto_client.PhotoOptions has them all and says what each means.
+        `photo` is a file, as bytes or as its Path, which is sent unchanged, or a PIL image. A style's name is a str,
+        its picture is given as `photo` is: "starry", Path("painting.jpg"). Several are mixed, with weights that add up
+        to 1 at most: {"starry": 0.6, Path("painting.jpg"): 0.4}, or pairs [("starry", 0.6), (image, 0.4)]; or with
+        equal shares: ["starry", image]. A model with a single style takes none. `options` are strength, mask, regions
+        and the like: impasto_client.PhotoOptions lists and explains them all.
 
         `timeout` is as in `generate`. Raises errors of the ImpastoError tree.
         """
@@ -130,13 +130,13 @@ class Client:
         timeout: float | None = None,
         **options: Unpack[PhotoOptions],
     ) -> Generator[Frame, None, None]:
-        """Paint the frames of a film: PIL images, or RGB uint8 arrays [H, W, 3]; each comes back as it was, in order.
+        """Paint the frames of a film: PIL images, or RGB uint8 arrays [H, W, 3]; each comes back in its kind, in order.
 
-        `in_flight` frames are asked for at a time; no more are taken from `frames` ahead of those that are yielded.
-        `smooth`, 0 to 1, is how much of the painting before stays where its content goes on, so that strokes don't
-        flicker; it needs impasto[video], 0 doesn't. Where something comes into sight, and after a cut, nothing stays.
-        `timeout` counts for each frame, `style` and `options` are as in `stylize`; `mask` and masks of `regions` are
-        those of all frames. Leaving early waits for the frames under way. Raises errors of the ImpastoError tree.
+        `in_flight` frames are requested at a time, and no more than those are taken from `frames` in advance.
+        `smooth`, 0 to 1, is how much of the previous painting is kept where its content continues, against flicker; it
+        needs impasto[video], unless it is 0. Nothing is kept where something comes into sight, or after a cut.
+        `timeout` holds for each frame; `style` and `options` are as in `stylize`; `mask` and the masks of `regions`
+        hold for all frames. Leaving early waits for the frames in flight. Raises errors of the ImpastoError tree.
         """
         film, wishes = Film(smooth, in_flight), encode_wishes(style, **options)
         limit = self._timeout if timeout is None else limit_s(timeout)
@@ -154,9 +154,9 @@ class Client:
         reference: Pictures | None = None,
         timeout: float | None = None,
     ) -> list[float]:
-        """How near each of `images` comes to `text` or to the pictures `reference`, as cosines, -1 to 1.
+        """How well each of `images` matches `text` or the pictures `reference`, as cosines, -1 to 1.
 
-        Either is one for all of them, or a sequence with one for each. Needs a server with a scorer. Raises errors of
+        Either is one for all images, or a sequence with one for each. It needs a server with a scorer. Raises errors of
         the ImpastoError tree.
         """
         tensors = encode_score(images, text, reference)
@@ -164,17 +164,17 @@ class Client:
         return decode_score(answer, len(tensors["IMAGE"]))
 
     def catalogue(self, *, timeout: float | None = None) -> Catalogue:
-        """What the server has: bundles, what may be asked of each, and adapters with what they fit. Raises errors of
+        """What the server has: bundles with what each accepts, and adapters with the bundles they fit. Raises errors of
         the ImpastoError tree.
         """
         return decode_catalogue(self._transport.catalogue(self._timeout if timeout is None else limit_s(timeout)))
 
     def is_ready(self) -> bool:
-        """Whether a server answers there and its model is loaded."""
+        """Whether a server answers at the url and its model is loaded."""
         return self._transport.is_ready()
 
     def close(self) -> None:
-        """Close the connection; the client is of no use afterwards."""
+        """Close the connection; the client can't be used afterwards."""
         self._transport.close()
 
     def __enter__(self) -> Client:
@@ -187,7 +187,7 @@ class Client:
 
 
 class AsyncClient:
-    """The same for asyncio; belongs to the event loop it is first used in."""
+    """The client for asyncio; it belongs to the event loop in which it is first used."""
 
     def __init__(
         self,
@@ -208,7 +208,7 @@ class AsyncClient:
     async def stream(
         self, prompt: str, *, preview_every: int = 0, timeout: float | None = None, **options: Unpack[Options]
     ) -> AsyncGenerator[Progress | Generation, None]:
-        """As Client.stream. Cancelling the task, too, cancels the request on the server."""
+        """As Client.stream. Cancelling the task also cancels the request on the server."""
         tensors = await _encoded(partial(encode_stream, prompt, preview_every, **options), options)
         limit = self._timeout if timeout is None else limit_s(timeout)
         picture: Generation | None = None
@@ -252,7 +252,7 @@ class AsyncClient:
         timeout: float | None = None,
         **options: Unpack[PhotoOptions],
     ) -> AsyncGenerator[Frame, None]:
-        """As Client.stylize_frames. Leaving early cancels the requests under way on the server."""
+        """As Client.stylize_frames. Leaving early cancels the requests in flight on the server."""
         film, wishes = Film(smooth, in_flight), await asyncio.to_thread(partial(encode_wishes, style, **options))
         limit = self._timeout if timeout is None else limit_s(timeout)
 
@@ -283,11 +283,11 @@ class AsyncClient:
         return decode_catalogue(await self._transport.catalogue(limit))
 
     async def is_ready(self) -> bool:
-        """Whether a server answers there and its model is loaded."""
+        """Whether a server answers at the url and its model is loaded."""
         return await self._transport.is_ready()
 
     async def close(self) -> None:
-        """Close the connection; the client is of no use afterwards."""
+        """Close the connection; the client can't be used afterwards."""
         await self._transport.close()
 
     async def __aenter__(self) -> AsyncClient:
@@ -300,14 +300,14 @@ class AsyncClient:
 
 
 def _over(picture: Picture, options: Options) -> Options:
-    """Raises TypeError for a second picture."""
+    """The options with the picture to upscale. Raises TypeError if they already have one."""
     if "base_image" in options:
-        raise TypeError("upscale() has its picture already; leave base_image out")
+        raise TypeError("upscale() already has its picture; leave base_image out")
     return {**options, "base_image": picture}
 
 
 async def _encoded(encoding: Callable[[], Tensors], options: Options) -> Tensors:
-    """A picture may take a while to read or to write as PNG; then the event loop goes on meanwhile."""
+    """The tensors; if there is a picture, which may take a while to read or to encode, a thread makes them."""
     if not any(field.kind == "picture" and options.get(word) is not None for word, field in TABLE.options.items()):
         return encoding()
     return await asyncio.to_thread(encoding)

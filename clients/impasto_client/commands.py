@@ -1,4 +1,4 @@
-"""`impasto generate`, `impasto upscale`, `impasto gallery` and `impasto score`."""
+"""The commands `impasto generate`, `impasto upscale`, `impasto gallery` and `impasto score`."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ SHARED = (
     "steps",
     "guidance_scale",
     "scheduler",
-)  # what all cells of a gallery may share
-# What is about the first stage of two, of which `upscale` runs the second.
+)  # options that all cells of a gallery may share
+# Options of the first of two stages; `upscale` runs the second.
 FIRST = {
     *("steps", "temperature", "guidance_scale", "style_guidance", "content_guidance", "style_strength"),
     *("text_strength", "image", "strength", "depth", "control_scale", "base_image"),
@@ -51,13 +51,11 @@ GALLERY_PROMPTS = [
 Out = Annotated[
     Path | None,
     typer.Option(
-        help="File to write: .png, .jpg or .webp. Of several candidates, OUT-1.png and so on, the best first.",
+        help="File to write: .png, .jpg or .webp. Several candidates become OUT-1.png and so on, the best first.",
         show_default="impasto-SEED.png",
     ),
 ]
-Previews = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Folder for previews on the way: preview-005.png and so on.")
-]
+Previews = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for previews: preview-005.png and so on.")]
 PreviewEvery = Annotated[
     int | None, typer.Option(min=1, help="With --previews: steps from one to the next.", show_default="5")
 ]
@@ -77,9 +75,9 @@ def generate(
     url: arg.Url = DEFAULT_URL,
     timeout: arg.Timeout = DEFAULT_TIMEOUT_S,
 ) -> None:
-    """Ask a server for a picture. What is not said is the server's to choose.
+    """Ask a server for a picture. The server chooses what you leave out.
 
-    A terminal shows the steps while they are done. Ctrl-C cancels the request.
+    A terminal shows the steps as they are done. Ctrl-C cancels the request.
     """
     server = Server(ctx, url, timeout, bundle if local else None)
     _paint(server, prompt, options_of(said, TABLE), out, Showing.of(previews, preview_every), as_json)
@@ -95,7 +93,7 @@ def upscale(
             metavar="PICTURE",
             exists=True,
             dir_okay=False,
-            help="PNG, JPEG or WebP, as large as the first stage paints.",
+            help="PNG, JPEG or WebP, of the first stage's size.",
         ),
     ],
     prompt: Annotated[str, typer.Option(help="What it shows.")],
@@ -109,9 +107,9 @@ def upscale(
     url: arg.Url = DEFAULT_URL,
     timeout: arg.Timeout = DEFAULT_TIMEOUT_S,
 ) -> None:
-    """Ask a server with a backbone of two stages to paint a small picture larger and finer, by the second stage alone.
+    """Ask a server whose backbone has two stages to paint a small picture larger and finer, with the second stage.
 
-    A terminal shows the steps while they are done. Ctrl-C cancels the request.
+    A terminal shows the steps as they are done. Ctrl-C cancels the request.
     """
     server = Server(ctx, url, timeout, bundle if local else None)
     options: Options = {**options_of(said, TABLE), "base_image": picture}
@@ -126,7 +124,7 @@ def gallery(
         list[str], typer.Option("--prompt", help="A row; may be repeated.", show_default="four of ours")
     ] = GALLERY_PROMPTS,
     words: Annotated[
-        str, typer.Option(help="Added to the prompt where a style is on; {style} is its name in words.")
+        str, typer.Option(help="Added to the prompt of each style's column; {style} is its name in words.")
     ] = "in {style} style",
     said: Mapping[str, Any],
     seed: Annotated[int, typer.Option(help="Seed of the first row; each next row's is one more.")] = 7,
@@ -136,7 +134,10 @@ def gallery(
     url: arg.Url = DEFAULT_URL,
     timeout: arg.Timeout = DEFAULT_TIMEOUT_S,
 ) -> None:
-    """Rows are prompts, columns are no style and then every style; along a row the seed stays the same."""
+    """Paint every prompt in every style, on one sheet: a row for each prompt, a column without style and one for each.
+
+    Along a row the seed stays the same.
+    """
     format_of(out)
     options = options_of(said, TABLE)
     weights = weights_of(said.get("adapters", []))
@@ -158,17 +159,18 @@ def gallery(
 def score(
     ctx: typer.Context,
     pictures: Annotated[list[Path], typer.Argument(metavar="PICTURE...", exists=True, dir_okay=False)],
-    text: Annotated[str | None, typer.Option(help="How well each picture shows this.")] = None,
+    text: Annotated[str | None, typer.Option(help="Score how well each picture shows this.")] = None,
     reference: Annotated[
-        Path | None, typer.Option(metavar="FILE", exists=True, dir_okay=False, help="How near each comes to this one.")
+        Path | None,
+        typer.Option(metavar="FILE", exists=True, dir_okay=False, help="Score how near each is to this one."),
     ] = None,
     as_json: arg.AsJson = False,
     url: arg.Url = DEFAULT_URL,
     timeout: arg.Timeout = DEFAULT_TIMEOUT_S,
 ) -> None:
-    """Ask a server that has a scorer how near pictures come to a text or to a picture; the best first."""
+    """Ask a server with a scorer how well pictures match a text or a picture; the best first."""
     if (text is None) is (reference is None):
-        raise typer.BadParameter("say one of the two", param_hint="--text, --reference")
+        raise typer.BadParameter("give one of the two", param_hint="--text, --reference")
     with reported(Console(stderr=True, highlight=False)), connected(ctx, url, timeout) as client:
         scores = client.score(pictures, text=text, reference=reference)
     ranked = sorted(zip(pictures, scores, strict=True), key=lambda pair: -pair[1])
@@ -180,7 +182,7 @@ def score(
 
 @dataclass(frozen=True)
 class Server:
-    """Who is asked; `bundle` is what this process paints with, without one."""
+    """The server to ask; with a `bundle`, this process paints instead."""
 
     ctx: typer.Context
     url: str
@@ -190,21 +192,21 @@ class Server:
 
 @dataclass(frozen=True)
 class Showing:
-    """Where previews go, None for nowhere, and steps from one to the next."""
+    """The folder for previews (None for none), and the steps from one to the next."""
 
     folder: Path | None
     every: int
 
     @classmethod
     def of(cls, folder: Path | None, every: int | None) -> Showing:
-        """As it's said. Raises typer.BadParameter."""
+        """From the options. Raises typer.BadParameter."""
         if every is not None and folder is None:
-            raise typer.BadParameter("say with --previews where they go", param_hint="--preview-every")
+            raise typer.BadParameter("give their folder with --previews", param_hint="--preview-every")
         return cls(folder, 0 if folder is None else every or PREVIEW_EVERY)
 
 
 def _paint(server: Server, prompt: str, options: Options, out: Path | None, showing: Showing, as_json: bool) -> None:
-    """Ask, write what comes, and tell of it."""
+    """Send the request, write the files, and print what was written."""
     if out is not None:
         options["format"] = format_of(out)
     console = Console(stderr=True, highlight=False)
@@ -231,7 +233,7 @@ def _table(ranked: Sequence[tuple[Path, float]]) -> Table:
 
 
 def _line(path: Path, candidate: Candidate, generation: Generation) -> str:
-    """The time is that of all candidates."""
+    """The printed line of a candidate; the time is that of all candidates."""
     score = "" if candidate.score is None else f", score {candidate.score:.3f}"
     return f"{path}  seed {candidate.seed}{score}, {generation.timings.total_ms:.0f} ms"
 

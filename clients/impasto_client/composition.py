@@ -1,6 +1,6 @@
-"""`impasto compose`: an adapter's content in the styles of others, on one sheet.
+"""The command `impasto compose`: paint an adapter's content in the styles of others, on one sheet.
 
-A row for each style. Its columns are the style alone, the content alone, and both composed, at each γ.
+There is a row for each style. Its columns are the style alone, the content alone, and both composed, at each γ.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ SHARED = (
     "upscale_temperature",
     "upscale_style_strength",
     "upscale_text_strength",
-)  # what all pictures of a sheet may share
+)  # options that all pictures of a sheet may share
 
 
 @dataclass(frozen=True)
 class Wish:
-    """A row: the style's adapter, what is said of the content in it, and what the style alone is shown on."""
+    """A row: the style's adapter, the prompt, and the prompt for the style alone."""
 
     style: str
     prompt: str
@@ -60,10 +60,10 @@ def compose(
     prompts: Annotated[list[str], typer.Option("--prompt", help="What to paint; one, or one for each style.")],
     style_prompts: Annotated[
         list[str] | None,
-        typer.Option("--style-prompt", help="What the style alone paints, likewise.", show_default="the prompt"),
+        typer.Option("--style-prompt", help="The same, for the picture in the style alone.", show_default="the prompt"),
     ] = None,
     gammas: Annotated[
-        list[float], typer.Option("--gamma", help="From 0, style alone, to 1, content alone; may be repeated.")
+        list[float], typer.Option("--gamma", help="From 0 (style alone) to 1 (content alone); may be repeated.")
     ] = GAMMAS,
     said: Mapping[str, Any],
     seed: Annotated[int, typer.Option(help="Seed of the first row; each next row's is one more.")] = 7,
@@ -73,9 +73,9 @@ def compose(
     url: arg.Url = DEFAULT_URL,
     timeout: arg.Timeout = DEFAULT_TIMEOUT_S,
 ) -> None:
-    """Paint a content's adapter in the styles of others, and lay the pictures out on one sheet.
+    """Paint a content's adapter in the styles of others, on one sheet.
 
-    A row for each style: the style alone, the content alone, both at each gamma; along a row the seed stays the same.
+    A row for each style: the style alone, the content alone, both at each gamma. Along a row the seed stays the same.
     """
     format_of(out)
     wishes = wishes_of(styles, prompts, style_prompts or prompts)
@@ -98,20 +98,20 @@ def compose(
 
 
 def wishes_of(styles: Sequence[str], prompts: Sequence[str], style_prompts: Sequence[str]) -> list[Wish]:
-    """Raises typer.BadParameter where prompts are neither one nor as many as the styles."""
+    """The rows. Raises typer.BadParameter unless there is one prompt, or one for each style."""
     said = [_each("--prompt", prompts, len(styles)), _each("--style-prompt", style_prompts, len(styles))]
     return [Wish(*words) for words in zip(styles, *said, strict=True)]
 
 
 def _each(flag: str, words: Sequence[str], count: int) -> Sequence[str]:
     if len(words) not in (1, count):
-        problem = f"{len(words)} of them for {count} styles; say one, or one for each style"
+        problem = f"{len(words)} of them for {count} styles; give one, or one for each style"
         raise typer.BadParameter(problem, param_hint=flag)
     return words if len(words) == count else [*words] * count
 
 
 def row_of(wish: Wish, content: str, gammas: Sequence[float], said: Mapping[str, Any], seed: int) -> Iterator[Cell]:
-    """The style alone, the content alone, then composed."""
+    """The row's cells: the style alone, the content alone, then both at each γ."""
 
     def cell(prompt: str, **own: Any) -> Cell:
         return Cell(prompt, {**options_of({**said, **own}, TABLE), "seed": seed})
@@ -123,6 +123,6 @@ def row_of(wish: Wish, content: str, gammas: Sequence[float], said: Mapping[str,
 
 
 def labels_of(found: Catalogue, styles: Sequence[str]) -> list[str]:
-    """Each style in the words that its adapter was trained in; its name where there are none."""
+    """Each style's label: the words that its adapter was trained with, or its name if there are none."""
     words = {one.name: one.prompt.replace("{context}", "").strip() for one in found.adapters}
     return [words.get(name) or name for name in styles]

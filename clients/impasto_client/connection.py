@@ -1,4 +1,4 @@
-"""What every command needs: a client to ask, and a line for what goes wrong."""
+"""Shared by all commands: connect a client, print errors and warnings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from impasto_client.triton import GrpcTransport
 
 @dataclass(frozen=True)
 class Connection:
-    """How a command reaches a server, by its url; a test passes another as the context's `obj`."""
+    """How a command reaches a server by its url; tests pass another one as the context's `obj`."""
 
     open: Callable[[str], Transport]
 
@@ -28,7 +28,7 @@ class Connection:
 def connected(ctx: typer.Context, url: str, timeout: float, bundle: Path | None = None) -> Client:
     """A client of the server at `url`, or, given a bundle, of this very process.
 
-    Raises InvalidRequest for a timeout that is none, ConnectError for such a url, ServerError for such a bundle.
+    Raises InvalidRequest for a bad timeout, ConnectError for a bad url, ServerError for a bad bundle.
     """
     connection = ctx.find_object(Connection) or Connection(GrpcTransport)
     transport = connection.open(url) if bundle is None else LocalTransport(bundle)
@@ -37,7 +37,7 @@ def connected(ctx: typer.Context, url: str, timeout: float, bundle: Path | None 
 
 @contextmanager
 def reported(console: Console) -> Iterator[None]:
-    """An error of the server's or the file system's becomes one line and exit status 1."""
+    """Print an error of the client, the server or the file system as one line; exit status 1."""
     try:
         yield
     except (ImpastoError, OSError) as error:
@@ -46,6 +46,6 @@ def reported(console: Console) -> Iterator[None]:
 
 
 def print_warnings(console: Console, warnings: Sequence[str]) -> None:
-    """One line for each."""
+    """Print a line for each warning."""
     for warning in warnings:
         console.print(f"[yellow]warning[/]  {escape(warning)}", soft_wrap=True)

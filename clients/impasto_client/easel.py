@@ -1,4 +1,4 @@
-"""Photos and clips painted one after the other; one that fails doesn't stop the others."""
+"""Paint photos and clips in order; one that fails doesn't stop the others."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from impasto_client.patience import until_room
 from impasto_client.photo_words import Wish
 from impasto_client.video.extra import extra
 
-# Fields that other photos may have no quarrel with.
+# Fields whose errors concern a single photo; others concern all.
 _THE_PHOTOS = (None, "IMAGE", "MASKS", "DETAIL", "LONG_SIDE", "CLIP")
 
 
 @dataclass(frozen=True)
 class Done:
-    """What became of one: the server's account of a photo, or what went wrong. The painting itself is in its file."""
+    """The result of a job: the server's report on a photo, or an error. The painting itself is in its file."""
 
     job: Job
     warnings: tuple[str, ...] = ()
@@ -45,7 +45,7 @@ class Done:
         return cls(job, painting.warnings, told)
 
     def document(self) -> dict[str, Any]:
-        """For --json."""
+        """The entry for --json."""
         if self.error is not None:
             return {"photo": str(self.job.source), "error": str(self.error)}
         return {"photo": str(self.job.source), "out": str(self.job.out), **self.told}
@@ -53,7 +53,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Easel:
-    """Where one after the other is painted as the wish says."""
+    """Paints photos and clips as the wish says."""
 
     client: Client
     wish: Wish
@@ -62,7 +62,7 @@ class Easel:
     limit_s: float | None
 
     def photos(self, jobs: Sequence[Job], bar: Bar) -> Iterator[Done]:
-        """In their order, several in flight. Raises ImpastoError for what would befall all of them."""
+        """Paint photos, in order, several in flight. Raises ImpastoError for an error that concerns all of them."""
         if not jobs:
             return
         task = bar.add_task("painting", total=len(jobs))
@@ -72,7 +72,7 @@ class Easel:
                 yield one
 
     def clip(self, job: Job, bar: Bar) -> Done:
-        """Raises ImpastoError for what would befall others, too."""
+        """Paint a clip. Raises ImpastoError for an error that concerns other jobs, too."""
         task = bar.add_task(escape(job.source.name), total=None)
 
         def paint(frames: Iterator[Any]) -> Iterator[Any]:
@@ -112,7 +112,7 @@ class Easel:
 
 
 def _failed(job: Job, error: Exception) -> Done:
-    """Raises `error` where it would befall others, too."""
+    """The failed job. Raises `error` if it concerns other jobs, too."""
     everybodys = isinstance(error, AdapterNotFound | ConnectError | MissingExtra | ServerUnavailable)
     if everybodys or (isinstance(error, RequestError) and error.field not in _THE_PHOTOS):
         raise error

@@ -1,4 +1,4 @@
-"""A caller's words as tensors, field by field, by what the table says of each."""
+"""Encode a caller's options as tensors, field by field, as the table of fields says."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _DTYPES: Mapping[str, type[np.number[Any]]] = {"FP32": np.float32, "INT32": np.i
 
 
 def encoded(words: Mapping[str, Any], table: Table) -> Encoded:
-    """The tensors of options, called as the table calls them. What is None is left out, and so are no adapters and no
-    style. Raises InvalidRequest.
+    """The tensors of options, which have the table's names. None is left out, and so are empty adapters and styles.
+    Raises InvalidRequest.
     """
     tensors: Encoded = {}
     for word, field in table.options.items():
@@ -43,7 +43,7 @@ def _guidance(guidance: Any, words: Mapping[str, Any], table: Table) -> Encoded:
     for name, attribute in said.attributes.items():
         beside = words.get(table.by_name[name].word) if table.by_name[name].option else None
         if beside is not None:
-            problem = f"{shown(beside)} beside a {said.source}, which has a {attribute} of its own"
+            problem = f"got {shown(beside)} beside a {said.source}, which has its own {attribute}"
             raise InvalidRequest(f"{name}: {problem}; pass {said.source}({attribute}={shown(beside)})", name)
     tensors = {"GUIDANCE": texts("GUIDANCE", said.rule.name)}
     for name, value in said.fields.items():
@@ -68,12 +68,12 @@ def _picture(field: Field, value: Any) -> Encoded:
 
 
 def _adapters(field: Field, value: Any) -> Encoded:
-    """A name, or names to weights, which are a field of their own."""
+    """A name, or a mapping of names to weights; the weights are a separate field."""
     if isinstance(value, str):
         return {field.name: texts(field.name, value)} if value else {}
     if not isinstance(value, Mapping):
         fix = "pass a name or a dict of names to weights, e.g. {'neon': 0.9}"
-        raise InvalidRequest(f"{field.name}: {shown(value)} names no adapters; {fix}", field.name)
+        raise InvalidRequest(f"{field.name}: {shown(value)} does not name adapters; {fix}", field.name)
     weights = numbers("ADAPTER_WEIGHTS", list(value.values()), np.float32)
     return {field.name: texts(field.name, *value), "ADAPTER_WEIGHTS": weights} if value else {}
 
@@ -90,7 +90,7 @@ def _style_names(field: str, style: Any) -> Sequence[str]:
         return names_by_stage(style.items())
     if isinstance(style, Sequence) and not isinstance(style, bytes):
         return style
-    raise InvalidRequest(f"{field}: {shown(style)} is no style; pass a name, or one for each stage", field)
+    raise InvalidRequest(f"{field}: {shown(style)} is not a style; pass a name, or one for each stage", field)
 
 
 _ENCODERS: Mapping[str, Callable[[Field, Any], Encoded]] = {

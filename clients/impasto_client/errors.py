@@ -1,24 +1,24 @@
-"""Every error a caller can meet, as one tree.
+"""The client's errors, one tree.
 
 ImpastoError
 ├── ConnectError            nothing answers at the url, or the client is closed
-├── MissingExtra            what was asked for needs a package that isn't installed
-├── RequestError            the request can't be served as it stands; `.field` names the input at fault
+├── MissingExtra            a package is needed that isn't installed
+├── RequestError            the request can't be served as it is; `.field` names the input at fault
 │   ├── InvalidRequest      a value is missing, malformed or out of range
 │   └── AdapterNotFound     no adapter of that name is in the server's registry
-├── DeadlineExceeded        what was asked for was not done within the timeout
+├── DeadlineExceeded        the request was not finished within the timeout
 ├── ServerUnavailable       the server is starting, stopping, full, doesn't serve the model, or was lost before it
 │   │                       answered; trying again may help
 │   └── ServerFull          it has as many requests as it takes; `.retry_after_s` says when to try again
 ├── ServerError             the server failed while it worked on the request
-└── ProtocolError           the answer is not one that this version of the client understands
+└── ProtocolError           this version of the client doesn't understand the answer
 """
 
 from __future__ import annotations
 
 
 class ImpastoError(Exception):
-    """Base of all of them; `str(error)` is one line that says what was wrong and, where known, what to do."""
+    """The base class; `str(error)` is one line that says what was wrong and, where known, what to do."""
 
 
 class ConnectError(ImpastoError):
@@ -26,11 +26,11 @@ class ConnectError(ImpastoError):
 
 
 class MissingExtra(ImpastoError):
-    """What was asked for needs a package that isn't installed; the message says which, and how to get it."""
+    """A package is needed that isn't installed; the message says which, and how to get it."""
 
 
 class RequestError(ImpastoError):
-    """The request can't be served as it stands.
+    """The request can't be served as it is.
 
     `field` is the wire's name of the input at fault, e.g. "STEPS", or None when the server named none.
     """
@@ -49,7 +49,7 @@ class AdapterNotFound(RequestError):
 
 
 class DeadlineExceeded(ImpastoError):
-    """What was asked for was not done within the timeout; the server no longer works on it."""
+    """The request was not finished within the timeout; the server no longer works on it."""
 
 
 class ServerUnavailable(ImpastoError):
@@ -70,4 +70,4 @@ class ServerError(ImpastoError):
 
 
 class ProtocolError(ImpastoError):
-    """The answer is not one that this version of the client understands."""
+    """This version of the client doesn't understand the server's answer."""

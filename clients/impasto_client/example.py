@@ -1,4 +1,4 @@
-"""What a FakeTransport says it has, unless it is told otherwise."""
+"""The default catalogue of a FakeTransport."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes wrong between a client and Triton's gRPC endpoint, as errors of the tree."""
+"""Translate gRPC's errors between a client and Triton into errors of the ImpastoError tree."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from impasto_client.errors import ConnectError, DeadlineExceeded, ImpastoError, 
 from impasto_client.scoring import SCORER
 from impasto_client.status import field_of, refusal
 
-# gRPC reports what befell a connection with the status that a server uses to say "not now". One that was never made is
-# told first, for gRPC adds how the attempt ended, which may be in the words of one that was lost.
+# gRPC reports a failed connection with the same status that a server uses for "not now". _NO_CONNECTION is tried first,
+# since gRPC adds how the attempt ended, and that text may match _LOST.
 _NO_CONNECTION = re.compile(
     r"failed to connect|connections to all backends failing|DNS resolution failed|errors resolving|"
     r"Connection refused|tcp handshaker|empty address list|before receiving SETTINGS",
@@ -27,32 +27,32 @@ _LOST = re.compile(
     re.IGNORECASE,
 )
 
-CLOSED = "this client is closed; make another one"
+CLOSED = "this client is closed; make a new one"
 
 
 class Line:
-    """The line to the server at `url`, as far as errors tell of it."""
+    """The connection to the server at `url`, as far as errors need it."""
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._closed = False
 
     def close(self) -> None:
-        """From now on an error is that of a client which is closed."""
+        """Mark the client as closed: later errors say so."""
         self._closed = True
 
     @contextmanager
     def telling(self, timeout_s: float | None) -> Iterator[None]:
-        """Has what gRPC raises within it, for a request that may take `timeout_s`, raised as one of the tree."""
+        """Raise gRPC's exceptions in this block as errors of the tree; the request may take `timeout_s`."""
         try:
             yield
-        except (grpc.RpcError, grpc.aio.UsageError, ValueError) as error:  # the latter two: of a closed channel
+        except (grpc.RpcError, grpc.aio.UsageError, ValueError) as error:  # a closed channel raises the latter two
             if self._closed:
                 raise ConnectError(CLOSED) from None
             if not isinstance(error, grpc.RpcError):
                 raise
             raise _translate(error, self._url, timeout_s) from None
-        except asyncio.CancelledError:  # by the caller, or because the client was closed meanwhile
+        except asyncio.CancelledError:  # by the caller, or because the client was closed
             task = asyncio.current_task()
             if self._closed and task is not None and not task.cancelling():
                 raise ConnectError(CLOSED) from None
@@ -64,17 +64,17 @@ class Line:
 
 
 def _translate(error: Any, url: str, timeout_s: float | None) -> ImpastoError:
-    """gRPC's one exception as one of ours."""
+    """gRPC's exception as an error of the tree."""
     status, message = error.code().name, error.details() or ""
-    if status == "DEADLINE_EXCEEDED":  # gRPC's own clock; the server says it in another way, see status.py
+    if status == "DEADLINE_EXCEEDED":  # from gRPC's own clock; for the server's, see status.py
         return DeadlineExceeded(f"no answer from {url} within {timeout_s} s; raise timeout, or ask for less")
     if message == "Too many pings":
-        fix = "have `impasto serve`, or what stands before it, allow one every 30 s"
+        fix = "let `impasto serve`, or the proxy before it, allow one every 30 s"
         return ServerUnavailable(f"the server at {url} takes this client's pings for abuse; {fix}")
     if status == "UNAVAILABLE" and _NO_CONNECTION.search(message):
         return ConnectError(f"nothing answers at {url}; start a server with `impasto serve` ({message})")
     if status == "UNAVAILABLE" and _LOST.search(message):
-        fix = "the server may be starting again: send the request once more"
+        fix = "the server may be restarting: send the request again"
         return ServerUnavailable(f"the connection to {url} was lost before the answer came; {fix} ({message})")
     return _refusal(status, message, url)
 

@@ -1,4 +1,4 @@
-"""Transports without a server, for the tests of those who use the client.
+"""Fake transports, so that users of the client can test without a server.
 
 client = Client(transport=FakeTransport())
 """
@@ -17,13 +17,13 @@ from impasto_client.wire import Tensors
 
 
 class FakeTransport:
-    """Answers every request with pictures that depend on the request alone, or with `error`. A photo comes back in its
-    own size, in two colours that its styles choose. Scores are cosines between directions drawn from the bytes of files
-    and texts: 1 where these are the same, else arbitrary.
+    """Answers every request with pictures that depend only on the request, or with `error`. A photo comes back in its
+    own size, in two colours that depend on its styles. Scores are cosines between directions drawn from the bytes of
+    files and texts: 1 if these are the same, else arbitrary.
 
-    It has one bundle, called fake, and no adapters, or what `catalogue` says.
-    The seed of a request that brings none is 0. `warnings` are what every answer warns of. `requests` records what was
-    asked, `timeouts` how long each was to take at most, and `cancelled` counts the streams left before their picture.
+    It has one bundle, called fake, and no adapters, or what `catalogue` lists.
+    The default seed is 0. Every answer has these `warnings`. `requests` records the requests, `timeouts` their
+    timeouts, and `cancelled` counts the streams that were left before their picture.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class FakeTransport:
         self.timeouts: list[float | None] = []
 
     def infer(self, tensors: Tensors, timeout_s: float | None = None) -> Tensors:
-        """Raises `error` when one was given, and InvalidRequest for a photo that is no picture."""
+        """The simulated answer. Raises `error` when one was given; InvalidRequest for a photo that can't be decoded."""
         self.requests.append(tensors)
         self.timeouts.append(timeout_s)
         if self.error is not None:
@@ -62,7 +62,7 @@ class FakeTransport:
         yield picture
 
     def score(self, tensors: Tensors, timeout_s: float | None = None) -> Tensors:
-        """As many as there are IMAGEs. Raises `error` when one was given."""
+        """A score for each of IMAGE. Raises `error` when one was given."""
         self.requests.append(tensors)
         self.timeouts.append(timeout_s)
         if self.error is not None:
@@ -70,14 +70,14 @@ class FakeTransport:
         return scores(tensors)
 
     def catalogue(self, timeout_s: float | None = None) -> Tensors:
-        """What `catalogue` was given. Raises `error` when one was given."""
+        """The `catalogue` that was given. Raises `error` when one was given."""
         self.timeouts.append(timeout_s)
         if self.error is not None:
             raise self.error
         return encoded(self.has)
 
     def is_ready(self) -> bool:
-        """What `ready` was given."""
+        """The `ready` that was given."""
         return self.ready
 
     def close(self) -> None:
@@ -86,7 +86,7 @@ class FakeTransport:
 
 
 class AsyncFakeTransport:
-    """A FakeTransport for AsyncClient; `fake` holds the record."""
+    """A FakeTransport for AsyncClient; `fake` keeps the records."""
 
     def __init__(self, fake: FakeTransport | None = None) -> None:
         self.fake = FakeTransport() if fake is None else fake

@@ -1,4 +1,4 @@
-"""What the client knows of a field, and of a guidance rule: the types of the table in fields.py, which is generated."""
+"""The types of the generated table in fields.py: fields of a request, and guidance rules."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from functools import cached_property
 class Field:
     """An input of the server's models.
 
-    `option` is what `Options` calls it, `flag` what the command line does; empty where it has none. `kind` says how it
-    is encoded (encoding.py), `dtype` is KServe's. `default` is a plain bundle's, None where a request has none.
+    `option` is its name in `Options`, `flag` its option on the command line; empty where it has none. `kind` says how
+    it is encoded (encoding.py); `dtype` is KServe's. `default` is a plain bundle's; None where there is none.
     """
 
     name: str
@@ -26,14 +26,15 @@ class Field:
 
     @property
     def word(self) -> str:
-        """What a caller's mapping calls it."""
+        """Its key in a caller's mapping."""
         return self.option or self.name.lower()
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A guidance rule: `fields` are what it takes, by the attributes of a client's dataclass, `knows` those of other
-    fields that mean something to some rules alone. Of a `kin` there may be two conventions. `styled`: what STYLE names.
+    """A guidance rule. `fields`: attribute of a client's dataclass -> field that it takes. `knows` are other fields
+    that only some rules use. A `kin` may have two conventions. `styled` says whether STYLE names an adapter or an
+    embedding.
     """
 
     name: str
@@ -46,13 +47,13 @@ class Rule:
 
     @property
     def takes(self) -> frozenset[str]:
-        """All that it knows and some others don't."""
+        """All fields that it uses and some other rules don't."""
         return frozenset((*self.fields.values(), *self.knows))
 
 
 @dataclass(frozen=True)
 class Table:
-    """The first rule is that of requests that don't say."""
+    """All fields and rules; the first rule is the default."""
 
     fields: tuple[Field, ...]
     rules: tuple[Rule, ...]
@@ -63,7 +64,7 @@ class Table:
 
     @cached_property
     def options(self) -> Mapping[str, Field]:
-        """By what `Options` calls them."""
+        """The fields by their names in `Options`."""
         return {field.option: field for field in self.fields if field.option}
 
     @cached_property

@@ -1,4 +1,4 @@
-"""The files that `impasto generate` writes."""
+"""Write the files of `impasto generate`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from impasto_client.generation import Candidate, Generation
 
 
 def numbered(path: Path, count: int) -> list[Path]:
-    """The path of a single file; of several, OUT-1.png, OUT-2.png and so on for OUT.png."""
+    """The path itself for a single file; for several, OUT-1.png, OUT-2.png and so on."""
     if count == 1:
         return [path]
     return [path.with_name(f"{path.stem}-{number}{path.suffix}") for number in range(1, count + 1)]
 
 
 def written(generation: Generation, out: Path | None) -> list[tuple[Path, Candidate]]:
-    """Every candidate and its new file, in their order. Without `out` a file is named after its seed.
+    """Write every candidate; returns each with its file, in order. Without `out`, a file is named after its seed.
 
     Raises OSError.
     """

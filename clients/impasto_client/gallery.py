@@ -1,4 +1,4 @@
-"""One sheet of pictures, with a heading, and a label for each row and column."""
+"""Draw a sheet of pictures, with a heading, and a label for each row and column."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from impasto_client.cells import Cell
 from impasto_client.fields import Options
 from impasto_client.generation import Generation
 
-SHOWN = 256  # pixels of a smaller picture's longer side on the sheet, at least: it is enlarged by a whole number
+SHOWN = 256  # pixels; pictures whose longer side is smaller are enlarged up to this, by a whole number
 MARGIN, GAP = 48, 18
 LABEL_WIDTH = 200
 TITLE_PX, LABEL_PX, NOTE_PX = 40, 22, 17
-LEADING = 8  # between the lines beside a row
-LABEL_LETTERS, NOTE_LETTERS = 17, 24  # of a line beside a row
+LEADING = 8  # pixels between the lines beside a row
+LABEL_LETTERS, NOTE_LETTERS = 17, 24  # characters in a line beside a row
 PAPER, INK, FAINT, RULE = "#ffffff", "#1c1c22", "#74747e", "#d9d9de"
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -26,7 +26,7 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 @dataclass(frozen=True)
 class Column:
-    """An adapter at a weight, or none; `words` are added to the prompt."""
+    """A column: an adapter with its weight, or none; `words` are added to the prompt."""
 
     label: str
     adapters: tuple[tuple[str, float], ...] = ()
@@ -34,19 +34,19 @@ class Column:
 
     @classmethod
     def of(cls, name: str, weight: float, words: str) -> Column:
-        """`words` may hold {style}, which stands for the name with spaces for hyphens."""
+        """The column of an adapter; {style} in `words` becomes its name, with spaces for hyphens."""
         spoken = name.replace("-", " ")
         label = spoken if weight == 1 else f"{spoken} · {weight:g}"
         return cls(label, ((name, weight),), words.replace("{style}", spoken))
 
     def prompt(self, content: str) -> str:
-        """The prompt of a cell."""
+        """The prompt of a cell in this column."""
         return f"{content} {self.words}".strip()
 
 
 @dataclass(frozen=True)
 class Row:
-    """What stands beside a row: a label, and smaller, what else there is to say of it."""
+    """The text beside a row: a label, and notes in smaller type."""
 
     label: str
     notes: tuple[str, ...] = ()
@@ -54,7 +54,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Sheet:
-    """`pictures[i][j]` is that of `rows[i]` under `columns[j]`. They are of one size."""
+    """A sheet; `pictures[i][j]` belongs to `rows[i]` and `columns[j]`. All are of one size."""
 
     title: str
     rows: Sequence[Row]
@@ -63,7 +63,7 @@ class Sheet:
 
 
 def cells_of(prompts: Sequence[str], columns: Sequence[Column], seed: int, options: Options) -> list[list[Cell]]:
-    """A row for each prompt. Row i is painted with seed + i."""
+    """The cells, a row for each prompt. Row i is painted with seed + i."""
 
     def cell(row: int, column: Column) -> Cell:
         own: Options = {"adapters": dict(column.adapters), "seed": seed + row}
@@ -73,7 +73,7 @@ def cells_of(prompts: Sequence[str], columns: Sequence[Column], seed: int, optio
 
 
 def draw(sheet: Sheet) -> Image.Image:
-    """RGB picture of the sheet, small pictures enlarged."""
+    """The sheet as an RGB picture; small pictures are enlarged."""
     size = sheet.pictures[0][0].image.size
     scale = max(1, SHOWN // max(size))
     cell_width, cell_height = (scale * side for side in size)
@@ -111,13 +111,13 @@ def _head(pen: ImageDraw.ImageDraw, sheet: Sheet, width: int) -> None:
 
 
 def steps_of(meta: Mapping[str, Any]) -> str:
-    """Those of each stage, where there is more than one."""
+    """The number of steps, or the numbers of each stage if there are several."""
     stages = meta.get("stages")
     return " + ".join(str(one["steps"]) for one in stages.values()) if stages else str(meta.get("steps"))
 
 
 def _beside(pen: ImageDraw.ImageDraw, row: Row, middle: int) -> None:
-    """A row's label and its notes, about its middle."""
+    """Draw a row's label and notes, centred at `middle`."""
     lines = [(line, INK, LABEL_PX) for line in textwrap.wrap(row.label, LABEL_LETTERS)]
     lines += [(line, FAINT, NOTE_PX) for note in row.notes for line in textwrap.wrap(note, NOTE_LETTERS)]
     y = middle - sum(pixels + LEADING for _, _, pixels in lines) // 2
@@ -127,7 +127,7 @@ def _beside(pen: ImageDraw.ImageDraw, row: Row, middle: int) -> None:
 
 
 def fitted(label: str, width: int) -> str:
-    """The label, cut with an ellipsis where it is wider than its column."""
+    """The label, cut with an ellipsis if it is wider than its column."""
     letters, shown = font(LABEL_PX), label
     while shown and letters.getlength(shown if shown == label else f"{shown}…") > width:
         shown = shown[:-1]
@@ -135,5 +135,5 @@ def fitted(label: str, width: int) -> str:
 
 
 def font(pixels: int) -> Font:
-    """Pillow's own, which is everywhere."""
+    """Pillow's own font, which is always there."""
     return ImageFont.load_default(pixels)

@@ -1,4 +1,4 @@
-"""What comes back for a request: one Generation, and before it, where it is streamed, a Progress after each step."""
+"""The answers to a request: one Generation, and before it, when streamed, a Progress after each step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class Timings:
-    """Where the server spent the time, in milliseconds; `total_ms` is measured, not the sum of the others."""
+    """How the server spent the time, in milliseconds; `total_ms` is measured, not the sum of the others."""
 
     queue_ms: float
     encode_ms: float
@@ -23,10 +23,10 @@ class Timings:
 
 @dataclass(frozen=True)
 class Progress:
-    """After a step: `step` of `steps` are done, and the picture is expected in `eta_s` seconds.
+    """The state after a step: `step` of `steps` are done, and the picture is expected in `eta_s` seconds.
 
-    `previews` are PNGs of the candidates so far, a few pixels wide (the latent's size), in the order of their seeds, or
-    none where none were asked for.
+    `previews` are small PNGs of the candidates so far (of the latent's size), in the order of their seeds; empty if
+    none were requested.
     """
 
     step: int
@@ -41,16 +41,16 @@ class Progress:
 
     @cached_property
     def image(self) -> Image.Image | None:
-        """The preview, decoded at first use. Raises PIL.UnidentifiedImageError or OSError when it is no picture."""
+        """The preview, decoded at first use. Raises PIL.UnidentifiedImageError or OSError when it can't be decoded."""
         return None if self.preview is None else _decoded(self.preview)
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One of the pictures that a request asked for.
+    """One of the pictures of a request.
 
-    `data` is the encoded file as the server sent it, `seed` the seed that paints it alone. `score` is the cosine by
-    which the candidates were sorted, or None where nobody asked for that.
+    `data` is the encoded file as the server sent it. A request with this `seed` alone paints the same. `score` is the
+    cosine by which the candidates were sorted, or None if they weren't.
     """
 
     data: bytes = field(repr=False)
@@ -59,18 +59,17 @@ class Candidate:
 
     @cached_property
     def image(self) -> Image.Image:
-        """The picture, decoded at first use. Raises PIL.UnidentifiedImageError or OSError when `data` is no picture."""
+        """The picture, decoded at first use. Raises PIL.UnidentifiedImageError or OSError when it can't be decoded."""
         return _decoded(self.data)
 
 
 @dataclass(frozen=True)
 class Generation:
-    """One picture, or several of which the first is meant where one is spoken of.
+    """The answer to a request: one picture, or several; `data`, `seed` and `image` are those of the first.
 
-    `candidates` are as many as were asked for, at least one: the best first where they were scored, else in the order
-    of their seeds.
-    `warnings` say where the server did something other than what one might expect, e.g. cut a long prompt.
-    `meta` is the server's whole account: engine, precision, bundle digest, adapters with digests, resolved settings.
+    `candidates` are all of them, at least one: the best first if they were scored, else in the order of their seeds.
+    `warnings` say where the server did something unexpected, e.g. cut a long prompt.
+    `meta` is the server's whole report: engine, precision, bundle digest, adapters with digests, resolved settings.
     """
 
     candidates: tuple[Candidate, ...]
@@ -85,12 +84,12 @@ class Generation:
 
     @property
     def seed(self) -> int:
-        """The seed that was used, also when none was asked for."""
+        """The seed that was used, also when none was given."""
         return self.candidates[0].seed
 
     @property
     def image(self) -> Image.Image:
-        """The picture, decoded at first use. Raises PIL.UnidentifiedImageError or OSError when `data` is no picture."""
+        """The picture, decoded at first use. Raises PIL.UnidentifiedImageError or OSError when it can't be decoded."""
         return self.candidates[0].image
 
 

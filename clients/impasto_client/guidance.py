@@ -1,4 +1,4 @@
-"""What each kind of guidance says on the wire; what it leaves to the server is left out."""
+"""Turn a guidance object into a rule and its fields; what it leaves to the server is left out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from impasto_client.tensor import shown
 
 @dataclass(frozen=True)
 class Told:
-    """A rule, and its fields that are said. `source` is the caller's class, `attributes` its words for them."""
+    """A rule, and the fields that were given. `source` is the caller's class; `attributes`: field -> its attribute."""
 
     rule: Rule
     fields: Mapping[str, object]
@@ -22,7 +22,7 @@ class Told:
 
 
 def told(guidance: object, table: Table) -> Told:
-    """Raises InvalidRequest for what is no guidance."""
+    """The rule and fields of a guidance object. Raises InvalidRequest for anything else."""
     match guidance:
         case StyleContent():
             return _of_attributes(guidance, _convention(guidance, table))
@@ -30,8 +30,8 @@ def told(guidance: object, table: Table) -> Told:
             return _of_attributes(guidance, table.by_rule[guidance.rule])
         case NamedGuidance():
             return _named(guidance, table)
-    fix = "pass a StyleContent, a StyleDrop or a Compose, or none"
-    raise InvalidRequest(f"GUIDANCE: {shown(guidance)} is no guidance; {fix}", "GUIDANCE")
+    fix = "pass a StyleContent, a StyleDrop or a Compose, or leave it out"
+    raise InvalidRequest(f"GUIDANCE: {shown(guidance)} is not a guidance; {fix}", "GUIDANCE")
 
 
 def _of_attributes(guidance: StyleContent | StyleDrop | Compose, rule: Rule) -> Told:
@@ -42,7 +42,7 @@ def _of_attributes(guidance: StyleContent | StyleDrop | Compose, rule: Rule) -> 
 
 def _convention(guidance: StyleContent, table: Table) -> Rule:
     rules = {rule.convention: rule for rule in table.rules if rule.kin == guidance.kin}
-    if guidance.convention not in list(rules):  # of a list: the value may be unhashable
+    if guidance.convention not in list(rules):  # a list, since the value may be unhashable
         problem = f"the convention {shown(guidance.convention)} is unknown; pass one of {', '.join(rules)}"
         raise InvalidRequest(f"GUIDANCE: {problem}", "GUIDANCE")
     return rules[guidance.convention]

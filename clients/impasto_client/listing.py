@@ -1,4 +1,4 @@
-"""`impasto models`: what a server has."""
+"""The command `impasto models`: list what a server has."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def models(
     url: arg.Url = DEFAULT_URL,
     timeout: arg.Timeout = DEFAULT_TIMEOUT_S,
 ) -> None:
-    """Say what a server has: its bundles, their samplers and rules, and the styles that fit them."""
+    """List what a server has: its bundles, their samplers and rules, and the styles that fit them."""
     notes = Console(stderr=True, highlight=False)
     with reported(notes), connected(ctx, url, timeout) as client:
         found = client.catalogue()
@@ -58,7 +58,7 @@ def _adapters(adapters: Iterable[Adapter]) -> Table:
 
 
 def _table(*columns: str) -> Table:
-    """Names are to be typed, so none is cut short: where there is no room for one, it goes on in the next line."""
+    """A table that wraps long names instead of cutting them, since users have to type them."""
     table = Table(box=None, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")

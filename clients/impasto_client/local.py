@@ -1,4 +1,4 @@
-"""A transport into this very process: the server's pipeline without a server, where impasto[server] is installed."""
+"""A transport that runs the server's pipeline in this process, without a server; it needs impasto[server]."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ GROUP = "impasto.local"
 
 
 class InProcess(Protocol):
-    """What the entry point `stylize` of group `impasto.local` makes of a bundle's path."""
+    """The protocol of what the entry point `stylize` of group `impasto.local` returns for a bundle's path."""
 
     def infer(self, tensors: Tensors, timeout_s: float | None = None) -> Tensors:
-        """Input tensors to output tensors; its own errors have a `code`, the gRPC status they stand for."""
+        """Input tensors to output tensors; its own errors have a `code`, the gRPC status that they mean."""
         ...
 
     def stream(self, tensors: Tensors, timeout_s: float | None = None) -> Generator[Tensors, None, None]:
@@ -34,7 +34,7 @@ class InProcess(Protocol):
         ...
 
     def close(self) -> None:
-        """Finish what was taken."""
+        """Finish the accepted requests."""
         ...
 
 
@@ -65,7 +65,7 @@ class LocalTransport:
             raise _translate(error) from error
 
     def score(self, tensors: Tensors, timeout_s: float | None = None) -> Tensors:
-        """Takes the time that it takes: nobody else waits for it. Raises errors of the ImpastoError tree."""
+        """The timeout is ignored: nobody else waits for this. Raises errors of the ImpastoError tree."""
         try:
             return self._model.score(tensors)
         except Exception as error:
@@ -83,7 +83,7 @@ class LocalTransport:
         return True
 
     def close(self) -> None:
-        """Finish what was taken, and free the pipeline's threads."""
+        """Finish the accepted requests, and free the pipeline's threads."""
         self._model.close()
 
 

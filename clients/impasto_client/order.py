@@ -1,4 +1,4 @@
-"""Several things under way at a time, answered in the order in which they came."""
+"""Run several items at a time, and yield their results in order."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ _END = object()
 
 
 def in_order(items: Iterable[Item], work: Callable[[Item], Result], most: int) -> Generator[Result, None, None]:
-    """`work` of each item, `most` at a time in threads. Items are taken as there is room, in the caller's thread.
+    """The results of `work` on each item, `most` at a time in threads. The caller's thread takes items when there is
+    room.
 
-    Closing it waits for those under way. Raises what `items` and `work` raise.
+    Closing it waits for those in flight. Raises what `items` and `work` raise.
     """
     pending: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(most) as pool:
@@ -32,7 +33,7 @@ def in_order(items: Iterable[Item], work: Callable[[Item], Result], most: int) -
 async def in_order_async(
     items: AsyncIterable[Item], work: Callable[[Item], Awaitable[Result]], most: int
 ) -> AsyncGenerator[Result, None]:
-    """The same with tasks; closing it cancels those under way."""
+    """As `in_order`, with tasks; closing it cancels those in flight."""
     pending: deque[asyncio.Future[Result]] = deque()
     try:
         async for item in items:
@@ -48,7 +49,7 @@ async def in_order_async(
 
 
 async def awaited(items: Iterable[Item] | AsyncIterable[Item]) -> AsyncIterator[Item]:
-    """Items of either kind. What isn't async is asked in a thread, so that the event loop goes on meanwhile."""
+    """Items of either kind of iterable. A thread reads one that isn't async, so that the event loop isn't blocked."""
     if isinstance(items, AsyncIterable):
         async for item in items:
             yield item

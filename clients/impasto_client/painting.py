@@ -1,4 +1,4 @@
-"""A photo on its way to the server, and the painting that comes back."""
+"""Encode a request for a photo, and decode the painting."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _OWN = ("mask", "regions")  # the other options are fields of the same name
 class Painting:
     """A photo in a style.
 
-    `data` is the encoded file as the server sent it. `warnings` say where the server did something other than what one
-    might expect. `meta` is the server's whole account: engine, precision, bundle digest, styles with digests, sizes.
+    `data` is the encoded file as the server sent it. `warnings` say where the server did something unexpected. `meta`
+    is the server's whole report: engine, precision, bundle digest, styles with digests, sizes.
     """
 
     data: bytes = field(repr=False)
@@ -40,7 +40,7 @@ class Painting:
 
     @cached_property
     def image(self) -> Image.Image:
-        """The picture, decoded at first use. Raises PIL.UnidentifiedImageError or OSError when `data` is no picture."""
+        """The picture, decoded at first use. Raises PIL.UnidentifiedImageError or OSError when it can't be decoded."""
         picture = Image.open(io.BytesIO(self.data))
         picture.load()
         return picture
@@ -52,15 +52,15 @@ def encode_photo(photo: Picture, style: PhotoStyles, **options: Unpack[PhotoOpti
 
 
 def with_photo(photo: Picture, wishes: Tensors) -> dict[str, NDArray[Any]]:
-    """The same of wishes that are encoded already. Raises InvalidRequest."""
+    """The request of encoded wishes with this photo. Raises InvalidRequest."""
     return {"IMAGE": np.array([file_bytes("IMAGE", photo)], dtype=np.object_), **wishes}
 
 
 def encode_wishes(style: PhotoStyles, **options: Unpack[PhotoOptions]) -> dict[str, NDArray[Any]]:
-    """All of a request but its photo. What is None is left out, so that the server's default counts.
+    """The request's tensors without its photo. None is left out, so that the server's default holds.
 
-    Only what tensors can't carry is refused here (InvalidRequest); what is allowed is for the server to say.
-    Raises TypeError for a word that is no option.
+    Only what tensors can't carry is refused here (InvalidRequest); the server checks the rest.
+    Raises TypeError for an unknown option.
     """
     check_words(options, PhotoOptions)
     tensors = _styled(style, options)
@@ -71,7 +71,7 @@ def encode_wishes(style: PhotoStyles, **options: Unpack[PhotoOptions]) -> dict[s
 
 
 def decode_photo(tensors: Tensors) -> Painting:
-    """The answer in output tensors IMAGE BYTES [1] and META BYTES [1] (JSON). Raises ProtocolError."""
+    """The painting from output tensors IMAGE BYTES [1] and META BYTES [1] (JSON). Raises ProtocolError."""
     meta, timings, warnings = account(tensors)
     return Painting(values_of(tensors, "IMAGE", bytes)[0], timings, warnings, meta)
 
@@ -83,5 +83,5 @@ def _styled(style: PhotoStyles, options: PhotoOptions) -> dict[str, NDArray[Any]
         return {**style_tensors(style), **masks}
     if style is not None or mask is not None:
         beside = "a mask" if style is None else "a style for the whole photo"
-        raise InvalidRequest(f"MASKS: {beside} stands beside regions, which have their own; leave one out", "MASKS")
+        raise InvalidRequest(f"MASKS: got {beside} and regions, which have their own; leave one out", "MASKS")
     return region_tensors(regions)

@@ -1,4 +1,4 @@
-"""How long a request may take, in the caller's words, and waiting for a server that is full."""
+"""Check timeouts, and wait for a server that is full."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_TIMEOUT_S = 7 * 24 * 3600.0  # the server's bound
 
 
 def limit_s(timeout: float | None) -> float | None:
-    """Seconds; None for None and math.inf, which wait for ever. Raises InvalidRequest for what is no time to wait."""
+    """The timeout in seconds; None for None and math.inf, which wait for ever. Raises InvalidRequest for a bad one."""
     if timeout is None:
         return None
     seconds = _seconds(timeout)
@@ -25,14 +25,14 @@ def limit_s(timeout: float | None) -> float | None:
         return None
     if not 0 < seconds <= MAX_TIMEOUT_S:  # NaN, too
         fix = f"pass seconds, more than 0 and at most {MAX_TIMEOUT_S:.0f}, or math.inf for no limit"
-        raise InvalidRequest(f"TIMEOUT: {shown(timeout)} is no time to wait; {fix}", "TIMEOUT")
+        raise InvalidRequest(f"TIMEOUT: {shown(timeout)} is not a timeout; {fix}", "TIMEOUT")
     return seconds
 
 
 def until_room(ask: Callable[[], Answer], limit_s: float | None) -> Answer:
-    """What `ask` answers, asked again where the server is full, when it says.
+    """The answer of `ask`; while the server is full, ask again when it says.
 
-    Raises ServerFull once that would be after `limit_s` seconds, None for never, and what else `ask` raises.
+    Raises ServerFull if that would be after `limit_s` seconds (None: no limit), and whatever else `ask` raises.
     """
     patience = _Patience(limit_s)
     while True:
@@ -57,14 +57,14 @@ class _Patience:
         self._end = math.inf if limit_s is None else time.monotonic() + limit_s
 
     def pause_s(self, full: ServerFull) -> float:
-        """Raises `full` where it lasts too long."""
+        """Seconds to wait. Raises `full` if that is too long."""
         if time.monotonic() + full.retry_after_s > self._end:
             raise full
         return full.retry_after_s
 
 
 def _seconds(timeout: object) -> float:
-    """NaN for what is no number of them."""
+    """The timeout as a float; NaN if it is not a number."""
     if isinstance(timeout, bool) or not isinstance(timeout, SupportsFloat):
         return math.nan
     try:

@@ -1,4 +1,4 @@
-"""What is said of photos on the command line, as a client takes it. Wrong usage is typer.BadParameter."""
+"""Command-line options for photos, and their conversion to a client's options. Wrong usage is typer.BadParameter."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Style = Annotated[
     typer.Option(
         "--style",
         metavar="NAME[:WEIGHT]",
-        help="A style of the server's registry; several are mixed, by weights that add up to 1 at most.",
+        help="A style of the server's registry; several are mixed, with weights that add up to 1 at most.",
     ),
 ]
 StyleImage = Annotated[
@@ -32,12 +32,12 @@ Mask = Annotated[
         metavar="FILE",
         exists=True,
         dir_okay=False,
-        help="Where to paint: a grey picture, white is painted. Of several, one for each style, each has its region.",
+        help="Where to paint: a grey picture, white is painted. Several, one for each style, are the styles' regions.",
     ),
 ]
 Detail = Annotated[float | None, typer.Option(help="How fine the strokes are, 0.25 to 4.", show_default="1")]
 PreserveColor = Annotated[
-    bool, typer.Option("--preserve-color", help="Keep the photo's colours; light and dark are the style's.")
+    bool, typer.Option("--preserve-color", help="Keep the photo's colours; only light and dark change.")
 ]
 LongSide = Annotated[
     int | None, typer.Option(help="Pixels of the painting's longer side.", show_default="the photo's own")
@@ -49,7 +49,7 @@ Model = Annotated[
 
 @dataclass(frozen=True)
 class Wish:
-    """The style of each photo, and all else that is said of it; `label` names it in a file's name."""
+    """The styles for photos, and the other options; `label` names the styles in a file's name."""
 
     styles: Sequence[PhotoStyle | tuple[PhotoStyle, float]]
     options: PhotoOptions
@@ -59,7 +59,7 @@ class Wish:
 def wish_of(
     names: Sequence[str] | None, pictures: Sequence[str] | None, masks: Sequence[Path] | None, said: Mapping[str, Any]
 ) -> Wish:
-    """`said` are options of a client; what is None is left out."""
+    """The wish of these styles, pictures and masks. `said` are further options of a client; None is left out."""
     shares = shares_of(names, pictures)
     options = cast(PhotoOptions, {word: value for word, value in said.items() if value is not None})
     masks = masks or ()
@@ -71,22 +71,22 @@ def wish_of(
 
 
 def shares_of(names: Sequence[str] | None, pictures: Sequence[str] | None) -> list[Share]:
-    """Of NAME[:WEIGHT] and FILE[:WEIGHT], each once."""
+    """The shares of NAME[:WEIGHT] and FILE[:WEIGHT], each style once."""
     shares = [*map(_named, names or ()), *map(_pictured, pictures or ())]
     styles = [one.style for one in shares]
     for place, style in enumerate(styles):
         if style in styles[:place]:
-            raise typer.BadParameter(f"{str(style)!r} stands there twice; name it once", param_hint="--style")
+            raise typer.BadParameter(f"{str(style)!r} is named twice; name it once", param_hint="--style")
     return shares
 
 
 def styles_of(shares: Sequence[Share]) -> list[PhotoStyle | tuple[PhotoStyle, float]]:
-    """As a client takes them."""
+    """The styles as a client takes them, with weights where they were given."""
     return [one.style if one.weight is None else (one.style, one.weight) for one in shares]
 
 
 def label_of(styles: Sequence[PhotoStyle]) -> str:
-    """For people and for names of files, e.g. starry+wave."""
+    """The styles as text, for people and for file names, e.g. starry+wave."""
     return "+".join(style.stem if isinstance(style, Path) else str(style) for style in styles)[:60] or "painted"
 
 
@@ -98,7 +98,7 @@ def _named(text: str) -> Share:
 
 
 def _pictured(text: str) -> Share:
-    """A file's name may hold a colon, too."""
+    """The share of FILE[:WEIGHT]; a file's name may contain a colon, too."""
     file, colon, weight = text.rpartition(":")
     path, share = (Path(text), None) if not colon or Path(text).exists() else (Path(file), weight)
     if not path.is_file():
@@ -112,7 +112,7 @@ def _weight(text: str, said: str, hint: str) -> float:
     except ValueError:
         weight = math.nan
     if not math.isfinite(weight):
-        raise typer.BadParameter(f"{text!r}: {said!r} is no weight; write e.g. 0.6", param_hint=hint)
+        raise typer.BadParameter(f"{text!r}: {said!r} is not a weight; write e.g. 0.6", param_hint=hint)
     return weight
 
 
@@ -120,6 +120,6 @@ def _regions(
     shares: Sequence[Share], masks: Sequence[Path]
 ) -> list[tuple[PhotoStyle | tuple[PhotoStyle, float], Path]]:
     if len(masks) != len(shares):
-        problem = f"{len(masks)} masks for {len(shares)} styles; give one in all, or one for each style"
+        problem = f"{len(masks)} masks for {len(shares)} styles; give one mask, or one for each style"
         raise typer.BadParameter(problem, param_hint="--mask")
     return list(zip(styles_of(shares), masks, strict=True))

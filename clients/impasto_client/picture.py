@@ -1,4 +1,4 @@
-"""A picture on its way to the server: the bytes of an encoded file."""
+"""Read or encode a picture for the server, as the bytes of a file."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ MAX_BYTES = 32 << 20  # the server's bound
 
 
 def file_bytes(field: str, picture: bytes | Path | Image.Image) -> bytes:
-    """The file: bytes as they are, a Path's content as it is, a PIL image as PNG. The server judges what is in it.
+    """The file's bytes: bytes and a Path's content unchanged, a PIL image as PNG. The server checks the content.
 
-    Raises InvalidRequest, which names `field`, where there is no such file, PNG can't hold the image, or it is larger
-    than the server takes.
+    Raises InvalidRequest, which names `field`, when the file can't be read, PNG can't hold the image, or it is larger
+    than the server accepts.
     """
     data = _data(field, picture)
     _check_size(field, len(data))
@@ -32,7 +32,7 @@ def _data(field: str, picture: bytes | Path | Image.Image) -> bytes:
     if isinstance(picture, Image.Image):
         return _png(field, picture)
     fix = "pass bytes, a PIL image or a Path, e.g. Path('photo.jpg')"
-    raise InvalidRequest(f"{field}: a value of type {type(picture).__name__} is no picture; {fix}", field)
+    raise InvalidRequest(f"{field}: a value of type {type(picture).__name__} is not a picture; {fix}", field)
 
 
 def _read(field: str, path: Path) -> bytes:
@@ -43,7 +43,7 @@ def _read(field: str, path: Path) -> bytes:
     except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
         reason = error.strerror if isinstance(error, OSError) else error
         problem = f"can't read {str(path)!r} ({reason})"
-        raise InvalidRequest(f"{field}: {problem}; pass a file that is there", field) from None
+        raise InvalidRequest(f"{field}: {problem}; pass a readable file", field) from None
 
 
 def _check_size(field: str, size: int) -> None:
@@ -53,10 +53,11 @@ def _check_size(field: str, size: int) -> None:
 
 
 def _png(field: str, image: Image.Image) -> bytes:
-    """Upright first, as the server turns a file by its EXIF: PIL leaves that out of what it writes."""
+    """The image as PNG, turned upright by its EXIF first: the server does that with files, but PIL writes no EXIF."""
     file = io.BytesIO()
     try:
         ImageOps.exif_transpose(image).save(file, "PNG")
     except (OSError, ValueError) as error:
-        raise InvalidRequest(f"{field}: no PNG of this PIL image ({error}); pass one of mode RGB or L", field) from None
+        problem = f"this PIL image can't be written as PNG ({error})"
+        raise InvalidRequest(f"{field}: {problem}; pass one of mode RGB or L", field) from None
     return file.getvalue()

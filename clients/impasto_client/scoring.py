@@ -1,4 +1,4 @@
-"""What is asked of model `clip_score`, and what it answers: how near pictures come to a text or to other pictures."""
+"""Encode requests to model `clip_score`, and decode its answers: how well pictures match texts or other pictures."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ SCORER = "clip_score"
 def encode_score(
     images: Pictures, text: str | Sequence[str] | None, reference: Pictures | None
 ) -> dict[str, NDArray[Any]]:
-    """The input tensors IMAGE BYTES [n] and, where they are given, TEXT BYTES [1 or n] and REFERENCE BYTES [1 or n].
+    """The input tensors IMAGE BYTES [n] and, if given, TEXT BYTES [1 or n] and REFERENCE BYTES [1 or n].
 
-    Raises InvalidRequest for what tensors can't carry; that one of the two is given is for the server to say.
+    Raises InvalidRequest for what tensors can't carry; the server checks that exactly one of the two is given.
     """
     return {
         **_files("IMAGE", images),
@@ -32,10 +32,10 @@ def encode_score(
 
 
 def decode_score(tensors: Tensors, count: int) -> list[float]:
-    """SCORE FP32 [count]. Raises ProtocolError."""
+    """The scores from SCORE FP32 [count]. Raises ProtocolError."""
     scores = values_of(tensors, "SCORE", float)
     if len(scores) != count:
-        raise ProtocolError(f"the server's answer has {len(scores)} of SCORE for {count} pictures")
+        raise ProtocolError(f"the server's answer has {len(scores)} values of SCORE for {count} pictures")
     return scores
 
 

@@ -1,4 +1,4 @@
-"""`impasto sheet`: photos in every style that fits a bundle, or in those that are named, on one sheet."""
+"""The command `impasto sheet`: paint photos in every style that fits a bundle, or in named ones, on one sheet."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from impasto_client.tiling import Tile, grid, tiled
 from impasto_client.video.film import IN_FLIGHT
 from impasto_client.words import format_of
 
-CELL, SIDE = 256, 512  # pixels of a picture's longer side: on the sheet, and as it is painted
+CELL, SIDE = 256, 512  # pixels of a picture's longer side: on the sheet, and when painted
 MOST = 64
 QUALITY = 88  # of a JPEG or WebP
-VECTOR = "vector"  # the kind of adapter that a photo's style is
+VECTOR = "vector"  # the kind of adapter for photos
 
 
 @dataclass(frozen=True)
 class Column:
-    """A style, or a mix that the bundle has weights of its own for."""
+    """A column: a style, or a mix that is pinned in the bundle."""
 
     label: str
     styles: tuple[Share, ...]
@@ -55,7 +55,7 @@ def sheet(
     preserve_color: say.PreserveColor = False,
     cell: Annotated[int, typer.Option(min=16, max=2048, help="Pixels of a picture's longer side on the sheet.")] = CELL,
     long_side: Annotated[
-        int | None, typer.Option(help="The same as it is painted.", show_default=f"{SIDE}, or --cell if that's more")
+        int | None, typer.Option(help="The same when painted.", show_default=f"{SIDE}, or --cell if that's more")
     ] = None,
     out: Annotated[Path, typer.Option(help="File to write: .png, .jpg or .webp.")] = Path("sheet.png"),
     model: say.Model = None,
@@ -65,13 +65,13 @@ def sheet(
     url: arg.Url = DEFAULT_URL,
     timeout: arg.Timeout = DEFAULT_TIMEOUT_S,
 ) -> None:
-    """Paint photos in every style that fits, or in each --style, and lay the paintings out on one sheet.
+    """Paint photos in every style that fits, or in each --style, on one sheet.
 
-    Of several photos each has a row.
+    Each of several photos has a row.
     """
     format_of(out)
     if out.exists() and any(out.samefile(photo) for photo in photos):
-        raise typer.BadParameter(f"{str(out)!r} is a photo to paint; write elsewhere", param_hint="--out")
+        raise typer.BadParameter(f"{str(out)!r} is a photo to paint; choose another file", param_hint="--out")
     side = max(SIDE, cell) if long_side is None else long_side
     options: Any = {"strength": strength, "detail": detail, "long_side": side, "model": model}
     options["preserve_color"] = preserve_color or None
@@ -105,7 +105,7 @@ def columns_of(found: Catalogue, model: str | None) -> list[Column]:
         fix = "import one with `impasto adapters import`, or pass another --model; `impasto models` lists them"
         raise InvalidRequest(f"MODEL: {bundle.name!r} has no styles for photos; {fix}", "MODEL")
     if len(columns) > MOST:
-        fix = f"a sheet holds {MOST}; choose them, each with --style"
+        fix = f"a sheet holds {MOST}; choose some with --style"
         raise InvalidRequest(f"MODEL: {bundle.name!r} has {len(columns)} styles; {fix}", "MODEL")
     return columns
 
@@ -113,7 +113,7 @@ def columns_of(found: Catalogue, model: str | None) -> list[Column]:
 def painted(
     client: Client, photos: Sequence[Path], columns: Sequence[Column], options: PhotoOptions, limit: float | None
 ) -> Generator[Painting, None, None]:
-    """Each photo in each column, row by row, several in flight. Raises the first ImpastoError."""
+    """Paint each photo in each column, row by row, several in flight. Raises the first ImpastoError."""
 
     def ask(cell: tuple[Path, Column]) -> Painting:
         photo, column = cell
@@ -123,9 +123,9 @@ def painted(
 
 
 def _laid(photos: Sequence[Path], columns: Sequence[Column], paintings: Sequence[Painting]) -> list[list[Tile]]:
-    """Of one photo a grid, each with its label; else a row for each photo, and labels over the first alone.
+    """For one photo a grid, each tile with its label; for several a row each, with labels above the first row.
 
-    Raises OSError for a photo that is no picture.
+    Raises OSError for a photo that can't be decoded.
     """
     labels, each = [column.label for column in columns], len(columns)
     pictures = [one.image for one in paintings]

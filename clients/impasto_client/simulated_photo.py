@@ -1,4 +1,4 @@
-"""What a FakeTransport answers for a photo."""
+"""The answer of a FakeTransport for a photo."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from impasto_client.wire import Tensors
 
 
 def painted(tensors: Tensors, warnings: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-    """The outputs of a request without a prompt, as model `stylize` has them: the photo from a dark colour to a light
-    one, which hang on all that was asked but the photo. Raises InvalidRequest for a photo that is no picture.
+    """The outputs of model `stylize` for a request without a prompt: the photo between a dark colour and a light one,
+    which depend on all of the request but the photo. Raises InvalidRequest for a photo that can't be decoded.
     """
     photo = _sized(_opened(tensors), _number(tensors, "LONG_SIDE"))
     dark, light = _colours(tensors)
@@ -56,7 +56,7 @@ def _number(tensors: Tensors, field: str) -> float | None:
 
 
 def _meta(tensors: Tensors, picture: Image.Image, warnings: tuple[str, ...]) -> dict[str, object]:
-    """Numbers as they were said, or as the table has them."""
+    """META; numbers are the request's, or the table's defaults."""
     names, files = names_in(tensors, "ADAPTER_NAMES"), _files(tensors, "STYLE_IMAGES")
     each = [1 / max(1, len(names) + len(files))]
     weights = _numbers(tensors, "ADAPTER_WEIGHTS", each * len(names))

@@ -1,4 +1,4 @@
-"""What a FakeTransport answers: pictures and scores that depend on the request alone."""
+"""The answers of a FakeTransport: pictures and scores that depend only on the request."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from impasto_client.wire import Tensors
 
 MAX_SEED = 2**63 - 1
 
-SIDE = 128  # pixels of a picture whose size nobody says
-_UNSEEN = ("PREVIEW_EVERY", "N", "RERANK", "STYLE_IMAGE")  # what changes no picture
-_STEP_S = 0.1  # what a step is said to take; none of it is waited for
+SIDE = 128  # pixels of a picture, by default
+_UNSEEN = ("PREVIEW_EVERY", "N", "RERANK", "STYLE_IMAGE")  # inputs that change no picture
+_STEP_S = 0.1  # the stated duration of a step; nobody waits for it
 
 
 def answer(tensors: Tensors, warnings: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-    """The outputs of a request for pictures, as model `stylize` has them."""
+    """The outputs of model `stylize` for a request for pictures."""
     alone = _alone(tensors)
     pictures, seeds = [_picture(one) for one in alone], [one["SEED"].item() for one in alone]
     ranks = _ranks(tensors, pictures)
@@ -39,10 +39,10 @@ def answer(tensors: Tensors, warnings: tuple[str, ...]) -> dict[str, NDArray[Any
 
 
 def steps(tensors: Tensors) -> Iterator[Tensors]:
-    """The responses of a stream, but for the last."""
+    """The responses of a stream, except the last."""
     asked = _asked(tensors)
     every, last = asked["PREVIEW_EVERY"], asked["STEPS"]
-    shown = range(every, last, every) if every else ()  # the last step's would be the picture itself
+    shown = range(every, last, every) if every else ()  # the last step's preview would be the picture itself
     for step in range(1, last + 1):
         yield {
             "STEP": np.array([step], dtype=np.int32),
@@ -53,14 +53,14 @@ def steps(tensors: Tensors) -> Iterator[Tensors]:
 
 
 def scores(tensors: Tensors) -> dict[str, NDArray[Any]]:
-    """The outputs of a request for scores, as model `clip_score` has them."""
+    """The outputs of model `clip_score` for a request."""
     images, wanted = tensors["IMAGE"], tensors["TEXT" if "TEXT" in tensors else "REFERENCE"]
     pairs = zip(images, np.broadcast_to(wanted, images.shape), strict=True)
     return {"SCORE": np.array([_score(image, one) for image, one in pairs], dtype=np.float32)}
 
 
 def account(warnings: tuple[str, ...]) -> dict[str, object]:
-    """What META has whatever was asked."""
+    """The part of META that is the same for every request."""
     return {
         "warnings": list(warnings),
         "timings": dict.fromkeys(("queue_ms", "encode_ms", "denoise_ms", "decode_ms", "total_ms"), 0.0),
@@ -76,12 +76,12 @@ def digest_of(content: bytes) -> str:
 
 
 def names_in(tensors: Tensors, field: str) -> list[str]:
-    """The texts of an input, none where it isn't there."""
+    """The texts of an input; empty where it is missing."""
     return [name.decode() for name in tensors[field].tolist()] if field in tensors else []
 
 
 def file_of(image: Image.Image, format: str) -> bytes:
-    """The image as png, jpeg or webp."""
+    """The image as a png, jpeg or webp file."""
     file = io.BytesIO()
     image.save(file, format=format)
     return file.getvalue()
@@ -92,7 +92,7 @@ def _rule(tensors: Tensors) -> Rule:
 
 
 def _asked(tensors: Tensors) -> dict[str, Any]:
-    """What was asked, and the defaults of what was not; STEPS are those that are run."""
+    """The request's values, with defaults for those left out; STEPS is the number that is run."""
     usual = {field.name: field.default for field in TABLE.fields if field.default is not None}
     strengths = {name for rule in TABLE.rules for name in rule.defaults} - {*_rule(tensors).defaults}
     defaults = {**usual, "SEED": 0, "WIDTH": SIDE, "HEIGHT": SIDE, **_rule(tensors).defaults}
@@ -107,7 +107,7 @@ def _value(value: Any) -> Any:
 
 
 def _alone(tensors: Tensors) -> list[Tensors]:
-    """Each candidate's request: it has a seed of its own, and nothing that changes no picture."""
+    """A request for each candidate: with its own seed, and without inputs that change no picture."""
     asked = _asked(tensors)
     seen = {name: tensor for name, tensor in tensors.items() if name not in _UNSEEN}
     seeds = [(asked["SEED"] + place) % (MAX_SEED + 1) for place in range(asked["N"])]
@@ -132,7 +132,7 @@ def _meta(tensors: Tensors, warnings: tuple[str, ...]) -> dict[str, object]:
 
 
 def _adapters(tensors: Tensors) -> list[dict[str, object]]:
-    """Those of ADAPTER_NAMES, and those that a rule by adapters names."""
+    """META's adapters: those of ADAPTER_NAMES, and those in STYLE and CONTENT if the rule takes adapters there."""
     names = names_in(tensors, "ADAPTER_NAMES")
     weights = tensors["ADAPTER_WEIGHTS"].tolist() if "ADAPTER_WEIGHTS" in tensors else [1.0] * len(names)
     ruled = [*names_in(tensors, "STYLE"), *names_in(tensors, "CONTENT")] if _by_adapters(tensors) else []
@@ -150,7 +150,7 @@ def _by_adapters(tensors: Tensors) -> bool:
 
 
 def _ranks(tensors: Tensors, pictures: Sequence[bytes]) -> list[float]:
-    """One for each picture where RERANK asks for it, else none."""
+    """A score for each picture if RERANK asks for it, else none."""
     if "RERANK" not in tensors:
         return []
     wanted = tensors["STYLE_IMAGE" if tensors["RERANK"].item() == b"style" else "PROMPT"].item()
@@ -162,7 +162,7 @@ def _score(picture: bytes, wanted: bytes) -> float:
 
 
 def _direction(content: bytes) -> NDArray[np.float64]:
-    """Of length 1, drawn from a hash."""
+    """A vector of length 1, drawn from the content's hash."""
     spread = np.frombuffer(hashlib.sha256(content).digest(), np.uint8) - 127.5
     return np.asarray(spread / np.linalg.norm(spread), dtype=np.float64)
 
@@ -175,7 +175,7 @@ def _picture(alone: Tensors) -> bytes:
 
 
 def _previews(tensors: Tensors) -> Tensors:
-    """The same four colours, one for each pixel of a PNG."""
+    """The same four colours, as a PNG of four pixels for each candidate."""
     previews = [file_of(_corners(alone), "png") for alone in _alone(tensors)]
     return {"PREVIEW": np.array(previews, dtype=np.object_)}
 

@@ -1,4 +1,4 @@
-"""Styles by stage: stage 0 paints the finest detail, the last one the composition."""
+"""Assign styles to stages: stage 0 paints the finest detail, the last one the composition."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ MAX_STAGES = 64
 
 
 def names_by_stage(shares: Iterable[tuple[str, range]]) -> list[str]:
-    """The name of each stage, stage 0 first, from names and the stages that each has.
+    """The name of each stage, stage 0 first, from names and their stages.
 
-    Raises InvalidRequest, which names the stage, where the shares don't cover 0, 1, 2, … once each.
+    Raises InvalidRequest, which names the stage, unless the shares cover 0, 1, 2, … once each.
     """
     names: dict[int, str] = {}
     for name, stages in shares:
@@ -25,18 +25,18 @@ def names_by_stage(shares: Iterable[tuple[str, range]]) -> list[str]:
 
 
 def _share(names: dict[int, str], name: str, stages: range) -> None:
-    """Puts `name` down for its stages."""
+    """Enter `name` for its stages."""
     if not isinstance(stages, range):
         raise _wrong(
-            f"{shown(stages)} of {name!r} is no range of stages, e.g. range(0, 3); a weight belongs into adapters"
+            f"{shown(stages)} of {name!r} is not a range of stages; pass e.g. range(0, 3); a weight belongs in adapters"
         )
     if not stages:
-        raise _wrong(f"{stages!r} of {name!r} holds no stage; pass e.g. range(0, 3), which is 0, 1 and 2")
+        raise _wrong(f"{stages!r} of {name!r} is empty; pass e.g. range(0, 3), which is 0, 1 and 2")
     for stage in stages:
         if not 0 <= stage < MAX_STAGES:
             raise _wrong(f"stage {stage} of {name!r} is out of range; pass 0 to {MAX_STAGES - 1}")
         if stage in names:
-            raise _wrong(f"stage {stage} has {names[stage]!r} and {name!r}; give it one of them")
+            raise _wrong(f"stage {stage} has both {names[stage]!r} and {name!r}; give it one of them")
         names[stage] = name
 
 

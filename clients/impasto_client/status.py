@@ -1,4 +1,4 @@
-"""What a server's gRPC status and message mean to a caller, whatever carried them."""
+"""Translate a server's gRPC status and message into an error of the tree, for every transport."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from impasto_client.errors import (
 
 _REQUEST_ID = r"^(?:\[request id: [^\]]*\] )?"
 
-# The field at fault: first in our messages, quoted in Triton's own.
+# The field at fault: it comes first in impasto's messages, and in quotes in Triton's.
 _FIELD = re.compile(_REQUEST_ID + r"(?P<ours>[A-Z]+(?:_[A-Z]+)*): |\binput '(?P<tritons>[A-Z_]+)'")
 
-# Triton has no codes of these names: they come as one of _CARRIERS, and the message begins with the real one.
+# Triton has no codes of these names: the status is one of _CARRIERS, and the message begins with the real one.
 _CARRIERS = ("UNAVAILABLE", "CANCELLED")
 _REAL = re.compile(_REQUEST_ID + r"(?P<status>DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED): (?P<message>.*)", re.DOTALL)
 _RETRY = re.compile(r"try again in (\d+(?:\.\d+)?) s\b")
@@ -38,12 +38,12 @@ def refusal(status: str, message: str) -> ImpastoError:
         return DeadlineExceeded(message)
     if status == "RESOURCE_EXHAUSTED" and (retry := _RETRY.search(message)):
         return ServerFull(message, float(retry[1]))
-    if status in ("UNAVAILABLE", "RESOURCE_EXHAUSTED"):  # the latter without a hint is a proxy's, not ours
+    if status in ("UNAVAILABLE", "RESOURCE_EXHAUSTED"):  # RESOURCE_EXHAUSTED without a hint comes from a proxy
         return ServerUnavailable(message)
     return ServerError(f"{status}: {message}")
 
 
 def field_of(message: str) -> str | None:
-    """The wire's name of the input that a message is about."""
+    """The wire's name of the input that a message is about; None if it names none."""
     found = _FIELD.search(message)
     return (found["ours"] or found["tritons"]) if found else None

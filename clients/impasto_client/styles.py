@@ -1,4 +1,4 @@
-"""What a photo is painted in: styles by name, pictures whose style is taken, or both, as tensors."""
+"""Encode the styles of a photo as tensors: names, pictures whose style is taken, or both."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ _FIX = "pass a name, a picture as Path, bytes or PIL image, or several, e.g. {'s
 
 @dataclass(frozen=True)
 class Share:
-    """A style in a mix; `weight` is None where nobody said one."""
+    """A style in a mix; `weight` is None if none was given."""
 
     style: PhotoStyle
     weight: float | None = None
 
 
 def style_tensors(styles: PhotoStyles) -> dict[str, NDArray[Any]]:
-    """ADAPTER_NAMES and STYLE_IMAGES, those of them that there are, each with its weights where weights are said.
+    """ADAPTER_NAMES and STYLE_IMAGES, as far as there are any, with their weights if given.
 
-    None and no styles at all are no tensors. Raises InvalidRequest for what is no style, and where some have a weight
-    and others none.
+    None and an empty collection give no tensors. Raises InvalidRequest for a value that is not a style, and where some
+    have a weight and others none.
     """
     return _tensors(_shares(styles))
 
 
 def region_tensors(regions: Regions) -> dict[str, NDArray[Any]]:
-    """The styles and MASKS in the order in which the server counts them: names first.
+    """The styles and MASKS, in the server's order: names first.
 
-    Raises InvalidRequest for what is no style or no mask.
+    Raises InvalidRequest for values that are not styles or masks.
     """
     told = regions.items() if isinstance(regions, Mapping) else map(_pair, _several(regions, "MASKS"))
     pairs = [(_share(style), mask) for style, mask in told]
@@ -72,13 +72,13 @@ def _share(one: Any) -> Share:
 def _several(value: Any, field: str) -> Sequence[Any]:
     if isinstance(value, Sequence):
         return value
-    raise InvalidRequest(f"{field}: {shown(value)} is no style; {_FIX}", field)
+    raise InvalidRequest(f"{field}: {shown(value)} is not a style; {_FIX}", field)
 
 
 def _pair(one: Any) -> tuple[Any, Picture]:
     if isinstance(one, tuple) and len(one) == 2:
         return one
-    raise InvalidRequest(f"MASKS: {shown(one)} is no region; pass pairs of a style and its mask", "MASKS")
+    raise InvalidRequest(f"MASKS: {shown(one)} is not a region; pass pairs of a style and its mask", "MASKS")
 
 
 def _is_style(value: Any) -> bool:
@@ -101,12 +101,12 @@ def _tensors(shares: Sequence[Share]) -> dict[str, NDArray[Any]]:
 def _check(shares: Sequence[Share]) -> None:
     strange = next((one.style for one in shares if not _is_style(one.style)), None)
     if strange is not None:
-        raise InvalidRequest(f"ADAPTER_NAMES: {shown(strange)} is no style; {_FIX}", "ADAPTER_NAMES")
+        raise InvalidRequest(f"ADAPTER_NAMES: {shown(strange)} is not a style; {_FIX}", "ADAPTER_NAMES")
     unsaid = [one.style for one in shares if one.weight is None]
     if unsaid and len(unsaid) < len(shares):
-        fix = "give each style one, or none of them"
+        fix = "give one to each style, or to none"
         raise InvalidRequest(
-            f"ADAPTER_WEIGHTS: {shown(unsaid[0])} has no weight beside others; {fix}", "ADAPTER_WEIGHTS"
+            f"ADAPTER_WEIGHTS: {shown(unsaid[0])} has no weight, but others have; {fix}", "ADAPTER_WEIGHTS"
         )
 
 

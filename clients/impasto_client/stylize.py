@@ -1,4 +1,4 @@
-"""`impasto stylize`: photos, folders of photos, and clips."""
+"""The command `impasto stylize`: paint photos, folders of photos, and clips."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from impasto_client.video.film import IN_FLIGHT, SMOOTH
 
 
 class Format(StrEnum):
-    """As the wire has them."""
+    """The formats, named as on the wire."""
 
     PNG = "png"
     JPEG = "jpeg"
@@ -44,16 +44,18 @@ def stylize(
     detail: say.Detail = None,
     preserve_color: say.PreserveColor = False,
     long_side: say.LongSide = None,
-    format: Annotated[Format | None, typer.Option(help="Of paintings.", show_default="the photo's own")] = None,
+    format: Annotated[
+        Format | None, typer.Option(help="Format of the paintings.", show_default="the photo's own")
+    ] = None,
     smooth: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, help="Of a clip: how much of the painting before stays, against flicker.", show_default="0.8"
+            min=0, max=1, help="Clips: how much of the last painting is kept, against flicker.", show_default="0.8"
         ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="File to write, or folder for several.", show_default="PHOTO-STYLE.png and so on"),
+        typer.Option(help="File to write, or a folder for several.", show_default="PHOTO-STYLE.png and so on"),
     ] = None,
     in_flight: Annotated[int, typer.Option(min=1, max=64, help="Photos or frames to ask for at a time.")] = IN_FLIGHT,
     model: say.Model = None,
@@ -63,9 +65,9 @@ def stylize(
     url: arg.Url = DEFAULT_URL,
     timeout: arg.Timeout = DEFAULT_TIMEOUT_S,
 ) -> None:
-    """Paint photos in a style, or in a mix of them. One that fails doesn't stop the others; the exit status is 1 then.
+    """Paint photos in a style, or in a mix of styles. A failure doesn't stop the others; the exit status is then 1.
 
-    A clip is painted frame by frame, its sound stays. This needs the extra `video`.
+    A clip is painted frame by frame, and keeps its sound. That needs the extra `video`.
     """
     said = {"strength": strength, "detail": detail, "long_side": long_side, "model": model}
     wish = say.wish_of(style, style_image, mask, said | {"preserve_color": preserve_color or None})
@@ -80,15 +82,15 @@ def stylize(
 
 
 def _check_meant(jobs: Sequence[Job], smooth: float | None, format: str | None) -> None:
-    """Nothing is said in vain."""
+    """Raises typer.BadParameter for an option that would have no effect."""
     if smooth is not None and not any(job.is_clip for job in jobs):
-        raise typer.BadParameter("is for clips, and there is none; leave it out", param_hint="--smooth")
+        raise typer.BadParameter("is for clips, but there is none; leave it out", param_hint="--smooth")
     if format is not None and all(job.is_clip for job in jobs):
-        raise typer.BadParameter("is for photos, and there is none; leave it out", param_hint="--format")
+        raise typer.BadParameter("is for photos, but there is none; leave it out", param_hint="--format")
 
 
 def _tell(done: Sequence[Done], console: Console, as_json: bool) -> None:
-    """Raises typer.Exit where one failed."""
+    """Print files, warnings and errors. Raises typer.Exit if any failed."""
     failed = [one for one in done if one.error is not None]
     warnings = dict.fromkeys(text for one in done for text in one.warnings)
     print_warnings(console, list(warnings))
@@ -104,7 +106,7 @@ def _tell(done: Sequence[Done], console: Console, as_json: bool) -> None:
 
 
 def _by_error(failed: Sequence[Done]) -> Mapping[str, list[str]]:
-    """So that what befell many is said once."""
+    """Error -> the files that it concerns, so that each error is printed once."""
     found: dict[str, list[str]] = {}
     for one in failed:
         found.setdefault(str(one.error), []).append(str(one.job.source))

@@ -1,4 +1,4 @@
-"""A caller's values as 1-D tensors; what NumPy would round, wrap or cut in silence is refused."""
+"""Encode values as 1-D tensors; values that NumPy would silently round, wrap or cut are refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from impasto_client.errors import InvalidRequest
 
 
 def texts(name: str, *values: str) -> NDArray[Any]:
-    """UTF-8 in an array of dtype object. Raises InvalidRequest for what is no text."""
+    """Texts as UTF-8 in an array of dtype object. Raises InvalidRequest for a value that is not text."""
     try:
         return np.array([_text(value).encode() for value in values], dtype=np.object_)
     except UnicodeEncodeError as error:
@@ -23,7 +23,7 @@ def texts(name: str, *values: str) -> NDArray[Any]:
 
 
 def flags(name: str, *values: bool) -> NDArray[Any]:
-    """Raises InvalidRequest for what is neither true nor false."""
+    """Booleans as an array. Raises InvalidRequest for a value that is neither true nor false."""
     strange = next((value for value in values if not isinstance(value, (bool, np.bool_))), None)
     if strange is not None:
         raise InvalidRequest(f"{name}: {shown(strange)} is neither true nor false; pass a bool", name)
@@ -31,18 +31,18 @@ def flags(name: str, *values: bool) -> NDArray[Any]:
 
 
 def numbers(name: str, values: Sequence[float], dtype: type[np.number[Any]]) -> NDArray[Any]:
-    """Raises InvalidRequest where NumPy would round or wrap a value to make it fit."""
+    """Numbers as an array. Raises InvalidRequest where NumPy would round or wrap a value to make it fit."""
     try:
         if issubclass(dtype, np.integer):
             return np.array([_whole(value, np.iinfo(dtype)) for value in values], dtype=dtype)
-        with np.errstate(over="ignore"):  # a float too large becomes inf, and the server says what it allows
+        with np.errstate(over="ignore"):  # a too large float becomes inf, which the server refuses
             return np.array([_real(value) for value in values], dtype=dtype)
     except (TypeError, OverflowError) as error:
         raise InvalidRequest(f"{name}: {error}", name) from None
 
 
 def shown(value: object) -> str:
-    """The value for a message, cut where it is long."""
+    """The value for a message, cut if it is long."""
     try:
         return f"{value!r:.64}"
     except ValueError:  # an int of thousands of digits
@@ -51,17 +51,17 @@ def shown(value: object) -> str:
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{shown(value)} is no text; pass a str")
+        raise TypeError(f"{shown(value)} is not text; pass a str")
     return value
 
 
 def _whole(value: object, bounds: np.iinfo[Any]) -> int:
     if isinstance(value, bool) or not isinstance(value, SupportsIndex):
-        raise TypeError(f"{shown(value)} is no whole number; pass one")
+        raise TypeError(f"{shown(value)} is not a whole number; pass one")
     try:
         whole = operator.index(value)
     except (TypeError, ValueError, RuntimeError):  # an array of several
-        raise TypeError(f"{shown(value)} is no whole number; pass one") from None
+        raise TypeError(f"{shown(value)} is not a whole number; pass one") from None
     if not bounds.min <= whole <= bounds.max:
         raise OverflowError(f"{shown(value)} does not fit in {bounds.bits} bits; pass {bounds.min} to {bounds.max}")
     return whole
@@ -69,8 +69,8 @@ def _whole(value: object, bounds: np.iinfo[Any]) -> int:
 
 def _real(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, SupportsFloat):
-        raise TypeError(f"{shown(value)} is no number; pass one")
+        raise TypeError(f"{shown(value)} is not a number; pass one")
     try:
         return float(value)
     except (TypeError, ValueError, RuntimeError):  # an array of several
-        raise TypeError(f"{shown(value)} is no number; pass one") from None
+        raise TypeError(f"{shown(value)} is not a number; pass one") from None

@@ -1,4 +1,4 @@
-"""Pictures in rows on a sheet, some with a label above."""
+"""Lay pictures out in rows on a sheet, some with a label above."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ EDGE, GAP = 24, 12
 
 @dataclass(frozen=True)
 class Tile:
-    """A picture, and what stands above it."""
+    """A picture, and the label above it."""
 
     picture: Image.Image
     label: str = ""
 
 
 def grid(tiles: Sequence[Tile]) -> list[list[Tile]]:
-    """In rows that make about a square."""
+    """The tiles in rows that make about a square."""
     width, height = tiles[0].picture.size
     across = max(1, math.ceil(math.sqrt(len(tiles) * height / width)))
     return [list(tiles[start : start + across]) for start in range(0, len(tiles), across)]
 
 
 def tiled(rows: Sequence[Sequence[Tile]], cell: int) -> Image.Image:
-    """RGB picture of the sheet; each picture's longer side is `cell` pixels. Columns are as wide as the widest."""
+    """The sheet as an RGB picture; each picture's longer side is `cell` pixels, and columns are equally wide."""
     fitting = [[_fitted(tile.picture, cell) for tile in row] for row in rows]
     width = max(one.width for row in fitting for one in row)
     heights = [max(one.height for one in row) for row in fitting]

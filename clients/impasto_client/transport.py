@@ -1,4 +1,4 @@
-"""What carries tensors to a server and back; see `triton.py` for the real one and `fake.py` for the one in tests."""
+"""The protocol of transports, which carry tensors to a server and back; see `triton.py` and, for tests, `fake.py`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from impasto_client.wire import Tensors
 
 
 class Transport(Protocol):
-    """Safe to call from several threads at once. Requests and readiness raise errors of the ImpastoError tree.
+    """A transport; several threads may use it at once. Requests raise errors of the ImpastoError tree.
 
-    `timeout_s` bounds a request, to its last response, in seconds; None waits for ever.
+    `timeout_s` bounds a request up to its last response, in seconds; None waits for ever.
     """
 
     def infer(self, tensors: Tensors, timeout_s: float | None = None) -> Tensors:
@@ -23,11 +23,11 @@ class Transport(Protocol):
         ...
 
     def score(self, tensors: Tensors, timeout_s: float | None = None) -> Tensors:
-        """Of the server's scorer: input tensors to output tensors."""
+        """The scorer's input tensors to its output tensors."""
         ...
 
     def catalogue(self, timeout_s: float | None = None) -> Tensors:
-        """What the server has: output tensors of its model `catalogue`."""
+        """The output tensors of the server's model `catalogue`."""
         ...
 
     def is_ready(self) -> bool:
@@ -35,12 +35,12 @@ class Transport(Protocol):
         ...
 
     def close(self) -> None:
-        """Free what it holds; may be called twice."""
+        """Free its resources; may be called twice."""
         ...
 
 
 class AsyncTransport(Protocol):
-    """The same for asyncio; used from one event loop."""
+    """A transport for asyncio; used from one event loop."""
 
     async def infer(self, tensors: Tensors, timeout_s: float | None = None) -> Tensors:
         """Input tensors to output tensors."""
@@ -51,11 +51,11 @@ class AsyncTransport(Protocol):
         ...
 
     async def score(self, tensors: Tensors, timeout_s: float | None = None) -> Tensors:
-        """Of the server's scorer: input tensors to output tensors."""
+        """The scorer's input tensors to its output tensors."""
         ...
 
     async def catalogue(self, timeout_s: float | None = None) -> Tensors:
-        """What the server has: output tensors of its model `catalogue`."""
+        """The output tensors of the server's model `catalogue`."""
         ...
 
     async def is_ready(self) -> bool:
@@ -63,5 +63,5 @@ class AsyncTransport(Protocol):
         ...
 
     async def close(self) -> None:
-        """Free what it holds; may be called twice."""
+        """Free its resources; may be called twice."""
         ...

@@ -1,7 +1,7 @@
 """Transports over Triton's gRPC endpoint.
 
-They speak through the stub that tritonclient brings, not through its InferenceServerClient: that one has room for a
-single stream, and leaves a thread behind for every stream that is cancelled.
+They use tritonclient's stub, not its InferenceServerClient: that one allows a single stream, and leaves a thread behind
+for every cancelled stream.
 """
 
 from __future__ import annotations
@@ -30,32 +30,32 @@ from impasto_client.wire import MODEL, STREAM, Tensors
 
 READY_TIMEOUT_S = 5.0
 MAX_REQUEST_BYTES = 1 << 30
-MAX_MESSAGE_BYTES = MAX_REQUEST_BYTES + (1 << 20)  # either way; sixteen large pictures are some 800 MB
+MAX_MESSAGE_BYTES = MAX_REQUEST_BYTES + (1 << 20)  # both ways; sixteen large pictures are about 800 MB
 
-# gRPC shares connections of one address between channels of one process, backoff included; with a pool of its own a
-# new client finds a restarted server at once. While a request is under way and nothing arrives, a ping every half
-# minute finds out that the server, or the way to it, is gone. `impasto serve` has Triton allow that; a server that
-# takes pings for abuse would close the connection.
+# By default, all channels of a process share the connections to an address, with their backoff. With its own pool, a
+# new client finds a restarted server at once. During a request, a ping every half minute finds out whether the server,
+# or the way to it, is gone. `impasto serve` makes Triton allow that; a server that takes pings for abuse would close
+# the connection.
 CHANNEL = [
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.http2.ping_timeout_ms", 20_000),  # the same: newer gRPC, e.g. 1.85, overlooks the former
+    ("grpc.http2.ping_timeout_ms", 20_000),  # the same, since newer gRPC (e.g. 1.85) ignores the line before
     ("grpc.http2.max_pings_without_data", 0),  # no limit
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.use_local_subchannel_pool", 1),
 ]
 
-# Makes Triton end a stream with the status of the model's error; else only a text would come.
+# Makes Triton end a stream with the status of the model's error, not with a text alone.
 STREAM_HEADERS = [("triton_grpc_error", "true")]
 
-_SCHEME = re.compile(r"\w+://[^/]")  # gRPC's own have three slashes: dns:///
+_SCHEME = re.compile(r"\w+://[^/]")  # gRPC's own schemes have three slashes: dns:///
 
 
 class GrpcTransport:
-    """Blocking; safe to call from several threads, which share one connection. `url` is host:port.
+    """The blocking transport; several threads may use it, and share its connection. `url` is host:port.
 
-    Raises ConnectError for a url that is something else.
+    Raises ConnectError for any other url.
     """
 
     def __init__(self, url: str) -> None:
@@ -105,7 +105,7 @@ class GrpcTransport:
 
 
 class AsyncGrpcTransport:
-    """The same for asyncio; belongs to the event loop it is first used in."""
+    """The transport for asyncio; it belongs to the event loop in which it is first used."""
 
     def __init__(self, url: str) -> None:
         self._line = Line(_checked(url))
@@ -157,18 +157,18 @@ _READY = service_pb2.ModelReadyRequest(name=MODEL)
 
 
 def _checked(url: object) -> str:
-    """gRPC would look "http" up as a host, and take a port modulo 65536."""
+    """The url. Raises ConnectError for a bad one: gRPC would look up "http" as a host, and take a port modulo 65536."""
     if not isinstance(url, str):
-        raise ConnectError(f"{shown(url)} is no url; pass the server's for gRPC, e.g. 'localhost:8001'")
+        raise ConnectError(f"{shown(url)} is not a url; pass that of the server's gRPC, e.g. 'localhost:8001'")
     host, _, port = url.rpartition(":")
     is_port = port.isdecimal() and 0 < int(port) < 1 << 16
     if url.startswith("unix:") or (host and is_port and not _SCHEME.match(host)):
         return url
-    raise ConnectError(f"{url!r} is no host:port; pass the server's for gRPC, e.g. localhost:8001")
+    raise ConnectError(f"{url!r} is not a host:port; pass that of the server's gRPC, e.g. localhost:8001")
 
 
 def _request(model: str, tensors: Tensors, timeout_s: float | None) -> Any:
-    """KServe's ModelInferRequest; its parameter `timeout` tells the server, in microseconds, how long we wait."""
+    """KServe's ModelInferRequest; its parameter `timeout`, in microseconds, tells the server how long we wait."""
     request = service_pb2.ModelInferRequest(model_name=model)
     for name, tensor in tensors.items():
         datatype = np_to_triton_dtype(tensor.dtype)
@@ -182,7 +182,7 @@ def _request(model: str, tensors: Tensors, timeout_s: float | None) -> Any:
 
 
 def _check_size(request: Any) -> None:
-    """Raises InvalidRequest for more than gRPC carries, which would be told in its own words."""
+    """Raises InvalidRequest for more than gRPC can carry; gRPC's own error would not name the field."""
     sizes = [len(content) for content in request.raw_input_contents]
     if sum(sizes) > MAX_REQUEST_BYTES:
         field = request.inputs[sizes.index(max(sizes))].name
@@ -202,7 +202,7 @@ def _streamed(response: Any, line: Line) -> Tensors:
 
 
 def _unsaid_status(message: str) -> str:
-    """What Triton refuses on a stream before a model sees it comes as a text alone, whatever the headers ask."""
+    """The status of a refusal that Triton sends as a text alone, despite the header: before a model sees the stream."""
     if "unknown model" in message:
         return "NOT_FOUND"
     return "INVALID_ARGUMENT" if "input" in message else "UNAVAILABLE"

@@ -1,7 +1,7 @@
-"""The one place where a request for a picture becomes tensors, and tensors its answer. Does no input or output itself,
-but for reading a picture that is given by its Path.
+"""Encode a request for a picture as tensors, and decode the answer. This does no input or output, except that it reads
+pictures given by their Path.
 
-All tensors are 1-D; text travels as UTF-8 bytes in arrays of dtype object (KServe's BYTES).
+All tensors are 1-D; text is UTF-8 bytes in arrays of dtype object (KServe's BYTES).
 """
 
 from __future__ import annotations
@@ -29,31 +29,31 @@ _Kind = TypeVar("_Kind")
 
 
 def encode(prompt: str, **options: Unpack[Options]) -> dict[str, NDArray[Any]]:
-    """The input tensors of a request. What is None is left out, so that the server's default counts; so are no adapters
-    and no style.
+    """The input tensors of a request. None is left out, so that the server's default holds; so are empty adapters and
+    styles.
 
-    Only what tensors can't carry is refused here (InvalidRequest); what is allowed is for the server to say.
-    Raises TypeError for a word that is no option.
+    Only what tensors can't carry is refused here (InvalidRequest); the server checks the rest.
+    Raises TypeError for an unknown option.
     """
     check_words(options, Options)
     return {"PROMPT": texts("PROMPT", prompt), **encoded(options, TABLE)}
 
 
 def encode_stream(prompt: str, preview_every: int, **options: Unpack[Options]) -> dict[str, NDArray[Any]]:
-    """As `encode`, for the model that streams; `preview_every` counts steps, and 0 asks for no previews."""
+    """As `encode`, for the model that streams; a preview comes every `preview_every` steps, none for 0."""
     every = {} if preview_every is None else one(TABLE.by_name["PREVIEW_EVERY"], preview_every)
     return {**encode(prompt, **options), **{name: tensor for name, tensor in every.items() if tensor.any()}}
 
 
 def decode(tensors: Tensors) -> Generation:
-    """The answer in output tensors IMAGE BYTES [n], SEED INT64 [n], META BYTES [1] (JSON) and, where the candidates are
+    """The answer from output tensors IMAGE BYTES [n], SEED INT64 [n], META BYTES [1] (JSON) and, if the candidates are
     scored, SCORE FP32 [n]. Raises ProtocolError."""
     meta, timings, warnings = account(tensors)
     return Generation(candidates=_candidates(tensors), timings=timings, warnings=warnings, meta=meta)
 
 
 def account(tensors: Tensors) -> tuple[dict[str, object], Timings, tuple[str, ...]]:
-    """What the server tells of its work in META BYTES [1]: all of it, and of that timings and warnings.
+    """The server's report in META BYTES [1]: all of it, its timings, its warnings.
 
     Raises ProtocolError."""
     meta = _meta(_only(tensors, "META", bytes))
@@ -61,8 +61,8 @@ def account(tensors: Tensors) -> tuple[dict[str, object], Timings, tuple[str, ..
 
 
 def decode_part(tensors: Tensors) -> Progress | Generation:
-    """One response of a stream: the answer where it has an IMAGE, else STEP INT32 [1], STEPS INT32 [1], ETA_S FP32 [1]
-    and at times PREVIEW BYTES [n]. Raises ProtocolError."""
+    """A response of a stream: the answer if it has an IMAGE, else progress from STEP INT32 [1], STEPS INT32 [1],
+    ETA_S FP32 [1] and sometimes PREVIEW BYTES [n]. Raises ProtocolError."""
     if "IMAGE" in tensors:
         return decode(tensors)
     return Progress(
@@ -74,7 +74,7 @@ def decode_part(tensors: Tensors) -> Progress | Generation:
 
 
 def check_words(options: Mapping[str, object], kind: type[Any]) -> None:
-    """Raises TypeError for a word that `kind`, a TypedDict, doesn't have."""
+    """Raises TypeError for an option that `kind`, a TypedDict, doesn't have."""
     known = kind.__annotations__
     for word in options:
         if word not in known:
@@ -83,27 +83,27 @@ def check_words(options: Mapping[str, object], kind: type[Any]) -> None:
 
 
 def values_of(tensors: Tensors, name: str, kind: type[_Kind]) -> list[_Kind]:
-    """One or more values of an output. Raises ProtocolError."""
+    """An output's values, at least one. Raises ProtocolError."""
     values = tensors[name].tolist() if name in tensors else None
     if not isinstance(values, list) or not values or not all(isinstance(value, kind) for value in values):
-        raise ProtocolError(f"the server's answer has no {name} holding {kind.__name__}")
+        raise ProtocolError(f"the server's answer has no {name} of type {kind.__name__}")
     return values
 
 
 def _candidates(tensors: Tensors) -> tuple[Candidate, ...]:
-    """In the server's order. Raises ProtocolError where the outputs disagree on how many there are."""
+    """The candidates in the server's order. Raises ProtocolError where the outputs disagree on their number."""
     images, seeds = values_of(tensors, "IMAGE", bytes), values_of(tensors, "SEED", int)
     scores = values_of(tensors, "SCORE", float) if "SCORE" in tensors else [None] * len(images)
     if not len(images) == len(seeds) == len(scores):
         problem = f"{len(images)} of IMAGE, {len(seeds)} of SEED and {len(scores)} of SCORE"
-        raise ProtocolError(f"the server's answer has {problem}, which should be as many")
+        raise ProtocolError(f"the server's answer has {problem}; the numbers should be equal")
     return tuple(map(Candidate, images, seeds, scores))
 
 
 def _only(tensors: Tensors, name: str, kind: type[_Kind]) -> _Kind:
     values = values_of(tensors, name, kind)
     if len(values) != 1:
-        raise ProtocolError(f"the server's answer has no {name} holding one {kind.__name__}")
+        raise ProtocolError(f"the server's answer has no {name} of one {kind.__name__}")
     return values[0]
 
 

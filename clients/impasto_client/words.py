@@ -1,4 +1,4 @@
-"""What is said on the command line, as a client takes it. Wrong usage is typer.BadParameter."""
+"""Convert command-line words to a client's options. Wrong usage is typer.BadParameter."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from impasto_client.stages import names_by_stage
 
 FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 
-# A name as registries spell it, and at times one stage or the first and the last of several.
+# A registry's name, and maybe a stage, or a first and a last stage.
 _SHARE = re.compile(r"(?P<name>[a-z0-9][a-z0-9._-]{0,63})(?::(?P<first>[0-9]{1,4})(?:-(?P<last>[0-9]{1,4}))?)?")
 
 
 def weights_of(texts: Sequence[str]) -> dict[str, float]:
-    """Of NAME[:WEIGHT], each name once."""
+    """Names and weights from NAME[:WEIGHT], each name once."""
     weights: dict[str, float] = {}
     for text in texts:
         name, colon, weight = text.partition(":")
         if name in weights:
-            raise typer.BadParameter(f"{name!r} stands there twice; name it once", param_hint="--adapter")
+            raise typer.BadParameter(f"{name!r} is named twice; name it once", param_hint="--adapter")
         weights[name] = _weight(text, weight) if colon else 1.0
     return weights
 
 
 def style_of(texts: Sequence[str]) -> list[str]:
-    """The names for all stages, stage 0 first, of one NAME or of several NAME:FIRST-LAST; none of none."""
+    """The names for all stages, stage 0 first, from one NAME or several NAME:FIRST-LAST."""
     shares = [_share(text) for text in texts]
     if [stages for _, stages in shares] == [None]:
         return [shares[0][0]]
@@ -46,7 +46,7 @@ def style_of(texts: Sequence[str]) -> list[str]:
 
 
 def options_of(said: Mapping[str, Any], table: Table) -> Options:
-    """The options of a client, of what is said on the command line, called as the table calls its fields."""
+    """A client's options from the command line's values `said`, by the table's words."""
     guidance = guidance_of(said, table)
     taken = {} if guidance is None else {"guidance": guidance}
     gone = {"guidance", CONVENTION, *(() if guidance is None else guidance.strengths)}
@@ -59,7 +59,8 @@ def options_of(said: Mapping[str, Any], table: Table) -> Options:
 
 
 def guidance_of(said: Mapping[str, Any], table: Table) -> NamedGuidance | None:
-    """The rule that is asked for: by its name, or by words that it knows and the usual one doesn't."""
+    """The rule that is asked for: by its name, or by options that it knows and the default rule doesn't. None for the
+    default rule."""
     usual, *others = table.rules
     named, convention = said.get("guidance"), said.get(CONVENTION)
     telling = [
@@ -68,7 +69,7 @@ def guidance_of(said: Mapping[str, Any], table: Table) -> NamedGuidance | None:
         if field.word in said
         and any(field.name in rule.takes for rule in others)
         and field.name not in usual.takes
-        and not (named and field.option)  # the server says what such a rule has no use for
+        and not (named and field.option)  # the server refuses options that a named rule doesn't use
     ]
     rules = [rule for rule in others if convention is None or rule.convention == convention]
     rules = [rule for rule in rules if named is None or rule.name == named]
@@ -88,20 +89,20 @@ def guidance_of(said: Mapping[str, Any], table: Table) -> NamedGuidance | None:
 def _apart(
     field: Field | None, named: str | None, convention: str | None, telling: Sequence[Field], table: Table
 ) -> typer.BadParameter:
-    """Words that no rule has together."""
+    """The error for options that no rule takes together."""
     if field is not None and named is not None:
         knowing = " or ".join(rule.name for rule in table.rules if field.name in rule.takes)
-        problem = f"{named} has no use for {field.flag}; pass --guidance {knowing}, or leave {field.flag} out"
+        problem = f"{named} doesn't use {field.flag}; pass --guidance {knowing}, or leave {field.flag} out"
     else:
         flags = [one.flag for one in telling]
         flags += ["--guidance-convention"] if convention else []
         flags += ["--guidance"] if named else []
-        problem = f"{', '.join(flags)} are of different guidances; leave those of all but one out"
+        problem = f"{', '.join(flags)} belong to different guidance rules; keep those of one"
     return typer.BadParameter(problem, param_hint="--guidance")
 
 
 def format_of(path: Path) -> str:
-    """The format of a file by its name, before anything is painted in vain."""
+    """The format of a file by its name, checked before anything is painted in vain."""
     if path.suffix.lower() not in FORMATS:
         raise typer.BadParameter(f"{path.name!r} does not end in {', '.join(FORMATS)}", param_hint="--out")
     if not path.absolute().parent.is_dir():
@@ -115,16 +116,16 @@ def _weight(adapter: str, text: str) -> float:
     except ValueError:
         weight = math.nan
     if not math.isfinite(weight):
-        raise typer.BadParameter(f"{adapter!r}: {text!r} is no weight; write e.g. NAME:0.9", param_hint="--adapter")
+        raise typer.BadParameter(f"{adapter!r}: {text!r} is not a weight; write e.g. NAME:0.9", param_hint="--adapter")
     return weight
 
 
 def _share(text: str) -> tuple[str, range | None]:
-    """Of NAME, NAME:STAGE or NAME:FIRST-LAST; the stages are None where none are said."""
+    """Name and stages from NAME, NAME:STAGE or NAME:FIRST-LAST; the stages are None if none are given."""
     said = _SHARE.fullmatch(text)
     if said is None:
-        fix = "write NAME, or NAME:0-2 for its stages; a name is of a-z, 0-9, '.', '_' and '-'"
-        raise typer.BadParameter(f"{text!r} is no style; {fix}", param_hint="--style")
+        fix = "write NAME, or NAME:0-2 for its stages; a name has only a-z, 0-9, '.', '_' and '-'"
+        raise typer.BadParameter(f"{text!r} is not a style; {fix}", param_hint="--style")
     if said["first"] is None:
         return said["name"], None
     first, last = int(said["first"]), int(said["last"] or said["first"])
@@ -135,6 +136,6 @@ def _share(text: str) -> tuple[str, range | None]:
 
 def _said(name: str, stages: range | None) -> range:
     if stages is None:
-        problem = f"{name!r} is not the only style; say which stages it has, e.g. {name}:0-2"
+        problem = f"{name!r} is not the only style; give its stages, e.g. {name}:0-2"
         raise typer.BadParameter(problem, param_hint="--style")
     return stages

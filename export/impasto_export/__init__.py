@@ -1,11 +1,12 @@
-"""Architecture to graph skeleton, checkpoint to bundle, foreign adapter to impasto adapter.
+"""The offline half of impasto: it exports graph skeletons, links bundles, imports and merges adapters.
 
     tracing      architecture → graph skeleton; the only folder that needs torch
     checkpoints  folders, shards, single files and the hub → configs, tensors, tokenizers, noise schedule
-    adapters     foreign LoRAs and their kin, bottleneck adapters and embeddings → the registry
-    merging      adapters → one more file of changed weights
-    cli          what of all this is a command
+    adapters     LoRAs and their variants, bottleneck adapters, embeddings → the registry
+    feedforward  style nets → bundle, their styles → the registry
+    merging      adapters → a file of changed weights
+    cli          the commands
 
-What lies beside them is what they meet in: an architecture's description, skeletons (graphs/), the bundle's manifest.
-`adapters.pickles` opens a pickle, tensors alone, in a process of its own.
+The modules beside these folders are what they share: the architecture, skeletons (graphs/), the bundle's manifest.
+`adapters.pickles` reads the tensors of a pickle, and nothing else of it, in a separate process.
 """

@@ -1,4 +1,4 @@
-"""What a skeleton is: component configs, and graphs with their ports and adapter sites."""
+"""The description of a skeleton: component configs, and graphs with their ports and adapter sites."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHIPPED = Path(__file__).parent / "graphs"
 Json = dict[str, Any]
 # Kinds of sites.
 LORA, BOTTLENECK, VECTOR = "lora", "bottleneck", "vector"
-# An input of graphs that were exported before lanes picked rows.
+# An input of older graphs, from before each lane picked its rows.
 OUTDATED = "slot"
 # Keys of architecture.json beside the sizes.
 STATED = ("format", "family", "name", "components", "graphs")
@@ -33,8 +33,8 @@ class Port:
 
 @dataclass(frozen=True)
 class Site:
-    """What an adapter may change: a Linear ("lora"), a module whose output it is put behind ("bottleneck"), or an input
-    that it is itself ("vector")."""
+    """A place that an adapter may change: a Linear ("lora"), a module after whose output it is inserted ("bottleneck"),
+    or an input that the adapter itself provides ("vector")."""
 
     name: str
     in_features: int
@@ -43,19 +43,19 @@ class Site:
 
     @property
     def record(self) -> Json:
-        """As JSON has it: a LoRA's kind goes without saying."""
+        """The site as JSON; the kind is left out for a LoRA."""
         return {key: value for key, value in asdict(self).items() if (key, value) != ("kind", LORA)}
 
 
 def told(kind: str) -> tuple[Port, Port]:
-    """What every lane of a graph with sites of this kind says: which rows of their banks, and what each weighs."""
+    """The two inputs of a graph with sites of this kind: for each lane, the bank rows and their weights."""
     shape = ("lanes", f"{kind}_K")
     return Port(f"{kind}_rows", "int64", shape), Port(f"{kind}_weights", "float32", shape)
 
 
 @dataclass(frozen=True)
 class Graph:
-    """`component` is the checkpoint's folder whose weights the graph reads."""
+    """A graph; `component` is the checkpoint's folder whose weights it reads."""
 
     component: str
     file: str
@@ -65,13 +65,13 @@ class Graph:
 
     @property
     def own_inputs(self) -> list[str]:
-        """Those that no adapter has."""
+        """Names of the inputs that do not belong to adapters."""
         adapters = [port for kind in {site.kind for site in self.sites} for port in told(kind)]
         return [port.name for port in self.inputs if port not in adapters]
 
     @property
     def plain(self) -> str:
-        """The file of the same graph without its sites, in a bundle; "" where it isn't one without them."""
+        """The bundle's file of the same graph without its sites; "" where it has none to take out."""
         banked = any(site.kind != VECTOR for site in self.sites)
         return f"{Path(self.file).stem}.plain.onnx" if banked else ""
 
@@ -82,7 +82,7 @@ class Graph:
 
 @dataclass(frozen=True)
 class Component:
-    """`config` is complete; `defaults` says what a key missing from a checkpoint's config means."""
+    """A component; `config` is complete, `defaults` are the values of keys that a checkpoint's config leaves out."""
 
     class_name: str
     config: Json
@@ -91,7 +91,7 @@ class Component:
 
 @dataclass(frozen=True)
 class Architecture:
-    """`sizes` are what the family measures pictures in: "latents" or "tokens", and "image"."""
+    """An architecture; `sizes` describes its "latents" or "tokens", and its "image"."""
 
     name: str
     family: str
@@ -111,8 +111,8 @@ class Architecture:
 
     @property
     def digest(self) -> str:
-        """Of what adapters were trained on and hold on to: components, and sites. How graphs take adapters is no part
-        of it, nor is the name."""
+        """sha256 of what adapters depend on: the components and the sites. Neither the name nor the way in which graphs
+        take adapters is part of it."""
         components = {name: asdict(component) for name, component in self.components.items()}
         sites = {name: [site.record for site in graph.sites] for name, graph in self.graphs.items() if graph.sites}
         held = {"family": self.family, "components": components, "sites": sites}
@@ -125,7 +125,7 @@ def canonical_json(value: object) -> bytes:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Raises ValueError, also for what is nested so deeply that it was made to mislead."""
+    """Parse JSON. Raises ValueError, also for text that is nested too deeply, as only a hostile file is."""
     try:
         return json.loads(text)
     except RecursionError:
@@ -146,10 +146,10 @@ def read_json(path: Path) -> Json:
 
 
 def load(folder: Path) -> Architecture:
-    """Read `folder/architecture.json`. Raises CheckpointError when it is not one of ours."""
+    """Read `folder/architecture.json`. Raises CheckpointError when it is not a skeleton of this format."""
     raw = read_json(folder / "architecture.json")
     if raw.get("format") != FORMAT:
-        raise CheckpointError(f"{folder}: skeleton of format {raw.get('format')!r} is not known; export it again")
+        raise CheckpointError(f"{folder}: skeleton has format {raw.get('format')!r}, not {FORMAT}; export it again")
     components = {name: Component(**value) for name, value in raw["components"].items()}
     sizes = {key: value for key, value in raw.items() if key not in STATED}
     return Architecture(raw["name"], raw["family"], components, _graphs(raw["graphs"]), sizes)

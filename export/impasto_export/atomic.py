@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all."""
+"""Write files and folders atomically: they appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 def folder(target: Path) -> Iterator[Path]:
     """Yield an empty sibling of `target`; rename it into place on success, remove it on failure.
 
-    A previous `target` is moved aside first, since a folder cannot be renamed over one that has files. Leaving the
-    block having removed the yielded folder means: keep what is there. Where `target` is a link, what it leads to is
-    replaced. Raises DiskFull when there is no room for it.
+    A previous `target` is moved aside first, since a folder cannot be renamed over one that has files. If the block
+    removes the yielded folder, `target` stays as it is. If `target` is a link, the folder that it points to is
+    replaced. Raises DiskFull when there is no room.
     """
     target = target.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ def folder(target: Path) -> Iterator[Path]:
             raise
         shutil.rmtree(draft, ignore_errors=True)
         free = shutil.disk_usage(target.parent).free >> 20
-        problem = f"its disk has no room for what was being written, {free} MiB are free, and nothing was changed"
+        problem = f"its disk has too little room ({free} MiB are free), and nothing was changed"
         raise DiskFull(f"{target}: {problem}; make room, or choose a folder on another disk") from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -60,7 +60,7 @@ def _swap(draft: Path, target: Path) -> None:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """One at a time, of all processes that change what is in the folder. Readers don't wait."""
+    """Hold the folder's lock: one process at a time changes what is in it. Readers don't wait."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""A bundle's folder: written whole, or left alone where it already is this very bundle."""
+"""Write a bundle's folder: whole, or not at all if it already is this very bundle."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from impasto_export.errors import BundleError, CheckpointError
 from impasto_export.files import Progress
 from impasto_export.weights import sha256_file
 
-# Files by their names in the bundle: one to be linked, or bytes to be written.
+# Files by name in the bundle: a path to link, or bytes to write.
 Contents = Mapping[str, Path | bytes]
 
 
 @dataclass(frozen=True)
 class Content:
-    """All of a bundle but its manifest: `facts` are what that says beside graphs and files. `files` are small.
-    `architecture` is the digest of what adapters of it belong to."""
+    """What goes into a bundle. `facts` are the manifest's entries beside graphs and files; `files` are small;
+    `architecture` is the digest by which adapters know that they fit."""
 
     name: str
     family: str
@@ -34,8 +34,8 @@ class Content:
 
 @dataclass(frozen=True)
 class Linked:
-    """`reused`: the folder already held this very bundle. `copied`: files that could not be hard-linked; `made`: there
-    were none to link, the weights were written. `notes` are what the user should know of the checkpoint."""
+    """The result of a link. `reused`: the folder already held this very bundle. `copied`: files that could not be
+    hard-linked. `made`: the weights were written, since there were no files to link. `notes` are for the user."""
 
     folder: Path
     name: str
@@ -48,16 +48,16 @@ class Linked:
 
 
 def check_target(out: Path) -> None:
-    """Raises BundleError when there is something else than a bundle, or nothing can be."""
+    """Raises BundleError when `out` is something else than a bundle, or cannot be made."""
     if out.exists() and not _was_made_here(out) and (not out.is_dir() or any(out.iterdir())):
         raise BundleError(f"{out} exists and is not a bundle; choose another folder")
     around = next(folder for folder in out.absolute().parents if folder.exists())
     if not around.is_dir() or not os.access(around, os.W_OK):
-        raise BundleError(f"{out} cannot be made, since {around} is no folder that may be written to; choose another")
+        raise BundleError(f"{out} cannot be made, since {around} is not a writable folder; choose another")
 
 
 def _was_made_here(folder: Path) -> bool:
-    """Whether its manifest is a bundle's, maybe of another version: other programs have a file of that name, too."""
+    """Whether its manifest is a bundle's, of any version: other programs also write a file of that name."""
     try:
         return {"format", "family", "graphs", "digest"} <= read_json(folder / manifest.NAME).keys()
     except (CheckpointError, OSError):
@@ -65,7 +65,7 @@ def _was_made_here(folder: Path) -> bool:
 
 
 def write(out: Path, content: Content, progress: Progress, notes: tuple[str, ...] = ()) -> Linked:
-    """Raises DiskFull, and then nothing has changed."""
+    """Write the bundle `out`. Raises DiskFull, and then nothing has changed."""
     large = {name: item.resolve() for name, item in content.weights.items() if isinstance(item, Path)}
     small = {name: item for name, item in content.weights.items() if isinstance(item, bytes)}
     weights = files.facts(large, progress) | {name: _facts(data) for name, data in small.items()}
@@ -106,11 +106,11 @@ def _facts(data: bytes) -> Json:
 
 
 def _holds(out: Path, record: Json, sources: Mapping[str, Path]) -> bool:
-    """Whether `out` is this very bundle: the same manifest, and files that still have the digested bytes."""
+    """Whether `out` is this very bundle: the same manifest, and files whose bytes still have their digests."""
     try:
         if (out / manifest.NAME).read_bytes() != canonical_json(record):
             return False
-        # A hard link to what was digested just now needs no second reading.
+        # A hard link to a file that was digested just now needs no second reading.
         apart = [name for name in record["weights"] if name not in sources or not sources[name].samefile(out / name)]
         same = all(sha256_file(out / name) == record["weights"][name]["sha256"] for name in apart)
         return same and digests(out, record["files"]) == record["files"]
@@ -119,5 +119,5 @@ def _holds(out: Path, record: Json, sources: Mapping[str, Path]) -> bool:
 
 
 def digests(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    """sha256 of small files."""
+    """sha256 of small files, by name."""
     return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}

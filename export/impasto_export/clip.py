@@ -1,6 +1,6 @@
-"""A transformers CLIPModel as a scorer: its architecture, how pictures are prepared for it, its bundle. No torch.
+"""Link a transformers CLIPModel into a scorer's bundle: its architecture, how pictures are prepared, no torch.
 
-One file of weights and two graphs, `image_encoder` and `text_encoder`, whose outputs have unit length.
+The bundle has one file of weights and two graphs, `image_encoder` and `text_encoder`, whose outputs have unit length.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from impasto_export.weights import Header, read_header, read_tensor
 FAMILY = NAME = "clip"
 CLASS = "CLIPModel"
 LOGIT_SCALE = "logit_scale"
-# What each tower's graph depends on, with transformers' defaults: a config leaves out what equals them.
+# What each tower's graph depends on, with transformers' defaults: a config omits keys that equal them.
 TEXT: Json = {
     "eos_token_id": 49407,
     "hidden_act": "quick_gelu",
@@ -51,7 +51,7 @@ VISION: Json = {
     "patch_size": 32,
 }
 PROJECTION: Json = {"projection_dim": 512}
-# CLIPImageProcessor's, and what a key that preprocessor_config.json leaves out means.
+# CLIPImageProcessor's defaults, for keys that preprocessor_config.json leaves out.
 PREPARATION: Json = {
     "size": 224,
     "crop_size": 224,
@@ -64,25 +64,25 @@ PREPARATION: Json = {
     "do_rescale": True,
     "do_normalize": True,
 }
-# Settings of it that the server knows in one way only.
+# Its settings of which the server knows one value only.
 FIXED = ("rescale_factor", "resample", "do_resize", "do_center_crop", "do_rescale", "do_normalize")
 
 
 def recognises(checkpoint: str | Path) -> bool:
-    """Whether it is a CLIPModel's, and not a checkpoint that paints. Raises CheckpointError for what can't be found."""
+    """Whether it is a CLIPModel, not a checkpoint that paints. Raises CheckpointError when it can't be found."""
     place = resolve.locate(checkpoint)
     folder = hub.fetch(place, [CONFIG]) if isinstance(place, Repository) else place
     return (folder / CONFIG).is_file() and class_of(read_json(folder / CONFIG)) == CLASS
 
 
 def facts(config: Json) -> Json:
-    """What determines the graphs, complete and flat: `text.hidden_size`, `vision.patch_size`, `projection_dim` …
+    """The settings that determine the graphs, complete and flat: `text.hidden_size`, `vision.patch_size` …
 
-    Raises CheckpointError for another class, and for what no graph is made for.
+    Raises CheckpointError for another class, and for settings that no graph is made for.
     """
     if class_of(config) != CLASS:
         raise CheckpointError(f"{CONFIG} is of a {class_of(config)}; a scorer is made of a {CLASS}")
-    # Old configs state a tower a second time, and mean that.
+    # Old configs state a tower twice, and the *_dict counts.
     text, vision = (config.get(f"{key}_dict") or config.get(key) or {} for key in ("text_config", "vision_config"))
     found = {
         **_stated("", PROJECTION, config),
@@ -91,9 +91,9 @@ def facts(config: Json) -> Json:
     }
     for key in ("text.eos_token_id", "vision.image_size", "vision.patch_size"):
         if not isinstance(found[key], int):
-            raise CheckpointError(f"{key} is {found[key]!r}; only one whole number is known")
+            raise CheckpointError(f"{key} is {found[key]!r}; one whole number is expected")
     if found["vision.num_channels"] != 3:
-        raise CheckpointError(f"vision.num_channels is {found['vision.num_channels']}; pictures have 3")
+        raise CheckpointError(f"vision.num_channels is {found['vision.num_channels']}; it must be 3, as pictures have")
     return found
 
 
@@ -108,7 +108,7 @@ def link(
     variant: str | None = None,
     progress: Progress = silent,
 ) -> Linked:
-    """Make the scorer bundle `out` of a CLIPModel's folder or repository; as `link.link`, which see for the arguments.
+    """Make the scorer bundle `out` from a CLIPModel's folder or repository; the arguments are those of `link.link`.
 
     Raises UnknownArchitecture, MisfitCheckpoint, CheckpointError, DiskFull, or BundleError when `out` is something
     else.
@@ -138,7 +138,7 @@ def link(
 
 
 def _opened(checkpoint: str | Path, variant: str | None) -> tuple[Path, Json]:
-    """The folder, and what the manifest says of where it is from."""
+    """The checkpoint's folder, and the manifest's entry on its origin."""
     place = resolve.locate(checkpoint)
     if isinstance(place, Repository):
         folder = hub.model(place, PARTS[CLASS], variant)
@@ -147,7 +147,7 @@ def _opened(checkpoint: str | Path, variant: str | None) -> tuple[Path, Json]:
 
 
 def _facts(folder: Path, found: Architecture, vocabulary: Vocabulary, weights: Weights) -> Json:
-    """What the manifest says beside graphs and files."""
+    """The manifest's entries beside graphs and files."""
     config = found.components[NAME].config
     vocabulary.check_end(config["text.eos_token_id"], config["text.vocab_size"], "text_config's eos_token_id")
     vocabulary.check_size(config["text.vocab_size"])
@@ -161,13 +161,13 @@ def _facts(folder: Path, found: Architecture, vocabulary: Vocabulary, weights: W
 
 
 def logit_scale(header: Header) -> float:
-    """What cosines are multiplied with to be logits; the checkpoint has its logarithm."""
-    stored = read_tensor(header, LOGIT_SCALE).reshape(1)  # NumPy widens an array, not a scalar
+    """The factor from cosines to logits; the checkpoint has its logarithm."""
+    stored = read_tensor(header, LOGIT_SCALE).reshape(1)  # NumPy can't view a scalar's bits as a wider type
     return math.exp(float32(stored, header.tensors[LOGIT_SCALE].dtype)[0])
 
 
 def preparation(folder: Path, size: int) -> Json:
-    """How pictures become the image encoder's, of `size` pixels. Raises CheckpointError for a way that isn't served."""
+    """How pictures are prepared for an image encoder of `size` pixels. Raises CheckpointError for unserved settings."""
     path = folder / "preprocessor_config.json"
     if path.is_file():
         config = read_json(path)
@@ -178,10 +178,11 @@ def preparation(folder: Path, size: int) -> Json:
     odd = [key for key in FIXED if found[key] != PREPARATION[key]]
     if odd:
         said = ", ".join(f"{key} {found[key]!r}" for key in odd)
-        raise CheckpointError(f"{path}: {said}; pictures are resized (bicubic), cropped, divided by 255 and normalised")
+        fix = "a scorer resizes pictures (bicubic), crops them, divides by 255 and normalises"
+        raise CheckpointError(f"{path}: {said}; {fix}")
     shortest, crop = _side(path, "size", found["size"]), _side(path, "crop_size", found["crop_size"])
     if crop != size or crop > shortest:
-        problem = f"pictures of {shortest} pixels are cropped to {crop}, and the image encoder takes {size}"
+        problem = f"size is {shortest} and crop_size {crop} pixels; the crop must be {size}, as the image encoder takes"
         raise CheckpointError(f"{path}: {problem}")
     mean, std = (_colours(path, key, found[key]) for key in ("image_mean", "image_std"))
     return {"size": shortest, "crop": crop, "mean": mean, "std": std, "resample": "bicubic"}
@@ -192,7 +193,7 @@ def _colours(path: Path, key: str, values: Any) -> list[float]:
     if not isinstance(values, list) or len(values) != 3 or not all(isinstance(value, (int, float)) for value in values):
         raise CheckpointError(f"{path}: {key} is {values!r}; three numbers are expected")
     if not all(map(math.isfinite, values)) or (key == "image_std" and min(values) <= 0):
-        raise CheckpointError(f"{path}: {key} is {values!r}; finite numbers are expected, deviations above 0")
+        raise CheckpointError(f"{path}: {key} is {values!r}; finite numbers are expected, of image_std above 0")
     return values
 
 
@@ -201,5 +202,5 @@ def _side(path: Path, key: str, value: Any) -> int:
     names = {"shortest_edge"} if key == "size" else {"height", "width"}
     sides = list(value.values()) if isinstance(value, dict) and value.keys() == names else [value]
     if not (all(type(side) is int for side in sides) and len(set(sides)) == 1):
-        raise CheckpointError(f"{path}: {key} is {value!r}; it must be one side's pixels, the shortest or a square's")
+        raise CheckpointError(f"{path}: {key} is {value!r}; one side in pixels is expected, the shortest or a square's")
     return int(sides[0])

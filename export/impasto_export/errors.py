@@ -1,18 +1,18 @@
-"""Everything that can go wrong on the way to a bundle or a registered adapter.
+"""The errors of export, link, merge and the adapter commands.
 
 ::
 
     ExportError
-    ├── CheckpointError          the folder is not a checkpoint that can be read
+    ├── CheckpointError          the checkpoint cannot be read or served
     │   ├── UnknownArchitecture  no skeleton fits its configs
     │   └── MisfitCheckpoint     its tensors are not those of the architecture
     ├── ControlError             the ControlNet does not fit the checkpoint, or its hint is not described
-    ├── GraphError               an architecture cannot be exported
-    ├── BundleError              the target is not a bundle, or not an intact one
-    ├── DiskFull                 the target's disk has no room; nothing is left of the attempt
-    ├── AdapterError             the adapter file cannot be imported, or not merged
+    ├── GraphError               the architecture cannot be exported
+    ├── BundleError              the folder is not a bundle, or is damaged
+    ├── DiskFull                 the target's disk is full; the partial output was removed
+    ├── AdapterError             the adapter cannot be imported or merged
     │   └── UnaccountedKeys      some of its keys have no place in the backbone
-    ├── MergeError               the mix is not said rightly, or cannot be put into the bundle
+    ├── MergeError               the mix is malformed, or the bundle cannot take it
     └── RegistryError            bad name, unknown name, damaged registry
 """
 
@@ -32,7 +32,7 @@ def listing(items: Sequence[str]) -> str:
 
 
 class ExportError(Exception):
-    """Base of all; str() is meant for the user."""
+    """The base class; str() is meant for the user."""
 
 
 class CheckpointError(ExportError):
@@ -44,7 +44,7 @@ class UnknownArchitecture(CheckpointError):
 
 
 class MisfitCheckpoint(CheckpointError):
-    """Tensor names, shapes or dtypes differ from the architecture's; all of them are in the attributes."""
+    """Tensor names, shapes or dtypes differ from the architecture's; the attributes list every one."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class MisfitCheckpoint(CheckpointError):
 
 
 class ControlError(ExportError):
-    """The ControlNet is of another backbone than the checkpoint, or what its hint carries is not said or not known."""
+    """The ControlNet is for another backbone, or the content of its hint is not stated or not known."""
 
 
 class GraphError(ExportError):
@@ -71,29 +71,29 @@ class GraphError(ExportError):
 
 
 class BundleError(ExportError):
-    """The folder is not a bundle, or must not be overwritten."""
+    """The folder is not a bundle, is damaged, or must not be overwritten."""
 
 
 class DiskFull(ExportError):
-    """A folder could not be written for want of room; what was there before still is."""
+    """The disk has no room for the folder; what was there before is unchanged."""
 
 
 class AdapterError(ExportError):
-    """The adapter is damaged, of an unsupported kind, or of another backbone."""
+    """The adapter is damaged, of an unsupported kind, or for another backbone."""
 
 
 class UnaccountedKeys(AdapterError):
-    """What of the file the import would have to drop; all of it is in `.keys`, each with the reason."""
+    """The import would have to drop keys of the file; `.keys` lists them all, each with the reason."""
 
     def __init__(self, file: str, keys: Sequence[str]) -> None:
         self.keys = tuple(keys)
         count = f"{len(keys)} problems" if len(keys) > 1 else "1 problem"
-        problem = f"nothing was imported, since this bundle cannot take all of it ({count})"
+        problem = f"nothing was imported, since this bundle cannot take every key ({count})"
         super().__init__(f"{file}: {problem}:\n{listing(keys)}")
 
 
 class MergeError(ExportError):
-    """A mix that does not parse or names an adapter twice, a bundle that cannot take it, or a disk that cannot."""
+    """The mix does not parse, names an adapter twice, or does not go into this bundle."""
 
 
 class RegistryError(ExportError):

@@ -1,4 +1,4 @@
-"""The backbone families: which components a checkpoint of each has, and how it is told which one a checkpoint is of."""
+"""The backbone families: the components of each, and how to tell which family a checkpoint belongs to."""
 
 from __future__ import annotations
 
@@ -12,48 +12,48 @@ from impasto_export.checkpoints import others
 from impasto_export.errors import CheckpointError
 
 INDEX = "model_index.json"
-# How the index says that a checkpoint goes without a part.
+# The index's value for a part that the checkpoint does not have.
 ABSENT = [None, None]
-# These pipelines correct settings of old configs, and diffusers' others take them as they are. A folder without
-# model_index.json is read as the first would.
+# These pipelines of diffusers correct settings of old configs; its others don't. A folder without model_index.json is
+# read as by the first.
 CORRECTING = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
-# The class of a config that says none.
+# The class of a config that names none.
 UNNAMED = "?"
-# Files that an adapter's folder has.
+# Files by which an adapter's folder is recognised.
 ADAPTERS = {"adapter_config.json", "pytorch_lora_weights.safetensors"}
 SERVED = (
-    "Stable Diffusion 1.x and 2.x, SDXL, their Turbo and latent consistency models, and aMUSEd, also with a second "
-    "stage as Muse has it"
+    "Stable Diffusion 1.x and 2.x, SDXL, their Turbo and latent consistency models, and aMUSEd, also with Muse's "
+    "second stage"
 )
 
-# A transformers config carries dozens of generation settings, so here it is the graph's own facts that are listed.
+# A transformers config has dozens of generation settings, so this lists the keys that the graph depends on.
 TEXT_FACTS = {
     "hidden_act", "hidden_size", "intermediate_size", "layer_norm_eps", "max_position_embeddings",
     "num_attention_heads", "num_hidden_layers", "vocab_size",
 }  # fmt: skip
-# Where a text is pooled, and to what width: only the encoder with a projection hands the result over.
+# Where a text is pooled, and its width then. Only the encoder with a projection returns the pooled text.
 END_OF_TEXT, LEGACY_END = "eos_token_id", 2
 POOLING_FACTS = {END_OF_TEXT, "projection_dim"}
 
 
 @dataclass(frozen=True)
 class Part:
-    """One component: its class, which keys of its config its graph depends on, and the stem of its weights file."""
+    """A component: its class, which config keys its graph depends on, and the stem of its weights file."""
 
     class_name: str
     in_graph: Callable[[str], bool]
     stem: str = "diffusion_pytorch_model"
 
     def facts(self, config: Mapping[str, Any]) -> Json:
-        """The part of the component's config that determines its graph."""
+        """The config's keys that determine the component's graph."""
         return {key: value for key, value in config.items() if not key.startswith("_") and self.in_graph(key)}
 
 
 @dataclass(frozen=True)
 class Family:
-    """`parts` by the checkpoint's folders; `pipelines` are the diffusers classes whose checkpoints have them.
+    """A family: `parts` by the checkpoint's folders; `pipelines` are the diffusers classes with these parts.
 
-    Two may share a name: they are served alike, and one has a part more.
+    Two families may share a name: they are served alike, but one has more parts.
     """
 
     name: str
@@ -66,7 +66,7 @@ def _only(keys: set[str]) -> Callable[[str], bool]:
 
 
 def _without(*keys: str) -> Callable[[str], bool]:
-    """What is left out is read by nothing in the graph: default sizes, and numerical-format hints for eager torch."""
+    """All keys but these. The graph reads none of them: they are default sizes, and number formats for eager torch."""
     return lambda key: key not in keys
 
 
@@ -89,7 +89,7 @@ DIFFUSION = Family(
         "LatentConsistencyModelImg2ImgPipeline",
     ),
 )
-# Its second text encoder also pools the text, which the UNet takes beside the embeddings of both.
+# Its second text encoder also pools the text. The UNet takes the pooled text beside both encoders' embeddings.
 SDXL = Family(
     DIFFUSION.name,
     {"text_encoder": TEXT, "text_encoder_2": PROJECTED_TEXT, "unet": UNET, "vae": VAE},
@@ -105,18 +105,18 @@ MASKED = Family(
     },
     ("AmusedPipeline", "AmusedImg2ImgPipeline", "AmusedInpaintPipeline"),
 )
-# Muse's second stage stands beside an aMUSEd checkpoint's parts, whose pipelines know nothing of it.
+# Muse's second stage, in the same folder as an aMUSEd checkpoint's parts; aMUSEd's pipelines do not know it.
 CASCADE = Family(
     MASKED.name,
     {**MASKED.parts, "upscaler": Part("MuseUpscaler", _without()), "upscaler_vqvae": VQVAE},
     MASKED.pipelines,
 )
-# What stands beside a checkpoint, in a folder of its own; of a CLIP's config, clip.facts leaves what is in its graphs.
+# Models beside a checkpoint, each in its own folder. clip.facts reduces a CLIP's config to what its graphs depend on.
 COMPANIONS = {"controlnet": Part("ControlNetModel", _without()), "clip": Part("CLIPModel", _without(), "model")}
 
-# What has the folders of another and more comes before it.
+# A family that has another's folders and more comes before it.
 KNOWN = (SDXL, DIFFUSION, CASCADE, MASKED)
-# Not diffusers', and so without parts: `feedforward` reads its files.
+# No diffusers layout, and so no parts: `feedforward` reads its files.
 FEEDFORWARD = "feedforward"
 FAMILIES = {*(family.name for family in KNOWN), FEEDFORWARD}
 _NAMED = [pair for parts in (*(family.parts for family in KNOWN), COMPANIONS) for pair in parts.items()]
@@ -124,9 +124,9 @@ PARTS = {part.class_name: part for _, part in _NAMED}
 
 
 def of(checkpoint: Path) -> Family:
-    """The family of a checkpoint folder, by its model_index.json, or by its folders where it has none.
+    """The family of a checkpoint folder, told by its model_index.json or, without one, by its subfolders.
 
-    Raises CheckpointError naming what the checkpoint is instead.
+    Raises CheckpointError that names what the checkpoint is instead.
     """
     if not (checkpoint / INDEX).is_file():
         return _by_folders(checkpoint)
@@ -137,18 +137,18 @@ def of(checkpoint: Path) -> Family:
     if absent:
         what = "; that is SDXL's refiner, which takes an aesthetic score" if family is SDXL else ""
         raise CheckpointError(
-            f"{checkpoint / INDEX}: {', '.join(absent)} is null{what}; what can be served has {', '.join(family.parts)}"
+            f"{checkpoint / INDEX}: {', '.join(absent)} is null{what}; a checkpoint needs {', '.join(family.parts)}"
         )
     return family
 
 
 def _check_classes(index: Json, family: Family, path: Path) -> None:
-    """Raises CheckpointError for a part that diffusers would make of another class than the family's."""
+    """Raises CheckpointError for a part whose class is not the family's."""
     for name, part in family.parts.items():
         stated = index.get(name)
         kind = stated[-1] if isinstance(stated, list) and stated else None
         if kind not in (None, part.class_name):
-            raise CheckpointError(f"{path}: {name} is a {kind}; in what can be served it is a {part.class_name}")
+            raise CheckpointError(f"{path}: {name} is a {kind}; only a {part.class_name} can be served")
 
 
 def _by_pipeline(pipeline: str, checkpoint: Path) -> Family:
@@ -158,17 +158,17 @@ def _by_pipeline(pipeline: str, checkpoint: Path) -> Family:
     known = ", ".join(dict.fromkeys(name for family in KNOWN for name in family.pipelines))
     what = others.called(pipeline)
     named = f"{pipeline!r}, {what}" if what else repr(pipeline)
-    raise CheckpointError(f"{checkpoint / INDEX}: _class_name is {named}; what can be served is {SERVED}: {known}")
+    raise CheckpointError(f"{checkpoint / INDEX}: _class_name is {named}; impasto serves {SERVED}: {known}")
 
 
 def _upscales(checkpoint: Path) -> bool:
-    """Whether there is a second stage. Raises CheckpointError for half of one."""
+    """Whether the checkpoint has a second stage. Raises CheckpointError for half of one."""
     stage = CASCADE.parts.keys() - MASKED.parts.keys()
     held = {part for part in stage if (checkpoint / part).is_dir()}
     if held and held != stage:
         (there,), (missing,) = held, stage - held
-        fix = f"add {missing}, or take {there} away to have the first stage alone"
-        raise CheckpointError(f"{checkpoint}: {there} is there without {missing}, and a second stage is both; {fix}")
+        fix = f"add {missing}, or remove {there} to serve the first stage alone"
+        raise CheckpointError(f"{checkpoint}: it has {there} but no {missing}, and a second stage needs both; {fix}")
     return bool(held)
 
 
@@ -179,21 +179,21 @@ def _by_folders(checkpoint: Path) -> Family:
             return family
     what = _instead(checkpoint)
     if what:
-        raise CheckpointError(f"{checkpoint} is no checkpoint that paints: it holds {what}")
+        raise CheckpointError(f"{checkpoint} is not a checkpoint: it holds {what}")
     configs = {path.parent.name: class_of(read_json(path)) for path in sorted(checkpoint.glob("*/config.json"))}
     held = ", ".join(f"{folder} ({kind})" for folder, kind in configs.items()) or "no component"
     wanted = "; ".join(f"{family.pipelines[0]} has {', '.join(family.parts)}" for family in KNOWN)
-    raise CheckpointError(f"{checkpoint}: without {INDEX} its folders tell the family, and it holds {held}; {wanted}")
+    raise CheckpointError(f"{checkpoint}: it has no {INDEX}, and its folders fit no family: it holds {held}; {wanted}")
 
 
 def _instead(folder: Path) -> str:
-    """What it holds where that is one thing of another kind, and what to do with it."""
+    """What the folder holds if it is a bundle, an adapter, one component or loose files, with the fix; else ""."""
     held = {path.name for path in folder.iterdir()}
     files = sorted(name for name in held if name.endswith(".safetensors"))
     if "manifest.json" in held:
         return "a bundle, which is linked already; give its checkpoint"
     if ADAPTERS & held:
-        return "an adapter; bring it in with `impasto adapters import`"
+        return "an adapter; import it with `impasto adapters import`"
     if "config.json" in held:
         kind = class_of(read_json(folder / "config.json"))
         beside = (
@@ -204,13 +204,13 @@ def _instead(folder: Path) -> str:
 
 
 def end_of_text(stated: Any, vocabulary: int) -> Any:
-    """The id that a config's END_OF_TEXT means: transformers takes the 2 of older ones, an error of theirs, for the
-    vocabulary's highest."""
+    """The token id that a config's END_OF_TEXT means. Older configs state 2 by mistake; transformers then takes the
+    vocabulary's highest id."""
     return vocabulary - 1 if stated == LEGACY_END else stated
 
 
 def classes(name: str) -> list[str]:
-    """The classes that the component of this name has in any family."""
+    """The classes that a component of this name has, over all families."""
     return list(dict.fromkeys(part.class_name for folder, part in _NAMED if folder == name))
 
 

@@ -1,4 +1,4 @@
-"""Files of a bundle: digested, several at a time, and hard-linked or copied into its folder."""
+"""Files of a bundle: digest several at a time, and hard-link or copy them into its folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from threading import Event
 from impasto_export.architecture import Json
 from impasto_export.weights import sha256_file
 
-# Hears what is done to which file, and how many of its bytes are done, of how many.
+# Called with what is being done ("reading NAME"), the bytes done, and the bytes in all.
 Progress = Callable[[str, int, int], object]
 BLOCK = 8 << 20
 READERS = min(4, os.cpu_count() or 1)
@@ -22,11 +22,11 @@ HUB_BLOBS, SHA256 = "blobs", re.compile(r"[0-9a-f]{64}")
 
 
 def silent(what: str, done: int, total: int) -> None:
-    """Nobody watches."""
+    """The progress that shows nothing."""
 
 
 def facts(sources: Mapping[str, Path], progress: Progress = silent) -> dict[str, Json]:
-    """What a manifest says of weights, by their names in the bundle: sha256, bytes."""
+    """The manifest's entries of weights, by name in the bundle: sha256 and bytes."""
     pool, stop = ThreadPoolExecutor(READERS), Event()
 
     def advance(what: str, done: int, total: int) -> None:
@@ -38,7 +38,7 @@ def facts(sources: Mapping[str, Path], progress: Progress = silent) -> dict[str,
         # hashlib leaves other threads running while it digests a block.
         return dict(zip(sources, pool.map(partial(_facts, advance), sources, sources.values()), strict=True))
     finally:
-        stop.set()  # for whoever is still reading when another one fails, or when the user has had enough
+        stop.set()  # ends the readers that still run when one fails, or when the user interrupts
         pool.shutdown(cancel_futures=True)
 
 

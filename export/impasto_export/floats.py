@@ -1,4 +1,4 @@
-"""Numbers as safetensors files have them: checked and widened, bf16 from its bits."""
+"""Numbers of safetensors files: check that they are finite, widen them to float32; bf16 comes as its bits."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ FLOAT32 = np.finfo(np.float32)
 
 
 def finite(array: NDArray[Any], dtype: str) -> bool:
-    """bf16 comes as its bits: an exponent of all ones is NaN or infinity."""
+    """Whether all numbers are finite. In bf16's bits, an exponent of all ones is NaN or infinity."""
     if dtype == "BF16":
         return not bool(((array & 0x7F80) == 0x7F80).any())
     return bool(np.isfinite(array).all())
 
 
 def float32(array: NDArray[Any], dtype: str) -> NDArray[np.float32]:
-    """A bf16 number is the upper half of the float32 it stands for."""
+    """The array as float32; a bf16 number is the upper half of its float32."""
     if dtype == "BF16":
         return (array.astype(np.uint32) << 16).view(np.float32)
     return array.astype(np.float32)
@@ -27,5 +27,5 @@ def float32(array: NDArray[Any], dtype: str) -> NDArray[np.float32]:
 
 def as_float(array: NDArray[Any], dtype: str) -> float:
     """A one-element tensor as a number."""
-    flat = array.reshape(1)  # NumPy widens no scalar's bits
+    flat = array.reshape(1)  # NumPy can't view a scalar's bits as a wider type
     return float((float32(flat, dtype) if dtype == "BF16" else flat)[0])

@@ -1,4 +1,4 @@
-"""`impasto link`: checkpoint + skeleton -> bundle, without torch, and without a copy of weights that can be linked."""
+"""`impasto link`: checkpoint + skeleton -> bundle. It needs no torch, and hard-links weights where it can."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from impasto_export.families import END_OF_TEXT
 from impasto_export.files import Progress, silent
 from impasto_export.plain import without_adapters
 
-# Buffers that older checkpoints saved beside the weights; the graphs carry them as constants.
+# Buffers that older checkpoints saved among the weights; the graphs carry them as constants.
 BUFFERS = ("position_ids",)
 
 
 @dataclass(frozen=True)
 class _Source:
-    """An architecture with the folder of its skeletons, each component's weights, where these are from, and notes."""
+    """An architecture, its skeleton's folder, its components' weights, their origin (`stated`), and notes."""
 
     folder: Path
     found: Architecture
@@ -35,9 +35,9 @@ class _Source:
     notes: tuple[str, ...]
 
     def check(self) -> None:
-        """Raises CheckpointError for skeletons of before lanes picked rows."""
+        """Raises CheckpointError for a skeleton that an older impasto exported."""
         if any(port.name == OUTDATED for graph in self.found.graphs.values() for port in graph.inputs):
-            problem = f"its graphs take a {OUTDATED}, as those of an older impasto did"
+            problem = f"its graphs have the input {OUTDATED}, so an older impasto made them"
             raise CheckpointError(f"{self.folder}: {problem}; export the architecture again")
 
     def models(self) -> dict[str, onnx.ModelProto]:
@@ -52,12 +52,12 @@ def link(
     steering: Control | None = None,
     progress: Progress = silent,
 ) -> Linked:
-    """Make the bundle `out`; it appears whole or not at all, and is left alone when it is already this bundle.
+    """Make the bundle `out`. It appears whole or not at all; if it already is this bundle, nothing is written.
 
     `checkpoint` is a folder, a file or a repository, as `resolve` reads it. `graphs` are folders searched for skeletons
     before the shipped ones; `steering` adds a ControlNet. Raises UnknownArchitecture, MisfitCheckpoint,
     CheckpointError, ControlError, DiskFull, or BundleError when `out` is something else.
-    The weights share their bytes with the checkpoint: replace its files to change it, never write into them.
+    The bundle shares its weights' bytes with the checkpoint: to change a file, replace it; never write into it.
     """
     bundles.check_target(out)
     said, skeletons = said or Said(), [*graphs, SHIPPED]
@@ -99,13 +99,13 @@ def link(
 
 
 def _pointed(graph: Graph, model: onnx.ModelProto, tensors: Mapping[str, Stored]) -> dict[str, bytes]:
-    """The graph's files: with its sites, and without."""
+    """The graph's files: one with its sites, one without."""
     plain = {graph.plain: without_adapters(model, graph.own_inputs)} if graph.plain else {}
     return {file: splice.point(made, tensors) for file, made in {**plain, graph.file: model}.items()}
 
 
 def _sources(found: Checkpoint, skeletons: Sequence[Path], said: Said, steering: Control | None) -> list[_Source]:
-    """The checkpoint's, and after it the ControlNet's."""
+    """The checkpoint's source, then the ControlNet's."""
     place, made = matching.match(found.configs, skeletons)
     texts = (note for vocabulary in found.tokenizers.values() for note in vocabulary.notes)
     notes = (
@@ -129,7 +129,7 @@ def _expected(plan: Mapping[str, Graph], models: Mapping[str, onnx.ModelProto], 
 
 
 def fit(weights: Weights, expected: Mapping[str, splice.Slot]) -> Mapping[str, Stored]:
-    """The tensors. Raises MisfitCheckpoint naming every one that is not right."""
+    """The tensors, checked. Raises MisfitCheckpoint naming every one that is missing, unused or of a wrong shape."""
     stored = weights.tensors
     missing = sorted(expected.keys() - stored.keys())
     unused = sorted(name for name in stored.keys() - expected.keys() if not name.endswith(BUFFERS))
@@ -145,7 +145,7 @@ def fit(weights: Weights, expected: Mapping[str, splice.Slot]) -> Mapping[str, S
 
 
 def _tokenizers(found: Checkpoint, architecture: Architecture) -> dict[str, tuple[Json, Vocabulary]]:
-    """The manifest's entries, and what is in their files."""
+    """The manifest's entries of the tokenizers, each with its vocabulary."""
     entries = {}
     for part, vocabulary in found.tokenizers.items():
         text, name = architecture.components[part].config, folders.TOKENIZERS[part]

@@ -1,4 +1,4 @@
-"""manifest.json: what the server must know of a checkpoint beside its graphs, and the digest of all of it."""
+"""A bundle's manifest.json: what the server must know beside the graphs, and the bundle's digest."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from impasto_export.families import DIFFUSION, FAMILIES, MASKED, corrected
 NAME = "manifest.json"
 MASKING_SCHEDULES = ("cosine", "linear")
 LONGEST = 8192  # pixels
-# What the server's diffusion samplers are called; a request may ask for each of them.
+# The server's diffusion samplers; a request may name any of them.
 SAMPLERS = ("ddim", "dpmpp_2m", "euler", "euler_a", "unipc", "lcm")
 Configs = Mapping[str, Json]
 
 
 def diffusion(checkpoint: Checkpoint, found: Architecture, said: Said) -> Json:
-    """What the server must know of a diffusion checkpoint. Raises CheckpointError for what it would not honour."""
+    """The manifest's entries of a diffusion checkpoint. Raises CheckpointError for settings that the server would not
+    honour."""
     stated = defaults(checkpoint, said)
     return {
         "latents": latents(found, checkpoint.configs["vae"]),
@@ -36,8 +37,8 @@ def diffusion(checkpoint: Checkpoint, found: Architecture, said: Said) -> Json:
 
 
 def _sized(checkpoint: Checkpoint) -> Configs:
-    """The configs, the UNet's sample_size as Stable Diffusion's pipelines correct it: before diffusers 0.9 it was
-    written as 32 whatever the checkpoint was trained at."""
+    """The configs, with the UNet's sample_size corrected as Stable Diffusion's pipelines do: diffusers before 0.9
+    wrote 32 whatever the checkpoint was trained at."""
     unet = checkpoint.configs["unet"]
     size, version = unet.get("sample_size"), re.match(r"0\.(\d+)\.", str(unet.get("_diffusers_version")))
     old = version is not None and int(version[1]) < 9 and type(size) is int and size < 64
@@ -49,9 +50,9 @@ def _sized(checkpoint: Checkpoint) -> Configs:
 
 
 def defaults(checkpoint: Checkpoint, said: Said) -> Json:
-    """What a request gets that doesn't say otherwise, as the user said, or as a consistency model's scheduler tells.
+    """The checkpoint's defaults for omitted fields: the user's, and those that a consistency model's scheduler implies.
 
-    One that was distilled with its guidance embedded is told which; another takes none.
+    A consistency model with an embedded guidance scale gets 8.5; any other gets 1, no guidance.
     """
     sampler = said.defaults.get("scheduler")
     if sampler not in (None, *SAMPLERS):
@@ -63,9 +64,9 @@ def defaults(checkpoint: Checkpoint, said: Said) -> Json:
 
 
 def _two_texts(checkpoint: Checkpoint) -> Json:
-    """SDXL's own. Raises CheckpointError for the refiner's conditioning."""
+    """The entry that only SDXL has. Raises CheckpointError for a refiner."""
     if checkpoint.index.get("requires_aesthetics_score"):
-        problem = "requires_aesthetics_score is set, as a refiner's is; only base checkpoints are served"
+        problem = "requires_aesthetics_score is set, so it is a refiner; only base checkpoints are served"
         raise CheckpointError(f"{checkpoint.origin}: model_index.json: {problem}")
     key = "force_zeros_for_empty_prompt"
     value = checkpoint.index.get(key, True)
@@ -75,7 +76,8 @@ def _two_texts(checkpoint: Checkpoint) -> Json:
 
 
 def masked(checkpoint: Checkpoint, found: Architecture, said: Said) -> Json:
-    """What the server must know of a masked checkpoint. Raises CheckpointError for what it would not honour."""
+    """The manifest's entries of a masked checkpoint. Raises CheckpointError for settings that the server would not
+    honour."""
     if "scheduler" in said.defaults:
         problem = "a masked backbone has no diffusion sampler"
         raise CheckpointError(f"--scheduler: got {said.defaults['scheduler']!r}; {problem}, leave it out")
@@ -100,9 +102,10 @@ FACTS: dict[str, Callable[[Checkpoint, Architecture, Said], Json]] = {DIFFUSION.
 
 
 def latents(architecture: Architecture, vae: Json) -> Json:
-    """Raises CheckpointError for per-channel statistics, which the server does not apply, and for what is no number."""
+    """The manifest's entry of the latents. Raises CheckpointError for per-channel statistics, which the server does not
+    apply, and for values that are not numbers."""
     if vae.get("latents_mean") or vae.get("latents_std"):
-        raise CheckpointError("vae: latents_mean, latents_std are set; only scaling_factor, shift_factor are known")
+        raise CheckpointError("vae: latents_mean, latents_std are set; only scaling_factor, shift_factor are served")
     scale, shift = vae.get("scaling_factor", 0.18215), vae.get("shift_factor") or 0.0
     if not (_finite(scale) and scale and _finite(shift)):
         problem = f"vae: scaling_factor is {scale!r}, shift_factor {shift!r}"
@@ -115,32 +118,33 @@ def _finite(value: Any) -> bool:
 
 
 def image(architecture: Architecture, unit: str, part: str, configs: Configs, said: tuple[int, int] | None) -> Json:
-    """Default size as trained; at most four times its area, or 512x512 where that is more.
+    """The manifest's entry of the picture's size. The default is the trained size; the largest area is four times that,
+    or 512x512 if that is more.
 
-    `part` is the component whose config says the size, in `unit`: "latents" or "tokens"; `said` counts before it.
+    `part` is the component whose config states the size, in `unit`: "latents" or "tokens"; `said` replaces it.
     """
     multiple = architecture.sizes["image"]["multiple_of"]
     width, height = said or _trained(architecture, unit, part, configs)
     if any(side % multiple or not 0 < side <= LONGEST for side in (width, height)):
         what = f"--size: got {width}x{height}" if said else f"{part}: sample_size means {width}x{height} pixels"
-        raise CheckpointError(f"{what}; of {architecture.name} both are multiples of {multiple} up to {LONGEST}")
+        raise CheckpointError(f"{what}; {architecture.name} needs multiples of {multiple}, up to {LONGEST}")
     most = max(4 * width * height, 512 * 512)
     return {**architecture.sizes["image"], "width": width, "height": height, "max_pixels": most}
 
 
 def _trained(architecture: Architecture, unit: str, part: str, configs: Configs) -> tuple[int, int]:
-    """Width and height by the config. Raises CheckpointError where it doesn't say them."""
+    """Width and height by the config. Raises CheckpointError where it doesn't state them."""
     size = configs[part].get("sample_size")
     height, width = size if isinstance(size, list) and len(size) == 2 else (size, size)
     if not (type(height) is type(width) is int):
-        fix = f"set it to the size in {unit} that the checkpoint was trained at, or say --size WIDTHxHEIGHT"
+        fix = f"set it to the size in {unit} that the checkpoint was trained at, or give --size WIDTHxHEIGHT"
         raise CheckpointError(f"{part}: sample_size is {size!r}; {fix}")
     factor: int = architecture.sizes[unit]["factor"] * zoom(architecture)
     return width * factor, height * factor
 
 
 def stages(architecture: Architecture, facts: Json) -> tuple[str, ...]:
-    """A note on what is painted by which, where there are two."""
+    """A note on what each stage paints, if there are two."""
     if "upscale" not in architecture.sizes:
         return ()
     width, height = (facts["image"][side] for side in ("width", "height"))
@@ -149,7 +153,7 @@ def stages(architecture: Architecture, facts: Json) -> tuple[str, ...]:
 
 
 def zoom(architecture: Architecture) -> int:
-    """How many times as wide as the first stage's picture the finished one is; 1 where there is no second stage."""
+    """The finished picture's width over the first stage's; 1 where there is no second stage."""
     upscale = architecture.sizes.get("upscale")
     if upscale is None:
         return 1
@@ -158,7 +162,7 @@ def zoom(architecture: Architecture) -> int:
 
 
 def digest(manifest: Mapping[str, object]) -> str:
-    """sha256 of the canonical JSON without the digest itself; file digests are in it, so it stands for every byte."""
+    """sha256 of the manifest's canonical JSON without `digest`. It covers the files' digests, and so every byte."""
     body = {key: value for key, value in manifest.items() if key != "digest"}
     return hashlib.sha256(canonical_json(body)).hexdigest()
 
@@ -171,12 +175,12 @@ def load(bundle: Path) -> Json:
         raise BundleError(f"{bundle} is not a bundle: {error}; make one with `impasto link`") from None
     family = manifest.get("family")
     if manifest.get("format") != FORMAT or not isinstance(family, str):
-        raise BundleError(f"{bundle}: format {manifest.get('format')!r} is not known; link the checkpoint again")
+        raise BundleError(f"{bundle}: format is {manifest.get('format')!r}, not {FORMAT}; link the checkpoint again")
     if family not in FAMILIES:
         known = " or ".join(sorted(FAMILIES))
-        raise BundleError(f"{bundle} is of the family {family!r}, which paints nothing; give a bundle of {known}")
+        raise BundleError(f"{bundle}: its family is {family!r}, which paints nothing; give a bundle of {known}")
     if any(port["name"] == OUTDATED for graph in manifest["graphs"].values() for port in graph.get("inputs", [])):
-        problem = f"its graphs take a {OUTDATED}, as those of an older impasto did"
+        problem = f"its graphs have the input {OUTDATED}, so an older impasto made them"
         raise BundleError(f"{bundle}: {problem}; link the checkpoint again, and import its adapters again")
     if manifest.get("digest") != digest(manifest):
         raise BundleError(f"{bundle}: manifest.json was changed after linking; link the checkpoint again")

@@ -1,4 +1,4 @@
-"""The skeleton that fits a checkpoint's configs, or what keeps the nearest one from fitting."""
+"""Find the skeleton that fits a checkpoint's configs, or say why the nearest one does not."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from impasto_export.architecture import Architecture, Json, load
 from impasto_export.errors import CheckpointError, UnknownArchitecture, listing
 from impasto_export.families import END_OF_TEXT, PARTS, UNNAMED, class_of, end_of_text
 
-# Hints on numerical formats, for eager torch: a graph is float32 throughout, and its engine chooses what it runs in.
+# Hints on number formats, for eager torch. A graph is float32 throughout; its engine chooses what it runs in.
 FORMATS = {"upcast_attention"}
 
 
 def differences(architecture: Architecture, configs: Mapping[str, Json]) -> list[str]:
-    """Where the checkpoint's configs depart from the architecture's; empty when it is of this architecture.
+    """Where the checkpoint's configs differ from the architecture's; empty when it is of this architecture.
 
-    Keys that the component's class does not know tell nothing of it; see `strangers`.
+    Keys that the component's class does not know are not compared; see `strangers`.
     """
     found = []
     for name, component in architecture.components.items():
@@ -34,7 +34,7 @@ def differences(architecture: Architecture, configs: Mapping[str, Json]) -> list
 
 
 def strangers(architecture: Architecture, configs: Mapping[str, Json]) -> tuple[str, ...]:
-    """Notes on what the configs say that their classes do not know, such as a training run's settings."""
+    """Notes on config keys that the components' classes do not know, such as a training run's settings."""
     found = []
     for name, component in architecture.components.items():
         given = PARTS[component.class_name].facts(configs[name])
@@ -42,24 +42,24 @@ def strangers(architecture: Architecture, configs: Mapping[str, Json]) -> tuple[
         odd = sorted(key for key, value in given.items() if key not in known and not _absent(value, None))
         if odd:
             held = ", ".join(odd)
-            found.append(f"{name}: {held} in its config: not known to a {component.class_name}, and ignored")
+            found.append(f"{name}: its config has {held}, which a {component.class_name} does not know; ignored")
     return tuple(found)
 
 
 def _same(key: str, have: Any, want: Any, config: Json) -> bool:
-    """Whether two values ask for the same graph, whichever library version wrote them down."""
+    """Whether two values mean the same graph, whichever library version wrote them."""
     if key == END_OF_TEXT:
         have, want = (end_of_text(value, config["vocab_size"]) for value in (have, want))
     return have == want or _absent(have, want) or _spread(have, want) or _spread(want, have)
 
 
 def _absent(have: Any, want: Any) -> bool:
-    """null and false are the same to both libraries."""
+    """Whether both are null or false, which mean the same to both libraries."""
     return all(value is None or value is False for value in (have, want))
 
 
 def _spread(one: Any, each: Any) -> bool:
-    """One value for all blocks, or the same one for each."""
+    """Whether `each` lists the one value `one` for every block."""
     return isinstance(each, list) and not isinstance(one, list) and bool(each) and all(item == one for item in each)
 
 
@@ -78,8 +78,8 @@ def skeletons(folders: Iterable[Path]) -> dict[Path, Architecture]:
 def match(
     configs: Mapping[str, Json], folders: Iterable[Path], export: str = "graphs CHECKPOINT"
 ) -> tuple[Path, Architecture]:
-    """The skeleton folder whose architecture the configs describe. Raises UnknownArchitecture with the nearest one, and
-    GraphError for what no skeleton can be made of.
+    """The folder and architecture of the skeleton that the configs describe. Raises UnknownArchitecture that names the
+    nearest one, and GraphError for configs that no skeleton can be made from.
 
     `export` is the command that makes such skeletons, for the error.
     """

@@ -1,4 +1,4 @@
-"""A bundle's weights under the names that its graphs give them, and where each of them lies."""
+"""A bundle's weights: where each lies, under the name that its graph gives it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from impasto_export.architecture import Json
 from impasto_export.errors import BundleError
 from impasto_export.weights import ITEM_BYTES, Header, Tensor, read_tensor
 
-# What splice puts behind the name of a tensor that a Cast follows, which has the parameter's own name.
+# splice appends this to the name of a tensor that goes through a Cast; the Cast's output has the parameter's own name.
 STORED = ".stored"
 DTYPE: dict[int, str] = {number: name for name, number in splice.ONNX_DTYPE.items()}
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """`file` lies in the bundle; dtype as stored, shape as the graph has it, offset and length in bytes."""
+    """A weight in the bundle's `file`: dtype as stored, shape as in the graph, offset and length in bytes."""
 
     file: str
     tensor: Tensor
@@ -39,7 +39,7 @@ def values(bundle: Path, name: str, parameter: Parameter) -> NDArray[Any]:
     """The parameter as stored, bf16 as its bits. Raises BundleError when its file is missing or too short."""
     path, tensor = bundle / parameter.file, parameter.tensor
     if not path.is_file() or path.stat().st_size < tensor.offset + tensor.length:
-        raise BundleError(f"{path} is missing or cut short, {name} lies in it; link the checkpoint again")
+        raise BundleError(f"{path} is missing or cut short, and {name} lies in it; link the checkpoint again")
     return read_tensor(Header(path, {name: tensor}, {}), name)
 
 
@@ -49,7 +49,7 @@ def _of_graph(path: Path) -> dict[str, Parameter]:
     except FileNotFoundError:
         raise BundleError(f"{path} is missing; link the checkpoint again") from None
     except DecodeError:
-        raise BundleError(f"{path} is no ONNX graph; link the checkpoint again") from None
+        raise BundleError(f"{path} is not an ONNX graph; link the checkpoint again") from None
     inside = (item for item in model.graph.initializer if item.data_location == TensorProto.EXTERNAL)
     return {item.name.removesuffix(STORED): _parameter(path, item) for item in inside}
 
@@ -59,6 +59,6 @@ def _parameter(path: Path, item: onnx.TensorProto) -> Parameter:
     shape, dtype = tuple(item.dims), DTYPE.get(item.data_type, "?")
     length = ITEM_BYTES.get(dtype, 0) * math.prod(shape)
     if not {"location", "offset"} <= place.keys() or int(place.get("length", -1)) != length:
-        problem = f"{item.name} is {dtype} {list(shape)} in {dict(sorted(place.items()))}"
-        raise BundleError(f"{path}: {problem}, which are not its bytes; link the checkpoint again")
+        problem = f"{item.name} is {dtype} {list(shape)}, but its place is {dict(sorted(place.items()))}"
+        raise BundleError(f"{path}: {problem}; link the checkpoint again")
     return Parameter(place["location"], Tensor(dtype, shape, int(place["offset"]), length))

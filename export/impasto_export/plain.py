@@ -1,4 +1,4 @@
-"""A graph without its adapter sites: what batches run that have no adapter, at the price of the bare backbone."""
+"""Take the adapter sites out of a graph. Batches without adapters run the result, as fast as the bare backbone."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from impasto_export.errors import BundleError
 
 
 def without_adapters(model: ModelProto, kept: Collection[str]) -> ModelProto:
-    """`model` with no other inputs than `kept`: the rest are adapters'. It reads the same weights.
+    """`model` with the inputs `kept` alone; the others belong to adapters. It reads the same weights.
 
-    At a site adapters come to one Add, of a module's output and what they add to it: who reads the sum then reads the
-    module's output. Raises BundleError where they come to anything else.
+    At a site, one Add sums a module's output and the adapters' share. Nodes that read the sum will read the module's
+    output instead. Raises BundleError where adapters reach an output in any other way.
     """
     graph = model.graph
     adapters = {value.name for value in graph.input} - {*kept}
@@ -37,7 +37,7 @@ def without_adapters(model: ModelProto, kept: Collection[str]) -> ModelProto:
 
 
 def _cut(graph: GraphProto, adapters: set[str]) -> Iterator[NodeProto]:
-    """The nodes that adapters do not reach any more, in their order."""
+    """The nodes that adapters no longer reach, in their order."""
     constant = {value.name for value in graph.initializer}
     outputs = {value.name for value in graph.output}
     reached, instead = set(adapters), dict[str, str]()
@@ -62,7 +62,7 @@ def _reading(node: NodeProto, inputs: Sequence[str]) -> NodeProto:
 
 
 def _leading_to(outputs: Sequence[str], nodes: Sequence[NodeProto]) -> list[NodeProto]:
-    """Those of the nodes without which the outputs were not there."""
+    """The nodes that the outputs depend on, in their order."""
     wanted, found = set(outputs), list[NodeProto]()
     for node in reversed(nodes):
         if not wanted.isdisjoint(node.output):

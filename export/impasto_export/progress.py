@@ -1,4 +1,4 @@
-"""Bars on a terminal's stderr for what is read or copied; elsewhere nothing."""
+"""Progress bars for what is read or copied, on stderr, if that is a terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.progress import Progress as Bars
 
 from impasto_export.files import Progress
 
-# Below so many bytes a bar would only flicker; and it moves by so many.
+# In bytes: a smaller file gets no bar, which would only flicker; a bar moves by STEP.
 WORTH, STEP = 64 << 20, 16 << 20
 
 

@@ -1,7 +1,7 @@
-"""One layer has many spellings: what trainers, libraries and programs write around and within a layer's name.
+"""The many spellings of a layer's name, as trainers, libraries and programs write it.
 
-A name is read in three steps, by every reader of checkpoints and adapters: wrappers come off; the prefix tells the
-component; the path that is left is the layer's, in one of the spellings of its network.
+Every reader of checkpoints and adapters reads a name in three steps: it takes wrappers off; the prefix tells the
+component; the rest is the layer's path, in one of its network's spellings.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from impasto_export.checkpoints import ldm
 
 UNET, TRANSFORMER, TEXT, TEXT_2 = "unet", "transformer", "text_encoder", "text_encoder_2"
-UPSCALER = "upscaler"  # the second stage of a cascade that begins with a transformer
+UPSCALER = "upscaler"  # the second stage, after a transformer
 ENCODERS, AUTOENCODERS = (TEXT, TEXT_2), ("vae", "vqvae", "upscaler_vqvae")
-# Left in a path by what wraps a module: torch.compile, DDP and accelerate, FSDP, checkpointing of activations, PEFT.
+# What wrappers of a module leave in a path: torch.compile, DDP and accelerate, FSDP, activation checkpointing, PEFT.
 WRAPPERS = (
     "_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "base_model.model", "base_layer",
 )  # fmt: skip
-# By who writes them: how names begin, and the component that is meant; None where the prefix does not tell it.
+# By writer: the prefixes of names, and the component that each means; None where the prefix does not tell.
 PREFIXES: Mapping[str, Mapping[str, str | None]] = {
     "diffusers": {f"{graph}.": graph for graph in (UNET, TRANSFORMER, UPSCALER, TEXT, TEXT_2)},
-    # Parts of an original checkpoint, by its own names and by those that ComfyUI gives to models in memory.
+    # Parts of an original checkpoint, under its own names and those of ComfyUI's models in memory.
     "original": {
         "model.diffusion_model.": UNET,
         "diffusion_model.": UNET,
@@ -42,7 +42,7 @@ PREFIXES: Mapping[str, Mapping[str, str | None]] = {
         "lora_te1.": TEXT,
         "lora_te2.": TEXT_2,
     },
-    # With every dot an underscore, as in all that follows the prefix.
+    # Every dot is an underscore, here and in all that follows the prefix.
     "kohya": {
         "lora_unet_": UNET,
         "diffusion_model_": UNET,
@@ -54,7 +54,7 @@ PREFIXES: Mapping[str, Mapping[str, str | None]] = {
     },
     "lycoris": {"lycoris_": None},
 }
-# What an autoencoder's attention calls its layers: today in diffusers, once in diffusers, and in original checkpoints.
+# Names of an autoencoder's attention layers: diffusers today, older diffusers, original checkpoints.
 ATTENTION = (
     ("to_q", "query", "q"),
     ("to_k", "key", "k"),
@@ -62,12 +62,12 @@ ATTENTION = (
     ("to_out.0", "proj_attn", "proj_out"),
 )
 MODERN, ORIGINAL = 0, 2
-# Libraries disagree on whether the text model's own name is part of the path; what stands beside it has none.
+# Libraries disagree on whether the path begins with the text model's name. Layers beside the text model lack it.
 TEXT_PREFIX, TEXT_HEADS = "text_model.", ("text_projection",)
 
 _WRAPPED = re.compile(rf"(?:^|(?<=\.))(?:(?:{'|'.join(map(re.escape, WRAPPERS))})(?:\.|$))+")
 _FLAT_WRAPPED = re.compile(rf"(?:^|(?<=_))(?:(?:{'|'.join(name.replace('.', '_') for name in WRAPPERS)})(?:_|$))+")
-# The longest first, since one may be the beginning of another.
+# The longest first, since one prefix may begin another.
 _STARTS = sorted(
     ((start, graph) for part in PREFIXES.values() for start, graph in part.items()),
     key=lambda pair: len(pair[0]),
@@ -77,12 +77,12 @@ _ATTENDING = re.compile(r"(?P<owner>.*\.(?:attentions\.\d+|attn_\d+)\.)(?P<layer
 
 
 def unwrapped(name: str) -> str:
-    """Without what wrappers left in a dotted name."""
+    """A dotted name without the parts that wrappers left in it."""
     return _joined(_WRAPPED, name, ".")
 
 
 def component(name: str) -> tuple[str | None, str]:
-    """The component that a name's prefix tells, and what is left of the name: a layer's path, in whatever spelling."""
+    """The component that a name's prefix tells, and the rest: the layer's path, in any spelling."""
     bare = unwrapped(name)
     found = next(((start, graph) for start, graph in _STARTS if bare.startswith(start)), None)
     if found is None:
@@ -94,21 +94,21 @@ def component(name: str) -> tuple[str | None, str]:
 
 
 def writer(names: Iterable[str]) -> str:
-    """Who writes names like these; the last of PREFIXES that any of them has, as later ones are more particular."""
+    """Who writes names like these: the last of PREFIXES that any of them has, since later ones are more specific."""
     bare = [unwrapped(name) for name in names]
     known = [who for who, starts in PREFIXES.items() if any(name.startswith(tuple(starts)) for name in bare)]
     return known[-1] if known else "diffusers"
 
 
 def flat(path: str) -> str:
-    """What two spellings have in common that differ in dots, underscores and wrappers."""
+    """The path with underscores for dots and without wrappers; spellings that differ only in these become equal."""
     return _joined(_FLAT_WRAPPED, path.replace(".", "_"), "_")
 
 
 def spelled(graph: str, modules: Collection[str]) -> dict[str, str]:
     """Flattened path -> module, for every spelling of a component's `modules`.
 
-    Looking whole paths up is safe, where taking them apart at underscores would be guessing.
+    Whole paths are looked up: to split one at its underscores would be a guess.
     """
     others: Callable[[str], str] = str
     if graph == UNET:
@@ -119,9 +119,9 @@ def spelled(graph: str, modules: Collection[str]) -> dict[str, str]:
 
 
 def originals(modules: Collection[str]) -> Callable[[str], str]:
-    """What a module of a diffusers UNet is called in the original one, whose blocks are numbered through.
+    """A function from a module's name in a diffusers UNet to its original name, where blocks are numbered in a row.
 
-    `modules` are the UNet's: they tell how many layers a block has, and which blocks attend.
+    `modules` are the UNet's: they tell how many layers a block has, and which blocks have attention.
     """
     found = [match for name in modules if (match := ldm.UNET_BLOCK.fullmatch(f"{name}.weight"))]
     deepest = max((int(match["layer"]) for match in found if match["way"] == "down"), default=0)
@@ -133,9 +133,9 @@ def originals(modules: Collection[str]) -> Callable[[str], str]:
 
 
 def nearest(path: str, known: Mapping[str, str]) -> str | None:
-    """The module of `known`, as `spelled` gives it, whose spelling begins and ends most like `path`; None if none does.
+    """The module of `known` (from `spelled`) whose spelling begins and ends most like `path`; None if none is near.
 
-    Only what shares half of its words counts as near.
+    Near means that at least half of the path's words are shared.
     """
     words = flat(path).split("_")
     shared = {spelling: _shared(words, spelling.split("_")) for spelling in known}
@@ -144,7 +144,7 @@ def nearest(path: str, known: Mapping[str, str]) -> str | None:
 
 
 def canonical(part: str, name: str) -> str:
-    """The one name that graphs use for a tensor of a diffusers folder, whichever library's version saved it."""
+    """The name that graphs use for a tensor of a diffusers folder, whichever library version saved it."""
     bare = unwrapped(name)
     if part in ENCODERS:
         return with_text_model(bare)
@@ -160,7 +160,7 @@ def without_text_model(path: str) -> str:
 
 
 def attention(name: str, style: int) -> str:
-    """An autoencoder's tensor by the `style` of ATTENTION, whatever its attention's layers are called."""
+    """The name of an autoencoder's tensor with its attention layers spelled in the `style` of ATTENTION."""
     match = _ATTENDING.fullmatch(name)
     names = next((names for names in ATTENTION if match and match["layer"] in names), None)
     return f"{match['owner']}{names[style]}{match['end']}" if match and names else name
@@ -171,7 +171,7 @@ def _joined(wrapped: re.Pattern[str], name: str, mark: str) -> str:
 
 
 def _shared(words: list[str], others: list[str]) -> int:
-    """How many words two names have in common at their beginnings, and after that at their ends."""
+    """How many words two names share at their beginnings, plus those at their ends."""
     least = min(len(words), len(others))
     start = next((at for at in range(least) if words[at] != others[at]), least)
     return start + next((at for at in range(least - start) if words[-1 - at] != others[-1 - at]), least - start)

@@ -1,4 +1,4 @@
-"""A skeleton's placeholders made to point into safetensors files: offset, length, and a Cast where dtypes differ."""
+"""Point a skeleton's placeholders into safetensors files: offset, length, and a Cast where dtypes differ."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def fits(tensor: Tensor, slot: Slot) -> bool:
 
 
 def point(model: onnx.ModelProto, tensors: Mapping[str, Stored]) -> bytes:
-    """Serialised graph whose placeholders are the `tensors` of the same name, each in its file."""
+    """The serialised graph, each placeholder pointing at the tensor of the same name, in its file."""
     casts = []
     for item in model.graph.initializer:
         if _is_placeholder(item):
@@ -60,7 +60,8 @@ def _is_placeholder(item: TensorProto) -> bool:
 
 
 def _cast(item: TensorProto, dtype: int) -> onnx.NodeProto | None:
-    """Give the initializer its stored dtype under another name, so that the graph goes on reading the old name."""
+    """Rename the initializer and give it its stored dtype; the Cast's output has the old name, which the graph reads.
+    None where the dtypes agree."""
     if item.data_type == dtype:
         return None
     name, wanted = item.name, item.data_type

@@ -1,5 +1,5 @@
-"""safetensors files as raw bytes: a checked header, tensors as (dtype, shape, offset, length). Reads and writes bf16
-without a library that knows it."""
+"""Read and write safetensors files as raw bytes: a checked header, tensors as (dtype, shape, offset, length). So bf16
+needs no library that knows it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from impasto_export.architecture import parse_json
 from impasto_export.errors import ExportError
 
-# What safetensors itself reads of a header, in bytes: trainers write every caption's tags into it.
+# safetensors' own limit, in bytes. Headers can be large, since trainers write every caption's tags into them.
 MAX_HEADER = 100_000_000
-# Bytes that are read and digested in turn; from a block that stays in the processor's cache it takes a third less.
+# Bytes that are read and digested at a time: a block that stays in the processor's cache takes a third less time.
 BLOCK = 256 << 10
 ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
-# bf16 travels as its 16 bits: numpy has no such type, and nothing here computes with it.
+# bf16 is kept as its 16 bits: numpy has no such type, and nothing here computes with it.
 NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1"}
 
 
@@ -53,7 +53,7 @@ def read_header(path: Path) -> Header:
         if 8 + length > size:
             raise ExportError(f"{path} is not a safetensors file, or is cut short; get it again")
         if length > MAX_HEADER:
-            problem = f"its header has {length} bytes, and safetensors allows {MAX_HEADER}"
+            problem = f"its header has {length} bytes, but safetensors allows {MAX_HEADER}"
             raise ExportError(f"{path}: {problem}; save it again with less metadata")
         raw = file.read(length)
     try:
@@ -79,14 +79,14 @@ def _tensor(entry: Mapping[str, Any], base: int) -> Tensor:
 
 
 def _check_extent(path: Path, tensors: Mapping[str, Tensor], base: int, size: int) -> None:
-    """Tensors must tile the file exactly: a gap or overlap means it was damaged or made to mislead."""
+    """Raises ExportError unless the tensors tile the file exactly: a gap or overlap means damage or deceit."""
     position = base
     for tensor in sorted(tensors.values(), key=lambda item: (item.offset, item.length)):
         if tensor.offset != position:
             raise ExportError(f"{path}: its tensors overlap or leave gaps; get it again")
         position += tensor.length
     if position != size:
-        problem = f"is cut short or has trailing bytes: {size} bytes, its header says {position}"
+        problem = f"is cut short or has trailing bytes: it has {size} bytes, its header says {position}"
         raise ExportError(f"{path} {problem}; get it again")
 
 
@@ -104,7 +104,7 @@ def read_tensor(header: Header, name: str) -> NDArray[Any]:
 def layout(
     tensors: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Mapping[str, str]
 ) -> tuple[bytes, list[Tensor]]:
-    """How a file of these tensors, (dtype, shape) by name, begins; and where in it each then lies, in name order."""
+    """The header's bytes for a file of these tensors, (dtype, shape) by name; and their places, in name order."""
     entries: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
     position = 0
     for name, (dtype, shape) in sorted(tensors.items()):
@@ -118,19 +118,19 @@ def layout(
 
 
 def header_length(data: bytes) -> int:
-    """Of an encoded file, in bytes."""
+    """Bytes of an encoded file's JSON header."""
     length: int = struct.unpack("<Q", data[:8])[0]
     return length
 
 
 def encode(tensors: Mapping[str, tuple[str, NDArray[Any]]], metadata: Mapping[str, str]) -> bytes:
-    """A safetensors file as bytes, tensors and keys in name order so that equal content gives equal bytes."""
+    """A safetensors file as bytes. Tensors and keys are in name order, so that equal content gives equal bytes."""
     start, _ = layout({name: (dtype, array.shape) for name, (dtype, array) in tensors.items()}, metadata)
     return start + b"".join(np.ascontiguousarray(array).tobytes() for _, (_, array) in sorted(tensors.items()))
 
 
 def sha256_file(path: Path, advance: Callable[[int], object] = bool) -> str:
-    """`advance` hears how many bytes were read so far."""
+    """The file's digest; `advance` is called with the number of bytes read so far."""
     digest, done, block = hashlib.sha256(), 0, memoryview(bytearray(BLOCK))
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(block):

@@ -71,7 +71,7 @@ INVALID: dict[str, tuple[dict[str, Tensor], str]] = {
     "truncated adapter": (styled("truncated"), "ADAPTER_NAMES: adapter 'truncated' can't be used: .*import it again"),
     "adapter with NaN": (styled("nan"), "ADAPTER_NAMES: adapter 'nan' can't be used: .*NaN"),
     "adapter with a book for a prompt": (styled("book"), "ADAPTER_NAMES: adapter 'book' can't be used: its prompt '"),
-    "adapter of another backbone": (styled("foreign"), "ADAPTER_NAMES: .*'foreign' .*another backbone"),
+    "adapter for another backbone": (styled("foreign"), "ADAPTER_NAMES: .*'foreign' .*another backbone"),
     "guidance NaN": ({"GUIDANCE_SCALE": floats(float("nan"))}, "GUIDANCE_SCALE: nan"),
     "unknown scheduler": ({"SCHEDULER": texts("ddpm")}, "SCHEDULER: 'ddpm' is unknown; pass one of ddim, "),
     "unknown format": ({"FORMAT": texts("gif")}, "FORMAT: 'gif' is unknown; pass one of png, "),

@@ -1,1 +1,1 @@
-"""What tests are made of."""
+"""What tests share: toy bundles, checkpoints, stand-ins, waiting."""

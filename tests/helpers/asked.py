@@ -1,4 +1,4 @@
-"""Requests in one line, for tests; what a pipeline answers to several together, pictures, and work done in one go."""
+"""Short forms for tests: make requests, submit several together, read pictures, run work to its end."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def together(pipeline: Pipeline, requests: Sequence[Request]) -> list[Result | I
 
 
 def whole(work: Work[R]) -> R:
-    """What comes of it when nobody else wants a turn."""
+    """The result of the work, run without a break."""
     while True:
         try:
             next(work)

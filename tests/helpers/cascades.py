@@ -1,4 +1,4 @@
-"""Random checkpoints of the shipped mini-muse-cascade: checkpoints.py's masked one, and a second stage beside it."""
+"""Random checkpoints of the shipped mini-muse-cascade: checkpoints.py's masked one with a second stage."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def model(part: str, seed: int) -> Any:
 
 
 def save(folder: Path, seed: int, dtype: torch.dtype = torch.float16) -> Path:
-    """Write a whole checkpoint of two stages; weights of `seed`, stored as `dtype`."""
+    """Write a whole checkpoint of two stages with random weights, stored as `dtype`."""
     checkpoints.save_masked(folder, seed, dtype)
     for part in STAGE:
         model(part, seed).to(dtype).save_pretrained(folder / part)

@@ -1,4 +1,4 @@
-"""Random checkpoints of the shipped mini-diffusion, mini-controlnet and mini-muse, saved as diffusers saves them."""
+"""Random checkpoints of the shipped mini-diffusion, mini-controlnet and mini-muse, saved as diffusers does."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from impasto_export import architecture
 from impasto_export.tracing import graphs
 
-# The models are small: a second thread gains little, and costs much when another process wants the core.
+# The models are small: a second thread gains little, and costs much when another process needs the core.
 torch.set_num_threads(1)
 
 MINI, CONTROL = architecture.SHIPPED / "mini-diffusion", architecture.SHIPPED / "mini-controlnet"
@@ -56,7 +56,7 @@ MASKED: dict[str, dict[str, Any]] = {
 }
 CODES: int = architecture.load(MUSE).sizes["tokens"]["codes"]
 MASK_ID: int = architecture.load(MUSE).components["transformer"].config["vocab_size"] - 1
-# The ends of its texts are where mini-muse's text encoder looks for them.
+# It ends texts with the id that mini-muse's text encoder looks for.
 TOKENIZER = Path(__file__).parents[2] / "studio" / "mini-diffusion" / "tokenizer"
 CONTROLNET: dict[str, Any] = {"_class_name": "ControlNetModel"}
 
@@ -69,13 +69,13 @@ def config(part: str) -> dict[str, Any]:
 
 
 def model(part: str, seed: int) -> Any:
-    """The component with random weights that fp16 holds exactly, so that saving them as fp16 loses nothing."""
+    """The component with random weights that fp16 can hold exactly, so that saving them as fp16 loses nothing."""
     torch.manual_seed(seed)
     module = graphs.build(part, config(part))
     with torch.no_grad():
         for parameter in module.parameters():
-            # Norm weights and biases start at constants, which would hide a tensor linked to the wrong place, and a
-            # ControlNet's outputs at zero, which would hide all of it.
+            # Norm weights and biases start as constants, which would hide a tensor linked to the wrong place. A
+            # ControlNet's outputs start at zero, which would hide all of it.
             constant = parameter.ndim == 1 or not parameter.any()
             noise = torch.randn_like(parameter) * (0.1 if constant else 0.0)
             parameter.copy_((parameter + noise).half().float())
@@ -83,7 +83,7 @@ def model(part: str, seed: int) -> Any:
 
 
 def save(folder: Path, seed: int, dtype: torch.dtype = torch.float16) -> Path:
-    """Write a whole checkpoint; weights of `seed`, stored as `dtype`."""
+    """Write a whole checkpoint with random weights, stored as `dtype`."""
     for part in FROM_CHECKPOINT:
         model(part, seed).to(dtype).save_pretrained(folder / part)
     write_json(folder / "scheduler" / "scheduler_config.json", SCHEDULER)
@@ -102,9 +102,9 @@ def masked_model(part: str, seed: int) -> Any:
 
 
 def random_model(part: str, config: dict[str, Any], seed: int) -> Any:
-    """The component with random weights that fp16 holds exactly; they are so large that every input reaches the output.
+    """The component with random weights that fp16 can hold exactly, large enough that every input affects the output.
 
-    At torch's own initialisation the codes are all but equal, and attention hardly sees what it attends to.
+    With torch's own initialisation the codes are nearly equal, and attention has hardly any effect.
     """
     torch.manual_seed(seed)
     module = graphs.build(part, config)
@@ -122,7 +122,7 @@ def random_model(part: str, config: dict[str, Any], seed: int) -> Any:
 
 
 def save_masked(folder: Path, seed: int, dtype: torch.dtype = torch.float16) -> Path:
-    """Write a whole masked checkpoint; weights of `seed`, stored as `dtype`."""
+    """Write a whole masked checkpoint with random weights, stored as `dtype`."""
     for part in MASKED:
         masked_model(part, seed).to(dtype).save_pretrained(folder / part)
     masking = {"_class_name": "AmusedScheduler", "mask_token_id": MASK_ID, "masking_schedule": "cosine"}
@@ -139,7 +139,7 @@ def save_controlnet(folder: Path, seed: int, dtype: torch.dtype = torch.float16)
 
 
 def save_tokenizer(folder: Path) -> None:
-    """vocab.json and merges.txt alone, as SD checkpoints carry them: every byte, every byte at a word's end, merges."""
+    """Write vocab.json and merges.txt as in SD checkpoints: every byte, every byte at a word's end, merges."""
     from tokenizers import pre_tokenizers
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())

@@ -1,4 +1,4 @@
-"""Random CLIPs of the shipped mini-clip architecture, or of others, saved as transformers saves them."""
+"""Random CLIPs of the shipped mini-clip architecture, or variants, saved as transformers does."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ BOS, EOS = 512, 513
 
 
 def config(**changes: Any) -> dict[str, Any]:
-    """The shipped architecture's as transformers takes it; a tower's keys have `text__` or `vision__` before them."""
+    """The shipped architecture's config in transformers' form; keys of towers in `changes` begin with `text__` or
+    `vision__`."""
     stated = architecture.load(SHIPPED).components[clip.NAME].config
     flat = {**stated, **{key.replace("__", "."): value for key, value in changes.items()}}
     towers = {
@@ -30,7 +31,7 @@ def config(**changes: Any) -> dict[str, Any]:
 
 
 def model(seed: int, **changes: Any) -> Any:
-    """With random weights that fp16 holds exactly; norms and biases, which start at constants, are noise, too."""
+    """The model with random weights that fp16 can hold exactly, norms and biases included."""
     torch.manual_seed(seed)
     found: Any = CLIPModel(CLIPConfig(**config(**changes))).eval()
     with torch.no_grad():
@@ -50,5 +51,5 @@ def save(folder: Path, seed: int = 1, dtype: torch.dtype = torch.float32, **chan
 
 
 def processor(size: int) -> CLIPImageProcessorPil:
-    """transformers' own, in Pillow and NumPy."""
+    """transformers' own image processor, on Pillow and NumPy."""
     return CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size={"height": size, "width": size})

@@ -1,4 +1,4 @@
-"""When a picture's tokens are right: a token is the codebook's vector that is nearest to a latent, which is rounded."""
+"""Check a picture's tokens: each must be the codebook vector nearest to the latent, up to rounding."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-LATENTS = 1e-4  # relative, what graphs are allowed
+LATENTS = 1e-4  # the graphs' tolerance, relative
 
 
 @torch.no_grad()
 def assert_nearest(found: NDArray[np.int64], vqvae: Any, image: Tensor, where: NDArray[np.bool_] | None = None) -> None:
-    """`found` [n, h, w] of `image` [n, 3, H, W] in 0 to 1 are the model's own tokens, `where` bool [n, h, w] says so.
+    """Assert that `found` [n, h, w] are the model's tokens of `image` [n, 3, H, W] in 0 to 1, at least at `where` (bool
+    [n, h, w]).
 
-    Of two vectors either is right where a latent that is off by LATENTS has the other one nearer: moving z by d moves
-    the difference of two squared distances by 2 d · (a - b).
+    Either of two vectors is accepted if an error of LATENTS in the latent z would exchange them: moving z by d changes
+    the difference of the two squared distances by 2 d · (a - b).
     """
     latents = vqvae.encode(image, return_dict=False)[0]
     codes = vqvae.quantize(latents)[2][2].reshape(found.shape)

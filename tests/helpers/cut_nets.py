@@ -1,4 +1,4 @@
-"""Small nets of every kind that can be cut in pieces, their bundles, and what onnxruntime makes of a picture whole."""
+"""Small nets of every kind that can be cut into pieces, and their bundles."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ MEAN = (103.939, 116.779, 123.68)
 def trunk(
     norm: Norm = STYLED, padding: Any = "reflect", widths: tuple[int, int, int] = WIDTHS, residuals: int = 2
 ) -> Net:
-    """As conditional instance norm has it."""
+    """The trunk of conditional instance norm."""
     return _filled(Net("cin", Input(), 0, blocks(residuals, padding, lambda _: norm), Output("sigmoid"), {}), widths)
 
 
 def half_fixed() -> Net:
-    """The contracting convs have norms of fixed statistics, which are folded into them, the others are styled."""
+    """A trunk whose contracting convs have norms of fixed statistics, folded into them; the others are styled."""
     made = blocks(1, "reflect", lambda name: FIXED if name.startswith("contract") else STYLED)
     return _filled(Net("arbitrary", Input(), 0, made, Output("sigmoid"), {}), WIDTHS)
 
 
 def transposed(padding: Any) -> Net:
-    """Doubled by transposed convs, with zeros around: as torch crops them, or as TensorFlow does."""
+    """A trunk with transposed convs and zero padding, cropped as torch does or as TensorFlow does."""
     net = trunk(OWN, padding)
 
     def turned(block: Block) -> Block:
@@ -54,7 +54,7 @@ def transposed(padding: Any) -> Net:
 
 
 def cropping() -> Net:
-    """40 mirrored pixels at the beginning, which residual blocks without padding crop again; BGR, a bare last conv."""
+    """A net that first reflects 40 pixels, which residual blocks without padding crop again; in BGR."""
     residuals = [
         Residual(Conv(f"r{at}a", padding="valid", norm=OWN), Conv(f"r{at}b", 1, "valid", "none", OWN, "none"))
         for at in range(5)
@@ -73,7 +73,7 @@ def cropping() -> Net:
 
 
 def style(net: Net, seed: int = 0) -> Array:
-    """γ about one and β about zero of each conditioned conv."""
+    """A random style: γ near one and β near zero for each conditioned conv."""
     draw, found = np.random.default_rng(seed), list[NDArray[np.float64]]()
     for conv in net.conditioned:
         found += [draw.uniform(0.5, 1.5, net.channels(conv)), draw.uniform(-0.5, 0.5, net.channels(conv))]
@@ -81,14 +81,14 @@ def style(net: Net, seed: int = 0) -> Array:
 
 
 def photo(height: int, width: int, seed: int = 0) -> Pixels:
-    """With a gradient across it: its parts have other statistics than the whole."""
+    """A photo with a gradient, so that its parts have other statistics than the whole."""
     noise = np.random.default_rng(seed).integers(0, 128, (height, width, 3))
     slope = np.linspace(0, 100, height)[:, None, None] + np.linspace(0, 27, width)[:, None]
     return (noise + slope).astype(np.uint8)
 
 
 def write_bundle(folder: Path, net: Net, cut: bool = True) -> Path:
-    """As `impasto link` writes it, with the weights in the graphs."""
+    """Write the bundle as `impasto link` does, but with the weights in the graphs."""
     folder.mkdir(parents=True)
     onnx.save(filled(graph.transform(net), net), folder / "transform.onnx")
     size = net.vector_size
@@ -115,7 +115,7 @@ def write_bundle(folder: Path, net: Net, cut: bool = True) -> Path:
 
 
 def write_pieces(folder: Path, net: Net) -> dict[str, Any]:
-    """Their graphs, and γ and β of the net's own norms; what a manifest says of them."""
+    """Write the pieces' graphs, and γ and β of the net's own norms; returns the manifest's entry."""
     cut = pieces.cut(net)
     assert cut is not None
     for file, model in cut.graphs.items():
@@ -132,7 +132,7 @@ def style_bytes(net: Net, vector: Array) -> bytes:
 
 
 def filled(model: ModelProto, net: Net) -> ModelProto:
-    """With the tensors that it has placeholders for."""
+    """The model with tensors in place of its placeholders."""
     for item in model.graph.initializer:
         if item.data_location == TensorProto.EXTERNAL:
             item.CopyFrom(numpy_helper.from_array(net.tensors[item.name], item.name))
@@ -140,7 +140,7 @@ def filled(model: ModelProto, net: Net) -> ModelProto:
 
 
 def _filled(net: Net, widths: tuple[int, int, int]) -> Net:
-    """With random tensors: weights that keep the size of features, and norms of one's own where a net has them."""
+    """The net with random tensors: weights that keep the size of features, and scales and shifts of its own norms."""
     draw, tensors = np.random.default_rng(len(net.name)), dict[str, Array]()
     for conv, (into, out, kernel) in zip(net.convs, _shapes(widths, len(net.convs)), strict=True):
         weight = draw.standard_normal((out, into, kernel, kernel)) * (2 / (into * kernel**2)) ** 0.5

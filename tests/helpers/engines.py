@@ -1,4 +1,4 @@
-"""The two CPU engines, run plainly in float32 on a linked graph."""
+"""Run a linked graph on either CPU engine, in float32."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Array = NDArray[Any]
 
 
 def run(engine: Engine, bundle: Path, graph: str, feeds: Mapping[str, Array]) -> list[Array]:
-    """Outputs in manifest order, of as many lanes as the first of `feeds` has. What is left out is zeros: adapters,
-    learned tokens, and a ControlNet's residuals, as 1 x 1."""
+    """Outputs in manifest order; the first of `feeds` gives the number of lanes. Missing inputs are zeros: adapters,
+    learned tokens, and a ControlNet's residuals (1 x 1)."""
     facts = manifest.load(bundle)["graphs"][graph]
     return _run(engine, bundle / facts["file"], facts, {**zeros(facts, feeds), **feeds})
 
 
 def run_plain(engine: Engine, bundle: Path, graph: str, feeds: Mapping[str, Array]) -> list[Array]:
-    """As `run`, by the graph that has no adapter sites."""
+    """As `run`, with the graph without adapter sites."""
     facts = manifest.load(bundle)["graphs"][graph]
     complete = {**zeros({**facts, "sites": []}, feeds), **feeds}
     own = {name: value for name, value in complete.items() if not name.endswith(("_rows", "_weights"))}
@@ -43,7 +43,7 @@ def _run(engine: Engine, path: Path, facts: dict[str, Any], feeds: Mapping[str, 
 
 
 def zeros(facts: dict[str, Any], feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """Of every input that `feeds` leaves out; banks have as many rows as those of their form in `feeds`."""
+    """Zeros for every input that `feeds` leaves out; banks have as many rows as those of their form in `feeds`."""
     sizes = {"lanes": len(next(iter(feeds.values())))}
     tables = [bank for site in facts["sites"] for bank in _banks(site)]
     sizes |= {str(bank.shape[0]): len(feeds[bank.name]) for bank in tables if bank.name in feeds}
@@ -52,24 +52,24 @@ def zeros(facts: dict[str, Any], feeds: Mapping[str, Array]) -> dict[str, Array]
 
 
 def _shape(port: Port, sizes: Mapping[str, int]) -> list[int]:
-    """What has no size is 1."""
+    """The port's shape; unknown sizes are 1."""
     return [sizes.get(size, 1) if isinstance(size, str) else size for size in port.shape]
 
 
 def banks(facts: dict[str, Any], rows: Mapping[str, int]) -> dict[str, Array]:
-    """Empty banks of all of a graph's sites, with so many rows for each kind of site, or one."""
+    """Zero banks for all sites of a graph; `rows`: kind of site -> number of rows, by default one."""
     ports = [port for site in facts["sites"] for port in _banks(site)]
     sizes = {FORMS[kind].size: count for kind, count in rows.items()}
     return {port.name: np.zeros(_shape(port, sizes), np.float32) for port in ports}
 
 
 def fill(bank: Array, page: int, rank: int, values: Array) -> None:
-    """Write the first rows of a page, whose size is `rank`."""
+    """Write values into the first rows of a page; pages have `rank` rows."""
     bank[page * rank : page * rank + len(values)] = values
 
 
 def picked(kind: str, pages: Array, rank: int, weights: Array | float = 1.0) -> dict[str, Array]:
-    """What lanes say that have these pages, [lanes] or [lanes, K], each with its weight."""
+    """The inputs of lanes that pick these pages, [lanes] or [lanes, K], each with its weight."""
     pages = pages.reshape(len(pages), -1)
     rows = (pages[..., None] * rank + np.arange(rank)).reshape(len(pages), -1)
     spread = np.repeat(np.broadcast_to(weights, pages.shape), rank, axis=1)
@@ -77,13 +77,13 @@ def picked(kind: str, pages: Array, rank: int, weights: Array | float = 1.0) -> 
 
 
 def _banks(site: dict[str, Any]) -> tuple[Port, ...]:
-    """None for a style vector, which is an input itself."""
+    """The site's banks; empty for a style vector, which is itself an input."""
     kind = site.get("kind", LORA)
     return FORMS[kind].banks(Site(**site)) if kind != VECTOR else ()
 
 
 def relative_error(found: Array, expected: Array) -> float:
-    """Largest difference over the largest value."""
+    """The largest difference, divided by the largest value."""
     return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 

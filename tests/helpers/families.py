@@ -1,4 +1,4 @@
-"""Families that tests hand to a pipeline: a bundle's own, any part of which they may put something else in place of."""
+"""Families for a pipeline under test: the bundle's own, any part of which a test may replace."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from impasto_server.worn import Worn
 
 
 class Handed:
-    """The family `inner` until a test sets one of its methods, or one of its backbones, to something else."""
+    """The family `inner`, until a test replaces one of its methods or backbones."""
 
     def __init__(self, inner: Family) -> None:
         self.inner = inner
@@ -30,7 +30,7 @@ class Handed:
 
     @classmethod
     def of(cls, parts: Parts) -> Handed:
-        """What a pipeline makes its family with: the bundle's."""
+        """The bundle's family; a pipeline calls this to make it."""
         return cls(FAMILIES[parts.bundle.manifest.family].make(parts))
 
     def example(self, stage: str) -> Row:
@@ -59,13 +59,13 @@ class Handed:
 
 
 def handed(pipeline: Pipeline) -> Handed:
-    """What a test handed to the pipeline."""
+    """The family that a test gave to the pipeline."""
     assert isinstance(pipeline.family, Handed)
     return pipeline.family
 
 
 def encoders(pipeline: Pipeline) -> Sequence[TextEncoder]:
-    """The text encoders of a pipeline whose family is one of ours."""
+    """The text encoders of a pipeline of the diffusion or masked family."""
     family = pipeline.family.inner if isinstance(pipeline.family, Handed) else pipeline.family
     assert isinstance(family, Diffusion | Masked)
     return family.speech.prompts.encoders

@@ -1,4 +1,4 @@
-"""Folders that tests spoil, and what is left in them."""
+"""Edit files in folders, and list leftovers."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ def edit_json(path: Path, **changes: object) -> None:
 
 
 def leftovers(folder: Path) -> list[str]:
-    """Names of what was to be hidden until it is whole."""
+    """Names of drafts, which begin with a dot."""
     return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))

@@ -1,4 +1,4 @@
-"""When two pictures are the same, of which other batches were computed."""
+"""Compare pictures that were computed in different batches."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from studio.reading.psnr import psnr_db
 
 
 def assert_same(found: bytes, expected: bytes) -> None:
-    """PNGs, to one 8-bit value: a batch of another size is rounded otherwise."""
+    """Assert that two PNGs differ by at most one 8-bit value: batches of different sizes round differently."""
     one, other = (np.asarray(Image.open(BytesIO(data)), np.int64) for data in (found, expected))
     assert one.shape == other.shape
     assert np.abs(one - other).max() <= 1
 
 
 def range_db(found: NDArray[Any], expected: NDArray[Any]) -> float:
-    """What is expected may have any range: that over the error's root mean square."""
+    """PSNR in dB, with the range of `expected` as its peak."""
     return psnr_db(found, expected, peak=float(np.ptp(expected)))

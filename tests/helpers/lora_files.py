@@ -1,6 +1,6 @@
-"""LoRA files and their kin by the documented key schemes of kohya's trainers and LyCORIS, for any model's layers.
+"""Make LoRA files and their variants with the documented keys of kohya's trainers and LyCORIS, for any model's layers.
 
-A form makes a layer's tensors of its weight's shape, by the endings of their keys; `kohya` names them.
+A form makes a layer's tensors from its weight's shape, by key endings; `kohya` makes the whole keys.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 Array = NDArray[Any]
 Shape = tuple[int, ...]
 Form = Callable[[Shape, int, np.random.Generator], dict[str, Array]]
-# What kohya's trainers call a component; SDXL's two text encoders are numbered.
+# kohya's prefixes of components; SDXL's two text encoders are numbered.
 SD1 = {"unet": "lora_unet", "text_encoder": "lora_te"}
 SDXL = {"unet": "lora_unet", "text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}
 
@@ -31,9 +31,9 @@ def kohya(
     names: Mapping[str, str] = SD1,
     spelled: Callable[[str], str] = str,
 ) -> dict[str, Array]:
-    """Tensors of all `layers`, graph -> module -> shape of its weight; `spelled` gives a UNet's module its other name.
+    """The tensors of all `layers` (graph -> module -> shape of its weight); `spelled` renames a UNet's modules.
 
-    `alpha` None leaves it out.
+    With `alpha` None, it is left out.
     """
     draw = np.random.default_rng(seed)
     tensors: dict[str, Array] = {}
@@ -56,14 +56,14 @@ def write(
 
 
 def lora(shape: Shape, rank: int, draw: np.random.Generator) -> dict[str, Array]:
-    """Of a Linear, or of a convolution (LoCon): its taps are in the down's rows."""
+    """A LoRA of a Linear, or of a convolution (LoCon), whose taps are in the down's rows."""
     out, into, *taps = shape
     ones = [1] * len(taps)
     return {"lora_down.weight": _noise(draw, rank, into, *taps), "lora_up.weight": _noise(draw, out, rank, *ones)}
 
 
 def tucker(shape: Shape, rank: int, draw: np.random.Generator) -> dict[str, Array]:
-    """LoCon with a core; of a Linear or a 1x1 convolution plain LoRA, as LyCORIS does it."""
+    """LoCon with a core; for a Linear or a 1x1 convolution a plain LoRA, as in LyCORIS."""
     out, into, *taps = shape
     if prod(taps) == 1:
         return lora(shape, rank, draw)
@@ -72,12 +72,12 @@ def tucker(shape: Shape, rank: int, draw: np.random.Generator) -> dict[str, Arra
 
 
 def dora(shape: Shape, rank: int, draw: np.random.Generator) -> dict[str, Array]:
-    """With a norm for each output."""
+    """DoRA with a norm for each output."""
     return {**lora(shape, rank, draw), "dora_scale": _norms(draw, shape[0], *(1 for _ in shape[1:]))}
 
 
 def dora_of_inputs(shape: Shape, rank: int, draw: np.random.Generator) -> dict[str, Array]:
-    """With a norm for each input, as LyCORIS did at first."""
+    """DoRA with a norm for each input, as in early LyCORIS."""
     return {**lora(shape, rank, draw), "dora_scale": _norms(draw, 1, shape[1], *(1 for _ in shape[2:]))}
 
 
@@ -87,7 +87,7 @@ def loha(shape: Shape, rank: int, draw: np.random.Generator) -> dict[str, Array]
 
 
 def loha_tucker(shape: Shape, rank: int, draw: np.random.Generator) -> dict[str, Array]:
-    """With cores where the layer is a convolution with taps."""
+    """LoHa, with cores if the layer is a convolution with taps."""
     out, into, *taps = shape
     if prod(taps) == 1:
         return loha(shape, rank, draw)
@@ -96,27 +96,27 @@ def loha_tucker(shape: Shape, rank: int, draw: np.random.Generator) -> dict[str,
 
 
 def lokr(shape: Shape, rank: int, draw: np.random.Generator) -> dict[str, Array]:
-    """The first factor whole, the second a product."""
+    """LoKr whose first factor is whole, and the second a product."""
     (a, b), (c, d) = _halves(shape[0]), _halves(shape[1])
     second = {"lokr_w2_a": _noise(draw, b, rank), "lokr_w2_b": _noise(draw, rank, d * prod(shape[2:]))}
     return {"lokr_w1": _noise(draw, a, c), **second}
 
 
 def lokr_products(shape: Shape, rank: int, draw: np.random.Generator) -> dict[str, Array]:
-    """Both factors products."""
+    """LoKr whose factors are both products."""
     parts = lokr(shape, rank, draw)
     a, c = parts.pop("lokr_w1").shape
     return {"lokr_w1_a": _noise(draw, a, rank), "lokr_w1_b": _noise(draw, rank, c), **parts}
 
 
 def lokr_whole(shape: Shape, rank: int, draw: np.random.Generator) -> dict[str, Array]:
-    """Both factors whole: it has no rank, and its alpha means nothing."""
+    """LoKr whose factors are both whole: it has no rank, and its alpha has no effect."""
     (a, b), (c, d) = _halves(shape[0]), _halves(shape[1])
     return {"lokr_w1": _noise(draw, a, c), "lokr_w2": _noise(draw, b, d, *shape[2:])}
 
 
 def lokr_tucker(shape: Shape, rank: int, draw: np.random.Generator) -> dict[str, Array]:
-    """The second factor with a core where the layer is a convolution with taps."""
+    """LoKr whose second factor has a core, if the layer is a convolution with taps."""
     (a, b), (c, d), taps = _halves(shape[0]), _halves(shape[1]), shape[2:]
     if prod(taps) == 1:
         return lokr(shape, rank, draw)
@@ -141,6 +141,6 @@ def _norms(draw: np.random.Generator, *shape: int) -> Array:
 
 
 def _halves(size: int) -> tuple[int, int]:
-    """Two factors of a size, the smaller first and as large as may be: LyCORIS's factorisation."""
+    """Two factors of a size, the smaller first and as large as possible: LyCORIS's factorisation."""
     small = next(number for number in range(int(size**0.5), 0, -1) if size % number == 0)
     return small, size // small

@@ -1,4 +1,4 @@
-"""Torch7's files as `torch.save` writes them in binary, and jcjohnson's nets as its modules."""
+"""Write Torch7's files as its `torch.save` does in binary, with jcjohnson's nets as Torch7 modules."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _text(value: str) -> bytes:
 
 
 def checkpoint(net: nn.Sequential, **opt: Any) -> dict[str, Any]:
-    """What jcjohnson's train.lua saves of it."""
+    """What jcjohnson's train.lua saves for the net."""
     ended = [
         *_modules(net),
         Lua("nn.Tanh", {}),

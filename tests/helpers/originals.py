@@ -1,6 +1,6 @@
-"""Checkpoints as one file in the original layout, made of diffusers folders; mini-diffusion's layout as such a file.
+"""Make single-file checkpoints in the original layout from diffusers folders, and a layout for mini-diffusion.
 
-The names are the importer's own tables, read backwards: tests/parity/test_ldm.py holds these against diffusers'.
+The names come from the importer's own tables, read backwards; tests/parity/test_ldm.py compares those with diffusers'.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ OPEN_CLIP: Json = {
 
 
 def skeleton(folder: Path, layout: Json) -> Path:
-    """mini-diffusion's, with a layout of single files beside it."""
+    """mini-diffusion's skeleton, with a layout of single files beside it."""
     shutil.copytree(MINI, folder)
     (folder / fitting.NAME).write_text(json.dumps(layout))
     return folder
 
 
 def hollow(folder: Path, checkpoint: Path, layout: Json) -> Path:
-    """A skeleton of `checkpoint` whose graphs hold its weights' placeholders and compute nothing: quickly made."""
+    """A skeleton of `checkpoint` whose graphs have placeholders but compute nothing, so that it is made quickly."""
     family = families.of(checkpoint)
     components, graphs = {}, {}
     folder.mkdir()
@@ -84,7 +84,7 @@ def placeholder(name: str, value: NDArray[Any]) -> onnx.TensorProto:
 
 
 def tensors(checkpoint: Path, skeleton: Path) -> dict[str, Value]:
-    """The tensors of a diffusers folder under their original names; the VAE's attention is of 1x1 convolutions."""
+    """The tensors of a diffusers folder under their original names; the VAE's attention layers are 1x1 convolutions."""
     layout = architecture.read_json(skeleton / fitting.NAME)
     found: dict[str, Value] = {}
     thirds: dict[str, dict[int, Value]] = {}

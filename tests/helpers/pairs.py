@@ -1,4 +1,4 @@
-"""Adapters in pairs, as files: a random half for each stage of a masked cascade, and what is in it."""
+"""Write adapters in pairs: a random half for each stage of a masked cascade."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Array = NDArray[np.float32]
 Gelu = Literal["exact", "tanh"]
 Halves = Mapping[str, tuple[Array, Array]]  # by module
 
-# What StyleDrop adapts: after cross-attention and the MLP, and of the small picture's layers after self-attention.
+# StyleDrop's places: after cross-attention and the MLP; in the small picture's layers after self-attention and the MLP.
 ADAPTED = re.compile(r"transformer_layers\.\d+\.(attn2|ff)|low_layers\.\d+\.(attn1|ff)|layers\.\d+\.(attn2|ff)")
 
 
 def bottleneck(
     path: Path, widths: Mapping[str, int], rank: int = 3, gelu: Gelu = "exact", seed: int = 0, **entry: Any
 ) -> Halves:
-    """Write what the studio does for the modules of these widths; down [D, rank] and up [rank, D] of each."""
+    """Write the studio's adapter for modules of these widths; returns down [D, rank] and up [rank, D] of each."""
     draw = np.random.default_rng(seed)
     made = {
         module: (_drawn(draw, width**-0.5, width, rank), _drawn(draw, 0.3, rank, width))
@@ -39,7 +39,7 @@ def bottleneck(
 
 
 def lora(path: Path, sizes: Mapping[str, tuple[int, int]], rank: int = 3, prefix: str = "", seed: int = 0) -> Halves:
-    """Write a LoRA of the modules with these inputs and outputs; down [rank, in] and up [out, rank] of each."""
+    """Write a LoRA for modules of these (in, out) sizes; returns down [rank, in] and up [out, rank] of each."""
     made = factors(sizes, rank, seed)
     _write(path, named(made, prefix))
     return made
@@ -54,7 +54,7 @@ def factors(sizes: Mapping[str, tuple[int, int]], rank: int, seed: int) -> Halve
 
 
 def named(made: Halves, prefix: str = "") -> dict[str, Array]:
-    """A LoRA's tensors as PEFT calls them."""
+    """A LoRA's tensors under PEFT's names."""
     roles = ("lora_A.weight", "lora_B.weight")
     return {
         f"{prefix}{name}.{role}": half for name, both in made.items() for role, half in zip(roles, both, strict=True)
@@ -67,7 +67,7 @@ def write(path: Path, tensors: Mapping[str, Array]) -> Path:
 
 
 def _places(modules: Iterable[str]) -> dict[str, list[str]]:
-    """Those of a stack that end alike are a place."""
+    """Place -> its modules: those of one stack with the same last name."""
     places: dict[str, list[str]] = {}
     for module in modules:
         stack, place = module.partition(".")[0], module.rpartition(".")[2]

@@ -1,4 +1,4 @@
-"""A folder with photos, and the command line in it, without a server."""
+"""A folder with photos, and the command line run in it, without a server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PHOTOS = ("boat.jpg", "album/a.png", "album/b.JPG", "album/c.webp", "album/inner
 
 
 def furnish(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Moves there: photos of 24 x 16, an album, masks, a painting, a folder without photos."""
+    """Change into the folder, and write photos of 24 x 16, an album, masks, a painting, a folder without photos."""
     found = [EntryPoint(name, value, cli.GROUP) for name, value in COMMANDS.items()]
     monkeypatch.setattr(cli, "entry_points", lambda group: found if group == cli.GROUP else [])
     monkeypatch.chdir(folder)
@@ -37,7 +37,7 @@ def impasto(*args: str | Path, fake: FakeTransport | None = None) -> Result:
 
 
 def words_of(text: str) -> str:
-    """On one line, without colours and boxes, which depend on where the test runs."""
+    """The text on one line, without colours and boxes, which depend on the terminal."""
     return " ".join(re.sub(r"\x1b\[[0-9;]*m|[│─╭╮╰╯]", "", text).split())
 
 

@@ -1,4 +1,4 @@
-"""Pictures as files."""
+"""Encode pictures as files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:
-    """Of uint8 [H, W, 3] or [H, W]."""
+    """A PNG of uint8 [H, W, 3] or [H, W]."""
     file = BytesIO()
     Image.fromarray(pixels).save(file, "png")
     return file.getvalue()

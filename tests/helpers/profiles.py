@@ -8,7 +8,7 @@ SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
 def exchanged() -> bytes:
-    """sRGB, but that what is called red is its blue, and the other way round."""
+    """sRGB with red and blue exchanged."""
     names = {b"rXYZ": b"bXYZ", b"bXYZ": b"rXYZ"}
     tags = bytearray(SRGB)
     for at in range(132, 132 + 12 * int.from_bytes(SRGB[128:132], "big"), 12):

@@ -1,4 +1,4 @@
-"""Twins of the public backbones, of the same topology and reduced widths, as checkpoint folders without weights."""
+"""Twins of the public backbones, with the same topology and smaller widths, as checkpoint folders without weights."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ VAE: Json = {
     "norm_num_groups": 4,
     "sample_size": 32,
 }
-# One attention, in the middle: SD 1's, with projections by convolutions.
+# SD 1's, with one attention, in the middle block; its projections are convolutions.
 UNET: Json = {
     "_class_name": "UNet2DConditionModel",
     "block_out_channels": [16, 32],
@@ -53,7 +53,7 @@ UNET: Json = {
     "sample_size": 16,
 }
 LCM: Json = {**UNET, "time_cond_proj_dim": 12}
-# Heads by block, and projections that are Linears.
+# SD 2 states heads by block; its projections are Linears.
 SD2: Json = {**UNET, "attention_head_dim": [2, 4], "use_linear_projection": True, "upcast_attention": True}
 SDXL: Json = {
     **UNET,
@@ -76,7 +76,7 @@ PARTS: dict[str, dict[str, Json]] = {
 
 
 def configs(name: str, **changes: dict[str, Any]) -> dict[str, Json]:
-    """Every part's config, with `changes` to those named."""
+    """Every part's config, with `changes` to the named parts."""
     return {part: {**config, **changes.get(part, {})} for part, config in PARTS[name].items()}
 
 

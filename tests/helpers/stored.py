@@ -1,4 +1,4 @@
-"""What the graphs of a bundle read: every placeholder's dtype, shape and bytes, wherever they lie."""
+"""Read the weights of a bundle's graphs: every placeholder's dtype, shape and bytes, wherever they lie."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Value = tuple[int, tuple[int, ...], bytes]
 
 
 def values(bundle: Path) -> dict[tuple[str, str], Value]:
-    """By graph and initializer."""
+    """(graph, initializer) -> its value."""
     graphs = manifest.load(bundle)["graphs"]
     return {
         (name, item.name.removesuffix(".stored")): (item.data_type, tuple(item.dims), _bytes(bundle, item))

@@ -1,5 +1,5 @@
-"""Feed-forward style nets in plain torch, of the size they have in the world, with random weights; each as its own
-authors define it. `paint` is from a picture RGB 0–1 to one, neither clipped."""
+"""Feed-forward style nets in plain torch, at their real sizes, with random weights; each as its authors define it.
+`paint` takes a picture RGB 0–1 and returns one, not clipped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ VGG_MEAN = torch.tensor([103.939, 116.779, 123.68]).reshape(1, 3, 1, 1)
 
 
 def randomised(net: nn.Module, seed: int = 0) -> nn.Module:
-    """Weights such that features keep their size, norms that change what they norm."""
+    """The net with random weights: features keep their size, and norms have an effect."""
     source = torch.Generator().manual_seed(seed)
     for name, value in [*net.named_parameters(), *net.named_buffers()]:
         with torch.no_grad():
@@ -28,7 +28,7 @@ def randomised(net: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def settled(net: nn.Module) -> nn.Module:
-    """Statistics of batch norms are those of a picture, as training leaves them."""
+    """The net, with batch norms' statistics taken from a picture, as after training."""
     for norm in net.modules():
         if isinstance(norm, nn.BatchNorm2d):
             norm.momentum = 1.0
@@ -86,7 +86,7 @@ class TransformerNet(nn.Module):
 
 
 class Shaved(nn.Module):
-    """inner(x) + x, cropped to its size."""
+    """inner(x) + x, with x cropped to the same size."""
 
     def __init__(self, inner: nn.Module, crop: int) -> None:
         super().__init__()
@@ -98,8 +98,8 @@ class Shaved(nn.Module):
 
 
 class Johnson(nn.Sequential):
-    """jcjohnson's fast-neural-style, layer by layer as its models.lua adds them; `doubling` is "u" (learned) or "U"
-    (nearest, and a norm behind it), `padding` "reflect-start", "reflect" or "zero"."""
+    """jcjohnson's fast-neural-style, layer by layer as in its models.lua; `doubling` is "u" (learned) or "U" (nearest,
+    then a norm), `padding` is "reflect-start", "reflect" or "zero"."""
 
     def __init__(
         self,
@@ -149,11 +149,11 @@ class Johnson(nn.Sequential):
         return ((made + VGG_MEAN) / 255).flip(1)
 
     def converted(self) -> dict[str, Tensor]:
-        """Its state dict as converters of Torch's files name it."""
+        """The state dict with the names of converters of Torch's files."""
         return {name.replace(".inner.", ".0.0."): value for name, value in self.state_dict().items()}
 
     def pystiche(self) -> dict[str, Tensor]:
-        """Its state dict as pystiche names it: layers up to a relu are a Sequential of their own."""
+        """The state dict with pystiche's names: layers up to a relu form a Sequential."""
         named: dict[str, Tensor] = {}
         units = list(self._units())
         for at, (kind, layers) in enumerate(units):
@@ -195,7 +195,7 @@ class Lengstrom(nn.Module):
     def layer(self, at: int, x: Tensor, stride: int = 1, relu: bool = True, transposed: bool = False) -> Tensor:
         kernel, shift, scale = self.variables[3 * at : 3 * at + 3]
         if transposed:
-            # The gradient of a SAME convolution of stride 2, which pads an even picture after it alone.
+            # The gradient of a SAME convolution of stride 2, which pads an even picture only at the end.
             x = functional.conv_transpose2d(x, kernel.permute(3, 2, 0, 1), stride=2)[:, :, :-1, :-1]
         else:
             whole = kernel.shape[0] - stride
@@ -222,13 +222,13 @@ class Lengstrom(nn.Module):
 
 
 def contrasted(picture: Tensor, factor: float = 1.5) -> Tensor:
-    """torchvision's adjust_contrast before it clips."""
+    """torchvision's adjust_contrast, without its clipping."""
     grey = (picture * torch.tensor([0.2989, 0.587, 0.114]).reshape(1, 3, 1, 1)).sum(1, keepdim=True)
     return factor * picture + (1 - factor) * grey.mean((2, 3), keepdim=True)
 
 
 class Unit(nn.Module):
-    """Two convolutions, and one of 1×1 beside them."""
+    """Two convolutions, and a 1×1 convolution as the skip connection."""
 
     def __init__(self, into: int, out: int) -> None:
         super().__init__()
@@ -242,7 +242,7 @@ class Unit(nn.Module):
 
 
 class UNet(nn.Module):
-    """CLIPstyler's."""
+    """CLIPstyler's U-Net."""
 
     def __init__(self, width: int = 16) -> None:
         super().__init__()
@@ -273,7 +273,7 @@ class UNet(nn.Module):
 
 
 def vgg_normalised() -> nn.Sequential:
-    """The whole of it: what lies behind relu4_1 stands in the file, too."""
+    """The whole encoder: the file also contains what comes after relu4_1."""
     layers: list[nn.Module] = [nn.Conv2d(3, 3, 1)]
     plan = [3, 64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M", 512, 512, 512, 512, "M", 512, 512, 512, 512]
     into = 3
@@ -287,7 +287,7 @@ def vgg_normalised() -> nn.Sequential:
 
 
 def decoder() -> nn.Sequential:
-    """AdaIN's and CLIPstyler's."""
+    """AdaIN's and CLIPstyler's decoder."""
     layers: list[nn.Module] = []
     into = 512
     for out in (256, "U", 256, 256, 256, 128, "U", 128, 64, "U", 64, 3):
@@ -300,7 +300,7 @@ def decoder() -> nn.Sequential:
 
 
 class Fast(nn.Module):
-    """CLIPstyler's fast net: a decoder of what the encoder makes of the photo."""
+    """CLIPstyler's fast net: the encoder, then the decoder."""
 
     def __init__(self) -> None:
         super().__init__()

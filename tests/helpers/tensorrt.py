@@ -1,4 +1,4 @@
-"""A stand-in for TensorRT's bindings: plans are JSON of what they were built of, and no GPU is needed."""
+"""A stand-in for TensorRT's bindings that needs no GPU: a plan is JSON that says what it was built from."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Logger:
 
 
 class OnnxParser:
-    """Takes any file but one whose text says why not."""
+    """Accepts any file but one that begins with "no importer"."""
 
     def __init__(self, network: SimpleNamespace, logger: Logger) -> None:
         self._network, self._errors = network, list[str]()
@@ -52,7 +52,7 @@ class OnnxParser:
 
 
 class Config:
-    """TF32 is on, as in TensorRT."""
+    """A build's configuration; TF32 is on by default, as in TensorRT."""
 
     def __init__(self) -> None:
         self.flags = {BuilderFlag.TF32}
@@ -100,7 +100,7 @@ class Builder:
 
 
 class CudaEngine:
-    """Of a plan, with tensors of these names, the last of which is its output; `weights` is the file they are from."""
+    """A plan's engine, with tensors of these names, the last of which is the output; `weights` is their file."""
 
     def __init__(self, names: Sequence[str] = (), context: object = None) -> None:
         self.num_io_tensors = len(names)
@@ -149,7 +149,7 @@ class OnnxParserRefitter(OnnxParser):
 
 
 def stand_in() -> ModuleType:
-    """The module `tensorrt`."""
+    """The stand-in for the module `tensorrt`."""
     module = ModuleType("tensorrt")
     known = (BuilderFlag, ExecutionContextAllocationStrategy, TensorIOMode, Builder, Logger, OnnxParser)
     module.__dict__.update({one.__name__: one for one in (*known, OnnxParserRefitter, Refitter, Runtime)})

@@ -1,8 +1,7 @@
-"""Backbones of a few hundred numbers, in the bundle format: what pipeline tests run on where no picture is needed.
+"""The diffusion family's toy backbone of a few hundred numbers, in the bundle format, for tests of pipelines.
 
-Here the diffusion family's, in toy_masked.py the masked one's. The UNet is one adapted Linear over the channels plus
-the mean of the context, the timestep and what the ControlNet says (a Linear over the shrunken hint), so every input
-matters.
+toy_masked.py has the masked family's. The UNet is one adapted Linear over the channels, plus the mean of the context,
+the timestep, and the ControlNet's residuals (a Linear over the shrunken hint). So every input matters.
 """
 
 from __future__ import annotations
@@ -95,7 +94,8 @@ controlnet (float[lanes,{CHANNELS},h,w] sample, float[lanes] timestep,
 
 
 def text_encoder(name: str = "text_encoder", width: int = WIDTH, pooled: int = 0) -> str:
-    """An embedding with an adapted Linear beside it; with `pooled`, the most of all words projected so wide, too."""
+    """A text encoder: an embedding plus an adapted Linear; with `pooled`, also the words' maximum projected to that
+    width."""
     output, most = f"float[lanes,{LENGTH},{width}] prompt_embeds", ""
     if pooled:
         output += f", float[lanes,{pooled}] pooled"
@@ -151,7 +151,7 @@ vae_encoder (float[n,3,H,W] image) => (float[n,{CHANNELS},h,w] mean, float[n,{CH
 
 
 def write_bundle(folder: Path, control: Mapping[str, object] | None = CONTROL) -> Path:
-    """A whole toy bundle in `folder`, its weights inline; `control` None leaves the ControlNet out."""
+    """Write a whole toy bundle, with its weights in the graphs; `control` None leaves the ControlNet out."""
     rng = np.random.default_rng(0)
     unet = {"weight": weights(rng, CHANNELS, CHANNELS), "projection": weights(rng, WIDTH, CHANNELS)}
     write_graph(folder, "unet", UNET, unet)
@@ -237,7 +237,7 @@ def adapter_bytes(
     header: Mapping[str, object] = MappingProxyType({}),
     **changed: NDArray[np.generic],
 ) -> bytes:
-    """A random adapter for the toy backbone, `header` beside the usual fields; `changed` as `save_adapter` has it."""
+    """A random adapter for the toy backbone, with `header` beside the usual fields; `changed` as in `save_adapter`."""
     sites = {"unet.mix": CHANNELS, **({"text_encoder.proj": WIDTH} if text_encoder else {})}
     usual = {"kind": "lora", "family": "diffusion", "architecture": ARCHITECTURE}
     return save_adapter(seed, rank, sites, {**usual, **header}, changed)
@@ -250,7 +250,7 @@ def save_adapter(
     header: Mapping[str, object],
     changed: Mapping[str, NDArray[np.generic]],
 ) -> bytes:
-    """An adapter of `sites`, name and width; `changed` replaces tensors, dots written as double underscores."""
+    """An adapter of `sites` (name -> width); `changed` replaces tensors, with double underscores for dots."""
     rng = np.random.default_rng(seed)
     tensors: dict[str, NDArray[np.generic]] = {}
     for name, features in sites.items():
@@ -302,7 +302,7 @@ def port(name: str, *shape: int | str, dtype: str = "float32") -> dict[str, obje
 
 
 def adapter_ports(form: str) -> tuple[dict[str, object], dict[str, object]]:
-    """What every lane of a graph says of its adapters of a form."""
+    """The two ports by which each lane picks its adapters of a form."""
     lanes = ("lanes", f"{form}_K")
     return port(f"{form}_rows", *lanes, dtype="int64"), port(f"{form}_weights", *lanes)
 
@@ -312,7 +312,7 @@ def site(name: str, features: int, kind: str = "lora") -> dict[str, object]:
 
 
 def text_graph(name: str = "text_encoder", width: int = WIDTH, pooled: int = 0) -> dict[str, object]:
-    """What a manifest says of `text_encoder`."""
+    """The manifest's entry of `text_encoder`."""
     return {
         "file": f"{name}.onnx",
         "inputs": [
@@ -341,13 +341,13 @@ def write_tokenizer(folder: Path) -> None:
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, object]) -> Path:
-    """The folder, a bundle now."""
+    """Write the manifest; returns the folder, which is then a bundle."""
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
 
 
 def write_graph(folder: Path, name: str, text: str, weights: Mapping[str, Array]) -> None:
-    """NAME.onnx, and NAME.plain.onnx of what has adapter sites."""
+    """Write NAME.onnx, and NAME.plain.onnx if the graph has adapter sites."""
     folder.mkdir(parents=True, exist_ok=True)
     model = onnx.parser.parse_model(text)
     model.graph.initializer.extend(numpy_helper.from_array(array, key) for key, array in weights.items())

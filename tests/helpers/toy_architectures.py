@@ -1,6 +1,6 @@
-"""toy.py's backbone with SDXL's inputs and its second text encoder, with an LCM's guidance, and with pinned mixes.
+"""Variants of toy.py's backbone: SDXL's inputs and second text encoder; an LCM's guidance; pinned mixes.
 
-What is added to the UNet is added before its tanh, so every input matters here, too.
+Further inputs of the UNet are added before its tanh, so that every input matters here, too.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ MERGED_TEXT_ENCODER = toy.TEXT_ENCODER.replace(
 
 
 def write_xl(folder: Path, **changed: object) -> Path:
-    """SDXL's: two text encoders, their pooled words, and sizes. `changed` replaces parts of the manifest."""
+    """Write SDXL's variant: two text encoders, the pooled text, and sizes. `changed` replaces parts of the manifest."""
     toy.write_bundle(folder, control=None)
     rng = np.random.default_rng(2)
     unet = {
@@ -85,7 +85,7 @@ def write_xl(folder: Path, **changed: object) -> Path:
 
 
 def write_lcm(folder: Path) -> Path:
-    """An LCM's: the UNet is told of the guidance."""
+    """Write an LCM's variant: the guidance is an input of the UNet."""
     toy.write_bundle(folder, control=None)
     rng = np.random.default_rng(3)
     unet = {
@@ -105,7 +105,7 @@ def write_lcm(folder: Path) -> Path:
 
 
 def write_pinned(folder: Path, mixes: Sequence[Mapping[str, tuple[bytes, str, float]]]) -> Path:
-    """toy.py's, with `mixes` merged: each has, by name, an adapter's file, its digest and its weight."""
+    """Write toy.py's bundle with pinned `mixes`, each of name -> adapter's file, digest and weight."""
     toy.write_bundle(folder)
     rng = np.random.default_rng(0)
     unet = {"weight": weights(rng, CHANNELS, CHANNELS), "projection": weights(rng, WIDTH, CHANNELS)}
@@ -126,14 +126,14 @@ def write_pinned(folder: Path, mixes: Sequence[Mapping[str, tuple[bytes, str, fl
 
 
 def delta_bytes(header: Mapping[str, object], tensors: Mapping[str, NDArray[Any]]) -> bytes:
-    """An adapter of the kind that only merged weights carry, `header` beside the usual fields."""
+    """An adapter that only merging can use, with `header` beside the usual fields."""
     usual = {"format": 1, "kind": "delta", "family": "diffusion", "architecture": toy.ARCHITECTURE}
     facts = {**usual, "forms": ["locon", "loha"], "rank": 2, "sites": 1, **header}
     return save(dict(tensors), {"impasto": json.dumps(facts)})
 
 
 def embedding_bytes(seed: int = 0, stages: int = 1, places: int = 1) -> bytes:
-    """An embedding for both text encoders of the XL."""
+    """An embedding for both text encoders of SDXL's variant."""
     rng = np.random.default_rng(seed)
     widths = {"text_encoder": WIDTH, "text_encoder_2": WIDTH_2}
     return toy.save_embedding(
@@ -142,7 +142,7 @@ def embedding_bytes(seed: int = 0, stages: int = 1, places: int = 1) -> bytes:
 
 
 def _merged(deltas: Sequence[tuple[Mapping[str, NDArray[Any]], float]], where: str) -> NDArray[np.float32]:
-    """Σ w · scale · A @ B of a site, over the adapters that have it."""
+    """Σ w · scale · A @ B at a site, over the adapters that have it."""
     parts = [
         np.float32(weight) * tensors[f"{where}.scale"] * tensors[f"{where}.A"] @ tensors[f"{where}.B"]
         for tensors, weight in deltas

@@ -1,8 +1,8 @@
-"""The masked family's toy backbone, in the bundle format: what toy.py is for diffusion.
+"""The masked family's toy backbone, in the bundle format, as toy.py is for diffusion.
 
-A token is a vector; the transformer adds an adapted Linear of it, the mean of all of them, the mean of the context, the
-pooled text and the micro-conditions, and a bottleneck stands behind their tanh: every input matters. There are more
-tokens than codes, as aMUSEd has it, and the codes are no multiple of anything.
+A token is a vector. The transformer adds an adapted Linear of it, the mean of all tokens, the mean of the context, the
+pooled text and the micro-conditions; a bottleneck follows their tanh. So every input matters. As in aMUSEd, there are
+more tokens than codes; the number of codes is not a power of two.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ ADAPTED = f"""{LORA_INPUTS}, int64[lanes,bottleneck_K] bottleneck_rows, float[la
              float[H,{WIDTH}] "block.down", float[H,{WIDTH}] "block.up", float[H,1] "block.tanh\""""
 CONSTANTS = """int64[1] one = {1}, int64[2] inner = {1,2}, float half = {0.5}, float unit = {1.0},
  float root = {1.41421356}, float slope = {0.79788456}, float cubic = {0.044715}"""
-# From input_ids to `base`, the LoRA's `update`, what is `around`, and what is said.
+# From input_ids to `base`, the LoRA's `update`, the mean `around`, and the context's part `said4`.
 LOOKS = """
   x = Gather(table, input_ids)
   around = ReduceMean<keepdims=1>(x, inner)
@@ -65,7 +65,7 @@ LOOKS = """
   said4 = Unsqueeze(said, one)
   changed = Add(base, update)
 """
-# From the sum y to logits, a bottleneck behind its tanh.
+# From the sum y to logits, with a bottleneck after its tanh.
 TELLS = """
   z = Tanh(y)
   down = Gather("block.down", bottleneck_rows)
@@ -116,7 +116,7 @@ transformer (int64[lanes,h,w] input_ids, float[lanes,{LENGTH},{WIDTH}] encoder_h
   y = Sum(changed, around, said4, pooled4, size4)
 {TELLS}}}
 """
-# Every token sees the one below it, and the mean of all of those.
+# Every token sees the small picture's token below it, and the mean of all of those.
 UPSCALER = f"""
 <ir_version: 10, opset_import: ["" : 18]>
 upscaler (int64[lanes,fine_h,fine_w] input_ids, int64[lanes,h,w] low_ids,
@@ -158,7 +158,7 @@ vq_encoder (float[n,3,H,W] image) => (int64[n,h,w] tokens)
 
 
 def write_bundle(folder: Path, stages: int = 1) -> Path:
-    """A whole toy bundle in `folder`, its weights inline; the VQ encoder is the decoder's inverse."""
+    """Write a whole toy bundle, with its weights in the graphs; the VQ encoder is the decoder's inverse."""
     rng = np.random.default_rng(1)
     codebook = rng.random((CODES, 3), np.float32)
     transformer = {
@@ -193,7 +193,7 @@ def _write_second_stage(folder: Path, rng: np.random.Generator) -> None:
 
 
 def manifest(stages: int = 1) -> dict[str, object]:
-    """Of one stage 64 x 64 pixels, of two twice as many each way."""
+    """The manifest; pictures have 64 x 64 pixels with one stage, twice as many each way with two."""
     side = 64 * stages
     found: dict[str, object] = {
         "format": 1,
@@ -257,7 +257,7 @@ def lora_bytes(
     header: Mapping[str, object] = MappingProxyType({}),
     **changed: NDArray[np.generic],
 ) -> bytes:
-    """A random LoRA for this backbone; as toy.adapter_bytes. `stages` are the graphs that it has factors of."""
+    """A random LoRA for this backbone, as toy.adapter_bytes; `stages` are the graphs that it has factors for."""
     sites = {f"{graph}.mix": WIDTH for graph in stages} | ({"text_encoder.proj": WIDTH} if text_encoder else {})
     usual = {"kind": "lora", "family": "masked", "architecture": ARCHITECTURE, **_paired(stages)}
     return save_adapter(seed, rank, sites, {**usual, **header}, changed)
@@ -279,12 +279,12 @@ def bottleneck_bytes(
 
 
 def _paired(graphs: Sequence[str]) -> dict[str, object]:
-    """What the header of a pair says."""
+    """The header's entry of a pair."""
     return {"stages": ["base", "upscale"]} if "upscaler" in graphs else {}
 
 
 def pin(folder: Path, name: str, digest: str, data: bytes, weight: float) -> Path:
-    """The bundle with a LoRA of both stages merged into weights of its own."""
+    """Add a pinned mix to the bundle: a LoRA of both stages, merged into further graphs."""
     factors, graphs = load(data), {}
     for graph in ("transformer", "upscaler"):
         model = onnx.load(folder / f"{graph}.plain.onnx")

@@ -1,7 +1,7 @@
-"""A feed-forward style net of a few dozen numbers, in the bundle format, and what it computes in plain NumPy.
+"""A feed-forward style net of a few dozen numbers, in the bundle format, and the same computation in plain NumPy.
 
-A conv of four channels, halved and doubled again, and one of three; each is normalised over the picture and has the γ
-and β of the row's style. The predictor is a Linear of a picture's mean colour.
+It has a conv of four channels, a halving and a doubling, and a conv of three channels; each conv is normalised over the
+picture, with the γ and β of the row's style. The predictor is a Linear of the picture's mean colour.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ transform (float[lanes,3,H,W] picture, float[lanes,{NUMBERS}] style) => (float[l
   painted = Sigmoid(y3)
 }}
 """
-# The same in one style, which its weights are.
+# The same net with a single style, in its weights.
 PLAIN = TRANSFORM.replace(f", float[lanes,{NUMBERS}] style", "").replace("Unsqueeze(style", "Unsqueeze(own")
 PREDICTOR = f"""
 <ir_version: 10, opset_import: ["" : 18]>
@@ -61,7 +61,7 @@ predictor (float[n,3,{SIDE},{SIDE}] picture) => (float[n,{NUMBERS}] style)
 
 
 def style(seed: int) -> Array:
-    """γ about one, β about zero, by the norms in their order."""
+    """A random style: γ near one, β near zero, in the order of the norms."""
     draw = np.random.default_rng(seed)
     parts = [one + 0.5 * draw.standard_normal(size) for size in (4, 3) for one in (1.0, 0.0)]
     found: Array = np.concatenate(parts).astype(np.float32)
@@ -93,7 +93,7 @@ def write_bundle(
     name: str = NAME,
     architecture: str = ARCHITECTURE,
 ) -> Path:
-    """Without `vectors` it has one style, that of the neutral vector."""
+    """Write the bundle. Without `vectors` it has one style, that of the neutral vector."""
     own = {} if vectors else {"own": NEUTRAL[None]}
     toy.write_graph(folder, "transform", TRANSFORM if vectors else PLAIN, {**weights(), **own})
     style_port = [toy.port("style", "lanes", NUMBERS)] if vectors else []
@@ -138,7 +138,7 @@ def style_bytes(vector: Array, network: str = NAME, architecture: str = ARCHITEC
 
 
 def painted(photo: NDArray[np.uint8], vector: Array) -> NDArray[np.float64]:
-    """What the net makes of RGB [H, W, 3], of even sides: [H, W, 3] in 0..1."""
+    """The net's painting of an RGB photo [H, W, 3] with even sides: [H, W, 3] in 0..1."""
     kernels = weights()
     scale4, shift4, scale3, shift3 = np.split(vector.astype(np.float64), [4, 8, 11])
     x = _normed(_convolved(photo / 255, kernels["kernel4"]), scale4, shift4)
@@ -151,7 +151,7 @@ def painted(photo: NDArray[np.uint8], vector: Array) -> NDArray[np.float64]:
 
 
 def predicted(colour: NDArray[np.float64]) -> Array:
-    """The vector of a picture that is all of one colour, RGB in 0..1."""
+    """The predictor's vector for a picture of a single colour, RGB in 0..1."""
     own = predictor_weights()
     return (colour @ own["weight"] + own["usual"]).astype(np.float32)
 

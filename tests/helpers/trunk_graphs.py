@@ -1,5 +1,5 @@
-"""ONNX graphs of a trunk as other people's converters spell them: a torch export with tables of γ and β, and a
-quantised TensorFlow one of an embedding, in NHWC."""
+"""ONNX graphs of a trunk as other converters write them: torch's export with tables of γ and β, and a quantised one of
+TensorFlow's with an embedding, in NHWC."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Array = NDArray[np.float32]
 
 
 class Spelled:
-    """Nodes and tensors as they come."""
+    """A graph under construction: nodes and tensors in order."""
 
     def __init__(self) -> None:
         self.nodes: list[Any] = []
@@ -49,7 +49,7 @@ class Spelled:
         return self.add("Add", self.add("Mul", self.add("Div", apart, deviation), gamma), beta)
 
     def trunk(self, trunk: Trunk, x: str, layer: Any, mode: str = "reflect") -> str:
-        """`layer(place, x)` is a place's conv and norm."""
+        """The whole trunk from x; `layer(place, x)` makes a place's conv and norm."""
         before, last = x, len(trunk.places) - 1
         for at, place in enumerate(trunk.places):
             half = place.name.startswith("residual") and place.name[-1]
@@ -63,7 +63,7 @@ class Spelled:
 
 
 def tables(trunk: Trunk, styles: Array, mode: str = "reflect", end: str = "Sigmoid") -> onnx.ModelProto:
-    """As torch exports a net of many styles: `image` and a weight for each style."""
+    """A net of many styles as torch exports it: its inputs are `image` and a weight for each style."""
     made, rows = Spelled(), rows_of(trunk, styles)
     epsilon = made.tensor("epsilon", EPSILON)
     axis, first = made.tensor("axis", [1], np.int64), made.tensor("first", [0], np.int64)
@@ -89,20 +89,20 @@ def tables(trunk: Trunk, styles: Array, mode: str = "reflect", end: str = "Sigmo
 
 
 def quantised(weight: Array) -> tuple[NDArray[np.int8], Array]:
-    """int8 [out, …], and the scale of each out."""
+    """The weight as int8 [out, …], and the scale of each output."""
     scale = np.abs(weight).reshape(len(weight), -1).max(1) / 127
     return np.round(weight / scale.reshape(-1, 1, 1, 1)).astype(np.int8), scale.astype(np.float32)
 
 
 def dequantised(weight: Array) -> Array:
-    """What is left of it in the graph."""
+    """The weight after quantisation and back."""
     integers, scale = quantised(weight)
     return integers * scale.reshape(-1, 1, 1, 1)
 
 
 def embedded(trunk: Trunk, layer: tuple[Array, Array] | None = None, side: int = 32) -> onnx.ModelProto:
-    """As TensorFlow's converters write arbitrary stylisation: a picture in NHWC of one size and an embedding
-    [1, 1, 1, D]; weights in int8, fixed norms folded into biases."""
+    """Arbitrary stylisation as TensorFlow's converters write it: inputs are a picture in NHWC, of fixed size, and an
+    embedding [1, 1, 1, D]; weights are int8, fixed norms are folded."""
     made = Spelled()
     weights, biases = layer or embedding_layer(trunk)
     rows = rows_of(trunk, np.column_stack([weights, biases]).T.astype(np.float32))

@@ -1,5 +1,5 @@
-"""The trunk of conditional instance norm in plain torch, as magenta's code defines it, with random weights; and the
-files that it lies in: the studio's folder, TensorFlow's names, ONNX graphs of other people."""
+"""The trunk of conditional instance norm in plain torch, as in magenta's code, with random weights; and its files: the
+studio's folder, TensorFlow's names, a predictor in ONNX."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EPSILON, BATCH_EPSILON = 1e-5, 1e-3
 
 @dataclass(frozen=True)
 class Fixed:
-    """A batch norm with moving statistics."""
+    """A batch norm with fixed (moving) statistics."""
 
     beta: Tensor
     mean: Tensor
@@ -40,7 +40,7 @@ class Fixed:
 
 @dataclass(frozen=True)
 class Place:
-    """A conv by its name in the studio's files."""
+    """A conv, with its name in the studio's files."""
 
     name: str
     kernel: int
@@ -72,8 +72,8 @@ def places(widths: tuple[int, int, int], residuals: int) -> list[Place]:
 
 
 class Trunk:
-    """`fixed` of its convs, the first ones, have a batch norm with moving statistics, β alone; the others are
-    conditioned. `padding` is what torch calls it."""
+    """The net. Its first `fixed` convs have a batch norm with moving statistics and β alone; the others are
+    conditioned. `padding` is torch's name for it."""
 
     def __init__(
         self,
@@ -102,11 +102,11 @@ class Trunk:
 
     @property
     def size(self) -> int:
-        """N."""
+        """N, the size of a style vector."""
         return 2 * sum(place.out for place in self.conditioned)
 
     def styles(self, count: int) -> Array:
-        """[count, N]: γ around 1, β around 0."""
+        """Random styles [count, N]: γ around 1, β around 0."""
         parts = [
             self.drawn.standard_normal((count, place.out)) * 0.3 + start
             for place in self.conditioned
@@ -116,7 +116,7 @@ class Trunk:
         return found
 
     def weight(self, place: Place) -> Array:
-        """[out, in, k, k]."""
+        """The conv's weight [out, in, k, k]."""
         found: Array = self.weights[place.name].numpy()
         return found
 
@@ -133,7 +133,7 @@ class Trunk:
 
     @torch.no_grad()
     def paint(self, picture: Array, style: Array) -> Array:
-        """[n, 3, H, W] RGB 0–1 and [n, N]."""
+        """The paintings of pictures [n, 3, H, W] RGB 0–1 in styles [n, N]."""
         parts = iter(torch.from_numpy(style).split([place.out for place in self.conditioned for _ in "γβ"], dim=1))
         rows = {place.name: (wide(next(parts)), wide(next(parts))) for place in self.conditioned}
         x, last = torch.from_numpy(picture), len(self.places) - 1
@@ -152,20 +152,20 @@ def wide(values: Tensor) -> Tensor:
 
 
 def rows_of(trunk: Trunk, styles: Array) -> dict[str, tuple[Array, Array]]:
-    """γ and β [styles, C] of each conditioned conv."""
+    """Conditioned conv -> its γ and β, each [styles, C]."""
     parts = iter(np.split(styles, np.cumsum([place.out for place in trunk.conditioned for _ in "γβ"])[:-1], axis=1))
     return {place.name: (next(parts), next(parts)) for place in trunk.conditioned}
 
 
 def embedding_layer(trunk: Trunk, width: int = EMBEDDING) -> tuple[Array, Array]:
-    """Weight [N, D] and bias [N]: styles of E around 0 have γ around 1 and β around 0."""
+    """A linear layer, weight [N, D] and bias [N]; embeddings around 0 give γ around 1 and β around 0."""
     weight = trunk.drawn.standard_normal((trunk.size, width)) * 0.3 / width**0.5
     bias = np.concatenate([np.full(place.out, start) for place in trunk.conditioned for start in (1.0, 0.0)])
     return weight.astype(np.float32), bias.astype(np.float32)
 
 
 def tensorflow(trunk: Trunk, styles: Array | None = None, layer: tuple[Array, Array] | None = None) -> dict[str, Array]:
-    """Variables by TensorFlow's names: with a row for each of the `styles`, or with the `layer` of embeddings."""
+    """Variables by TensorFlow's names, with a row for each of the `styles`, or with the `layer` for embeddings."""
     found = {f"{place.scope}/weights": trunk.weight(place).transpose(2, 3, 1, 0) for place in trunk.places}
     for place, norm in zip(trunk.places, trunk.norms, strict=False):
         held = {"beta": norm.beta, "moving_mean": norm.mean, "moving_variance": norm.variance}
@@ -201,7 +201,7 @@ def config(trunk: Trunk, name: str = "mini") -> dict[str, Any]:
 
 
 def studio(folder: Path, trunk: Trunk, name: str = "mini") -> tuple[Array, Array]:
-    """The studio's folder of this net; weight and bias, which is the neutral vector, of its linear layer."""
+    """Write the studio's folder of this net; returns its linear layer's weight and bias (the neutral vector)."""
     weight, neutral = embedding_layer(trunk)
     tensors = {f"{place.name}.weight": trunk.weight(place) for place in trunk.places}
     folder.mkdir()
@@ -212,12 +212,12 @@ def studio(folder: Path, trunk: Trunk, name: str = "mini") -> tuple[Array, Array
 
 
 def network(folder: Path) -> str:
-    """What styles that were fitted on it call it."""
+    """The digest by which styles fitted on the net refer to it."""
     return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
 
 
 def predictor(layout: str = "NCHW", size: int = 32, width: int = EMBEDDING) -> onnx.ModelProto:
-    """Means of the colours, in a linear layer: picture → embedding [n, D], or [1, 1, 1, D] of a picture in NHWC."""
+    """A linear layer of the mean colours: picture → embedding [n, D], or [1, 1, 1, D] for a picture in NHWC."""
     weight = np.random.default_rng(1).standard_normal((3, width)).astype(np.float32)
     axes = [1, 2] if layout == "NHWC" else [2, 3]
     shape, made = (["n", 3, size, size], ["n", width]) if layout == "NCHW" else ([1, size, size, 3], [1, 1, 1, width])
@@ -230,7 +230,7 @@ def predictor(layout: str = "NCHW", size: int = 32, width: int = EMBEDDING) -> o
 
 
 def embedding_of(picture: Array, width: int = EMBEDDING) -> Array:
-    """What `predictor` makes of pictures [n, 3, S, S]: [n, D]."""
+    """The embeddings [n, D] that `predictor` makes of pictures [n, 3, S, S]."""
     weight = np.random.default_rng(1).standard_normal((3, width)).astype(np.float32)
     made: Array = picture.mean((2, 3)) @ weight
     return made

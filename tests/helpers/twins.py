@@ -1,6 +1,6 @@
-"""reduced.py's architectures as whole checkpoints with random weights, tokenizers and a scheduler, for whole pictures.
+"""reduced.py's architectures as whole checkpoints with random weights, tokenizers and a scheduler, to paint pictures.
 
-Weights are so large that every input reaches the picture: at torch's own initialisation it is grey whatever is asked.
+Weights are large enough that every input affects the picture: with torch's own initialisation it is always grey.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from impasto_export.tracing import graphs
 from tests.helpers import checkpoints, reduced
 
-TOKENS, VOCABULARY = 32, 522  # those of the tokenizer that checkpoints.py saves
+TOKENS, VOCABULARY = 32, 522  # of the tokenizer that checkpoints.py saves
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
 NOISE = {**BETAS, "prediction_type": "epsilon", "clip_sample": False, "steps_offset": 1, "set_alpha_to_one": False}
 SCHEDULERS: Mapping[str, Mapping[str, object]] = {
@@ -34,7 +34,7 @@ CLASSES = {"text_encoder": "CLIPTextModel", "text_encoder_2": "CLIPTextModelWith
 
 
 def save(folder: Path, kind: str) -> Path:
-    """Write the checkpoint of a kind: "sd2", "turbo", "sdxl" or "lcm"."""
+    """Write a checkpoint of the kind "sd2", "turbo", "sdxl" or "lcm"."""
     torch.manual_seed(len(kind))
     text = {"vocab_size": VOCABULARY, "max_position_embeddings": TOKENS}
     configs = reduced.configs(ARCHITECTURES[kind], **dict.fromkeys(CLASSES, text))
@@ -53,7 +53,7 @@ def save(folder: Path, kind: str) -> Path:
 
 
 def save_tokenizer(folder: Path) -> None:
-    """SDXL's second one pads with "!"."""
+    """Write a tokenizer; SDXL's second one pads with "!"."""
     checkpoints.save_tokenizer(folder)
     if folder.name == "tokenizer_2":
         facts = {"tokenizer_class": "CLIPTokenizer", "model_max_length": TOKENS, **checkpoints.SPECIAL}
@@ -61,7 +61,7 @@ def save_tokenizer(folder: Path) -> None:
 
 
 def louder(module: Any) -> Any:
-    """What is said most of all: in so few attentions it would hardly be heard."""
+    """The module with larger weights, most of all where it reads the text, which few attentions would hardly show."""
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             factor = 4.0 if "attn2.to_v" in name else 1.5

@@ -1,4 +1,4 @@
-"""Waiting in tests: for what is bound to come, until a limit that only a fault reaches; and holding others up."""
+"""Wait in tests, up to a limit that only a fault reaches, and hold up other threads."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def eventually(condition: Callable[[], bool], seconds: float = PATIENCE_S) -> No
 
 @dataclass
 class Gate:
-    """Something that takes until `open` is set; `reached` tells that somebody is in it.
+    """Holds up callers until `open` is set; `reached` is set when one has come.
 
-    `came` and `passed` are those who did, in their order: what `note` says of their arguments.
+    `came` and `passed` list the calls in order, as `note` describes their arguments.
     """
 
     reached: Event = field(default_factory=Event)
@@ -40,7 +40,7 @@ class Gate:
         wanted: Callable[..., bool] = lambda *_: True,
         note: Callable[..., Any] = lambda *_: None,
     ) -> Callable[..., Any]:
-        """`then`, which only those who aren't `wanted` get to at once."""
+        """`then` behind the gate: calls that are `wanted` have to wait."""
 
         def through(*given: Any) -> Any:
             self.came.append(note(*given))
@@ -55,7 +55,7 @@ class Gate:
 
 @dataclass
 class Asked(Generic[T]):
-    """Something that was asked for, and what its caller hears of it."""
+    """A request, and what its caller hears of it."""
 
     left: Event = field(default_factory=Event)
     outcomes: list[T | ImpastoError] = field(default_factory=list)

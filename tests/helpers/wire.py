@@ -1,4 +1,4 @@
-"""A request in raw KServe tensors, so that what our client would never send can be sent."""
+"""Send requests as raw KServe tensors, to test what impasto's client would never send."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def floats(*values: float) -> Tensor:
 
 
 def ask(client: InferenceServerClient, timeout_us: int | None = None, /, **tensors: Tensor) -> dict[str, Any]:
-    """As `ask_all`; the first value of every output."""
+    """As `ask_all`, for model `stylize`; returns the first value of every output."""
     return {name: values[0] for name, values in ask_all(client, "stylize", timeout_us, **tensors).items()}
 
 
 def ask_all(
     client: InferenceServerClient, model: str, timeout_us: int | None = None, /, **tensors: Tensor
 ) -> dict[str, Tensor]:
-    """Infer with `tensors` in the dtypes and shapes they have; every output, by name."""
+    """Infer with `tensors` as they are; returns every output by name."""
     answer = client.infer(model, inputs(tensors), client_timeout=60, timeout=timeout_us)
     return outputs(answer)
 
@@ -46,12 +46,12 @@ def inputs(tensors: Mapping[str, Tensor]) -> list[InferInput]:
 
 
 def outputs(result: InferResult) -> dict[str, Tensor]:
-    """All that the server sent."""
+    """All outputs that the server sent, by name."""
     return {output.name: result.as_numpy(output.name) for output in result.get_response().outputs}
 
 
 def refused(client: InferenceServerClient, timeout_us: int | None = None, /, **tensors: Tensor) -> tuple[str, str]:
-    """Status and message of a request that must not succeed."""
+    """The status and message of a request, which must fail."""
     try:
         ask(client, timeout_us, **tensors)
     except InferenceServerException as error:

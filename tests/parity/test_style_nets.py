@@ -227,7 +227,7 @@ def test_decoders_are_checked_against_their_bundle(decoders: tuple[Path, Registr
     assert check.problems(registry, "fire", manifest.load(bundle), bundle) == []
     merge(bundle, [("fire", 1.0)], tmp_path / "merged", registry)
     torch.save(decoder(3).state_dict(), tmp_path / "ink.pth.tar")
-    with pytest.raises(AdapterError, match="has styles merged into its decoder already; give the bundle"):
+    with pytest.raises(AdapterError, match="already has styles merged into its decoder; give the bundle"):
         imported(tmp_path / "ink.pth.tar", tmp_path / "merged")
     torch.save({**decoder(3).state_dict(), "28.bias": torch.ones(4)}, tmp_path / "ink.pth.tar")
     with pytest.raises(MisfitCheckpoint, match=r"28.bias: \[4\], \[3\] is expected"):

@@ -1,1 +1,1 @@
-"""Films: frames in order, smoothing along their motion, files. OpenCV and PyAV are imported when they are needed."""
+"""Paint films: frames in order, smoothed along their motion, and files. OpenCV and PyAV are imported when needed."""

@@ -1,4 +1,4 @@
-"""A clip's file, read and written frame by frame. Needs PyAV."""
+"""Read and write a clip's file frame by frame. Needs PyAV."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from impasto_client.errors import InvalidRequest
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 CODEC, QUALITY = "libx264", {"crf": "18"}
-BT709, LIMITED = 1, 1  # FFmpeg's numbers of a colour space and of a range
+BT709, LIMITED = 1, 1  # FFmpeg's numbers for this colour space, and for this range
 
 Pixels = NDArray[np.uint8]
 
@@ -31,12 +31,12 @@ def repaint(
     paint: Callable[[Iterator[Pixels]], Iterable[Pixels]],
     started: Callable[[int | None], None],
 ) -> int:
-    """Write `source`, its frames painted, as H.264 with the sound as it was to `out`, a name of CONTAINERS.
+    """Write `source` with painted frames to `out`, as H.264 with unchanged sound; `out` ends as in CONTAINERS.
 
-    `paint` takes the frames, upright RGB, and yields as many, all of one size; a last odd row or column is cut, for
-    H.264 has none. `started` is told how many frames there are, None where the file doesn't say. Returns how many there
-    were. `out` is there once all is written. Raises InvalidRequest for what is no film or holds sound that `out` can't,
-    and what `paint` raises.
+    `paint` takes the frames, upright RGB, and yields as many, all of one size; an odd last row or column is cut, since
+    H.264 needs even sizes. `started` gets the number of frames, None if the file doesn't tell. Returns the number of
+    frames. `out` appears when all is written. Raises InvalidRequest for a file that is not a film, or whose sound `out`
+    can't hold; and what `paint` raises.
     """
     part = out.with_name(f".{out.name}.part")
     try:
@@ -49,8 +49,8 @@ def repaint(
         part.replace(out)
         return count
     except av.FFmpegError as error:
-        problem = f"{str(source)!r} can't be read, or written as {str(out)!r} ({error.strerror})"
-        raise InvalidRequest(f"CLIP: {problem}; pass a whole film, and a folder that can be written", "CLIP") from None
+        problem = f"{str(source)!r} can't be read, or not written as {str(out)!r} ({error.strerror})"
+        raise InvalidRequest(f"CLIP: {problem}; pass a whole film, and a writable folder", "CLIP") from None
     finally:
         part.unlink(missing_ok=True)
 
@@ -59,11 +59,12 @@ def _opened(source: Path) -> InputContainer:
     try:
         return av.open(source, "r")
     except av.FFmpegError as error:
-        raise InvalidRequest(f"CLIP: {str(source)!r} is no film ({error.strerror}); pass e.g. an mp4", "CLIP") from None
+        problem = f"{str(source)!r} is not a film ({error.strerror})"
+        raise InvalidRequest(f"CLIP: {problem}; pass e.g. an mp4", "CLIP") from None
 
 
 class _Reading:
-    """`times` are those of frames that were read and aren't written yet, `sound` packets likewise."""
+    """The input. `times` and `sound` are timestamps of frames, and packets, that were read but not yet written."""
 
     def __init__(self, source: Path, film: InputContainer) -> None:
         if not film.streams.video:
@@ -74,7 +75,7 @@ class _Reading:
         self.rate = self.stream.average_rate or Fraction(25)
         self.times: deque[tuple[int, Fraction]] = deque()
         self.sound: deque[Packet[Any]] = deque()
-        self.turned = 0  # quarters, against the clock
+        self.turned = 0  # quarter turns, anticlockwise
 
     @property
     def voices(self) -> tuple[Any, ...]:
@@ -89,14 +90,14 @@ class _Reading:
     def frames(self) -> Iterator[Pixels]:
         for packet in self._film.demux(self.stream, *self.voices):
             if packet.stream.type == "audio":
-                if packet.dts is not None:  # the last one only says that it is over
+                if packet.dts is not None:  # the last packet only marks the end
                     self.sound.append(packet)
                 continue
             for frame in packet.decode():
                 yield self._pixels(frame)
 
     def _pixels(self, frame: Any) -> Pixels:
-        """Turned as the camera was held."""
+        """The frame's pixels, turned upright."""
         self.times.append((frame.pts, frame.time_base))
         self.turned = round(frame.rotation / 90)
         return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), self.turned))
@@ -107,7 +108,7 @@ class _Writing:
         self._reading, self._painted = reading, painted
 
     def written(self, frames: Iterable[Pixels]) -> int:
-        """How many."""
+        """Write the frames; returns their number."""
         stream: VideoStream | None = None
         count = 0
         for count, pixels in enumerate(frames, 1):  # noqa: B007
@@ -120,14 +121,14 @@ class _Writing:
         return count
 
     def _begun(self, pixels: Pixels) -> VideoStream:
-        """The size is known with the first frame alone, and a file's head with all of its streams.
+        """The output stream. It is made with the first frame, which tells the size; the file's head needs all streams.
 
-        Raises InvalidRequest for one of which nothing is left once odd rows and columns are cut.
+        Raises InvalidRequest for a frame that is too small to cut to even sizes.
         """
         height, width = pixels.shape[0] // 2 * 2, pixels.shape[1] // 2 * 2
         if not height or not width:
             problem = f"{str(self._reading.source)!r} becomes {pixels.shape[1]} x {pixels.shape[0]}"
-            raise InvalidRequest(f"CLIP: {problem}; H.264 has frames of 2 x 2 pixels at the least", "CLIP")
+            raise InvalidRequest(f"CLIP: {problem}; H.264 needs frames of at least 2 x 2 pixels", "CLIP")
         stream = self._painted.add_stream(CODEC, rate=self._reading.rate, options=QUALITY)
         assert isinstance(stream, VideoStream)
         stream.height, stream.width = height, width
@@ -141,7 +142,7 @@ class _Writing:
         return stream
 
     def _shape(self, stream: VideoStream) -> None:
-        """Of a pixel, where it isn't square."""
+        """Keep the shape of the pixels, if they aren't square."""
         shape = self._reading.stream.sample_aspect_ratio
         if shape:
             stream.codec_context.sample_aspect_ratio = 1 / shape if self._reading.turned % 2 else shape
@@ -149,7 +150,7 @@ class _Writing:
     def _voice(self, voice: Any) -> Any:
         codec = voice.codec.canonical_name
         if codec not in self._painted.supported_codecs:
-            problem = f"{str(self._reading.source)!r} has sound in {codec}, which this kind of file doesn't hold"
+            problem = f"{str(self._reading.source)!r} has sound in {codec}, which this kind of file can't hold"
             raise InvalidRequest(f"CLIP: {problem}; write an .mkv", "CLIP")
         return self._painted.add_stream_from_template(voice)
 

@@ -1,4 +1,4 @@
-"""What impasto[video] brings, imported where it is needed."""
+"""Import the packages of impasto[video] when they are needed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from impasto_client.errors import MissingExtra
 
 @contextmanager
 def extra(wish: str, instead: str = "") -> Iterator[None]:
-    """For imports within it: raises MissingExtra, which says what `wish` needs and, maybe, what to do instead."""
+    """A block for imports: raises MissingExtra, which says what `wish` needs and, maybe, what to do instead."""
     try:
         yield
     except ModuleNotFoundError as error:

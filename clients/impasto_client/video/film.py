@@ -1,4 +1,4 @@
-"""Frames of a film to paintings of them, in order, several in flight, smoothed along their motion."""
+"""Paint the frames of a film, in order, several in flight, smoothed along their motion."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ IN_FLIGHT = 4
 
 @dataclass(frozen=True)
 class _Pair(Generic[Frame]):
-    """A frame, and what was seen before it: RGB [H, W, 3], None before the first."""
+    """A frame, its pixels, and the previous frame's: RGB [H, W, 3]; None before the first."""
 
     frame: Frame
     now: Pixels
@@ -50,21 +50,21 @@ class _Pair(Generic[Frame]):
 
 @dataclass(frozen=True)
 class Film:
-    """How a film is painted. Raises InvalidRequest for a share or a number that can't be."""
+    """How a film is painted. Raises InvalidRequest for values out of range."""
 
     smooth: float = SMOOTH
     in_flight: int = IN_FLIGHT
 
     def __post_init__(self) -> None:
         if not (_is_number(self.smooth) and 0 <= self.smooth <= 1):
-            raise InvalidRequest(f"SMOOTH: {shown(self.smooth)} is no share; pass 0 (off) to 1", "SMOOTH")
+            raise InvalidRequest(f"SMOOTH: {shown(self.smooth)} is out of range; pass 0 (off) to 1", "SMOOTH")
         if isinstance(self.in_flight, bool) or not isinstance(self.in_flight, int) or self.in_flight < 1:
             raise InvalidRequest(
-                f"IN_FLIGHT: {shown(self.in_flight)} is no number of frames; pass 1 or more", "IN_FLIGHT"
+                f"IN_FLIGHT: {shown(self.in_flight)} is not a number of frames; pass 1 or more", "IN_FLIGHT"
             )
 
     def painted(self, frames: Iterable[Frame], paint: Callable[[bytes], Painting]) -> Generator[Frame, None, None]:
-        """The paintings of `frames`, whose files `paint` is called with from several threads. Raises what it raises."""
+        """The paintings of `frames`; several threads call `paint` with a frame's file. Raises what `paint` raises."""
         smoother = self._smoother()
 
         def work(pair: _Pair[Frame]) -> tuple[_Pair[Frame], Pixels, Motion | None]:
@@ -77,7 +77,7 @@ class Film:
     async def painted_async(
         self, frames: Iterable[Frame] | AsyncIterable[Frame], paint: Callable[[bytes], Awaitable[Painting]]
     ) -> AsyncGenerator[Frame, None]:
-        """The same for asyncio; what takes the processor long runs in threads."""
+        """As `painted`, for asyncio; long computations run in threads."""
         smoother = self._smoother()
 
         async def work(pair: _Pair[Frame]) -> tuple[_Pair[Frame], Pixels, Motion | None]:
@@ -125,11 +125,11 @@ async def _pairs_async(frames: Iterable[Frame] | AsyncIterable[Frame]) -> AsyncI
 
 
 def _paired(frame: Frame, before: Pixels | None) -> _Pair[Frame]:
-    """Raises InvalidRequest for a frame that is none, or of another size than the one before."""
+    """The frame and the one before. Raises InvalidRequest for a bad frame, or one of another size than before."""
     now = _pixels(frame)
     if before is not None and before.shape != now.shape:
         sizes = f"{now.shape[1]} x {now.shape[0]} after one of {before.shape[1]} x {before.shape[0]}"
-        raise InvalidRequest(f"IMAGE: a frame of {sizes}; pass frames of one size", "IMAGE")
+        raise InvalidRequest(f"IMAGE: got a frame of {sizes}; pass frames of one size", "IMAGE")
     return _Pair(frame, now, before)
 
 
@@ -140,7 +140,7 @@ def _pixels(frame: Any) -> Pixels:
         return frame
     is_array = isinstance(frame, np.ndarray)
     kind = f"an array {frame.dtype} {list(frame.shape)}" if is_array else f"a value of type {type(frame).__name__}"
-    raise InvalidRequest(f"IMAGE: {kind} is no frame; pass PIL images, or RGB as uint8 [H, W, 3]", "IMAGE")
+    raise InvalidRequest(f"IMAGE: {kind} is not a frame; pass PIL images, or RGB as uint8 [H, W, 3]", "IMAGE")
 
 
 def _like(frame: Frame, painting: Pixels) -> Frame:
@@ -148,7 +148,7 @@ def _like(frame: Frame, painting: Pixels) -> Frame:
 
 
 def _png(pixels: Pixels) -> bytes:
-    """Quickly made: it is read once."""
+    """The frame as PNG, compressed little, since it is read once."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG", compress_level=1)
     return file.getvalue()

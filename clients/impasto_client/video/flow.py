@@ -1,4 +1,4 @@
-"""How a frame's content moved since the frame before, and how far that can be trusted. Needs OpenCV."""
+"""Estimate how a frame's content moved since the previous frame, and how far to trust that. Needs OpenCV."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-FLOW_SIDE = 512  # pixels of the longer side that motion is looked for at
-LEAST_TRUSTED = 0.25  # of a frame's pixels; with less it shows another scene
-NOISE = 14.0  # levels of 255 by which what goes on may differ, beside the sensor's noise
-BLUR = (5, 5)  # of pixels, so that noise doesn't count as change
+FLOW_SIDE = 512  # pixels of the longer side at which motion is estimated
+LEAST_TRUSTED = 0.25  # mean trust below which the frame shows another scene
+NOISE = 14.0  # levels of 255 by which the same content may differ, beside the sensor's noise
+BLUR = (5, 5)  # pixels, so that noise doesn't count as change
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -20,10 +20,10 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Motion:
-    """Of a frame against the one before, at a reduced size.
+    """The motion from the previous frame to this one, at a reduced size.
 
     back: float32 [h, w, 2], where each pixel's content was before, in pixels relative to now (x, y).
-    trust: float32 [h, w], 0 where it wasn't in sight or looked otherwise, to 1.
+    trust: float32 [h, w], from 0 (it was not visible, or looked different) to 1.
     """
 
     back: Floats
@@ -31,22 +31,22 @@ class Motion:
 
     @property
     def is_cut(self) -> bool:
-        """Whether too little of the frame before goes on."""
+        """Whether too little of the previous frame continues."""
         return float(self.trust.mean()) < LEAST_TRUSTED
 
     def carried(self, picture: Floats) -> Floats:
-        """`picture` [H, W, 3], which belongs to the frame before, moved to where its content is now."""
+        """`picture` [H, W, 3] of the previous frame, with its content moved to where it is now."""
         height, width = picture.shape[:2]
         scale = np.array([width / self.back.shape[1], height / self.back.shape[0]], dtype=np.float32)
         return _sampled(picture, _resized(self.back, width, height) * scale, cv2.INTER_CUBIC)
 
     def trust_at(self, width: int, height: int) -> Floats:
-        """float32 [H, W, 1]."""
+        """The trust at full size, float32 [H, W, 1]."""
         return _resized(self.trust, width, height)[..., None]
 
 
 def motion(before: Pixels, now: Pixels) -> Motion:
-    """From two RGB frames [H, W, 3] of one size."""
+    """The motion between two RGB frames [H, W, 3] of one size."""
     earlier, later = _reduced(before), _reduced(now)
     back, forth = _flow(later, earlier), _flow(earlier, later)
     seen = _sampled(earlier.astype(np.float32), back, cv2.INTER_LINEAR)
@@ -57,20 +57,20 @@ def motion(before: Pixels, now: Pixels) -> Motion:
 def _reduced(frame: Pixels) -> Pixels:
     height, width = frame.shape[:2]
     scale = min(1.0, FLOW_SIDE / max(height, width))
-    size = (max(16, round(width * scale)), max(16, round(height * scale)))  # DIS wants a few pixels
+    size = (max(16, round(width * scale)), max(16, round(height * scale)))  # DIS needs a few pixels
     return np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
 def _flow(start: Pixels, end: Pixels) -> Floats:
-    """float32 [h, w, 2]: what is at p in `start` is at p + flow in `end`."""
-    seeker = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)  # one for each call: it has a state
+    """The optical flow, float32 [h, w, 2]: what is at p in `start` is at p + flow in `end`."""
+    seeker = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)  # one for each call, since it has state
     first, second = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (start, end))
-    nothing: Any = None  # no guess to begin with
+    nothing: Any = None  # no initial guess
     return np.asarray(seeker.calc(first, second, nothing), dtype=np.float32)
 
 
 def _consistent(back: Floats, forth: Floats) -> Floats:
-    """1 where there and back again leads home, as in Sundaram et al. 2010, to 0 at twice their bound."""
+    """Forward-backward consistency (Sundaram et al. 2010): 1 within their bound, falling to 0 at twice that."""
     returned = _sampled(forth, back, cv2.INTER_LINEAR)
     gap = np.square(back + returned).sum(axis=2)
     bound = 0.01 * (np.square(back).sum(axis=2) + np.square(returned).sum(axis=2)) + 0.5
@@ -89,7 +89,7 @@ def _in_sight(back: Floats) -> Floats:
 
 
 def _cautious(trust: Floats) -> Floats:
-    """A pixel less around what is not trusted, and no hard edges."""
+    """The trust, shrunk by a pixel, and blurred, so that it has no hard edges."""
     return np.asarray(cv2.blur(cv2.erode(trust, np.ones((3, 3), np.uint8)), (3, 3)), dtype=np.float32)
 
 
@@ -98,7 +98,7 @@ def _resized(values: Floats, width: int, height: int) -> Floats:
 
 
 def _sampled(picture: Floats, flow: Floats, how: int) -> Floats:
-    """picture(p + flow(p)), the edge's pixels going on beyond it."""
+    """picture(p + flow(p)); beyond the edge, the edge's pixels are repeated."""
     x, y = _places(flow.shape[1], flow.shape[0], flow)
     return np.asarray(cv2.remap(picture, x, y, how, borderMode=cv2.BORDER_REPLICATE), dtype=np.float32)
 

@@ -1,4 +1,4 @@
-"""Paintings of a film's frames, so that strokes stay where their content goes on."""
+"""Smooth the paintings of a film's frames, so that strokes stay where their content continues."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ Pixels = NDArray[np.uint8]
 
 
 class Smoother:
-    """Takes the paintings one after the other; keeps the last, as it gave it back.
+    """Smooths paintings in order, and keeps the last smoothed one.
 
-    `share`, 0 to 1, is how much of that stays where motion can be trusted: out = painting + share·trust·(last, carried
-    along the motion, - painting). So what comes into sight has no ghost of what hid it.
+    `share`, 0 to 1, is how much of that is kept where the motion is trusted:
+    out = painting + share·trust·(last moved along the motion - painting).
+    So what comes into sight has no ghost of what hid it.
     """
 
     def __init__(self, share: float) -> None:
@@ -22,7 +23,7 @@ class Smoother:
         self._last: NDArray[np.float32] | None = None
 
     def next(self, painting: Pixels, motion: Motion | None) -> Pixels:
-        """RGB [H, W, 3] to the same, smoothed. `motion` is the content's since the frame before, None of the first."""
+        """The painting RGB [H, W, 3], smoothed. `motion` is from the previous frame, None for the first."""
         new = painting.astype(np.float32)
         if self._last is not None and self._last.shape == new.shape and motion is not None and not motion.is_cut:
             kept = self._share * motion.trust_at(new.shape[1], new.shape[0])

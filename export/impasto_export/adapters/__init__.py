@@ -1,1 +1,1 @@
-"""Foreign adapters and embeddings to impasto's formats, and the registry that they are kept in."""
+"""Import foreign adapters and embeddings into impasto's formats, and keep them in a registry."""

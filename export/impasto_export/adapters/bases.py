@@ -1,4 +1,4 @@
-"""Which base model a LoRA was made for, by its layers' names and widths, and what its header says of it."""
+"""Guess the base model of a LoRA from its layers' names and widths, and from its header."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from impasto_export.architecture import parse_json
 
 SD1, SD2, SDXL, AMUSED = "Stable Diffusion 1.x", "Stable Diffusion 2.x", "SDXL", "aMUSEd"
-# Parts of names that one family alone has, the served ones last.
+# Parts of names that only one family has, the served ones last.
 NAMED = {
     "double_blocks": "FLUX, a family that is not served",
     "single_transformer_blocks": "FLUX, a family that is not served",
@@ -19,12 +19,12 @@ NAMED = {
     "transformer_layers": AMUSED,
     "text_encoder_2.": SDXL,
 }
-# What cross-attention reads of the text, and a text encoder's own width.
+# Layers of cross-attention that read the text, and layers of a text encoder; their input widths tell the model.
 CONTEXT = ("attn2.to_k", "attn2.to_v", "attn2_to_k", "attn2_to_v")
 CONTEXT_WIDTHS = {768: SD1, 1024: SD2, 2048: SDXL}
 TEXT = ("self_attn.q_proj", "self_attn_q_proj", "mlp.fc1", "mlp_fc1")
 TEXT_WIDTHS = {768: f"{SD1}, or SDXL's first text encoder", 1024: SD2, 1280: SDXL}
-# Entries of the header that tell it, and how what they say begins.
+# Header entries that name the base model, and how their values begin.
 SAYING = ("ss_base_model_version", "modelspec.architecture")
 SAID = {
     "sdxl": SDXL,
@@ -35,7 +35,7 @@ SAID = {
     "stable-diffusion-v1": SD1,
 }
 UNKNOWN = "unknown"
-# Entries with words that may call the style, and how many of the captions' tags are shown.
+# Header entries with words that may trigger the style; and how many of the captions' tags are shown.
 TRIGGER, TITLE = "modelspec.trigger_phrase", "modelspec.title"
 WORDS = {TRIGGER: "trigger phrase", "modelspec.usage_hint": "usage hint"}
 TAGS, SHOWN = "ss_tag_frequency", 8
@@ -43,14 +43,14 @@ TAGS, SHOWN = "ss_tag_frequency", 8
 
 @dataclass(frozen=True)
 class Guess:
-    """A base model's name, and what it was told by."""
+    """A base model's name, and the reason for the guess."""
 
     base: str
     because: str
 
 
 def guess(names: Collection[str], widths: Mapping[str, int], metadata: Mapping[str, str]) -> Guess:
-    """By the file's own names of its layers, the `widths` that these take where they tell, and last by its header."""
+    """The base model, by the file's names of layers, then by their input `widths`, then by its header."""
     for part, base in NAMED.items():
         named = next((name for name in names if part in name), None)
         if named is not None:
@@ -67,19 +67,19 @@ def guess(names: Collection[str], widths: Mapping[str, int], metadata: Mapping[s
 
 
 def said(metadata: Mapping[str, str]) -> dict[str, str]:
-    """What the header itself says of its base model."""
+    """The header's entries on its base model."""
     return {key: metadata[key] for key in SAYING if metadata.get(key)}
 
 
 def words(metadata: Mapping[str, str]) -> dict[str, str]:
-    """Words that may call the style: as its author says, and those that its captions had most often."""
+    """Words that may trigger the style: its author's, and the most frequent tags of its captions."""
     found = {name: metadata[key] for key, name in WORDS.items() if metadata.get(key)}
     counts = _tags(metadata.get(TAGS, ""))
     return {**found, **({"frequent tags": ", ".join(tag for tag, _ in counts.most_common(SHOWN))} if counts else {})}
 
 
 def _tags(text: str) -> Counter[str]:
-    """Of kohya's {folder: {tag: count}}; none where it is something else, for nothing depends on them."""
+    """Counts from kohya's {folder: {tag: count}}; empty for anything else, since nothing depends on them."""
     counts: Counter[str] = Counter()
     try:
         for folder in parse_json(text).values():

@@ -1,6 +1,6 @@
-"""How files spell a bottleneck adapter: the studio's own, and the one that StyleDrop-PyTorch saves.
+"""Read the two file layouts of bottleneck adapters: the studio's, and StyleDrop-PyTorch's.
 
-In both, layers may share one pair of matrices beside offsets of each layer's own: a row that is added to every row.
+In both, layers may share one pair of matrices; then each layer has offsets, rows that are added to every row of those.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from impasto_export.weights import Header, read_tensor
 
 Gelu = Literal["exact", "tanh"]
 Layout = Literal["studio", "styledrop-pytorch"]
-# The studio's entry in the file's metadata, and its tensors.
+# The studio's entry in the file's metadata, and the roles of its tensors.
 ENTRY = "bottleneck"
 PAIR, OFFSETS = ("down", "up"), ("down_offset", "up_offset")
 # StyleDrop-PyTorch's nn.Embedding tables, alone or within the checkpoint of a model that has the adapter.
 TABLE = re.compile(r"(?:(?:state_dict|model|adapter)[./])*(WD|WU|DD|DU)(?:\.weight)?")
 TABLES, OFFSET_TABLES = ("WD", "WU"), ("DD", "DU")
-# What may be saved beside its tensors.
+# What may be saved beside the tensors.
 NOTES = ("step", "epoch")
-# The one place of StyleDrop-PyTorch's adapters.
+# The only place of StyleDrop-PyTorch's adapters.
 SITE = re.compile(r"transformer_layers\.(\d+)\.attn1")
 ASSUMED = "gelu is not stated: exact taken, as in the code of StyleDrop-PyTorch"
 # Dtype and values, bf16 as its bits.
@@ -47,7 +47,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Bottleneck:
-    """What a file says. `pairs` by site: each has its own, whether or not the file shares them."""
+    """A file's adapter. `pairs` has one for each site, also where the file shares them (`shared`)."""
 
     layout: Layout
     gelu: Gelu
@@ -59,7 +59,7 @@ class Bottleneck:
 
 @dataclass(frozen=True)
 class _Form:
-    """The studio's entry; `places` are the sites of each place, in the order of its offsets."""
+    """The studio's entry; `places`: place -> its sites, in the order of its offsets."""
 
     gelu: Gelu
     shared: bool
@@ -68,18 +68,18 @@ class _Form:
 
 
 def recognises(source: Source) -> bool:
-    """Whether the file speaks of a bottleneck adapter."""
+    """Whether the file is a bottleneck adapter's."""
     (header, *others) = source.headers
     return not others and (ENTRY in header.metadata or _tables(header).keys() >= set(TABLES))
 
 
 def layout(source: Source) -> Layout:
-    """Of what is recognised."""
+    """The layout of a recognised file."""
     return "studio" if ENTRY in source.headers[0].metadata else "styledrop-pytorch"
 
 
 def facts(source: Source) -> dict[str, object]:
-    """What is told of it by its file alone. Raises AdapterError for an entry or numbers that are unusable."""
+    """The facts of an adapter, without a bundle. Raises AdapterError for an unusable entry, and for NaN or infinity."""
     (header,) = source.headers
     if layout(source) == "studio":
         for key in header.tensors:
@@ -94,22 +94,22 @@ def facts(source: Source) -> dict[str, object]:
 
 
 def sites(source: Source) -> list[str]:
-    """The modules that the file names; none of StyleDrop-PyTorch's, whose tables go by numbers."""
+    """The modules that the file names; StyleDrop-PyTorch's names none, its tables go by numbers."""
     entry = source.headers[0].metadata.get(ENTRY)
     return [] if entry is None else [site for names in _form(source, entry).places.values() for site in names]
 
 
 def read(source: Source, widths: Mapping[str, int]) -> Bottleneck:
-    """The adapter for a backbone whose sites have these `widths`, which StyleDrop-PyTorch's files don't tell.
+    """The adapter for a backbone whose sites have these `widths`; StyleDrop-PyTorch's files don't state them.
 
-    Raises UnaccountedKeys for what the layout has no place for, AdapterError for anything else that is wrong.
+    Raises UnaccountedKeys for keys that the layout does not have, AdapterError for any other problem.
     """
     (header,) = source.headers
     return _studio(source, header) if layout(source) == "studio" else _styledrop_pytorch(source, header, widths)
 
 
 def _studio(source: Source, header: Header) -> Bottleneck:
-    """Unshared: `<site>.down`, `<site>.up`. Shared: `<place>.down`, `<place>.up` and, [L, 1, …], their offsets."""
+    """Unshared: `<site>.down`, `<site>.up`. Shared: `<place>.down`, `<place>.up`, and their offsets [L, 1, …]."""
     form = _form(source, header.metadata[ENTRY])
     sites = [site for names in form.places.values() for site in names]
     if len(set(sites)) != len(sites):
@@ -139,10 +139,10 @@ def _form(source: Source, text: str) -> _Form:
         places = {str(place): [str(site) for site in sites] for place, sites in entry["sites"].items()}
         gelu, shared, prompt = entry["gelu"], entry["shared"], entry.get("prompt") or ""
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise AdapterError(f"{source}: unusable {ENTRY} entry in its header: {error!r}") from None
+        raise AdapterError(f"{source}: the {ENTRY} entry in its header cannot be used: {error!r}") from None
     if gelu not in get_args(Gelu) or not isinstance(shared, bool) or not isinstance(prompt, str):
         said = f"gelu {gelu!r}, shared {shared!r}, prompt {prompt!r}"
-        raise AdapterError(f"{source}: its header says {said}; gelu is exact or tanh, shared true or false")
+        raise AdapterError(f"{source}: its header says {said}; gelu must be exact or tanh, shared true or false")
     return _Form(cast(Gelu, gelu), shared, prompt, places)
 
 
@@ -154,7 +154,7 @@ def _styledrop_pytorch(source: Source, header: Header, widths: Mapping[str, int]
     _account(source, header.tensors, tables.values())
     strange = [key for key in source.notes if key not in NOTES]
     if strange:
-        raise UnaccountedKeys(str(source), [f"{key}: no part of an adapter" for key in strange])
+        raise UnaccountedKeys(str(source), [f"{key}: not part of an adapter" for key in strange])
     sites = sorted((site for site in widths if SITE.fullmatch(site)), key=lambda site: int(site.split(".")[1]))
     parts = {table: _part(source, header, key) for table, key in tables.items()}
     _check_backbone(source, {table: array.shape for table, (_, array) in parts.items()}, [widths[s] for s in sites])
@@ -174,13 +174,13 @@ def _from_tables(source: Source, parts: Mapping[str, Part], width: int) -> list[
 
 
 def _tables(header: Header) -> dict[str, str]:
-    """Table -> key. A second one of the same name is left out, so that it's no part of the adapter."""
+    """Table -> key. A second key of one table is left out here, and so reported as not part of the adapter."""
     keys = sorted(header.tensors, reverse=True)
     return {match[1]: key for key in keys if (match := TABLE.fullmatch(spellings.unwrapped(key)))}
 
 
 def _check_backbone(source: Source, shapes: Mapping[str, tuple[int, ...]], widths: Sequence[int]) -> None:
-    """Raises AdapterError unless these are tables for the bundle's layers of self-attention, which have `widths`."""
+    """Raises AdapterError unless these tables fit the bundle's self-attention layers, which have `widths`."""
     tables = ", ".join(f"{table} {list(shape)}" for table, shape in sorted(shapes.items()))
     if any(len(shape) != 2 for shape in shapes.values()):
         raise AdapterError(f"{source} holds {tables}; tables with a row for each layer are expected")
@@ -192,12 +192,12 @@ def _check_backbone(source: Source, shapes: Mapping[str, tuple[int, ...]], width
     if not rank or set(widths) != {width} or any(shape != wanted[table] for table, shape in shapes.items()):
         theirs = f"{shapes['DD'][0]} layers {shapes['DU'][1]} wide" if shared else f"{shapes['WD'][0]} layers"
         ours = f"{layers} layers {' and '.join(map(str, sorted(set(widths))))} wide"
-        fix = "it fits no other backbone than that it was trained on"
-        raise AdapterError(f"{source} adapts {theirs} ({tables}), the bundle's backbone has {ours}: {fix}")
+        fix = "it fits only the backbone that it was trained on"
+        raise AdapterError(f"{source} adapts {theirs} ({tables}), but the bundle's backbone has {ours}: {fix}")
 
 
 def _unshared(where: str, count: int, *arrays: NDArray[np.float32]) -> list[Pair]:
-    """The pairs of `count` sites: down [D, H] and up [H, D], with [count, 1, H] and [count, 1, D] added to each."""
+    """The pairs of `count` sites: down [D, H] and up [H, D], plus offsets [count, 1, H] and [count, 1, D]."""
     down, up, down_offsets, up_offsets = arrays
     width, rank = down.shape if down.ndim == 2 else (0, 0)
     wanted = [(width, rank), (rank, width), (count, 1, rank), (count, 1, width)]
@@ -205,24 +205,24 @@ def _unshared(where: str, count: int, *arrays: NDArray[np.float32]) -> list[Pair
     if not width * rank or shapes != wanted:
         expected = f"down [D, H], up [H, D] and, for its {count} sites, offsets [{count}, 1, H], [{count}, 1, D]"
         raise AdapterError(f"{where} is {', '.join(str(list(shape)) for shape in shapes)}; {expected} are expected")
-    with np.errstate(over="ignore"):  # an infinite sum is refused where every site is checked
+    with np.errstate(over="ignore"):  # an infinite sum is refused later, when every site is checked
         downs, ups = down + down_offsets, up + up_offsets
     return [Pair(("F32", a), ("F32", b)) for a, b in zip(downs, ups, strict=True)]
 
 
 def _account(source: Source, has: Collection[str], wanted: Iterable[str]) -> None:
-    """Raises UnaccountedKeys for what is too much, AdapterError for what is missing."""
+    """Raises UnaccountedKeys for keys that are not `wanted`, AdapterError for missing ones."""
     expected = set(wanted)
     extra = sorted(set(has) - expected)
     if extra:
-        raise UnaccountedKeys(str(source), [f"{key}: no part of the adapter" for key in extra])
+        raise UnaccountedKeys(str(source), [f"{key}: not part of the adapter" for key in extra])
     missing = sorted(expected - set(has))
     if missing:
         raise AdapterError(f"{source} is incomplete: {', '.join(missing)} is missing")
 
 
 def _part(source: Source, header: Header, key: str) -> Part:
-    """Raises AdapterError for another dtype than a float's, and for NaN and infinity."""
+    """The tensor. Raises AdapterError for a dtype that is not a float's, and for NaN and infinity."""
     dtype = header.tensors[key].dtype
     if dtype not in FLOATS:
         raise AdapterError(f"{source}: {key} has dtype {dtype}; F32, F16 or BF16 is expected")

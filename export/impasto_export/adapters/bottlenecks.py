@@ -1,4 +1,4 @@
-"""Foreign bottleneck adapters -> impasto's format: for each site, y + gelu(y @ A) @ B with A [D, H] and B [H, D]."""
+"""Import bottleneck adapters into impasto's format: for each site, y + gelu(y @ A) @ B with A [D, H] and B [H, D]."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ recognises = bottleneck_layouts.recognises
 
 
 def read(source: Source, manifest: Json, trigger: str | None = None, prompt: str = "") -> Imported:
-    """Read a bottleneck adapter, or a pair of them, for the bundle that `manifest` describes.
+    """Import a bottleneck adapter, or a pair of them, for the bundle that `manifest` describes.
 
-    `prompt` is the template it was trained with, {context} in it; where it isn't given, the file may say it.
+    `prompt` is the template of its training, with {context} in it; if it isn't given, the file may state it.
 
-    Raises UnaccountedKeys when a tensor has no place in the bundle, AdapterError for anything else that is wrong.
+    Raises UnaccountedKeys when a tensor has no place in the bundle, AdapterError for any other problem.
     """
     if manifest["family"] != FAMILY:
         problem = f"a bottleneck adapter is for bundles of the family {FAMILY}, this one's is {manifest['family']}"
@@ -57,10 +57,10 @@ def read(source: Source, manifest: Json, trigger: str | None = None, prompt: str
 
 
 def _half(source: Source, graph: str, manifest: Json) -> Bottleneck:
-    """What a file has for a graph, every value of it checked."""
+    """A file's adapter for a graph, with every value checked."""
     widths = {site: size for site, (size, _) in site_sizes(manifest, BOTTLENECK).get(graph, {}).items()}
     if graph == UPSCALER and bottleneck_layouts.layout(source) != "studio":
-        raise AdapterError(f"--upscaler: {source} holds StyleDrop-PyTorch's tables, which are a first stage's")
+        raise AdapterError(f"--upscaler: {source} holds StyleDrop-PyTorch's tables, which are for the first stage")
     found = bottleneck_layouts.read(source, widths)
     _check_stage(source, graph, found)
     _check(source, found.pairs, widths)
@@ -68,30 +68,30 @@ def _half(source: Source, graph: str, manifest: Json) -> Bottleneck:
 
 
 def _check_stage(source: Source, graph: str, found: Bottleneck) -> None:
-    """Raises AdapterError for the half of another stage."""
+    """Raises AdapterError for the other stage's half."""
     second, example = pairs.of_second(found.pairs), next(iter(found.pairs), "")
     if second and graph != UPSCALER:
         raise AdapterError(f"{source}: {pairs.ALONE} ({example}); {pairs.GIVE}")
     if found.pairs and not second and graph == UPSCALER:
-        problem = f"{source} adapts {example}, which is no place of the second stage"
-        raise AdapterError(f"--upscaler: {problem}; give the half that was trained on it")
+        problem = f"{source} adapts {example}, which is not in the second stage"
+        raise AdapterError(f"--upscaler: {problem}; give the half that was trained on that stage")
 
 
 def _gelu(source: Source, found: Mapping[str, Bottleneck]) -> str:
-    """The one of both halves. Raises AdapterError where they have two."""
+    """The halves' gelu. Raises AdapterError where they differ."""
     kinds = [half.gelu for half in found.values()]
     if len(set(kinds)) > 1:
         problem = f"the base's half has the {kinds[0]} gelu, {source.second} the {kinds[1]} one"
-        raise AdapterError(f"--upscaler: {problem}; a pair has one: give halves that were trained together")
+        raise AdapterError(f"--upscaler: {problem}; give halves that were trained together")
     return kinds[0]
 
 
 def _prompt(source: Source, found: Mapping[str, Bottleneck]) -> str:
-    """What the files say. Raises AdapterError where they say two things."""
+    """The prompt that the files state, if any. Raises AdapterError where they differ."""
     said = list(dict.fromkeys(half.prompt for half in found.values() if half.prompt))
     if len(said) > 1:
         problem = f"{source} and {source.second} were trained with {said[0]!r} and {said[1]!r}"
-        raise AdapterError(f"--prompt: {problem}; say which of them requests are to use")
+        raise AdapterError(f"--prompt: {problem}; give the one that requests should use")
     return said[0] if said else ""
 
 
@@ -104,7 +104,7 @@ def _tensors(graph: str, found: Mapping[str, Pair]) -> Tensors:
 
 
 def _check(source: Source, found: Mapping[str, Pair], widths: Mapping[str, int]) -> None:
-    """Sites and shapes against the backbone; every value finite."""
+    """Raises UnaccountedKeys for unknown sites, AdapterError for shapes that don't fit and for infinite values."""
     unknown = [
         f"{site}: names no place of this backbone that takes bottleneck adapters"
         for site in found.keys() - widths.keys()
@@ -118,6 +118,6 @@ def _check(source: Source, found: Mapping[str, Pair], widths: Mapping[str, int])
         rank = down[-1] if len(down) == 2 else 0
         if rank < 1 or down != (width, rank) or up != (rank, width):
             problem = f"down {list(down)} and up {list(up)} do not fit a width of {width}"
-            raise AdapterError(f"{source}: {site}: {problem}: an adapter of another backbone?")
+            raise AdapterError(f"{source}: {site}: {problem}; is the adapter for another backbone?")
         if not all(finite(array, dtype) for dtype, array in (pair.down, pair.up)):
             raise AdapterError(f"{source}: {site}: its sum with the shared pair is infinite")

@@ -1,4 +1,4 @@
-"""Is a stored adapter still what its digest says, and does it fit a bundle?"""
+"""Check that a stored adapter is intact and fits a bundle."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from impasto_export.weights import Header, read_tensor, sha256_file
 
 
 def problems(registry: Registry, name: str, manifest: Json | None = None, bundle: Path | None = None) -> list[str]:
-    """Everything wrong with the adapter, empty when it is sound; with a `manifest`, also whether it fits that bundle,
-    whose folder is `bundle`.
+    """All problems of the adapter, empty when there are none. With a `manifest`, it is also checked against that
+    bundle, whose folder is `bundle`.
 
     Raises RegistryError when the name is unknown or the object cannot be read at all.
     """
     entry = registry.show(name)
     if sha256_file(entry.path) != entry.digest:
-        return [f"{entry.path}: its bytes are not those of its digest; import the adapter again"]
+        return [f"{entry.path}: its bytes do not match its digest; import the adapter again"]
     header = registry.header(entry.digest)
     found = [
         f"{key}: holds NaN or infinity"
@@ -37,7 +37,7 @@ def problems(registry: Registry, name: str, manifest: Json | None = None, bundle
     if entry.record.get("family", manifest["family"]) != manifest["family"]:
         found.append(f"it is for bundles of the family {entry.record['family']}, this one's is {manifest['family']}")
     if single := pairs.misfits(entry.record, graphs, manifest):
-        return found + single  # each of its tensors of the second stage would be told
+        return found + single  # or each tensor of the second stage would be reported
     if entry.record.get("architecture") != manifest["architecture"]:
         found.append(_elsewhere(entry.record, manifest))
     if entry.record.get("kind") == DELTA:
@@ -47,19 +47,19 @@ def problems(registry: Registry, name: str, manifest: Json | None = None, bundle
 
 def _elsewhere(record: Json, manifest: Json) -> str:
     if "network" in record:
-        return f"it is a style of the network {record['network']!r}, and the bundle's is {manifest['name']!r}"
+        return f"it is a style of the network {record['network']!r}, the bundle's is {manifest['name']!r}"
     return "it was imported for another architecture, or by an older impasto; import its source again"
 
 
 def _unknown(header: Header, known: Layers) -> list[str]:
-    """Layers that the bundle does not have. Of the same architecture, their weights have the same shapes."""
+    """Layers that the bundle does not have. Shapes need no check: the architecture is the same."""
     named = {key.rpartition(".")[0] for key in header.tensors}
     found = {f"{graph}.{name}" for graph, modules in known.items() for name in modules}
     return [f"{where}: the bundle has no such layer" for where in sorted(named - found)]
 
 
 def _misfits(header: Header, sizes: Sizes) -> list[str]:
-    """Sites that the bundle does not have, or has with other sizes."""
+    """Sites that the bundle does not have, or that have other sizes there."""
     found = []
     for key, tensor in sorted(header.tensors.items()):
         where, _, role = key.rpartition(".")

@@ -1,4 +1,4 @@
-"""The layers that a LoRA file or its kin changes, collected from its keys, and what is wrong with any of them."""
+"""Collect the layers that a LoRA file or a variant changes from its keys, and the problems of each."""
 
 from __future__ import annotations
 
@@ -45,27 +45,27 @@ Sites = Mapping[tuple[str, str], Site]
 
 
 def made_for(source: Source, written: Sites) -> Guess:
-    """The base model, by the layers as the source writes them."""
+    """The base model, guessed from the layers as the source names them."""
     names = [*source.keys, *(f"{graph}.{name}" for graph, name in written)]
     widths = ((name, forms.inputs(site.shapes)) for (_, name), site in written.items())
     return bases.guess(names, {name: width for name, width in widths if width}, source.metadata)
 
 
 def layout(header: Header) -> str:
-    """PEFT's, or by who writes names like the file's."""
+    """The file's layout: PEFT's, or the writer of such names."""
     if header.path.name == sources.PEFT or (header.path.parent / scales.CONFIG_FILE).is_file():
         return PEFT
     return spellings.writer(header.tensors)
 
 
 def collect(source: Source, names: Names | AsWritten) -> tuple[Sites, list[str]]:
-    """The layers that the source and its second half change, and the keys that are left out, each with the reason."""
+    """The layers that the source and its second half change, and the problems: each key or layer with the reason."""
     sites, problems = _collected(source, names)
     if source.second is None:
         return sites, problems
     others, more = _collected(source.second, names)
-    twice = f"is of the second stage, whose half is {source.second.place.name}; take it out of one of them"
-    strange = f"of {source.second.place.name} is no layer of the second stage"
+    twice = f"belongs to the second stage, whose half is {source.second.place.name}; remove it from one of them"
+    strange = f"of {source.second.place.name} is not a layer of the second stage"
     problems += [f"{UPSCALER}.{name}: {twice}" for graph, name in sites if graph == UPSCALER]
     more += [f"{graph}.{name}: {strange}" for graph, name in others if graph != UPSCALER]
     return {**sites, **others}, [*problems, *more]
@@ -90,14 +90,14 @@ def _collected(source: Source, names: Names | AsWritten) -> tuple[Sites, list[st
 
 
 def _near(key: str, problem: str, names: Names | AsWritten) -> str:
-    """Which layer may be meant by a key that names none."""
+    """A hint at the layer that may be meant by a key that names none."""
     said = layouts.split(key) if problem == layouts.NO_LAYER else None
     near = names.near(said[0]) if said else None
     return f"; the nearest is {near}" if near else ""
 
 
 def _configs(header: Header) -> Callable[[str], scales.Config | None]:
-    """What says the scales of a graph's layers: PEFT's folder of all, diffusers' header by graph."""
+    """graph -> the config with its layers' scales: PEFT's folder has one for all, diffusers' header one per graph."""
     if layout(header) != PEFT:
         return cache(partial(scales.from_header, header))
     config = scales.from_folder(header.path.parent)
@@ -112,7 +112,7 @@ def _piece(header: Header, key: str, names: Names | AsWritten, component: str | 
 
 
 def _add(site: Site, piece: Piece, header: Header, key: str) -> str | None:
-    """What keeps the tensor from being a part of its layer's."""
+    """Add the tensor to its layer; returns the problem if it can't be added."""
     if piece.role in site.parts:
         return f"a second {piece.role} for {piece.graph}.{piece.module}"
     site.parts[piece.role], site.dtype[piece.role] = read_tensor(header, key), header.tensors[key].dtype
@@ -120,13 +120,13 @@ def _add(site: Site, piece: Piece, header: Header, key: str) -> str | None:
 
 
 def incomplete(site: Site) -> str | None:
-    """What keeps the tensors from being a change of any weight: roles, values."""
+    """Why the layer's tensors, by their roles and values, cannot change any weight; None if they can."""
     shapes = site.shapes
     if forms.kind(shapes) is None:
-        return f"has {' and '.join(sorted(shapes))}, which are not whole: a tensor is missing, or of another kind"
+        return f"has {' and '.join(sorted(shapes))}, which are incomplete: a tensor is missing, or of another kind"
     empty = [role for role, part in site.parts.items() if not part.size]
     if empty:
-        return f"{empty[0]} has shape {list(shapes[empty[0]])}: there is nothing in it"
+        return f"{empty[0]} has shape {list(shapes[empty[0]])}: it is empty"
     if ALPHA in shapes and site.parts[ALPHA].size != 1:
         return f"alpha has shape {list(shapes[ALPHA])}; a single number is expected"
     if site.config is not None and site.config.dora and MAGNITUDE not in shapes:
@@ -136,18 +136,18 @@ def incomplete(site: Site) -> str | None:
 
 
 def misfits(sites: Sites, known: Layers) -> list[str]:
-    """The layers whose tensors are no change of the bundle's weight of that name."""
+    """The layers whose tensors do not fit the bundle's weight of that name."""
     found = []
     for (graph, name), site in sites.items():
         shapes, weight = site.shapes, known[graph][name].shape
         if forms.kind(shapes) and not forms.fit(shapes, weight):
             listed = ", ".join(f"{role} {list(shape)}" for role, shape in sorted(shapes.items()) if role != ALPHA)
-            problem = f"{listed} do not fit its weight {list(weight)}: an adapter of another backbone?"
+            problem = f"{listed} do not fit its weight {list(weight)}; is the adapter for another backbone?"
             found.append(f"{graph}.{name}: {problem}")
     return found
 
 
 def merged_only(sites: Sites, known: Layers) -> list[forms.Form]:
-    """What of it only merging can carry, sorted; empty for an adapter that lanes take."""
+    """The forms in it that only merging can use, sorted; empty for an adapter that banks can hold."""
     found = (forms.merged_only(site.parts, known[graph][name]) for (graph, name), site in sites.items())
     return sorted(set().union(*found))

@@ -1,4 +1,4 @@
-"""How textual inversions in the wild lie in files. Widths tell text encoders apart; names order tokens and stages."""
+"""File layouts of textual inversions. Widths tell text encoders apart; names order tokens and stages."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from impasto_export.weights import Header, Tensor
 
 # Widths of the text encoders of public checkpoints: SD 1.x and SDXL's first, SD 2.x, SDXL's second.
 KNOWN = (768, 1024, 1280)
-# What A1111 keeps beside the vectors: integers.
+# Integers that A1111 keeps beside the vectors.
 TOKEN_NUMBERS = "string_to_token/"
-# Names of tensors that are all the vectors for a text encoder, by layout.
+# By layout: the name of the tensor with all vectors for a text encoder.
 WHOLE = {
     "a1111": re.compile(r"string_to_param/(?P<token>.+)"),
     "kohya": re.compile(r"emb_params"),
     "clip": re.compile(r"clip_[lgh]|text_encoders_\d"),
 }
 STAGE = re.compile(r"(?P<token>.+)-T(?P<number>\d+)")
-# What is as wide as a text encoder, and no token's embedding.
+# Tensors as wide as a text encoder that are not a token's embedding.
 OTHERS = {
     re.compile(r"(?:IN|MID|OUT)\d*"): "for a block of a UNet (extended textual inversion), not for a text encoder",
     re.compile(r"(?:clip_[lgh]|emb_params)_out"): "for a text encoder's output (OneTrainer's), not for its input",
 }
-# What no token is called.
+# Endings that no token has.
 MODULES = (".weight", ".bias")
 
 
@@ -44,7 +44,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Layout:
-    """For each stage, the tensors whose rows one after the other are its vectors, all of one width."""
+    """An embedding of one width; for each stage, the tensors whose rows, in order, are its vectors."""
 
     name: str
     token: str | None
@@ -52,12 +52,12 @@ class Layout:
 
 
 def parts(headers: Iterable[Header]) -> list[Part]:
-    """What may hold vectors."""
+    """The tensors that may hold vectors."""
     return [Part(header, key) for header in headers for key in header.tensors if not key.startswith(TOKEN_NUMBERS)]
 
 
 def recognises(found: Collection[Part], widths: Collection[int]) -> bool:
-    """Whether all are vectors for text encoders that are so wide, and none is of a LoRA or a module."""
+    """Whether all are vectors for text encoders of these or known widths, and none belongs to a LoRA or a module."""
     return bool(found) and all(_is_vector(part, {*KNOWN, *widths}) for part in found)
 
 
@@ -68,7 +68,7 @@ def _is_vector(part: Part, widths: Collection[int]) -> bool:
 
 
 def by_width(source: str, found: Iterable[Part]) -> dict[int, Layout]:
-    """Raises UnaccountedKeys for tensors that the layout has no place for, AdapterError for tensors that it misses."""
+    """Width -> layout. Raises UnaccountedKeys for tensors that don't belong to it, AdapterError for missing ones."""
     found = list(found)
     others = [(part.key, why) for part in found for name, why in OTHERS.items() if name.fullmatch(part.key)]
     if others:
@@ -92,7 +92,7 @@ def _layout(source: str, group: Mapping[str, Part]) -> Layout:
 
 
 def _ordered(source: str, keys: Collection[str]) -> tuple[str, str | None, list[list[str]]]:
-    """The layout's name, the token where it is told, and the keys of each stage."""
+    """The layout's name, the token if stated, and the keys of each stage."""
     whole = (
         (name, match) for name, pattern in WHOLE.items() for key in sorted(keys) if (match := pattern.fullmatch(key))
     )
@@ -104,7 +104,7 @@ def _ordered(source: str, keys: Collection[str]) -> tuple[str, str | None, list[
 
 
 def _dreamstyler(source: str, staged: list[re.Match[str]]) -> tuple[str, str, list[list[str]]]:
-    """`<token>-T0` … `<token>-T<n>`: by number, since T10 comes before T2 by its letters."""
+    """`<token>-T0` … `<token>-T<n>`, sorted by number: as text, T10 would come before T2."""
     token = min(match["token"] for match in staged)
     stages: dict[int, str] = {}
     for match in sorted((match for match in staged if match["token"] == token), key=lambda match: match.string):

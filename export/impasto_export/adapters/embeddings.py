@@ -1,6 +1,6 @@
-"""Foreign textual inversions -> impasto's embedding format: for each text encoder, vectors [stages, vectors, width].
+"""Import textual inversions into impasto's embedding format: for each text encoder, vectors [stages, vectors, width].
 
-An ordinary inversion has one stage. Stage 0 is the finest detail (the smallest training timesteps).
+An ordinary inversion has one stage. Stage 0 is for the finest detail (the smallest training timesteps).
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from impasto_export.floats import FLOATS, finite
 from impasto_export.weights import Header, read_tensor
 
 KIND = "embedding"
-# The graph input that takes their place in a text encoder.
+# The text encoder's graph input for the vectors.
 LEARNED = "learned_embeds"
-# A text has a beginning and an end; CLIP's text encoders read 77 tokens.
+# A text has a start and an end token; CLIP's text encoders read 77 tokens.
 ENDS, CLIP_TOKENS = 2, 77
 MAX_STAGES, MAX_VECTORS = 64, CLIP_TOKENS - ENDS
 PROMPT, STYLE_PROMPT = "{context}, in the style of {style}", "A painting in the style of {style}"
-# What A1111 writes down beside the vectors.
+# What A1111 saves beside the vectors.
 NOTES = ("name", "step", "sd_checkpoint", "sd_checkpoint_name")
 Vectors = tuple[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class Room:
-    """What a bundle's text encoder takes: vectors of this width, and so many of them in a text."""
+    """What a bundle's text encoder takes: vectors of this width, at most `places` of them in a text."""
 
     width: int
     places: int
@@ -43,7 +43,7 @@ class Room:
 
 @dataclass(frozen=True)
 class _Found:
-    """What a file holds: its layout's name, its token where that is told, and vectors by width."""
+    """What a file holds: its layout's name, its token if stated, and vectors by width."""
 
     layout: str
     token: str | None
@@ -55,17 +55,17 @@ class _Found:
 
 
 def widths(manifest: Json) -> list[int]:
-    """Of the bundle's text encoders."""
+    """The widths of the bundle's text encoders."""
     return [room.width for room in _rooms(manifest).values()]
 
 
 def recognises(source: Source, known: Collection[int] = ()) -> bool:
-    """Whether its tensors are as wide as text encoders: public ones, or a bundle's, whose widths are `known`."""
+    """Whether its tensors are as wide as text encoders: public ones, or a bundle's, of the widths `known`."""
     return embedding_layouts.recognises(embedding_layouts.parts(source.headers), known)
 
 
 def facts(source: Source) -> Json:
-    """What is told of an embedding by its file alone. Raises AdapterError for one that no bundle could take."""
+    """The facts of an embedding, without a bundle. Raises AdapterError for one that no bundle could take."""
     found = _found(source)
     stages, count = _sizes(str(source), [array for _, array in found.vectors.values()], MAX_VECTORS)
     return {
@@ -78,11 +78,10 @@ def facts(source: Source) -> Json:
 
 
 def read(source: Source, manifest: Json, prompt: str = "", style_prompt: str = "") -> Imported:
-    """Read an embedding for the bundle that `manifest` describes; `prompt` and `style_prompt` are how it was trained.
+    """Import an embedding for the bundle that `manifest` describes. `prompt` and `style_prompt` are the templates of
+    its training; those not given are looked up in the file's metadata, under the same names.
 
-    Where they aren't given they are looked for in the file's metadata, under the same names.
-
-    Raises UnaccountedKeys when a tensor has no place in it, AdapterError for anything else that is wrong.
+    Raises UnaccountedKeys when a tensor is not part of an embedding, AdapterError for any other problem.
     """
     said = source.metadata
     templates, assumed = _templates(prompt or said.get("prompt", ""), style_prompt or said.get("style_prompt", ""))
@@ -119,10 +118,11 @@ def misfits(header: Header, manifest: Json) -> list[str]:
 
 
 def _found(source: Source) -> _Found:
-    """Raises UnaccountedKeys for what is no part of an embedding, AdapterError for vectors that cannot be used."""
+    """The file's content. Raises UnaccountedKeys for other entries than an embedding's, AdapterError for vectors that
+    cannot be used."""
     strange = [key for key in source.notes if key not in NOTES and not key.startswith(TOKEN_NUMBERS)]
     if strange:
-        raise UnaccountedKeys(str(source), [f"{key}: no part of an embedding" for key in strange])
+        raise UnaccountedKeys(str(source), [f"{key}: not part of an embedding" for key in strange])
     layouts = embedding_layouts.by_width(str(source), embedding_layouts.parts(source.headers))
     first, *_ = layouts.values()
     name = str(source.notes.get("name") or "") if first.name == "a1111" else ""
@@ -131,7 +131,7 @@ def _found(source: Source) -> _Found:
 
 
 def _rooms(manifest: Json) -> dict[str, Room]:
-    """Of each text encoder that takes embeddings."""
+    """The room in each text encoder that takes embeddings."""
     return {
         graph: Room(port["shape"][-1], port["shape"][1] - ENDS)
         for graph, facts in manifest["graphs"].items()
@@ -141,28 +141,29 @@ def _rooms(manifest: Json) -> dict[str, Room]:
 
 
 def _encoders(what: str, found: Collection[int], rooms: Mapping[str, Room]) -> dict[int, str]:
-    """Which text encoder the vectors of each width are for.
+    """Width -> the text encoder that vectors of it are for.
 
-    Raises AdapterError unless there are vectors for each of the bundle's, and no others.
+    Raises AdapterError unless there are vectors for each of the bundle's text encoders, and no others.
     """
     if not rooms:
         raise AdapterError("the bundle's text encoder takes no embeddings; link the checkpoint again")
     wanted, held = {room.width: graph for graph, room in rooms.items()}, set(found)
     if len(wanted) < len(rooms):
-        problem = "the bundle's text encoders are equally wide"
+        problem = "the bundle's text encoders have the same width"
         raise AdapterError(f"{what}: {problem}, so its vectors don't tell which of them they are for")
     if wanted.keys() != held:
         have = " and ".join(map(str, sorted(held)))
         want = " and ".join(f"{graph} is {width}" for width, graph in wanted.items())
         missing = " and ".join(wanted[width] for width in sorted(wanted.keys() - held))
         lacks = f"those for {missing} are missing; give a file that holds both, or learned_embeds and learned_embeds_2"
-        why = "an embedding of another backbone" if held - wanted.keys() else lacks
+        why = "it is for another backbone" if held - wanted.keys() else lacks
         raise AdapterError(f"{what}: its vectors are {have} wide, the bundle's {want} wide: {why}")
     return wanted
 
 
 def _stack(source: str, layout: Layout) -> Vectors:
-    """Dtype as stored, and [stages, vectors, width]. Raises AdapterError for tensors that are no vectors or unlike."""
+    """The vectors' dtype as stored, and [stages, vectors, width]. Raises AdapterError for tensors that are not vectors,
+    or that differ in dtype or shape."""
     parts = [part for stage in layout.stages for part in stage]
     first, *others = parts
     dtype, shape = first.tensor.dtype, first.tensor.shape
@@ -186,10 +187,11 @@ def _rows(part: Part) -> NDArray[Any]:
 
 
 def _sizes(source: str, vectors: Iterable[NDArray[Any]], most: int) -> tuple[int, int]:
-    """Stages and vectors of each, which the text encoders share. Raises AdapterError beyond the limits."""
+    """The numbers of stages and of vectors in each. Raises AdapterError beyond the limits, or where text encoders
+    differ."""
     (stages, count), *others = {array.shape[:2] for array in vectors}
     if others:
-        raise AdapterError(f"{source}: its text encoders have unlike numbers of vectors: {count}, {others[0][1]}")
+        raise AdapterError(f"{source}: its text encoders have different numbers of vectors: {count}, {others[0][1]}")
     if not (1 <= stages <= MAX_STAGES and 1 <= count <= most):
         limits = f"1 to {MAX_STAGES} stages of 1 to {most} vectors are served"
         raise AdapterError(f"{source} has {stages} stages of {count} vectors; {limits}")
@@ -197,7 +199,7 @@ def _sizes(source: str, vectors: Iterable[NDArray[Any]], most: int) -> tuple[int
 
 
 def _templates(prompt: str, style_prompt: str) -> tuple[Json, list[str]]:
-    """The prompts it was trained with, and in words which of them were assumed."""
+    """The templates of its training, and notes on those that were assumed. Raises AdapterError for a bad template."""
     assumed = [
         f"{option} is not stated: {default!r} taken, as in the paper"
         for option, given, default in (("prompt", prompt, PROMPT), ("style prompt", style_prompt, STYLE_PROMPT))
@@ -205,7 +207,7 @@ def _templates(prompt: str, style_prompt: str) -> tuple[Json, list[str]]:
     ]
     prompt, style_prompt = prompt or PROMPT, style_prompt or STYLE_PROMPT
     if prompt.count("{context}") != 1 or prompt.count("{style}") != 1:
-        raise AdapterError(f"--prompt: got {prompt!r}; it must hold {{context}} and {{style}}, each once")
+        raise AdapterError(f"--prompt: got {prompt!r}; it must contain {{context}} and {{style}}, each once")
     if style_prompt.count("{style}") != 1 or "{context}" in style_prompt:
-        raise AdapterError(f"--style-prompt: got {style_prompt!r}; it must hold {{style}} once, and no {{context}}")
+        raise AdapterError(f"--style-prompt: got {style_prompt!r}; it must contain {{style}} once, and no {{context}}")
     return {"prompt": prompt, "style_prompt": style_prompt}, assumed

@@ -1,4 +1,4 @@
-"""What a foreign adapter is, told from its file alone; with a bundle, where it fits, and what is missed."""
+"""Explain a foreign adapter by its file alone; with a bundle, also how it fits."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ from impasto_export.spellings import TRANSFORMER, UPSCALER
 HOT = "every request can use it, alone or mixed"
 UNNAMED = "style"
 UNSTATED, UNUSABLE = "not stated", "nothing can use it as it is"
-UNSURE = "whether each of its layers takes hot adapters is told with --bundle"
+UNSURE = "check with --bundle whether all its layers allow that"
 
 
 def explain(place: Path, said: Said, manifest: Json | None = None, bundle: Path | None = None) -> Json:
-    """The explanation as a JSON object; its `problems` keep the adapter from being imported, as far as can be told.
+    """The explanation as a JSON object; its `problems` are those known to prevent an import.
 
-    With a `manifest` they are all there are, for its bundle, whose folder is `bundle`. Raises AdapterError or
-    ExportError for what cannot be read.
+    With a `manifest` they are complete, for its bundle, whose folder is `bundle`. Raises AdapterError or ExportError
+    for a file that cannot be read.
     """
     styles = style_files.recognises(place) or (manifest is not None and manifest["family"] == FEEDFORWARD)
     if styles and said.upscaler is not None:
-        raise AdapterError(f"--upscaler: {place} is of a feed-forward net, which has one stage; leave it out")
+        raise AdapterError(f"--upscaler: {place} is for a feed-forward net, which has one stage; leave it out")
     if styles:
         return {"file": str(place), "kind": "style vectors", **_styles(place, styles, manifest, bundle)}
     with sources.opened(place, said.upscaler) as source:
@@ -54,7 +54,7 @@ def explain(place: Path, said: Said, manifest: Json | None = None, bundle: Path 
 
 
 def _styles(place: Path, held: str | bool, manifest: Json | None, bundle: Path | None) -> Json:
-    """Of a feed-forward net; `held` is what the file holds where it tells that."""
+    """The facts of a feed-forward net's styles; `held` says what the file holds, if that is known."""
     facts: Json = {**_optional("holds", held if isinstance(held, str) else ""), "use": HOT, "problems": []}
     if manifest is None or bundle is None:
         return facts
@@ -117,7 +117,7 @@ def _optional(key: str, value: Json | str | None) -> Json:
 
 
 def _counted(values: Iterable[object]) -> dict[str, int]:
-    """How many layers have each value, the most frequent first."""
+    """Value -> number of layers that have it, the most frequent first."""
     return dict(Counter(map(str, values)).most_common())
 
 
@@ -128,13 +128,13 @@ def _alpha(name: str, site: Site) -> str:
 
 
 def _needs(site: Site) -> set[Form]:
-    """What only merging can carry, where every Linear and 1x1 convolution takes hot adapters."""
+    """The forms that only merging can use, on the assumption that every Linear and 1x1 convolution has a bank."""
     shape = forms.trimmed(site.shapes.get(DOWN, (1, 1)))
     return forms.merged_only(site.parts, Layer(shape, hot=len(shape) == 2))
 
 
 def _fit(source: Source, kind: Kind, said: Said, manifest: Json, bundle: Path | None) -> Json:
-    """What changes in the explanation when the bundle is known."""
+    """The entries that the bundle adds to the explanation, or changes."""
     facts: Json = {"bundle": manifest["name"]}
     if kind == "lora":
         sites, _ = collected.collect(source, Names(layers.of(manifest, bundle)))
@@ -150,7 +150,7 @@ def _fit(source: Source, kind: Kind, said: Said, manifest: Json, bundle: Path | 
 
 
 def lines(facts: Json) -> list[str]:
-    """The explanation for people, its problems apart; in brackets numbers of layers."""
+    """The explanation as text lines, without the problems; numbers of layers are in brackets."""
     shown = {key: _text(value) for key, value in facts.items() if key != "problems"}
     return [f"{key}: {text}" for key, text in shown.items() if text]
 

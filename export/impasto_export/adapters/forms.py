@@ -1,11 +1,11 @@
-"""What a layer's tensors are together, by their roles and shapes: LoRA, LoHa or LoKr, and each of them may be DoRA.
+"""Tell the form of a layer's tensors by their roles and shapes: LoRA, LoHa or LoKr, each of which may be DoRA.
 
-lora  down [r, in, kh, kw], up [out, r, 1, 1]; with Tucker's core mid [r, r, kh, kw] it is the core that has the taps
+lora  down [r, in, kh, kw], up [out, r, 1, 1]; with Tucker's core mid [r, r, kh, kw] the core has the taps instead
 loha  w1_a [out, r], w1_b [r, in·kh·kw], w2_a, w2_b alike; with cores t1, t2 [r, r, kh, kw]: w1_a [r, out], w1_b [r, in]
 lokr  w1 [a, c] or w1_a [a, r], w1_b [r, c]; w2 [b, d, kh, kw] or w2_a, w2_b, t2 as LoHa's; out = a·b, in = c·d
-dora  any of these and magnitude [out] or [1, out, 1, 1], or dora_scale [out, 1, 1, 1] or [1, in, 1, 1]
+dora  any of these, and magnitude [out] or [1, out, 1, 1], or dora_scale [out, 1, 1, 1] or [1, in, 1, 1]
 
-A Linear's have no taps, but may be written as those of a 1x1 convolution, and the other way round.
+A Linear's tensors have no taps, but may be saved in the shapes of a 1x1 convolution, and the other way round.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from impasto_export.adapters.layers import Layer, Shape
 from impasto_export.adapters.layouts import ALPHA, DORA_SCALE, DOWN, LOHA, LOKR, MAGNITUDE, MID, UP
 
 Kind = Literal["lora", "loha", "lokr"]
-# What keeps an adapter from being hot-swapped: a kind, or what makes it more than a Linear's.
+# Forms that banks cannot hold, so that only merging can use them; "lora" is one of layers without a bank.
 Form = Literal["lora", "locon", "dora", "loha", "lokr", "diff"]
 Shapes = Mapping[str, Shape]
 NAMES: Mapping[Form, str] = {
@@ -45,10 +45,10 @@ def _roles(prefix: str, *parts: str) -> frozenset[str]:
 
 NORMS = frozenset({MAGNITUDE, DORA_SCALE})
 LOHA_FACTORS = _roles(LOHA, "w1_a", "w1_b", "w2_a", "w2_b")
-# LoKr's factors, each whole or a product of two, the second with or without a core.
+# LoKr's factors: each whole or a product of two, the second with or without a core.
 FIRSTS = (_roles(LOKR, "w1"), _roles(LOKR, "w1_a", "w1_b"))
 SECONDS = (_roles(LOKR, "w2"), _roles(LOKR, "w2_a", "w2_b"), _roles(LOKR, "w2_a", "w2_b", "t2"))
-# Whose columns make up a layer's inputs: of LoKr's factors both.
+# Roles whose columns make up a layer's inputs (for LoKr, those of both factors).
 COLUMNS = (DOWN, f"{LOHA}w1_b", f"{LOKR}w1", f"{LOKR}w1_b", f"{LOKR}w2", f"{LOKR}w2_b")
 COMPLETE: Mapping[frozenset[str], Kind] = {
     frozenset({DOWN, UP}): "lora",
@@ -60,12 +60,12 @@ COMPLETE: Mapping[frozenset[str], Kind] = {
 
 
 def kind(roles: Collection[str]) -> Kind | None:
-    """None when the roles make nothing whole."""
+    """The kind that these roles make; None when they are incomplete."""
     return COMPLETE.get(frozenset(roles) - NORMS - {ALPHA}) if not NORMS.issubset(roles) else None
 
 
 def merged_only(roles: Collection[str], layer: Layer) -> set[Form]:
-    """What of it no bank can carry; empty for a LoRA of a layer that has one."""
+    """The forms that no bank can hold; empty for a LoRA of a layer that has a bank."""
     found: set[Form] = {"dora"} if NORMS.intersection(roles) else set()
     match kind(roles):
         case "loha" | "lokr" as other:
@@ -78,24 +78,24 @@ def merged_only(roles: Collection[str], layer: Layer) -> set[Form]:
 
 
 def merging(found: Collection[Form]) -> str:
-    """A sentence that says why only merging can use such an adapter."""
+    """A sentence that says why only merging can use an adapter of these forms."""
     return f"only `impasto export merge` can use it: {', '.join(WHY[form] for form in sorted(found))}"
 
 
 def rank(shapes: Shapes) -> int | None:
-    """What alpha is divided by; None for a LoKr of two whole factors, which has none."""
+    """The rank, by which alpha is divided; None for a LoKr of two whole factors, which has none."""
     inner = next((role for role in (DOWN, f"{LOHA}w1_b", f"{LOKR}w1_b", f"{LOKR}w2_b") if role in shapes), None)
     return shapes[inner][0] if inner and shapes[inner] else None
 
 
 def inputs(shapes: Shapes) -> int | None:
-    """The features that a Linear of such tensors takes, where they tell."""
+    """The input features of a Linear with such tensors, if they tell."""
     columns = [shapes[role][1] for role in COLUMNS if len(shapes.get(role, ())) > 1]
     return prod(columns) if columns else None
 
 
 def fit(shapes: Shapes, weight: Shape) -> bool:
-    """Whether tensors of these shapes, whole as a kind, make a change of a weight [out, in] or [out, in, kh, kw]."""
+    """Whether tensors of these shapes, complete as a kind, fit a weight [out, in] or [out, in, kh, kw]."""
     if not all(shapes[role] for role in shapes.keys() - {ALPHA}):
         return False
     if NORMS & shapes.keys() and norms(shapes, weight) is None:
@@ -128,7 +128,8 @@ def _kronecker(shapes: Shapes, weight: Shape) -> bool:
 
 
 def _product(shapes: Shapes, name: str, core: str, taps: Shape) -> Shape | None:
-    """Rows and columns of a factor, whole or of two, taps among the columns; None where the two don't fit."""
+    """Rows and columns of a factor, whole or a product of two, taps counted as columns; None where the two don't
+    fit."""
     if name in shapes:
         whole = shapes[name]
         return whole[0], prod(whole[1:])
@@ -141,7 +142,7 @@ def _product(shapes: Shapes, name: str, core: str, taps: Shape) -> Shape | None:
 
 
 def norms(shapes: Shapes, weight: Shape) -> Shape | None:
-    """Of DoRA's norms with as many sizes as the weight's: [out, 1, …] or [1, in, …]; None where none fit."""
+    """The shape of DoRA's norms with as many axes as the weight: [out, 1, …] or [1, in, …]; None where neither fits."""
     (out, into), rest = weight[:2], (1,) * len(weight[2:])
     if MAGNITUDE in shapes:
         return (out, 1, *rest) if prod(shapes[MAGNITUDE]) == out else None
@@ -150,7 +151,7 @@ def norms(shapes: Shapes, weight: Shape) -> Shape | None:
 
 
 def trimmed(shape: Shape) -> Shape:
-    """Without the ones that a 1x1 convolution's weight has behind [out, in]."""
+    """The shape without the trailing ones of a 1x1 convolution's weight, after [out, in]."""
     while len(shape) > 2 and shape[-1] == 1:
         shape = shape[:-1]
     return shape

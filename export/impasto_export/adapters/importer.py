@@ -1,4 +1,4 @@
-"""A foreign adapter -> impasto's format, by the importer of its kind. The kind is told by what the file holds."""
+"""Import a foreign adapter with the importer of its kind, which the file's content tells."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from impasto_export.families import FEEDFORWARD
 from impasto_export.feedforward import deltas, vectors
 from impasto_export.feedforward.source import opened as opened_net
 
-# How the tensors of a whole model are called.
+# How names of a whole checkpoint's tensors begin.
 CHECKPOINT = ("model.diffusion_model.", "first_stage_model.", "control_model.")
 Kind = Literal["bottleneck", "embedding", "lora"]
 NAMED: dict[Kind, str] = {"bottleneck": "a bottleneck adapter", "embedding": "an embedding", "lora": "a LoRA"}
@@ -27,8 +27,7 @@ NAMED: dict[Kind, str] = {"bottleneck": "a bottleneck adapter", "embedding": "an
 
 @dataclass(frozen=True)
 class Said:
-    """What the user says of an adapter, which its file may not; empty where nothing was said. `upscaler` is the file of
-    its half for the second stage."""
+    """The user's options for an adapter; empty means not given. `upscaler` is the file of the second stage's half."""
 
     trigger: str = ""
     prompt: str = ""
@@ -39,7 +38,7 @@ class Said:
 
     @property
     def options(self) -> list[str]:
-        """Which of them were said that only networks with words, or with two stages, have a use for."""
+        """The given options that a feed-forward net has no use for."""
         stated = {"--trigger": self.trigger, "--prompt": self.prompt, "--style-prompt": self.style_prompt}
         others = {"--alpha": self.alpha, "--upscaler": self.upscaler}
         words = [option for option, value in stated.items() if value]
@@ -50,14 +49,14 @@ NOTHING = Said()
 
 
 def adapters(place: Path, name: str, manifest: Json, said: Said, bundle: Path) -> dict[str, Imported]:
-    """What the file holds for the bundle, by name: one adapter; of a feed-forward net maybe several styles, which may
-    bring their names. Raises as `convert`."""
+    """The file's adapters for the bundle, by name: one, or for a feed-forward net maybe several styles, which may have
+    names of their own. Raises as `convert`."""
     if manifest["family"] == FEEDFORWARD:
         return _styles(place, name, manifest, said, bundle)
     if said.style:
-        raise AdapterError(f"--style: {place} is for a bundle that takes one adapter of a file; leave it out")
+        raise AdapterError(f"--style: got {said.style!r}; only a feed-forward net's files hold styles; leave it out")
     if not name:
-        raise AdapterError(f"--name: {place} doesn't say what requests are to call it; give a name")
+        raise AdapterError(f"--name: {place} has no name of its own; give the name that requests will use")
     return {name: convert(place, manifest, said, bundle)}
 
 
@@ -68,24 +67,24 @@ def _styles(place: Path, name: str, manifest: Json, said: Said, bundle: Path) ->
     with opened_net(place) as source:
         if source is not None and deltas.recognises(source, manifest):
             if not name or said.style:
-                raise AdapterError(f"--name: {place} is one style, a decoder; give its name, and no --style")
+                raise AdapterError(f"--name: {place} is one style, a decoder; give a name for it, and no --style")
             return {name: deltas.read(source, manifest, bundle)}
     return vectors.convert(place, manifest, bundle, name, said.style)
 
 
 def convert(place: Path, manifest: Json, said: Said = NOTHING, bundle: Path | None = None) -> Imported:
-    """Read the adapter for the bundle that `manifest` describes; without its folder `bundle`, layers that have no bank
-    are not known.
+    """Import the adapter for the bundle that `manifest` describes; without its folder `bundle`, layers that have no
+    bank are unknown.
 
-    Raises AdapterError for a file of no known kind, for what its importer finds wrong, and for an option that is meant
-    for another kind; ExportError for a damaged file.
+    Raises AdapterError for a file of unknown kind, for problems that its importer finds, and for an option of another
+    kind; ExportError for a damaged file.
     """
     with sources.opened(place, said.upscaler) as source:
         return read(source, manifest, said, bundle)
 
 
 def read(source: Source, manifest: Json, said: Said, bundle: Path | None) -> Imported:
-    """`convert`, of a source that is open."""
+    """As `convert`, for an open source."""
     match kind(source, embeddings.widths(manifest)):
         case "bottleneck":
             return _bottleneck(source, manifest, said)
@@ -96,21 +95,21 @@ def read(source: Source, manifest: Json, said: Said, bundle: Path | None) -> Imp
 
 
 def kind(source: Source, widths: Collection[int] = ()) -> Kind:
-    """As `recognise`, of both halves. Raises AdapterError where they are of unlike kinds, or of one that has none."""
+    """The kind of a source and its half. Raises AdapterError where the two differ, or the kind has no halves."""
     first = recognise(source, widths)
     if source.second is None:
         return first
     if first == "embedding":
-        raise AdapterError(f"--upscaler: {source} is an embedding, which both stages read; give it without a half")
+        raise AdapterError(f"--upscaler: {source} is an embedding, which both stages read; leave the option out")
     if (other := recognise(source.second, widths)) != first:
-        problem = f"{source.second} is {NAMED[other]}, and the base's half {NAMED[first]}"
-        raise AdapterError(f"--upscaler: {problem}; both halves of a pair are of one kind")
+        problem = f"{source.second} is {NAMED[other]}, but the base's half is {NAMED[first]}"
+        raise AdapterError(f"--upscaler: {problem}; both halves of a pair must be of one kind")
     return first
 
 
 def recognise(source: Source, widths: Collection[int] = ()) -> Kind:
-    """By names and shapes; `widths` are those of a bundle's text encoders. Raises AdapterError for a file of no known
-    kind."""
+    """The kind, by names and shapes; `widths` are those of a bundle's text encoders. Raises AdapterError for a file of
+    unknown kind."""
     if bottlenecks.recognises(source):
         return "bottleneck"
     if any(speaks_of_lora(key) for key in source.keys):
@@ -118,20 +117,20 @@ def recognise(source: Source, widths: Collection[int] = ()) -> Kind:
     if embeddings.recognises(source, widths):
         return "embedding"
     if any(spellings.unwrapped(key).startswith(CHECKPOINT) for key in source.keys):
-        raise AdapterError(f"{source} is a checkpoint, no adapter; link it with `impasto link`")
+        raise AdapterError(f"{source} is a checkpoint, not an adapter; link it with `impasto link`")
     problem = f"{source} holds no LoRA, no bottleneck adapter and no embedding; its tensors: {_listed(source)}"
     wide = ", ".join(map(str, sorted({*KNOWN, *widths})))
-    raise AdapterError(f"{problem}; an embedding's are as wide as a text encoder: {wide}")
+    raise AdapterError(f"{problem}; an embedding's tensors are as wide as a text encoder: {wide}")
 
 
 def _listed(source: Source) -> str:
-    """The first of its tensors, with their shapes."""
+    """The first few of its tensors, with dtypes and shapes."""
     tensors = [item for header in source.headers for item in sorted(header.tensors.items())]
     return ", ".join(f"{key} {tensor.dtype} {list(tensor.shape)}" for key, tensor in tensors[:5]) or "none"
 
 
 def notes(record: Json) -> list[str]:
-    """What its user must know of an imported adapter: what was assumed, and what it cannot be used for."""
+    """Notes for the user on an imported adapter: what was assumed, and whether only merging can use it."""
     assumed: list[str] = record["source"]["assumed"]
     return [*assumed, forms.merging(record["forms"])] if record["kind"] == loras.DELTA else assumed
 
@@ -145,7 +144,7 @@ def _bottleneck(source: Source, manifest: Json, said: Said) -> Imported:
 
 def _embedding(source: Source, manifest: Json, said: Said) -> Imported:
     if said.trigger:
-        fix = "in a prompt it is <NAME>, so choose it with --name"
+        fix = "prompts write it as <NAME>, so choose it with --name"
         raise AdapterError(f"--trigger: {source} is an embedding, whose trigger is its name: {fix}")
     if said.alpha is not None:
         raise AdapterError(f"--alpha: {source} is an embedding, which has no alpha; leave it out")
@@ -159,5 +158,5 @@ def _lora(source: Source, manifest: Json, said: Said, bundle: Path | None) -> Im
 
 def _refuse_style_prompt(source: Source, said: Said) -> None:
     if said.style_prompt:
-        fix = "say the style in --prompt, or words that a prompt should contain with --trigger"
-        raise AdapterError(f"--style-prompt: {source} is no embedding; {fix}")
+        fix = "put the style into --prompt, or words that a prompt should contain into --trigger"
+        raise AdapterError(f"--style-prompt: {source} is not an embedding; {fix}")

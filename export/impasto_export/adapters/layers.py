@@ -1,4 +1,4 @@
-"""The layers of a bundle that an adapter may change: their weights' shapes, and which of them have a bank."""
+"""A bundle's layers that an adapter may change: their weights' shapes, and which of them have a bank."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ WEIGHT = ".weight"
 
 @dataclass(frozen=True)
 class Layer:
-    """`shape` of its weight, [out, in] or [out, in, kh, kw]; `hot`: the graph has a bank for it, so lanes adapt it."""
+    """A layer; its weight has the `shape` [out, in] or [out, in, kh, kw]. `hot`: the graph has a bank for it, so it can
+    be adapted per lane, without merging."""
 
     shape: Shape
     hot: bool
@@ -27,10 +28,10 @@ Sizes = Mapping[str, Mapping[str, tuple[int, int]]]
 
 
 def of(manifest: Json, bundle: Path | None = None) -> Layers:
-    """graph -> module -> layer, for the graphs that take LoRAs; of a feed-forward net for all, since merging changes
-    them.
+    """graph -> module -> layer, for the graphs that take LoRAs; for all graphs of a feed-forward net, which merging can
+    change.
 
-    Those without a bank are known from the graphs in the folder `bundle`. Raises BundleError for one that is damaged.
+    Layers without a bank are read from the graphs in the folder `bundle`. Raises BundleError for a damaged one.
     """
     whole = manifest.get("family") == FEEDFORWARD
     sizes = {graph: sites for graph, sites in site_sizes(manifest).items() if sites or whole}
@@ -44,7 +45,7 @@ def _layers(sites: Mapping[str, tuple[int, int]], weights: Mapping[str, Shape]) 
 
 
 def site_sizes(manifest: Json, kind: str = LORA) -> Sizes:
-    """graph -> site -> (in_features, out_features) of a bundle's manifest, for adapters of the kind."""
+    """graph -> site -> (in_features, out_features), from a bundle's manifest, for adapters of this kind."""
     return {
         graph: {
             site["name"]: (site["in_features"], site["out_features"])
@@ -56,7 +57,7 @@ def site_sizes(manifest: Json, kind: str = LORA) -> Sizes:
 
 
 def _weights(bundle: Path, manifest: Json) -> dict[str, dict[str, Shape]]:
-    """graph -> module -> shape of its weight, of Linears and convolutions."""
+    """graph -> module -> shape of its weight, for Linears and convolutions."""
     return {
         graph: {
             name.removesuffix(WEIGHT): parameter.tensor.shape

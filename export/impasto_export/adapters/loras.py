@@ -1,7 +1,8 @@
-"""Foreign LoRA files and their kin -> impasto's adapter format. Every key of the file ends up in it, or nothing does.
+"""Import LoRA files and their variants into impasto's adapter format: every key of a file, or nothing.
 
-Two kinds come out. A "lora" is one of layers that have a bank: lanes take it as it is, A [in, r] and B [r, out]. What
-no bank can carry makes the whole adapter a "delta", with each layer's tensors as the file has them: for merging alone.
+Two kinds come out. A "lora" changes only layers that have a bank: A [in, r] and B [r, out], used without merging. If a
+bank cannot hold some change, the whole adapter becomes a "delta", with each layer's tensors as in the file, for merging
+only.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from impasto_export.errors import SHOWN, AdapterError, UnaccountedKeys
 from impasto_export.spellings import UPSCALER
 from impasto_export.weights import encode, header_length
 
-# The kind of an adapter that only merging can use.
+# The kind of adapters that only merging can use.
 DELTA = "delta"
-# What a server reads of an adapter's header, in bytes.
+# The longest header of an adapter that a server reads, in bytes.
 MAX_OWN_HEADER = 1 << 20
-# Said where alpha was assumed: there, files never state it.
+# Added to the note on an assumed alpha: aMUSEd's files never state it.
 AMUSED = "; aMUSEd's trainer saves none, and its default of r=16, alpha=32 is at half strength so: then give --alpha 32"
 PICKLED = "a LoRA in a pickle; convert it to safetensors first"
 Tensors = dict[str, tuple[str, NDArray[Any]]]
@@ -50,12 +51,12 @@ def read(
     alpha: float | None = None,
     bundle: Path | None = None,
 ) -> Imported:
-    """Read a LoRA (diffusers', PEFT's, kohya's or another layout) for the bundle that `manifest` describes.
+    """Import a LoRA (diffusers', PEFT's, kohya's or another layout) for the bundle that `manifest` describes.
 
-    `prompt` is the template it was trained with, {context} in it; `alpha` is for files that don't state their own;
-    layers without a bank are known from the graphs in the folder `bundle`.
+    `prompt` is the template of its training, with {context} in it; `alpha` is for files that don't state their own;
+    layers without a bank are read from the graphs in the folder `bundle`.
 
-    Raises UnaccountedKeys when a key has no place in the bundle, AdapterError for anything else that is wrong.
+    Raises UnaccountedKeys when a key has no place in the bundle, AdapterError for any other problem.
     """
     if any(half.pickled for half in source.halves):
         raise AdapterError(f"{source} is {PICKLED}")
@@ -92,44 +93,44 @@ def read(
 
 
 def sealed(tensors: Tensors, record: Json) -> Imported:
-    """An adapter's file, its record in the header. Raises AdapterError for a header that no server reads."""
+    """An adapter's file, with its record in the header. Raises AdapterError if the header is too long for servers."""
     data = encode(tensors, {"impasto": json.dumps(record, sort_keys=True, ensure_ascii=False)})
     length = header_length(data)
     if length > MAX_OWN_HEADER:
-        problem = f"its header would have {length} bytes, and servers read up to {MAX_OWN_HEADER}"
+        problem = f"its header would have {length} bytes, but servers read up to {MAX_OWN_HEADER}"
         raise AdapterError(
-            f"{record['source']['file']}: {problem}: it has too many layers, or too long a text in its own header"
+            f"{record['source']['file']}: {problem}; it has too many layers, or too long a text in its own header"
         )
     return Imported(data, record)
 
 
 def words(trigger: str | None, prompt: str) -> Json:
-    """What a record says of an adapter's words, without what wasn't said. Raises AdapterError for a bad template."""
+    """The record's trigger and prompt, those that were given. Raises AdapterError for a bad template."""
     if prompt and (prompt.count("{context}") != 1 or "{style}" in prompt):
-        fix = 'it must hold {context} once, and the style in words: "{context} in stained glass style"'
+        fix = 'it must contain {context} once, and the style in words: "{context} in stained glass style"'
         raise AdapterError(f"--prompt: got {prompt!r}; {fix}")
     return {key: value for key, value in (("trigger", trigger), ("prompt", prompt)) if value}
 
 
 def _trigger(source: Source) -> str:
-    """The words that its header says should be in a prompt, on one line."""
+    """The header's trigger words, on one line."""
     return " ".join(source.metadata.get(bases.TRIGGER, "").split())
 
 
 def taken(source: Source, trigger: str | None) -> list[str]:
-    """What its header says and the user did not, in words."""
+    """A note if the trigger words were taken from the header."""
     found = "" if trigger else _trigger(source)
     return [f"no --trigger was given: {found!r} taken, its header's {bases.TRIGGER}"] if found else []
 
 
 def _notes(source: Source, manifest: Json, assumed: list[str], total: int, trigger: str | None) -> list[str]:
-    """What was decided here, and what was left alone, in words."""
+    """Notes on what was assumed, and on what was not read."""
     left = source.left if UPSCALER in manifest["graphs"] else []
     return [*assumptions(assumed, total, manifest["family"] == "masked"), *taken(source, trigger), *left]
 
 
 def _made_for(source: Source) -> str:
-    """What an error says of it, where it can be told."""
+    """The base model for an error's text, if it can be told."""
     base = collected.made_for(source, collected.collect(source, AsWritten())[0]).base
     return "" if base == bases.UNKNOWN else f" (made for {base})"
 
@@ -159,13 +160,14 @@ def _tensors(sites: Sites, known: Layers, given: float | None, hot: bool) -> tup
 
 
 def _bank(site: Site) -> Tensors:
-    """In the layout that the graph multiplies without a transpose; what a 1x1 convolution's has behind goes."""
+    """A and B, in the layout that the graph multiplies without a transpose; a 1x1 convolution's last two sizes go."""
     a, b = (site.parts[role].reshape(site.parts[role].shape[:2]) for role in (DOWN, UP))
     return {"A": (site.dtype[DOWN], a.T), "B": (site.dtype[UP], b.T)}
 
 
 def _stored(site: Site, layer: Layer) -> Tensors:
-    """As the file has them, DoRA's norms alone with a size for each of the weight's: so they tell what they measure."""
+    """The tensors as in the file. Only DoRA's norms are reshaped, to as many axes as the weight has: so their shape
+    tells whether they are of outputs or of inputs."""
     stored = {role: (site.dtype[role], part) for role, part in site.parts.items() if role != ALPHA}
     norms = forms.norms(site.shapes, layer.shape)
     if norms is not None:
@@ -175,7 +177,7 @@ def _stored(site: Site, layer: Layer) -> Tensors:
 
 
 def assumptions(assumed: list[str], total: int, amused: bool) -> list[str]:
-    """What the source left open and is decided here, in words; `assumed` are the layers of `total` without an alpha."""
+    """A note on an assumed alpha; `assumed` are the layers, of `total`, for which none was stated."""
     if not assumed:
         return []
     more = f" and {len(assumed) - SHOWN} more" if len(assumed) > SHOWN else ""

@@ -1,6 +1,6 @@
-"""Adapters in pairs: what an adapter of a cascade has for its second stage, beside what it has for the first.
+"""Adapters in pairs: one half for the first stage, one for the second.
 
-One may have a first half alone: it paints the second stage plain. A second half without a first is nobody's style.
+The first half may stand alone; the second stage then runs without an adapter. The second half alone is refused.
 """
 
 from __future__ import annotations
@@ -13,31 +13,31 @@ from impasto_export.architecture import Json
 from impasto_export.errors import AdapterError
 from impasto_export.spellings import TRANSFORMER, UPSCALER
 
-# The stages of a cascade, in their order, by the graphs that run in them.
+# Graph -> the stage that runs it, in order.
 STAGES = {TRANSFORMER: "base", UPSCALER: "upscale"}
-# How the modules of a second stage's network are called: those of its two stacks.
+# Names of modules in the second stage's network: those of its two stacks of layers.
 MODULE = re.compile(r"(low_)?layers\.\d+\..+")
-ALONE = "it is the half of a pair for the second stage alone"
+ALONE = "it is only the second stage's half of a pair"
 GIVE = "give the base's half, and this one as --upscaler"
 
 
 def stages(graphs: Collection[str]) -> Json:
-    """What a record says of an adapter with factors for these graphs: its stages, where they are two."""
+    """The record's entry on the stages of an adapter for these graphs; none for the first stage alone."""
     found = [stage for graph, stage in STAGES.items() if graph in graphs]
     return {"stages": found} if UPSCALER in graphs else {}
 
 
 def of_second(modules: Iterable[str]) -> bool:
-    """Whether all of these names, one at least, are a second stage's modules."""
+    """Whether these names, at least one, are all modules of the second stage."""
     named = list(modules)
     return bool(named) and all(MODULE.fullmatch(name) for name in named)
 
 
 def check_bundle(source: Source, paired: bool, manifest: Json) -> None:
-    """Raises AdapterError for what is `paired` where the bundle has one stage."""
+    """Raises AdapterError for a `paired` adapter where the bundle has one stage."""
     if paired and UPSCALER not in manifest["graphs"]:
-        problem = f"it has a half for the second stage, and the bundle {manifest.get('name')!r} has one stage"
-        fix = "import the base's half alone, by its own file, or give --bundle of a checkpoint with both stages"
+        problem = f"it has a half for the second stage, but the bundle {manifest.get('name')!r} has one stage"
+        fix = "import only the base's file, or give --bundle of a checkpoint with both stages"
         raise AdapterError(f"{source}: {problem}; {fix}")
 
 
@@ -48,18 +48,18 @@ def check_whole(source: Source, graphs: Collection[str]) -> None:
 
 
 def problems(record: Json, graphs: Collection[str]) -> list[str]:
-    """What is wrong with a registered adapter of this `record`, which has factors for `graphs`, as a pair."""
+    """What is wrong with the stages of a registered adapter with this `record`, which has tensors for `graphs`."""
     if UPSCALER in graphs and TRANSFORMER not in graphs:
         return [f"{ALONE}; import it again, with the base's half"]
     said, held = record.get("stages"), stages(graphs).get("stages")
-    what = f"its header says that its stages are {_listed(said)}, and its tensors are of {_listed(held)}"
+    what = f"its header names the stages {_listed(said)}, but its tensors are of {_listed(held)}"
     return [] if said == held else [f"{what}; import it again from its source files"]
 
 
 def misfits(record: Json, graphs: Collection[str], manifest: Json) -> list[str]:
-    """Of one that is a pair, where the bundle has one stage."""
+    """The problem of a pair where the bundle has one stage."""
     paired = UPSCALER in graphs or "stages" in record
-    problem = "it is a pair, and the bundle has one stage; import the base's half alone for it, under another name"
+    problem = "it is a pair, but the bundle has one stage; import the base's half alone, under another name"
     return [problem] if paired and UPSCALER not in manifest["graphs"] else []
 
 

@@ -1,7 +1,7 @@
-"""A pickle's tensors as a safetensors file, by a process of its own: `python -m impasto_export.adapters.pickles`.
+"""Convert a pickle's tensors to a safetensors file in a separate process: `python -m impasto_export.adapters.pickles`.
 
-Nothing but tensors, numbers, strings and dictionaries is built from the pickle (`torch_files`), in a process with
-little memory that is given little time. The one who asks reads safetensors, and one line of why there is none.
+Only tensors, numbers, strings and dictionaries are built from the pickle (`torch_files`), and the process has little
+memory and little time. The caller reads the safetensors file, or one line that says why there is none.
 """
 
 from __future__ import annotations
@@ -20,24 +20,25 @@ from impasto_export.adapters.torch_files import ARCHIVE, Forbidden, Parameters, 
 from impasto_export.errors import AdapterError
 from impasto_export.weights import Header, encode, read_header
 
-# How a file begins that torch saved, where it is no archive: a pickle of the protocols 2 to 5.
+# How torch's files begin that are not archives: a pickle of protocol 2 to 5.
 PICKLE, PROTOCOLS = 0x80, range(2, 6)
-# A small embedding may lie in a file with the whole vocabulary it is a slice of.
+# Large, since a small embedding may be a slice of a whole vocabulary that is saved with it.
 MAX_BYTES = 1 << 30
 MEMORY_BYTES = 4 << 30
 PATIENCE_S = 120
-# A dictionary in the dictionary: `string_to_param/*`.
+# Joins the keys of nested dictionaries: `string_to_param/*`.
 SEPARATOR = "/"
 SCALARS = "scalars"
 REFUSED = 3
 
 
 class Unusual(Exception):
-    """The file is harmless, but no dictionary of tensors."""
+    """The file is harmless, but not a dictionary of tensors."""
 
 
 def is_pickle(path: Path) -> bool:
-    """By its first bytes. Those of a safetensors file, its header's length, may look alike, but a header follows."""
+    """Whether it is a pickle, by its first bytes. The length that begins a safetensors file may look alike, but then
+    the header follows."""
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(9)
@@ -54,10 +55,10 @@ def read(source: Path, folder: Path) -> Header:
     target = folder / "tensors.safetensors"
     command = [sys.executable, "-m", __name__, str(source.resolve()), str(target)]
     try:
-        # In that folder, or else a numpy.py that happens to lie in the user's would be imported.
+        # Run in that folder: a numpy.py in the user's folder would be imported.
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE_S)
     except subprocess.TimeoutExpired:
-        raise AdapterError(f"{source} was not read within {PATIENCE_S} s; it is no file of tensors") from None
+        raise AdapterError(f"{source} was not read within {PATIENCE_S} s; it is not a file of tensors") from None
     if done.returncode == REFUSED:
         raise AdapterError(f"{source}: {done.stdout.strip()}")
     if done.returncode:
@@ -66,7 +67,7 @@ def read(source: Path, folder: Path) -> Header:
 
 
 def convert(source: Path, target: Path) -> None:
-    """Write `target`. Raises Unusual, Forbidden, and more for what is no file of torch's."""
+    """Write `target`. Raises Unusual or Forbidden, and other errors for a file that torch did not save."""
     tensors: dict[str, tuple[str, NDArray[Any]]] = {}
     scalars: dict[str, Any] = {}
     for key, value in _flat(torch_files.read(source)):
@@ -98,7 +99,7 @@ def reason(error: Exception) -> str:
         return f"refused: this pickle is more than tensors, it asks for {str(error)!r}"
     if isinstance(error, Unusual):
         return f"refused: {error}"
-    return f"not a file of tensors that torch saved, or damaged ({type(error).__name__})"
+    return f"not a file of tensors saved by torch, or damaged ({type(error).__name__})"
 
 
 def main() -> int:

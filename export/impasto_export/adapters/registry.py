@@ -1,6 +1,6 @@
-"""Adapters on disk: `objects/<sha256>.safetensors` is identity, `names/<name>.json` a pointer to it.
+"""The registry of adapters on disk: `objects/<sha256>.safetensors` are the files, `names/<name>.json` point to them.
 
-Writing a pointer is what hot-swaps an adapter: both files are written whole, objects first.
+Writing a pointer hot-swaps an adapter: both files are written atomically, the object first.
 """
 
 from __future__ import annotations
@@ -43,9 +43,10 @@ class Registry:
     folder: Path
 
     def put(self, name: str, data: bytes) -> str:
-        """Store the adapter and point `name` at it, whatever the name pointed at before; the digest.
+        """Store the adapter and point `name` at it; returns the digest.
 
-        What it pointed at before stays until `remove`: a server may have resolved the name and not read the file yet.
+        An object that the name pointed at before stays until `remove`: a server may have resolved the name, but not
+        read the file yet.
         """
         check_name(name)
         digest = hashlib.sha256(data).hexdigest()
@@ -60,7 +61,7 @@ class Registry:
         return sorted(path.stem for path in (self.folder / "names").glob("*.json") if NAME.fullmatch(path.stem))
 
     def show(self, name: str) -> Entry:
-        """Raises RegistryError for an unknown name (with the nearest ones) or an unreadable object."""
+        """The name's entry. Raises RegistryError for an unknown name (with the nearest ones), or an unreadable file."""
         digest = self._pointer(name)
         path = self._object(digest)
         return Entry(name, digest, path, _record(self.header(digest)))
@@ -71,10 +72,10 @@ class Registry:
         except FileNotFoundError:
             raise RegistryError(f"{self.folder}: object {digest} is missing; import the adapter again") from None
         except ExportError as error:
-            raise RegistryError(f"damaged object; import the adapter again: {error}") from None
+            raise RegistryError(f"an object is damaged; import the adapter again: {error}") from None
 
     def remove(self, name: str) -> str:
-        """Delete the pointer and every object that no name points at any more; the digest it pointed at."""
+        """Delete the pointer, and every object that no name points at any more; returns the pointer's digest."""
         with self._writing():
             digest = self._pointer(name)
             self._name(name).unlink()
@@ -86,11 +87,11 @@ class Registry:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """One writer at a time, or a removal could take an object that is about to get its name. Readers don't wait."""
+        """One writer at a time: a removal must not delete an object that is about to get a name. Readers don't wait."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            problem = f"no registry can be there ({error.strerror})"
+            problem = f"the registry cannot be made there ({error.strerror})"
             raise RegistryError(f"{self.folder}: {problem}; choose another folder with --registry") from None
         with atomic.alone(self.folder):
             yield
@@ -130,5 +131,5 @@ def _record(header: Header) -> Json:
 def check_name(name: str) -> None:
     if not NAME.fullmatch(name):
         raise RegistryError(
-            f"{name!r} is not an adapter's name: use a-z, 0-9, '.', '_', '-', first a letter or digit, up to 64"
+            f"{name!r} is not an adapter's name: use up to 64 of a-z, 0-9, '.', '_', '-', first a letter or digit"
         )

@@ -1,4 +1,4 @@
-"""What PEFT's config says of an adapter's scale: alpha/rank, or alpha/sqrt(rank) when it says rank-stabilised."""
+"""An adapter's scale by PEFT's config: alpha/rank, or alpha/sqrt(rank) if that says rank-stabilised."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from impasto_export.weights import Header
 
 HEADER_KEY = "lora_adapter_metadata"
 CONFIG_FILE = "adapter_config.json"
-# These start from another base weight than the checkpoint's, so their A and B alone mean nothing.
+# These initialisations change the base weight, so A and B alone mean nothing.
 RESIDUAL_INITS = ("pissa", "olora", "loftq", "corda", "lora_ga")
-# PEFT's kinds that are read, and what their configs call alpha.
+# PEFT's kinds that are read -> their config's name for alpha.
 ALPHA_FIELD = {"LORA": "lora_alpha", "LOHA": "alpha", "LOKR": "alpha"}
 
 
 @dataclass(frozen=True)
 class Config:
-    """The fields of PEFT's configs that decide a layer's scale; `dora`: that it must have a magnitude."""
+    """The fields of PEFT's configs that decide a layer's scale; `dora`: layers must have a magnitude."""
 
     rank: int
     alpha: float
@@ -41,18 +41,19 @@ class Config:
 
 
 def check_given(alpha: float | None) -> None:
-    """Raises AdapterError for an alpha of the user's that is no scale."""
+    """Raises AdapterError for an --alpha that cannot be one."""
     if alpha is not None and not FLOAT32.tiny <= alpha <= FLOAT32.max:
-        raise AdapterError(f"--alpha: got {alpha}; a finite number above 0 is expected, as it was in training")
+        raise AdapterError(f"--alpha: got {alpha}; a finite number above 0 is expected, the one of its training")
 
 
 def scale(
     config: Config | None, site: str, rank: int | None, alpha: float | None, given: float | None = None
 ) -> float | None:
-    """The site's scale; `alpha` is the file's own tensor and wins. `given` is the user's, for files that state none;
-    None when nobody states an alpha. `rank` None is a LoKr of whole factors, whose alpha only PEFT's config means.
+    """The site's scale; None when no alpha is known. `alpha` is the file's own tensor, which overrides the config's;
+    `given` is the user's, for files that state none. A `rank` of None is a LoKr of whole factors: its alpha counts only
+    in PEFT's config.
 
-    Raises AdapterError when the config gives the site another rank than its tensors have, or two state an alpha.
+    Raises AdapterError when the config's rank is not that of the tensors, or when an alpha is both stated and given.
     """
     if rank is None:
         return 1.0 if config is None else config.alpha_of(site) / config.rank_of(site)
@@ -66,12 +67,12 @@ def scale(
     if alpha is None:
         return None
     if not abs(alpha) <= FLOAT32.max:
-        raise AdapterError(f"{site}: its alpha is {alpha:g}; a finite number is expected, so the file is damaged")
+        raise AdapterError(f"{site}: its alpha is {alpha:g}; a finite number is expected, so get the file again")
     return alpha / math.sqrt(rank) if config is not None and config.rslora else alpha / rank
 
 
 def from_header(header: Header, graph: str) -> Config | None:
-    """diffusers keeps the configs of all components in one header entry, keys prefixed by the component."""
+    """The graph's config in diffusers' header entry, which holds all components' configs; keys begin with theirs."""
     text = header.metadata.get(HEADER_KEY)
     if text is None:
         return None
@@ -81,7 +82,7 @@ def from_header(header: Header, graph: str) -> Config | None:
 
 
 def from_folder(folder: Path) -> Config | None:
-    """PEFT's adapter_config.json beside the weights. Raises AdapterError for a kind that no weight can carry."""
+    """The config in PEFT's adapter_config.json. Raises AdapterError for a kind that is not read."""
     path = folder / CONFIG_FILE
     return _config(_object(path.read_bytes(), str(path)), path) if path.is_file() else None
 
@@ -116,7 +117,7 @@ def _config(fields: Mapping[str, Any], path: Path) -> Config:
             {re.compile(key).pattern: float(value) for key, value in (fields.get("alpha_pattern") or {}).items()},
         )
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError, re.error) as error:
-        raise AdapterError(f"{path}: unusable LoRA config: {error!r}") from None
+        raise AdapterError(f"{path}: the LoRA config cannot be used: {error!r}") from None
 
 
 def _rank(value: Any) -> int:
@@ -126,5 +127,5 @@ def _rank(value: Any) -> int:
 
 
 def _by_pattern(patterns: Mapping[str, float], site: str, default: float) -> float:
-    """PEFT's rule: the first pattern that matches the end of the name from a dot on."""
+    """The site's value by PEFT's rule: the first pattern that matches the end of its name, from a dot on."""
     return next((value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", site)), default)

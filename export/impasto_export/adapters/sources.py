@@ -1,7 +1,7 @@
-"""What a foreign adapter lies in: a safetensors file, a pickle of tensors, or a folder with files of known names.
+"""Open a foreign adapter: a safetensors file, a pickle of tensors, or a folder with files of known names.
 
-Which of the two a file is, its first bytes tell, whatever it is called. An adapter of a cascade may have a second half,
-with what it has for the second stage, in a file of its own.
+A file's first bytes tell which of the two it is, whatever its name. An adapter for two stages may come in two halves;
+the second stage's half is then a separate file.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from impasto_export.spellings import UPSCALER
 from impasto_export.weights import Header, read_header, sha256_file
 
 LORA, PEFT, BOTTLENECK = "pytorch_lora_weights.safetensors", "adapter_model.safetensors", "bottleneck.safetensors"
-# An embedding's files for one text encoder, and for a second one.
+# An embedding's files for the first text encoder, and for the second.
 EMBEDDINGS = tuple((f"learned_embeds{end}", f"learned_embeds_2{end}") for end in (".safetensors", ".bin"))
 PAIR = re.compile(r"learned_embeds(?:_2)?(?P<rest>(?:-steps-\d+)?\.(?:safetensors|bin))")
-SECOND = "upscaler.safetensors"  # the second half
+SECOND = "upscaler.safetensors"  # the second stage's half
 COMPONENTS = ("unet", "transformer", UPSCALER, "text_encoder", "text_encoder_2")
-# Files that are read together, in the order in which they are looked for.
+# Sets of files that are read together, in the order of the search.
 SETS = (
     (LORA,),
     (PEFT,),
@@ -40,10 +40,9 @@ SETS = (
 
 @dataclass(frozen=True)
 class Source:
-    """`place` is what the user named, `files` are those it holds, or of which it is one. A pickle's header is that of
-    the safetensors file made of it, and `notes` are the numbers and strings it holds beside its tensors. `second` is
-    the half for the second stage, where that has a file of its own, and `graph` what all of the files are for, where
-    that is said."""
+    """An open adapter. `place` is what the user named; `files` are those that are read. A pickle's header is that of
+    the safetensors file made from it, and `notes` are the numbers and strings beside its tensors. `second` is the
+    second stage's half, if that is a separate file; `graph` is the graph that all files are for, if that was stated."""
 
     place: Path
     files: tuple[Path, ...]
@@ -57,7 +56,7 @@ class Source:
 
     @property
     def halves(self) -> tuple[Source, ...]:
-        """This and, where there is one, the second half; each with its own tensors alone."""
+        """This half and, if there is one, the second; each with its own tensors only."""
         return (self,) if self.second is None else (self, self.second)
 
     @property
@@ -74,20 +73,20 @@ class Source:
 
     @property
     def joined(self) -> list[str]:
-        """Which files were read that the user did not name, nor a folder of them, in words."""
+        """Notes on files that were read although the user named neither them nor their folder."""
         others = [path.name for path in self.files if path != self.place] if not self.place.is_dir() else []
         return [f"{name} beside it was read, too: the vectors for the other text encoder" for name in others]
 
     @property
     def left(self) -> list[str]:
-        """Which file was left unread that may be the second half, in words."""
+        """A note on a file beside it that was not read, but may be the second half."""
         beside = self.place.parent / SECOND
         unread = self.place.is_file() and self.second is None and beside.is_file() and beside != self.place
         fix = f"to have both stages, give it as --upscaler, or give the folder {self.place.parent}"
         return [f"{SECOND} beside it was not read; {fix}"] if unread else []
 
     def component(self, header: Header) -> str | None:
-        """The component that a file is of: as was said, or of a set, by its folder in `place`."""
+        """The component that a file is for: the stated `graph`, or its subfolder of `place`."""
         folder = header.path.parent
         return self.graph or self._named(folder)
 
@@ -95,7 +94,7 @@ class Source:
         return folder.name if folder != self.place and folder.parent == self.place else None
 
     def facts(self, layout: str, assumed: list[str]) -> Json:
-        """What an adapter's record says of where it came from; `assumed`: what was decided here, in words."""
+        """The record's entry on the adapter's source; `assumed` are notes on what was assumed."""
         names = [name for half in self.halves for name in half._names()]
         return {"file": ", ".join(names), "sha256": self._digest(), "layout": layout, "assumed": assumed}
 
@@ -103,14 +102,14 @@ class Source:
         return [str(path.relative_to(self.place)) if self.place.is_dir() else path.name for path in self.files]
 
     def _digest(self) -> str:
-        """sha256 of the file; of several, sha256 of their digests in order."""
+        """sha256 of the file; for several, sha256 of their digests in order."""
         digests = [sha256_file(path) for half in self.halves for path in half.files]
         return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 @contextmanager
 def opened(place: Path, second: Path | None = None) -> Iterator[Source]:
-    """The source's headers, readable until the block ends, and those of its `second` half, which a folder may hold.
+    """The source, readable until the block ends, with its `second` half, which a folder may also contain.
 
     Raises AdapterError, or ExportError for a damaged file.
     """
@@ -124,16 +123,18 @@ def opened(place: Path, second: Path | None = None) -> Iterator[Source]:
 
 
 def _second(place: Path, said: Path | None) -> Path | None:
-    """The second half's file. Raises AdapterError for one that is no file, and where a folder has one, too."""
+    """The second half's file. Raises AdapterError when it is not a file, or when the folder has one, too."""
     inside = place / SECOND
     if said is None:
         return inside if inside.is_file() else None
     if not said.is_file():
-        what = "is a folder" if said.is_dir() else "is not there"
+        what = "is a folder" if said.is_dir() else "does not exist"
         raise AdapterError(f"--upscaler: {said} {what}; give the file of the second stage's half")
     if inside.is_file():
-        problem = f"{place} holds {SECOND}, and got {said} beside it"
-        raise AdapterError(f"--upscaler: {problem}; leave the option out, or name the file of the base's half itself")
+        problem = f"got {said}, but {place} already holds {SECOND}"
+        raise AdapterError(
+            f"--upscaler: {problem}; leave the option out, or name the base's file instead of the folder"
+        )
     return said
 
 
@@ -163,13 +164,13 @@ def _files(place: Path) -> tuple[Path, ...]:
             return found
     if (place / SECOND).is_file():
         fix = f"put the base's half beside it, as {BOTTLENECK} or {LORA}, or give that and --upscaler"
-        raise AdapterError(f"{place} holds {SECOND} alone, the half of a pair for the second stage; {fix}")
+        raise AdapterError(f"{place} holds only {SECOND}, the second stage's half of a pair; {fix}")
     known = ", ".join((LORA, PEFT, BOTTLENECK, *(first for first, _ in EMBEDDINGS)))
     raise AdapterError(f"{place} holds none of {known}; name the adapter's file itself")
 
 
 def _with_partner(place: Path) -> tuple[Path, ...]:
-    """The file, and the one beside it that diffusers writes for the other text encoder of a pair."""
+    """The file, and the one beside it that diffusers writes for the other text encoder."""
     match = PAIR.fullmatch(place.name)
     pair = [place.with_name(f"learned_embeds{number}{match['rest']}") for number in ("", "_2")] if match else [place]
     return tuple(path for path in pair if path.is_file())

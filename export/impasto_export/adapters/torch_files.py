@@ -1,7 +1,7 @@
-"""Files that torch saved, read without it: archives, and pickles one after the other as torch before 1.6 wrote them.
+"""Read files that torch saved, without torch: archives, and the sequences of pickles that torch before 1.6 wrote.
 
-Of what a pickle may ask for, only what builds tensors and dictionaries is there, and all of it is made here: a pickle
-that asks for anything else ends the reading, so nothing of it runs.
+A pickle may only ask for what builds tensors and dictionaries, and that is defined here. One that asks for anything
+else is refused at that point, so none of its code runs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 ARCHIVE = b"PK\x03\x04"
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
-# By how torch calls the storage: safetensors' name of the dtype, and what numpy reads it as. bf16 are their bits.
+# torch's storage class -> safetensors' name of the dtype, and numpy's. bf16 is read as its bits.
 KINDS = {
     "FloatStorage": ("F32", "<f4"),
     "DoubleStorage": ("F64", "<f8"),
@@ -37,19 +37,19 @@ KINDS = {
 
 
 class Forbidden(Exception):
-    """What the pickle asks for, and is no part of a tensor."""
+    """The pickle asks for something that is not part of a tensor."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A class of storages; nothing can be made by calling it."""
+    """Stands in for a storage class of torch; it cannot be called."""
 
     name: str
 
 
 @dataclass
 class Storage:
-    """`data` comes behind the pickle in old files."""
+    """A storage; in old files, `data` comes after the pickles."""
 
     kind: str
     count: int
@@ -58,7 +58,7 @@ class Storage:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A view of a storage: offset and strides in numbers."""
+    """A view of a storage; offset and strides count numbers, not bytes."""
 
     storage: Storage
     offset: int
@@ -70,7 +70,7 @@ class Tensor:
         return KINDS[self.storage.kind][0]
 
     def array(self) -> NDArray[Any]:
-        """Its numbers, a copy. Raises ValueError for one that reaches beyond its storage, or is larger than it."""
+        """A copy of its numbers. Raises ValueError when it reaches beyond its storage, or is larger than that."""
         held = np.frombuffer(self.storage.data, KINDS[self.storage.kind][1])
         whole = (*self.size, *self.stride, self.offset)
         if len(self.size) != len(self.stride) or any(type(side) is not int or side < 0 for side in whole):
@@ -86,7 +86,7 @@ class Tensor:
 
 @dataclass
 class Parameters:
-    """What stands in for torch's ParameterDict: its pickle's state becomes the attributes."""
+    """Stands in for torch's ParameterDict: unpickling sets its attributes."""
 
     _parameters: dict[str, Any] = field(default_factory=dict)
 
@@ -96,8 +96,8 @@ class Parameters:
 
 
 def read(path: Path) -> Any:
-    """What was saved, with `Tensor`s and `Parameters` in it. Raises Forbidden, and ValueError, KeyError, EOFError,
-    UnpicklingError and the like for what is no such file."""
+    """The saved object, with `Tensor`s and `Parameters` in it. Raises Forbidden; and ValueError, KeyError, EOFError,
+    UnpicklingError and the like for other files."""
     with path.open("rb") as file:
         return _archive(path) if file.read(len(ARCHIVE)) == ARCHIVE else _sequence(path)
 

@@ -1,1 +1,1 @@
-"""A checkpoint wherever it is read from: folders, shards, single files, the hub; its tokenizers, its schedule."""
+"""Read checkpoints from folders, shards, single files and the hub, with their tokenizers and noise schedules."""

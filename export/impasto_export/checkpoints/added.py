@@ -1,7 +1,7 @@
-"""What a tokenizer's folder says beside its vocabulary: which tokens are special, and which a fine-tune brought.
+"""Special tokens, and tokens that a fine-tune added: what a tokenizer's folder states beside its vocabulary.
 
-As transformers reads it: tokenizer_config.json, special_tokens_map.json and added_tokens.json, of which the first makes
-the others idle where it lists all tokens.
+They are read as transformers does: from tokenizer_config.json, special_tokens_map.json and added_tokens.json. If the
+first lists all tokens, the others are ignored.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ CLIP_TOKENS = {
     "unk_token": "<|endoftext|>",
     "pad_token": "<|endoftext|>",
 }
-# Where a tokenizer_config.json lists tokens of its own, nothing older counts.
+# If tokenizer_config.json has this list, the older files are ignored.
 LISTED = "added_tokens_decoder"
 FLAGS = ("lstrip", "rstrip", "normalized", "single_word", "special")
 SHOWN = 3
-# Lists of special tokens without a role, by transformers 5 and before.
+# Lists of special tokens without a role: of transformers 5, and of earlier ones.
 EXTRAS = ("extra_special_tokens", "additional_special_tokens")
 
 
 def config_of(folder: Path) -> Json:
-    """tokenizer_config.json, and over it special_tokens_map.json, as transformers reads them."""
+    """tokenizer_config.json, overridden by special_tokens_map.json, as transformers reads them."""
     config, named = read_json(folder / "tokenizer_config.json"), folder / "special_tokens_map.json"
     return config if LISTED in config or not named.is_file() else {**config, **read_json(named)}
 
 
 def tokens(folder: Path, config: Json) -> list[tuple[int | None, AddedToken]]:
-    """The tokens that the checkpoint brought: those of tokenizer_config.json, else of added_tokens.json; and special
-    ones without a role, whose ids aren't stated. In the order of their ids."""
+    """The tokens that the checkpoint added, in the order of their ids: those of tokenizer_config.json, else of
+    added_tokens.json; then special ones without a role, whose ids aren't stated."""
     lists = [config.get(key) or () for key in EXTRAS]
     extras = [token for held in lists for token in (held.values() if isinstance(held, dict) else held)]
     special = {content(token): _token(folder, token, True) for token in extras}
@@ -62,7 +62,7 @@ def tokens(folder: Path, config: Json) -> list[tuple[int | None, AddedToken]]:
 
 
 def _token(folder: Path, token: Any, special: bool) -> AddedToken:
-    """A token as its text, or as an object around it."""
+    """The token, given as its text or as an object with it. Raises CheckpointError for anything else."""
     flags = {key: token[key] for key in FLAGS if key in token} if isinstance(token, dict) else {}
     if not isinstance(token, (str, dict)) or not all(isinstance(value, bool) for value in flags.values()):
         raise CheckpointError(f"{folder}: an added token is {str(token)[:80]}; its text and flags are expected")
@@ -72,10 +72,10 @@ def _token(folder: Path, token: Any, special: bool) -> AddedToken:
 def extended(
     folder: Path, data: bytes, brought: Sequence[tuple[int | None, AddedToken]], roles: Collection[str]
 ) -> tuple[bytes, tuple[str, ...]]:
-    """tokenizer.json with these tokens in it, and which of them have no role. A token with a role is never cut into
-    pieces, nor part of a word: Stable Diffusion 2's "!" is its padding wherever it stands.
+    """tokenizer.json with these tokens added, and those of them without a role. A token with a role is never split, nor
+    part of a word: Stable Diffusion 2's "!" is its padding wherever it stands.
 
-    Raises CheckpointError for a token that would get another id than is stated.
+    Raises CheckpointError for a token that would get another id than the stated one.
     """
     tokenizer = opened(folder, data)
     held = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
@@ -88,14 +88,14 @@ def extended(
     for id, token in brought:
         got = tokenizer.token_to_id(token.content)
         if id not in (None, got):
-            problem = f"the token {token.content!r} has the id {got} by its vocabulary, and {id} is stated"
-            raise CheckpointError(f"{folder}: {problem}; get the tokenizer's files of one and the same version")
+            problem = f"the token {token.content!r} has the id {got} in its vocabulary, but {id} is stated"
+            raise CheckpointError(f"{folder}: {problem}; get all tokenizer files from the same version")
     own = {token.content for token in tokenizer.get_added_tokens_decoder().values()} - {*roles, *CLIP_TOKENS.values()}
     return tokenizer.to_str().encode() if missing else data, tuple(sorted(own))
 
 
 def opened(folder: Path, data: bytes) -> Tokenizer:
-    """Raises CheckpointError for what is no tokenizer.json."""
+    """The tokenizer. Raises CheckpointError when `data` is not a tokenizer.json."""
     try:
         return Tokenizer.from_buffer(data)
     except Exception as error:  # tokenizers raises bare Exception
@@ -103,5 +103,5 @@ def opened(folder: Path, data: bytes) -> Tokenizer:
 
 
 def content(token: str | Json) -> str:
-    """A special token is saved as its text, or as an object around it."""
+    """A special token's text; it is saved as that, or as an object with it."""
     return str(token.get("content") if isinstance(token, dict) else token)

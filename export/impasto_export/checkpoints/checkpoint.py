@@ -1,4 +1,4 @@
-"""A checkpoint, wherever it was read from: each part's config and tensors, tokenizers, the scheduler, where it is from.
+"""The checkpoint's type, the same for every source: configs, tensors, tokenizers, scheduler, origin.
 
 `folders` reads the diffusers layout, `original` a single file, `hub` fetches a repository; `resolve` tells which it is.
 """
@@ -19,11 +19,11 @@ SIZE = re.compile(r"([1-9]\d{0,5})x([1-9]\d{0,5})", re.ASCII)
 
 @dataclass(frozen=True)
 class Said:
-    """What the user says of a checkpoint that it cannot or does not say itself.
+    """The user's options for a checkpoint, on what it does not state itself.
 
-    `variant` picks `*.<variant>.safetensors`; `prediction` and `spacing` are what a single file does not tell: what its
-    UNet predicts, and how timesteps are spaced; `tokenizer` is a folder to take tokenizers from; `defaults` are a
-    request's: scheduler, steps, guidance_scale; `size` is width and height of what it was trained on.
+    `variant` picks `*.<variant>.safetensors`. `prediction` and `spacing` are for single files: what the UNet predicts,
+    and how timesteps are spaced. `tokenizer` is a folder to take tokenizers from. `defaults` are for requests:
+    scheduler, steps, guidance_scale. `size` is the width and height of its training, in pixels.
     """
 
     variant: str | None = None
@@ -35,19 +35,19 @@ class Said:
 
 
 def label(name: str) -> str:
-    """A file's name in letters: a byte that is none becomes a question mark, since JSON has no place for it."""
+    """A file's name as valid text: bytes that are not UTF-8 become question marks, since JSON cannot hold them."""
     return name.encode(errors="replace").decode()
 
 
 def size_of(text: str) -> tuple[int, int] | None:
-    """Width and height of WIDTHxHEIGHT; None where it is something else."""
+    """Width and height from WIDTHxHEIGHT; None for any other text."""
     match = SIZE.fullmatch(text)
     return (int(match[1]), int(match[2])) if match else None
 
 
 @dataclass(frozen=True)
 class Stored:
-    """Where a graph finds a tensor: the bundle's file, and the place in it."""
+    """Where a graph finds a tensor: the file's name in the bundle, and the place in it."""
 
     file: str
     tensor: Tensor
@@ -55,8 +55,8 @@ class Stored:
 
 @dataclass(frozen=True)
 class Weights:
-    """A part's tensors under the graph's names. `origin` is what errors name; `files` are the bundle's, each a file to
-    be linked, or bytes to be written."""
+    """A part's tensors under the graph's names. Errors name the `origin`; `files` are the bundle's, each a path to link
+    or bytes to write."""
 
     origin: Path
     tensors: Mapping[str, Stored]
@@ -65,9 +65,9 @@ class Weights:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`origin` is the folder or file. `tokenizers` are by the text encoder that reads them; `index` and `scheduler` are
-    what model_index.json and scheduler_config.json say, `source` what the manifest says of where all this is from.
-    `notes` are what the user should know."""
+    """A checkpoint. `origin` is its folder or file; `tokenizers` are by text encoder; `index` and `scheduler` are the
+    contents of model_index.json and scheduler_config.json; `source` is the manifest's entry on the origin; `notes` are
+    for the user."""
 
     name: str
     origin: Path

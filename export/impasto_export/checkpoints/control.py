@@ -1,4 +1,4 @@
-"""A ControlNet beside a checkpoint: what its hint's channels carry, and whether it speaks to the checkpoint's UNet."""
+"""A ControlNet for a checkpoint: what its hint's channels carry, and whether it fits the checkpoint's UNet."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from impasto_export.errors import ControlError, listing
 
 NAME = "controlnet"
 CARRIED = ("edges", "depth")
-# A hint is an RGB picture to the ControlNet.
+# To the ControlNet, a hint is an RGB picture.
 CHANNELS = 3
 # Config keys of both networks that must agree.
 SHARED = ("in_channels", "cross_attention_dim", "block_out_channels")
@@ -20,8 +20,9 @@ SHARED = ("in_channels", "cross_attention_dim", "block_out_channels")
 
 @dataclass(frozen=True)
 class Control:
-    """`place` names a ControlNet, as `controlnet` reads it; `channels` says what each channel of its hint carries, and
-    `optional` which of these may be left out of a request. Raises ControlError for what the server could not make."""
+    """The user's ControlNet. `place` names it, as `controlnet` reads it; `channels` says what each channel of its hint
+    carries, `optional` which of these a request may leave out. Raises ControlError for channels that the server cannot
+    make."""
 
     place: str | Path
     channels: tuple[str, ...]
@@ -29,7 +30,7 @@ class Control:
 
     def __post_init__(self) -> None:
         if len(self.channels) != CHANNELS or not set(self.channels) <= set(CARRIED):
-            fix = f"say what each of the hint's {CHANNELS} channels carries, {' or '.join(CARRIED)}: edges,edges,depth"
+            fix = f"give {CHANNELS} names, one for each channel of the hint ({' or '.join(CARRIED)}): edges,edges,depth"
             raise ControlError(f"--control: got {','.join(self.channels)!r}; {fix}")
         if not set(self.optional) <= set(self.channels):
             known = ", ".join(dict.fromkeys(self.channels))
@@ -43,11 +44,9 @@ class Control:
 
 
 def check_fit(base: Architecture, found: Architecture) -> None:
-    """Raises ControlError for a backbone that takes no ControlNet, or naming every size that differs."""
+    """Raises ControlError for a backbone that takes no ControlNet, or that names every size that differs."""
     if base.family != found.family:
-        raise ControlError(
-            f"--controlnet: {base.name} is a {base.family} backbone; a ControlNet steers diffusion alone"
-        )
+        raise ControlError(f"--controlnet: {base.name} is a {base.family} backbone; only diffusion takes a ControlNet")
     unet, own = base.components["unet"].config, found.components[NAME].config
     sizes: Mapping[str, tuple[Any, Any]] = {
         **{key: (own.get(key), unet.get(key)) for key in SHARED},
@@ -56,7 +55,7 @@ def check_fit(base: Architecture, found: Architecture) -> None:
     }
     apart = [f"{key}: ControlNet {have!r}, checkpoint {want!r}" for key, (have, want) in sizes.items() if have != want]
     if apart:
-        fix = "take one that was made for this backbone, or export the checkpoint's graphs again if they are older"
+        fix = "take one for this backbone, or export the checkpoint's graphs again if they are old"
         raise ControlError(f"--controlnet: {found.name} does not fit {base.name}; {fix}:\n{listing(apart)}")
 
 

@@ -1,4 +1,4 @@
-"""A ControlNet, wherever it is read from: a diffusers folder, a file of either layout, or a repository of the hub."""
+"""Read a ControlNet from a diffusers folder, a file of either layout, or a repository of the hub."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from impasto_export.families import COMPANIONS, class_of
 from impasto_export.weights import read_header
 
 PART = COMPANIONS[NAME]
-# In NAME.yaml beside a file, as lllyasviel's shuffle has it.
+# A key of NAME.yaml beside the file, as in lllyasviel's shuffle.
 POOLED = ("global_average_pooling",)
 CONFIG, FILE = "config.json", f"{NAME}.safetensors"
-# A file out of a diffusers folder, beside the layouts that skeletons state.
+# The layout of a file out of a diffusers folder; skeletons state the others.
 DIFFUSERS: Json = {"parts": {NAME: {"prefix": "", "names": "diffusers"}}, "unused": []}
-# A part of the keys of what is something else, and what that is.
+# Part of a key -> what the file is instead.
 FOREIGN = {
-    "difference": "what a ControlNet adds to a checkpoint's weights; get the whole one",
+    "difference": "a ControlNet's difference from a checkpoint's weights; get the whole ControlNet",
     "lora_controlnet": "a Control-LoRA, which steers with the checkpoint's own weights and is not served",
-    "lora": "an adapter; bring it in with `impasto adapters import`",
-    "model.diffusion_model.": "a checkpoint; a ControlNet stands beside one",
-    "up_blocks.": "a part of a checkpoint; a ControlNet stands beside one",
+    "lora": "an adapter; import it with `impasto adapters import`",
+    "model.diffusion_model.": "a checkpoint, not a ControlNet",
+    "up_blocks.": "a part of a checkpoint, not a ControlNet",
     "add_embedding.": "an SDXL ControlNet; only Stable Diffusion 1.x's are served",
     "label_emb.": "an SDXL ControlNet; only Stable Diffusion 1.x's are served",
     "transformer_blocks.0.attn.add_q_proj": "a ControlNet of a family that is not served",
@@ -40,8 +40,8 @@ FOREIGN = {
 
 @dataclass(frozen=True)
 class ControlNet:
-    """`found` is its architecture, `skeleton` the folder of that; `source` is what the manifest says of where it is
-    from, `notes` are what the user should know."""
+    """A ControlNet; `found` is its architecture, `skeleton` that one's folder, `source` the manifest's entry on its
+    origin; `notes` are for the user."""
 
     skeleton: Path
     found: Architecture
@@ -51,7 +51,8 @@ class ControlNet:
 
 
 def read(place: str | Path, skeletons: Sequence[Path], variant: str | None) -> ControlNet:
-    """Raises CheckpointError for what is none of them, UnknownArchitecture, or MisfitCheckpoint."""
+    """The ControlNet at `place`. Raises CheckpointError when it is none of these, UnknownArchitecture, or
+    MisfitCheckpoint."""
     located = resolve.locate(place)
     if isinstance(located, Repository):
         folder = hub.model(located, PART, variant)
@@ -60,7 +61,7 @@ def read(place: str | Path, skeletons: Sequence[Path], variant: str | None) -> C
 
 
 def _folder(folder: Path, skeletons: Sequence[Path], variant: str | None) -> ControlNet:
-    """The variant is the checkpoint's: without it, a ControlNet gives its plain files, as the checkpoint's parts do."""
+    """A ControlNet's folder. `variant` is the checkpoint's: without it the plain files are read, as for parts."""
     if not (folder / CONFIG).is_file():
         fix = "give the folder of a diffusers ControlNetModel, or a file"
         raise CheckpointError(f"--controlnet: {folder} has no {CONFIG}; {fix}")
@@ -73,7 +74,7 @@ def _folder(folder: Path, skeletons: Sequence[Path], variant: str | None) -> Con
 
 
 def _file(path: Path, skeletons: Sequence[Path]) -> ControlNet:
-    """By the config beside it where there is one; else names and shapes of its tensors tell the architecture."""
+    """A ControlNet's file. The config beside it tells the architecture, or else the tensors' names and shapes."""
     header, beside = read_header(path), path.parent / CONFIG
     stated = beside.is_file() and class_of(read_json(beside)) == PART.class_name
     fit = fitting.nearest(header, _layouts([_match(beside, skeletons)[0]] if stated else skeletons), FILE, FOREIGN)
@@ -83,12 +84,12 @@ def _file(path: Path, skeletons: Sequence[Path]) -> ControlNet:
 
 
 def _check_sidecar(path: Path) -> None:
-    """Raises CheckpointError where NAME.yaml says that the residuals are pooled: no tensor tells."""
+    """Raises CheckpointError where NAME.yaml says that the residuals are pooled, which no tensor tells."""
     place = sidecar.find(path)
     config = sidecar.load(place) if place else None
     for keys in (POOLED, ("control_stage_config", "params", *POOLED)):
         if config and config.at(*keys):
-            raise CheckpointError(f"{config.path}: {POOLED[0]} is set, so it hands over pooled residuals; not served")
+            raise CheckpointError(f"{config.path}: {POOLED[0]} is set, so its residuals are pooled; that is not served")
 
 
 def _match(config: Path, skeletons: Sequence[Path]) -> tuple[Path, Architecture]:
@@ -96,6 +97,6 @@ def _match(config: Path, skeletons: Sequence[Path]) -> tuple[Path, Architecture]
 
 
 def _layouts(skeletons: Sequence[Path]) -> list[Layout]:
-    """diffusers' own of every ControlNet, and those that are stated."""
+    """The layouts of ControlNets: diffusers' for each, and those that skeletons state."""
     own = [Layout(path, found, DIFFUSERS) for path, found in matching.skeletons(skeletons).items()]
     return [layout for layout in (*own, *fitting.layouts(skeletons)) if layout.found.components.keys() == {NAME}]

@@ -1,4 +1,4 @@
-"""Which architecture a single file is of, and where in the file each of its tensors lies."""
+"""Find the architecture of a single file, and where in the file each tensor lies."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from impasto_export.errors import MisfitCheckpoint, UnknownArchitecture
 from impasto_export.splice import Slot
 from impasto_export.weights import Header, Tensor
 
-# Beside a skeleton for which there is such a layout, see `original`.
+# The file beside a skeleton that describes its single-file layout, see `original`.
 NAME = "original.json"
-# Keys without content that SDXL files may carry: what the UNet predicts, and that it was trained to zero SNR.
+# Marker keys of SDXL files: the UNet predicts v; it was trained to zero SNR.
 V_PREDICTION, ZERO_SNR = "v_pred", "ztsnr"
 CLIP = "clip"
 TABLES: dict[str, ldm.Names] = {
@@ -29,20 +29,20 @@ TABLES: dict[str, ldm.Names] = {
     "controlnet": ldm.controlnet,
     "diffusers": ldm.unchanged,
 }
-# What a training run leaves in the file: averaged copies, the noise schedule's buffers, which the config has, too, and
-# what textual inversion put its vectors into.
+# What training leaves in the file: averaged copies, the noise schedule's buffers, which the config has, too, and the
+# vectors of textual inversion.
 UNUSED = (
     "model_ema.", "alphas_cumprod", "betas", "sqrt_", "log_one_minus_", "posterior_", "lvlb_weights", "logvar",
     "scale_factor", "global_step", "denoiser.sigmas", "embedding_manager.",
     V_PREDICTION, ZERO_SNR,
 )  # fmt: skip
-# Buffers that older checkpoints saved beside the weights; the graphs carry them as constants.
+# Buffers that older checkpoints saved among the weights; the graphs carry them as constants.
 BUFFERS = (".position_ids", ".attn_mask", ".logit_scale")
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One that a single file may have: the skeleton that it is for, and what its `original.json` says."""
+    """A layout of single files: its skeleton, and what its `original.json` says."""
 
     skeleton: Path
     found: Architecture
@@ -51,9 +51,9 @@ class Layout:
 
 @dataclass(frozen=True)
 class Fit:
-    """How a file agrees with a layout: each part's tensors, in what the bundle calls the file, and all that is wrong.
+    """How a file fits a layout: each part's tensors, and all mismatches.
 
-    `turned` are those whose bytes are in another order there: `PART.NAME` and what the file calls it.
+    `turned`: `PART.NAME` -> the file's name, for tensors that are transposed in the file.
     """
 
     layout: Layout
@@ -69,15 +69,15 @@ class Fit:
 
 
 def layouts(skeletons: Sequence[Path]) -> list[Layout]:
-    """Of every skeleton that has one beside it."""
+    """The single-file layouts of all skeletons that have one."""
     known = matching.skeletons(skeletons).items()
     return [Layout(path, found, read_json(path / NAME)) for path, found in known if (path / NAME).is_file()]
 
 
 def nearest(header: Header, known: Sequence[Layout], file: str, foreign: Mapping[str, str]) -> Fit:
-    """The one that fits; the bundle is to call the file `file`. `foreign`: what else it may be, by a part of its keys.
+    """The layout that fits. `file` is the file's name in the bundle; `foreign`: part of a key -> what the file is then.
 
-    Raises UnknownArchitecture naming what the file is instead, or MisfitCheckpoint for the nearest architecture.
+    Raises UnknownArchitecture that names what the file is instead, or MisfitCheckpoint for the nearest architecture.
     """
     fit = min((_fit(header, layout, file) for layout in known), key=lambda fit: fit.wrong, default=None)
     if fit and not fit.wrong:
@@ -86,10 +86,10 @@ def nearest(header: Header, known: Sequence[Layout], file: str, foreign: Mapping
         if any(part in name for name in header.tensors):
             raise UnknownArchitecture(f"{header.path} is {what}")
     if not fit:
-        raise UnknownArchitecture(f"{header.path}: no skeleton of a single file's layout was found")
+        raise UnknownArchitecture(f"{header.path}: no skeleton with a single file's layout was found")
     if not any(fit.tensors.values()):
         held = ", ".join(sorted(header.tensors)[:3]) or "none"
-        raise UnknownArchitecture(f"{header.path} is nothing that can be linked; its tensors: {held}")
+        raise UnknownArchitecture(f"{header.path} is not a file that can be linked; its tensors: {held}")
     near = f"{fit.layout.found.name}, the nearest architecture of a single file"
     raise MisfitCheckpoint(str(header.path), fit.missing, fit.misfit, fit.unused, near)
 
@@ -126,30 +126,30 @@ def _slots(folder: Path, found: Architecture) -> Iterator[tuple[str, str, Slot]]
 
 
 def _spelled(header: Header, parts: Mapping[str, Json]) -> dict[str, str]:
-    """What the layout calls a tensor -> what the file calls it, whose own name counts first."""
+    """The layout's name of a tensor -> the file's; the file's own names come first."""
     spelled = {_canonical(name, parts): name for name in header.tensors}
     return spelled | {name: name for name in header.tensors}
 
 
 def _canonical(name: str, parts: Mapping[str, Json]) -> str:
-    """The layout's name of a tensor: without wrappers, and of several spellings the one in its table."""
+    """The layout's name of a tensor: without wrappers, in the spelling of its table."""
     bare = spellings.unwrapped(name)
     starts: list[str] = [stated["prefix"] for stated in parts.values() if stated["names"] == CLIP]
     start = next((start for start in starts if bare.startswith(start)), None)
-    if start:  # as transformers' text models were saved at first, and are again
+    if start:  # transformers saved its text models with or without their prefix, depending on the version
         return start + spellings.with_text_model(bare.removeprefix(start))
     return spellings.attention(bare, spellings.ORIGINAL)
 
 
 def _place(known: Mapping[str, str], stated: Json, name: str, config: Json) -> Place:
-    """Under the file's own name of it; a ControlNet that was cut out of a checkpoint has no prefix."""
+    """The tensor's place under the file's own name. A ControlNet that was cut out of a checkpoint has no prefix."""
     place = TABLES[stated["names"]](name, config)
     whole = stated["prefix"] + place.name
     return replace(place, name=known.get(whole) or known.get(place.name, whole))
 
 
 def _wanted(place: Place, slot: Slot) -> list[int]:
-    """The shape in the file, up to trailing ones."""
+    """The expected shape in the file, up to trailing ones."""
     rows, *rest = slot.shape
     if place.third is not None:
         return [3 * rows, *rest]
@@ -161,7 +161,7 @@ def _stripped(shape: Sequence[int]) -> list[int]:
 
 
 def _cut(place: Place, tensor: Tensor) -> Tensor:
-    """The third of the rows that is meant, where it is not all; `tensor` has the wanted shape already."""
+    """The tensor, or the third of its rows that `place` means; `tensor` already has the wanted shape."""
     if place.third is None:
         return tensor
     length = tensor.length // 3

@@ -1,4 +1,4 @@
-"""A checkpoint in the diffusers layout: a folder for each part, with safetensors in one file or in shards."""
+"""Read a checkpoint in the diffusers layout: a folder for each part, with safetensors in one file or in shards."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from impasto_export.checkpoints.shards import Names, find, missing
 from impasto_export.errors import CheckpointError
 from impasto_export.weights import read_header
 
-# By the text encoder that reads them.
+# Text encoder -> its tokenizer's folder.
 TOKENIZERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
 LAYER = re.compile(r"text_model\.encoder\.layers\.(\d+)\.")
 
 
 def read(folder: Path, said: Said) -> Checkpoint:
-    """Raises CheckpointError for what is missing, of a family that is not served, or said of another layout."""
+    """The checkpoint in `folder`. Raises CheckpointError for a missing file, for a family that is not served, and for
+    options that only a single file needs."""
     for option, value in {"prediction": said.prediction, "spacing": said.spacing}.items():
         if value:
-            raise CheckpointError(f"--{option}: got {value!r}; the folder's scheduler config says it, leave it out")
+            raise CheckpointError(f"--{option}: got {value!r}; the folder's scheduler config states it, leave it out")
     family = families.of(folder)
     places = {part: folder / part for part in family.parts}
     stems = {part: facts.stem for part, facts in family.parts.items()}
@@ -47,7 +48,7 @@ def read(folder: Path, said: Said) -> Checkpoint:
 
 
 def tokenizers(folder: Path, parts: Mapping[str, object]) -> dict[str, tokenizer.Vocabulary]:
-    """Those of the text encoders among `parts`, each in its own folder; or the only one in `folder` itself."""
+    """The tokenizers of the text encoders among `parts`, each from its own folder; a single one may lie in `folder`."""
     wanted = {part: name for part, name in TOKENIZERS.items() if part in parts}
     if len(wanted) == 1 and not (folder / "tokenizer").is_dir() and (folder / "tokenizer_config.json").is_file():
         return {part: tokenizer.read(folder) for part in wanted}
@@ -57,9 +58,10 @@ def tokenizers(folder: Path, parts: Mapping[str, object]) -> dict[str, tokenizer
 def weights(
     places: Mapping[str, Path], stems: Mapping[str, str], variant: str | None
 ) -> tuple[dict[str, Weights], tuple[str, ...]]:
-    """Every part's, and notes. A part without the variant gives its plain files, as for diffusers, but not all of them.
+    """Every part's weights, and notes. As in diffusers, a part without the variant falls back to its plain files, as
+    long as some part has the variant.
 
-    Raises CheckpointError naming what a folder holds instead.
+    Raises CheckpointError that names what a folder holds instead.
     """
     varied = {part: find(place, Names(stems[part], variant)) for part, place in places.items()}
     lacking = [part for part, paths in varied.items() if variant and not paths]
@@ -73,8 +75,8 @@ def weights(
 
 
 def _counted(held: Weights, config: Json) -> Weights:
-    """Without a text encoder's layers behind those that its config counts: so is CLIP skip written down, and
-    transformers does not read them either."""
+    """`held` without text encoder layers beyond the config's number. CLIP skip is stated that way, and transformers
+    does not read those layers either."""
     count = config.get("num_hidden_layers", math.inf)
     layers = {name: LAYER.match(name) for name in held.tensors}
     kept = {name: held.tensors[name] for name, found in layers.items() if found is None or int(found[1]) < count}
@@ -87,7 +89,8 @@ def plain_taken(part: str, variant: str | None) -> str:
 
 
 def _weights(part: str, place: Path, paths: tuple[Path, ...]) -> Weights:
-    """The graph's names are the canonical ones. Raises CheckpointError for a tensor in two shards, or two spellings."""
+    """A part's weights under canonical names, which graphs use. Raises CheckpointError for a tensor in two shards, or
+    under two spellings."""
     names = [f"{part}.safetensors"]
     if len(paths) > 1:
         names = [f"{part}-{number:05}-of-{len(paths):05}.safetensors" for number in range(1, len(paths) + 1)]
@@ -98,17 +101,17 @@ def _weights(part: str, place: Path, paths: tuple[Path, ...]) -> Weights:
             name: Stored(file, header.tensors[own]) for name, own in _canonical(part, path, header.tensors).items()
         }
         if twice := found.keys() & tensors.keys():
-            raise CheckpointError(f"{path}: {min(twice)} is in another shard, too; get the shards of one index")
+            raise CheckpointError(f"{path}: {min(twice)} is also in another shard; get the shards of one index")
         tensors |= found
     return Weights(paths[0] if len(paths) == 1 else place, tensors, dict(zip(names, paths, strict=True)))
 
 
 def _canonical(part: str, path: Path, names: Iterable[str]) -> dict[str, str]:
-    """Canonical name -> the file's own. Raises CheckpointError for a tensor that is there under two names."""
+    """Canonical name -> the file's own. Raises CheckpointError for a tensor under two names."""
     found: dict[str, str] = {}
     for own in names:
         name = spellings.canonical(part, own)
         if name in found:
-            raise CheckpointError(f"{path}: {found[name]} and {own} are two names of one tensor; leave one of them out")
+            raise CheckpointError(f"{path}: {found[name]} and {own} are two names of one tensor; remove one of them")
         found[name] = own
     return found

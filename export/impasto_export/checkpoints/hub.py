@@ -1,4 +1,4 @@
-"""A checkpoint by its repository's name, OWNER/REPO[@REVISION]: fetched by huggingface_hub, or found in its cache.
+"""Read a checkpoint by its repository's name, OWNER/REPO[@REVISION]: huggingface_hub fetches it, or has it cached.
 
 Only what is linked is fetched: configs, tokenizers, and one variant of the weights as safetensors.
 """
@@ -18,25 +18,25 @@ from impasto_export.checkpoints.checkpoint import Checkpoint, Said
 from impasto_export.checkpoints.shards import Names, find
 from impasto_export.errors import CheckpointError
 
-# As the hub allows them; of a revision, also a branch with slashes.
+# The names that the hub allows; a revision may be a branch with slashes.
 NAME = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:@([\w./-]+))?")
 CONFIG = "config.json"
 SMALL = ("model_index.json", "*/config.json", "scheduler/scheduler_config.json", "tokenizer*/*", "*.safetensors.index*")
-# The same of a repository that holds one model.
+# The same for a repository that holds one model.
 TOKENS = ("tokenizer*", "vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json")
 BESIDE = (CONFIG, "p*processor_config.json", *TOKENS, "*.safetensors.index*")
 
 
 @dataclass(frozen=True)
 class Repository:
-    """`revision` is a branch, a tag or a commit; None: the hub's default branch."""
+    """A repository of the hub; `revision` is a branch, a tag or a commit, None the default branch."""
 
     name: str
     revision: str | None = None
 
     @property
     def label(self) -> str:
-        """Without its owner."""
+        """The name without its owner."""
         return self.name.rpartition("/")[2]
 
     def __str__(self) -> str:
@@ -44,13 +44,14 @@ class Repository:
 
 
 def parse(text: str) -> Repository | None:
-    """None when it does not look like one, or is the name of a file that isn't there."""
+    """The repository that `text` names; None when it does not look like one, or is a file's name."""
     match = None if text.endswith(".safetensors") else NAME.fullmatch(text)
     return Repository(match[1], match[2]) if match else None
 
 
 def read(repository: Repository, said: Said) -> Checkpoint:
-    """Raises CheckpointError when it can neither be fetched nor found, or is not a checkpoint that can be read."""
+    """The repository's checkpoint. Raises CheckpointError when it can neither be fetched nor found in the cache, or
+    cannot be read."""
     folder = _opened(repository, SMALL, families.INDEX, "a checkpoint")
     parts = families.of(folder).parts
     _fetch_weights(repository, folder, {f"{part}/": facts.stem for part, facts in parts.items()}, said.variant)
@@ -65,7 +66,7 @@ def model(repository: Repository, part: families.Part, variant: str | None) -> P
 
 
 def source(repository: Repository, folder: Path) -> Json:
-    """What the manifest says of it. The folder is named after the commit."""
+    """The manifest's entry on its origin. The snapshot's folder is named after the commit."""
     return {"checkpoint": repository.name, "repo": repository.name, "revision": folder.name}
 
 
@@ -74,12 +75,12 @@ def _opened(repository: Repository, small: Iterable[str], first: str, what: str)
     folder = fetch(repository, small)
     if not (folder / first).is_file():
         problem = f"the repository has no {first}, so it is not {what} in the diffusers layout"
-        raise CheckpointError(f"{repository}: {problem}; download its .safetensors file, if it has one, and give that")
+        raise CheckpointError(f"{repository}: {problem}; if it has a .safetensors file, download and give that")
     return folder
 
 
 def _fetch_weights(repository: Repository, folder: Path, stems: Mapping[str, str], variant: str | None) -> None:
-    """Fetch them into `folder`, plain ones for what lacks the variant; `stems` by what stands before them."""
+    """Fetch weights into `folder`, plain ones where the variant is lacking; `stems`: path prefix -> stem."""
     commit = Repository(repository.name, folder.name)  # that of the small files
     fetch(commit, _patterns(stems, variant))
     lacking = {place: stem for place, stem in stems.items() if not find(folder / place, Names(stem, variant))}
@@ -91,7 +92,7 @@ def _fetch_weights(repository: Repository, folder: Path, stems: Mapping[str, str
 
 
 def _absence(commit: Repository, places: Sequence[str]) -> str:
-    """What to say when no safetensors of these places could be had."""
+    """The error's text when these places have no safetensors."""
     from huggingface_hub import HfApi
 
     parts = ", ".join(place.removesuffix("/") for place in places)
@@ -111,8 +112,8 @@ def _patterns(stems: Mapping[str, str], variant: str | None) -> list[str]:
 
 
 def fetch(repository: Repository, patterns: Iterable[str]) -> Path:
-    """The snapshot's folder, which has the repository's files of these patterns, maybe among others."""
-    # Not needed where checkpoints are folders.
+    """The snapshot's folder, with at least the repository's files that match these patterns."""
+    # Imported here, since folders don't need it.
     from huggingface_hub import snapshot_download
 
     with _explained(repository):
@@ -129,13 +130,13 @@ def _explained(repository: Repository) -> Iterator[None]:
         problem = "gated; accept its terms on the hub's page, and log in with `hf auth login`"
     except errors.RepositoryNotFoundError:
         problem = (
-            "neither a folder here nor a repository of the hub; or it is private, then log in with `hf auth login`"
+            "neither a folder here nor a public repository of the hub; if it is private, log in with `hf auth login`"
         )
     except errors.RevisionNotFoundError:
         problem = "the repository has no such revision; name a branch, a tag or a commit of it"
     except errors.LocalEntryNotFoundError:
         fix = "link it once with network access (and without HF_HUB_OFFLINE), or give a folder"
-        problem = f"not a folder here, nor wholly in the hub's cache, and the hub cannot be reached; {fix}"
+        problem = f"not a folder here, not complete in the hub's cache, and the hub cannot be reached; {fix}"
     except Exception as error:  # of its HTTP client, whichever it is, or of the disk
         problem = f"the hub's client failed: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
     else:

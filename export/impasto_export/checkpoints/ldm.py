@@ -1,8 +1,9 @@
-"""The original layout's names: where in a single-file Stable Diffusion a tensor of diffusers or transformers lies.
+"""Tensor names of the original layout: where a tensor of diffusers or transformers lies in a single-file Stable
+Diffusion.
 
-The names follow from how the blocks are built, so that one table serves every size. Some tensors there have trailing
-1x1 dimensions, which are the same bytes; OpenCLIP fuses q, k and v into one tensor, of which each is a third of the
-rows; and OpenCLIP's text projection is the transpose.
+The names follow from how the blocks are built, so one table serves every size. Some tensors have trailing 1x1
+dimensions there; the bytes are the same. OpenCLIP fuses q, k and v into one tensor, a third of the rows each, and its
+text projection is transposed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from impasto_export.architecture import Json
 
 Rules = tuple[tuple[str, str], ...]
-# Inside blocks: patterns and what stands for them.
+# Inside blocks: patterns and their replacements.
 RESNET: Rules = (
     (r"\.norm1\.", ".in_layers.0."),
     (r"\.conv1\.", ".in_layers.2."),
@@ -59,7 +60,7 @@ OPEN_CLIP: Rules = (
     (r"\.fc2\.", ".c_proj."),
     (r"\.self_attn\.out_proj\.", ".attn.out_proj."),
 )
-# Beside the names of a UNet's first half.
+# A ControlNet's names, beside those of a UNet's first half.
 CONTROLNET: Rules = (
     (r"^controlnet_cond_embedding\.conv_in\.", "input_hint_block.0."),
     (r"^controlnet_down_blocks\.(\d+)\.", r"zero_convs.\1.0."),
@@ -71,7 +72,7 @@ FUSED = re.compile(r"(.*)\.self_attn\.([qkv])_proj\.(weight|bias)")
 
 @dataclass(frozen=True)
 class Place:
-    """A tensor of the original file: all of it, or with `third` 0, 1 or 2 that third of its rows, or its transpose."""
+    """A tensor of the original file: whole, or one third of its rows (`third` is 0, 1 or 2), or transposed."""
 
     name: str
     third: int | None = None
@@ -82,7 +83,7 @@ Names = Callable[[str, Json], Place]
 
 
 def unet(name: str, config: Json) -> Place:
-    """`name` is diffusers', `config` the UNet's."""
+    """The place of a UNet's tensor; `name` is diffusers', `config` the UNet's."""
     match = UNET_BLOCK.fullmatch(name)
     if not match:
         return Place(_rewritten(name, UNET_ENDS))
@@ -102,7 +103,8 @@ def unet(name: str, config: Json) -> Place:
 
 
 def controlnet(name: str, config: Json) -> Place:
-    """`name` is diffusers', `config` the ControlNet's. Of what reads the hint every second layer is an activation."""
+    """The place of a ControlNet's tensor; `name` is diffusers', `config` the ControlNet's. Every second layer of the
+    hint's encoder is an activation."""
     hint = HINT.fullmatch(name)
     if hint:
         last = 2 * len(config["conditioning_embedding_out_channels"]) - 2
@@ -112,19 +114,20 @@ def controlnet(name: str, config: Json) -> Place:
 
 
 def vae(name: str, config: Json) -> Place:
-    """`name` is diffusers', `config` the autoencoder's, which counts its decoder's blocks the other way round."""
+    """The place of an autoencoder's tensor; `name` is diffusers', `config` the autoencoder's. The original counts the
+    decoder's blocks in reverse."""
     last = len(config["up_block_types"]) - 1
     counted = re.sub(r"\.up_blocks\.(\d+)\.", lambda match: f".up.{last - int(match[1])}.", name)
     return Place(_rewritten(counted, VAE))
 
 
 def unchanged(name: str, config: Json) -> Place:
-    """As diffusers or transformers call it: CLIP's text model."""
+    """The place under the same name: CLIP's text model."""
     return Place(name)
 
 
 def open_clip(name: str, config: Json) -> Place:
-    """`name` is transformers'."""
+    """The place of an OpenCLIP text encoder's tensor; `name` is transformers'."""
     fused = FUSED.fullmatch(name)
     if fused:
         return Place(_rewritten(f"{fused[1]}.attn.in_proj_{fused[3]}", OPEN_CLIP), third="qkv".index(fused[2]))

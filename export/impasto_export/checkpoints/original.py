@@ -1,7 +1,7 @@
-"""A checkpoint in one safetensors file, in the original layout: which architecture it is of, and where its tensors lie.
+"""Read a checkpoint in one safetensors file, in the original layout.
 
-A skeleton for which there is such a layout has `original.json` beside it: under which prefix each part's tensors are,
-by which of `ldm`'s tables they are named, and what a single file does not say: sizes, scheduler, padding.
+A skeleton with such a layout has `original.json` beside it. That states the prefix of each part's tensors, the table of
+`ldm` that names them, and what a single file does not tell: sizes, scheduler, padding.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from impasto_export.families import COMPANIONS
 from impasto_export.support import WIDER
 from impasto_export.weights import Header, encode, layout, read_header, read_tensor
 
-# What the bundle calls the file, and one of what must be in another order of bytes.
+# Names in the bundle: the file itself, and a file of the tensors that had to be transposed.
 FILE, CONVERTED = "checkpoint.safetensors", "converted.safetensors"
-# What a header may say of the checkpoint, as Stability AI's ModelSpec has it, and how much of that is shown.
+# The header's entry on the trained size, by Stability AI's ModelSpec; and how many characters of it are shown.
 RESOLUTION, SHOWN = "modelspec.resolution", 40
 LAST = "last"
 ALONE = "only those that take the sample alone are served"
-# The UNet's first convolution, and what a checkpoint is that takes more than the sample there.
+# The UNet's first convolution; and, by its input channels, checkpoints that take more than the sample.
 FIRST = "model.diffusion_model.input_blocks.0.0.weight"
 NAMED = {
     5: "a depth-to-image checkpoint",
@@ -32,9 +32,9 @@ NAMED = {
     8: "an InstructPix2Pix checkpoint",
     9: "an inpainting checkpoint",
 }
-# A part of the keys of what is something else, and what that is.
+# Part of a key -> what the file is instead.
 FOREIGN = {
-    "lora": "an adapter; bring it in with `impasto adapters import`",
+    "lora": "an adapter; import it with `impasto adapters import`",
     "distilled_guidance_layer.": "a Chroma checkpoint, a family that is not served",
     "double_blocks.": "a FLUX checkpoint, a family that is not served",
     "joint_blocks.": "a Stable Diffusion 3 checkpoint, a family that is not served",
@@ -56,8 +56,8 @@ FOREIGN = {
 
 
 def read(path: Path, skeletons: Sequence[Path], said: Said) -> Checkpoint:
-    """Raises UnknownArchitecture naming what the file is instead, MisfitCheckpoint for the nearest architecture, or
-    CheckpointError for what must be said of it, or cannot be served."""
+    """The checkpoint in a single file. Raises UnknownArchitecture that names what the file is instead, MisfitCheckpoint
+    for the nearest architecture, or CheckpointError when an option is needed, or when it cannot be served."""
     if said.variant:
         raise CheckpointError(f"--variant: got {said.variant!r}; a single file has no variants, leave it out")
     header = read_header(path)
@@ -74,7 +74,7 @@ def read(path: Path, skeletons: Sequence[Path], said: Said) -> Checkpoint:
     schedule.check_trained(header, stated["scheduler"])
     sizes, notes = ({}, ()) if said.size else _sizes(header, found, configs["unet"])
     if place and config is None:
-        notes += (f"{place.name} is no configuration of a Stable Diffusion, and is not read",)
+        notes += (f"{place.name} is not a configuration of Stable Diffusion, and is not read",)
     if config:
         notes += config.check(stated["scheduler"], configs, _layer(stated))
     return Checkpoint(
@@ -92,7 +92,7 @@ def read(path: Path, skeletons: Sequence[Path], said: Said) -> Checkpoint:
 
 
 def _wider(header: Header) -> dict[str, str]:
-    """What it is by the channels that its UNet takes, as FOREIGN has it."""
+    """What the file is by its UNet's input channels, in the form of FOREIGN."""
     tensor = next((tensor for name, tensor in header.tensors.items() if name.endswith(FIRST)), None)
     channels = tensor.shape[1] if tensor and len(tensor.shape) == 4 else 0
     named = NAMED.get(channels)
@@ -100,12 +100,12 @@ def _wider(header: Header) -> dict[str, str]:
 
 
 def _layer(stated: Json) -> str:
-    """The text encoder's layer that the UNet is told, in the words of the original code."""
+    """The text encoder's layer that the UNet reads, in the words of the original code."""
     return LAST if stated["parts"]["text_encoder"]["names"] == "clip" else "penultimate"
 
 
 def _sizes(header: Header, found: Architecture, unet: Json) -> tuple[Json, tuple[str, ...]]:
-    """What the header says that the UNet was trained at, as its config has it; and a note, where that can't be."""
+    """The UNet's sample_size by the header's trained size; or nothing and a note, if that size is impossible."""
     text = header.metadata.get(RESOLUTION)
     if not text:
         return {}, ()
@@ -113,12 +113,12 @@ def _sizes(header: Header, found: Architecture, unet: Json) -> tuple[Json, tuple
     multiple, most = found.sizes["image"]["multiple_of"], 4 * (unet["sample_size"] * factor) ** 2
     if 0 < width * height <= most and width % multiple == height % multiple == 0:
         return {"sample_size": [height // factor, width // factor]}, ()
-    problem = f"its header's {RESOLUTION} is {text[:SHOWN]!r}, which is no size that {found.name} can have"
-    return {}, (f"{problem}: its usual one is taken; say another with --size WIDTHxHEIGHT",)
+    problem = f"its header's {RESOLUTION} is {text[:SHOWN]!r}, which {found.name} cannot have"
+    return {}, (f"{problem}: its usual size is taken; give another with --size WIDTHxHEIGHT",)
 
 
 def _weights(header: Header, fit: Fit) -> dict[str, Weights]:
-    """Every part's: in the file itself, and in one of its own what must be another order of bytes."""
+    """Every part's weights: in the file itself, or in CONVERTED for those that had to be transposed."""
     arrays = {
         name: (header.tensors[origin].dtype, read_tensor(header, origin).T) for name, origin in fit.turned.items()
     }

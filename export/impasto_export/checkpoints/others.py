@@ -1,8 +1,8 @@
-"""Pipelines of diffusers that are known, and not served: what to call them in an error."""
+"""Names of diffusers' pipelines that impasto does not serve, for error texts."""
 
 from __future__ import annotations
 
-# How their class names begin. Where one begins another, the longer is first.
+# By how the class name begins. Where one begins another, the longer comes first.
 FAMILIES = {
     "AnimateDiff": "AnimateDiff, which makes video",
     "AuraFlow": "AuraFlow",
@@ -31,7 +31,7 @@ FAMILIES = {
     "Wuerstchen": "Würstchen",
     "ZImage": "Z-Image",
 }
-# What their class names contain: checkpoints of a served backbone whose UNet takes more than the sample.
+# By what the class name contains: a served backbone, but its UNet takes more than the sample.
 KINDS = {
     "Inpaint": "inpainting, whose UNet takes the mask and the masked picture beside the sample",
     "InstructPix2Pix": "InstructPix2Pix, whose UNet takes the picture to be edited beside the sample",
@@ -42,6 +42,6 @@ KINDS = {
 
 
 def called(pipeline: str) -> str:
-    """What this pipeline is; empty where that isn't known."""
+    """What this pipeline is, in words; empty when unknown."""
     known = (name for start, name in FAMILIES.items() if pipeline.startswith(start))
     return next(known, "") or next((name for word, name in KINDS.items() if word in pipeline), "")

@@ -1,4 +1,4 @@
-"""What a single file's UNet predicts, by the user, a marker among its tensors, its header, or NAME.yaml beside it."""
+"""What a single file's UNet predicts, told by the user, a marker tensor, its header, or NAME.yaml beside it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from impasto_export.errors import CheckpointError
 from impasto_export.weights import Header
 
 SHOWN = 40
-# ModelSpec's key, ComfyUI's, and kohya's; of the last "False" tells nothing, as a LoRA's trainer writes it, too.
+# ModelSpec's key, ComfyUI's, kohya's. kohya's "False" tells nothing, since a LoRA's trainer writes it, too.
 KINDS = {"epsilon": "epsilon", "eps": "epsilon", "v": "v_prediction", "v_prediction": "v_prediction"}
 PREDICTIONS: dict[str, dict[str, str]] = {
     "modelspec.prediction_type": KINDS,
@@ -22,27 +22,29 @@ KOHYA_SNR = "ss_zero_terminal_snr"
 
 
 def of(header: Header, stated: Json, name: str, config: Sidecar | None, said: Said) -> str:
-    """What the UNet predicts: as the user says, or the file or NAME.yaml, or all of the architecture do."""
+    """What the UNet predicts: by the user, else the file or NAME.yaml, else the architecture's one kind. Raises
+    CheckpointError where they contradict one another, or none tells."""
     chosen = schedule.chosen("prediction", said.prediction, "prediction_type")
     _check_snr(header, config)
     if V_PREDICTION in header.tensors and chosen not in (None, "v_prediction"):
-        raise CheckpointError(f"--prediction: got {chosen!r}, and the file's {V_PREDICTION} says v_prediction")
+        problem = f"the file's {V_PREDICTION} says v_prediction"
+        raise CheckpointError(f"--prediction: got {chosen!r}, but {problem}; leave it out")
     if chosen:
         return chosen
     told = _told(header, config)
     if len({*told.values()}) > 1:
         spoken = ", ".join(f"{where} says {value}" for where, value in told.items())
-        raise CheckpointError(f"{header.path}: {spoken}; say --prediction epsilon or v_prediction")
+        raise CheckpointError(f"{header.path}: {spoken}; give --prediction epsilon or v_prediction")
     prediction = next(iter(told.values()), stated["prediction"])
     if prediction is None:
         problem = f"a single file of {name} does not say what its UNet predicts"
-        fix = "say --prediction v_prediction (as the 768 px ones do) or --prediction epsilon (the 512 px ones, turbo)"
+        fix = "give --prediction v_prediction (768 px models) or --prediction epsilon (512 px models, Turbo)"
         raise CheckpointError(f"{header.path}: {problem}; {fix}")
     return str(prediction)
 
 
 def _check_snr(header: Header, config: Sidecar | None) -> None:
-    """Raises CheckpointError for what says that it was trained to zero SNR."""
+    """Raises CheckpointError where the file or NAME.yaml says that it was trained to zero SNR."""
     where = ZERO_SNR if ZERO_SNR in header.tensors else None
     if header.metadata.get(KOHYA_SNR, "").lower() == "true":
         where = f"its header's {KOHYA_SNR}"
@@ -54,13 +56,13 @@ def _check_snr(header: Header, config: Sidecar | None) -> None:
 
 
 def _told(header: Header, config: Sidecar | None) -> dict[str, str]:
-    """Who says what the UNet predicts. Raises CheckpointError for what no sampler knows."""
+    """Source -> what it says that the UNet predicts. Raises CheckpointError for a kind that no sampler knows."""
     found = {f"its {V_PREDICTION}": "v_prediction"} if V_PREDICTION in header.tensors else {}
     for key, meanings in PREDICTIONS.items():
         text = header.metadata.get(key)
         if text and text not in meanings:
             problem = f"its header's {key} is {text[:SHOWN]!r}, which impasto's samplers do not know"
-            raise CheckpointError(f"{header.path}: {problem}; if it isn't so, say --prediction epsilon or v_prediction")
+            raise CheckpointError(f"{header.path}: {problem}; if that is wrong, give --prediction")
         if text and meanings[text]:
             found[f"its header's {key}"] = meanings[text]
     stated = config.prediction() if config else None

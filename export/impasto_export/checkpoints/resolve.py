@@ -1,4 +1,4 @@
-"""What a name means: a folder in the diffusers layout, a single file, or a repository of the hub."""
+"""Resolve a checkpoint's name: a folder in the diffusers layout, a single file, or a repository of the hub."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ PICKLES, FILE = (".ckpt", ".pt", ".pth", ".bin"), ".safetensors"
 
 
 def locate(name: str | Path) -> Path | Repository:
-    """A folder, a .safetensors file, or what is called as a repository is. Raises CheckpointError for anything else."""
+    """The folder, .safetensors file or repository that `name` means. Raises CheckpointError for anything else."""
     path = Path(name)
     if path.is_dir():
         return path
     if path.suffix in PICKLES and path.exists():
-        fix = "where you trust it, save it as .safetensors (safetensors.torch.save_file) and link that"
-        raise CheckpointError(f"{path}: a pickle, which may run anything when it is read; {fix}")
+        fix = "if you trust it, save it as .safetensors (safetensors.torch.save_file) and link that"
+        raise CheckpointError(f"{path}: a pickle, which can run any code when it is read; {fix}")
     if path.is_file():
         if path.suffix != FILE:
             fix = f"give a folder, a {FILE} file, or one of the files that docs/nets.md lists"
-            raise CheckpointError(f"{path}: no checkpoint and no style net that is known; {fix}")
+            raise CheckpointError(f"{path}: neither a checkpoint nor a known style net; {fix}")
         return path
     repository = hub.parse(str(name))
     if repository is None:
@@ -34,7 +34,8 @@ def locate(name: str | Path) -> Path | Repository:
 
 
 def checkpoint(name: str | Path, skeletons: Sequence[Path], said: Said) -> Checkpoint:
-    """Raises CheckpointError as `locate` does, and for what is not a whole checkpoint that can be served."""
+    """The checkpoint of that name. Raises CheckpointError as `locate` does, and for one that is incomplete or cannot be
+    served."""
     place = locate(name)
     if isinstance(place, Repository):
         return hub.read(place, said)

@@ -1,8 +1,8 @@
-"""A checkpoint's noise schedule: what its scheduler's config and class say that impasto's samplers go by.
+"""A checkpoint's noise schedule: what impasto's samplers take from its scheduler's config and class.
 
-Which solver walks the schedule is the request's choice, so nothing of a scheduler's own solver is kept. What it knows
-of the training is kept or refused; how it would space its steps beside `timestep_spacing` is refused unless the user
-names a sampler, whose steps then count.
+The request chooses the solver, so the scheduler's own solver settings are dropped. Settings of the training are kept or
+refused. Settings of step spacing other than `timestep_spacing` are refused, unless the user names a sampler: then that
+one's steps count.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from impasto_export.weights import Header, read_tensor
 
 CONFIG = "scheduler/scheduler_config.json"
 LCM = "LCMScheduler"
-# What diffusers' schedulers mean by a key that is missing from scheduler_config.json.
+# diffusers' defaults, for keys that scheduler_config.json leaves out.
 DEFAULTS: Json = {
     "num_train_timesteps": 1000,
     "beta_start": 0.0001,
@@ -31,7 +31,7 @@ DEFAULTS: Json = {
     "steps_offset": 0,
     "set_alpha_to_one": True,
 }
-# Where one of them means something else.
+# Defaults of single schedulers that differ from these.
 BETAS: Json = {"beta_start": 0.00085, "beta_end": 0.012}
 KNOWN: dict[str, Json] = {
     "DDIMScheduler": {"timestep_spacing": "leading", "clip_sample": True},
@@ -56,13 +56,13 @@ KNOWN: dict[str, Json] = {
     "KDPM2AncestralDiscreteScheduler": BETAS,
     "LMSDiscreteScheduler": {},
 }
-# The values that the samplers know.
+# The values that impasto's samplers know.
 HONOURED: dict[str, tuple[str, ...]] = {
     "beta_schedule": ("linear", "scaled_linear"),
     "prediction_type": ("epsilon", "v_prediction"),
     "timestep_spacing": ("leading", "linspace", "trailing"),
 }
-# Numbers, from least to most.
+# Numbers: the least and the largest value.
 BOUNDS: dict[str, tuple[float, float]] = {
     "num_train_timesteps": (1, 100_000),
     "beta_start": (0.0, 1.0),
@@ -71,9 +71,9 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "original_inference_steps": (1, 1000),
     "timestep_scaling": (0.0, 1e6),
 }
-# What would change the noise levels or the prediction, where it is set.
+# Settings that would change the noise levels or the prediction.
 REFUSED = ("trained_betas", "rescale_betas_zero_snr", "thresholding", "clip_sample", "use_flow_sigmas")
-# How steps are spaced otherwise, with the value that asks for nothing.
+# Other settings of step spacing, with the value that changes nothing.
 SPACED: Json = {
     "use_karras_sigmas": False,
     "use_exponential_sigmas": False,
@@ -85,24 +85,24 @@ SPACED: Json = {
     "sigma_min": None,
     "sigma_max": None,
 }
-# The buffer that trainers save, and how far 16 bits may round it; zero SNR moves it by 0.03.
+# A buffer that trainers save, and how far 16 bits may round it. Training to zero SNR moves it by 0.03.
 TRAINED, ROUNDED = "alphas_cumprod", 5e-3
 
 
 def kind(checkpoint: Checkpoint) -> str:
-    """The scheduler's class: as model_index.json names it, which is what a pipeline makes, else its own config."""
+    """The scheduler's class: the one in model_index.json, which a pipeline builds, else the one in its own config."""
     named = checkpoint.index.get("scheduler")
     return str(named[-1] if isinstance(named, list) and named else checkpoint.scheduler.get("_class_name"))
 
 
 def facts(checkpoint: Checkpoint, spaced: bool) -> Json:
-    """The manifest's entry. With `spaced` the user chose a sampler, and the scheduler's own spacing need not count.
+    """The manifest's entry. `spaced`: the user chose a sampler, so the scheduler's own spacing is ignored.
 
-    Raises CheckpointError for a scheduler or a setting that the samplers do not honour.
+    Raises CheckpointError for a scheduler or a setting that impasto's samplers do not honour.
     """
     where, name = f"{checkpoint.origin}/{CONFIG}", kind(checkpoint)
     if name not in KNOWN:
-        raise CheckpointError(f"{where}: a {name}, whose noise schedule is not known; known are {', '.join(KNOWN)}")
+        raise CheckpointError(f"{where}: the scheduler is a {name}, which is not known; known are {', '.join(KNOWN)}")
     config = _corrected(checkpoint, {**DEFAULTS, **KNOWN[name], **checkpoint.scheduler})
     refused = [key for key in REFUSED if config.get(key)]
     if refused:
@@ -116,14 +116,14 @@ def facts(checkpoint: Checkpoint, spaced: bool) -> Json:
             raise CheckpointError(f"{where}: {key} is {value!r}; a number from {least} to {most} is expected")
     own = [f"{key} {config[key]!r}" for key, plain in SPACED.items() if asks(config.get(key, plain), plain)]
     if own and not spaced:
-        fix = "choose one with --scheduler to take its own steps"
+        fix = "choose a sampler with --scheduler to use its own steps"
         raise CheckpointError(f"{where}: {', '.join(own)}, which impasto's samplers do not know; {fix}")
     kept = [*DEFAULTS, *(("original_inference_steps", "timestep_scaling") if name == LCM else ())]
     return {key: config[key] for key in kept} | {"set_alpha_to_one": bool(config["set_alpha_to_one"])}
 
 
 def chosen(option: str, value: str | None, key: str) -> str | None:
-    """What the user said with this option, if anything, of the scheduler's `key`. Raises CheckpointError."""
+    """The option's `value` for the scheduler's `key`, checked; None if it wasn't given. Raises CheckpointError."""
     known = HONOURED[key]
     if value not in (None, *known):
         raise CheckpointError(f"--{option}: got {value!r}; choose {', '.join(known)}")
@@ -131,7 +131,7 @@ def chosen(option: str, value: str | None, key: str) -> str | None:
 
 
 def check_trained(header: Header, config: Json) -> None:
-    """Raises CheckpointError for a single file whose buffers are of another noise schedule than its architecture's."""
+    """Raises CheckpointError for a single file whose buffers belong to another noise schedule than `config`."""
     if TRAINED not in header.tensors:
         return
     tensor = header.tensors[TRAINED]
@@ -141,14 +141,14 @@ def check_trained(header: Header, config: Json) -> None:
     wanted = np.cumprod(1 - np.linspace(*ends, config["num_train_timesteps"]) ** (1 / power))
     if held is None or held.shape != wanted.shape or not np.abs(held - wanted).max() <= ROUNDED:
         last = "" if held is None else f", at the last timestep {held[-1]:.4f} where {wanted[-1]:.4f} is expected"
-        problem = f"its {TRAINED} are of another noise schedule{last}"
+        problem = f"its {TRAINED} belong to another noise schedule{last}"
         raise CheckpointError(
-            f"{header.path}: {problem}; it was trained to zero SNR, or on other betas, which is not known"
+            f"{header.path}: {problem}; it was trained to zero SNR or with other betas, which is not served"
         )
 
 
 def asks(value: Any, plain: Any) -> bool:
-    """Whether a setting is another than `plain`; null asks for nothing."""
+    """Whether a setting is set to something else than `plain`; null means not set."""
     return value is not None and value != plain
 
 

@@ -1,8 +1,8 @@
-"""Which files of a part's folder hold its weights: one safetensors file, or the shards that an index names; by variant.
+"""Find a part's weight files, of one variant: a single safetensors file, or the shards that an index names.
 
-The names are those that diffusers and transformers write: `STEM.safetensors`, `STEM.fp16.safetensors`, and of shards
-`STEM-00001-of-00002.safetensors` with `STEM.safetensors.index.json`, `STEM.fp16-00001-of-00002.safetensors` with
-`STEM.safetensors.index.fp16.json`; once it was `STEM.safetensors.fp16.index.json`.
+diffusers and transformers name them `STEM.safetensors` and `STEM.fp16.safetensors`; in shards,
+`STEM-00001-of-00002.safetensors` with `STEM.safetensors.index.json`, and `STEM.fp16-00001-of-00002.safetensors` with
+`STEM.safetensors.index.fp16.json`, formerly `STEM.safetensors.fp16.index.json`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SHARD = "-?????-of-?????"
 
 @dataclass(frozen=True)
 class Names:
-    """What the files of one component are called; `stem` is "model" or "diffusion_pytorch_model"."""
+    """The file names of one component; `stem` is "model" or "diffusion_pytorch_model"."""
 
     stem: str
     variant: str | None = None
@@ -36,7 +36,7 @@ class Names:
 
     @property
     def patterns(self) -> tuple[str, ...]:
-        """Of every file that may belong to it."""
+        """Patterns of all files that may belong to it."""
         once = (f"{self.stem}{SHARD}.{self.variant}.safetensors",) if self.variant else ()
         return self.file, *self.indices, f"{self._varied}{SHARD}.safetensors", *once
 
@@ -46,10 +46,9 @@ class Names:
 
 
 def find(folder: Path, names: Names) -> tuple[Path, ...]:
-    """The files, in the index's order; none where there is neither a file nor an index, for these names.
+    """The files, in the index's order; none where there is neither a file nor an index of these names.
 
-    Where there are both, the index counts, as for diffusers. Raises CheckpointError for an index that names what is not
-    there.
+    Where there are both, the index counts, as in diffusers. Raises CheckpointError when the index names a missing file.
     """
     for index in names.indices:
         if (folder / index).is_file():
@@ -61,7 +60,7 @@ def find(folder: Path, names: Names) -> tuple[Path, ...]:
 def _named(index: Path) -> list[str]:
     places = read_json(index).get("weight_map")
     if not isinstance(places, dict) or not places:
-        raise CheckpointError(f"{index}: weight_map is {places!r}; it must say for each tensor which shard it is in")
+        raise CheckpointError(f"{index}: weight_map is {places!r}; it must name each tensor's shard")
     return sorted(set(map(str, places.values())))
 
 
@@ -70,11 +69,11 @@ def _shard(index: Path, name: str) -> Path:
     if Path(name).name != name or path.suffix != ".safetensors":
         raise CheckpointError(f"{index}: {name!r} is not the name of a safetensors file beside it")
     if not path.is_file():
-        raise CheckpointError(f"{index}: its shard {name} is missing; get it, the others are of no use without")
+        raise CheckpointError(f"{index}: its shard {name} is missing; get it, too")
     return path.resolve()
 
 
 def missing(folder: Path, names: Names) -> CheckpointError:
-    """What to say where `find` found nothing."""
+    """The error for when `find` found nothing."""
     held = ", ".join(sorted(item.name for item in folder.glob("*") if item.name != "config.json")) or "nothing else"
     return CheckpointError(f"{folder / names.file} is missing, and so is an index of shards; the folder holds {held}")

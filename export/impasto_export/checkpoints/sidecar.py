@@ -1,6 +1,6 @@
-"""NAME.yaml beside NAME.safetensors: how its training was configured, in latent-diffusion's form or sgm's.
+"""NAME.yaml beside NAME.safetensors: the training's configuration, in latent-diffusion's form or sgm's.
 
-Tensors tell most of it. What they don't is read here, or compared with what is served; what is neither is named.
+Tensors tell most of it. The rest is read here, or compared with what is served; unknown keys are noted.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from impasto_export.architecture import Json
 from impasto_export.errors import CheckpointError
 
 SUFFIXES = (".yaml", ".yml")
-MAX_BYTES = 64 << 10  # people's have five thousand
-MAX_BRACKETS = 1000  # and ten
+MAX_BYTES = 64 << 10  # real ones have about five thousand
+MAX_BRACKETS = 1000  # real ones have about ten
 PREDICTIONS = {"eps": "epsilon", "v": "v_prediction"}
 SCALINGS = {"EpsScaling": "epsilon", "VScaling": "v_prediction"}
 DENOISER = ("denoiser_config", "params")
 TEXT = ("cond_stage_config", "params")
-# However it is spelled: ztsnr, zero_snr, rescale_betas_zero_snr.
+# All spellings: ztsnr, zero_snr, rescale_betas_zero_snr.
 ZERO_SNR = re.compile(r"z(ero)?_?(t|terminal)?_?snr")
-# Of model.params: told by the tensors, or of training, or unreliable: image_size is 64 for 768 pixels, too.
+# Keys of model.params that the tensors tell, that only training reads, or that are unreliable: image_size is 64 even
+# for 768 pixels.
 IDLE = {
     "ckpt_config", "ckpt_path", "clip_denoised", "cond_stage_key", "cond_stage_trainable", "conditioner_config",
     "disable_first_stage_autocast", "en_and_decode_n_samples_a_time", "ema_decay_rate", "finetune_keys",
@@ -36,25 +37,25 @@ IDLE = {
     "scale_by_std", "scheduler_config", "unet_config", "use_ema", "use_positional_encodings", "v_posterior",
 }  # fmt: skip
 READ = {"parameterization", "denoiser_config", "cond_stage_config"}
-WAY_OUT = "correct or rename that file if it isn't so"
+WAY_OUT = "if that is wrong, correct or rename the file"
 
 
 @dataclass(frozen=True)
 class Sidecar:
-    """`params` is what stands under model.params."""
+    """A configuration; `params` is its model.params."""
 
     path: Path
     params: Json
 
     def at(self, *keys: str) -> Any:
-        """What stands there; None where nothing does."""
+        """The value under these keys; None where there is none."""
         found: Any = self.params
         for key in keys:
             found = found.get(key) if isinstance(found, Mapping) else None
         return found
 
     def prediction(self) -> str | None:
-        """What the UNet predicts, if that is said. Raises CheckpointError for what impasto's samplers do not know."""
+        """What the UNet predicts, if stated. Raises CheckpointError for a kind that impasto's samplers do not know."""
         spoken = {("parameterization",): PREDICTIONS, (*DENOISER, "scaling_config", "target"): SCALINGS}
         for keys, known in spoken.items():
             value = self.at(*keys)
@@ -66,19 +67,19 @@ class Sidecar:
         return None
 
     def zero_snr(self) -> str | None:
-        """The key that says it was trained to zero SNR, if any."""
+        """The key that says that it was trained to zero SNR, if any."""
         return next((key for key, value in self.params.items() if ZERO_SNR.search(str(key)) and value), None)
 
     def check(self, scheduler: Json, configs: Mapping[str, Json], layer: str) -> tuple[str, ...]:
-        """Notes on what isn't known. `layer` is the one that the text is read from, in latent-diffusion's words.
+        """Notes on unknown keys. `layer` is the text encoder's layer that is served, in latent-diffusion's words.
 
-        Raises CheckpointError for what contradicts what is served.
+        Raises CheckpointError for a setting that contradicts what is served.
         """
         served = _served(scheduler, configs, layer)
         for keys, want in served.items():
             have = self.at(*keys)
             if have is not None and have != -1 and not _same(have, want):
-                raise self._refused(keys, have, f"what is served has {want!r}")
+                raise self._refused(keys, have, f"impasto serves {want!r}")
         known = {keys[0] for keys in served} | READ | IDLE
         strange = sorted(str(key) for key in self.params if key not in known and not ZERO_SNR.search(str(key)))
         return (f"{self.path.name}: model.params: {', '.join(strange)}: not known, and ignored",) if strange else ()
@@ -88,17 +89,17 @@ class Sidecar:
 
 
 def _served(scheduler: Json, configs: Mapping[str, Json], layer: str) -> dict[tuple[str, ...], Any]:
-    """What the keys mean that bear on the picture and that no tensor tells."""
+    """The served values of keys that change the picture and that no tensor tells."""
     unet = configs["unet"]
     channels = unet["block_out_channels"]
-    stated = unet["attention_head_dim"]  # diffusers calls the number of heads so
+    stated = unet["attention_head_dim"]  # diffusers' name for the number of heads
     heads = stated if isinstance(stated, list) else [stated] * len(channels)
     widths = {width // count for width, count in zip(channels, heads, strict=True)}
     found: dict[tuple[str, ...], Any] = {
         ("linear_start",): scheduler["beta_start"],
         ("linear_end",): scheduler["beta_end"],
         ("timesteps",): scheduler["num_train_timesteps"],
-        ("beta_schedule",): "linear",  # of the roots: diffusers' scaled_linear
+        ("beta_schedule",): "linear",  # in the square roots, which diffusers calls scaled_linear
         ("given_betas",): None,
         ("channels",): unet["in_channels"],
         ("conditioning_key",): "crossattn",
@@ -119,7 +120,7 @@ def _only(values: set[int]) -> int | None:
 
 
 def _same(have: Any, want: Any) -> bool:
-    """Of numbers also what YAML takes for text, such as 1e-4; of classes, whatever module they are in."""
+    """Whether the values agree. Numbers may be text to YAML, such as 1e-4; of a class only its name counts."""
     if isinstance(want, str):
         return str(have).rpartition(".")[2] == want
     try:
@@ -134,17 +135,18 @@ def find(path: Path) -> Path | None:
 
 
 def load(path: Path) -> Sidecar | None:
-    """None where it is something else. Raises CheckpointError for what is no YAML, or made to mislead."""
+    """The configuration; None where the file is something else. Raises CheckpointError for a file that is not YAML, or
+    a hostile one."""
     if path.stat().st_size > MAX_BYTES:
         raise CheckpointError(
             f"{path}: {path.stat().st_size} bytes; a configuration has at most {MAX_BYTES}; {WAY_OUT}"
         )
     try:
         text = path.read_text(encoding="utf-8")
-        if max(map(text.count, "[{")) > MAX_BRACKETS:  # which take PyYAML minutes, one in another
+        if max(map(text.count, "[{")) > MAX_BRACKETS:  # nested ones take PyYAML minutes
             raise ValueError(f"more than {MAX_BRACKETS} brackets")
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise CheckpointError(f"{path}: it has aliases, which are not read; write out what they stand for")
+            raise CheckpointError(f"{path}: it has aliases, which are not read; write their values out")
         content = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         problem = " ".join(str(error).split())[:80]

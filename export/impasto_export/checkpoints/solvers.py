@@ -1,4 +1,4 @@
-"""What a scheduler's config says and no sampler of impasto's goes by: on its solver, its spacing, and unknown."""
+"""Notes on the settings of a scheduler's config that no sampler of impasto follows: solver, spacing, unknown keys."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from impasto_export.architecture import Json
 from impasto_export.checkpoints import schedule
 from impasto_export.checkpoints.checkpoint import Checkpoint, Said
 
-# How a scheduler's own solver steps, with what its class takes for a missing key. Ours are the plain ones.
+# Settings of each scheduler's own solver, with its class's defaults. impasto's solvers correspond to these defaults.
 DPM: Json = {
     "solver_order": 2,
     "algorithm_type": "dpmsolver++",
@@ -32,17 +32,17 @@ SOLVERS: dict[str, Json] = {
         "solver_p": None,
     },
 }
-# What means something to other settings alone, which are refused, and what no scheduler reads any more.
+# Keys that only matter to settings that are refused, and keys that no scheduler reads any more.
 IDLE = {
     "clip_sample_range", "dynamic_thresholding_ratio", "flow_shift", "sample_max_value", "shift_terminal",
     "skip_prk_steps", "time_shift_type", "use_dynamic_shifting",
 }  # fmt: skip
-# A masked checkpoint's.
+# Keys of a masked checkpoint's scheduler.
 MASKING = {"mask_token_id", "masking_schedule"}
 
 
 def notes(checkpoint: Checkpoint, said: Said) -> tuple[str, ...]:
-    """What the scheduler's config says and no sampler of ours goes by: each setting by its name."""
+    """Notes on the settings of the scheduler's config that no sampler of impasto follows, each by its name."""
     config, own = checkpoint.scheduler, SOLVERS.get(schedule.kind(checkpoint), {})
     solver, spaced = (_asked(config, plain) for plain in (own, schedule.SPACED))
     known = {
@@ -59,15 +59,15 @@ def notes(checkpoint: Checkpoint, said: Said) -> tuple[str, ...]:
         key for key, value in config.items() if key[:1] != "_" and key not in known and value not in (None, False)
     ]
     found = {
-        "of its own solver, which no request has": solver,
-        f"not honoured, since --scheduler {said.defaults.get('scheduler')} was chosen": spaced,
+        "for its own solver, which impasto does not use": solver,
+        f"ignored, since --scheduler {said.defaults.get('scheduler')} was chosen": spaced,
         "not known, and ignored": strange,
     }
     return tuple(f"{schedule.CONFIG}: {', '.join(keys)}: {why}" for why, keys in found.items() if keys)
 
 
 def _asked(config: Json, plain: Json) -> list[str]:
-    """The settings that are other than plain."""
+    """The settings that differ from the plain ones."""
     return [
         f"{key} {config[key]!r}" for key, value in plain.items() if key in config and schedule.asks(config[key], value)
     ]

@@ -1,5 +1,5 @@
-"""tokenizer.json for a bundle: the checkpoint's own, or built as CLIP does it from vocab.json and merges.txt, or from
-the merges that are shipped."""
+"""Make a bundle's tokenizer.json: the checkpoint's own, or built as CLIP's from vocab.json and merges.txt, or from the
+merges that ship with impasto."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from impasto_export.errors import CheckpointError
 from impasto_export.families import end_of_text
 
 MERGES = Path(__file__).parent / "vocabulary" / "clip_merges.txt.gz"
-# Settings that change what a text becomes, with the value that the server knows.
+# Settings that change a text's tokens, with the one value that the server knows.
 FIXED: Json = {"padding_side": "right", "truncation_side": "right", "split_special_tokens": False}
 SHOWN = 3
-# What a request means by such a word in a prompt: see the server's prompt.py.
+# A word that names an embedding in a request's prompt: see the server's prompt.py.
 TRIGGER = re.compile(r"<[^<>\s]+>")
 WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """`data` is tokenizer.json, `ids` are the special tokens' as the manifest has them; texts are padded to `longest`,
-    where that is said. `origin` is what errors name, `own` are the tokens that the checkpoint brought."""
+    """A tokenizer. `data` is tokenizer.json; `ids` are the special tokens' ids, as in the manifest. Texts are padded to
+    `longest` if that is stated. Errors name the `origin`; `own` are the tokens that the checkpoint added."""
 
     origin: Path
     data: bytes
@@ -39,7 +39,7 @@ class Vocabulary:
     own: tuple[str, ...] = ()
 
     def facts(self, file: str, positions: int) -> Json:
-        """The manifest's entry, for a text encoder that reads so many `positions`.
+        """The manifest's entry, for a text encoder with so many `positions`.
 
         Raises CheckpointError when the tokenizer pads to fewer.
         """
@@ -49,45 +49,45 @@ class Vocabulary:
         return {"file": file, "max_length": positions, **self.ids}
 
     def check_size(self, size: int) -> None:
-        """Raises CheckpointError for a token that has no embedding in a text encoder of so large a vocabulary."""
+        """Raises CheckpointError for a token whose id is not below `size`, the text encoder's vocabulary."""
         ids = Tokenizer.from_buffer(self.data).get_vocab(with_added_tokens=True)
         beyond = sorted((id, token) for token, id in ids.items() if id >= size)
         if beyond:
             held = ", ".join(f"{token!r} ({id})" for id, token in beyond[:SHOWN])
             more = f" and {len(beyond) - SHOWN} more" if len(beyond) > SHOWN else ""
-            problem = f"{held}{more} lie behind the text encoder's vocabulary of {size}"
-            raise CheckpointError(f"{self.origin}: {problem}; take the tokenizer that it was trained with")
+            problem = f"{held}{more} lie beyond the text encoder's vocabulary of {size}"
+            raise CheckpointError(f"{self.origin}: {problem}; use the tokenizer that it was trained with")
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """On tokens that no request can name."""
+        """Notes on tokens that no request can name."""
         taken = [token for token in self.own if TRIGGER.fullmatch(token)]
         problem = "names an embedding in a prompt, not the tokenizer's token; import the token's vector under that name"
         return tuple(f"{self.origin.name}: {token} {problem}" for token in taken)
 
     def check_end(self, stated: int, size: int, what: str) -> None:
-        """Raises CheckpointError when a text encoder that pools, of a vocabulary of this `size`, would look for another
-        end of text than is written; `what` its config calls the one that is `stated`."""
+        """Raises CheckpointError when the tokenizer ends texts with another id than the one at which the text encoder
+        pools: `stated` in its config under the name `what`. `size` is its vocabulary's."""
         end, wanted = self.ids["eos_id"], end_of_text(stated, size)
         if end != wanted:
-            problem = f"the tokenizer ends texts with id {end}, {what} {stated} means {wanted}"
+            problem = f"the tokenizer ends texts with id {end}, but {what} {stated} means {wanted}"
             raise CheckpointError(f"{self.origin}: {problem}; correct that config, or the tokenizer")
 
 
 def read(folder: Path) -> Vocabulary:
-    """Raises CheckpointError when the folder has no CLIP tokenizer or lacks a special token."""
+    """The folder's tokenizer. Raises CheckpointError when it is not CLIP's or lacks a special token."""
     config = added.config_of(folder)
     kind = config.get("tokenizer_class") or "CLIPTokenizer"
     if kind not in ("CLIPTokenizer", "CLIPTokenizerFast"):
-        raise CheckpointError(f"{folder}: tokenizer is a {kind}; only CLIPTokenizer is known")
+        raise CheckpointError(f"{folder}: tokenizer_class is {kind}; only CLIPTokenizer is served")
     for key, only in FIXED.items():
         if config.get(key, only) not in (None, only):
-            raise CheckpointError(f"{folder}: {key} is {config[key]!r}; only {only!r} is known")
+            raise CheckpointError(f"{folder}: {key} is {config[key]!r}; only {only!r} is served")
     tokens = {key: added.content(config.get(key) or default) for key, default in added.CLIP_TOKENS.items()}
     path, brought = folder / "tokenizer.json", added.tokens(folder, config)
     if path.is_file():
         data = path.read_bytes()
-    else:  # what fills up a text may be a token that was brought
+    else:  # the padding token may be one that the checkpoint added
         late = {token.content for _, token in brought} & {tokens["pad_token"]}
         first = {key: token for key, token in tokens.items() if token not in late or key != "pad_token"}
         data = build(folder, *_vocabulary(folder), first).to_str().encode()
@@ -108,7 +108,7 @@ def _ids(folder: Path, data: bytes, tokens: Mapping[str, str]) -> Json:
 
 
 def clip(pad: str) -> Vocabulary:
-    """CLIP's own vocabulary, which every Stable Diffusion's is; `pad` is the token that fills up a text."""
+    """CLIP's own vocabulary, which every Stable Diffusion uses; `pad` is the padding token."""
     lines = gzip.decompress(MERGES.read_bytes()).decode().split("\n")
     merges = [(first, second) for first, second in (line.split() for line in lines if line)]
     letters = _letters()
@@ -120,13 +120,13 @@ def clip(pad: str) -> Vocabulary:
 
 
 def _letters() -> list[str]:
-    """A character for each byte, in the order of CLIP's vocabulary: first those that are printed as themselves."""
+    """A character for each byte, in the order of CLIP's vocabulary: printable bytes come first, as themselves."""
     printed = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     return [*map(chr, printed), *(chr(256 + index) for index in range(256 - len(printed)))]
 
 
 def build(folder: Path, vocabulary: dict[str, int], merges: list[tuple[str, str]], tokens: dict[str, str]) -> Tokenizer:
-    """CLIP's pipeline around a vocabulary: NFC, one space, lower case, words, byte-level BPE with </w>."""
+    """CLIP's tokenizer of a vocabulary: NFC, single spaces, lower case, words, byte-level BPE with </w>."""
     absent = sorted(set(tokens.values()) - vocabulary.keys())
     if absent:
         raise CheckpointError(f"{folder}: vocab.json lacks the special tokens {', '.join(absent)}")
@@ -140,7 +140,7 @@ def build(folder: Path, vocabulary: dict[str, int], merges: list[tuple[str, str]
             unk_token=tokens["unk_token"],
         )
     except Exception as error:  # tokenizers raises bare Exception
-        raise CheckpointError(f"{folder}: vocab.json and merges.txt do not go together: {error}") from None
+        raise CheckpointError(f"{folder}: vocab.json and merges.txt do not fit each other: {error}") from None
     tokenizer = Tokenizer(model)
     # The stubs of tokenizers declare these as read-only properties of unknown type.
     parts: Any = tokenizer
@@ -162,7 +162,7 @@ def _vocabulary(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
     path = folder / "merges.txt"
     if not path.is_file():
         raise CheckpointError(f"{path} is missing")
-    # split("\n"), not splitlines(): merges hold characters that Unicode counts as line ends.
+    # split("\n"), not splitlines(): merges contain characters that Unicode counts as line ends.
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     pairs = [tuple(line.split()) for line in lines if line.strip() and not line.startswith("#version")]
     merges = [(pair[0], pair[1]) for pair in pairs if len(pair) == 2]

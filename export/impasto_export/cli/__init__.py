@@ -1,5 +1,5 @@
-"""The commands `impasto export`, `impasto link` and `impasto adapters`. Torch is imported by `export` alone,
-and there by all but `merge`."""
+"""The commands `impasto export`, `impasto link` and `impasto adapters`. Only `export` imports torch, and its `merge`
+does not."""
 
 from impasto_export.cli.exporting import export
 from impasto_export.cli.linking import link

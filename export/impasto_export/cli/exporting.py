@@ -1,4 +1,4 @@
-"""`impasto export`: an architecture's graphs, with torch; adapters merged into a bundle, without."""
+"""The command `impasto export`: export an architecture's graphs (torch), or merge adapters into a bundle (no torch)."""
 
 from __future__ import annotations
 
@@ -70,11 +70,11 @@ def export_merge(
     out: Annotated[Path, typer.Option("--out", help="Folder for the merged bundle.")],
     registry: RegistryOption = None,
     pin: Annotated[
-        bool, typer.Option("--pin", help="Keep the weights as they are, and put the mix beside them for its requests.")
+        bool, typer.Option("--pin", help="Keep the bundle's weights, and add the mix beside them, for requests of it.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Merge adapters of any form into a bundle's weights; needs no torch. What doesn't change is hard-linked."""
+    """Merge adapters of any form into a bundle's weights; needs no torch. Unchanged files are hard-linked."""
     with reported():
         with progress.shown() as advance:
             made = merging.merge(bundle, mixes.parse(adapters), out, registry_in(registry), pin, advance)

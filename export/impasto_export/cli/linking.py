@@ -1,4 +1,4 @@
-"""`impasto link`: a checkpoint, a CLIPModel, or a feed-forward net into a bundle."""
+"""The command `impasto link`: make a bundle from a checkpoint, a CLIPModel or a feed-forward net."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def link(
     checkpoint: Annotated[
         str,
         typer.Argument(
-            help="Folder in the diffusers layout, a .safetensors in the original one, or OWNER/REPO of the hub, "
-            "also with @REVISION; for a scorer, a CLIPModel's folder or repository; or a feed-forward net's file."
+            help="A folder in the diffusers layout, a .safetensors file in the original one, or OWNER/REPO[@REVISION] "
+            "of the hub; a CLIPModel's folder or repository, for a scorer; or a feed-forward net's file."
         ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the bundle.")],
@@ -62,13 +62,13 @@ def link(
         typer.Option("--guidance-scale", min=0.0, max=50.0, help="A request's default."),
     ] = None,
     size: Annotated[
-        str, typer.Option("--size", help="WIDTHxHEIGHT, a request's default; else what it says it was trained at.")
+        str, typer.Option("--size", help="A request's default, WIDTHxHEIGHT; without it, the size of the training.")
     ] = "",
     controlnet: Annotated[
         str,
         typer.Option(
             "--controlnet",
-            help="A ControlNet beside it: a diffusers folder, a .safetensors of either layout, or OWNER/REPO.",
+            help="Add a ControlNet: a diffusers folder, a .safetensors of either layout, or OWNER/REPO.",
         ),
     ] = "",
     control: Annotated[
@@ -79,32 +79,34 @@ def link(
     ] = "",
     padding: Annotated[
         str,
-        typer.Option("--padding", help=f"A feed-forward net's, where its file doesn't tell: {', '.join(PADDINGS)}."),
+        typer.Option(
+            "--padding", help=f"A feed-forward net's padding, if its file doesn't tell: {', '.join(PADDINGS)}."
+        ),
     ] = "",
     epsilon: Annotated[
         Optional[float],  # noqa: UP045
-        typer.Option("--epsilon", help="Of a feed-forward net's norms, where its file doesn't tell."),
+        typer.Option("--epsilon", help="Epsilon of a feed-forward net's norms, if its file doesn't tell."),
     ] = None,
     input_scale: Annotated[
         Optional[float],  # noqa: UP045
-        typer.Option("--input-scale", help="What white is to a feed-forward net whose file doesn't tell: 1 or 255."),
+        typer.Option("--input-scale", help="A feed-forward net's value for white, if its file doesn't tell: 1 or 255."),
     ] = None,
     predictor: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--predictor", help="ONNX file that makes a style's embedding of its picture, for Magenta's."),
+        typer.Option("--predictor", help="Magenta's net: the ONNX file that makes a style's embedding from a picture."),
     ] = None,
     norm: Annotated[
         str,
-        typer.Option("--norm", help="Whose statistics a feed-forward net's norms take, a port's: instance or batch."),
+        typer.Option("--norm", help="Statistics of a feed-forward net's norms, for a port: instance or batch."),
     ] = "",
     encoder: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--encoder", help="What stands before CLIPstyler's fast decoder: vgg_normalised.pth."),
+        typer.Option("--encoder", help="CLIPstyler's fast decoder: the encoder before it, vgg_normalised.pth."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Link a checkpoint of a known architecture into a bundle that `impasto serve` takes: as --bundle, and a CLIPModel
-    as --scorer. No torch, and no copy of what can be linked."""
+    """Link a checkpoint of a known architecture into a bundle for `impasto serve --bundle`, or a CLIPModel into one for
+    --scorer. It needs no torch, and hard-links what it can."""
     with reported():
         net = found.Said(padding or None, epsilon, input_scale, predictor, norm or None, encoder)
         stated = {"scheduler": scheduler or None, "steps": steps, "guidance_scale": guidance_scale}
@@ -129,20 +131,20 @@ def _linked(
     net: found.Said,
     advance: Progress,
 ) -> Linked:
-    """By what it holds a feed-forward net, by its config a CLIPModel, or a checkpoint that paints from noise."""
+    """Link what `checkpoint` is: a feed-forward net, a CLIPModel, or else a checkpoint that paints from noise."""
     if feedforward.recognises(checkpoint):
         if steering or graphs or said != Said():
             only = ", ".join(found.OPTIONS)
-            raise CheckpointError(f"{checkpoint} is a feed-forward net; of what is said of one, only {only} are for it")
+            raise CheckpointError(f"{checkpoint} is a feed-forward net, which takes only {only}; leave the rest out")
         return feedforward.link(Path(checkpoint), out, net, advance)
     if net != found.NOTHING:
-        raise CheckpointError(f"{checkpoint} is no feed-forward net; {', '.join(net.options)}: leave it out")
+        raise CheckpointError(f"{', '.join(net.options)}: {checkpoint} is not a feed-forward net; leave it out")
     if not clip.recognises(checkpoint):
         return linking.link(checkpoint, out, graphs, said, steering, advance)
     if steering:
         raise ControlError(f"--controlnet: {checkpoint} is a CLIPModel, which paints nothing; leave it out")
     if said != Said(said.variant):
-        raise CheckpointError(f"{checkpoint} is a CLIPModel; of what is said of a checkpoint, only --variant is for it")
+        raise CheckpointError(f"{checkpoint} is a CLIPModel, which takes only --variant; leave the rest out")
     return clip.link(checkpoint, out, graphs, said.variant, advance)
 
 
@@ -150,7 +152,7 @@ def _control(place: str, channels: str, optional: str) -> Control | None:
     if place:
         return Control(place, _split(channels), _split(optional))
     if channels or optional:
-        raise ControlError("--control: there is no ControlNet; name its folder, file or repository with --controlnet")
+        raise ControlError("--control: no ControlNet was given; name its folder, file or repository with --controlnet")
     return None
 
 

@@ -1,4 +1,4 @@
-"""What the commands share: options, and how they print a result or an error."""
+"""Shared by the commands: options, and how results and errors are printed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from impasto_export.adapters.registry import ENVIRONMENT, Registry, default_fold
 from impasto_export.errors import ExportError
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-# Optional[...], not `| None`: typer evaluates these at run time, also on Python 3.10.
+# Optional[...], not `| None`: typer evaluates annotations at run time, also on Python 3.10.
 RegistryOption = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option("--registry", help=f"Registry folder; default ${ENVIRONMENT}, else ~/.local/share/impasto/registry."),
@@ -23,7 +23,7 @@ RegistryOption = Annotated[
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """What the user can act on goes to stderr without a traceback; exit status 1."""
+    """Print errors that the user can act on to stderr, without a traceback; exit status 1."""
     try:
         yield
     except ExportError as error:

@@ -1,4 +1,4 @@
-"""`impasto adapters`: foreign adapters into a registry, and what is in it."""
+"""The command `impasto adapters`: import adapters into a registry, list, show, check and remove them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ adapters = typer.Typer(
 )
 
 PROMPT_HELP = f"The prompt of its training, with {{context}} in it; an embedding's default: {embeddings.PROMPT}"
-SECOND_HELP = f"Of a pair, the file of the second stage's half; a folder's is {SECOND}."
+SECOND_HELP = f"Of a pair, the second stage's file; in a folder, {SECOND}."
 UpscalerOption = Annotated[Optional[Path], typer.Option("--upscaler", help=SECOND_HELP)]  # noqa: UP045
 BundleOption = Annotated[Path, typer.Option("--bundle", help="Bundle that the adapter is for.")]
 
@@ -32,32 +32,30 @@ BundleOption = Annotated[Path, typer.Option("--bundle", help="Bundle that the ad
 def import_adapter(
     source: Annotated[
         Path,
-        typer.Argument(help="File of a LoRA, a bottleneck adapter, an embedding or a net's styles, or its folder."),
+        typer.Argument(help="File or folder of a LoRA, a bottleneck adapter, an embedding or a net's styles."),
     ],
     bundle: BundleOption,
     name: Annotated[
-        str, typer.Option("--name", help="Name that requests will use; a style's file may bring its own.")
+        str, typer.Option("--name", help="Name that requests will use; a file of styles may bring its own.")
     ] = "",
     registry: RegistryOption = None,
     trigger: Annotated[
-        str, typer.Option("--trigger", help="Words that a prompt should contain; a LoRA's header may say them.")
+        str, typer.Option("--trigger", help="Words that a prompt should contain; a LoRA's header may state them.")
     ] = "",
     alpha: Annotated[
         Optional[float],  # noqa: UP045
-        typer.Option("--alpha", help="LoRA: the alpha of its training, where its file states none (aMUSEd's)."),
+        typer.Option("--alpha", help="LoRA: the alpha of its training, if its file states none (aMUSEd's)."),
     ] = None,
     prompt: Annotated[str, typer.Option("--prompt", help=PROMPT_HELP)] = "",
     style_prompt: Annotated[
         str,
-        typer.Option("--style-prompt", help=f"Embedding: the style alone; default: {embeddings.STYLE_PROMPT}"),
+        typer.Option("--style-prompt", help=f"Embedding: the style's own prompt; default: {embeddings.STYLE_PROMPT}"),
     ] = "",
-    style: Annotated[
-        str, typer.Option("--style", help="Of a file with many styles, the number of the only one to be imported.")
-    ] = "",
+    style: Annotated[str, typer.Option("--style", help="Number of the one style to import, from a file of many.")] = "",
     upscaler: UpscalerOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Convert a LoRA, a bottleneck adapter, a textual inversion or styles and register it: all of it, or nothing."""
+    """Convert a LoRA, a bottleneck adapter, a textual inversion or styles, and register it: all of it, or nothing."""
     with reported():
         said = importer.Said(trigger, prompt, style_prompt, alpha, style, upscaler)
         _registered(importer.adapters(source, name, manifest.load(bundle), said, bundle), registry, as_json)
@@ -69,7 +67,7 @@ def adapter_from_picture(
     bundle: BundleOption,
     name: Annotated[str, typer.Option("--name", help="Name that requests will use.")],
     strength: Annotated[
-        float, typer.Option("--strength", help="Of the style, above 0; the rest leaves a photo as it is.")
+        float, typer.Option("--strength", help="The style's share, above 0; the rest leaves a photo as it is.")
     ] = 1.0,
     registry: RegistryOption = None,
     as_json: AsJson = False,
@@ -80,7 +78,7 @@ def adapter_from_picture(
 
 
 def _registered(made: Mapping[str, Imported], registry: Path | None, as_json: bool) -> None:
-    """Every one of them is put under its name, and shown."""
+    """Register each under its name, and print what was made."""
     store = registry_in(registry)
     for name in made:
         check_name(name)
@@ -114,13 +112,13 @@ def check_adapter(
     registry: RegistryOption = None,
     bundle: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--bundle", help="Check that the adapter fits this bundle, too."),
+        typer.Option("--bundle", help="Also check that the adapter fits this bundle."),
     ] = None,
     upscaler: UpscalerOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check a registered adapter's bytes, values and fit, or explain a file: what it is, which layers it changes and
-    what would be assumed. Exit status 1 when it is bad."""
+    """Check a registered adapter's bytes, values and fit. Or explain a file: what it is, which layers it changes, what
+    an import would assume. Exit status 1 when there are problems."""
     with reported():
         described = manifest.load(bundle) if bundle else None
         store = registry_in(registry)
@@ -128,7 +126,7 @@ def check_adapter(
             said = importer.Said(upscaler=upscaler)
             found = _explained(Path(adapter), said, described, bundle, as_json)
         elif upscaler is not None:
-            raise AdapterError(f"--upscaler: {adapter!r} is registered, with all that it has; leave it out")
+            raise AdapterError(f"--upscaler: {adapter!r} is registered, with both its halves; leave it out")
         else:
             found = check.problems(store, adapter, described, bundle)
             show(as_json, {"name": adapter, "problems": found}, *(found or [f"{adapter}: ok"]))
@@ -139,7 +137,7 @@ def check_adapter(
 def _explained(
     place: Path, said: importer.Said, described: Json | None, bundle: Path | None, as_json: bool
 ) -> list[str]:
-    """Prints the explanation; its problems."""
+    """Print the explanation, and return the problems."""
     facts = explain.explain(place, said, described, bundle)
     problems: list[str] = facts["problems"]
     shown = [f"problems ({len(problems)}):", listing(problems)] if problems else []
@@ -149,7 +147,7 @@ def _explained(
 
 @adapters.command("rm")
 def remove_adapter(name: str, registry: RegistryOption = None, as_json: AsJson = False) -> None:
-    """Forget a name; the adapter goes too when no other name points to it."""
+    """Remove a name; its adapter is deleted when no other name points to it."""
     with reported():
         digest = registry_in(registry).remove(name)
         show(as_json, {"name": name, "digest": digest}, f"removed {name}")
@@ -164,7 +162,7 @@ def _line(entry: Entry) -> str:
 
 
 def _lines(document: Mapping[str, object], prefix: str = "") -> Iterator[str]:
-    """`key: value`, and `key.inner: value` for what has parts."""
+    """Lines `key: value`; a nested key is `key.inner`."""
     for key, value in document.items():
         if isinstance(value, dict):
             yield from _lines(value, f"{prefix}{key}.")

@@ -1,1 +1,1 @@
-"""Feed-forward nets: a photo and a style vector in, a painting out. People's files → Net → ONNX, without torch."""
+"""Link feed-forward style nets, which turn a photo and a style vector into a painting: file → Net → ONNX, no torch."""

@@ -1,5 +1,5 @@
-"""Layers one after the other, as Torch's Sequentials have them → blocks of a net, which hold a layer's norm and
-activation, too."""
+"""Assemble a list of layers, as in Torch's Sequentials, into a net's blocks, where a conv includes its norm and
+activation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from impasto_export.feedforward.net import Array, Block, Conv, Norm, Residual, f
 
 @dataclass(frozen=True)
 class Kernel:
-    """A convolution: `conv` with neither norm nor activation yet, weight [out, in, k, k], bias [out]."""
+    """A convolution: `conv` without norm and activation, weight [out, in, k, k], bias [out]."""
 
     conv: Conv
     weight: Array
@@ -22,7 +22,7 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Picture:
-    """A norm by each picture's own statistics: scale and shift [C]."""
+    """An instance norm, by each picture's own statistics: scale and shift [C]."""
 
     scale: Array
     shift: Array
@@ -31,7 +31,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Trained:
-    """A norm by those that its training saw: scale, shift, mean and variance [C]."""
+    """A batch norm, by its training's statistics: scale, shift, mean and variance [C]."""
 
     scale: Array
     shift: Array
@@ -47,12 +47,12 @@ class Relu:
 
 @dataclass(frozen=True)
 class Doubled:
-    """Every pixel four times."""
+    """Nearest upsampling by two: every pixel four times."""
 
 
 @dataclass(frozen=True)
 class Branch:
-    """Two convolutions with what belongs to them, added to what they read."""
+    """A residual block: two convolutions with their norms and activations, added to their input."""
 
     layers: tuple[Layer, ...]
 
@@ -61,25 +61,25 @@ Layer = Kernel | Picture | Trained | Relu | Doubled | Branch
 
 
 class Misplaced(Exception):
-    """A layer stands where no net of this family has it; the text says which and where."""
+    """A layer is out of place; the text says which and where."""
 
 
 @dataclass
 class Assembly:
-    """`blocks` and `tensors` are what the layers so far make."""
+    """The blocks and tensors of the layers so far."""
 
     blocks: list[Block]
     tensors: dict[str, Array]
     doubled: bool = False
 
     def add(self, layer: Layer) -> None:
-        """Raises Misplaced."""
+        """Add the next layer. Raises Misplaced."""
         match layer:
             case Kernel():
                 self._conv(layer)
             case Doubled():
                 if self.doubled:
-                    raise Misplaced("it doubles twice without a convolution between")
+                    raise Misplaced("it doubles twice without a convolution in between")
                 self.doubled = True
             case Picture() | Trained():
                 self._norm(layer)
@@ -92,7 +92,7 @@ class Assembly:
         conv, name = layer.conv, layer.conv.name
         if self.doubled:
             if conv.upsampling != "none" or conv.stride != 1:
-                raise Misplaced(f"{name} changes the size of what was just doubled")
+                raise Misplaced(f"{name} changes the size right after a doubling")
             conv, self.doubled = replace(conv, upsampling="nearest"), False
         self.blocks.append(conv)
         self.tensors[f"{name}.weight"] = layer.weight
@@ -102,11 +102,11 @@ class Assembly:
     def _norm(self, norm: Picture | Trained) -> None:
         last = self.blocks[-1] if self.blocks else None
         if not isinstance(last, Conv) or last.norm != Norm() or last.activation != "none":
-            # Doubling changes neither mean nor variance: a norm behind it may as well stand before.
+            # Doubling changes neither mean nor variance, so a norm after it may as well come before it.
             last = self._through(len(norm.scale))
         weight = self.tensors[f"{last.name}.weight"]
         if norm.scale.shape != weight.shape[:1] or norm.shift.shape != weight.shape[:1]:
-            raise Misplaced(f"the norm behind {last.name} has {norm.scale.size} channels, that {weight.shape[0]}")
+            raise Misplaced(f"the norm after {last.name} has {norm.scale.size} channels, the conv {weight.shape[0]}")
         if isinstance(norm, Trained):
             self._fold(last.name, norm)
             return
@@ -114,7 +114,7 @@ class Assembly:
         self.tensors |= {f"{last.name}.scale": norm.scale, f"{last.name}.shift": norm.shift}
 
     def _through(self, channels: int) -> Conv:
-        """A convolution that changes nothing, for a norm to stand behind."""
+        """Add a convolution that changes nothing, so that a norm can follow it."""
         conv = Conv(f"through.{len(self.blocks)}", padding="valid", activation="none")
         self.blocks.append(conv)
         self.tensors[f"{conv.name}.weight"] = np.eye(channels, dtype=np.float32)[:, :, None, None]
@@ -129,7 +129,7 @@ class Assembly:
     def _last(self, **facts: object) -> None:
         last = self.blocks[-1] if self.blocks else None
         if not isinstance(last, Conv):
-            raise Misplaced("a norm or an activation stands behind no convolution")
+            raise Misplaced("a norm or an activation follows no convolution")
         self.blocks[-1] = replace(last, **facts)  # type: ignore[arg-type]
 
     def _branch(self, branch: Branch) -> None:
@@ -138,17 +138,17 @@ class Assembly:
             inner.add(layer)
         first, second, *others = (*inner.blocks, None, None)[:3]
         if not (isinstance(first, Conv) and isinstance(second, Conv)) or others != [None] or inner.doubled:
-            raise Misplaced(f"a residual block of {len(inner.blocks)} convolutions; there are two")
+            raise Misplaced(f"a residual block has {len(inner.blocks)} convolutions; two are expected")
         self.blocks.append(Residual(first, second))
 
 
 def assembled(layers: Sequence[Layer]) -> Assembly:
-    """Raises Misplaced for layers that make no net of this family."""
+    """The blocks and tensors of all layers. Raises Misplaced for layers that make no net of this family."""
     made = Assembly([], {})
     for layer in layers:
         made.add(layer)
     if made.doubled:
-        raise Misplaced("nothing stands behind its last doubling")
+        raise Misplaced("nothing follows its last doubling")
     into = 3
     for block in made.blocks:
         for conv in (block,) if isinstance(block, Conv) else block.convs if isinstance(block, Residual) else ():

@@ -1,4 +1,5 @@
-"""CLIPstyler's U-Net: 4×4 convolutions of stride 2 down, bilinear up, zeros around; instance norms without weights."""
+"""Read CLIPstyler's U-Net: 4×4 convolutions of stride 2 down, bilinear up, zero padding, instance norms without
+weights."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ def recognises(source: Source) -> bool:
 
 
 def read(source: Source, said: Said) -> Found:
-    """Raises MisfitCheckpoint for names or shapes that are not this layout's."""
+    """The net. Raises MisfitCheckpoint for names or shapes that are not this layout's."""
     said.only(source)
     wanted = dict(_wanted(fit.outputs(source, MARKS[0])))
     fit.check(source, LAYOUT, wanted)
@@ -39,7 +40,8 @@ def read(source: Source, said: Said) -> Found:
 
 
 def _wanted(width: int) -> Iterator[tuple[str, Shape]]:
-    """`width` is that of the whole picture; each level but the first has twice the one above."""
+    """Names and shapes of the tensors. `width` is the channels at full size; each level below the first has twice as
+    many as the one above."""
     wide = [width * 2**level for level in range(LEVELS + 1)]
     yield from _conv("conv_init", width, 3, 1)
     yield from _unit("init", width, width)

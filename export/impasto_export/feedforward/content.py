@@ -1,4 +1,4 @@
-"""What a bundle of a feed-forward net is made of: its graphs, the pieces for large pictures, its files of tensors."""
+"""The content of a feed-forward net's bundle: its graphs, the pieces for large pictures, its files of tensors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from impasto_export.weights import Tensor, encode, layout
 
 TRANSFORM, PREDICTOR = "transform", "predictor"
 WEIGHTS, NEUTRAL, EXPAND = "transform.safetensors", "neutral.safetensors", "expand.safetensors"
-# A request's usual picture; and the most that is served: 8192 x 8192.
+# A request's default size, and the largest area: 8192 x 8192.
 IMAGE = {"width": 512, "height": 512, "max_pixels": 1 << 26}
 
 
@@ -42,7 +42,7 @@ class Tensors:
 
 
 def of(found: Found, place: Path, said: Said) -> Content:
-    """The bundle of what a reader found in `place`, by what was said."""
+    """The bundle's content from what a reader found in `place`, with the user's options `said`."""
     tensors, cut = _tensors(found), pieces.cut(found.net)
     models = {TRANSFORM: graph.transform(found.net), **_predicting(found)}
     parts = {**{f"{name}.onnx": model for name, model in models.items()}, **(cut.graphs if cut else {})}
@@ -96,7 +96,7 @@ def _port(item: ValueInfoProto) -> Port:
 
 
 def _tensors(found: Found) -> dict[str, Tensors]:
-    """The bundle's files of tensors."""
+    """File's name -> its tensors by name."""
     expand = {EXPAND: predictor.tensors(found.expand)} if found.expand else {}
     neutral = {NEUTRAL: {"neutral": found.neutral}} if found.neutral is not None else {}
     return {file: Tensors(held) for file, held in {WEIGHTS: found.net.tensors, **expand, **neutral}.items()}

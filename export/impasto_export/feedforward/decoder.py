@@ -1,5 +1,5 @@
-"""CLIPstyler's fast decoder behind vgg_normalised's encoder up to relu4_1: bare Sequentials in two files. The decoder
-alone is trained for a style, and AdaIN's own, of the same layout, gives the photo back."""
+"""Read CLIPstyler's fast net: vgg_normalised's encoder up to relu4_1, then a decoder; two Sequentials in two files.
+Only the decoder is trained for a style; AdaIN's own decoder, of the same layout, gives the photo back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from impasto_export.feedforward.source import Source
 LAYOUT, ENCODER = "CLIPstyler's fast decoder", "vgg_normalised"
 NAME = "clipstyler-fast"
 CONTRAST = 1.5
-# By their places in the Sequentials: outputs and inputs. The encoder's first is 1×1 and makes of RGB what VGG reads.
+# Index in the Sequential -> outputs and inputs. The encoder's first conv is 1×1 and converts RGB to VGG's input.
 FIRST = 0
 ENCODING = {
     FIRST: (3, 3), 2: (64, 3), 5: (64, 64), 9: (128, 64), 12: (128, 128), 16: (256, 128), 19: (256, 256),
@@ -39,18 +39,18 @@ TOLD = {
 
 
 def recognises(given: Source) -> bool:
-    """By the two convolutions that nothing else begins and ends with: 512 inputs at 1, 3 outputs at 28."""
+    """Whether it has a decoder's first or last convolution: 512 inputs at 1, or 3 outputs at 28."""
     return given.shapes.get("1.weight") == (256, 512, 3, 3) or given.shapes.get("28.weight") == (3, 64, 3, 3)
 
 
 def read(given: Source, said: Said) -> Found:
-    """Raises MisfitCheckpoint for tensors that are not the decoder's or the encoder's, CheckpointError where no encoder
-    was named."""
+    """The net. Raises MisfitCheckpoint for tensors that are not the decoder's or the encoder's, CheckpointError without
+    --encoder."""
     said.only(given, "encoder")
     held = tensors(given)
     if said.encoder is None:
-        problem = f"it reads what {ENCODER} makes of a picture, which isn't in it"
-        raise CheckpointError(f"{given}: {LAYOUT}; {problem}; name that file, {ENCODER}.pth, with --encoder")
+        problem = f"it needs the encoder {ENCODER}, which isn't in the file"
+        raise CheckpointError(f"{given}: {LAYOUT}; {problem}; name {ENCODER}.pth with --encoder")
     net = Net(
         NAME,
         Input(),
@@ -64,13 +64,13 @@ def read(given: Source, said: Said) -> Found:
 
 
 def tensors(given: Source) -> dict[str, Array]:
-    """The decoder's, under the names that the net has for them. Raises MisfitCheckpoint for what is no whole one."""
+    """The decoder's tensors under the net's names. Raises MisfitCheckpoint when it is not a whole decoder."""
     fit.check(given, LAYOUT, dict(_wanted(DECODING)))
     return {f"{PREFIX}.{name}": given.tensor(name) for name in dict(_wanted(DECODING))}
 
 
 def _encoder(place: Path) -> dict[str, Array]:
-    """What lies behind relu4_1 is left out."""
+    """The encoder's tensors, up to relu4_1. Raises CheckpointError for another file."""
     with source.opened(place) as held:
         if held is None:
             raise CheckpointError(

@@ -1,7 +1,7 @@
-"""A decoder of CLIPstyler's fast net as an adapter: by how much its weights differ from those of the bundle's decoder.
+"""Import a decoder of CLIPstyler's fast net as an adapter: its weights' differences from the bundle's decoder.
 
-Styles interpolate linearly in a decoder's weights, so a mix of such adapters is merged (`impasto export merge`, also
-with --pin); of weights that sum to 1 it is the mix of the decoders themselves.
+Styles interpolate linearly in a decoder's weights, so such adapters are mixed by merging (`impasto export merge`, also
+with --pin). If a mix's weights sum to 1, the result is the weighted mean of the decoders.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ ROLES = {"weight": DIFF, "bias": DIFF_BIAS}
 
 
 def recognises(source: Source, manifest: Json) -> bool:
-    """Whether it is a decoder, and the bundle has another one to compare it with."""
+    """Whether it is a decoder, and the bundle has one to compare it with."""
     return bool(manifest.get("trunk", {}).get("layout") == decoder.NAME) and decoder.recognises(source)
 
 
 def read(source: Source, manifest: Json, bundle: Path) -> Imported:
-    """Raises MisfitCheckpoint for a file that is no whole decoder, AdapterError for a bundle whose decoder is no longer
-    the one that it was linked with."""
+    """The adapter. Raises MisfitCheckpoint for a file that is not a whole decoder, AdapterError for a bundle whose
+    decoder was changed by merging."""
     if manifest.get("merged"):
-        problem = "has styles merged into its decoder already"
-        raise AdapterError(f"{bundle} {problem}; give the bundle that it was made of with --bundle")
+        problem = "already has styles merged into its decoder"
+        raise AdapterError(f"{bundle} {problem}; give the bundle from before the merge with --bundle")
     tensors = dict(_differences(source, manifest, bundle))
     record = {
         "format": FORMAT,

@@ -1,5 +1,5 @@
-"""Nets of pytorch/examples' fast_neural_style: convolutions that reflect, nearest upsampling, an instance norm behind
-all but the last; RGB 0–255 in and out."""
+"""Read nets of pytorch/examples' fast_neural_style: reflection padding, nearest upsampling, an instance norm after all
+convolutions but the last; RGB 0–255 in and out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MARKS = ("conv1.conv2d.weight", "deconv1.conv2d.weight")
 BLOCK = re.compile(r"res(\d+)\.")
 NORM = Norm("instance", 1e-5)
 WHITE = 255.0
-# More than any net has: a name's number is no reason to look for a million blocks.
+# More than any net has: a large number in a name must not make us look for a million blocks.
 MAX_BLOCKS = 64
 # Convs in the order they run, each with its norm; the last has none.
 CONTRACTING = {"conv1": "in1", "conv2": "in2", "conv3": "in3"}
@@ -37,7 +37,7 @@ def recognises(source: Source) -> bool:
 
 
 def read(source: Source, said: Said) -> Found:
-    """Raises MisfitCheckpoint for names or shapes that are not this layout's."""
+    """The net. Raises MisfitCheckpoint for names or shapes that are not this layout's."""
     said.only(source)
     norms = _norms(source)
     fit.check(source, LAYOUT, dict(_wanted(source, norms)), STATISTICS)
@@ -65,7 +65,7 @@ def _norms(source: Source) -> dict[str, str]:
 def _wanted(source: Source, norms: Mapping[str, str]) -> Iterator[tuple[str, Shape]]:
     into = 3
     for name, norm in norms.items():
-        # What is added to a residual's input is as wide as that.
+        # A residual's branch is as wide as its input.
         wide = into if name.startswith("res") else fit.outputs(source, f"{name}.conv2d.weight")
         kernel = 9 if name == "conv1" else 3
         yield f"{name}.conv2d.weight", (wide, into, kernel, kernel)

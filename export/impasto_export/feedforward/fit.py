@@ -1,4 +1,4 @@
-"""Whether a file's tensors are those of a layout: all of them, in the right shapes, and no others."""
+"""Check that a file's tensors are exactly those of a layout, in the right shapes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from impasto_export.errors import MisfitCheckpoint
 from impasto_export.feedforward.source import Source
 
 Shape = tuple[int, ...]
-# What a norm tracked as it was trained. Instance norms of old versions of torch have it, too, and don't use it.
+# A norm's running statistics. Instance norms of old versions of torch have them, too, but don't use them.
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 def check(source: Source, layout: str, wanted: Mapping[str, Shape], spare: tuple[str, ...] = ()) -> None:
-    """Raises MisfitCheckpoint unless these are its tensors, besides those whose names end with one of `spare`."""
+    """Raises MisfitCheckpoint unless the file has exactly the `wanted` tensors, but for names that end in `spare`."""
     held = source.shapes
     missing = sorted(wanted.keys() - held.keys())
     unused = sorted(name for name in held.keys() - wanted.keys() if not (spare and name.endswith(spare)))
@@ -27,6 +27,6 @@ def check(source: Source, layout: str, wanted: Mapping[str, Shape], spare: tuple
 
 
 def outputs(source: Source, weight: str) -> int:
-    """Of a conv by its weight [out, in, k, k]; 1 where there is no such tensor, which `check` then says."""
+    """A conv's outputs, from its weight [out, in, k, k]; 1 where that is missing, which `check` then reports."""
     shape = source.shapes.get(weight, ())
     return shape[0] if len(shape) == 4 else 1

@@ -1,4 +1,4 @@
-"""Folders of deeplearn.js and ml5: a file of float32 numbers for each variable, and a manifest.json that says which."""
+"""Read folders of deeplearn.js and ml5: manifest.json lists the variables, each a file of float32 numbers."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from impasto_export.feedforward.net import Array
 
 MANIFEST = "manifest.json"
 FILE, SHAPE = "filename", "shape"
-# More numbers than any variable has.
+# More numbers than any real variable has.
 MAX_SIZE = 1 << 26
 
 
 def entries(folder: Path) -> Json | None:
-    """name -> {filename, shape}; None where the folder's manifest is another program's."""
+    """name -> {filename, shape}; None where manifest.json is missing or another program's."""
     if not (folder / MANIFEST).is_file():
         return None
     found = read_json(folder / MANIFEST)
@@ -27,7 +27,7 @@ def entries(folder: Path) -> Json | None:
 
 
 def shapes(folder: Path, found: Json) -> dict[str, tuple[int, ...]]:
-    """Raises CheckpointError for an entry that is no variable's."""
+    """name -> shape. Raises CheckpointError for an entry that does not describe a variable."""
     for name, entry in found.items():
         sides, file = entry[SHAPE], entry[FILE]
         whole = isinstance(sides, list) and all(type(side) is int and side > 0 for side in sides)
@@ -38,11 +38,11 @@ def shapes(folder: Path, found: Json) -> dict[str, tuple[int, ...]]:
 
 
 def read(folder: Path, entry: Json) -> Array:
-    """Raises CheckpointError for a file that is missing, or has more or fewer numbers than its shape."""
+    """The variable's numbers. Raises CheckpointError for a file that is missing or does not have its shape's size."""
     path, shape = folder / entry[FILE], tuple(entry[SHAPE])
     if not path.is_file():
         raise CheckpointError(f"{path} is missing; {MANIFEST} names it")
     if path.stat().st_size != 4 * prod(shape):
-        problem = f"has {path.stat().st_size} bytes, {list(shape)} of float32 are {4 * prod(shape)}"
+        problem = f"has {path.stat().st_size} bytes, but {list(shape)} of float32 are {4 * prod(shape)}"
         raise CheckpointError(f"{path} {problem}; get it again")
     return np.frombuffer(path.read_bytes(), "<f4").reshape(shape)

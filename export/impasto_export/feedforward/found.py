@@ -1,5 +1,4 @@
-"""What a reader found in a file: the net, the styles and the predictor that came with it, and how its facts are
-known."""
+"""A reader's result: the net, the styles and the predictor in the file, and how each fact is known."""
 
 from __future__ import annotations
 
@@ -21,9 +20,8 @@ PADDINGS = ("reflect", "zero", "same")
 
 @dataclass(frozen=True)
 class Said:
-    """What the user says of a file that it doesn't tell itself; None where nothing was said. `predictor` is the ONNX
-    file of a net that comes in two, `encoder` the file of what stands before a decoder; `norm` is "instance" or
-    "batch"."""
+    """The user's options, for what the file doesn't tell; None means not given. `predictor` is the ONNX file of a net
+    that comes in two files, `encoder` the file of the encoder before a decoder; `norm` is "instance" or "batch"."""
 
     padding: str | None = None
     epsilon: float | None = None
@@ -34,20 +32,21 @@ class Said:
 
     @property
     def given(self) -> Json:
-        """What was said, as a manifest has it: the file is read so again when its styles are imported."""
+        """The given options as the manifest keeps them: with these, the file is read again to import its styles."""
         stated = {key: value for key, value in asdict(self).items() if value is not None}
         return {key: value.name if isinstance(value, Path) else value for key, value in stated.items()}
 
     @property
     def options(self) -> dict[str, str]:
-        """What was said, by the fields' options on the command line."""
+        """The given values, by their command-line options."""
         return {option(key): str(value) for key, value in asdict(self).items() if value is not None}
 
     def only(self, place: object, *known: str) -> None:
-        """Raises CheckpointError for an option that says what this file tells itself, or has no use for."""
+        """Raises CheckpointError for a given option that is not among `known`: the file tells that, or does not need
+        it."""
         for name, value in self.options.items():
             if name not in map(option, known):
-                problem = f"{place} tells that itself, or has no use for it"
+                problem = f"{place} tells that itself, or does not need it"
                 raise CheckpointError(f"{name}: got {value}; {problem}: leave it out")
 
 
@@ -61,25 +60,25 @@ NOTHING = Said()
 
 @dataclass(frozen=True)
 class Expand:
-    """γ and β of an embedding: weight [N, D] @ E + bias [N]."""
+    """The linear layer from an embedding E to γ and β: weight [N, D] @ E + bias [N]."""
 
     weight: Array
     bias: Array
 
     @property
     def width(self) -> int:
-        """D."""
+        """D, the embedding's size."""
         return int(self.weight.shape[1])
 
     def __call__(self, embedding: Array) -> Array:
-        """[N], float32; the sum is made in float64."""
+        """The vector [N], float32; computed in float64."""
         vector = self.weight.astype(np.float64) @ embedding.astype(np.float64) + self.bias
         return vector.astype(np.float32)
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """A graph from one picture of style to its embedding [n, D] (or [1, 1, 1, D]). `layout` is its input's: "NCHW" or
+    """A graph from a style's picture to its embedding [n, D] (or [1, 1, 1, D]). Its input has the `layout` "NCHW" or
     "NHWC", RGB 0–1, sides of `size` pixels."""
 
     model: onnx.ModelProto
@@ -89,8 +88,8 @@ class Predictor:
 
 @dataclass(frozen=True)
 class Found:
-    """`told` says in words, by fact, what was found and how. `vectors` are the file's own styles by name, each [N];
-    names are numbers where it has none. `network` is what the file's own styles call it."""
+    """What was found. `told`: fact -> value and how it is known, in words. `vectors` are the file's styles by name, or
+    by number if they have none, each [N]. `network` is the name by which style files refer to this net."""
 
     name: str
     net: Net
@@ -103,7 +102,7 @@ class Found:
 
     @property
     def weakened(self) -> Weakened:
-        """What takes a style's place as it gets weaker: a vector that changes nothing, the photo's own, or pixels."""
+        """What a weaker style is mixed with: the neutral vector, the photo's own vector, or the photo's pixels."""
         if self.neutral is not None:
             return "neutral"
         return "content" if self.predictor is not None else "pixels"

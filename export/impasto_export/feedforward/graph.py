@@ -1,5 +1,5 @@
-"""A Net as an ONNX graph, by onnx.helper. Its tensors are placeholders of their names, which `splice.point` points into
-a file; the rest of the graph is some ten kilobytes."""
+"""Make an ONNX graph from a Net, with onnx.helper. Tensors become placeholders, which `splice.point` points into a
+file; the rest of the graph takes about ten kilobytes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ OPSET, IR = 18, 10
 PICTURE, STYLE, PAINTED = "picture", "style", "painted"
 PICTURES = ("lanes", 3, "H", "W")
 FLOAT = TensorProto.FLOAT
-# What red, green and blue count for in a pixel's brightness, as torchvision has it.
+# Weights of red, green and blue in a pixel's brightness, as in torchvision.
 BRIGHTNESS = (0.2989, 0.587, 0.114)
 # Axes of height and width.
 SIDES = (2, 3)
 
 
 class Builder:
-    """Nodes in order, and what they read. Every method takes and gives names of values."""
+    """A graph under construction: nodes in order, and their constants. Methods take and return names of values."""
 
     def __init__(self) -> None:
         self.nodes: list[NodeProto] = []
@@ -30,13 +30,13 @@ class Builder:
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
 
     def add(self, op: str, *inputs: str, **attributes: Any) -> str:
-        """The new value's name."""
+        """Append a node; returns its output's name."""
         name = f"{op.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(op, list(inputs), [name], name=name, **attributes))
         return name
 
     def split(self, x: str, sizes: Sequence[int], axis: int) -> list[str]:
-        """Its parts, so many of the axis each."""
+        """Split x along the axis into parts of these sizes."""
         name = f"split_{len(self.nodes)}"
         names = [f"{name}_{number}" for number in range(len(sizes))]
         given = [x, self.constant(sizes, np.int64)]
@@ -44,7 +44,7 @@ class Builder:
         return names
 
     def constant(self, value: Any, dtype: Any = np.float32) -> str:
-        """The name of a small number or list, which lies in the graph itself; equal ones are one."""
+        """A small number or list, stored in the graph itself; equal ones share one name."""
         array = np.asarray(value, dtype)
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._constants:
@@ -53,7 +53,7 @@ class Builder:
         return self._constants[key]
 
     def tensor(self, name: str, array: Array) -> str:
-        """A placeholder of the array's shape, which lies in the file of weights."""
+        """A placeholder of the array's shape; its data is in the file of weights."""
         self.initializers.setdefault(name, placeholder(name, array.shape))
         return name
 
@@ -64,7 +64,7 @@ class Builder:
         outputs: Mapping[str, str],
         shape: Sequence[int | str] = PICTURES,
     ) -> ModelProto:
-        """`inputs` are float32 shapes by name; `outputs` say which value each is, all of one shape."""
+        """The finished model. `inputs`: name -> float32 shape; `outputs`: name -> value, all of `shape`."""
         for output, value in outputs.items():
             self.nodes.append(helper.make_node("Identity", [value], [output], name=output))
         graph = helper.make_graph(
@@ -80,14 +80,15 @@ class Builder:
 
 
 def placeholder(name: str, shape: Sequence[int]) -> TensorProto:
-    """What `splice.point` points into a file."""
+    """A tensor without data, which `splice.point` points into a file."""
     item = TensorProto(name=name, data_type=FLOAT, dims=shape)
     item.data_location = TensorProto.EXTERNAL
     return item
 
 
 def transform(net: Net) -> ModelProto:
-    """picture [lanes, 3, H, W] RGB 0–1, and style [lanes, N] where the net has vectors, to painted [lanes, 3, H, W]."""
+    """The graph from picture [lanes, 3, H, W] RGB 0–1, and style [lanes, N] if the net has vectors, to painted
+    [lanes, 3, H, W]."""
     made = Builder()
     styles = rows(made, net, STYLE) if net.vector_size else {}
     x = entered(made, net.input, PICTURE)
@@ -108,7 +109,7 @@ def transform(net: Net) -> ModelProto:
 
 
 def rows(made: Builder, net: Net, style: str) -> dict[str, tuple[str, str]]:
-    """γ and β [lanes, C, 1, 1] of each conditioned conv by its name, out of the vectors [lanes, N]."""
+    """Conditioned conv -> its γ and β [lanes, C, 1, 1], split from the vectors [lanes, N]."""
     sizes = [net.channels(conv) for conv in net.conditioned for _ in "γβ"]
     parts = made.split(style, sizes, axis=1)
     wide = [made.add("Unsqueeze", part, made.constant(SIDES, np.int64)) for part in parts]
@@ -175,14 +176,14 @@ def padded(made: Builder, x: str, mode: str, pads: tuple[int, int]) -> str:
 
 
 def doubled(made: Builder, x: str) -> str:
-    """Every pixel four times."""
+    """Nearest upsampling by two: every pixel four times."""
     scales = made.constant([1.0, 1.0, 2.0, 2.0])
     how = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
     return made.add("Resize", x, "", scales, mode="nearest", **how)
 
 
 def between(made: Builder, x: str) -> str:
-    """Doubled, each pixel a mean of its nearest four by their distance."""
+    """Bilinear upsampling by two."""
     scales = made.constant([1.0, 1.0, 2.0, 2.0])
     return made.add("Resize", x, "", scales, mode="linear", coordinate_transformation_mode="half_pixel")
 
@@ -195,14 +196,14 @@ def cropped(made: Builder, x: str, by: int) -> str:
 
 
 def entered(made: Builder, facts: Input, x: str) -> str:
-    """The network's own input of a picture of RGB 0–1."""
+    """The network's input from a picture of RGB 0–1."""
     x = reordered(made, x) if facts.order == "BGR" else x
     x = made.add("Mul", x, made.constant(facts.scale)) if facts.scale != 1 else x
     return made.add("Sub", x, colours(made, facts.mean)) if any(facts.mean) else x
 
 
 def left(made: Builder, facts: Output, x: str) -> str:
-    """A picture of RGB, 0–1 but for what lies outside, of the last block's output."""
+    """The picture in RGB 0–1, not clamped, from the last block's output."""
     x = made.add(facts.activation.capitalize(), x) if facts.activation != "none" else x
     x = made.add("Mul", x, made.constant(facts.scale / facts.white)) if facts.scale != facts.white else x
     added = [(mean + facts.offset) / facts.white for mean in facts.mean]
@@ -212,7 +213,7 @@ def left(made: Builder, facts: Output, x: str) -> str:
 
 
 def stretched(made: Builder, x: str, contrast: float) -> str:
-    """Every value's distance to the mean brightness of its picture times `contrast`."""
+    """Contrast: every value's distance from its picture's mean brightness, times `contrast`."""
     grey = made.add("ReduceSum", made.add("Mul", x, colours(made, BRIGHTNESS)), made.constant([1], np.int64))
     mean = made.add("ReduceMean", grey, made.constant(SIDES, np.int64))
     rest = made.add("Mul", mean, made.constant(1 - contrast))
@@ -220,7 +221,7 @@ def stretched(made: Builder, x: str, contrast: float) -> str:
 
 
 def reordered(made: Builder, x: str) -> str:
-    """The first channel last."""
+    """The channels in reverse order: RGB to BGR and back."""
     return made.add("Gather", x, made.constant([2, 1, 0], np.int64), axis=1)
 
 

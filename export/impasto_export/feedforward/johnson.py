@@ -1,7 +1,7 @@
-"""Nets of jcjohnson's fast-neural-style as state dicts of PyTorch: what layers there are, names and shapes tell.
+"""Read nets of jcjohnson's fast-neural-style from PyTorch state dicts, whose names and shapes tell the layers.
 
-Two ways of naming them are read: places in one Sequential (`1.weight`, `10.0.0.0.3.weight`, as converters of Torch's
-files write), and `encoder.1.0.weight`, `encoder.4.residual.0.0.weight`, `decoder.0.0.weight` (pystiche's).
+Two ways of naming are read: indices in one Sequential (`1.weight`, `10.0.0.0.3.weight`, as converters of Torch's files
+write), and `encoder.1.0.weight`, `encoder.4.residual.0.0.weight`, `decoder.0.0.weight` (pystiche's).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ EPSILON = 1e-5
 MEAN = (103.939, 116.779, 123.68)  # of blue, green, red
 INPUT = Input(scale=255.0, order="BGR", mean=MEAN)
 OUTPUT = Output("tanh", scale=150.0, order="BGR", mean=MEAN, white=255.0)
-# A residual's two convolutions take two pixels off each side, at a quarter of the size.
+# Pixels that a residual block takes off each side of the picture: two, at a quarter of its size.
 PAD = 8
 NAME = re.compile(r"(?P<path>(?:(?:encoder|decoder|residual|model|main|net)\.|\d+\.)*\d+)\.(?P<role>\w+)")
 ENCODER, DECODER = "encoder", "decoder"
@@ -59,20 +59,20 @@ class Part:
 
     @property
     def order(self) -> list[int]:
-        """An encoder comes before a decoder, whatever the alphabet says."""
+        """The sort key; an encoder comes before a decoder."""
         return [part if isinstance(part, int) else int(part == DECODER) for part in self.path]
 
     @property
     def unit(self) -> tuple[int | str, ...]:
-        """What it is a part of: its path up to the first number."""
+        """The block that it belongs to: its path up to the first number."""
         first = next(at for at, part in enumerate(self.path) if isinstance(part, int))
         return self.path[: first + 1]
 
 
 @dataclass(frozen=True)
 class Paddings:
-    """`pad`: once, before everything. `outer` is that of the 9×9 convolutions, `between` of those that change the size,
-    `inner` of residuals."""
+    """A net's paddings. `pad`: once, before everything. `outer`: the 9×9 convolutions. `between`: those that change the
+    size. `inner`: those of residual blocks."""
 
     pad: int
     outer: Padding
@@ -81,14 +81,14 @@ class Paddings:
 
 
 def recognises(source: Source) -> bool:
-    """Places of a Sequential, of which the first or the last is a 9×9 convolution between a picture and features."""
+    """Whether the first or last of its layers is a 9×9 convolution from or to a picture."""
     convs = [part for part in _parts(source) if part.conv]
     return bool(convs) and (convs[0].shape[1:] == (3, 9, 9) or (convs[-1].shape[0], *convs[-1].shape[2:]) == (3, 9, 9))
 
 
 def read(source: Source, said: Said) -> Found:
-    """Raises MisfitCheckpoint for tensors that make no such net, CheckpointError where the file doesn't tell a fact and
-    nobody said it."""
+    """The net. Raises MisfitCheckpoint for tensors that make no such net, CheckpointError when an option is needed that
+    was not given."""
     said.only(source, "padding", "norm")
     parts = _parts(source)
     units = [list(held) for _, held in groupby(parts, lambda part: part.unit)]
@@ -105,7 +105,7 @@ def read(source: Source, said: Said) -> Found:
 
 
 def _check_whole(source: Source, residuals: Sequence[Sequence[Part]]) -> None:
-    """Raises MisfitCheckpoint for names that are no places, and where a residual block is missing."""
+    """Raises MisfitCheckpoint for other names, and for missing residual blocks."""
     strange = sorted(name for name in source.shapes if not NAME.fullmatch(name))
     places = [int(held[0].unit[-1]) for held in residuals]
     gaps = sorted({*range(min(places, default=0), max(places, default=0))} - {*places})
@@ -124,38 +124,38 @@ def _parts(source: Source) -> list[Part]:
 
 
 def _paddings(source: Source, first: Part, residuals: Sequence[Sequence[Part]], said: Said) -> Paddings:
-    """What has no weights still takes a place: a padding at 0 stands before what begins at 1."""
+    """The paddings, told by indices: a padding layer has no weights, but takes index 0, so the next begins at 1."""
     before, inside = first.unit[-1] != 0, residuals[0][0].path[-1] != 0
     if before and not inside:
         if said.padding is not None:
-            problem = "what stands at its places tells that it reflects once, before everything"
+            problem = "its layers' indices tell that it reflects once, before everything"
             raise CheckpointError(f"--padding: got {said.padding}; {source}: {problem}; leave it out")
         return Paddings(PAD * len(residuals), "zero", "zero", "valid")
     wanted: Padding = "reflect" if before else "zero"
     if said.padding != wanted:
         others = "replicate" if before else "none"
-        problem = f"its layers' places tell that its padding is {wanted!r} or {others!r}, and not which"
-        raise CheckpointError(f"{source}: {problem}; say --padding {wanted} if it is that, the other is not served")
+        problem = f"its layers' indices tell that its padding is {wanted!r} or {others!r}, but not which"
+        raise CheckpointError(f"{source}: {problem}; give --padding {wanted} if it is that; the other is not served")
     return Paddings(0, wanted, "zero", wanted)
 
 
 def _norm(source: Source, said: Said) -> str:
-    """Whose statistics its norms take."""
+    """The kind of its norms: instance or batch."""
     if said.norm not in (None, INSTANCE, BATCH):
         raise CheckpointError(f"--norm: got {said.norm!r}; choose {BATCH} or {INSTANCE}")
     tracked = any(name.endswith("running_var") for name in source.shapes)
     if not tracked and said.norm == BATCH:
         raise CheckpointError(
-            f"--norm: got {BATCH}; {source} holds no running_mean, running_var: its norms are {INSTANCE}"
+            f"--norm: got {BATCH}, but {source} has no running_mean, running_var: its norms are {INSTANCE}"
         )
     if tracked and said.norm is None:
-        problem = "its norms have running statistics, which BatchNorm uses, and InstanceNorm only keeps"
-        raise CheckpointError(f"{source}: {problem}; say --norm {BATCH} or --norm {INSTANCE}")
+        problem = "its norms have running statistics, which BatchNorm uses and InstanceNorm ignores"
+        raise CheckpointError(f"{source}: {problem}; give --norm {BATCH} or --norm {INSTANCE}")
     return said.norm or INSTANCE
 
 
 def _layers(source: Source, units: Sequence[Sequence[Part]], paddings: Paddings, norm: str) -> Iterator[Layer]:
-    """A norm that stands behind no convolution is one of Torch's `U2`: a doubling, and then a norm."""
+    """The layers in order. A norm that follows no convolution means Torch's `U2`: a doubling, then a norm."""
     into, shrinking, doubled, before = 3, True, False, ""
     for held in units:
         if sum(part.conv for part in held) > 1:
@@ -203,7 +203,7 @@ def _normed(source: Source, part: Part, norm: str) -> Picture | Trained:
 
 
 def _check_size(source: Source, net: Net) -> None:
-    """Raises MisfitCheckpoint for a net that would paint in another size."""
+    """Raises MisfitCheckpoint for a net whose output would have another size than the photo."""
     halved = sum(conv.stride == 2 for conv in net.convs)
     doubled = sum(conv.upsampling != "none" for conv in net.convs)
     if halved != doubled:

@@ -1,5 +1,5 @@
-"""Nets of lengstrom/fast-style-transfer, also as deeplearn.js and ml5 have them: variables by number, three for each
-convolution: its kernel [k, k, in, out], its norm's shift and scale. A transposed kernel is [k, k, out, in]."""
+"""Read nets of lengstrom/fast-style-transfer, also from deeplearn.js and ml5. Variables are numbered, three for each
+convolution: its kernel [k, k, in, out] (transposed: [k, k, out, in]), its norm's shift and scale."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from impasto_export.feedforward.net import Array, Block, Conv, Input, Net, Norm,
 from impasto_export.feedforward.source import Source
 
 LAYOUT = "lengstrom's fast-style-transfer"
-# `Variable`, `Variable_1` …, maybe with TensorFlow's ":0" behind; or from `variable_0` on.
+# `Variable`, `Variable_1` …, maybe with TensorFlow's ":0" at the end; or `variable_0`, `variable_1` ….
 NAME = re.compile(r"[Vv]ariable(?:_(\d+))?(?::0)?")
-# Of an optimiser, and how far training had come.
+# The optimiser's variables, and the training's step.
 SPARE = re.compile(r".*(?:Adam|beta\d_power|global_step|Momentum).*")
 NORM = Norm("instance", 1e-3)
 CONTRACTING, EXPANDING, EACH = 3, 3, 3
@@ -34,7 +34,7 @@ def recognises(source: Source) -> bool:
 
 
 def read(source: Source, said: Said) -> Found:
-    """Raises MisfitCheckpoint for variables that are missing, too many, or of other shapes."""
+    """The net. Raises MisfitCheckpoint for variables that are missing, unknown or of wrong shapes."""
     said.only(source)
     numbered = _numbered(source)
     convs = max(len(numbered) // EACH, CONTRACTING + EXPANDING)
@@ -53,7 +53,7 @@ def read(source: Source, said: Said) -> Found:
 
 
 def _numbered(source: Source) -> dict[int, str]:
-    """The variables' names by their numbers."""
+    """Number -> variable's name."""
     return {int(match[1] or 0): name for name in source.shapes if (match := NAME.fullmatch(name))}
 
 
@@ -114,7 +114,7 @@ def _wanted(source: Source, numbered: Mapping[int, str], names: list[str]) -> It
 
 
 def _turned(tensors: Mapping[str, Array]) -> Iterator[tuple[str, Array]]:
-    """Kernels as [out, in, k, k]."""
+    """The tensors, kernels transposed to [out, in, k, k]."""
     for name, tensor in tensors.items():
         if tensor.ndim != 4:
             yield name, tensor

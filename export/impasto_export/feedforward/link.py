@@ -1,4 +1,4 @@
-"""`impasto link` of feed-forward nets: a file that a reader knows -> a bundle."""
+"""`impasto link` of feed-forward nets: find the reader that knows the file, and write the bundle."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ READERS: tuple[ModuleType, ...] = (
 
 
 def recognises(place: str | Path) -> bool:
-    """Whether a reader knows it. Raises CheckpointError for a damaged file, and for one of a kind that nothing else is
-    linked from."""
+    """Whether a reader knows the file. Raises CheckpointError for a damaged file, and for an unknown one of a kind that
+    only feed-forward nets come in."""
     with source.opened(Path(place)) as found:
         if found is None or _reader(found) is not None:
             return found is not None
@@ -51,7 +51,7 @@ def recognises(place: str | Path) -> bool:
 
 
 def read(place: Path, said: Said = NOTHING) -> Found:
-    """Raises CheckpointError for what no reader knows, and for what its reader finds wrong."""
+    """What the file's reader finds. Raises CheckpointError when no reader knows it, or its reader refuses it."""
     with source.opened(place) as opened:
         reader = _reader(opened) if opened else None
         if opened is None or reader is None:
@@ -65,8 +65,8 @@ def _reader(opened: Source) -> ModuleType | None:
 
 
 def _unknown(place: str | Path, opened: Source | None) -> CheckpointError:
-    fix = "a checkpoint of diffusion is linked from .safetensors or a folder"
-    return CheckpointError(f"{place}: no feed-forward net of a known layout; {_held(opened)}; {fix}")
+    fix = "link a diffusion checkpoint from .safetensors or a folder"
+    return CheckpointError(f"{place}: not a feed-forward net of a known layout; {_held(opened)}; {fix}")
 
 
 def _held(opened: Source | None) -> str:
@@ -75,7 +75,7 @@ def _held(opened: Source | None) -> str:
 
 
 def link(place: Path, out: Path, said: Said = NOTHING, progress: Progress = silent) -> Linked:
-    """Make the bundle `out`; it appears whole or not at all, and is left alone when it is already this bundle.
+    """Make the bundle `out`. It appears whole or not at all; if it already is this bundle, nothing is written.
 
     Raises CheckpointError for a file that can't be linked, BundleError when `out` is something else, DiskFull.
     """
@@ -85,7 +85,7 @@ def link(place: Path, out: Path, said: Said = NOTHING, progress: Progress = sile
 
 
 def told(found: Found) -> list[str]:
-    """What was found, a line for each fact."""
+    """What was found in the file, a line for each fact."""
     return [f"{fact}: {what}" for fact, what in found.told.items()]
 
 

@@ -1,4 +1,4 @@
-"""Nets of jcjohnson's fast-neural-style as Torch7 saved them (`.t7`): a table with the model, whose layers tell all."""
+"""Read nets of jcjohnson's fast-neural-style from Torch7 files (`.t7`); the layers in the file tell everything."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from impasto_export.feedforward.torch7 import Module
 LAYOUT = "jcjohnson's fast-neural-style (Torch7)"
 MODEL, OPTIONS = "model", "opt"
 VGG = "vgg"
-# Layers that do nothing when a net paints.
+# Layers that do nothing after training.
 IDLE = ("Identity", "TotalVariation", "Dropout", "Contiguous", "Copy")
 CONVOLUTIONS = ("SpatialConvolution", "SpatialConvolutionMM")
 
 
 class _Problem(Exception):
-    """What a layer has that isn't served."""
+    """A layer, or a setting of one, that isn't served."""
 
 
 def recognises(source: Source) -> bool:
@@ -42,13 +42,13 @@ def recognises(source: Source) -> bool:
 
 
 def _model(source: Source) -> Module | None:
-    """The net itself, or what the table that it was saved in calls the model."""
+    """The net: the file's content itself, or the `model` in its table; None for anything else."""
     held = source.torch7.get(MODEL) if isinstance(source.torch7, dict) else source.torch7
     return held if isinstance(held, Module) and held.kind == "Sequential" else None
 
 
 def read(source: Source, said: Said) -> Found:
-    """Raises CheckpointError naming the layer that isn't served, or is where it can't be."""
+    """The net. Raises CheckpointError that names the layer that isn't served, or is out of place."""
     said.only(source)
     model = _model(source)
     assert model is not None  # what `recognises` found
@@ -66,7 +66,7 @@ def read(source: Source, said: Said) -> Found:
 
 
 def _preprocessing(source: Source) -> str:
-    """Who tells that it reads what VGG does. Raises CheckpointError where its options tell otherwise."""
+    """How it is known that the net takes VGG's input. Raises CheckpointError where its options say otherwise."""
     options = source.torch7.get(OPTIONS) if isinstance(source.torch7, dict) else None
     told = options.get("preprocessing") if isinstance(options, dict) else None
     if told not in (None, VGG):
@@ -75,14 +75,15 @@ def _preprocessing(source: Source) -> str:
 
 
 def _once(layers: list[Module]) -> tuple[int, list[Module]]:
-    """Pixels that are reflected before everything, by a layer of its own before a convolution that pads, too."""
+    """Pixels that the net reflects once, and the layers after that: its first layer then pads, and so does its second,
+    a convolution."""
     if len(layers) < 2 or layers[0].kind != "SpatialReflectionPadding" or not _number(layers[1], "padW", 0):
         return 0, layers
     return _sides(layers[0]), layers[1:]
 
 
 def _ended(layers: list[Module]) -> tuple[Output, list[Module]]:
-    """What is behind the last convolution."""
+    """The output, and the layers without the two that make it."""
     kinds = [module.kind for module in layers[-2:]]
     if kinds == ["Tanh", "MulConstant"]:
         scale = layers[-1].attributes.get("constant_scalar")
@@ -92,7 +93,7 @@ def _ended(layers: list[Module]) -> tuple[Output, list[Module]]:
 
 
 def _layers(modules: list[Module], where: str) -> Iterator[Layer]:
-    """`where` the modules stand, as names begin."""
+    """The layers of these modules; `where` is the prefix of their names."""
     waiting = 0
     for at, module in enumerate(modules):
         name = f"{where}{at}"
@@ -100,7 +101,7 @@ def _layers(modules: list[Module], where: str) -> Iterator[Layer]:
             waiting = _sides(module)
             continue
         if waiting and module.kind not in CONVOLUTIONS:
-            raise _Problem(f"layer {name}, {module.name}, stands behind a padding")
+            raise _Problem(f"layer {name}, {module.name}, follows a padding; only a convolution can")
         yield _layer(module, name, waiting)
         waiting = 0
 
@@ -130,7 +131,7 @@ def _convolution(module: Module, name: str, reflected: int) -> Kernel:
         _sizes(module, "kW", "dW", "padW"),
     )
     if [kernel, stride, pad] != [*_sizes(module, "kH", "dH", "padH")]:
-        raise _Problem(f"layer {name} is not the same in both directions")
+        raise _Problem(f"layer {name} differs between the two directions")
     paddings: Mapping[tuple[int, int], Literal["reflect", "zero", "valid"]] = {
         (kernel // 2, 0): "reflect",
         (0, kernel // 2): "zero",
@@ -138,7 +139,9 @@ def _convolution(module: Module, name: str, reflected: int) -> Kernel:
     }
     padding = paddings.get((reflected, pad))
     if padding is None or kernel % 2 == 0 or stride not in (1, 2):
-        raise _Problem(f"layer {name}: kernel {kernel}, stride {stride}, padding {pad} behind one of {reflected}")
+        raise _Problem(
+            f"layer {name}: kernel {kernel}, stride {stride}, padding {pad} after a reflection of {reflected}"
+        )
     weight = _tensor(module, name, "weight")
     if weight.size != out * into * kernel**2:
         raise _Problem(f"layer {name}: its weight is {list(weight.shape)}; {[out, into, kernel, kernel]} is expected")
@@ -150,13 +153,13 @@ def _transposed(module: Module, name: str) -> Kernel:
     weight = _tensor(module, name, "weight")
     told = _sizes(module, "kW", "dW", "padW", "adjW", "kH", "dH", "padH", "adjH")
     if told != (3, 2, 1, 1, 3, 2, 1, 1) or weight.ndim != 4:
-        raise _Problem(f"layer {name}: kernel, stride, padding, adjustment {told}; a 3×3 one of stride 2 is known")
+        raise _Problem(f"layer {name}: kernel, stride, padding, adjustment {told}; only 3×3 with stride 2 is known")
     conv = Conv(name, 1, "zero", "transposed", activation="none")
     return Kernel(conv, weight.transpose(1, 0, 2, 3).copy(), _bias(module, name))
 
 
 def _trained(module: Module, name: str) -> Trained:
-    """Older ones saved 1 / √(variance + ε) instead of the variance."""
+    """A norm of fixed statistics. Older versions saved 1 / √(variance + ε) instead of the variance."""
     epsilon, held = _number(module, "eps", 1e-5), module.attributes
     mean = _tensor(module, name, "running_mean")
     if isinstance(held.get("running_var"), np.ndarray):
@@ -172,13 +175,13 @@ def _trained(module: Module, name: str) -> Trained:
 
 
 def _branch(module: Module, name: str) -> Branch:
-    """Sequential{ConcatTable{Sequential, ShaveImage or Identity}, CAddTable}."""
+    """A residual block: Sequential{ConcatTable{Sequential, ShaveImage or Identity}, CAddTable}."""
     table = module.modules[0] if [inner.kind for inner in module.modules] == ["ConcatTable", "CAddTable"] else None
     if table is None or [inner.kind for inner in table.modules] not in (
         ["Sequential", "ShaveImage"],
         ["Sequential", "Identity"],
     ):
-        raise _Problem(f"layer {name}, a Sequential in the Sequential, is no residual block")
+        raise _Problem(f"layer {name}, a nested Sequential, is not a residual block")
     inner, skip = table.modules
     layers = tuple(_layers(inner.modules, f"{name}."))
     taken = sum(
@@ -187,7 +190,7 @@ def _branch(module: Module, name: str) -> Branch:
     cropped = int(_number(skip, "size")) if skip.kind == "ShaveImage" else 0
     if taken != cropped:
         raise _Problem(
-            f"layer {name}: its convolutions take off {taken} pixels, what they are added to is cropped by {cropped}"
+            f"layer {name}: its convolutions take off {taken} pixels, but its skip connection crops {cropped}"
         )
     return Branch(layers)
 
@@ -195,12 +198,12 @@ def _branch(module: Module, name: str) -> Branch:
 def _sides(module: Module) -> int:
     sides = {_number(module, f"pad_{side}") for side in "lrtb"}
     if len(sides) != 1:
-        raise _Problem(f"a {module.name} of unlike sides {sorted(sides)}")
+        raise _Problem(f"a {module.name} pads its sides differently: {sorted(sides)}")
     return int(sides.pop())
 
 
 def _sizes(module: Module, *names: str) -> tuple[int, ...]:
-    """Old files leave paddings out where they are 0."""
+    """The attributes as whole numbers. Old files leave out paddings of 0."""
     return tuple(int(_number(module, name, 0 if name.startswith(("pad", "adj")) else None)) for name in names)
 
 
@@ -238,7 +241,7 @@ def _check_size(net: Net) -> None:
             taken += scale * (net.kernel(conv) // 2) if conv.padding == "valid" else 0
             scale *= conv.stride
     if taken != net.pad:
-        raise _Problem(f"its convolutions take off {taken} pixels on every side, and it pads by {net.pad}")
+        raise _Problem(f"its convolutions take off {taken} pixels on every side, but it pads by {net.pad}")
 
 
 def _told(net: Net, preprocessing: str) -> dict[str, str]:

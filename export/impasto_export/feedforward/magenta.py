@@ -1,10 +1,10 @@
-"""Checkpoints of magenta's code, under TensorFlow's names: conditional instance norm of many styles, and arbitrary
+"""Read checkpoints of magenta's code, under TensorFlow's names: conditional instance norm of many styles, and arbitrary
 stylisation, whose styles are embeddings.
 
-`transformer/contract/conv1/weights` [k, k, in, out], and behind each conv one of
+`transformer/contract/conv1/weights` [k, k, in, out], and after each conv one of
   `…/InstanceNorm/{gamma,beta}` [styles, C]: a row for each style
   `…/BatchNorm/{beta,moving_mean,moving_variance}` [C]: fixed, ε 1e-3, folded into the conv
-  `style_params/…/StyleNorm/{Conv,Conv_1}/{weights,biases}` [1, 1, D, C]: β and γ of an embedding
+  `style_params/…/StyleNorm/{Conv,Conv_1}/{weights,biases}` [1, 1, D, C]: linear layers from an embedding to β and γ
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from impasto_export.feedforward.trunk import Padding
 FIRST = "transformer/contract/conv1/weights"
 RESIDUAL = re.compile(r"transformer/residual/residual(\d+)/conv1/weights")
 EPSILON, BATCH_EPSILON = 1e-5, 1e-3
-# What training keeps beside a variable.
+# What an optimiser keeps for a variable.
 SLOTS = re.compile(r"/(Adam(_\d+)?|Momentum|RMSProp(_\d+)?|ExponentialMovingAverage)$")
 NO_PREDICTOR = "none, for InceptionV3 is not read; --predictor names a graph from a style's picture to its embedding"
 LAST = "expand.conv3"
@@ -36,7 +36,7 @@ BY_CODE = "as magenta's code has it, for the file doesn't say"
 
 @dataclass(frozen=True)
 class Variables:
-    """The net's by their names. Raises CheckpointError for one that isn't there."""
+    """The net's variables by name. Raises CheckpointError for one that is missing."""
 
     source: Source
     by_name: Mapping[str, Array]
@@ -55,7 +55,8 @@ def recognises(source: Source) -> bool:
 
 
 def read(source: Source, said: Said) -> Found:
-    """Raises CheckpointError for what is missing, for styles of unlike numbers, and for what it has no place for."""
+    """The net and its styles. Raises CheckpointError for missing variables, for norms with different numbers of styles,
+    and for variables that the trunk has no place for."""
     embedded = f"style_params/{scope(LAST)}/StyleNorm/Conv/weights" in _names(source)
     said.only(source, "padding", "epsilon", *(["predictor"] if embedded else []))
     if said.padding not in (None, *PADDINGS):
@@ -104,7 +105,7 @@ def _predicting(said: Said) -> dict[str, str]:
 
 
 def _names(source: Source) -> dict[str, str]:
-    """The file's own names by those of the variables: some writers leave the output's number on them."""
+    """Variable's name -> the file's own name: some writers append the output's number."""
     return {name.removesuffix(":0"): name for name in source.shapes}
 
 
@@ -125,12 +126,12 @@ def _norm(held: Variables, scope: str, epsilon: float) -> Norm:
         return Norm("instance", epsilon, conditioned=True)
     if f"{scope}/BatchNorm/moving_mean" in held:
         return Norm()
-    problem = f"behind {scope} there is no InstanceNorm, StyleNorm or BatchNorm"
+    problem = f"there is no InstanceNorm, StyleNorm or BatchNorm after {scope}"
     raise CheckpointError(f"{held.source}: {problem}; get the file again")
 
 
 def _conv(held: Variables, name: str, scope: str) -> dict[str, Array]:
-    """Its weight [out, in, k, k], and a bias where a fixed norm is folded into it."""
+    """The conv's weight [out, in, k, k], and a bias where a fixed norm is folded into it."""
     weight = held[f"{scope}/weights"]
     if weight.ndim != 4:
         raise CheckpointError(f"{held.source}: {scope}/weights is {list(weight.shape)}; [k, k, in, out] is expected")
@@ -145,7 +146,7 @@ def _conv(held: Variables, name: str, scope: str) -> dict[str, Array]:
 
 
 def _vectors(held: Variables, scopes: list[str]) -> dict[str, Array]:
-    """Each style's γ, β, γ, β … by its number; none where styles are embeddings."""
+    """Number -> the style's γ, β, γ, β …; empty where styles are embeddings."""
     parts = [held.by_name.get(f"{scope}/InstanceNorm/{key}") for scope in scopes for key in ("gamma", "beta")]
     tables = [part for part in parts if part is not None]
     if not tables:
@@ -153,7 +154,7 @@ def _vectors(held: Variables, scopes: list[str]) -> dict[str, Array]:
     counts = {len(table) for table in tables if table.ndim == 2}
     if len(tables) < len(parts) or len(counts) != 1 or any(table.ndim != 2 for table in tables):
         raise CheckpointError(
-            f"{held.source}: its norms have unlike numbers of styles: {sorted(counts)}; get the file again"
+            f"{held.source}: its norms have different numbers of styles: {sorted(counts)}; get the file again"
         )
     stacked = np.concatenate(tables, axis=1)
     return {f"{number:02d}": vector for number, vector in enumerate(stacked)}
@@ -172,10 +173,10 @@ def _expand(held: Variables, scopes: list[str]) -> Expand | None:
 
 
 def _account(held: Variables, scopes: list[str]) -> None:
-    """Raises CheckpointError for a variable of the trunk that no conv of it has."""
+    """Raises CheckpointError for a variable that belongs to no conv of the trunk."""
     known = tuple(f"{prefix}{scope}/" for scope in scopes for prefix in ("", "style_params/"))
     strange = sorted(name for name in held.by_name if not name.startswith(known))
     if strange:
         raise CheckpointError(
-            f"{held.source}: {', '.join(strange[:5])}: the trunk has no such conv; nothing was linked"
+            f"{held.source}: {', '.join(strange[:5])}: the trunk has no such conv, so nothing was linked"
         )

@@ -1,5 +1,5 @@
-"""A feed-forward net described: its blocks in the order they run, and their tensors. Readers make one, `graph` turns it
-into ONNX, and what a manifest says of it comes from here."""
+"""The description of a feed-forward net: its blocks in the order they run, and their tensors. Readers make it; `graph`
+turns it into ONNX; the manifest's entry comes from here."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from impasto_export.architecture import Json, canonical_json
 
 Array = NDArray[np.float32]
 Order = Literal["RGB", "BGR"]
-# How far zeros around a picture are seen in it: a host pads by this much and crops it off again. Less where "valid"
-# convolutions crop most of what saw them.
+# How far into a picture zero padding is visible: the host pads by this much and crops it off again. It is less where
+# "valid" convolutions crop most of that.
 BORDER, CROPPED_BORDER = 40, 16  # pixels
 
 
 @dataclass(frozen=True)
 class Norm:
-    """ "instance": of each row and channel over the whole picture, variance biased. "none": a norm of fixed statistics
-    is folded into its conv (`folded`).
+    """A norm. "instance": for each row and channel over the whole picture, with biased variance. "none": no norm, or
+    one of fixed statistics that is folded into its conv (`folded`).
 
-    `conditioned`: scale and shift come from the style vector; else from the tensors `<conv>.scale` and `<conv>.shift`
-    where there are these.
+    `conditioned`: scale and shift come from the style vector; else from the tensors `<conv>.scale` and `<conv>.shift`,
+    if there are any.
     """
 
     statistics: Literal["instance", "none"] = "none"
@@ -40,11 +40,11 @@ class Conv:
     """Upsampling, padding, convolution, norm, activation. Its tensors are `<name>.weight` [out, in, k, k], and maybe
     `<name>.bias`, `<name>.scale`, `<name>.shift` [out].
 
-    Padding: "reflect" and "zero" by k//2 on every side. "same" as TensorFlow: zeros, one side fewer before than after
-    where the stride halves an even picture. "valid": none.
-    Upsampling doubles the sides: "nearest" before the padding; "transposed" is a transposed convolution, of which
-    "zero" crops the first row and column of 2n + 1 as torch does (padding 1, output padding 1), and "same" the last
-    ones as TensorFlow does. Its weight is [out, in, k, k], too, where a ConvTranspose has [in, out, k, k].
+    Padding: "reflect" and "zero" by k//2 on every side. "same" as in TensorFlow: zeros, one pixel fewer before than
+    after where the stride halves an even picture. "valid": none.
+    Upsampling doubles the sides. "nearest" comes before the padding. "transposed" is a transposed convolution, which
+    gives 2n + 1 rows and columns: "zero" crops the first, as torch does (padding 1, output padding 1), "same" the last,
+    as TensorFlow does. Its weight is [out, in, k, k], too, where a ConvTranspose has [in, out, k, k].
     """
 
     name: str
@@ -55,7 +55,7 @@ class Conv:
     activation: Literal["relu", "none"] = "relu"
 
     def pads(self, kernel: int) -> tuple[int, int]:
-        """Pixels before and after, along either axis; of a transposed one, what is cropped of 2n - 2 + k pixels."""
+        """Pixels padded before and after, along either axis; for a transposed one, pixels cropped of 2n - 2 + k."""
         if self.padding == "valid":
             return 0, 0
         if self.upsampling == "transposed":
@@ -69,9 +69,9 @@ class Conv:
 
 @dataclass(frozen=True)
 class Residual:
-    """x + second(first(x)), x cropped on every side by what "valid" convolutions take away (`Net.crop`).
+    """x + second(first(x)), where x is cropped on every side by as much as "valid" convolutions take (`Net.crop`).
 
-    With a `projection` it is projection(x) that is added.
+    With a `projection`, projection(x) is added instead of x.
     """
 
     first: Conv
@@ -85,20 +85,19 @@ class Residual:
 
 @dataclass(frozen=True)
 class Pool:
-    """The largest of each two by two pixels."""
+    """Max pooling, 2 x 2."""
 
 
 @dataclass(frozen=True)
 class Keep:
-    """x is kept for a `Join` of the same name."""
+    """Keep x for a `Join` of the same name."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Join:
-    """What was kept as `name`, its channels behind x's; x is doubled before, between its pixels' centres, where it is
-    `smaller`."""
+    """Concatenate: x's channels, then those kept as `name`. If x is `smaller`, it is first doubled, bilinearly."""
 
     name: str
     smaller: bool = True
@@ -109,7 +108,7 @@ Block = Conv | Residual | Pool | Keep | Join
 
 @dataclass(frozen=True)
 class Input:
-    """A picture of RGB 0–1 becomes x * scale in `order`, less `mean` (in that order, at that scale)."""
+    """The net's input: a picture x of RGB 0–1 becomes x * scale - mean, with channels in `order`."""
 
     scale: float = 1.0
     order: Order = "RGB"
@@ -118,10 +117,10 @@ class Input:
 
 @dataclass(frozen=True)
 class Output:
-    """The last block's x becomes (activation(x) * scale + offset + mean) / white, in `order`: RGB 0–1 but for what
-    lies outside, which the host clips.
+    """The net's output: the last block's x becomes (activation(x) * scale + offset + mean) / white, with channels in
+    `order`; then RGB 0–1, which the host clips.
 
-    `contrast` is by how much its distance to the picture's mean brightness is then stretched.
+    Last, every value's distance from the picture's mean brightness is multiplied by `contrast`.
     """
 
     activation: Literal["none", "sigmoid", "tanh"] = "none"
@@ -135,8 +134,8 @@ class Output:
 
 @dataclass(frozen=True)
 class Net:
-    """`name` is the layout it was read from. `pad`: reflected pixels on every side, once, before the first block.
-    `tensors` are float32 and belong to the convs by their names' beginnings."""
+    """A net. `name` is the layout it was read from. `pad`: pixels reflected on every side, once, before the first
+    block. `tensors` are float32; their names begin with their conv's."""
 
     name: str
     input: Input
@@ -147,7 +146,7 @@ class Net:
 
     @property
     def convs(self) -> tuple[Conv, ...]:
-        """In the order they run, which is the order of γ and β in a style vector."""
+        """All convs in the order they run, which is the order of γ and β in a style vector."""
         return tuple(_convs(self.blocks))
 
     @property
@@ -156,7 +155,7 @@ class Net:
 
     @property
     def vector_size(self) -> int:
-        """N: for each conditioned conv in order its γ, then its β. 0 where the net has no vectors."""
+        """N, the size of a style vector: for each conditioned conv in order its γ, then its β. 0 if there is none."""
         return 2 * sum(self.channels(conv) for conv in self.conditioned)
 
     @property
@@ -167,7 +166,7 @@ class Net:
 
     @property
     def border(self) -> int:
-        """Pixels that a host adds and crops again, so that zeros of paddings make no frame."""
+        """Pixels that the host adds and crops again, so that zero padding makes no visible frame."""
         framed = any(conv.padding in ("zero", "same") for conv in self.convs)
         return (CROPPED_BORDER if self.pad else BORDER) if framed else 0
 
@@ -184,7 +183,7 @@ class Net:
 
     @property
     def facts(self) -> Json:
-        """All that its tensors don't say, as a manifest has it."""
+        """All that its tensors don't tell, for the manifest."""
         return {
             "layout": self.name,
             "input": asdict(self.input),
@@ -195,8 +194,8 @@ class Net:
 
     @property
     def digest(self) -> str:
-        """sha256 of facts and tensors: what a style vector belongs to. A fact that is as usual goes without saying, so
-        that one more kind of fact changes no digest; nor does what the layout is called."""
+        """sha256 of facts and tensors, to which a style vector belongs. Facts with their default value are left out, so
+        that a new kind of fact changes no digest; so is the layout's name."""
         held = {
             name: [list(tensor.shape), hashlib.sha256(tensor.astype("<f4").tobytes()).hexdigest()]
             for name, tensor in self.tensors.items()
@@ -206,7 +205,7 @@ class Net:
 
 
 def _unusual(value: Any) -> Any:
-    """What it is, and those of its fields that differ from their defaults."""
+    """The value's class, and its fields that differ from their defaults."""
     if not is_dataclass(value):
         return value
     said = {item.name: getattr(value, item.name) for item in fields(value)}
@@ -223,7 +222,7 @@ def _convs(blocks: tuple[Block, ...]) -> Iterator[Conv]:
 
 
 def _stated(block: Residual | Pool | Keep | Join) -> Json:
-    """As facts have it, under what it is."""
+    """The block's entry in `facts`, under its kind."""
     held = [asdict(conv) for conv in block.convs] if isinstance(block, Residual) else asdict(block)
     return {type(block).__name__.lower(): held}
 
@@ -231,7 +230,8 @@ def _stated(block: Residual | Pool | Keep | Join) -> Json:
 def folded(
     weight: Array, scale: Array, shift: Array, mean: Array, variance: Array, epsilon: float
 ) -> tuple[Array, Array]:
-    """Weight and bias of a conv [out, in, k, k] with the norm of fixed statistics [out] behind it."""
+    """Weight [out, in, k, k] and bias [out] of a conv without bias, with the norm of fixed statistics [out] after it
+    folded in."""
     gain = scale.astype(np.float64) / np.sqrt(variance.astype(np.float64) + epsilon)
     bias = shift - mean * gain
     return (weight * gain[:, None, None, None]).astype(np.float32), bias.astype(np.float32)

@@ -1,4 +1,4 @@
-"""A bundle's network, as far as styles of it need to know."""
+"""What the import of styles needs to know of a bundle's network."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from impasto_export.feedforward.found import Expand, Said
 from impasto_export.feedforward.predictor import BIAS, WEIGHT
 from impasto_export.weights import read_header, read_tensor
 
-# Of what was said when it was linked, what files were named: its own file is read again without them.
+# Options that name files. When the net's own file is read again, for its styles, they are not needed.
 FILES = ("predictor", "encoder")
 
 
 @dataclass(frozen=True)
 class Network:
-    """`size` is N, `convs` take γ and β, in the order they run. `fitted` is what the studio's styles of it call it;
-    `said` is how its file was read, `expand` its linear layer from embeddings."""
+    """A bundle's network. `size` is N; `convs` take γ and β, in the order they run. The studio's styles refer to it as
+    `fitted`. Its file was read with the options `said`; `expand` is its linear layer from embeddings."""
 
     name: str
     architecture: str
@@ -36,16 +36,16 @@ class Network:
         """Raises AdapterError that names both networks."""
         takes = f" or embeddings of {self.expand.width}" if self.expand else ""
         own = f"{self.name} {(self.fitted or self.architecture)[:12]}, with {self.size} numbers{takes}"
-        fix = "give the bundle of the network that it is of"
+        fix = "give the bundle of the style's network"
         raise AdapterError(f"{place}: a style of another network: {theirs}; the bundle's is {own}; {fix}")
 
 
 def of(manifest: Json, bundle: Path) -> Network:
-    """Raises AdapterError for a network without style vectors."""
+    """The bundle's network. Raises AdapterError for one without style vectors."""
     sites = [site for graph in manifest["graphs"].values() for site in graph["sites"] if site.get("kind") == VECTOR]
     if not sites:
         problem = "has no style vectors: all its weights are one style"
-        raise AdapterError(f"the bundle's network {manifest['name']!r} {problem}; link another style's file beside it")
+        raise AdapterError(f"the bundle's network {manifest['name']!r} {problem}; link each style's file as a bundle")
     source = manifest["source"]
     return Network(
         name=manifest["name"],

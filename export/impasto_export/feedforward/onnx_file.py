@@ -1,4 +1,4 @@
-"""An ONNX file from anyone: one file with its weights in it, each as large as it says."""
+"""Read an untrusted ONNX file: a single file that contains its weights, each of its stated size."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from onnx import ModelProto, TensorProto, numpy_helper
 
 from impasto_export.errors import CheckpointError
 
-# Of this size a graph with its weights still is one file.
+# The largest file that is read.
 MAX_BYTES = 1 << 30
 
 
 def read(place: Path) -> ModelProto:
-    """Raises CheckpointError for anything else; a file that it names is never opened."""
+    """The model. Raises CheckpointError for anything else; files that it refers to are never opened."""
     size = place.stat().st_size
     if size > MAX_BYTES:
         raise CheckpointError(f"{place} has {size} bytes; graphs of up to {MAX_BYTES} are read")
@@ -32,7 +32,7 @@ def read(place: Path) -> ModelProto:
 
 
 def _tensors(model: ModelProto) -> Iterator[TensorProto]:
-    """Of the graph, and of its nodes."""
+    """All tensors: the graph's initializers and the nodes' attributes."""
     yield from model.graph.initializer
     yield from (one.t for node in model.graph.node for one in node.attribute if one.HasField("t"))
 

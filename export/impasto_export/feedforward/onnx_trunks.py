@@ -1,5 +1,5 @@
-"""ONNX files of a trunk: Magenta's arbitrary stylisation, whose styles are embeddings, and a net of many styles, whose
-γ and β are tables with a row for each."""
+"""Read trunks from ONNX files: Magenta's arbitrary stylisation, whose styles are embeddings, and nets of many styles,
+whose γ and β are tables with a row for each style."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from impasto_export.feedforward.source import Source
 from impasto_export.feedforward.tape import Constants, Step
 from impasto_export.feedforward.trunk import Padding
 
-# A predictor that lies beside its transform is taken without being named.
+# A predictor of this name beside its transform is found without an option.
 TRANSFORM, PREDICTOR = "arbitrary_transform.onnx", "arbitrary_predict.onnx"
 WEIGHTS, GAMMA, BETA = "/weights", "/StyleNorm/Conv_1/weights", "/StyleNorm/Conv/weights"
 MODES = {"reflect": "reflect", "constant": "zero"}
@@ -31,10 +31,10 @@ def recognises(source: Source) -> bool:
 
 
 def read(source: Source, said: Said) -> Found:
-    """Raises CheckpointError for a graph that isn't a trunk's, naming where it differs."""
+    """The net and its styles. Raises CheckpointError for a graph that isn't a trunk's, naming the difference."""
     assert source.model is not None, "an ONNX file was recognised"
     if said.input_scale is not None and not 0 < said.input_scale < math.inf:
-        raise CheckpointError(f"--input-scale: got {said.input_scale}; what white is, 1 or 255, is expected")
+        raise CheckpointError(f"--input-scale: got {said.input_scale}; the value of white is expected, 1 or 255")
     graph, place = source.model.graph, str(source)
     constants = Constants(graph)
     try:
@@ -42,12 +42,12 @@ def read(source: Source, said: Said) -> Found:
         white = tape.white(graph, constants)
         net = _net(place, steps, tape.epsilons(graph, constants), constants, white or said.input_scale or 1.0)
     except CheckpointError as error:
-        raise CheckpointError(f"{place} is no graph of a trunk that is known: {error}") from None
+        raise CheckpointError(f"{place} is not a graph of a known net: {error}") from None
     names = [constants.origin(step.weight) for step in steps]
     scopes = [name for name, conv in zip(names, net.convs, strict=True) if conv.norm.conditioned]
     expand, vectors = _expand(graph, constants, scopes), _vectors(source, scopes)
     if not vectors and expand is None:
-        raise CheckpointError(f"{place}: where its norms' γ and β come from isn't known")
+        raise CheckpointError(f"{place}: it has neither tables of γ and β nor linear layers from an embedding to them")
     said.only(place, *([] if white else ["input_scale"]), *(["predictor"] if expand else []))
     predicting, note = _predictor(source.place, said) if expand else (None, {})
     return Found(
@@ -81,13 +81,13 @@ def _net(place: str, steps: Sequence[Step], epsilons: set[float], constants: Con
     names = trunk.names(residuals)
     if len(names) != len(steps):
         raise CheckpointError(
-            f"it has {len(steps)} convs, {residuals} residual blocks; {len(names)} convs are expected"
+            f"it has {len(steps)} convs and {residuals} residual blocks; {len(names)} convs are expected"
         )
     modes = {step.padding for step in steps}
     if len(modes) != 1 or not modes <= MODES.keys():
         raise CheckpointError(f"its convs are padded by {sorted(modes)}; one of {', '.join(MODES)} is expected")
     if len(epsilons) != 1:
-        raise CheckpointError(f"its norms' ε are {sorted(epsilons)}; one is expected")
+        raise CheckpointError(f"its norms have ε {sorted(epsilons)}; the same one is expected for all")
     (epsilon,) = epsilons
     norms = {
         name: Norm("instance", epsilon, conditioned=True) if step.normed else Norm()
@@ -115,17 +115,17 @@ def _net(place: str, steps: Sequence[Step], epsilons: set[float], constants: Con
 
 
 def _check(net: Net, conv: Conv, step: Step, residual: bool) -> None:
-    """Raises CheckpointError where a conv isn't what a trunk has in its place."""
+    """Raises CheckpointError where a conv differs from the trunk's conv in its place."""
     end = "sigmoid" if conv is net.convs[-1] else conv.activation
     wanted = (conv.stride, net.kernel(conv) // 2, conv.upsampling == "nearest", end, residual)
     found = (step.stride, step.pads, step.doubled, step.end, step.residual)
     if found != wanted:
         facts = "stride, padding, doubled, activation, end of a residual block"
-        raise CheckpointError(f"{conv.name} is {found}, expected {wanted} ({facts})")
+        raise CheckpointError(f"{conv.name} is {found}, but {wanted} is expected ({facts})")
 
 
 def _tensors(name: str, step: Step, constants: Constants) -> dict[str, Array]:
-    """A bias before a norm changes nothing: the norm takes it off again."""
+    """The conv's weight, and its bias if no norm follows: a norm would subtract it again."""
     found = {f"{name}.weight": _array(step.weight, constants)}
     if step.bias is not None and not step.normed:
         found[f"{name}.bias"] = _array(step.bias, constants)
@@ -135,12 +135,12 @@ def _tensors(name: str, step: Step, constants: Constants) -> dict[str, Array]:
 def _array(name: str, constants: Constants) -> Array:
     value = constants(name)
     if value is None or not np.isfinite(value).all():
-        raise CheckpointError(f"{name} is no tensor of finite numbers")
+        raise CheckpointError(f"{name} is not a constant tensor of finite numbers")
     return np.ascontiguousarray(value, np.float32)
 
 
 def _expand(graph: GraphProto, constants: Constants, scopes: Sequence[str]) -> Expand | None:
-    """The linear layers from an embedding to γ and β, by the names of their weights; None where there are none."""
+    """The linear layers from an embedding to γ and β, found by their weights' names; None where there are none."""
     convs = {constants.origin(node.input[1]): node for node in graph.node if node.op_type == "Conv"}
     places = [f"style_params/{scope.removesuffix(WEIGHTS)}{layer}" for scope in scopes for layer in (GAMMA, BETA)]
     if any(place not in convs for place in places):
@@ -154,13 +154,13 @@ def _expand(graph: GraphProto, constants: Constants, scopes: Sequence[str]) -> E
 
 
 def _vectors(source: Source, scopes: Sequence[str]) -> dict[str, Array]:
-    """Each style's γ, β, γ, β … by its number, where a conv's weight `NAME.w` has tables `NAME.norm.gamma`, `.beta`."""
+    """Number -> the style's γ, β, γ, β …, if each weight `NAME.w` has tables `NAME.norm.gamma`, `.beta`; else empty."""
     places = [f"{scope.removesuffix('.w')}.norm.{part}" for scope in scopes for part in ("gamma", "beta")]
     if any(place not in source.shapes for place in places):
         return {}
     tables = [source.tensor(place) for place in places]
     if len({table.shape[:1] for table in tables}) != 1 or any(table.ndim != 2 for table in tables):
-        raise CheckpointError(f"{source}: its tables of γ and β have unlike numbers of styles")
+        raise CheckpointError(f"{source}: its tables of γ and β have different numbers of styles")
     return {f"{number:02d}": vector for number, vector in enumerate(np.concatenate(tables, axis=1))}
 
 
@@ -169,7 +169,7 @@ def _quantised(graph: GraphProto) -> bool:
 
 
 def _predictor(place: Path, said: Said) -> tuple[Predictor | None, dict[str, str]]:
-    """As named, or as it lies beside a transform of the usual name; and what is told of it."""
+    """The predictor that was named, or that lies beside a transform of the usual name; and the fact told of it."""
     beside = place.with_name(PREDICTOR)
     found = said.predictor or (beside if place.name == TRANSFORM and beside.is_file() else None)
     if found is None:

@@ -1,4 +1,4 @@
-"""A picture's style kept: the bundle's predictor makes its vector, which becomes an adapter."""
+"""Make an adapter of a picture's style: the bundle's predictor computes the vector."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from impasto_export.weights import read_header, read_tensor, sha256_file
 
 
 def convert(place: Path, manifest: Json, bundle: Path, strength: float = 1.0) -> Imported:
-    """The style of the picture `place`; weaker ones fade to the bundle's neutral vector.
+    """The style of the picture `place`. Below strength 1, the bundle's neutral vector is mixed in.
 
-    Raises AdapterError for a bundle without a predictor, a strength that isn't 0 to 1 or that it can't have, and for
-    what is no picture.
+    Raises AdapterError for a bundle without a predictor, for a strength outside 0 to 1 or below 1 without a neutral
+    vector, and for a file that is not a picture.
     """
     size = network.of(manifest, bundle).size
     if PREDICTOR not in manifest["graphs"]:
-        problem = f"the bundle's network {manifest['name']!r} has no predictor, which makes a style of a picture"
+        problem = f"the bundle's network {manifest['name']!r} has no predictor, which makes a picture's style"
         raise AdapterError(f"{place}: {problem}; import a style's file instead")
     if not 0 < strength <= 1:
         raise AdapterError(f"--strength: got {strength:g}; a number above 0, up to 1, is expected")
@@ -35,7 +35,7 @@ def convert(place: Path, manifest: Json, bundle: Path, strength: float = 1.0) ->
 
 
 def predicted(place: Path, manifest: Json, bundle: Path) -> Array:
-    """[N], by the predictor's graph."""
+    """The picture's style vector [N], computed by the predictor's graph."""
     try:
         import onnxruntime  # type: ignore[import-untyped]
     except ImportError:
@@ -55,6 +55,6 @@ def predicted(place: Path, manifest: Json, bundle: Path) -> Array:
 
 def _neutral(manifest: Json, bundle: Path) -> Array:
     if "neutral" not in manifest:
-        what = f"{manifest['name']!r} has no vector that changes nothing"
-        raise AdapterError(f"--strength: {what}; leave it out, and say STRENGTH in the request")
+        what = f"{manifest['name']!r} has no neutral vector"
+        raise AdapterError(f"--strength: {what}; leave it out, and send STRENGTH with the request")
     return read_tensor(read_header(bundle / manifest["neutral"]["file"]), "neutral")

@@ -1,6 +1,6 @@
-"""A style's picture as a predictor takes it: the centre square, RGB, in the colours that its profile says.
+"""Prepare a style's picture for a predictor: the centre square, RGB, converted from its colour profile to sRGB.
 
-As the server reads STYLE_IMAGES, so that a style that was kept is the one that a request with its picture has.
+The server reads STYLE_IMAGES in the same way, so a stored style equals the style of a request with that picture.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
 
 
 def square(place: Path, size: int) -> NDArray[np.uint8]:
-    """[S, S, 3]. Raises AdapterError for what is no still picture, or too large a one."""
+    """The picture's pixels [S, S, 3]. Raises AdapterError for a file that is not a still picture, or is too large."""
     try:
         with Image.open(place, formats=KINDS) as file:
             if getattr(file, "n_frames", 1) > 1:
@@ -50,7 +50,7 @@ def _plain(file: Image.Image) -> Image.Image:
 
 
 def _coloured(file: Image.Image, profile: bytes) -> Image.Image:
-    """In sRGB's numbers; a profile that can't be used is left out, as the server and all viewers do."""
+    """The picture in sRGB; a profile that can't be used is ignored, as in the server and in all viewers."""
     mode = {"1": "L", "LA": "L", "CMYK": "CMYK"}.get(file.mode, "L" if file.mode == "L" else "RGB")
     try:
         found = ImageCms.ImageCmsProfile(BytesIO(profile))

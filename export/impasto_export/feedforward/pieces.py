@@ -1,8 +1,8 @@
-"""A net cut into graphs on tiles, for pictures that are too large to go through it whole.
+"""Cut a net into graphs that run on tiles, for pictures that are too large to go through it whole.
 
-A piece is a conv with the norm and the activation of what it reads at its beginning, and without padding: its tile has
-what the padding would put there. A norm's scale and shift are inputs, since they hang on the whole picture. What is
-added in residual blocks, and what the last conv gives, are pieces that work on each pixel alone.
+A piece applies the previous conv's norm and activation, then its own conv, without padding: the tile already contains
+the padding. A norm's scale and shift are inputs, since they depend on the whole picture. The additions of residual
+blocks, and the end after the last conv, are pieces that work on each pixel alone.
 
 Not every net can be cut: see `cut`.
 """
@@ -20,12 +20,12 @@ from impasto_export.architecture import Json
 from impasto_export.feedforward.graph import SIDES, Builder, activated, doubled, entered, left
 from impasto_export.feedforward.net import Array, Block, Conv, Net, Residual
 
-VECTOR = "pieces.safetensors"  # of a net that has γ and β of its own: `vector` [N], as styles are in others
+VECTOR = "pieces.safetensors"  # γ and β of a net without styles, as `vector` [N], like a style of other nets
 
 
 @dataclass(frozen=True)
 class Cut:
-    """`facts` are the manifest's, `graphs` are by file; `vector` where the net's norms aren't conditioned."""
+    """The pieces. `facts` is the manifest's entry, `graphs` are by file; `vector` if the norms aren't conditioned."""
 
     facts: Json
     graphs: Mapping[str, ModelProto]
@@ -34,9 +34,9 @@ class Cut:
 
 @dataclass(frozen=True)
 class Reach:
-    """What a conv's output is made of: rows of its input from `lead` on, and `extra` ones, as the manifest has it.
+    """The rows of its input that a conv's output needs: they begin at `lead`, with `extra` more, as in the manifest.
 
-    `before` and `after` of those that are computed are cut off again: where rows are doubled they begin and end even.
+    Of the computed rows, `before` and `after` are cut off again: doubled rows begin and end at even ones.
     """
 
     lead: int
@@ -62,10 +62,10 @@ class Reach:
 
 
 def cut(net: Net) -> Cut | None:
-    """None of a net whose layers can't be computed in tiles that a host pads.
+    """The net's pieces; None for a net whose layers can't be computed in tiles that the host pads.
 
-    That is: it has other blocks than convs and plain residual ones, or begins or ends with one of those; sides are
-    doubled and mirrored by more than a pixel; some norms are conditioned and others not; or the picture's mean counts.
+    Such a net has other blocks than convs and plain residual ones, or begins or ends with a residual one; or doubles
+    and reflects by more than a pixel; or conditions some norms but not others; or uses the picture's mean.
     """
     instance = [conv for conv in net.convs if conv.norm.statistics == "instance"]
     blocks = [block for block in net.blocks if _plain(block)]
@@ -106,7 +106,8 @@ def _own(net: Net, conv: Conv) -> tuple[Array, Array]:
 
 @dataclass
 class _Cutting:
-    """Goes through a net in order. `read` is the conv whose raw output comes next, None where nothing is left to do."""
+    """The state while cutting a net in order. `read` is the conv whose norm and activation are still to be applied, or
+    None."""
 
     net: Net
     graphs: dict[str, ModelProto] = field(default_factory=dict)
@@ -126,7 +127,7 @@ class _Cutting:
         return {"settle": settle, "first": first, "second": second, "join": join, "crop": crop}
 
     def conv(self, conv: Conv) -> Json:
-        """Writes its graph; what the manifest says of it."""
+        """Make the conv's graph; returns its manifest entry."""
         kernel, channels, read = self.net.kernel(conv), self.net.channels(conv), self.channels
         reach, file = Reach.of(conv, kernel), f"piece.{conv.name}.onnx"
         made, inputs = Builder(), _inputs(self.read, read)
@@ -153,7 +154,7 @@ class _Cutting:
         }
 
     def point(self, kind: str, read: Conv | None, last: Net | None = None) -> str:
-        """Writes a graph that works on each pixel alone, once for all that have one like it; its file."""
+        """Make a graph that works on each pixel alone, shared by all equal ones; returns its file."""
         assert read is not None
         file = f"piece.{kind}{'.normed' * _instance(read)}.{read.activation}.onnx"
         made, inputs = Builder(), _inputs(read, self.channels if last else "C")
@@ -185,7 +186,7 @@ def _padding(conv: Conv) -> str:
 
 
 def _inputs(read: Conv | None, channels: int | str) -> dict[str, Sequence[int | str]]:
-    """Of what reads that conv's raw output."""
+    """The inputs of a piece that reads this conv's raw output."""
     scaling = {"scale": ("lanes", channels, 1, 1), "shift": ("lanes", channels, 1, 1)}
     normed = read is not None and _instance(read)
     return {"tile": ("lanes", channels, "h", "w"), **(scaling if normed else {})}
@@ -197,7 +198,7 @@ def _normed(made: Builder, read: Conv) -> str:
 
 
 def _convolved(made: Builder, net: Net, conv: Conv, x: str, reach: Reach) -> str:
-    """Without padding: of a tile that has what it would put there."""
+    """The convolution without padding: the tile already contains it."""
     kernel, weight, bias = net.kernel(conv), f"{conv.name}.weight", f"{conv.name}.bias"
     rest = [made.tensor(bias, net.tensors[bias])] if bias in net.tensors else []
     kernels = made.tensor(weight, net.tensors[weight])

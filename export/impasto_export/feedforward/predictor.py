@@ -1,4 +1,4 @@
-"""A predictor's graph as the server runs it: picture [n, 3, S, S] RGB 0–1 in, style [n, N] out."""
+"""Make a predictor's graph for the server: picture [n, 3, S, S] RGB 0–1 in, style [n, N] out."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ WEIGHT, BIAS = "expand.weight", "expand.bias"
 
 
 def tensors(expand: Expand) -> dict[str, Array]:
-    """The linear layer under the names that the graph reads: weight [N, D], bias [N]."""
+    """The linear layer's tensors under the graph's names: weight [N, D], bias [N]."""
     return {WEIGHT: expand.weight, BIAS: expand.bias}
 
 
 def read(place: Path) -> Predictor:
-    """An ONNX file from a picture of one size to its embedding. Raises CheckpointError for anything else."""
+    """The predictor in an ONNX file. Raises CheckpointError unless its input is a square picture of a fixed size."""
     if not place.is_file():
         raise CheckpointError(f"--predictor: got {place}; there is no such file")
     model = onnx_file.read(place)
@@ -37,11 +37,11 @@ def read(place: Path) -> Predictor:
 
 
 def graph(predictor: Predictor, expand: Expand) -> ModelProto:
-    """Its own graph as it came, its picture's layout turned, and the linear layer, whose tensors are placeholders.
+    """The predictor's own graph, with its input in NCHW and the linear layer after it, whose tensors are placeholders.
 
-    Raises CheckpointError for a graph of several outputs.
+    Raises CheckpointError for a graph with several outputs.
     """
-    model: ModelProto = compose.add_prefix(predictor.model, "predictor/")  # whatever its own values are called
+    model: ModelProto = compose.add_prefix(predictor.model, "predictor/")  # avoids clashes with the names added here
     own = model.graph
     if len(own.output) != 1:
         raise CheckpointError(f"{own.name}: a predictor of one output is expected")

@@ -1,5 +1,5 @@
-"""What a net lies in: a safetensors or npz file, a pickle of tensors, a Torch7 file, an ONNX graph, a TensorFlow
-checkpoint, a folder with a config or with a file for each variable. Nothing is read before it is asked for."""
+"""Open the file or folder of a net: safetensors, npz, a pickle of tensors, Torch7, ONNX, a TensorFlow checkpoint, a
+folder with a config or with a file for each variable. Tensors are read when asked for."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from impasto_export.floats import FLOATS, float32
 from impasto_export.weights import Header, read_header, read_tensor
 
 CONFIG, OURS = "config.json", "impasto-feedforward"
-# What a training's file calls the net's tensors, beside its optimiser's.
+# The key under which a training's file keeps the net, beside its optimiser.
 WRAPPED = re.compile(r"^(?:state_dict|model|model_state_dict|net|network)/")
 MAX_PICKLE = 256 << 20
 SAFETENSORS, NPZ, ONNX = ".safetensors", ".npz", ".onnx"
-# Of all arrays together, as their archive says before they are unpacked.
+# Bytes of all arrays together, as the archive states them before unpacking.
 MAX_ARRAYS = 1 << 30
 Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Source:
-    """`shapes` are those of its tensors by its own names, `read` gives one. `config` is a folder's, `model` an ONNX
-    file's, `metadata` a safetensors header's, `torch7` what a Torch7 file holds. `alone`: of files of
-    its kind, a pickle or a Torch7 file, nothing is linked but nets of this family."""
+    """An open file or folder. `shapes` are its tensors' by its own names, `read` returns one. `config` is a folder's,
+    `model` an ONNX file's, `metadata` a safetensors header's, `torch7` a Torch7 file's content. `alone`: files of this
+    kind (pickles, Torch7) can hold no other model that is linked."""
 
     place: Path
     shapes: Mapping[str, Shape]
@@ -57,11 +57,11 @@ class Source:
 
     @property
     def name(self) -> str:
-        """The file's or the folder's, without its endings."""
+        """The file's or the folder's name, without suffixes."""
         return self.place.resolve().name.partition(".")[0]
 
     def tensor(self, name: str) -> Array:
-        """float32. Raises CheckpointError where it is missing, or holds what is no finite number."""
+        """The tensor, float32. Raises CheckpointError when it is missing, or holds NaN or infinity."""
         if name not in self.shapes:
             raise CheckpointError(f"{self.place}: its tensor {name} is missing; get the file again")
         array = self.read(name)
@@ -72,14 +72,14 @@ class Source:
 
 @contextmanager
 def opened(place: Path) -> Iterator[Source | None]:
-    """Readable until the block ends; None for what no net of this family lies in. Raises CheckpointError for a damaged
-    file."""
+    """The source, readable until the block ends; None for a file that cannot hold a feed-forward net. Raises
+    CheckpointError for a damaged file."""
     with TemporaryDirectory(prefix="impasto-") as folder:
         yield _source(place, Path(folder))
 
 
 def _source(place: Path, spare: Path) -> Source | None:
-    """`spare` is a folder for what has to be written to be read."""
+    """The source at `place`; `spare` is a folder for temporary files."""
     if place.is_dir():
         return _folder(place, spare)
     found = tensorflow.prefix(place)
@@ -98,12 +98,12 @@ def _source(place: Path, spare: Path) -> Source | None:
     if torch7.is_torch7(place):
         nothing: dict[str, Array] = {}
         return Source(place, {}, nothing.__getitem__, torch7=torch7.read(place), alone=True)
-    # A larger one holds no net of this family, and who trusts it is told how to convert it.
+    # A larger pickle holds no net of this family; elsewhere the user is told how to convert it.
     return _pickle(place, spare) if place.stat().st_size <= MAX_PICKLE and pickles.is_pickle(place) else None
 
 
 def _folder(place: Path, spare: Path) -> Source | None:
-    """One that the studio wrote; of deeplearn.js; or that has a TensorFlow checkpoint's `checkpoint`."""
+    """A folder of the studio, of deeplearn.js, or of a TensorFlow checkpoint."""
     config = read_json(place / CONFIG) if (place / CONFIG).is_file() else {}
     if config.get("format") == OURS:
         return _safetensors(place, read_header(place / "model.safetensors"), config)
@@ -116,7 +116,7 @@ def _folder(place: Path, spare: Path) -> Source | None:
 
 
 def _pickle(place: Path, spare: Path) -> Source:
-    """Its tensors, made a safetensors file by a process of its own; without what training puts around them."""
+    """A pickle's tensors, which a separate process writes as safetensors, without the wrapping of a training's file."""
     try:
         header = pickles.read(place, spare)
     except AdapterError as error:
@@ -137,15 +137,15 @@ def _safetensors(place: Path, header: Header, config: Json | None = None) -> Sou
 
 
 def _unwrapped(name: str) -> str:
-    """Without the dictionary that a training's state is one of, and what wraps a module."""
+    """A name without the dictionary around a training's state, and without module wrappers."""
     return spellings.unwrapped(WRAPPED.sub("", name))
 
 
 def _arrays(place: Path) -> Source:
-    """numpy reads a pickle in it only where it is asked to, which nobody does."""
+    """An .npz file's arrays. numpy unpickles nothing, since allow_pickle is off."""
     try:
         if not is_zipfile(place):
-            raise ValueError("it is no archive")
+            raise ValueError("it is not an archive")
         with ZipFile(place) as archive:
             size = sum(item.file_size for item in archive.infolist())
         if size > MAX_ARRAYS:
@@ -154,7 +154,7 @@ def _arrays(place: Path) -> Source:
             arrays = {name: file[name] for name in file.files}
     except (ValueError, OSError, BadZipFile, EOFError, MemoryError, NotImplementedError, zlib.error) as error:
         raise CheckpointError(f"{place} cannot be read as .npz ({error}); get it again") from None
-    for name, array in arrays.items():  # bytes, of a file that is no array
+    for name, array in arrays.items():  # numpy returns bytes for an entry that is not an array
         kind = array.dtype if isinstance(array, np.ndarray) else "no array"
         if isinstance(kind, str) or kind.kind not in "fiu":
             raise CheckpointError(f"{place}: {name} is {kind}; arrays of numbers are read")

@@ -1,4 +1,4 @@
-"""The studio's own layout: a folder with config.json, model.safetensors, and maybe predictor.onnx."""
+"""Read the studio's own layout: a folder with config.json, model.safetensors, and maybe predictor.onnx."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from impasto_export.feedforward.net import Array, Input, Net, Norm, Output
 from impasto_export.feedforward.source import OURS, Source
 from impasto_export.weights import sha256_file
 
-# Its digest is what the styles that were fitted on it call it.
+# Styles that were fitted on the net refer to it by this file's digest.
 WEIGHTS = "model.safetensors"
 NEUTRAL, EXPAND = "neutral", "expand_embedding.weight"
 
@@ -24,7 +24,7 @@ def recognises(source: Source) -> bool:
 
 
 def read(source: Source, said: Said) -> Found:
-    """Raises CheckpointError for a config that says what isn't known, and for tensors that aren't those of its net."""
+    """The net. Raises CheckpointError for a config with unknown values, and for tensors that don't fit it."""
     said.only(source)
     facts = source.config.get("trunk")
     if not isinstance(facts, dict):
@@ -43,7 +43,7 @@ def read(source: Source, said: Said) -> Found:
     trunk.check(str(source), net, facts["widths"])
     neutral = source.tensor(NEUTRAL)
     if neutral.shape != (net.vector_size,):
-        raise CheckpointError(f"{source}: {NEUTRAL} is {list(neutral.shape)}; its net's vectors have {net.vector_size}")
+        raise CheckpointError(f"{source}: {NEUTRAL} is {list(neutral.shape)}; expected {[net.vector_size]}")
     predictor, expand = _predictor(source, net, neutral)
     return Found(
         name=str(source.config.get("name") or source.place.resolve().name),
@@ -57,7 +57,7 @@ def read(source: Source, said: Said) -> Found:
 
 
 def _known(source: Source, facts: Json) -> None:
-    """Raises CheckpointError naming the entry that is missing or not known."""
+    """Raises CheckpointError that names the entry that is missing or not known."""
     allowed: dict[str, tuple[Any, ...]] = {"layout": ("cin",), "padding": PADDINGS, "upsampling": ("nearest",)}
     for key, values in allowed.items():
         if facts.get(key) not in values:
@@ -85,11 +85,11 @@ def _predictor(source: Source, net: Net, neutral: Array) -> tuple[Predictor | No
         raise CheckpointError(f"{source}: {EXPAND} is {list(weight.shape)}; expected {[net.vector_size, width]}")
     place = source.place / facts["file"]
     if place.parent != source.place or not place.is_file():
-        raise CheckpointError(f"{place} is missing; config.json names it, and it lies beside that")
+        raise CheckpointError(f"{place} is missing; config.json names it, so put it beside that")
     model = onnx_file.read(place)
     sides = [side.dim_value for item in model.graph.input[:1] for side in item.type.tensor_type.shape.dim]
     if sides[1:] != [3, size, size]:
-        raise CheckpointError(f"{place} takes {sides}; config.json says a picture of 3 x {size} x {size}")
+        raise CheckpointError(f"{place} takes {sides}, but config.json says a picture of 3 x {size} x {size}")
     return Predictor(model, size, "NCHW"), Expand(weight, np.asarray(neutral, np.float32))
 
 

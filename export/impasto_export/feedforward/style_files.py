@@ -1,5 +1,4 @@
-"""Files of styles: what the studio fits (`vector`), γ and β conv by conv, embeddings, and nets with styles of their
-own."""
+"""Read files of styles: the studio's fitted `vector`, γ and β conv by conv, embeddings, nets with their own styles."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ from impasto_export.feedforward.network import Network
 from impasto_export.feedforward.source import Source
 
 STUDIO = "vector"
-# What a file may say of the picture that its style is from, and what a record calls it.
+# Metadata of the style's picture: the file's key -> the record's key.
 CREDITS = {"title": "title", "artist": "artist", "license": "license", "licence": "license"}
 GAMMA, BETA = ("gamma", "scale"), ("beta", "shift")
 NORMS = ("InstanceNorm", "StyleNorm")
@@ -28,8 +27,8 @@ UNSTATED = "its network isn't stated: the bundle's was taken"
 
 @dataclass(frozen=True)
 class Styles:
-    """A file's styles [N] by number, "" for its only one. `name` is what a file calls that, `credits` are what it says
-    of it, `assumed` what was decided here, in words."""
+    """A file's styles [N] by number, "" for an only one. `name` and `credits` are the file's own; `assumed` says in
+    words what was assumed."""
 
     layout: str
     vectors: Mapping[str, Array]
@@ -39,7 +38,8 @@ class Styles:
 
 
 def read(place: Path, network: Network) -> Styles:
-    """Raises AdapterError for a style of another network, naming both, and for what holds no style."""
+    """The file's styles. Raises AdapterError for a style of another network, naming both, and for a file without
+    styles."""
     try:
         return _read(place, network)
     except CheckpointError as error:
@@ -47,7 +47,7 @@ def read(place: Path, network: Network) -> Styles:
 
 
 def recognises(place: Path) -> str:
-    """What styles it holds, in words, told by the file alone; "" for what may be something else."""
+    """What styles the file holds, in words, without a bundle; "" for a file that may be something else."""
     if place.suffix == NPY:
         return "an embedding, or a vector"
     if place.suffix not in SUFFIXES and place.is_file() and pickles.is_pickle(place):
@@ -59,7 +59,7 @@ def recognises(place: Path) -> str:
             return f"a vector of {opened.shapes[STUDIO][0]} numbers, of the network {_called(opened.metadata)}"
         if link.recognises(place):
             count = len(link.read(place).vectors)
-            return f"{count} styles of a net that is in it, too" if count else ""
+            return f"{count} styles, with their net" if count else ""
         tables = [key for key in opened.shapes if key.endswith(("/InstanceNorm/gamma", ".gamma"))]
         return f"γ and β of {len(tables)} convs" if tables else ""
 
@@ -92,17 +92,17 @@ def _fitted(opened: Source, network: Network) -> Styles:
 
 
 def _whole(place: Path, network: Network) -> Styles:
-    """A net's own styles: it is read as the bundle's was linked."""
+    """The styles in a net's own file, read with the options that the bundle was linked with."""
     found = link.read(place, network.said)
     if found.net.digest != network.architecture:
         network.refuse(place, f"{found.name} {found.net.digest[:12]}, with {found.net.vector_size} numbers")
     if not found.vectors:
-        raise AdapterError(f"{place} is the bundle's network, and has no styles of its own; import a style's file")
+        raise AdapterError(f"{place} is the bundle's network, without styles of its own; import a style's file")
     return Styles(found.net.name, found.vectors)
 
 
 def _part(opened: Source, name: str, kinds: Sequence[str]) -> str:
-    """The tensor with a conv's γ or β, by the conv's name in the bundle or in TensorFlow; "" where there is none."""
+    """The name of the tensor with a conv's γ or β, spelled as in the bundle or in TensorFlow; "" if there is none."""
     scope = magenta.scope(name)
     wanted = [f"{name}.{kind}" for kind in kinds] + [f"{scope}/{norm}/{kind}" for norm in NORMS for kind in kinds]
     return next((key for key in wanted if key in opened.shapes), "")
@@ -112,7 +112,7 @@ def _joined(opened: Source, parts: Sequence[tuple[str, ...]], network: Network) 
     lacking = [name for name, part in zip(network.convs, parts, strict=True) if not all(part)]
     strange = sorted(opened.shapes.keys() - {key for part in parts for key in part})
     if lacking or strange:
-        problem = f"without γ or β of {lacking[0]}" if lacking else f"with {strange[0]}, which this one hasn't"
+        problem = f"without γ or β of {lacking[0]}" if lacking else f"with {strange[0]}, which the bundle's lacks"
         network.refuse(opened.place, problem)
     tables = [np.atleast_2d(opened.tensor(key)) for part in parts for key in part]
     counts, total = {len(table) for table in tables}, sum(table.shape[-1] for table in tables)
@@ -122,7 +122,7 @@ def _joined(opened: Source, parts: Sequence[tuple[str, ...]], network: Network) 
 
 
 def _embeddings(place: Path, array: Array, said: Mapping[str, str], network: Network) -> Styles:
-    """[D], or [n, D] for several; whole vectors [N] are taken as they are."""
+    """Styles from embeddings [D], or [n, D] for several; whole vectors [N] are taken as they are."""
     rows = array.reshape(-1, array.shape[-1]) if array.ndim else array.reshape(1, 1)
     width, layer, whole = rows.shape[1], network.expand, rows.shape[1] == network.size
     if said.get("network") and not network.is_called(said["network"]):

@@ -1,6 +1,6 @@
-"""An ONNX graph played from its picture on: which convs a photo runs through, and what is done before and behind each.
+"""Follow a picture through an ONNX graph: list the convs it passes, with the padding, norm and activation around each.
 
-Quantised graphs are read as the float ones they stand for: a weight is what its DequantizeLinear gives.
+Quantised graphs are read as float ones: a weight is the output of its DequantizeLinear.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from onnx.reference import ReferenceEvaluator
 
 from impasto_export.errors import CheckpointError
 
-# These give what they take, or its quantised twin.
+# Operators that pass their input on, perhaps quantised or reshaped.
 SAME = ("QuantizeLinear", "DequantizeLinear", "Transpose", "Identity", "Cast", "Reshape")
 MEANS = ("GlobalAveragePool", "ReduceMean")
 ARITHMETIC = ("Add", "Sub", "Mul", "Pow", "Div")
 ENDS = {"Relu": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh"}
-# What constants are computed with; and how many numbers one has at most that is made of its shape alone.
+# Operators that constants may be computed with; and the most numbers that a ConstantOfShape may have.
 COMPUTING = ("Constant", "ConstantOfShape", "Concat", "Slice", "Squeeze", "Unsqueeze", "Gather", *SAME)
 MOST = 1 << 16
 
 
 @dataclass(frozen=True)
 class Step:
-    """One conv: `weight` and `bias` are values' names. `padding` is a Pad's mode, "" without one; `pads` are its rows
-    and columns, the four alike. `residual`: what came before the conv before it is added behind it."""
+    """One conv: `weight` and `bias` are names of values. `padding` is the Pad's mode, "" without one; `pads` is its
+    width, the same on all sides. `residual`: the input of the previous conv is added to this one's output."""
 
     weight: str
     bias: str | None
@@ -42,7 +42,7 @@ class Step:
 
 
 class Constants:
-    """Values of a graph that hang on no input."""
+    """Values of a graph that depend on no input."""
 
     def __init__(self, graph: GraphProto) -> None:
         self._held: dict[str, NDArray[Any]] = {}
@@ -54,7 +54,7 @@ class Constants:
                 self._known.update(node.output)
 
     def __call__(self, name: str) -> NDArray[Any] | None:
-        """None for what hangs on an input."""
+        """The value of that name; None if it depends on an input."""
         if name not in self._known:
             return None
         if name in self._initializers:
@@ -68,20 +68,20 @@ class Constants:
         large = node.op_type == "ConstantOfShape" and any(prod(map(int, value)) > MOST for value in inputs.values())
         if large or node.op_type not in COMPUTING:
             raise CheckpointError(
-                f"{node.name or node.output[0]}: a constant made by {node.op_type}, which isn't known"
+                f"{node.name or node.output[0]}: a constant is computed by {node.op_type}, which isn't supported"
             )
         outputs: Any = ReferenceEvaluator(node).run(None, inputs)
         self._held.update(zip(node.output, outputs, strict=True))
 
     def origin(self, name: str) -> str:
-        """The initializer that a value is made of, by its first inputs."""
+        """The initializer that a value comes from, following first inputs."""
         while name not in self._initializers and name in self._made and self._made[name].input:
             name = self._made[name].input[0]
         return name
 
 
 def picture(graph: GraphProto) -> str:
-    """The input that is a picture: four axes, one of them of three channels. Raises CheckpointError without one."""
+    """The input that is a picture: four axes, one of size 3. Raises CheckpointError without one."""
     for item in graph.input:
         sides = [side.dim_value for side in item.type.tensor_type.shape.dim]
         if len(sides) == 4 and 3 in sides[1:]:
@@ -90,13 +90,13 @@ def picture(graph: GraphProto) -> str:
 
 
 def play(graph: GraphProto, constants: Constants) -> list[Step]:
-    """Raises CheckpointError for a node that no trunk has."""
+    """The graph's convs in order. Raises CheckpointError for a node that no trunk has."""
     return _Play(constants, picture(graph)).steps(graph)
 
 
 class _Play:
-    """Where a graph is played: what the next conv will find, and the steps so far. `trail` says of each value behind
-    how many steps it lies."""
+    """The state while following a graph: what lies before the next conv, and the steps so far. `trail`: value -> the
+    number of steps before it."""
 
     def __init__(self, constants: Constants, start: str) -> None:
         self.constants, self.trail = constants, {start: 0}
@@ -109,7 +109,7 @@ class _Play:
             if given:
                 self._take(node, given)
         if not self.made:
-            raise CheckpointError(f"{graph.name}: no picture runs through its graph")
+            raise CheckpointError(f"{graph.name}: its picture passes no conv")
         return self.made
 
     def _take(self, node: NodeProto, given: list[str]) -> None:
@@ -167,7 +167,7 @@ class _Play:
         if late - early == 2 and late == len(self.made):
             self._last(residual=True)
         elif early != late:
-            raise CheckpointError(f"{node.name}: adds what lies {late - early} convs back; two are expected")
+            raise CheckpointError(f"{node.name}: adds a value from {late - early} convs back; two are expected")
 
     def _last(self, **changed: Any) -> None:
         if self.made:
@@ -175,8 +175,8 @@ class _Play:
 
 
 def epsilons(graph: GraphProto, constants: Constants) -> set[float]:
-    """What is added to variances: single numbers to means of the picture's values. A float32's digits beyond six are
-    none."""
+    """The numbers that are added to variances, that is to means of the picture's values; rounded to six digits, as
+    float32 has no more."""
     means: set[str] = set()
     found: set[float] = set()
     for node in graph.node:
@@ -188,7 +188,7 @@ def epsilons(graph: GraphProto, constants: Constants) -> set[float]:
 
 
 def white(graph: GraphProto, constants: Constants) -> float | None:
-    """What a white pixel is, where a quantised graph rounds the picture to 256 steps; None for another."""
+    """The value of a white pixel, if a quantised graph rounds the picture to 256 steps; else None."""
     for node in graph.node:
         if node.op_type == "QuantizeLinear" and node.input[0] == picture(graph):
             (step,) = _numbers(node, constants)[:1]

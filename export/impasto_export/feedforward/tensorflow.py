@@ -1,7 +1,7 @@
-"""TensorFlow's checkpoints without TensorFlow: the sorted tables that its savers write, and the few messages in them.
+"""Read TensorFlow's checkpoints without TensorFlow: the sorted tables that it writes, and the few messages in them.
 
-V2 has `<prefix>.index`, a table of name → where in `<prefix>.data-00000-of-00001` the tensor lies. V1 is one file, a
-table of slices with their numbers in them. Both tables are LevelDB's, without compression.
+V2 has `<prefix>.index`, a table of name → place of the tensor in `<prefix>.data-00000-of-00001`. V1 is one file, a
+table of slices that contains their numbers. Both are uncompressed LevelDB tables.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from impasto_export.errors import CheckpointError
 from impasto_export.feedforward.net import Array
 
 MAGIC = bytes.fromhex("57fb808b247547db")
-FOOTER, TRAILER = 48, 5  # bytes: a file's last, and what is behind every block
-FLOAT32 = 1  # TensorFlow's DT_FLOAT; optimisers' counters and the like are left out
+FOOTER, TRAILER = 48, 5  # bytes: at the end of the file, and after every block
+FLOAT32 = 1  # TensorFlow's DT_FLOAT; other tensors, such as step counters, are left out
 LATEST = re.compile(r'model_checkpoint_path:\s*"([^"]+)"')
 
 
 @dataclass(frozen=True)
 class Entry:
-    """`data` are the numbers themselves (V1), or else they lie at `offset` of the file `shard`."""
+    """A tensor: its numbers are `data` (V1), or lie at `offset` of the file `shard` (V2)."""
 
     shape: tuple[int, ...]
     data: bytes = b""
@@ -39,7 +39,7 @@ class _Damaged(Exception):
 
 
 def prefix(place: Path) -> Path | None:
-    """What V2's files are called without their endings, V1's file itself; None for what is no such checkpoint."""
+    """V2's file name without endings, or V1's file; None for a file that is not such a checkpoint."""
     name = str(place).removesuffix(".index")
     name = re.sub(r"\.data-\d{5}-of-\d{5}$", "", name)
     if Path(f"{name}.index").is_file() and _is_table(Path(f"{name}.index")):
@@ -66,7 +66,7 @@ def _is_table(path: Path) -> bool:
 
 
 def entries(found: Path) -> dict[str, Entry]:
-    """Its float32 tensors by name. Raises CheckpointError for a damaged file, and for a tensor in several slices."""
+    """The float32 tensors by name. Raises CheckpointError for a damaged file, and for a tensor in several slices."""
     index = Path(f"{found}.index")
     try:
         if index.is_file():
@@ -125,7 +125,7 @@ def _first(table: bytes) -> Iterator[tuple[str, Entry]]:
 
 
 def _stated(message: bytes) -> tuple[str, tuple[int, ...]]:
-    """A tensor's name and shape in V1's first row; one that isn't float32 gets no name."""
+    """A tensor's name and shape from V1's first row; the name is "" if it isn't float32."""
     fields = _fields(message)
     name = fields[1][0].decode() if _number(fields, 3) == FLOAT32 else ""
     return name, _shape(fields.get(2, [b""])[0])
@@ -141,21 +141,22 @@ def _number(fields: Mapping[int, list[bytes]], key: int, default: int = 0) -> in
 
 def _rows(table: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Keys and values of a table, in order."""
-    _, at = _handle(table, len(table) - FOOTER)  # the meta block's, which says nothing of interest
+    _, at = _handle(table, len(table) - FOOTER)  # the meta block's, which is not needed
     handle, _ = _handle(table, at)
     for _, value in _block(table, handle):
         yield from _block(table, _handle(value, 0)[0])
 
 
 def _handle(data: bytes, at: int) -> tuple[tuple[int, int], int]:
-    """Where a block lies: offset and size; and where this is over."""
+    """A block's offset and size; and the position after this handle."""
     offset, at = _varint(data, at)
     size, at = _varint(data, at)
     return (offset, size), at
 
 
 def _block(table: bytes, handle: tuple[int, int]) -> Iterator[tuple[bytes, bytes]]:
-    """Entries: how much of the last key is kept, how long the rest is, how long the value; then both."""
+    """A block's keys and values. An entry has three lengths (kept part of the last key, rest of the key, value), then
+    the rest of the key, and the value."""
     offset, size = handle
     if offset + size + TRAILER > len(table):
         raise _Damaged("a block lies outside the file")
@@ -174,7 +175,7 @@ def _block(table: bytes, handle: tuple[int, int]) -> Iterator[tuple[bytes, bytes
 
 
 def _fields(message: bytes) -> dict[int, list[bytes]]:
-    """A protocol buffer's fields by number, each value as its bytes; of a kind 2 their number stands before them."""
+    """A protocol buffer's fields by number, each value as its bytes."""
     found: dict[int, list[bytes]] = {}
     at = 0
     while at < len(message):
@@ -199,7 +200,7 @@ def _fields(message: bytes) -> dict[int, list[bytes]]:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """A number of seven bits a byte, the low ones first; and where it is over."""
+    """A varint (seven bits per byte, low ones first); and the position after it."""
     value = shift = 0
     while shift < 70:
         byte = data[at]

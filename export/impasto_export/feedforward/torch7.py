@@ -1,5 +1,5 @@
-"""Torch7's files (`.t7`): tables, numbers, texts, tensors, and objects of named classes as tables. Functions are
-skipped: nothing in a file is run."""
+"""Read Torch7's files (`.t7`): tables, numbers, texts, tensors, and objects as their class's name and table. Functions
+are skipped: nothing in a file is run."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from numpy.typing import NDArray
 
 from impasto_export.errors import CheckpointError
 
-TABLE, OBJECT = 3, 4  # types of items, which `_Reader.item` has all of
+TABLE, OBJECT = 3, 4  # two types of items; `_Reader.item` has all
 FUNCTIONS = (6, 7, 8)
-# Kinds of numbers by how a class of tensors is called: torch.FloatTensor, torch.FloatStorage, torch.CudaTensor …
+# Kinds of numbers, by the name of a tensor's class: torch.FloatTensor, torch.FloatStorage, torch.CudaTensor …
 DTYPES = {"Float": "<f4", "Double": "<f8", "Byte": "u1", "Char": "i1", "Short": "<i2", "Int": "<i4", "Long": "<i8"}
 CUDA = {"Cuda": "<f4", **{f"Cuda{name}": dtype for name, dtype in DTYPES.items()}}
 NUMBERS = {**DTYPES, **CUDA}
 MAX_BYTES, MAX_DEPTH, MAX_SIDES = 1 << 30, 60, 8
-# What follows the type of a file's first object is the object's number, which is small.
+# After the type of a file's first object comes the object's number, which is below this.
 FIRST = 1 << 16
 
 
 @dataclass
 class Module:
-    """An object of the class `name`. Its attributes come after it was named, since it may be an attribute of itself."""
+    """An object of the class `name`. Attributes are filled in later, since an object may contain itself."""
 
     name: str
     attributes: dict[Any, Any] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
-        """The class without its package, which is `cudnn` or `nn`."""
+        """The class without its package, such as `nn` or `cudnn`."""
         return self.name.rpartition(".")[2]
 
     @property
     def modules(self) -> list[Module]:
-        """What a container holds, in its order; of anything else nothing."""
+        """A container's modules, in order; empty for other objects."""
         held = self.attributes.get("modules")
         numbered = {key: item for key, item in held.items() if isinstance(key, float)} if isinstance(held, dict) else {}
         items = [numbered[key] for key in sorted(numbered)]
@@ -48,7 +48,7 @@ class Module:
 
 
 def is_torch7(path: Path) -> bool:
-    """By its first bytes: a table or an object, and its number."""
+    """Whether it is a Torch7 file, by its first bytes: a table or an object, and its number."""
     with path.open("rb") as file:
         start = file.read(8)
     if len(start) < 8:
@@ -65,7 +65,7 @@ def read(path: Path) -> Any:
     try:
         return _Reader(path.read_bytes()).item(0)
     except (struct.error, ValueError, OverflowError, KeyError, TypeError, UnicodeDecodeError) as error:
-        problem = f"cannot be read as a Torch7 file ({error}): cut short, or not of the binary form"
+        problem = f"cannot be read as a Torch7 file ({error}): it is cut short, or not in the binary form"
         raise CheckpointError(f"{path} {problem}; get it again") from None
 
 
@@ -96,7 +96,7 @@ class _Reader:
                 raise ValueError(f"an item of the unknown type {kind}")
 
     def shared(self, make: Callable[[int], Any]) -> Any:
-        """What was read before under the same number, or what `make` reads now."""
+        """The object that was read before under this number, or the one that `make` reads now."""
         number = self.whole()
         return self.seen[number] if number in self.seen else make(number)
 
@@ -150,7 +150,7 @@ class _Reader:
 
     def storage(self, kind: str, depth: int) -> NDArray[Any]:
         if kind not in NUMBERS:
-            raise ValueError(f"numbers of the kind torch.{kind}Storage, which are not read")
+            raise ValueError(f"torch.{kind}Storage is not read")
         dtype = np.dtype(NUMBERS[kind])
         count = self.unpack("<q")
         return np.frombuffer(self.take(count * dtype.itemsize), dtype)
@@ -159,7 +159,7 @@ class _Reader:
         return self.take(self.count(1)).decode("utf-8", "replace")
 
     def count(self, least: int) -> int:
-        """How many follow, of things of at least this many bytes."""
+        """The number of items that follow, of at least `least` bytes each."""
         found = self.whole()
         if not 0 <= found * least <= len(self.data) - self.place:
             raise ValueError("it ends too early")

@@ -1,4 +1,4 @@
-"""Styles of a net as adapters: γ and β of its conditioned convs, one vector of N numbers each."""
+"""Import a net's styles as adapters: γ and β of its conditioned convs, one vector of N numbers for each style."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ TENSOR = "transform.style.vector"
 
 
 def convert(place: Path, manifest: Json, bundle: Path, name: str = "", style: str = "") -> dict[str, Imported]:
-    """The file's styles for the bundle, by name: `name`, and its own where that is empty; several get numbers behind
-    it, but the one that `style` picks doesn't. A folder of files has those of all.
+    """The file's styles for the bundle, by name: `name`, or the file's own if that is empty. Several styles get numbers
+    appended; one picked by `style` gets none. A folder gives the styles of all its files.
 
-    Raises AdapterError for a style of another network, naming both, and for what holds no style.
+    Raises AdapterError for a style of another network, naming both, and for a file without styles.
     """
     if place.is_dir() and not link.recognises(place):
         return _folder(place, manifest, bundle, name, style)
     found = style_files.read(place, network.of(manifest, bundle))
     own = name or found.name
     if not own:
-        raise AdapterError(f"--name: {place} doesn't say what its style is called; give a name")
+        raise AdapterError(f"--name: {place} doesn't name its style; give a name")
     picked = {own: _picked(place, found.vectors, style)} if style else _named(own, found.vectors)
     return {key: sealed_as(vector, manifest, _facts(place, found), found.credits) for key, vector in picked.items()}
 
@@ -37,10 +37,10 @@ def convert(place: Path, manifest: Json, bundle: Path, name: str = "", style: st
 def _folder(place: Path, manifest: Json, bundle: Path, name: str, style: str) -> dict[str, Imported]:
     files = sorted(path for path in place.iterdir() if path.suffix in SUFFIXES)
     if not files:
-        raise AdapterError(f"{place} holds no file of a style; {', '.join(SUFFIXES)} are read")
+        raise AdapterError(f"{place} holds no style file; {', '.join(SUFFIXES)} are read")
     if style or (name and len(files) > 1):
-        fix = "each is named by itself: leave it out, or import one file"
-        raise AdapterError(f"{'--style' if style else '--name'}: {place} holds {len(files)} files of styles; {fix}")
+        fix = "each has its own name: leave it out, or import one file"
+        raise AdapterError(f"{'--style' if style else '--name'}: {place} holds {len(files)} style files; {fix}")
     return {key: made for file in files for key, made in convert(file, manifest, bundle, name).items()}
 
 
@@ -49,23 +49,23 @@ def _named(own: str, vectors: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def _picked(place: Path, vectors: Mapping[str, Array], style: str) -> Array:
-    """By its number, with zeros before it or without."""
+    """The style of that number, which may lack leading zeros."""
     found = next((number for number in vectors if number and number == style.zfill(len(number))), None)
     if found is None:
         first, *_, last = (*vectors, *vectors)
-        have = f"its styles are {first} to {last}" if first else "it holds one style: leave it out"
-        raise AdapterError(f"--style: got {style!r}; of {place} {have}")
+        have = f"has the styles {first} to {last}" if first else "has one style: leave it out"
+        raise AdapterError(f"--style: got {style!r}; {place} {have}")
     return vectors[found]
 
 
 def _facts(place: Path, found: Styles) -> Json:
-    """A folder, and a checkpoint of several files, have no digest: their network's stands beside them."""
+    """The record's source. A folder, or a checkpoint of several files, has no digest; the record names the network."""
     digest = {"sha256": sha256_file(place)} if place.is_file() else {}
     return {"file": place.name, **digest, "layout": found.layout, "assumed": list(found.assumed)}
 
 
 def sealed_as(vector: Array, manifest: Json, facts: Json, credits: Mapping[str, str]) -> Imported:
-    """The adapter's file; `facts` say where it is from. Raises AdapterError for what is no finite number."""
+    """The adapter's file; `facts` are its source. Raises AdapterError for NaN or infinity."""
     if not np.isfinite(vector).all():
         raise AdapterError(f"{facts['file']}: its style holds NaN or infinity")
     record = {

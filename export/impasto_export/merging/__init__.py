@@ -1,1 +1,1 @@
-"""Adapters into weights: the mixes, what each makes of a weight, and the file of all that changes."""
+"""Merge adapters into weights: read the mix, compute each weight's change, write the file of changed weights."""

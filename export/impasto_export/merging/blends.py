@@ -1,6 +1,6 @@
-"""The file of a bundle's changed weights: which a mix changes, and their bytes, written one after the other.
+"""Write the file of a bundle's changed weights: plan which a mix changes, then write them one by one.
 
-A tensor is read, changed and written before the next one is, so memory holds a few copies of the largest.
+Each tensor is read, changed and written before the next, so memory holds a few copies of the largest one.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from impasto_export.merging.mixes import Ingredient
 from impasto_export.parameters import Parameter
 from impasto_export.weights import NUMPY, layout
 
-# Where a tensor's bytes begin, by file: its identity in a bundle, whichever graphs read it under whatever name.
+# A tensor's file and offset. They identify it in a bundle, whichever graphs read it under whatever names.
 Place = tuple[str, int]
 Stored = Mapping[str, Mapping[str, Parameter]]
 
 
 @dataclass(frozen=True)
 class Blend:
-    """A tensor of the new file: its name there, where it lies in the bundle, and whose changes it gets, in this order,
-    each under the graph and the name that its adapter has for it."""
+    """A tensor of the new file: its name there, where it lies in the bundle now, and its changes in order: the adapter,
+    and the graph and name that the adapter uses for the tensor."""
 
     name: str
     stored: Parameter
@@ -44,8 +44,7 @@ def place(parameter: Parameter) -> Place:
 
 
 def plan(stored: Stored, mix: Sequence[Ingredient], before: str) -> dict[Place, Blend]:
-    """Every tensor that an adapter changes, and those in the file `before`, which the new one is put in the place of;
-    in the order of their names.
+    """Every tensor that an adapter changes, and those in the file `before`, which the new file replaces; in name order.
 
     Raises AdapterError naming every weight that the bundle does not have.
     """
@@ -57,7 +56,7 @@ def plan(stored: Stored, mix: Sequence[Ingredient], before: str) -> dict[Place, 
         _check(item, stored)
         for graph, name in item.roles:
             changes.setdefault(place(stored[graph][name]), []).append((item, graph, name))
-    # Graphs may share a tensor: it is called after the first of them.
+    # Graphs may share a tensor: its name comes from the first of them.
     named = {place(parameter): (f"{graph}.{name}", parameter) for graph, name, parameter in reversed(owners)}
     blends = {where: Blend(*named[where], tuple(steps)) for where, steps in changes.items()}
     return dict(sorted(blends.items(), key=lambda pair: pair[1].name))
@@ -67,15 +66,15 @@ def _check(item: Ingredient, stored: Stored) -> None:
     missing = sorted(f"{graph}.{name}" for graph, name in item.roles if name not in stored.get(graph, {}))
     if missing:
         problem = f"adapter {item.name!r} changes weights that the bundle does not have"
-        raise AdapterError(f"{problem}; import it with --bundle of this one:\n{listing(missing)}")
+        raise AdapterError(f"{problem}; import it again with this bundle as --bundle:\n{listing(missing)}")
 
 
 def write(
     path: Path, bundle: Path, blends: Mapping[Place, Blend], progress: Progress
 ) -> tuple[dict[Place, Parameter], Json]:
-    """Write the new file: where in it each of the planned tensors lies now, and the manifest's facts of it.
+    """Write the new file. Returns each planned tensor's new place, and the manifest's entry of the file.
 
-    Raises AdapterError for parts that do not fit a weight, or make numbers that its dtype does not hold.
+    Raises AdapterError for parts that do not fit a weight, or results that its dtype cannot hold.
     """
     tensors = {blend.name: (blend.stored.tensor.dtype, blend.stored.tensor.shape) for blend in blends.values()}
     start, spots = layout(tensors, {})
@@ -90,23 +89,23 @@ def write(
 
 
 def _changed(bundle: Path, blend: Blend) -> bytes:
-    """The tensor with its changes, made in float32 and rounded once, to its own dtype."""
+    """The changed tensor's bytes: computed in float32, rounded once to its own dtype."""
     raw, dtype = parameters.values(bundle, blend.name, blend.stored), blend.stored.tensor.dtype
     if not blend.changes:
         return raw.tobytes()
     base = changed = float32(raw, dtype)
-    with np.errstate(over="ignore", invalid="ignore"):  # what comes of that is refused below
+    with np.errstate(over="ignore", invalid="ignore"):  # infinity and NaN are refused below
         for item, graph, name in blend.changes:
             changed = item.change(graph, name).applied(changed, base)
         rounded = _rounded(changed, dtype)
     if not (finite(changed, "F32") and finite(rounded, dtype)):
         names = ", ".join(repr(item.name) for item, _, _ in blend.changes)
-        raise AdapterError(f"{blend.name}: with {names} it holds numbers that {dtype} does not; take smaller weights")
+        raise AdapterError(f"{blend.name}: with {names}, its numbers are too large for {dtype}; take smaller weights")
     return rounded.tobytes()
 
 
 def _rounded(array: NDArray[np.float32], dtype: str) -> NDArray[Any]:
-    """To the nearest number of the dtype, of two to the even one; what is too large becomes infinity."""
+    """Rounded to the dtype: to nearest, ties to even; too large numbers become infinity."""
     if dtype == "BF16":
         bits = array.view(np.uint32)
         half = 0x7FFF + ((bits >> 16) & 1)

@@ -1,14 +1,14 @@
-"""What an adapter of any form makes of a weight: W + ΔW, brought to DoRA's norms where it has them.
+"""Change a weight by an adapter of any form: W + ΔW, scaled to DoRA's norms where it has them.
 
 Weights are [out, in] of a Linear or [out, in, kh, kw] of a convolution, biases [out]; all arithmetic is float32. The
 parts, by role:
 
-diff         a whole ΔW; that of a bias is one, too
+diff         a whole ΔW, of a weight or of a bias
 lora, locon  A [in, r], B [r, out]; or down [r, in, …], up [out, r, …], and with Tucker's core mid [r, r, kh, kw]
 loha         w1_a [out, r], w1_b [r, in·kh·kw], w2_a and w2_b alike; or with cores t1, t2 [r, r, kh, kw] w1_a [r, out],
              w1_b [r, in]
 lokr         w1 [a, c] or w1_a [a, r], w1_b [r, c]; w2 [b, d, …] or w2_a, w2_b, t2 as LoHa's; out = a·b, in = c·d
-dora         any of these and magnitude: [out, 1, …], a norm for each output, or [1, in, …], one for each input
+dora         any of these, and magnitude: a norm for each output, [out, 1, …], or for each input, [1, in, …]
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ EPSILON = np.finfo(np.float32).eps
 
 @dataclass(frozen=True)
 class Change:
-    """What one adapter does to one weight, which errors call `where`; `strength` multiplies ΔW and nothing else.
+    """One adapter's change of one weight. Errors name the weight as `where`; `strength` multiplies ΔW alone.
 
-    So it is in PEFT, and in diffusers, also for DoRA: its norms hold at any strength. LyCORIS goes the straight way
-    from W to DoRA's result instead; at strength 1 that is the same.
+    PEFT and diffusers do the same, also for DoRA: its norms hold at any strength. LyCORIS interpolates linearly from W
+    to DoRA's result instead; at strength 1 both are the same.
     """
 
     where: str
@@ -41,8 +41,8 @@ class Change:
     strength: float
 
     def applied(self, weight: Array, base: Array) -> Array:
-        """`weight` with this change. `base` is what it was before every change of the mix, and what DoRA measures: so
-        do PEFT's merge and its forward. Raises AdapterError for parts that make no ΔW of its shape."""
+        """`weight` with this change. `base` is the weight before the whole mix: DoRA takes its norms from that, as
+        PEFT's merge and forward do. Raises AdapterError for parts that make no ΔW of its shape."""
         update = self._delta(weight.shape)
         update *= np.float32(self.strength)
         if "magnitude" not in self.parts:
@@ -60,7 +60,7 @@ class Change:
             raise self._misfit(shape) from None
 
     def _factor(self, updated: Array) -> Array:
-        """By which each output's weights, or each input's, come to their magnitude."""
+        """The factor that brings each output's weights, or each input's, to their magnitude."""
         magnitude, (out, into, *rest) = self.parts["magnitude"], updated.shape
         measured = {(1, into, *(1 for _ in rest)): 1, (out, 1, *(1 for _ in rest)): 0}
         if magnitude.shape not in measured:
@@ -73,12 +73,12 @@ class Change:
 
     def _misfit(self, shape: Shape) -> AdapterError:
         parts = ", ".join(f"{role} {list(part.shape)}" for role, part in sorted(self.parts.items()))
-        problem = f"{parts} do not fit a weight of the shape {list(shape)}: an adapter of another backbone?"
-        return AdapterError(f"{self.where}: {problem}")
+        problem = f"{parts} do not fit a weight of shape {list(shape)}"
+        return AdapterError(f"{self.where}: {problem}; is the adapter for another backbone?")
 
 
 def delta(parts: Parts, shape: Shape) -> Array:
-    """ΔW before its scale, an array of its own.
+    """ΔW before its scale, as a new array.
 
     Raises KeyError for a role that is missing, ValueError for parts that do not fit `shape`.
     """
@@ -100,13 +100,13 @@ def _shaped(update: Array, shape: Shape) -> Array:
 
 
 def _low_rank(parts: Parts) -> Array:
-    """up · down, a convolution's taps in down's rows; or with Tucker's core between them, which then has the taps."""
+    """up · down, where down has a convolution's taps; or with Tucker's core between them, which then has the taps."""
     down, up = _flat(parts["down"]), _flat(parts["up"])
     return _tucker(parts["mid"], up.T, down) if "mid" in parts else up @ down
 
 
 def _hadamard(parts: Parts, shape: Shape) -> bool:
-    """LoHa's factors are each as large as the weight itself; of LoKr's, which may have the same names, neither is."""
+    """Whether these are LoHa's factors, each as large as the weight; LoKr's, with the same names, are smaller."""
     return "t1" in parts or parts["w1_a"].shape[0] * parts["w1_b"].shape[1] == math.prod(shape)
 
 
@@ -119,7 +119,7 @@ def _factor(parts: Parts, number: int) -> Array:
 
 
 def _kronecker(left: Array, right: Array, shape: Shape) -> Array:
-    """left ⊗ right over outputs and inputs; the right one alone has a convolution's taps."""
+    """left ⊗ right over outputs and inputs; only `right` has a convolution's taps."""
     (a, c), (out, into, *taps) = left.shape, shape
     right = right.reshape(out // a, into // c, *taps)
     product: Array = np.kron(left.reshape(a, c, *(1 for _ in taps)), right)
@@ -133,5 +133,5 @@ def _tucker(core: Array, out: Array, into: Array) -> Array:
 
 
 def _flat(factor: Array) -> Array:
-    """A convolution's factor as a matrix."""
+    """A factor as a matrix; a convolution's taps join its inputs."""
     return factor.reshape(factor.shape[0], -1)

@@ -1,4 +1,4 @@
-"""`impasto export merge`: a bundle whose changed weights, with adapters in them, lie in one more file. No torch."""
+"""`impasto export merge`: make a bundle with adapters merged in; the changed weights are one more file. No torch."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from impasto_export.merging.mixes import Ingredient
 from impasto_export.parameters import Parameter
 
 MERGED = "merged"
-# The largest weight that a request may have: a mix with a larger one would be pinned for nobody.
+# The largest weight that a request may have: no request could use a pinned mix with a larger one.
 MAX_REQUESTED = 4.0
 
 
 @dataclass(frozen=True)
 class Merged:
-    """`file` is the new one of `tensors` and `bytes`. `copied`: files that could not be hard-linked."""
+    """The result of a merge. `file` is the new one, of so many `tensors` and `bytes`; `copied` are files that could not
+    be hard-linked."""
 
     folder: Path
     name: str
@@ -44,14 +45,14 @@ def merge(
     pin: bool = False,
     progress: Progress = silent,
 ) -> Merged:
-    """Write the bundle `out`: `bundle` with `adapters`, names and weights, in its weights; whole or not at all.
+    """Write the bundle `out`: `bundle` with `adapters` (name, weight) merged into its weights; whole or not at all.
 
-    Changed weights keep their dtype: changed in float32, by one adapter after the other, and rounded once. With `pin`
-    the bundle's own graphs stay as they are, and graphs of the mix stand beside them. What does not change is
+    Changed weights keep their dtype: adapters change them one by one in float32, and the result is rounded once. With
+    `pin` the bundle's own graphs stay as they are, and the mix gets graphs beside them. Unchanged files are
     hard-linked: never write into a bundle's files.
 
     Raises BundleError, RegistryError, AdapterError for an adapter that cannot be merged into this bundle, MergeError
-    for a mix that cannot, and DiskFull.
+    for a mix that cannot be, and DiskFull.
     """
     bundles.check_target(out)
     base = manifest.load(bundle)
@@ -77,36 +78,36 @@ def merge(
 
 
 def _label(bundle: Path, base: Json, mix: Sequence[Ingredient], pin: bool) -> str:
-    """What the new file is called. Raises MergeError for a bundle with pinned mixes that cannot take this one."""
+    """The new file's stem. Raises MergeError for a mix that this bundle, with its pinned mixes, cannot take."""
     pinned = base.get("pinned", [])
     if not pin:
         if pinned:
-            problem = f"{bundle} has pinned mixes, which would go on with the weights as they are now"
-            raise MergeError(f"{problem}; merge into the bundle without them, then pin them to that")
+            problem = f"{bundle} has pinned mixes, which would keep the old weights"
+            raise MergeError(f"{problem}; merge into the bundle without them, then pin them to the result")
         return MERGED
     beyond = [item for item in mix if abs(item.weight) > MAX_REQUESTED]
     if beyond:
-        problem = f"{beyond[0].name!r} has the weight {beyond[0].weight:g}, requests have -4 to 4"
+        problem = f"{beyond[0].name!r} has the weight {beyond[0].weight:g}, but requests can only ask for -4 to 4"
         raise MergeError(f"--pin: {problem}; merge it without --pin")
     digest = mixes.digest([item.record for item in mix])
     if digest in [mixes.digest(entry["adapters"]) for entry in pinned]:
-        raise MergeError(f"--pin: {bundle} has this mix pinned already; there is nothing to do")
+        raise MergeError(f"--pin: {bundle} already has this mix pinned; there is nothing to do")
     return f"pinned-{digest[:12]}"
 
 
 def _changes(found: Mapping[str, Parameter], moved: Mapping[Place, Parameter]) -> bool:
-    """Whether a graph that reads these tensors is another one now."""
+    """Whether a graph that reads these tensors must be written again."""
     return any(blends.place(parameter) in moved for parameter in found.values())
 
 
 def _files(graphs: Json) -> dict[str, str]:
-    """With sites and without, under the names that they have: written file -> what it is made of."""
+    """Written file -> the file it is made from: each graph's, with sites and without, under the same name."""
     files = [file for facts in graphs.values() for file in (facts["file"], facts.get("plain")) if file]
     return {file: file for file in files}
 
 
 def _pinned_files(graphs: Json, label: str) -> dict[str, str]:
-    """One for each graph, and without sites: whoever runs a pinned mix has no other adapter."""
+    """Written file -> the file it is made from: one for each graph, without sites, since a pinned mix runs alone."""
     return {_pinned_file(facts, label): facts.get("plain", facts["file"]) for facts in graphs.values()}
 
 
@@ -115,7 +116,7 @@ def _pinned_file(facts: Json, label: str) -> str:
 
 
 def _pointed(model: ModelProto, moved: Mapping[Place, Parameter]) -> bytes:
-    """The graph, reading what moved where it lies now."""
+    """The serialised graph, with moved tensors read from their new places."""
     for item in model.graph.initializer:
         entries = {entry.key: entry for entry in item.external_data}
         found = moved.get((entries["location"].value, int(entries["offset"].value))) if entries else None

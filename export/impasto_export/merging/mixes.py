@@ -1,4 +1,4 @@
-"""A mix of registered adapters that is to be merged: names and weights as they were said, and what is behind them."""
+"""A mix of registered adapters to merge: parse names and weights, and read the adapters behind them."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from impasto_export.merging.deltas import Change
 from impasto_export.weights import Header, read_tensor, sha256_file
 
 REFUSED = {
-    BOTTLENECK: "a bottleneck adapter, which puts a gelu behind a layer, and no weight can hold that",
-    EMBEDDING: "an embedding, which stands in prompts and changes no weight",
+    BOTTLENECK: "a bottleneck adapter, which puts a gelu after a layer, so no weight can hold it",
+    EMBEDDING: "an embedding, which prompts use and which changes no weight",
 }
 SCALE = "scale"
-# A whole difference, of a weight and of its bias.
+# Roles of a whole difference, of a weight and of its bias.
 DIFF, DIFF_BIAS = "diff", "diff_b"
 
 
 @dataclass(frozen=True)
 class Ingredient:
-    """One adapter of the mix; `roles` are its tensors by graph, weight and role, as keys of `header`."""
+    """One adapter of the mix; `roles`: (graph, weight) -> role -> the tensor's key in `header`."""
 
     name: str
     digest: str
@@ -44,7 +44,7 @@ class Ingredient:
         return {"name": self.name, "digest": self.digest, "weight": self.weight}
 
     def change(self, graph: str, parameter: str) -> Change:
-        """Reads the tensors. Raises AdapterError when they have no scale, or one that is no single number."""
+        """The change of one weight, read from the file. Raises AdapterError when it lacks a scale of one number."""
         where = f"adapter {self.name!r}: {graph}.{parameter}"
         keys = dict(self.roles[graph, parameter])
         strength = self.weight * self._scale(where, keys.pop(SCALE, None), whole=DIFF in keys)
@@ -54,7 +54,7 @@ class Ingredient:
         return Change(where, parts, strength)
 
     def _scale(self, where: str, key: str | None, whole: bool) -> float:
-        """A whole difference has none."""
+        """The scale; 1 for a whole difference, which has none."""
         if key is None and whole:
             return 1.0
         if key is None or math.prod(self.header.tensors[key].shape) != 1:
@@ -63,7 +63,8 @@ class Ingredient:
 
 
 def parse(texts: Sequence[str]) -> list[tuple[str, float]]:
-    """Of NAME or NAME:WEIGHT each, in their order. Raises MergeError for what is neither, and for a name twice."""
+    """Names and weights from texts NAME or NAME:WEIGHT, in order. Raises MergeError for any other text, and for a name
+    that occurs twice."""
     pairs = []
     for text in texts:
         name, colon, weight = text.partition(":")
@@ -71,7 +72,7 @@ def parse(texts: Sequence[str]) -> list[tuple[str, float]]:
     names = [name for name, _ in pairs]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise MergeError(f"--adapter: {twice!r} stands there twice; name it once, with its whole weight")
+        raise MergeError(f"--adapter: {twice!r} is named twice; name it once, with its whole weight")
     return pairs
 
 
@@ -81,15 +82,15 @@ def _weight(text: str, weight: str) -> float:
     except ValueError:
         value = math.nan
     if not FLOAT32.tiny <= abs(value) <= FLOAT32.max:
-        raise MergeError(f"--adapter: got {text!r}; NAME:WEIGHT is expected, the weight a number other than 0")
+        raise MergeError(f"--adapter: got {text!r}; expected NAME:WEIGHT, with a weight other than 0")
     return value
 
 
 def gather(registry: Registry, pairs: Sequence[tuple[str, float]], manifest: Json) -> list[Ingredient]:
     """The adapters behind the names, for the bundle that `manifest` describes.
 
-    Raises RegistryError for an unknown name or a damaged object, AdapterError for what does not fit the bundle or
-    cannot be merged, MergeError for two names of one adapter.
+    Raises RegistryError for an unknown name or a damaged object, AdapterError for an adapter that does not fit the
+    bundle or cannot be merged, MergeError for two names of one adapter.
     """
     mix = [_ingredient(registry.show(name), registry, weight, manifest) for name, weight in pairs]
     names = {item.digest: item.name for item in reversed(mix)}
@@ -103,9 +104,9 @@ def gather(registry: Registry, pairs: Sequence[tuple[str, float]], manifest: Jso
 def _ingredient(entry: Entry, registry: Registry, weight: float, manifest: Json) -> Ingredient:
     record, kind = entry.record, entry.record.get("kind")
     if sha256_file(entry.path) != entry.digest:
-        raise AdapterError(f"{entry.path}: its bytes are not those of its digest; import the adapter again")
+        raise AdapterError(f"{entry.path}: its bytes do not match its digest; import the adapter again")
     if kind in REFUSED:
-        raise AdapterError(f"--adapter: {entry.name!r} is {REFUSED[kind]}; a server takes it beside a merged bundle")
+        raise AdapterError(f"--adapter: {entry.name!r} is {REFUSED[kind]}; serve it from the registry instead")
     if kind not in (LORA, DELTA):
         raise AdapterError(f"--adapter: {entry.name!r} is of the kind {kind!r}, which cannot be merged")
     header = registry.header(entry.digest)
@@ -116,7 +117,7 @@ def _ingredient(entry: Entry, registry: Registry, weight: float, manifest: Json)
     for field in ("family", "architecture"):
         if record.get(field) != manifest[field]:
             problem = f"is for the {field} {str(record.get(field))[:12]}, the bundle's is {manifest[field][:12]}"
-            raise AdapterError(f"--adapter: {entry.name!r} {problem}; import its source for this one again")
+            raise AdapterError(f"--adapter: {entry.name!r} {problem}; import its source again for this bundle")
     return Ingredient(entry.name, entry.digest, weight, header, roles)
 
 
@@ -126,7 +127,7 @@ def _roles(name: str, header: Header) -> dict[tuple[str, str], dict[str, str]]:
         where, _, role = key.rpartition(".")
         graph, _, module = where.partition(".")
         if tensor.dtype not in FLOATS or not module:
-            problem = f"{key} is {tensor.dtype}, or names no weight"
+            problem = f"{key} has dtype {tensor.dtype} or names no weight"
             raise AdapterError(f"adapter {name!r}: {problem}; import it again from its source file")
         parameter, part = ("bias", DIFF) if role == DIFF_BIAS else ("weight", role)
         found.setdefault((graph, f"{module}.{parameter}"), {})[part] = key
@@ -134,9 +135,9 @@ def _roles(name: str, header: Header) -> dict[tuple[str, str], dict[str, str]]:
 
 
 def digest(adapters: Sequence[Json]) -> str:
-    """The identity of a mix by its manifest entries: which adapters with which weights, in whatever order.
+    """sha256 that identifies a mix by its manifest entries: which adapters with which weights, in any order.
 
-    Weights are compared as requests carry them, in float32.
+    Weights count as float32, as requests carry them.
     """
     pairs = sorted((item["digest"], float(np.float32(item["weight"]))) for item in adapters)
     return hashlib.sha256(canonical_json(pairs)).hexdigest()

@@ -1,1 +1,1 @@
-"""Architecture to graph skeleton, with torch and diffusers; nothing outside of this folder imports either."""
+"""Export architectures as graph skeletons, with torch and diffusers; no other folder imports either."""

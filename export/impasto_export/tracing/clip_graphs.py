@@ -1,4 +1,4 @@
-"""`impasto export clip`: the architecture of a CLIPModel, exported once with torch into graph skeletons."""
+"""`impasto export clip`: export the architecture of a CLIPModel as graph skeletons, with torch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ImageEncoder(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """input_ids [n, T] -> text_embeds [n, E], of unit length, read off where the text ends."""
+    """input_ids [n, T] -> text_embeds [n, E], of unit length, pooled where the text ends."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class TextEncoder(nn.Module):
 
 
 def export(folder: Path, out: Path, name: str | None = None, progress: Callable[[str], object] = str) -> Architecture:
-    """Write the skeleton of the CLIPModel in `folder` to the folder `out`; of `folder` only its config is read.
+    """Write the skeleton of the CLIPModel in `folder` to the folder `out`; only the config is read.
 
     Raises GraphError for a CLIP that cannot be exported, CheckpointError for an unreadable config.
     """
@@ -65,7 +65,7 @@ def export(folder: Path, out: Path, name: str | None = None, progress: Callable[
 
 def build(config: Json) -> Any:
     """The CLIPModel in float32, eval mode, random weights."""
-    # Straight from the class: its from_config would follow the dtype that the checkpoint was saved in.
+    # Built by its class: from_config would take the dtype that the checkpoint was saved in.
     model: Any = CLIPModel(CLIPConfig(**{**config, "dtype": "float32"}))
     return model.eval()
 

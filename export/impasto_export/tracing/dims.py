@@ -1,5 +1,5 @@
-"""Sizes that stay open in graphs, and those that torch traces them with: all different and none 1, or torch would take
-one dim for another or for a constant."""
+"""Dynamic sizes of graphs, and the example sizes that torch traces them with. The examples all differ and none is 1, or
+torch would take one size for another, or for a constant."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ EXAMPLE_LANES, EXAMPLE_ROWS, EXAMPLE_COLUMNS, EXAMPLE_TOKENS = 2, 4, 6, 7
 
 
 def example(port: Port, sizes: Mapping[str, int]) -> Tensor:
-    """Zeros of the port's dtype and shape, with `sizes` for names."""
+    """Zeros of the port's dtype and shape; `sizes` gives the named dimensions."""
     shape = [sizes[size] if isinstance(size, str) else size for size in port.shape]
     return torch.zeros(shape, dtype=getattr(torch, port.dtype))
 
 
 def dynamic(port: Port) -> dict[int, Any]:
-    """Its axes that stay open."""
+    """The port's dynamic axes."""
     return {axis: _named(size) for axis, size in enumerate(port.shape) if isinstance(size, str)}
 
 

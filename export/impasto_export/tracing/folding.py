@@ -1,7 +1,7 @@
-"""Shape arithmetic worked out, no-ops and unused nodes taken away: what onnxscript's optimizer does to these graphs.
+"""Simplify a graph as onnxscript's optimizer does: fold shape arithmetic, drop no-ops and unused nodes.
 
-It is put together here because one of the optimizer's rules (two Slices to a Split, which the exporter writes itself)
-looks through the whole graph at every node: seconds at 3,000 nodes, and minutes at the 20,000 of SDXL.
+Its passes are assembled here because one of its rules searches the whole graph at every node: that takes seconds for
+3,000 nodes, and minutes for SDXL's 20,000. (The rule makes a Split of two Slices; the exporter writes Splits itself.)
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from onnx_ir.passes import common
 from onnxscript import optimizer, rewriter
 from onnxscript.rewriter.rules import common as rules
 
-# Bytes of a constant that folding may read or make: shape arithmetic, never a weight.
+# Largest constants that folding may read or make, in bytes: enough for shape arithmetic, too small for a weight.
 FOLD_INPUT, FOLD_OUTPUT = 4096, 16384
 ROUNDS = 2
-# Those of the optimizer's that find something in these graphs, in its order.
+# The optimizer's rules that match something in these graphs, in its order.
 RULES = (
     *rules.mul_by_1_rule.commute(),
     rules.div_by_1_rule,
@@ -28,7 +28,7 @@ RULES = (
 
 
 def fold(model: ir.Model) -> None:
-    """In place. What must not be folded has to be an input of the graph meanwhile."""
+    """Simplify `model` in place. A value that must not be folded has to be a graph input meanwhile."""
     common.InlinePass()(model)
     tidy = ir.passes.Sequential(
         common.RemoveUnusedNodesPass(),

@@ -1,12 +1,12 @@
-"""The forms of adapters: which banks a site has for one, and what the adapter makes of the site's output.
+"""The forms of adapters: the banks that a site has for each, and how it changes the site's output.
 
-A bank is a table: a row of it is one rank of a LoRA, or one hidden unit of a bottleneck. Every lane picks K rows for
-each form, with a weight for each row; row 0 is neutral. With x [lanes, T, in] a site's input, y [lanes, T, out] its
-output and A, B … the picked rows [K, width]:
+A bank is a table: a row is one rank of a LoRA, or one hidden unit of a bottleneck. Every lane picks K rows for each
+form, with a weight for each row; row 0 is neutral. With a site's input x [lanes, T, in], its output y [lanes, T, out]
+and the picked rows A, B … [K, width]:
 lora:        y + ((x @ Aᵀ) · weights) @ B
 bottleneck:  y + (gelu(y @ downᵀ) · weights) @ up
-At a 1x1 convolution x is [lanes, in, h, w], y [lanes, out, h, w], and the lora changes every pixel alike.
-A hidden unit's gelu is the tanh approximation where its `tanh` is 1, the exact one where it is 0.
+At a 1x1 convolution x is [lanes, in, h, w] and y [lanes, out, h, w], and the lora changes every pixel alike.
+A hidden unit's gelu is the tanh approximation where its `tanh` is 1, the exact gelu where it is 0.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ Widths = Mapping[str, int]
 
 @dataclass(frozen=True)
 class Form:
-    """`widths` says how many numbers a row holds at a site, for each of its banks by role; `size` is what the number of
-    rows is called in ports.
+    """A form of adapter. `widths`: role -> numbers in a row of that bank, at a given site. `size` is the name of the
+    number of rows in ports.
 
-    `adapted` makes a site's new output of its input x, its output y, the weights [lanes, K], and of each bank the
-    picked rows [lanes, K, width]. `example` has the sizes that torch traces it with.
+    `adapted` returns a site's new output from its input x, its output y, the weights [lanes, K] and each bank's picked
+    rows [lanes, K, width]. `example` has the sizes that torch traces it with.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Form:
 def _lora(x: Tensor, y: Tensor, weights: Tensor, a: Tensor, b: Tensor) -> Tensor:
     if x.ndim < 4:
         return y + torch.matmul(torch.matmul(x, a.transpose(1, 2)) * weights.unsqueeze(1), b)
-    # A 1x1 convolution has its channels first: the small factors are turned, not the picture.
+    # A 1x1 convolution has channels first: transpose the small factors, not the picture.
     low = torch.matmul(a, x.flatten(2)) * weights.unsqueeze(2)
     return y + torch.matmul(b.transpose(1, 2), low).reshape(y.shape)
 

@@ -1,4 +1,4 @@
-"""`impasto export`: the architecture of a checkpoint or a ControlNet, exported once with torch into graph skeletons."""
+"""`impasto export graphs` and `controlnet`: export an architecture as graph skeletons, with torch."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ NETWORKS: dict[str, Any] = {
     "MuseUpscaler": MuseUpscaler,
 }
 OPSET = 18
-# The wrapping module's attribute in front of every exported parameter name.
+# Every exported parameter name begins with this: the wrapping module's attribute.
 WRAPPER = "model."
 Models = Mapping[str, Any]
-# Sizes, and which picture sizes can be had, by "latents" or "tokens" and "image"; and what to export.
+# The architecture's `sizes`, and the recipes to export.
 Planned = tuple[dict[str, Json], list[Recipe]]
 
 
 def export(
     checkpoint: Path, out: Path, name: str | None = None, progress: Callable[[str], object] = str
 ) -> Architecture:
-    """Write the skeleton of `checkpoint`'s architecture to the folder `out`; of the checkpoint only configs are read.
+    """Write the skeleton of `checkpoint`'s architecture to the folder `out`; only configs are read.
 
     Raises GraphError for a component that cannot be exported, CheckpointError for unreadable configs.
     """
@@ -65,7 +65,7 @@ def export(
 
 
 def _planned(configs: Mapping[str, Json], planner: Callable[[Models], Planned]) -> tuple[Models, Planned]:
-    """The components and what is planned for them, none of it with data."""
+    """The components' modules and the plan for them, built without weights."""
     faking = weightless.mode()
     with weightless.parameters(faking):
         models = {part: build(part, config) for part, config in configs.items()}
@@ -109,7 +109,7 @@ def _masked(models: Models) -> Planned:
 
 
 def _upscaling(models: Models) -> tuple[Json, list[Recipe]]:
-    """Of the second stage: what its tokens are, how many of them stand for one of the first, and its graphs."""
+    """The second stage's sizes (its tokens, `scale`, `patch`) and its recipes."""
     text, upscaler, vqvae = (models[part] for part in ("text_encoder", "upscaler", "upscaler_vqvae"))
     factor, config = _downsampling(vqvae), upscaler.config
     plan = [
@@ -124,16 +124,16 @@ PLANS = {DIFFUSION.name: _diffusion, MASKED.name: _masked}
 
 
 def _check_width(unet: Any, texts: list[int]) -> None:
-    """Raises GraphError when the UNet takes other embeddings than those of the text encoders, side by side."""
+    """Raises GraphError unless the UNet's context is as wide as the text encoders' embeddings together."""
     if unet.cross_attention_dim != sum(texts):
         have = " + ".join(map(str, texts))
         raise GraphError(
-            f"unet: cross_attention_dim is {unet.cross_attention_dim}, the text's width {have}; they must be equal"
+            f"unet: cross_attention_dim is {unet.cross_attention_dim}, the texts' width {have}; they must be equal"
         )
 
 
 def _check_agreement(text: Any, transformer: Any, vqvae: Any) -> None:
-    """Raises GraphError naming what one component of a masked checkpoint hands over and another doesn't take."""
+    """Raises GraphError naming every size on which a masked checkpoint's components disagree."""
     pairs = {
         "codebook_size is": (transformer.codebook_size, vqvae.num_vq_embeddings, "vqvae.num_vq_embeddings"),
         "encoder_hidden_size is": (transformer.encoder_hidden_size, text.hidden_size, "text_encoder.hidden_size"),
@@ -148,7 +148,7 @@ def _check_agreement(text: Any, transformer: Any, vqvae: Any) -> None:
 def export_controlnet(
     folder: Path, out: Path, name: str | None = None, progress: Callable[[str], object] = str
 ) -> Architecture:
-    """Write the skeleton of the ControlNet in `folder` to the folder `out`; of `folder` only its config is read.
+    """Write the skeleton of the ControlNet in `folder` to the folder `out`; only the config is read.
 
     Raises GraphError for a ControlNet that cannot be exported, CheckpointError for an unreadable config.
     """
@@ -184,7 +184,7 @@ def write(out: Path, architecture: Architecture, plan: list[Recipe], progress: C
 def trace(recipe: Recipe) -> bytes:
     """The recipe's skeleton. Raises GraphError when torch cannot export the module."""
     try:
-        # The exporter warns about its own internals on every run; what it cannot do it raises.
+        # The exporter warns about its own internals on every run; real problems are exceptions.
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
@@ -208,11 +208,11 @@ def trace(recipe: Recipe) -> bytes:
 
 
 def build(part: str, config: Json) -> Any:
-    """The component's module in float32, eval mode, random weights. Raises GraphError for what cannot be served."""
+    """The component's module in float32, eval mode, random weights. Raises GraphError if it cannot be served."""
     support.check_component(part, config)
     kind = families.class_of(config)
     if kind in TEXT_ENCODERS:
-        # Straight from the class: its from_config would follow the dtype that the checkpoint was saved in.
+        # Built by its class: from_config would take the dtype that the checkpoint was saved in.
         return TEXT_ENCODERS[kind](CLIPTextConfig(**{**config, "dtype": "float32"})).eval()
     return NETWORKS[kind].from_config(config).eval()
 
@@ -228,13 +228,13 @@ def _component(model: Any) -> Component:
         return Component(kind, facts(model.config.to_dict()), facts(CLIPTextConfig().to_dict()))
     parameters = inspect.signature(type(model).__init__).parameters
     defaults = {key: item.default for key, item in parameters.items() if item.default is not inspect.Parameter.empty}
-    # diffusers keeps what it does not know, too: a training run's settings would tell this checkpoint from all others.
+    # diffusers also keeps keys that it does not know: a training run's settings would make every checkpoint unique.
     config = {key: value for key, value in model.config.items() if key in parameters}
     return Component(kind, _plain(facts(config)), _plain(facts(defaults)))
 
 
 def _plain(value: Json) -> Json:
-    """As JSON has it: tuples become lists."""
+    """The value as JSON: tuples become lists."""
     plain: Json = json.loads(json.dumps(value))
     return plain
 

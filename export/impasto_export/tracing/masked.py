@@ -1,4 +1,4 @@
-"""Recipes of the masked family: a transformer over image tokens, and the autoencoder whose codes the tokens are."""
+"""Recipes of the masked family: a transformer over image tokens, its second stage, the tokens' autoencoders."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Upscaler(nn.Module):
 
 
 class Decoder(nn.Module):
-    """tokens [n, h, w] -> image [n, 3, H, W] in 0..1, not clamped: aMUSEd has no pixels below 0."""
+    """tokens [n, h, w] -> image [n, 3, H, W], meant for 0..1 (aMUSEd has no pixels below 0), but not clamped."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Decoder(nn.Module):
 
 
 class Encoder(nn.Module):
-    """image [n, 3, H, W] in 0..1 -> the nearest code's number at every place [n, h, w].
+    """image [n, 3, H, W] in 0..1 -> the nearest code's id at every place [n, h, w].
 
     |z - e|² = |z|² - 2 z·e + |e|², and |z|² is the same for every code.
     """
@@ -82,7 +82,7 @@ class Encoder(nn.Module):
 
 
 def transformer(model: Any, text_tokens: int, stride: int) -> Recipe:
-    """`stride` is the transformer's own downsampling of the tokens' grid."""
+    """The transformer's recipe; `stride` is its own downsampling of the token grid."""
     config, found = model.config, sites.find(model, "transformer")
     high, wide = recipes.size_dims(stride)
     ids = torch.randint(0, config.vocab_size, (EXAMPLE_LANES, stride * EXAMPLE_ROWS, stride * EXAMPLE_COLUMNS))
@@ -138,12 +138,12 @@ def upscaler(model: Any, text_tokens: int) -> Recipe:
 
 
 def vqvae(model: Any, factor: int) -> tuple[Recipe, Recipe]:
-    """`factor` is the number of pixels per token, each way."""
+    """The first stage's decoder and encoder; `factor` is the number of pixels per token, each way."""
     return _autoencoder(model, factor, "vqvae", ("h", "w"))
 
 
 def upscaler_vqvae(model: Any, factor: int) -> tuple[Recipe, Recipe]:
-    """That of the second stage's tokens."""
+    """The second stage's decoder and encoder; `factor` is the number of pixels per token, each way."""
     return _autoencoder(model, factor, "upscaler_vqvae", ("fine_h", "fine_w"))
 
 

@@ -1,4 +1,4 @@
-"""What torch is asked to export for each graph: a module with tensor inputs, examples, dynamic dims, ports."""
+"""Recipes of the diffusion family: what torch exports as each graph. A module, example inputs, dynamic dims, ports."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ GUIDANCE = "timestep_cond"
 
 @dataclass(frozen=True)
 class Recipe:
-    """One graph; `prefix` is what the checkpoint's parameter and site names have before the module's own.
+    """One graph to export; `prefix` goes before the module's parameter and site names, as in the checkpoint.
 
-    `whole`: the module's parameters are placeholders even where nothing reads them, for the checkpoint has them.
+    `whole`: every parameter becomes a placeholder, even one that nothing reads, since the checkpoint has it.
     """
 
     name: str
@@ -51,8 +51,8 @@ class Recipe:
 class UNet(nn.Module):
     """sample [lanes, C, h, w], timestep [lanes], context [lanes, T, D] -> model output [lanes, C, h, w].
 
-    `residuals` are a ControlNet's, the middle block's last; a spatial size of 1 x 1 is broadcast, so zeros of that size
-    stand for no ControlNet.
+    `residuals` are a ControlNet's, the middle block's last. A spatial size of 1 x 1 is broadcast: zeros of that size
+    mean no ControlNet.
     """
 
     def __init__(self, model: Any, found: tuple[Site, ...]) -> None:
@@ -77,9 +77,9 @@ class UNet(nn.Module):
 
 
 class ConditionedUNet(UNet):
-    """As the UNet, with `conditions`, which are those of `condition_widths`, [lanes, width] each.
+    """As UNet, with `conditions`: those of `condition_widths`, [lanes, width] each.
 
-    It stands apart because torch forgets what dims are called when a list among the inputs is empty.
+    It is a class of its own because torch loses the names of dims when a list among the inputs is empty.
     """
 
     def __init__(self, model: Any, found: tuple[Site, ...]) -> None:
@@ -103,7 +103,7 @@ class ConditionedUNet(UNet):
 
 
 class ControlNet(nn.Module):
-    """As the UNet, with hint [lanes, 3, H, W] in 0..1 and scale [lanes] -> residuals times scale, the middle's last."""
+    """As UNet, with hint [lanes, 3, H, W] in 0..1 and scale [lanes] -> residuals times scale, the middle's last."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -142,11 +142,11 @@ class Encoder(nn.Module):
 
 
 def unet(model: Any, tokens: int, stride: int) -> Recipe:
-    """`stride` is the UNet's downsampling: h and w are multiples of it by construction of their dims."""
+    """The UNet's recipe; `stride` is its downsampling, and the dims make h and w multiples of it."""
     config, found = model.config, sites.find(model, "unet")
     residuals, widths = residual_channels(config), condition_widths(config)
     context = torch.randn(EXAMPLE_LANES, tokens, config.cross_attention_dim)
-    # 1 x 1, and not dynamic: so torch traces a plain Add, whose broadcast holds for every size the ports then allow.
+    # Fixed at 1 x 1: so torch traces a plain Add, which broadcasts, and holds for every size that the ports then allow.
     nothing = [torch.zeros(EXAMPLE_LANES, channels, 1, 1) for channels in residuals]
     conditions = [torch.randn(EXAMPLE_LANES, width) for width in widths.values()]
     more = [conditions, nothing] if conditions else [nothing]
@@ -176,7 +176,7 @@ def unet(model: Any, tokens: int, stride: int) -> Recipe:
 
 
 def controlnet(model: Any, latents: Json, stride: int) -> Recipe:
-    """The number of tokens is dynamic: a ControlNet's config doesn't say it."""
+    """A ControlNet's recipe; the number of tokens is dynamic, since its config doesn't state it."""
     config, factor = model.config, latents["factor"]
     sample, width = _sample(config, stride), config.cross_attention_dim
     high, wide = (factor * size for size in sample.shape[2:])
@@ -205,8 +205,8 @@ def controlnet(model: Any, latents: Json, stride: int) -> Recipe:
 
 
 def condition_widths(config: Any) -> dict[str, int]:
-    """Width of each input that some UNets take beside the prompt's embeddings: SDXL's pooled text and sizes, and the
-    guidance scale's embedding of a checkpoint that was distilled with it."""
+    """Name -> width of the inputs that only some UNets take: SDXL's pooled text and sizes, and the embedding of the
+    guidance scale, of a checkpoint that was distilled with it."""
     widths = {}
     if config.addition_embed_type == "text_time":
         sizes = TIME_IDS * config.addition_time_embed_dim
@@ -215,7 +215,7 @@ def condition_widths(config: Any) -> dict[str, int]:
 
 
 def residual_channels(config: Any) -> tuple[int, ...]:
-    """Channels of what every down block hands over, the first convolution's first and the middle block's last."""
+    """Channels of the residuals: the first convolution's, every down block's, the middle block's."""
     blocks = list(config.block_out_channels)
     layers = config.layers_per_block
     counts = [layers] * len(blocks) if isinstance(layers, int) else list(layers)
@@ -254,7 +254,7 @@ def vae(model: Any, latents: Json) -> tuple[Recipe, Recipe]:
 
 
 def _residual_ports(channels: tuple[int, ...]) -> tuple[Port, ...]:
-    """Each with spatial dims of its own: 1 x 1, or the size its block works at."""
+    """The residuals' ports. Each has its own spatial dims: 1 x 1, or the size that its block works at."""
     names = [*(f"down_residual_{index}" for index in range(len(channels) - 1)), "mid_residual"]
     return tuple(
         Port(name, "float32", ("lanes", size, f"{name}_h", f"{name}_w"))

@@ -1,4 +1,4 @@
-"""Adapter sites of a torch module: which modules they are, and what hooks make of their outputs."""
+"""Adapter sites of a torch module: find them, and attach hooks that adapt their outputs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from impasto_export.architecture import BOTTLENECK, Port, Site, told
 from impasto_export.tracing.dims import EXAMPLE_LANES, dynamic, example
 from impasto_export.tracing.forms import FORMS, Form
 
-# What PEFT's users name in `target_modules`; diffusers' train_amused.py takes to_q, to_k and to_v.
+# PEFT's usual `target_modules`; diffusers' train_amused.py takes to_q, to_k and to_v.
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")
 TEXT = ("q_proj", "k_proj", "v_proj", "out_proj", "mlp.fc1", "mlp.fc2")
@@ -25,8 +25,8 @@ TARGETS = {
     "text_encoder": TEXT,
     "text_encoder_2": TEXT,
 }
-# Houlsby's places, before the residual addition: StyleDrop's paper adapts after cross-attention and after the MLP, the
-# public code after self-attention. The outer blocks have no MLP, and the small picture's layers see no text.
+# Houlsby's places, before the residual addition. StyleDrop's paper adapts after cross-attention and the MLP, its public
+# code after self-attention. The outer blocks have no MLP; the small picture's layers have no cross-attention.
 PLACES = {
     "transformer": re.compile(
         r"transformer_layers\.\d+\.(attn1|attn2|ff)|(down|up)_block\.attention_blocks\.\d+\.attn2"
@@ -37,14 +37,14 @@ PLACES = {
 
 @dataclass
 class Bank:
-    """What the hooks read while the module runs; tensors come in as graph inputs, so it holds none between runs."""
+    """The tensors that the hooks read while the module runs; they come in as graph inputs at every run."""
 
     sites: tuple[Site, ...]
     picked: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     banks: list[list[Tensor]] = field(default_factory=list)
 
     def fill(self, tensors: Sequence[Tensor]) -> None:
-        """`tensors` are those of `inputs` and then those of `banks`."""
+        """Take the run's tensors: those of `inputs`, then those of `banks`."""
         left = iter(tensors)
         self.picked = {form.name: (next(left), next(left)) for form in forms(self.sites)}
         self.banks = [[next(left) for _ in FORMS[site.kind].banks(site)] for site in self.sites]
@@ -58,8 +58,8 @@ class Bank:
 
 
 def find(module: nn.Module, component: str) -> tuple[Site, ...]:
-    """Every Linear and 1x1 convolution that PEFT's usual target names select, in module order; after them the
-    bottlenecks' places."""
+    """Every Linear and 1x1 convolution that PEFT's usual target names select, in module order; then the bottlenecks'
+    places."""
     targets = tuple(f".{target}" for target in TARGETS[component])
     named = [(name, part) for name, part in module.named_modules() if f".{name}".endswith(targets)]
     lora = [Site(name, *sizes) for name, part in named if (sizes := _sizes(part))]
@@ -67,7 +67,7 @@ def find(module: nn.Module, component: str) -> tuple[Site, ...]:
 
 
 def _sizes(part: nn.Module) -> tuple[int, int] | None:
-    """Features, or channels of a 1x1 convolution, in and out."""
+    """Input and output features of a Linear, or channels of a 1x1 convolution; None for other modules."""
     if isinstance(part, nn.Linear):
         return part.in_features, part.out_features
     if isinstance(part, nn.Conv2d) and part.kernel_size == (1, 1) and part.groups == 1:
@@ -83,12 +83,12 @@ def _bottlenecks(module: nn.Module, component: str) -> list[Site]:
 
 
 def _width(module: nn.Module) -> int:
-    """Features of its output, which its last Linear makes."""
+    """Features of the module's output, which come from its last Linear."""
     return [part for part in module.modules() if isinstance(part, nn.Linear)][-1].out_features
 
 
 def attach(module: nn.Module, sites: Sequence[Site]) -> Bank:
-    """Adapt each site's output by a forward hook, which leaves parameter names as they are."""
+    """Adapt each site's output by a forward hook, which keeps parameter names as they are."""
     bank = Bank(tuple(sites))
     for index, site in enumerate(sites):
         module.get_submodule(site.name).register_forward_hook(_hook(bank, index))
@@ -103,13 +103,13 @@ def _hook(bank: Bank, index: int) -> Callable[[nn.Module, tuple[Tensor, ...], Te
 
 
 def forms(sites: Sequence[Site]) -> list[Form]:
-    """Those that any of the sites has."""
+    """The forms that any of the sites has."""
     kinds = {site.kind for site in sites}
     return [form for name, form in FORMS.items() if name in kinds]
 
 
 def inputs(sites: Sequence[Site]) -> tuple[Port, ...]:
-    """What every lane says of its adapters."""
+    """Ports by which each lane names its adapters' rows and weights."""
     return tuple(port for form in forms(sites) for port in told(form.name))
 
 
@@ -118,7 +118,7 @@ def banks(sites: Sequence[Site]) -> tuple[Port, ...]:
 
 
 def examples(sites: Sequence[Site]) -> list[Tensor]:
-    """Of `inputs` and then of `banks`, as `Bank.fill` takes them."""
+    """Example tensors of `inputs`, then of `banks`, as `Bank.fill` takes them."""
     sizes = {"lanes": EXAMPLE_LANES}
     for form in forms(sites):
         sizes |= form.example
@@ -126,5 +126,5 @@ def examples(sites: Sequence[Site]) -> list[Tensor]:
 
 
 def dims(sites: Sequence[Site]) -> list[dict[int, Any]]:
-    """Which of their sizes stay open, in the same order."""
+    """The dynamic axes of the same tensors, in the same order."""
     return [dynamic(port) for port in (*inputs(sites), *banks(sites))]

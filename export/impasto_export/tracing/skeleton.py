@@ -1,5 +1,5 @@
-"""From what torch exported to a skeleton: parameters become data-less placeholders under their own names, everything
-else is folded and stays inline, debug metadata goes."""
+"""Make a skeleton from torch's export: parameters become placeholders without data, under their own names; all else is
+folded and stays inline; debug metadata goes."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def make(
     inputs: tuple[Port, ...],
     outputs: tuple[Port, ...],
 ) -> bytes:
-    """Serialised skeleton of `model`. `names` are the checkpoint's of the exported parameters, and of those that the
-    checkpoint has even where nothing reads them `whole` has the shapes; `location` is the file that the placeholders
-    will point into. Raises GraphError when the result is not under 1 MB."""
+    """Serialised skeleton of `model`. `names`: exported parameter -> the checkpoint's name. `whole`: shapes of the
+    parameters that need a placeholder even if nothing reads them. `location` is the file that placeholders will point
+    into. Raises GraphError when the result is not under 1 MB."""
     _free_dimensions(model.graph, inputs)
     weights = _hold_back(model.graph, names)
-    # Folding would make transposed copies of weights; as inputs they are out of its reach. Nor may it see their values:
-    # a bias that happens to be zero in this module would be left out of the graph.
+    # Folding would make transposed copies of weights; as inputs they are out of its reach. It must not see their values
+    # either: it would drop a bias that happens to be zero in this module.
     placeholders = [_placeholder(value, location, names) for value in weights]
     model.graph.inputs.extend(weights)
     folding.fold(model)
@@ -50,7 +50,7 @@ def make(
 
 
 def serialised(model: onnx.ModelProto) -> bytes:
-    """With the exporter's names, which a profile shows; without them where they make the skeleton too large."""
+    """The serialised model; it keeps the exporter's node names, for profiles, unless they make it too large."""
     data: bytes = model.SerializeToString(deterministic=True)
     if len(data) >= MAX_BYTES:
         _shorten(model.graph)
@@ -59,7 +59,7 @@ def serialised(model: onnx.ModelProto) -> bytes:
 
 
 def _shorten(graph: onnx.GraphProto) -> None:
-    """Nodes lose their names, and the values between them are numbered: that is a quarter of SDXL's UNet."""
+    """Drop the nodes' names, and number the values between them. The names are a quarter of SDXL's UNet."""
     kept = {item.name for part in (graph.input, graph.output, graph.initializer) for item in part}
     numbers = {"": ""}
     for node in graph.node:
@@ -72,14 +72,14 @@ def _shorten(graph: onnx.GraphProto) -> None:
 
 
 def _hold_back(graph: ir.Graph, parameters: Container[str]) -> list[ir.Value]:
-    """Take the used parameters out of the initializers, in name order."""
+    """Take the parameters out of the initializers; return those that are used, in name order."""
     names = sorted(name for name in graph.initializers if name in parameters)
     values = [graph.initializers.pop(name) for name in names]
     return [value for value in values if value.uses()]
 
 
 def _placeholder(value: ir.Value, location: str, names: Mapping[str, str]) -> ir.ExternalTensor:
-    """What will stand for `value`, whose own tensor is taken away."""
+    """The placeholder for `value`, whose own tensor is removed."""
     held, value.const_value = value.const_value, None
     assert held is not None, "an initializer of the exporter has a value"
     return _external(names[str(value.name)], tuple(held.shape.numpy()), location)
@@ -90,7 +90,7 @@ def _external(name: str, shape: Shape, location: str) -> ir.ExternalTensor:
 
 
 def _complete(graph: ir.Graph, location: str, whole: Mapping[str, Shape]) -> None:
-    """Placeholders for what torch left out, too."""
+    """Add placeholders for the parameters that torch left out."""
     for name in sorted(whole.keys() - graph.initializers.keys()):
         placeholder = _external(name, whole[name], location)
         kind = ir.TensorType(placeholder.dtype)
@@ -98,8 +98,8 @@ def _complete(graph: ir.Graph, location: str, whole: Mapping[str, Shape]) -> Non
 
 
 def _free_dimensions(graph: ir.Graph, inputs: tuple[Port, ...]) -> None:
-    """A size that torch took from the example, where the port has a name, becomes that name: whoever made the port
-    knows that the traced nodes hold for other sizes, too. It comes before folding, which would use the size."""
+    """Give an input's fixed size the name that its port has: the port's author knows that the traced nodes hold for
+    other sizes, too. This comes before folding, which would use the fixed size."""
     for value, port in zip(graph.inputs, inputs, strict=False):  # the banks come after the ports
         assert value.name == port.name, f"{value.name} is not {port.name}"
         assert value.shape is not None, "torch states every input's shape"
@@ -110,8 +110,8 @@ def _free_dimensions(graph: ir.Graph, inputs: tuple[Port, ...]) -> None:
 
 
 def free_of_adapters(graph: onnx.GraphProto) -> None:
-    """A size that torch reads off what lanes say of adapters is read off the first input that has it, too: so adapters
-    can be cut out of the graph."""
+    """Where torch reads a size from an adapter's input, read it from the first input with that size: so adapters can be
+    cut out of the graph."""
     sizes = {value.name: [size.dim_param for size in value.type.tensor_type.shape.dim] for value in graph.input}
     for node in graph.node:
         if node.op_type == "Shape" and node.input[0] in TOLD:
@@ -127,7 +127,7 @@ def _name_dimensions(graph: ir.Graph, outputs: tuple[Port, ...]) -> None:
 
 
 def _stripped(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Drop stack traces, module paths, inferred shapes and doc strings: none of it changes what the graph computes."""
+    """Drop stack traces, module paths, inferred shapes and doc strings, which do not change what the graph computes."""
     model.doc_string = ""
     del model.metadata_props[:]
     del model.graph.metadata_props[:]

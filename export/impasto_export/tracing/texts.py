@@ -1,4 +1,4 @@
-"""Recipes of the text encoders: which of CLIP's layers is read, and what is pooled."""
+"""Recipes of the text encoders: which of CLIP's layers is the output, and whether the text is also pooled."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from impasto_export.tracing.recipes import Recipe
 class TextEncoder(nn.Module):
     """input_ids [lanes, T] -> last hidden state after the final layer norm [lanes, T, D].
 
-    A negative id stands for a token outside the vocabulary: its embedding is the one at its place in `learned_embeds`
-    [lanes, T, D]. What `learned_embeds` holds at the other places, NaN included, reaches nothing.
+    A negative id is a token outside the vocabulary: its embedding stands at the same place in `learned_embeds`
+    [lanes, T, D]. All other values of `learned_embeds` are ignored, even NaN.
     """
 
     def __init__(self, model: Any, found: tuple[Site, ...]) -> None:
@@ -39,11 +39,11 @@ class TextEncoder(nn.Module):
 
 
 class PenultimateTextEncoder(TextEncoder):
-    """As the TextEncoder -> what goes into the last layer [lanes, T, D], which therefore changes nothing."""
+    """As TextEncoder -> the last layer's input [lanes, T, D]; the last layer itself changes nothing."""
 
     def __init__(self, model: Any, found: tuple[Site, ...]) -> None:
         super().__init__(model, found)
-        # transformers' encoder with a projection holds the text model, the one without is it.
+        # transformers' encoder with a projection contains the text model; the one without is the text model.
         last: nn.Module = getattr(model, "text_model", model).encoder.layers[-1]
         last.register_forward_pre_hook(self._keep)
 
@@ -56,9 +56,9 @@ class PenultimateTextEncoder(TextEncoder):
 
 
 class ProjectedTextEncoder(PenultimateTextEncoder):
-    """As the PenultimateTextEncoder, and the projected text [lanes, P].
+    """As PenultimateTextEncoder, and the projected text [lanes, P].
 
-    The text is read at its end of text, which no learned token can be taken for: its id is negative.
+    The text is pooled at its end-of-text token. A learned token can't be mistaken for that: its id is negative.
     """
 
     def read(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,7 +82,7 @@ def projected_text_encoder(model: Any, name: str = "text_encoder") -> Recipe:
 def _text_encoder(
     model: Any, kind: type[TextEncoder], name: str = "text_encoder", more: tuple[Port, ...] = ()
 ) -> Recipe:
-    """`more` are the outputs of `kind` beside the prompt's embeddings."""
+    """The recipe of an encoder; `more` are the outputs of `kind` beside the prompt's embeddings."""
     tokens, width = model.config.max_position_embeddings, model.config.hidden_size
     found = sites.find(model, name)
     ids = torch.randint(0, model.config.vocab_size, (EXAMPLE_LANES, tokens))

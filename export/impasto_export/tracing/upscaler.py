@@ -1,13 +1,13 @@
-"""Muse's second stage (arXiv 2301.00704, section 2.5), which diffusers has no class for: a masked transformer over the
-tokens of a large picture that looks at those of a small one and at a text.
+"""Muse's second stage (arXiv 2301.00704, section 2.5), which diffusers has no class for: a masked transformer over a
+large picture's tokens that attends to a small picture's tokens and to a text.
 
     small picture's tokens ──► embeddings ──► `low_layers`: self-attention, MLP ──┐
     text's hidden states ──► linear ─────────────────────────────────────────────┴──► context
     large picture's tokens ──► embeddings ──► `layers`: self-attention, cross-attention to the context, MLP ──► logits
 
-The paper leaves out how places are told. Here half of every head's features are turned by where they are (arXiv
-2104.09864), by rows and by columns, in the units of the small picture's tokens, so one picture finds its place in the
-other at any size. A text is nowhere: those features of its keys are zero.
+The paper does not say how positions are encoded. Here they are rotary (arXiv 2104.09864) on half of every head's
+features, by row and by column. The unit is one token of the small picture, so that both pictures align at any size. A
+text has no position: those features of its keys are zero.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ from diffusers.models.attention import FeedForward
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-FASTEST, SLOWEST = 2.0, 0.1  # radians a small picture's token
+FASTEST, SLOWEST = 2.0, 0.1  # radians per token of the small picture
 
 
 @dataclass(frozen=True)
 class Places:
-    """Cosines and sines [T, a] of the angles by which T keys' or queries' first 2 a features are turned, in pairs."""
+    """Rotary positions of T keys or queries: cosines and sines [T, a] of the angles that turn their first 2 a features
+    in pairs."""
 
     cosines: Tensor
     sines: Tensor
 
     @classmethod
     def of(cls, rows: Tensor, columns: Tensor, features: int) -> Places:
-        """A grid's [rows * columns, features / 2]: half of the pairs tell the row, half the column."""
+        """Of a grid [rows * columns, features / 2]: half of the pairs encode the row, half the column."""
         speeds = FASTEST * (SLOWEST / FASTEST) ** torch.linspace(0, 1, features // 4, device=rows.device)
         down = (rows[:, None] * speeds)[:, None].expand(-1, columns.shape[0], -1)
         across = (columns[:, None] * speeds)[None].expand(rows.shape[0], -1, -1)
@@ -41,12 +42,12 @@ class Places:
         return cls(angles.cos(), angles.sin())
 
     def behind(self, nowhere: int) -> Places:
-        """These behind as many keys that are nowhere: their features become 0, where a turn has a length of 1."""
+        """These after `nowhere` keys without a position: their cosine and sine are 0, and so their turned features."""
         zeros = self.cosines.new_zeros(nowhere, self.cosines.shape[1])
         return Places(torch.cat([zeros, self.cosines]), torch.cat([zeros, self.sines]))
 
     def turned(self, x: Tensor) -> Tensor:
-        """[n, heads, T, d], turned."""
+        """x [n, heads, T, d] with its first features turned."""
         pairs = self.cosines.shape[1]
         one, other, rest = x.split([pairs, pairs, x.shape[-1] - 2 * pairs], -1)
         first = one * self.cosines - other * self.sines
@@ -55,8 +56,8 @@ class Places:
 
 
 class Attention(nn.Module):
-    """From `width` features to places of the same width; queries and keys have a bias, which is a liking for distances
-    once they are turned."""
+    """Attention of `width` features. Queries and keys have a bias, which rotary positions turn into a preference for
+    certain distances."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -66,7 +67,7 @@ class Attention(nn.Module):
         self.to_out = nn.ModuleList([nn.Linear(width, width, bias=False)])
 
     def forward(self, x: Tensor, seen: Tensor, places: Places, seen_places: Places) -> Tensor:
-        """x [n, T, D] looks at seen [n, S, D]; where the T are, and where the S are."""
+        """x [n, T, D] attends to seen [n, S, D]; `places` are T's positions, `seen_places` S's."""
         queries, keys, values = (
             part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for part in (self.to_q(x), self.to_k(seen), self.to_v(seen))
@@ -77,7 +78,7 @@ class Attention(nn.Module):
 
 
 class LowLayer(nn.Module):
-    """A layer over the small picture."""
+    """A layer over the small picture's tokens."""
 
     def __init__(self, width: int, heads: int, mlp: int) -> None:
         super().__init__()
@@ -92,7 +93,7 @@ class LowLayer(nn.Module):
 
 
 class Layer(nn.Module):
-    """A layer over the large picture."""
+    """A layer over the large picture's tokens."""
 
     def __init__(self, width: int, heads: int, mlp: int) -> None:
         super().__init__()
@@ -113,11 +114,12 @@ def feed_forward(width: int, mlp: int) -> FeedForward:
 
 
 class MuseUpscaler(ModelMixin, ConfigMixin):  # type: ignore[misc]
-    """Of a picture with `scale` times as many tokens each way. `patch` x `patch` of them are one place of the layers.
+    """The second stage. The large picture has `scale` times as many tokens each way; the layers see `patch` x `patch`
+    of them as one.
 
-    `vocab_size` counts the codes and what is behind them, the last of which is the mask; the same of the small picture,
-    whose tokens may be masked, too. `embed_dim` features stand for a token. Muse's own: hidden_size 1024, 16 heads,
-    16 low_layers, 32 layers, scale 4, patch 1.
+    `vocab_size` counts the codes and the special ids after them, of which the last is the mask; `low_vocab_size` is
+    the same for the small picture, whose tokens may be masked, too. A token's embedding has `embed_dim` features.
+    Muse's own: hidden_size 1024, 16 heads, 16 low_layers, 32 layers, scale 4, patch 1.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]
@@ -153,7 +155,7 @@ class MuseUpscaler(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return logits
 
     def looks(self, tokens: Tensor, low_tokens: Tensor, text: Tensor) -> Tensor:
-        """What the logits of every token are made from [n, H, W, embed_dim]; a loss needs those of a few alone."""
+        """Every token's features before the logits [n, H, W, embed_dim]; a loss needs logits of few tokens only."""
         patch, scale = self.config.patch, self.config.scale
         half = self.config.hidden_size // self.config.num_attention_heads // 2
         low_rows, low_columns = (self._middles(size, 1.0) for size in low_tokens.shape[1:])
@@ -171,7 +173,7 @@ class MuseUpscaler(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return _spread(found, patch)
 
     def _middles(self, count: int, step: float) -> Tensor:
-        """Where places are, in tokens of the small picture."""
+        """Positions of the tokens' centres, in tokens of the small picture."""
         return (torch.arange(count, device=self.embed.weight.device) + 0.5) * step
 
 
@@ -183,7 +185,7 @@ def _gathered(x: Tensor, patch: int) -> Tensor:
 
 
 def _spread(x: Tensor, patch: int) -> Tensor:
-    """The way back."""
+    """The inverse of `_gathered`."""
     n, rows, columns, features = x.shape
     parts = x.reshape(n, rows, columns, patch, patch, features // patch**2).transpose(2, 3)
     return parts.reshape(n, rows * patch, columns * patch, features // patch**2)

@@ -1,4 +1,4 @@
-"""Modules without weights: their parameters have shapes and no data, so that any size of them can be exported."""
+"""Build modules without weights: their parameters have shapes but no data, so that any size can be exported."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 
 def mode() -> FakeTensorMode:
-    """Tensors made under it have no data, either: a graph's example inputs."""
+    """The fake mode. Tensors made under it have no data either, such as a graph's example inputs."""
     return FakeTensorMode(allow_non_fake_inputs=True)
 
 
 @contextmanager
 def parameters(faking: FakeTensorMode) -> Iterator[None]:
-    """Modules built meanwhile get parameters of `faking`. Buffers keep their data: graphs carry them as constants."""
+    """Modules built in this block get fake parameters. Buffers keep their data: graphs carry them as constants."""
     usual = nn.Module.register_parameter
 
     def register(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
@@ -27,7 +27,7 @@ def parameters(faking: FakeTensorMode) -> Iterator[None]:
         with faking:
             return torch.empty(parameter.shape, dtype=parameter.dtype)
 
-    # In place of the class's method: assigning a Parameter to an attribute comes through it, too.
+    # The method is replaced on the class: assigning a Parameter to an attribute calls it, too.
     nn.Module.register_parameter = register  # type: ignore[assignment, method-assign]
     try:
         yield

@@ -98,10 +98,10 @@ def test_a_bundle_that_tells_no_stages_has_one() -> None:
 @pytest.mark.parametrize(
     ("changed", "problem"),
     [
-        ({"default": None}, "CATALOGUE.default is NoneType"),
-        ({"adapters": {}}, "CATALOGUE.adapters is dict"),
+        ({"default": None}, "CATALOGUE.default has the wrong type NoneType"),
+        ({"adapters": {}}, "CATALOGUE.adapters has the wrong type dict"),
         ({"bundles": [{"name": "photo"}]}, r"CATALOGUE.bundles\[0\] has no family"),
-        ({"unread": [{"name": "x", "problem": True}]}, r"CATALOGUE.unread\[0\].problem is bool"),
+        ({"unread": [{"name": "x", "problem": True}]}, r"CATALOGUE.unread\[0\].problem has the wrong type bool"),
     ],
 )
 def test_an_answer_that_is_not_understood_says_where(changed: dict[str, Any], problem: str) -> None:
@@ -112,7 +112,7 @@ def test_an_answer_that_is_not_understood_says_where(changed: dict[str, Any], pr
 def test_an_answer_that_is_no_json_says_so() -> None:
     with pytest.raises(ProtocolError, match="CATALOGUE is not JSON"):
         decode_catalogue({"CATALOGUE": np.array([b"{"], np.object_)})
-    with pytest.raises(ProtocolError, match="no CATALOGUE holding bytes"):
+    with pytest.raises(ProtocolError, match="no CATALOGUE of type bytes"):
         decode_catalogue({})
 
 

@@ -305,7 +305,7 @@ def test_what_is_no_time_to_wait_is_one_line(tmp_path: Path, words: list[str], t
     fake = FakeTransport()
     result = impasto(*words, "--timeout", timeout, fake=fake)
     assert result.exit_code == 1
-    assert f"error TIMEOUT: {float(timeout)!r} is no time to wait; pass seconds" in words_of(result.stderr)
+    assert f"error TIMEOUT: {float(timeout)!r} is not a timeout; pass seconds" in words_of(result.stderr)
     assert not fake.requests
 
 
@@ -348,27 +348,27 @@ def test_an_error_is_one_line_and_status_1(error: ImpastoError, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("args", "problem"),
     [
-        (["a red boat", "--adapter", "neon:much"], "'much' is no weight"),
-        (["a red boat", "--adapter", "neon:nan"], "'nan' is no weight"),
-        (["a red boat", "--adapter", "neon:1", "--adapter", "neon:2"], "stands there twice"),
+        (["a red boat", "--adapter", "neon:much"], "'much' is not a weight"),
+        (["a red boat", "--adapter", "neon:nan"], "'nan' is not a weight"),
+        (["a red boat", "--adapter", "neon:1", "--adapter", "neon:2"], "is named twice"),
         *(
-            (["a red boat", f"--style={style}"], f"{style!r} is no style; write NAME, or NAME:0-2")
+            (["a red boat", f"--style={style}"], f"{style!r} is not a style; write NAME, or NAME:0-2")
             for style in ODD_STYLES
         ),
         (["a red boat", "--style", "a:2-0"], "'a:2-0' ends before it begins; write 0-2"),
         (["a red boat", "--style", "a:0-63", "--style", "b:64"], "stage 64 of 'b' is out of range; pass 0 to 63"),
         (["a red boat", "--style", "a:0-2", "--style", "b:4-5"], "stage 3 has no style; cover 0 to 5"),
-        (["a red boat", "--style", "a:0-2", "--style", "b:2-5"], "stage 2 has 'a' and 'b'"),
-        (["a red boat", "--style", "a", "--style", "b:1"], "'a' is not the only style; say which stages it has"),
+        (["a red boat", "--style", "a:0-2", "--style", "b:2-5"], "stage 2 has both 'a' and 'b'"),
+        (["a red boat", "--style", "a", "--style", "b:1"], "'a' is not the only style; give its stages"),
         (["a red boat", "--guidance-convention", "mine"], "'mine' is not one of 'paper', 'code'"),
         (["a red boat", "--guidance", "cfg"], "'cfg' is not one of 'styledrop', 'styledrop-compose'"),
         (
             ["a red boat", "--guidance", "styledrop", "--gamma", "0.5"],
-            "styledrop has no use for --gamma; pass --guidance styledrop-compose, or leave --gamma out",
+            "styledrop doesn't use --gamma; pass --guidance styledrop-compose, or leave --gamma out",
         ),
         (
             ["a red boat", "--style-guidance", "2", "--style-strength", "2"],
-            "--style-guidance, --style-strength are of different guidances; leave",
+            "--style-guidance, --style-strength belong to different guidance rules; keep",
         ),
         (["a red boat", "--style-image", "no/such.png"], "'no/such.png' does not exist"),
         (["a red boat", "--n", "many"], "--n"),
@@ -377,7 +377,7 @@ def test_an_error_is_one_line_and_status_1(error: ImpastoError, tmp_path: Path) 
         (["a red boat", "--out", "boat.tiff"], "does not end in"),
         (["a red boat", "--out", "no/such/boat.png"], "there is no folder"),
         (["a red boat", "--steps", "many"], "--steps"),
-        (["a red boat", "--preview-every", "3"], "say with --previews where they go"),
+        (["a red boat", "--preview-every", "3"], "give their folder with --previews"),
         (["a red boat", "--previews", "x", "--preview-every", "0"], "--preview-every"),
         ([], "Missing argument"),
     ],
@@ -433,8 +433,8 @@ def test_score_reports_an_error_in_one_line(pictures: list[Path]) -> None:
     ("args", "problem"),
     [
         ([], "Missing argument"),
-        ([__file__], "say one of the two"),
-        ([__file__, "--text", "a fish", "--reference", __file__], "say one of the two"),
+        ([__file__], "give one of the two"),
+        ([__file__, "--text", "a fish", "--reference", __file__], "give one of the two"),
         (["no/such.png", "--text", "a fish"], "does not exist"),
         ([__file__, "--reference", "no/such.png"], "does not exist"),
     ],
@@ -496,7 +496,7 @@ def test_a_command_that_cannot_be_imported_names_its_extra() -> None:
 def test_a_foreign_command_that_cannot_be_imported_names_no_extra_of_ours() -> None:
     result = impasto("extra")
     assert result.exit_code == 1
-    assert "install again the package that brings this command" in words_of(result.stderr)
+    assert "reinstall the package that brings this command" in words_of(result.stderr)
 
 
 def test_a_command_that_imports_late_names_its_extra_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

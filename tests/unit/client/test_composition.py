@@ -81,7 +81,7 @@ def test_every_row_has_a_seed_and_words_of_its_own() -> None:
 def test_words_are_said_once_or_for_each_style(flag: str) -> None:
     few, one = ["a boat", "a house"], ["a cat"]
     given = (few, one) if flag == "--prompt" else (one, few)
-    with pytest.raises(typer.BadParameter, match="2 of them for 3 styles; say one, or one for each style") as error:
+    with pytest.raises(typer.BadParameter, match="2 of them for 3 styles; give one, or one for each style") as error:
         wishes_of(["glass", "neon", "mosaic"], *given)
     assert error.value.param_hint == flag
 

@@ -101,13 +101,13 @@ def test_a_path_is_sent_as_it_is(photo: bytes, tmp_path: Path) -> None:
     [
         (
             {"regions": {"wave": b"a mask"}, "style": "starry"},
-            "MASKS: a style for the whole photo stands beside",
+            "MASKS: got a style for the whole photo and regions",
         ),
-        ({"regions": {"wave": b"a mask"}, "mask": b"a mask"}, "MASKS: a mask stands beside regions"),
-        ({"detail": "fine"}, "DETAIL: 'fine' is no number"),
+        ({"regions": {"wave": b"a mask"}, "mask": b"a mask"}, "MASKS: got a mask and regions"),
+        ({"detail": "fine"}, "DETAIL: 'fine' is not a number"),
         ({"preserve_color": 1}, "PRESERVE_COLOR: 1 is neither true nor false"),
-        ({"long_side": 12.5}, "LONG_SIDE: 12.5 is no whole number"),
-        ({"mask": 7}, "MASKS: a value of type int is no picture"),
+        ({"long_side": 12.5}, "LONG_SIDE: 12.5 is not a whole number"),
+        ({"mask": 7}, "MASKS: a value of type int is not a picture"),
     ],
 )
 def test_what_tensors_cannot_carry_is_refused(photo: bytes, options: dict[str, Any], message: str) -> None:

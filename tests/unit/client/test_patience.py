@@ -14,7 +14,7 @@ from impasto_client import AsyncClient, AsyncFakeTransport, Client, FakeTranspor
 from impasto_client.tensor import shown
 
 NONE: Any = [math.nan, 0, 0.0, -1, -math.inf, 604_801, 1e300, True, "5", b"5", 10**400, 10**5000]
-NEVER = "is no time to wait; pass seconds, more than 0 and at most 604800, or math.inf for no limit$"
+NEVER = "is not a timeout; pass seconds, more than 0 and at most 604800, or math.inf for no limit$"
 
 Ask = Callable[[FakeTransport, Any], object]
 

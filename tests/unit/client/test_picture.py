@@ -92,9 +92,12 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, option: str, name: 
 @pytest.mark.parametrize(
     ("picture", "problem"),
     [
-        ("photo.png", "type str is no picture; pass bytes, a PIL image or a Path, e.g. Path('photo.jpg')"),
-        (np.zeros((4, 4, 3)), "type ndarray is no picture"),
-        (Image.new("F", (2, 2)), "no PNG of this PIL image (cannot write mode F as PNG); pass one of mode RGB or L"),
+        ("photo.png", "type str is not a picture; pass bytes, a PIL image or a Path, e.g. Path('photo.jpg')"),
+        (np.zeros((4, 4, 3)), "type ndarray is not a picture"),
+        (
+            Image.new("F", (2, 2)),
+            "this PIL image can't be written as PNG (cannot write mode F as PNG); pass one of mode RGB or L",
+        ),
     ],
 )
 def test_what_is_no_picture_is_refused(picture: Any, problem: str) -> None:

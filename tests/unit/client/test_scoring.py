@@ -50,10 +50,10 @@ def test_a_picture_is_bytes_a_path_or_an_image(tmp_path: Path) -> None:
     ("images", "text", "reference", "problem"),
     [
         ([], "a fish", None, "IMAGE: there is no picture; pass at least one"),
-        ("a.png", "a fish", None, "IMAGE: a value of type str is no picture"),
-        (3, "a fish", None, "IMAGE: a value of type int is no picture"),
+        ("a.png", "a fish", None, "IMAGE: a value of type str is not a picture"),
+        (3, "a fish", None, "IMAGE: a value of type int is not a picture"),
         ([b"a"], [], None, "TEXT: there is no text; pass at least one"),
-        ([b"a"], 3, None, "TEXT: 3 is no text; pass a str"),
+        ([b"a"], 3, None, "TEXT: 3 is not text; pass a str"),
         ([b"a"], None, Path("no/such.png"), "REFERENCE: can't read 'no/such.png'"),
     ],
 )
@@ -70,9 +70,9 @@ def test_an_answer_has_a_score_for_each_picture() -> None:
 @pytest.mark.parametrize(
     ("tensors", "problem"),
     [
-        ({}, "no SCORE holding float"),
-        ({"SCORE": np.array([0.5], np.float32)}, "1 of SCORE for 2 pictures"),
-        ({"SCORE": np.array([[0.5], [1.0]], np.float32)}, "no SCORE holding float"),
+        ({}, "no SCORE of type float"),
+        ({"SCORE": np.array([0.5], np.float32)}, "1 values of SCORE for 2 pictures"),
+        ({"SCORE": np.array([[0.5], [1.0]], np.float32)}, "no SCORE of type float"),
     ],
 )
 def test_an_answer_that_is_not_understood_says_so(tensors: dict[str, NDArray[Any]], problem: str) -> None:

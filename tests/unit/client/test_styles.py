@@ -81,12 +81,12 @@ def test_a_pil_image_is_sent_as_a_file() -> None:
 @pytest.mark.parametrize(
     ("styles", "message"),
     [
-        (7, "ADAPTER_NAMES: 7 is no style; pass a name, a picture"),
-        ([7], "ADAPTER_NAMES: 7 is no style"),
-        (("starry", 0.6), "ADAPTER_NAMES: 0.6 is no style; .*'starry': 0.6"),
-        ([("starry", 0.6), "wave"], "ADAPTER_WEIGHTS: 'wave' has no weight beside others; give each style one"),
-        ({"starry": "much"}, "ADAPTER_WEIGHTS: 'much' is no number"),
-        ([(PAINTING, "much")], "STYLE_IMAGE_WEIGHTS: 'much' is no number"),
+        (7, "ADAPTER_NAMES: 7 is not a style; pass a name, a picture"),
+        ([7], "ADAPTER_NAMES: 7 is not a style"),
+        (("starry", 0.6), "ADAPTER_NAMES: 0.6 is not a style; .*'starry': 0.6"),
+        ([("starry", 0.6), "wave"], "ADAPTER_WEIGHTS: 'wave' has no weight, but others have; give one"),
+        ({"starry": "much"}, "ADAPTER_WEIGHTS: 'much' is not a number"),
+        ([(PAINTING, "much")], "STYLE_IMAGE_WEIGHTS: 'much' is not a number"),
         (Path("no-such-painting.jpg"), "STYLE_IMAGES: can't read 'no-such-painting.jpg'"),
     ],
 )
@@ -116,10 +116,10 @@ def test_regions_may_be_a_mapping_and_have_weights(painting: Path) -> None:
     [
         ({}, "MASKS: there is no region"),
         ([], "MASKS: there is no region"),
-        (["starry"], "MASKS: 'starry' is no region; pass pairs of a style and its mask"),
-        ({"starry": 7}, "MASKS: a value of type int is no picture"),
+        (["starry"], "MASKS: 'starry' is not a region; pass pairs of a style and its mask"),
+        ({"starry": 7}, "MASKS: a value of type int is not a picture"),
         ({"starry": Path("no-such-mask.png")}, "MASKS: can't read 'no-such-mask.png'"),
-        (7, "MASKS: 7 is no style"),
+        (7, "MASKS: 7 is not a style"),
     ],
 )
 def test_what_is_no_region_is_refused(regions: Any, message: str) -> None:

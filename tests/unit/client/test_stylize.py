@@ -176,20 +176,20 @@ def test_a_folder_that_cannot_be_written_is_the_photos_own_fault() -> None:
     [
         ("no-such-photo.jpg", "'no-such-photo.jpg' does not exist"),
         ("empty", "folder 'empty' holds no photo and no clip"),
-        ("boat.jpg --out boat.jpg", "'boat.jpg' is a photo to paint; write elsewhere"),
+        ("boat.jpg --out boat.jpg", "'boat.jpg' is a photo to paint; choose another file"),
         ("boat.jpg --out painted.gif", "'painted.gif' does not end in .png, .jpg, .jpeg, .webp"),
-        ("album --out painted.png", "'painted.png' is one file, for 3 of them; pass a folder"),
+        ("album --out painted.png", "'painted.png' is one file, but there are 3 to paint; pass a folder"),
         ("boat.jpg --out painted.png --format jpeg", "jpeg is not what 'painted.png' ends in"),
         ("boat.jpg album/a.png album/a.png", "'album/a.png' and 'album/a.png' would both become 'a-starry.png'"),
-        ("boat.jpg --style starry", "'starry' stands there twice; name it once"),
+        ("boat.jpg --style starry", "'starry' is named twice; name it once"),
         ("boat.jpg --style :0.5", "':0.5' names no style"),
-        ("boat.jpg --style wave:much", "'wave:much': 'much' is no weight"),
-        ("boat.jpg --style wave:inf", "'wave:inf': 'inf' is no weight"),
+        ("boat.jpg --style wave:much", "'wave:much': 'much' is not a weight"),
+        ("boat.jpg --style wave:inf", "'wave:inf': 'inf' is not a weight"),
         ("boat.jpg --style-image nothing.jpg", "there is no file 'nothing.jpg'"),
         ("boat.jpg --style-image nothing.jpg:0.5", "there is no file 'nothing.jpg'"),
-        ("boat.jpg --mask sky.png --mask sea.png", "2 masks for 1 styles; give one in all, or one for each style"),
+        ("boat.jpg --mask sky.png --mask sea.png", "2 masks for 1 styles; give one mask, or one for each style"),
         ("boat.jpg --mask nothing.png", "'nothing.png' does not exist"),
-        ("boat.jpg --smooth 0.5", "is for clips, and there is none"),
+        ("boat.jpg --smooth 0.5", "is for clips, but there is none"),
         ("boat.jpg --out nowhere/painted.png", "there is no folder nowhere"),
         ("boat.jpg --out boat.jpg/paintings", "folder 'boat.jpg/paintings' can't be made (Not a directory)"),
         ("boat.jpg --in-flight 0", "'--in-flight'"),
@@ -219,7 +219,7 @@ def test_a_link_to_a_photo_is_the_photo() -> None:
 def test_weights_are_of_all_styles_or_of_none() -> None:
     result = impasto("stylize", "boat.jpg", "--style", "starry:0.5", "--style", "wave")
     assert result.exit_code == 1
-    assert "ADAPTER_WEIGHTS: 'wave' has no weight beside others" in words_of(result.stderr)
+    assert "ADAPTER_WEIGHTS: 'wave' has no weight, but others have" in words_of(result.stderr)
 
 
 def test_a_file_may_have_a_colon_in_its_name() -> None:

@@ -260,7 +260,7 @@ def test_a_server_that_is_stopping_says_so_and_not_that_it_never_had_the_model(s
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 def test_a_url_that_is_no_host_and_port_is_refused(url: str, kind: type[Client] | type[AsyncClient]) -> None:
     with pytest.raises(
-        ConnectError, match=f"^'{url}' is no host:port; pass the server's for gRPC, e.g. localhost:8001$"
+        ConnectError, match=f"^'{url}' is not a host:port; pass that of the server's gRPC, e.g. localhost:8001$"
     ):
         kind(url)
 
@@ -268,7 +268,7 @@ def test_a_url_that_is_no_host_and_port_is_refused(url: str, kind: type[Client] 
 @pytest.mark.parametrize("url", [None, 8001, b"localhost:8001"])
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 def test_a_url_that_is_no_text_is_refused(url: Any, kind: type[Client] | type[AsyncClient]) -> None:
-    with pytest.raises(ConnectError, match="is no url; pass the server's for gRPC, e.g. 'localhost:8001'$"):
+    with pytest.raises(ConnectError, match="is not a url; pass that of the server's gRPC, e.g. 'localhost:8001'$"):
         kind(url)
 
 
@@ -663,7 +663,7 @@ def test_a_server_that_hangs_up_at_once_is_a_connect_error() -> None:
         listener.shutdown(socket.SHUT_RDWR)
 
 
-CLOSED = "^this client is closed; make another one$"
+CLOSED = "^this client is closed; make a new one$"
 
 
 def test_a_closed_client_says_so(server: tuple[Server, str]) -> None:
@@ -888,7 +888,7 @@ def _ask(way: str, url: str) -> None:
 
 def _lost(url: str) -> str:
     problem = f"the connection to {url} was lost before the answer came"
-    return f"{problem}; the server may be starting again: send the request once more"
+    return f"{problem}; the server may be restarting: send the request again"
 
 
 def _told_as(server: tuple[Server, str], message: str) -> ImpastoError:

@@ -170,13 +170,13 @@ def test_a_style_is_one_name_or_one_for_each_stage(style: Style, names: list[str
     [
         ({"a": range(2), "b": range(3, 6)}, "stage 2 has no style; cover 0 to 5, each once"),
         ({"a": range(1, 3)}, "stage 0 has no style; cover 0 to 2, each once"),
-        ({"a": range(3), "b": range(2, 6)}, "stage 2 has 'a' and 'b'; give it one of them"),
+        ({"a": range(3), "b": range(2, 6)}, "stage 2 has both 'a' and 'b'; give it one of them"),
         ({"a": range(-1, 3)}, "stage -1 of 'a' is out of range; pass 0 to 63"),
         ({"a": range(10**15)}, "stage 64 of 'a' is out of range; pass 0 to 63"),
-        ({"a": range(3), "b": range(0)}, "range(0, 0) of 'b' holds no stage"),
-        ({"neon": 0.5}, "0.5 of 'neon' is no range of stages, e.g. range(0, 3); a weight belongs into adapters"),
-        (["a", 3], "3 is no text; pass a str"),
-        ({"a", "b"}, "is no style; pass a name, or one for each stage"),
+        ({"a": range(3), "b": range(0)}, "range(0, 0) of 'b' is empty"),
+        ({"neon": 0.5}, "0.5 of 'neon' is not a range of stages; pass e.g. range(0, 3); a weight belongs in adapters"),
+        (["a", 3], "3 is not text; pass a str"),
+        ({"a", "b"}, "is not a style; pass a name, or one for each stage"),
     ],
 )
 def test_stages_that_are_not_covered_once_are_named(style: Any, problem: str) -> None:
@@ -206,7 +206,7 @@ def test_previews_are_a_tensor_of_their_own() -> None:
 
 @pytest.mark.parametrize("every", [0.5, False, "", [], np.array([1, 2])], ids=str)
 def test_previews_come_after_a_whole_number_of_steps(every: Any) -> None:
-    with pytest.raises(InvalidRequest, match=r"^PREVIEW_EVERY: .* is no whole number"):
+    with pytest.raises(InvalidRequest, match=r"^PREVIEW_EVERY: .* is not a whole number"):
         encode_stream("a red boat", every)
 
 
@@ -260,51 +260,51 @@ def test_numpy_numbers_are_numbers() -> None:
     [
         ({"steps": 2**31}, "STEPS", "does not fit in 32 bits"),
         ({"steps": np.int64(2**40)}, "STEPS", "does not fit in 32 bits"),
-        ({"steps": 2.5}, "STEPS", "2.5 is no whole number"),
-        ({"steps": True}, "STEPS", "True is no whole number"),
+        ({"steps": 2.5}, "STEPS", "2.5 is not a whole number"),
+        ({"steps": True}, "STEPS", "True is not a whole number"),
         ({"seed": 2**63}, "SEED", "does not fit in 64 bits"),
-        ({"guidance_scale": "5"}, "GUIDANCE_SCALE", "'5' is no number"),
-        ({"adapters": {"neon": None}}, "ADAPTER_WEIGHTS", "None is no number"),
+        ({"guidance_scale": "5"}, "GUIDANCE_SCALE", "'5' is not a number"),
+        ({"adapters": {"neon": None}}, "ADAPTER_WEIGHTS", "None is not a number"),
         ({"adapters": {"\ud800": 1}}, "ADAPTER_NAMES", "character 0 can't be encoded"),
         ({"style": ["sks03", "\ud800"]}, "STYLE", "character 0 can't be encoded"),
         (
             {"adapters": ["neon", "halftone"]},
             "ADAPTER_NAMES",
-            r"\['neon', 'halftone'\] names no.*dict of names to weights",
+            r"\['neon', 'halftone'\] does not name .*dict of names to weights",
         ),
         ({"adapters": ("neon",)}, "ADAPTER_NAMES", "pass a name or a dict of names to weights"),
         ({"adapters": {"neon"}}, "ADAPTER_NAMES", "pass a name or a dict of names to weights"),
-        ({"adapters": 3}, "ADAPTER_NAMES", "3 names no adapters; pass a name or a dict"),
+        ({"adapters": 3}, "ADAPTER_NAMES", "3 does not name adapters; pass a name or a dict"),
         ({"adapters": []}, "ADAPTER_NAMES", "pass a name or a dict"),
-        ({"adapters": 0}, "ADAPTER_NAMES", "0 names no adapters"),
+        ({"adapters": 0}, "ADAPTER_NAMES", "0 does not name adapters"),
         ({"adapters": np.array(["neon", "halftone"])}, "ADAPTER_NAMES", "pass a name or a dict"),
-        ({"adapters": {3: 0.5}}, "ADAPTER_NAMES", "3 is no text"),
-        ({"style": 0}, "STYLE", "0 is no style; pass a name"),
-        ({"style": b"sks03"}, "STYLE", "b'sks03' is no style"),
-        ({"style": np.array(["sks03", "sks05"])}, "STYLE", "is no style"),
-        ({"content": 3}, "CONTENT", "3 is no text; pass a str"),
-        ({"negative_prompt": ["blurry"]}, "NEGATIVE_PROMPT", "is no text; pass a str"),
+        ({"adapters": {3: 0.5}}, "ADAPTER_NAMES", "3 is not text"),
+        ({"style": 0}, "STYLE", "0 is not a style; pass a name"),
+        ({"style": b"sks03"}, "STYLE", "b'sks03' is not a style"),
+        ({"style": np.array(["sks03", "sks05"])}, "STYLE", "is not a style"),
+        ({"content": 3}, "CONTENT", "3 is not text; pass a str"),
+        ({"negative_prompt": ["blurry"]}, "NEGATIVE_PROMPT", "is not text; pass a str"),
         ({"steps": 10**5000}, "STEPS", "a value of type int does not fit in 32 bits"),
-        ({"steps": np.array([3, 4])}, "STEPS", "is no whole number"),
-        ({"guidance_scale": np.array([3.0, 4.0])}, "GUIDANCE_SCALE", "is no number"),
+        ({"steps": np.array([3, 4])}, "STEPS", "is not a whole number"),
+        ({"guidance_scale": np.array([3.0, 4.0])}, "GUIDANCE_SCALE", "is not a number"),
         ({"guidance": StyleContent(convention=["paper"])}, "GUIDANCE", "is unknown"),  # type: ignore[arg-type]
-        ({"strength": "all"}, "STRENGTH", "'all' is no number"),
-        ({"control_scale": True}, "CONTROL_SCALE", "True is no number"),
-        ({"guidance": StyleContent("much")}, "STYLE_GUIDANCE", "'much' is no number"),  # type: ignore[arg-type]
+        ({"strength": "all"}, "STRENGTH", "'all' is not a number"),
+        ({"control_scale": True}, "CONTROL_SCALE", "True is not a number"),
+        ({"guidance": StyleContent("much")}, "STYLE_GUIDANCE", "'much' is not a number"),  # type: ignore[arg-type]
         ({"guidance": StyleContent(content="much")}, "CONTENT_GUIDANCE", "'much' is no"),  # type: ignore[arg-type]
         ({"guidance": StyleContent(convention="mine")}, "GUIDANCE", "'mine' is unknown"),  # type: ignore[arg-type]
-        ({"guidance": "dreamstyler"}, "GUIDANCE", "'dreamstyler' is no guidance; pass a StyleContent, a StyleDrop"),
-        ({"guidance": StyleDrop}, "GUIDANCE", "is no guidance"),
-        ({"guidance": StyleDrop("much")}, "STYLE_STRENGTH", "'much' is no number"),  # type: ignore[arg-type]
-        ({"guidance": StyleDrop(None, True)}, "TEXT_STRENGTH", "True is no number"),
-        ({"guidance": Compose(gamma="half")}, "GAMMA", "'half' is no number"),  # type: ignore[arg-type]
-        ({"guidance": Compose(content_prompt=3)}, "CONTENT_PROMPT", "3 is no text"),  # type: ignore[arg-type]
-        ({"content": b"my-toy"}, "CONTENT", "b'my-toy' is no text"),
+        ({"guidance": "dreamstyler"}, "GUIDANCE", "'dreamstyler' is not a guidance; pass a StyleContent, a StyleDrop"),
+        ({"guidance": StyleDrop}, "GUIDANCE", "is not a guidance"),
+        ({"guidance": StyleDrop("much")}, "STYLE_STRENGTH", "'much' is not a number"),  # type: ignore[arg-type]
+        ({"guidance": StyleDrop(None, True)}, "TEXT_STRENGTH", "True is not a number"),
+        ({"guidance": Compose(gamma="half")}, "GAMMA", "'half' is not a number"),  # type: ignore[arg-type]
+        ({"guidance": Compose(content_prompt=3)}, "CONTENT_PROMPT", "3 is not text"),  # type: ignore[arg-type]
+        ({"content": b"my-toy"}, "CONTENT", "b'my-toy' is not text"),
         ({"guidance_ramp": 1}, "GUIDANCE_RAMP", "1 is neither true nor false; pass a bool"),
-        ({"temperature": "hot"}, "TEMPERATURE", "'hot' is no number"),
-        ({"n": 2.0}, "N", "2.0 is no whole number"),
-        ({"rerank": True}, "RERANK", "True is no text"),
-        ({"style_image": "style.png"}, "STYLE_IMAGE", "a value of type str is no picture"),
+        ({"temperature": "hot"}, "TEMPERATURE", "'hot' is not a number"),
+        ({"n": 2.0}, "N", "2.0 is not a whole number"),
+        ({"rerank": True}, "RERANK", "True is not text"),
+        ({"style_image": "style.png"}, "STYLE_IMAGE", "a value of type str is not a picture"),
         ({"guidance": StyleContent(), "guidance_scale": 4}, "GUIDANCE_SCALE", r"pass StyleContent\(scale=4\)"),
     ],
 )
@@ -352,8 +352,8 @@ def test_the_first_of_many_candidates_is_the_one_that_is_meant() -> None:
         ("IMAGE", np.array([b"best"], np.object_), "1 of IMAGE, 2 of SEED and 2 of SCORE"),
         ("SEED", np.array([9, 7, 8]), "2 of IMAGE, 3 of SEED and 2 of SCORE"),
         ("SCORE", np.array([0.5], np.float32), "2 of IMAGE, 2 of SEED and 1 of SCORE"),
-        ("SCORE", np.array([1, 2]), "no SCORE holding float"),
-        ("SEED", np.array([[9], [7]]), "no SEED holding int"),
+        ("SCORE", np.array([1, 2]), "no SCORE of type float"),
+        ("SEED", np.array([[9], [7]]), "no SEED of type int"),
     ],
 )
 def test_candidates_that_do_not_agree_are_a_protocol_error(name: str, tensor: NDArray[Any], problem: str) -> None:
@@ -367,10 +367,10 @@ META = json.loads(ANSWER["META"].tolist()[0])
 @pytest.mark.parametrize(
     ("name", "tensor", "problem"),
     [
-        ("IMAGE", None, "no IMAGE holding bytes"),
-        ("IMAGE", np.array([], dtype=np.object_), "no IMAGE holding bytes"),
-        ("SEED", np.array([1.5]), "no SEED holding int"),
-        ("META", np.array([b"{}", b"{}"], dtype=np.object_), "no META holding one bytes"),
+        ("IMAGE", None, "no IMAGE of type bytes"),
+        ("IMAGE", np.array([], dtype=np.object_), "no IMAGE of type bytes"),
+        ("SEED", np.array([1.5]), "no SEED of type int"),
+        ("META", np.array([b"{}", b"{}"], dtype=np.object_), "no META of one bytes"),
         ("META", np.array([b"{"], dtype=np.object_), "META is not JSON"),
         ("META", np.array([b"\xff"], dtype=np.object_), "META is not JSON"),
         ("META", np.array([b"[]"], dtype=np.object_), "not a JSON object"),
@@ -407,7 +407,7 @@ def test_a_step_shows_every_candidate() -> None:
 
 @pytest.mark.parametrize("name", ["STEP", "STEPS", "ETA_S"])
 def test_a_step_that_is_not_understood_says_so(name: str) -> None:
-    with pytest.raises(ProtocolError, match=f"no {name} holding"):
+    with pytest.raises(ProtocolError, match=f"no {name} of type"):
         decode_part({other: STEP[other] for other in STEP if other != name})
 
 

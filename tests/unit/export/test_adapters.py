@@ -191,8 +191,8 @@ def test_same_source_same_bytes(tmp_path: Path) -> None:
         ("lora_te2_text_model_layers_0_self_attn_q_proj.alpha", "adapts a text_encoder_2, which this backbone"),
         ("text_encoder_2.layers.0.self_attn.q_proj.lora_A.weight", "adapts a text_encoder_2, which this backbone"),
         ("transformer.blocks.0.to_q.lora_A.weight", "adapts a transformer, which this backbone"),
-        ("unet.mid.attn1.to_out.0.alpha", "has alpha, which are not whole"),
-        ("unet.mid.attn1.to_out.0.hada_w1_a", "has hada_w1_a, which are not whole"),
+        ("unet.mid.attn1.to_out.0.alpha", "has alpha, which are incomplete"),
+        ("unet.mid.attn1.to_out.0.hada_w1_a", "has hada_w1_a, which are incomplete"),
     ],
 )
 def test_unaccounted_keys_are_named_with_the_reason(key: str, reason: str, tmp_path: Path) -> None:
@@ -217,13 +217,13 @@ def test_two_spellings_of_one_tensor_are_refused(tmp_path: Path) -> None:
         ({"lora_bias": True}, "bias"),
         ({"init_lora_weights": "pissa_niter_4"}, "changes the base weights"),
         ({"r": 3}, "rank 2, its config says 3"),
-        ({"lora_alpha": "much"}, "unusable LoRA config"),
+        ({"lora_alpha": "much"}, "the LoRA config cannot be used"),
         ({"r": 0}, "a rank of 0"),
-        ({"r": math.inf}, "unusable LoRA config: OverflowError"),
+        ({"r": math.inf}, "the LoRA config cannot be used: OverflowError"),
         ({"peft_type": {"a": 1}}, "peft_type is {'a': 1}; LORA, LOHA"),
         ({"lora_alpha": math.inf}, "its alpha is inf; a finite number is expected"),
-        ({"rank_pattern": {"to_q(": 2}}, "unusable LoRA config"),
-        ({"rank_pattern": ["to_q"]}, "unusable LoRA config"),
+        ({"rank_pattern": {"to_q(": 2}}, "the LoRA config cannot be used"),
+        ({"rank_pattern": ["to_q"]}, "the LoRA config cannot be used"),
     ],
 )
 def test_configs_that_cannot_be_honoured(config: dict[str, object], message: str, tmp_path: Path) -> None:
@@ -289,13 +289,13 @@ def test_a_header_that_is_longer_than_safetensors_allows(tmp_path: Path) -> None
     with source.open("wb") as file:  # a sparse one
         file.write(struct.pack("<Q", 100_000_001))
         file.truncate(100_000_009)
-    with pytest.raises(ExportError, match="x.safetensors: its header has 100000001 bytes, and safetensors allows 1"):
+    with pytest.raises(ExportError, match="x.safetensors: its header has 100000001 bytes, but safetensors allows 1"):
         importer.convert(source, MANIFEST)
 
 
 def test_what_is_imported_has_a_header_that_servers_read(tmp_path: Path) -> None:
     source = write(tmp_path, pair(SITE), **{"modelspec.trigger_phrase": "ink " * (1 << 18)})
-    with pytest.raises(AdapterError, match=r"its header would have \d+ bytes, and servers read up to 1048576: it h"):
+    with pytest.raises(AdapterError, match=r"its header would have \d+ bytes, but servers read up to 1048576; it h"):
         importer.convert(source, MANIFEST)
     assert importer.convert(source, MANIFEST, Said(trigger="ink")).record["trigger"] == "ink"
     assert loras.MAX_OWN_HEADER == adapters.MAX_HEADER
@@ -323,7 +323,7 @@ def test_metadata_that_is_nested_too_deeply(tmp_path: Path) -> None:
 
 def test_factors_with_nothing_in_them(tmp_path: Path) -> None:
     nothing = {key: (kind, array.reshape(-1)[:0].reshape(0, 6)) for key, (kind, array) in pair(SITE).items()}
-    with pytest.raises(UnaccountedKeys, match=r"down has shape \[0, 6\]: there is nothing in it"):
+    with pytest.raises(UnaccountedKeys, match=r"down has shape \[0, 6\]: it is empty"):
         importer.convert(write(tmp_path, nothing), MANIFEST)
 
 
@@ -331,7 +331,9 @@ def test_a_checkpoint_is_no_adapter(tmp_path: Path) -> None:
     """Though its keys hold ".diff", as do those of a weight's whole change."""
     key = "model.diffusion_model.input_blocks.0.0.weight"
     source = write(tmp_path, {key: ("F32", np.ones((2, 6), "<f4"))}, "painted.safetensors")
-    with pytest.raises(AdapterError, match="painted.safetensors is a checkpoint, no adapter; link it with `impasto"):
+    with pytest.raises(
+        AdapterError, match="painted.safetensors is a checkpoint, not an adapter; link it with `impasto"
+    ):
         importer.convert(source, MANIFEST)
 
 
@@ -444,7 +446,7 @@ def test_the_prompt_of_its_training(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("template", ["in stained glass style", "{context} {context}", "{context} in {style}"])
 def test_prompts_that_are_no_template(template: str, tmp_path: Path) -> None:
-    with pytest.raises(AdapterError, match="--prompt: got .*; it must hold {context} once"):
+    with pytest.raises(AdapterError, match="--prompt: got .*; it must contain {context} once"):
         importer.convert(write(tmp_path, pair(SITE)), MANIFEST, Said(prompt=template))
 
 
@@ -479,7 +481,9 @@ def test_peft_folders_of_two_text_encoders(tmp_path: Path) -> None:
     header, _ = imported(tmp_path, tmp_path, XL)
     assert scale(header, f"text_encoder.text_model.{LAYER}") == 3.0
     assert scale(header, f"text_encoder_2.text_model.{LAYER}") == 4.0
-    with pytest.raises(UnaccountedKeys, match="may be of text_encoder or text_encoder_2; put its file into a folder"):
+    with pytest.raises(
+        UnaccountedKeys, match="may belong to text_encoder or text_encoder_2; put its file into a folder"
+    ):
         importer.convert(tmp_path / "text_encoder_2", XL)
 
 

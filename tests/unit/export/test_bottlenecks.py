@@ -220,9 +220,9 @@ def test_a_file_of_another_backbone_names_both_shapes(shared: bool, layers: int,
         ({"WU.weight": None, "WD.weight": torch.ones(1, 4)}, "holds no LoRA, no bottleneck adapter and no embedding"),
         ({"DD.weight": None}, "is incomplete: DD is missing"),
         ({"DU.weight": None, "DD.weight": None}, "adapts 1 layers"),
-        ({"out.bias": torch.ones(3)}, "out.bias: no part of the adapter"),
-        ({"adapter.WD.weight": torch.ones(1, 48)}, "WD.weight: no part of the adapter"),
-        ({"loss": 0.5}, "loss: no part of an adapter"),
+        ({"out.bias": torch.ones(3)}, "out.bias: not part of the adapter"),
+        ({"adapter.WD.weight": torch.ones(1, 48)}, "WD.weight: not part of the adapter"),
+        ({"loss": 0.5}, "loss: not part of an adapter"),
         ({"DD.weight": torch.full((LAYERS, 4), torch.nan)}, "DD.weight holds NaN or infinity"),
         ({"DU.weight": torch.full((LAYERS, WIDTH), torch.inf)}, "DU.weight holds NaN or infinity"),
         ({"WD.weight": torch.ones(1, 4 * WIDTH, dtype=torch.float64)}, "WD.weight has dtype F64"),
@@ -276,22 +276,22 @@ def test_the_prompt_is_the_users_or_the_files(tmp_path: Path) -> None:
     assert imported(source, prompt="{context} as cut paper")[1]["prompt"] == "{context} as cut paper"
     assert "prompt" not in imported(studio(tmp_path, unshared()))[1]
     for template in ("as cut paper", "{context} {context}"):
-        with pytest.raises(AdapterError, match="it must hold {context} once"):
+        with pytest.raises(AdapterError, match="it must contain {context} once"):
             importer.convert(studio(tmp_path, unshared(), prompt=template), BUNDLE)
 
 
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"gelu": "quick"}, "gelu is exact or tanh"),
+        ({"gelu": "quick"}, "gelu must be exact or tanh"),
         ({"shared": 1}, "shared true or false"),
         ({"prompt": 3}, "prompt 3"),
-        ({"sites": ["attn2"]}, "unusable bottleneck entry"),
-        ({"sites": None}, "unusable bottleneck entry"),
+        ({"sites": ["attn2"]}, "the bottleneck entry in its header cannot be used"),
+        ({"sites": None}, "the bottleneck entry in its header cannot be used"),
         ({"sites": {**PLACES, "again": PLACES["ff"]}}, "names a site twice"),
-        ({"sites": {"ff": PLACES["ff"]}}, "attn2.down: no part of the adapter"),
+        ({"sites": {"ff": PLACES["ff"]}}, "attn2.down: not part of the adapter"),
         ({"sites": {**PLACES, "attn1": SELF_ATTENTION}}, "incomplete: transformer_layers.0.attn1.down"),
-        ({"shared": True}, "no part of the adapter"),
+        ({"shared": True}, "not part of the adapter"),
     ],
 )
 def test_headers_that_do_not_tell_what_is_there(entry: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -302,7 +302,7 @@ def test_headers_that_do_not_tell_what_is_there(entry: dict[str, Any], message: 
 def test_a_header_that_is_not_json(tmp_path: Path) -> None:
     source = tmp_path / "a.safetensors"
     source.write_bytes(encode({}, {"bottleneck": "{"}))
-    with pytest.raises(AdapterError, match="unusable bottleneck entry"):
+    with pytest.raises(AdapterError, match="the bottleneck entry in its header cannot be used"):
         importer.convert(source, BUNDLE)
     with pytest.raises(AdapterError, match="holds no tensors"):
         importer.convert(studio(tmp_path, {}, sites={}), BUNDLE)

@@ -76,7 +76,7 @@ def test_old_configs_state_a_tower_twice() -> None:
         ({"architectures": ["CLIPTextModel"]}, "config.json is of a CLIPTextModel; a scorer is made of a CLIPModel"),
         ({"text_config": {"eos_token_id": [1, 2]}}, r"text.eos_token_id is \[1, 2\]"),
         ({"vision_config": {"image_size": [32, 64]}}, r"vision.image_size is \[32, 64\]"),
-        ({"vision_config": {"num_channels": 1}}, "vision.num_channels is 1; pictures have 3"),
+        ({"vision_config": {"num_channels": 1}}, "vision.num_channels is 1; it must be 3"),
     ],
 )
 def test_what_no_graph_is_made_for(config: dict[str, object], message: str) -> None:
@@ -156,7 +156,8 @@ def test_another_architecture_is_told_with_the_nearest(own: Path, tmp_path: Path
 def test_a_tokenizer_that_ends_texts_otherwise_is_refused(own: Path, tmp_path: Path) -> None:
     edit_json(own / "special_tokens_map.json", eos_token="<|startoftext|>")
     with pytest.raises(
-        CheckpointError, match="ends texts with id 512, text_config's eos_token_id 513 means 513; correct that config"
+        CheckpointError,
+        match="ends texts with id 512, but text_config's eos_token_id 513 means 513; correct that config",
     ):
         link(own, tmp_path / "bundle")
 
@@ -170,16 +171,19 @@ def test_what_is_no_bundle_is_not_overwritten(clip_checkpoint: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"resample": 2}, "resample 2; pictures are resized"),
+        ({"resample": 2}, "resample 2; a scorer resizes pictures"),
         ({"do_center_crop": False}, "do_center_crop False"),
         ({"rescale_factor": 1.0}, "rescale_factor 1.0"),
-        ({"size": {"height": 64, "width": 64}}, "size is .*one side's pixels"),
-        ({"crop_size": {"height": 64, "width": 32}}, "crop_size is .*one side's pixels"),
-        ({"size": 64.0}, "size is 64.0; it must be one side's pixels"),
+        ({"size": {"height": 64, "width": 64}}, "size is .*one side in pixels"),
+        ({"crop_size": {"height": 64, "width": 32}}, "crop_size is .*one side in pixels"),
+        ({"size": 64.0}, "size is 64.0; one side in pixels is expected"),
         ({"image_mean": [0.5, 0.5]}, r"image_mean is \[0.5, 0.5\]; three numbers are expected"),
-        ({"image_std": [0.5, 0.5, 0]}, r"image_std is \[0.5, 0.5, 0\]; finite numbers are expected, deviations above"),
-        ({"crop_size": 32}, "pictures of 64 pixels are cropped to 32, and the image encoder takes 64"),
-        ({"size": 48}, "pictures of 48 pixels are cropped to 64"),
+        (
+            {"image_std": [0.5, 0.5, 0]},
+            r"image_std is \[0.5, 0.5, 0\]; finite numbers are expected, of image_std above",
+        ),
+        ({"crop_size": 32}, "size is 64 and crop_size 32 pixels; the crop must be 64"),
+        ({"size": 48}, "size is 48 and crop_size 64 pixels"),
     ],
 )
 def test_a_preparation_that_the_server_does_not_make(changes: dict[str, object], message: str, own: Path) -> None:

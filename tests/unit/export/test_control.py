@@ -101,7 +101,7 @@ def test_a_hint_of_another_scale(checkpoint: Path, own: Path, tmp_path: Path) ->
 
 
 def test_a_masked_base_takes_none(masked_checkpoint: Path, controlnet: Path, tmp_path: Path) -> None:
-    with pytest.raises(ControlError, match="mini-muse is a masked backbone; a ControlNet steers diffusion alone"):
+    with pytest.raises(ControlError, match="mini-muse is a masked backbone; only diffusion takes a ControlNet"):
         link(masked_checkpoint, tmp_path / "bundle", steering=steering(controlnet))
     assert not (tmp_path / "bundle").exists()
 
@@ -132,7 +132,7 @@ def test_tensors_that_do_not_fit_are_named(checkpoint: Path, own: Path, tmp_path
 @pytest.mark.parametrize(
     ("channels", "optional", "message"),
     [
-        ("", "", "--control: got ''; say what each of the hint's 3 channels carries"),
+        ("", "", "--control: got ''; give 3 names, one for each channel of the hint"),
         ("edges,depth", "", "--control: got 'edges,depth'"),
         ("edges,edges,pose", "", "edges or depth"),
         ("edges,edges,edges", "depth", "--control-optional: got 'depth'; choose among edges"),

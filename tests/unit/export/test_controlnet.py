@@ -83,7 +83,9 @@ def test_what_a_yaml_beside_it_says_of_its_residuals(
     file = write(tmp_path / "shuffle.safetensors", original(tensors))
     beside = tmp_path / "shuffle.yaml"
     beside.write_text(f"model: {{params: {params}}}")
-    with pytest.raises(CheckpointError, match="shuffle.yaml: global_average_pooling is set, so it hands over pooled"):
+    with pytest.raises(
+        CheckpointError, match="shuffle.yaml: global_average_pooling is set, so its residuals are pooled"
+    ):
         link(checkpoint, tmp_path / "bundle", [skeleton], steering=steering(file))
     beside.write_text(f"model: {{params: {params.replace('True', 'False')}}}")
     made = link(checkpoint, tmp_path / "bundle", [skeleton], steering=steering(file)).folder
@@ -150,13 +152,13 @@ def test_what_is_missing_is_named_as_the_file_names_it(
     [
         ("add_embedding.linear_1.weight", "an SDXL ControlNet; only Stable Diffusion 1.x's are served"),
         ("control_model.label_emb.0.0.weight", "an SDXL ControlNet; only Stable Diffusion 1.x's are served"),
-        ("difference", "what a ControlNet adds to a checkpoint's weights; get the whole one"),
+        ("difference", "a ControlNet's difference from a checkpoint's weights; get the whole ControlNet"),
         ("lora_controlnet", "a Control-LoRA"),
-        ("lora_unet_mid_block.lora_up.weight", "an adapter; bring it in with `impasto adapters import`"),
+        ("lora_unet_mid_block.lora_up.weight", "an adapter; import it with `impasto adapters import`"),
         ("adapter.body.0.resnets.0.block1.weight", "a T2I-Adapter"),
-        ("model.diffusion_model.label_emb.0.0.weight", "a checkpoint; a ControlNet stands beside one"),
-        ("up_blocks.0.resnets.0.conv1.weight", "a part of a checkpoint; a ControlNet stands beside one"),
-        ("model.diffusion_model.out.2.bias", "a checkpoint; a ControlNet stands beside one"),
+        ("model.diffusion_model.label_emb.0.0.weight", "a checkpoint, not a ControlNet"),
+        ("up_blocks.0.resnets.0.conv1.weight", "a part of a checkpoint, not a ControlNet"),
+        ("model.diffusion_model.out.2.bias", "a checkpoint, not a ControlNet"),
     ],
 )
 def test_something_else_is_called_by_its_name(key: str, message: str, checkpoint: Path, tmp_path: Path) -> None:
@@ -168,7 +170,7 @@ def test_something_else_is_called_by_its_name(key: str, message: str, checkpoint
 def test_a_pickle_is_refused_with_the_way_out(checkpoint: Path, tmp_path: Path) -> None:
     file = tmp_path / "control_v11p_sd15_canny.pth"
     file.write_bytes(b"\x80\x02}.")
-    with pytest.raises(CheckpointError, match="a pickle, .*; where you trust it, save it as .safetensors"):
+    with pytest.raises(CheckpointError, match="a pickle, .*; if you trust it, save it as .safetensors"):
         link(checkpoint, tmp_path / "bundle", steering=steering(file))
 
 

@@ -159,5 +159,5 @@ def test_strength_multiplies_the_update() -> None:
 )
 def test_parts_that_do_not_fit_are_named_with_their_shapes(shapes: dict[str, tuple[int, ...]]) -> None:
     (weight,) = draw(weight=LINEAR).values()
-    with pytest.raises(AdapterError, match=r"unet\.x: .*\[.*do not fit a weight of the shape \[6, 10\]"):
+    with pytest.raises(AdapterError, match=r"unet\.x: .*\[.*do not fit a weight of shape \[6, 10\]"):
         Change("unet.x", draw(**shapes), 1.0).applied(weight, weight)

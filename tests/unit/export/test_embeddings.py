@@ -158,7 +158,7 @@ def test_both_files_of_a_folder_are_read(tmp_path: Path) -> None:
     made = importer.convert(tmp_path, manifest_of(text_encoder=768, text_encoder_2=1280))
     assert made.record["widths"] == {"text_encoder": 768, "text_encoder_2": 1280}
     assert made.record["source"]["file"] == ", ".join(PAIRS[0])
-    with pytest.raises(AdapterError, match="its vectors are 768 and 1280 wide, .* is 768 wide: an embedding of a"):
+    with pytest.raises(AdapterError, match="its vectors are 768 and 1280 wide, .* is 768 wide: it is for a"):
         importer.convert(tmp_path, manifest_of(text_encoder=768))
 
 
@@ -193,7 +193,7 @@ def test_what_has_no_dot_in_its_name_is_no_embedding_for_that(tensors: Arrays, t
     source = write(tmp_path, tensors, "x.safetensors")
     assert not recognised(source)
     with pytest.raises(
-        AdapterError, match="no embedding; its tensors: .*; an embedding's are as wide as a text encoder"
+        AdapterError, match="no embedding; its tensors: .*; an embedding's tensors are as wide as a text encoder"
     ):
         importer.convert(source, ONE)
 
@@ -217,7 +217,7 @@ def test_text_encoders_of_one_width_cannot_be_told_apart(tmp_path: Path) -> None
     source = write(tmp_path, {"clip_l": rows(1), "clip_g": rows(2)})
     with pytest.raises(UnaccountedKeys, match="clip_l: not of the embedding"):
         importer.convert(source, manifest_of(text_encoder=WIDTH, text_encoder_2=WIDTH))
-    with pytest.raises(AdapterError, match="the bundle's text encoders are equally wide, so its vectors don't tell"):
+    with pytest.raises(AdapterError, match="the bundle's text encoders have the same width, so its vectors don't tell"):
         importer.convert(write(tmp_path, {"<a>": rows(1)}), manifest_of(text_encoder=WIDTH, text_encoder_2=WIDTH))
 
 
@@ -434,7 +434,7 @@ def test_a_pickle_with_a_command_in_it_is_refused_and_runs_nothing(
 
 def test_a_tensor_that_unfolds_to_terabytes_takes_only_its_reader_down(tmp_path: Path) -> None:
     source = pickled(tmp_path, {"<a>": torch.ones(1).expand(1 << 40)}, "a.bin")
-    with pytest.raises(AdapterError, match="not a file of tensors that torch saved, or damaged"):
+    with pytest.raises(AdapterError, match="not a file of tensors saved by torch, or damaged"):
         importer.convert(source, ONE)
 
 
@@ -443,7 +443,7 @@ def test_a_tensor_that_unfolds_to_terabytes_takes_only_its_reader_down(tmp_path:
     ("content", "message"),
     [
         ({"unet.conv_in.bias": torch.ones(WIDTH)}, r"no embedding; its tensors: unet.conv_in.bias F32 \[8\]"),
-        ({"<a>": torch.ones(WIDTH), "loss": 0.5}, "loss: no part of an embedding"),
+        ({"<a>": torch.ones(WIDTH), "loss": 0.5}, "loss: not part of an embedding"),
         ({"<a>": [torch.ones(WIDTH)]}, "'<a>' is a list; tensors, numbers and strings are read"),
         ({"string_to_param": {"*": {"*": torch.ones(WIDTH)}}}, "'string_to_param/\\*' is a dict"),
         (torch.ones(WIDTH), "it holds a Tensor, not a dictionary"),

@@ -150,7 +150,7 @@ def test_bottleneck_adapters(tmp_path: Path) -> None:
         ({"<cat>": np.full((2, 768), np.nan, np.float32)}, "<cat> holds NaN or infinity"),
         (
             {"<cat>": np.ones((2, 0), np.float32)},
-            r"no embedding; its tensors: <cat> F32 \[2, 0\]; an embedding's are as wide as a text encoder: 768, 1024",
+            r"its tensors: <cat> F32 \[2, 0\]; an embedding's tensors are as wide as a text encoder: 768, 1024",
         ),
         ({"<cat>": np.ones((76, 768), np.float32)}, "has 1 stages of 76 vectors; 1 to 64 stages of 1 to 75 vectors"),
         ({"WD": np.full((1, 4), np.nan, np.float32), "WU": np.ones((1, 4), np.float32)}, "WD holds NaN or infinity"),
@@ -213,7 +213,7 @@ def test_what_a_bundle_misses(bundle: Path, tmp_path: Path) -> None:
     assert facts["hit"] == {"unet": 2}
     *missed, misfit = facts["problems"]
     assert all("lora_te2_a." in key and "adapts a text_encoder_2" in key for key in missed)
-    assert "do not fit its weight [128, 128]: an adapter of another backbone?" in misfit
+    assert "do not fit its weight [128, 128]; is the adapter for another backbone?" in misfit
     shown = CliRunner().invoke(cli.adapters, ["check", str(file), "--bundle", str(bundle)]).stdout
     assert "components: text_encoder_2 (1); unet (2)\nranks: 4 (3)\nalphas: 2 (3)\n" in shown
     assert "problems (4):\n  lora_te2_a.alpha: adapts" in shown
@@ -261,7 +261,7 @@ def test_a_registered_name_comes_before_a_file(bundle: Path, tmp_path: Path, mon
     monkeypatch.chdir(tmp_path)
     kohya(tmp_path / "style")
     Registry(tmp_path / "registry").put("style", b"no adapter")
-    assert "damaged object" in check("style", "--registry", "registry")[1]["error"]
+    assert "object is damaged" in check("style", "--registry", "registry")[1]["error"]
     assert "no adapter named 'other'" in check("other", "--registry", "registry")[1]["error"]
     assert "there is no such file or folder" in check("./other", "--registry", "registry")[1]["error"]
 

@@ -50,14 +50,14 @@ def test_a_second_stage_is_told_by_its_folders(index: bool, tmp_path: Path) -> N
         checkpoints.write_json(tmp_path / families.INDEX, {"_class_name": "AmusedPipeline"})
     assert families.of(masked) is families.MASKED
     folders(masked, upscaler="MuseUpscaler")
-    message = "upscaler is there without upscaler_vqvae, and a second stage is both; add upscaler_vqvae, or"
+    message = "it has upscaler but no upscaler_vqvae, and a second stage needs both; add upscaler_vqvae, or"
     with pytest.raises(CheckpointError, match=message):
         families.of(masked)
     folders(masked, upscaler_vqvae="VQModel")
     assert families.of(masked) is families.CASCADE
     (masked / "upscaler" / "config.json").unlink()
     (masked / "upscaler").rmdir()
-    with pytest.raises(CheckpointError, match="upscaler_vqvae is there without upscaler, and"):
+    with pytest.raises(CheckpointError, match="it has upscaler_vqvae but no upscaler, and"):
         families.of(masked)
 
 
@@ -80,7 +80,7 @@ def test_pipelines_that_are_not_served_are_called_by_their_names(pipeline: str, 
     checkpoints.write_json(tmp_path / families.INDEX, {"_class_name": pipeline})
     with pytest.raises(CheckpointError, match=f"_class_name is '{pipeline}', {called}") as raised:
         families.of(tmp_path)
-    assert "what can be served is Stable Diffusion 1.x and 2.x, SDXL" in str(raised.value)
+    assert "impasto serves Stable Diffusion 1.x and 2.x, SDXL" in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
@@ -114,13 +114,13 @@ def test_other_folders_are_named_with_their_classes(tmp_path: Path) -> None:
         ("config.json", '{"_class_name": "AutoencoderKL"}', "a AutoencoderKL alone; give the folder around it"),
         ("config.json", '{"_class_name": "ControlNetModel"}', "a ControlNetModel alone; give it with --controlnet"),
         ("manifest.json", "{}", "a bundle, which is linked already; give its checkpoint"),
-        ("adapter_config.json", "{}", "an adapter; bring it in with `impasto adapters import`"),
+        ("adapter_config.json", "{}", "an adapter; import it with `impasto adapters import`"),
         ("painted.safetensors", "", "painted.safetensors; give the file itself"),
     ],
 )
 def test_a_folder_of_one_thing_is_told_what_to_do_with_it(file: str, text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / file).write_text(text)
-    with pytest.raises(CheckpointError, match=f"is no checkpoint that paints: it holds {message}"):
+    with pytest.raises(CheckpointError, match=f"is not a checkpoint: it holds {message}"):
         families.of(tmp_path)
 
 

@@ -69,7 +69,9 @@ def test_is_linked_out_of_the_cache(name: str, cache: Path, checkpoint: Path, bu
 def test_another_revision_is_another_bundle(cache: Path, checkpoint: Path, bundle: Path, tmp_path: Path) -> None:
     keep(cache, checkpoint, ref="v2")
     assert link(f"{REPO}@v2", tmp_path / "bundle").digest != manifest.load(bundle)["digest"]
-    with pytest.raises(CheckpointError, match=r"^someone/some-model: not a folder here, nor wholly in the hub's cache"):
+    with pytest.raises(
+        CheckpointError, match=r"^someone/some-model: not a folder here, not complete in the hub's cache"
+    ):
         link(REPO, tmp_path / "bundle")
 
 
@@ -120,7 +122,7 @@ def refused(kind: type[errors.HfHubHTTPError]) -> errors.HfHubHTTPError:
     ("error", "message"),
     [
         (refused(errors.GatedRepoError), "gated; accept its terms on the hub's page, and log in"),
-        (refused(errors.RepositoryNotFoundError), "neither a folder here nor a repository of the hub"),
+        (refused(errors.RepositoryNotFoundError), "neither a folder here nor a public repository of the hub"),
         (refused(errors.RevisionNotFoundError), "no such revision"),
         (errors.LocalEntryNotFoundError("offline"), "the hub cannot be reached; link it once with network access"),
         (refused(errors.HfHubHTTPError), "the hub's client failed: HfHubHTTPError: the hub said no$"),

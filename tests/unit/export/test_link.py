@@ -97,7 +97,7 @@ def test_the_size_that_is_said_is_that_of_the_finished_picture(cascade_checkpoin
     made = link(cascade_checkpoint, tmp_path / "bundle", said=Said(size=(512, 256)))
     assert made.notes == ("two stages: the first paints 256x128, the second 512x256 over it",)
     assert (manifest.load(made.folder)["image"]["width"], manifest.load(made.folder)["image"]["height"]) == (512, 256)
-    with pytest.raises(CheckpointError, match="--size: got 272x256; of mini-muse-cascade both are multiples of 32"):
+    with pytest.raises(CheckpointError, match="--size: got 272x256; mini-muse-cascade needs multiples of 32"):
         link(cascade_checkpoint, tmp_path / "other", said=Said(size=(272, 256)))
 
 
@@ -106,7 +106,7 @@ def test_without_its_second_stage_it_is_the_architecture_of_one(
 ) -> None:
     own = shutil.copytree(cascade_checkpoint, tmp_path / "checkpoint")
     shutil.rmtree(own / "upscaler")
-    with pytest.raises(CheckpointError, match="upscaler_vqvae is there without upscaler"):
+    with pytest.raises(CheckpointError, match="it has upscaler_vqvae but no upscaler"):
         link(own, tmp_path / "bundle")
     shutil.rmtree(own / "upscaler_vqvae")
     assert link(own, tmp_path / "bundle").architecture == manifest.load(masked_bundle)["architecture"]
@@ -207,22 +207,22 @@ def test_a_config_may_leave_out_defaults(own: Path, tmp_path: Path) -> None:
         ("tokenizer/tokenizer_config.json", {"tokenizer_class": "T5Tokenizer"}, "T5Tokenizer"),
         ("tokenizer/tokenizer_config.json", {"model_max_length": "77"}, "model_max_length is '77'; a number of tokens"),
         ("tokenizer/tokenizer_config.json", {"pad_token": "<pad>"}, "<pad>"),
-        ("tokenizer/tokenizer_config.json", {"padding_side": "left"}, "padding_side is 'left'; only 'right' is known"),
+        ("tokenizer/tokenizer_config.json", {"padding_side": "left"}, "padding_side is 'left'; only 'right' is served"),
         ("tokenizer/tokenizer_config.json", {"truncation_side": "left"}, "truncation_side is 'left'; only 'right'"),
-        ("tokenizer/vocab.json", {"vast": 1024}, r"'vast' \(1024\) lie behind the text encoder's vocabulary of 1024"),
-        ("tokenizer/vocab.json", {"t": 7, "h": 7, "th": None}, "vocab.json and merges.txt do not go together"),
+        ("tokenizer/vocab.json", {"vast": 1024}, r"'vast' \(1024\) lie beyond the text encoder's vocabulary of 1024"),
+        ("tokenizer/vocab.json", {"t": 7, "h": 7, "th": None}, "vocab.json and merges.txt do not fit each other"),
         ("vae/config.json", {"scaling_factor": 0}, "vae: scaling_factor is 0, shift_factor 0.0; finite numbers"),
         ("vae/config.json", {"scaling_factor": None}, "vae: scaling_factor is None"),
         ("vae/config.json", {"shift_factor": float("nan")}, "shift_factor nan"),
         (
             "unet/config.json",
             {"sample_size": 0},
-            "unet: sample_size means 0x0 pixels; of mini-diffusion both are multi",
+            "unet: sample_size means 0x0 pixels; mini-diffusion needs multi",
         ),
         (
             "unet/config.json",
             {"sample_size": [16, 3]},
-            "sample_size means 24x128 pixels; .* multiples of 32 up to 8192",
+            "sample_size means 24x128 pixels; .* multiples of 32, up to 8192",
         ),
         ("unet/config.json", {"sample_size": [16]}, r"unet: sample_size is \[16\]; set it to the size in latents"),
         ("unet/config.json", {"sample_size": 2048}, "sample_size means 16384x16384 pixels"),
@@ -253,7 +253,7 @@ SCHEDULER, TEXT = "scheduler/scheduler_config.json", "text_encoder/config.json"
         (
             "model_index.json",
             {"_class_name": "FluxPipeline"},
-            "_class_name is 'FluxPipeline', FLUX; what can be served is",
+            "_class_name is 'FluxPipeline', FLUX; impasto serves",
         ),
     ],
 )
@@ -332,7 +332,7 @@ def test_a_full_disk_leaves_the_old_bundle(
         monkeypatch.setattr(Path, "write_bytes", full)
     for name in ("bundle", "new"):
         with pytest.raises(
-            DiskFull, match=rf"{name}: its disk has no room .* nothing was changed; make room, or choose"
+            DiskFull, match=rf"{name}: its disk has too little room .* nothing was changed; make room, or choose"
         ):
             link(checkpoint, tmp_path / name, said=Said(defaults={"steps": 3}))
     assert manifest.load(tmp_path / "bundle")["digest"] == first.digest
@@ -400,7 +400,7 @@ def test_a_masked_backbone_has_no_diffusion_sampler(masked_checkpoint: Path, tmp
 
 @pytest.mark.parametrize(("option", "value"), [("prediction", "epsilon"), ("spacing", "trailing")])
 def test_a_folder_says_itself_how_it_was_trained(option: str, value: str, checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=f"--{option}: got '{value}'; the folder's scheduler config says it"):
+    with pytest.raises(CheckpointError, match=f"--{option}: got '{value}'; the folder's scheduler config states it"):
         link(checkpoint, tmp_path / "bundle", said=Said(**{option: value}))  # type: ignore[arg-type]
 
 
@@ -417,7 +417,7 @@ def test_the_size_may_be_said(checkpoint: Path, masked_checkpoint: Path, tmp_pat
         assert "weights hard-linked" in command(source, "192x64")
         image = manifest.load(tmp_path / source.parent.name)["image"]
         assert (image["width"], image["height"], image["max_pixels"]) == (192, 64, 512 * 512)
-        assert command(source, "100x64").startswith("error: --size: got 100x64; of mini-")
+        assert command(source, "100x64").startswith("error: --size: got 100x64; mini-")
     assert "--size: got '64'; WIDTHxHEIGHT in pixels is expected" in command(checkpoint, "64")
 
 
@@ -442,7 +442,7 @@ def test_the_command_says_what_is_of_interest(own: Path, tmp_path: Path) -> None
     torch.save({"state_dict": {"model.diffusion_model.out.2.bias": torch.zeros(4)}}, own / "model.ckpt")
     failed = CliRunner().invoke(app, [str(own / "model.ckpt"), "--out", str(tmp_path / "bundle")])
     assert failed.exit_code == 1
-    assert "a checkpoint of diffusion is linked from .safetensors or a folder" in failed.stderr
+    assert "link a diffusion checkpoint from .safetensors or a folder" in failed.stderr
 
 
 def test_what_the_system_refuses_is_one_line(own: Path, tmp_path: Path) -> None:
@@ -471,7 +471,7 @@ def test_a_manifest_may_be_another_programs(text: str, checkpoint: Path, tmp_pat
 
 def test_what_cannot_be_a_folder_is_said_before_anything_is_read(tmp_path: Path) -> None:
     (tmp_path / "notes").touch()
-    with pytest.raises(BundleError, match=f"bundle cannot be made, since {tmp_path}/notes is no folder that may be wr"):
+    with pytest.raises(BundleError, match=f"bundle cannot be made, since {tmp_path}/notes is not a writable folder"):
         link(tmp_path / "nothing", tmp_path / "notes" / "a" / "bundle")
 
 
@@ -522,7 +522,9 @@ def taking_a_slot(file: Path) -> None:
 def test_skeletons_of_an_older_impasto_are_named(checkpoint: Path, tmp_path: Path) -> None:
     old = shutil.copytree(SHIPPED / "mini-diffusion", tmp_path / "old")
     taking_a_slot(old / "architecture.json")
-    with pytest.raises(CheckpointError, match=f"{old}: its graphs take a slot, as .* older impasto.*; export the arch"):
+    with pytest.raises(
+        CheckpointError, match=f"{old}: its graphs have the input slot, so an older impasto.*; export the arch"
+    ):
         link(checkpoint, tmp_path / "bundle", [tmp_path])
     assert not (tmp_path / "bundle").exists()
 
@@ -530,7 +532,9 @@ def test_skeletons_of_an_older_impasto_are_named(checkpoint: Path, tmp_path: Pat
 def test_a_bundle_of_an_older_impasto_is_linked_again(checkpoint: Path, tmp_path: Path) -> None:
     made = link(checkpoint, tmp_path / "bundle")
     taking_a_slot(made.folder / manifest.NAME)
-    with pytest.raises(BundleError, match="its graphs take a slot, .*; link the checkpoint again, and import its adap"):
+    with pytest.raises(
+        BundleError, match="its graphs have the input slot, .*; link the checkpoint again, and import its adap"
+    ):
         manifest.load(made.folder)
     assert not link(checkpoint, made.folder).reused
     assert manifest.load(made.folder)["digest"] == made.digest
@@ -552,8 +556,8 @@ def test_a_training_runs_settings_in_a_config_are_named_and_ignored(
     edit_json(own / "unet" / "config.json", **EMA)
     made = link(own, tmp_path / "bundle")
     assert made.architecture == link(checkpoint, tmp_path / "plain").architecture
-    known = "decay, inv_gamma, optimization_step, power in its config"
-    assert made.notes == (f"unet: {known}: not known to a UNet2DConditionModel, and ignored",)
+    known = "its config has decay, inv_gamma, optimization_step, power"
+    assert made.notes == (f"unet: {known}, which a UNet2DConditionModel does not know; ignored",)
 
 
 def test_what_lies_beside_the_parts_is_named(own: Path, tmp_path: Path) -> None:
@@ -579,9 +583,9 @@ def test_what_lies_beside_the_parts_is_named(own: Path, tmp_path: Path) -> None:
         "safety_checker (StableDiffusionSafetyChecker) is not read: pictures are not checked",
         "image_encoder (CLIPVisionModelWithProjection) is not read: no picture stands in for a prompt, as with an "
         "IP-Adapter",
-        "model_index.json: add_watermarker is True; no watermark is put into pictures",
+        "model_index.json: add_watermarker is True, but impasto puts no watermark into pictures",
         "model_index.json: magic is 3, which impasto does not know; it is ignored",
-        "learned_embeds.safetensors lies beside the parts: not read; if it is meant, bring it in with `impasto "
+        "learned_embeds.safetensors lies beside the parts: not read; if you want it, import it with `impasto "
         "adapters import`",
         "scheduler/scheduler_config.json: waves: not known, and ignored",
     )
@@ -626,9 +630,7 @@ def test_a_size_that_old_configs_have_wrong(own: Path, version: str, pipeline: s
 def test_a_part_of_another_class_than_the_family_has(own: Path, tmp_path: Path) -> None:
     index = {"_class_name": "StableDiffusionPipeline", "vae": ["diffusers", "ConsistencyDecoderVAE"]}
     (own / "model_index.json").write_text(json.dumps(index))
-    with pytest.raises(
-        CheckpointError, match="vae is a ConsistencyDecoderVAE; in what can be served it is a AutoencoderKL"
-    ):
+    with pytest.raises(CheckpointError, match="vae is a ConsistencyDecoderVAE; only a AutoencoderKL can be served"):
         link(own, tmp_path / "bundle")
 
 

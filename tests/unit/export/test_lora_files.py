@@ -186,10 +186,10 @@ def test_peft_measures_a_convolutions_outputs(known: Layers, bundle: Path, tmp_p
 @pytest.mark.parametrize(
     ("ending", "shape", "problem"),
     [
-        ("lora_up.weight", (3, 3), r"down \[3, 64\], up \[3, 3\] do not fit its weight \[64, 64\]: an adapter of ano"),
+        ("lora_up.weight", (3, 3), r"down \[3, 64\], up \[3, 3\] do not fit its weight \[64, 64\]; is the adapter"),
         ("dora_scale", (63, 1), r"dora_scale \[63, 1\], down .* do not fit"),
         ("lora_mid.weight", (3, 3, 3, 3), r"down .*, mid \[3, 3, 3, 3\], up .* do not fit"),
-        ("hada_w1_a", (64, 3), "has alpha and down and hada_w1_a and up, which are not whole"),
+        ("hada_w1_a", (64, 3), "has alpha and down and hada_w1_a and up, which are incomplete"),
         ("lora_down.weight", (3,), r"down \[3\], up \[64, 3\] do not fit"),
     ],
 )

@@ -118,8 +118,8 @@ def test_what_the_class_does_not_know_is_ignored_and_named() -> None:
     _, made = matching.match(found, [SHIPPED])
     assert made.name == "sd1"
     assert matching.strangers(made, found) == (
-        "unet: decay, newly, optimization_step in its config: not known to a UNet2DConditionModel, and ignored",
-        "vae: wavelets in its config: not known to a AutoencoderKL, and ignored",
+        "unet: its config has decay, newly, optimization_step, which a UNet2DConditionModel does not know; ignored",
+        "vae: its config has wavelets, which a AutoencoderKL does not know; ignored",
     )
     assert matching.strangers(made, configs("sd1", **NEWER)) == ()
 

@@ -220,7 +220,7 @@ def test_pins_stand_beside_the_bundle(bundle: Path, registry: Registry, tmp_path
 def test_a_pinned_mix_is_known_in_any_order(bundle: Path, registry: Registry, tmp_path: Path) -> None:
     mix = [("one", 0.8), ("two", 0.5)]
     made = merge(bundle, mix, tmp_path / "pinned", registry, pin=True).folder
-    with pytest.raises(MergeError, match="has this mix pinned already"):
+    with pytest.raises(MergeError, match="already has this mix pinned"):
         merge(made, mix[::-1], tmp_path / "again", registry, pin=True)
 
 
@@ -236,21 +236,23 @@ def test_a_pinned_mix_has_the_merged_weights(bundle: Path, registry: Registry, t
 
 
 def test_a_mix_that_no_request_may_have_is_not_pinned(bundle: Path, registry: Registry, tmp_path: Path) -> None:
-    with pytest.raises(MergeError, match="'one' has the weight 4.5, requests have -4 to 4; merge it without --pin"):
+    with pytest.raises(
+        MergeError, match="'one' has the weight 4.5, but requests can only ask for -4 to 4; merge it without --pin"
+    ):
         merge(bundle, [("one", 4.5)], tmp_path / "pinned", registry, pin=True)
     assert merge(bundle, [("one", 4.5)], tmp_path / "merged", registry).tensors == 1
 
 
 def test_a_bundle_with_pins_is_not_merged_into(bundle: Path, registry: Registry, tmp_path: Path) -> None:
     made = merge(bundle, [("one", 0.8)], tmp_path / "pinned", registry, pin=True).folder
-    with pytest.raises(MergeError, match="has pinned mixes, which would go on with the weights as they are now; merge"):
+    with pytest.raises(MergeError, match="has pinned mixes, which would keep the old weights; merge"):
         merge(made, [("two", 0.5)], tmp_path / "merged", registry)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("one:", "got 'one:'; NAME:WEIGHT is expected, the weight a number other than 0"),
+        ("one:", "got 'one:'; expected NAME:WEIGHT, with a weight other than 0"),
         ("one:strong", "got 'one:strong'"),
         ("one:0", "got 'one:0'"),
         ("one:nan", "got 'one:nan'"),
@@ -267,7 +269,7 @@ def test_weights_that_are_none(text: str, message: str) -> None:
 
 def test_mixes_are_parsed_in_their_order() -> None:
     assert mixes.parse(["b:-0.5", "a"]) == [("b", -0.5), ("a", 1.0)]
-    with pytest.raises(MergeError, match="'a' stands there twice; name it once, with its whole weight"):
+    with pytest.raises(MergeError, match="'a' is named twice; name it once, with its whole weight"):
         mixes.parse(["a:0.5", "b", "a:1"])
 
 
@@ -278,12 +280,12 @@ def test_one_adapter_under_two_names(bundle: Path, registry: Registry, tmp_path:
 
 
 BAD: Mapping[str, tuple[dict[str, Any], str]] = {
-    "bottleneck": ({"kind": "bottleneck"}, "'bad' is a bottleneck adapter, which puts a gelu behind a layer, and no"),
-    "embedding": ({"kind": "embedding"}, "'bad' is an embedding, which stands in prompts and changes no weight"),
+    "bottleneck": ({"kind": "bottleneck"}, "'bad' is a bottleneck adapter, which puts a gelu after a layer, so no"),
+    "embedding": ({"kind": "embedding"}, "'bad' is an embedding, which prompts use and which changes no weight"),
     "kind": ({"kind": "hypernetwork"}, "'bad' is of the kind 'hypernetwork', which cannot be merged"),
     "family": (
         {"family": "masked"},
-        "'bad' is for the family masked, the bundle's is diffusion; import its source for this",
+        "'bad' is for the family masked, the bundle's is diffusion; import its source again for this",
     ),
     "architecture": ({"architecture": "a" * 64}, "'bad' is for the architecture aaaaaaaaaaaa, the bundle's is"),
 }
@@ -334,14 +336,14 @@ def test_numbers_that_the_dtype_cannot_hold(
     tensors = lora(bundle, 1)
     tensors[f"unet.{LINEAR}.scale"] = ("F32", np.array(size, "<f4"))
     put(registry, "bad", bundle, tensors)
-    with pytest.raises(AdapterError, match=r"with 'bad' it holds numbers that F16 does not; take smaller weights"):
+    with pytest.raises(AdapterError, match=r"with 'bad', its numbers are too large for F16; take smaller weights"):
         merge(bundle, [("bad", weight)], tmp_path / "merged", registry)
 
 
 def test_a_damaged_object_is_noticed(bundle: Path, registry: Registry, tmp_path: Path) -> None:
     path = registry.show("one").path
     path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
-    with pytest.raises(AdapterError, match="its bytes are not those of its digest; import the adapter again"):
+    with pytest.raises(AdapterError, match="its bytes do not match its digest; import the adapter again"):
         merge(bundle, [("one", 1.0)], tmp_path / "merged", registry)
 
 
@@ -366,7 +368,7 @@ def test_a_full_disk_leaves_the_old_bundle(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(blends, "_changed", full)
-    with pytest.raises(DiskFull, match="its disk has no room"):
+    with pytest.raises(DiskFull, match="its disk has too little room"):
         merge(bundle, [("two", 1.0)], made.folder, registry)
     assert manifest.load(made.folder)["digest"] == made.digest
     assert leftovers(tmp_path) == []

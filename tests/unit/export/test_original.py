@@ -98,7 +98,7 @@ def test_open_clip_is_read_by_thirds(checkpoint: Path, said: Said, bundle: Path,
     tensors = originals.tensors(checkpoint, place)
     assert "cond_stage_model.model.transformer.resblocks.0.attn.in_proj_weight" in tensors
     file = originals.write(tmp_path / "v2.safetensors", tensors)
-    with pytest.raises(CheckpointError, match="does not say what its UNet predicts; say --prediction v_prediction"):
+    with pytest.raises(CheckpointError, match="does not say what its UNet predicts; give --prediction v_prediction"):
         link(file, tmp_path / "bundle", [place], said)
     sizes = {}
     for prediction in ("epsilon", "v_prediction"):
@@ -117,7 +117,7 @@ def test_a_file_may_say_that_it_predicts_v(
     file = originals.write(tmp_path / "x.safetensors", {**tensors, "v_pred": NOTHING})
     record = manifest.load(link(file, tmp_path / "bundle", [skeletons], said).folder)
     assert record["scheduler"]["prediction_type"] == "v_prediction"
-    with pytest.raises(CheckpointError, match="--prediction: got 'epsilon', and the file's v_pred says v_prediction"):
+    with pytest.raises(CheckpointError, match="--prediction: got 'epsilon', but the file's v_pred says v_prediction"):
         link(file, tmp_path / "bundle", [skeletons], Said(prediction="epsilon"))
     with pytest.raises(CheckpointError, match="--prediction: got 'x0'; choose epsilon, v_prediction"):
         link(file, tmp_path / "bundle", [skeletons], Said(prediction="x0"))
@@ -164,7 +164,7 @@ def test_a_header_may_say_the_size(
     made = link(file, tmp_path / "bundle", [skeletons], said)
     image = manifest.load(made.folder)["image"]
     assert (image["width"], image["height"]) == size
-    expected = f"its header's modelspec.resolution is {stated!r}, which is no size that mini-diffusion can have: its "
+    expected = f"its header's modelspec.resolution is {stated!r}, which mini-diffusion cannot have: its "
     assert [note.startswith(expected) for note in made.notes] == [True] * noted
     told = link(file, tmp_path / "told", [skeletons], replace(said, size=(96, 64)))
     image = manifest.load(told.folder)["image"]
@@ -188,7 +188,7 @@ def test_a_header_may_say_what_no_sampler_knows(
 ) -> None:
     file = tmp_path / "x.safetensors"
     file.write_bytes(encode(tensors, {"modelspec.prediction_type": "x0"}))
-    with pytest.raises(CheckpointError, match="prediction_type is 'x0', .*; if it isn't so, say --prediction"):
+    with pytest.raises(CheckpointError, match="prediction_type is 'x0', .*; if that is wrong, give --prediction"):
         link(file, tmp_path / "bundle", [skeletons], said)
     assert link(file, tmp_path / "bundle", [skeletons], replace(said, prediction="epsilon")).folder.is_dir()
 
@@ -216,7 +216,7 @@ def test_what_does_not_fit_is_named_as_the_file_names_it(
         ("conditioner.embedders.0.model.text_projection", "an SDXL refiner; only base checkpoints"),
         ("single_transformer_blocks.0.proj_mlp.weight", "a FLUX transformer"),
         ("model.diffusion_model.input_blocks.1.0.time_stack.emb_layers.1.bias", "a Stable Video Diffusion .* video"),
-        ("lora_unet_mid_block_attentions_0_proj_in.lora_up.weight", "an adapter; bring it in with `impasto"),
+        ("lora_unet_mid_block_attentions_0_proj_in.lora_up.weight", "an adapter; import it with `impasto"),
         ("down_blocks.0.resnets.0.conv1.weight", "one part of a checkpoint in the diffusers layout; give the folder"),
     ],
 )  # fmt: skip
@@ -255,11 +255,11 @@ def test_the_schedule_it_was_trained_with_must_be_ours(
     originals.write(file, {**tensors, "alphas_cumprod": (dtype, trained().astype(stored))})
     assert link(file, tmp_path / "bundle", [skeletons], said).notes == ()
     originals.write(file, {**tensors, "alphas_cumprod": (dtype, zero_snr(trained()).astype(stored))})
-    problem = "at the last timestep 0.0000 where 0.0047 is expected; it was trained to zero SNR, or on other betas"
-    with pytest.raises(CheckpointError, match=f"its alphas_cumprod are of another noise schedule, {problem}"):
+    problem = "at the last timestep 0.0000 where 0.0047 is expected; it was trained to zero SNR or with other betas"
+    with pytest.raises(CheckpointError, match=f"its alphas_cumprod belong to another noise schedule, {problem}"):
         link(file, tmp_path / "other", [skeletons], said)
     originals.write(file, {**tensors, "alphas_cumprod": (dtype, np.full(1000, np.nan, stored))})
-    with pytest.raises(CheckpointError, match="its alphas_cumprod are of another noise schedule"):
+    with pytest.raises(CheckpointError, match="its alphas_cumprod belong to another noise schedule"):
         link(file, tmp_path / "other", [skeletons], said)
 
 
@@ -288,7 +288,9 @@ def test_a_header_that_contradicts_itself(
     file = tmp_path / "x.safetensors"
     stated = {"modelspec.prediction_type": "epsilon", "ss_v_parameterization": "True"}
     file.write_bytes(encode(tensors, stated))
-    with pytest.raises(CheckpointError, match="says epsilon, its header's ss_v_.* says v_prediction; say --prediction"):
+    with pytest.raises(
+        CheckpointError, match="says epsilon, its header's ss_v_.* says v_prediction; give --prediction"
+    ):
         link(file, tmp_path / "bundle", [skeletons], said)
     record = manifest.load(link(file, tmp_path / "b", [skeletons], replace(said, prediction="epsilon")).folder)
     assert record["scheduler"]["prediction_type"] == "epsilon"
@@ -304,7 +306,7 @@ def test_clip_skip_in_a_header_is_named(
     file = tmp_path / "x.safetensors"
     file.write_bytes(encode(tensors, {"modelspec.encoder_layer": layer}))
     notes = link(file, tmp_path / "bundle", [skeletons], said).notes
-    assert [note.startswith("its header's modelspec.encoder_layer is '2', CLIP skip") for note in notes] == [
+    assert [note.startswith("its header's modelspec.encoder_layer (CLIP skip) is '2'") for note in notes] == [
         True
     ] * noted
 
@@ -314,7 +316,7 @@ def test_a_vae_beside_it_is_named(tensors: dict[str, Value], skeletons: Path, sa
     (tmp_path / "x[1].vae.safetensors").touch()
     (tmp_path / "y.vae.safetensors").touch()
     (note,) = link(file, tmp_path / "bundle", [skeletons], said).notes
-    assert note.startswith("x[1].vae.safetensors lies beside it, which web UIs take for its VAE: not read")
+    assert note.startswith("x[1].vae.safetensors beside it is not read, though web UIs take it for its VAE")
 
 
 def test_a_file_that_was_cut_short(tensors: dict[str, Value], skeletons: Path, tmp_path: Path) -> None:
@@ -334,13 +336,13 @@ def test_what_no_single_file_has(tensors: dict[str, Value], skeletons: Path, tmp
 @pytest.mark.parametrize("name", ["model.ckpt", "model.pt", "model.bin"])
 def test_pickles_are_refused_with_the_way_out(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"")
-    with pytest.raises(CheckpointError, match="a pickle, which may run anything .*; where you trust it, save it as"):
+    with pytest.raises(CheckpointError, match="a pickle, which can run any code .*; if you trust it, save it as"):
         link(tmp_path / name, tmp_path / "bundle")
 
 
 def test_another_kind_of_file(tmp_path: Path) -> None:
     (tmp_path / "model.gguf").touch()
-    with pytest.raises(CheckpointError, match="no checkpoint and no style net that is known; give a folder"):
+    with pytest.raises(CheckpointError, match="neither a checkpoint nor a known style net; give a folder"):
         link(tmp_path / "model.gguf", tmp_path / "bundle")
 
 

@@ -219,24 +219,24 @@ def test_kohyas_spelling_names_the_second_stage(tmp_path: Path) -> None:
 
 
 def test_a_second_half_alone_is_refused(folder: Path) -> None:
-    alone = "the half of a pair for the second stage alone.* give the base's half, and this one as --upscaler"
+    alone = "only the second stage's half of a pair.* give the base's half, and this one as --upscaler"
     for bundle in (TWO, ONE):
         with pytest.raises(AdapterError, match=alone):
             importer.convert(folder / HALF, bundle)
     (folder / WHOLE).unlink()
-    with pytest.raises(AdapterError, match=f"{HALF} alone, the half of a pair for the second stage; put the base's"):
+    with pytest.raises(AdapterError, match=f"{HALF}, the second stage's half of a pair; put the base's"):
         importer.convert(folder, TWO)
 
 
 @pytest.mark.parametrize("prefix", ["", "upscaler."])
 def test_a_second_half_of_a_lora_alone_is_refused(prefix: str, tmp_path: Path) -> None:
     pairs.lora(tmp_path / "half.safetensors", SECOND_LINEARS, prefix=prefix)
-    with pytest.raises(AdapterError, match="for the second stage alone; give the base's half, and this one as"):
+    with pytest.raises(AdapterError, match="half of a pair; give the base's half, and this one as"):
         importer.convert(tmp_path / "half.safetensors", TWO)
 
 
 def test_a_pair_for_a_bundle_of_one_stage_is_refused(folder: Path, tmp_path: Path) -> None:
-    refused = "has a half for the second stage, and the bundle 'muse' has one stage; import the base's half alone"
+    refused = "has a half for the second stage, but the bundle 'muse' has one stage; import only the base's file"
     base, second = lora_halves(tmp_path / "lora")
     both = {**pairs.named(base, "transformer."), **pairs.named(second, "upscaler.")}
     for place in (folder, tmp_path / "lora", pairs.write(tmp_path / "both" / "pair.safetensors", both)):
@@ -247,9 +247,9 @@ def test_a_pair_for_a_bundle_of_one_stage_is_refused(folder: Path, tmp_path: Pat
 def test_the_stages_swapped_are_refused(folder: Path) -> None:
     (folder / "base").mkdir()
     base = (folder / WHOLE).rename(folder / "base" / WHOLE)
-    with pytest.raises(AdapterError, match="the second stage alone .low_layers.0.attn1.; give the base's half, and"):
+    with pytest.raises(AdapterError, match="half of a pair .low_layers.0.attn1.; give the base's half, and"):
         importer.convert(folder / HALF, TWO, Said(upscaler=base))
-    with pytest.raises(AdapterError, match="--upscaler: .* adapts transformer_layers.0.attn2, which is no place of"):
+    with pytest.raises(AdapterError, match="--upscaler: .* adapts transformer_layers.0.attn2, which is not in"):
         importer.convert(base, TWO, Said(upscaler=base))
 
 
@@ -257,18 +257,20 @@ def test_halves_of_two_kinds_are_refused(folder: Path, tmp_path: Path) -> None:
     pairs.lora(tmp_path / "lora" / "half.safetensors", SECOND_LINEARS)
     lora = tmp_path / "lora" / "half.safetensors"
     with pytest.raises(
-        AdapterError, match="half.safetensors is a LoRA, and the base's half a bottleneck adapter; both"
+        AdapterError, match="half.safetensors is a LoRA, but the base's half is a bottleneck adapter; both"
     ):
         importer.convert(folder / WHOLE, TWO, Said(upscaler=lora))
     lora_halves(tmp_path / "other")
-    with pytest.raises(AdapterError, match="upscaler.safetensors is a bottleneck adapter, and the base's half a LoRA"):
+    with pytest.raises(
+        AdapterError, match="upscaler.safetensors is a bottleneck adapter, but the base's half is a LoRA"
+    ):
         importer.convert(tmp_path / "other" / "pytorch_lora_weights.safetensors", TWO, Said(upscaler=folder / HALF))
 
 
 def test_an_embedding_has_no_second_half(folder: Path, tmp_path: Path) -> None:
     words = tmp_path / "words" / "learned_embeds.safetensors"
     pairs.write(words, {"<glass>": np.ones((1, 768), np.float32)})
-    with pytest.raises(AdapterError, match="--upscaler: .* is an embedding, which both stages read; give it without"):
+    with pytest.raises(AdapterError, match="--upscaler: .* is an embedding, which both stages read; leave the option"):
         importer.convert(words, TWO, Said(upscaler=folder / HALF))
 
 
@@ -306,19 +308,21 @@ def test_loras_of_one_stage_twice_are_refused(tmp_path: Path) -> None:
     base, second = lora_halves(tmp_path)
     pairs.write(tmp_path / "pytorch_lora_weights.safetensors", {**pairs.named(base), **pairs.named(second)})
     with pytest.raises(
-        UnaccountedKeys, match="is of the second stage, whose half is upscaler.safetensors; take it out"
+        UnaccountedKeys, match="belongs to the second stage, whose half is upscaler.safetensors; remove it"
     ):
         importer.convert(tmp_path, TWO)
     pairs.write(tmp_path / "pytorch_lora_weights.safetensors", pairs.named(base))
     pairs.write(tmp_path / HALF, pairs.named(base, "transformer."))
-    with pytest.raises(UnaccountedKeys, match=r"transformer.* of upscaler.safetensors is no layer of the second stage"):
+    with pytest.raises(
+        UnaccountedKeys, match=r"transformer.* of upscaler.safetensors is not a layer of the second stage"
+    ):
         importer.convert(tmp_path, TWO)
 
 
 def test_halves_with_two_gelus_are_refused(folder: Path) -> None:
     pairs.bottleneck(folder / HALF, SECOND, gelu="tanh")
     with pytest.raises(
-        AdapterError, match="base's half has the exact gelu, .*upscaler.safetensors the tanh one; a pair"
+        AdapterError, match="base's half has the exact gelu, .*upscaler.safetensors the tanh one; give halves"
     ):
         importer.convert(folder, TWO)
 
@@ -339,19 +343,19 @@ def test_styledrop_pytorchs_tables_are_a_first_half(folder: Path) -> None:
     tables = {"WD": np.ones((3, WIDTH * 2), np.float32), "WU": np.ones((3, 2 * WIDTH), np.float32)}
     half = pairs.write(folder / "tables.safetensors", tables)
     with pytest.raises(
-        AdapterError, match="--upscaler: .* holds StyleDrop-PyTorch's tables, which are a first stage's"
+        AdapterError, match="--upscaler: .* holds StyleDrop-PyTorch's tables, which are for the first stage"
     ):
         importer.convert(folder / WHOLE, TWO, Said(upscaler=half))
 
 
 def test_an_option_that_leads_nowhere_is_refused(folder: Path, tmp_path: Path) -> None:
     for upscaler, message in (
-        (folder / "nothing", "nothing is not there; give the file of the second stage's half"),
+        (folder / "nothing", "nothing does not exist; give the file of the second stage's half"),
         (folder, "is a folder; give the file"),
     ):
         with pytest.raises(AdapterError, match=f"--upscaler: .*{message}"):
             importer.convert(folder / WHOLE, TWO, Said(upscaler=upscaler))
-    with pytest.raises(AdapterError, match="holds upscaler.safetensors, and got .* beside it; leave the option out"):
+    with pytest.raises(AdapterError, match="got .*, but .* already holds upscaler.safetensors; leave the option out"):
         importer.convert(folder, TWO, Said(upscaler=folder / HALF))
 
 
@@ -369,9 +373,9 @@ def test_a_file_tells_of_its_halves_without_a_bundle(folder: Path, tmp_path: Pat
     assert explain.explain(tmp_path / "lora", Said())["components"] == {"transformer": 2, "upscaler": 3}
     for place in (folder / HALF, tmp_path / "lora" / HALF):
         (problem,) = explain.explain(place, Said(), TWO)["problems"]
-        assert "the half of a pair for the second stage alone" in problem
+        assert "only the second stage's half of a pair" in problem
     (problem,) = explain.explain(folder / HALF, Said())["problems"]
-    assert problem.startswith("it is the half of a pair for the second stage alone; give the base's half")
+    assert problem.startswith("it is only the second stage's half of a pair; give the base's half")
 
 
 # registered, by whomever
@@ -394,7 +398,7 @@ def test_a_sound_pair_is_checked(folder: Path, tmp_path: Path) -> None:
     assert check.problems(registry, "glass") == []
     assert check.problems(registry, "glass", TWO) == []
     assert check.problems(registry, "glass", ONE) == [
-        "it is a pair, and the bundle has one stage; import the base's half alone for it, under another name"
+        "it is a pair, but the bundle has one stage; import the base's half alone, under another name"
     ]
     (first, *_) = check.problems(registry, "glass", bundle_of(fine=FINE + 4))
     assert first == "upscaler.layers.0.attn2.A: shape [16, 5], the site has 20 input features"
@@ -408,8 +412,7 @@ def test_a_header_that_is_not_of_its_halves_is_told(folder: Path, tmp_path: Path
         put(registry, data, stages=stages)
         (problem,) = check.problems(registry, "glass")
         assert problem == (
-            f"its header says that its stages are {said}, and its tensors are of {held}; "
-            "import it again from its source files"
+            f"its header names the stages {said}, but its tensors are of {held}; import it again from its source files"
         )
 
 
@@ -421,7 +424,7 @@ def test_a_registered_second_half_alone_is_told(folder: Path, tmp_path: Path) ->
     tensors = {k: (t.dtype, read_tensor(header, k)) for k, t in header.tensors.items() if k.startswith("upscaler.")}
     registry.put("glass", encode(tensors, header.metadata))
     assert check.problems(registry, "glass", TWO) == [
-        "it is the half of a pair for the second stage alone; import it again, with the base's half"
+        "it is only the second stage's half of a pair; import it again, with the base's half"
     ]
 
 
@@ -445,13 +448,13 @@ def test_what_is_no_pair_is_not_merged(folder: Path, tmp_path: Path) -> None:
     registry = Registry(tmp_path / "registry")
     data = lora_pair(tmp_path / "lora")
     put(registry, data)
-    with pytest.raises(AdapterError, match="--adapter: 'glass': it is a pair, and the bundle has one stage; import"):
+    with pytest.raises(AdapterError, match="--adapter: 'glass': it is a pair, but the bundle has one stage; import"):
         mixes.gather(registry, [("glass", 1.0)], ONE)
     put(registry, data, stages=None)
-    with pytest.raises(AdapterError, match="--adapter: 'glass': its header says that its stages are base, and its"):
+    with pytest.raises(AdapterError, match="--adapter: 'glass': its header names the stages base, but its"):
         mixes.gather(registry, [("glass", 1.0)], TWO)
     put(registry, importer.convert(folder, TWO).data)
-    with pytest.raises(AdapterError, match="--adapter: 'glass' is a bottleneck adapter, which puts a gelu behind"):
+    with pytest.raises(AdapterError, match="--adapter: 'glass' is a bottleneck adapter, which puts a gelu after"):
         mixes.gather(registry, [("glass", 1.0)], TWO)
 
 
@@ -482,7 +485,7 @@ def test_commands_know_pairs(folder: Path, tmp_path: Path, run: Callable[..., Re
     assert "stages: base; upscale" in run("show", "glass").output.splitlines()
     assert run("check", "glass", *two).output == "glass: ok\n"
     refused = run("check", "glass", *one)
-    assert (refused.exit_code, "it is a pair, and the bundle has one stage" in refused.output) == (1, True)
+    assert (refused.exit_code, "it is a pair, but the bundle has one stage" in refused.output) == (1, True)
     assert run("check", folder, *two).exit_code == 0
     assert run("check", folder / WHOLE, "--upscaler", folder / HALF, *two).exit_code == 0
     assert run("check", folder / HALF, *two).exit_code == 1
@@ -491,9 +494,9 @@ def test_commands_know_pairs(folder: Path, tmp_path: Path, run: Callable[..., Re
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("import", "{}/upscaler.safetensors", "--bundle", "{}/two", "--name", "x"), "the second stage alone"),
+        (("import", "{}/upscaler.safetensors", "--bundle", "{}/two", "--name", "x"), "only the second stage's half"),
         (("import", "{}", "--bundle", "{}/one", "--name", "x"), "the bundle 'muse' has one stage"),
-        (("check", "glass", "--upscaler", "{}/upscaler.safetensors"), "--upscaler: 'glass' is registered, with all"),
+        (("check", "glass", "--upscaler", "{}/upscaler.safetensors"), "--upscaler: 'glass' is registered, with both"),
     ],
 )
 def test_commands_that_are_refused(

@@ -39,7 +39,7 @@ def test_graphs_that_are_damaged_or_missing(bundle: Path, tmp_path: Path) -> Non
     facts = manifest.load(bundle)
     shutil.copytree(bundle, tmp_path / "bundle", copy_function=shutil.copyfile)
     (tmp_path / "bundle" / "unet.onnx").write_bytes(b"not protobuf at all")
-    with pytest.raises(BundleError, match="unet.onnx is no ONNX graph; link"):
+    with pytest.raises(BundleError, match="unet.onnx is not an ONNX graph; link"):
         parameters.of(tmp_path / "bundle", facts)
     (tmp_path / "bundle" / "unet.onnx").unlink()
     with pytest.raises(BundleError, match="unet.onnx is missing; link"):
@@ -49,5 +49,5 @@ def test_graphs_that_are_damaged_or_missing(bundle: Path, tmp_path: Path) -> Non
 def test_weights_that_are_cut_short(bundle: Path, tmp_path: Path) -> None:
     (name, parameter), *_ = parameters.of(bundle, manifest.load(bundle))["unet"].items()
     (tmp_path / parameter.file).write_bytes(b"short")
-    with pytest.raises(BundleError, match=r"unet.safetensors is missing or cut short, .* lies in it"):
+    with pytest.raises(BundleError, match=r"unet.safetensors is missing or cut short, and .* lies in it"):
         parameters.values(tmp_path, name, parameter)

@@ -128,7 +128,7 @@ def test_check_finds_changed_bytes(registry: Registry) -> None:
     (registry.folder / "objects" / f"{digest}.safetensors").write_bytes(adapter(2))
     found = CliRunner().invoke(cli.adapters, ["check", "one", "--registry", str(registry.folder)])
     assert found.exit_code == 1
-    assert "not those of its digest" in found.output
+    assert "do not match its digest" in found.output
 
 
 def test_check_finds_an_adapter_of_another_backbone(registry: Registry, bundle: Path) -> None:

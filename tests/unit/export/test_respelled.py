@@ -131,5 +131,5 @@ def test_two_spellings_in_a_folder_are_refused(checkpoint: Path, skeleton: Path,
     (file,) = (folder / "vae").glob("*.safetensors")
     held, old, new = load_file(file), *(f"decoder.mid_block.attentions.0.{name}.bias" for name in ("key", "to_k"))
     save_file({**held, old: held[new]}, file)
-    with pytest.raises(CheckpointError, match=f"{old} and {new} are two names of one tensor; leave one of them out"):
+    with pytest.raises(CheckpointError, match=f"{old} and {new} are two names of one tensor; remove one of them"):
         link(folder, tmp_path / "bundle", [skeleton])

@@ -70,13 +70,13 @@ def test_the_pipelines_of_sd_correct_old_configs() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"_class_name": "TCDScheduler"}, "a TCDScheduler, whose noise schedule is not known; known are DDIM"),
+        ({"_class_name": "TCDScheduler"}, "the scheduler is a TCDScheduler, which is not known; known are DDIM"),
         ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "a FlowMatchEulerDiscreteScheduler"),
         ({"trained_betas": [0.1, 0.2]}, "trained_betas is set"),
         ({"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr is set"),
         ({"beta_schedule": "squaredcos_cap_v2"}, "beta_schedule is 'squaredcos_cap_v2'; .* linear, scaled_linear"),
         ({"prediction_type": "sample"}, "prediction_type is 'sample'; .* know epsilon, v_prediction"),
-        ({"use_karras_sigmas": True}, "use_karras_sigmas True, which .* choose one with --scheduler"),
+        ({"use_karras_sigmas": True}, "use_karras_sigmas True, which .* choose a sampler with --scheduler"),
         ({"final_sigmas_type": "sigma_min"}, "final_sigmas_type 'sigma_min'"),
         ({"sigma_max": 14.6}, "sigma_max 14.6"),
         ({"num_train_timesteps": 0}, "num_train_timesteps is 0; a number from 1 to 100000 is expected"),
@@ -122,17 +122,17 @@ def test_nothing_else_is_guessed() -> None:
         (
             {"_class_name": "DPMSolverMultistepScheduler", "solver_order": 3, "algorithm_type": "sde-dpmsolver++"},
             Said(),
-            ["solver_order 3, algorithm_type 'sde-dpmsolver++': of its own solver, which no request has"],
+            ["solver_order 3, algorithm_type 'sde-dpmsolver++': for its own solver, which impasto does not use"],
         ),
         (
             {"_class_name": "UniPCMultistepScheduler", "predict_x0": False, "disable_corrector": [0]},
             Said(),
-            ["predict_x0 False, disable_corrector [0]: of its own solver, which no request has"],
+            ["predict_x0 False, disable_corrector [0]: for its own solver, which impasto does not use"],
         ),
         (
             {"_class_name": "EulerDiscreteScheduler", "use_karras_sigmas": True, "sigma_max": 14.6},
             Said(defaults={"scheduler": "euler"}),
-            ["use_karras_sigmas True, sigma_max 14.6: not honoured, since --scheduler euler was chosen"],
+            ["use_karras_sigmas True, sigma_max 14.6: ignored, since --scheduler euler was chosen"],
         ),
         (
             {"_class_name": "PNDMScheduler", "skip_prk_steps": True, "predict_epsilon": True, "waves": 3, "_x": 1},

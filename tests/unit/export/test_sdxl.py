@@ -65,7 +65,11 @@ def test_the_index_decides_on_empty_prompts(own: Path, skeleton: Path, tmp_path:
 @pytest.mark.parametrize(
     ("file", "changes", "message"),
     [
-        ("model_index.json", {"requires_aesthetics_score": True}, "requires_aesthetics_score is set, as a refiner's"),
+        (
+            "model_index.json",
+            {"requires_aesthetics_score": True},
+            "requires_aesthetics_score is set, so it is a refiner",
+        ),
         (
             "model_index.json",
             {"force_zeros_for_empty_prompt": []},
@@ -74,7 +78,7 @@ def test_the_index_decides_on_empty_prompts(own: Path, skeleton: Path, tmp_path:
         (
             "tokenizer_2/tokenizer_config.json",
             {"eos_token": "<|startoftext|>"},
-            "tokenizer_2: the tokenizer ends texts with id 520, text_encoder_2's eos_token_id 2 means 521; correct",
+            "tokenizer_2: the tokenizer ends texts with id 520, but text_encoder_2's eos_token_id 2 means 521; correct",
         ),
         ("tokenizer_2/tokenizer_config.json", {"model_max_length": 16}, "tokenizer_2: model_max_length 16 is below"),
     ],

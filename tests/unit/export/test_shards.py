@@ -95,7 +95,7 @@ def test_a_shard_that_was_cut_short(own: Path, tmp_path: Path) -> None:
 def test_a_shard_of_another_checkpoint(own: Path, tmp_path: Path) -> None:
     shutil.copy(own / SHARD.replace("00002", "00001"), own / "twice")
     (own / "twice").replace(own / SHARD)
-    with pytest.raises(CheckpointError, match="is in another shard, too"):
+    with pytest.raises(CheckpointError, match="is also in another shard"):
         link(own, tmp_path / "bundle")
 
 
@@ -104,8 +104,8 @@ def test_a_shard_of_another_checkpoint(own: Path, tmp_path: Path) -> None:
     [
         ({"conv_in.bias": "../vae/diffusion_pytorch_model.safetensors"}, "is not the name of a safetensors file"),
         ({"conv_in.bias": "pytorch_model.bin"}, "is not the name of a safetensors file"),
-        ({}, r"weight_map is \{\}; it must say"),
-        (None, "weight_map is None; it must say"),
+        ({}, r"weight_map is \{\}; it must name"),
+        (None, "weight_map is None; it must name"),
     ],
 )
 def test_an_index_that_says_nothing_or_something_else(

@@ -143,32 +143,35 @@ def test_what_the_unet_predicts_is_read(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{parameterization: x0}", "parameterization is 'x0'; impasto's samplers know eps and v; correct or rename"),
+        (
+            "{parameterization: x0}",
+            "parameterization is 'x0'; impasto's samplers know eps and v; if that is wrong, correct or rename",
+        ),
         (
             "{linear_end: 0.02}",
-            "fluffy.yaml: model.params.linear_end is 0.02; what is served has 0.012; correct or ren",
+            "fluffy.yaml: model.params.linear_end is 0.02; impasto serves 0.012; if that is wrong, correct or ren",
         ),
         ("{linear_start: 1e-3}", "linear_start is '1e-3'"),
-        ("{timesteps: 4000}", "timesteps is 4000; what is served has 1000"),
+        ("{timesteps: 4000}", "timesteps is 4000; impasto serves 1000"),
         ("{beta_schedule: cosine}", "beta_schedule is 'cosine'"),
         ("{given_betas: [0.1, 0.2]}", "given_betas is"),
         ("{channels: 8}", "channels is 8"),
-        ("{conditioning_key: hybrid}", "conditioning_key is 'hybrid'; what is served has 'crossattn'"),
-        ("{scale_factor: 0.13025}", "scale_factor is 0.13025; what is served has 0.9"),
+        ("{conditioning_key: hybrid}", "conditioning_key is 'hybrid'; impasto serves 'crossattn'"),
+        ("{scale_factor: 0.13025}", "scale_factor is 0.13025; impasto serves 0.9"),
         (
             "{cond_stage_config: {params: {layer: penultimate}}}",
-            "cond_stage_config.params.layer is 'penultimate'; what",
+            "cond_stage_config.params.layer is 'penultimate'; impasto",
         ),
         (
             "{cond_stage_config: {params: {layer: hidden, layer_idx: 11}}}",
-            "layer is 'hidden'; what is served has 'last'",
+            "layer is 'hidden'; impasto serves 'last'",
         ),
         ("{cond_stage_config: {params: {layer_idx: 11}}}", "layer_idx is 11"),
-        ("{unet_config: {params: {num_heads: 8}}}", "unet_config.params.num_heads is 8; what is served has None"),
-        ("{unet_config: {params: {num_head_channels: 64}}}", "num_head_channels is 64; what is served has 32"),
+        ("{unet_config: {params: {num_heads: 8}}}", "unet_config.params.num_heads is 8; impasto serves None"),
+        ("{unet_config: {params: {num_head_channels: 64}}}", "num_head_channels is 64; impasto serves 32"),
         (
             "{denoiser_config: {params: {discretization_config: {target: sgm.discretizer.EDMDiscretization}}}}",
-            "discretization_config.target is 'sgm.discretizer.EDMDiscretization'; what is served has 'LegacyDDPM",
+            "discretization_config.target is 'sgm.discretizer.EDMDiscretization'; impasto serves 'LegacyDDPM",
         ),
         ("{denoiser_config: {params: {scaling_config: {target: a.EDMScaling}}}}", "know EpsScaling and VScaling"),
         ("{ztsnr: True}", "fluffy.yaml's ztsnr says that it was trained to zero SNR"),
@@ -192,14 +195,14 @@ def test_what_is_not_known_is_named(file: Path, skeletons: Path, checkpoint: Pat
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "title: fluffy\n", "model: fluffy\n", "model: {params: [1]}\n"])
 def test_something_else_of_that_name_is_named(text: str, file: Path, skeletons: Path, checkpoint: Path) -> None:
     (note,) = linked(file, skeletons, checkpoint, text).notes
-    assert note == "fluffy.yaml is no configuration of a Stable Diffusion, and is not read"
+    assert note == "fluffy.yaml is not a configuration of Stable Diffusion, and is not read"
 
 
 def test_the_user_decides_between_file_and_yaml(file: Path, skeletons: Path, checkpoint: Path) -> None:
     tensors = originals.tensors(checkpoint, skeletons)
     file.write_bytes(encode(tensors, {"modelspec.prediction_type": "epsilon"}))
     with pytest.raises(
-        CheckpointError, match="says epsilon, fluffy.yaml says v_prediction; say --prediction epsilon or"
+        CheckpointError, match="says epsilon, fluffy.yaml says v_prediction; give --prediction epsilon or"
     ):
         linked(file, skeletons, checkpoint, params("{parameterization: v}"))
     made = linked(file, skeletons, checkpoint, params("{parameterization: v}"), Said(prediction="v_prediction"))
@@ -214,7 +217,7 @@ BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\nmodel: {params: {magic: *c
     [
         ("model: {params: ", "fluffy.yaml: not YAML: "),
         ("model: !!python/object/apply:os.getcwd []\n", "not YAML: could not determine a constructor"),
-        (BOMB, "it has aliases, which are not read; write out what they stand for"),
+        (BOMB, "it has aliases, which are not read; write their values out"),
         ("[" * 20_000, "not YAML: "),
         ("#" * (sidecar.MAX_BYTES + 1), "65537 bytes; a configuration has at most 65536"),
         ("model: \x00", "not YAML: "),

@@ -155,20 +155,22 @@ def test_paintings_may_be_of_another_size() -> None:
 
 
 def test_a_painting_of_which_nothing_is_left_is_an_error() -> None:
-    with pytest.raises(InvalidRequest, match="CLIP: 'clip.mp4' becomes 30 x 1; H.264 has frames of 2 x 2 pixels"):
+    with pytest.raises(
+        InvalidRequest, match="CLIP: 'clip.mp4' becomes 30 x 1; H.264 needs frames of at least 2 x 2 pixels"
+    ):
         repaint(write("clip.mp4", [frame(0)]), "out.mp4", lambda frames: (one[:1, :30] for one in frames))
     assert not list(Path().glob("*out.mp4*"))
 
 
 def test_what_is_no_film_is_refused() -> None:
-    Path("text.mp4").write_text("no film")
+    Path("text.mp4").write_text("not a film")
     whole = write("clip.mp4", [frame(number) for number in range(9)]).read_bytes()
     Path("half.mp4").write_bytes(whole[: len(whole) // 2])
     with av.open("sound.mp4", "w") as film:
         humming(film, film.add_stream("aac", rate=8000))
     for name, problem in {
-        "text.mp4": "'text.mp4' is no film",
-        "half.mp4": "'half.mp4' is no film",
+        "text.mp4": "'text.mp4' is not a film",
+        "half.mp4": "'half.mp4' is not a film",
         "sound.mp4": "'sound.mp4' has no video stream",
     }.items():
         with pytest.raises(InvalidRequest, match=f"CLIP: {problem}.*; pass "):
@@ -202,13 +204,13 @@ def test_a_clip_on_the_command_line() -> None:
 
 def test_photos_and_clips_of_a_folder_whatever_fails() -> None:
     write("album/film.mov", [frame(0)])
-    Path("album/other.mp4").write_text("no film")
+    Path("album/other.mp4").write_text("not a film")
     Path("album/aa.png").write_bytes(b"no picture")
     result = impasto("stylize", "album", "--style", "starry", "--out", "painted")
     assert result.exit_code == 1
     painted = ["a-starry.png", "b-starry.JPG", "c-starry.webp", "film-starry.mp4"]
     assert sorted(path.name for path in Path("painted").iterdir()) == painted
-    assert "error album/other.mp4: CLIP: 'album/other.mp4' is no film" in words_of(result.stderr)
+    assert "error album/other.mp4: CLIP: 'album/other.mp4' is not a film" in words_of(result.stderr)
     assert "2 of 6 failed" in words_of(result.stderr)
 
 
@@ -238,7 +240,7 @@ def test_frames_that_flicker_are_smoothed_unless_one_says_so() -> None:
     [
         ("clip.mp4 --out out.avi", "'out.avi' does not end in .mp4, .m4v, .mov, .mkv"),
         ("clip.mp4 --out clip.mp4", "'clip.mp4' is a photo to paint"),
-        ("clip.mp4 --format png", "is for photos, and there is none"),
+        ("clip.mp4 --format png", "is for photos, but there is none"),
         ("clip.mp4 --smooth 2", "'--smooth'"),
     ],
 )

@@ -164,16 +164,20 @@ def test_an_error_ends_the_film() -> None:
 @pytest.mark.parametrize(
     ("film", "words", "message"),
     [
-        (frames(1), {"smooth": 1.5}, "SMOOTH: 1.5 is no share; pass 0"),
-        (frames(1), {"smooth": float("nan")}, "SMOOTH: nan is no share"),
-        (frames(1), {"smooth": "much"}, "SMOOTH: 'much' is no share"),
-        (frames(1), {"in_flight": 0}, "IN_FLIGHT: 0 is no number of frames"),
-        (frames(1), {"in_flight": True}, "IN_FLIGHT: True is no number of frames"),
-        ([b"a file"], {}, "IMAGE: a value of type bytes is no frame; pass PIL images"),
-        ([np.zeros((4, 4), np.uint8)], {}, r"IMAGE: an array uint8 \[4, 4\] is no frame"),
-        ([np.zeros((4, 4, 3))], {}, r"IMAGE: an array float64 \[4, 4, 3\] is no frame"),
-        ([*frames(1), *frames(1, (16, 24))], {}, "IMAGE: a frame of 16 x 24 after one of 32 x 24; pass frames of one"),
-        (frames(1), {"mask": 7}, "MASKS: a value of type int is no picture"),
+        (frames(1), {"smooth": 1.5}, "SMOOTH: 1.5 is out of range; pass 0"),
+        (frames(1), {"smooth": float("nan")}, "SMOOTH: nan is out of range"),
+        (frames(1), {"smooth": "much"}, "SMOOTH: 'much' is out of range"),
+        (frames(1), {"in_flight": 0}, "IN_FLIGHT: 0 is not a number of frames"),
+        (frames(1), {"in_flight": True}, "IN_FLIGHT: True is not a number of frames"),
+        ([b"a file"], {}, "IMAGE: a value of type bytes is not a frame; pass PIL images"),
+        ([np.zeros((4, 4), np.uint8)], {}, r"IMAGE: an array uint8 \[4, 4\] is not a frame"),
+        ([np.zeros((4, 4, 3))], {}, r"IMAGE: an array float64 \[4, 4, 3\] is not a frame"),
+        (
+            [*frames(1), *frames(1, (16, 24))],
+            {},
+            "IMAGE: got a frame of 16 x 24 after one of 32 x 24; pass frames of one",
+        ),
+        (frames(1), {"mask": 7}, "MASKS: a value of type int is not a picture"),
     ],
 )
 def test_what_is_no_film_is_refused(film: Any, words: Any, message: str) -> None:

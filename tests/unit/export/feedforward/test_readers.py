@@ -99,11 +99,11 @@ def test_a_training_run_wraps_its_net(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("padding", "said", "message"),
     [
-        ("reflect", None, "its padding is 'reflect' or 'replicate', and not which; say --padding reflect"),
+        ("reflect", None, "its padding is 'reflect' or 'replicate', but not which; give --padding reflect"),
         ("reflect", "zero", "its padding is 'reflect' or 'replicate'"),
-        ("zero", None, "its padding is 'zero' or 'none', and not which; say --padding zero"),
+        ("zero", None, "its padding is 'zero' or 'none', but not which; give --padding zero"),
         ("zero", "reflect", "its padding is 'zero' or 'none'"),
-        ("reflect-start", "reflect", "--padding: got reflect; .*: what stands at its places tells"),
+        ("reflect-start", "reflect", "--padding: got reflect; .*: its layers' indices tell"),
     ],
 )
 def test_a_padding_that_a_port_does_not_tell_is_asked_for(
@@ -115,11 +115,11 @@ def test_a_padding_that_a_port_does_not_tell_is_asked_for(
 
 def test_whose_statistics_norms_take_is_asked_for(tmp_path: Path) -> None:
     tracked = johnson(norm=nn.BatchNorm2d)
-    with pytest.raises(CheckpointError, match="running statistics, .*; say --norm batch or --norm instance"):
+    with pytest.raises(CheckpointError, match="running statistics, .*; give --norm batch or --norm instance"):
         read(tmp_path, tracked)
     assert not any(conv.norm.epsilon for conv in read(tmp_path, tracked, Said(norm="batch")).net.convs)
     assert read(tmp_path, tracked, Said(norm="instance")).net.convs[0].norm.statistics == "instance"
-    with pytest.raises(CheckpointError, match="--norm: got batch; .* holds no running_mean"):
+    with pytest.raises(CheckpointError, match="--norm: got batch, but .* has no running_mean"):
         read(tmp_path, johnson(), Said(norm="batch"))
     with pytest.raises(CheckpointError, match="--norm: got 'group'; choose batch or instance"):
         read(tmp_path, tracked, Said(norm="group"))
@@ -154,7 +154,7 @@ HALVES: dict[str, tuple[Any, str]] = {
     ),
     "a port's norm is too small": (
         lambda: {**johnson(), "2.weight": torch.ones(3)},
-        "norm behind 1 has 3 channels, that 4",
+        "norm after 1 has 3 channels, the conv 4",
     ),
     "a port takes too much": (
         lambda: {**johnson(), "4.weight": torch.ones(8, 5, 3, 3)},
@@ -180,11 +180,11 @@ HALVES: dict[str, tuple[Any, str]] = {
     ),
     "a classifier": (
         lambda: {"conv1.weight": torch.ones(64, 3, 7, 7), "fc.weight": torch.ones(10, 512)},
-        "no feed-forward net of a known layout; its tensors: conv1.weight, fc.weight; a checkpoint of diffusion",
+        "not a feed-forward net of a known layout; its tensors: conv1.weight, fc.weight; link a diffusion checkpoint",
     ),
     "VGG": (
         lambda: {f"features.{name}": value for name, value in stylers.decoder().state_dict().items()},
-        "no feed-forward net",
+        "not a feed-forward net",
     ),
 }
 
@@ -206,7 +206,7 @@ def test_what_no_reader_knows_is_no_net(tmp_path: Path) -> None:
     unknown = {"fc.weight": torch.ones(3)}
     assert not link.recognises(saved(tmp_path / "x.safetensors", unknown))
     torch.save(unknown, tmp_path / "x.pth")
-    with pytest.raises(CheckpointError, match="no feed-forward net of a known layout"):
+    with pytest.raises(CheckpointError, match="not a feed-forward net of a known layout"):
         link.recognises(tmp_path / "x.pth")
 
 
@@ -220,7 +220,7 @@ def test_pickles_that_are_damaged_or_more_than_tensors(tmp_path: Path) -> None:
     whole = (tmp_path / "candy.pth").read_bytes()
     for length in (4, 100, len(whole) // 2, len(whole) - 1):
         (tmp_path / "candy.pth").write_bytes(whole[:length])
-        with pytest.raises(CheckpointError, match="candy.pth: not a file of tensors that torch saved, or damaged"):
+        with pytest.raises(CheckpointError, match="candy.pth: not a file of tensors saved by torch, or damaged"):
             link.recognises(tmp_path / "candy.pth")
     torch.save({**examples(), "hook": Shell()}, tmp_path / "evil.pth")
     with pytest.raises(CheckpointError, match="evil.pth: refused: .* more than tensors, it asks for 'posix.system'"):
@@ -267,7 +267,7 @@ WEIGHT = np.ones((3, 3, 3, 3), np.float32)
         (layers(Lua("nn.SpatialConvolution", CONV), *ENDED), "layer 0, nn.SpatialConvolution, has no weight"),
         (
             layers(Lua("nn.SpatialConvolution", {**CONV, "dH": 2, "weight": WEIGHT}), *ENDED),
-            "not the same in both directions",
+            "differs between the two directions",
         ),
         (
             layers(Lua("nn.SpatialConvolution", {**CONV, "padW": 2, "padH": 2, "weight": WEIGHT}), *ENDED),
@@ -283,9 +283,9 @@ WEIGHT = np.ones((3, 3, 3, 3), np.float32)
         ),
         (layers(Lua("nn.SpatialConvolution", {**CONV, "weight": WEIGHT[:2]}), *ENDED), r"its weight is \[2, 3, 3, 3\]"),
         (layers(Lua("nn.SpatialConvolution", {**CONV, "weight": WEIGHT})), "it ends with SpatialConvolution"),
-        (layers(Lua("nn.ReLU", {}), *ENDED), "behind no convolution"),
-        (layers(Lua("nn.Sequential", {"modules": []}), *ENDED), "no residual block"),
-        ({"model": 3.0}, "no feed-forward net of a known layout"),
+        (layers(Lua("nn.ReLU", {}), *ENDED), "follows no convolution"),
+        (layers(Lua("nn.Sequential", {"modules": []}), *ENDED), "not a residual block"),
+        ({"model": 3.0}, "not a feed-forward net of a known layout"),
         ({**layers(*ENDED), "opt": {"preprocessing": "resnet"}}, "opt.preprocessing is 'resnet'"),
     ],
 )
@@ -318,7 +318,7 @@ def ml5(folder: Path) -> Path:
         ),
         ({"Variable_2": {"filename": "Variable_2", "shape": [-32]}}, "a shape and the name of a file beside it"),
         ({"Variable_2": {"filename": "gone", "shape": [32]}}, "gone is missing; manifest.json names it"),
-        ({"Variable_4": {"filename": "Variable_2", "shape": [64]}}, r"has 128 bytes, \[64\] of float32 are 256"),
+        ({"Variable_4": {"filename": "Variable_2", "shape": [64]}}, r"has 128 bytes, but \[64\] of float32 are 256"),
         ({"dense": {"filename": "Variable_2", "shape": [32]}}, "unused .*\n  dense"),
     ],
 )
@@ -347,7 +347,7 @@ def test_another_programs_manifest_is_none_of_them(tmp_path: Path) -> None:
 def test_a_decoder_asks_for_its_encoder(tmp_path: Path) -> None:
     decoder = tmp_path / "clip_decoder_fire.pth.tar"
     torch.save(stylers.decoder().state_dict(), decoder)
-    with pytest.raises(CheckpointError, match="name that file, vgg_normalised.pth, with --encoder"):
+    with pytest.raises(CheckpointError, match="name vgg_normalised.pth with --encoder"):
         link.read(decoder)
     with pytest.raises(MisfitCheckpoint, match="--encoder: .* does not fit vgg_normalised.*\n.*missing") as raised:
         link.read(decoder, Said(encoder=decoder))
@@ -358,6 +358,6 @@ def test_a_decoder_asks_for_its_encoder(tmp_path: Path) -> None:
 
 def test_options_for_another_net_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        CheckpointError, match="--norm: got batch; .* tells that itself, or has no use for it: leave it out"
+        CheckpointError, match="--norm: got batch; .* tells that itself, or does not need it: leave it out"
     ):
         read(tmp_path, examples(), Said(norm="batch"))

@@ -107,7 +107,7 @@ def test_a_folder_of_fitted_vectors_has_all_of_them(mini: Path, tmp_path: Path) 
     for name, numbers in zip(("ink", "wave"), STYLES, strict=False):
         save_file({"vector": numbers}, tmp_path / f"{name}.safetensors", {"network": own(mini), "name": name})
     assert [*convert(tmp_path, mini, name="")] == ["ink", "wave"]
-    with pytest.raises(AdapterError, match="--name: .* holds 2 files of styles; each is named by itself"):
+    with pytest.raises(AdapterError, match="--name: .* holds 2 style files; each has its own name"):
         convert(tmp_path, mini, name="all")
 
 
@@ -158,7 +158,7 @@ def test_a_nets_own_styles(many: Path, tmp_path: Path) -> None:
         assert np.array_equal(vector(made, tmp_path), STYLES[number])
     (picked,) = convert(many / "net.npz", many, name="monet", style="2").values()
     assert picked.data == found["monet-02"].data
-    with pytest.raises(AdapterError, match="--style: got '7'; of .*net.npz its styles are 00 to 02"):
+    with pytest.raises(AdapterError, match="--style: got '7'; .*net.npz has the styles 00 to 02"):
         convert(many / "net.npz", many, style="7")
 
 
@@ -217,7 +217,7 @@ def test_gamma_and_beta_of_other_convs_are_refused(many: Path, tmp_path: Path) -
     np.savez(path, **{key: value for key, value in held.items() if key != "expand.conv1.beta"})
     refused(path, many, "without γ or β of expand.conv1")
     np.savez(path, **{**held, "other": np.zeros(3, np.float32)})
-    refused(path, many, "with other, which this one hasn't")
+    refused(path, many, "with other, which the bundle's lacks")
     np.savez(path, **{**held, "expand.conv1.beta": np.zeros((1, 5), np.float32)})
     refused(path, many, f"with {TRUNK.size - 1} numbers for 1 styles")
 
@@ -255,9 +255,9 @@ def test_a_file_of_something_else_says_what_it_holds(mini: Path, tmp_path: Path)
 
 def test_a_style_without_a_name_asks_for_one(mini: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "e.npy", np.zeros(100, np.float32))
-    with pytest.raises(AdapterError, match="--name: .*e.npy doesn't say what its style is called; give a name"):
+    with pytest.raises(AdapterError, match="--name: .*e.npy doesn't name its style; give a name"):
         convert(tmp_path / "e.npy", mini, name="")
-    with pytest.raises(AdapterError, match="--style: got '0'; of .*e.npy it holds one style: leave it out"):
+    with pytest.raises(AdapterError, match="--style: got '0'; .*e.npy has one style: leave it out"):
         convert(tmp_path / "e.npy", mini, style="0")
 
 
@@ -289,7 +289,7 @@ def test_a_pictures_style_is_its_predictors(mini: Path, tmp_path: Path) -> None:
 
 def test_what_cannot_be_predicted_says_why(mini: Path, many: Path, tmp_path: Path) -> None:
     place, facts = painting(tmp_path), manifest.load(mini / "bundle")
-    with pytest.raises(AdapterError, match="network 'net' has no predictor, which makes a style of a picture"):
+    with pytest.raises(AdapterError, match="network 'net' has no predictor, which makes a picture's style"):
         pictured.convert(place, manifest.load(many / "bundle"), many / "bundle")
     for strength in (0.0, -1.0, 1.5, float("nan")):
         with pytest.raises(AdapterError, match="--strength: got .*; a number above 0, up to 1"):
@@ -309,7 +309,7 @@ def test_a_weaker_style_needs_what_it_fades_to(tmp_path: Path) -> None:
     link.link(tmp_path / "net.onnx", tmp_path / "bundle", Said(predictor=tmp_path / "predict.onnx"))
     facts = manifest.load(tmp_path / "bundle")
     assert len(vector(pictured.convert(painting(tmp_path), facts, tmp_path / "bundle"), tmp_path)) == TRUNK.size
-    with pytest.raises(AdapterError, match="--strength: 'net' has no vector that changes nothing; leave it out"):
+    with pytest.raises(AdapterError, match="--strength: 'net' has no neutral vector; leave it out"):
         pictured.convert(painting(tmp_path), facts, tmp_path / "bundle", 0.5)
 
 
@@ -329,7 +329,7 @@ def test_many_styles_are_imported_listed_and_checked(many: Path, mini: Path, tmp
     assert f"style vector of net, {TRUNK.size} numbers" in run("list", *registry)[1]
     assert run("check", "monet-01", "--bundle", many / "bundle", *registry) == (0, "monet-01: ok\n")
     code, said = run("check", "monet-01", "--bundle", mini / "bundle", *registry)
-    assert (code, said) == (1, "it is a style of the network 'net', and the bundle's is 'mini'\n")
+    assert (code, said) == (1, "it is a style of the network 'net', the bundle's is 'mini'\n")
 
 
 def test_one_of_many_and_a_pictures_style(many: Path, mini: Path, tmp_path: Path) -> None:
@@ -354,7 +354,7 @@ def test_words_are_not_for_a_net_that_reads_none(many: Path, tmp_path: Path) -> 
 
 def test_a_file_of_styles_is_explained(many: Path, mini: Path, tmp_path: Path) -> None:
     code, said = run("check", many / "net.npz")
-    assert (code, "holds: 3 styles of a net that is in it, too" in said) == (0, True)
+    assert (code, "holds: 3 styles, with their net" in said) == (0, True)
     code, said = run("check", many / "net.npz", "--bundle", many / "bundle")
     assert (code, "styles: 3" in said) == (0, True)
     code, said = run("check", many / "net.npz", "--bundle", mini / "bundle")
