@@ -1,5 +1,8 @@
-"""Open the file or folder of a net: safetensors, npz, a pickle of tensors, Torch7, ONNX, a TensorFlow checkpoint, a
-folder with a config or with a file for each variable. Tensors are read when asked for."""
+"""Open the file or folder of a net.
+
+It is safetensors, npz, a pickle of tensors, Torch7, ONNX, a TensorFlow checkpoint, or a folder with a config or with a
+file for each variable. Tensors are read when asked for.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Muse's second stage (arXiv 2301.00704, section 2.5), which diffusers has no class for: a masked transformer over a
-large picture's tokens that attends to a small picture's tokens and to a text.
+"""Muse's second stage (arXiv 2301.00704, section 2.5), which diffusers has no class for.
+
+A masked transformer over a large picture's tokens attends to a small picture's tokens and to a text:
 
     small picture's tokens ──► embeddings ──► `low_layers`: self-attention, MLP ──┐
     text's hidden states ──► linear ─────────────────────────────────────────────┴──► context

@@ -1,5 +1,6 @@
-"""A cascade of two stages, after Muse (arXiv 2301.00704): a base paints the tokens of a small picture, then an upscaler
-those of a large one, conditioned on the small one's.
+"""A cascade of two stages, after Muse (arXiv 2301.00704).
+
+A base paints the tokens of a small picture, then an upscaler those of a large one, conditioned on the small one's.
 
 Each stage has its own guidance. In the second, StyleDrop's rules have other strengths, and any other rule becomes
 classifier-free guidance. An adapter without factors for a stage's transformer leaves that stage plain.

@@ -1,5 +1,6 @@
-"""The family of masked transformers: aMUSEd's UViT over a VQ model's tokens, and, where the bundle has one, Muse's
-upscaler over the tokens of a larger picture (cascade.py).
+"""The family of masked transformers: aMUSEd's UViT over a VQ model's tokens.
+
+A bundle may also have Muse's upscaler, over the tokens of a larger picture (cascade.py).
 """
 
 from __future__ import annotations
