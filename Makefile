@@ -1,5 +1,5 @@
 # make demo    from a clean clone to a gallery of stylised pictures, through a real tritonserver; no torch
-# make test    the tests            make check   lint and types
+# make test    the tests            make check   lint and types, and whether a wheel has all it needs
 # make lock    renew the locked installs
 # make bench   the benchmarks; what they found is in benchmarks/README.md
 #
@@ -75,6 +75,7 @@ check: $(VENV)/dev.stamp
 	ruff check .
 	ruff format --check .
 	mypy
+	$(BIN)/python -m pytest --quiet tests/shipped
 
 bench: $(VENV)/dev.stamp bundle
 	$(BIN)/python benchmarks/quality.py --json $(STATE)/quality.json
