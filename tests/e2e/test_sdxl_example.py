@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,6 @@ from impasto_client.gallery import GAP, LABEL_WIDTH, MARGIN, SHOWN
 from impasto_export import manifest
 from impasto_export.adapters import layers
 from impasto_export.link import link
-from impasto_export.tracing import graphs
 from tests.helpers import lora_files, twins
 from tests.helpers.lora_files import Array, Shape
 
@@ -61,11 +60,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def skeleton(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def skeleton(twin_skeletons: Callable[[str], Path]) -> Path:
     """Its graphs: SDXL's own come with impasto, those of this width don't."""
-    folder = tmp_path_factory.mktemp("sdxl") / "graphs"
-    graphs.export(checkpoint, folder)
-    return folder
+    return twin_skeletons("sdxl")
 
 
 @pytest.fixture
