@@ -4,9 +4,9 @@ python docs/examples/sdxl.py CHECKPOINT LORA LORA LORA --prompt "a red boat" --o
 
 CHECKPOINT is a folder in diffusers' layout, a single .safetensors, or OWNER/REPO of the hub. Each LORA is a file or a
 folder: diffusers', kohya's, PEFT's and others' are told apart by what they hold. Every command is printed before it
-runs, so these are also what you would type. The sheet has the plain picture and one for each LoRA; a second picture
-mixes them. Nothing here needs torch. SDXL's graphs come with impasto; --graphs is for an architecture that you exported
-yourself.
+runs, so these are also what you would type. The sheet has the plain picture and one for each LoRA, all of the same
+words and seed; a second picture mixes the LoRAs. Nothing here needs torch. SDXL's graphs come with impasto; --graphs is
+for an architecture that you exported yourself.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main() -> None:
 
     words = ["--steps", said.steps, "--seed", "7"]
     each, mixed = ([part for name in names for part in ("--adapter", f"{name}:{weight}")] for weight in (0.8, 0.4))
-    sheet = ["impasto", "gallery", "--prompt", said.prompt, *each, *words, "--out", str(said.out)]
+    sheet = ["impasto", "gallery", "--prompt", said.prompt, "--words", "", *each, *words, "--out", str(said.out)]
     mix = ["impasto", "generate", said.prompt, *mixed, *words, "--out", str(said.out.with_stem(f"{said.out.stem}-mix"))]
     both = f"{shlex.join(sheet)} && {shlex.join(mix)}"
     impasto("serve", *bundle, *registry, "--port", "0", "--quiet", "--", "sh", "-c", both)
