@@ -32,12 +32,10 @@ class Backend:
 
     async def paint(self, prompt: str, **options: Unpack[Options]) -> Generation:
         """Raises an ImpastoError: that of the last try."""
-        begun, outcome = time.monotonic(), "cancelled"
+        begun, outcome = time.monotonic(), "painted"
         try:
-            picture = await self._tried(prompt, options, begun + self._deadline_s)
-            outcome = "painted"
-            return picture
-        except ImpastoError as error:
+            return await self._tried(prompt, options, begun + self._deadline_s)
+        except BaseException as error:  # of one whose user has left, CancelledError
             outcome = type(error).__name__
             raise
         finally:

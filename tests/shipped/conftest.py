@@ -53,11 +53,11 @@ def run(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("empty")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], check=True)
     (packages,) = (folder / "venv").glob("lib/python*/site-packages")
-    theirs = [path for path in sys.path if Path(path).name == "site-packages"]
-    (packages / "dependencies.pth").write_text("\n".join(theirs))
     programs, home = folder / "venv" / "bin", folder / "home"
     pip = [sys.executable, "-m", "pip", "--quiet", "--python", str(programs / "python"), "install"]
     subprocess.run([*pip, "--no-deps", "--no-index", str(built.wheel)], check=True)
+    theirs = [path for path in sys.path if Path(path).name == "site-packages"]
+    (packages / "dependencies.pth").write_text("\n".join(theirs))  # pip would take the checkout's for installed
     home.mkdir()
     mine = {"PATH": f"{programs}:{os.environ['PATH']}"}  # as it is when the environment is activated
     mine |= {name: value for name, value in os.environ.items() if not name.startswith(("IMPASTO_", "PATH", "PYTHON"))}

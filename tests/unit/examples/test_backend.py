@@ -81,7 +81,7 @@ def test_one_that_is_cancelled_is_counted() -> None:
             await task
 
     asyncio.run(leave())
-    assert made.outcomes == {"cancelled": 1}
+    assert made.outcomes == {"CancelledError": 1}
 
 
 def test_the_metrics() -> None:
