@@ -20,7 +20,7 @@ from pathlib import Path
 
 from typing_extensions import Unpack
 
-from impasto_client import AsyncClient, ConnectError, Generation, ImpastoError, Options, ServerFull, ServerUnavailable
+from impasto_client import AsyncClient, ConnectError, Generation, Options, ServerFull, ServerUnavailable
 
 
 class Backend:

@@ -80,7 +80,8 @@ def loras(checkpoint: Path, skeleton: Path, tmp_path: Path) -> list[Path]:
 def test_every_lora_paints_its_own_picture(checkpoint: Path, skeleton: Path, loras: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "sheet.png"
     places = ["--home", str(tmp_path / "home"), "--graphs", str(skeleton), "--out", str(out)]
-    said = example("sdxl.py", str(checkpoint), *map(str, loras), "--steps", "2", *places)
+    named = [f"lora-{number}={lora}" for number, lora in enumerate(loras)]
+    said = example("sdxl.py", str(checkpoint), *named, "--steps", "2", *places)
     commands = [line.split()[2] for line in said.splitlines() if line.startswith("$ impasto ")]
     assert commands == ["link", *["adapters"] * 6, "serve"]
     plain, *styled = columns(pixels(out), 1 + len(loras))
