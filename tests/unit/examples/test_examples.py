@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -44,13 +45,11 @@ def test_commands_and_their_options_exist(line: str) -> None:
     """Of `impasto serve … -- COMMAND` both."""
     words = shlex.split(line)
     if words[0] == "impasto":
-        own, rest = (words[: words.index("--")], words[words.index("--") + 1 :])
-        _, command, options = (group := get_command(app)).resolve_command(
-            group.make_context("impasto", own[1:]), own[1:]
-        )
-        known = {option for parameter in command.params for option in parameter.opts}
-        assert flags(options) <= known
-        words = rest
+        place = words.index("--")
+        group: Any = get_command(app)
+        _, command, options = group.resolve_command(group.make_context("impasto", words[1:place]), words[1:place])
+        assert flags(options) <= {option for parameter in command.params for option in parameter.opts}
+        words = words[place + 1 :]
     assert words[0] == "python"
     usage = subprocess.run([sys.executable, words[1], "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert flags(words) <= set(re.findall(r"--[a-z-]+", usage.stdout.partition("options:")[2]))
