@@ -24,7 +24,7 @@ from PIL import Image, ImageDraw
 from impasto_client import Client, Compose, Options, StyleContent
 
 CELL, GAP, LABEL = 160, 12, 18  # pixels
-STYLES, CONTENTS = (0.0, 0.5, 2.0, 5.0), (0.0, 1.0, 3.0, 6.0)  # λs, λc
+STYLES, CONTENTS = (0.0, 0.5, 1.0, 2.0), (0.0, 1.0, 3.0, 6.0)  # λs, λc
 GAMMAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
