@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -84,9 +85,9 @@ def test_every_lora_paints_its_own_picture(checkpoint: Path, skeleton: Path, lor
     said = example("sdxl.py", str(checkpoint), *named, "--steps", "2", *places)
     commands = [line.split()[2] for line in said.splitlines() if line.startswith("$ impasto ")]
     assert commands == ["link", *["adapters"] * 6, "serve"]
-    plain, *styled = columns(pixels(out), 1 + len(loras))
-    assert [bool((one != plain).mean() > 0.1) for one in styled] == [True] * len(loras)
-    assert len({one.tobytes() for one in styled}) == len(loras)
+    plain_and_styled = columns(pixels(out), 1 + len(loras))
+    for one, other in combinations(plain_and_styled, 2):
+        assert np.abs(one - other).mean() > 10  # levels of 255; rounding changes some values by one
     assert pixels(tmp_path / "sheet-mix.png").shape == (SIDE, SIDE, 3)
 
 
