@@ -1,5 +1,5 @@
 # make demo    from a clean clone to a gallery of stylised pictures, through a real tritonserver; no torch
-# make test    the tests            make check   lint, types and docs
+# make test    the tests            make check   lint, types, docs, and whether a wheel has all it needs
 # make lock    renew the locked installs
 # make bench   the benchmarks; what they found is in benchmarks/README.md
 #
@@ -76,6 +76,7 @@ check: $(VENV)/dev.stamp
 	ruff format --check .
 	mypy
 	mkdocs build --strict --quiet --config-file docs/site/mkdocs.yml
+	$(BIN)/python -m pytest --quiet tests/shipped
 
 bench: $(VENV)/dev.stamp bundle
 	$(BIN)/python benchmarks/quality.py --json $(STATE)/quality.json

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 ROOT = Path(__file__).parents[1]
-TOGETHER = {f"tests/parity/test_{name}.py": "twins" for name in ("architectures", "backbone_graphs")}
+TWINS = ("parity/test_architectures", "parity/test_backbone_graphs", "e2e/test_sdxl_example")
+TOGETHER = {f"tests/{name}.py": "twins" for name in TWINS}
 # Examples have no time limit and are the same everywhere, so that a failure in CI can be reproduced.
 hypothesis.settings.register_profile("impasto", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("impasto")
@@ -44,7 +47,7 @@ class ByModule(LoadScopeScheduling):  # type: ignore[misc]
 
     def _split_scope(self, nodeid: str) -> str:
         module = nodeid.partition("::")[0]
-        return "e2e" if module.startswith("tests/e2e/") else TOGETHER.get(module, module)
+        return TOGETHER.get(module, "e2e" if module.startswith("tests/e2e/") else module)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByModule:
@@ -142,3 +145,19 @@ def scorer_bundle(clip_checkpoint: Path, tmp_path_factory: pytest.TempPathFactor
     from impasto_export.clip import link
 
     return link(clip_checkpoint, tmp_path_factory.mktemp("bundles") / "scorer").folder
+
+
+@pytest.fixture(scope="session")
+def twin_skeletons(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Skeletons of the twins' architectures by kind, each exported once: that takes longer than all that runs on it."""
+    from impasto_export.tracing import graphs
+    from tests.helpers import twins
+
+    folder = tmp_path_factory.mktemp("skeletons")
+
+    @cache
+    def exported(kind: str) -> Path:
+        graphs.export(twins.save(folder / f"{kind}-configs", kind), folder / kind)
+        return folder / kind
+
+    return exported

@@ -15,6 +15,8 @@ from rich.markup import escape
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
+from impasto_client.commit import commit
+
 GROUP = "impasto.commands"
 OURS = ("impasto_client", "impasto_export", "impasto_server")
 
@@ -104,14 +106,18 @@ app = typer.Typer(cls=LazyGroup, no_args_is_help=True, add_completion=False)
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(version("impasto"))
+        of = commit()
+        typer.echo(f"impasto {version('impasto')}" + (f" ({of})" if of else ""))
         raise typer.Exit
 
 
 @app.callback()
 def impasto(
     show_version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and the commit, and stop."
+        ),
     ] = False,
 ) -> None:
     """Stylised images: the backbone is compiled once, a style is data."""

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,9 @@ from impasto_export.adapters import importer
 from impasto_export.adapters.registry import Registry
 from impasto_export.checkpoints.control import Control
 from impasto_export.link import link
-from impasto_export.tracing import graphs
 from impasto_server.pipeline import Pipeline
 from impasto_server.settings import EngineName, Settings
-from tests.helpers import checkpoints, twins
+from tests.helpers import checkpoints
 
 CHECKPOINT = Path(__file__).parents[2] / "studio" / "mini-diffusion"
 UNET_SITES = ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "proj_in"]
@@ -143,16 +141,3 @@ def content() -> NDArray[np.uint8]:
 def nearness() -> NDArray[np.uint8]:
     """Grey, 128 x 128: the lower, the nearer."""
     return np.repeat(np.arange(0, 256, 2, np.uint8)[:, None], 128, axis=1)
-
-
-@pytest.fixture(scope="session")
-def twin_skeletons(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Skeletons of the twins' architectures by kind, each exported once: that takes longer than all that runs on it."""
-    folder = tmp_path_factory.mktemp("skeletons")
-
-    @cache
-    def exported(kind: str) -> Path:
-        graphs.export(twins.save(folder / f"{kind}-configs", kind), folder / kind)
-        return folder / kind
-
-    return exported
