@@ -68,7 +68,8 @@ def disguised(scenes: Sequence[Scene], seed: int) -> Bytes:
     marks = sheets.astype(np.float32) - np.stack(blurred)
     strength = rng.uniform(0.4, 1.2, (len(scenes), 1, 1, 1))
     flat = paint_all([replace(scene, style="flat") for scene in scenes], FINE_SIDE)
-    return np.clip(flat + strength * marks, 0, 255).astype(np.uint8)
+    pictures: Bytes = np.clip(flat + strength * marks, 0, 255).astype(np.uint8)
+    return pictures
 
 
 def lesson_scenes(seed: int) -> tuple[list[Scene], list[Scene]]:
