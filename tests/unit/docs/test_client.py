@@ -44,6 +44,10 @@ class Several(LocalTransport):
         assert "MODEL" not in tensors
         yield from super().stream(tensors, timeout_s)
 
+    def close(self) -> None:
+        self._photos.close()
+        super().close()
+
 
 @pytest.fixture
 def diffusion(home: Path) -> Iterator[Client]:

@@ -84,8 +84,10 @@ def test_every_page_is_in_the_sites_contents() -> None:
     assert sorted(listed) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
 
 
-# Those of docs/measured.md are benchmarks', pip's and docker's.
-@pytest.mark.parametrize("name", [one for one in NAMES if one.startswith("docs/") and one != "docs/measured.md"])
+# Benchmarks, pip and docker are told of in measured.md; examples.md has scripts, whose options test_examples.py looks up.
+@pytest.mark.parametrize(
+    "name", [one for one in NAMES if one.startswith("docs/") and one not in ("docs/measured.md", "docs/examples.md")]
+)
 def test_options_in_the_text_exist(name: str) -> None:
     known = {*_OPTION.findall(page("docs/commands.md").text)}
     assert {*_OPTION.findall(page(name).text)} <= known | FOREIGN
