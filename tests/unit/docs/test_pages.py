@@ -84,7 +84,7 @@ def test_every_page_is_in_the_sites_contents() -> None:
     assert sorted(listed) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
 
 
-# Benchmarks, pip and docker are told of in measured.md; examples.md has scripts, whose options test_examples.py looks up.
+# measured.md also tells of benchmarks, pip and docker; the options of examples.md are looked up by test_examples.py.
 @pytest.mark.parametrize(
     "name", [one for one in NAMES if one.startswith("docs/") and one not in ("docs/measured.md", "docs/examples.md")]
 )
