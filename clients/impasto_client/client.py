@@ -19,7 +19,7 @@ from types import TracebackType
 from typing_extensions import Unpack
 
 from impasto_client.catalogue import Catalogue, decode_catalogue
-from impasto_client.errors import ProtocolError
+from impasto_client.errors import InvalidRequest, ProtocolError
 from impasto_client.fields import TABLE, Options
 from impasto_client.generation import Generation, Progress
 from impasto_client.options import PhotoOptions, PhotoStyles, Picture, Pictures
@@ -300,7 +300,9 @@ class AsyncClient:
 
 
 def _over(picture: Picture, options: Options) -> Options:
-    """The options with the picture to upscale. Raises TypeError if they already have one."""
+    """The options with the picture to upscale. Raises InvalidRequest without one, TypeError for a second."""
+    if picture is None:  # elsewhere this is an option that isn't sent: both stages would paint another picture
+        raise InvalidRequest("BASE_IMAGE: None is not a picture; pass bytes, a PIL image or a Path", "BASE_IMAGE")
     if "base_image" in options:
         raise TypeError("upscale() already has its picture; leave base_image out")
     return {**options, "base_image": picture}

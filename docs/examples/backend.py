@@ -1,6 +1,6 @@
 """A product's backend: pictures for many users, each with a deadline, retries, and metrics.
 
-impasto serve --quiet -- python docs/examples/backend.py "a red boat" "a blue fish" --adapter mosaic --out pictures
+impasto serve --quiet --port 0 -- python docs/examples/backend.py "a red boat" "a fish" --adapter mosaic --out pictures
 
 One AsyncClient serves all requests. A request has one deadline, with tries and pauses counted in; what is left of it
 travels along, so the server stops when nobody waits any more. A full server says when it has room. What another try

@@ -1,8 +1,8 @@
 """A tour of guidance: one seed under growing strengths, on one labelled sheet.
 
-impasto serve --quiet --bundle .impasto/bundle -- \\
+impasto serve --quiet --port 0 --bundle .impasto/bundle -- \\
     python docs/examples/guidance.py dual --style stained-glass-ti
-impasto serve --quiet --bundle .impasto/muse -- \\
+impasto serve --quiet --port 0 --bundle .impasto/muse -- \\
     python docs/examples/guidance.py compose --style glass-drop --content rocket-drop --prompt "a red rocket"
 
 dual: how strongly the style counts (λs, a row each) by how strongly the content does (λc, a column each), by Eq. 11 of

@@ -1,6 +1,6 @@
 """A load test: requests arrive at random times, whether or not those before them are done (open loop).
 
-impasto serve --quiet -- python docs/examples/loadtest.py --rate 2 --requests 60 --adapter mosaic --adapter stipple
+impasto serve --quiet --port 0 -- python docs/examples/loadtest.py --rate 2 --requests 60 --adapter mosaic
 
 Users don't wait for one another. A test in which they do slows down with the server, and hides that it is too slow. A
 latency counts from when its request was due. The styles take turns. One picture in each comes first and isn't counted.

@@ -20,6 +20,7 @@ from impasto_client import (
     Compose,
     FakeTransport,
     Generation,
+    InvalidRequest,
     Options,
     Progress,
     ProtocolError,
@@ -79,6 +80,14 @@ def test_a_picture_is_painted_finer_by_either_client(tmp_path: Path) -> None:
 def test_a_second_picture_to_be_painted_finer_is_a_mistake() -> None:
     with pytest.raises(TypeError, match="leave base_image out"):
         Client(transport=FakeTransport()).upscale(b"\x89PNG", "a house", base_image=b"\x89PNG")
+
+
+def test_upscale_wants_a_picture() -> None:
+    fake = FakeTransport()
+    with pytest.raises(InvalidRequest, match="BASE_IMAGE: None is not a picture") as caught:
+        Client(transport=fake).upscale(None, "a house")  # type: ignore[arg-type]
+    assert caught.value.field == "BASE_IMAGE"
+    assert not fake.requests
 
 
 def test_the_fake_has_the_defaults_of_each_rule() -> None:
