@@ -50,6 +50,12 @@ class Wish:
     prompt: str
     style_prompt: str
 
+    @property
+    def said(self) -> tuple[str, ...]:
+        """The row's prompts; that of the style alone where it is another one."""
+        alone = (f"style alone: {self.style_prompt}",) if self.style_prompt != self.prompt else ()
+        return (self.prompt, *alone)
+
 
 @with_options(TABLE, SHARED)
 def compose(
@@ -87,7 +93,7 @@ def compose(
         pictures = paint(client, cells, lambda: bar.advance(task))
     columns = ["style", "content", *(f"gamma {gamma:g}" for gamma in gammas)]
     rows = [
-        Row(label, (wish.prompt, f"seed {row[0].seed}"))
+        Row(label, (*wish.said, f"seed {row[0].seed}"))
         for label, wish, row in zip(labels, wishes, pictures, strict=True)
     ]
     with reported(console):

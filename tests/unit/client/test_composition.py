@@ -86,6 +86,11 @@ def test_words_are_said_once_or_for_each_style(flag: str) -> None:
     assert error.value.param_hint == flag
 
 
+def test_a_row_says_what_its_style_alone_paints_where_that_is_another_thing() -> None:
+    assert Wish("glass", "a rocket", "a rocket").said == ("a rocket",)
+    assert Wish("glass", "a rocket", "a house").said == ("a rocket", "style alone: a house")
+
+
 def test_a_row_is_called_by_its_styles_words() -> None:
     assert labels_of(CATALOGUE, ["glass", "toy", "unknown"]) == ["in stained glass style", "toy", "unknown"]
 
