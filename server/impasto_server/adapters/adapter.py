@@ -59,12 +59,15 @@ class Adapter:
 
 @dataclass(frozen=True)
 class Delta:
-    """An adapter that no bank can carry, because of the `forms` of its updates; `prompt` as an Adapter's."""
+    """An adapter that no bank can carry, because of the `forms` of its updates; `prompt` as an Adapter's. `stages` are
+    those of a cascade that its header names.
+    """
 
     digest: str
     forms: tuple[str, ...]
     prompt: str | None = None
     nbytes: int = 0  # the server never loads its tensors
+    stages: tuple[str, ...] = (cascade.FIRST,)
 
 
 Patch = Adapter | Delta
@@ -141,7 +144,8 @@ def delta(header: Mapping[str, Any], digest: str, name: str, manifest: Manifest)
     forms = header.get("forms")
     if not isinstance(forms, list) or not forms:
         raise damaged(name, "its header doesn't say which forms its updates have")
-    return Delta(digest, tuple(str(form) for form in forms), _prompt(header, name))
+    said = tuple(str(form) for form in forms)
+    return Delta(digest, said, _prompt(header, name), stages=cascade.stages(header))
 
 
 def heaviest(manifest: Manifest) -> int:
