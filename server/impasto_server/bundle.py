@@ -82,6 +82,10 @@ class ImageSize(Frozen):
     multiple_of: int
     max_pixels: int
 
+    def allows(self, width: int, height: int) -> bool:
+        """Whether a request may have this size."""
+        return not (width % self.multiple_of or height % self.multiple_of) and width * height <= self.max_pixels
+
 
 class TokenizerFacts(Frozen):
     file: str

@@ -408,6 +408,10 @@ SMALL = png(np.zeros((64, 64, 3), np.uint8))
          "WIDTH 256 and HEIGHT 256"),
         ({"base_image": png(np.zeros((64, 48, 3), np.uint8)), "width": 128, "height": 128},
          "BASE_IMAGE: is 48 x 64, but this WIDTH and HEIGHT need 64 x 64"),
+        ({"base_image": png(np.zeros((64, 50, 3), np.uint8))},
+         "BASE_IMAGE: is 50 x 64, but this WIDTH and HEIGHT need 64 x 64; pass a picture of that size$"),
+        ({"base_image": png(np.zeros((256, 128, 3), np.uint8))},
+         "BASE_IMAGE: is 128 x 256, but this WIDTH and HEIGHT need 64 x 64; pass a picture of that size$"),
         ({"base_image": b"GIF89a"}, "BASE_IMAGE: is not a PNG, JPEG or WebP file"),
         ({"base_image": SMALL, "steps": 4}, "STEPS: means nothing beside BASE_IMAGE"),
         ({"base_image": SMALL, "temperature": 1.0}, "TEMPERATURE: means nothing beside BASE_IMAGE"),
@@ -434,7 +438,7 @@ def test_what_contradicts_itself_is_told_and_the_next_is_painted(
 ) -> None:
     with pytest.raises(ImpastoError) as error:
         pipeline.generate(pipeline.offer.request(**{"prompt": "a boat", "seed": 3, **said}))
-    assert str(error.value).startswith(problem)
+    assert f"{error.value}$".startswith(problem)
     assert pipeline.generate(asked(pipeline)).image
 
 
