@@ -82,6 +82,10 @@ class ImageSize(Frozen):
     multiple_of: int
     max_pixels: int
 
+    def allows(self, width: int, height: int) -> bool:
+        """Whether a request may have this size."""
+        return not (width % self.multiple_of or height % self.multiple_of) and width * height <= self.max_pixels
+
 
 class TokenizerFacts(Frozen):
     file: str
@@ -111,6 +115,12 @@ class File(Frozen):
     file: str
 
 
+class Stored(Frozen):
+    """A file of weights, as large as it was when the checkpoint was linked."""
+
+    nbytes: int = Field(alias="bytes")
+
+
 class Pinned(Frozen):
     """A mix that is merged into weights of its own, and the graphs that it changes, with the same ports."""
 
@@ -133,6 +143,7 @@ class Manifest(Frozen):
     digest: str
     image: ImageSize
     graphs: dict[str, Graph]
+    weights: dict[str, Stored] = {}
     defaults: Usual = Usual()
     pinned: tuple[Pinned, ...] = ()
 
@@ -254,10 +265,19 @@ class Bundle:
             raise SetupError(f"bundle: {folder} {problem}; make one with `impasto link CHECKPOINT --out {folder}`")
         manifest = _manifest(path, kinds)
         bundle = cls(folder, manifest, name or _spelled(manifest.name))
-        for file in manifest.files:
-            if not (folder / file).is_file():
-                raise SetupError(f"bundle: {folder} lacks {file}; link the checkpoint again")
+        bundle._check_files()
         return bundle
+
+    def _check_files(self) -> None:
+        weights = self.manifest.weights
+        for path in (self.folder / file for file in (*self.manifest.files, *weights)):
+            if not path.is_file():
+                raise SetupError(f"bundle: {self.folder} lacks {path.name}; link the checkpoint again")
+        for file, stored in weights.items():
+            path = self.folder / file
+            if (found := path.stat().st_size) != stored.nbytes:
+                problem = f"{path} has {found} bytes, not {stored.nbytes}"
+                raise SetupError(f"bundle: {problem}; link the checkpoint again")
 
     @property
     def nbytes(self) -> int:

@@ -76,13 +76,13 @@ class Field(ABC):
         """Whether the value's type is one that `checked` takes."""
 
     def read(self, tensor: NDArray[Any]) -> Any:
-        """The checked value in a tensor. Raises InvalidArgument."""
+        """The checked value in a tensor. Raises InvalidArgument, also for a wrong dtype, which Triton would refuse."""
         if not self.many and tensor.size != 1:
             raise InvalidArgument(self.name, f"holds {tensor.size} values", "pass exactly one, shape [1]")
         if tensor.size > MAX_VALUES:  # checked before the values are read one by one
             raise InvalidArgument(self.name, f"holds {tensor.size} values", f"pass at most {MAX_VALUES}")
         values = tensor.reshape(-1).tolist()
-        return self.checked(self.taken(values if self.many else values[0]))
+        return self.said(self.taken(values if self.many else values[0]))
 
     def taken(self, value: Any) -> Any:
         """NumPy's value (or list of values) as Python's. Raises InvalidArgument."""

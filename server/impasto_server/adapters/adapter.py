@@ -23,7 +23,7 @@ from impasto_server.adapters.form import FORMS, Factors, Form, Shape, rank_of
 from impasto_server.bundle import Manifest, Site
 from impasto_server.engines.engine import widened
 from impasto_server.errors import InvalidArgument, shown
-from impasto_server.strangers import read_json
+from impasto_server.strangers import Unfit, read_json
 
 Array = NDArray[np.float32]
 
@@ -59,12 +59,15 @@ class Adapter:
 
 @dataclass(frozen=True)
 class Delta:
-    """An adapter that no bank can carry, because of the `forms` of its updates; `prompt` as an Adapter's."""
+    """An adapter that no bank can carry, because of the `forms` of its updates; `prompt` as an Adapter's. `stages` are
+    those of a cascade that its header names.
+    """
 
     digest: str
     forms: tuple[str, ...]
     prompt: str | None = None
     nbytes: int = 0  # the server never loads its tensors
+    stages: tuple[str, ...] = (cascade.FIRST,)
 
 
 Patch = Adapter | Delta
@@ -141,7 +144,8 @@ def delta(header: Mapping[str, Any], digest: str, name: str, manifest: Manifest)
     forms = header.get("forms")
     if not isinstance(forms, list) or not forms:
         raise damaged(name, "its header doesn't say which forms its updates have")
-    return Delta(digest, tuple(str(form) for form in forms), _prompt(header, name))
+    said = tuple(str(form) for form in forms)
+    return Delta(digest, said, _prompt(header, name), stages=stages_of(header, name))
 
 
 def heaviest(manifest: Manifest) -> int:
@@ -166,12 +170,20 @@ def check_backbone(header: Mapping[str, Any], name: str, manifest: Manifest) -> 
             f"adapter {name!r} is for a {header.get('family')} backbone, but {manifest.name!r} is {manifest.family}"
         )
         raise InvalidArgument(FIELD, problem, "name an adapter that was trained on this kind of backbone")
-    if beyond := cascade.beyond(header, manifest):
+    if beyond := cascade.beyond(stages_of(header, name), manifest):
         problem = f"adapter {name!r} is a pair, with a half for the stage {shown(beyond[0])}"
         fix = "name an adapter of the base alone, or in MODEL a bundle with both stages"
         raise InvalidArgument(FIELD, f"{problem}, which {manifest.name!r} doesn't have", fix)
     if header.get("architecture") != manifest.architecture:
         raise _of_another(header.get("network"), name, manifest)
+
+
+def stages_of(header: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """As cascade.stages. Raises InvalidArgument."""
+    try:
+        return cascade.stages(header)
+    except Unfit as error:
+        raise damaged(name, f"its header {error}") from None
 
 
 def _of_another(network: object, name: str, manifest: Manifest) -> InvalidArgument:

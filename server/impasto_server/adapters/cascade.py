@@ -9,19 +9,28 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from impasto_server.bundle import Manifest
+from impasto_server.errors import shown
+from impasto_server.strangers import Unfit
 
 FIRST = "base"  # the first stage's name in every family
 
 
 def stages(header: Mapping[str, Any]) -> tuple[str, ...]:
-    """The stages that an adapter's header names; the first alone where it names none."""
+    """The stages that an adapter's header names; the first alone where it names none.
+
+    Raises Unfit for a list that isn't of different names.
+    """
     found = header.get("stages")
-    return tuple(map(str, found)) if isinstance(found, list) else (FIRST,)
+    if not isinstance(found, list):
+        return (FIRST,)
+    if not all(isinstance(stage, str) for stage in found) or len({*found}) < len(found):
+        raise Unfit(f"has the stages {shown(repr(found))}, which are not different names")
+    return tuple(found)
 
 
-def beyond(header: Mapping[str, Any], manifest: Manifest) -> list[str]:
-    """The adapter's stages that the bundle doesn't have."""
-    return [stage for stage in stages(header) if stage not in manifest.backbones]
+def beyond(said: Sequence[str], manifest: Manifest) -> list[str]:
+    """Those of an adapter's stages that the bundle doesn't have."""
+    return [stage for stage in said if stage not in manifest.backbones]
 
 
 def wrong(header: Mapping[str, Any], graphs: Collection[str], manifest: Manifest) -> str:

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from impasto_server.adapters import cascade
-from impasto_server.adapters.adapter import damaged, header_of
+from impasto_server.adapters.adapter import damaged, header_of, stages_of
 from impasto_server.bundle import Manifest
 from impasto_server.strangers import read_json
 
@@ -36,8 +35,9 @@ class Header:
         """From a file's first bytes; errors call it `name`. Raises InvalidArgument."""
         said = header_of(data, name)
         shapes = _shapes(data, name)
+        kind = _text(said, "kind")
         return cls(
-            kind=_text(said, "kind"),
+            kind=kind,
             family=_text(said, "family"),
             architecture=_text(said, "architecture"),
             widths={graph: shape[2] for graph, shape in shapes.items()},
@@ -45,7 +45,7 @@ class Header:
             prompt=_text(said, "prompt"),
             rank=_count(said, "rank"),
             stages=max((shape[0] for shape in shapes.values()), default=0),
-            adapts=() if _text(said, "kind") == EMBEDDING else tuple(map(_spoken, cascade.stages(said))),
+            adapts=() if kind == EMBEDDING else tuple(map(_spoken, stages_of(said, name))),
         )
 
     def fits(self, manifest: Manifest) -> bool:

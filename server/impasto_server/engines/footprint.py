@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
+from impasto_server.errors import SetupError
 from impasto_server.settings import EngineName, Precision
-from impasto_server.strangers import read_json
+from impasto_server.strangers import Unfit, read_json
 
 GIB = 1 << 30
 _LIMIT = Path("/sys/fs/cgroup/memory.max")  # a container's limit
@@ -26,7 +27,7 @@ class Footprint:
 
     @classmethod
     def of(cls, folder: Path) -> Footprint:
-        """The footprint of a bundle's folder. Raises OSError."""
+        """The footprint of a bundle's folder. Raises SetupError for a damaged weights file."""
         weights = [_parameters(file) for file in folder.glob("*.safetensors")]
         return cls(sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()), sum(weights))
 
@@ -42,11 +43,17 @@ class Footprint:
 
 
 def _parameters(file: Path) -> int:
-    """How many numbers a safetensors file holds."""
-    with file.open("rb") as opened:
-        (length,) = struct.unpack("<Q", opened.read(8))
-        header = read_json(opened.read(min(length, MAX_HEADER)))
-    return sum(prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+    """How many numbers a safetensors file holds. Raises SetupError for a file that can't be read or isn't one."""
+    try:
+        with file.open("rb") as opened:
+            (length,) = struct.unpack("<Q", opened.read(8))
+            header = read_json(opened.read(min(length, MAX_HEADER)))
+        return sum(prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+    except OSError as error:
+        raise SetupError(f"bundle: {file} can't be read ({error.strerror}); link the checkpoint again") from None
+    except (struct.error, Unfit, AttributeError, KeyError, TypeError):
+        problem = "is damaged: its header is not that of a safetensors file"
+        raise SetupError(f"bundle: {file} {problem}; link the checkpoint again") from None
 
 
 def whole_memory() -> int:

@@ -126,11 +126,10 @@ def _cache() -> Finding:
 def _fits(bundle: Path, engines: Sequence[EngineName]) -> list[Finding]:
     """Whether memory suffices for the bundle on each of these engines, in each of its precisions."""
     try:
-        opened = open_bundle(bundle)
+        opened, footprint = open_bundle(bundle), Footprint.of(bundle)
     except SetupError as error:
         found, _, fix = str(error).removeprefix("bundle: ").rpartition("; ")
         return [Finding("bundle", False, found, fix)]
-    footprint = Footprint.of(bundle)
     named = Finding("bundle", True, f"{footprint.parameters / 1e6:.0f} M parameters, {footprint.files / GIB:.1f} GiB")
     return [named, *(_fit(opened, footprint, one, precision) for one in engines for precision in _precisions(one)[0])]
 

@@ -3,7 +3,8 @@
 A base paints the tokens of a small picture, then an upscaler those of a large one, conditioned on the small one's.
 
 Each stage has its own guidance. In the second, StyleDrop's rules have other strengths, and any other rule becomes
-classifier-free guidance. An adapter without factors for a stage's transformer leaves that stage plain.
+classifier-free guidance. An adapter without factors for a stage's transformer or for the text encoders leaves that
+stage plain.
 """
 
 from __future__ import annotations
@@ -102,17 +103,15 @@ class Adapting:
 
     def guidance(self, stage: str, rule: Rule, worn: Worn) -> Guidance:
         """A stage's guidance; a mix that changes nothing in the stage becomes the empty mix."""
-        graphs = (self.manifest.backbones[stage], *self.manifest.text_encoders)
 
         def at(mix: Mix) -> Mix:
-            return mix if self.seating.changes(graphs, mix, worn.adapters) else Mix()
+            return mix if self.seating.changes(self._graphs(stage), mix, worn.adapters) else Mix()
 
         return rule(worn.words, Mixes(at(worn.mixes.full), at(worn.mixes.context)))
 
     def names(self, stage: str, worn: Worn) -> tuple[str, ...]:
-        """The names of the request's adapters that change a stage's transformer."""
-        graph = self.manifest.backbones[stage]
-        return tuple(dict.fromkeys(one.name for one in worn.named if self._changes(graph, one.digest, worn)))
+        """The names of the request's adapters that change a stage's transformer, or the words that it reads."""
+        return tuple(dict.fromkeys(one.name for one in worn.named if self._changes(stage, one.digest, worn)))
 
     def told(self, request: Request, worn: Worn) -> Mapping[str, object]:
         """META's part about the stages."""
@@ -140,12 +139,19 @@ class Adapting:
             for one in plain
         )
 
-    def _changes(self, graph: str, digest: str, worn: Worn) -> bool:
-        """Whether an adapter changes a graph. A Delta, which only pinned mixes contain, counts as changing what its mix
-        changes.
+    def _graphs(self, stage: str) -> tuple[str, ...]:
+        """The graphs that decide what a stage paints."""
+        return (self.manifest.backbones[stage], *self.manifest.text_encoders)
+
+    def _changes(self, stage: str, digest: str, worn: Worn) -> bool:
+        """Whether an adapter changes a stage.
+
+        A Delta, which only pinned mixes contain, counts as changing the words that its mix changes, since its header
+        names only stages.
         """
         patch = worn.adapters[digest]
         if not isinstance(patch, Delta):
-            return graph in patch.factors
+            return not patch.factors.keys().isdisjoint(self._graphs(stage))
         mixes = (worn.mixes.full, worn.mixes.context)
-        return any(self.seating.changes((graph,), mix, worn.adapters) for mix in mixes if digest in dict(mix.parts))
+        heard = any(self.seating.speaks(mix, worn.adapters) for mix in mixes if digest in dict(mix.parts))
+        return heard or stage in patch.stages

@@ -68,7 +68,7 @@ class Masked:
         return 0
 
     def read(self, request: Request) -> Work[Codes | None]:
-        pixels = yield from base_image(request, self._manifest.zoom)
+        pixels = yield from base_image(request, self._manifest.zoom, self._manifest.image)
         if pixels is None:
             pixels = yield from content(request, self._manifest.zoom)
         return None if pixels is None else self._encoder.encode(pixels_to_model(pixels))

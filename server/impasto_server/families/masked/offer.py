@@ -99,7 +99,8 @@ BY_SCALE, BY_ADAPTERS = (UPSCALE_GUIDANCE_SCALE,), (UPSCALE_STYLE_STRENGTH, UPSC
 _STEPPED: tuple[Field, ...] = (UPSCALE_TEMPERATURE, *BY_SCALE, *BY_ADAPTERS)
 SECOND = tuple(row.name for row in (UPSCALE_STEPS, *_STEPPED, BASE_IMAGE))  # the fields of the second stage
 _DROPPING = tuple(rule.name for rule in RULES if issubclass(rule, StyleDrop))
-_OF_BASE = ("STEPS", TEMPERATURE.name, *(row.name for rule in RULES for row in rows(rule).values()), "IMAGE")
+_GUIDED = tuple(row.name for rule in RULES for row in rows(rule).values())
+_OF_BASE = ("STEPS", TEMPERATURE.name, *_GUIDED, "IMAGE", "STRENGTH")
 
 
 def idle(values: Mapping[str, Any]) -> Mapping[str, Idle]:

@@ -230,7 +230,7 @@ def test_a_text_encoders_lora_is_no_half(one: Manifest, two: Manifest) -> None:
         (toy_masked.bottleneck_bytes(stages=BOTH), STAGES, ["cascade"]),
         (toy_masked.bottleneck_bytes(), ["base"], ["cascade", "muse"]),
         (delta(), STAGES, ["cascade"]),
-        (toy_masked.lora_bytes(header={"stages": ["base", "\ud800", 3]}), ["base", "?", "3"], []),
+        (toy_masked.lora_bytes(header={"stages": ["base", "\ud800"]}), ["base", "?"], []),
         (toy_masked.lora_bytes(header={"stages": "both"}), ["base"], ["cascade", "muse"]),
         (toy.embedding_bytes(), [], ["cascade", "muse"]),
     ],
@@ -247,3 +247,19 @@ def test_the_catalogue_says_which_stages_an_adapter_has(
 
 def test_a_header_alone_tells_the_stages() -> None:
     assert Header.of(toy_masked.lora_bytes(stages=BOTH), "glass").adapts == ("base", "upscale")
+
+
+@pytest.mark.parametrize("said", [["base", "upscale", "upscale"], ["base", 3], [["base"], "upscale"]])
+@pytest.mark.parametrize("kind", ["lora", "delta"])
+def test_a_header_whose_stages_are_not_different_names_is_refused(
+    said: list[Any], kind: str, two: Manifest, tmp_path: Path
+) -> None:
+    data = toy_masked.lora_bytes(stages=BOTH, header={"kind": kind, "forms": ["dora"], "stages": said})
+    digest, registry = toy.register(tmp_path, "glass", data), Registry(tmp_path)
+    problem = (
+        "^ADAPTER_NAMES: adapter 'glass' can't be used: its header has the stages .*, which are not different names"
+    )
+    with pytest.raises(InvalidArgument, match=problem):
+        registry.load(digest, "glass", two)
+    with pytest.raises(InvalidArgument, match=problem):
+        registry.header(digest, "glass")

@@ -236,6 +236,19 @@ def test_an_adapter_of_the_base_alone_leaves_the_second_stage_plain_and_this_is_
     assert not any(row.seat.pages for rows in found[UPSCALE] for row in rows)
 
 
+@pytest.mark.parametrize("graphs", [(), ("transformer",)])
+def test_an_adapter_of_the_text_encoder_changes_what_both_stages_read(
+    graphs: tuple[str, ...], pipeline: Pipeline, paired_registry: Path
+) -> None:
+    toy.register(paired_registry, "words", toy_masked.lora_bytes(31, text_encoder=True, stages=graphs))
+    small = pipeline.generate(asked(pipeline, upscale_steps=0)).image
+    said: dict[str, Any] = {"prompt": "a red boat", "seed": 3, "upscale_steps": 3, "base_image": small}
+    plain, styled = (pipeline.generate(pipeline.offer.request(adapters=mix, **said)) for mix in (None, {"words": 4.0}))
+    assert plain.image != styled.image
+    assert styled.meta["warnings"] == []
+    assert stages(styled)["upscale"]["adapters"] == ["words"]
+
+
 @pytest.mark.parametrize("name", ["pair", "pair-lora"])
 def test_a_pair_adapts_both_stages(name: str, pipeline: Pipeline) -> None:
     small = pipeline.generate(asked(pipeline, upscale_steps=0)).image
@@ -296,6 +309,27 @@ def test_a_pinned_mix_is_merged_into_both_stages(tmp_path: Path, paired_registry
         finally:
             pipeline.close()
     assert_same(*pictures)
+
+
+@pytest.mark.parametrize(("header", "told"), [({}, []), ({"stages": ["base", "upscale"]}, ["paint"])])
+def test_of_a_pinned_mix_a_delta_changes_the_stages_that_its_header_names(
+    header: dict[str, Any], told: list[str], tmp_path: Path, paired_registry: Path
+) -> None:
+    data = toy_masked.lora_bytes(21, stages=("transformer", "upscaler"))
+    delta = toy_masked.lora_bytes(22, header={"kind": "delta", "forms": ["dora"], **header})
+    mix = {name: toy.register(paired_registry, name, held) for name, held in (("merged", data), ("paint", delta))}
+    folder = toy_masked.pin(toy_masked.write_bundle(tmp_path / "pinned", stages=2), "merged", mix["merged"], data, 0.5)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["pinned"][0]["adapters"].append({"name": "paint", "digest": mix["paint"], "weight": 1.0})
+    toy.write_manifest(folder, manifest)
+    pipeline = Pipeline.load(Settings(folder, paired_registry, "onnxruntime", "f32", threads=1))
+    try:
+        result = pipeline.generate(asked(pipeline, adapters={"merged": 0.5, "paint": 1.0}))
+    finally:
+        pipeline.close()
+    assert result.meta["pinned"]
+    assert stages(result)["base"]["adapters"] == ["merged", "paint"]
+    assert stages(result)["upscale"]["adapters"] == ["merged", *told]
 
 
 # on the way
@@ -374,12 +408,17 @@ SMALL = png(np.zeros((64, 64, 3), np.uint8))
          "WIDTH 256 and HEIGHT 256"),
         ({"base_image": png(np.zeros((64, 48, 3), np.uint8)), "width": 128, "height": 128},
          "BASE_IMAGE: is 48 x 64, but this WIDTH and HEIGHT need 64 x 64"),
+        ({"base_image": png(np.zeros((64, 50, 3), np.uint8))},
+         "BASE_IMAGE: is 50 x 64, but this WIDTH and HEIGHT need 64 x 64; pass a picture of that size$"),
+        ({"base_image": png(np.zeros((256, 128, 3), np.uint8))},
+         "BASE_IMAGE: is 128 x 256, but this WIDTH and HEIGHT need 64 x 64; pass a picture of that size$"),
         ({"base_image": b"GIF89a"}, "BASE_IMAGE: is not a PNG, JPEG or WebP file"),
         ({"base_image": SMALL, "steps": 4}, "STEPS: means nothing beside BASE_IMAGE"),
         ({"base_image": SMALL, "temperature": 1.0}, "TEMPERATURE: means nothing beside BASE_IMAGE"),
         ({"base_image": SMALL, "guidance_scale": 2.0}, "GUIDANCE_SCALE: means nothing beside BASE_IMAGE"),
         ({"base_image": SMALL, "image": SMALL}, "IMAGE: means nothing beside BASE_IMAGE"),
-        ({"base_image": SMALL, "strength": 0.5}, "STRENGTH: means nothing without IMAGE"),
+        ({"base_image": SMALL, "strength": 0.5},
+         "STRENGTH: means nothing beside BASE_IMAGE, which replaces the base's picture; leave it out$"),
         ({"base_image": SMALL, "guidance": "styledrop", "style": ("pair",), "style_strength": 1.0},
          "STYLE_STRENGTH: means nothing beside BASE_IMAGE"),
         ({"base_image": SMALL, "upscale_steps": 0}, "BASE_IMAGE: means nothing at UPSCALE_STEPS 0"),
@@ -400,7 +439,7 @@ def test_what_contradicts_itself_is_told_and_the_next_is_painted(
 ) -> None:
     with pytest.raises(ImpastoError) as error:
         pipeline.generate(pipeline.offer.request(**{"prompt": "a boat", "seed": 3, **said}))
-    assert str(error.value).startswith(problem)
+    assert f"{error.value}$".startswith(problem)
     assert pipeline.generate(asked(pipeline)).image
 
 

@@ -17,6 +17,7 @@ from impasto_server.errors import SetupError
 from impasto_server.ops import doctor, tritonserver
 from impasto_server.ops.commands import doctor as doctor_command
 from impasto_server.ops.doctor import Finding, examine
+from tests.helpers import toy
 
 LARGE = Gpu(1, "NVIDIA H200", "9.0", 141 * GIB, 140 * GIB, "580.65.06")
 
@@ -104,6 +105,18 @@ def test_a_footprint_is_worked_out_of_the_weights_headers(tmp_path: Path) -> Non
     assert footprint.files == sum(file.stat().st_size for file in tmp_path.iterdir())
     memory = [footprint.memory(*pair) for pair in (("openvino", "bf16"), ("openvino", "f32"), ("tensorrt", "bf16"))]
     assert memory == [18 * 8, 18 * 12, 18 * 2]
+
+
+@pytest.mark.usefixtures("no_gpu")
+@pytest.mark.parametrize("data", [b"", b"\x07", b"\x50" + bytes(7) + b'{"a":', b"\x02" + bytes(7) + b"[]"])
+def test_a_damaged_weights_file_is_told_beside_the_other_findings(data: bytes, tmp_path: Path) -> None:
+    folder = toy.write_bundle(tmp_path / "bundle")
+    (folder / "upscaler.safetensors").write_bytes(data)
+    findings = found(folder)
+    finding = findings["bundle"]
+    assert (finding.ok, finding.fix) == (False, "link the checkpoint again")
+    assert finding.found.startswith(f"{folder / 'upscaler.safetensors'} is damaged")
+    assert findings["onnxruntime"].ok
 
 
 def test_some_memory_is_free() -> None:
