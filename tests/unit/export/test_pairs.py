@@ -289,6 +289,18 @@ def test_a_half_of_another_width_is_refused(bundle: Json, message: str, folder: 
         importer.convert(folder, bundle)
 
 
+@pytest.mark.parametrize("broken", ["is a dangling link", "is a folder"])
+def test_a_second_half_that_is_no_file_is_refused_not_left_out(broken: str, folder: Path) -> None:
+    (folder / HALF).unlink()
+    (folder / HALF).mkdir() if broken == "is a folder" else (folder / HALF).symlink_to("nowhere")
+    fix = f"{HALF}: {broken}; get the file again, or name the base's file alone"
+    for said in (Said(), Said(upscaler=folder / WHOLE)):
+        with pytest.raises(AdapterError, match=fix):
+            importer.convert(folder, TWO, said)
+    made = importer.convert(folder / WHOLE, TWO)
+    assert [note.partition(";")[0] for note in made.record["source"]["assumed"]] == [f"{HALF} beside it was not read"]
+
+
 def test_a_half_of_other_depth_names_what_is_too_much(folder: Path) -> None:
     pairs.bottleneck(folder / HALF, {**SECOND, "low_layers.2.ff": FINE, "layers.3.attn2": FINE})
     with pytest.raises(UnaccountedKeys) as raised:
