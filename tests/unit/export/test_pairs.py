@@ -387,7 +387,38 @@ def test_a_file_tells_of_its_halves_without_a_bundle(folder: Path, tmp_path: Pat
         (problem,) = explain.explain(place, Said(), TWO)["problems"]
         assert "only the second stage's half of a pair" in problem
     (problem,) = explain.explain(folder / HALF, Said())["problems"]
-    assert problem.startswith("it is only the second stage's half of a pair; give the base's half")
+    assert "it is only the second stage's half of a pair (low_layers.0.attn1); give the base's half" in problem
+
+
+def test_a_loras_second_half_is_told_by_its_modules_without_a_bundle(tmp_path: Path) -> None:
+    base, _ = lora_halves(tmp_path)
+    found = explain.explain(tmp_path / HALF, Said())
+    assert found["problems"] == [
+        "it is only the second stage's half of a pair; give the base's half, and this one as --upscaler"
+    ]
+    assert found["use"] == explain.UNUSABLE
+    bare = pairs.write(tmp_path / "bare" / "base.safetensors", pairs.named(base))
+    assert explain.explain(bare, Said(upscaler=tmp_path / HALF))["problems"] == []
+
+
+def test_halves_that_were_not_trained_together_are_told_without_a_bundle(folder: Path) -> None:
+    pairs.bottleneck(folder / WHOLE, BASE, prompt="{context} as paper")
+    pairs.bottleneck(folder / HALF, SECOND, gelu="tanh", prompt="{context} in glass")
+    found = explain.explain(folder, Said())
+    assert found["use"] == explain.UNUSABLE
+    gelus, prompts = found["problems"]
+    assert "the base's half has the exact gelu" in gelus
+    assert "were trained with '{context} as paper' and '{context} in glass'" in prompts
+
+
+def test_a_folder_with_its_halves_swapped_says_so(folder: Path) -> None:
+    pairs.bottleneck(folder / WHOLE, SECOND)
+    pairs.bottleneck(folder / HALF, BASE)
+    message = f"{WHOLE} holds the second stage's half, and {HALF} the base's; swap the two"
+    with pytest.raises(AdapterError, match=message):
+        importer.convert(folder, TWO)
+    (problem,) = explain.explain(folder, Said())["problems"]
+    assert message in problem
 
 
 # registered, by whomever
