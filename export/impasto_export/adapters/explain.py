@@ -97,7 +97,9 @@ def _embedding(source: Source) -> Json:
 def _lora(source: Source) -> Json:
     sites, bad = collected.collect(source, AsWritten())
     problems = bad + ([loras.PICKLED] if any(half.pickled for half in source.halves) else [])
-    if _alone(sites):
+    if swapped := _raised(loras.check_order, source):
+        problems.append(swapped)
+    elif _alone(sites):
         problems.append(f"{pairs.ALONE}; {pairs.GIVE}")
     base = collected.made_for(source, sites)
     unstated = [f"{graph}.{name}" for (graph, name), site in sites.items() if _alpha(name, site) == UNSTATED]

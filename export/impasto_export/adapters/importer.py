@@ -110,6 +110,8 @@ def kind(source: Source, widths: Collection[int] = ()) -> Kind:
 def recognise(source: Source, widths: Collection[int] = ()) -> Kind:
     """The kind, by names and shapes; `widths` are those of a bundle's text encoders. Raises AdapterError for a file of
     unknown kind."""
+    if not source.keys:
+        raise AdapterError(f"{source} holds no tensors; get the file again")
     if bottlenecks.recognises(source):
         return "bottleneck"
     if any(speaks_of_lora(key) for key in source.keys):
@@ -126,7 +128,7 @@ def recognise(source: Source, widths: Collection[int] = ()) -> Kind:
 def _listed(source: Source) -> str:
     """The first few of its tensors, with dtypes and shapes."""
     tensors = [item for header in source.headers for item in sorted(header.tensors.items())]
-    return ", ".join(f"{key} {tensor.dtype} {list(tensor.shape)}" for key, tensor in tensors[:5]) or "none"
+    return ", ".join(f"{key} {tensor.dtype} {list(tensor.shape)}" for key, tensor in tensors[:5])
 
 
 def notes(record: Json) -> list[str]:

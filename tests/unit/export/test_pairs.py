@@ -309,11 +309,41 @@ def test_a_half_of_other_depth_names_what_is_too_much(folder: Path) -> None:
     lora_halves(folder / "lora")
     deeper = {**SECOND_LINEARS, "layers.9.ff.net.2": (2 * FINE, FINE), "layers.0.attn2.to_k": (FINE, FINE)}
     pairs.lora(folder / "lora" / HALF, deeper)
-    with pytest.raises(UnaccountedKeys, match=r"layers.9.ff.net.2.lora_A.weight: names no layer of this backbone"):
+    with pytest.raises(UnaccountedKeys, match=rf"{HALF}: layers.9.ff.net.2.lora_A.weight: names no layer of this"):
         importer.convert(folder / "lora", TWO)
     pairs.lora(folder / "lora" / HALF, {**SECOND_LINEARS, "layers.1.ff.net.2": (FINE, FINE)})
-    with pytest.raises(UnaccountedKeys, match=r"upscaler.layers.1.ff.net.2: down \[3, 16\], up \[16, 3\] do not fit"):
+    with pytest.raises(
+        UnaccountedKeys, match=rf"{HALF}: upscaler.layers.1.ff.net.2: down \[3, 16\], up \[16, 3\] do not fit"
+    ):
         importer.convert(folder / "lora", TWO)
+
+
+def test_a_key_of_a_second_file_is_told_with_that_file(tmp_path: Path) -> None:
+    lora_halves(tmp_path)
+    base = tmp_path / "pytorch_lora_weights.safetensors"
+    deeper = tmp_path / "second" / "deeper.safetensors"
+    pairs.lora(deeper, {**SECOND_LINEARS, "layers.9.ff.net.2": (2 * FINE, FINE)})
+    (tmp_path / HALF).unlink()
+    with pytest.raises(UnaccountedKeys, match=f"^{base} and {deeper}.*: nothing") as raised:
+        importer.convert(base, TWO, Said(upscaler=deeper))
+    assert all(key.startswith("deeper.safetensors: layers.9.") for key in raised.value.keys)
+
+
+def test_a_second_half_without_tensors_is_refused(tmp_path: Path) -> None:
+    lora_halves(tmp_path)
+    pairs.write(tmp_path / HALF, {})
+    with pytest.raises(AdapterError, match=f"{HALF} holds no tensors; get the file again"):
+        importer.convert(tmp_path, TWO)
+
+
+def test_a_folder_with_two_loras_swapped_says_so(tmp_path: Path) -> None:
+    base, second = lora_halves(tmp_path)
+    pairs.write(tmp_path / "pytorch_lora_weights.safetensors", pairs.named(second))
+    pairs.write(tmp_path / HALF, pairs.named(base))
+    with pytest.raises(AdapterError, match=f"pytorch_lora_weights.* holds the second .* {HALF} the base's; swap the"):
+        importer.convert(tmp_path, TWO)
+    (problem,) = explain.explain(tmp_path, Said())["problems"]
+    assert problem.endswith("swap the two")
 
 
 def test_loras_of_one_stage_twice_are_refused(tmp_path: Path) -> None:
@@ -325,9 +355,7 @@ def test_loras_of_one_stage_twice_are_refused(tmp_path: Path) -> None:
         importer.convert(tmp_path, TWO)
     pairs.write(tmp_path / "pytorch_lora_weights.safetensors", pairs.named(base))
     pairs.write(tmp_path / HALF, pairs.named(base, "transformer."))
-    with pytest.raises(
-        UnaccountedKeys, match=r"transformer.* of upscaler.safetensors is not a layer of the second stage"
-    ):
+    with pytest.raises(UnaccountedKeys, match=rf"{HALF}: transformer.* is not a layer of the second stage"):
         importer.convert(tmp_path, TWO)
 
 
