@@ -11,7 +11,7 @@ import typer
 from impasto_export import manifest
 from impasto_export.adapters import check, embeddings, explain, importer
 from impasto_export.adapters.loras import DELTA, Imported
-from impasto_export.adapters.registry import NAME, Entry, Registry, check_name
+from impasto_export.adapters.registry import ENVIRONMENT, NAME, Entry, Registry, check_name
 from impasto_export.adapters.sources import SECOND
 from impasto_export.architecture import BOTTLENECK, VECTOR, Json
 from impasto_export.cli.printed import AsJson, RegistryOption, registry_in, reported, show
@@ -115,6 +115,8 @@ def list_adapters(registry: RegistryOption = None, as_json: AsJson = False) -> N
     """List the registered adapters."""
     with reported():
         store = registry_in(registry)
+        if not store.folder.is_dir():
+            raise RegistryError(f"no registry at {store.folder}; set {ENVIRONMENT} or pass --registry")
         entries = [store.show(name) for name in store.names()]
         show(as_json, [_document(entry) for entry in entries], *(_line(entry) for entry in entries))
 

@@ -123,6 +123,13 @@ def test_commands_from_import_to_rm(bundle: Path, tmp_path: Path) -> None:
     assert run.invoke(cli.adapters, ["list", "--json", *store]).output == "[]\n"
 
 
+def test_a_list_of_no_registry_says_so(tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    found = CliRunner().invoke(cli.adapters, ["list", "--registry", str(missing)])
+    assert (found.exit_code, found.stdout) == (1, "")
+    assert found.stderr == f"error: no registry at {missing}; set IMPASTO_REGISTRY or pass --registry\n"
+
+
 def test_an_import_says_what_it_replaces(bundle: Path, tmp_path: Path) -> None:
     store = Registry(tmp_path / "registry")
 
