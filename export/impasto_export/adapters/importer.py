@@ -110,10 +110,10 @@ def kind(source: Source, widths: Collection[int] = ()) -> Kind:
 def recognise(source: Source, widths: Collection[int] = ()) -> Kind:
     """The kind, by names and shapes; `widths` are those of a bundle's text encoders. Raises AdapterError for a file of
     unknown kind."""
-    if not source.keys:
-        raise AdapterError(f"{source} holds no tensors; get the file again")
     if bottlenecks.recognises(source):
         return "bottleneck"
+    if not source.keys:
+        raise AdapterError(f"{source} holds no tensors; get the file again")
     if any(speaks_of_lora(key) for key in source.keys):
         return "lora"
     if embeddings.recognises(source, widths):
