@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,7 @@ def of(checkpoint: Path) -> Family:
     if not (checkpoint / INDEX).is_file():
         return _by_folders(checkpoint)
     index = read_json(checkpoint / INDEX)
-    family = _by_pipeline(str(index.get("_class_name")), checkpoint)
+    family = _by_pipeline(index, checkpoint)
     _check_classes(index, family, checkpoint / INDEX)
     absent = [part for part in family.parts if index.get(part) == ABSENT]
     if absent:
@@ -151,29 +152,39 @@ def _check_classes(index: Json, family: Family, path: Path) -> None:
             raise CheckpointError(f"{path}: {name} is a {kind}; only a {part.class_name} can be served")
 
 
-def _by_pipeline(pipeline: str, checkpoint: Path) -> Family:
+def _by_pipeline(index: Json, checkpoint: Path) -> Family:
+    pipeline = str(index.get("_class_name"))
     families = [family for family in KNOWN if pipeline in family.pipelines]
     if families:
-        return CASCADE if CASCADE in families and _upscales(checkpoint) else families[-1]
+        return CASCADE if CASCADE in families and _upscales(checkpoint, index) else families[-1]
     known = ", ".join(dict.fromkeys(name for family in KNOWN for name in family.pipelines))
     what = others.called(pipeline)
     named = f"{pipeline!r}, {what}" if what else repr(pipeline)
     raise CheckpointError(f"{checkpoint / INDEX}: _class_name is {named}; impasto serves {SERVED}: {known}")
 
 
-def _upscales(checkpoint: Path) -> bool:
-    """Whether the checkpoint has a second stage. Raises CheckpointError for half of one."""
+def _upscales(checkpoint: Path, index: Json) -> bool:
+    """Whether the checkpoint has a second stage. Raises CheckpointError where it has half of one, or only names it."""
     stage = CASCADE.parts.keys() - MASKED.parts.keys()
     held = {part for part in stage if (checkpoint / part).is_dir()}
-    if held and held != stage:
-        (there,), (missing,) = held, stage - held
-        fix = f"add {missing}, or remove {there} to serve the first stage alone"
-        raise CheckpointError(f"{checkpoint}: it has {there} but no {missing}, and a second stage needs both; {fix}")
+    named = {part for part in stage if index.get(part, ABSENT) not in (None, ABSENT)}
+    flat = {part for part in stage - held if os.path.lexists(checkpoint / part)}
+    if held | named | flat and held != stage:
+        missing, there = _both(stage - held), _both(held | named | flat)
+        what = f"has {_both(held)} but no {missing}" if held else f"names {there} but has no such folder"
+        strange = f" ({_both(flat)}: not a folder)" if flat else ""
+        beside = f", also from {INDEX}," if named else ""
+        fix = f"add {missing}, or remove {there}{beside} to serve the first stage alone"
+        raise CheckpointError(f"{checkpoint}: it {what}{strange}, and a second stage needs both; {fix}")
     return bool(held)
 
 
+def _both(parts: Collection[str]) -> str:
+    return " and ".join(sorted(parts))
+
+
 def _by_folders(checkpoint: Path) -> Family:
-    _upscales(checkpoint)
+    _upscales(checkpoint, {})
     for family in KNOWN:
         if all((checkpoint / part).is_dir() for part in family.parts):
             return family

@@ -63,6 +63,9 @@ def guess(names: Collection[str], widths: Mapping[str, int], metadata: Mapping[s
         told = next((start for start in SAID if text.startswith(start)), None)
         if told is not None:
             return Guess(SAID[told], f"its header's {key} is {text}")
+    strange = sorted({width for name, width in widths.items() if name.endswith(CONTEXT)})
+    if strange:
+        return Guess(UNKNOWN, f"its widths ({', '.join(map(str, strange))}) are those of no known base model")
     return Guess(UNKNOWN, "it names neither cross-attention nor a text encoder of a known width")
 
 

@@ -99,6 +99,15 @@ def sites(source: Source) -> list[str]:
     return [] if entry is None else [site for names in _form(source, entry).places.values() for site in names]
 
 
+def stated(source: Source) -> tuple[Gelu, str]:
+    """The gelu, and the prompt of the training or ""; StyleDrop-PyTorch's files state neither."""
+    entry = source.headers[0].metadata.get(ENTRY)
+    if entry is None:
+        return "exact", ""
+    form = _form(source, entry)
+    return form.gelu, form.prompt
+
+
 def read(source: Source, widths: Mapping[str, int]) -> Bottleneck:
     """The adapter for a backbone whose sites have these `widths`; StyleDrop-PyTorch's files don't state them.
 

@@ -36,6 +36,7 @@ def read(source: Source, manifest: Json, trigger: str | None = None, prompt: str
         problem = f"a bottleneck adapter is for bundles of the family {FAMILY}, this one's is {manifest['family']}"
         raise AdapterError(f"{source}: {problem}. Import it with --bundle of the checkpoint that it was trained on")
     pairs.check_bundle(source, source.second is not None, manifest)
+    check_halves(source)
     graphs = dict(zip(pairs.STAGES, source.halves, strict=False))
     found = {graph: _half(half, graph, manifest) for graph, half in graphs.items()}
     first = found[GRAPH]
@@ -46,11 +47,11 @@ def read(source: Source, manifest: Json, trigger: str | None = None, prompt: str
         "architecture": manifest["architecture"],
         "rank": max(pair.up[1].shape[0] for half in found.values() for pair in half.pairs.values()),
         "sites": sum(len(half.pairs) for half in found.values()),
-        "gelu": _gelu(source, found),
+        "gelu": first.gelu,
         "shared": any(half.shared for half in found.values()),
         **pairs.stages(found),
         "source": source.facts(first.layout, first.assumed + (source.left if UPSCALER in manifest["graphs"] else [])),
-        **words(trigger, prompt or _prompt(source, found)),
+        **words(trigger, prompt or stated_prompt(source)),
     }
     tensors = {key: part for graph, half in found.items() for key, part in _tensors(graph, half.pairs).items()}
     return sealed(tensors, record)
@@ -59,36 +60,45 @@ def read(source: Source, manifest: Json, trigger: str | None = None, prompt: str
 def _half(source: Source, graph: str, manifest: Json) -> Bottleneck:
     """A file's adapter for a graph, with every value checked."""
     widths = {site: size for site, (size, _) in site_sizes(manifest, BOTTLENECK).get(graph, {}).items()}
-    if graph == UPSCALER and bottleneck_layouts.layout(source) != "studio":
-        raise AdapterError(f"--upscaler: {source} holds StyleDrop-PyTorch's tables, which are for the first stage")
     found = bottleneck_layouts.read(source, widths)
-    _check_stage(source, graph, found)
     _check(source, found.pairs, widths)
     return found
 
 
-def _check_stage(source: Source, graph: str, found: Bottleneck) -> None:
+def check_halves(source: Source) -> None:
+    """Raises AdapterError where the headers alone show that a half is the other stage's, or that two are no pair."""
+    modules = [bottleneck_layouts.sites(half) for half in source.halves]
+    if source.second is not None:
+        pairs.check_order(source, *modules)
+    for graph, half, sites in zip(pairs.STAGES, source.halves, modules, strict=False):
+        _check_stage(half, graph, sites)
+    _check_gelus(source)
+
+
+def _check_stage(source: Source, graph: str, sites: list[str]) -> None:
     """Raises AdapterError for the other stage's half."""
-    second, example = pairs.of_second(found.pairs), next(iter(found.pairs), "")
+    if graph == UPSCALER and bottleneck_layouts.layout(source) != "studio":
+        raise AdapterError(f"--upscaler: {source} holds StyleDrop-PyTorch's tables, which are for the first stage")
+    second, example = pairs.of_second(sites), next(iter(sites), "")
     if second and graph != UPSCALER:
         raise AdapterError(f"{source}: {pairs.ALONE} ({example}); {pairs.GIVE}")
-    if found.pairs and not second and graph == UPSCALER:
+    if sites and not second and graph == UPSCALER:
         problem = f"{source} adapts {example}, which is not in the second stage"
         raise AdapterError(f"--upscaler: {problem}; give the half that was trained on that stage")
 
 
-def _gelu(source: Source, found: Mapping[str, Bottleneck]) -> str:
-    """The halves' gelu. Raises AdapterError where they differ."""
-    kinds = [half.gelu for half in found.values()]
+def _check_gelus(source: Source) -> None:
+    """Raises AdapterError where the halves' gelus differ."""
+    kinds = [bottleneck_layouts.stated(half)[0] for half in source.halves]
     if len(set(kinds)) > 1:
         problem = f"the base's half has the {kinds[0]} gelu, {source.second} the {kinds[1]} one"
         raise AdapterError(f"--upscaler: {problem}; give halves that were trained together")
-    return kinds[0]
 
 
-def _prompt(source: Source, found: Mapping[str, Bottleneck]) -> str:
+def stated_prompt(source: Source) -> str:
     """The prompt that the files state, if any. Raises AdapterError where they differ."""
-    said = list(dict.fromkeys(half.prompt for half in found.values() if half.prompt))
+    prompts = (bottleneck_layouts.stated(half)[1] for half in source.halves)
+    said = list(dict.fromkeys(prompt for prompt in prompts if prompt))
     if len(said) > 1:
         problem = f"{source} and {source.second} were trained with {said[0]!r} and {said[1]!r}"
         raise AdapterError(f"--prompt: {problem}; give the one that requests should use")

@@ -58,6 +58,11 @@ def layout(header: Header) -> str:
     return spellings.writer(header.tensors)
 
 
+def modules(source: Source) -> list[str]:
+    """The layers of this half alone, as it names them."""
+    return [name for _, name in _collected(source, AsWritten())[0]]
+
+
 def collect(source: Source, names: Names | AsWritten) -> tuple[Sites, list[str]]:
     """The layers that the source and its second half change, and the problems: each key or layer with the reason."""
     sites, problems = _collected(source, names)
@@ -65,10 +70,9 @@ def collect(source: Source, names: Names | AsWritten) -> tuple[Sites, list[str]]
         return sites, problems
     others, more = _collected(source.second, names)
     twice = f"belongs to the second stage, whose half is {source.second.place.name}; remove it from one of them"
-    strange = f"of {source.second.place.name} is not a layer of the second stage"
     problems += [f"{UPSCALER}.{name}: {twice}" for graph, name in sites if graph == UPSCALER]
-    more += [f"{graph}.{name}: {strange}" for graph, name in others if graph != UPSCALER]
-    return {**sites, **others}, [*problems, *more]
+    more += [f"{graph}.{name} is not a layer of the second stage" for graph, name in others if graph != UPSCALER]
+    return {**sites, **others}, [*problems, *(f"{source.second.place.name}: {problem}" for problem in more)]
 
 
 def _collected(source: Source, names: Names | AsWritten) -> tuple[Sites, list[str]]:
@@ -135,15 +139,16 @@ def incomplete(site: Site) -> str | None:
     return f"{spoilt[0]} holds NaN or infinity" if spoilt else None
 
 
-def misfits(sites: Sites, known: Layers) -> list[str]:
-    """The layers whose tensors do not fit the bundle's weight of that name."""
+def misfits(source: Source, sites: Sites, known: Layers) -> list[str]:
+    """The layers of the source whose tensors do not fit the bundle's weight of that name."""
     found = []
     for (graph, name), site in sites.items():
         shapes, weight = site.shapes, known[graph][name].shape
         if forms.kind(shapes) and not forms.fit(shapes, weight):
             listed = ", ".join(f"{role} {list(shape)}" for role, shape in sorted(shapes.items()) if role != ALPHA)
             problem = f"{listed} do not fit its weight {list(weight)}; is the adapter for another backbone?"
-            found.append(f"{graph}.{name}: {problem}")
+            half = f"{source.second.place.name}: " if source.second is not None and graph == UPSCALER else ""
+            found.append(f"{half}{graph}.{name}: {problem}")
     return found
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from impasto_export.adapters import (
     bases,
     bottleneck_layouts,
+    bottlenecks,
     collected,
     embeddings,
     forms,
@@ -18,11 +19,11 @@ from impasto_export.adapters import (
     pairs,
     sources,
 )
-from impasto_export.adapters.collected import Site
+from impasto_export.adapters.collected import Site, Sites
 from impasto_export.adapters.forms import Form
 from impasto_export.adapters.importer import Kind, Said
 from impasto_export.adapters.layers import Layer
-from impasto_export.adapters.layouts import DOWN, AsWritten, Names
+from impasto_export.adapters.layouts import DOWN, UNNAMED, AsWritten, Names
 from impasto_export.adapters.sources import Source
 from impasto_export.architecture import Json
 from impasto_export.errors import AdapterError, CheckpointError, UnaccountedKeys
@@ -31,8 +32,10 @@ from impasto_export.feedforward import style_files
 from impasto_export.spellings import TRANSFORMER, UPSCALER
 
 HOT = "every request can use it, alone or mixed"
-UNNAMED = "style"
+STYLE = "style"
 UNSTATED, UNUSABLE = "not stated", "nothing can use it as it is"
+# The importer's checks of bottlenecks that need no bundle.
+PAIRED = (bottlenecks.check_halves, bottlenecks.stated_prompt)
 UNSURE = "check with --bundle whether all its layers allow that"
 
 
@@ -59,7 +62,7 @@ def _styles(place: Path, held: str | bool, manifest: Json | None, bundle: Path |
     if manifest is None or bundle is None:
         return facts
     try:
-        made = importer.adapters(place, UNNAMED, manifest, importer.NOTHING, bundle)
+        made = importer.adapters(place, STYLE, manifest, importer.NOTHING, bundle)
     except (AdapterError, CheckpointError) as error:
         return {**facts, "bundle": manifest["name"], "use": "this bundle cannot use it", "problems": [str(error)]}
     notes = list(dict.fromkeys(note for one in made.values() for note in importer.notes(one.record)))
@@ -70,10 +73,18 @@ def _bottleneck(source: Source) -> Json:
     facts: Json = {"kind": "bottleneck", **bottleneck_layouts.facts(source)}
     if source.second is not None:
         facts["second stage"] = {"file": source.second.place.name, **bottleneck_layouts.facts(source.second)}
-    alone = pairs.of_second(bottleneck_layouts.sites(source))
-    problems = [f"{pairs.ALONE}; {pairs.GIVE}"] if alone else []
+    problems = [problem for check in PAIRED if (problem := _raised(check, source))]
     base = "a masked transformer, such as aMUSEd"
     return {**facts, "base": base, "use": UNUSABLE if problems else HOT, "problems": problems}
+
+
+def _raised(check: Callable[[Source], object], source: Source) -> str:
+    """The problem that a check of the importer's finds, or ""."""
+    try:
+        check(source)
+    except AdapterError as error:
+        return str(error)
+    return ""
 
 
 def _embedding(source: Source) -> Json:
@@ -86,8 +97,9 @@ def _embedding(source: Source) -> Json:
 def _lora(source: Source) -> Json:
     sites, bad = collected.collect(source, AsWritten())
     problems = bad + ([loras.PICKLED] if any(half.pickled for half in source.halves) else [])
-    graphs = {graph for graph, _ in sites}
-    if UPSCALER in graphs and TRANSFORMER not in graphs:
+    if swapped := _raised(loras.check_order, source):
+        problems.append(swapped)
+    elif _alone(sites):
         problems.append(f"{pairs.ALONE}; {pairs.GIVE}")
     base = collected.made_for(source, sites)
     unstated = [f"{graph}.{name}" for (graph, name), site in sites.items() if _alpha(name, site) == UNSTATED]
@@ -110,6 +122,14 @@ def _lora(source: Source) -> Json:
 
 
 FACTS = {"bottleneck": _bottleneck, "embedding": _embedding, "lora": _lora}
+
+
+def _alone(sites: Sites) -> bool:
+    """Whether the layers of the backbone are all the second stage's; a file may leave out what they are of."""
+    backbone = [(graph, name) for graph, name in sites if graph in (TRANSFORMER, UPSCALER, UNNAMED)]
+    return bool(backbone) and all(
+        graph == UPSCALER or (graph == UNNAMED and pairs.of_second([name])) for graph, name in backbone
+    )
 
 
 def _optional(key: str, value: Json | str | None) -> Json:

@@ -112,6 +112,8 @@ def recognise(source: Source, widths: Collection[int] = ()) -> Kind:
     unknown kind."""
     if bottlenecks.recognises(source):
         return "bottleneck"
+    if not source.keys:
+        raise AdapterError(f"{source} holds no tensors; get the file again")
     if any(speaks_of_lora(key) for key in source.keys):
         return "lora"
     if embeddings.recognises(source, widths):
@@ -126,7 +128,7 @@ def recognise(source: Source, widths: Collection[int] = ()) -> Kind:
 def _listed(source: Source) -> str:
     """The first few of its tensors, with dtypes and shapes."""
     tensors = [item for header in source.headers for item in sorted(header.tensors.items())]
-    return ", ".join(f"{key} {tensor.dtype} {list(tensor.shape)}" for key, tensor in tensors[:5]) or "none"
+    return ", ".join(f"{key} {tensor.dtype} {list(tensor.shape)}" for key, tensor in tensors[:5])
 
 
 def notes(record: Json) -> list[str]:

@@ -63,11 +63,12 @@ def read(
     scales.check_given(alpha)
     _check_family(source, manifest["family"])
     pairs.check_bundle(source, layouts.paired(source.keys) or source.second is not None, manifest)
+    check_order(source)
     known = layers.of(manifest, bundle)
     sites, bad = collected.collect(source, Names(known))
-    bad += collected.misfits(sites, known)
+    bad += collected.misfits(source, sites, known)
     if bad:
-        raise UnaccountedKeys(f"{source}{_made_for(source)}", bad)
+        raise UnaccountedKeys(f"{' and '.join(map(str, source.halves))}{_made_for(source)}", bad)
     graphs = {graph for graph, _ in sites}
     pairs.check_whole(source, graphs)
     found = collected.merged_only(sites, known)
@@ -90,6 +91,12 @@ def read(
         **words(trigger or _trigger(source), prompt),
     }
     return sealed(tensors, record)
+
+
+def check_order(source: Source) -> None:
+    """Raises AdapterError for a folder's two halves in each other's place."""
+    if source.second is not None:
+        pairs.check_order(source, collected.modules(source), collected.modules(source.second))
 
 
 def sealed(tensors: Tensors, record: Json) -> Imported:

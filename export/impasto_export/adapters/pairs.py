@@ -33,6 +33,14 @@ def of_second(modules: Iterable[str]) -> bool:
     return bool(named) and all(MODULE.fullmatch(name) for name in named)
 
 
+def check_order(source: Source, base: Collection[str], second: Collection[str]) -> None:
+    """Raises AdapterError for a folder whose two files, with modules of these names, are in each other's place."""
+    swapped = of_second(base) and second and not of_second(second)
+    if source.place.is_dir() and source.second is not None and swapped:
+        first, other = source.files[0].name, source.second.place.name
+        raise AdapterError(f"{source}: {first} holds the second stage's half, and {other} the base's; swap the two")
+
+
 def check_bundle(source: Source, paired: bool, manifest: Json) -> None:
     """Raises AdapterError for a `paired` adapter where the bundle has one stage."""
     if paired and UPSCALER not in manifest["graphs"]:

@@ -81,7 +81,7 @@ class Source:
     def left(self) -> list[str]:
         """A note on a file beside it that was not read, but may be the second half."""
         beside = self.place.parent / SECOND
-        unread = self.place.is_file() and self.second is None and beside.is_file() and beside != self.place
+        unread = self.place.is_file() and self.second is None and _taken(beside) and beside != self.place
         fix = f"to have both stages, give it as --upscaler, or give the folder {self.place.parent}"
         return [f"{SECOND} beside it was not read; {fix}"] if unread else []
 
@@ -124,18 +124,34 @@ def opened(place: Path, second: Path | None = None) -> Iterator[Source]:
 
 def _second(place: Path, said: Path | None) -> Path | None:
     """The second half's file. Raises AdapterError when it is not a file, or when the folder has one, too."""
-    inside = place / SECOND
+    inside = _inside(place)
     if said is None:
-        return inside if inside.is_file() else None
+        return inside
     if not said.is_file():
         what = "is a folder" if said.is_dir() else "does not exist"
         raise AdapterError(f"--upscaler: {said} {what}; give the file of the second stage's half")
-    if inside.is_file():
+    if inside is not None:
         problem = f"got {said}, but {place} already holds {SECOND}"
         raise AdapterError(
             f"--upscaler: {problem}; leave the option out, or name the base's file instead of the folder"
         )
     return said
+
+
+def _inside(folder: Path) -> Path | None:
+    """The folder's second half, if it has one. Raises AdapterError when what has its name is not a file."""
+    path = folder / SECOND
+    if path.is_file():
+        return path
+    if not _taken(path):
+        return None
+    what = "is a dangling link" if not path.exists() else "is a folder" if path.is_dir() else "is not a regular file"
+    raise AdapterError(f"{path}: {what}; get the file again, or name the base's file alone")
+
+
+def _taken(path: Path) -> bool:
+    """Whether anything has this name; a link has, even if it leads nowhere."""
+    return path.exists() or path.is_symlink()
 
 
 @contextmanager

@@ -11,11 +11,11 @@ import typer
 from impasto_export import manifest
 from impasto_export.adapters import check, embeddings, explain, importer
 from impasto_export.adapters.loras import DELTA, Imported
-from impasto_export.adapters.registry import NAME, Entry, check_name
+from impasto_export.adapters.registry import ENVIRONMENT, NAME, Entry, Registry, check_name
 from impasto_export.adapters.sources import SECOND
 from impasto_export.architecture import BOTTLENECK, VECTOR, Json
 from impasto_export.cli.printed import AsJson, RegistryOption, registry_in, reported, show
-from impasto_export.errors import AdapterError, listing
+from impasto_export.errors import AdapterError, RegistryError, listing
 from impasto_export.feedforward import pictured
 
 adapters = typer.Typer(
@@ -82,11 +82,32 @@ def _registered(made: Mapping[str, Imported], registry: Path | None, as_json: bo
     store = registry_in(registry)
     for name in made:
         check_name(name)
+    before = {name: _held(store, name) for name in made}
     entries = [Entry(name, store.put(name, one.data), store.folder, one.record) for name, one in made.items()]
-    notes = dict.fromkeys(f"note: {note}" for one in made.values() for note in importer.notes(one.record))
+    replaced = [note for entry in entries if (note := _replaced(before[entry.name], entry))]
+    assumed = [note for one in made.values() for note in importer.notes(one.record)]
+    notes = dict.fromkeys(f"note: {note}" for note in [*replaced, *assumed])
     documents = [_document(entry) for entry in entries]
     shown = [f"{entry.name}: {entry.digest[:12]}, {_size(entry.record)}" for entry in entries]
     show(as_json, documents[0] if len(documents) == 1 else documents, *shown, *notes)
+
+
+def _held(store: Registry, name: str) -> Entry | str:
+    """What the name points to, or why that cannot be read; "" for a new name."""
+    if name not in store.names():
+        return ""
+    try:
+        return store.show(name)
+    except RegistryError:
+        return "damaged"
+
+
+def _replaced(before: Entry | str, entry: Entry) -> str:
+    """A note on what the name pointed to before; "" if that was nothing, or the same."""
+    if isinstance(before, str):
+        return f"{entry.name}: was {before}, now {entry.digest[:12]}" if before else ""
+    was = f"{before.digest[:12]} ({_size(before.record)})"
+    return "" if before.digest == entry.digest else f"{entry.name}: was {was}, now {entry.digest[:12]}"
 
 
 @adapters.command("list")
@@ -94,6 +115,8 @@ def list_adapters(registry: RegistryOption = None, as_json: AsJson = False) -> N
     """List the registered adapters."""
     with reported():
         store = registry_in(registry)
+        if not store.folder.is_dir():
+            raise RegistryError(f"no registry at {store.folder}; set {ENVIRONMENT} or pass --registry")
         entries = [store.show(name) for name in store.names()]
         show(as_json, [_document(entry) for entry in entries], *(_line(entry) for entry in entries))
 

@@ -186,7 +186,6 @@ def test_as_many_vectors_as_a_text_has_places(tmp_path: Path) -> None:
         {"conv": rows(1, 320, 4, 3, WIDTH)},
         {"alpha": rows(1, 5)},
         {"<a>": rows(1), "conv": rows(1, 320, 4)},
-        {},
     ],
 )
 def test_what_has_no_dot_in_its_name_is_no_embedding_for_that(tensors: Arrays, tmp_path: Path) -> None:

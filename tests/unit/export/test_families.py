@@ -61,6 +61,30 @@ def test_a_second_stage_is_told_by_its_folders(index: bool, tmp_path: Path) -> N
         families.of(masked)
 
 
+def test_a_second_stage_that_is_only_named_is_refused(tmp_path: Path) -> None:
+    masked = folders(tmp_path, text_encoder="", transformer="", vqvae="")
+    stage = {"upscaler": ["impasto", "MuseUpscaler"], "upscaler_vqvae": ["diffusers", "VQModel"]}
+    checkpoints.write_json(masked / families.INDEX, {"_class_name": "AmusedPipeline", **stage})
+    message = "names upscaler and upscaler_vqvae but has no such folder, and .*, also from model_index.json, to serve"
+    with pytest.raises(CheckpointError, match=message):
+        families.of(masked)
+    checkpoints.write_json(masked / families.INDEX, {"_class_name": "AmusedPipeline", "upscaler": families.ABSENT})
+    assert families.of(masked) is families.MASKED
+
+
+@pytest.mark.parametrize("index", [True, False], ids=["index", "folders"])
+def test_a_part_of_the_second_stage_that_is_no_folder_is_refused(index: bool, tmp_path: Path) -> None:
+    masked = folders(tmp_path, text_encoder="", transformer="", vqvae="")
+    if index:
+        checkpoints.write_json(masked / families.INDEX, {"_class_name": "AmusedPipeline"})
+    (masked / "upscaler").symlink_to("nowhere")
+    with pytest.raises(CheckpointError, match="names upscaler but has no such folder .upscaler: not a folder., and"):
+        families.of(masked)
+    folders(masked, upscaler_vqvae="VQModel")
+    with pytest.raises(CheckpointError, match="has upscaler_vqvae but no upscaler .upscaler: not a folder., and"):
+        families.of(masked)
+
+
 @pytest.mark.parametrize(
     ("pipeline", "called"),
     [

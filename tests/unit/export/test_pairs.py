@@ -289,6 +289,18 @@ def test_a_half_of_another_width_is_refused(bundle: Json, message: str, folder: 
         importer.convert(folder, bundle)
 
 
+@pytest.mark.parametrize("broken", ["is a dangling link", "is a folder"])
+def test_a_second_half_that_is_no_file_is_refused_not_left_out(broken: str, folder: Path) -> None:
+    (folder / HALF).unlink()
+    (folder / HALF).mkdir() if broken == "is a folder" else (folder / HALF).symlink_to("nowhere")
+    fix = f"{HALF}: {broken}; get the file again, or name the base's file alone"
+    for said in (Said(), Said(upscaler=folder / WHOLE)):
+        with pytest.raises(AdapterError, match=fix):
+            importer.convert(folder, TWO, said)
+    made = importer.convert(folder / WHOLE, TWO)
+    assert [note.partition(";")[0] for note in made.record["source"]["assumed"]] == [f"{HALF} beside it was not read"]
+
+
 def test_a_half_of_other_depth_names_what_is_too_much(folder: Path) -> None:
     pairs.bottleneck(folder / HALF, {**SECOND, "low_layers.2.ff": FINE, "layers.3.attn2": FINE})
     with pytest.raises(UnaccountedKeys) as raised:
@@ -297,11 +309,41 @@ def test_a_half_of_other_depth_names_what_is_too_much(folder: Path) -> None:
     lora_halves(folder / "lora")
     deeper = {**SECOND_LINEARS, "layers.9.ff.net.2": (2 * FINE, FINE), "layers.0.attn2.to_k": (FINE, FINE)}
     pairs.lora(folder / "lora" / HALF, deeper)
-    with pytest.raises(UnaccountedKeys, match=r"layers.9.ff.net.2.lora_A.weight: names no layer of this backbone"):
+    with pytest.raises(UnaccountedKeys, match=rf"{HALF}: layers.9.ff.net.2.lora_A.weight: names no layer of this"):
         importer.convert(folder / "lora", TWO)
     pairs.lora(folder / "lora" / HALF, {**SECOND_LINEARS, "layers.1.ff.net.2": (FINE, FINE)})
-    with pytest.raises(UnaccountedKeys, match=r"upscaler.layers.1.ff.net.2: down \[3, 16\], up \[16, 3\] do not fit"):
+    with pytest.raises(
+        UnaccountedKeys, match=rf"{HALF}: upscaler.layers.1.ff.net.2: down \[3, 16\], up \[16, 3\] do not fit"
+    ):
         importer.convert(folder / "lora", TWO)
+
+
+def test_a_key_of_a_second_file_is_told_with_that_file(tmp_path: Path) -> None:
+    lora_halves(tmp_path)
+    base = tmp_path / "pytorch_lora_weights.safetensors"
+    deeper = tmp_path / "second" / "deeper.safetensors"
+    pairs.lora(deeper, {**SECOND_LINEARS, "layers.9.ff.net.2": (2 * FINE, FINE)})
+    (tmp_path / HALF).unlink()
+    with pytest.raises(UnaccountedKeys, match=f"^{base} and {deeper}.*: nothing") as raised:
+        importer.convert(base, TWO, Said(upscaler=deeper))
+    assert all(key.startswith("deeper.safetensors: layers.9.") for key in raised.value.keys)
+
+
+def test_a_second_half_without_tensors_is_refused(tmp_path: Path) -> None:
+    lora_halves(tmp_path)
+    pairs.write(tmp_path / HALF, {})
+    with pytest.raises(AdapterError, match=f"{HALF} holds no tensors; get the file again"):
+        importer.convert(tmp_path, TWO)
+
+
+def test_a_folder_with_two_loras_swapped_says_so(tmp_path: Path) -> None:
+    base, second = lora_halves(tmp_path)
+    pairs.write(tmp_path / "pytorch_lora_weights.safetensors", pairs.named(second))
+    pairs.write(tmp_path / HALF, pairs.named(base))
+    with pytest.raises(AdapterError, match=f"pytorch_lora_weights.* holds the second .* {HALF} the base's; swap the"):
+        importer.convert(tmp_path, TWO)
+    (problem,) = explain.explain(tmp_path, Said())["problems"]
+    assert problem.endswith("swap the two")
 
 
 def test_loras_of_one_stage_twice_are_refused(tmp_path: Path) -> None:
@@ -313,9 +355,7 @@ def test_loras_of_one_stage_twice_are_refused(tmp_path: Path) -> None:
         importer.convert(tmp_path, TWO)
     pairs.write(tmp_path / "pytorch_lora_weights.safetensors", pairs.named(base))
     pairs.write(tmp_path / HALF, pairs.named(base, "transformer."))
-    with pytest.raises(
-        UnaccountedKeys, match=r"transformer.* of upscaler.safetensors is not a layer of the second stage"
-    ):
+    with pytest.raises(UnaccountedKeys, match=rf"{HALF}: transformer.* is not a layer of the second stage"):
         importer.convert(tmp_path, TWO)
 
 
@@ -375,7 +415,38 @@ def test_a_file_tells_of_its_halves_without_a_bundle(folder: Path, tmp_path: Pat
         (problem,) = explain.explain(place, Said(), TWO)["problems"]
         assert "only the second stage's half of a pair" in problem
     (problem,) = explain.explain(folder / HALF, Said())["problems"]
-    assert problem.startswith("it is only the second stage's half of a pair; give the base's half")
+    assert "it is only the second stage's half of a pair (low_layers.0.attn1); give the base's half" in problem
+
+
+def test_a_loras_second_half_is_told_by_its_modules_without_a_bundle(tmp_path: Path) -> None:
+    base, _ = lora_halves(tmp_path)
+    found = explain.explain(tmp_path / HALF, Said())
+    assert found["problems"] == [
+        "it is only the second stage's half of a pair; give the base's half, and this one as --upscaler"
+    ]
+    assert found["use"] == explain.UNUSABLE
+    bare = pairs.write(tmp_path / "bare" / "base.safetensors", pairs.named(base))
+    assert explain.explain(bare, Said(upscaler=tmp_path / HALF))["problems"] == []
+
+
+def test_halves_that_were_not_trained_together_are_told_without_a_bundle(folder: Path) -> None:
+    pairs.bottleneck(folder / WHOLE, BASE, prompt="{context} as paper")
+    pairs.bottleneck(folder / HALF, SECOND, gelu="tanh", prompt="{context} in glass")
+    found = explain.explain(folder, Said())
+    assert found["use"] == explain.UNUSABLE
+    gelus, prompts = found["problems"]
+    assert "the base's half has the exact gelu" in gelus
+    assert "were trained with '{context} as paper' and '{context} in glass'" in prompts
+
+
+def test_a_folder_with_its_halves_swapped_says_so(folder: Path) -> None:
+    pairs.bottleneck(folder / WHOLE, SECOND)
+    pairs.bottleneck(folder / HALF, BASE)
+    message = f"{WHOLE} holds the second stage's half, and {HALF} the base's; swap the two"
+    with pytest.raises(AdapterError, match=message):
+        importer.convert(folder, TWO)
+    (problem,) = explain.explain(folder, Said())["problems"]
+    assert message in problem
 
 
 # registered, by whomever

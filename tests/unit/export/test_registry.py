@@ -123,6 +123,33 @@ def test_commands_from_import_to_rm(bundle: Path, tmp_path: Path) -> None:
     assert run.invoke(cli.adapters, ["list", "--json", *store]).output == "[]\n"
 
 
+def test_a_list_of_no_registry_says_so(tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    found = CliRunner().invoke(cli.adapters, ["list", "--registry", str(missing)])
+    assert (found.exit_code, found.stdout) == (1, "")
+    assert found.stderr == f"error: no registry at {missing}; set IMPASTO_REGISTRY or pass --registry\n"
+
+
+def test_an_import_says_what_it_replaces(bundle: Path, tmp_path: Path) -> None:
+    store = Registry(tmp_path / "registry")
+
+    def imported(value: float) -> str:
+        source = str(lora(bundle, tmp_path, value))
+        place = ["--name", "ink", "--bundle", str(bundle), "--registry", str(store.folder)]
+        made = CliRunner().invoke(cli.adapters, ["import", source, *place])
+        assert made.exit_code == 0, made.output
+        return made.output
+
+    assert "was" not in imported(1)
+    first = store.show("ink").digest
+    assert "was" not in imported(1)
+    shown = imported(2)
+    second = store.show("ink").digest
+    assert f"note: ink: was {first[:12]} (rank 2, 1 sites), now {second[:12]}\n" in shown
+    (store.folder / "objects" / f"{second}.safetensors").write_bytes(b"no adapter")
+    assert f"note: ink: was damaged, now {first[:12]}\n" in imported(1)
+
+
 def test_check_finds_changed_bytes(registry: Registry) -> None:
     digest = registry.put("one", adapter(1))
     (registry.folder / "objects" / f"{digest}.safetensors").write_bytes(adapter(2))
