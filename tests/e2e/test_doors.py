@@ -195,12 +195,19 @@ def rss(pid: int) -> int:
 
 
 def test_large_messages_are_not_kept(server: Server, client: InferenceServerClient) -> None:
-    """What one request brought takes memory until it is answered, and not for good."""
+    """What one request brought takes memory until it is answered, and not for good.
+
+    How much the allocator keeps for the next messages is its own business. But then it has enough at some time: if
+    messages were kept, each round would take as much again.
+    """
     ask(client, PROMPT=texts("a boat"), STEPS=ints(1))
-    before = rss(server.pid)
-    for _ in range(8):
-        assert refused(client, PROMPT=texts("a boat"), IMAGE=texts(b"x" * MESSAGE))[0] == "INVALID_ARGUMENT"
-    assert rss(server.pid) - before < 4 * MESSAGE
+    grown = []
+    for _ in range(3):
+        before = rss(server.pid)
+        for _ in range(4):
+            assert refused(client, PROMPT=texts("a boat"), IMAGE=texts(b"x" * MESSAGE))[0] == "INVALID_ARGUMENT"
+        grown.append(rss(server.pid) - before)
+    assert min(grown) < 2 * MESSAGE
 
 
 def test_shared_memory_is_bounded(toy_bundle: Path, toy_registry: Path) -> None:
