@@ -62,7 +62,7 @@ demo: bundle
 
 test: $(VENV)/dev.stamp
 	$(BIN)/coverage erase
-	IMPASTO_COVERAGE=1 $(PYTEST)
+	IMPASTO_COVERAGE=1 $(PYTEST) --ignore=tests/shipped
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
