@@ -19,19 +19,15 @@ from torch import Tensor, nn
 from studio import painter
 from studio.nets.diffusion import save_model
 from studio.nets.pca import write_encoder
-from studio.nets.precision import half_precision
 from studio.nets.upscaler import FINE_SIDE, FINE_VQ
-from studio.nets.vq import from_autoencoder, k_means, load_vq, restore, tokens_of
+from studio.nets.vq import from_autoencoder, k_means, load_vq, restore
 from studio.painter import Bytes
 from studio.pictures import cached, paint_all, to_tensor
 from studio.places import DOCS, RUNS
 from studio.reading.psnr import mean_psnr_db
-from studio.recipes.vq import ADAM_RATE, MUON_RATE, Crops, decoding_loss
+from studio.recipes.vq import train_decoder
 from studio.training.arguments import recipe_arguments
 from studio.training.curve import draw_curve
-from studio.training.kept import Kept
-from studio.training.loop import Budget
-from studio.training.optimisers import muon_and_adam
 
 CODES = 4096
 CHANNELS = (16, 32, 64, 96)
@@ -102,21 +98,7 @@ def main() -> None:
     if not path.exists():
         save_model(fitted(images, options.codes), options.out)
     vq = load_vq(options.out)  # the tokens are those of the rounded weights
-    crops = Crops(images, tokens_of(vq, images), np.random.default_rng(options.seed))
-    vq.to(options.device, memory_format=torch.channels_last).train()
-    for trained in (vq.decoder, vq.post_quant_conv):
-        trained.requires_grad_(True)
-    budget = Budget(options.steps, options.minutes)
-    kept = Kept.of(path, vq, muon_and_adam(vq, MUON_RATE, ADAM_RATE), budget, decay=0.995, warmup=20)
-    kept.resume()
-
-    def loss() -> Tensor:
-        pixels, tokens = (part.to(options.device) for part in crops.draw(options.batch))
-        with half_precision(options.device):
-            return decoding_loss(vq, pixels, tokens)
-
-    kept.run(loss)
-    vq.load_state_dict(kept.average.state)
+    kept = train_decoder(vq, images, path, options)
     save_model(vq.cpu().requires_grad_(False).eval(), options.out)
     draw_curve(kept.loop.losses, "mini-muse's finer decoder: L1 + 8 MSE", DOCS / "fine-vq-loss.png")
     print(f"{kept.loop.step} steps, {kept.loop.seconds / 60:.1f} min: {report(load_vq(options.out))}")

@@ -20,7 +20,7 @@ from studio.nets.precision import half_precision
 from studio.nets.vq import decode, tokens_of
 from studio.painter import Bytes, Scene
 from studio.painter.near_misses import miss_object, miss_style
-from studio.pictures import SIDE, to_images, to_tensor
+from studio.pictures import SIDE, halved, to_images, to_tensor
 from studio.reading.judge import UNCLEAR
 
 NOISE = 0.5
@@ -45,14 +45,6 @@ class Lesson:
 
     def __add__(self, other: Lesson) -> Lesson:
         return Lesson(np.concatenate([self.images, other.images]), self.scenes + other.scenes)
-
-
-def shrunk(images: Bytes) -> Bytes:
-    """[N, 256, 256, 3] to [N, 128, 128, 3]."""
-    n, height, width, _ = images.shape
-    parts = images.reshape(n, height // 2, 2, width // 2, 2, 3).astype(np.float32)
-    small: Bytes = parts.mean((2, 4)).round().astype(np.uint8)
-    return small
 
 
 def every(work: Callable[[Scene, int], Bytes], scenes: Sequence[Scene], size: int = SIDE) -> Bytes:
@@ -111,7 +103,7 @@ def coarse(vq: VQModel, lesson: Lesson) -> Lesson:
 @torch.no_grad()
 def fine(vq: VQModel, lesson: Lesson) -> Lesson:
     """Pictures of 256 px, every other one through its tokens, some of which are wrong: all marks survive that."""
-    images, scenes = shrunk(lesson.images), list(lesson.scenes)
+    images, scenes = halved(lesson.images), list(lesson.scenes)
     tokens = tokens_of(vq, lesson.images[::2])
     for i, row in enumerate(tokens):
         if torch.rand(()) < SCRAMBLED / 3:
@@ -119,7 +111,7 @@ def fine(vq: VQModel, lesson: Lesson) -> Lesson:
         elif torch.rand(()) < 0.5:
             wrong = torch.rand(row.shape) < WRONG * torch.rand(())
             tokens[i] = torch.where(wrong, torch.randint(vq.config.num_vq_embeddings, row.shape), row)
-    images[::2] = shrunk(decoded(vq, tokens))
+    images[::2] = halved(decoded(vq, tokens))
     return Lesson(images, tuple(scenes))
 
 

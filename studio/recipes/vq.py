@@ -8,7 +8,9 @@ Pixels are 0..1 here, not -1..1, because AmusedPipeline's are.
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -85,21 +87,8 @@ def fitted(vae: AutoencoderKL, images: Bytes, codes: int) -> VQModel:
     return from_autoencoder(vae, gain, k_means((latents.permute(0, 2, 3, 1) * gain).flatten(0, 2), codes))
 
 
-def main() -> None:
-    parser = recipe_arguments("Fit the codebook of mini-muse, and train its decoder.", 1500, 12)
-    parser.add_argument("--codes", type=int, default=CODES)
-    options = parser.parse_args()
-    torch.manual_seed(options.seed)
-    pictures = cached("vae", painter.training_scenes(4000, seed=options.seed + 1))
-    images = np.concatenate([pictures, painter.textures(1000, seed=options.seed + 2)])
-    path = RUNS / f"vq-{options.codes}.pt"
-    if options.init or path.exists():
-        vq = load_vq(options.init or MUSE / "vqvae")
-    else:
-        vq = fitted(load_checkpoint(CHECKPOINT).vae, images, options.codes)
-        save_model(vq, MUSE / "vqvae")
-        vq = load_vq()  # the tokens are those of the rounded weights
-        print(f"k-means, decoder of clean latents: {report(vq)}", flush=True)
+def train_decoder(vq: VQModel, images: Bytes, path: Path, options: argparse.Namespace) -> Kept:
+    """Go on from the checkpoint at `path`; the model has the averaged weights then. Its tokens stay as they are."""
     crops = Crops(images, tokens_of(vq, images), np.random.default_rng(options.seed))
     vq.to(options.device, memory_format=torch.channels_last).train()
     for trained in (vq.decoder, vq.post_quant_conv):
@@ -115,6 +104,25 @@ def main() -> None:
 
     kept.run(loss)
     vq.load_state_dict(kept.average.state)
+    return kept
+
+
+def main() -> None:
+    parser = recipe_arguments("Fit the codebook of mini-muse, and train its decoder.", 1500, 12)
+    parser.add_argument("--codes", type=int, default=CODES)
+    options = parser.parse_args()
+    torch.manual_seed(options.seed)
+    pictures = cached("vae", painter.training_scenes(4000, seed=options.seed + 1))
+    images = np.concatenate([pictures, painter.textures(1000, seed=options.seed + 2)])
+    path = RUNS / f"vq-{options.codes}.pt"
+    if options.init or path.exists():
+        vq = load_vq(options.init or MUSE / "vqvae")
+    else:
+        vq = fitted(load_checkpoint(CHECKPOINT).vae, images, options.codes)
+        save_model(vq, MUSE / "vqvae")
+        vq = load_vq()  # the tokens are those of the rounded weights
+        print(f"k-means, decoder of clean latents: {report(vq)}", flush=True)
+    kept = train_decoder(vq, images, path, options)
     save_model(vq.cpu().requires_grad_(False).eval(), MUSE / "vqvae")
     draw_curve(kept.loop.losses, "mini-muse's decoder: L1 + 8 MSE", DOCS / "vq-loss.png")
     print(f"{kept.loop.step} steps, {kept.loop.seconds / 60:.1f} min: {report(load_vq())}")
