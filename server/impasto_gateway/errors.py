@@ -1,0 +1,74 @@
+"""The gateway's refusals, in the envelope of OpenAI's API: {"error": {"message", "type", "param", "code"}}.
+
+Every answer that is no success is a Refusal that was raised, or one that `refusal_of` made of a client's error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from impasto_client.errors import (
+    AdapterNotFound,
+    ConnectError,
+    DeadlineExceeded,
+    ImpastoError,
+    InvalidRequest,
+    ServerFull,
+    ServerUnavailable,
+)
+
+INVALID, AUTHENTICATION, PERMISSION = "invalid_request_error", "authentication_error", "permission_error"
+RATE, SERVER = "rate_limit_error", "server_error"
+
+CANCELLED = 499  # nginx's status for a caller who left; it stands in logs, nobody receives it
+
+
+@dataclass
+class Refusal(Exception):
+    """An answer that is no success.
+
+    `message` reads `field: what was got; what to do`; `param` is the caller's name of the field, or None. `code` is one
+    word that programs match on. With `again` the same request may succeed later; else the answer says
+    `x-should-retry: false`. `retry_after_s` is in seconds; it is sent rounded up.
+    """
+
+    status: int
+    message: str
+    code: str
+    param: str | None = None
+    kind: str = INVALID
+    again: bool = False
+    retry_after_s: float | None = None
+    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    def body(self) -> dict[str, dict[str, str | None]]:
+        """OpenAI's envelope."""
+        return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
+
+    def all_headers(self) -> dict[str, str]:
+        """What the SDKs read: x-should-retry, and retry-after in whole seconds where it is known."""
+        said = {"x-should-retry": "true" if self.again else "false", **self.headers}
+        if self.retry_after_s is not None:
+            said["retry-after"] = str(max(1, -int(-self.retry_after_s // 1)))
+        return said
+
+
+def refusal_of(error: ImpastoError, names: Mapping[str, str] = MappingProxyType({})) -> Refusal:
+    """The refusal for a client's error. `names`: the wire's name of a field -> what this caller called it."""
+    message, wire = str(error), getattr(error, "field", None)
+    param = names.get(wire, wire.lower()) if wire else None
+    match error:
+        case InvalidRequest():
+            return Refusal(400, message, "invalid_value", param)
+        case AdapterNotFound():
+            return Refusal(404, message, "adapter_not_found", param)
+        case DeadlineExceeded():
+            return Refusal(504, message, "deadline_exceeded", kind=SERVER)
+        case ServerFull():
+            return Refusal(429, message, "server_full", kind=RATE, again=True, retry_after_s=error.retry_after_s)
+        case ServerUnavailable() | ConnectError():
+            return Refusal(503, message, "unavailable", kind=SERVER, again=True, retry_after_s=1.0)
+        case _:
+            return Refusal(500, message, "server_error", kind=SERVER)
