@@ -36,11 +36,11 @@ ANYBODY = Caller("-", frozenset(ROLES))  # where there are no keys
 NOBODY = Caller("-", frozenset())  # at a path that is open to all
 
 
-def need(request: Request, role: str) -> Caller:
-    """The request's caller. Raises Refusal (403) for one without this role."""
+def need(request: Request, *roles: str) -> Caller:
+    """The request's caller. Raises Refusal (403) for one with none of these roles."""
     caller: Caller = request.state.caller
-    if role not in caller.roles:
+    if caller.roles.isdisjoint(roles):
         held = ", ".join(sorted(caller.roles)) or "none"
-        fix = f"ask the operator for a key with the role {role}"
+        fix = f"ask the operator for a key with the role {' or '.join(roles)}"
         raise Refusal(403, f"key: {caller.name!r} has the roles {held}; {fix}", "role_missing", None, PERMISSION)
     return caller

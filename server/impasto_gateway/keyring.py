@@ -21,6 +21,7 @@ from hmac import compare_digest
 from pathlib import Path
 
 from impasto_gateway.callers import ALLOWANCES, ROLES, Allowance, Caller
+from impasto_gateway.settings import GatewaySettings
 
 VARIABLE = "IMPASTO_KEYS"
 PREFIX = "impasto_"  # so that scanners of source code find a key that was published
@@ -79,23 +80,30 @@ def digest(secret: str) -> str:
 
 
 class Keys:
-    """The keys that count now. `source` is asked at every request, so that a key can be withdrawn without a restart."""
+    """The keys that count now. They are looked up at every request, so a key can be withdrawn without a restart."""
 
-    def __init__(self, source: Callable[[], tuple[Key, ...]]) -> None:
+    def __init__(self, source: Callable[[], tuple[Key, ...]] | None) -> None:
+        """`source` gives the keys; None where there are none to ask for."""
         self._source = source
 
     @classmethod
-    def of(cls, file: Path | None, environment: Mapping[str, str] = os.environ) -> Keys | None:
-        """From the file, else from the variable IMPASTO_KEYS; None without either. Raises BadKey or OSError."""
-        if file is not None:
-            return cls(KeyFile(file).keys)
+    def of(cls, settings: GatewaySettings, environment: Mapping[str, str] = os.environ) -> Keys:
+        """From the file in the settings, else from the variable IMPASTO_KEYS. Raises BadKey or OSError."""
+        if settings.keys is not None:
+            return cls(KeyFile(settings.keys).keys)
         if VARIABLE not in environment:
-            return None
+            return cls(None)
         found = tuple(read(re.split(r"[\n;]", environment[VARIABLE])))
         return cls(lambda: found)
 
+    @property
+    def are_asked_for(self) -> bool:
+        """Whether callers need one."""
+        return self._source is not None
+
     def caller(self, secret: str) -> Caller | None:
         """Whose key this is. It takes as long for a wrong key as for a right one, whichever it is."""
+        assert self._source is not None
         asked, found = digest(secret), None
         for key in self._source():
             if compare_digest(key.digest, asked):

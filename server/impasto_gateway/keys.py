@@ -22,13 +22,13 @@ _FIX = "send the header `Authorization: Bearer KEY`"
 
 
 class KeysMiddleware:
-    """Sets scope["state"]["caller"], or answers 401. Without `keys` everybody on this machine may do everything.
+    """Sets scope["state"]["caller"], or answers 401. Without keys, everybody on this machine may do everything.
 
     Then a browser is the danger: any page may send requests to loopback, and may even have a name that leads there. So
     the header `host` must name loopback, and an `origin`, if there is one, must be our own or one of `origins`.
     """
 
-    def __init__(self, app: ASGIApp, keys: Keys | None, origins: tuple[str, ...] = ()) -> None:
+    def __init__(self, app: ASGIApp, keys: Keys, origins: tuple[str, ...] = ()) -> None:
         self._app = app
         self._keys = keys
         self._origins = origins
@@ -45,7 +45,7 @@ class KeysMiddleware:
 
     def _caller(self, scope: Scope) -> Caller:
         headers, path = Headers(scope=scope), scope["path"]
-        if self._keys is None:
+        if not self._keys.are_asked_for:
             check_neighbours(headers, self._origins)
             return ANYBODY
         if path in OPEN or path.startswith(STATIC) or (path == METRICS and is_near(scope)):
