@@ -18,7 +18,7 @@ from typer.main import get_command
 from impasto_client.commit import commit
 
 GROUP = "impasto.commands"
-OURS = ("impasto_client", "impasto_export", "impasto_server")
+OURS = ("impasto_client", "impasto_export", "impasto_gateway", "impasto_server")
 
 
 class About(NamedTuple):
@@ -38,6 +38,8 @@ ABOUT = {
     "score": About("Score how well pictures match a text or a picture."),
     "models": About("List what a server has: bundles, samplers, rules, styles."),
     "serve": About("Serve bundles over gRPC.", "server"),
+    "gateway": About("Serve an HTTP API and a page in front of servers.", "gateway"),
+    "keys": About("Make a key for callers of the gateway.", "gateway"),
     "calibrate": About("Measure how many lanes a forward pass should have on this machine.", "server"),
     "doctor": About("Check what this machine can run, and how to get what it lacks.", "server"),
     "link": About("Make a bundle from a checkpoint, without torch.", "server"),

@@ -22,8 +22,8 @@ from impasto_gateway.upstream import Upstream
 
 @dataclass(frozen=True)
 class Parts:
-    """One app's. `check` looks at each picture before it leaves, `signer` signs it, `registry` takes uploads; None where
-    there is none.
+    """One app's. `check` looks at each picture before it leaves, `signer` signs it, `registry` takes uploads; None
+    where there is none.
     """
 
     settings: GatewaySettings
