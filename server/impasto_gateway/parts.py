@@ -10,14 +10,21 @@ from typing import Any, cast
 from starlette.requests import Request
 
 from impasto_gateway.drain import Drain
+from impasto_gateway.idempotency import Answers
+from impasto_gateway.keyring import Keys
+from impasto_gateway.previews import Previews
+from impasto_gateway.rates import Rates
+from impasto_gateway.registry import Registry
 from impasto_gateway.settings import GatewaySettings
-from impasto_gateway.standins import Answers, Check, Keys, Rates, Record, Signer, Telemetry, check_of
+from impasto_gateway.standins import Check, Record, Signer, Telemetry, check_of
 from impasto_gateway.upstream import Upstream
 
 
 @dataclass(frozen=True)
 class Parts:
-    """One app's. `check` looks at each picture before it leaves, `signer` signs it; None where there is none."""
+    """One app's. `check` looks at each picture before it leaves, `signer` signs it, `registry` takes uploads; None where
+    there is none.
+    """
 
     settings: GatewaySettings
     upstream: Upstream
@@ -25,6 +32,8 @@ class Parts:
     keys: Keys
     rates: Rates
     answers: Answers
+    previews: Previews
+    registry: Registry | None
     telemetry: Telemetry
     check: Check | None
     signer: Signer | None
@@ -39,6 +48,8 @@ class Parts:
             keys=Keys.of(settings),
             rates=Rates(),
             answers=Answers(),
+            previews=Previews(upstream, settings.limits.timeout_s),
+            registry=Registry(settings.registry) if settings.registry else None,
             telemetry=Telemetry.of(settings),
             check=check_of(settings),
             signer=Signer.of(settings),
