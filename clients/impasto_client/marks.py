@@ -12,6 +12,7 @@ write a file can write these; only a signature proves something.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -196,7 +197,7 @@ def bare(data: bytes) -> bytes:
 def parsed(text: str) -> Mark:
     """The mark in impasto's JSON. Raises MarkError for anything else."""
     try:
-        said = json.loads(text, parse_constant=_no_number)
+        said = json.loads(text, parse_constant=_no_number, parse_float=_number)
     except (ValueError, RecursionError) as error:
         problem = "is nested too deeply" if isinstance(error, RecursionError) else "is not JSON"
         raise MarkError(f"impasto's mark {problem}; the file is damaged or forged") from None
@@ -235,6 +236,13 @@ def _check(value: Any, depth: int) -> None:
 
 def _no_number(name: str) -> None:
     raise ValueError(name)
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
 
 
 def _styles(meta: Mapping[str, Any], kind: str) -> tuple[Style, ...]:

@@ -24,7 +24,6 @@ from impasto_client.transport import Transport
 from impasto_client.wire import Tensors, decode
 
 _UNPAINTED = ("rerank", "style_image")  # they sort candidates, and change none
-_COMPARED = ("engine", "precision", "version", "settings", "check")
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,8 @@ def repainted(
     tensors = tensors_of({**_paintable(mark), **_named(mark, bundle)}, _given(mark, pictures))
     data, meta = _painted(transport.infer(tensors, timeout_s), mark)
     fresh = Mark.reported(mark.request, meta, mark.seed)
-    if bundle is not None and bundle.name != mark.bundle:
-        fresh = replace(fresh, bundle=mark.bundle)  # its name is not what paints
+    if fresh.digest == mark.digest:
+        fresh = replace(fresh, bundle=mark.bundle)  # a name paints nothing
     return _compared(old, mark, marked(data, fresh), fresh)
 
 
@@ -153,7 +152,7 @@ def _changed(mark: Mark, fresh: Mark) -> Iterator[str]:
     if (mark.digest, mark.adapters) != (fresh.digest, fresh.adapters):
         yield "the bundle, or an adapter: other weights"
     if mark.check:
-        yield f"check: {mark.check!r} changed the picture after it was painted; that was the gateway's, and isn't done here"
+        yield f"check: the gateway's {mark.check!r} changed the picture after it was painted; that isn't done here"
 
 
 def _apart(old: bytes, new: bytes) -> str:
