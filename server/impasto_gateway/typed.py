@@ -20,6 +20,11 @@ def typed(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {word: _value(word, said) for word, said in fields.items()}
 
 
+def seconds(word: str, text: str) -> float:
+    """A header's number of seconds. Raises Refusal."""
+    return _float(word, text)
+
+
 def _value(word: str, said: Any) -> Any:
     ours = ALIASES.get(word, word)
     kind = KINDS.get(ours, "")
