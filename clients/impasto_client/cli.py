@@ -37,6 +37,8 @@ ABOUT = {
     "compose": About("Paint a content in every style, on one sheet."),
     "score": About("Score how well pictures match a text or a picture."),
     "models": About("List what a server has: bundles, samplers, rules, styles."),
+    "show": About("Show how a picture was painted, from its file."),
+    "reproduce": About("Paint a picture again from its file, and compare."),
     "serve": About("Serve bundles over gRPC.", "server"),
     "gateway": About("Serve an HTTP API and a page in front of servers.", "gateway"),
     "keys": About("Make a key for callers of the gateway.", "gateway"),
