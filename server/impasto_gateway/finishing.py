@@ -10,7 +10,7 @@ from impasto_client import Generation
 from impasto_client.marks import Mark, marked
 from impasto_gateway.asking import Answer
 from impasto_gateway.parts import Parts
-from impasto_gateway.wishes import Wish
+from impasto_gateway.wish import Wish
 
 
 @dataclass(frozen=True)

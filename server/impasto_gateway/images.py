@@ -28,7 +28,8 @@ from impasto_gateway.presence import while_present
 from impasto_gateway.sse import Events
 from impasto_gateway.streams import Stream
 from impasto_gateway.typed import seconds, typed
-from impasto_gateway.wishes import Files, Wish, wish_of
+from impasto_gateway.wish import Wish
+from impasto_gateway.wishes import Files, wish_of
 
 TIMEOUT = "x-timeout-s"
 GENERATION, EDIT = "image_generation", "image_edit"  # what events begin with

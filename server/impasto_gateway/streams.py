@@ -16,7 +16,7 @@ from impasto_gateway.finishing import Finished
 from impasto_gateway.partials import Spread
 from impasto_gateway.presence import ended
 from impasto_gateway.sse import Event
-from impasto_gateway.wishes import Wish
+from impasto_gateway.wish import Wish
 
 # A refusal within so many seconds is an answer with its status; a later one is an event of the stream.
 HOLD_S = 2.0
