@@ -34,8 +34,10 @@ def wish_of(said: Mapping[str, Any], files: Files, catalogue: Catalogue, limits:
     warnings = (*words.warnings, *choice.warnings)
     if edits and not pictures.get("image"):
         raise wrong("image", "it is missing; send a file, e.g. curl -F image=@photo.png", "missing_field")
+    if draft.flag("upscale") and not edits:
+        raise wrong("upscale", "there is no picture to paint larger; send one to /v1/images/edits")
     if choice.bundle.family != FEEDFORWARD:
-        return prompted(draft, warnings, over=edits and draft.flag("upscale"))
+        return prompted(draft, warnings, over=draft.flag("upscale"))
     if not edits:
         raise wrong("model", f"{choice.bundle.name!r} paints photos; send one to /v1/images/edits, or name another")
     return stylized(draft, warnings)
