@@ -216,7 +216,9 @@ class Draft:
         values = dict(self.values)
         style = values.get("style")
         if style in MOODS and style not in [one.name for one in self.catalogue.adapters]:
-            return {word: value for word, value in values.items() if word != "style"}, (f"style: {style} has no effect",)
+            return {word: value for word, value in values.items() if word != "style"}, (
+                f"style: {style} has no effect",
+            )
         return values, ()
 
     def _only_words(self, values: Mapping[str, Any], strange: set[str], why: str) -> None:
