@@ -1,7 +1,7 @@
 """POST /v1/verify: what a picture's marks say, and whether it is ours.
 
-"Ours" has one meaning: the file carries a C2PA manifest, signed by the certificate that this gateway signs with, and not
-a byte has changed since. Text marks can be written by anybody, so they prove nothing, however much they say.
+"Ours" has one meaning: the file carries a C2PA manifest, signed by the certificate that this gateway signs with, and
+not a byte has changed since. Text marks can be written by anybody, so they prove nothing, however much they say.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from impasto_client.errors import MarkError, MissingExtra
 from impasto_client.marks import Found, found_in
 from impasto_gateway.bodies import parsed_form
 from impasto_gateway.errors import Refusal
+from impasto_gateway.manifest import Manifest, examined
 from impasto_gateway.parts import parts_of
-from impasto_gateway.signing import Manifest, Signer, examined
+from impasto_gateway.signing import Signer
 
 OURS = "It was signed by this operator's certificate, and nothing in the file has changed since."
 _FORGED = "Text marks can be written or removed by anybody; they prove nothing."
@@ -61,7 +62,7 @@ def verdict(data: bytes, signer: Signer | None) -> dict[str, Any]:
 def _signature(data: bytes, signer: Signer | None) -> Manifest | None:
     """What the signature is worth; None where the library that could tell isn't installed."""
     try:
-        return examined(data, signer)
+        return examined(data, None if signer is None else signer.identity)
     except MissingExtra:
         return None
 
