@@ -37,6 +37,8 @@ ABOUT = {
     "compose": About("Paint a content in every style, on one sheet."),
     "score": About("Score how well pictures match a text or a picture."),
     "models": About("List what a server has: bundles, samplers, rules, styles."),
+    "show": About("Show how a picture was painted, from its file."),
+    "reproduce": About("Paint a picture again from its file, and compare."),
     "serve": About("Serve bundles over gRPC.", "server"),
     "calibrate": About("Measure how many lanes a forward pass should have on this machine.", "server"),
     "doctor": About("Check what this machine can run, and how to get what it lacks.", "server"),

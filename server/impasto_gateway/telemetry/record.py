@@ -1,0 +1,69 @@
+"""What is known of one HTTP request: the middleware makes it, handlers fill it, the middleware logs and counts it."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from time import perf_counter, time_ns
+from typing import Any
+
+_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+PHASES = ("queue", "encode", "denoise", "decode")  # of META's timings, in this order
+
+
+@dataclass
+class Record:
+    """One request.
+
+    `key` is the key's name, never the key. `lanes` are pictures, each a lane of the server's batches. Times are in
+    milliseconds: `queue_ms` until the first forward pass, as the server says, `first_step_ms` until that step was
+    heard of here, `total_ms` until the answer's last byte. `outcome` is one word, which follows from `status` unless a
+    handler knows better. `phases_ms` are the server's, for traces. `trace` is the trace's id, if there is
+    one. `began_s` is on perf_counter's clock, `began_ns` is Unix time.
+    """
+
+    id: str
+    route: str = ""
+    key: str = "-"
+    bundle: str = "-"
+    adapters: tuple[str, ...] = ()
+    lanes: int = 0
+    queue_ms: float = 0
+    first_step_ms: float = 0
+    total_ms: float = 0
+    steps: int = 0
+    outcome: str = ""
+    status: int = 0
+    prompt: str = ""
+    trace: str = ""
+    phases_ms: dict[str, float] = field(default_factory=dict)
+    began_s: float = field(default_factory=perf_counter)
+    began_ns: int = field(default_factory=time_ns)
+
+    def age_ms(self) -> float:
+        """Since the request arrived."""
+        return 1000 * (perf_counter() - self.began_s)
+
+    def stepped(self) -> None:
+        """Call at each Progress; the first one counts."""
+        self.first_step_ms = self.first_step_ms or self.age_ms()
+
+    def answered(self, meta: Mapping[str, Any]) -> None:
+        """Take over what the server's META says: bundle, adapters, steps and timings."""
+        timings = meta.get("timings", {})
+        self.bundle = str(meta.get("model", self.bundle))
+        self.adapters = _names(meta.get("adapters", ())) + _names(meta.get("styles", ())) or self.adapters
+        self.steps = int(meta.get("steps", self.steps))
+        self.phases_ms = {name: float(timings[f"{name}_ms"]) for name in PHASES if f"{name}_ms" in timings}
+        self.queue_ms = self.phases_ms.get("queue", self.queue_ms)
+
+
+def id_of(said: str | None) -> str:
+    """A request's id: the caller's own if it is one word that is safe in a log, else a new one."""
+    return said if said and _ID.fullmatch(said) else f"req-{secrets.token_hex(12)}"
+
+
+def _names(listed: Iterable[Any]) -> tuple[str, ...]:
+    return tuple(str(one["name"]) for one in listed if isinstance(one, Mapping) and one.get("name"))
