@@ -66,7 +66,8 @@ async def preview(request: Request) -> Response:
 async def put(request: Request) -> Response:
     """PUT /v1/adapters/{name}?bundle=&trigger=…: the body is a safetensors file. 201 for a new name, else 200.
 
-    With the header `if-none-match: *`, a name that is taken is refused (412). Raises Refusal.
+    A file of many styles makes several adapters, which have names of their own; `also` lists the others. With the
+    header `if-none-match: *`, a name that is taken is refused (412). Raises Refusal.
     """
     caller, parts, name = need(request, "adapters"), parts_of(request), checked(request.path_params["name"])
     registry, said = registry_of(parts), query(request, "bundle", *ABOUT)
@@ -80,9 +81,10 @@ async def put(request: Request) -> Response:
                 refuse("name", f"{name!r} is taken; choose another, or leave out if-none-match", 412)
             file = workspace / "upload.safetensors"
             await received(request, file)
-            made = await registry.put(name, file, folder, said)
+            first, *others = await registry.put(name, file, folder, said)
     parts.upstream.forget()
-    return JSONResponse({"object": "adapter", **made, "name": name}, 201 if is_new else 200)
+    also = {"also": [one["name"] for one in others]} if others else {}
+    return JSONResponse({"object": "adapter", **first, **also}, 201 if is_new else 200)
 
 
 async def delete(request: Request) -> Response:
