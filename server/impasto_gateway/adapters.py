@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -73,6 +74,7 @@ async def put(request: Request) -> Response:
     registry, said = registry_of(parts), query(request, "bundle", *ABOUT)
     if request.headers.get("content-type", "").startswith("multipart/"):
         refuse("content-type", "a form is not read here; send the file itself, e.g. curl -T style.safetensors", 415)
+    check_alpha(said.get("alpha", "1"))
     folder = await folder_of(parts, said.pop("bundle", None))
     async with parts.rates.admitted(caller, 0):
         with registry.uploading(name) as workspace:
@@ -166,6 +168,16 @@ async def folder_of(parts: Parts, name: str | None) -> Path:
         known = ", ".join(folders) or "none"
         refuse("bundle", f"the gateway has no folder of {name!r}; start it with --bundle {name}=DIR (it has: {known})")
     return folders[name]
+
+
+def check_alpha(text: str) -> None:
+    """Raises Refusal (400)."""
+    try:
+        fine = isfinite(float(text))
+    except ValueError:
+        fine = False
+    if not fine:
+        refuse("alpha", f"{text[:40]!r} is no number; pass that of the adapter's training, or leave it out")
 
 
 async def received(request: Request, file: Path) -> None:
