@@ -18,10 +18,12 @@ from PIL import Image
 from impasto_client import FakeTransport, ServerFull
 from impasto_client.catalogue import Catalogue
 from impasto_client.example import EXAMPLE
+from impasto_export import manifest
 from impasto_gateway import registry as registry_module
 from impasto_gateway.callers import Allowance
 from impasto_gateway.previews import scene, words_of
 from impasto_gateway.settings import GatewaySettings, Limits
+from tests.helpers import toy
 from tests.helpers.doorway import SETTINGS, adapter, calling, having, key_in, refused, with_adapters
 from tests.unit.export.test_registry import lora
 
@@ -175,6 +177,17 @@ def test_a_preview_counts_when_it_is_painted(tmp_path: Path) -> None:
             assert (await caller.get("/v1/adapters/sks03/preview")).status_code == 429
 
     asyncio.run(story())
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A toy as the importer takes it: with its digest."""
+    folder = toy.write_bundle(tmp_path_factory.mktemp("toy") / "bundle")
+    said: Any = toy.manifest()
+    for graph in said["graphs"].values():
+        graph.setdefault("sites", [])
+    toy.write_manifest(folder, {**said, "digest": manifest.digest(said)})
+    return folder
 
 
 @pytest.fixture

@@ -35,6 +35,16 @@ print("listening", os.getpid(), flush=True)
 while True:
     signal.pause()
 """
+PARENT = """
+import signal, sys
+from pathlib import Path
+from impasto_server.ops import gateway
+from impasto_server.ops.supervise import Restarts
+gateway.COMMAND = (sys.executable, "-c", sys.argv[1])
+door = gateway.Door.of("127.0.0.1", 0, "", keys=None, registry=Path(), bundles={}, grace_s=1)
+gateway.Gateway(door, Restarts(0), lambda line: print(line, flush=True), print).start()
+signal.pause()
+"""
 FAILS = "import sys; sys.exit('no such key file')"
 
 
@@ -187,13 +197,7 @@ def test_one_that_does_not_end_is_killed(
 
 def test_it_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     """Also when that is killed."""
-    code = (
-        "import signal, sys; from impasto_server.ops import gateway as g; from impasto_server.ops.supervise import Restarts\n"
-        "g.COMMAND = (sys.executable, '-c', sys.argv[1])\n"
-        "door = g.Door.of('127.0.0.1', 0, '', keys=None, registry=__import__('pathlib').Path('.'), bundles={}, grace_s=1)\n"
-        "g.Gateway(door, Restarts(0), lambda line: print(line, flush=True), print).start(); signal.pause()\n"
-    )
-    with subprocess.Popen([sys.executable, "-c", code, LISTENS], stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen([sys.executable, "-c", PARENT, LISTENS], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline().split()[1])
         assert alive(pid)
