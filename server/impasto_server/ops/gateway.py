@@ -130,8 +130,8 @@ class Gateway:
         self._process = subprocess.Popen(
             self.door.command(),
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
             start_new_session=True,  # Ctrl-C is ours: it ends first, then the server
@@ -141,8 +141,8 @@ class Gateway:
         self._reader.start()
 
     def _read(self, process: subprocess.Popen[str]) -> None:
-        assert process.stderr is not None
-        with process.stderr as lines:
+        assert process.stdout is not None
+        with process.stdout as lines:
             for line in lines:
                 self.on_log(line.rstrip())
                 self.tail.append(line.rstrip())
