@@ -141,7 +141,7 @@ def properties_of(packet: str) -> dict[str, str]:
     tree = minidom.parseString(packet[start:end].encode())
     (description,) = tree.getElementsByTagNameNS("http://www.w3.org/1999/02/22-rdf-syntax-ns#", "Description")
     return {
-        node.tagName: "".join(child.data for child in node.childNodes)
+        node.tagName: "".join(child.data for child in node.childNodes if isinstance(child, minidom.Text))
         for node in description.childNodes
         if node.nodeType == node.ELEMENT_NODE
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-import c2pa
+import c2pa  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 from PIL import Image
