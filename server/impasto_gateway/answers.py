@@ -16,11 +16,8 @@ _CODES = {404: "not_found", 405: "method_not_allowed"}
 _FIXES = {404: "nothing is here; see /openapi.json", 405: "this address takes another method; see /openapi.json"}
 
 
-def refused(refusal: Refusal, scope: Scope) -> Response:
-    """The answer; the request's record says how it came out."""
-    record = scope.get("state", {}).get("record")
-    if record is not None:
-        record.outcome = refusal.code
+def refused(refusal: Refusal) -> Response:
+    """The refusal in its envelope, with the headers that say whether to try again."""
     return JSONResponse(refusal.body(), refusal.status, headers=refusal.all_headers())
 
 
@@ -40,7 +37,7 @@ def refusal_for(error: BaseException) -> Refusal:
 
 
 async def _answered(request: Request, error: Exception) -> Response:
-    return refused(refusal_for(error), request.scope)
+    return refused(refusal_for(error))
 
 
 # Starlette's exception handlers. It raises what is none of the first three again, for the server's log.
@@ -66,4 +63,4 @@ class RefusalsMiddleware:
         except Refusal as refusal:
             if begun or scope["type"] != "http":
                 raise
-            await refused(refusal, scope)(scope, receive, send)
+            await refused(refusal)(scope, receive, send)

@@ -33,14 +33,14 @@ async def one(request: Request) -> Response:
 
 
 def models_of(catalogue: Catalogue) -> Iterator[dict[str, Any]]:
-    """OpenAI's model objects, with what the catalogue says of each under `bundle` or `adapter`."""
+    """OpenAI's model objects, with what the catalogue says of each; an adapter has its bundle as `parent`."""
     bundles = sorted(catalogue.bundles, key=lambda bundle: bundle.name != catalogue.default)
     for bundle in bundles:
-        yield {**_model(bundle.name), "bundle": _bundle(bundle), "default": bundle.name == catalogue.default}
+        yield {**_model(bundle.name), **_bundle(bundle), "default": bundle.name == catalogue.default}
     for bundle in bundles:
         for adapter in catalogue.adapters:
             if bundle.name in adapter.fits:
-                yield {**_model(f"{bundle.name}:{adapter.name}"), "parent": bundle.name, "adapter": _adapter(adapter)}
+                yield {**_model(f"{bundle.name}:{adapter.name}"), "parent": bundle.name, **_adapter(adapter)}
 
 
 def _model(name: str) -> dict[str, Any]:
@@ -48,8 +48,9 @@ def _model(name: str) -> dict[str, Any]:
 
 
 def _bundle(bundle: Bundle) -> dict[str, Any]:
-    return {**asdict(bundle), "fields": [name.lower() for name in bundle.fields]}
+    said = {word: value for word, value in asdict(bundle).items() if word != "name"}
+    return {**said, "fields": [name.lower() for name in bundle.fields]}
 
 
 def _adapter(adapter: Adapter) -> dict[str, Any]:
-    return {word: value for word, value in asdict(adapter).items() if word != "fits"}
+    return {word: value for word, value in asdict(adapter).items() if word not in ("name", "fits", "family")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -31,27 +31,28 @@ class Event:
 
 
 class Events(Response):
-    """Sends events as they come. When the reader leaves, the generator is cancelled and closed at once."""
+    """Sends events as they come. When the reader leaves, and at the end, `close` is called at once."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncGenerator[Event, None]) -> None:
+    def __init__(self, events: AsyncGenerator[Event, None], close: Callable[[], Awaitable[None]]) -> None:
         super().__init__(headers=HEADERS)
         del self.headers["content-length"]
-        self._events = events
+        self._events, self._close = events, close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         tasks = [asyncio.ensure_future(work) for work in (self._told(send), gone(receive), _pings(send))]
         try:
             await asyncio.wait(tasks[:2], return_when=asyncio.FIRST_COMPLETED)
         finally:
             await ended(*tasks)
+            await self._close()
         if not tasks[0].cancelled():
             tasks[0].result()
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _told(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         async with aclosing(self._events) as events:
             async for event in events:
                 await send(_part(event.encoded()))

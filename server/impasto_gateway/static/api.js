@@ -37,9 +37,16 @@ export class Api {
     return (await this.json("v1/models")).data ?? [];
   }
 
+  /** All of them, page by page. */
   async adapters() {
-    const found = await this.json("v1/adapters");
-    return found.data ?? found.adapters ?? [];
+    const all = [];
+    for (let more = true; more; ) {
+      const after = all.length ? `&after=${encodeURIComponent(all.at(-1).name)}` : "";
+      const { data, has_more: rest } = await this.json(`v1/adapters?limit=1000${after}`);
+      all.push(...data);
+      more = rest && data.length > 0;
+    }
+    return all;
   }
 
   /** A picture of the gateway's, which may need the key: <img> couldn't send it. */

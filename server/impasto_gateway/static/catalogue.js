@@ -41,12 +41,11 @@ export function sizesOf({ size }) {
   const fit = (value) => Math.max(step, Math.round(value / step) * step);
   const side = Math.sqrt(width * height);
   const shapes = [
-    ["Square", width, height],
-    ["Landscape", fit(side * 1.25), fit(side * 0.75)],
-    ["Portrait", fit(side * 0.75), fit(side * 1.25)],
-    ["Large square", fit(width * 1.5), fit(height * 1.5)],
-    ["Huge square", fit(width * 2), fit(height * 2)],
+    [width, height, ""],
+    [fit(side * 1.25), fit(side * 0.75), "wide"],
+    [fit(side * 0.75), fit(side * 1.25), "tall"],
+    [fit(width * 1.5), fit(height * 1.5), "large"],
+    [fit(width * 2), fit(height * 2), "huge"],
   ];
-  if (width !== height) shapes[0][0] = "Usual";
-  return shapes.filter(([, w, h]) => w * h <= most).map(([label, w, h]) => ({ label, width: w, height: h }));
+  return shapes.filter(([w, h]) => w * h <= most).map(([w, h, label]) => ({ width: w, height: h, label }));
 }

@@ -60,7 +60,7 @@ export class Form {
     show(byId("plain"), !photos);
     byId("photo-part").classList.toggle("first", photos);
     const options = sizesOf(bundle).map(({ label, width, height }) =>
-      h("option", { value: `${width}x${height}` }, `${label} · ${width} × ${height}`),
+      h("option", { value: `${width}x${height}` }, `${width} × ${height} ${label}`.trim()),
     );
     byId("size").replaceChildren(...options, h("option", { value: CUSTOM }, "Other…"));
     for (const side of ["width", "height"]) byId(side).step = bundle.size.multiple_of;

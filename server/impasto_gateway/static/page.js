@@ -58,7 +58,7 @@ function bundle() {
 function offer() {
   const now = bundle();
   const fit = fitting(adapters, now);
-  const gone = styles.offer(fit);
+  const gone = styles.offer(fit, now.id);
   form.offer(now, { photo: Boolean(photo.file), adapters: fit });
   show(byId("photo-part"), takesPhotos(now) || bundles.some(paintsPhotos));
   describePhoto();
@@ -101,7 +101,7 @@ function fill(wanted) {
   if (known) byId("model").value = wanted.model;
   offer();
   styles.value = wanted.styles ?? {};
-  const gone = styles.offer(fitting(adapters, bundle()));
+  const gone = styles.offer(fitting(adapters, bundle()), bundle().id);
   form.value = wanted;
   return [...(known || !wanted.model ? [] : [`model ${wanted.model}`]), ...gone.map((name) => `style ${name}`)];
 }
@@ -210,7 +210,7 @@ async function watched(told, { n, more }) {
       if (place) stage.queued(Number(place[1]));
     } else if (event === "error") {
       throw new Refused(data.status ?? 500, data.error ?? data);
-    } else if (event.endsWith("partial_image")) {
+    } else if (event.endsWith("partial_image") || event.endsWith("progress")) {
       const place = data.index ?? 0;
       stage.progress({ step: data.step, steps: data.steps, place, source: data.b64_json && asUrl(data.b64_json, kind) });
       if (data.steps && Math.floor((4 * data.step) / data.steps) > quarter) {

@@ -8,7 +8,7 @@ import { paintsPhotos } from "./catalogue.js";
 const PREVIEWS = 3;
 const MIME = "application/json";
 
-/** The fields of a request. `kinds` has each style's adapter by its name. */
+/** The fields of a request. `adapters` has each style's adapter by its name. */
 export function wireOf(settings, bundle, adapters) {
   const chosen = Object.keys(settings.styles).map((name) => adapters.get(name)).filter(Boolean);
   const photos = paintsPhotos(bundle);
@@ -25,8 +25,15 @@ export function wireOf(settings, bundle, adapters) {
   const weights = Object.fromEntries(weighted.map(({ name }) => [name, settings.styles[name]]));
   if (photos) return weighted.length ? { ...wire, style: weights } : wire;
   if (rule.startsWith("styledrop")) return dropped(wire, weights);
-  if (rule.startsWith("dreamstyler") && words.length) return { ...wire, style: words[0].name, ...adapted(weights) };
-  return { ...wire, prompt: words.reduce(styled, settings.prompt), ...adapted(weights) };
+  return { ...wire, ...spoken(words, settings.prompt), ...adapted(weights) };
+}
+
+/** Embeddings: the server writes their words into the prompt. Several share the stages, the first the finest. */
+function spoken(words, prompt) {
+  const unsaid = words.filter(({ name, trigger }) => !prompt.includes(trigger || `<${name}>`));
+  if (unsaid.length < 2) return unsaid.length ? { style: unsaid[0].name } : {};
+  const stages = Math.max(unsaid.length, ...unsaid.map((one) => one.stages || 1));
+  return { style: Array.from({ length: stages }, (_, at) => unsaid[Math.floor((at * unsaid.length) / stages)].name) };
 }
 
 function adapted(weights) {
@@ -40,16 +47,9 @@ function dropped(wire, weights) {
   return { ...wire, style, ...adapted(Object.fromEntries(rest.map((name) => [name, weights[name]]))) };
 }
 
-/** The prompt with an embedding's word in it, as the style was trained; as it is where the word is there already. */
-function styled(prompt, { trigger, prompt: template, name }) {
-  const word = trigger || `<${name}>`;
-  if (prompt.includes(word)) return prompt;
-  return (template || "{context} in {style} style").replace("{context}", () => prompt).replace("{style}", () => word);
-}
-
 /** What fetch() needs: JSON, or a form with the photo in it. */
 export function requestOf(wire, photo) {
-  const whole = { ...wire, stream: true, partial_images: PREVIEWS };
+  const whole = { ...wire, stream: true, ...(wire.prompt !== undefined && { partial_images: PREVIEWS, progress: true }) };
   if (!photo) return { path: "v1/images/generations", headers: { "content-type": MIME }, body: written(whole) };
   const form = new FormData();
   for (const [name, value] of Object.entries(whole)) form.append(name, asText(value));

@@ -2,6 +2,7 @@ import { byId, h, show } from "./h.js";
 
 const MANY = 8; // from here on there is a search
 const WEIGHT = { low: 0, high: 1.5, step: 0.05, usual: 0.8 };
+const MOST = 200; // tiles; the search reaches the others
 const AT_ONCE = 2; // previews are painted when they are first asked for
 
 /** The styles as pictures to click, and the mix of those that are picked. */
@@ -28,8 +29,9 @@ export class Styles {
   }
 
   /** Show these; what is picked and isn't among them is dropped. Returns the names of the dropped. */
-  offer(adapters) {
+  offer(adapters, bundle) {
     this.list = adapters;
+    this.previews.bundle = bundle;
     const known = new Set(adapters.map(({ name }) => name));
     const dropped = [...this.weights.keys()].filter((name) => !known.has(name));
     dropped.forEach((name) => this.weights.delete(name));
@@ -41,13 +43,15 @@ export class Styles {
 
   draw() {
     const wanted = byId("search").value.trim().toLowerCase();
-    const shown = this.list.filter((one) => this.weights.has(one.name) || text(one).includes(wanted));
+    const found = this.list.filter((one) => this.weights.has(one.name) || text(one).includes(wanted));
+    const shown = found.slice(0, MOST);
     this.previews.forget();
     this.tiles.replaceChildren(...shown.map((one) => this.tile(one)));
     if (!shown.length) {
       const why = this.list.length ? "No style has this name." : "No style of the registry fits this model.";
       this.tiles.append(h("p", { class: "note" }, why));
     }
+    if (found.length > MOST) this.tiles.append(h("p", { class: "note" }, `${found.length - MOST} more: search for them.`));
     this.rove(this.tiles.querySelector("[aria-pressed=true]") ?? this.tiles.querySelector("button"));
     this.drawMix();
   }
@@ -113,7 +117,8 @@ export class Styles {
 
   /** An embedding has no weight: its word stands in the prompt. */
   word(adapter) {
-    return h("div", { class: "mixed" }, h("span", { class: "who" }, title(adapter)), h("span", { class: "note" }, `by its word ${adapter.trigger}`));
+    const why = h("span", { class: "note" }, `a word of the prompt: ${adapter.trigger}`);
+    return h("div", { class: "mixed" }, h("span", { class: "who" }, title(adapter)), why);
   }
 
   /** One tab stop for all tiles; arrows do the rest. */
@@ -152,12 +157,16 @@ class Previews {
   }
 
   want(adapter, place) {
-    const url = adapter.preview;
-    if (!url) return;
-    const kept = this.kept.get(adapter.digest ?? url);
+    if (!adapter.preview) return;
+    const kept = this.kept.get(this.address(adapter));
     if (kept) return put(place, kept);
     this.urls.set(place, adapter);
     this.seen.observe(place);
+  }
+
+  /** In this bundle, whose hand it shows. The gateway may stand behind a prefix: addresses count from the page's. */
+  address({ preview }) {
+    return `${preview.replace(/^\//, "")}${preview.includes("?") ? "&" : "?"}bundle=${encodeURIComponent(this.bundle)}`;
   }
 
   queue(place) {
@@ -172,8 +181,9 @@ class Previews {
     const place = this.waiting.shift();
     const adapter = this.urls.get(place);
     try {
-      const made = URL.createObjectURL(await this.api.picture(relative(adapter.preview)));
-      this.kept.set(adapter.digest ?? adapter.preview, made);
+      const address = this.address(adapter);
+      const made = URL.createObjectURL(await this.api.picture(address));
+      this.kept.set(address, made);
       put(place, made);
     } catch { /* a style without a picture still has its name */ } finally {
       this.busy -= 1;
@@ -186,11 +196,6 @@ function put(place, url) {
   const image = h("img", { src: url, alt: "", draggable: "false" });
   image.decode().then(() => place.classList.add("shown"), () => image.remove());
   place.append(image);
-}
-
-/** The gateway may stand behind a prefix: its addresses count from the page's. */
-function relative(url) {
-  return url.replace(/^\//, "");
 }
 
 function fill(slider) {
