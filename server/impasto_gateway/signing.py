@@ -72,11 +72,11 @@ class Signer:
             found = examined(self.sign(file.getvalue(), "png"), self.identity)
         except library("c2pa").C2paError as error:
             raise ImpastoError(
-                f"certificate: it can't sign ({error}); docs/http.md says what C2PA asks of one"
+                f"certificate: it can't sign ({error}); docs/marks.md says what C2PA asks of one"
             ) from None
         if not found.ours:
             problems = ", ".join(found.problems)
-            raise ImpastoError(f"certificate: its signatures don't verify ({problems}); see docs/http.md")
+            raise ImpastoError(f"certificate: its signatures don't verify ({problems}); see docs/marks.md")
 
 
 def _manifest(fmt: str, is_edit: bool) -> dict[str, Any]:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import json
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
 from impasto_client import cli
 from impasto_client.marks import bare, found_in, read
+from impasto_gateway.app import create_app
+from impasto_gateway.settings import GatewaySettings
 from impasto_server.ops.serve import Server, serve
 from impasto_server.settings import Settings
 from tests.helpers import toy, toy_masked, toy_stylizer
+from tests.helpers.certificates import Authority
 from tests.helpers.mark_readers import infotext, parameters_of
 from tests.helpers.pictures import png
 
@@ -195,3 +202,81 @@ def test_the_pixels_are_those_that_the_server_sent(words: Sequence[str]) -> None
         shutil.move(out, f"kept-{out}")
         assert impasto("generate", "a house", "--seed", "3", "--model", "words", "--out", out).exit_code == 0
         assert bare(Path(out).read_bytes()) == bare(Path(f"kept-{out}").read_bytes())
+
+
+# through the gateway
+
+
+def over_http(settings: GatewaySettings, path: str, **sent: Any) -> Any:
+    """The answer of a gateway in this process, in front of the real server."""
+
+    async def asked() -> httpx.Response:
+        transport = httpx.ASGITransport(create_app(settings))
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080", timeout=60) as client:
+            return await client.post(path, **sent)
+
+    answer = asyncio.run(asked())
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def settings_of(server: Server, **said: Any) -> GatewaySettings:
+    return GatewaySettings((server.grpc_url,), **said)
+
+
+ASKED: dict[str, dict[str, Any]] = {
+    "a mix": {"prompt": "a red house <lora:neon:0.4>", "model": "words", "adapters": {"stained-glass": 0.5}, "n": 2},
+    "a style": {"prompt": "a fish", "model": "masked", "style": "glass", "guidance": "styledrop", "steps": 5},
+    "webp": {"prompt": "a red house", "model": "words", "output_format": "webp", "seed": 4},
+    "jpeg": {"prompt": "a red house", "model": "words", "output_format": "jpeg", "steps": 4},
+}
+
+
+@pytest.mark.parametrize("case", ASKED)
+def test_a_picture_that_came_over_http_is_painted_again_over_grpc(case: str, server: Server) -> None:
+    """To the last byte: the gateway marks as the command does."""
+    for place, one in enumerate(over_http(settings_of(server), "/v1/images/generations", json=ASKED[case])["data"]):
+        file = Path(f"{place}.{ASKED[case].get('output_format', 'png')}")
+        file.write_bytes(base64.b64decode(one["b64_json"]))
+        result = impasto("reproduce", str(file), "--json")
+        assert result.exit_code == 0, result.output
+        assert json.loads(result.stdout)["identical"] is True
+
+
+def test_a_stylised_photo_that_came_over_http_is_painted_again(server: Server) -> None:
+    form = {"data": {"model": "photo", "style": "ink"}, "files": {"image": ("photo.png", PHOTO, "image/png")}}
+    (one,) = over_http(settings_of(server), "/v1/images/edits", **form)["data"]
+    Path("painted.png").write_bytes(base64.b64decode(one["b64_json"]))
+    result = impasto("reproduce", "painted.png", "--picture", "photo.png", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["identical"] is True
+
+
+def test_a_signed_one_is_ours_and_its_picture_is_painted_again(server: Server, tmp_path: Path) -> None:
+    """A signature differs each time; the picture and its marks don't."""
+    authority = Authority.named("Test Authority")
+    certificate, key = authority.write(tmp_path / "own", authority.issue("Operator"))
+    settings = settings_of(server, certificate=certificate, private_key=key)
+    for format in ("png", "jpeg", "webp"):
+        asked = {"prompt": "a red house", "model": "words", "output_format": format}
+        (one,) = over_http(settings, "/v1/images/generations", json=asked)["data"]
+        data = base64.b64decode(one["b64_json"])
+        found = over_http(settings, "/v1/verify", files={"image": ("signed", data)})
+        assert found["ours"] is True
+        assert found["marks"]["impasto"]["request"]["prompt"] == "a red house"
+        Path("signed").write_bytes(data)
+        result = impasto("reproduce", "signed", "--json")
+        assert result.exit_code == 0, result.output
+        assert json.loads(result.stdout)["differences"] == [
+            "beside the picture: a signature, or what another program wrote"
+        ]
+
+
+def test_without_metadata_a_gateway_marks_nothing(server: Server) -> None:
+    asked = {"prompt": "a red house", "model": "words"}
+    for settings, said in (
+        (settings_of(server, metadata=False), asked),
+        (settings_of(server), {**asked, "metadata": False}),
+    ):
+        (one,) = over_http(settings, "/v1/images/generations", json=said)["data"]
+        assert read(base64.b64decode(one["b64_json"])) is None
