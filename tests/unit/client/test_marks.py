@@ -343,7 +343,7 @@ HOSTILE = {
     "no request": (png_with(b"iTXt", b'impasto\0\0\0\0\0{"impasto":1}'), "has a bad request, None"),
     "entities": (
         png_with(b"iTXt", b'XML:com.adobe.xmp\0\0\0\0\0<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>'),
-        "the XMP packet declares entities",
+        "the XMP packet has a document type",
     ),
     "deep XML": (
         png_with(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + b"<a>" * 60_000),
@@ -394,3 +394,50 @@ def test_a_mark_of_wrong_types_is_refused(name: str, value: Any) -> None:
     said = {**json.loads(painted()[1].json), name: value}
     with pytest.raises(MarkError, match="damaged or forged"):
         parsed(json.dumps(said))
+
+
+# what others write
+
+
+def jpeg_with_comment(comment: bytes) -> bytes:
+    """A photo with EXIF's UserComment."""
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9286] = comment
+    Image.new("RGB", (8, 8)).save(file := io.BytesIO(), "jpeg", exif=exif)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("comment", "said"),
+    [
+        (b"UNICODE\0" + "a fox".encode("utf-16-be"), "a fox"),
+        (b"UNICODE\0" + "a fox".encode("utf-16-le"), "a fox"),
+        (b"ASCII\0\0\0a fox\0\0", "a fox"),
+        (bytes(8) + b"a fox", "a fox"),
+        (b"ASCII\0\0\0" + b" " * 40, None),
+        (bytes(64), None),
+        (b"JIS\0\0\0\0\0\x30\x21", None),
+    ],
+)
+def test_comments_of_cameras_and_other_programs_are_read(comment: bytes, said: str | None) -> None:
+    """Pillow writes them in the other order of bytes, too."""
+    assert found_in(jpeg_with_comment(comment)).parameters == said
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        '<rdf:Description xmlns:I="{iptc}" I:DigitalSourceType="{source}"/>',
+        '<rdf:Description xmlns:I="{iptc}"><I:DigitalSourceType rdf:resource="{source}"/></rdf:Description>',
+        "<!-- by hand --><rdf:Description xmlns:I='{iptc}'>"
+        "<I:DigitalSourceType>{source}</I:DigitalSourceType></rdf:Description>",
+    ],
+)
+def test_xmp_is_read_however_it_is_spelt(inner: str) -> None:
+    said = inner.format(iptc="http://iptc.org/std/Iptc4xmpExt/2008-02-29/", source=f"{SOURCES}digitalCapture")
+    rdf = f'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">{said}</rdf:RDF>'
+    packet = f'<x:xmpmeta xmlns:x="adobe:ns:meta/">{rdf}</x:xmpmeta>'
+    for fmt in FORMATS:
+        Image.new("RGB", (8, 8)).save(file := io.BytesIO(), fmt, **({} if fmt == "png" else {"xmp": packet.encode()}))
+        data = png_with(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + packet.encode()) if fmt == "png" else file.getvalue()
+        assert (found_in(data).source, found_in(data).mark) == ("digitalCapture", None)

@@ -94,6 +94,13 @@ def test_show_reads_the_text_of_other_programs() -> None:
     assert "prompt a fox negative prompt dull Steps 20 Sampler Euler Note a, b Seed 3" in said
 
 
+def test_a_cameras_comment_is_no_mark() -> None:
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9286] = b"ASCII\0\0\0at the sea, in May"
+    Image.new("RGB", (8, 8)).save("sea.jpg", exif=exif)
+    assert "has no mark; nothing in it says how it was made" in words_of(impasto("show", "sea.jpg").output)
+
+
 def test_show_moves_no_cursor() -> None:
     """A file's text reaches a terminal: its control characters don't."""
     mark = Mark({"prompt": "a \x1b[2J\x07 boat [bold]"}, 7, "fake", "0" * 64)
