@@ -19,6 +19,7 @@ from impasto_client.errors import (
 from impasto_client.fake import AsyncFakeTransport, FakeTransport
 from impasto_client.fields import Options
 from impasto_client.generation import Candidate, Generation, Progress, Timings
+from impasto_client.headers import sending
 from impasto_client.local import LocalTransport
 from impasto_client.options import Compose, NamedGuidance, PhotoOptions, StyleContent, StyleDrop
 from impasto_client.painting import Painting
@@ -59,4 +60,5 @@ __all__ = [
     "StyleDrop",
     "Timings",
     "Transport",
+    "sending",
 ]

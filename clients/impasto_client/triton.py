@@ -24,6 +24,7 @@ from tritonclient.utils import (  # type: ignore[import-untyped]
 from impasto_client.catalogue import CATALOGUE
 from impasto_client.errors import ConnectError, ImpastoError, InvalidRequest
 from impasto_client.failure import Line
+from impasto_client.headers import headers
 from impasto_client.scoring import SCORER
 from impasto_client.tensor import shown
 from impasto_client.wire import MODEL, STREAM, Tensors
@@ -79,7 +80,7 @@ class GrpcTransport:
         """The request is sent when iteration begins. Raises errors of the ImpastoError tree."""
         requests = iter([_request(STREAM, tensors, timeout_s)])
         with self._line.telling(timeout_s):
-            call = self._stub.ModelStreamInfer(requests, timeout=timeout_s, metadata=STREAM_HEADERS)
+            call = self._stub.ModelStreamInfer(requests, timeout=timeout_s, metadata=[*STREAM_HEADERS, *headers()])
             try:
                 for response in call:
                     yield _streamed(response, self._line)
@@ -101,7 +102,8 @@ class GrpcTransport:
 
     def _ask(self, model: str, tensors: Tensors, timeout_s: float | None) -> Tensors:
         with self._line.telling(timeout_s):
-            return _outputs(self._stub.ModelInfer(_request(model, tensors, timeout_s), timeout=timeout_s))
+            request = _request(model, tensors, timeout_s)
+            return _outputs(self._stub.ModelInfer(request, timeout=timeout_s, metadata=headers()))
 
 
 class AsyncGrpcTransport:
@@ -128,7 +130,7 @@ class AsyncGrpcTransport:
         """The request is sent when iteration begins. Raises errors of the ImpastoError tree."""
         requests = iter([_request(STREAM, tensors, timeout_s)])
         with self._line.telling(timeout_s):
-            call = self._stub.ModelStreamInfer(requests, timeout=timeout_s, metadata=STREAM_HEADERS)
+            call = self._stub.ModelStreamInfer(requests, timeout=timeout_s, metadata=[*STREAM_HEADERS, *headers()])
             try:
                 async for response in call:
                     yield _streamed(response, self._line)
@@ -150,7 +152,8 @@ class AsyncGrpcTransport:
 
     async def _ask(self, model: str, tensors: Tensors, timeout_s: float | None) -> Tensors:
         with self._line.telling(timeout_s):
-            return _outputs(await self._stub.ModelInfer(_request(model, tensors, timeout_s), timeout=timeout_s))
+            request = _request(model, tensors, timeout_s)
+            return _outputs(await self._stub.ModelInfer(request, timeout=timeout_s, metadata=headers()))
 
 
 _READY = service_pb2.ModelReadyRequest(name=MODEL)

@@ -23,6 +23,7 @@ from impasto_gateway.registry import Registry, check_start, checked
 PAGE, LONGEST_PAGE = 100, 1000
 # What an upload may say beside its file; of it, `impasto adapters import` knows the rest.
 ABOUT = ("trigger", "prompt", "style_prompt", "alpha", "style")
+PINNED = "delta"  # the kind that is part of a bundle's weights
 _CHUNK = 1 << 20
 
 
@@ -105,7 +106,9 @@ def matching(catalogue: Catalogue, said: Mapping[str, str]) -> Iterator[Adapter]
 
 
 def told(one: Adapter) -> dict[str, Any]:
-    """An adapter as the list has it."""
+    """An adapter as the list has it; `preview` is None where nothing can show it."""
+    has_preview = bool(one.fits) and one.kind != PINNED
+    address = f"/v1/adapters/{quote(one.name)}/preview?digest={one.digest[:16]}"
     return {
         "name": one.name,
         "object": "adapter",
@@ -117,7 +120,7 @@ def told(one: Adapter) -> dict[str, Any]:
         "stages": one.stages,
         "fits": list(one.fits),
         "digest": one.digest,
-        "preview": f"/v1/adapters/{quote(one.name)}/preview?digest={one.digest[:16]}",
+        "preview": address if has_preview else None,
     }
 
 
@@ -130,7 +133,7 @@ def shown(catalogue: Catalogue, name: str, wanted: str | None) -> tuple[Adapter,
     fits = sorted(adapter.fits, key=lambda one: one != catalogue.default)
     if wanted is not None and bundle_named(catalogue, wanted) not in fits:
         refuse("bundle", f"{name!r} doesn't fit {wanted!r}; it fits {', '.join(fits) or 'none'}")
-    if not fits or adapter.kind == "delta":
+    if not fits or adapter.kind == PINNED:
         why = "it fits none of the bundles here" if not fits else "it is part of a bundle's weights"
         raise Refusal(404, f"name: {name!r} has no preview, since {why}; look at another", "no_preview", "name")
     chosen = wanted or fits[0]

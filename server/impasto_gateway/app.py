@@ -11,14 +11,13 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
-from impasto_gateway import adapters, health, images, models, openapi, page, scoring
+from impasto_gateway import adapters, health, images, models, openapi, page, scoring, verify
 from impasto_gateway.answers import HANDLERS, RefusalsMiddleware
 from impasto_gateway.bodies import BodiesMiddleware
 from impasto_gateway.drain import Drain
 from impasto_gateway.keys import KeysMiddleware
 from impasto_gateway.parts import Parts
 from impasto_gateway.settings import GatewaySettings
-from impasto_gateway.standins import verify
 from impasto_gateway.telemetry import TelemetryMiddleware
 from impasto_gateway.upstream import Upstream
 

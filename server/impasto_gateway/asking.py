@@ -8,7 +8,7 @@ from typing import Any
 
 from impasto_client import AsyncClient, Generation, Painting, Progress
 from impasto_gateway.partials import preview_every
-from impasto_gateway.wishes import Wish
+from impasto_gateway.wish import Wish
 
 Answer = Generation | Painting
 

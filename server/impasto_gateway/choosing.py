@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from impasto_client.catalogue import Adapter, Bundle, Catalogue
-from impasto_gateway.errors import SERVER, Refusal
+from impasto_gateway.errors import SERVER, Refusal, wrong
 
 # Names that SDKs and tools hard-code.
 FOREIGN = re.compile(r"(gpt-image-|chatgpt-image-|dall-e-).*")
@@ -31,7 +31,7 @@ def choice_of(model: object, catalogue: Catalogue) -> Choice:
     if model is None:
         return Choice(usual)
     if not isinstance(model, str):
-        raise Refusal(400, f"model: {str(model)[:64]!r} is not a name; send a text", "invalid_value", "model")
+        raise wrong("model", f"{str(model)[:64]!r} is not a name; send a text")
     if model in bundles:
         return Choice(bundles[model])
     name, colon, adapter = model.partition(":")

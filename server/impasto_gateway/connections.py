@@ -18,35 +18,47 @@ class PatientProtocol(H11Protocol):
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
-        self._begin: asyncio.TimerHandle | None = None
-        self._stall: asyncio.TimerHandle | None = None
+        self._begin, self._stall = _Timer(BEGIN_S), _Timer(STALL_S)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._begin = self.loop.call_later(BEGIN_S, transport.abort)
+        self._begin.start(self.loop, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._begin, self._stall = _stopped(self._begin), _stopped(self._stall)
+        self._begin.stop()
+        self._stall.stop()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self.transport.is_closing():
-            return
         if self.cycle is not None and not self.cycle.response_complete:
-            self._begin = _stopped(self._begin)
-        elif self._begin is None:
-            self._begin = self.loop.call_later(BEGIN_S, self.transport.abort)
+            self._begin.stop()
+        elif not self.transport.is_closing():
+            self._begin.start(self.loop, self.transport)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._stall = self._stall or self.loop.call_later(STALL_S, self.transport.abort)
+        self._stall.start(self.loop, self.transport)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._stall = _stopped(self._stall)
+        self._stall.stop()
 
 
-def _stopped(timer: asyncio.TimerHandle | None) -> None:
-    if timer is not None:
-        timer.cancel()
+class _Timer:
+    """Aborts a connection when it runs out."""
+
+    def __init__(self, after_s: float) -> None:
+        self._after_s = after_s
+        self._handle: asyncio.TimerHandle | None = None
+
+    def start(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> None:
+        """Unless it runs already."""
+        if self._handle is None:
+            self._handle = loop.call_later(self._after_s, transport.abort)
+
+    def stop(self) -> None:
+        """May be repeated."""
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None

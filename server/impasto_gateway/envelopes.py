@@ -15,7 +15,7 @@ from impasto_gateway.asking import Answer
 from impasto_gateway.errors import Refusal
 from impasto_gateway.finishing import Finished
 from impasto_gateway.sse import Event
-from impasto_gateway.wishes import Wish
+from impasto_gateway.wish import Wish
 
 # What OpenAI's clients expect to find, and what doesn't exist here: one quality, no transparency, no tokens.
 SAME = {"quality": "high", "background": "opaque"}

@@ -58,6 +58,12 @@ class Refusal(Exception):
         return said
 
 
+def wrong(param: str, problem: str, code: str = "invalid_value") -> Refusal:
+    """The refusal of a field's value: `problem` reads `what was got; what to do`."""
+    param = param[:64]
+    return Refusal(400, f"{param}: {problem}", code, param)
+
+
 def refusal_of(error: ImpastoError, names: Mapping[str, str] = MappingProxyType({})) -> Refusal:
     """The refusal for a client's error. `names`: the wire's name of a field -> what this caller called it. Messages
     that begin with the one begin with the other then.

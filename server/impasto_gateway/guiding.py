@@ -9,7 +9,7 @@ from typing import Any
 from impasto_client.field import Field, Rule
 from impasto_client.fields import TABLE
 from impasto_client.options import NamedGuidance
-from impasto_gateway.errors import Refusal
+from impasto_gateway.errors import wrong
 
 # A field of no option is said through a guidance object, by its word.
 STRENGTHS = tuple(
@@ -34,7 +34,7 @@ def guided(values: Mapping[str, Any]) -> Guided:
     own = {name.lower() for name in rule.fields.values()}
     strange = next((word for word in STRENGTHS if word in values and word not in own), None)
     if strange is not None:
-        raise _wrong(strange, f"{rule.name} has no such strength; {_fix(strange)}, or leave it out")
+        raise wrong(strange, f"{rule.name} has no such strength; {_fix(strange)}, or leave it out")
     if "guidance" not in values and rule is TABLE.rules[0]:
         return Guided(rule, None, frozenset())
     strengths = {word: value for word, value in values.items() if word in own}
@@ -43,7 +43,7 @@ def guided(values: Mapping[str, Any]) -> Guided:
 
 def _named(name: Any) -> Rule:
     if not isinstance(name, str) or name not in TABLE.by_rule:
-        raise _wrong("guidance", f"{str(name)[:64]!r} is no rule; send one of {', '.join(TABLE.by_rule)}")
+        raise wrong("guidance", f"{str(name)[:64]!r} is no rule; send one of {', '.join(TABLE.by_rule)}")
     return TABLE.by_rule[name]
 
 
@@ -55,7 +55,7 @@ def _meant(values: Mapping[str, Any]) -> Rule:
     fitting = [rule for rule in others if all(field.name in rule.takes for field in telling)]
     if not fitting:
         words = ", ".join(field.word for field in telling)
-        raise _wrong(telling[0].word, f"{words} belong to different guidance rules; name one in guidance")
+        raise wrong(telling[0].word, f"{words} belong to different guidance rules; name one in guidance")
     return fitting[0]
 
 
@@ -68,7 +68,3 @@ def _tells(field: Field) -> bool:
 def _fix(word: str) -> str:
     knowing = [rule.name for rule in TABLE.rules if word.upper() in rule.fields.values()]
     return f"send guidance {' or '.join(knowing)}"
-
-
-def _wrong(word: str, problem: str) -> Refusal:
-    return Refusal(400, f"{word}: {problem}", "invalid_value", word)

@@ -19,16 +19,16 @@ from impasto_gateway.asking import Answer, asked
 from impasto_gateway.bodies import parsed_form, parsed_json
 from impasto_gateway.callers import Caller
 from impasto_gateway.errors import Refusal, refusal_of
-from impasto_gateway.finishing import finished
+from impasto_gateway.finishing import finished, previewed
 from impasto_gateway.idempotency import HEADER, digest_of
 from impasto_gateway.keys import need
-from impasto_gateway.partials import enlarged
 from impasto_gateway.parts import parts_of, record_of
 from impasto_gateway.presence import while_present
 from impasto_gateway.sse import Events
 from impasto_gateway.streams import Stream
 from impasto_gateway.typed import seconds, typed
-from impasto_gateway.wishes import Files, Wish, wish_of
+from impasto_gateway.wish import Wish
+from impasto_gateway.wishes import Files, wish_of
 
 TIMEOUT = "x-timeout-s"
 GENERATION, EDIT = "image_generation", "image_edit"  # what events begin with
@@ -87,7 +87,7 @@ async def _streamed(request: Request, caller: Caller, name: str, wish: Wish) -> 
         name=name,
         wish=wish,
         finish=lambda answer: finished(answer, wish, parts_of(request)),
-        preview=lambda preview: enlarged(preview, wish.size, wish.format),
+        preview=lambda preview: previewed(preview, wish, parts_of(request)),
         refused=refused,
     )
     try:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from impasto_gateway.errors import Refusal
+from impasto_gateway.errors import Refusal, wrong
 
 _TAG = re.compile(r"<lora:([^<>]*)>", re.IGNORECASE)
 _OPEN = re.compile(r"<lora:", re.IGNORECASE)
@@ -28,11 +28,11 @@ def tagged(prompt: str) -> Tagged:
     for tag in _TAG.finditer(prompt):
         name, weight = _read(tag)
         if name in adapters:
-            raise _wrong(f"{tag[0][:64]!r} names an adapter that was named before; name it once")
+            raise _bad(f"{tag[0][:64]!r} names an adapter that was named before; name it once")
         adapters[name] = weight
     rest = _TAG.sub("", prompt)
     if found := _OPEN.search(rest):
-        raise _wrong(f"{rest[found.start() :][:32]!r} has no end; write <lora:NAME:WEIGHT>")
+        raise _bad(f"{rest[found.start() :][:32]!r} has no end; write <lora:NAME:WEIGHT>")
     return Tagged(_BLANKS.sub(" ", rest).strip() if adapters else prompt, adapters)
 
 
@@ -40,7 +40,7 @@ def _read(tag: re.Match[str]) -> tuple[str, float]:
     name, *weights = tag[1].split(":")
     weight = _number(weights[0]) if len(weights) == 1 else math.nan if weights else 1.0
     if not name.strip() or not math.isfinite(weight):
-        raise _wrong(f"{tag[0][:64]!r} is not an adapter with a weight; write <lora:NAME:WEIGHT>, e.g. <lora:neon:0.8>")
+        raise _bad(f"{tag[0][:64]!r} is not an adapter with a weight; write <lora:NAME:WEIGHT>, e.g. <lora:neon:0.8>")
     return name.strip(), weight
 
 
@@ -51,5 +51,5 @@ def _number(text: str) -> float:
         return math.nan
 
 
-def _wrong(problem: str) -> Refusal:
-    return Refusal(400, f"prompt: {problem}", "invalid_value", "prompt")
+def _bad(problem: str) -> Refusal:
+    return wrong("prompt", problem)

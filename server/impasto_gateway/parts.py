@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from starlette.requests import Request
 
+from impasto_gateway.checks import Check, check_of
 from impasto_gateway.drain import Drain
 from impasto_gateway.idempotency import Answers
 from impasto_gateway.keyring import Keys
@@ -16,7 +17,7 @@ from impasto_gateway.previews import Previews
 from impasto_gateway.rates import Rates
 from impasto_gateway.registry import Registry
 from impasto_gateway.settings import GatewaySettings
-from impasto_gateway.standins import Check, Signer, check_of
+from impasto_gateway.signing import Signer
 from impasto_gateway.telemetry import Record, Telemetry
 from impasto_gateway.upstream import Upstream
 

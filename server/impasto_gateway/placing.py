@@ -12,7 +12,7 @@ from typing import Any
 
 from impasto_client.catalogue import Adapter, Catalogue
 from impasto_client.field import Rule
-from impasto_gateway.errors import Refusal
+from impasto_gateway.errors import wrong
 
 EMBEDDING = "embedding"
 
@@ -38,9 +38,9 @@ def named(value: Any, word: str, most: int) -> list[Named]:
         case list():
             found = [_entry(one, word) for one in value[: most + 1]]
         case _:
-            raise _wrong(word, f'{str(value)[:64]!r} names no adapters; send e.g. {{"neon": 0.9}}')
+            raise wrong(word, f'{str(value)[:64]!r} names no adapters; send e.g. {{"neon": 0.9}}')
     if len(found) > most:
-        raise _wrong(word, f"there are more than {most}; send fewer")
+        raise wrong(word, f"there are more than {most}; send fewer")
     return found
 
 
@@ -50,7 +50,7 @@ def _entry(one: Any, word: str) -> Named:
             return Named(one, None, word)
         case {"name": str(name), **rest} if not rest.keys() - {"weight"}:
             return Named(name, rest.get("weight"), word)
-    raise _wrong(word, f'{str(one)[:64]!r} is no adapter; send a name, or {{"name": "neon", "weight": 0.9}}')
+    raise wrong(word, f'{str(one)[:64]!r} is no adapter; send a name, or {{"name": "neon", "weight": 0.9}}')
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def placed(adapters: Sequence[Named], styles: Sequence[Named], rule: Rule, catal
         (embedded if kinds.get(one.name) == EMBEDDING else weighed).append(one)
     heavy = next((one for one in embedded if one.weight not in (None, 1)), None)
     if heavy is not None:
-        raise _wrong(heavy.word, f"{heavy.name[:64]!r} takes no weight here; send its name alone")
+        raise wrong(heavy.word, f"{heavy.name[:64]!r} takes no weight here; send its name alone")
     check_once(weighed)
     weights = {one.name: 1.0 if one.weight is None else one.weight for one in weighed}
     return Placed([one.name for one in embedded] or None, weights or None)
@@ -99,9 +99,5 @@ def check_once(names: Sequence[Named]) -> None:
     seen = set[str]()
     for one in names:
         if one.name in seen:
-            raise _wrong(one.word, f"{one.name[:64]!r} is named twice; name it once")
+            raise wrong(one.word, f"{one.name[:64]!r} is named twice; name it once")
         seen.add(one.name)
-
-
-def _wrong(word: str, problem: str) -> Refusal:
-    return Refusal(400, f"{word}: {problem}", "invalid_value", word)

@@ -26,6 +26,8 @@ UPLOADS = 4  # at once; each holds a file on the disk
 MAX_HEADER = 100 << 20  # of a safetensors file, by its format
 MESSAGE_CHARACTERS = 4000
 _IMPASTO = (sys.executable, "-c", "from impasto_client.cli import main; main()")
+_UPLOAD = "impasto-upload-"
+_WORKSPACE = re.compile(rf"\S*{_UPLOAD}\w+/")
 _log = logging.getLogger(__name__)
 
 
@@ -60,7 +62,7 @@ class Registry:
             raise Refusal(429, f"adapters: {problem}", "uploads_full", None, RATE, again=True, retry_after_s=2.0)
         self._uploading.add(name)
         try:
-            with TemporaryDirectory(prefix="impasto-upload-") as folder:
+            with TemporaryDirectory(prefix=_UPLOAD) as folder:
                 yield Path(folder)
         finally:
             self._uploading.discard(name)
@@ -90,10 +92,11 @@ class Registry:
                 raise Refusal(400, f"file: {problem}", "adapter_refused", "file") from None
         if process.returncode == 0:
             return out.decode()
-        raise self._refusal(process.returncode, err.decode(errors="replace"), words[0])
+        raise self._refusal(process.returncode, err.decode(errors="replace"))
 
-    def _refusal(self, status: int | None, text: str, file: str) -> Refusal:
-        said = text.strip().removeprefix("error: ").replace(str(self.folder), "the registry").replace(file, "the file")
+    def _refusal(self, status: int | None, text: str) -> Refusal:
+        said = text.strip().removeprefix("error: ").replace(str(self.folder), "the registry")
+        said = _WORKSPACE.sub("", said)  # where files lie here is nobody's business
         if status != 1 or "Traceback" in text:
             _log.error("impasto adapters ended with status %s: %s", status, text)
             return Refusal(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from impasto_client.catalogue import Bundle
-from impasto_gateway.errors import Refusal
+from impasto_gateway.errors import wrong
 
 MAX_SIDE = 65536  # the server's
 AUTO = "auto"
@@ -21,10 +21,10 @@ def asked_size(values: Mapping[str, Any]) -> tuple[int | None, int | None]:
     if said == AUTO:
         return width, height
     if width is not None or height is not None:
-        raise _wrong(f"got {str(said)[:32]!r} beside width or height; send one or the other")
+        raise wrong("size", f"got {str(said)[:32]!r} beside width or height; send one or the other")
     found = _SIZE.fullmatch(said) if isinstance(said, str) else None
     if found is None:
-        raise _wrong(f"{str(said)[:32]!r} is no size; send e.g. 512x768, or auto")
+        raise wrong("size", f"{str(said)[:32]!r} is no size; send e.g. 512x768, or auto")
     return int(found[1]), int(found[2])
 
 
@@ -41,10 +41,5 @@ def whole(values: Mapping[str, Any], word: str, low: int, high: int) -> int | No
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        problem = f"{word}: {str(value)[:32]!r} is no whole number from {low} to {high}; send one"
-        raise Refusal(400, problem, "invalid_value", word)
+        raise wrong(word, f"{str(value)[:32]!r} is no whole number from {low} to {high}; send one")
     return value
-
-
-def _wrong(problem: str) -> Refusal:
-    return Refusal(400, f"size: {problem}", "invalid_value", "size")

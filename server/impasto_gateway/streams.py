@@ -16,7 +16,7 @@ from impasto_gateway.finishing import Finished
 from impasto_gateway.partials import Spread
 from impasto_gateway.presence import ended
 from impasto_gateway.sse import Event
-from impasto_gateway.wishes import Wish
+from impasto_gateway.wish import Wish
 
 # A refusal within so many seconds is an answer with its status; a later one is an event of the stream.
 HOLD_S = 2.0
@@ -25,8 +25,10 @@ _LOG = logging.getLogger(__name__)
 
 
 class Stream:
-    """The events of one wish. `name` is what OpenAI's events begin with; `finish` makes the files, and `preview` one
-    preview's; both are called in threads. `refused` is told of an error that comes after the stream has begun.
+    """The events of one wish. `name` is what OpenAI's events begin with.
+
+    `finish` makes the files, `preview` that of a preview, or None; both are called in threads. `refused` is told of an
+    error that comes after the stream has begun.
     """
 
     def __init__(
@@ -35,7 +37,7 @@ class Stream:
         name: str,
         wish: Wish,
         finish: Callable[[Answer], list[Finished]],
-        preview: Callable[[bytes], bytes],
+        preview: Callable[[bytes], bytes | None],
         refused: Callable[[Refusal], None],
     ) -> None:
         self._parts = parts
@@ -80,6 +82,8 @@ class Stream:
         place, chosen = self._spread.sent, self._spread.chosen(part)
         previews = [await asyncio.to_thread(self._preview, one) for one in chosen]
         shown = [
-            envelopes.partial(self._name, place, index, one, part, self._wish) for index, one in enumerate(previews)
+            envelopes.partial(self._name, place, index, one, part, self._wish)
+            for index, one in enumerate(previews)
+            if one is not None
         ]
         return [*([envelopes.stepped(self._name, part)] if self._wish.progress else []), *shown]

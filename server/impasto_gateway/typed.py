@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from impasto_client.fields import TABLE
-from impasto_gateway.errors import Refusal
+from impasto_gateway.errors import Refusal, wrong
 from impasto_gateway.words import ALIASES, KINDS
 
 _WHOLE = {field.word for field in TABLE.fields if field.dtype.startswith("INT")} | {"partial_images"}
@@ -45,7 +45,7 @@ def _whole(word: str, text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise _wrong(word, text, "is not a whole number; send one") from None
+        raise _bad(word, text, "is not a whole number; send one") from None
 
 
 def _float(word: str, text: str) -> float:
@@ -54,13 +54,13 @@ def _float(word: str, text: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise _wrong(word, text, "is not a number; send a finite one")
+        raise _bad(word, text, "is not a number; send a finite one")
     return value
 
 
 def _flag(word: str, text: str) -> bool:
     if text.lower() not in _FLAGS:
-        raise _wrong(word, text, "is neither true nor false; send one of them")
+        raise _bad(word, text, "is neither true nor false; send one of them")
     return _FLAGS[text.lower()]
 
 
@@ -71,7 +71,7 @@ def _json(word: str, text: str) -> Any:
     try:
         return json.loads(text, parse_constant=lambda constant: _float(word, constant))
     except (ValueError, RecursionError):
-        raise _wrong(word, text, 'is no JSON; send e.g. {"neon": 0.9}') from None
+        raise _bad(word, text, 'is no JSON; send e.g. {"neon": 0.9}') from None
 
 
 _READERS: Mapping[str, Callable[[str, str], Any]] = {
@@ -83,5 +83,5 @@ _READERS: Mapping[str, Callable[[str, str], Any]] = {
 }
 
 
-def _wrong(word: str, text: str, problem: str) -> Refusal:
-    return Refusal(400, f"{word}: {text[:64]!r} {problem}", "invalid_value", word)
+def _bad(word: str, text: str, problem: str) -> Refusal:
+    return wrong(word, f"{text[:64]!r} {problem}")

@@ -10,7 +10,7 @@ import warnings
 
 from PIL import Image
 
-from impasto_gateway.errors import Refusal
+from impasto_gateway.errors import Refusal, wrong
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 _DATA_URL = re.compile(r"data:image/[a-z.+-]{1,20};base64,")
@@ -19,12 +19,12 @@ _DATA_URL = re.compile(r"data:image/[a-z.+-]{1,20};base64,")
 def from_text(word: str, text: object) -> bytes:
     """A file's bytes, from base64 or a data URL. Raises Refusal."""
     if not isinstance(text, str):
-        raise _wrong(word, "it is not a picture; send the file in base64, or a form with the file")
+        raise _bad(word, "it is not a picture; send the file in base64, or a form with the file")
     found = _DATA_URL.match(text)
     try:
         return base64.b64decode(text[found.end() if found else 0 :], validate=True)
     except (binascii.Error, ValueError):
-        raise _wrong(word, "it is not base64; send a PNG, JPEG or WebP file in base64, or a form with it") from None
+        raise _bad(word, "it is not base64; send a PNG, JPEG or WebP file in base64, or a form with it") from None
 
 
 def size_of(word: str, data: bytes, max_pixels: int) -> tuple[int, int]:
@@ -34,13 +34,13 @@ def size_of(word: str, data: bytes, max_pixels: int) -> tuple[int, int]:
             warnings.simplefilter("ignore")
             width, height = image.size
     except Image.DecompressionBombError:
-        raise _wrong(word, f"it has too many pixels; send at most {max_pixels}") from None
+        raise _bad(word, f"it has too many pixels; send at most {max_pixels}") from None
     except Exception:  # PIL's readers raise whatever a damaged header leads them to
-        raise _wrong(word, "it is no PNG, JPEG or WebP file; send the bytes of one") from None
+        raise _bad(word, "it is no PNG, JPEG or WebP file; send the bytes of one") from None
     if width * height > max_pixels:
-        raise _wrong(word, f"it has {width} x {height} pixels; send at most {max_pixels}")
+        raise _bad(word, f"it has {width} x {height} pixels; send at most {max_pixels}")
     return width, height
 
 
-def _wrong(word: str, problem: str) -> Refusal:
-    return Refusal(400, f"{word}: {problem}", "invalid_image", word)
+def _bad(word: str, problem: str) -> Refusal:
+    return wrong(word, problem, "invalid_image")

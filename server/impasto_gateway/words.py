@@ -12,10 +12,9 @@ from types import MappingProxyType
 from typing import Any
 
 from impasto_client.fields import TABLE
-from impasto_gateway.errors import Refusal
+from impasto_gateway.errors import Refusal, wrong
 
-# The kinds of values, as in the table of fields; `whole` and `words` are the gateway's: a whole number, and a text
-# whose place decides what it means.
+# The kinds of values, as in the table of fields.
 OWN: Mapping[str, str] = MappingProxyType(
     {
         "prompt": "text",
@@ -91,7 +90,7 @@ def words_of(said: Mapping[str, Any]) -> Words:
         if value is None:
             continue
         if ours in values:
-            raise Refusal(400, f"{word}: {ours} says the same; send one of them", "invalid_value", word)
+            raise wrong(word, f"{ours} says the same; send one of them")
         values[ours] = value
         names[_WIRE.get(ours, ours.upper())] = word
     return Words(values, names, tuple(warnings))
@@ -109,4 +108,4 @@ def _unknown(word: str) -> Refusal:
     known = [*KINDS, *ALIASES]
     near = difflib.get_close_matches(word[:64], known, 1)
     fix = f"did you mean {near[0]!r}?" if near else "leave it out; /openapi.json lists all fields"
-    return Refusal(400, f"{word[:64]}: there is no such field; {fix}", "unknown_field", word[:64])
+    return wrong(word, f"there is no such field; {fix}", "unknown_field")

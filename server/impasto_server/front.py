@@ -25,6 +25,7 @@ from impasto_server.shared import Shared
 from impasto_server.stats import Stats
 from impasto_server.timeout import seconds
 from impasto_server.values import MODEL
+from impasto_server.wearers import Wearers
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,11 @@ class Front:
     def stats(self) -> Mapping[str, Stats]:
         """Each bundle's counters, by its name."""
         return {name: pipeline.stats for name, pipeline in self._pipelines.items()}
+
+    @property
+    def wearers(self) -> Mapping[str, Wearers]:
+        """Each bundle's, by its name."""
+        return {name: pipeline.wearers for name, pipeline in self._pipelines.items()}
 
     @property
     def scorer(self) -> Scorer | None:

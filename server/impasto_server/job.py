@@ -149,6 +149,10 @@ class Job:
         """Seconds in which nothing was done for it."""
         return self.times["preparing"] - self.times["submitted"] + self.join_s
 
+    def since(self, stage: str) -> float:
+        """Seconds from its arrival to `stage`."""
+        return self.times[stage] - self.times["submitted"]
+
     def time_left_s(self) -> float | None:
         if self.request.answer.timeout_s is None:
             return None

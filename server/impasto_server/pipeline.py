@@ -71,6 +71,7 @@ from impasto_server.shared import Shared
 from impasto_server.stats import Stats
 from impasto_server.steps import Finished
 from impasto_server.turns import Turns, Work, once
+from impasto_server.wearers import Wearers
 from impasto_server.worn import Asked, asked, resolved
 
 __all__ = ["Caller", "Pipeline", "Progress", "Result", "Running"]
@@ -105,6 +106,7 @@ class Pipeline:
         self._runtime = runtime = runtime_for(settings, bundle)
         self.stats = Stats()
         bank = Bank.of(self.manifest, settings, runtime, self.stats)
+        self.wearers = Wearers(sum(pages - 1 for pages in bank.pages.values()))
         parts = Parts.of(bundle, runtime, bank, self.stats, settings.host_bytes)
         self._seating = parts.seating
         self.family: Family = (make or FAMILIES[self.manifest.family].make)(parts)
@@ -188,6 +190,7 @@ class Pipeline:
             if not job.over:
                 self._answering.submit(self._fail, job, error)
         else:
+            self.wearers.wait(job)
             self._go_on(job)
 
     def _go_on(self, job: Job) -> None:
@@ -236,6 +239,7 @@ class Pipeline:
         if running is not None:
             job.mark("prepared")
             if self._lookout.release(job):
+                self.wearers.run(job)
                 self._loop.join(running)
             else:  # it was settled in the meantime
                 self._seating.leave(running.seats)
@@ -244,6 +248,8 @@ class Pipeline:
 
     def _stepped(self, job: Job, denoised: Sequence[Finished | None]) -> None:
         """Report a step to a caller that asked for progress. The last step has no preview: the picture follows."""
+        if job.steps_done == 1:
+            job.mark("stepped")
         if job.caller.progress is not None:
             step, steps, every = job.steps_done, job.steps, job.request.answer.preview_every
             eta_s = (perf_counter() - job.times["joined"]) / step * (steps - step)
@@ -299,6 +305,9 @@ class Pipeline:
     def _meta(self, job: Job) -> dict[str, object]:
         self.stats.add("join_seconds", job.join_s)
         self.stats.add("queue_seconds", job.queue_s)
+        self.stats.observe("request_queue_seconds", job.queue_s)
+        self.stats.observe("time_to_first_step_seconds", job.since("stepped"))
+        self.stats.observe("e2e_seconds", job.since("finished"))
         return {
             "warnings": list(job.warnings),
             "timings": timings_of(job),
@@ -334,6 +343,7 @@ class Pipeline:
             return False
         self._lookout.release(job)
         self._seating.forget(job.again)
+        self.wearers.leave(job)
         self._leave_room(job)
         for turns in (self._reading, self._reading_large, self._preparing, self._finishing):
             turns.drop(job)

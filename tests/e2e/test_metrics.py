@@ -11,6 +11,7 @@ from urllib.request import urlopen
 from tritonclient.grpc import InferenceServerClient, InferInput  # type: ignore[import-untyped]
 
 from impasto_server.ops.serve import Server
+from impasto_server.stats import HISTOGRAMS, INFO
 from impasto_server.values import MAX_CANDIDATES, MAX_STEPS
 from tests.helpers.wire import ask, ints, texts
 
@@ -18,12 +19,12 @@ PATIENCE_S = 20.0
 
 
 def metrics(server: Server, bundle: str = "") -> dict[str, float]:
-    """impasto's metrics by name: those of a bundle, or of all together."""
+    """impasto's metrics by name: those of a bundle, or of all together. Without INFO, which is never still."""
     with urlopen(f"http://{server.ports.host}:{server.ports.metrics}/metrics", timeout=10) as answer:
         text = answer.read().decode()
     found: dict[str, float] = defaultdict(float)
     for name, labels, value in re.findall(r"^impasto_(\w+){([^}]*)} (\S+)$", text, re.MULTILINE):
-        if not bundle or f'bundle="{bundle}"' in labels:
+        if name != INFO and (not bundle or f'bundle="{bundle}"' in labels):
             found[name] += float(value)
     return found
 
@@ -56,6 +57,41 @@ def test_a_picture_is_counted(toy_server: Server, toy_client: InferenceServerCli
     assert metrics(toy_server)["bank_writes"] > 0
 
 
+def test_times_are_counted_in_buckets(toy_server: Server, toy_client: InferenceServerClient) -> None:
+    """`metrics` adds up a histogram's buckets, which are cumulative; its count and its sum stand alone."""
+    before = metrics(toy_server)
+    ask(toy_client, PROMPT=texts("a red boat"), STEPS=ints(3))
+    for name in HISTOGRAMS:
+        assert grown(toy_server, f"{name}_count", before), name
+        assert metrics(toy_server)[f"{name}_bucket"] > before[f"{name}_bucket"]
+    now = steady(toy_server)
+    assert now["time_to_first_step_seconds_sum"] <= now["e2e_seconds_sum"]
+
+
+def test_who_wears_what_is_told_while_it_is_worn(toy_server: Server, toy_client: InferenceServerClient) -> None:
+    """As vLLM tells it: names in labels. A router that knows them sends a request to where its adapter is at work."""
+    deadline = monotonic() + PATIENCE_S
+    call = call_for_long(toy_client, "neon", "stained-glass")
+    try:
+        while (worn := info(toy_server))["running_lora_adapters"] != "neon,stained-glass":
+            assert monotonic() < deadline, worn
+            sleep(0.1)
+        assert int(worn["max_lora"]) > 2
+    finally:
+        call.cancel()
+    while (worn := info(toy_server))["running_lora_adapters"]:
+        assert monotonic() < deadline + PATIENCE_S, worn
+        sleep(0.1)
+
+
+def info(server: Server) -> dict[str, str]:
+    """The labels of the bundle's only metric of adapters under way."""
+    with urlopen(f"http://{server.ports.host}:{server.ports.metrics}/metrics", timeout=10) as answer:
+        found = re.findall(r"^impasto_lora_requests_info{([^}]*)}", answer.read().decode(), re.MULTILINE)
+    assert len(found) <= 1, found  # a metric whose labels are of yesterday is taken away
+    return dict(re.findall(r'(\w+)="([^"]*)"', found[0])) if found else {"running_lora_adapters": "unknown"}
+
+
 def test_a_cancelled_call_stops_in_the_server(toy_server: Server, toy_client: InferenceServerClient) -> None:
     """Long requests are cancelled while they are under way; those that the server hasn't finished, it drops."""
     before = metrics(toy_server)
@@ -70,10 +106,14 @@ def test_a_cancelled_call_stops_in_the_server(toy_server: Server, toy_client: In
     assert ask(toy_client, PROMPT=texts("a red boat"), STEPS=ints(1))["IMAGE"]
 
 
-def call_for_long(client: InferenceServerClient) -> Any:
+def call_for_long(client: InferenceServerClient, *adapters: str) -> Any:
     prompt = InferInput("PROMPT", [1], "BYTES")
     prompt.set_data_from_numpy(texts("a red boat"))
     steps, candidates = InferInput("STEPS", [1], "INT32"), InferInput("N", [1], "INT32")
     steps.set_data_from_numpy(ints(MAX_STEPS))
     candidates.set_data_from_numpy(ints(MAX_CANDIDATES))
-    return client.async_infer("stylize", [prompt, steps, candidates], lambda result, error: None)
+    inputs = [prompt, steps, candidates]
+    if adapters:
+        inputs.append(InferInput("ADAPTER_NAMES", [len(adapters)], "BYTES"))
+        inputs[-1].set_data_from_numpy(texts(*adapters))
+    return client.async_infer("stylize", inputs, lambda result, error: None)

@@ -29,7 +29,7 @@ LAYERS = (
     "steps backbone worn values offer contradictions request",
     "scoring",
     "families",
-    "room job batch running loop preparation lookout meta outputs shared catalogue pipeline front",
+    "room job batch running loop preparation lookout wearers meta outputs shared catalogue pipeline front",
     "ops reference",
     "triton",  # its models are processes that ops has started
 )

@@ -8,9 +8,10 @@ from dataclasses import fields
 from pathlib import Path
 
 from impasto_server.settings import AUTO, Settings
-from impasto_server.stats import COUNTERS, GAUGES
+from impasto_server.stats import COUNTERS, GAUGES, HISTOGRAMS, INFO, INFO_HELP
 
 _TABLE = re.compile(r"^<!-- generated: (\w+) -->\n.*?^<!-- end -->\n", re.MULTILINE | re.DOTALL)
+_KINDS = (("counter", COUNTERS), ("gauge", {**GAUGES, INFO: INFO_HELP}), ("histogram", HISTOGRAMS))
 _REQUIRED = ("bundle", "registry")  # have no default here
 _UNSAID = {"bank_bytes": AUTO}  # what None is called
 
@@ -37,9 +38,5 @@ def _default(name: str, plain: Mapping[str, str]) -> str:
 
 
 def _metrics() -> str:
-    lines = [
-        f"| `impasto_{name}` | {kind} | {text} |"
-        for kind, found in (("counter", COUNTERS), ("gauge", GAUGES))
-        for name, text in found.items()
-    ]
+    lines = [f"| `impasto_{name}` | {kind} | {text} |" for kind, found in _KINDS for name, text in found.items()]
     return "\n".join(["| metric | kind | what it counts |", "|---|---|---|", *lines, ""])

@@ -1,35 +1,35 @@
-"""The pipelines' counters on Triton's metrics endpoint, as impasto_<name>{bundle="<bundle>"}."""
+"""The pipelines' metrics on Triton's metrics endpoint, as impasto_<name>{bundle="<bundle>"}."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from threading import Event, Thread
 from typing import Any
 
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 
-from impasto_server.stats import COUNTERS, GAUGES, Stats
+from impasto_server.stats import BUCKETS, COUNTERS, GAUGES, HISTOGRAMS, INFO, INFO_HELP, Stats
+from impasto_server.wearers import Wearers
 
 PERIOD_S = 0.5
 
 
 class Metrics:
-    """Copies `stats`, by bundle, to Triton twice a second, and once more when closed."""
+    """Copies `stats` and `wearers`, by bundle, to Triton twice a second, and once more when closed."""
 
-    def __init__(self, stats: Mapping[str, Stats]) -> None:
+    def __init__(self, stats: Mapping[str, Stats], wearers: Mapping[str, Wearers]) -> None:
         self._stats = stats
-        counter, gauge = pb_utils.MetricFamily.COUNTER, pb_utils.MetricFamily.GAUGE
+        kinds = pb_utils.MetricFamily
         # A metric works only while its family is referenced.
         self._families = {
-            **{name: _family(name, text, counter) for name, text in COUNTERS.items()},
-            **{name: _family(name, text, gauge) for name, text in GAUGES.items()},
+            **{name: _family(name, text, kinds.COUNTER) for name, text in COUNTERS.items()},
+            **{name: _family(name, text, kinds.GAUGE) for name, text in GAUGES.items()},
+            **{name: _family(name, text, kinds.HISTOGRAM) for name, text in HISTOGRAMS.items()},
         }
-        self._metrics = {
-            (bundle, name): family.Metric(labels={"bundle": bundle})
-            for bundle in stats
-            for name, family in self._families.items()
-        }
+        self._metrics = {(bundle, name): self._metric(bundle, name) for bundle in stats for name in self._families}
         self._told = {(bundle, name): 0.0 for bundle in stats for name in COUNTERS}
+        self._worn = Worn(wearers)
         self._closing = Event()
         self._thread = Thread(target=self._run, name="metrics", daemon=True)
         self._thread.start()
@@ -38,6 +38,10 @@ class Metrics:
         self._closing.set()
         self._thread.join()
         self._tell()
+
+    def _metric(self, bundle: str, name: str) -> Any:
+        buckets = {"buckets": list(BUCKETS)} if name in HISTOGRAMS else {}
+        return self._families[name].Metric(labels={"bundle": bundle}, **buckets)
 
     def _run(self) -> None:
         while not self._closing.wait(PERIOD_S):
@@ -51,6 +55,36 @@ class Metrics:
                 elif value > self._told[bundle, name]:
                     self._metrics[bundle, name].increment(value - self._told[bundle, name])
                     self._told[bundle, name] = value
+            for name, value in stats.observed():
+                self._metrics[bundle, name].observe(value)
+        self._worn.tell()
+
+
+class Worn:
+    """The adapters of requests under way, as labels of a metric that is replaced when they change."""
+
+    def __init__(self, wearers: Mapping[str, Wearers]) -> None:
+        self._wearers = wearers
+        self._family = _family(INFO, INFO_HELP, pb_utils.MetricFamily.GAUGE)
+        self._metrics: dict[str, tuple[dict[str, str], Any]] = {}
+
+    def tell(self) -> None:
+        for bundle, wearers in self._wearers.items():
+            labels = _labels(bundle, wearers)
+            if bundle not in self._metrics or self._metrics[bundle][0] != labels:
+                self._metrics.pop(bundle, None)  # Triton forgets the metric with its last reference
+                self._metrics[bundle] = labels, self._family.Metric(labels=labels)
+            self._metrics[bundle][1].set(time.time())
+
+
+def _labels(bundle: str, wearers: Wearers) -> dict[str, str]:
+    now = wearers.read()
+    return {
+        "bundle": bundle,
+        "running_lora_adapters": ",".join(now.running),
+        "waiting_lora_adapters": ",".join(now.waiting),
+        "max_lora": str(wearers.most),
+    }
 
 
 def _family(name: str, text: str, kind: Any) -> Any:

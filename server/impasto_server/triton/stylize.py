@@ -32,7 +32,7 @@ class TritonPythonModel:
         """Open and compile the bundles; an error here keeps the server from becoming ready."""
         forward_log()
         self.front = Front.load(Settings.from_env())
-        self.metrics = Metrics(self.front.stats)
+        self.metrics = Metrics(self.front.stats, self.front.wearers)
         self.watch = Watch()
         self.relay = Relay(self.front, address_for(os.environ[SERVER]))
         self.drains = Drains(self.front.drain, "stylize")

@@ -19,10 +19,11 @@ from impasto_server.ops import commands, tritonserver
 from impasto_server.ops.endpoints import Ports
 from impasto_server.ops.serve import GRACE_S
 from impasto_server.settings import Settings
-from impasto_server.stats import COUNTERS, GAUGES
+from impasto_server.stats import COUNTERS, GAUGES, HISTOGRAMS, INFO, INFO_HELP
 from tests.helpers.pages import ROOT, page
 
 GUIDE = page("docs/operating.md")
+METRICS = {**COUNTERS, **GAUGES, **HISTOGRAMS, INFO: INFO_HELP}
 SHIPPED = ("server/impasto_server", "export/impasto_export", "clients/impasto_client", "model_repository")
 
 
@@ -43,12 +44,14 @@ def test_every_variable_and_no_other() -> None:
 
 
 def test_every_metric_and_no_other() -> None:
-    assert {*re.findall(r"`impasto_(\w+)`", GUIDE.text)} == COUNTERS.keys() | GAUGES.keys()
+    assert {*re.findall(r"`impasto_(\w+)`", GUIDE.text)} == METRICS.keys()
 
 
 def test_every_metric_stands_in_a_table_with_its_meaning() -> None:
-    for name, text in {**COUNTERS, **GAUGES}.items():
-        assert re.search(rf"^\| `impasto_{name}` \| (counter|gauge) \| {re.escape(text)} \|$", GUIDE.text, re.MULTILINE)
+    for name, text in METRICS.items():
+        assert re.search(
+            rf"^\| `impasto_{name}` \| (counter|gauge|histogram) \| {re.escape(text)} \|$", GUIDE.text, re.MULTILINE
+        )
 
 
 def options() -> set[str]:
