@@ -70,7 +70,7 @@ class Body:
     async def _in_time(self) -> Message:
         limit_s = self._first_s + self._bytes / SLOWEST - (monotonic() - self._start)
         try:
-            async with asyncio.timeout(max(0.0, limit_s)):  # wait_for may swallow a cancellation, up to Python 3.11
+            async with asyncio.timeout(max(0.0, limit_s)):  # wait_for of Python 3.11 may lose a cancel
                 return await self._receive()
         except TimeoutError:
             self._ended = True

@@ -9,7 +9,6 @@ import re
 import httpx
 import pytest
 
-from impasto_gateway.bodies import Body
 from impasto_gateway.errors import CANCELLED, Refusal
 from impasto_gateway.presence import while_present
 from tests.helpers.gateways import HeldTransport, app_over, connected, listening, png, request_bytes
@@ -89,26 +88,3 @@ def test_left_work_is_told_from_failed_work() -> None:
     with pytest.raises(Refusal) as caught:
         asyncio.run(left())
     assert caught.value.status == CANCELLED
-
-
-def test_work_that_ends_at_once_is_answered_before_the_body_was_read() -> None:
-    """The watch for a caller who leaves reads the empty body just then, and must still end."""
-
-    async def answered() -> str:
-        came = asyncio.Event()
-
-        async def receive() -> dict[str, object]:
-            if came.is_set():
-                await asyncio.Event().wait()
-            came.set()
-            await asyncio.sleep(0)
-            return {"type": "http.request", "body": b"", "more_body": False}
-
-        async def work() -> str:
-            await came.wait()
-            return "an answer"
-
-        watched = Body(receive, most=1, first_s=PATIENCE_S).receive
-        return await asyncio.wait_for(while_present(watched, work()), PATIENCE_S)
-
-    assert asyncio.run(answered()) == "an answer"
