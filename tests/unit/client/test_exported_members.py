@@ -39,6 +39,7 @@ def test_exported_members() -> None:
         "StyleDrop",
         "Timings",
         "Transport",
+        "sending",
     ]
 
 
