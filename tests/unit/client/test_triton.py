@@ -60,7 +60,8 @@ class Server(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[mis
     by `handle_catalogue`, functions of the input tensors and gRPC's context; a text among what a stream's gives goes
     out as its error message.
 
-    `timeouts` are the requests' parameters of that name, `headers` what came beside them, `cancelled` is set once a request was.
+    `timeouts` are the requests' parameters of that name, `headers` what came beside them, `cancelled` is set once a
+    request was.
     """
 
     def __init__(self) -> None:

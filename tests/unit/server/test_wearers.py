@@ -11,7 +11,11 @@ from tests.helpers.asked import request_of
 def job(*names: str) -> Job:
     """One that names adapters, and an embedding in its prompt."""
     named = tuple(Named(name, f"{name}'s digest") for name in names)
-    return Job(request_of("a boat"), Caller(lambda outcome: None), named=(*named, Named("sks", "e", field="PROMPT")))
+    return Job(
+        request_of("a boat", seed=1, width=64, height=64),
+        Caller(lambda outcome: None),
+        named=(*named, Named("sks", "e", field="PROMPT")),
+    )
 
 
 def test_a_job_waits_runs_and_leaves() -> None:
