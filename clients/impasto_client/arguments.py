@@ -21,6 +21,9 @@ Bundle = Annotated[
 ]
 Url = Annotated[str, typer.Option(envvar="IMPASTO_URL", help="Server's gRPC endpoint, host:port.")]
 Timeout = Annotated[float, typer.Option(help="Seconds to wait for the answer; inf for ever.")]
+Metadata = Annotated[
+    bool, typer.Option("--metadata/--no-metadata", help="Let files say how they were painted: `impasto show`.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 _TYPES: dict[str, Any] = {"text": str, "adapters": list[str], "style": list[str], "flag": bool, "picture": Path}

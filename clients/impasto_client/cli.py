@@ -18,7 +18,7 @@ from typer.main import get_command
 from impasto_client.commit import commit
 
 GROUP = "impasto.commands"
-OURS = ("impasto_client", "impasto_export", "impasto_server")
+OURS = ("impasto_client", "impasto_export", "impasto_gateway", "impasto_server")
 
 
 class About(NamedTuple):
@@ -37,7 +37,11 @@ ABOUT = {
     "compose": About("Paint a content in every style, on one sheet."),
     "score": About("Score how well pictures match a text or a picture."),
     "models": About("List what a server has: bundles, samplers, rules, styles."),
+    "show": About("Show how a picture was painted, from its file."),
+    "reproduce": About("Paint a picture again from its file, and compare."),
     "serve": About("Serve bundles over gRPC.", "server"),
+    "gateway": About("Serve an HTTP API and a page in front of servers.", "gateway"),
+    "keys": About("Make a key for callers of the gateway.", "gateway"),
     "calibrate": About("Measure how many lanes a forward pass should have on this machine.", "server"),
     "doctor": About("Check what this machine can run, and how to get what it lacks.", "server"),
     "link": About("Make a bundle from a checkpoint, without torch.", "server"),

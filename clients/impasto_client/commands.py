@@ -24,6 +24,7 @@ from impasto_client.fields import TABLE, Options
 from impasto_client.files import written
 from impasto_client.gallery import Column, Row, Sheet, cells_of, draw
 from impasto_client.generation import Candidate, Generation
+from impasto_client.marks import Mark, marked
 from impasto_client.words import format_of, options_of, weights_of
 
 PREVIEW_EVERY = 5
@@ -74,13 +75,16 @@ def generate(
     bundle: arg.Bundle = Path(".impasto/bundle"),
     url: arg.Url = DEFAULT_URL,
     timeout: arg.Timeout = DEFAULT_TIMEOUT_S,
+    metadata: arg.Metadata = True,
 ) -> None:
     """Ask a server for a picture. The server chooses what you leave out.
 
     A terminal shows the steps as they are done. Ctrl-C cancels the request.
     """
     server = Server(ctx, url, timeout, bundle if local else None)
-    _paint(server, prompt, options_of(said, TABLE), out, Showing.of(previews, preview_every), as_json)
+    _paint(
+        server, prompt, options_of(said, TABLE), Writing(out, metadata), Showing.of(previews, preview_every), as_json
+    )
 
 
 @with_options(TABLE, FINER)
@@ -106,6 +110,7 @@ def upscale(
     bundle: arg.Bundle = Path(".impasto/bundle"),
     url: arg.Url = DEFAULT_URL,
     timeout: arg.Timeout = DEFAULT_TIMEOUT_S,
+    metadata: arg.Metadata = True,
 ) -> None:
     """Ask a server whose backbone has two stages to paint a small picture larger and finer, with the second stage.
 
@@ -113,7 +118,7 @@ def upscale(
     """
     server = Server(ctx, url, timeout, bundle if local else None)
     options: Options = {**options_of(said, TABLE), "base_image": picture}
-    _paint(server, prompt, options, out, Showing.of(previews, preview_every), as_json)
+    _paint(server, prompt, options, Writing(out, metadata), Showing.of(previews, preview_every), as_json)
 
 
 @with_options(TABLE, SHARED)
@@ -205,10 +210,28 @@ class Showing:
         return cls(folder, 0 if folder is None else every or PREVIEW_EVERY)
 
 
-def _paint(server: Server, prompt: str, options: Options, out: Path | None, showing: Showing, as_json: bool) -> None:
+@dataclass(frozen=True)
+class Writing:
+    """The file to write, None for one named after its seed; and whether files say how they were painted."""
+
+    out: Path | None
+    metadata: bool
+
+    def files(self, prompt: str, options: Options, generation: Generation) -> list[tuple[Path, Candidate]]:
+        """Write every candidate. Raises OSError, and MarkError for a prompt too long for the format."""
+
+        def file(candidate: Candidate) -> bytes:
+            if not self.metadata:
+                return candidate.data
+            return marked(candidate.data, Mark.of(prompt, options, generation, candidate.seed))
+
+        return written(generation, self.out, file)
+
+
+def _paint(server: Server, prompt: str, options: Options, writing: Writing, showing: Showing, as_json: bool) -> None:
     """Send the request, write the files, and print what was written."""
-    if out is not None:
-        options["format"] = format_of(out)
+    if writing.out is not None:
+        options["format"] = format_of(writing.out)
     console = Console(stderr=True, highlight=False)
     with reported(console), connected(server.ctx, server.url, server.timeout, server.bundle) as client:
         if showing.folder is not None:
@@ -217,7 +240,7 @@ def _paint(server: Server, prompt: str, options: Options, out: Path | None, show
         with closing(parts):
             generation = follow(parts, console, showing.folder)
     with reported(console):
-        files = written(generation, out)
+        files = writing.files(prompt, options, generation)
     print_warnings(console, generation.warnings)
     if as_json:
         typer.echo(json.dumps(_document(files, generation), indent=2))

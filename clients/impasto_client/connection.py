@@ -30,9 +30,13 @@ def connected(ctx: typer.Context, url: str, timeout: float, bundle: Path | None 
 
     Raises InvalidRequest for a bad timeout, ConnectError for a bad url, ServerError for a bad bundle.
     """
+    return Client(transport=transport_to(ctx, url, bundle), timeout=timeout)
+
+
+def transport_to(ctx: typer.Context, url: str, bundle: Path | None = None) -> Transport:
+    """The transport of such a client. Raises ConnectError for a bad url, ServerError for a bad bundle."""
     connection = ctx.find_object(Connection) or Connection(GrpcTransport)
-    transport = connection.open(url) if bundle is None else LocalTransport(bundle)
-    return Client(transport=transport, timeout=timeout)
+    return connection.open(url) if bundle is None else LocalTransport(bundle)
 
 
 @contextmanager

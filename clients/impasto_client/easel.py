@@ -20,6 +20,7 @@ from impasto_client.errors import (
     RequestError,
     ServerUnavailable,
 )
+from impasto_client.marks import Mark, marked
 from impasto_client.order import in_order
 from impasto_client.painting import Painting
 from impasto_client.patience import until_room
@@ -53,13 +54,14 @@ class Done:
 
 @dataclass(frozen=True)
 class Easel:
-    """Paints photos and clips as the wish says."""
+    """Paints photos and clips as the wish says; with `metadata`, a painted photo's file says how."""
 
     client: Client
     wish: Wish
     in_flight: int
     smooth: float
     limit_s: float | None
+    metadata: bool = True
 
     def photos(self, jobs: Sequence[Job], bar: Bar) -> Iterator[Done]:
         """Paint photos, in order, several in flight. Raises ImpastoError for an error that concerns all of them."""
@@ -105,10 +107,16 @@ class Easel:
 
         try:
             painting = until_room(ask, self.limit_s)
-            job.out.write_bytes(painting.data)
+            job.out.write_bytes(self._file(job, painting))
         except (ImpastoError, OSError) as error:
             return _failed(job, error)
         return Done.of(job, painting)
+
+    def _file(self, job: Job, painting: Painting) -> bytes:
+        if not self.metadata:
+            return painting.data
+        said = {"photo": job.source, "style": self._styles, "format": job.format, **self.wish.options}
+        return marked(painting.data, Mark.of("", said, painting))
 
 
 def _failed(job: Job, error: Exception) -> Done:

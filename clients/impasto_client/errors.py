@@ -11,7 +11,8 @@ ImpastoError
 │   │                       answered; trying again may help
 │   └── ServerFull          it has as many requests as it takes; `.retry_after_s` says when to try again
 ├── ServerError             the server failed while it worked on the request
-└── ProtocolError           this version of the client doesn't understand the answer
+├── ProtocolError           this version of the client doesn't understand the answer
+└── MarkError               a picture file's marks can't be read or written
 """
 
 from __future__ import annotations
@@ -71,3 +72,7 @@ class ServerError(ImpastoError):
 
 class ProtocolError(ImpastoError):
     """This version of the client doesn't understand the server's answer."""
+
+
+class MarkError(ImpastoError):
+    """A picture file's marks can't be read or written: it is damaged, of another kind, or a text is too long."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from impasto_client.generation import Candidate, Generation
@@ -14,8 +15,11 @@ def numbered(path: Path, count: int) -> list[Path]:
     return [path.with_name(f"{path.stem}-{number}{path.suffix}") for number in range(1, count + 1)]
 
 
-def written(generation: Generation, out: Path | None) -> list[tuple[Path, Candidate]]:
+def written(
+    generation: Generation, out: Path | None, file: Callable[[Candidate], bytes]
+) -> list[tuple[Path, Candidate]]:
     """Write every candidate; returns each with its file, in order. Without `out`, a file is named after its seed.
+    `file` gives the bytes of a candidate's.
 
     Raises OSError.
     """
@@ -23,5 +27,5 @@ def written(generation: Generation, out: Path | None) -> list[tuple[Path, Candid
     by_seed = [Path(f"impasto-{candidate.seed}.png") for candidate in candidates]
     pairs = list(zip(by_seed if out is None else numbered(out, len(candidates)), candidates, strict=True))
     for path, candidate in pairs:
-        path.write_bytes(candidate.data)
+        path.write_bytes(file(candidate))
     return pairs

@@ -66,6 +66,8 @@ def account(warnings: tuple[str, ...]) -> dict[str, object]:
         "timings": dict.fromkeys(("queue_ms", "encode_ms", "denoise_ms", "decode_ms", "total_ms"), 0.0),
         "engine": "fake",
         "precision": "f32",
+        "version": "fake",
+        "model": "fake",
         "bundle": "0" * 64,
     }
 

@@ -64,6 +64,7 @@ def stylize(
     bundle: arg.Bundle = Path(".impasto/bundle"),
     url: arg.Url = DEFAULT_URL,
     timeout: arg.Timeout = DEFAULT_TIMEOUT_S,
+    metadata: arg.Metadata = True,
 ) -> None:
     """Paint photos in a style, or in a mix of styles. A failure doesn't stop the others; the exit status is then 1.
 
@@ -75,7 +76,7 @@ def stylize(
     _check_meant(jobs, smooth, format)
     console = Console(stderr=True, highlight=False)
     with reported(console), connected(ctx, url, timeout, bundle if local else None) as client, counting(console) as bar:
-        easel = Easel(client, wish, in_flight, SMOOTH if smooth is None else smooth, limit_s(timeout))
+        easel = Easel(client, wish, in_flight, SMOOTH if smooth is None else smooth, limit_s(timeout), metadata)
         done = [*easel.photos([job for job in jobs if not job.is_clip], bar)]
         done += [easel.clip(job, bar) for job in jobs if job.is_clip]
     _tell(done, console, as_json)

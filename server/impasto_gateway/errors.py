@@ -5,6 +5,7 @@ Every answer that is no success is a Refusal that was raised, or one that `refus
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -21,6 +22,8 @@ from impasto_client.errors import (
 
 INVALID, AUTHENTICATION, PERMISSION = "invalid_request_error", "authentication_error", "permission_error"
 RATE, SERVER = "rate_limit_error", "server_error"
+
+_REQUEST_ID = r"(?:\[request id: [^\]]*\] )?"
 
 CANCELLED = 499  # nginx's status for a caller who left; it stands in logs, nobody receives it
 
@@ -55,10 +58,20 @@ class Refusal(Exception):
         return said
 
 
+def wrong(param: str, problem: str, code: str = "invalid_value") -> Refusal:
+    """The refusal of a field's value: `problem` reads `what was got; what to do`."""
+    param = param[:64]
+    return Refusal(400, f"{param}: {problem}", code, param)
+
+
 def refusal_of(error: ImpastoError, names: Mapping[str, str] = MappingProxyType({})) -> Refusal:
-    """The refusal for a client's error. `names`: the wire's name of a field -> what this caller called it."""
+    """The refusal for a client's error. `names`: the wire's name of a field -> what this caller called it. Messages
+    that begin with the one begin with the other then.
+    """
     message, wire = str(error), getattr(error, "field", None)
     param = names.get(wire, wire.lower()) if wire else None
+    if wire and param:
+        message = re.sub(rf"^{_REQUEST_ID}{wire}: ", f"{param}: ", message)
     match error:
         case InvalidRequest():
             return Refusal(400, message, "invalid_value", param)

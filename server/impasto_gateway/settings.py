@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -26,8 +27,9 @@ class GatewaySettings:
     """Everything that the gateway is started with.
 
     `urls` are host:port of gRPC endpoints. Without `keys` everybody may generate and change adapters: then `host` must
-    be loopback. `registry` is where uploaded adapters are imported; without it, uploads are refused. `origins` may call
-    from other pages (CORS). `certificate` and `private_key` sign pictures (C2PA). `metrics_urls` are Triton's.
+    be loopback. `registry` is where uploaded adapters are imported, for one of `bundles`, folders by the names that the
+    servers give them; without either, uploads are refused. `origins` may call from other pages (CORS). `certificate`
+    and `private_key` sign pictures (C2PA). `metrics_urls` are Triton's.
     """
 
     urls: tuple[str, ...]
@@ -35,6 +37,7 @@ class GatewaySettings:
     port: int = 8080
     keys: Path | None = None
     registry: Path | None = None
+    bundles: Mapping[str, Path] = field(default_factory=dict)
     origins: tuple[str, ...] = ()
     tls_certificate: Path | None = None
     tls_key: Path | None = None

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from importlib.metadata import version
 
 from impasto_server.job import Job
 from impasto_server.offer import Offer
 from impasto_server.request import Request
 from impasto_server.worn import adapter_fields
+
+VERSION = version("impasto")
 
 
 def timings_of(job: Job) -> dict[str, float]:

@@ -59,7 +59,7 @@ from impasto_server.families.offers import offer_of
 from impasto_server.job import Caller, Job, Progress, Result
 from impasto_server.lookout import Lookout
 from impasto_server.loop import Loop
-from impasto_server.meta import settings_of, styles_of, timings_of
+from impasto_server.meta import VERSION, settings_of, styles_of, timings_of
 from impasto_server.pictures.content import pixels_in
 from impasto_server.pictures.image import encode
 from impasto_server.preparation import Preparation
@@ -313,6 +313,7 @@ class Pipeline:
             "timings": timings_of(job),
             "engine": self._runtime.engine,
             "precision": self._runtime.precision,
+            "version": VERSION,
             "model": self.name,
             "bundle": self.manifest.digest,
             **styles_of(job),

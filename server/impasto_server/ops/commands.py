@@ -6,7 +6,8 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from time import sleep
@@ -25,6 +26,7 @@ from impasto_server.families import open_bundle
 from impasto_server.ops.calibrate import calibrate as time_backbone
 from impasto_server.ops.doctor import examine
 from impasto_server.ops.endpoints import Endpoints, Ports
+from impasto_server.ops.gateway import Door, Gateway
 from impasto_server.ops.printer import Printer
 from impasto_server.ops.serve import GRACE_S, LOOPBACK, SHM_BYTES, Plan, Server
 from impasto_server.ops.supervise import GaveUp, Restarts, Supervisor
@@ -59,6 +61,7 @@ DEATHS = 5
 MAX_GRACE_S = 24 * 3600.0
 COMMAND_S = 10.0  # for a command to end after SIGTERM
 GAVE_UP, CUT_OFF, INTERRUPTED = 3, 4, 130  # exit statuses; docs/operating.md has all of them
+HTTP_HELP = "Also serve OpenAI's images API and a page there, by `impasto gateway`; 0 picks a free port."
 KEY_HELP = "Key to Triton's closed APIs, see docs/operating.md; without one they stay closed."
 BUSY = 1.25  # a median so far over the fastest pass is due to other load, not to the engine
 
@@ -74,8 +77,13 @@ def serve(
         Path | None, typer.Option(help="Bundle that `impasto link` made of a CLIP; adds clip_score.")
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = LOOPBACK,
-    port: Annotated[int, typer.Option(help="gRPC's port; metrics: one above, HTTP: one below. 0: free ones.")] = 8001,
-    http: Annotated[bool, typer.Option(help="Triton's HTTP too; it doesn't notice clients that leave.")] = False,
+    port: Annotated[int, typer.Option(help="gRPC's port; metrics: one above. 0: free ones.")] = 8001,
+    http: Annotated[int | None, typer.Option(metavar="PORT", help=HTTP_HELP, show_default="off")] = None,
+    http_host: Annotated[str, typer.Option(help="Address for --http; others than loopback need keys.")] = LOOPBACK,
+    keys: Annotated[Path | None, typer.Option(help="With --http: file of hashes that `impasto keys` writes.")] = None,
+    triton_http: Annotated[
+        bool, typer.Option(help="Triton's own HTTP, one below gRPC's port; it doesn't notice clients that leave.")
+    ] = False,
     admin_key: Annotated[str, typer.Option(envvar="IMPASTO_ADMIN_KEY", help=KEY_HELP, show_default=False)] = "",
     grace: Annotated[
         float, typer.Option(min=0, max=MAX_GRACE_S, help="Seconds to finish requests when the server stops.")
@@ -105,7 +113,7 @@ def serve(
     console = Console(stderr=True, highlight=False)
     printer = Printer(lambda line: console.print(line, soft_wrap=True))  # its reader may stop reading
     _interrupt_on_signals()
-    status, supervisor = INTERRUPTED if command else 0, None
+    status, supervisor, gateway = INTERRUPTED if command else 0, None, None
     try:
         settings = Settings(
             bundle=placed(bundle),
@@ -122,17 +130,29 @@ def serve(
             gpu=gpu,
             cache_dir=cache_dir,
         )
-        ports = Ports.choose(host, port, http)
+        ports = Ports.choose(host, port, triton_http)
         endpoints = Endpoints(ports, admin_key) if admin_key else Endpoints(ports)
         plan = Plan.of(settings, endpoints, grace, shm_bytes)
         if not settings.registry.is_dir():
             console.print(
                 f"[yellow]note[/]  there is no registry at {escape(str(settings.registry))} yet, so no adapters"
             )
-        supervisor = Supervisor(plan, Restarts(deaths if restart else 0), _log(printer, quiet), _teller(printer))
-        with supervisor:
-            console.print(f"[bold green]ready[/]  {escape(_open_doors(supervisor.server))}", soft_wrap=True)
-            status = _run(supervisor, settings, command) if command else _watch(supervisor)
+        most = deaths if restart else 0
+        supervisor = Supervisor(plan, Restarts(most), _log(printer, quiet, "triton"), _teller(printer, "server"))
+        if http is not None:
+            door = Door.of(
+                http_host,
+                http,
+                f"{ports.host}:{ports.grpc}",
+                keys=keys,
+                registry=settings.registry,
+                bundles=settings.folders,
+                grace_s=grace,
+            )
+            gateway = Gateway(door, Restarts(most), _log(printer, quiet, "http"), _teller(printer, "gateway"))
+        with _started(gateway), supervisor, _stopped_first(gateway):
+            console.print(f"[bold green]ready[/]  {escape(_open_doors(supervisor.server, gateway))}", soft_wrap=True)
+            status = _run(supervisor, gateway, settings, command) if command else _watch(supervisor, gateway)
     except KeyboardInterrupt:
         console.print("stopped")
     except (ImpastoError, OSError) as error:
@@ -143,7 +163,7 @@ def serve(
         console.print(f"[bold red]error[/]  {escape(str(error))}")
         raise typer.Exit(GAVE_UP) from None
     printer.close()
-    if supervisor and not supervisor.stopped_in_order:
+    if not all(one is None or one.stopped_in_order for one in (supervisor, gateway)):
         console.print(f"requests that were not finished after {grace:g} s were cut off", soft_wrap=True)
         status = status or CUT_OFF
     raise typer.Exit(status)
@@ -229,20 +249,50 @@ def _bytes(text: str) -> int | None:
         raise SetupError(f"bank_bytes: {text!r} is not a number of bytes; pass a whole number, or {AUTO}") from None
 
 
-def _open_doors(server: Server) -> str:
+def _open_doors(server: Server, gateway: Gateway | None) -> str:
     """The endpoints and what each serves."""
-    http = f"on {server.http_url}" if server.http_url else "off"
-    return f"gRPC {server.grpc_url} (inference, health, metadata)  HTTP {http}  metrics {server.metrics_url}"
+    http = f"on {gateway.door.url}" if gateway else "off"
+    tritons = f"  Triton's HTTP {server.http_url}" if server.http_url else ""
+    doors = f"gRPC {server.grpc_url} (inference, health, metadata)  HTTP {http}  metrics {server.metrics_url}"
+    return doors + tritons
 
 
-def _run(supervisor: Supervisor, settings: Settings, command: list[str]) -> int:
+@contextmanager
+def _started(gateway: Gateway | None) -> Iterator[None]:
+    """Start the gateway before its server: it says what is wrong with it at once, and /ready fails meanwhile."""
+    if gateway is not None:
+        gateway.start()
+    with _stopped_first(gateway):
+        yield
+
+
+@contextmanager
+def _stopped_first(gateway: Gateway | None) -> Iterator[None]:
+    """Let the gateway finish its requests while there is a server to finish them."""
+    try:
+        yield
+    finally:
+        if gateway is not None:
+            gateway.stop()
+
+
+def _look(supervisor: Supervisor, gateway: Gateway | None) -> None:
+    """Check that both live. Raises GaveUp."""
+    supervisor.look()
+    if gateway is not None:
+        gateway.look()
+    sleep(WATCH_S)
+
+
+def _run(supervisor: Supervisor, gateway: Gateway | None, settings: Settings, command: list[str]) -> int:
     """Run `command` with IMPASTO_URL set until it ends; returns its exit status. Raises GaveUp."""
-    url, registry = supervisor.server.grpc_url, str(settings.registry.resolve())
-    child = subprocess.Popen(command, env={**os.environ, "IMPASTO_URL": url, "IMPASTO_REGISTRY": registry})
+    found = {"IMPASTO_URL": supervisor.server.grpc_url, "IMPASTO_REGISTRY": str(settings.registry.resolve())}
+    if gateway is not None:
+        found["IMPASTO_HTTP_URL"] = gateway.door.url
+    child = subprocess.Popen(command, env={**os.environ, **found})
     try:
         while child.poll() is None:
-            supervisor.look()
-            sleep(WATCH_S)
+            _look(supervisor, gateway)
     finally:
         child.terminate()
         try:
@@ -253,21 +303,20 @@ def _run(supervisor: Supervisor, settings: Settings, command: list[str]) -> int:
     return child.returncode
 
 
-def _watch(supervisor: Supervisor) -> NoReturn:
+def _watch(supervisor: Supervisor, gateway: Gateway | None) -> NoReturn:
     """Watch the server until a signal comes. Raises GaveUp."""
     while True:
-        supervisor.look()
-        sleep(WATCH_S)
+        _look(supervisor, gateway)
 
 
-def _teller(printer: Printer) -> Callable[[str], None]:
-    return lambda said: printer.say(f"[bold yellow]server[/]  {escape(said)}")
+def _teller(printer: Printer, who: str) -> Callable[[str], None]:
+    return lambda said: printer.say(f"[bold yellow]{who}[/]  {escape(said)}")
 
 
-def _log(printer: Printer, quiet: bool) -> Callable[[str], None]:
+def _log(printer: Printer, quiet: bool, who: str) -> Callable[[str], None]:
     if quiet:
         return lambda line: None
-    return lambda line: printer.say(f"[dim]triton │[/] {escape(line)}")
+    return lambda line: printer.say(f"[dim]{who} │[/] {escape(line)}")
 
 
 def _interrupt_on_signals() -> None:

@@ -229,7 +229,7 @@ def test_any_word_about_adapters_chooses_their_guidance(
 
 def test_candidates_are_numbered_files_the_best_first(tmp_path: Path) -> None:
     (tmp_path / "style.png").write_bytes(b"\x89PNG")
-    words = "--n 3 --seed 7 --rerank style --style-image".split()
+    words = "--no-metadata --n 3 --seed 7 --rerank style --style-image".split()
     result = impasto("generate", "a red fish", *words, tmp_path / "style.png", "--out", tmp_path / "fish.png", "--json")
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout)

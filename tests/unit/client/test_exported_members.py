@@ -24,6 +24,7 @@ def test_exported_members() -> None:
         "ImpastoError",
         "InvalidRequest",
         "LocalTransport",
+        "MarkError",
         "MissingExtra",
         "NamedGuidance",
         "Options",

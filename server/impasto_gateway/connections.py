@@ -1,0 +1,64 @@
+"""uvicorn's connections, with patience that ends: for requests that don't begin, and answers that nobody reads."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+BEGIN_S = 10.0  # for a request's headers to arrive, and for the rest of a body that has its answer already
+STALL_S = 60.0  # for a client to read anything of an answer
+
+
+class PatientProtocol(H11Protocol):
+    """Closes a connection that sends its headers drop by drop, sends a body on and on after the answer, or reads
+    nothing. uvicorn alone would keep all three for ever. How long a body may take, bodies.py knows.
+    """
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._begin, self._stall = _Timer(BEGIN_S), _Timer(STALL_S)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._begin.start(self.loop, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._begin.stop()
+        self._stall.stop()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._begin.stop()
+        elif not self.transport.is_closing():
+            self._begin.start(self.loop, self.transport)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stall.start(self.loop, self.transport)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stall.stop()
+
+
+class _Timer:
+    """Aborts a connection when it runs out."""
+
+    def __init__(self, after_s: float) -> None:
+        self._after_s = after_s
+        self._handle: asyncio.TimerHandle | None = None
+
+    def start(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> None:
+        """Unless it runs already."""
+        if self._handle is None:
+            self._handle = loop.call_later(self._after_s, transport.abort)
+
+    def stop(self) -> None:
+        """May be repeated."""
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None

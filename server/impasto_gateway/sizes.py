@@ -1,0 +1,45 @@
+"""The size of the picture, from `size` or from `width` and `height`, and what it costs in pixels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from impasto_client.catalogue import Bundle
+from impasto_gateway.errors import wrong
+
+MAX_SIDE = 65536  # the server's
+AUTO = "auto"
+_SIZE = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
+
+
+def asked_size(values: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """Width and height in pixels; None where the server shall choose. Raises Refusal."""
+    said = values.get("size", AUTO)
+    width, height = (whole(values, word, 1, MAX_SIDE) for word in ("width", "height"))
+    if said == AUTO:
+        return width, height
+    if width is not None or height is not None:
+        raise wrong("size", f"got {str(said)[:32]!r} beside width or height; send one or the other")
+    found = _SIZE.fullmatch(said) if isinstance(said, str) else None
+    if found is None:
+        raise wrong("size", f"{str(said)[:32]!r} is no size; send e.g. 512x768, or auto")
+    return int(found[1]), int(found[2])
+
+
+def full_size(asked: tuple[int | None, int | None], bundle: Bundle, values: Mapping[str, Any]) -> tuple[int, int]:
+    """The finished picture's, with the bundle's defaults; without its second stage it is smaller."""
+    width, height = asked[0] or bundle.size.width, asked[1] or bundle.size.height
+    zoom = bundle.zoom if values.get("upscale_steps") == 0 else 1
+    return max(1, width // zoom), max(1, height // zoom)
+
+
+def whole(values: Mapping[str, Any], word: str, low: int, high: int) -> int | None:
+    """A whole number within bounds; None where there is none. Raises Refusal."""
+    value = values.get(word)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise wrong(word, f"{str(value)[:32]!r} is no whole number from {low} to {high}; send one")
+    return value

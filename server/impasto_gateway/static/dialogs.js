@@ -1,0 +1,49 @@
+import { byId, h, show } from "./h.js";
+
+/** Ask for a key; null from somebody who has none. `why` is what the gateway said of the last one. */
+export function askKey(why) {
+  const dialog = byId("ask");
+  byId("wrong-key").textContent = why;
+  show(byId("wrong-key"), Boolean(why));
+  byId("key").value = "";
+  dialog.returnValue = "";
+  dialog.showModal();
+  byId("ask-no").onclick = () => dialog.close("");
+  byId("ask-form").onsubmit = () => dialog.close("key");
+  return new Promise((resolve) => {
+    dialog.onclose = () => resolve((dialog.returnValue && byId("key").value.trim()) || null);
+  });
+}
+
+let fading = 0;
+
+/** A short message, which goes away by itself. */
+export function toast(text) {
+  clearTimeout(fading);
+  const place = byId("toast");
+  place.textContent = text;
+  show(place, true);
+  fading = setTimeout(() => show(place, false), 4000);
+}
+
+/** Say it to screen readers alone. */
+export function say(text) {
+  byId("said").textContent = text;
+}
+
+/** To the clipboard; where that isn't allowed, as without https, into a box to copy from. */
+export async function copy(text, what) {
+  try {
+    await navigator.clipboard.writeText(text);
+    toast(`${what} copied`);
+  } catch {
+    byId("copy-text").value = text;
+    byId("copy").showModal();
+    byId("copy-text").select();
+  }
+}
+
+/** Save a data: URL under a name. */
+export function save(url, name) {
+  h("a", { href: url, download: name }).click();
+}

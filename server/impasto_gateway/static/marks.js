@@ -1,0 +1,74 @@
+// The settings that a picture's marks hold: impasto's own JSON, or `parameters` as A1111 and its kin write them.
+
+import { parsed } from "./json.js";
+import { texts } from "./png.js";
+
+// What has a place of its own in the settings; a photo that was painted over isn't in the picture.
+const APART = new Set(["prompt", "seed", "width", "height", "n", "model", "adapters", "style", "image", "preview_every"]);
+
+/** Settings as request.js has them, as far as the picture says; null if it says nothing. */
+export async function settingsOf(file) {
+  const found = await texts(file);
+  try {
+    if (found.has("impasto")) return ours(parsed(found.get("impasto")));
+  } catch { /* not ours, or damaged: the other text may still be read */ }
+  return found.has("parameters") ? theirs(found.get("parameters")) : null;
+}
+
+function ours({ request, seed, bundle, adapters, settings }) {
+  const more = Object.entries(request).filter(
+    ([name, value]) => !APART.has(name) && ["string", "number", "boolean"].includes(typeof value),
+  );
+  return {
+    model: bundle,
+    prompt: request.prompt ?? "",
+    seed: String(seed ?? ""),
+    width: settings?.width ?? request.width,
+    height: settings?.height ?? request.height,
+    n: 1,
+    styles: Object.fromEntries(adapters.map(({ name, weight }) => [name, weight ?? 1])),
+    more: Object.fromEntries(more),
+  };
+}
+
+/** The last line has the numbers; what stands before it is the prompt, and behind "Negative prompt:" the other one. */
+export function theirs(text) {
+  const lines = text.trim().split("\n");
+  const last = /(^|, )Steps: /.test(`, ${lines.at(-1)}`) ? lines.pop() : "";
+  const [before, negative = ""] = lines.join("\n").split(/^Negative prompt: /m);
+  const said = pairs(last);
+  const styles = {};
+  const prompt = before.replace(/\s*<lora:([^:>]+)(?::(-?[\d.]+))?[^>]*>/g, (_, name, weight) => {
+    styles[name] = weight === undefined ? 1 : Number(weight);
+    return "";
+  });
+  const [width, height] = (said.get("Size") ?? "").split("x").map(Number);
+  const more = { negative_prompt: negative.trim(), steps: said.get("Steps"), guidance_scale: said.get("CFG scale") };
+  return {
+    model: said.get("Model"),
+    prompt: prompt.trim(),
+    seed: said.get("Seed") ?? "",
+    width: width || undefined,
+    height: height || undefined,
+    n: 1,
+    styles,
+    more: Object.fromEntries(
+      Object.entries({ ...more, scheduler: sampler(said.get("Sampler")) }).filter(([, value]) => value),
+    ),
+  };
+}
+
+function pairs(line) {
+  const found = new Map();
+  for (const [, name, value] of line.matchAll(/\s*([\w][\w \-/]*): ("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)/g)) {
+    found.set(name, value.startsWith('"') ? JSON.parse(value) : value.trim());
+  }
+  return found;
+}
+
+/** Another program's name of a sampler, where it means one of ours. */
+function sampler(name = "") {
+  const known = { "dpm++ 2m": "dpmpp_2m", "euler a": "euler_a", ddim: "ddim", euler: "euler", lcm: "lcm", unipc: "unipc" };
+  const plain = name.toLowerCase().replace(/ karras$/, "");
+  return known[plain] ?? (Object.values(known).includes(name) ? name : "");
+}

@@ -1,0 +1,122 @@
+import { byId, h, icon, show } from "./h.js";
+import { title } from "./styles.js";
+
+/** The wall on which pictures appear: frames, progress, and the plate beside a finished picture. */
+export class Stage {
+  /** `does` are the plate's actions: {label, symbol, run(painting, place)}. */
+  constructor(does) {
+    this.does = does;
+    this.frames = byId("frames");
+  }
+
+  /** Empty frames for what will be painted. */
+  begin({ width, height, n }) {
+    this.started = performance.now();
+    this.steps = null;
+    show(byId("empty"), false);
+    show(byId("plate"), false);
+    show(byId("progress"), true);
+    byId("stage").setAttribute("aria-busy", "true");
+    this.frames.dataset.count = n;
+    this.frames.replaceChildren(...Array.from({ length: n }, () => frame(width, height)));
+    byId("bar").removeAttribute("value");
+    byId("step").textContent = "Waiting for the server";
+    this.tick();
+    this.clock = setInterval(() => this.tick(), 500);
+  }
+
+  tick() {
+    byId("clock").textContent = `${Math.round((performance.now() - this.started) / 1000)} s`;
+  }
+
+  /** How many stand before this request. */
+  queued(position) {
+    byId("step").textContent = position > 0 ? `In the queue, ${position} before it` : "Next in the queue";
+  }
+
+  /** A step of the painting, with a preview of one frame or without. */
+  progress({ step, steps, place, source }) {
+    if (source) hang(this.frames.children[place], source, "Preview");
+    if (!step || !steps) return;
+    byId("bar").value = step / steps;
+    byId("step").textContent = `Step ${step} of ${steps}`;
+  }
+
+  /** The painting ended, one way or another. */
+  end() {
+    clearInterval(this.clock);
+    show(byId("progress"), false);
+    byId("stage").removeAttribute("aria-busy");
+  }
+
+  /** Take everything down. */
+  clear() {
+    this.frames.replaceChildren();
+    show(byId("plate"), false);
+    show(byId("empty"), true);
+  }
+
+  /** Hang a finished painting, see history.js, and write its plate. `place` is the picture that is looked at. */
+  hang(painting, place = 0) {
+    show(byId("empty"), false);
+    const many = painting.pictures.length > 1;
+    this.frames.dataset.count = painting.pictures.length;
+    const frames = painting.pictures.map((picture, at) => {
+      const made = frame(painting.width, painting.height, many && (() => this.hang(painting, at)), at === place && many);
+      hang(made, picture.url, alt(painting, at));
+      return made;
+    });
+    const held = this.frames.contains(document.activeElement);
+    this.frames.replaceChildren(...frames);
+    if (held) frames[place].focus();
+    this.plate(painting, place);
+  }
+
+  plate(painting, place) {
+    show(byId("plate"), true);
+    byId("title").textContent = painting.settings.prompt || painting.photoName || "Untitled";
+    byId("facts").textContent = facts(painting, place).join(" · ");
+    byId("warned").replaceChildren(...painting.warnings.map((text) => h("li", {}, text)));
+    show(byId("warned"), painting.warnings.length > 0);
+    const shown = this.does.filter((one) => !one.when || one.when(painting));
+    byId("does").replaceChildren(
+      ...shown.map(({ label, symbol, run }) =>
+        h("button", { type: "button", class: "quiet", onclick: () => run(painting, place) }, icon(symbol), label),
+      ),
+    );
+  }
+}
+
+function frame(width, height, choose, chosen) {
+  const made = choose
+    ? h("button", { type: "button", class: "frame", onclick: choose, "aria-pressed": String(Boolean(chosen)) })
+    : h("div", { class: "frame" });
+  made.style.setProperty("--ratio", width / height || 1);
+  return made;
+}
+
+/** The new picture fades in over the old one. */
+function hang(place, url, text) {
+  if (!place) return;
+  const image = h("img", { src: url, alt: text, draggable: "false" });
+  const old = [...place.children];
+  place.append(image);
+  image.decode().then(() => old.forEach((one) => one.remove()), () => image.remove());
+}
+
+function alt({ settings, photoName, pictures }, place) {
+  const what = settings.prompt || `${photoName}, stylised`;
+  return pictures.length > 1 ? `${what}, picture ${place + 1} of ${pictures.length}` : what;
+}
+
+function facts({ settings, pictures, width, height, seconds, model }, place) {
+  const mix = Object.entries(settings.styles).map(([name, weight]) => `${title({ name })} ${weight.toFixed(2)}`);
+  const seed = pictures[place].seed;
+  return [
+    mix.join(" + "),
+    seed !== "" && `seed ${seed}`,
+    width && `${width} × ${height}`,
+    model,
+    seconds !== undefined && `${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`,
+  ].filter(Boolean);
+}
