@@ -22,6 +22,7 @@ class Metrics:
         self._requests = Counter("impasto_http_requests", "Requests answered", ["route", "status"], **made)
         self._running = Gauge("impasto_http_requests_running", "Requests under way", **made)
         self._pictures = Counter("impasto_http_pictures", "Pictures painted", ["bundle"], **made)
+        self._dropped = Gauge("impasto_http_log_lines_dropped", "Log lines that nobody took in time", **made)
         self._queue = _seconds("queue", "Seconds until a request's first forward pass, as the server says", self)
         self._first = _seconds("time_to_first_step", "Seconds until the first step was heard of", self)
         self._all = _seconds("e2e", "Seconds from a request to the last byte of its answer, for pictures", self)
@@ -35,8 +36,9 @@ class Metrics:
             finally:
                 self._count(record)
 
-    def text(self) -> bytes:
+    def text(self, lines_dropped: int = 0) -> bytes:
         """The text that Prometheus reads."""
+        self._dropped.set(lines_dropped)
         return generate_latest(self.registry)
 
     def _count(self, record: Record) -> None:
