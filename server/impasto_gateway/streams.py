@@ -25,8 +25,10 @@ _LOG = logging.getLogger(__name__)
 
 
 class Stream:
-    """The events of one wish. `name` is what OpenAI's events begin with; `finish` makes the files, and `preview` that
-    of a preview, or None; both are called in threads. `refused` is told of an error that comes after the stream has begun.
+    """The events of one wish. `name` is what OpenAI's events begin with.
+
+    `finish` makes the files, `preview` that of a preview, or None; both are called in threads. `refused` is told of an
+    error that comes after the stream has begun.
     """
 
     def __init__(
