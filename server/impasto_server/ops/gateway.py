@@ -34,7 +34,7 @@ PR_SET_PDEATHSIG = 1
 class Door:
     """Where the gateway listens, the server's gRPC behind it, and what its callers may reach.
 
-    With `requests`, its log of requests goes to our standard output. `options` are more words of `impasto gateway`. Its
+    With `requests`, its log of requests goes to our standard output, as it is. `options` are more words of `impasto gateway`. Its
     other options have variables, which it gets from us.
     """
 
@@ -137,8 +137,8 @@ class Gateway:
         self._process = subprocess.Popen(
             self.door.command(),
             stdin=subprocess.DEVNULL,
-            stdout=None if self.door.requests else subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            stdout=None if self.door.requests else subprocess.PIPE,
+            stderr=subprocess.PIPE if self.door.requests else subprocess.STDOUT,
             text=True,
             errors="replace",
             start_new_session=True,  # Ctrl-C is ours: it ends first, then the server
@@ -148,8 +148,9 @@ class Gateway:
         self._reader.start()
 
     def _read(self, process: subprocess.Popen[str]) -> None:
-        assert process.stderr is not None
-        with process.stderr as lines:
+        told = process.stderr or process.stdout
+        assert told is not None
+        with told as lines:
             for line in lines:
                 self.on_log(line.rstrip())
                 self.tail.append(line.rstrip())
