@@ -39,14 +39,16 @@ def merged(texts: Mapping[str, str]) -> str:
     """One text of several, by server: each family once, every sample with its server."""
     families: dict[str, Family] = {}
     for server, text in texts.items():
-        family = Family()  # of samples without a head
+        current = ""
         for line in text.splitlines():
             if head := _HEAD.match(line):
-                family = families.setdefault(head[1], Family())
-                family.head[line] = None
+                current = head[1]
+                families.setdefault(current, Family()).head[line] = None
             elif sample := _SAMPLE.fullmatch(line.rstrip()):
                 name, labels, value = sample.groups()
-                family.samples.append(f"{name}{{{_labelled(server, labels)}}} {value}")
+                current = current if current and name.startswith(current) else name  # some have no head
+                told = f"{name}{{{_labelled(server, labels)}}} {value}"
+                families.setdefault(current, Family()).samples.append(told)
     return "".join(f"{line}\n" for family in families.values() for line in _lines(family))
 
 

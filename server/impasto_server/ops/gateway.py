@@ -34,8 +34,8 @@ PR_SET_PDEATHSIG = 1
 class Door:
     """Where the gateway listens, the server's gRPC behind it, and what its callers may reach.
 
-    With `requests`, its log of requests goes to our standard output, as it is. `options` are more words of `impasto gateway`. Its
-    other options have variables, which it gets from us.
+    With `requests`, its log of requests goes to our standard output, as it is. `options` are more words of
+    `impasto gateway`. Its other options have variables, which it gets from us.
     """
 
     host: str
