@@ -70,7 +70,7 @@ class Body:
     async def _in_time(self) -> Message:
         limit_s = self._first_s + self._bytes / SLOWEST - (monotonic() - self._start)
         try:
-            async with asyncio.timeout(limit_s):  # not wait_for, which may swallow a cancellation
+            async with asyncio.timeout(max(0.0, limit_s)):  # wait_for of Python 3.11 may lose a cancel
                 return await self._receive()
         except TimeoutError:
             self._ended = True
