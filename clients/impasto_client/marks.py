@@ -86,7 +86,7 @@ class Mark:
             return cls.told(encode_photo(**said), answer.meta, 0, check)
         renamed = {"base_image" if word == "picture" else word: value for word, value in options.items()}
         seeds = [one.seed for one in answer.candidates]
-        tensors = encode(prompt, **{**renamed, "seed": _first(seeds)})  # type: ignore[typeddict-item]
+        tensors = encode(prompt, **{**renamed, "seed": _first(seeds)})
         return cls.told(tensors, answer.meta, answer.seed if seed is None else seed, check)
 
     @classmethod

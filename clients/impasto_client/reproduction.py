@@ -62,12 +62,12 @@ def repainted(
     """The picture, painted again and compared with the file `old`. `pictures` are the files that were sent with it, in
     any order. Raises errors of the ImpastoError tree: MarkError where a picture is missing, or is not one of them.
     """
-    bundle = _bundle(mark, catalogue_of(transport, timeout_s))
-    tensors = tensors_of({**_paintable(mark), **_named(mark, bundle)}, _given(mark, pictures))
+    words = {**_paintable(mark), **_model(mark, catalogue_of(transport, timeout_s))}
+    tensors = tensors_of(words, _given(mark, pictures))
     data, meta = _painted(transport.infer(tensors, timeout_s), mark)
     fresh = Mark.reported(mark.request, meta, mark.seed)
-    if fresh.digest == mark.digest:
-        fresh = replace(fresh, bundle=mark.bundle)  # a name paints nothing
+    if fresh.digest == mark.digest:  # under whatever name
+        fresh = replace(fresh, bundle=mark.bundle)
     return _compared(old, mark, marked(data, fresh), fresh)
 
 
@@ -81,9 +81,11 @@ def _bundle(mark: Mark, catalogue: Catalogue) -> Bundle | None:
     return next((one for one in rank if one.digest == mark.digest or one.name == mark.bundle), None)
 
 
-def _named(mark: Mark, bundle: Bundle | None) -> dict[str, str]:
-    name = mark.bundle if bundle is None else bundle.name
-    return {"model": name} if name else {}
+def _model(mark: Mark, catalogue: Catalogue) -> dict[str, str]:
+    """The name of the bundle that shall paint, unless the server takes it anyway."""
+    found = _bundle(mark, catalogue)
+    name = mark.bundle if found is None else found.name
+    return {} if name == catalogue.default and "model" not in mark.request else {"model": name}
 
 
 def _bundle_obstacles(mark: Mark, catalogue: Catalogue) -> Iterator[str]:

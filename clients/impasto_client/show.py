@@ -37,7 +37,7 @@ def show(
         typer.echo(json.dumps(document(found), indent=2, ensure_ascii=False))
     elif found.mark is not None:
         console.print(_table(_lines(found.mark)))
-    elif found.parameters is not None:
+    elif found.parameters is not None and a1111.read(found.parameters).settings:
         console.print(escape(f"{file}: has no mark of impasto, but text in the words of A1111"), soft_wrap=True)
         console.print(_table(_foreign(found.parameters)))
     else:

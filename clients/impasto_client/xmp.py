@@ -54,9 +54,9 @@ def _property(text: str, name: str) -> str | None:
 
 
 def _parsed(text: str) -> ElementTree.Element:
-    """The packet as a tree. Entities of its own could grow without bound, so a packet that declares any is refused."""
-    if "<!" in text:
-        raise MarkError("the XMP packet declares entities or comments; save the picture again without them")
+    """The packet as a tree. Entities could grow without bound, so a packet that may declare some is refused."""
+    if "<!DOCTYPE" in text:
+        raise MarkError("the XMP packet has a document type, which no program needs; save the picture again")
     try:
         return ElementTree.fromstring(text.strip("\0 \n\ufeff"))
     except (ElementTree.ParseError, ValueError, RecursionError) as error:

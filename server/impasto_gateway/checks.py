@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import zlib
 from dataclasses import dataclass
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import Any, Protocol
 
 import numpy as np
@@ -59,9 +59,8 @@ def check_of(settings: GatewaySettings) -> Check | None:
     """The check that the settings name as `module:attribute`. Raises ImpastoError where there is none of that name."""
     if settings.check is None:
         return None
-    module, _, name = settings.check.partition(":")
     try:
-        found: Any = getattr(import_module(module), name)
+        found = resolve_name(settings.check)
     except (ImportError, AttributeError, ValueError) as error:
         raise ImpastoError(f"check: {settings.check!r} can't be imported ({error}); pass MODULE:NAME") from None
     if not callable(found):

@@ -16,6 +16,7 @@ from impasto_client.errors import (
     DeadlineExceeded,
     ImpastoError,
     InvalidRequest,
+    MarkError,
     ServerFull,
     ServerUnavailable,
 )
@@ -77,6 +78,8 @@ def refusal_of(error: ImpastoError, names: Mapping[str, str] = MappingProxyType(
             return Refusal(400, message, "invalid_value", param)
         case AdapterNotFound():
             return Refusal(404, message, "adapter_not_found", param)
+        case MarkError():  # words that fit into a request, but not into a file
+            return Refusal(400, f"metadata: {message}", "too_long_to_mark", "metadata")
         case DeadlineExceeded():
             return Refusal(504, message, "deadline_exceeded", kind=SERVER)
         case ServerFull():

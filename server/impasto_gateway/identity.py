@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,15 @@ _CURVES = {"secp256r1": "es256", "secp384r1": "es384", "secp521r1": "es512"}
 
 @dataclass(frozen=True)
 class Identity:
-    """PEM texts of the certificate with its chain, of its key, and of those certificates that have issued it. `serial`
-    is its number, which its issuer gives once.
+    """PEM texts of the certificate with its chain, of its key, and of the certificate that has issued it. `serial` is
+    its number, which its issuer gives once.
     """
 
     chain: str
     key: str = field(repr=False)
     algorithm: str
     serial: int
-    issuers: str
+    issuer: str
 
     @classmethod
     def read(cls, certificate: Path, private_key: Path) -> Identity:
@@ -31,17 +30,19 @@ class Identity:
 
         Raises MissingExtra without impasto[c2pa], ImpastoError for files that can't sign.
         """
+        c2pa()  # cryptography comes with it
         chain, key = _text(certificate, "certificate"), _text(private_key, "private key")
-        leaf, *issuers = _certificates(chain, certificate)
-        return cls(chain, key, _algorithm(leaf, key), leaf.serial_number, "".join(map(_pem, issuers)))
+        leaf, issuer, *_ = _certificates(chain, certificate)
+        return cls(chain, key, _algorithm(leaf, key), leaf.serial_number, _pem(issuer))
 
 
-def library(name: str) -> Any:
-    """A module of impasto[c2pa], imported only where it is needed. Raises MissingExtra."""
+def c2pa() -> Any:
+    """C2PA's library, imported only where it is needed. Raises MissingExtra."""
     try:
-        return import_module(name)
+        import c2pa as library  # type: ignore[import-untyped]
     except ModuleNotFoundError:
         raise MissingExtra("signing needs c2pa-python, which is not installed; pip install 'impasto[c2pa]'") from None
+    return library
 
 
 def _text(path: Path, what: str) -> str:
@@ -52,8 +53,10 @@ def _text(path: Path, what: str) -> str:
 
 
 def _certificates(chain: str, path: Path) -> Sequence[Any]:
+    from cryptography import x509
+
     try:
-        found: list[Any] = library("cryptography.x509").load_pem_x509_certificates(chain.encode())
+        found = x509.load_pem_x509_certificates(chain.encode())
     except ValueError as error:
         raise ImpastoError(f"certificate: {str(path)!r} is no PEM certificate ({error}); pass one") from None
     if len(found) < 2:
@@ -64,7 +67,8 @@ def _certificates(chain: str, path: Path) -> Sequence[Any]:
 
 def _algorithm(leaf: Any, key: str) -> str:
     """C2PA's name of the algorithm. Raises ImpastoError for a key that isn't the certificate's, or of another kind."""
-    serialization = library("cryptography.hazmat.primitives.serialization")
+    from cryptography.hazmat.primitives import serialization
+
     try:
         public = serialization.load_pem_private_key(key.encode(), password=None).public_key()
     except (TypeError, ValueError) as error:
@@ -81,5 +85,6 @@ def _algorithm(leaf: Any, key: str) -> str:
 
 
 def _pem(certificate: Any) -> str:
-    serialization = library("cryptography.hazmat.primitives.serialization")
+    from cryptography.hazmat.primitives import serialization
+
     return str(certificate.public_bytes(serialization.Encoding.PEM).decode())

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from impasto_client.carriers.carrier import carrier_of
-from impasto_gateway.identity import Identity, library
+from impasto_gateway.identity import Identity, c2pa
 
 # Nothing in a stranger's file may make this process call out.
 OFFLINE = {"remote_manifest_fetch": False, "ocsp_fetch": False}
@@ -38,15 +38,15 @@ def examined(data: bytes, own: Identity | None) -> Manifest:
 
     Raises MissingExtra without the library, MarkError for a file of another kind.
     """
-    c2pa, kind = library("c2pa"), f"image/{carrier_of(data).format}"
-    trust = {"trust": {"trust_anchors": own.issuers}} if own else {}
-    with c2pa.Context.from_dict({"verify": {**OFFLINE, "verify_trust": True}, **trust}) as context:
+    library, kind = c2pa(), f"image/{carrier_of(data).format}"
+    trust = {"trust": {"trust_anchors": own.issuer}} if own else {}
+    with library.Context.from_dict({"verify": {**OFFLINE, "verify_trust": True}, **trust}) as context:
         try:
-            with c2pa.Reader(kind, io.BytesIO(data), context=context) as reader:
+            with library.Reader(kind, io.BytesIO(data), context=context) as reader:
                 return _read(json.loads(reader.json()), own)
-        except c2pa.C2paError.ManifestNotFound:
+        except library.C2paError.ManifestNotFound:
             return Manifest("none")
-        except c2pa.C2paError as error:
+        except library.C2paError as error:
             return Manifest("unreadable", problems=(str(error)[:200],))
 
 
@@ -56,7 +56,7 @@ def _read(said: Mapping[str, Any], own: Identity | None) -> Manifest:
         return Manifest("unreadable", problems=("it has no active manifest",))
     signed = active.get("signature_info") or {}
     trusted = said.get("validation_state") == "Trusted"
-    # An issuer gives a number once: who is trusted through our issuers and has our number has our certificate.
+    # An issuer gives a number once: whom ours has issued a certificate of our number, has our certificate.
     ours = own is not None and trusted and str(signed.get("cert_serial_number")) == str(own.serial)
     return Manifest(
         state="invalid" if said.get("validation_state") == "Invalid" else "valid",

@@ -25,7 +25,7 @@ class Spread:
 
     def chosen(self, progress: Progress) -> Sequence[bytes]:
         """The previews to send after this step, one for each candidate; mostly none."""
-        due = progress.steps * (self.sent + 1) / (self.count + 1)
+        due = progress.steps * (self.sent + 1) // (self.count + 1)
         if not progress.previews or self.sent == self.count or progress.step < due or progress.step == progress.steps:
             return ()
         self.sent += 1

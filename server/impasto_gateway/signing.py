@@ -18,7 +18,7 @@ from impasto_client.carriers.carrier import carrier_of
 from impasto_client.errors import ImpastoError, MarkError
 from impasto_client.xmp import PAINTED, REPAINTED, SOURCES
 from impasto_gateway.errors import Refusal
-from impasto_gateway.identity import Identity, library
+from impasto_gateway.identity import Identity, c2pa
 from impasto_gateway.manifest import OFFLINE, examined
 from impasto_gateway.settings import GatewaySettings
 
@@ -52,12 +52,12 @@ class Signer:
         """The file with a manifest. `fmt` is png, jpeg or webp. `ingredient` is the picture that it was made of; its
         own manifest, if it has one, comes along. Raises Refusal (400) for an ingredient that can't be read.
         """
-        c2pa, own, out = library("c2pa"), self.identity, io.BytesIO()
-        info = c2pa.C2paSignerInfo(own.algorithm, own.chain.encode(), own.key.encode(), None)  # no time stamp
+        library, own, out = c2pa(), self.identity, io.BytesIO()
+        info = library.C2paSignerInfo(own.algorithm, own.chain.encode(), own.key.encode(), None)  # no time stamp
         with (
-            c2pa.Context.from_dict(_BUILDING) as context,
-            c2pa.Builder.from_json(json.dumps(_manifest(fmt, ingredient is not None)), context=context) as builder,
-            c2pa.Signer.from_info(info) as signer,
+            library.Context.from_dict(_BUILDING) as context,
+            library.Builder.from_json(json.dumps(_manifest(fmt, ingredient is not None)), context=context) as builder,
+            library.Signer.from_info(info) as signer,
         ):
             if ingredient is not None:
                 _add(builder, ingredient)
@@ -70,13 +70,13 @@ class Signer:
         Image.new("RGB", (8, 8)).save(file, "png")
         try:
             found = examined(self.sign(file.getvalue(), "png"), self.identity)
-        except library("c2pa").C2paError as error:
+        except c2pa().C2paError as error:
             raise ImpastoError(
-                f"certificate: it can't sign ({error}); docs/http.md says what C2PA asks of one"
+                f"certificate: it can't sign ({error}); docs/marks.md says what C2PA asks of one"
             ) from None
         if not found.ours:
             problems = ", ".join(found.problems)
-            raise ImpastoError(f"certificate: its signatures don't verify ({problems}); see docs/http.md")
+            raise ImpastoError(f"certificate: its signatures don't verify ({problems}); see docs/marks.md")
 
 
 def _manifest(fmt: str, is_edit: bool) -> dict[str, Any]:
@@ -95,6 +95,6 @@ def _add(builder: Any, ingredient: bytes) -> None:
     said = {"title": _PHOTO, "label": _PHOTO, "relationship": "parentOf"}
     try:
         builder.add_ingredient(said, f"image/{carrier_of(ingredient).format}", io.BytesIO(ingredient))
-    except (library("c2pa").C2paError, MarkError) as error:
+    except (c2pa().C2paError, MarkError) as error:
         problem = f"its C2PA manifest can't be read ({str(error)[:100]}); send the picture without it"
         raise Refusal(400, f"image: {problem}", "invalid_image", "image") from None

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from impasto_client.errors import MarkError, MissingExtra
 from impasto_client.marks import Found, found_in
 from impasto_gateway.bodies import parsed_form
+from impasto_gateway.callers import need
 from impasto_gateway.errors import Refusal
 from impasto_gateway.manifest import Manifest, examined
 from impasto_gateway.parts import parts_of
@@ -31,7 +32,7 @@ _OTHERS = "It is signed, but not by this operator's certificate."
 
 async def verify(request: Request) -> Response:
     """A form with one picture, `image`. Raises Refusal."""
-    parts = parts_of(request)
+    caller, parts = need(request, "generate"), parts_of(request)
     form = await parsed_form(request, parts.settings.limits)
     strange = next((name for name in (*form.fields, *form.files) if name != "image"), None)
     if strange is not None:
@@ -39,7 +40,8 @@ async def verify(request: Request) -> Response:
     files = form.files.get("image", ())
     if len(files) != 1:
         raise _refusal("image", f"there are {len(files)} files; send one picture, e.g. curl -F image=@boat.png")
-    return JSONResponse(await asyncio.to_thread(verdict, files[0], parts.signer))
+    async with parts.rates.admitted(caller, 0):
+        return JSONResponse(await asyncio.to_thread(verdict, files[0], parts.signer))
 
 
 def verdict(data: bytes, signer: Signer | None) -> dict[str, Any]:

@@ -13,7 +13,13 @@ from typer.testing import CliRunner, Result
 from impasto_client import FakeTransport, cli
 from impasto_client.connection import Connection
 
-COMMANDS = {"stylize": "impasto_client.stylize:stylize", "sheet": "impasto_client.sheet:sheet"}
+COMMANDS = {
+    "generate": "impasto_client.commands:generate",
+    "stylize": "impasto_client.stylize:stylize",
+    "sheet": "impasto_client.sheet:sheet",
+    "show": "impasto_client.show:show",
+    "reproduce": "impasto_client.reproduce:reproduce",
+}
 PHOTOS = ("boat.jpg", "album/a.png", "album/b.JPG", "album/c.webp", "album/inner/d.png", "painting.jpg")
 
 

@@ -44,9 +44,11 @@ def comment(tiff: bytes) -> str | None:
 
 
 def _text(kind: bytes, raw: bytes) -> str | None:
-    if kind == _UNICODE:
-        return text_of(raw, "EXIF's UserComment", _utf16(raw))
-    return text_of(raw, "EXIF's UserComment").rstrip("\0 ") or None if kind in (_ASCII, bytes(8)) else None
+    """The comment without its padding; None if nothing is left, or it is in another alphabet."""
+    if kind not in (_UNICODE, _ASCII, bytes(8)):
+        return None
+    encoding = _utf16(raw) if kind == _UNICODE else "utf-8"
+    return text_of(raw, "EXIF's UserComment", encoding).rstrip("\0 ") or None
 
 
 def _utf16(raw: bytes) -> str:

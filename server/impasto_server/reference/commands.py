@@ -20,6 +20,7 @@ What is left out of a request is the server's to choose ([wire reference](wire.m
 # By package, in the order in which people meet them.
 _PARTS = {
     "impasto_server": "Serve",
+    "impasto_gateway": "Serve over HTTP",
     "impasto_client": "Ask a server",
     "impasto_export": "Bundles and styles",
 }

@@ -131,7 +131,8 @@ def test_a_check_that_writes_into_its_argument_is_noticed() -> None:
     [
         ("no_such_module:f", "check: 'no_such_module:f' can't be imported .*; pass MODULE:NAME"),
         ("json:no_such_name", "check: 'json:no_such_name' can't be imported"),
-        ("json", "check: 'json' can't be imported"),
+        ("json", "check: 'json' is a module; name a function"),
+        ("", "check: '' can't be imported"),
         (":f", "check: ':f' can't be imported"),
         ("math:pi", "check: 'math:pi' is a float; name a function"),
     ],

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import json
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 
-import c2pa
+import c2pa  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 from PIL import Image
 
 from impasto_client.errors import ImpastoError, MissingExtra
 from impasto_client.marks import Mark, marked, read
-from impasto_gateway import identity
+from impasto_client.xmp import PAINTED, SOURCES
 from impasto_gateway.errors import Refusal
 from impasto_gateway.manifest import Manifest, examined
 from impasto_gateway.settings import GatewaySettings
@@ -167,10 +174,7 @@ def test_what_cannot_sign_is_refused_when_the_gateway_starts(authority: Authorit
 def test_without_the_library_the_error_names_the_extra(
     authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def missing(name: str) -> object:
-        raise ModuleNotFoundError(name=name)
-
-    monkeypatch.setattr(identity, "import_module", missing)
+    monkeypatch.setitem(sys.modules, "c2pa", None)
     with pytest.raises(MissingExtra, match=r"pip install 'impasto\[c2pa\]'"):
         Signer.of(settings_of(authority.write(tmp_path, authority.issue("Operator"))))
 
@@ -180,6 +184,54 @@ def test_a_damaged_file_is_unreadable_and_no_exception(fmt: str, signer: Signer)
     signed = signer.sign(picture(fmt), fmt)
     for length in range(16, len(signed), 97):
         assert examined(signed[:length], signer.identity).ours is False
+
+
+@contextmanager
+def listening() -> Iterator[tuple[str, list[str]]]:
+    """A url of this machine, and a list of who called it; callers are hung up on."""
+    calls: list[str] = []
+
+    def listen() -> None:
+        while True:
+            connection, address = server.accept()
+            connection.close()
+            calls.append(str(address))
+            if calls[-1] == str(last):
+                return
+
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as end:
+        end.bind(("127.0.0.1", 0))
+        last, thread = end.getsockname(), Thread(target=listen)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/manifest.c2pa", calls
+        end.connect(server.getsockname())  # who came before was heard before
+        thread.join()
+        calls.remove(str(last))
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_a_strangers_file_makes_the_gateway_call_nobody(fmt: str, signer: Signer) -> None:
+    """Its manifest is said to lie at a url: the library would fetch it, from wherever that is."""
+    with listening() as (url, calls):
+        file = elsewhere(fmt, url, signer)
+        assert url.encode() in file
+        assert examined(file, signer.identity).ours is False
+        with contextlib.suppress(Refusal):
+            signer.sign(picture("png"), "png", file)
+    assert not calls
+
+
+def elsewhere(fmt: str, url: str, signer: Signer) -> bytes:
+    """A picture whose manifest is at the url."""
+    own, out = signer.identity, io.BytesIO()
+    info = c2pa.C2paSignerInfo(own.algorithm, own.chain.encode(), own.key.encode(), None)
+    created = {"action": "c2pa.created", "digitalSourceType": f"{SOURCES}{PAINTED}"}
+    manifest = {"assertions": [{"label": "c2pa.actions.v2", "data": {"actions": [created]}}]}
+    with c2pa.Builder.from_json(json.dumps(manifest)) as builder, c2pa.Signer.from_info(info) as native:
+        builder.set_no_embed()
+        builder.set_remote_url(url)
+        builder.sign(native, f"image/{fmt}", io.BytesIO(picture(fmt)), out)
+    return out.getvalue()
 
 
 def test_a_plain_picture_has_no_manifest(signer: Signer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,10 +14,13 @@ import pytest
 from PIL import Image
 from starlette.applications import Starlette
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from impasto_client.marks import Mark, Style, marked
-from impasto_gateway import identity, verify
+from impasto_gateway import verify
 from impasto_gateway.answers import HANDLERS
+from impasto_gateway.callers import ANYBODY, Allowance, Caller
+from impasto_gateway.rates import Rates
 from impasto_gateway.settings import GatewaySettings
 from impasto_gateway.signing import Signer
 from tests.helpers.certificates import Authority
@@ -53,12 +57,15 @@ def signer_of(folder: Path) -> Signer:
     return signer
 
 
-def ask(signer: Signer | None, **sent: Any) -> httpx.Response:
+def ask(signer: Signer | None, caller: Caller = ANYBODY, /, **sent: Any) -> httpx.Response:
     app = Starlette(routes=[Route("/v1/verify", verify.verify, methods=["POST"])], exception_handlers=HANDLERS)
-    app.state.parts = SimpleNamespace(settings=GatewaySettings(()), signer=signer)
+    app.state.parts = SimpleNamespace(settings=GatewaySettings(()), signer=signer, rates=Rates())
+
+    async def known(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, "state": {"caller": caller}}, receive, send)
 
     async def asked() -> httpx.Response:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(known), base_url="http://gateway") as client:
             return await client.post("/v1/verify", **sent)
 
     return asyncio.run(asked())
@@ -123,10 +130,7 @@ def test_without_the_library_marks_are_read_and_the_signature_is_unknown(
 ) -> None:
     signed = signer.sign(marked(picture(), MARK), "png")
 
-    def missing(name: str) -> object:
-        raise ModuleNotFoundError(name=name)
-
-    monkeypatch.setattr(identity, "import_module", missing)
+    monkeypatch.setitem(sys.modules, "c2pa", None)
     found = said(None, signed)
     assert (found["ours"], found["signature"]) == (False, None)
     assert found["marks"]["impasto"]["seed"] == 7
@@ -154,3 +158,14 @@ def test_what_is_no_picture_is_refused(sent: dict[str, Any], problem: str, signe
     assert answer.status_code == 400
     assert answer.json()["error"]["message"].startswith(problem)
     assert answer.headers["x-should-retry"] == "false"
+
+
+@pytest.mark.parametrize(
+    ("caller", "status"),
+    [
+        (Caller("importer", frozenset({"adapters"})), 403),
+        (Caller("painter", frozenset({"generate"}), Allowance(pixels_per_minute=1)), 200),
+    ],
+)
+def test_it_is_for_those_who_may_generate_and_takes_no_pixels(caller: Caller, status: int) -> None:
+    assert ask(None, caller, files={"image": ("a.png", picture())}).status_code == status

@@ -14,12 +14,14 @@ from impasto_gateway.wish import Wish
 from impasto_gateway.wishes import Files, wish_of
 from tests.helpers.gateways import CATALOGUE, SMALL, png
 
+LIMITS = Limits()
 
-def wished(files: Files | None = None, edits: bool = False, limits: Limits = Limits(), **said: Any) -> Wish:
+
+def wished(files: Files | None = None, edits: bool = False, limits: Limits = LIMITS, **said: Any) -> Wish:
     return wish_of({"prompt": "a boat", **said}, files or {}, CATALOGUE, limits, edits)
 
 
-def refused(files: Files | None = None, edits: bool = False, limits: Limits = Limits(), **said: Any) -> Refusal:
+def refused(files: Files | None = None, edits: bool = False, limits: Limits = LIMITS, **said: Any) -> Refusal:
     with pytest.raises(Refusal) as caught:
         wished(files, edits, limits, **said)
     return caught.value
@@ -27,14 +29,14 @@ def refused(files: Files | None = None, edits: bool = False, limits: Limits = Li
 
 def photo(files: Files | None = None, **said: Any) -> Wish:
     """Of a photo, in the model for photos."""
-    return wish_of({"model": "stylizer", **said}, {"image": [png()], **(files or {})}, CATALOGUE, Limits(), edits=True)
+    return wish_of({"model": "stylizer", **said}, {"image": [png()], **(files or {})}, CATALOGUE, LIMITS, edits=True)
 
 
 def test_a_prompt_alone_is_enough() -> None:
     wish = wished()
     assert (wish.kind, wish.prompt, wish.bundle) == ("generate", "a boat", "studio")
     assert wish.options == {"format": "png", "model": "studio"}
-    assert (wish.size, wish.pixels, wish.steps, wish.timeout_s) == ((64, 64), 64 * 64, 25, 300.0)
+    assert (wish.size, wish.pixels, wish.steps, wish.timeout_s) == ((128, 128), 128 * 128, 25, 300.0)
     assert (wish.stream, wish.partial_images, wish.metadata, wish.warnings, wish.revised) == (False, 0, True, (), None)
 
 
@@ -85,7 +87,10 @@ def test_an_adapter_goes_where_its_kind_belongs(said: dict[str, Any], adapters: 
 @pytest.mark.parametrize(
     ("said", "guidance"),
     [
-        ({"guidance": "styledrop", "style_strength": 3, "style": "neon"}, NamedGuidance("styledrop", {"style_strength": 3})),
+        (
+            {"guidance": "styledrop", "style_strength": 3, "style": "neon"},
+            NamedGuidance("styledrop", {"style_strength": 3}),
+        ),
         ({"style_strength": 3, "style": "neon"}, NamedGuidance("styledrop", {"style_strength": 3})),
         ({"gamma": 0.3, "content": "glass"}, NamedGuidance("styledrop-compose", {"gamma": 0.3})),
         (
@@ -94,7 +99,7 @@ def test_an_adapter_goes_where_its_kind_belongs(said: dict[str, Any], adapters: 
         ),
         ({"guidance_scale": 4}, None),
     ],
-)  # fmt: skip
+)
 def test_strengths_go_to_their_rule(said: dict[str, Any], guidance: Any) -> None:
     options = wished(**said).options
     assert options.get("guidance") == guidance
@@ -182,7 +187,7 @@ def test_limits_hold() -> None:
 
 def test_pictures_cost_their_pixels() -> None:
     assert wished(size="128x64", n=4).pixels == 4 * 128 * 64
-    assert wished(upscale_steps=0).pixels == 32 * 32  # without its second stage
+    assert wished(upscale_steps=0).pixels == 64 * 64  # without its second stage
     assert photo(size="96x96").pixels == 96 * 64
 
 
