@@ -47,10 +47,12 @@ class Gate(uvicorn.Server):
             self.should_exit = True
         return await super().on_tick(counter)
 
-    async def shutdown(self, sockets: object = None) -> None:
-        """Close the port and wait; `cut_off` is how many requests were not finished then."""
-        await super().shutdown()
-        self.cut_off = len(self.server_state.tasks)
+    async def _wait_tasks_to_complete(self) -> None:
+        """uvicorn's, which ends when all is done or the grace is over; `cut_off` is how many requests run on then."""
+        try:
+            await super()._wait_tasks_to_complete()
+        finally:
+            self.cut_off = len(self.server_state.tasks)
 
 
 def gate(settings: GatewaySettings, notice_s: float = 0.0) -> Gate:
