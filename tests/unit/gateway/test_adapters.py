@@ -45,7 +45,7 @@ def got(path: str, fake: FakeTransport | None = None, **params: str) -> httpx.Re
 
 
 def names(**params: str) -> list[str]:
-    return [one["name"] for one in got("/v1/adapters", **params).json()["data"]]
+    return [one["name"] for one in got("/v1/adapters", None, **params).json()["data"]]
 
 
 def test_a_list_by_name() -> None:

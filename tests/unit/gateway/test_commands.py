@@ -43,7 +43,7 @@ def test_a_key_is_printed_once_and_its_hash_kept(tmp_path: Path) -> None:
     assert secret.strip() not in file.read_text()
     caller = Keys.of(GatewaySettings(urls=(), keys=file), {}).caller(secret.strip())
     assert caller is not None
-    assert (caller.name, caller.roles, caller.limits.concurrent) == ("studio", {"generate", "adapters"}, 4)
+    assert (caller.name, caller.roles, caller.limits.concurrent) == ("studio", frozenset({"generate", "adapters"}), 4)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import openai
@@ -18,7 +19,7 @@ from impasto_gateway.settings import Limits
 FILE = 'form-data; name="image"; filename="a.png"'
 
 
-def part(disposition: str, data: bytes = b"x", **headers: str) -> bytes:
+def part(disposition: str, data: bytes = b"x", headers: Mapping[str, str] = MappingProxyType({})) -> bytes:
     more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     return f"--b\r\nContent-Disposition: {disposition}\r\n{more}\r\n".encode() + data + b"\r\n"
 
@@ -69,7 +70,12 @@ def test_lists_and_objects_as_the_sdks_write_them() -> None:
 
 
 def test_what_openais_sdk_sends() -> None:
-    extra = {"adapters": {"ink": 0.8, "neon": 0.2}, "style": ["ink", "neon"], "seed": 7, "preserve_color": True}
+    extra: dict[object, object] = {
+        "adapters": {"ink": 0.8, "neon": 0.2},
+        "style": ["ink", "neon"],
+        "seed": 7,
+        "preserve_color": True,
+    }
     sent = openai.OpenAI(api_key="x")._serialize_multipartform(extra)
     parts = [text(name, one.encode()) for name, some in sent.items() for one in _listed(some)]
     said: Mapping[str, Any] = parsed(*parts).fields
@@ -117,12 +123,12 @@ def test_a_text_that_stands_there_twice(parts: tuple[bytes, ...], name: str) -> 
         ((part('form-data; name=""'),), "a part has no name"),
         ((part('attachment; name="a"'),), "a part has no name"),
         ((b"--b\r\n\r\nx\r\n",), "a part has no name"),
-        ((part(FILE, content_disposition="x", **{"content-disposition": FILE}),), "two headers 'content-disposition'"),
+        ((part(FILE, headers={"content-disposition": FILE}),), "two headers 'content-disposition'"),
         ((text("a" * 101),), "is too long"),
         ((b"no form at all",), "it is no multipart form"),
         ((b"--c\r\n",), "it is no multipart form"),
-        ((part(FILE, **{"x" * 20_000: "y"}),), "it is no multipart form"),
-        ((part(FILE, **{f"x-{number}": "y" for number in range(200)}),), "it is no multipart form"),
+        ((part(FILE, headers={"x" * 20_000: "y"}),), "it is no multipart form"),
+        ((part(FILE, headers={f"x-{number}": "y" for number in range(200)}),), "it is no multipart form"),
     ],
 )
 def test_a_form_that_is_none(parts: tuple[bytes, ...], problem: str) -> None:

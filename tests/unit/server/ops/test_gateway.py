@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic, sleep
+from typing import Any
 
 import pytest
 
@@ -60,6 +61,16 @@ def until(done: Callable[[], object]) -> None:
     while not done():
         assert monotonic() < deadline
         sleep(0.01)
+
+
+def looked(gateway: Gateway, done: Callable[[], object]) -> None:
+    """Look after it until something is so."""
+
+    def look() -> object:
+        gateway.look()
+        return done()
+
+    until(look)
 
 
 def door(*options: str, grace_s: float = 30.0) -> Door:
@@ -145,8 +156,8 @@ def test_what_it_is_told(tmp_path: Path) -> None:
 
 def door_of(registry: Path, port: int) -> Door:
     """With nothing that may be left out."""
-    found = {"keys": None, "bundles": {}, "metrics_url": "", "traces": None, "requests": False}
-    return Door.of(LOOPBACK, port, "", registry=registry, grace_s=1, **found)  # type: ignore[arg-type]
+    found: dict[str, Any] = {"keys": None, "bundles": {}, "metrics_url": "", "traces": None, "requests": False}
+    return Door.of(LOOPBACK, port, "", registry=registry, grace_s=1, **found)
 
 
 def test_a_door_that_is_taken(tmp_path: Path) -> None:
@@ -167,10 +178,10 @@ def test_one_that_died_is_started_again(start: Callable[..., Gateway], lines: Li
     until(lambda: lines.logged)
     first = pid_of(lines)
     os.kill(first, signal.SIGKILL)
-    until(lambda: gateway.look() or lines.said)
+    looked(gateway, lambda: lines.said)
     assert "the gateway ended with status -9" in lines.said[0]
     assert "it is restarted in 0 s (death 1 of 3 allowed within 10 minutes)" in lines.said[0]
-    until(lambda: gateway.look() or pid_of(lines) != first)
+    looked(gateway, lambda: pid_of(lines) != first)
     assert len(lines.said) == 1
 
 
@@ -179,7 +190,7 @@ def test_one_that_dies_too_often(start: Callable[..., Gateway], lines: Lines) ->
     until(lambda: lines.logged)
     os.kill(pid_of(lines), signal.SIGKILL)
     with pytest.raises(GaveUp, match=r"(?s)the gateway ended with status -9.*restarting is turned off"):
-        until(gateway.look)
+        looked(gateway, lambda: False)
 
 
 def test_it_may_finish_what_runs(start: Callable[..., Gateway], lines: Lines, tmp_path: Path) -> None:
