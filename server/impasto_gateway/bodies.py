@@ -70,7 +70,8 @@ class Body:
     async def _in_time(self) -> Message:
         limit_s = self._first_s + self._bytes / SLOWEST - (monotonic() - self._start)
         try:
-            return await asyncio.wait_for(self._receive(), max(0.0, limit_s))
+            async with asyncio.timeout(max(0.0, limit_s)):  # wait_for of Python 3.11 may lose a cancel
+                return await self._receive()
         except TimeoutError:
             self._ended = True
             got = f"{self._bytes} bytes after {monotonic() - self._start:.0f} s, and no end"

@@ -27,8 +27,8 @@ async def ready(request: Request) -> Response:
 
 
 async def metrics(request: Request) -> Response:
-    """GET /metrics: the gateway's own, in Prometheus's text format."""
-    return Response(parts_of(request).telemetry.metrics_text(), media_type=METRICS_TYPE)
+    """GET /metrics: the gateway's own and its servers', in Prometheus's text format."""
+    return Response(await parts_of(request).telemetry.metrics_page(), media_type=METRICS_TYPE)
 
 
 def _not_ready(message: str) -> Refusal:

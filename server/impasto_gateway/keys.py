@@ -73,10 +73,10 @@ def secret_of(headers: Headers) -> str:
 def check_neighbours(headers: Headers, origins: tuple[str, ...]) -> None:
     """Raises Refusal (403) for what another page of this machine's browser sent to a gateway without keys."""
     host, origin = headers.get("host", ""), headers.get("origin")
-    if not is_loopback(urlsplit(f"//{host}").hostname or ""):
+    if not is_loopback(_name(host)):
         fix = "call 127.0.0.1, or start the gateway with --keys"
         raise _forbidden(f"host: {host[:100]!r} is not this machine; {fix}", "foreign_host")
-    if origin is not None and urlsplit(origin).netloc != host and origin not in origins:
+    if origin is not None and origin.partition("://")[2] != host and origin not in origins:
         fix = "start the gateway with --origin to let them"
         raise _forbidden(f"origin: pages of {origin[:100]!r} may not call; {fix}", "foreign_origin")
 
@@ -93,6 +93,14 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _name(host: str) -> str:
+    """A host without its port; "" for what is none."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:  # half a bracket
+        return ""
 
 
 def _unknown(problem: str) -> Refusal:

@@ -70,26 +70,36 @@ def test_times_are_counted_in_buckets(toy_server: Server, toy_client: InferenceS
 
 def test_who_wears_what_is_told_while_it_is_worn(toy_server: Server, toy_client: InferenceServerClient) -> None:
     """As vLLM tells it: names in labels. A router that knows them sends a request to where its adapter is at work."""
-    deadline = monotonic() + PATIENCE_S
     call = call_for_long(toy_client, "neon", "stained-glass")
     try:
-        while (worn := info(toy_server))["running_lora_adapters"] != "neon,stained-glass":
-            assert monotonic() < deadline, worn
-            sleep(0.1)
+        worn = newest(toy_server, "neon,stained-glass")
         assert int(worn["max_lora"]) > 2
     finally:
         call.cancel()
-    while (worn := info(toy_server))["running_lora_adapters"]:
-        assert monotonic() < deadline + PATIENCE_S, worn
+    newest(toy_server, "")
+    deadline = monotonic() + PATIENCE_S
+    while len(infos(toy_server)) > 1:  # what is worn no more is forgotten
+        assert monotonic() < deadline, infos(toy_server)
         sleep(0.1)
 
 
-def info(server: Server) -> dict[str, str]:
-    """The labels of the bundle's only metric of adapters under way."""
+def newest(server: Server, running: str) -> dict[str, str]:
+    """The newest labels, once these adapters run."""
+    deadline = monotonic() + PATIENCE_S
+    while True:
+        found = infos(server)
+        if found and found[-1]["running_lora_adapters"] == running:
+            return found[-1]
+        assert monotonic() < deadline, found
+        sleep(0.1)
+
+
+def infos(server: Server) -> list[dict[str, str]]:
+    """The labels of the bundle's metrics of adapters under way; the newest, by the time in them, is last."""
     with urlopen(f"http://{server.ports.host}:{server.ports.metrics}/metrics", timeout=10) as answer:
-        found = re.findall(r"^impasto_lora_requests_info{([^}]*)}", answer.read().decode(), re.MULTILINE)
-    assert len(found) <= 1, found  # a metric whose labels are of yesterday is taken away
-    return dict(re.findall(r'(\w+)="([^"]*)"', found[0])) if found else {"running_lora_adapters": "unknown"}
+        found = re.findall(r"^impasto_lora_requests_info{([^}]*)} (\S+)$", answer.read().decode(), re.MULTILINE)
+    newest_last = sorted(found, key=lambda one: float(one[1]))
+    return [dict(re.findall(r'(\w+)="([^"]*)"', labels)) for labels, _ in newest_last]
 
 
 def test_a_cancelled_call_stops_in_the_server(toy_server: Server, toy_client: InferenceServerClient) -> None:

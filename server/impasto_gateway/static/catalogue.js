@@ -5,15 +5,13 @@
  * only `model`; here styles are clicked.
  */
 export function bundlesOf(models) {
-  const own = models.filter((one) => one.bundle);
-  const bundles = own.map(({ id, bundle, default: first }) => ({
-    ...bundle,
-    id,
-    rules: bundle.rules.map(rule),
-    fields: new Set(bundle.fields.map((name) => name.toLowerCase())),
-    first: Boolean(first),
+  const own = models.filter((one) => !one.parent);
+  const bundles = own.map((one) => ({
+    ...one,
+    rules: one.rules.map(rule),
+    fields: new Set(one.fields.map((name) => name.toLowerCase())),
   }));
-  return bundles.sort((one, other) => other.first - one.first);
+  return bundles.sort((one, other) => Boolean(other.default) - Boolean(one.default));
 }
 
 function rule({ name, strengths }) {

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
 from impasto_gateway.telemetry.record import Record
 
 # Seconds. From a photo on a GPU to a large picture on a CPU; below 5 ms a queue is none.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250)
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a series for each series, which nobody reads
 
 
 class Metrics:
@@ -22,6 +24,7 @@ class Metrics:
         self._requests = Counter("impasto_http_requests", "Requests answered", ["route", "status"], **made)
         self._running = Gauge("impasto_http_requests_running", "Requests under way", **made)
         self._pictures = Counter("impasto_http_pictures", "Pictures painted", ["bundle"], **made)
+        self._dropped = Gauge("impasto_http_log_lines_dropped", "Log lines that nobody took in time", **made)
         self._queue = _seconds("queue", "Seconds until a request's first forward pass, as the server says", self)
         self._first = _seconds("time_to_first_step", "Seconds until the first step was heard of", self)
         self._all = _seconds("e2e", "Seconds from a request to the last byte of its answer, for pictures", self)
@@ -35,8 +38,9 @@ class Metrics:
             finally:
                 self._count(record)
 
-    def text(self) -> bytes:
+    def text(self, lines_dropped: int = 0) -> bytes:
         """The text that Prometheus reads."""
+        self._dropped.set(lines_dropped)
         return generate_latest(self.registry)
 
     def _count(self, record: Record) -> None:

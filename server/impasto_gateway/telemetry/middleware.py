@@ -5,7 +5,8 @@ from __future__ import annotations
 from asyncio import CancelledError
 from typing import TYPE_CHECKING
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from impasto_gateway.errors import CANCELLED
@@ -28,11 +29,11 @@ class TelemetryMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        headers = Headers(scope=scope)
-        record = Record(id_of(headers.get(ID_HEADER)))
+        request = HTTPConnection(scope)
+        record = Record(id_of(request.headers.get(ID_HEADER)))
         scope.setdefault("state", {})["record"] = record
         answer = _Answer(record, receive, send)
-        with self._telemetry.watching(record, headers):
+        with self._telemetry.watching(record, request):
             try:
                 await self._app(scope, answer.receive, answer.send)
             except CancelledError:

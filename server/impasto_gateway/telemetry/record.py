@@ -21,7 +21,7 @@ class Record:
     milliseconds: `queue_ms` until the first forward pass, as the server says, `first_step_ms` until that step was
     heard of here, `total_ms` until the answer's last byte. `outcome` is one word, which follows from `status` unless a
     handler knows better. `phases_ms` are the server's, for traces. `trace` is the trace's id, if there is
-    one. `began_s` is on perf_counter's clock, `began_ns` is Unix time.
+    one. `began_s` is on perf_counter's clock; `began_ns` and `answered_ns` are Unix time.
     """
 
     id: str
@@ -39,6 +39,7 @@ class Record:
     prompt: str = ""
     trace: str = ""
     phases_ms: dict[str, float] = field(default_factory=dict)
+    answered_ns: int = 0
     began_s: float = field(default_factory=perf_counter)
     began_ns: int = field(default_factory=time_ns)
 
@@ -52,6 +53,7 @@ class Record:
 
     def answered(self, meta: Mapping[str, Any]) -> None:
         """Take over what the server's META says: bundle, adapters, steps and timings."""
+        self.answered_ns = time_ns()
         timings = meta.get("timings", {})
         self.bundle = str(meta.get("model", self.bundle))
         self.adapters = _names(meta.get("adapters", ())) + _names(meta.get("styles", ())) or self.adapters

@@ -63,6 +63,9 @@ COMMAND_S = 10.0  # for a command to end after SIGTERM
 GAVE_UP, CUT_OFF, INTERRUPTED = 3, 4, 130  # exit statuses; docs/operating.md has all of them
 HTTP_HELP = "Also serve OpenAI's images API and a page there, by `impasto gateway`; 0 picks a free port."
 KEY_HELP = "Key to Triton's closed APIs, see docs/operating.md; without one they stay closed."
+TRACES_HELP = (
+    "Send traces there, http://HOST:4318 (OTLP over HTTP): the gateway's, and Triton's spans of the same requests."
+)
 BUSY = 1.25  # a median so far over the fastest pass is due to other load, not to the engine
 
 
@@ -107,6 +110,7 @@ def serve(
     ] = Settings.host_bytes,
     gpu: Annotated[int, typer.Option(help="The GPU's number in nvidia-smi, for GPU engines.")] = Settings.gpu,
     cache_dir: Annotated[Path | None, typer.Option(help=CACHE_HELP)] = None,
+    traces: Annotated[str | None, typer.Option(metavar="URL", help=TRACES_HELP)] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Don't print the server's log.")] = False,
 ) -> None:
     """Serve bundles over gRPC, until Ctrl-C, or while the command after -- runs."""
@@ -132,7 +136,7 @@ def serve(
         )
         ports = Ports.choose(host, port, triton_http)
         endpoints = Endpoints(ports, admin_key) if admin_key else Endpoints(ports)
-        plan = Plan.of(settings, endpoints, grace, shm_bytes)
+        plan = Plan.of(settings, endpoints, grace, shm_bytes, traces)
         if not settings.registry.is_dir():
             console.print(
                 f"[yellow]note[/]  there is no registry at {escape(str(settings.registry))} yet, so no adapters"
@@ -148,6 +152,9 @@ def serve(
                 registry=settings.registry,
                 bundles=settings.folders,
                 grace_s=grace,
+                metrics_url=f"http://{ports.host}:{ports.metrics}/metrics",
+                traces=traces,
+                requests=not (quiet or command),
             )
             gateway = Gateway(door, Restarts(most), _log(printer, quiet, "http"), _teller(printer, "gateway"))
         with _started(gateway), supervisor, _stopped_first(gateway):

@@ -34,7 +34,8 @@ PR_SET_PDEATHSIG = 1
 class Door:
     """Where the gateway listens, the server's gRPC behind it, and what its callers may reach.
 
-    `options` are more words of `impasto gateway`. Its other options have variables, which it gets from us.
+    With `requests`, its log of requests goes to our standard output, as it is. `options` are more words of
+    `impasto gateway`. Its other options have variables, which it gets from us.
     """
 
     host: str
@@ -42,6 +43,7 @@ class Door:
     grpc_url: str
     options: tuple[str, ...] = ()
     grace_s: float = 30.0
+    requests: bool = False
 
     @classmethod
     def of(
@@ -54,14 +56,19 @@ class Door:
         registry: Path,
         bundles: Mapping[str | None, Path],
         grace_s: float,
+        metrics_url: str,
+        traces: str | None,
+        requests: bool,
     ) -> Door:
         """A door whose port is free; 0 picks one. Raises SetupError."""
-        options = [f"--registry={registry.resolve()}"]
+        options = [f"--registry={registry.resolve()}", f"--metrics-url={metrics_url}"]
         for name, folder in bundles.items():
             options.append(f"--bundle={folder.resolve()}" if name is None else f"--bundle={name}={folder.resolve()}")
         if keys is not None:
             options.append(f"--keys={keys.resolve()}")
-        return cls(host, _free(host, port), grpc_url, tuple(options), grace_s)
+        if traces is not None:
+            options.append(f"--traces={traces}")
+        return cls(host, _free(host, port), grpc_url, tuple(options), grace_s, requests)
 
     @property
     def url(self) -> str:
@@ -130,8 +137,8 @@ class Gateway:
         self._process = subprocess.Popen(
             self.door.command(),
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            stdout=None if self.door.requests else subprocess.PIPE,
+            stderr=subprocess.PIPE if self.door.requests else subprocess.STDOUT,
             text=True,
             errors="replace",
             start_new_session=True,  # Ctrl-C is ours: it ends first, then the server
@@ -141,8 +148,9 @@ class Gateway:
         self._reader.start()
 
     def _read(self, process: subprocess.Popen[str]) -> None:
-        assert process.stderr is not None
-        with process.stderr as lines:
+        told = process.stderr or process.stdout
+        assert told is not None
+        with told as lines:
             for line in lines:
                 self.on_log(line.rstrip())
                 self.tail.append(line.rstrip())

@@ -34,6 +34,7 @@ from impasto_server.ops.guardian import CUT, SERVER, SIGNALLED, Charge
 from impasto_server.ops.process import Guarded, children, is_child
 from impasto_server.ops.ready import is_ready, open_gate
 from impasto_server.ops.repository import chosen_models, working
+from impasto_server.ops.tracing import tracing
 from impasto_server.ops.tritonserver import Installation, find
 from impasto_server.scoring.score import ScorerBundle
 from impasto_server.settings import Settings
@@ -54,16 +55,27 @@ class ServerDied(Exception):
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that is decided before a server starts, and stays the same when it is restarted."""
+    """Everything that is decided before a server starts, and stays the same when it is restarted.
+
+    `traces` is the URL of a collector of traces.
+    """
 
     installation: Installation
     settings: Settings
     endpoints: Endpoints
     grace_s: float = GRACE_S
     shm_bytes: int = SHM_BYTES
+    traces: str | None = None
 
     @classmethod
-    def of(cls, settings: Settings, endpoints: Endpoints, grace_s: float = GRACE_S, shm_bytes: int = SHM_BYTES) -> Plan:
+    def of(
+        cls,
+        settings: Settings,
+        endpoints: Endpoints,
+        grace_s: float = GRACE_S,
+        shm_bytes: int = SHM_BYTES,
+        traces: str | None = None,
+    ) -> Plan:
         """A checked plan. Raises SetupError when such a server can't start."""
         installation, host = find(), endpoints.ports.host
         if installation.flaws and not is_loopback(host):
@@ -71,6 +83,8 @@ class Plan:
                 f"host: {host} is not loopback, but the tritonserver here {installation.flaws}; "
                 "serve from NVIDIA's current Triton image, or on loopback behind a proxy"
             )
+        if traces is not None:
+            tracing(traces)  # refuses a bad URL
         settings = _resolved(settings)
         # The models would raise the same errors, but deep in a log.
         bundles, runtime = opened(settings), Runtime.of(settings)
@@ -79,7 +93,7 @@ class Plan:
             capacity(Layout.of(bundle.manifest, settings.page_rank, runtime.table_precision), settings, runtime)
         if settings.scorer:
             ScorerBundle.open(settings.scorer)
-        return cls(installation, settings, endpoints, grace_s, shm_bytes)
+        return cls(installation, settings, endpoints, grace_s, shm_bytes, traces)
 
     def start(self, on_log: Log) -> Server:
         """Start a server; it isn't ready yet. `on_log` gets every line of its log, from another thread."""
@@ -94,6 +108,7 @@ class Plan:
             "--model-control-mode=none",
             "--disable-auto-complete-config",  # auto-complete would start a Python process for what config.pbtxt says
             *self.endpoints.options(),
+            *([] if self.traces is None else tracing(self.traces)),
             f"--exit-timeout-secs={ceil(self.grace_s) + EXIT_S}",  # if nobody kills it before
             "--log-format=ISO8601",
         ]
@@ -205,12 +220,13 @@ def serve(
     on_log: Log = lambda line: None,
     ready_timeout_s: float = READY_S,
     grace_s: float = GRACE_S,
+    traces: str | None = None,
 ) -> Iterator[Server]:
     """Start a server, wait until it is ready, and stop it on the way out.
 
     port is gRPC's; 0 picks free ones. Raises SetupError when the server can't start.
     """
-    server = Plan.of(settings, Endpoints(Ports.choose(host, port, http)), grace_s).start(on_log)
+    server = Plan.of(settings, Endpoints(Ports.choose(host, port, http)), grace_s, traces=traces).start(on_log)
     try:
         server.wait_ready(ready_timeout_s)
         yield server

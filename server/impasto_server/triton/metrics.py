@@ -61,20 +61,25 @@ class Metrics:
 
 
 class Worn:
-    """The adapters of requests under way, as labels of a metric that is replaced when they change."""
+    """The adapters of requests under way, as labels of metrics that are replaced when they change.
+
+    A family keeps its metrics for as long as it lives itself, so it is replaced along with them.
+    """
 
     def __init__(self, wearers: Mapping[str, Wearers]) -> None:
         self._wearers = wearers
-        self._family = _family(INFO, INFO_HELP, pb_utils.MetricFamily.GAUGE)
-        self._metrics: dict[str, tuple[dict[str, str], Any]] = {}
+        self._labels: list[dict[str, str]] = []
+        self._family: Any = None
+        self._metrics: list[Any] = []
 
     def tell(self) -> None:
-        for bundle, wearers in self._wearers.items():
-            labels = _labels(bundle, wearers)
-            if bundle not in self._metrics or self._metrics[bundle][0] != labels:
-                self._metrics.pop(bundle, None)  # Triton forgets the metric with its last reference
-                self._metrics[bundle] = labels, self._family.Metric(labels=labels)
-            self._metrics[bundle][1].set(time.time())
+        labels = [_labels(bundle, wearers) for bundle, wearers in self._wearers.items()]
+        if labels != self._labels:
+            self._labels, self._metrics, self._family = labels, [], None
+            self._family = _family(INFO, INFO_HELP, pb_utils.MetricFamily.GAUGE)
+            self._metrics = [self._family.Metric(labels=one) for one in labels]
+        for metric in self._metrics:
+            metric.set(time.time())
 
 
 def _labels(bundle: str, wearers: Wearers) -> dict[str, str]:

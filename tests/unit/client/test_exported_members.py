@@ -40,6 +40,7 @@ def test_exported_members() -> None:
         "StyleDrop",
         "Timings",
         "Transport",
+        "sending",
     ]
 
 

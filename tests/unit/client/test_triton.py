@@ -46,6 +46,7 @@ from impasto_client import (
     ServerFull,
     ServerUnavailable,
     StyleContent,
+    sending,
 )
 from impasto_client.triton import CHANNEL
 from impasto_client.wire import Tensors
@@ -59,7 +60,8 @@ class Server(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[mis
     by `handle_catalogue`, functions of the input tensors and gRPC's context; a text among what a stream's gives goes
     out as its error message.
 
-    `timeouts` are the requests' parameters of that name, `cancelled` is set once a request was.
+    `timeouts` are the requests' parameters of that name, `headers` what came beside them, `cancelled` is set once a
+    request was.
     """
 
     def __init__(self) -> None:
@@ -68,12 +70,14 @@ class Server(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[mis
         self.handle_score: Handler = lambda tensors, context: FakeTransport().score(tensors)
         self.handle_catalogue: Handler = lambda tensors, context: FakeTransport().catalogue()
         self.timeouts: list[int | None] = []
+        self.headers: list[dict[str, str]] = []
         self.cancelled = threading.Event()
 
     def ModelInfer(self, request: Any, context: Any) -> Any:
         handlers = {"stylize": self.handle, "clip_score": self.handle_score, "catalogue": self.handle_catalogue}
         handle = handlers[request.model_name]
         self.timeouts.append(_timeout(request))
+        self.headers.append(dict(context.invocation_metadata()))
         return _response(handle(_tensors(request), context))
 
     def ModelStreamInfer(self, requests: Any, context: Any) -> Iterator[Any]:
@@ -81,6 +85,7 @@ class Server(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[mis
         (request,) = requests
         assert request.model_name == "stylize_stream"
         self.timeouts.append(_timeout(request))
+        self.headers.append(dict(context.invocation_metadata()))
         for part in self.handle_stream(_tensors(request), context):
             if isinstance(part, str):
                 yield service_pb2.ModelStreamInferResponse(error_message=part)
@@ -949,3 +954,19 @@ def _free_url() -> str:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{held.getsockname()[1]}"
+
+
+def test_headers_go_out_with_every_kind_of_request(server: tuple[Server, str]) -> None:
+    servicer, url = server
+    with Client(url) as client, sending({"traceparent": "00-1-2-01"}):
+        client.generate("a red boat")
+        list(client.stream("a red boat"))
+    asyncio.run(asked_with_headers(url))
+    assert [one.get("traceparent") for one in servicer.headers] == ["00-1-2-01"] * 4
+
+
+async def asked_with_headers(url: str) -> None:
+    async with AsyncClient(url) as client:
+        with sending({"traceparent": "00-1-2-01"}):
+            await client.generate("a red boat")
+            assert [part async for part in client.stream("a red boat")]

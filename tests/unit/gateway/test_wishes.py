@@ -120,7 +120,13 @@ def test_models_that_clients_hard_code_mean_the_default(model: str) -> None:
 
 
 def test_what_has_no_effect_is_said() -> None:
-    said = {"quality": "high", "user": "me", "response_format": "url", "style": "vivid", "background": "transparent"}
+    said: dict[str, Any] = {
+        "quality": "high",
+        "user": "me",
+        "response_format": "url",
+        "style": "vivid",
+        "background": "transparent",
+    }
     fields = [warning.split(":")[0] for warning in wished(**said).warnings]
     assert sorted(fields) == ["background", "quality", "response_format", "style", "user"]
 
