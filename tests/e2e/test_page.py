@@ -340,7 +340,7 @@ def test_a_full_server_can_be_asked_again(tab: Visit, easel: Easel) -> None:
     easel.full = True
     page.get_by_label("Prompt", exact=True).fill("a red boat")
     page.get_by_role("button", name="Paint", exact=True).click()
-    expect(page.get_by_role("alert")).to_contain_text("the server is full Try again in 2 s.")
+    expect(page.get_by_role("alert")).to_contain_text("The server is full. Try again in 2 s.")
     easel.full = False
     page.get_by_role("button", name="Try again").click()
     expect(page.get_by_role("img", name="a red boat")).to_be_visible()

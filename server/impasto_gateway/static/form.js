@@ -122,11 +122,7 @@ export class Form {
     const now = this.more[row.name];
     const common = { id, "aria-describedby": `wrong-${row.name}` };
     if (row.kind === "flag") return h("input", { ...common, type: "checkbox", checked: now === true });
-    if (row.kind === "choice") {
-      const usual = row.options.some(([value]) => value === row.usual) ? `Default (${row.usual})` : "Default";
-      const options = [["", usual], ...row.options];
-      return h("select", common, options.map(([value, label]) => h("option", { value, selected: value === (now ?? "") }, label)));
-    }
+    if (row.kind === "choice") return h("select", common, options(row, now));
     if (row.kind === "text") return h("input", { ...common, type: "text", value: now ?? "", autocomplete: "off" });
     const bounds = { min: row.low, max: row.high, step: row.step };
     return h("input", { ...common, ...bounds, type: "number", value: now ?? "", placeholder: row.usual ?? "default" });
@@ -181,4 +177,11 @@ export class Form {
   unblameAll() {
     document.querySelectorAll("[data-field].bad").forEach((one) => this.unblame(one));
   }
+}
+
+/** The default stands first, by its own name, and isn't sent. */
+function options({ options: all, usual }, now) {
+  const rest = all.filter(([value]) => value !== usual);
+  const first = all.find(([value]) => value === usual)?.[1] ?? "None";
+  return [["", first], ...rest].map(([value, label]) => h("option", { value, selected: value === (now ?? "") }, label));
 }

@@ -24,6 +24,12 @@ export class History {
     this.changed();
   }
 
+  /** Mark the one that hangs on the wall. */
+  show(painting) {
+    this.current = painting;
+    this.draw();
+  }
+
   changed() {
     keep(this.paintings);
     this.draw();
@@ -49,8 +55,7 @@ export class History {
         "aria-label": `Show and load: ${what}`,
         "aria-current": painting === this.current ? "true" : null,
         onclick: () => {
-          this.current = painting;
-          this.draw();
+          this.show(painting);
           this.open(painting);
           byId("strip").querySelector("[aria-current]")?.focus({ preventScroll: true });
         },
