@@ -94,8 +94,10 @@ export class Form {
 
   drawMore() {
     const rows = rowsFor(this.bundle, { guidance: this.more.guidance, photo: this.photo, adapters: this.adapters });
-    const names = new Set(rows.map(({ name }) => name));
-    for (const name of Object.keys(this.more)) if (!names.has(name)) delete this.more[name];
+    const usual = new Map(rows.map((row) => [row.name, row.usual]));
+    for (const [name, value] of Object.entries(this.more)) {
+      if (!usual.has(name) || String(value) === String(usual.get(name))) delete this.more[name];
+    }
     byId("rows").replaceChildren(...rows.map((row) => this.row(row)));
     this.countMore();
   }

@@ -77,7 +77,7 @@ function kept() {
 
 /** A tab has a few megabytes: the oldest are forgotten first. */
 function keep(paintings) {
-  for (let count = paintings.length; count >= 0; count = Math.floor(count * 0.7) - (count < 4)) {
+  for (let count = paintings.length; count >= 0; count = count > 1 ? Math.floor(count * 0.7) : count - 1) {
     try {
       sessionStorage.setItem(KEY, JSON.stringify(paintings.slice(0, count)));
       return;
