@@ -162,7 +162,8 @@ export class Form {
     const said = place.querySelector(".wrong");
     said.textContent = message;
     show(said, true);
-    const input = place.querySelector("textarea, input:not([type=file]):not([hidden]), select, button");
+    const usual = "textarea, input:not([type=file], [type=search]), select, button[tabindex='0'], button:not([tabindex])";
+    const input = place.querySelector(".mix input") ?? place.querySelector(usual);
     input.setAttribute("aria-invalid", "true");
     input.focus();
     place.scrollIntoView({ block: "nearest" });
