@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from impasto_client import AsyncFakeTransport, FakeTransport
 from impasto_client.catalogue import Catalogue
-from impasto_client.errors import ServerFull
+from impasto_client.errors import ServerFull, ServerUnavailable
 from impasto_client.marks import read
 from impasto_client.wire import Tensors
 from impasto_gateway.callers import Caller
@@ -345,6 +345,21 @@ def test_a_full_server_can_be_asked_again(tab: Visit, easel: Easel) -> None:
     page.get_by_role("button", name="Try again").click()
     expect(page.get_by_role("img", name="a red boat")).to_be_visible()
     expect(page.get_by_role("alert")).to_be_hidden()
+
+
+def test_without_a_server_the_page_says_so_and_asks_again(tab: Visit, easel: Easel) -> None:
+    easel.fake.error = ServerUnavailable("nobody is there")
+    page = tab.page
+    page.goto(tab.url)
+    expect(page.get_by_role("alert")).to_contain_text("Nobody is there.")
+    expect(page.get_by_role("button", name="Paint", exact=True)).to_be_disabled()
+    page.get_by_label("Prompt", exact=True).fill("a red boat")
+    easel.fake.error = None
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator(".tile").first).to_be_visible()
+    expect(page.get_by_role("alert")).to_be_hidden()
+    page.get_by_role("button", name="Paint", exact=True).click()
+    expect(page.get_by_role("img", name="a red boat")).to_be_visible()
 
 
 def test_a_key_is_asked_for_once_a_session(chromium: Browser, easel: Easel, tmp_path: Path) -> None:

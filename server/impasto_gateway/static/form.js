@@ -110,7 +110,7 @@ export class Form {
   row(row) {
     const id = `more-${row.name}`;
     const input = this.input(row, id);
-    input.addEventListener(row.kind === "text" ? "input" : "change", () => this.set(row, input));
+    input.addEventListener("input", () => this.set(row, input));
     const label = h("label", { class: "name", for: id }, row.label);
     return h(
       "div",

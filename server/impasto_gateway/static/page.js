@@ -46,7 +46,7 @@ async function load() {
   hush();
   show(byId("lock"), Boolean(api.key));
   byId("model").replaceChildren(...bundles.map(({ id }) => h("option", { value: id }, id)));
-  byId("model").disabled = false;
+  byId("model").disabled = byId("paint").disabled = false;
   offer();
   const linked = settingsOfLink(location.hash);
   const last = history.paintings[0];
@@ -240,8 +240,9 @@ function complain(text, again, id) {
   show(place, true);
 }
 
+/** Without a catalogue there is nothing to do but to ask again: that stays. */
 function hush() {
-  show(byId("wrong"), false);
+  if (bundles.length) show(byId("wrong"), false);
 }
 
 // --- the plate's actions
