@@ -1,15 +1,18 @@
-"""What does serving cost over a bare loop in this process, and that loop over its own forward passes?
+"""What does serving cost: HTTP over gRPC, gRPC over a loop in this process, and that loop over its forward passes?
 
 python benchmarks/overhead.py --json FILE
 
-Every round asks three in turn for the same picture, while the other two are idle: a real Triton over gRPC; a pipeline
-in this process; and bare engines on the same graphs, which run the picture's forward passes and its decoding and
-nothing else. The order turns with every round. Each picture that came over gRPC is held against the pipeline's.
+Every round asks four in turn for the same picture, while the others are idle: a real Triton over gRPC; the same one
+through a gateway over HTTP; a pipeline in this process; and bare engines on the same graphs, which run the picture's
+forward passes and its decoding and nothing else. The order turns with every round. Each picture that came over gRPC is
+held against the pipeline's, and each that came over HTTP against gRPC's. Then a crowd paints over HTTP, and traffic
+that is refused comes beside it (parts/overhead/refusals.py).
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,15 +41,22 @@ from impasto_server.settings import Settings
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the benchmarks are scripts, none is installed
 
-from benchmarks.common.bench import interval, machine, prompt, timed, warning, workspace, write
+from benchmarks.common.bench import Workspace, interval, machine, prompt, timed, warning, workspace, write
 from benchmarks.common.feeds import batch
 from benchmarks.common.flat import request_of
+from benchmarks.parts.overhead import refusals
+from benchmarks.parts.overhead.door import Caller, gateway, pixels
 
 STEPS, GUIDANCE_SCALE, LANES = 25, 5.0, 2
 ADAPTERS = 4
 WARM_UP = 5
 SEED = 30_000
+CROWD, PAIRS = 8, 8
 NOTES = [
+    "http_ratio: median seconds of a picture through the gateway over HTTP / over gRPC, on one connection each; the "
+    "pictures have their marks, and identical_http counts those whose compressed pixels are gRPC's byte for byte.",
+    "refused: a crowd's pictures a second over HTTP with 200 requests a second beside it that are refused (unknown "
+    "key, full queue) / without, in windows that take turns; who sends them runs on the same machine.",
     "p50_ratio: median seconds of a picture over gRPC through Triton / median seconds of Pipeline.generate in this "
     "process; same settings and requests, one at a time. *_interval_95: bootstrap over rounds.",
     "image_time_ratio: median seconds of Pipeline.generate / (steps x median forward pass + median decoding), both of "
@@ -115,6 +125,7 @@ class Round:
     """The same picture from each side."""
 
     grpc: Painted
+    http: Painted
     local: Painted
     forwards: Sequence[float]
     decode: float
@@ -122,9 +133,10 @@ class Round:
 
 @dataclass(frozen=True)
 class Bench:
-    """The three sides, and the adapters that requests take in turn."""
+    """The four sides, and the adapters that requests take in turn."""
 
     client: Client
+    caller: Caller
     pipeline: Pipeline
     bare: Bare
     adapters: Sequence[str]
@@ -135,15 +147,16 @@ class Bench:
         seed, adapter = SEED + number, self.adapters[number % len(self.adapters)]
         turns: list[tuple[str, Callable[[], Any]]] = [
             ("grpc", lambda: self._grpc(text, seed, adapter)),
+            ("http", lambda: self._http(text, seed, adapter)),
             ("local", lambda: self._local(text, seed, adapter)),
             ("bare", self.bare.paint),
         ]
         first = number % len(turns)
         found = {}
         for name, turn in turns[first:] + turns[:first]:
-            with self.idle.watch("this_process" if name == "grpc" else "server"):
+            with self.idle.watch("this_process" if name in ("grpc", "http") else "server"):
                 found[name] = turn()
-        return Round(found["grpc"], found["local"], *found["bare"])
+        return Round(found["grpc"], found["http"], found["local"], *found["bare"])
 
     def _grpc(self, text: str, seed: int, adapter: str) -> Painted:
         seconds, made = timed(
@@ -152,6 +165,12 @@ class Bench:
             )
         )
         return Painted(seconds, made.data, made.meta)
+
+    def _http(self, text: str, seed: int, adapter: str) -> Painted:
+        said = {"steps": STEPS, "guidance_scale": GUIDANCE_SCALE, "seed": seed, "format": "png"}
+        body = json.dumps({"prompt": text, "adapters": adapter, **said}).encode()
+        seconds, (image, meta) = timed(lambda: self.caller.paint(body))
+        return Painted(seconds, image, meta)
 
     def _local(self, text: str, seed: int, adapter: str) -> Painted:
         size = self.pipeline.manifest.image
@@ -193,6 +212,10 @@ def cpu_seconds(pids: Sequence[int]) -> float:
     return sum(int(field[11]) + int(field[12]) for field in fields) / os.sysconf("SC_CLK_TCK")
 
 
+def http_ratio(rounds: Sequence[Round]) -> float:
+    return median(one.http.seconds for one in rounds) / median(one.grpc.seconds for one in rounds)
+
+
 def p50_ratio(rounds: Sequence[Round]) -> float:
     return median(one.grpc.seconds for one in rounds) / median(one.local.seconds for one in rounds)
 
@@ -225,6 +248,9 @@ def report(rounds: Sequence[Round]) -> dict[str, object]:
     """Everything that --json holds of the figures."""
     slower = [one.grpc.timings["denoise_ms"] - one.local.timings["denoise_ms"] for one in rounds]
     return {
+        "http_ratio": round(http_ratio(rounds), 4),
+        "http_ratio_interval_95": interval(http_ratio, rounds),
+        "identical_http": sum(pixels(one.http.image) == pixels(one.grpc.image) for one in rounds),
         "p50_ratio": round(p50_ratio(rounds), 4),
         "p50_ratio_interval_95": interval(p50_ratio, rounds),
         "image_time_ratio": round(image_time_ratio(rounds), 4),
@@ -233,6 +259,7 @@ def report(rounds: Sequence[Round]) -> dict[str, object]:
         "rounds": len(rounds),
         "steps": STEPS,
         "lanes": LANES,
+        "http_p50_ms": round(1000 * median(one.http.seconds for one in rounds), 3),
         "grpc_p50_ms": round(1000 * median(one.grpc.seconds for one in rounds), 3),
         "local_p50_ms": round(1000 * median(one.local.seconds for one in rounds), 3),
         "bare_ms": round(1000 * bare_seconds(rounds), 3),
@@ -246,6 +273,7 @@ def report(rounds: Sequence[Round]) -> dict[str, object]:
 
 def _sample(one: Round) -> dict[str, object]:
     return {
+        "http_s": one.http.seconds,
         "grpc_s": one.grpc.seconds,
         "grpc_timings_ms": one.grpc.timings,
         "local_s": one.local.seconds,
@@ -255,19 +283,35 @@ def _sample(one: Round) -> dict[str, object]:
     }
 
 
-def measure(count: int, seconds: float, bar: Progress) -> dict[str, object]:
-    """Warm up, then `count` rounds or as many as fit into `seconds`, then figures."""
+def measure(count: int, seconds: float, pairs: int, bar: Progress) -> dict[str, object]:
+    """Warm up, then `count` rounds or as many as fit into `seconds`, then figures; and `pairs` of a crowd's windows."""
     with workspace(ADAPTERS) as place:
-        settings = Settings(place.bundle, place.registry)
-        with serve(settings) as server, Client(server.grpc_url) as client:
-            pids = [server.pid, *server.stubs]
-            bench = Bench(client, Pipeline.load(settings), Bare.load(settings), place.adapters, IdleCpu(pids))
-            warming = [timed(partial(bench.round, n))[0] for n in bar.track(range(WARM_UP), description="warm-up")]
-            count = max(1, min(count, int(seconds / median(warming))))
-            bench = replace(bench, idle=IdleCpu(pids))
-            measured = range(WARM_UP, WARM_UP + count)
-            rounds = [bench.round(number) for number in bar.track(measured, description="rounds")]
-            bench.pipeline.close()
+        found = alone(place, count, seconds, bar)
+        return {**found, "refused": crowded(place, pairs)} if pairs else found
+
+
+def crowded(place: Workspace, pairs: int) -> dict[str, object]:
+    """A server that the crowd fills, behind a gateway with keys."""
+    settings = Settings(place.bundle, place.registry, max_requests=CROWD)
+    keys, key = refusals.key_for(place.registry.parent)
+    with serve(settings) as server, gateway(server.grpc_url, "--keys", str(keys)) as door:
+        return refusals.measure(door, key, CROWD, pairs).report()
+
+
+def alone(place: Workspace, count: int, seconds: float, bar: Progress) -> dict[str, object]:
+    """One picture at a time."""
+    settings = Settings(place.bundle, place.registry)
+    with serve(settings) as server, Client(server.grpc_url) as client, gateway(server.grpc_url) as door:
+        caller, pids = Caller(door), [server.pid, *server.stubs, door.pid]
+        sides = Pipeline.load(settings), Bare.load(settings)
+        bench = Bench(client, caller, *sides, place.adapters, IdleCpu(pids))
+        warming = [timed(partial(bench.round, n))[0] for n in bar.track(range(WARM_UP), description="warm-up")]
+        count = max(1, min(count, int(seconds / median(warming))))
+        bench = replace(bench, idle=IdleCpu(pids))
+        measured = range(WARM_UP, WARM_UP + count)
+        rounds = [bench.round(number) for number in bar.track(measured, description="rounds")]
+        bench.pipeline.close()
+        caller.close()
     return {**report(rounds), "idle_cpu": bench.idle.shares()}
 
 
@@ -276,6 +320,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the figures go")
     parser.add_argument("--rounds", type=int, default=200, help="pictures from each side, at most (default 200)")
     parser.add_argument("--minutes", type=float, default=6.0, help="for the rounds, at most (default 6)")
+    parser.add_argument("--pairs", type=int, default=PAIRS, help=f"of windows of the crowd; 0: none (default {PAIRS})")
     return parser.parse_args()
 
 
@@ -286,7 +331,7 @@ def main() -> None:
     facts = machine()
     console.print(warning(facts))
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
-        found = {**measure(asked.rounds, 60 * asked.minutes, bar), "machine": facts}
+        found = {**measure(asked.rounds, 60 * asked.minutes, asked.pairs, bar), "machine": facts}
     write(found, asked.json)
     console.print_json(data={key: value for key, value in found.items() if key not in ("notes", "samples")})
 

@@ -19,12 +19,11 @@ class Metrics:
     """Counts requests."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        made = {"registry": self.registry}
-        self._requests = Counter("impasto_http_requests", "Requests answered", ["route", "status"], **made)
-        self._running = Gauge("impasto_http_requests_running", "Requests under way", **made)
-        self._pictures = Counter("impasto_http_pictures", "Pictures painted", ["bundle"], **made)
-        self._dropped = Gauge("impasto_http_log_lines_dropped", "Log lines that nobody took in time", **made)
+        self.registry = own = CollectorRegistry()
+        self._requests = Counter("impasto_http_requests", "Requests answered", ["route", "status"], registry=own)
+        self._running = Gauge("impasto_http_requests_running", "Requests under way", registry=own)
+        self._pictures = Counter("impasto_http_pictures", "Pictures painted", ["bundle"], registry=own)
+        self._dropped = Gauge("impasto_http_log_lines_dropped", "Log lines that nobody took in time", registry=own)
         self._queue = _seconds("queue", "Seconds until a request's first forward pass, as the server says", self)
         self._first = _seconds("time_to_first_step", "Seconds until the first step was heard of", self)
         self._all = _seconds("e2e", "Seconds from a request to the last byte of its answer, for pictures", self)

@@ -63,7 +63,7 @@ def options() -> set[str]:
 
 def test_every_option_of_serve() -> None:
     named = {*re.findall(r"(?<![\w-])--[a-z][a-z-]*", GUIDE.text)}
-    assert not options() - named - {"--no-http", "--restart"}  # the other halves of what is named
+    assert not options() - named - {"--no-triton-http", "--restart"}  # the other halves of what is named
 
 
 @pytest.mark.parametrize(("option", "default"), [("--grace", GRACE_S), ("--deaths", commands.DEATHS)])
