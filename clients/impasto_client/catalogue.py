@@ -159,7 +159,7 @@ def _made(kind: Any, value: Any, where: str) -> Any:
 
 @cache
 def _members(kind: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """A dataclass's types by field, and the fields without a default; looked up once, as there may be 10,000 adapters."""
+    """A dataclass's types by field, and the fields without a default; looked up once: adapters may be thousands."""
     return get_type_hints(kind), tuple(one.name for one in fields(kind) if one.default is MISSING)
 
 

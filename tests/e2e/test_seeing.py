@@ -75,6 +75,11 @@ def test_what_belongs_to_no_trace_triton_does_not_trace(seen: Impasto, collector
     ask(seen, loud)  # sent later, so whatever there is of the other has come, too
     eventually(lambda: {"stylize", "queue"} <= collector.of(loud).keys())
     assert not collector.of(quiet)
+    eventually(lambda: traces_of(collector, TRITON) <= traces_of(collector, GATEWAY))
+
+
+def traces_of(collector: Collector, service: str) -> set[str]:
+    return {span.trace for span in list(collector.spans) if span.service == service}
 
 
 def test_the_log_has_a_line_for_each_request(seen: Impasto) -> None:

@@ -26,7 +26,7 @@ CLIENT_MAY = {"impasto_client", "grpc", "numpy", "PIL", "rich", "tritonclient", 
 # What its extra `video` adds, for one folder.
 VIDEO = {"av", "cv2"}
 # What the extras `gateway`, `c2pa` and `traces` add, for the gateway.
-GATEWAY = {"starlette", "uvicorn", "python_multipart", "c2pa", "opentelemetry", "prometheus_client"}
+GATEWAY = {"starlette", "uvicorn", "python_multipart", "c2pa", "cryptography", "opentelemetry", "prometheus_client"}
 # Modules that are imported where no torch is installed.
 LIGHT = [
     "impasto_server.pipeline",

@@ -15,7 +15,7 @@ from impasto_client.errors import InvalidRequest
 from impasto_gateway.telemetry.record import Record
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace.export import SpanProcessor
+    from opentelemetry.sdk.trace import SpanProcessor
     from opentelemetry.trace import Span
 
 SERVICE = "impasto-gateway"

@@ -13,8 +13,7 @@ SERVICE = "impasto"
 def tracing(url: str) -> list[str]:
     """tritonserver's options. Raises SetupError.
 
-    At rate 0 Triton traces what comes with a `traceparent`, and nothing else: its caller decides what is sampled. At
-    others, Triton 2.51 loses the caller's trace of unary requests.
+    At rate 0 Triton traces what comes with a `traceparent`, and nothing else: its caller decides what is sampled.
     """
     settings = ["mode=opentelemetry", "level=TIMESTAMPS", "rate=0"]
     collector = [f"opentelemetry,url={endpoint_of(url)}", f"opentelemetry,resource=service.name={SERVICE}"]

@@ -201,7 +201,7 @@ def settings(bundle: Path, tmp_path: Path) -> GatewaySettings:
 def through(story: Story, settings: GatewaySettings, catalogue: Catalogue = EXAMPLE) -> None:
     async def told() -> None:
         async with calling(settings, FakeTransport(catalogue=catalogue)) as caller:
-            await asyncio.wait_for(story(caller), 120)
+            await asyncio.wait_for(story(caller), 600)
 
     asyncio.run(told())
 
@@ -239,7 +239,7 @@ def test_what_the_importer_refuses(settings: GatewaySettings, bundle: Path, tmp_
     async def story(caller: httpx.AsyncClient) -> None:
         whole = lora(bundle, tmp_path).read_bytes()
         bad = {
-            "proj_in: down holds NaN": lora(bundle, tmp_path, float("nan")).read_bytes(),
+            "mix: down holds NaN": lora(bundle, tmp_path, float("nan")).read_bytes(),
             "bytes": whole[:-4],
         }
         for problem, content in bad.items():
@@ -315,8 +315,11 @@ def test_an_upload_is_bounded_while_it_arrives(settings: GatewaySettings) -> Non
     through(story, settings)
 
 
-def test_uploads_at_once(settings: GatewaySettings, bundle: Path, tmp_path: Path) -> None:
+def test_uploads_at_once(
+    settings: GatewaySettings, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One for each name, and a few in all; those that end make room."""
+    monkeypatch.setattr(registry_module, "_IMPASTO", ("sh", "-c", "echo '{}'"))
     whole = lora(bundle, tmp_path).read_bytes()
 
     async def story(caller: httpx.AsyncClient) -> None:
