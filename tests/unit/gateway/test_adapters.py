@@ -354,7 +354,7 @@ def test_who_leaves_during_an_import_leaves_nothing_behind(
 ) -> None:
     pid = tmp_path / "pid"
     monkeypatch.setattr(
-        registry_module, "_IMPASTO", ("sh", "-c", f"echo $$ > {pid}.new; mv {pid}.new {pid}; exec sleep 600")
+        registry_module, "_IMPASTO", ("sh", "-c", f"sleep 0.5; echo $$ > {pid}.new; mv {pid}.new {pid}; exec sleep 600")
     )
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)

@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 from impasto_gateway import commands
 from impasto_gateway.keyring import Keys
 from impasto_gateway.settings import GatewaySettings
+from tests.helpers.certificates import Authority
 
 IMPASTO = str(Path(sys.executable).parent / "impasto")
 PATIENCE_S = 120.0
@@ -150,6 +151,16 @@ def test_every_option_has_a_variable(tmp_path: Path) -> None:
     assert keys("studio", "--file", str(file))[0] == 0
     with running(IMPASTO_GATEWAY_KEYS=str(file)) as gateway:
         assert gateway.status("/v1/adapters") == 401
+
+
+def test_with_a_certificate_it_speaks_https_alone(tmp_path: Path) -> None:
+    authority = Authority.named("Tests")
+    certificate, key = authority.write(tmp_path, authority.issue("localhost"))
+    with running("--tls-certificate", str(certificate), "--tls-key", str(key)) as gateway:
+        assert gateway.url.startswith("https://")
+        assert httpx.get(f"{gateway.url}/health", verify=False, timeout=PATIENCE_S).status_code == 200
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"http{gateway.url.removeprefix('https')}/health", timeout=PATIENCE_S)
 
 
 def test_when_it_stops_ready_fails_first() -> None:

@@ -37,11 +37,10 @@ while True:
 """
 PARENT = """
 import signal, sys
-from pathlib import Path
 from impasto_server.ops import gateway
 from impasto_server.ops.supervise import Restarts
 gateway.COMMAND = (sys.executable, "-c", sys.argv[1])
-door = gateway.Door.of("127.0.0.1", 0, "", keys=None, registry=Path(), bundles={}, grace_s=1)
+door = gateway.Door("127.0.0.1", int(sys.argv[2]), "", grace_s=1)
 gateway.Gateway(door, Restarts(0), lambda line: print(line, flush=True), print).start()
 signal.pause()
 """
@@ -125,6 +124,9 @@ def test_what_it_is_told(tmp_path: Path) -> None:
         registry=tmp_path,
         bundles={None: tmp_path / "one", "photos": tmp_path / "two"},
         grace_s=7,
+        metrics_url="http://127.0.0.1:8002/metrics",
+        traces="http://127.0.0.1:4318",
+        requests=False,
     )
     assert found.url == f"http://127.0.0.1:{found.port}"
     assert found.command()[len(module.COMMAND) :] == [
@@ -133,10 +135,18 @@ def test_what_it_is_told(tmp_path: Path) -> None:
         "--url=127.0.0.1:8001",
         "--grace=7",
         f"--registry={tmp_path}",
+        "--metrics-url=http://127.0.0.1:8002/metrics",
         f"--bundle={tmp_path}/one",
         f"--bundle=photos={tmp_path}/two",
         f"--keys={tmp_path}/keys",
+        "--traces=http://127.0.0.1:4318",
     ]
+
+
+def door_of(registry: Path, port: int) -> Door:
+    """With nothing that may be left out."""
+    found = {"keys": None, "bundles": {}, "metrics_url": "", "traces": None, "requests": False}
+    return Door.of(LOOPBACK, port, "", registry=registry, grace_s=1, **found)  # type: ignore[arg-type]
 
 
 def test_a_door_that_is_taken(tmp_path: Path) -> None:
@@ -144,7 +154,7 @@ def test_a_door_that_is_taken(tmp_path: Path) -> None:
         port = line.getsockname()[1]
         for number, why in ((port, "Address already in use"), (70_000, "there is no such port")):
             with pytest.raises(SetupError, match=rf"http: 127.0.0.1:{number} can't be bound \({why}\)"):
-                Door.of(LOOPBACK, number, "", keys=None, registry=tmp_path, bundles={}, grace_s=1)
+                door_of(tmp_path, number)
 
 
 def test_one_that_does_not_start_says_why(start: Callable[..., Gateway]) -> None:
@@ -197,7 +207,9 @@ def test_one_that_does_not_end_is_killed(
 
 def test_it_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     """Also when that is killed."""
-    with subprocess.Popen([sys.executable, "-c", PARENT, LISTENS], stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, LISTENS, str(door().port)], stdout=subprocess.PIPE, text=True
+    ) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline().split()[1])
         assert alive(pid)
