@@ -214,6 +214,21 @@ def test_a_photo_is_stylised(tab: Visit, easel: Easel, tmp_path: Path) -> None:
         assert picture.size == (64, 48)
 
 
+def test_a_prompt_may_begin_from_a_photo(tab: Visit, easel: Easel) -> None:
+    page, photo = tab.open(), png(64, 48)
+    page.get_by_label("Prompt", exact=True).fill("a red boat")
+    drop(page, photo, "boat.png")
+    expect(page.get_by_label("Model")).to_have_value("fake")
+    pick(page, "Mosaic")
+    page.get_by_text("More settings").click()
+    page.get_by_label("Strength", exact=True).fill("0.4")
+    page.keyboard.press("Control+Enter")  # what was just typed counts
+    expect(page.get_by_role("img", name="a red boat")).to_be_visible()
+    assert easel.wishes[-1]["IMAGE"].item() == photo
+    assert easel.wish("STRENGTH") == pytest.approx([0.4])
+    assert easel.wish("ADAPTER_NAMES") == ["mosaic"]
+
+
 def test_without_a_photo_it_is_asked_for(tab: Visit) -> None:
     page = tab.open()
     page.get_by_label("Model").select_option("photo")
