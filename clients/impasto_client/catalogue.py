@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -146,8 +147,7 @@ def _made(kind: Any, value: Any, where: str) -> Any:
         inner = get_args(kind)[0]
         return tuple(_made(inner, one, f"{where}[{place}]") for place, one in enumerate(_is(list, value, where)))
     if isinstance(kind, type) and is_dataclass(kind):
-        said, hints = _is(dict, value, where), get_type_hints(kind)
-        needed = (one.name for one in fields(kind) if one.default is MISSING)
+        said, (hints, needed) = _is(dict, value, where), _members(kind)
         missing = next((name for name in needed if name not in said), None)
         if missing is not None:
             raise ProtocolError(f"the server's {where} has no {missing}")
@@ -155,6 +155,12 @@ def _made(kind: Any, value: Any, where: str) -> Any:
             **{name: _made(hint, said[name], f"{where}.{name}") for name, hint in hints.items() if name in said}
         )
     return float(_is((int, float), value, where)) if kind is float else _is(kind, value, where)
+
+
+@cache
+def _members(kind: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """A dataclass's types by field, and the fields without a default; looked up once: adapters may be thousands."""
+    return get_type_hints(kind), tuple(one.name for one in fields(kind) if one.default is MISSING)
 
 
 def _is(kind: Any, value: Any, where: str) -> Any:

@@ -13,6 +13,7 @@ class Field:
 
     `option` is its name in `Options`, `flag` its option on the command line; empty where it has none. `kind` says how
     it is encoded (encoding.py); `dtype` is KServe's. `default` is a plain bundle's; None where there is none.
+    Numbers are from `low` to `high`, under whichever rule allows most; a text is one of `choices` where there are some.
     """
 
     name: str
@@ -23,6 +24,9 @@ class Field:
     help: str = ""
     metavar: str = ""
     default: str | float | None = None
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
 
     @property
     def word(self) -> str:

@@ -30,6 +30,8 @@ FIELDS: tuple[Field, ...] = (
         "ADAPTER_WEIGHTS",
         "FP32",
         "numbers",
+        low=-4.0,
+        high=4.0,
     ),
     Field(
         "STYLE",
@@ -65,6 +67,7 @@ FIELDS: tuple[Field, ...] = (
         flag="--guidance",
         help="Guide by the difference that the adapter of --style makes (StyleDrop), or that and --content's.",
         default="cfg",
+        choices=("cfg", "dreamstyler", "dreamstyler-code", "styledrop", "styledrop-compose"),
     ),
     Field(
         "GUIDANCE_SCALE",
@@ -74,6 +77,8 @@ FIELDS: tuple[Field, ...] = (
         flag="--guidance-scale",
         help="How strongly the prompt counts.",
         default=3.0,
+        low=-50.0,
+        high=50.0,
     ),
     Field(
         "STYLE_GUIDANCE",
@@ -82,6 +87,8 @@ FIELDS: tuple[Field, ...] = (
         flag="--style-guidance",
         help="With --style: how strongly the style alone counts.",
         default=0.5,
+        low=-50.0,
+        high=50.0,
     ),
     Field(
         "CONTENT_GUIDANCE",
@@ -90,6 +97,8 @@ FIELDS: tuple[Field, ...] = (
         flag="--content-guidance",
         help="With --style: how strongly the content alone counts.",
         default=3.0,
+        low=-50.0,
+        high=50.0,
     ),
     Field(
         "STYLE_STRENGTH",
@@ -98,6 +107,8 @@ FIELDS: tuple[Field, ...] = (
         flag="--style-strength",
         help="With StyleDrop's guidance: how far to go beyond the adapter's own effect.",
         default=2.0,
+        low=-50.0,
+        high=50.0,
     ),
     Field(
         "TEXT_STRENGTH",
@@ -106,6 +117,8 @@ FIELDS: tuple[Field, ...] = (
         flag="--text-strength",
         help="With StyleDrop's guidance: how strongly the prompt counts.",
         default=5.0,
+        low=-50.0,
+        high=50.0,
     ),
     Field(
         "GAMMA",
@@ -114,6 +127,8 @@ FIELDS: tuple[Field, ...] = (
         flag="--gamma",
         help="With --content: 0 is the style alone, 1 the content alone.",
         default=0.5,
+        low=0.0,
+        high=1.0,
     ),
     Field(
         "STEPS",
@@ -123,6 +138,8 @@ FIELDS: tuple[Field, ...] = (
         flag="--steps",
         help="Denoising steps.",
         default=25,
+        low=1,
+        high=200,
     ),
     Field(
         "SCHEDULER",
@@ -149,6 +166,8 @@ FIELDS: tuple[Field, ...] = (
         option="seed",
         flag="--seed",
         help="Same seed, same picture.",
+        low=0,
+        high=9223372036854775807,
     ),
     Field(
         "N",
@@ -158,6 +177,8 @@ FIELDS: tuple[Field, ...] = (
         flag="--n",
         help="Candidates to paint; each has the next higher seed.",
         default=1,
+        low=1,
+        high=16,
     ),
     Field(
         "RERANK",
@@ -166,6 +187,7 @@ FIELDS: tuple[Field, ...] = (
         option="rerank",
         flag="--rerank",
         help="Sort the candidates, the best first: by the prompt (text) or by --style-image (style).",
+        choices=("text", "style"),
     ),
     Field(
         "STYLE_IMAGE",
@@ -183,6 +205,8 @@ FIELDS: tuple[Field, ...] = (
         option="width",
         flag="--width",
         help="Pixels.",
+        low=1,
+        high=65536,
     ),
     Field(
         "HEIGHT",
@@ -191,6 +215,8 @@ FIELDS: tuple[Field, ...] = (
         option="height",
         flag="--height",
         help="Pixels.",
+        low=1,
+        high=65536,
     ),
     Field(
         "FORMAT",
@@ -198,6 +224,7 @@ FIELDS: tuple[Field, ...] = (
         "text",
         option="format",
         default="png",
+        choices=("png", "jpeg", "webp"),
     ),
     Field(
         "IMAGE",
@@ -216,6 +243,8 @@ FIELDS: tuple[Field, ...] = (
         flag="--strength",
         help="With --image: how far to depart from it, 0 to 1.",
         default=0.8,
+        low=0.0,
+        high=1.0,
     ),
     Field(
         "DEPTH",
@@ -234,6 +263,8 @@ FIELDS: tuple[Field, ...] = (
         flag="--control-scale",
         help="How strictly --image and --depth are followed, 0 to 2.",
         default=0.8,
+        low=0.0,
+        high=2.0,
     ),
     Field(
         "MODEL",
@@ -251,6 +282,8 @@ FIELDS: tuple[Field, ...] = (
         option="temperature",
         flag="--temperature",
         help="For a masked backbone: how random the choice is of the tokens that are kept.",
+        low=0.0,
+        high=100.0,
     ),
     Field(
         "UPSCALE_STEPS",
@@ -260,6 +293,8 @@ FIELDS: tuple[Field, ...] = (
         flag="--upscale-steps",
         help="For a backbone of two stages: steps of the second; 0 leaves it out.",
         default=0,
+        low=0,
+        high=200,
     ),
     Field(
         "UPSCALE_TEMPERATURE",
@@ -269,6 +304,8 @@ FIELDS: tuple[Field, ...] = (
         flag="--upscale-temperature",
         help="For a backbone of two stages: --temperature of the second.",
         default=4.5,
+        low=0.0,
+        high=100.0,
     ),
     Field(
         "UPSCALE_GUIDANCE_SCALE",
@@ -278,6 +315,8 @@ FIELDS: tuple[Field, ...] = (
         flag="--upscale-guidance-scale",
         help="For a backbone of two stages: --guidance-scale of the second.",
         default=2.0,
+        low=0.0,
+        high=50.0,
     ),
     Field(
         "UPSCALE_STYLE_STRENGTH",
@@ -287,6 +326,8 @@ FIELDS: tuple[Field, ...] = (
         flag="--upscale-style-strength",
         help="With StyleDrop's guidance, for a backbone of two stages: --style-strength of the second.",
         default=1.0,
+        low=-50.0,
+        high=50.0,
     ),
     Field(
         "UPSCALE_TEXT_STRENGTH",
@@ -296,6 +337,8 @@ FIELDS: tuple[Field, ...] = (
         flag="--upscale-text-strength",
         help="With StyleDrop's guidance, for a backbone of two stages: --text-strength of the second.",
         default=0.0,
+        low=-50.0,
+        high=50.0,
     ),
     Field(
         "BASE_IMAGE",
@@ -315,6 +358,8 @@ FIELDS: tuple[Field, ...] = (
         "STYLE_IMAGE_WEIGHTS",
         "FP32",
         "numbers",
+        low=-4.0,
+        high=4.0,
     ),
     Field(
         "MASKS",
@@ -326,6 +371,8 @@ FIELDS: tuple[Field, ...] = (
         "FP32",
         "number",
         default=1.0,
+        low=0.25,
+        high=4.0,
     ),
     Field(
         "PRESERVE_COLOR",
@@ -337,12 +384,16 @@ FIELDS: tuple[Field, ...] = (
         "LONG_SIDE",
         "INT32",
         "number",
+        low=16,
+        high=8192,
     ),
     Field(
         "PREVIEW_EVERY",
         "INT32",
         "number",
         default=0,
+        low=0,
+        high=200,
     ),
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -66,12 +67,14 @@ async def preview(request: Request) -> Response:
 async def put(request: Request) -> Response:
     """PUT /v1/adapters/{name}?bundle=&trigger=…: the body is a safetensors file. 201 for a new name, else 200.
 
-    With the header `if-none-match: *`, a name that is taken is refused (412). Raises Refusal.
+    A file of many styles makes several adapters, which have names of their own; `also` lists the others. With the
+    header `if-none-match: *`, a name that is taken is refused (412). Raises Refusal.
     """
     caller, parts, name = need(request, "adapters"), parts_of(request), checked(request.path_params["name"])
     registry, said = registry_of(parts), query(request, "bundle", *ABOUT)
     if request.headers.get("content-type", "").startswith("multipart/"):
         refuse("content-type", "a form is not read here; send the file itself, e.g. curl -T style.safetensors", 415)
+    check_alpha(said.get("alpha", "1"))
     folder = await folder_of(parts, said.pop("bundle", None))
     async with parts.rates.admitted(caller, 0):
         with registry.uploading(name) as workspace:
@@ -80,9 +83,10 @@ async def put(request: Request) -> Response:
                 refuse("name", f"{name!r} is taken; choose another, or leave out if-none-match", 412)
             file = workspace / "upload.safetensors"
             await received(request, file)
-            made = await registry.put(name, file, folder, said)
+            first, *others = await registry.put(name, file, folder, said)
     parts.upstream.forget()
-    return JSONResponse({"object": "adapter", **made, "name": name}, 201 if is_new else 200)
+    also = {"also": [one["name"] for one in others]} if others else {}
+    return JSONResponse({"object": "adapter", **first, **also}, 201 if is_new else 200)
 
 
 async def delete(request: Request) -> Response:
@@ -164,6 +168,16 @@ async def folder_of(parts: Parts, name: str | None) -> Path:
         known = ", ".join(folders) or "none"
         refuse("bundle", f"the gateway has no folder of {name!r}; start it with --bundle {name}=DIR (it has: {known})")
     return folders[name]
+
+
+def check_alpha(text: str) -> None:
+    """Raises Refusal (400)."""
+    try:
+        fine = isfinite(float(text))
+    except ValueError:
+        fine = False
+    if not fine:
+        refuse("alpha", f"{text[:40]!r} is no number; pass that of the adapter's training, or leave it out")
 
 
 async def received(request: Request, file: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import socket
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -75,7 +76,7 @@ def serve_http(
         settings = GatewaySettings(
             urls=tuple(one.strip() for said in url for one in said.split(",") if one.strip()),
             host=host,
-            port=port or free_port(host),
+            port=port,
             keys=keys,
             registry=registry,
             bundles=folders(bundle),
@@ -94,6 +95,7 @@ def serve_http(
             limits=Limits(body_bytes=body_bytes, adapter_bytes=adapter_bytes, timeout_s=timeout),
         )
         check_settings(settings)
+        settings = replace(settings, port=port or free_port(host))
         server = gate(settings, notice)
     except (BadSettings, BadKey, ImpastoError, OSError) as error:
         raise _failed(console, error) from None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from impasto_client.catalogue import Adapter, Bundle, Catalogue
+from impasto_client.fields import TABLE
 from impasto_gateway import placing, sizes
 from impasto_gateway.errors import wrong
 from impasto_gateway.placing import Named
@@ -15,7 +16,7 @@ from impasto_gateway.settings import Limits
 from impasto_gateway.words import Words
 
 FEEDFORWARD = "feedforward"  # the family of bundles for photos
-FORMATS = ("png", "jpeg", "webp")
+FORMATS = TABLE.by_name["FORMAT"].choices
 MAX_PARTIAL = 3
 MAX_STAGES = 64  # the server's: a style may have a name for each
 

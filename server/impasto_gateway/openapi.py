@@ -35,7 +35,7 @@ async def document(request: Request) -> Response:
 
 def described(settings: GatewaySettings) -> dict[str, Any]:
     """The document, for a gateway with these settings."""
-    keyed = {"security": [{"key": []}]} if settings.keys else {}
+    keyed: dict[str, Any] = {"security": [{"key": []}]} if settings.keys else {}
     return {
         "openapi": VERSION,
         "info": {
@@ -58,7 +58,7 @@ def _images(settings: GatewaySettings) -> dict[str, Any]:
             "description": "The pictures; with stream, events.",
             "content": {
                 "application/json": {"schema": _ref("Images")},
-                "text/event-stream": {"schema": TEXT},
+                "text/event-stream": {"schema": _ref("Event")},
             },
         }
     }

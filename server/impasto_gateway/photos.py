@@ -22,7 +22,7 @@ STRANGE = {*KINDS} - TAKEN
 def stylized(draft: Draft, warnings: Sequence[str]) -> Wish:
     """The first `image` is painted; further ones are pictures whose styles are taken. Raises Refusal."""
     draft.without(STRANGE, "paints photos without it")
-    if (sizes.whole(draft.values, "n", 1, 10) or 1) != 1:
+    if (sizes.bounded(draft.values, "n") or 1) != 1:
         raise wrong("n", "a photo is painted once; send 1")
     said = tagged(draft.text("prompt"))
     photo, *pictures = draft.pictures["image"]
@@ -78,6 +78,6 @@ def _size(draft: Draft, photo: bytes) -> tuple[tuple[int, int], Any, list[str]]:
     if asked[0] and asked[1] and long_side is None:
         long_side = max(asked[0], asked[1])
         told.append(f"size: the photo keeps its shape; its longer side is {long_side} pixels")
-    side = sizes.whole({"long_side": long_side}, "long_side", 1, sizes.MAX_SIDE) or max(width, height)
+    side = sizes.bounded({"long_side": long_side}, "long_side") or max(width, height)
     scale = side / max(width, height)
     return (max(1, round(width * scale)), max(1, round(height * scale))), long_side, told

@@ -15,8 +15,6 @@ from impasto_gateway.lora import tagged
 from impasto_gateway.placing import Named, Placed
 from impasto_gateway.wish import Wish
 
-MAX_N = 16  # the server's
-
 PICTURES = tuple(word for word, row in TABLE.options.items() if row.kind == "picture")
 # Options that are passed on as they are; the others are put together here.
 _MADE = {*PICTURES, "adapters", "style", "guidance", "width", "height", "model", "format"}
@@ -58,7 +56,7 @@ def prompted(draft: Draft, warnings: Sequence[str], over: bool) -> Wish:
         options={word: value for word, value in options.items() if value is not None},
         names={**draft.words.names, **sized, **names},
         size=size,
-        pixels=size[0] * size[1] * (sizes.whole(values, "n", 1, MAX_N) or 1),
+        pixels=size[0] * size[1] * (sizes.bounded(values, "n") or 1),
         steps=steps,
         warnings=tuple(warnings),
         revised=prompt if prompt != values["prompt"] else None,

@@ -67,15 +67,16 @@ class Registry:
         finally:
             self._uploading.discard(name)
 
-    async def put(self, name: str, file: Path, bundle: Path, said: Mapping[str, str]) -> dict[str, Any]:
-        """Import the file for the bundle; returns what the command says of it. `said` are more of its options.
+    async def put(self, name: str, file: Path, bundle: Path, said: Mapping[str, str]) -> list[dict[str, Any]]:
+        """Import the file for the bundle; returns what the command says of each adapter that it made: one, or of a file
+        of many styles as many. `said` are more of the command's options.
 
         Raises Refusal (400) for a file that can't be an adapter of this bundle.
         """
         options = [f"--{key.replace('_', '-')}={value}" for key, value in said.items()]
         text = await self._run("import", str(file), f"--bundle={bundle}", f"--name={name}", *options, "--json")
-        found: dict[str, Any] = json.loads(text)
-        return found
+        found = json.loads(text)
+        return found if isinstance(found, list) else [found]
 
     async def remove(self, name: str) -> None:
         """Delete the name. Raises Refusal (404)."""
@@ -86,7 +87,8 @@ class Registry:
         call = (*_IMPASTO, "adapters", command, *words, f"--registry={self.folder}")
         async with self._turn, _running(call) as process:
             try:
-                out, err = await asyncio.wait_for(process.communicate(), IMPORT_S)
+                async with asyncio.timeout(IMPORT_S):
+                    out, err = await process.communicate()
             except TimeoutError:
                 problem = f"the import took more than {IMPORT_S:g} s and was given up; use a smaller file"
                 raise Refusal(400, f"file: {problem}", "adapter_refused", "file") from None

@@ -8,7 +8,7 @@ from impasto_client.field import Field
 from impasto_client.fields import TABLE
 from impasto_gateway.draft import FORMATS, MAX_PARTIAL
 from impasto_gateway.guiding import STRENGTHS
-from impasto_gateway.prompted import MAX_N, PHOTOS_OWN
+from impasto_gateway.prompted import PHOTOS_OWN
 from impasto_gateway.settings import Limits
 from impasto_gateway.words import ALIASES, IGNORED, KINDS
 
@@ -21,8 +21,6 @@ FILE: Schema = {"type": "string", "format": "binary"}
 BASE64: Schema = {"type": "string", "contentEncoding": "base64", "description": "A PNG, JPEG or WebP file in base64."}
 WEIGHTS: Schema = {"type": "object", "additionalProperties": NUMBER}
 NAMES: Schema = {"type": "array", "items": {"anyOf": [TEXT, {"$ref": "#/components/schemas/Weighted"}]}}
-SEED: Schema = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}
-PIXELS: Schema = {"type": "integer", "minimum": 1, "maximum": 65536}
 
 
 def said(text: str, schema: Schema) -> Schema:
@@ -92,17 +90,13 @@ def _unheard(word: str) -> Schema:
 
 
 _ROWS = {field.word: field for field in TABLE.fields}
-_RULES = [rule.name for rule in TABLE.rules]
 
 
 def _word(word: str) -> Schema:
     field = _ROWS.get(word)
     if field is None:
         return BASE64 if KINDS[word] == "picture" else TEXT
-    bounds = {"seed": SEED, "width": PIXELS, "height": PIXELS, "n": {"type": "integer", "minimum": 1, "maximum": MAX_N}}
-    special = {"format": {**TEXT, "enum": list(FORMATS)}, "guidance": {**TEXT, "enum": _RULES}}
-    schema = {**bounds, **special}.get(word) or _kind(field)
-    return said(_help(field), schema)
+    return said(_help(field), _kind(field))
 
 
 def _kind(field: Field) -> Schema:
@@ -110,14 +104,19 @@ def _kind(field: Field) -> Schema:
         case "flag":
             return FLAG
         case "number":
-            return {"type": "integer"} if field.dtype.startswith("INT") else NUMBER
+            return {"type": "integer" if field.dtype.startswith("INT") else "number", **_bounds(field)}
         case "numbers":
-            return listed(NUMBER)
+            return listed({**NUMBER, **_bounds(field)})
         case "picture":
             return BASE64
         case "adapters" | "style":
             return {"anyOf": [TEXT, WEIGHTS, NAMES]}
-    return TEXT
+    return {**TEXT, "enum": list(field.choices)} if field.choices else TEXT
+
+
+def _bounds(field: Field) -> Schema:
+    bounds = {"minimum": field.low, "maximum": field.high}
+    return {word: value for word, value in bounds.items() if value is not None}
 
 
 def _help(field: Field) -> str:
@@ -173,6 +172,11 @@ COMPONENTS: dict[str, Schema] = {
         ),
     ),
     "Images": thing("created data", created={"type": "integer"}, data=listed(PICTURE), **_PAINTED),
+    "Event": said(
+        "A server-sent event: NAME.partial_image, .completed or, if asked for, .progress, where NAME is"
+        " image_generation or image_edit; or error. Its data is JSON.",
+        thing("event data", event=TEXT, data=TEXT),
+    ),
     "Model": thing(
         "id object created owned_by",
         id=TEXT,

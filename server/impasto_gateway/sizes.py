@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from impasto_client.catalogue import Bundle
+from impasto_client.fields import TABLE
 from impasto_gateway.errors import wrong
 
-MAX_SIDE = 65536  # the server's
 AUTO = "auto"
 _SIZE = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
 
@@ -17,7 +17,7 @@ _SIZE = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
 def asked_size(values: Mapping[str, Any]) -> tuple[int | None, int | None]:
     """Width and height in pixels; None where the server shall choose. Raises Refusal."""
     said = values.get("size", AUTO)
-    width, height = (whole(values, word, 1, MAX_SIDE) for word in ("width", "height"))
+    width, height = (bounded(values, word) for word in ("width", "height"))
     if said == AUTO:
         return width, height
     if width is not None or height is not None:
@@ -29,10 +29,24 @@ def asked_size(values: Mapping[str, Any]) -> tuple[int | None, int | None]:
 
 
 def full_size(asked: tuple[int | None, int | None], bundle: Bundle, values: Mapping[str, Any]) -> tuple[int, int]:
-    """The finished picture's, with the bundle's defaults; without its second stage it is smaller."""
-    width, height = asked[0] or bundle.size.width, asked[1] or bundle.size.height
+    """The finished picture's, with the bundle's defaults; without its second stage it is smaller.
+
+    Raises Refusal for one that is too large for the bundle.
+    """
+    width, height, most = asked[0] or bundle.size.width, asked[1] or bundle.size.height, bundle.size.max_pixels
+    if width * height > most:
+        word = next((word for word in ("width", "height") if word in values), "size")
+        raise wrong(word, f"{width} x {height} pixels is too much for {bundle.name!r}; send at most {most} in all")
     zoom = bundle.zoom if values.get("upscale_steps") == 0 else 1
     return max(1, width // zoom), max(1, height // zoom)
+
+
+def bounded(values: Mapping[str, Any], word: str) -> int | None:
+    """A whole number within the bounds that the table of fields has. Raises Refusal."""
+    row = TABLE.by_name[word.upper()]
+    assert row.low is not None
+    assert row.high is not None
+    return whole(values, word, int(row.low), int(row.high))
 
 
 def whole(values: Mapping[str, Any], word: str, low: int, high: int) -> int | None:

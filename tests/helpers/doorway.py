@@ -17,6 +17,7 @@ from impasto_gateway.callers import Allowance, Caller
 from impasto_gateway.keyring import append, made
 from impasto_gateway.settings import GatewaySettings
 from impasto_gateway.upstream import Upstream
+from tests.helpers.lifespans import alive
 
 SETTINGS = GatewaySettings(urls=())
 
@@ -28,8 +29,11 @@ async def calling(
     """A caller, with this key if there is one."""
     upstream = Upstream.over(AsyncClient(transport=AsyncFakeTransport(fake)))
     headers = {} if key is None else {"authorization": f"Bearer {key}"}
-    transport = httpx.ASGITransport(create_app(settings, upstream))
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers) as caller:
+    app = create_app(settings, upstream)
+    async with (
+        alive(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost", headers=headers) as caller,
+    ):
         yield caller
 
 

@@ -22,9 +22,10 @@ from impasto_client.wire import Tensors
 from impasto_gateway.app import create_app
 from impasto_gateway.settings import GatewaySettings, Limits
 from impasto_gateway.upstream import Upstream
+from tests.helpers.lifespans import alive
 from tests.helpers.waiting import PATIENCE_S, eventually
 
-_SIZE = Size(width=128, height=128, multiple_of=8, max_pixels=1 << 20)
+_SIZE = Size(width=128, height=128, multiple_of=8, max_pixels=1 << 16)
 _RULES = (
     Rule("cfg", (Strength("GUIDANCE_SCALE", default=3.0, low=0.0, high=50.0),)),
     Rule("styledrop", (Strength("STYLE_STRENGTH", default=2.0, low=-50.0, high=50.0),)),
@@ -93,7 +94,10 @@ def app_over(*transports: Any, settings: GatewaySettings = SETTINGS) -> ASGIApp:
 async def calling(app: ASGIApp) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the app, without a network."""
     transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=PATIENCE_S) as client:
+    async with (
+        alive(app),
+        httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=PATIENCE_S) as client,
+    ):
         yield client
 
 

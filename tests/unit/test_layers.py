@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SERVER, EXPORT, CLIENT = (
-    ROOT / name for name in ("server/impasto_server", "export/impasto_export", "clients/impasto_client")
+SERVER, GATEWAY, EXPORT, CLIENT = (
+    ROOT / name
+    for name in ("server/impasto_server", "server/impasto_gateway", "export/impasto_export", "clients/impasto_client")
 )
 
 # The server's, from the bottom up. Whatever stands in the package stands here, by the name of its module or folder.
@@ -54,6 +55,11 @@ def edges(package: Path) -> Iterator[Edge]:
                 yield name, found
 
 
+def is_said(call: ast.Call) -> bool:
+    """Whether the call says what it imports. One doesn't: the gateway's checks are modules that an operator names."""
+    return bool(call.args) and isinstance(call.args[0], ast.Constant)
+
+
 def imported(source: str, package: str) -> Iterator[str]:
     """Modules below `package`, or names in them, that are imported anywhere in the source."""
     for node in ast.walk(ast.parse(source)):
@@ -63,7 +69,7 @@ def imported(source: str, package: str) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             assert node.level == 0, "imports are absolute"
             found = [f"{node.module}.{alias.name}" for alias in node.names]
-        elif isinstance(node, ast.Call) and "import_module" in ast.unparse(node.func) and node.args:
+        elif isinstance(node, ast.Call) and "import_module" in ast.unparse(node.func) and is_said(node):
             found = [str(ast.literal_eval(node.args[0]))]
         yield from (name.removeprefix(f"{package}.") for name in found if name.startswith(f"{package}."))
 
@@ -94,7 +100,7 @@ def test_nobody_in_the_server_imports_upward() -> None:
     assert not sorted({told(edge) for edge in edges(SERVER) if not is_downward(edge)})
 
 
-@pytest.mark.parametrize("package", [SERVER, EXPORT, CLIENT], ids=lambda package: str(package.name))
+@pytest.mark.parametrize("package", [SERVER, GATEWAY, EXPORT, CLIENT], ids=lambda package: str(package.name))
 def test_no_module_needs_itself(package: Path) -> None:
     """Inside layers, too, and in the packages that are too small for layers.
 

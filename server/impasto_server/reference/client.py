@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import textwrap
+from math import inf, isfinite
 
-from impasto_server.fields import Field, Option, rows
+from impasto_server.fields import Choice, Field, Number, Option, Whole, rows
 from impasto_server.guidance import Rule
 from impasto_server.reference.book import Book, either
 
@@ -76,11 +77,21 @@ def _field(row: Field, book: Book) -> str:
         "help": _said(option.flag, book),
         "metavar": option.metavar,
         "default": None if row.many else book.default(row.name),
+        **_bounds(row, book),
     }
-    told = (_argument(name, value) for name, value in words.items() if value not in ("", None))
+    told = (_argument(name, value) for name, value in words.items() if value not in ("", None, ()))
     return (
         f'    Field(\n        "{row.name}",\n        "{row.dtype}",\n        "{_kind(row)}",\n{"".join(told)}    ),\n'
     )
+
+
+def _bounds(row: Field, book: Book) -> dict[str, object]:
+    """What it allows under any rule."""
+    known = [one for rule in book.rules for one in rows(rule).values() if one.name == row.name] or [row]
+    numbers = [one for one in known if isinstance(one, Number | Whole)]
+    low, high = min((one.low for one in numbers), default=-inf), max((one.high for one in numbers), default=inf)
+    bounds = {name: value for name, value in (("low", low), ("high", high)) if isfinite(value)}
+    return {**bounds, "choices": row.choices if isinstance(row, Choice) else ()}
 
 
 def _rules(book: Book) -> str:

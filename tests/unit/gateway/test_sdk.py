@@ -79,8 +79,8 @@ def test_what_openai_has_no_word_for_goes_into_extra_body(client: OpenAI, transp
 def test_a_picture_streams_with_three_previews(client: OpenAI) -> None:
     events = list(client.images.generate(prompt="a red boat", stream=True, partial_images=3, output_format="webp"))
     *partials, completed = events
-    assert [event.type for event in partials] == ["image_generation.partial_image"] * 3
-    assert [event.partial_image_index for event in partials if event.type.endswith("partial_image")] == [0, 1, 2]
+    shown_at = [one.partial_image_index for one in partials if one.type == "image_generation.partial_image"]
+    assert shown_at == [0, 1, 2]
     assert completed.type == "image_generation.completed"
     assert [shown(event.b64_json) for event in events] == [("WEBP", 128, 128)] * 4
 
