@@ -125,6 +125,8 @@ def test_what_it_is_told(tmp_path: Path) -> None:
         registry=tmp_path,
         bundles={None: tmp_path / "one", "photos": tmp_path / "two"},
         grace_s=7,
+        metrics_url="http://127.0.0.1:8002/metrics",
+        traces="http://collector:4318",
     )
     assert found.url == f"http://127.0.0.1:{found.port}"
     assert found.command()[len(module.COMMAND) :] == [
@@ -136,6 +138,8 @@ def test_what_it_is_told(tmp_path: Path) -> None:
         f"--bundle={tmp_path}/one",
         f"--bundle=photos={tmp_path}/two",
         f"--keys={tmp_path}/keys",
+        "--metrics-url=http://127.0.0.1:8002/metrics",
+        "--traces=http://collector:4318",
     ]
 
 
