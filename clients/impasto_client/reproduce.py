@@ -61,7 +61,8 @@ def reproduce(
         sent = [file_bytes("IMAGE", picture) for picture in pictures or ()]
         with closing(transport_to(ctx, url, bundle if local else None)) as transport:
             others = _others(transport, mark, limit_s(timeout), anyway)
-            outcome = repainted(transport, mark, old, sent, limit_s(timeout))
+            with console.status("painting it again"):
+                outcome = repainted(transport, mark, old, sent, limit_s(timeout))
         if out is not None:
             out.write_bytes(outcome.data)
     _tell(file, out, outcome, others, as_json)

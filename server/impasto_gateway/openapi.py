@@ -58,7 +58,7 @@ def _images(settings: GatewaySettings) -> dict[str, Any]:
             "description": "The pictures; with stream, events.",
             "content": {
                 "application/json": {"schema": _ref("Images")},
-                "text/event-stream": {"schema": TEXT},
+                "text/event-stream": {"schema": _ref("Event")},
             },
         }
     }

@@ -172,6 +172,11 @@ COMPONENTS: dict[str, Schema] = {
         ),
     ),
     "Images": thing("created data", created={"type": "integer"}, data=listed(PICTURE), **_PAINTED),
+    "Event": said(
+        "A server-sent event: NAME.partial_image, .completed or, if asked for, .progress, where NAME is"
+        " image_generation or image_edit; or error. Its data is JSON.",
+        thing("event data", event=TEXT, data=TEXT),
+    ),
     "Model": thing(
         "id object created owned_by",
         id=TEXT,

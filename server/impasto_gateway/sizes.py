@@ -29,8 +29,14 @@ def asked_size(values: Mapping[str, Any]) -> tuple[int | None, int | None]:
 
 
 def full_size(asked: tuple[int | None, int | None], bundle: Bundle, values: Mapping[str, Any]) -> tuple[int, int]:
-    """The finished picture's, with the bundle's defaults; without its second stage it is smaller."""
-    width, height = asked[0] or bundle.size.width, asked[1] or bundle.size.height
+    """The finished picture's, with the bundle's defaults; without its second stage it is smaller.
+
+    Raises Refusal for one that is too large for the bundle.
+    """
+    width, height, most = asked[0] or bundle.size.width, asked[1] or bundle.size.height, bundle.size.max_pixels
+    if width * height > most:
+        word = next((word for word in ("width", "height") if word in values), "size")
+        raise wrong(word, f"{width} x {height} pixels is too much for {bundle.name!r}; send at most {most} in all")
     zoom = bundle.zoom if values.get("upscale_steps") == 0 else 1
     return max(1, width // zoom), max(1, height // zoom)
 

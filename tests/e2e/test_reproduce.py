@@ -19,12 +19,15 @@ from impasto_client import cli
 from impasto_client.marks import bare, found_in, read
 from impasto_gateway.app import create_app
 from impasto_gateway.settings import GatewaySettings
+from impasto_gateway.signing import Signer
 from impasto_server.ops.serve import Server, serve
 from impasto_server.settings import Settings
 from tests.helpers import toy, toy_masked, toy_stylizer
 from tests.helpers.certificates import Authority
 from tests.helpers.mark_readers import infotext, parameters_of
 from tests.helpers.pictures import png
+
+from .conftest import ROOT
 
 PHOTO = png(np.random.default_rng(0).integers(0, 256, (64, 80, 3), np.uint8))
 SKY = png(np.repeat(np.array([[255]] * 32 + [[0]] * 32, np.uint8), 80, axis=1))
@@ -207,6 +210,9 @@ def test_the_pixels_are_those_that_the_server_sent(words: Sequence[str]) -> None
 # through the gateway
 
 
+SOURCE_OF_AN_EDIT = "compositeWithTrainedAlgorithmicMedia"
+
+
 def over_http(settings: GatewaySettings, path: str, **sent: Any) -> Any:
     """The answer of a gateway in this process, in front of the real server."""
 
@@ -270,6 +276,40 @@ def test_a_signed_one_is_ours_and_its_picture_is_painted_again(server: Server, t
         assert json.loads(result.stdout)["differences"] == [
             "beside the picture: a signature, or what another program wrote"
         ]
+
+
+def test_the_photos_own_manifest_comes_along(server: Server, tmp_path: Path) -> None:
+    """A camera, or another operator, signed the photo; the painting says that it was made of it."""
+    camera, authority = Authority.named("Camera Authority"), Authority.named("Test Authority")
+    photographer = Signer.of(settings_of(server, **named(camera.write(tmp_path / "camera", camera.issue("Camera")))))
+    assert photographer is not None
+    photo = photographer.sign(PHOTO, "png")
+    settings = settings_of(server, **named(authority.write(tmp_path / "own", authority.issue("Operator"))))
+    form = {"data": {"model": "photo", "style": "ink"}, "files": {"image": ("photo.png", photo, "image/png")}}
+    (one,) = over_http(settings, "/v1/images/edits", **form)["data"]
+    found = over_http(settings, "/v1/verify", files={"image": ("painted", base64.b64decode(one["b64_json"]))})
+    assert found["ours"] is True
+    assert found["signature"]["ingredients"] == 1
+    assert found["signature"]["source"] == found["marks"]["digital_source_type"] == SOURCE_OF_AN_EDIT
+    Path("photo.png").write_bytes(photo)
+    Path("painted.png").write_bytes(base64.b64decode(one["b64_json"]))
+    assert impasto("reproduce", "painted.png", "--picture", "photo.png").exit_code == 0
+
+
+def named(files: tuple[Path, Path]) -> dict[str, Path]:
+    return {"certificate": files[0], "private_key": files[1]}
+
+
+def test_what_a_check_drew_is_told_and_not_painted_again(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs/examples"))
+    settings = settings_of(server, check="checks:corner")
+    asked = {"prompt": "a red house", "model": "words", "size": "64x64"}
+    (one,) = over_http(settings, "/v1/images/generations", json=asked)["data"]
+    Path("corner.png").write_bytes(base64.b64decode(one["b64_json"]))
+    result = impasto("reproduce", "corner.png", "--json")
+    assert result.exit_code == 3, result.output
+    told = " ".join(json.loads(result.stdout)["differences"])
+    assert "the gateway's 'checks:corner' changed the picture after it was painted" in told
 
 
 def test_without_metadata_a_gateway_marks_nothing(server: Server) -> None:

@@ -20,7 +20,7 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: the p
 PATIENCE_MS = 60_000
 
 # Chromium writes one line for an answer that is no success, whatever the page makes of it.
-_REFUSED = re.compile(r"Failed to load resource: the server responded with a status of 4\d\d")
+_REFUSED = re.compile(r"Failed to load resource: the server responded with a status of (4\d\d|503)")
 
 
 @contextmanager

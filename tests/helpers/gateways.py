@@ -25,7 +25,7 @@ from impasto_gateway.upstream import Upstream
 from tests.helpers.lifespans import alive
 from tests.helpers.waiting import PATIENCE_S, eventually
 
-_SIZE = Size(width=128, height=128, multiple_of=8, max_pixels=1 << 20)
+_SIZE = Size(width=128, height=128, multiple_of=8, max_pixels=1 << 16)
 _RULES = (
     Rule("cfg", (Strength("GUIDANCE_SCALE", default=3.0, low=0.0, high=50.0),)),
     Rule("styledrop", (Strength("STYLE_STRENGTH", default=2.0, low=-50.0, high=50.0),)),

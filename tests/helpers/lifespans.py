@@ -20,7 +20,9 @@ async def alive(app: ASGIApp) -> AsyncIterator[None]:
         assert message["type"] in ("lifespan.startup.complete", "lifespan.shutdown.complete"), message
         started.set()
 
-    running = asyncio.create_task(app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, orders.get, send))
+    running = asyncio.ensure_future(
+        app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, orders.get, send)
+    )
     orders.put_nowait({"type": "lifespan.startup"})
     await started.wait()
     try:

@@ -57,12 +57,8 @@ export class Api {
   /** What a painting has to say, as it says it. Leaving it, or aborting, cancels it on the server. */
   async *paint({ path, headers, body }, signal) {
     const response = await this.fetch(path, { method: "POST", headers, body, signal });
-    if (!(response.headers.get("content-type") ?? "").startsWith("text/event-stream")) {
-      yield { event: "completed", data: parsed(await response.text()) };
-      return;
-    }
     for await (const said of events(response.body)) {
-      yield said.data === undefined || said.data === "[DONE]" ? said : { event: said.event, data: parsed(said.data) };
+      yield said.data === undefined ? said : { event: said.event, data: parsed(said.data) };
     }
   }
 

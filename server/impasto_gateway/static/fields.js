@@ -4,7 +4,7 @@ const ROWS = [
   { name: "negative_prompt", label: "Not in the picture", kind: "text", wide: true },
   { name: "steps", label: "Steps", kind: "number", low: 1, high: 200, step: 1 },
   { name: "scheduler", label: "Sampler", kind: "choice" },
-  { name: "guidance", label: "Guidance", kind: "choice" },
+  { name: "guidance", label: "Guidance", kind: "choice", wide: true },
   { name: "guidance_ramp", label: "Let guidance rise", kind: "flag" },
   { name: "content", label: "Content adapter", kind: "choice", rule: "styledrop-compose" },
   { name: "content_prompt", label: "Prompt of the content", kind: "text", wide: true, rule: "styledrop-compose" },
@@ -56,14 +56,16 @@ export function rowsFor(bundle, { guidance, photo, adapters }) {
   return shown.flatMap((row) => [filled(row, bundle, adapters), ...(row.name === "guidance" ? strengths(rule) : [])]);
 }
 
+/** With the bundle's default and what there is to choose from, which begins with the default. */
 function filled(row, bundle, adapters) {
+  const usual = { guidance: bundle.rules[0]?.name, format: "png", ...bundle.defaults }[row.name];
   const options = {
     scheduler: bundle.samplers.map((name) => [name, name]),
     guidance: bundle.rules.map(({ name }) => [name, RULES[name] ?? name]),
     content: adapters.map(({ name }) => [name, name]),
     format: [["png", "PNG"], ["jpeg", "JPEG"], ["webp", "WebP"]],
   };
-  return { ...row, usual: bundle.defaults[row.name], options: options[row.name] };
+  return { ...row, usual, options: options[row.name] };
 }
 
 function strengths(rule) {

@@ -94,8 +94,10 @@ export class Form {
 
   drawMore() {
     const rows = rowsFor(this.bundle, { guidance: this.more.guidance, photo: this.photo, adapters: this.adapters });
-    const names = new Set(rows.map(({ name }) => name));
-    for (const name of Object.keys(this.more)) if (!names.has(name)) delete this.more[name];
+    const usual = new Map(rows.map((row) => [row.name, row.usual]));
+    for (const [name, value] of Object.entries(this.more)) {
+      if (!usual.has(name) || String(value) === String(usual.get(name))) delete this.more[name];
+    }
     byId("rows").replaceChildren(...rows.map((row) => this.row(row)));
     this.countMore();
   }
@@ -108,7 +110,7 @@ export class Form {
   row(row) {
     const id = `more-${row.name}`;
     const input = this.input(row, id);
-    input.addEventListener(row.kind === "text" ? "input" : "change", () => this.set(row, input));
+    input.addEventListener("input", () => this.set(row, input));
     const label = h("label", { class: "name", for: id }, row.label);
     return h(
       "div",
@@ -122,11 +124,7 @@ export class Form {
     const now = this.more[row.name];
     const common = { id, "aria-describedby": `wrong-${row.name}` };
     if (row.kind === "flag") return h("input", { ...common, type: "checkbox", checked: now === true });
-    if (row.kind === "choice") {
-      const usual = row.options.some(([value]) => value === row.usual) ? `Default (${row.usual})` : "Default";
-      const options = [["", usual], ...row.options];
-      return h("select", common, options.map(([value, label]) => h("option", { value, selected: value === (now ?? "") }, label)));
-    }
+    if (row.kind === "choice") return h("select", common, options(row, now));
     if (row.kind === "text") return h("input", { ...common, type: "text", value: now ?? "", autocomplete: "off" });
     const bounds = { min: row.low, max: row.high, step: row.step };
     return h("input", { ...common, ...bounds, type: "number", value: now ?? "", placeholder: row.usual ?? "default" });
@@ -164,7 +162,8 @@ export class Form {
     const said = place.querySelector(".wrong");
     said.textContent = message;
     show(said, true);
-    const input = place.querySelector("textarea, input:not([type=file]):not([hidden]), select, button");
+    const usual = "textarea, input:not([type=file], [type=search]), select, button[tabindex='0'], button:not([tabindex])";
+    const input = place.querySelector(".mix input") ?? place.querySelector(usual);
     input.setAttribute("aria-invalid", "true");
     input.focus();
     place.scrollIntoView({ block: "nearest" });
@@ -181,4 +180,11 @@ export class Form {
   unblameAll() {
     document.querySelectorAll("[data-field].bad").forEach((one) => this.unblame(one));
   }
+}
+
+/** The default stands first, by its own name, and isn't sent. */
+function options({ options: all, usual }, now) {
+  const rest = all.filter(([value]) => value !== usual);
+  const first = all.find(([value]) => value === usual)?.[1] ?? "None";
+  return [["", first], ...rest].map(([value, label]) => h("option", { value, selected: value === (now ?? "") }, label));
 }

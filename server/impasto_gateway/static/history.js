@@ -24,6 +24,12 @@ export class History {
     this.changed();
   }
 
+  /** Mark the one that hangs on the wall. */
+  show(painting) {
+    this.current = painting;
+    this.draw();
+  }
+
   changed() {
     keep(this.paintings);
     this.draw();
@@ -49,8 +55,7 @@ export class History {
         "aria-label": `Show and load: ${what}`,
         "aria-current": painting === this.current ? "true" : null,
         onclick: () => {
-          this.current = painting;
-          this.draw();
+          this.show(painting);
           this.open(painting);
           byId("strip").querySelector("[aria-current]")?.focus({ preventScroll: true });
         },
@@ -72,7 +77,7 @@ function kept() {
 
 /** A tab has a few megabytes: the oldest are forgotten first. */
 function keep(paintings) {
-  for (let count = paintings.length; count >= 0; count = Math.floor(count * 0.7) - (count < 4)) {
+  for (let count = paintings.length; count >= 0; count = count > 1 ? Math.floor(count * 0.7) : count - 1) {
     try {
       sessionStorage.setItem(KEY, JSON.stringify(paintings.slice(0, count)));
       return;

@@ -2,10 +2,12 @@
 
 import { Api, Refused } from "./api.js";
 import { bundlesOf, fitting, paintsPhotos, takesPhotos } from "./catalogue.js";
+import { colours } from "./colours.js";
 import { askKey, copy, save, say, toast } from "./dialogs.js";
 import { Form } from "./form.js";
 import { byId, h, show } from "./h.js";
 import { History } from "./history.js";
+import { fileOf, followed, nameOf, quarters } from "./painting.js";
 import { Photo } from "./photo.js";
 import { curlOf, linkOf, requestOf, settingsOfLink, wireOf } from "./request.js";
 import { Stage } from "./stage.js";
@@ -20,7 +22,7 @@ const styles = new Styles(api, () => {
 });
 const photo = new Photo({ changed: photoChanged, settings: dropped, wrong: (why) => form.blame("image", why) });
 const stage = new Stage([
-  { label: "Download", symbol: "save", run: download },
+  { label: "Download", symbol: "save", run: (one, place) => save(one.pictures[place].url, nameOf(one, place)) },
   { label: "Keep seed", symbol: "pin", run: keepSeed, when: ({ pictures }) => pictures[0].seed !== "" },
   { label: "Paint over it", symbol: "photo", run: paintOver, when: () => bundles.some(takesPhotos) },
   { label: "Copy link", symbol: "link", run: (one, place) => copy(linkOf(settled(one, place), base), "Link") },
@@ -44,10 +46,16 @@ async function load() {
   hush();
   show(byId("lock"), Boolean(api.key));
   byId("model").replaceChildren(...bundles.map(({ id }) => h("option", { value: id }, id)));
-  byId("model").disabled = false;
+  byId("model").disabled = byId("paint").disabled = false;
   offer();
   const linked = settingsOfLink(location.hash);
+  const last = history.paintings[0];
+  if (last) {
+    history.show(last);
+    stage.hang(last);
+  }
   if (linked) fill(linked);
+  else if (last && !last.photoName) fill(last.settings);
 }
 
 function bundle() {
@@ -130,9 +138,8 @@ function keepSeed({ pictures }, place) {
   toast("The next picture has the same seed");
 }
 
-async function paintOver(painting, place) {
-  const blob = await (await fetchData(painting.pictures[place].url)).blob();
-  photo.set(new File([blob], name(painting, place), { type: blob.type }));
+function paintOver(painting, place) {
+  photo.set(fileOf(painting.pictures[place].url, nameOf(painting, place)));
 }
 
 // --- painting
@@ -147,11 +154,12 @@ async function paint() {
   const wrong = form.problem(source);
   if (wrong) return form.blame(wrong.field, wrong.message);
   const wire = wireOf(wanted, now, new Map(adapters.map((one) => [one.name, one])));
-  const size = paintsPhotos(now) ? await photo.size() : { width: wanted.width, height: wanted.height };
+  const size = paintsPhotos(now) ? photo.size : { width: wanted.width, height: wanted.height };
   begin({ ...size, n: paintsPhotos(now) ? 1 : wanted.n });
   const started = performance.now();
   try {
-    const done = await watched(api.paint(requestOf(wire, source), running.signal), wanted);
+    const told = api.paint(requestOf(wire, source), running.signal);
+    const done = await followed(told, watching());
     const painting = {
       ...done,
       ...size,
@@ -170,6 +178,17 @@ async function paint() {
     if (error.name === "AbortError") say("Cancelled");
     else fail(error, paint);
   }
+}
+
+function watching() {
+  const heard = quarters(say);
+  return {
+    queued: (position) => stage.queued(position),
+    progress(state) {
+      stage.progress(state);
+      heard(state);
+    },
+  };
 }
 
 function begin(shape) {
@@ -198,52 +217,18 @@ function putBack() {
   else stage.clear();
 }
 
-/** Follow a painting to its end: {pictures, warnings}. */
-async function watched(told, { n, more }) {
-  const kind = `image/${more.format ?? "png"}`;
-  const pictures = [];
-  const warnings = new Set();
-  let quarter = 0;
-  for await (const { event, data, comment } of told) {
-    if (comment !== undefined) {
-      const place = /^queued? (\d+)/.exec(comment);
-      if (place) stage.queued(Number(place[1]));
-    } else if (event === "error") {
-      throw new Refused(data.status ?? 500, data.error ?? data);
-    } else if (event.endsWith("partial_image") || event.endsWith("progress")) {
-      const place = data.index ?? 0;
-      stage.progress({ step: data.step, steps: data.steps, place, source: data.b64_json && asUrl(data.b64_json, kind) });
-      if (data.steps && Math.floor((4 * data.step) / data.steps) > quarter) {
-        quarter = Math.floor((4 * data.step) / data.steps);
-        say(`Step ${data.step} of ${data.steps}`);
-      }
-    } else if (event.endsWith("completed")) {
-      for (const one of data.data ?? [data]) pictures.push({ url: asUrl(one.b64_json, kind), seed: String(one.seed ?? "") });
-      for (const warning of data.warnings ?? []) warnings.add(warning);
-    }
-  }
-  if (!pictures.length) throw new Refused(502, { message: "The gateway’s answer ended without a picture." });
-  return { pictures, warnings: [...warnings] };
-}
-
-function asUrl(b64, kind) {
-  return `data:${kind};base64,${b64}`;
-}
-
 // --- what goes wrong
 
 /** Say it at the field at fault, or above the button. */
 function fail(error, again) {
-  const said = error instanceof Refused ? error.message : "The gateway can’t be reached.";
-  if (error.param && form.blame(error.param, tidy(said))) return say(said);
+  const said = error instanceof Refused ? error.message : "The gateway can’t be reached";
+  if (error.param && form.blame(error.param, sentence(said.replace(/^[\w[\].]+: /, "")))) return say(said);
   const after = error.after ? ` Try again in ${Math.ceil(error.after)} s.` : "";
-  complain(`${said}${after}`, again, error.id);
+  complain(`${sentence(said)}${after}`, again, error.id);
 }
 
-/** Without the field's name before the colon: the message stands at the field. */
-function tidy(message) {
-  const text = message.replace(/^[A-Za-z_[\].\d]+: /, "");
-  return text[0].toUpperCase() + text.slice(1);
+function sentence(text) {
+  return `${text[0].toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? "" : "."}`;
 }
 
 function complain(text, again, id) {
@@ -255,27 +240,12 @@ function complain(text, again, id) {
   show(place, true);
 }
 
+/** Without a catalogue there is nothing to do but to ask again: that stays. */
 function hush() {
-  show(byId("wrong"), false);
+  if (bundles.length) show(byId("wrong"), false);
 }
 
 // --- the plate's actions
-
-function name({ pictures, settings: { more } }, place) {
-  const seed = pictures[place].seed;
-  return `impasto${seed === "" ? "" : `-${seed}`}.${more.format === "jpeg" ? "jpg" : (more.format ?? "png")}`;
-}
-
-function download(painting, place) {
-  save(painting.pictures[place].url, name(painting, place));
-}
-
-/** Decoded here: the page's policy lets it connect to nothing but its gateway, data: URLs included. */
-async function fetchData(url) {
-  const [head, b64] = url.split(",");
-  const bytes = Uint8Array.from(atob(b64), (one) => one.charCodeAt(0));
-  return new Response(bytes, { headers: { "content-type": head.slice(5, head.indexOf(";")) } });
-}
 
 function copyCurl(painting, place) {
   const wanted = settled(painting, place);
@@ -309,24 +279,5 @@ byId("lock").addEventListener("click", () => {
 });
 if (/Mac|iPhone|iPad/.test(navigator.platform)) byId("paint-keys").textContent = "⌘ ↵";
 
-const dark = matchMedia("(prefers-color-scheme: dark)");
-
-function themed(toggle) {
-  const root = document.documentElement;
-  const now = root.dataset.theme ?? (dark.matches ? "dark" : "light");
-  const other = now === "dark" ? "light" : "dark";
-  if (toggle) {
-    root.dataset.theme = other;
-    try {
-      localStorage.setItem("impasto.theme", other);
-    } catch { /* until the page is closed */ }
-  }
-  const next = toggle ? now : other;
-  byId("theme").setAttribute("aria-label", `Switch to ${next} colours`);
-  byId("theme").title = `Switch to ${next} colours`;
-}
-
-byId("theme").addEventListener("click", () => themed(true));
-dark.addEventListener("change", () => themed(false));
-themed(false);
+colours();
 load();

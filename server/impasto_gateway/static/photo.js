@@ -17,6 +17,11 @@ export class Photo {
       this.set(null);
       byId("choose").focus();
     });
+    byId("photo-picture").addEventListener("error", () => {
+      if (!this.file) return;
+      this.set(null);
+      this.wrong("This picture can’t be read: it is damaged, or of another format than its name says.");
+    });
     this.listen();
   }
 
@@ -60,9 +65,9 @@ export class Photo {
     this.changed();
   }
 
-  /** Its width and height in pixels. */
-  async size() {
-    await byId("photo-picture").decode();
-    return { width: byId("photo-picture").naturalWidth, height: byId("photo-picture").naturalHeight };
+  /** Its width and height in pixels, as far as they are known. */
+  get size() {
+    const { naturalWidth: width, naturalHeight: height } = byId("photo-picture");
+    return width ? { width, height } : { width: 1, height: 1 };
   }
 }

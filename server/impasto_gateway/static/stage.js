@@ -118,5 +118,5 @@ function facts({ settings, pictures, width, height, seconds, model }, place) {
     width && `${width} × ${height}`,
     model,
     seconds !== undefined && `${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`,
-  ].filter(Boolean);
+  ].filter(Boolean).map((fact) => fact.replaceAll(" ", "\u00a0").replaceAll("\u00a0+\u00a0", " + "));
 }

@@ -2,6 +2,7 @@ import { byId, h, show } from "./h.js";
 
 const MANY = 8; // from here on there is a search
 const WEIGHT = { low: 0, high: 1.5, step: 0.05, usual: 0.8 };
+const SHARE = { ...WEIGHT, high: 1, usual: 1 }; // of a photo's style: all of them together are at most 1
 const MOST = 200; // tiles; the search reaches the others
 const AT_ONCE = 2; // previews are painted when they are first asked for
 
@@ -18,9 +19,13 @@ export class Styles {
     byId("search").addEventListener("input", () => this.draw());
   }
 
-  /** The picked styles with their weights. */
+  /** The picked styles with their weights; those of photos' styles that would be more than 1 together share it. */
   get value() {
-    return Object.fromEntries(this.weights);
+    const shared = this.list.filter(({ kind, name }) => kind === "vector" && this.weights.has(name));
+    const sum = shared.reduce((all, { name }) => all + this.weights.get(name), 0);
+    const share = (name) => Math.floor((100 * this.weights.get(name)) / sum) / 100;
+    const less = sum > 1 ? shared.map(({ name }) => [name, share(name)]) : [];
+    return { ...Object.fromEntries(this.weights), ...Object.fromEntries(less) };
   }
 
   set value(weights) {
@@ -79,7 +84,8 @@ export class Styles {
   }
 
   pick(name) {
-    if (!this.weights.delete(name)) this.weights.set(name, WEIGHT.usual);
+    const adapter = this.list.find((one) => one.name === name);
+    if (!this.weights.delete(name)) this.weights.set(name, scaleOf(adapter).usual);
     const tile = this.tiles.querySelector(`[data-name="${CSS.escape(name)}"]`);
     tile?.setAttribute("aria-pressed", String(this.weights.has(name)));
     if (tile) this.rove(tile);
@@ -90,29 +96,37 @@ export class Styles {
   drawMix() {
     const picked = this.list.filter(({ name }) => this.weights.has(name));
     byId("mix").replaceChildren(...picked.map((one) => (one.kind === "embedding" ? this.word(one) : this.slider(one))));
+    this.say();
     byId("styles-count").textContent = picked.length > 1 ? `${picked.length} mixed` : "";
   }
 
   slider(adapter) {
     const { name } = adapter;
     const weight = this.weights.get(name);
-    const said = h("output", {}, shown(weight));
+    const { low, high, step } = scaleOf(adapter);
     const slider = h("input", {
       type: "range",
-      min: Math.min(WEIGHT.low, weight),
-      max: Math.max(WEIGHT.high, weight),
-      step: WEIGHT.step,
+      min: Math.min(low, weight),
+      max: Math.max(high, weight),
+      step: isMultiple(weight, step) ? step : "any", // a loaded weight stays what it is
       value: weight,
       "aria-label": `Weight of ${title(adapter)}`,
       oninput: () => {
         this.weights.set(name, slider.valueAsNumber);
-        said.textContent = shown(slider.valueAsNumber);
         fill(slider);
+        this.say();
         this.changed();
       },
     });
     fill(slider);
+    const said = h("output", { "data-name": name });
     return h("div", { class: "mixed" }, h("span", { class: "who" }, title(adapter)), slider, said);
+  }
+
+  /** The weights in numbers. */
+  say() {
+    const weights = this.value;
+    for (const said of byId("mix").querySelectorAll("output")) said.textContent = weights[said.dataset.name].toFixed(2);
   }
 
   /** An embedding has no weight: its word stands in the prompt. */
@@ -203,8 +217,12 @@ function fill(slider) {
   slider.style.setProperty("--share", `${((valueAsNumber - min) / (max - min)) * 100}%`);
 }
 
-function shown(weight) {
-  return weight.toFixed(2);
+function scaleOf({ kind }) {
+  return kind === "vector" ? SHARE : WEIGHT;
+}
+
+function isMultiple(value, step) {
+  return Math.abs(value / step - Math.round(value / step)) < 1e-6;
 }
 
 /** A name as people write it. */

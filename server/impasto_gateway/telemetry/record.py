@@ -56,7 +56,7 @@ class Record:
         self.answered_ns = time_ns()
         timings = meta.get("timings", {})
         self.bundle = str(meta.get("model", self.bundle))
-        self.adapters = _names(meta.get("adapters", ())) + _names(meta.get("styles", ())) or self.adapters
+        self.adapters = _names(meta.get("adapters", ())) or self.adapters
         self.steps = int(meta.get("steps", self.steps))
         self.phases_ms = {name: float(timings[f"{name}_ms"]) for name in PHASES if f"{name}_ms" in timings}
         self.queue_ms = self.phases_ms.get("queue", self.queue_ms)

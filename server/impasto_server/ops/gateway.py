@@ -56,16 +56,18 @@ class Door:
         registry: Path,
         bundles: Mapping[str | None, Path],
         grace_s: float,
-        metrics_url: str,
-        traces: str | None,
-        requests: bool,
+        metrics_url: str | None = None,
+        traces: str | None = None,
+        requests: bool = False,
     ) -> Door:
         """A door whose port is free; 0 picks one. Raises SetupError."""
-        options = [f"--registry={registry.resolve()}", f"--metrics-url={metrics_url}"]
+        options = [f"--registry={registry.resolve()}"]
         for name, folder in bundles.items():
             options.append(f"--bundle={folder.resolve()}" if name is None else f"--bundle={name}={folder.resolve()}")
         if keys is not None:
             options.append(f"--keys={keys.resolve()}")
+        if metrics_url is not None:
+            options.append(f"--metrics-url={metrics_url}")
         if traces is not None:
             options.append(f"--traces={traces}")
         return cls(host, _free(host, port), grpc_url, tuple(options), grace_s, requests)

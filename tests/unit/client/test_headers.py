@@ -27,7 +27,7 @@ def test_each_task_has_its_own_and_those_of_whoever_started_it() -> None:
 
     async def both() -> list[Headers]:
         with sending({"x-all": "1"}):
-            return await asyncio.gather(told("one"), told("two"))
+            return [*await asyncio.gather(told("one"), told("two"))]
 
     one, two = asyncio.run(both())
     assert one == (("x-all", "1"), ("x-name", "one"))

@@ -338,6 +338,7 @@ HOSTILE = {
     "NaN": (png_with(b"iTXt", b'impasto\0\0\0\0\0{"impasto":NaN}'), "is not JSON"),
     "infinite": (png_with(b"iTXt", b'impasto\0\0\0\0\0{"impasto":1e999}'), "is not JSON"),
     "a huge number": (png_with(b"iTXt", b'impasto\0\0\0\0\0{"impasto":' + b"9" * 9999 + b"}"), "is not JSON"),
+    "half a character": (png_with(b"iTXt", b'impasto\0\0\0\0\0{"impasto":"\\ud800"}'), "is not JSON"),
     "a list": (png_with(b"iTXt", b"impasto\0\0\0\0\0[]"), "has the layout None; this version reads 1"),
     "a later layout": (png_with(b"iTXt", b'impasto\0\0\0\0\0{"impasto":2}'), "has the layout 2; this version reads 1"),
     "no request": (png_with(b"iTXt", b'impasto\0\0\0\0\0{"impasto":1}'), "has a bad request, None"),

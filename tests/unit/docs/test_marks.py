@@ -10,12 +10,24 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import impasto_client
+from impasto_client import Client, FakeTransport
+from impasto_client.marks import read
 from impasto_gateway.manifest import examined
 from impasto_gateway.settings import GatewaySettings
 from impasto_gateway.signing import Signer
 from tests.helpers.pages import page
 
 PAGE = page("docs/marks.md")
+
+
+def test_its_python_marks_a_picture(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (block,) = PAGE.python("From Python")
+    monkeypatch.setattr(impasto_client, "Client", lambda url: Client(transport=FakeTransport()))
+    exec(block, {})
+    mark = read(Path("boat.png").read_bytes())
+    assert mark is not None
+    assert (mark.prompt, mark.adapters[0].name, mark.seed) == ("a red boat", "stained-glass", 7)
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates")

@@ -20,7 +20,7 @@ _PATH = re.compile(r"(?<![\w./-])(?:tests|benchmarks|studio|server|export|client
 _OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 # Options that aren't impasto's: Triton's, a container's, a misspelt one, and one that an example adds.
 FOREIGN = {"--grpc-http2-min-recv-ping-interval-without-data", "--shm-size", "--prot", "--emphasis"}
-# Sections of docs/ with Python in them, all of which test_client.py, test_extending.py and test_formats.py run.
+# Sections of docs/ with Python in them, all of which tests beside this one run.
 RUN = {
     "docs/client.md": {
         "Photos",
@@ -31,6 +31,7 @@ RUN = {
     },
     "docs/extending.md": {"A sampler", "A sampler of tokens", "A rule", "A form", "A family"},
     "docs/formats.md": {"Adapter", "Registry"},
+    "docs/marks.md": {"From Python"},
 }
 _MADE = ("studio/runs",)  # by recipes
 

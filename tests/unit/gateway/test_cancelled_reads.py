@@ -21,7 +21,8 @@ def test_a_cancel_is_not_lost_to_a_body_that_arrives_with_it(turns: int) -> None
         async def receive() -> Message:
             for message in messages:
                 return message
-            return await asyncio.get_running_loop().create_future()  # a caller who stays
+            stays: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+            return await stays
 
         reading = asyncio.ensure_future(gone(Body(receive, 1, 60.0).receive))
         await _pass(turns)

@@ -80,7 +80,13 @@ def test_a_line_tells_of_a_request() -> None:
     seen = Seen(painted)
     seen.get(x_request_id="order-7")
     (line,) = seen.lines()
-    told = {"id": "order-7", "key": "shop", "route": "/v1/things/{name}", "bundle": "studio", "adapters": ["neon"]}
+    told: dict[str, Any] = {
+        "id": "order-7",
+        "key": "shop",
+        "route": "/v1/things/{name}",
+        "bundle": "studio",
+        "adapters": ["neon"],
+    }
     told |= {"lanes": 2, "steps": 25, "queue_ms": 40.0, "outcome": "done", "status": 200}
     assert line.items() >= told.items()
     assert line["total_ms"] >= line["first_step_ms"] > 0
@@ -182,7 +188,7 @@ def test_who_leaves_before_the_end_has_cancelled() -> None:
             told.set()
 
     scope = {"type": "http", "asgi": {"spec_version": "2.3"}, "method": "GET", "path": "/v1/things/x", "headers": []}
-    asyncio.run(seen.app({**scope, "query_string": b""}, receive, send))  # type: ignore[arg-type]
+    asyncio.run(seen.app({**scope, "query_string": b""}, receive, send))
     (line,) = seen.lines()
     assert (line["status"], line["outcome"]) == (499, "cancelled")
     assert seen.samples()["impasto_http_requests_total route=/v1/things/{name} status=499"] == 1

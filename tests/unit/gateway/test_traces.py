@@ -96,7 +96,7 @@ def test_two_requests_at_once_have_two_traces() -> None:
             return dict(headers())["traceparent"].split("-")[1]
 
     async def both() -> list[str]:
-        return await asyncio.gather(one(), one())
+        return [*await asyncio.gather(one(), one())]
 
     assert len(set(asyncio.run(both()))) == 2
     traces.close()

@@ -150,6 +150,8 @@ def test_what_asks_for_nothing_is_passed_over() -> None:
         ({"model": "stylizer"}, "model", "paints photos"),
         ({"size": "1024"}, "size", "'1024' is no size"),
         ({"size": "64x64", "width": 64}, "size", "beside width or height"),
+        ({"size": "512x512"}, "size", "512 x 512 pixels is too much for 'studio'; send at most 65536 in all"),
+        ({"width": 60000}, "width", "60000 x 128 pixels is too much"),
         ({"width": 0}, "width", "no whole number from 1 to 65536"),
         ({"width": 64.0}, "width", "no whole number"),
         ({"n": 17}, "n", "no whole number from 1 to 16"),

@@ -136,8 +136,7 @@ def test_what_it_is_told(tmp_path: Path) -> None:
         bundles={None: tmp_path / "one", "photos": tmp_path / "two"},
         grace_s=7,
         metrics_url="http://127.0.0.1:8002/metrics",
-        traces="http://127.0.0.1:4318",
-        requests=False,
+        traces="http://collector:4318",
     )
     assert found.url == f"http://127.0.0.1:{found.port}"
     assert found.command()[len(module.COMMAND) :] == [
@@ -146,11 +145,11 @@ def test_what_it_is_told(tmp_path: Path) -> None:
         "--url=127.0.0.1:8001",
         "--grace=7",
         f"--registry={tmp_path}",
-        "--metrics-url=http://127.0.0.1:8002/metrics",
         f"--bundle={tmp_path}/one",
         f"--bundle=photos={tmp_path}/two",
         f"--keys={tmp_path}/keys",
-        "--traces=http://127.0.0.1:4318",
+        "--metrics-url=http://127.0.0.1:8002/metrics",
+        "--traces=http://collector:4318",
     ]
 
 
