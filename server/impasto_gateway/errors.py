@@ -25,6 +25,8 @@ INVALID, AUTHENTICATION, PERMISSION = "invalid_request_error", "authentication_e
 RATE, SERVER = "rate_limit_error", "server_error"
 
 _REQUEST_ID = r"(?:\[request id: [^\]]*\] )?"
+_ADDRESS = re.compile(r" (?:at|from|to) \S+:\d+")
+_GRPC = re.compile(r" \(.*\)$", re.DOTALL)
 
 CANCELLED = 499  # nginx's status for a caller who left; it stands in logs, nobody receives it
 
@@ -81,10 +83,15 @@ def refusal_of(error: ImpastoError, names: Mapping[str, str] = MappingProxyType(
         case MarkError():  # words that fit into a request, but not into a file
             return Refusal(400, f"metadata: {message}", "too_long_to_mark", "metadata")
         case DeadlineExceeded():
-            return Refusal(504, message, "deadline_exceeded", kind=SERVER)
+            return Refusal(504, _outwards(message), "deadline_exceeded", kind=SERVER)
         case ServerFull():
             return Refusal(429, message, "server_full", kind=RATE, again=True, retry_after_s=error.retry_after_s)
         case ServerUnavailable() | ConnectError():
-            return Refusal(503, message, "unavailable", kind=SERVER, again=True, retry_after_s=1.0)
+            return Refusal(503, _outwards(message), "unavailable", kind=SERVER, again=True, retry_after_s=1.0)
         case _:
             return Refusal(500, message, "server_error", kind=SERVER)
+
+
+def _outwards(message: str) -> str:
+    """Without the servers' addresses, and what gRPC says of connections: callers know the gateway alone."""
+    return _ADDRESS.sub("", _GRPC.sub("", message))

@@ -112,10 +112,9 @@ class Upstream:
         return min(able or self._servers, key=lambda server: server.in_flight)
 
     async def _read(self) -> Catalogue:
-        asked_at = time.monotonic()
         async with self.client() as client:
             found = await client.catalogue()
-        self._catalogue = (asked_at, found)
+        self._catalogue = (time.monotonic(), found)  # now: one that takes longer than FRESH_S to read is of use, too
         return found
 
     def _asked(self, task: asyncio.Task[Catalogue]) -> None:
