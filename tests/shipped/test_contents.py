@@ -16,6 +16,7 @@ FOLDERS = {
     "clients/impasto_client": "impasto_client",
     "export/impasto_export": "impasto_export",
     "model_repository": "impasto_server/model_repository",
+    "server/impasto_gateway": "impasto_gateway",
     "server/impasto_server": "impasto_server",
 }
 RECORD = "impasto_client/commit.txt"
@@ -53,6 +54,7 @@ def test_what_is_no_python_is_among_them() -> None:
         "impasto_server/model_repository/stylize/config.pbtxt",
         "impasto_server/model_repository/stylize/1/model.py",
         "impasto_client/py.typed",
+        "impasto_gateway/static/page.js",
     ):
         assert name in files()
 
