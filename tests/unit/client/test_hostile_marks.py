@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from tests.helpers.photo_home import impasto
+from tests.helpers.photo_home import furnish, impasto
 
 from impasto_client import MarkError, a1111, show, xmp
 from impasto_client.carriers import jpeg
@@ -33,22 +33,8 @@ MARK = Mark(
 )
 CONTROL = re.compile("[\0-\x09\x0b-\x1f\x7f-\x9f]")
 FORMATS = ("png", "jpeg", "webp")
-BAD: tuple[Any, ...] = (
-    10**400,
-    -1e300,
-    2**63,
-    -1,
-    None,
-    True,
-    "\x1b[2J",
-    "\x9b",
-    "",
-    [],
-    {},
-    [[]],
-    {"sha256": 1},
-    "[b]",
-)
+NUMBERS = (10**400, -(10**400), -1e300, 2**63, -1)
+BAD: tuple[Any, ...] = (*NUMBERS, None, True, "\x1b[2J", "\x9b", "", "[b]", [], {}, [[]], {"sha256": 1})
 
 
 def picture(fmt: str) -> bytes:
@@ -62,9 +48,7 @@ def used(data: bytes) -> str:
         found = found_in(data)
         bare(data)
     except MarkError as error:
-        assert len(str(error)) < 300
-        assert str(error).isprintable()
-        return "refused"
+        return "refused" if len(str(error)) < 300 and str(error).isprintable() else str(error)
     json.dumps(show.document(found))
     said = [one for mark in (found.mark,) if mark for one in (mark.json, mark.parameters)]
     a1111.read("\n".join([*said, found.parameters or ""]))
@@ -85,9 +69,8 @@ def torn(random: Random, data: bytes) -> bytes:
     some = bytearray(data)
     for _ in range(random.randint(1, 4)):
         at, length = random.randrange(12, len(some)), random.randint(1, 20)
-        some[at : at + random.choice([0, 1, length])] = random.choice(
-            [b"", random.randbytes(2), some[12 : 12 + length]]
-        )
+        left_out = random.choice([0, 1, length])
+        some[at : at + left_out] = random.choice([b"", random.randbytes(2), some[12 : 12 + length]])
     return bytes(some)
 
 
@@ -112,11 +95,12 @@ def test_forged_marks_are_read_or_refused(fmt: str) -> None:
     assert {used(forged()) for _ in range(300)} == {"read", "refused"}
 
 
-def test_forged_marks_are_shown_or_refused(tmp_path: Path) -> None:
+def test_forged_marks_are_shown_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With whatever stands where a name or a number is expected; nothing reaches the terminal that it would obey."""
+    furnish(tmp_path, monkeypatch)
     random, plain, file = Random(7), picture("png"), tmp_path / "forged.png"
     outcomes = set()
-    for _ in range(100):
+    for _ in range(60):
         own = json.dumps(bent(random, json.loads(MARK.json)))
         file.write_bytes(carrier_of(plain).written(plain, Notes(own)))
         for said in ((), ("--json",)):
@@ -127,7 +111,10 @@ def test_forged_marks_are_shown_or_refused(tmp_path: Path) -> None:
     assert outcomes == {0, 1}
 
 
-def test_names_and_texts_with_control_characters_are_shown_without_them(tmp_path: Path) -> None:
+def test_names_and_texts_with_control_characters_are_shown_without_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    furnish(tmp_path, monkeypatch)
     bad = "".join(map(chr, (*range(9), 27, *range(0x7F, 0xA0))))
     mark = replace(MARK, request={"prompt": bad, bad: bad}, engine=bad, adapters=(Style(bad, "1" * 64, kind=bad),))
     (file := tmp_path / "boat.png").write_bytes(marked(picture("png"), mark))
