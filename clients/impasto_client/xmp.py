@@ -60,4 +60,4 @@ def _parsed(text: str) -> ElementTree.Element:
     try:
         return ElementTree.fromstring(text.strip("\0 \n\ufeff"))
     except (ElementTree.ParseError, ValueError, RecursionError) as error:
-        raise MarkError(f"the XMP packet is not well-formed ({str(error)[:80]}); the file is damaged") from None
+        raise MarkError(f"the XMP packet is not well-formed ({error}); the file is damaged") from None

@@ -57,8 +57,10 @@ def used(data: bytes) -> str:
 
 def bent(random: Random, value: Any) -> Any:
     """JSON with something bad in it, here and there."""
-    if random.random() < 0.03:
+    if random.random() < 0.02:
         return random.choice(BAD)
+    if isinstance(value, int | float) and random.random() < 0.1:
+        return random.choice(NUMBERS)
     if isinstance(value, dict):
         return {name: bent(random, one) for name, one in value.items()}
     return [bent(random, one) for one in value] if isinstance(value, list) else value
@@ -122,11 +124,6 @@ def test_names_and_texts_with_control_characters_are_shown_without_them(
     said = impasto("show", file, "--json").output
     assert not CONTROL.search(said)
     assert json.loads(said)["mark"]["request"] == {"prompt": bad, bad: bad}
-
-
-def test_an_undefined_entity_is_told_in_a_short_line() -> None:
-    plain = picture("webp")
-    assert used(carrier_of(plain).written(plain, Notes(xmp=f"<a>&{'b' * 200_000};</a>"))) == "refused"
 
 
 def steps(work: Callable[[], object]) -> int:
