@@ -15,7 +15,7 @@ from rich.table import Table
 
 from impasto_client import a1111
 from impasto_client import arguments as arg
-from impasto_client.connection import reported
+from impasto_client.connection import reported, visible
 from impasto_client.mark import harmless
 from impasto_client.marks import Found, Mark, found_in
 from impasto_client.picture import file_bytes
@@ -62,7 +62,7 @@ def _table(lines: Iterator[tuple[str, str]]) -> Table:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, text in lines:
-        table.add_row(escape(_visible(name)), escape(_visible(text)))
+        table.add_row(escape(visible(name)), escape(visible(text)))
     return table
 
 
@@ -101,8 +101,3 @@ def _said(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return json.dumps(value, ensure_ascii=False) if isinstance(value, Mapping) else str(value)
-
-
-def _visible(text: str) -> str:
-    """Without characters that would move a terminal's cursor, or change its colours."""
-    return "".join(one if one.isprintable() or one == "\n" else "\ufffd" for one in text)
