@@ -25,6 +25,7 @@ _SAMPLERS = {
 _NEGATIVE = "Negative prompt:"
 # "Key: value, Key: value" where a value with a comma, a colon or a line break is a JSON string.
 _PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')
+_LONGEST = 16 << 10  # characters of a last line that is no longer the prompt's
 _CONTROL = re.compile(r"[\0-\x08\x0b-\x1f\x7f]")
 _FEWEST = 3  # pairs in a last line that is no longer the prompt's, by the web UI's own reading
 
@@ -54,11 +55,21 @@ def sampler_name(scheduler: object) -> object:
 def read(text: str) -> Parameters:
     """What the text says; a text of another kind is all prompt."""
     *lines, last = text.strip().split("\n")
-    pairs = _PAIR.findall(last)
+    pairs = [*_pairs(last)] if len(last) <= _LONGEST else []
     if len(pairs) < _FEWEST:
         lines, pairs = [*lines, last], []
     prompt, negative = _parted(lines)
     return Parameters(prompt, negative, {key: _unquoted(value.strip()) for key, value in pairs})
+
+
+def _pairs(line: str) -> Iterator[tuple[str, str]]:
+    """Keys and values. What begins behind a comma is tried once, so that no line takes long."""
+    at = 0
+    while at < len(line):
+        found = _PAIR.match(line, at)
+        if found:
+            yield found[1], found[2]
+        at = found.end() if found else (line.find(",", at) + 1 or len(line))
 
 
 def _parted(lines: Sequence[str]) -> tuple[str, str]:

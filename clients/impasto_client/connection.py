@@ -45,8 +45,13 @@ def reported(console: Console) -> Iterator[None]:
     try:
         yield
     except (ImpastoError, OSError) as error:
-        console.print(f"[bold red]error[/]  {escape(str(error))}", soft_wrap=True)
+        console.print(f"[bold red]error[/]  {escape(visible(str(error)))}", soft_wrap=True)
         raise typer.Exit(1) from None
+
+
+def visible(text: str) -> str:
+    """Without characters that would move a terminal's cursor, or change its colours."""
+    return "".join(one if one.isprintable() or one == "\n" else "\ufffd" for one in text)
 
 
 def print_warnings(console: Console, warnings: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from impasto_client import a1111
 from impasto_client.asked import Words, shortest, words_of
 from impasto_client.errors import MarkError
+from impasto_client.fields import TABLE
 from impasto_client.generation import Generation
 from impasto_client.painting import Painting, encode_photo
 from impasto_client.tensor import shown
@@ -22,6 +23,8 @@ from impasto_client.wire import Tensors, encode
 
 LAYOUT = 1  # of the JSON
 DEPTH = 8  # of the JSON
+_MOST = 2**63 - 1  # of any number: seeds are the largest
+_HEAVIEST = TABLE.by_name["ADAPTER_WEIGHTS"].high or 0
 # What META says that isn't a setting: it stands elsewhere in the mark, or differs from time to time.
 _APART = {"warnings", "timings", "engine", "precision", "version", "model", "bundle", "adapters", "embeddings"}
 # Characters that JSON may hold, but XML may not, or that are unseen.
@@ -111,8 +114,7 @@ class Mark:
         """impasto's own mark, the same for the same picture."""
         styles = [asdict(one) for one in self.adapters]
         said = {"impasto": LAYOUT, **{name: getattr(self, name) for name in _NAMES}, "adapters": styles}
-        text = json.dumps(said, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+        return harmless(json.dumps(said, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
 
     @property
     def parameters(self) -> str:
@@ -141,6 +143,11 @@ class Mark:
         return f"impasto {self.version}".strip()
 
 
+def harmless(text: str) -> str:
+    """JSON without characters that XML may not hold, or that a terminal obeys: they are escaped."""
+    return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 _NAMES = ("request", "seed", "bundle", "digest", "settings", "engine", "precision", "version", "check")
 
 
@@ -161,6 +168,8 @@ def parsed(text: str) -> Mark:
     values = {name: _is(_KINDS[name], said.get(name), name) for name in _NAMES}
     if not _DIGEST.fullmatch(values["digest"]):
         raise MarkError("impasto's mark has a digest that is no sha256; the file is damaged or forged")
+    if not 0 <= values["seed"] <= _MOST:
+        raise MarkError(f"impasto's mark has a bad seed, {shown(values['seed'])}; the file is damaged or forged")
     styles = tuple(_style(one) for one in _is(list, said.get("adapters"), "adapters"))
     return Mark(**values, adapters=styles)
 
@@ -171,7 +180,14 @@ _KINDS: Mapping[str, type[Any]] = dict.fromkeys(_NAMES, str) | {"request": dict,
 def _style(said: Any) -> Style:
     kinds: Mapping[str, Any] = {"name": str, "digest": str, "weight": (int, float), "kind": str}
     taken = _is(dict, said, "adapters")
-    return Style(**{name: _is(kind, taken.get(name), f"adapters.{name}") for name, kind in kinds.items()})
+    style = Style(**{name: _is(kind, taken.get(name), f"adapters.{name}") for name, kind in kinds.items()})
+    if not _DIGEST.fullmatch(style.digest):
+        raise MarkError("impasto's mark has an adapter's digest that is no sha256; the file is damaged or forged")
+    if abs(style.weight) > _HEAVIEST:
+        raise MarkError(
+            f"impasto's mark has a bad adapters.weight, {shown(style.weight)}; the file is damaged or forged"
+        )
+    return style
 
 
 def _is(kind: Any, value: Any, name: str) -> Any:
@@ -183,6 +199,8 @@ def _is(kind: Any, value: Any, name: str) -> Any:
 def _check(value: Any, depth: int) -> None:
     if depth > DEPTH:
         raise MarkError("impasto's mark is nested too deeply; the file is damaged or forged")
+    if isinstance(value, int | float) and abs(value) > _MOST:
+        raise MarkError(f"impasto's mark has a number beyond all bounds, {shown(value)}; the file is damaged or forged")
     for one in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         _check(one, depth + 1)
 

@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from impasto_client import arguments as arg
 from impasto_client.client import DEFAULT_TIMEOUT_S, DEFAULT_URL
-from impasto_client.connection import reported, transport_to
+from impasto_client.connection import reported, transport_to, visible
 from impasto_client.errors import MarkError
 from impasto_client.marks import Mark, read
 from impasto_client.patience import limit_s
@@ -95,7 +95,7 @@ def _tell(file: Path, out: Path | None, outcome: Outcome, others: Sequence[str],
         console = Console(highlight=False)
         console.print(f"{_VERDICTS[outcome.identical, outcome.same_picture]}  {escape(str(file))}", soft_wrap=True)
         for line in differences:
-            console.print(f"  {escape(line)}", soft_wrap=True)
+            console.print(f"  {escape(visible(line))}", soft_wrap=True)
         if not outcome.same_picture and len(differences) == 1:
             console.print(f"  {_UNEXPLAINED}", soft_wrap=True)
     if not outcome.same_picture:

@@ -15,7 +15,8 @@ from rich.table import Table
 
 from impasto_client import a1111
 from impasto_client import arguments as arg
-from impasto_client.connection import reported
+from impasto_client.connection import reported, visible
+from impasto_client.mark import harmless
 from impasto_client.marks import Found, Mark, found_in
 from impasto_client.picture import file_bytes
 
@@ -34,7 +35,7 @@ def show(
     with reported(Console(stderr=True, highlight=False)):
         found = found_in(file_bytes("FILE", file))
     if as_json:
-        typer.echo(json.dumps(document(found), indent=2, ensure_ascii=False))
+        typer.echo(harmless(json.dumps(document(found), indent=2, ensure_ascii=False)))
     elif found.mark is not None:
         console.print(_table(_lines(found.mark)))
     elif found.parameters is not None and a1111.read(found.parameters).settings:
@@ -61,7 +62,7 @@ def _table(lines: Iterator[tuple[str, str]]) -> Table:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, text in lines:
-        table.add_row(escape(name), escape(_visible(text)))
+        table.add_row(escape(visible(name)), escape(visible(text)))
     return table
 
 
@@ -100,8 +101,3 @@ def _said(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return json.dumps(value, ensure_ascii=False) if isinstance(value, Mapping) else str(value)
-
-
-def _visible(text: str) -> str:
-    """Without characters that would move a terminal's cursor, or change its colours."""
-    return "".join(one if one.isprintable() or one == "\n" else "\ufffd" for one in text)

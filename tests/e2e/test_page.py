@@ -275,6 +275,32 @@ def test_other_programs_parameters_are_read_too(tab: Visit) -> None:
     expect(page.get_by_label("Width in pixels")).to_have_value("64")
 
 
+# Of as many letters: eight lines that are short, or one that is long.
+GROWTH = """async (piece) => {
+  const { theirs } = await import("/static/marks.js");
+  const text = (length) => `<lora:${piece.repeat(length / 2)}\\nSteps: 1, ${piece.repeat(length)}!`;
+  const tried = (line, times) => {
+    const begun = performance.now();
+    for (let at = 0; at < times; at++) theirs(line);
+    return performance.now() - begun;
+  };
+  const least = (line, times) => Math.min(...[1, 2, 3].map(() => tried(line, times)));
+  return least(text(16000), 50) / least(text(2000), 400);
+}"""
+
+
+@pytest.mark.parametrize("piece", ["a", " "])
+def test_reading_parameters_grows_with_their_length_and_no_faster(tab: Visit, piece: str) -> None:
+    assert tab.open().evaluate(GROWTH, piece) < 3
+
+
+def test_a_value_that_is_badly_quoted_is_read_as_it_stands(tab: Visit) -> None:
+    script = """async (text) => (await import("/static/marks.js")).theirs(text)"""
+    said = tab.open().evaluate(script, 'a boat <lora:neon>\nSteps: 20, (odd), Model: "half" of it, Seed: 3')
+    assert (said["model"], said["seed"], said["more"]["steps"]) == ('"half" of it', "3", "20")
+    assert (said["prompt"], said["styles"]) == ("a boat", {"neon": 1})
+
+
 def test_the_history_shows_and_loads_what_was_painted(tab: Visit) -> None:
     page = tab.open()
     pick(page, "Mosaic")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from impasto_client.carriers import exif
@@ -15,6 +16,7 @@ _JFIF, _APP1, _MANIFEST = 0xE0, 0xE1, 0xEB  # C2PA's manifest lies in APP11
 _ADOBE = 0xEE  # says how colours are stored
 _SCAN, _COMMENT = 0xDA, 0xFE
 _ALONE = frozenset([0x01, *range(0xD0, 0xD8)])  # markers without a length
+_FILL = re.compile(rb"\xff*(?=\xff)")  # bytes that may stand before a marker, millions of them
 
 Segment = tuple[int, memoryview, memoryview]  # marker, body, all of it
 
@@ -72,8 +74,8 @@ def _split(data: bytes) -> tuple[list[Segment], memoryview]:
     """The segments before the first scan, and all from there. Raises MarkError unless they lie in the file."""
     view, at, found = memoryview(data), 2, list[Segment]()
     while len(found) < MAX_PARTS:
-        while data[at : at + 2] == b"\xff\xff":  # fill bytes
-            at += 1
+        fill = _FILL.match(data, at)
+        at = fill.end() if fill else at
         if len(data) < at + 4 or data[at] != 0xFF or data[at + 1] == 0:
             raise MarkError(f"byte {at} of the JPEG begins no segment; the file is cut or damaged")
         marker = data[at + 1]

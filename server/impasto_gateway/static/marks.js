@@ -5,6 +5,7 @@ import { texts } from "./png.js";
 
 // What has a place of its own in the settings; a photo that was painted over isn't in the picture.
 const APART = new Set(["prompt", "seed", "width", "height", "n", "model", "adapters", "style", "image", "preview_every"]);
+const LONGEST = 16 << 10; // characters of the line that has the numbers
 
 /** Settings as request.js has them, as far as the picture says; null if it says nothing. */
 export async function settingsOf(file) {
@@ -34,12 +35,14 @@ function ours({ request, seed, bundle, adapters, settings }) {
 /** The last line has the numbers; what stands before it is the prompt, and behind "Negative prompt:" the other one. */
 export function theirs(text) {
   const lines = text.trim().split("\n");
-  const last = /(^|, )Steps: /.test(`, ${lines.at(-1)}`) ? lines.pop() : "";
+  const end = lines.at(-1);
+  const last = end.length <= LONGEST && /(^|, )Steps: /.test(`, ${end}`) ? lines.pop() : "";
   const [before, negative = ""] = lines.join("\n").split(/^Negative prompt: /m);
   const said = pairs(last);
   const styles = {};
-  const prompt = before.replace(/\s*<lora:([^:>]+)(?::(-?[\d.]+))?[^>]*>/g, (_, name, weight) => {
-    styles[name] = weight === undefined ? 1 : Number(weight);
+  const prompt = before.replace(/\s{0,9}<lora:([^:<>][^<>]{0,255})>/g, (_, said) => {
+    const [name, weight] = said.split(":");
+    styles[name] = Number.isFinite(parseFloat(weight)) ? parseFloat(weight) : 1;
     return "";
   });
   const [width, height] = (said.get("Size") ?? "").split("x").map(Number);
@@ -58,12 +61,25 @@ export function theirs(text) {
   };
 }
 
+/** Keys and values. What begins behind a comma is tried once, so that no line takes long. */
 function pairs(line) {
   const found = new Map();
-  for (const [, name, value] of line.matchAll(/\s*([\w][\w \-/]*): ("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)/g)) {
-    found.set(name, value.startsWith('"') ? JSON.parse(value) : value.trim());
+  const pair = /\s*(\w[\w \-/]*): ("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)/y;
+  for (let at = 0; at < line.length; ) {
+    pair.lastIndex = at;
+    const [whole, name, value] = pair.exec(line) ?? [];
+    if (name) found.set(name, unquoted(value.trim()));
+    at = whole === undefined ? line.indexOf(",", at) + 1 || line.length : at + whole.length;
   }
   return found;
+}
+
+function unquoted(value) {
+  try {
+    return value.startsWith('"') ? String(JSON.parse(value)) : value;
+  } catch {
+    return value;
+  }
 }
 
 /** Another program's name of a sampler, where it means one of ours. */

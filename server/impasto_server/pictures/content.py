@@ -36,7 +36,7 @@ from impasto_server.strangers import Unfit
 
 MAX_BYTES = 32 << 20
 MAX_PIXELS = 50_000_000
-MAX_PARTS = 1 << 16  # chunks of a PNG, or segments before a JPEG's first scan: Pillow walks over them in Python
+MAX_PARTS = 1 << 16  # chunks of a PNG or WebP, or segments before a JPEG's first scan: they are walked over in Python
 NEAR = 1024  # how many of those segments are searched for the picture's size before decoding
 MAX_SCANS = 64  # of a JPEG. Encoders write about ten; each costs a pass over all pixels and takes only 75 bytes
 LOW, HIGH = 100, 200  # Canny's thresholds, as ControlNets for edges are trained with
@@ -262,6 +262,7 @@ def _reader(data: bytes, field: str) -> tuple[str, Callable[[BytesIO], ImageFile
         return "JPEG", JpegImageFile
     if _is_webp(data):
         _check_pixels(_webp_size(data), field)
+        _check_parts(metadata.webp_parts(data), "WebP", field)
         return "WebP", WebPImageFile
     raise InvalidArgument(field, "is not a PNG, JPEG or WebP file", "pass the bytes of one")
 

@@ -72,6 +72,11 @@ def webp(data: bytes) -> Bare:
     return b"RIFF" + len(body).to_bytes(4, "little") + body, turned
 
 
+def webp_parts(data: bytes) -> Iterator[int]:
+    """Where each chunk of a WebP begins."""
+    return (at for at, _ in _webp_chunks(data, min(8 + number(data, 4, 4), len(data))))
+
+
 def _webp_chunks(data: bytes, size: int) -> Iterator[tuple[int, int]]:
     """Where each chunk begins and ends, its padding byte included."""
     at = 12

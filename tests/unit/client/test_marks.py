@@ -389,9 +389,16 @@ def test_more_chunks_than_any_picture_has_are_refused() -> None:
         ("adapters", [1]),
         ("adapters", [{"name": "neon"}]),
         ("engine", None),
+        ("seed", -1),
+        ("seed", 2**63),
+        ("settings", {"guidance_scale": 10**400}),
+        ("request", {"prompt": "a boat", "style_strength": [-1e300]}),
+        ("adapters", [{"name": "neon", "digest": "1" * 64, "weight": 10**400, "kind": "adapter"}]),
+        ("adapters", [{"name": "neon", "digest": "1" * 64, "weight": 4.5, "kind": "adapter"}]),
+        ("adapters", [{"name": "neon", "digest": "\x1b[2J", "weight": 1.0, "kind": "adapter"}]),
     ],
 )
-def test_a_mark_of_wrong_types_is_refused(name: str, value: Any) -> None:
+def test_a_mark_of_wrong_types_or_beyond_bounds_is_refused(name: str, value: Any) -> None:
     said = {**json.loads(painted()[1].json), name: value}
     with pytest.raises(MarkError, match="damaged or forged"):
         parsed(json.dumps(said))

@@ -239,6 +239,19 @@ def test_another_picture_is_told_apart_with_what_may_be_why() -> None:
     assert read(Path("again.png").read_bytes()) != read(Path("boat.png").read_bytes())
 
 
+@pytest.mark.parametrize("bad", ["\x1b[2J", "\x9b2J", "\x7f"])
+def test_no_text_of_a_mark_moves_the_cursor(bad: str) -> None:
+    file = Path(paint())
+    mark = read(file.read_bytes())
+    assert mark is not None
+    pictured = {**mark.request, bad: {"sha256": bad}}
+    for forged in (dataclasses.replace(mark, engine=bad), dataclasses.replace(mark, request=pictured)):
+        file.write_bytes(marked(file.read_bytes(), forged))
+        said = impasto("reproduce", file, fake=server()).output
+        assert "\ufffd" in said
+        assert bad[0] not in said
+
+
 def test_an_unexplained_difference_says_so() -> None:
     file = Path(paint())
     mark = read(file.read_bytes())

@@ -312,6 +312,7 @@ def test_a_jpeg_of_a_thousand_scans_is_refused() -> None:
 
 
 PNG_HEAD = png(32, 32, 8, 2, None)
+WEBP_HEAD = b"RIFF" + struct.pack("<I", 22 + 8 * MAX_PARTS) + webp(b"VP8X", bytes(10))[8:]
 JPEG_REST = saved(scene(), "JPEG")[2:]
 
 
@@ -323,6 +324,7 @@ JPEG_REST = saved(scene(), "JPEG")[2:]
         b"\xff\xd8" + MAX_PARTS * b"\xff" + JPEG_REST,
         b"\xff\xd8\xff\xe0\0\x02" + MAX_PARTS * b"\0" + JPEG_REST,
         MAX_PARTS * b"\xff\xd8" + b"\xff\xd8" + JPEG_REST,
+        WEBP_HEAD + MAX_PARTS * b"SOME\0\0\0\0",
     ],
 )
 def test_what_takes_minutes_to_walk_over_is_refused(data: bytes) -> None:
