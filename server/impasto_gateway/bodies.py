@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any, NoReturn
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from impasto_gateway.errors import Refusal
+from impasto_gateway.errors import SERVER, Refusal
 from impasto_gateway.forms import Form, parsed_form
 from impasto_gateway.settings import Limits
 
@@ -32,6 +33,7 @@ class BodiesMiddleware:
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
         self._app = app
         self._limits = limits
+        self._held = Held(limits.held_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -40,14 +42,35 @@ class BodiesMiddleware:
         is_upload = scope["method"] == "PUT" and scope["path"].startswith(UPLOADS)
         most = self._limits.adapter_bytes if is_upload else self._limits.body_bytes
         check_head(Headers(scope=scope), most)
-        await self._app(scope, Body(receive, most, self._limits.body_s).receive, send)
+        held = Held(most) if is_upload else self._held
+        body = Body(receive, most, self._limits.body_s, held)
+        try:
+            await self._app(scope, body.receive, send)
+        finally:
+            body.let_go()
+
+
+@dataclass
+class Held:
+    """The bytes of all bodies that are in memory, from their arrival until their requests are answered."""
+
+    most: int
+    bytes: int = 0
+
+    def add(self, count: int) -> None:
+        """Raises Refusal (503) for more than there may be."""
+        if self.bytes + count > self.most:
+            problem = f"requests under way hold {self.bytes} bytes, of {self.most} at once; try again later"
+            raise Refusal(503, f"body: {problem}", "bodies_full", None, SERVER, again=True, retry_after_s=1.0)
+        self.bytes += count
 
 
 class Body:
-    """A body as it arrives: `receive` in the place of ASGI's."""
+    """A body as it arrives: `receive` in the place of ASGI's. Its bytes are `held` until `let_go`."""
 
-    def __init__(self, receive: Receive, most: int, first_s: float) -> None:
+    def __init__(self, receive: Receive, most: int, first_s: float, held: Held) -> None:
         self._receive = receive
+        self._held, self._holds = held, 0
         self._most = most
         self._first_s = first_s
         self._start = monotonic()
@@ -65,7 +88,21 @@ class Body:
         if self._bytes > self._most:
             self._ended = True
             raise too_large(self._most)
+        self._hold(self._bytes - self._holds)
         return message
+
+    def let_go(self) -> None:
+        """The body isn't needed any more."""
+        self._held.bytes -= self._holds
+        self._holds = 0
+
+    def _hold(self, count: int) -> None:
+        try:
+            self._held.add(count)
+        except Refusal:
+            self._ended = True
+            raise
+        self._holds += count
 
     async def _in_time(self) -> Message:
         limit_s = self._first_s + self._bytes / SLOWEST - (monotonic() - self._start)

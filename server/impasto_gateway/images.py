@@ -99,11 +99,11 @@ async def _streamed(request: Request, caller: Caller, name: str, wish: Wish) -> 
 
 
 async def _painted(request: Request, caller: Caller, wish: Wish) -> AsyncGenerator[Progress | Answer, None]:
-    """Admitted, and painted by one of the servers. Raises Refusal, in the caller's words."""
+    """Paid for in pixels, and painted by one of the servers. Raises Refusal, in the caller's words."""
     parts, record = parts_of(request), record_of(request)
+    parts.rates.spend(caller, wish.pixels)
     try:
         async with (
-            parts.rates.admitted(caller, wish.pixels),
             parts.upstream.client() as client,
             aclosing(asked(client, wish)) as answers,
         ):
