@@ -33,7 +33,7 @@ class BodiesMiddleware:
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
         self._app = app
         self._limits = limits
-        self._held = Held(limits.held_bytes)
+        self._held = Held(max(limits.held_bytes, limits.body_bytes))  # one body always fits in
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

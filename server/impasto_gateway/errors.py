@@ -67,6 +67,11 @@ def wrong(param: str, problem: str, code: str = "invalid_value") -> Refusal:
     return Refusal(400, f"{param}: {problem}", code, param)
 
 
+def left() -> Refusal:
+    """The refusal that nobody hears, for the log."""
+    return Refusal(CANCELLED, "the caller left before the answer", "cancelled")
+
+
 def refusal_of(error: ImpastoError, names: Mapping[str, str] = MappingProxyType({})) -> Refusal:
     """The refusal for a client's error. `names`: the wire's name of a field -> what this caller called it. Messages
     that begin with the one begin with the other then.
