@@ -13,9 +13,10 @@ import pytest
 from starlette.datastructures import Headers
 from starlette.types import Message
 
-from impasto_gateway.bodies import DEPTH, VALUES, Body, Held, check_head, parsed_json
+from impasto_gateway.bodies import Body, Held, check_head, parsed_json
 from impasto_gateway.errors import Refusal
 from impasto_gateway.settings import Limits
+from impasto_gateway.strict import DEPTH, VALUES
 from tests.helpers.doorway import SETTINGS, calling, refused
 
 PATH = "/v1/images/generations"
