@@ -10,10 +10,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from impasto_client.errors import ImpastoError
-from impasto_gateway.errors import SERVER, Refusal, left, refusal_of
+from impasto_gateway.errors import CLOSING, SERVER, Refusal, left, refusal_of
 
 _CODES = {404: "not_found", 405: "method_not_allowed"}
-CLOSING = {"connection": "close"}  # uvicorn closes it after an exception, so callers must not use it again
 _FIXES = {404: "nothing is here; see /openapi.json", 405: "this address takes another method; see /openapi.json"}
 
 
@@ -36,6 +35,7 @@ def refusal_for(error: BaseException) -> Refusal:
         case ClientDisconnect():  # while the body arrived
             return left()
         case _:
+            # uvicorn closes the connection after an exception, so callers must know
             message = "the gateway failed; its log says why"
             return Refusal(500, message, "internal_error", kind=SERVER, again=True, headers=CLOSING)
 

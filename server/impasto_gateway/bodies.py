@@ -9,7 +9,7 @@ from time import monotonic
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from impasto_gateway.errors import SERVER, Refusal
+from impasto_gateway.errors import CLOSING, SERVER, Refusal
 from impasto_gateway.forms import Form, parsed_form
 from impasto_gateway.settings import Limits
 from impasto_gateway.strict import parsed_json
@@ -120,6 +120,9 @@ def check_head(headers: Headers, most: int) -> None:
     length = headers.get("content-length")
     if length is None:
         return
+    if "transfer-encoding" in headers:  # a proxy might believe the other one, and see another request's beginning
+        problem = "it came together with transfer-encoding; send one of them"
+        raise Refusal(400, f"content-length: {problem}", "bad_content_length", headers=CLOSING)
     if not (length.isascii() and length.isdigit()):
         raise Refusal(
             400, f"content-length: {length[:40]!r} is no number; send that of the body's bytes", "bad_content_length"

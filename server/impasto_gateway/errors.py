@@ -28,6 +28,7 @@ _REQUEST_ID = r"(?:\[request id: [^\]]*\] )?"
 _ADDRESS = re.compile(r" (?:at|from|to) \S+:\d+")
 _GRPC = re.compile(r" \(.*\)$", re.DOTALL)
 
+CLOSING = MappingProxyType({"connection": "close"})  # headers of an answer that is the connection's last
 CANCELLED = 499  # nginx's status for a caller who left; it stands in logs, nobody receives it
 
 

@@ -73,6 +73,12 @@ def test_a_length_that_is_no_number(length: str) -> None:
     assert said.value.status == 400
 
 
+def test_a_length_beside_chunks() -> None:
+    answer = posted(b"{}", **{"content-length": "2", "transfer-encoding": "chunked"})
+    assert refused(answer) == (400, "bad_content_length", None)
+    assert answer.headers["connection"] == "close"
+
+
 @pytest.mark.parametrize("packed", ["gzip", "br", "gzip, identity", "deflate"])
 def test_compressed_bodies_are_refused(packed: str) -> None:
     assert refused(posted(b"{}", **{"content-encoding": packed})) == (415, "body_compressed", None)
