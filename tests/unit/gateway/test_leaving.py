@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import Iterator
 
 import httpx
 import pytest
-from starlette.types import Message
+from starlette.types import Message, Scope
 
 from impasto_gateway.errors import CANCELLED, Refusal
 from impasto_gateway.presence import while_present
@@ -66,9 +67,17 @@ def test_who_sent_half_a_request_asked_for_nothing() -> None:
 
 @pytest.mark.parametrize("path", ["/v1/images/generations", "/v1/images/edits", "/v1/score"])
 def test_who_leaves_while_the_body_arrives_is_no_failure(path: str) -> None:
-    arriving = iter([{"type": "http.request", "body": b"--x", "more_body": True}, {"type": "http.disconnect"}])
+    begun, left = {"type": "http.request", "body": b"--x", "more_body": True}, {"type": "http.disconnect"}
+    arriving: Iterator[Message] = iter([begun, left])
     headers = [(b"host", b"localhost"), (b"content-type", b"multipart/form-data; boundary=x")]
-    scope = {"type": "http", "method": "POST", "path": path, "headers": headers, "query_string": b"", "state": {}}
+    scope: Scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "headers": headers,
+        "query_string": b"",
+        "state": {},
+    }
 
     async def receive() -> Message:
         return next(arriving)
@@ -76,8 +85,11 @@ def test_who_leaves_while_the_body_arrives_is_no_failure(path: str) -> None:
     async def send(message: Message) -> None:
         pass
 
-    asyncio.run(app_over(fake())(scope, receive, send))  # an exception would be logged with its traceback
-    record = scope["state"]["record"]  # type: ignore[index]
+    async def story() -> None:
+        await app_over(fake())(scope, receive, send)  # an exception would be logged with its traceback
+
+    asyncio.run(story())
+    record = scope["state"]["record"]
     assert (record.status, record.outcome) == (CANCELLED, "cancelled")
 
 

@@ -189,7 +189,8 @@ def test_a_fault_is_told_with_its_field(said: dict[str, Any], param: str, proble
 
 @pytest.mark.parametrize("word", sorted(word for word, kind in KINDS.items() if kind == "picture"))
 def test_a_list_without_pictures_is_refused(word: str) -> None:
-    refusal = refused(prompt="a boat", **{word: []})
+    said: dict[str, Any] = {"prompt": "a boat", word: []}
+    refusal = refused(**said)
     assert (refusal.status, refusal.param) == (400, word)
 
 
