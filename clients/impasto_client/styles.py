@@ -106,8 +106,12 @@ def _check(shares: Sequence[Share]) -> None:
     if unsaid and len(unsaid) < len(shares):
         fix = "give one to each style, or to none"
         raise InvalidRequest(
-            f"ADAPTER_WEIGHTS: {shown(unsaid[0])} has no weight, but others have; {fix}", "ADAPTER_WEIGHTS"
+            f"ADAPTER_WEIGHTS: {_told(unsaid[0])} has no weight, but others have; {fix}", "ADAPTER_WEIGHTS"
         )
+
+
+def _told(style: PhotoStyle) -> str:
+    return shown(style) if isinstance(style, str | Path) else "the picture"
 
 
 def _weights(field: str, pairs: Iterable[tuple[Any, float | None]]) -> dict[str, NDArray[Any]]:

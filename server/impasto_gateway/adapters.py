@@ -70,20 +70,20 @@ async def put(request: Request) -> Response:
     A file of many styles makes several adapters, which have names of their own; `also` lists the others. With the
     header `if-none-match: *`, a name that is taken is refused (412). Raises Refusal.
     """
-    caller, parts, name = need(request, "adapters"), parts_of(request), checked(request.path_params["name"])
+    need(request, "adapters")
+    parts, name = parts_of(request), checked(request.path_params["name"])
     registry, said = registry_of(parts), query(request, "bundle", *ABOUT)
     if request.headers.get("content-type", "").startswith("multipart/"):
         refuse("content-type", "a form is not read here; send the file itself, e.g. curl -T style.safetensors", 415)
     check_alpha(said.get("alpha", "1"))
     folder = await folder_of(parts, said.pop("bundle", None))
-    async with parts.rates.admitted(caller, 0):
-        with registry.uploading(name) as workspace:
-            is_new = not registry.holds(name)
-            if not is_new and request.headers.get("if-none-match") == "*":
-                refuse("name", f"{name!r} is taken; choose another, or leave out if-none-match", 412)
-            file = workspace / "upload.safetensors"
-            await received(request, file)
-            first, *others = await registry.put(name, file, folder, said)
+    with registry.uploading(name) as workspace:
+        is_new = not registry.holds(name)
+        if not is_new and request.headers.get("if-none-match") == "*":
+            refuse("name", f"{name!r} is taken; choose another, or leave out if-none-match", 412)
+        file = workspace / "upload.safetensors"
+        await received(request, file)
+        first, *others = await registry.put(name, file, folder, said)
     parts.upstream.forget()
     also = {"also": [one["name"] for one in others]} if others else {}
     return JSONResponse({"object": "adapter", **first, **also}, 201 if is_new else 200)
@@ -91,9 +91,9 @@ async def put(request: Request) -> Response:
 
 async def delete(request: Request) -> Response:
     """DELETE /v1/adapters/{name}. Raises Refusal (404 for a name that isn't there)."""
-    caller, parts, name = need(request, "adapters"), parts_of(request), checked(request.path_params["name"])
-    async with parts.rates.admitted(caller, 0):
-        await registry_of(parts).remove(name)
+    need(request, "adapters")
+    parts, name = parts_of(request), checked(request.path_params["name"])
+    await registry_of(parts).remove(name)
     parts.upstream.forget()
     return JSONResponse({"object": "adapter", "name": name, "deleted": True})
 

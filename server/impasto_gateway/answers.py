@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from impasto_client.errors import ImpastoError
-from impasto_gateway.errors import SERVER, Refusal, refusal_of
+from impasto_gateway.errors import CLOSING, SERVER, Refusal, left, refusal_of
 
 _CODES = {404: "not_found", 405: "method_not_allowed"}
 _FIXES = {404: "nothing is here; see /openapi.json", 405: "this address takes another method; see /openapi.json"}
@@ -32,16 +32,20 @@ def refusal_for(error: BaseException) -> Refusal:
             message = _FIXES.get(error.status_code, error.detail)
             code = _CODES.get(error.status_code, "invalid_request")
             return Refusal(error.status_code, message, code, headers=dict(error.headers or {}))
+        case ClientDisconnect():  # while the body arrived
+            return left()
         case _:
-            return Refusal(500, "the gateway failed; its log says why", "internal_error", kind=SERVER, again=True)
+            # uvicorn closes the connection after an exception, so callers must know
+            message = "the gateway failed; its log says why"
+            return Refusal(500, message, "internal_error", kind=SERVER, again=True, headers=CLOSING)
 
 
 async def _answered(request: Request, error: Exception) -> Response:
     return refused(refusal_for(error))
 
 
-# Starlette's exception handlers. It raises what is none of the first three again, for the server's log.
-HANDLERS: dict[Any, Any] = dict.fromkeys((Refusal, ImpastoError, HTTPException, Exception), _answered)
+# Starlette's exception handlers. It raises what is none of the first four again, for the server's log.
+HANDLERS: dict[Any, Any] = dict.fromkeys((Refusal, ImpastoError, HTTPException, ClientDisconnect, Exception), _answered)
 
 
 class RefusalsMiddleware:

@@ -1,7 +1,7 @@
 """The gateway's ASGI app: its routes and its middlewares, on one screen.
 
-A request passes the middlewares, outermost first: telemetry, CORS, refusals, keys, bodies. Then its route's handler
-answers, or raises a Refusal. What handlers share is in Parts (parts.py).
+A request passes the middlewares, outermost first: telemetry, CORS, refusals, keys, rates, bodies. Then its route's
+handler answers, or raises a Refusal. What handlers share is in Parts (parts.py).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from impasto_gateway.bodies import BodiesMiddleware
 from impasto_gateway.drain import Drain
 from impasto_gateway.keys import KeysMiddleware
 from impasto_gateway.parts import Parts
+from impasto_gateway.rates import RatesMiddleware
 from impasto_gateway.settings import GatewaySettings
 from impasto_gateway.telemetry import TelemetryMiddleware
 from impasto_gateway.upstream import Upstream
@@ -52,6 +53,7 @@ def create_app(settings: GatewaySettings, upstream: Upstream | None = None, drai
     inner = Starlette(routes=routes(), exception_handlers=HANDLERS, lifespan=parts.lifespan)
     inner.state.parts = parts
     app: ASGIApp = BodiesMiddleware(inner, settings.limits)
+    app = RatesMiddleware(app, parts.rates)
     app = KeysMiddleware(app, parts.keys, settings.origins)
     app = RefusalsMiddleware(app)
     if settings.origins:

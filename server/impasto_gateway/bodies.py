@@ -1,25 +1,23 @@
-"""The bodies of requests: bounded while they arrive, and read strictly: JSON here, forms in forms.py."""
+"""The bodies of requests: bounded while they arrive. They are read strictly: JSON in strict.py, forms in forms.py."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Iterator
+from dataclasses import dataclass
 from time import monotonic
-from typing import Any, NoReturn
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from impasto_gateway.errors import Refusal
+from impasto_gateway.errors import CLOSING, SERVER, Refusal
 from impasto_gateway.forms import Form, parsed_form
 from impasto_gateway.settings import Limits
+from impasto_gateway.strict import parsed_json
 
 __all__ = ["BodiesMiddleware", "Form", "parsed_form", "parsed_json"]
 
 UPLOADS = "/v1/adapters/"
 SLOWEST = 256 << 10  # bytes per second that a body needs, once `Limits.body_s` has passed
-VALUES, DEPTH, DIGITS = 20_000, 16, 40  # of JSON
 
 
 class BodiesMiddleware:
@@ -32,6 +30,7 @@ class BodiesMiddleware:
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
         self._app = app
         self._limits = limits
+        self._held = Held(max(limits.held_bytes, limits.body_bytes))  # one body always fits in
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -40,14 +39,35 @@ class BodiesMiddleware:
         is_upload = scope["method"] == "PUT" and scope["path"].startswith(UPLOADS)
         most = self._limits.adapter_bytes if is_upload else self._limits.body_bytes
         check_head(Headers(scope=scope), most)
-        await self._app(scope, Body(receive, most, self._limits.body_s).receive, send)
+        held = Held(most) if is_upload else self._held
+        body = Body(receive, most, self._limits.body_s, held)
+        try:
+            await self._app(scope, body.receive, send)
+        finally:
+            body.let_go()
+
+
+@dataclass
+class Held:
+    """The bytes of all bodies that are in memory, from their arrival until their requests are answered."""
+
+    most: int
+    bytes: int = 0
+
+    def add(self, count: int) -> None:
+        """Raises Refusal (503) for more than there may be."""
+        if self.bytes + count > self.most:
+            problem = f"requests under way hold {self.bytes} bytes, of {self.most} at once; try again later"
+            raise Refusal(503, f"body: {problem}", "bodies_full", None, SERVER, again=True, retry_after_s=1.0)
+        self.bytes += count
 
 
 class Body:
-    """A body as it arrives: `receive` in the place of ASGI's."""
+    """A body as it arrives: `receive` in the place of ASGI's. Its bytes are `held` until `let_go`."""
 
-    def __init__(self, receive: Receive, most: int, first_s: float) -> None:
+    def __init__(self, receive: Receive, most: int, first_s: float, held: Held) -> None:
         self._receive = receive
+        self._held, self._holds = held, 0
         self._most = most
         self._first_s = first_s
         self._start = monotonic()
@@ -65,7 +85,21 @@ class Body:
         if self._bytes > self._most:
             self._ended = True
             raise too_large(self._most)
+        self._hold(self._bytes - self._holds)
         return message
+
+    def let_go(self) -> None:
+        """The body isn't needed any more."""
+        self._held.bytes -= self._holds
+        self._holds = 0
+
+    def _hold(self, count: int) -> None:
+        try:
+            self._held.add(count)
+        except Refusal:
+            self._ended = True
+            raise
+        self._holds += count
 
     async def _in_time(self) -> Message:
         limit_s = self._first_s + self._bytes / SLOWEST - (monotonic() - self._start)
@@ -86,6 +120,9 @@ def check_head(headers: Headers, most: int) -> None:
     length = headers.get("content-length")
     if length is None:
         return
+    if "transfer-encoding" in headers:  # a proxy might believe the other one, and see another request's beginning
+        problem = "it came together with transfer-encoding; send one of them"
+        raise Refusal(400, f"content-length: {problem}", "bad_content_length", headers=CLOSING)
     if not (length.isascii() and length.isdigit()):
         raise Refusal(
             400, f"content-length: {length[:40]!r} is no number; send that of the body's bytes", "bad_content_length"
@@ -96,90 +133,3 @@ def check_head(headers: Headers, most: int) -> None:
 
 def too_large(most: int) -> Refusal:
     return Refusal(413, f"body: it has more than {most} bytes; send at most that", "body_too_large")
-
-
-def parsed_json(raw: bytes, limits: Limits) -> dict[str, Any]:
-    """The body as a JSON object. Raises Refusal (400).
-
-    Refused is what parsers read in different ways, or choke on: NaN and infinite numbers, a name that stands twice,
-    numbers of more than 40 digits, half a surrogate pair, more than 16 levels, more than 20,000 values.
-    """
-    # Cheap, and before anything is built: a list of 32 MiB of `[],` would take a gigabyte.
-    if sum(raw.count(mark) for mark in b",[{") > VALUES + limits.prompt_bytes:
-        _bad(f"it has more than {VALUES} values; send fewer")
-    try:
-        found = json.loads(
-            raw.decode(),
-            object_pairs_hook=_object,
-            parse_constant=_no_constant,
-            parse_float=_float,
-            parse_int=_int,
-        )
-    except UnicodeDecodeError as error:
-        _bad(f"byte {error.start} is not UTF-8; send JSON in UTF-8")
-    except json.JSONDecodeError as error:
-        _bad(f"it is not JSON: {error.msg.lower()} at line {error.lineno}, column {error.colno}; send a JSON object")
-    except RecursionError:
-        _bad(f"it has more than {DEPTH} levels; send a flatter one")
-    if not isinstance(found, dict):
-        _bad(f'it is a JSON {_kind(found)}; send an object, e.g. {{"prompt": "a red boat"}}')
-    _check_levels(found)
-    if b"\\u" in raw:
-        _check_pairs(found)
-    return found
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise Refusal(400, f"{twice[:100]}: it stands there twice; send it once", "duplicate_field", twice[:100])
-    return found
-
-
-def _no_constant(text: str) -> NoReturn:
-    _bad(f"{text} is not JSON; send a finite number")
-
-
-def _float(text: str) -> float:
-    value = float(text)
-    if value in (float("inf"), float("-inf")) or len(text) > 10 * DIGITS:
-        _bad(f"the number {text[:40]} is too large; send a finite one")
-    return value
-
-
-def _int(text: str) -> int:
-    if len(text) > DIGITS:
-        _bad(f"the number {text[:40]}… has {len(text)} digits; send a smaller one")
-    return int(text)
-
-
-def _check_levels(found: Any) -> None:
-    level = [found]
-    for _ in range(DEPTH):
-        level = [inner for one in level for inner in _inner(one)]
-    if level:
-        _bad(f"it has more than {DEPTH} levels; send a flatter one")
-
-
-def _inner(value: Any) -> Iterator[Any]:
-    if isinstance(value, dict):
-        yield from value.values()
-    elif isinstance(value, list):
-        yield from value
-
-
-def _check_pairs(found: dict[str, Any]) -> None:
-    try:
-        json.dumps(found, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        _bad("a text has half of a surrogate pair (\\ud800 to \\udfff), which is no character; send whole ones")
-
-
-def _kind(found: object) -> str:
-    return {list: "array", str: "string", bool: "boolean", int: "number", float: "number"}.get(type(found), "null")
-
-
-def _bad(problem: str) -> NoReturn:
-    raise Refusal(400, f"body: {problem}", "invalid_json")

@@ -28,6 +28,7 @@ _REQUEST_ID = r"(?:\[request id: [^\]]*\] )?"
 _ADDRESS = re.compile(r" (?:at|from|to) \S+:\d+")
 _GRPC = re.compile(r" \(.*\)$", re.DOTALL)
 
+CLOSING = MappingProxyType({"connection": "close"})  # headers of an answer that is the connection's last
 CANCELLED = 499  # nginx's status for a caller who left; it stands in logs, nobody receives it
 
 
@@ -65,6 +66,11 @@ def wrong(param: str, problem: str, code: str = "invalid_value") -> Refusal:
     """The refusal of a field's value: `problem` reads `what was got; what to do`."""
     param = param[:64]
     return Refusal(400, f"{param}: {problem}", code, param)
+
+
+def left() -> Refusal:
+    """The refusal that nobody hears, for the log."""
+    return Refusal(CANCELLED, "the caller left before the answer", "cancelled")
 
 
 def refusal_of(error: ImpastoError, names: Mapping[str, str] = MappingProxyType({})) -> Refusal:

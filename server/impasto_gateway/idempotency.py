@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
+from starlette.datastructures import Headers
 from starlette.responses import Response
 
 from impasto_gateway.callers import Caller
@@ -108,11 +109,25 @@ class Answers:
             self._bytes -= len(answer.body)
 
 
+def key_of(headers: Headers, stream: bool) -> str | None:
+    """The request's key, if it has one. Raises Refusal (400) for several, and for one of an answer that streams."""
+    said = headers.getlist(HEADER)
+    if len(said) > 1:
+        raise _no_key(f"there are {len(said)}; send one")
+    if said and stream:
+        raise _no_key("an answer that streams is not kept; leave stream out, or the key")
+    return said[0] if said else None
+
+
 def check_key(key: str) -> None:
     """Raises Refusal (400)."""
     if not 0 < len(key) <= KEY_CHARACTERS or not key.isascii() or not key.isprintable():
         fix = f"send 1 to {KEY_CHARACTERS} printable characters of ASCII, e.g. a UUID"
-        raise Refusal(400, f"{HEADER}: {key[:40]!r} is no key; {fix}", "invalid_value", None)
+        raise _no_key(f"{key[:40]!r} is no key; {fix}")
+
+
+def _no_key(problem: str) -> Refusal:
+    return Refusal(400, f"{HEADER}: {problem}", "invalid_value", None)
 
 
 def digest_of(path: str, said: Mapping[str, Any], files: Mapping[str, Sequence[bytes]] | None = None) -> str:

@@ -20,7 +20,7 @@ from impasto_gateway.bodies import parsed_form, parsed_json
 from impasto_gateway.callers import Caller
 from impasto_gateway.errors import Refusal, refusal_of
 from impasto_gateway.finishing import finished, previewed
-from impasto_gateway.idempotency import HEADER, digest_of
+from impasto_gateway.idempotency import digest_of, key_of
 from impasto_gateway.keys import need
 from impasto_gateway.parts import parts_of, record_of
 from impasto_gateway.presence import while_present
@@ -54,9 +54,10 @@ async def _answered(request: Request, caller: Caller, name: str, said: Mapping[s
         said = {**said, "timeout": seconds(TIMEOUT, request.headers[TIMEOUT])}
     wish = wish_of(said, files, await parts.upstream.catalogue(), parts.settings.limits, edits=name == EDIT)
     _recorded(request, wish)
+    key = key_of(request.headers, wish.stream)
     if wish.stream:
         return await _streamed(request, caller, name, wish)
-    key, digest = request.headers.get(HEADER), digest_of(request.url.path, said, files)
+    digest = digest_of(request.url.path, said, files)
     work = partial(_whole, request, caller, wish)
     return await while_present(request.receive, parts.answers.once(caller, key, digest, work))
 
@@ -99,11 +100,11 @@ async def _streamed(request: Request, caller: Caller, name: str, wish: Wish) -> 
 
 
 async def _painted(request: Request, caller: Caller, wish: Wish) -> AsyncGenerator[Progress | Answer, None]:
-    """Admitted, and painted by one of the servers. Raises Refusal, in the caller's words."""
+    """Paid for in pixels, and painted by one of the servers. Raises Refusal, in the caller's words."""
     parts, record = parts_of(request), record_of(request)
+    parts.rates.spend(caller, wish.pixels)
     try:
         async with (
-            parts.rates.admitted(caller, wish.pixels),
             parts.upstream.client() as client,
             aclosing(asked(client, wish)) as answers,
         ):

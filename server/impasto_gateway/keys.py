@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_address
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -17,6 +17,7 @@ __all__ = ["Caller", "Keys", "KeysMiddleware", "need"]
 OPEN = frozenset({"/", "/health", "/ready", "/openapi.json"})
 STATIC = "/static/"
 METRICS = "/metrics"
+_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+))(?::[0-9]{1,5})?")
 _SECRET_CHARACTERS = 512  # longer ones aren't hashed
 _FIX = "send the header `Authorization: Bearer KEY`"
 
@@ -96,11 +97,9 @@ def is_loopback(host: str) -> bool:
 
 
 def _name(host: str) -> str:
-    """A host without its port; "" for what is none."""
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:  # half a bracket
-        return ""
+    """A host without its port; "" for what is none. Nothing that a URL may have besides is let through."""
+    found = _HOST.fullmatch(host)
+    return (found[1] or found[2]).lower() if found else ""
 
 
 def _unknown(problem: str) -> Refusal:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from starlette.types import Receive
 
-from impasto_gateway.errors import CANCELLED, Refusal
+from impasto_gateway.errors import left
 
 Result = TypeVar("Result")
 
@@ -16,14 +16,14 @@ Result = TypeVar("Result")
 async def while_present(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
     """The result of `work`; it is cancelled when the caller disconnects. The request's body must have been read.
 
-    Raises Refusal with the status CANCELLED for a caller who left, and what `work` raises.
+    Raises the Refusal `left` for a caller who left, and what `work` raises.
     """
     working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(gone(receive))
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             return working.result()
-        raise Refusal(CANCELLED, "the caller left before the answer", "cancelled")
+        raise left()
     finally:
         await ended(working, leaving)
 

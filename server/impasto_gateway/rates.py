@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
+
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from impasto_gateway.callers import Caller
 from impasto_gateway.errors import RATE, Refusal
 
 MINUTE_S = 60.0
+COUNTED = frozenset({"POST", "PUT", "PATCH", "DELETE"})  # methods
 
 
 @dataclass
@@ -45,10 +48,10 @@ class Rates:
         self._running: Counter[str] = Counter()
 
     @asynccontextmanager
-    async def admitted(self, caller: Caller, pixels: int) -> AsyncIterator[None]:
+    async def admitted(self, caller: Caller, pixels: int = 0) -> AsyncIterator[None]:
         """Take a request with this many pixels. Raises Refusal (429, with retry-after) for more than the key may."""
         self._check_concurrent(caller)
-        self._take(caller, pixels)
+        self._take(caller, {"requests": 1, "pixels": pixels})
         self._running[caller.name] += 1
         try:
             yield
@@ -56,16 +59,19 @@ class Rates:
             self._running[caller.name] -= 1
             self._running += Counter()  # without those at 0
 
+    def spend(self, caller: Caller, pixels: int) -> None:
+        """Take the pixels of a request that was admitted before anybody knew how many it has. Raises Refusal (429)."""
+        self._take(caller, {"pixels": pixels})
+
     def _check_concurrent(self, caller: Caller) -> None:
         most, now = caller.limits.concurrent, self._running[caller.name]
         if most and now >= most:
             raise _full(f"{now} requests are under way, of {most} at once; wait for one to end", 1.0)
 
-    def _take(self, caller: Caller, pixels: int) -> None:
-        """From both buckets, or from none."""
+    def _take(self, caller: Caller, wanted: Mapping[str, int]) -> None:
+        """From all buckets, or from none."""
         bounds = {"requests": caller.limits.requests_per_minute, "pixels": caller.limits.pixels_per_minute}
-        wanted = {"requests": 1, "pixels": pixels}
-        taken = {what: self._bucket(caller.name, what, most) for what, most in bounds.items() if most}
+        taken = {what: self._bucket(caller.name, what, bounds[what]) for what in wanted if bounds[what]}
         now = self._clock()
         for what, bucket in taken.items():
             if wait_s := bucket.wait_s(wanted[what], now):
@@ -79,6 +85,23 @@ class Rates:
         if found is None or found.size != size:
             found = self._buckets[name, what] = Bucket(size, size, self._clock())
         return found
+
+
+class RatesMiddleware:
+    """Admits what paints, changes or looks at pictures before its body is read: so a key without a place left can't
+    fill the memory. How many pixels it has, its handler says (`Rates.spend`).
+    """
+
+    def __init__(self, app: ASGIApp, rates: Rates) -> None:
+        self._app = app
+        self._rates = rates
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] not in COUNTED:
+            await self._app(scope, receive, send)
+            return
+        async with self._rates.admitted(scope["state"]["caller"]):
+            await self._app(scope, receive, send)
 
 
 def _full(problem: str, wait_s: float) -> Refusal:

@@ -22,13 +22,14 @@ async def score(request: Request) -> Response:
     One text or reference holds for all images; else there is one for each. Raises Refusal, and errors of the
     ImpastoError tree.
     """
-    caller, parts = need(request, "generate"), parts_of(request)
+    need(request, "generate")
+    parts = parts_of(request)
     form = await parsed_form(request, parts.settings.limits)
     check(form)
     images, reference = list(form.files["image"]), list(form.files.get("reference", ()))
 
     async def asked() -> list[float]:
-        async with parts.rates.admitted(caller, 0), parts.upstream.client() as client:
+        async with parts.upstream.client() as client:
             return await client.score(
                 images,
                 text=form.fields.get("text"),

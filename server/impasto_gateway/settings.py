@@ -9,9 +9,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of one request. They hold before anything is decoded."""
+    """Bounds of one request, and of all bodies at once. They hold before anything is decoded."""
 
     body_bytes: int = 32 << 20
+    held_bytes: int = 512 << 20  # of all bodies under way together, but for uploads, which go to the disk
     field_bytes: int = 64 << 10  # of one text field
     fields: int = 128
     prompt_bytes: int = 8192

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from impasto_client.fields import TABLE
 from impasto_gateway.errors import Refusal, wrong
+from impasto_gateway.strict import DIGITS, parsed
 from impasto_gateway.words import ALIASES, KINDS
 
 _WHOLE = {field.word for field in TABLE.fields if field.dtype.startswith("INT")} | {"partial_images"}
+# Python reads more: 0_1, and digits of other scripts.
+_WHOLE_NUMBER = re.compile(rf"-?[0-9]{{1,{DIGITS}}}")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -42,17 +46,13 @@ def _as_it_is(word: str, text: str) -> str:
 
 
 def _whole(word: str, text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise _bad(word, text, "is not a whole number; send one") from None
+    if not _WHOLE_NUMBER.fullmatch(text):
+        raise _bad(word, text, "is not a whole number; send one")
+    return int(text)
 
 
 def _float(word: str, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+    value = float(text) if _NUMBER.fullmatch(text) else math.nan
     if not math.isfinite(value):
         raise _bad(word, text, "is not a number; send a finite one")
     return value
@@ -69,9 +69,10 @@ def _json(word: str, text: str) -> Any:
     if not text.lstrip().startswith(("{", "[")):
         return text
     try:
-        return json.loads(text, parse_constant=lambda constant: _float(word, constant))
-    except (ValueError, RecursionError):
-        raise _bad(word, text, 'is no JSON; send e.g. {"neon": 0.9}') from None
+        return parsed(text.encode())
+    except Refusal as refusal:
+        problem = refusal.message.removeprefix("body: ")
+        raise _bad(word, text, f"is read as JSON: {problem}") from None
 
 
 _READERS: Mapping[str, Callable[[str, str], Any]] = {

@@ -13,6 +13,7 @@ from impasto_client.catalogue import Catalogue
 from impasto_client.errors import ConnectError, ServerFull, ServerUnavailable
 
 FRESH_S = 1.0  # for so long, a catalogue and a server's readiness are believed
+PROBE_S = 1.0  # a server that takes longer to say that it is ready isn't
 
 
 @dataclass
@@ -25,6 +26,7 @@ class Server:
     ready: bool = True
     asked_at: float = field(default=-FRESH_S, repr=False)
     _client: AsyncClient | None = field(default=None, repr=False)
+    _probe: asyncio.Task[None] | None = field(default=None, repr=False)
 
     @property
     def client(self) -> AsyncClient:
@@ -33,17 +35,34 @@ class Server:
         return self._client
 
     async def is_ready(self) -> bool:
-        """Asked anew after FRESH_S; meanwhile others get the previous answer."""
+        """Asked anew after FRESH_S, once for all who want to know. A server that hangs is not ready, after PROBE_S."""
         if time.monotonic() - self.asked_at > FRESH_S:
-            self.asked_at = time.monotonic()
-            self.ready = await self.client.is_ready()
+            if self._probe is None:
+                self._probe = asyncio.create_task(self._probed())
+                self._probe.add_done_callback(self._told)
+            await asyncio.shield(self._probe)  # who leaves doesn't take it from others
         return self.ready
 
     def lost(self) -> None:
         """It failed a request: others are preferred until it is asked again."""
         self.ready, self.asked_at = False, time.monotonic()
 
+    async def _probed(self) -> None:
+        try:
+            async with asyncio.timeout(PROBE_S):
+                ready = await self.client.is_ready()
+        except TimeoutError:
+            ready = False
+        self.ready, self.asked_at = ready, time.monotonic()
+
+    def _told(self, probe: asyncio.Task[None]) -> None:
+        self._probe = None
+        if not probe.cancelled():
+            probe.exception()  # seen, also when everybody who asked has left
+
     async def close(self) -> None:
+        if self._probe is not None:
+            self._probe.cancel()
         if self._client is not None:
             await self._client.close()
 

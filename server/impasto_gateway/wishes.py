@@ -61,6 +61,8 @@ def _pictures(words: Words, files: Files, limits: Limits) -> dict[str, list[byte
     for word, value in words.values.items():
         if KINDS[word] == "picture":
             texts = value if isinstance(value, list) else [value]
+            if not texts:
+                raise wrong(word, "the list is empty; send a picture, or leave it out")
             found.setdefault(word, []).extend(uploads.from_text(word, text) for text in texts)
     for word, several in found.items():
         if len(several) > 1 + limits.adapters:

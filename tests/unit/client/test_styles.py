@@ -84,6 +84,7 @@ def test_a_pil_image_is_sent_as_a_file() -> None:
         (7, "ADAPTER_NAMES: 7 is not a style; pass a name, a picture"),
         ([7], "ADAPTER_NAMES: 7 is not a style"),
         (("starry", 0.6), "ADAPTER_NAMES: 0.6 is not a style; .*'starry': 0.6"),
+        ([("starry", 0.6), b"\x89PNG"], "ADAPTER_WEIGHTS: the picture has no weight, but others have; give one"),
         ([("starry", 0.6), "wave"], "ADAPTER_WEIGHTS: 'wave' has no weight, but others have; give one"),
         ({"starry": "much"}, "ADAPTER_WEIGHTS: 'much' is not a number"),
         ([(PAINTING, "much")], "STYLE_IMAGE_WEIGHTS: 'much' is not a number"),

@@ -13,9 +13,10 @@ import pytest
 from starlette.datastructures import Headers
 from starlette.types import Message
 
-from impasto_gateway.bodies import DEPTH, VALUES, Body, check_head, parsed_json
+from impasto_gateway.bodies import Body, Held, check_head, parsed_json
 from impasto_gateway.errors import Refusal
 from impasto_gateway.settings import Limits
+from impasto_gateway.strict import DEPTH, VALUES
 from tests.helpers.doorway import SETTINGS, calling, refused
 
 PATH = "/v1/images/generations"
@@ -72,6 +73,12 @@ def test_a_length_that_is_no_number(length: str) -> None:
     assert said.value.status == 400
 
 
+def test_a_length_beside_chunks() -> None:
+    answer = posted(b"{}", **{"content-length": "2", "transfer-encoding": "chunked"})
+    assert refused(answer) == (400, "bad_content_length", None)
+    assert answer.headers["connection"] == "close"
+
+
 @pytest.mark.parametrize("packed", ["gzip", "br", "gzip, identity", "deflate"])
 def test_compressed_bodies_are_refused(packed: str) -> None:
     assert refused(posted(b"{}", **{"content-encoding": packed})) == (415, "body_compressed", None)
@@ -87,7 +94,7 @@ def test_a_body_that_never_ends_is_given_up() -> None:
         return {"type": "http.request", "body": b"x", "more_body": True}
 
     async def read(receive: Any) -> None:
-        body = Body(receive, 1 << 40, 0.05)
+        body = Body(receive, 1 << 40, 0.05, Held(1 << 40))
         while True:
             await body.receive()
 
@@ -97,10 +104,35 @@ def test_a_body_that_never_ends_is_given_up() -> None:
         assert (said.value.status, said.value.again) == (408, True)
 
 
+def test_bodies_at_once_have_a_bound_too() -> None:
+    """Two bodies fit in, one after another; together they don't, though each is small enough."""
+    half = Limits(body_bytes=1000, held_bytes=1000)
+    arriving, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b" " * 600
+        arriving.set()
+        await go_on.wait()
+
+    async def story() -> tuple[httpx.Response, list[int]]:
+        async with calling(replace(SETTINGS, limits=half)) as caller:
+            first = asyncio.create_task(caller.post(PATH, content=slowly()))
+            await asyncio.wait_for(arriving.wait(), 60)
+            second = await caller.post(PATH, content=b" " * 600)
+            go_on.set()
+            await first
+            return second, [(await caller.post(PATH, content=b" " * 600)).status_code for _ in range(3)]
+
+    answer, after = asyncio.run(story())
+    assert refused(answer) == (503, "bodies_full", None)
+    assert (answer.headers["retry-after"], answer.headers["x-should-retry"]) == ("1", "true")
+    assert after == [400, 400, 400], "what was held is let go"
+
+
 def test_once_the_body_has_ended_waiting_is_free() -> None:
     async def story() -> None:
         messages: asyncio.Queue[Message] = asyncio.Queue()
-        body = Body(messages.get, 100, 0.05)
+        body = Body(messages.get, 100, 0.05, Held(100))
         messages.put_nowait({"type": "http.request", "body": b"x", "more_body": False})
         assert (await body.receive())["body"] == b"x"
         waiting = asyncio.create_task(body.receive())

@@ -193,6 +193,29 @@ def test_what_is_no_key(key: str) -> None:
     assert refused.value.status == 400
 
 
+@pytest.mark.parametrize(
+    ("keys", "said", "problem"),
+    [
+        (["one"], {"stream": True}, "leave stream out, or the key"),
+        (["one", "two"], {}, "there are 2; send one"),
+        (["one", "one"], {}, "there are 2; send one"),
+    ],
+)
+def test_a_key_that_could_not_be_kept_is_refused(keys: list[str], said: dict[str, object], problem: str) -> None:
+    async def story() -> None:
+        fake = FakeTransport()
+        async with calling(fake=fake) as caller:
+            headers = [("idempotency-key", key) for key in keys]
+            answer = await caller.post(PATH, json={"prompt": "a red boat", **said}, headers=headers)
+        assert refused(answer) == (400, "invalid_value", None)
+        message = answer.json()["error"]["message"]
+        assert message.startswith("idempotency-key: ")
+        assert message.endswith(problem)
+        assert not fake.requests
+
+    run(story)
+
+
 def test_the_order_of_fields_is_no_difference() -> None:
     files = {"image": [b"one", b"two"]}
     same = digest_of(PATH, {"prompt": "a boat", "seed": 1}, files)

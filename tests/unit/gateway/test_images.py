@@ -23,6 +23,7 @@ from tests.helpers.gateways import (
     app_over,
     calling,
     fake,
+    listening,
     png,
     post,
     size_of,
@@ -197,6 +198,16 @@ def test_what_breaks_in_the_gateway_is_told_without_details(caplog: pytest.LogCa
     assert (name, data["error"]["code"]) == ("error", "internal_error")
     assert "secret" not in json.dumps(data)
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_connection_that_is_closed_after_a_failure_says_so() -> None:
+    class Broken(HeldTransport):
+        async def infer(self, tensors: Any, timeout_s: float | None = None) -> Any:
+            raise ZeroDivisionError
+
+    with listening(app_over(Broken())) as url:
+        answer = httpx.post(f"{url}/v1/images/generations", json=BOAT)
+    assert (answer.status_code, answer.headers["connection"]) == (500, "close")
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,23 @@ def test_without_keys_this_machine_may_do_everything(host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "localhost.evil.example", "192.0.2.7:8080", "127.0.0.1.nip.io", "@", "[", ""]
+    "host",
+    [
+        "evil.example",
+        "localhost.evil.example",
+        "192.0.2.7:8080",
+        "127.0.0.1.nip.io",
+        "evil@127.0.0.1",
+        "127.0.0.1/evil",
+        "127.0.0.1?evil",
+        "127.0.0.1:evil",
+        "127.0.0.1:",
+        "127.0.0.1 ",
+        "[127.0.0.1",
+        "@",
+        "[",
+        "",
+    ],
 )
 def test_without_keys_a_name_that_leads_here_is_refused(host: str) -> None:
     assert refused(got(SETTINGS, ADAPTERS, host=host)) == (403, "foreign_host", None)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import Iterator
 
 import httpx
 import pytest
+from starlette.types import Message, Scope
 
 from impasto_gateway.errors import CANCELLED, Refusal
 from impasto_gateway.presence import while_present
-from tests.helpers.gateways import HeldTransport, app_over, connected, listening, png, request_bytes
+from tests.helpers.gateways import HeldTransport, app_over, connected, fake, listening, png, request_bytes
 from tests.helpers.waiting import PATIENCE_S
 
 
@@ -61,6 +63,34 @@ def test_who_sent_half_a_request_asked_for_nothing() -> None:
             connection.sendall(request_bytes(body())[:-5])
         assert httpx.get(f"{url}/health").status_code == 200
     assert not held.fake.requests
+
+
+@pytest.mark.parametrize("path", ["/v1/images/generations", "/v1/images/edits", "/v1/score"])
+def test_who_leaves_while_the_body_arrives_is_no_failure(path: str) -> None:
+    begun, left = {"type": "http.request", "body": b"--x", "more_body": True}, {"type": "http.disconnect"}
+    arriving: Iterator[Message] = iter([begun, left])
+    headers = [(b"host", b"localhost"), (b"content-type", b"multipart/form-data; boundary=x")]
+    scope: Scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "headers": headers,
+        "query_string": b"",
+        "state": {},
+    }
+
+    async def receive() -> Message:
+        return next(arriving)
+
+    async def send(message: Message) -> None:
+        pass
+
+    async def story() -> None:
+        await app_over(fake())(scope, receive, send)  # an exception would be logged with its traceback
+
+    asyncio.run(story())
+    record = scope["state"]["record"]
+    assert (record.status, record.outcome) == (CANCELLED, "cancelled")
 
 
 def test_one_who_leaves_does_not_stop_another() -> None:

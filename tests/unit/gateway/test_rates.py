@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from impasto_gateway.callers import Allowance, Caller
 from impasto_gateway.errors import Refusal
 from impasto_gateway.rates import Rates
+from tests.helpers.doorway import SETTINGS, calling, key_in, refused
 
 PIXELS = 1_000_000
 
@@ -115,3 +119,56 @@ def test_a_request_that_fails_has_ended() -> None:
 def test_without_bounds_nothing_is_refused() -> None:
     rates = Rates(Clock())
     assert {taken(rates, caller(), PIXELS) for _ in range(1000)} == {None}
+
+
+def test_pixels_are_paid_for_once_they_are_known() -> None:
+    rates, who = Rates(Clock()), caller(pixels_per_minute=PIXELS)
+
+    async def spend() -> None:
+        async with rates.admitted(who):
+            rates.spend(who, PIXELS)
+            rates.spend(who, 1)
+
+    with pytest.raises(Refusal, match="pixels per minute are used up") as refused:
+        asyncio.run(spend())
+    assert refused.value.status == 429
+
+
+@pytest.mark.parametrize("path", ["/v1/images/generations", "/v1/images/edits", "/v1/score", "/v1/verify"])
+def test_what_is_refused_is_not_read(path: str, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    key = key_in(keys, "shop", limits=Allowance(requests_per_minute=1))
+
+    async def untouched() -> AsyncIterator[bytes]:
+        raise AssertionError("the body was read")
+        yield b""
+
+    async def story() -> None:
+        async with calling(replace(SETTINGS, keys=keys), key=key) as caller:
+            await caller.post(path, content=b"{")
+            answer = await caller.post(path, content=untouched())
+            assert refused(answer) == (429, "rate_limit_exceeded", None)
+
+    asyncio.run(story())
+
+
+def test_a_body_that_arrives_has_a_place_of_its_own(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    key = key_in(keys, "shop", limits=Allowance(concurrent=1))
+    arriving, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b"{"
+        arriving.set()
+        await go_on.wait()
+
+    async def story() -> list[int]:
+        async with calling(replace(SETTINGS, keys=keys), key=key) as caller:
+            first = asyncio.create_task(caller.post("/v1/images/generations", content=slowly()))
+            await asyncio.wait_for(arriving.wait(), 60)
+            second = await caller.post("/v1/images/generations", json={"prompt": "a boat"})
+            reading = await caller.get("/v1/models")
+            go_on.set()
+            return [(await first).status_code, second.status_code, reading.status_code]
+
+    assert asyncio.run(story()) == [400, 429, 200]

@@ -81,6 +81,32 @@ def test_one_ready_server_is_enough() -> None:
     assert not asyncio.run(over(fake(ready=False), fake(ready=False))[0].ready())
 
 
+class Hanging(AsyncFakeTransport):
+    """Was ready once, and has hung since."""
+
+    asked = 0
+
+    async def is_ready(self) -> bool:
+        self.asked += 1
+        if self.asked > 1:
+            await asyncio.Event().wait()
+        return True
+
+
+def test_a_server_that_hangs_is_not_ready_for_anybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PROBE_S", 0.1)
+    transport = Hanging(fake())
+
+    async def ready() -> tuple[bool, list[bool]]:
+        upstream = Upstream.over(AsyncClient(transport=transport))
+        before = await upstream.ready()
+        monkeypatch.setattr(module, "FRESH_S", -1.0)  # the next one asks anew
+        return before, await asyncio.gather(*(upstream.ready() for _ in range(3)))
+
+    assert asyncio.run(ready()) == (True, [False, False, False])
+    assert transport.asked == 2, "three who ask together ask once"
+
+
 def test_the_catalogue_is_read_once_for_many() -> None:
     one = fake()
 

@@ -12,6 +12,7 @@ from impasto_gateway.errors import Refusal
 from impasto_gateway.settings import Limits
 from impasto_gateway.wish import Wish
 from impasto_gateway.wishes import Files, wish_of
+from impasto_gateway.words import KINDS
 from tests.helpers.gateways import CATALOGUE, SMALL, png
 
 LIMITS = Limits()
@@ -184,6 +185,13 @@ def test_a_fault_is_told_with_its_field(said: dict[str, Any], param: str, proble
     assert (refusal.status, refusal.param) == (404 if param == "model" and "mean" in problem else 400, param)
     assert refusal.message.startswith(f"{param}: ")
     assert problem in refusal.message
+
+
+@pytest.mark.parametrize("word", sorted(word for word, kind in KINDS.items() if kind == "picture"))
+def test_a_list_without_pictures_is_refused(word: str) -> None:
+    said: dict[str, Any] = {"prompt": "a boat", word: []}
+    refusal = refused(**said)
+    assert (refusal.status, refusal.param) == (400, word)
 
 
 def test_limits_hold() -> None:
