@@ -158,6 +158,9 @@ def serve(
             )
             gateway = Gateway(door, Restarts(most), _log(printer, quiet, "http"), _teller(printer, "gateway"))
         with _started(gateway), supervisor, _stopped_first(gateway):
+            if gateway is not None and not gateway.is_ready():
+                said = f"{gateway.door.url}/ready does not say 200 yet; the gateway's log may say why"
+                console.print(f"[yellow]note[/]  {escape(said)}", soft_wrap=True)
             console.print(f"[bold green]ready[/]  {escape(_open_doors(supervisor.server, gateway))}", soft_wrap=True)
             status = _run(supervisor, gateway, settings, command) if command else _watch(supervisor, gateway)
     except KeyboardInterrupt:
