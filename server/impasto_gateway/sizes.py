@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -55,5 +56,10 @@ def whole(values: Mapping[str, Any], word: str, low: int, high: int) -> int | No
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise wrong(word, f"{str(value)[:32]!r} is no whole number from {low} to {high}; send one")
+        raise wrong(word, f"got {said(value)}; send a whole number from {low} to {high}")
     return value
+
+
+def said(value: Any) -> str:
+    """A value as it was sent: a text in quotes, a number without; not all of a long one."""
+    return json.dumps(value, ensure_ascii=False)[:40]
