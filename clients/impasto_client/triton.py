@@ -36,8 +36,8 @@ MAX_MESSAGE_BYTES = MAX_REQUEST_BYTES + (1 << 20)  # both ways; sixteen large pi
 # By default, all channels of a process share the connections to an address, with their backoff. With its own pool, a
 # new client finds a restarted server at once. During a request, a ping every half minute finds out whether the server,
 # or the way to it, is gone. `impasto serve` makes Triton allow that; a server that takes pings for abuse would close
-# the connection. While there is no server, each second tries again: gRPC's own pauses grow to minutes, and requests fail
-# during them though the server is back.
+# the connection. While there is no server, each second tries again: gRPC's own pauses grow to minutes, during which
+# requests fail though the server is back.
 CHANNEL = [
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 20_000),

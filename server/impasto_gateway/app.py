@@ -34,8 +34,7 @@ def routes() -> list[BaseRoute]:
         Route("/v1/models/{model}", models.one, methods=["GET"]),
         Route("/v1/adapters", adapters.listed, methods=["GET"]),
         Route("/v1/adapters/{name}/preview", adapters.preview, methods=["GET"]),
-        Route("/v1/adapters/{name}", adapters.put, methods=["PUT"]),
-        Route("/v1/adapters/{name}", adapters.delete, methods=["DELETE"]),
+        Route("/v1/adapters/{name}", adapters.one, methods=["GET", "PUT", "DELETE"]),
         Route("/v1/score", scoring.score, methods=["POST"]),
         Route("/v1/verify", verify.verify, methods=["POST"]),
         Route("/health", health.alive, methods=["GET"]),
@@ -49,7 +48,7 @@ def routes() -> list[BaseRoute]:
 def create_app(settings: GatewaySettings, upstream: Upstream | None = None, drain: Drain | None = None) -> ASGIApp:
     """The app. `upstream` replaces the servers at settings.urls, e.g. by a fake. Once `drain` begins, /ready fails."""
     parts = Parts.of(settings, upstream or Upstream.of(settings.urls), drain or Drain())
-    inner = Starlette(routes=routes(), exception_handlers=HANDLERS, lifespan=parts.lifespan)
+    inner = Starlette(routes=(known := routes()), exception_handlers=HANDLERS, lifespan=parts.lifespan)
     inner.state.parts = parts
     app: ASGIApp = BodiesMiddleware(inner, settings.limits)
     app = KeysMiddleware(app, parts.keys, settings.origins)
@@ -62,4 +61,4 @@ def create_app(settings: GatewaySettings, upstream: Upstream | None = None, drai
             allow_headers=("*",),
             expose_headers=EXPOSED,
         )
-    return TelemetryMiddleware(app, parts.telemetry)
+    return TelemetryMiddleware(app, parts.telemetry, known)
