@@ -1,7 +1,7 @@
 """The gateway's ASGI app: its routes and its middlewares, on one screen.
 
-A request passes the middlewares, outermost first: telemetry, CORS, refusals, keys, bodies. Then its route's handler
-answers, or raises a Refusal. What handlers share is in Parts (parts.py).
+A request passes the middlewares, outermost first: telemetry, CORS, refusals, cutting, keys, bodies. Then its route's
+handler answers, or raises a Refusal. What handlers share is in Parts (parts.py).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 from impasto_gateway import adapters, health, images, models, openapi, page, scoring, verify
 from impasto_gateway.answers import HANDLERS, RefusalsMiddleware
 from impasto_gateway.bodies import BodiesMiddleware
+from impasto_gateway.cutting import CuttingMiddleware
 from impasto_gateway.drain import Drain
 from impasto_gateway.keys import KeysMiddleware
 from impasto_gateway.parts import Parts
@@ -46,13 +47,14 @@ def routes() -> list[BaseRoute]:
 
 
 def create_app(settings: GatewaySettings, upstream: Upstream | None = None, drain: Drain | None = None) -> ASGIApp:
-    """The app. `upstream` replaces the servers at settings.urls, e.g. by a fake. Once `drain` begins, /ready fails."""
-    parts = Parts.of(settings, upstream or Upstream.of(settings.urls), drain or Drain())
+    """The app. `upstream` replaces the servers at settings.urls, e.g. by a fake. `drain` stops it in order."""
+    drain = drain or Drain()
+    parts = Parts.of(settings, upstream or Upstream.of(settings.urls), drain)
     inner = Starlette(routes=(known := routes()), exception_handlers=HANDLERS, lifespan=parts.lifespan)
     inner.state.parts = parts
     app: ASGIApp = BodiesMiddleware(inner, settings.limits)
     app = KeysMiddleware(app, parts.keys, settings.origins)
-    app = RefusalsMiddleware(app)
+    app = RefusalsMiddleware(CuttingMiddleware(app, drain))
     if settings.origins:
         app = CORSMiddleware(
             app,
