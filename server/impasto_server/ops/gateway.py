@@ -119,7 +119,7 @@ class Gateway:
         while not _is_ready(self.door):
             if monotonic() > deadline or self._process.poll() is not None:
                 return False
-            sleep(0.05)
+            sleep(0.2)
         return True
 
     def look(self) -> None:
