@@ -36,7 +36,8 @@ MAX_MESSAGE_BYTES = MAX_REQUEST_BYTES + (1 << 20)  # both ways; sixteen large pi
 # By default, all channels of a process share the connections to an address, with their backoff. With its own pool, a
 # new client finds a restarted server at once. During a request, a ping every half minute finds out whether the server,
 # or the way to it, is gone. `impasto serve` makes Triton allow that; a server that takes pings for abuse would close
-# the connection.
+# the connection. While there is no server, each second tries again: gRPC's own pauses grow to minutes, during which
+# requests fail though the server is back.
 CHANNEL = [
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 20_000),
@@ -45,6 +46,9 @@ CHANNEL = [
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 250),
+    ("grpc.min_reconnect_backoff_ms", 1000),
+    ("grpc.max_reconnect_backoff_ms", 1000),
 ]
 
 # Makes Triton end a stream with the status of the model's error, not with a text alone.

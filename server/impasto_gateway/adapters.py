@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,19 @@ async def listed(request: Request) -> Response:
     return JSONResponse(
         {"object": "list", "data": [told(one) for one in found[:limit]], "has_more": len(found) > limit}
     )
+
+
+async def one(request: Request) -> Response:
+    """/v1/adapters/{name}: GET its entry, PUT a file, DELETE it. One route, so that a 405 lists all three."""
+    return await {"PUT": put, "DELETE": delete}.get(request.method, entry)(request)
+
+
+async def entry(request: Request) -> Response:
+    """GET /v1/adapters/{name}: as the list has it. Raises Refusal (404)."""
+    need(request, "generate", "adapters")
+    query(request)
+    name = checked(request.path_params["name"])
+    return JSONResponse(told(adapter_named(await parts_of(request).upstream.catalogue(), name)))
 
 
 async def preview(request: Request) -> Response:
@@ -86,7 +99,19 @@ async def put(request: Request) -> Response:
         first, *others = await registry.put(name, file, folder, said)
     parts.upstream.forget()
     also = {"also": [one["name"] for one in others]} if others else {}
-    return JSONResponse({"object": "adapter", **first, **also}, 201 if is_new else 200)
+    body = {"object": "adapter", **_without_file(first), **also, "warnings": assumed([first, *others])}
+    return JSONResponse(body, 201 if is_new else 200)
+
+
+def assumed(made: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the importer took for granted, e.g. an alpha that the file doesn't state; each note once."""
+    return list(dict.fromkeys(note for one in made for note in one.get("source", {}).get("assumed", ())))
+
+
+def _without_file(made: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the name that the upload had here."""
+    source = {key: value for key, value in made.get("source", {}).items() if key != "file"}
+    return {**made, **({"source": source} if "source" in made else {})}
 
 
 async def delete(request: Request) -> Response:
@@ -130,10 +155,7 @@ def told(one: Adapter) -> dict[str, Any]:
 
 def shown(catalogue: Catalogue, name: str, wanted: str | None) -> tuple[Adapter, Bundle]:
     """The adapter, and the bundle for its preview. Raises Refusal (400, 404)."""
-    adapter = next((one for one in catalogue.adapters if one.name == name), None)
-    if adapter is None:
-        problem = f"name: there is no adapter {name!r}; GET /v1/adapters lists them"
-        raise Refusal(404, problem, "adapter_not_found", "name")
+    adapter = adapter_named(catalogue, name)
     fits = sorted(adapter.fits, key=lambda one: one != catalogue.default)
     if wanted is not None and bundle_named(catalogue, wanted) not in fits:
         refuse("bundle", f"{name!r} doesn't fit {wanted!r}; it fits {', '.join(fits) or 'none'}")
@@ -142,6 +164,15 @@ def shown(catalogue: Catalogue, name: str, wanted: str | None) -> tuple[Adapter,
         raise Refusal(404, f"name: {name!r} has no preview, since {why}; look at another", "no_preview", "name")
     chosen = wanted or fits[0]
     return adapter, next(bundle for bundle in catalogue.bundles if bundle.name == chosen)
+
+
+def adapter_named(catalogue: Catalogue, name: str) -> Adapter:
+    """Raises Refusal (404)."""
+    found = next((one for one in catalogue.adapters if one.name == name), None)
+    if found is None:
+        problem = f"name: there is no adapter {name!r}; GET /v1/adapters lists them"
+        raise Refusal(404, problem, "adapter_not_found", "name")
+    return found
 
 
 def bundle_named(catalogue: Catalogue, name: str) -> str:

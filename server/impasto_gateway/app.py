@@ -1,6 +1,6 @@
 """The gateway's ASGI app: its routes and its middlewares, on one screen.
 
-A request passes the middlewares, outermost first: telemetry, CORS, refusals, keys, rates, bodies. Then its route's
+A request passes the middlewares, outermost first: telemetry, CORS, refusals, cutting, keys, rates, bodies. Then its route's
 handler answers, or raises a Refusal. What handlers share is in Parts (parts.py).
 """
 
@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 from impasto_gateway import adapters, health, images, models, openapi, page, scoring, verify
 from impasto_gateway.answers import HANDLERS, RefusalsMiddleware
 from impasto_gateway.bodies import BodiesMiddleware
+from impasto_gateway.cutting import CuttingMiddleware
 from impasto_gateway.drain import Drain
 from impasto_gateway.keys import KeysMiddleware
 from impasto_gateway.parts import Parts
@@ -35,8 +36,7 @@ def routes() -> list[BaseRoute]:
         Route("/v1/models/{model}", models.one, methods=["GET"]),
         Route("/v1/adapters", adapters.listed, methods=["GET"]),
         Route("/v1/adapters/{name}/preview", adapters.preview, methods=["GET"]),
-        Route("/v1/adapters/{name}", adapters.put, methods=["PUT"]),
-        Route("/v1/adapters/{name}", adapters.delete, methods=["DELETE"]),
+        Route("/v1/adapters/{name}", adapters.one, methods=["GET", "PUT", "DELETE"]),
         Route("/v1/score", scoring.score, methods=["POST"]),
         Route("/v1/verify", verify.verify, methods=["POST"]),
         Route("/health", health.alive, methods=["GET"]),
@@ -48,14 +48,15 @@ def routes() -> list[BaseRoute]:
 
 
 def create_app(settings: GatewaySettings, upstream: Upstream | None = None, drain: Drain | None = None) -> ASGIApp:
-    """The app. `upstream` replaces the servers at settings.urls, e.g. by a fake. Once `drain` begins, /ready fails."""
-    parts = Parts.of(settings, upstream or Upstream.of(settings.urls), drain or Drain())
-    inner = Starlette(routes=routes(), exception_handlers=HANDLERS, lifespan=parts.lifespan)
+    """The app. `upstream` replaces the servers at settings.urls, e.g. by a fake. `drain` stops it in order."""
+    drain = drain or Drain()
+    parts = Parts.of(settings, upstream or Upstream.of(settings.urls), drain)
+    inner = Starlette(routes=(known := routes()), exception_handlers=HANDLERS, lifespan=parts.lifespan)
     inner.state.parts = parts
     app: ASGIApp = BodiesMiddleware(inner, settings.limits)
     app = RatesMiddleware(app, parts.rates)
     app = KeysMiddleware(app, parts.keys, settings.origins)
-    app = RefusalsMiddleware(app)
+    app = RefusalsMiddleware(CuttingMiddleware(app, drain))
     if settings.origins:
         app = CORSMiddleware(
             app,
@@ -64,4 +65,4 @@ def create_app(settings: GatewaySettings, upstream: Upstream | None = None, drai
             allow_headers=("*",),
             expose_headers=EXPOSED,
         )
-    return TelemetryMiddleware(app, parts.telemetry)
+    return TelemetryMiddleware(app, parts.telemetry, known)

@@ -20,6 +20,7 @@ from impasto_client.errors import (
     ServerFull,
     ServerUnavailable,
 )
+from impasto_client.fields import TABLE
 
 INVALID, AUTHENTICATION, PERMISSION = "invalid_request_error", "authentication_error", "permission_error"
 RATE, SERVER = "rate_limit_error", "server_error"
@@ -29,6 +30,28 @@ _ADDRESS = re.compile(r" (?:at|from|to) \S+:\d+")
 _GRPC = re.compile(r" \(.*\)$", re.DOTALL)
 
 CLOSING = MappingProxyType({"connection": "close"})  # headers of an answer that is the connection's last
+# What callers of the gateway do in place of a command.
+_COMMANDS = {
+    "`impasto models` lists": "GET /v1/adapters lists",
+    "`impasto models`": "GET /v1/models",
+    "`impasto adapters import`": "PUT /v1/adapters/NAME",
+}
+# What is quoted, or the wire's name of a field.
+_NAMES = re.compile(r"""(?<!\w)'[^']*'(?!\w)|"[^"]*"|\b([A-Z][A-Z_]+)\b""")
+# Fields of the wire in the words of HTTP. Callers say some in another way: weights come with their adapters, files as
+# `image` and `mask`.
+WORDS: Mapping[str, str] = MappingProxyType(
+    {
+        **{field.name: field.word for field in TABLE.fields},
+        "ADAPTER_WEIGHTS": "adapters",
+        "FORMAT": "output_format",
+        "STYLE_IMAGES": "image",
+        "MASKS": "mask",
+        "BASE_IMAGE": "image",
+        "PREVIEW_EVERY": "partial_images",
+    }
+)
+
 CANCELLED = 499  # nginx's status for a caller who left; it stands in logs, nobody receives it
 
 
@@ -77,10 +100,11 @@ def refusal_of(error: ImpastoError, names: Mapping[str, str] = MappingProxyType(
     """The refusal for a client's error. `names`: the wire's name of a field -> what this caller called it. Messages
     that begin with the one begin with the other then.
     """
-    message, wire = str(error), getattr(error, "field", None)
-    param = names.get(wire, wire.lower()) if wire else None
+    wire = getattr(error, "field", None)
+    param = names.get(wire) or WORDS.get(wire, wire.lower()) if wire else None
+    message = _worded(str(error), {**WORDS, **names, **({wire: param} if wire and param else {})})
     if wire and param:
-        message = re.sub(rf"^{_REQUEST_ID}{wire}: ", f"{param}: ", message)
+        message = re.sub(rf"^{_REQUEST_ID}{re.escape(param)}: ", f"{param}: ", message)
     match error:
         case InvalidRequest():
             return Refusal(400, message, "invalid_value", param)
@@ -96,6 +120,13 @@ def refusal_of(error: ImpastoError, names: Mapping[str, str] = MappingProxyType(
             return Refusal(503, _outwards(message), "unavailable", kind=SERVER, again=True, retry_after_s=1.0)
         case _:
             return Refusal(500, message, "server_error", kind=SERVER)
+
+
+def _worded(message: str, names: Mapping[str, str]) -> str:
+    """In words of HTTP: fields as callers say them, but not in what is quoted, and addresses in place of commands."""
+    for command, address in _COMMANDS.items():
+        message = message.replace(command, address)
+    return _NAMES.sub(lambda found: names.get(found[1], found[0]) if found[1] else found[0], message)
 
 
 def _outwards(message: str) -> str:

@@ -135,6 +135,12 @@ def _adapters() -> dict[str, Any]:
             )
         },
         "/v1/adapters/{name}": {
+            "get": _operation(
+                "One of them.",
+                _json("Adapter"),
+                {400: BODY[400], 404: "no such adapter", 503: WORK[503]},
+                parameters=[name],
+            ),
             "put": _operation(
                 "Add a style, or put another in its place.",
                 put,

@@ -41,7 +41,7 @@ def stylized(draft: Draft, warnings: Sequence[str]) -> Wish:
         bundle=draft.bundle.name,
         prompt="",
         options={word: value for word, value in options.items() if value is not None},
-        names={**draft.words.names, **({"LONG_SIDE": "size"} if told else {})},
+        names={**draft.words.names, **_names(draft, bool(said.adapters)), **({"LONG_SIDE": "size"} if told else {})},
         size=size,
         pixels=size[0] * size[1],
         steps=1,
@@ -60,6 +60,13 @@ def _styled(draft: Draft, tags: Sequence[Named], pictures: Sequence[bytes]) -> d
     if len(masks) != len(styles or ()):
         raise wrong("mask", f"there are {len(masks)} for {len(styles or ())} styles; send one, or one for each")
     return {"regions": list(zip(styles or (), masks, strict=True))}
+
+
+def _names(draft: Draft, tagged: bool) -> dict[str, str]:
+    """What the caller called the styles; `style` where there are none."""
+    said = next((word for word in ("style", "adapters") if word in draft.values), None)
+    word = said or ("prompt" if tagged else "model" if draft.alias else "style")
+    return {"ADAPTER_NAMES": word, "ADAPTER_WEIGHTS": word}
 
 
 def _weights(draft: Draft, pictures: Sequence[bytes]) -> Sequence[Any] | None:

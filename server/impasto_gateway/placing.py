@@ -6,6 +6,7 @@ by an adapter (StyleDrop's). A bundle for photos takes them all as its styles.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,12 +28,12 @@ class Named:
 
 
 def named(value: Any, word: str, most: int) -> list[Named]:
-    """Read "name", {"name": weight}, or a list of names and of {"name", "weight"}. Raises Refusal."""
+    """Read "name", "name:weight", {"name": weight}, or a list of names and of {"name", "weight"}. Raises Refusal."""
     match value:
         case None | "":
             return []
         case str():
-            found = [Named(value, None, word)]
+            found = [_spelt(value, word)]
         case Mapping():
             found = [Named(name, weight, word) for name, weight in value.items()]
         case list():
@@ -47,10 +48,24 @@ def named(value: Any, word: str, most: int) -> list[Named]:
 def _entry(one: Any, word: str) -> Named:
     match one:
         case str():
-            return Named(one, None, word)
+            return _spelt(one, word)
         case {"name": str(name), **rest} if not rest.keys() - {"weight"}:
             return Named(name, rest.get("weight"), word)
     raise wrong(word, f'{str(one)[:64]!r} is no adapter; send a name, or {{"name": "neon", "weight": 0.9}}')
+
+
+def _spelt(text: str, word: str) -> Named:
+    """NAME, or NAME:WEIGHT as commands have it; no adapter's name contains a colon."""
+    name, colon, said = text.partition(":")
+    if not colon:
+        return Named(text, None, word)
+    try:
+        weight = float(said)
+    except ValueError:
+        weight = math.nan
+    if not name or not math.isfinite(weight):
+        raise wrong(word, f"{text[:64]!r} is no adapter with a weight; send NAME or NAME:0.5")
+    return Named(name, weight, word)
 
 
 @dataclass(frozen=True)

@@ -19,20 +19,25 @@ PICTURES = tuple(word for word, row in TABLE.options.items() if row.kind == "pic
 # Options that are passed on as they are; the others are put together here.
 _MADE = {*PICTURES, "adapters", "style", "guidance", "width", "height", "model", "format"}
 PLAIN = tuple(word for word in TABLE.options if word not in _MADE)
+SECOND_STAGE = "upscale"
 # Words of bundles for photos alone.
 PHOTOS_OWN = {*PhotoOptions.__annotations__, "style_image_weights"} - {*TABLE.options}
 
 
 def prompted(draft: Draft, warnings: Sequence[str], over: bool) -> Wish:
     """With `over`, the bundle's second stage paints `image` larger. Raises Refusal."""
+    draft.without({"mask"}, "paints the whole picture anew, and takes no mask")
     draft.without(PHOTOS_OWN, "paints no photos, and doesn't use it")
+    if over and SECOND_STAGE not in draft.bundle.stages:
+        problem = f"{draft.bundle.name!r} has no second stage that paints a picture larger"
+        raise wrong("upscale", f"{problem}; leave it out, or name another model")
     values, ruled, said = draft.values, guided(draft.values), tagged(_prompt(draft))
     tags = [Named(name, weight, "prompt") for name, weight in said.adapters.items()]
     place, names = _placed(draft, ruled, tags)
     prompt = said.prompt
     if draft.adapter is not None and not place.style:
         prompt = placing.spoken(prompt, draft.adapter)
-    asked = sizes.asked_size(values)
+    asked, resized = sizes.fitted(sizes.asked_size(values), values, draft.bundle)
     size = sizes.full_size(asked, draft.bundle, values)
     options = {
         **{word: values[word] for word in PLAIN if word in values and word not in ruled.taken},
@@ -54,11 +59,11 @@ def prompted(draft: Draft, warnings: Sequence[str], over: bool) -> Wish:
         bundle=draft.bundle.name,
         prompt=prompt,
         options={word: value for word, value in options.items() if value is not None},
-        names={**draft.words.names, **sized, **names},
+        names={**draft.words.names, **({"BASE_IMAGE": "image"} if over else {}), **sized, **names},
         size=size,
         pixels=size[0] * size[1] * (sizes.bounded(values, "n") or 1),
         steps=steps,
-        warnings=tuple(warnings),
+        warnings=(*warnings, *resized),
         revised=prompt if prompt != values["prompt"] else None,
         **draft.answering(),
     )

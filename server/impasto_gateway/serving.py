@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from math import ceil
 from time import monotonic
 from types import FrameType
@@ -14,6 +15,7 @@ from impasto_gateway.drain import Drain
 from impasto_gateway.settings import GatewaySettings
 
 IDLE_S = 75  # how long a connection may wait for its next request
+CLOSE_S = 2  # after the grace, for the last answers to go out
 CONNECTIONS = 4096  # more are answered 503
 
 
@@ -21,13 +23,15 @@ class Gate(uvicorn.Server):
     """uvicorn's server; the first signal begins the drain.
 
     For `notice_s` seconds /ready fails while everything else is answered, so that balancers see it. Then the port is
-    closed, and what runs has `grace_s` seconds. A second signal closes the port at once, a third ends everything.
+    closed, and what runs has `grace_s` seconds; what isn't done then is answered that it is cut off. A second signal
+    closes the port at once, a third ends everything.
     """
 
-    def __init__(self, config: uvicorn.Config, drain: Drain, notice_s: float) -> None:
+    def __init__(self, config: uvicorn.Config, drain: Drain, grace_s: float, notice_s: float) -> None:
         super().__init__(config)
         self.cut_off = 0
         self._drain = drain
+        self._grace_s = grace_s
         self._notice_s = notice_s
         self._closes_at: float | None = None
 
@@ -48,11 +52,13 @@ class Gate(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def _wait_tasks_to_complete(self) -> None:
-        """uvicorn's, which ends when all is done or the grace is over; `cut_off` is how many requests run on then."""
+        """uvicorn's, which ends when all is done, or a moment after the grace; `cut_off` is how many requests were."""
+        cutting = asyncio.get_running_loop().call_later(self._grace_s, self._drain.cut)
         try:
             await super()._wait_tasks_to_complete()
         finally:
-            self.cut_off = len(self.server_state.tasks)
+            cutting.cancel()
+            self.cut_off = max(self._drain.cut_off, len(self.server_state.tasks))
 
 
 def gate(settings: GatewaySettings, notice_s: float = 0.0) -> Gate:
@@ -71,8 +77,8 @@ def gate(settings: GatewaySettings, notice_s: float = 0.0) -> Gate:
         forwarded_allow_ips=list(settings.proxies),
         limit_concurrency=CONNECTIONS,
         timeout_keep_alive=IDLE_S,
-        timeout_graceful_shutdown=ceil(settings.grace_s),
+        timeout_graceful_shutdown=ceil(settings.grace_s) + CLOSE_S,
         ssl_certfile=settings.tls_certificate,
         ssl_keyfile=settings.tls_key,
     )
-    return Gate(config, drain, notice_s)
+    return Gate(config, drain, settings.grace_s, notice_s)

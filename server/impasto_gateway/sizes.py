@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +13,8 @@ from impasto_client.fields import TABLE
 from impasto_gateway.errors import wrong
 
 AUTO = "auto"
+# OpenAI's, which SDKs and tools offer whatever the model.
+USUAL = ("1024x1024", "1536x1024", "1024x1536", "1792x1024", "1024x1792", "512x512", "256x256")
 _SIZE = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
 
 
@@ -28,6 +32,30 @@ def asked_size(values: Mapping[str, Any]) -> tuple[int | None, int | None]:
     return int(found[1]), int(found[2])
 
 
+def fitted(
+    asked: tuple[int | None, int | None], values: Mapping[str, Any], bundle: Bundle
+) -> tuple[tuple[int | None, int | None], list[str]]:
+    """The size, and a warning where it is smaller: of those that SDKs and tools offer, one that the bundle can't paint
+    becomes the nearest one of the same shape that it can.
+    """
+    width, height = asked
+    if values.get("size") not in USUAL or width is None or height is None:
+        return asked, []
+    found = _nearest(width, height, bundle) or (width, height)
+    if found == (width, height):
+        return asked, []
+    return found, [f"size: {bundle.name!r} can't paint {width}x{height}; painted at {found[0]}x{found[1]}"]
+
+
+def _nearest(width: int, height: int, bundle: Bundle) -> tuple[int, int] | None:
+    """The largest size of this shape, and no larger, that the bundle paints; None if there is none."""
+    step, most = bundle.size.multiple_of, bundle.size.max_pixels
+    shape = math.gcd(width, height)
+    wide, high = step * width // shape, step * height // shape
+    times = min(width // wide, math.isqrt(most // (wide * high)))
+    return (wide * times, high * times) if times else None
+
+
 def full_size(asked: tuple[int | None, int | None], bundle: Bundle, values: Mapping[str, Any]) -> tuple[int, int]:
     """The finished picture's, with the bundle's defaults; without its second stage it is smaller.
 
@@ -36,7 +64,8 @@ def full_size(asked: tuple[int | None, int | None], bundle: Bundle, values: Mapp
     width, height, most = asked[0] or bundle.size.width, asked[1] or bundle.size.height, bundle.size.max_pixels
     if width * height > most:
         word = next((word for word in ("width", "height") if word in values), "size")
-        raise wrong(word, f"{width} x {height} pixels is too much for {bundle.name!r}; send at most {most} in all")
+        fix = f"send at most {most} in all, e.g. {bundle.size.width}x{bundle.size.height}"
+        raise wrong(word, f"{width} x {height} pixels is too much for {bundle.name!r}; {fix}")
     zoom = bundle.zoom if values.get("upscale_steps") == 0 else 1
     return max(1, width // zoom), max(1, height // zoom)
 
@@ -55,5 +84,10 @@ def whole(values: Mapping[str, Any], word: str, low: int, high: int) -> int | No
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise wrong(word, f"{str(value)[:32]!r} is no whole number from {low} to {high}; send one")
+        raise wrong(word, f"got {said(value)}; send a whole number from {low} to {high}")
     return value
+
+
+def said(value: Any) -> str:
+    """A value as it was sent: a text in quotes, a number without; not all of a long one."""
+    return json.dumps(value, ensure_ascii=False)[:40]

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from impasto_client.fields import TABLE
-from impasto_gateway.errors import Refusal, wrong
+from impasto_gateway.errors import WORDS, Refusal, wrong
 
 # The kinds of values, as in the table of fields.
 OWN: Mapping[str, str] = MappingProxyType(
@@ -54,9 +54,6 @@ IGNORED: Mapping[str, tuple[Any, ...]] = MappingProxyType(
 # previews as `partial_images`.
 _UNSAID = ("ADAPTER_WEIGHTS", "STYLE_IMAGES", "MASKS", "PREVIEW_EVERY")
 
-# The caller's words for fields of the wire, where they aren't the same in lower case.
-_USUAL = {"FORMAT": "output_format", "STYLE_IMAGES": "image", "MASKS": "mask", "ADAPTER_WEIGHTS": "adapters"}
-
 
 def kinds() -> dict[str, str]:
     """Every word that means something, and the kind of its values."""
@@ -79,7 +76,7 @@ class Words:
 def words_of(said: Mapping[str, Any]) -> Words:
     """Read a request's fields; null is the same as nothing. Raises Refusal for a field that nobody knows."""
     values: dict[str, Any] = {}
-    names, warnings = dict(_USUAL), []
+    names, warnings = dict(WORDS), []
     for word, value in said.items():
         if word in IGNORED:
             warnings += _ignored(word, value)

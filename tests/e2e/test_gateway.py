@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -217,3 +218,30 @@ def test_nothing_behind_the_gateway_is_a_503() -> None:
         assert httpx.get(f"{url}/ready").status_code == 503
         answer = httpx.post(f"{url}/v1/images/generations", json={"prompt": "a red boat"})
     assert (answer.status_code, answer.headers["x-should-retry"]) == (503, "true")
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "param", "words"),
+    [
+        ({"model": "photo"}, 400, "style", "GET /v1/adapters"),
+        ({"model": "photo", "style": "none:0.5"}, 404, "style", "none"),
+        ({"model": "photo", "style": "ink", "adapters": "mosaic:nan"}, 400, "adapters", "NAME:0.5"),
+        ({"model": "photo", "style": "neon:0.5"}, 400, "style", "neon"),
+        ({"model": "words", "prompt": "a boat", "upscale": "true"}, 400, "upscale", "no second stage"),
+        ({"model": "words", "prompt": "a boat", "adapters": "none"}, 404, "adapters", "none"),
+    ],
+)
+def test_refusals_are_in_the_callers_words(
+    gateway: Gateway, said: dict[str, str], status: int, param: str, words: str
+) -> None:
+    answer = httpx.post(f"{gateway.url}/v1/images/edits", data=said, files={"image": PHOTO}, timeout=PATIENCE_S)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"]) == (status, param), error
+    assert words in error["message"]
+    assert not re.search(r"`impasto|ADAPTER_NAMES|BASE_IMAGE", error["message"])
+
+
+def test_a_style_is_weighed_as_in_commands(gateway: Gateway) -> None:
+    said = {"model": "photo", "style": "ink:0.5"}
+    answer = httpx.post(f"{gateway.url}/v1/images/edits", data=said, files={"image": PHOTO}, timeout=PATIENCE_S)
+    assert answer.json()["meta"]["adapters"][0]["weight"] == 0.5

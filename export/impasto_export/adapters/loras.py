@@ -101,7 +101,7 @@ def check_order(source: Source) -> None:
 
 def sealed(tensors: Tensors, record: Json) -> Imported:
     """An adapter's file, with its record in the header. Raises AdapterError if the header is too long for servers."""
-    data = encode(tensors, {"impasto": json.dumps(record, sort_keys=True, ensure_ascii=False)})
+    data = encode(tensors, {"impasto": json.dumps(nameless(record), sort_keys=True, ensure_ascii=False)})
     length = header_length(data)
     if length > MAX_OWN_HEADER:
         problem = f"its header would have {length} bytes, but servers read up to {MAX_OWN_HEADER}"
@@ -109,6 +109,11 @@ def sealed(tensors: Tensors, record: Json) -> Imported:
             f"{record['source']['file']}: {problem}; it has too many layers, or too long a text in its own header"
         )
     return Imported(data, record)
+
+
+def nameless(record: Json) -> Json:
+    """The record as the file has it: without the name of the source's file, on which an adapter doesn't depend."""
+    return {**record, "source": {key: value for key, value in record["source"].items() if key != "file"}}
 
 
 def words(trigger: str | None, prompt: str) -> Json:

@@ -22,6 +22,7 @@ from impasto_export.weights import Header, read_header, sha256_file
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 ENVIRONMENT = "IMPASTO_REGISTRY"
+MAX_FILE = 500  # characters of a source's name that are kept; servers read pointers of up to 4 KiB
 
 
 def default_folder() -> Path:
@@ -42,8 +43,8 @@ class Entry:
 class Registry:
     folder: Path
 
-    def put(self, name: str, data: bytes) -> str:
-        """Store the adapter and point `name` at it; returns the digest.
+    def put(self, name: str, data: bytes, file: str = "") -> str:
+        """Store the adapter and point `name` at it; returns the digest. `file` is what its source was called.
 
         An object that the name pointed at before stays until `remove`: a server may have resolved the name, but not
         read the file yet.
@@ -51,10 +52,11 @@ class Registry:
         check_name(name)
         digest = hashlib.sha256(data).hexdigest()
         target = self._object(digest)
+        pointer = {"digest": digest, **({"file": file[:MAX_FILE]} if file else {})}
         with self._writing():
             if not target.is_file() or sha256_file(target) != digest:
                 atomic.write(target, data)
-            atomic.write(self._name(name), json.dumps({"digest": digest}).encode())
+            atomic.write(self._name(name), json.dumps(pointer, ensure_ascii=False).encode(errors="replace"))
         return digest
 
     def names(self) -> list[str]:
@@ -62,9 +64,9 @@ class Registry:
 
     def show(self, name: str) -> Entry:
         """The name's entry. Raises RegistryError for an unknown name (with the nearest ones), or an unreadable file."""
-        digest = self._pointer(name)
+        digest, file = self._pointed(name)
         path = self._object(digest)
-        return Entry(name, digest, path, _record(self.header(digest)))
+        return Entry(name, digest, path, _named(_record(self.header(digest)), file))
 
     def header(self, digest: str) -> Header:
         try:
@@ -97,6 +99,10 @@ class Registry:
             yield
 
     def _pointer(self, name: str) -> str:
+        return self._pointed(name)[0]
+
+    def _pointed(self, name: str) -> tuple[str, str]:
+        """The digest, and what the source was called; "" where that isn't known, or stands in the object."""
         check_name(name)
         path = self._name(name)
         if not path.is_file():
@@ -104,12 +110,13 @@ class Registry:
             hint = f"; did you mean {', '.join(near)}?" if near else f"; known: {', '.join(self.names()) or 'none'}"
             raise RegistryError(f"no adapter named {name!r} in {self.folder}{hint}")
         try:
-            digest = str(parse_json(path.read_bytes())["digest"])
-        except (ValueError, KeyError, TypeError):
-            digest = ""
+            pointer = parse_json(path.read_bytes())
+            digest, file = str(pointer["digest"]), str(pointer.get("file", ""))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            digest = file = ""
         if not re.fullmatch(r"[0-9a-f]{64}", digest):
             raise RegistryError(f"{path} is damaged; import the adapter again")
-        return digest
+        return digest, file
 
     def _object(self, digest: str) -> Path:
         return self.folder / "objects" / f"{digest}.safetensors"
@@ -133,3 +140,9 @@ def check_name(name: str) -> None:
         raise RegistryError(
             f"{name!r} is not an adapter's name: use up to 64 of a-z, 0-9, '.', '_', '-', first a letter or digit"
         )
+
+
+def _named(record: Json, file: str) -> Json:
+    """The record with the name of its source's file, which older objects have in themselves."""
+    source = record.get("source")
+    return {**record, "source": {"file": file, **source}} if file and isinstance(source, dict) else record

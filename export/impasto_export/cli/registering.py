@@ -83,13 +83,17 @@ def _registered(made: Mapping[str, Imported], registry: Path | None, as_json: bo
     for name in made:
         check_name(name)
     before = {name: _held(store, name) for name in made}
-    entries = [Entry(name, store.put(name, one.data), store.folder, one.record) for name, one in made.items()]
+    entries = [_put(store, name, one) for name, one in made.items()]
     replaced = [note for entry in entries if (note := _replaced(before[entry.name], entry))]
     assumed = [note for one in made.values() for note in importer.notes(one.record)]
     notes = dict.fromkeys(f"note: {note}" for note in [*replaced, *assumed])
     documents = [_document(entry) for entry in entries]
     shown = [f"{entry.name}: {entry.digest[:12]}, {_size(entry.record)}" for entry in entries]
     show(as_json, documents[0] if len(documents) == 1 else documents, *shown, *notes)
+
+
+def _put(store: Registry, name: str, one: Imported) -> Entry:
+    return Entry(name, store.put(name, one.data, one.record["source"]["file"]), store.folder, one.record)
 
 
 def _held(store: Registry, name: str) -> Entry | str:

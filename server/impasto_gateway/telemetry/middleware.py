@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from asyncio import CancelledError
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from impasto_gateway.errors import CANCELLED
@@ -20,10 +22,14 @@ ELSEWHERE = "other"  # the route of what no handler saw: a path is the caller's 
 
 
 class TelemetryMiddleware:
-    """Puts a Record into scope["state"]["record"], and answers with its id in x-request-id."""
+    """Puts a Record into scope["state"]["record"], and answers with its id in x-request-id.
 
-    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
+    `routes` tell where a request went that was refused before it reached its handler, e.g. for want of a key.
+    """
+
+    def __init__(self, app: ASGIApp, telemetry: Telemetry, routes: Sequence[BaseRoute] = ()) -> None:
         self._app = app
+        self._routes = routes
         self._telemetry = telemetry
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -40,7 +46,7 @@ class TelemetryMiddleware:
                 answer.left = True
                 raise
             finally:
-                record.route = record.route or route_of(scope)
+                record.route = record.route or route_of(scope, self._routes)
                 answer.settle()
 
 
@@ -76,9 +82,10 @@ class _Answer:
         record.outcome = record.outcome or outcome_of(record.status)
 
 
-def route_of(scope: Scope) -> str:
-    """The path of the route that took the request, with its parameters as {name}; ELSEWHERE if none did."""
-    return str(getattr(scope.get("route"), "path", ELSEWHERE))
+def route_of(scope: Scope, routes: Sequence[BaseRoute] = ()) -> str:
+    """The path of the route that took the request, or would have, with its parameters as {name}; else ELSEWHERE."""
+    taken = scope.get("route") or next((one for one in routes if one.matches(scope)[0] is not Match.NONE), None)
+    return str(getattr(taken, "path", ELSEWHERE))
 
 
 def outcome_of(status: int) -> str:

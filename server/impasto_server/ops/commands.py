@@ -62,6 +62,7 @@ MAX_GRACE_S = 24 * 3600.0
 COMMAND_S = 10.0  # for a command to end after SIGTERM
 GAVE_UP, CUT_OFF, INTERRUPTED = 3, 4, 130  # exit statuses; docs/operating.md has all of them
 HTTP_HELP = "Also serve OpenAI's images API and a page there, by `impasto gateway`; 0 picks a free port."
+QUIET_HELP = "Don't print the server's log, nor, with --http, the gateway's line for each request."
 KEY_HELP = "Key to Triton's closed APIs, see docs/operating.md; without one they stay closed."
 TRACES_HELP = (
     "Send traces there, http://HOST:4318 (OTLP over HTTP): the gateway's, and Triton's spans of the same requests."
@@ -111,7 +112,7 @@ def serve(
     gpu: Annotated[int, typer.Option(help="The GPU's number in nvidia-smi, for GPU engines.")] = Settings.gpu,
     cache_dir: Annotated[Path | None, typer.Option(help=CACHE_HELP)] = None,
     traces: Annotated[str | None, typer.Option(metavar="URL", help=TRACES_HELP)] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Don't print the server's log.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help=QUIET_HELP)] = False,
 ) -> None:
     """Serve bundles over gRPC, until Ctrl-C, or while the command after -- runs."""
     console = Console(stderr=True, highlight=False)
@@ -158,6 +159,9 @@ def serve(
             )
             gateway = Gateway(door, Restarts(most), _log(printer, quiet, "http"), _teller(printer, "gateway"))
         with _started(gateway), supervisor, _stopped_first(gateway):
+            if gateway is not None and not gateway.is_ready():
+                said = f"{gateway.door.url}/ready does not say 200 yet; the gateway's log may say why"
+                console.print(f"[yellow]note[/]  {escape(said)}", soft_wrap=True)
             console.print(f"[bold green]ready[/]  {escape(_open_doors(supervisor.server, gateway))}", soft_wrap=True)
             status = _run(supervisor, gateway, settings, command) if command else _watch(supervisor, gateway)
     except KeyboardInterrupt:

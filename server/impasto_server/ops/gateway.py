@@ -9,6 +9,7 @@ import ctypes
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from collections import deque
@@ -16,15 +17,19 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from threading import Thread
 from time import monotonic, sleep
+from urllib.parse import urlsplit
 
 from impasto_server.errors import SetupError
 from impasto_server.ops.supervise import GaveUp, Restarts
 
 COMMAND = (sys.executable, "-c", "from impasto_client.cli import main; main()", "gateway")
 READY_S = 60.0
+OPEN_S = 15.0  # for /ready to say 200 once the server is ready
+ANSWER_S = 10.0
 SLACK_S = 10.0  # after the grace, to close
 TAIL_LINES = 20
 PR_SET_PDEATHSIG = 1
@@ -108,6 +113,15 @@ class Gateway:
                 raise SetupError(f"http: the gateway was not there after {READY_S:g} s: {self._last_words()}")
             sleep(0.05)
 
+    def is_ready(self, within_s: float = OPEN_S) -> bool:
+        """Whether /ready says so, within a while: its connection to a server that has just started takes a moment."""
+        deadline = monotonic() + within_s
+        while not _is_ready(self.door):
+            if monotonic() > deadline or self._process.poll() is not None:
+                return False
+            sleep(0.2)
+        return True
+
     def look(self) -> None:
         """Start another when it has died, after the pause that is due. Raises GaveUp when it died too often."""
         if self._again_at is None:
@@ -168,6 +182,24 @@ def _answers(host: str, port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def _is_ready(door: Door) -> bool:
+    """Whether GET /ready is answered 200. Its certificate is another name's: this only asks our own child."""
+    unverified = ssl.create_default_context()
+    unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE
+    near = _near(door.host)
+    if urlsplit(door.url).scheme == "https":
+        line: HTTPConnection = HTTPSConnection(near, door.port, timeout=ANSWER_S, context=unverified)
+    else:
+        line = HTTPConnection(near, door.port, timeout=ANSWER_S)
+    try:
+        line.request("GET", "/ready")
+        return line.getresponse().status == 200
+    except (OSError, HTTPException):
+        return False
+    finally:
+        line.close()
 
 
 def _near(host: str) -> str:

@@ -745,6 +745,8 @@ def test_the_channel_pings_no_more_often_than_impastos_server_allows() -> None:
     assert options["grpc.keepalive_time_ms"] >= 10_000
     assert options["grpc.http2.max_pings_without_data"] == 0
     assert "grpc.keepalive_permit_without_calls" not in options
+    # A server that comes back is found within a second or so.
+    assert all(options[f"grpc.{which}_reconnect_backoff_ms"] <= 1000 for which in ("initial", "min", "max"))
 
 
 def test_streams_of_one_client_overlap(server: tuple[Server, str]) -> None:

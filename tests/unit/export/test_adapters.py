@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from impasto_export.adapters import importer, loras, sources
 from impasto_export.adapters.importer import Said
+from impasto_export.adapters.loras import nameless
 from impasto_export.errors import AdapterError, ExportError, UnaccountedKeys
 from impasto_export.weights import Header, encode, read_header, read_tensor
 from impasto_server.adapters import adapter as adapters
@@ -83,7 +84,7 @@ def imported(
     path = tmp_path / "made.safetensors"
     path.write_bytes(made.data)
     header = read_header(path)
-    assert json.loads(header.metadata["impasto"]) == made.record
+    assert json.loads(header.metadata["impasto"]) == nameless(made.record)
     return header, made.record
 
 

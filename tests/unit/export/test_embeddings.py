@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from impasto_export import cli, manifest
 from impasto_export.adapters import check, embeddings, importer, pickles, sources
 from impasto_export.adapters.importer import Said
+from impasto_export.adapters.loras import nameless
 from impasto_export.adapters.registry import Registry
 from impasto_export.errors import AdapterError, ExportError, UnaccountedKeys
 from impasto_export.weights import Header, encode, read_header, read_tensor
@@ -65,7 +66,7 @@ def imported(source: Path, bundle: dict[str, Any] = ONE) -> tuple[Header, dict[s
     path = source.parent / "made.safetensors"
     path.write_bytes(made.data)
     header = read_header(path)
-    assert json.loads(header.metadata["impasto"]) == made.record
+    assert json.loads(header.metadata["impasto"]) == nameless(made.record)
     return header, made.record
 
 

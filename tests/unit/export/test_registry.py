@@ -123,6 +123,25 @@ def test_commands_from_import_to_rm(bundle: Path, tmp_path: Path) -> None:
     assert run.invoke(cli.adapters, ["list", "--json", *store]).output == "[]\n"
 
 
+def test_the_same_file_by_another_name_is_the_same_adapter(bundle: Path, tmp_path: Path) -> None:
+    run, store = CliRunner(), ["--bundle", str(bundle), "--registry", str(tmp_path / "registry")]
+    source = lora(bundle, tmp_path)
+    for file in (source.name, "\u00e9" * 120 + ".safetensors"):
+        source = source.rename(tmp_path / file)
+        made = run.invoke(cli.adapters, ["import", str(source), "--name", f"of-{len(file)}", *store])
+        assert made.exit_code == 0, made.output
+    one, two = map(Registry(tmp_path / "registry").show, ("of-16", "of-132"))
+    assert one.digest == two.digest
+    assert (one.record["source"]["file"], two.record["source"]["file"]) == ("lora.safetensors", source.name)
+
+
+def test_an_older_object_says_itself_what_its_file_was_called(registry: Registry) -> None:
+    record = json.dumps({"format": 1, "source": {"file": "old.safetensors"}})
+    data = encode({"unet.x.A": ("F32", np.zeros((3, 2), "<f4"))}, {"impasto": record})
+    registry.put("old", data)
+    assert registry.show("old").record["source"] == {"file": "old.safetensors"}
+
+
 def test_a_list_of_no_registry_says_so(tmp_path: Path) -> None:
     missing = tmp_path / "missing"
     found = CliRunner().invoke(cli.adapters, ["list", "--registry", str(missing)])

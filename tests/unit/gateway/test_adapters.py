@@ -65,6 +65,20 @@ def test_a_list_by_name() -> None:
     assert [one["name"] for one in found["data"] if one["preview"] is None] == ["mixed", "neon"]
 
 
+def test_one_of_the_list() -> None:
+    assert got("/v1/adapters/ink").json() == got("/v1/adapters", search="pen").json()["data"][0]
+    assert refused(got("/v1/adapters/none")) == (404, "adapter_not_found", "name")
+
+
+def test_a_wrong_method_is_told_all_the_right_ones() -> None:
+    async def story(caller: httpx.AsyncClient) -> None:
+        answer = await caller.post("/v1/adapters/ink")
+        assert answer.status_code == 405
+        assert {"GET", "PUT", "DELETE"} <= set(answer.headers["allow"].split(", "))
+
+    through(story, SETTINGS)
+
+
 def test_a_search_reads_names_and_words() -> None:
     assert names(search="PEN") == ["ink"]
     assert names(search="ink drawn") == ["ink"]
@@ -218,6 +232,8 @@ def test_an_adapter_is_uploaded_replaced_and_removed(settings: GatewaySettings, 
         assert first.status_code == 201, first.text
         made = first.json()
         assert (made["object"], made["name"], made["trigger"]) == ("adapter", "my.ink-2", "--in ink")
+        assert [note for note in made["warnings"] if note.startswith("alpha is not stated: alpha = rank")]
+        assert "upload" not in first.text
         assert held(settings) == ["my.ink-2"]
         taken = await caller.put(path, content=b"", headers={"if-none-match": "*"})
         assert refused(taken) == (412, "invalid_value", "name")
@@ -416,7 +432,7 @@ def test_a_file_of_many_styles(
 
     async def story(caller: httpx.AsyncClient) -> None:
         answer = await caller.put("/v1/adapters/monet", content=lora(bundle, tmp_path).read_bytes())
-        assert answer.json() == {"object": "adapter", "name": "monet", "digest": "1", "also": ["degas"]}
+        assert answer.json() == {"object": "adapter", "name": "monet", "digest": "1", "also": ["degas"], "warnings": []}
 
     through(story, settings)
 

@@ -50,3 +50,11 @@ def test_a_field_has_the_name_that_the_caller_gave_it() -> None:
 def test_a_full_server_says_when_to_come_back() -> None:
     refusal = refusal_of(ServerFull("the server is full; try again in 2.5 s", 2.5))
     assert refusal.all_headers() == {"x-should-retry": "true", "retry-after": "3"}
+
+
+def test_other_fields_and_commands_are_in_the_callers_words_too() -> None:
+    problem = "ADAPTER_NAMES: is missing, and 'MASKS' has no style of its own beside STYLE_IMAGES"
+    error = InvalidRequest(f"{problem}; name a style that `impasto models` lists", "ADAPTER_NAMES")
+    refusal = refusal_of(error, {"ADAPTER_NAMES": "style"})
+    said = "style: is missing, and 'MASKS' has no style of its own beside image"
+    assert (refusal.param, refusal.message) == ("style", f"{said}; name a style that GET /v1/adapters lists")

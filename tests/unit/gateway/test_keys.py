@@ -56,6 +56,21 @@ def test_without_the_key(header: str | None, settings: GatewaySettings) -> None:
     assert answer.headers["x-should-retry"] == "false"
 
 
+def test_who_has_no_key_is_counted_where_they_knocked(settings: GatewaySettings) -> None:
+    key_in(file_of(settings), "studio")
+
+    async def ask() -> str:
+        async with calling(settings) as caller:
+            for path in ("/v1/adapters/ink/preview", "/v1/adapters/ink", "/somewhere"):
+                assert (await caller.get(path)).status_code == 401
+            key = key_in(file_of(settings), "watcher", "metrics")
+            return (await caller.get("/metrics", headers={"authorization": f"Bearer {key}"})).text
+
+    counted = asyncio.run(ask())
+    for route in ("/v1/adapters/{name}/preview", "/v1/adapters/{name}", "other"):
+        assert f'impasto_http_requests_total{{route="{route}",status="401"}} 1' in counted
+
+
 def test_two_keys_at_once(settings: GatewaySettings) -> None:
     key = key_in(file_of(settings), "studio")
 

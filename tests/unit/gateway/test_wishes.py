@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -69,6 +70,7 @@ def test_words_become_options(said: dict[str, Any], options: dict[str, Any]) -> 
         ({"style": ["sks03", "sks03"]}, None, ["sks03", "sks03"]),
         ({"style": "neon"}, {"neon": 1.0}, None),
         ({"style": {"neon": 0.5}}, {"neon": 0.5}, None),
+        ({"adapters": ["neon:0.5", "glass"]}, {"neon": 0.5, "glass": 1.0}, None),
         ({"adapters": {"sks03": 1}}, None, ["sks03"]),
         ({"style": "unknown"}, None, ["unknown"]),
         ({"adapters": "unknown"}, {"unknown": 1.0}, None),
@@ -151,12 +153,15 @@ def test_what_asks_for_nothing_is_passed_over() -> None:
         ({"model": "stylizer"}, "model", "paints photos"),
         ({"size": "1024"}, "size", "'1024' is no size"),
         ({"size": "64x64", "width": 64}, "size", "beside width or height"),
-        ({"size": "512x512"}, "size", "512 x 512 pixels is too much for 'studio'; send at most 65536 in all"),
+        ({"size": "512x520"}, "size", "too much for 'studio'; send at most 65536 in all, e.g. 128x128"),
+        ({"adapters": "neon:much"}, "adapters", "'neon:much' is no adapter with a weight; send NAME or NAME:0.5"),
+        ({"style": ":0.5"}, "style", "is no adapter with a weight"),
         ({"width": 60000}, "width", "60000 x 128 pixels is too much"),
-        ({"width": 0}, "width", "no whole number from 1 to 65536"),
-        ({"width": 64.0}, "width", "no whole number"),
-        ({"n": 17}, "n", "no whole number from 1 to 16"),
-        ({"n": True}, "n", "no whole number"),
+        ({"width": 0}, "width", "width: got 0; send a whole number from 1 to 65536"),
+        ({"width": 64.0}, "width", "got 64.0; send a whole number"),
+        ({"n": 17}, "n", "n: got 17; send a whole number from 1 to 16"),
+        ({"n": "0"}, "n", 'n: got "0"; send a whole number'),
+        ({"n": True}, "n", "got true; send a whole number"),
         ({"output_format": "gif"}, "output_format", "'gif' is not written here; send png, jpeg, webp"),
         ({"guidance": "magic"}, "guidance", "'magic' is no rule"),
         ({"guidance": "cfg", "gamma": 1}, "gamma", "send guidance styledrop-compose"),
@@ -317,3 +322,49 @@ def test_a_mask_needs_a_model_for_photos() -> None:
 )
 def test_the_callers_word_for_a_field_is_kept(said: dict[str, Any], wire: str, word: str) -> None:
     assert wished(**said).names[wire] == word
+
+
+@pytest.mark.parametrize(
+    ("said", "painted"),
+    [
+        ("256x256", (256, 256)),
+        ("1024x1024", (256, 256)),
+        ("1536x1024", (312, 208)),
+        ("1024x1792", (192, 336)),
+    ],
+)
+def test_sizes_that_others_offer_are_painted_as_large_as_they_can_be(said: str, painted: tuple[int, int]) -> None:
+    wish = wished(size=said)
+    assert (wish.options["width"], wish.options["height"]) == wish.size == painted
+    smaller = f"size: 'studio' can't paint {said}; painted at {painted[0]}x{painted[1]}"
+    assert wish.warnings == (() if said == "256x256" else (smaller,))
+
+
+def test_a_style_with_its_weight_as_commands_have_it() -> None:
+    assert photo(style="wave:0.5").options["style"] == [("wave", 0.5)]
+    assert photo(style=["wave:0.5", "starry:0.25"]).options["style"] == [("wave", 0.5), ("starry", 0.25)]
+
+
+@pytest.mark.parametrize(
+    ("said", "word"),
+    [
+        ({}, "style"),
+        ({"style": "wave"}, "style"),
+        ({"adapters": "wave"}, "adapters"),
+        ({"prompt": "<lora:wave>"}, "prompt"),
+        ({"model": "stylizer:wave"}, "model"),
+    ],
+)
+def test_a_photos_styles_are_what_the_caller_called_them(said: dict[str, Any], word: str) -> None:
+    names = photo(**said).names
+    assert (names["ADAPTER_NAMES"], names["ADAPTER_WEIGHTS"]) == (word, word)
+
+
+def test_what_only_other_models_do() -> None:
+    mask = refused({"image": [png()], "mask": [png()]}, edits=True)
+    assert mask.message == "mask: 'studio' paints the whole picture anew, and takes no mask; leave it out"
+    flat = replace(CATALOGUE, bundles=tuple(replace(one, stages=("base",)) for one in CATALOGUE.bundles))
+    with pytest.raises(Refusal, match="'studio' has no second stage that paints a picture larger") as caught:
+        wish_of({"prompt": "a boat", "upscale": True}, {"image": [png()]}, flat, LIMITS, edits=True)
+    assert caught.value.param == "upscale"
+    assert wished({"image": [png()]}, edits=True, upscale=True).names["BASE_IMAGE"] == "image"

@@ -45,6 +45,16 @@ door = gateway.Door("127.0.0.1", int(sys.argv[2]), "", grace_s=1)
 gateway.Gateway(door, Restarts(0), lambda line: print(line, flush=True), print).start()
 signal.pause()
 """
+# Answers /ready with 200 once a file is there, and with 503 before.
+ANSWERS = """
+import http.server, os, sys
+said = dict(word[2:].split("=", 1) for word in sys.argv[1:])
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if self.path == "/ready" and os.path.exists(said["when"]) else 503)
+        self.end_headers()
+http.server.HTTPServer((said["host"], int(said["port"])), Answer).serve_forever()
+"""
 FAILS = "import sys; sys.exit('no such key file')"
 
 
@@ -124,6 +134,20 @@ def test_it_is_there_when_start_returns_and_gone_after_stop(start: Callable[...,
     assert not alive(pid)
     assert gateway.stopped_in_order
     assert lines.logged[-1] == "ending"
+
+
+def test_it_is_ready_when_it_says_so(start: Callable[..., Gateway], tmp_path: Path) -> None:
+    gateway = start(ANSWERS, 0, f"--when={tmp_path}/open")
+    assert not gateway.is_ready(within_s=0)
+    (tmp_path / "open").touch()
+    assert gateway.is_ready()
+
+
+def test_one_that_died_is_not_ready(start: Callable[..., Gateway], lines: Lines) -> None:
+    gateway = start()
+    until(lambda: lines.logged)
+    os.kill(pid_of(lines), signal.SIGKILL)
+    assert not gateway.is_ready(within_s=PATIENCE_S)
 
 
 def test_what_it_is_told(tmp_path: Path) -> None:
