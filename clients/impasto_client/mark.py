@@ -123,7 +123,7 @@ class Mark:
         used = self.settings
         size = f"{used['width']}x{used['height']}" if "width" in used and "height" in used else None
         settings = {
-            "Steps": used.get("steps"),
+            "Steps": self._steps,
             "Sampler": a1111.sampler_name(used.get("scheduler")),
             "CFG scale": _plain(used.get("guidance_scale")),
             "Seed": self.seed if self.prompt else None,
@@ -131,11 +131,18 @@ class Mark:
             "Model hash": self.digest[:10],
             "Model": self.bundle or None,
             "Denoising strength": _plain(used.get("strength")),
+            "Styles": ", ".join(f"{one.name}: {one.weight:g}" for one in self.adapters if one.kind == "vector") or None,
             "Lora hashes": ", ".join(f"{one.name}: {one.digest[:12]}" for one in loras) or None,
             "Version": self.tool,
         }
         negative = str(self.request.get("negative_prompt", ""))
         return a1111.written(self.prompt, negative, [(one.name, one.weight) for one in loras], settings)
+
+    @property
+    def _steps(self) -> object:
+        """Those to ask for: from a picture with a strength, fewer are run."""
+        used = self.settings
+        return self.request.get("steps", used.get("asked_steps", used.get("steps")))
 
     @property
     def tool(self) -> str:

@@ -21,6 +21,7 @@ from impasto_client.marks import Found, Mark, found_in
 from impasto_client.picture import file_bytes
 
 _LONG = 12  # digits of a digest that are shown
+_NOTHING: tuple[Any, ...] = (None, "", [], {})
 
 
 def show(
@@ -37,7 +38,7 @@ def show(
     if as_json:
         typer.echo(harmless(json.dumps(document(found), indent=2, ensure_ascii=False)))
     elif found.mark is not None:
-        console.print(_table(_lines(found.mark)))
+        console.print(_table(_lines(found.mark, found.source)))
     elif found.parameters is not None and a1111.read(found.parameters).settings:
         console.print(escape(f"{file}: has no mark of impasto, but text in the words of A1111"), soft_wrap=True)
         console.print(_table(_foreign(found.parameters)))
@@ -66,7 +67,7 @@ def _table(lines: Iterator[tuple[str, str]]) -> Table:
     return table
 
 
-def _lines(mark: Mark) -> Iterator[tuple[str, str]]:
+def _lines(mark: Mark, source: str | None) -> Iterator[tuple[str, str]]:
     """What was asked, then what the server used beside that, then by what."""
     for word, value in mark.request.items():
         if word != "adapters":
@@ -77,12 +78,14 @@ def _lines(mark: Mark) -> Iterator[tuple[str, str]]:
         weight = "" if one.kind == "embedding" else f" x {one.weight:g}"
         yield one.kind, f"{one.name}{weight}  ({one.digest[:_LONG]})"
     for name, value in mark.settings.items():
-        if name not in mark.request:
+        if name not in mark.request and value not in _NOTHING:
             yield name, _said(value)
     yield "bundle", f"{mark.bundle}  ({mark.digest[:_LONG]})"
     yield "painted by", f"{mark.tool}, {mark.engine}, {mark.precision}"
     if mark.check:
         yield "changed by", mark.check
+    if source:
+        yield "digital source type", source
 
 
 def _foreign(text: str) -> Iterator[tuple[str, str]]:

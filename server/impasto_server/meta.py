@@ -43,6 +43,9 @@ def settings_of(job: Job, offer: Offer) -> dict[str, object]:
     known = offer.known(job.request.rule.name or None).fields
     idle = offer.family.idle(job.request.values)
     used = {name: value for name, value in _settings(job, idle).items() if name.upper() in known}
+    asked = job.request.sampling.steps
+    if "steps" in used and job.request.steps_to_run != asked:  # STRENGTH cut the first off: say what to ask for again
+        used["asked_steps"] = asked
     return {**used, "width": job.size[0], "height": job.size[1]}
 
 

@@ -43,7 +43,9 @@ CATALOGUE = Catalogue(
     adapters=(
         *(adapter(name, "lora", "fake") for name in ("halftone", "mosaic", "stained-glass", "stipple")),
         adapter("crosshatch", "embedding", "fake", trigger="<crosshatch>"),
+        adapter("ink-art", "vector", "photo"),
         adapter("wave", "vector", "photo"),
+        adapter("wave-art", "vector", "photo"),
         adapter("woodcut", "vector", "photo"),
     ),
     unread=(),
@@ -159,9 +161,17 @@ def test_cancel_stops_the_server(tab: Visit, easel: Easel) -> None:
     page.get_by_role("button", name="Cancel").click()
     assert easel.left.wait(PATIENCE_S)
     expect(page.get_by_role("button", name="Paint", exact=True)).to_be_enabled()
-    expect(page.locator("#empty")).to_be_visible()
+    expect(page.locator("#title")).to_have_text("Cancelled")
+    expect(page.locator("#facts")).to_have_text(f"Step {HALF} of 25")
+    expect(page.get_by_role("img", name="The last preview")).to_be_visible()
     easel.go.set()
     paint(page, "a blue house")
+    easel.go.clear()
+    page.get_by_role("button", name="Paint", exact=True).click()
+    expect(page.get_by_role("img", name="Preview")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("img", name="a blue house")).to_be_visible()  # what was finished before comes back
+    expect(page.get_by_role("status")).to_have_text("Cancelled")
 
 
 def test_a_closed_tab_stops_the_server(tab: Visit, easel: Easel) -> None:
@@ -200,15 +210,20 @@ def test_a_photo_is_stylised(tab: Visit, easel: Easel, tmp_path: Path) -> None:
     drop(page, photo, "boat.png")
     expect(page.get_by_label("Model")).to_have_value("photo")
     expect(page.get_by_label("Prompt", exact=True)).to_be_hidden()
-    pick(page, "Wave", "Woodcut")
-    page.get_by_role("slider", name="Weight of Wave").fill("0.5")
+    pick(page, "Wave")
+    share = page.get_by_role("slider", name="Share of Wave")
+    expect(share).to_have_value("1")
+    pick(page, "Woodcut")
+    expect(page.locator("#mix output")).to_have_text(["50 %", "50 %"])
+    share.fill("0.8")  # of the whole, so the other has what is left
+    expect(page.get_by_role("slider", name="Share of Woodcut")).to_have_value("0.2")
     page.get_by_role("button", name="Stylise", exact=True).click()
     expect(page.get_by_role("img", name="boat.png, stylised")).to_be_visible()
     asked = easel.fake.requests[-1]
     assert asked["IMAGE"].item() == photo
     assert dict(zip(asked["ADAPTER_NAMES"].tolist(), asked["ADAPTER_WEIGHTS"].tolist(), strict=True)) == {
-        b"wave": pytest.approx(0.33),  # of the whole, which two styles share as 0.5 to 1
-        b"woodcut": pytest.approx(0.66),
+        b"wave": pytest.approx(0.8),
+        b"woodcut": pytest.approx(0.2),
     }
     with Image.open(saved(page, "Download", tmp_path)) as picture:
         assert picture.size == (64, 48)
@@ -229,9 +244,120 @@ def test_a_prompt_may_begin_from_a_photo(tab: Visit, easel: Easel) -> None:
     assert easel.wish("ADAPTER_NAMES") == ["mosaic"]
 
 
-def test_without_a_photo_it_is_asked_for(tab: Visit) -> None:
+def test_with_a_prompt_and_a_photo_one_chooses_what_becomes_of_it(tab: Visit, easel: Easel) -> None:
+    page, photo = tab.open(), png(64, 48)
+    page.get_by_label("Prompt", exact=True).fill("a red boat")
+    drop(page, photo, "boat.png")
+    ways = page.get_by_role("group", name="What to do with the photo")
+    expect(ways.get_by_label("Start from it")).to_be_checked()
+    ways.get_by_label("Start from it").focus()
+    page.keyboard.press("ArrowRight")
+    expect(ways.get_by_label("Stylise it")).to_be_checked()
+    expect(page.get_by_label("Model")).to_have_value("photo")
+    pick(page, "Wave")
+    page.get_by_role("button", name="Stylise", exact=True).click()
+    expect(page.get_by_role("img", name="boat.png, stylised")).to_be_visible()
+    assert "PROMPT" not in easel.fake.requests[-1]
+    ways.get_by_text("Start from it").click()
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("a red boat")
+    page.get_by_role("button", name="Paint", exact=True).click()
+    expect(page.get_by_role("img", name="a red boat")).to_be_visible()
+    assert easel.wishes[-1]["IMAGE"].item() == photo
+
+
+def test_an_edited_picture_asks_for_the_one_it_was_painted_from(tab: Visit, easel: Easel, tmp_path: Path) -> None:
+    page, photo = tab.open(), png(64, 48)
+    page.get_by_label("Prompt", exact=True).fill("a red boat")
+    drop(page, photo, "boat.png")
+    page.get_by_text("More settings").click()
+    page.get_by_label("Strength", exact=True).fill("0.4")
+    paint(page, "a red boat", Seed="3")
+    before, path = easel.wishes[-1], saved(page, "Download", tmp_path)
+    page.evaluate("sessionStorage.clear()")
+    tab.open()
+    drop(page, path.read_bytes(), path.name)
+    expect(page.locator("#missing")).to_contain_text("It was painted from a picture; add it.")
+    expect(page.locator("#toast")).to_contain_text("It was painted from a picture; add it.")
+    page.get_by_role("button", name="Paint", exact=True).click()
+    expect(page.locator("#wrong-image")).to_have_text("Add the picture, or paint without it.")
+    assert easel.wishes[-1] is before
+    drop(page, photo, "renamed.png")
+    expect(page.locator("#missing")).to_be_hidden()
+    page.get_by_role("button", name="Paint", exact=True).click()
+    expect(hung(page)).to_be_visible()
+    assert easel.wishes[-1] == before
+
+
+def test_a_link_to_a_picture_that_had_a_photo_says_so(tab: Visit, easel: Easel) -> None:
+    page = tab.open("#model=fake&prompt=a+red+boat&photo=boat.png")
+    expect(page.locator("#missing")).to_contain_text("It was called boat.png.")
+    page.get_by_role("button", name="Paint without it").click()
+    paint(page, "a red boat")
+    assert "IMAGE" not in easel.wishes[-1]
+
+
+def test_a_painted_picture_that_is_chosen_is_settings_or_a_picture(tab: Visit, easel: Easel, tmp_path: Path) -> None:
+    page = tab.open()
+    paint(page, "a red boat", Seed="12")
+    path = saved(page, "Download", tmp_path)
+    page.evaluate("sessionStorage.clear()")
+    tab.open()
+    ask = page.get_by_role("dialog")
+    page.locator("#photo").set_input_files(path)
+    expect(ask).to_contain_text(f"{path.name} says how")
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("a red boat")
+    expect(page.get_by_label("Seed", exact=True)).to_have_value("12")
+    page.locator("#photo").set_input_files(path)
+    ask.get_by_role("button", name="Use it as a picture").click()
+    expect(page.locator("#photo-name")).to_have_text(path.name)
+    page.get_by_role("button", name="Remove the photo").click()
+    page.locator("#photo").set_input_files(path)
+    page.keyboard.press("Escape")
+    expect(ask).to_be_hidden()
+    expect(page.locator("#photo-shown")).to_be_hidden()
+
+
+def test_settings_are_loaded_by_a_button(tab: Visit, tmp_path: Path) -> None:
+    page = tab.open()
+    paint(page, "a red boat", Seed="12")
+    path, plain = saved(page, "Download", tmp_path), tmp_path / "plain.png"
+    plain.write_bytes(png(8, 8))
+    page.get_by_label("Prompt", exact=True).fill("a blue house")
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Load settings").click()
+    chooser.value.set_files(plain)
+    expect(page.locator("#toast")).to_have_text("plain.png has no settings in it")
+    page.locator("#painted").set_input_files(path)
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("a red boat")
+
+
+def test_styles_are_called_what_tells_them_apart(tab: Visit) -> None:
     page = tab.open()
     page.get_by_label("Model").select_option("photo")
+    expect(page.locator(".tile .label")).to_have_text(["Ink", "Wave", "Wave art", "Woodcut"])
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_long_seed_can_be_read(chromium: Browser, easel: Easel, width: int) -> None:
+    with listening(app_over(easel)) as url, visit(chromium, url, viewport={"width": width, "height": 800}) as one:
+        seed = one.open().get_by_label("Seed", exact=True)
+        seed.fill("9223372036854775807")
+        assert seed.evaluate("(one) => one.scrollWidth <= one.clientWidth")
+
+
+def test_opened_settings_are_in_sight(chromium: Browser, easel: Easel) -> None:
+    with listening(app_over(easel)) as url, visit(chromium, url, viewport={"width": 1280, "height": 620}) as one:
+        page = one.open()
+        page.get_by_text("More settings").click()
+        expect(page.get_by_label("Steps", exact=True)).to_be_in_viewport()
+
+
+def test_without_a_photo_it_is_asked_for(tab: Visit) -> None:
+    page = tab.open()
+    expect(page.locator("#empty")).to_contain_text("Say what to paint")
+    page.get_by_label("Model").select_option("photo")
+    expect(page.locator("#empty")).to_contain_text("Add a photo, pick a style or two, and press Stylise.")
     page.get_by_role("button", name="Stylise", exact=True).click()
     expect(page.locator("#wrong-image")).to_have_text("Add a photo: this model paints over one.")
 

@@ -17,16 +17,28 @@ export function askKey(why) {
 
 let fading = 0;
 
+/** Whether a painted picture is wanted for its settings ("settings") or for itself ("picture"); "" for neither. */
+export function askUse(name) {
+  const dialog = byId("which");
+  byId("which-file").textContent = name || "It";
+  dialog.returnValue = "";
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.onclose = () => resolve(dialog.returnValue);
+  });
+}
+
 /** A short message, which goes away by itself. */
 export function toast(text) {
   clearTimeout(fading);
   const place = byId("toast");
   place.textContent = text;
+  say(text); // what was hidden a moment ago is no place that screen readers listen to
   show(place, true);
   fading = setTimeout(() => show(place, false), 4000);
 }
 
-/** Say it to screen readers alone. */
+/** Say it to screen readers. */
 export function say(text) {
   byId("said").textContent = text;
 }

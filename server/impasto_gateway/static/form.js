@@ -162,8 +162,8 @@ export class Form {
     const said = place.querySelector(".wrong");
     said.textContent = message;
     show(said, true);
-    const usual = "textarea, input:not([type=file], [type=search]), select, button[tabindex='0'], button:not([tabindex])";
-    const input = place.querySelector(".mix input") ?? place.querySelector(usual);
+    const usual = "textarea, input:not([type=file], [type=search], [type=radio]), select, button[tabindex='0'], button:not([tabindex])";
+    const input = place.querySelector(".mix input, textarea") ?? place.querySelector(usual);
     input.setAttribute("aria-invalid", "true");
     input.focus();
     place.scrollIntoView({ block: "nearest" });

@@ -7,7 +7,13 @@ import { texts } from "./png.js";
 const APART = new Set(["prompt", "seed", "width", "height", "n", "model", "adapters", "style", "image", "preview_every"]);
 const LONGEST = 16 << 10; // characters of the line that has the numbers
 
-/** Settings as request.js has them, as far as the picture says; null if it says nothing. */
+// What the page can't send again; a picture is painted without it.
+const LOST = { base_image: "enlarging", depth: "its depth map", masks: "its masks", style_images: "pictures as styles" };
+
+/**
+ * Settings as request.js has them, as far as the picture says; null if it says nothing. `photo` is there where it was
+ * painted from a picture, with that one's sha256 as `digest` if it is known; `lost` is what can't be had here.
+ */
 export async function settingsOf(file) {
   const found = await texts(file);
   try {
@@ -29,6 +35,8 @@ function ours({ request, seed, bundle, adapters, settings }) {
     n: 1,
     styles: Object.fromEntries(adapters.map(({ name, weight }) => [name, weight ?? 1])),
     more: Object.fromEntries(more),
+    photo: request.image && { digest: request.image.sha256 },
+    lost: Object.keys(LOST).filter((name) => request[name]).map((name) => LOST[name]),
   };
 }
 
@@ -46,7 +54,12 @@ export function theirs(text) {
     return "";
   });
   const [width, height] = (said.get("Size") ?? "").split("x").map(Number);
+  for (const one of (said.get("Styles") ?? "").split(", ").filter(Boolean)) {
+    const [name, weight] = one.split(": ");
+    styles[name] = Number(weight) || 1;
+  }
   const more = { negative_prompt: negative.trim(), steps: said.get("Steps"), guidance_scale: said.get("CFG scale") };
+  const strength = [...said.keys()].some((name) => name.startsWith("Hires")) ? undefined : said.get("Denoising strength");
   return {
     model: said.get("Model"),
     prompt: prompt.trim(),
@@ -56,8 +69,9 @@ export function theirs(text) {
     n: 1,
     styles,
     more: Object.fromEntries(
-      Object.entries({ ...more, scheduler: sampler(said.get("Sampler")) }).filter(([, value]) => value),
+      Object.entries({ ...more, strength, scheduler: sampler(said.get("Sampler")) }).filter(([, value]) => value),
     ),
+    photo: strength || said.has("Styles") ? {} : null,
   };
 }
 

@@ -11,7 +11,7 @@ import { fileOf, followed, nameOf, quarters } from "./painting.js";
 import { Photo } from "./photo.js";
 import { curlOf, linkOf, requestOf, settingsOfLink, wireOf } from "./request.js";
 import { Stage } from "./stage.js";
-import { Styles } from "./styles.js";
+import { Styles, title } from "./styles.js";
 
 const base = new URL(".", location.href).href;
 const api = new Api(askKey);
@@ -20,18 +20,26 @@ const styles = new Styles(api, () => {
   form.unblame(document.querySelector("[data-field=adapters]"));
   hush();
 });
-const photo = new Photo({ changed: photoChanged, settings: dropped, wrong: (why) => form.blame("image", why) });
+const photo = new Photo({
+  changed: photoChanged,
+  settings: dropped,
+  wrong: (why) => form.blame("image", why),
+  takes: () => bundles.some(takesPhotos),
+});
 const stage = new Stage([
   { label: "Download", symbol: "save", run: (one, place) => save(one.pictures[place].url, nameOf(one, place)) },
   { label: "Keep seed", symbol: "pin", run: keepSeed, when: ({ pictures }) => pictures[0].seed !== "" },
   { label: "Paint over it", symbol: "photo", run: paintOver, when: () => bundles.some(takesPhotos) },
-  { label: "Copy link", symbol: "link", run: (one, place) => copy(linkOf(settled(one, place), base), "Link") },
+  { label: "Copy link", symbol: "link", run: copyLink },
   { label: "Copy as curl", symbol: "code", run: copyCurl },
 ]);
 const history = new History(reopen);
 
+const MISSING = "It was painted from a picture; add it.";
+
 let bundles = [];
 let adapters = [];
+let painter = null; // the id of the model that was chosen last to paint prompts
 let running = null; // the AbortController of what is being painted
 
 // --- the catalogue
@@ -67,11 +75,22 @@ function offer() {
   const now = bundle();
   const fit = fitting(adapters, now);
   const gone = styles.offer(fit, now.id);
-  form.offer(now, { photo: Boolean(photo.file), adapters: fit });
+  form.offer(now, { photo: Boolean(photo.file || photo.wanted), adapters: fit });
   show(byId("photo-part"), takesPhotos(now) || bundles.some(paintsPhotos));
   describePhoto();
-  byId("paint-label").textContent = paintsPhotos(now) ? "Stylise" : "Paint";
+  const photos = paintsPhotos(now);
+  if (!photos) painter = now.id;
+  byId("paint-label").textContent = photos ? "Stylise" : "Paint";
+  show(byId("without"), !photos);
+  show(byId("empty-words"), !photos);
+  show(byId("empty-photos"), photos);
   return gone;
+}
+
+/** The model that begins from a photo: the one that was chosen last, if it does. */
+function beginner() {
+  const able = bundles.filter((one) => takesPhotos(one) && !paintsPhotos(one));
+  return able.find(({ id }) => id === painter) ?? able[0];
 }
 
 function describePhoto() {
@@ -79,19 +98,32 @@ function describePhoto() {
   byId("photo-use").textContent = paintsPhotos(now)
     ? "is painted in the styles you pick"
     : takesPhotos(now) ? "is what the picture starts from" : `means nothing to ${now.id}: choose another model`;
+  show(byId("way"), Boolean(photo.file && beginner() && bundles.some(paintsPhotos)));
+  byId("way-stylise").checked = paintsPhotos(now);
+  byId("way-start").checked = takesPhotos(now) && !paintsPhotos(now);
 }
 
-byId("model").addEventListener("change", () => {
-  const gone = offer();
+function chosen() {
+  const gone = offer().map((name) => title({ name }));
   if (gone.length) toast(`${gone.join(", ")} ${gone.length > 1 ? "don’t" : "doesn’t"} fit ${bundle().id}`);
-});
+}
+
+function choose({ id }) {
+  byId("model").value = id;
+  chosen();
+}
+
+byId("model").addEventListener("change", chosen);
+byId("way-start").addEventListener("change", () => choose(beginner()));
+byId("way-stylise").addEventListener("change", () => choose(bundles.find(paintsPhotos)));
 
 /** A photo is for the model that paints photos, unless the chosen one has been told what to paint already. */
 function photoChanged() {
   if (!bundles.length) return;
   const stylist = bundles.find(paintsPhotos);
-  if (photo.file && stylist && !byId("prompt").value.trim()) byId("model").value = stylist.id;
-  if (!photo.file && paintsPhotos(bundle())) byId("model").value = (bundles.find((one) => !paintsPhotos(one)) ?? bundle()).id;
+  const plain = bundles.find(({ id }) => id === painter) ?? bundles.find((one) => !paintsPhotos(one));
+  if (photo.file && stylist && !paintsPhotos(bundle()) && !byId("prompt").value.trim()) byId("model").value = stylist.id;
+  if (!photo.file && paintsPhotos(bundle())) byId("model").value = (plain ?? bundle()).id;
   offer();
   form.unblame(byId("photo-part"));
   if (photo.file) say(`Photo ${photo.file.name} added`);
@@ -105,26 +137,42 @@ function settings() {
 
 /** Load settings from a link, a picture or the history. Returns what couldn't be had here. */
 function fill(wanted) {
+  photo.expect(wanted.photo ?? null);
   const known = bundles.some(({ id }) => id === wanted.model);
   if (known) byId("model").value = wanted.model;
   offer();
   styles.value = wanted.styles ?? {};
   const gone = styles.offer(fitting(adapters, bundle()), bundle().id);
   form.value = wanted;
-  return [...(known || !wanted.model ? [] : [`model ${wanted.model}`]), ...gone.map((name) => `style ${name}`)];
+  const strange = known || !wanted.model ? [] : [`model ${wanted.model}`];
+  return [...strange, ...gone.map((name) => `style ${name}`), ...(wanted.lost ?? [])];
 }
 
 function dropped(found, file) {
+  if (!bundles.length) return;
   const missing = fill(found);
-  toast(missing.length ? `Settings of ${file.name} loaded, without ${missing.join(", ")}` : `Settings of ${file.name} loaded`);
-  byId("prompt").focus();
+  const without = missing.length ? `, without ${missing.join(", ")}` : "";
+  toast(`Settings of ${file.name} loaded${without}${photo.wanted ? `. ${MISSING}` : ""}`);
+  if (photo.wanted) {
+    byId("choose").focus();
+    byId("photo-part").scrollIntoView({ block: "nearest" });
+  } else byId("prompt").focus();
 }
 
 function reopen(painting) {
   if (running) return toast("Cancel the painting first");
   stage.hang(painting);
-  fill(painting.settings);
-  toast("Settings loaded");
+  fill(withPhoto(painting.settings, painting));
+  toast(photo.wanted ? `Settings loaded. ${MISSING}` : "Settings loaded");
+}
+
+/** Photos aren't kept: settings say that there was one, and what it was called. */
+function withPhoto(wanted, { photoName: name }) {
+  return name ? { ...wanted, photo: { name } } : wanted;
+}
+
+function copyLink(painting, place) {
+  copy(linkOf({ ...settled(painting, place), photo: painting.photoName ?? "" }, base), "Link");
 }
 
 /** The settings that paint one of a painting's pictures: its own seed, and one picture. */
@@ -151,7 +199,9 @@ async function paint() {
   const wanted = settings();
   const now = bundle();
   const source = takesPhotos(now) ? photo.file : null;
-  const wrong = form.problem(source);
+  const wrong = photo.wanted && !paintsPhotos(now) && takesPhotos(now)
+    ? { field: "image", message: "Add the picture, or paint without it." }
+    : form.problem(source);
   if (wrong) return form.blame(wrong.field, wrong.message);
   const wire = wireOf(wanted, now, new Map(adapters.map((one) => [one.name, one])));
   const size = paintsPhotos(now) ? photo.size : { width: wanted.width, height: wanted.height };
@@ -174,8 +224,9 @@ async function paint() {
     say(`Done${done.pictures[0].seed !== "" ? `, seed ${done.pictures[0].seed}` : ""}`);
   } catch (error) {
     end();
-    putBack();
-    if (error.name === "AbortError") say("Cancelled");
+    const given = error.name === "AbortError";
+    if (!given || hasLast() || !stage.giveUp()) putBack();
+    if (given) toast("Cancelled");
     else fail(error, paint);
   }
 }
@@ -211,9 +262,13 @@ function end() {
   stage.end();
 }
 
+function hasLast() {
+  return Boolean(history.current && history.paintings.includes(history.current));
+}
+
 /** What hung there before, or nothing. */
 function putBack() {
-  if (history.current && history.paintings.includes(history.current)) stage.hang(history.current);
+  if (hasLast()) stage.hang(history.current);
   else stage.clear();
 }
 
@@ -272,6 +327,9 @@ addEventListener("keydown", (event) => {
 addEventListener("hashchange", () => {
   const linked = bundles.length && settingsOfLink(location.hash);
   if (linked) fill(linked);
+});
+byId("more").querySelector("summary").addEventListener("click", () => {
+  byId("more").addEventListener("toggle", () => byId("more").scrollIntoView({ block: "nearest" }), { once: true });
 });
 byId("lock").addEventListener("click", () => {
   api.key = null;

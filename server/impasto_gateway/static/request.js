@@ -1,6 +1,7 @@
 // From what is set on the page to what is sent, to a curl command and to a link; and from a link back.
 //
-// Settings: {model, prompt, styles: {name: weight}, seed, width, height, n, more: {field: value}}; seed is text.
+// Settings: {model, prompt, styles: {name: weight}, seed, width, height, n, more: {field: value}}; seed is text. Where
+// they are loaded, `photo` ({name} or {digest}) says that a picture belongs to them.
 
 import { written } from "./json.js";
 import { paintsPhotos } from "./catalogue.js";
@@ -91,7 +92,7 @@ export function linkOf(settings, base) {
   return `${base}#${said}`;
 }
 
-const PLAIN = ["model", "prompt", "seed", "width", "height", "n"];
+const PLAIN = ["model", "prompt", "seed", "width", "height", "n", "photo"];
 const WHOLE = new Set(["width", "height", "n"]);
 
 /** The settings that an address holds, or null. */
@@ -104,7 +105,8 @@ export function settingsOfLink(hash) {
       const at = value.lastIndexOf(":");
       const weight = Number(value.slice(at + 1));
       settings.styles[at > 0 ? value.slice(0, at) : value] = at > 0 && Number.isFinite(weight) ? weight : 1;
-    } else if (PLAIN.includes(name)) settings[name] = WHOLE.has(name) ? Number(value) : value;
+    } else if (name === "photo") settings.photo = { name: value };
+    else if (PLAIN.includes(name)) settings[name] = WHOLE.has(name) ? Number(value) : value;
     else settings.more[name] = value === "true" ? true : value === "false" ? false : value;
   }
   return settings;

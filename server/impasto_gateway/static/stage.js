@@ -1,5 +1,5 @@
 import { byId, h, icon, show } from "./h.js";
-import { title } from "./styles.js";
+import { percent, title } from "./styles.js";
 
 /** The wall on which pictures appear: frames, progress, and the plate beside a finished picture. */
 export class Stage {
@@ -12,7 +12,8 @@ export class Stage {
   /** Empty frames for what will be painted. */
   begin({ width, height, n }) {
     this.started = performance.now();
-    this.steps = null;
+    this.far = "";
+    delete this.frames.dataset.left;
     show(byId("empty"), false);
     show(byId("plate"), false);
     show(byId("progress"), true);
@@ -39,7 +40,7 @@ export class Stage {
     if (source) hang(this.frames.children[place], source, "Preview");
     if (!step || !steps) return;
     byId("bar").value = step / steps;
-    byId("step").textContent = `Step ${step} of ${steps}`;
+    byId("step").textContent = this.far = `Step ${step} of ${steps}`;
   }
 
   /** The painting ended, one way or another. */
@@ -49,8 +50,22 @@ export class Stage {
     byId("stage").removeAttribute("aria-busy");
   }
 
+  /** It was cancelled: its last preview stays, dimmed. False if there is none. */
+  giveUp() {
+    if (!this.frames.querySelector("img")) return false;
+    this.frames.dataset.left = "";
+    this.frames.querySelectorAll("img").forEach((one) => (one.alt = "The last preview"));
+    show(byId("plate"), true);
+    byId("title").textContent = "Cancelled";
+    byId("facts").textContent = this.far;
+    byId("does").replaceChildren();
+    show(byId("warned"), false);
+    return true;
+  }
+
   /** Take everything down. */
   clear() {
+    delete this.frames.dataset.left;
     this.frames.replaceChildren();
     show(byId("plate"), false);
     show(byId("empty"), true);
@@ -59,6 +74,7 @@ export class Stage {
   /** Hang a finished painting, see history.js, and write its plate. `place` is the picture that is looked at. */
   hang(painting, place = 0) {
     show(byId("empty"), false);
+    delete this.frames.dataset.left;
     const many = painting.pictures.length > 1;
     this.frames.dataset.count = painting.pictures.length;
     const frames = painting.pictures.map((picture, at) => {
@@ -100,6 +116,7 @@ function hang(place, url, text) {
   if (!place) return;
   const image = h("img", { src: url, alt: text, draggable: "false" });
   const old = [...place.children];
+  old.forEach((one) => (one.alt = "")); // of two pictures in a frame, the new one speaks
   place.append(image);
   image.decode().then(() => old.forEach((one) => one.remove()), () => image.remove());
 }
@@ -109,8 +126,10 @@ function alt({ settings, photoName, pictures }, place) {
   return pictures.length > 1 ? `${what}, picture ${place + 1} of ${pictures.length}` : what;
 }
 
-function facts({ settings, pictures, width, height, seconds, model }, place) {
-  const mix = Object.entries(settings.styles).map(([name, weight]) => `${title({ name })} ${weight.toFixed(2)}`);
+function facts({ settings, pictures, width, height, seconds, model, photoName }, place) {
+  const shared = photoName && !settings.prompt; // a photo's styles share the whole
+  const said = (weight) => (shared ? percent(weight) : weight.toFixed(2));
+  const mix = Object.entries(settings.styles).map(([name, weight]) => `${title({ name })} ${said(weight)}`);
   const seed = pictures[place].seed;
   return [
     mix.join(" + "),

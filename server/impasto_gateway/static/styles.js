@@ -2,7 +2,8 @@ import { byId, h, show } from "./h.js";
 
 const MANY = 8; // from here on there is a search
 const WEIGHT = { low: 0, high: 1.5, step: 0.05, usual: 0.8 };
-const SHARE = { ...WEIGHT, high: 1, usual: 1 }; // of a photo's style: all of them together are at most 1
+const SHARE = { low: 0, high: 1, step: 0.01, usual: 1 }; // of a photo's styles: all of them together are at most 1
+const TAILS = /-(ti|drop|art)$/; // what sets apart styles of one name that were taught in several ways
 const MOST = 200; // tiles; the search reaches the others
 const AT_ONCE = 2; // previews are painted when they are first asked for
 
@@ -19,18 +20,31 @@ export class Styles {
     byId("search").addEventListener("input", () => this.draw());
   }
 
-  /** The picked styles with their weights; those of photos' styles that would be more than 1 together share it. */
+  /** The picked styles with their weights. */
   get value() {
-    const shared = this.list.filter(({ kind, name }) => kind === "vector" && this.weights.has(name));
-    const sum = shared.reduce((all, { name }) => all + this.weights.get(name), 0);
-    const share = (name) => Math.floor((100 * this.weights.get(name)) / sum) / 100;
-    const less = sum > 1 ? shared.map(({ name }) => [name, share(name)]) : [];
-    return { ...Object.fromEntries(this.weights), ...Object.fromEntries(less) };
+    return Object.fromEntries(this.weights);
   }
 
   set value(weights) {
     this.weights = new Map(Object.entries(weights));
     this.draw();
+  }
+
+  /** The photo's styles that are picked, but for one. */
+  sharing(but) {
+    return this.list.filter(({ kind, name }) => kind === "vector" && name !== but && this.weights.has(name));
+  }
+
+  /** Let these styles have so much of the whole together, in the proportions they have; equally if they have nothing. */
+  share(styles, whole) {
+    const sum = styles.reduce((all, { name }) => all + this.weights.get(name), 0);
+    let left = Math.round(100 * whole);
+    for (const [at, { name }] of styles.entries()) {
+      const part = sum > 0 ? this.weights.get(name) / sum : 1 / styles.length;
+      const cents = at === styles.length - 1 ? left : Math.min(left, Math.round(100 * whole * part));
+      this.weights.set(name, cents / 100);
+      left -= cents;
+    }
   }
 
   /** Show these; what is picked and isn't among them is dropped. Returns the names of the dropped. */
@@ -40,6 +54,9 @@ export class Styles {
     const known = new Set(adapters.map(({ name }) => name));
     const dropped = [...this.weights.keys()].filter((name) => !known.has(name));
     dropped.forEach((name) => this.weights.delete(name));
+    nameAll(adapters);
+    const sum = this.sharing().reduce((all, { name }) => all + this.weights.get(name), 0);
+    if (sum > 1 + 1e-6) this.share(this.sharing(), 1);
     byId("search").value = "";
     show(byId("search"), adapters.length > MANY);
     this.draw();
@@ -85,12 +102,24 @@ export class Styles {
 
   pick(name) {
     const adapter = this.list.find((one) => one.name === name);
-    if (!this.weights.delete(name)) this.weights.set(name, scaleOf(adapter).usual);
+    if (adapter.kind === "vector") this.pickShare(name);
+    else if (!this.weights.delete(name)) this.weights.set(name, WEIGHT.usual);
     const tile = this.tiles.querySelector(`[data-name="${CSS.escape(name)}"]`);
     tile?.setAttribute("aria-pressed", String(this.weights.has(name)));
     if (tile) this.rove(tile);
     this.drawMix();
     this.changed();
+  }
+
+  /** A photo's style gets an equal share; what it had goes back to the others. */
+  pickShare(name) {
+    const others = this.sharing(name);
+    const had = this.weights.get(name);
+    const sum = others.reduce((all, one) => all + this.weights.get(one.name), had ?? 0);
+    if (this.weights.delete(name)) return this.share(others, sum);
+    const share = Math.round(100 / (others.length + 1)) / 100;
+    this.weights.set(name, share);
+    if (sum > 1 - share) this.share(others, 1 - share);
   }
 
   drawMix() {
@@ -106,14 +135,16 @@ export class Styles {
     const { low, high, step } = scaleOf(adapter);
     const slider = h("input", {
       type: "range",
+      "data-name": name,
       min: Math.min(low, weight),
       max: Math.max(high, weight),
       step: isMultiple(weight, step) ? step : "any", // a loaded weight stays what it is
       value: weight,
-      "aria-label": `Weight of ${title(adapter)}`,
+      "aria-label": `${adapter.kind === "vector" ? "Share" : "Weight"} of ${title(adapter)}`,
       oninput: () => {
         this.weights.set(name, slider.valueAsNumber);
-        fill(slider);
+        if (adapter.kind === "vector") this.makeRoom(name);
+        byId("mix").querySelectorAll("input").forEach(fill);
         this.say();
         this.changed();
       },
@@ -123,10 +154,24 @@ export class Styles {
     return h("div", { class: "mixed" }, h("span", { class: "who" }, title(adapter)), slider, said);
   }
 
-  /** The weights in numbers. */
+  /** The others leave what this one doesn't take of the whole; their sliders follow. */
+  makeRoom(name) {
+    const others = this.sharing(name);
+    const room = 1 - this.weights.get(name);
+    if (others.reduce((all, one) => all + this.weights.get(one.name), 0) <= room + 1e-6) return;
+    this.share(others, room);
+    for (const slider of byId("mix").querySelectorAll("input")) slider.value = this.weights.get(slider.dataset.name);
+  }
+
+  /** The weights in numbers; a photo's styles in parts of the whole. */
   say() {
-    const weights = this.value;
-    for (const said of byId("mix").querySelectorAll("output")) said.textContent = weights[said.dataset.name].toFixed(2);
+    const shared = new Set(this.sharing().map(({ name }) => name));
+    for (const place of byId("mix").querySelectorAll("output")) {
+      const { name } = place.dataset;
+      const weight = this.weights.get(name);
+      place.textContent = shared.has(name) ? percent(weight) : weight.toFixed(2);
+      byId("mix").querySelector(`input[data-name="${CSS.escape(name)}"]`).setAttribute("aria-valuetext", place.textContent);
+    }
   }
 
   /** An embedding has no weight: its word stands in the prompt. */
@@ -225,10 +270,24 @@ function isMultiple(value, step) {
   return Math.abs(value / step - Math.round(value / step)) < 1e-6;
 }
 
+const shownAs = new Map(); // names without their tail, where nothing else in the list is called so
+
+function nameAll(adapters) {
+  const plain = (name) => name.replace(TAILS, "");
+  const count = new Map();
+  for (const { name } of adapters) count.set(plain(name), (count.get(plain(name)) ?? 0) + 1);
+  for (const { name } of adapters) shownAs.set(name, count.get(plain(name)) === 1 ? plain(name) : name);
+}
+
 /** A name as people write it. */
 export function title({ name }) {
-  const words = name.replace(/[-_]+/g, " ");
+  const words = (shownAs.get(name) || name).replace(/[-_]+/g, " ");
   return words[0].toUpperCase() + words.slice(1);
+}
+
+/** A part of the whole. */
+export function percent(share) {
+  return `${Math.round(100 * share)} %`;
 }
 
 function about({ name, kind, rank, trigger }) {

@@ -157,6 +157,15 @@ def test_what_starts_from_a_picture_or_enlarges_one_is_composite() -> None:
     assert not painted(depth=file)[1].repainted, "a depth map lends its shapes, and no pixel"
 
 
+def test_a1111_reads_the_steps_to_ask_for_and_not_those_that_a_strength_left() -> None:
+    generation, mark = painted(image=painted()[0].data, steps=None, strength=0.6)
+    ran = {**generation.meta, "steps": 15, "asked_steps": 25}
+    for request in (mark.request, {**mark.request, "steps": 25}):
+        said = Mark.reported(request, ran, 7)
+        assert infotext(said.parameters).fields["Steps"] == "25"
+        assert said.settings["steps"] == 15
+
+
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1"])
 def test_files_of_other_kinds_of_pixels_are_marked(mode: str) -> None:
     for fmt in ("png", "webp"):

@@ -73,6 +73,10 @@ def test_show_of_a_painting_names_the_photo_by_its_digest() -> None:
     digest = digest_of(Path("boat.jpg").read_bytes())[:12]
     assert f"image a picture ({digest})" in said
     assert "vector starry x 0.5" in said
+    assert "digital source type compositeWithTrainedAlgorithmicMedia" in said
+    assert not [name for name in ("style_images", "masks", "long_side") if name in said], "nothing was said of them"
+    parameters = json.loads(impasto("show", "painted.png", "--json").stdout)["parameters"]
+    assert 'Styles: "starry: 0.5"' in parameters
 
 
 def test_without_metadata_there_is_nothing_to_show() -> None:

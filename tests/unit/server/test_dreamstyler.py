@@ -156,7 +156,9 @@ def test_a_prompt_is_encoded_once_per_stage_and_remembered(
 def test_only_the_last_steps_are_run_from_a_content_image(open_pipeline: Open) -> None:
     pipeline = open_pipeline()
     request = altered(HOUSE, image=picture(), steps=10, strength=0.35)
-    assert pipeline.generate(request).meta["steps"] == 3
+    meta = pipeline.generate(request).meta
+    assert (meta["steps"], meta["asked_steps"]) == (3, 10)
+    assert "asked_steps" not in pipeline.generate(altered(HOUSE, steps=10)).meta
     before = pipeline.stats.read()["steps"]
     pipeline.generate(request)
     assert pipeline.stats.read()["steps"] - before == 3
