@@ -1,7 +1,7 @@
 """The gateway's ASGI app: its routes and its middlewares, on one screen.
 
-A request passes the middlewares, outermost first: telemetry, CORS, refusals, cutting, keys, rates, bodies. Then its route's
-handler answers, or raises a Refusal. What handlers share is in Parts (parts.py).
+A request passes the middlewares, outermost first: telemetry, CORS, refusals, cutting, keys, rates, bodies. Then its
+route's handler answers, or raises a Refusal. What handlers share is in Parts (parts.py).
 """
 
 from __future__ import annotations
