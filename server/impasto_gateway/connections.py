@@ -8,6 +8,7 @@ from typing import Any
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 BEGIN_S = 10.0  # for a request's headers to arrive, and for the rest of a body that has its answer already
+CROWDED, CROWDED_S = 0.9, 1.0  # this share of all connections is open: others idle for so long, and make room
 STALL_S = 60.0  # for a client to read anything of an answer
 
 
@@ -18,6 +19,7 @@ class PatientProtocol(H11Protocol):
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
+        self._idle_s = self.timeout_keep_alive
         self._begin, self._stall = _Timer(BEGIN_S), _Timer(STALL_S)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -35,6 +37,14 @@ class PatientProtocol(H11Protocol):
             self._begin.stop()
         elif not self.transport.is_closing():
             self._begin.start(self.loop, self.transport)
+
+    def on_response_complete(self) -> None:
+        most = self.limit_concurrency
+        if most is not None and len(self.connections) > CROWDED * most:
+            self.timeout_keep_alive = min(CROWDED_S, self._idle_s)
+        else:
+            self.timeout_keep_alive = self._idle_s
+        super().on_response_complete()
 
     def pause_writing(self) -> None:
         super().pause_writing()

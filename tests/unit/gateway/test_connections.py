@@ -5,8 +5,9 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from time import monotonic, sleep
+from typing import Any
 
 import httpx
 import pytest
@@ -24,7 +25,13 @@ PATIENCE_S = 60.0
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, int]]:
     """A gateway that waits for a request's beginning half a second, with nothing behind it."""
     monkeypatch.setattr(connections, "BEGIN_S", 0.5)
-    config = uvicorn.Config(create_app(SETTINGS), port=0, http=PatientProtocol, ws="none", log_config=None)
+    with listening() as address:
+        yield address
+
+
+@contextmanager
+def listening(**said: Any) -> Iterator[tuple[str, int]]:
+    config = uvicorn.Config(create_app(SETTINGS), port=0, http=PatientProtocol, ws="none", log_config=None, **said)
     running = uvicorn.Server(config)
     thread = threading.Thread(target=running.run)
     thread.start()
@@ -125,3 +132,21 @@ def test_two_lengths(both: bytes, server: tuple[str, int]) -> None:
         )
         answers = ended(line)
     assert b" 200 " not in answers
+
+
+def test_near_the_most_connections_idle_ones_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "BEGIN_S", 600.0)
+    monkeypatch.setattr(connections, "CROWDED_S", 0.1)
+    with listening(limit_concurrency=20, timeout_keep_alive=600) as address, ExitStack() as open_ones:
+        lines = [open_ones.enter_context(socket.create_connection(address, PATIENCE_S)) for _ in range(19)]
+        for line in lines[-2:]:
+            line.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        assert b"alive" in ended(lines[-1])
+        assert b"alive" in ended(lines[-2])
+        lines[0].sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        got = b""
+        while b"alive" not in got:
+            got += lines[0].recv(1 << 16)
+        lines[0].settimeout(1.0)
+        with pytest.raises(TimeoutError):  # there is room again, so it stays
+            lines[0].recv(1)
