@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from impasto_client.errors import InvalidRequest
 from impasto_client.field import Rule
 from impasto_client.fields import TABLE
 from impasto_client.wire import Tensors
@@ -152,10 +153,13 @@ def _by_adapters(tensors: Tensors) -> bool:
 
 
 def _ranks(tensors: Tensors, pictures: Sequence[bytes]) -> list[float]:
-    """A score for each picture if RERANK asks for it, else none."""
+    """A score for each picture if RERANK asks for it, else none. Raises InvalidRequest."""
     if "RERANK" not in tensors:
         return []
-    wanted = tensors["STYLE_IMAGE" if tensors["RERANK"].item() == b"style" else "PROMPT"].item()
+    field = "STYLE_IMAGE" if tensors["RERANK"].item() == b"style" else "PROMPT"
+    if field not in tensors:
+        raise InvalidRequest(f"{field}: is missing, and RERANK style compares with it; pass a picture file", field)
+    wanted = tensors[field].item()
     return [_score(picture, wanted) for picture in pictures]
 
 

@@ -343,3 +343,9 @@ def test_the_async_client_streams_what_the_blocking_one_does() -> None:
 
     assert asyncio.run(ask()) == list(Client(transport=fake).stream("a red boat", steps=3, preview_every=1))
     assert (fake.cancelled, fake.timeouts[1]) == (1, 9)
+
+
+def test_the_fake_server_misses_the_picture_that_candidates_are_compared_with() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        Client(transport=FakeTransport()).generate("a red fish", n=2, rerank="style")
+    assert refused.value.field == "STYLE_IMAGE"
