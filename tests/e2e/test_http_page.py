@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.e2e.conftest import IMPASTO, impasto_serve
 from tests.helpers import toy, toy_stylizer
-from tests.helpers.pages import page
+from tests.helpers.pages import ROOT, page
 
 HTTP = page("docs/http.md")
 LINES = {block.heading: [one.text for one in HTTP.blocks if one.heading == block.heading and one.language == "bash"]
@@ -23,7 +23,7 @@ LINES = {block.heading: [one.text for one in HTTP.blocks if one.heading == block
 
 @dataclass(frozen=True)
 class Reader:
-    """Somebody in a folder with a photo, beside a server of prompts and of photos."""
+    """Somebody in the repository's folder, beside a server of prompts and of photos with styles of the demo's names."""
 
     folder: Path
     address: str
@@ -46,12 +46,14 @@ class Reader:
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory, toy_bundle: Path) -> Iterator[Reader]:
     folder = tmp_path_factory.mktemp("reader")
-    Image.effect_noise((64, 64), 90).convert("RGB").save(folder / "photo.jpg")
+    (folder / "studio").symlink_to(ROOT / "studio")
     photos = toy_stylizer.write_bundle(folder / "photos")
     registry = folder / "registry"
-    toy.register(registry, "neon", toy.adapter_bytes(2, rank=3))
-    toy.register(registry, "wave", toy_stylizer.style_bytes(toy_stylizer.style(1)))
-    bundles = ["--bundle", f"studio={toy_bundle}", "--bundle", f"photos={photos}", "--registry", str(registry)]
+    for at, name in enumerate(("stained-glass", "mosaic")):
+        toy.register(registry, name, toy.adapter_bytes(at + 1, rank=3))
+    for at, name in enumerate(("wave", "ink")):
+        toy.register(registry, name, toy_stylizer.style_bytes(toy_stylizer.style(at + 1)))
+    bundles = ["--bundle", f"words={toy_bundle}", "--bundle", f"photos={photos}", "--registry", str(registry)]
     engine = ["--engine", "onnxruntime", "--threads", "1", "--port", "0", "--http", "0", "--quiet"]
     with impasto_serve([IMPASTO, "serve", *bundles, *engine]) as server:
         found = re.search(r"HTTP on http://(\S+)", server.ready)
@@ -68,8 +70,8 @@ def test_a_picture(reader: Reader) -> None:
 
 def test_styles(reader: Reader) -> None:
     said = reader.types("Styles").splitlines()
-    assert said[0] == 'neon lora ["studio"]'
-    assert {"studio", "photos", "studio:neon", "photos:wave"} <= {*said}
+    assert said[0] == 'stained-glass lora ["words"]'
+    assert {"words", "photos", "words:stained-glass", "photos:wave"} <= {*said}
     one, another = (Image.open(reader.folder / name).tobytes() for name in ("one.png", "another.png"))
     assert one == another
 
@@ -86,7 +88,8 @@ def test_pictures_changed(reader: Reader) -> None:
     reader.types("Ask for a picture")
     assert json.loads(reader.types("Change a picture"))["ours"] is False  # nobody signs here
     assert reader.size("snow.png") == (64, 64)
-    assert reader.size("painting.png") == (64, 64)
+    for painting in ("painting.png", "mixed.png"):
+        assert reader.size(painting) == reader.size("photo.jpg")
 
 
 def test_a_refusal(reader: Reader) -> None:

@@ -258,7 +258,7 @@ def test_with_a_prompt_and_a_photo_one_chooses_what_becomes_of_it(tab: Visit, ea
     page.get_by_role("button", name="Stylise", exact=True).click()
     expect(page.get_by_role("img", name="boat.png, stylised")).to_be_visible()
     assert "PROMPT" not in easel.fake.requests[-1]
-    ways.get_by_text("Start from it").click()
+    ways.get_by_label("Start from it").check()
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("a red boat")
     page.get_by_role("button", name="Paint", exact=True).click()
     expect(page.get_by_role("img", name="a red boat")).to_be_visible()
