@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from starlette.types import Message
 
-from impasto_gateway.bodies import Body
+from impasto_gateway.bodies import Body, Held
 from impasto_gateway.presence import gone
 
 TURNS = 20  # of the event loop: more than anything here takes
@@ -24,7 +24,7 @@ def test_a_cancel_is_not_lost_to_a_body_that_arrives_with_it(turns: int) -> None
             stays: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
             return await stays
 
-        reading = asyncio.ensure_future(gone(Body(receive, 1, 60.0).receive))
+        reading = asyncio.ensure_future(gone(Body(receive, 1, 60.0, Held(1)).receive))
         await _pass(turns)
         reading.cancel()
         await _pass(TURNS)
