@@ -8,7 +8,7 @@ from typing import Any
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 BEGIN_S = 10.0  # for a request's headers to arrive, and for the rest of a body that has its answer already
-CROWDED, CROWDED_S = 0.9, 1.0  # this share of all connections is open: others idle for so long, and make room
+CROWDED, CROWDED_S = 0.9, 1  # this share of all connections is open: others idle for so long, and make room
 STALL_S = 60.0  # for a client to read anything of an answer
 
 

@@ -136,7 +136,7 @@ def test_two_lengths(both: bytes, server: tuple[str, int]) -> None:
 
 def test_near_the_most_connections_idle_ones_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "BEGIN_S", 600.0)
-    monkeypatch.setattr(connections, "CROWDED_S", 0.1)
+    monkeypatch.setattr(connections, "CROWDED_S", 0)
     with listening(limit_concurrency=20, timeout_keep_alive=600) as address, ExitStack() as open_ones:
         lines = [open_ones.enter_context(socket.create_connection(address, PATIENCE_S)) for _ in range(19)]
         for line in lines[-2:]:
