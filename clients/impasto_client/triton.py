@@ -85,7 +85,8 @@ class GrpcTransport:
         """The request is sent when iteration begins. Raises errors of the ImpastoError tree."""
         requests = iter([_request(STREAM, tensors, timeout_s)])
         with self._line.telling(timeout_s):
-            call = self._stub.ModelStreamInfer(requests, timeout=_backstop_s(timeout_s), metadata=[*STREAM_HEADERS, *headers()])
+            said = [*STREAM_HEADERS, *headers()]
+            call = self._stub.ModelStreamInfer(requests, timeout=_backstop_s(timeout_s), metadata=said)
             try:
                 for response in call:
                     yield _streamed(response, self._line)
@@ -135,7 +136,8 @@ class AsyncGrpcTransport:
         """The request is sent when iteration begins. Raises errors of the ImpastoError tree."""
         requests = iter([_request(STREAM, tensors, timeout_s)])
         with self._line.telling(timeout_s):
-            call = self._stub.ModelStreamInfer(requests, timeout=_backstop_s(timeout_s), metadata=[*STREAM_HEADERS, *headers()])
+            said = [*STREAM_HEADERS, *headers()]
+            call = self._stub.ModelStreamInfer(requests, timeout=_backstop_s(timeout_s), metadata=said)
             try:
                 async for response in call:
                     yield _streamed(response, self._line)

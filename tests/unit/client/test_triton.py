@@ -7,6 +7,7 @@ import re
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
@@ -299,6 +300,19 @@ def test_the_server_is_told_how_long_the_client_waits(server: tuple[Server, str]
     with Client(url, timeout=None) as patient:
         patient.generate("a red boat")
     assert servicer.timeouts == [10_000_000, 2_500_000, 3_000_000, None]
+
+
+def test_the_server_has_a_moment_to_say_that_the_time_has_passed(server: tuple[Server, str]) -> None:
+    servicer, url = server
+
+    def late(tensors: Tensors, context: Any) -> Tensors:
+        time.sleep(0.3)
+        context.abort(grpc.StatusCode.CANCELLED, "DEADLINE_EXCEEDED: not done in 0.2 s")
+        raise AssertionError("abort() has raised")
+
+    servicer.handle = late
+    with Client(url) as client, pytest.raises(DeadlineExceeded, match="not done in"):
+        client.generate("a red boat", timeout=0.2)
 
 
 def test_readiness_is_the_models(server: tuple[Server, str]) -> None:
