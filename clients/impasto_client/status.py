@@ -22,6 +22,12 @@ _FIELD = re.compile(_REQUEST_ID + r"(?P<ours>[A-Z]+(?:_[A-Z]+)*): |\binput '(?P<
 # Triton has no codes of these names: the status is one of _CARRIERS, and the message begins with the real one.
 _CARRIERS = ("UNAVAILABLE", "CANCELLED")
 _REAL = re.compile(_REQUEST_ID + r"(?P<status>DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED): (?P<message>.*)", re.DOTALL)
+# On a stream there is no status beside the message: it begins with it.
+_SPOKEN = re.compile(
+    _REQUEST_ID + r"(?P<status>INVALID_ARGUMENT|NOT_FOUND|UNAVAILABLE|RESOURCE_EXHAUSTED|DEADLINE_EXCEEDED|CANCELLED|"
+    r"INTERNAL): (?P<message>.*)",
+    re.DOTALL,
+)
 _RETRY = re.compile(r"try again in (\d+(?:\.\d+)?) s\b")
 
 
@@ -41,6 +47,16 @@ def refusal(status: str, message: str) -> ImpastoError:
     if status in ("UNAVAILABLE", "RESOURCE_EXHAUSTED"):  # RESOURCE_EXHAUSTED without a hint comes from a proxy
         return ServerUnavailable(message)
     return ServerError(f"{status}: {message}")
+
+
+def spoken(message: str) -> tuple[str, str]:
+    """Status and message of an error on a stream. What says no status is Triton's own, before a model sees the request."""
+    found = _SPOKEN.match(message)
+    if found:
+        return found["status"], found["message"]
+    if "unknown model" in message:
+        return "NOT_FOUND", message
+    return "INVALID_ARGUMENT" if "input" in message else "UNAVAILABLE", message
 
 
 def field_of(message: str) -> str | None:

@@ -1,7 +1,9 @@
 """Transports over Triton's gRPC endpoint.
 
 They use tritonclient's stub, not its InferenceServerClient: that one allows a single stream, and leaves a thread behind
-for every cancelled stream.
+for every cancelled stream. Nor do streams ask for an error's status (the header `triton_grpc_error`): until 2.68, Triton
+aborts where a caller leaves such a stream just as the error is sent. Seconds of short streams with deadlines are enough.
+The message begins with the status instead.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from impasto_client.errors import ConnectError, ImpastoError, InvalidRequest
 from impasto_client.failure import Line
 from impasto_client.headers import headers
 from impasto_client.scoring import SCORER
+from impasto_client.status import spoken
 from impasto_client.tensor import shown
 from impasto_client.wire import MODEL, STREAM, Tensors
 
@@ -51,9 +54,6 @@ CHANNEL = [
     ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
-
-# Makes Triton end a stream with the status of the model's error, not with a text alone.
-STREAM_HEADERS = [("triton_grpc_error", "true")]
 
 _SCHEME = re.compile(r"\w+://[^/]")  # gRPC's own schemes have three slashes: dns:///
 
@@ -85,13 +85,17 @@ class GrpcTransport:
         """The request is sent when iteration begins. Raises errors of the ImpastoError tree."""
         requests = iter([_request(STREAM, tensors, timeout_s)])
         with self._line.telling(timeout_s):
-            said = [*STREAM_HEADERS, *headers()]
-            call = self._stub.ModelStreamInfer(requests, timeout=_backstop_s(timeout_s), metadata=said)
+            call = self._stub.ModelStreamInfer(requests, timeout=_backstop_s(timeout_s), metadata=headers())
+            refused = ""
             try:
-                for response in call:
-                    yield _streamed(response, self._line)
+                for response in call:  # to the end, after an error too: see Client.stream
+                    refused = refused or response.error_message
+                    if not refused:
+                        yield _outputs(response.infer_response)
             finally:
                 call.cancel()
+            if refused:
+                raise self._line.refusal(*spoken(refused))
 
     def is_ready(self) -> bool:
         """Whether the model is loaded and answers; False also when nothing answers at the url, and once closed."""
@@ -136,13 +140,17 @@ class AsyncGrpcTransport:
         """The request is sent when iteration begins. Raises errors of the ImpastoError tree."""
         requests = iter([_request(STREAM, tensors, timeout_s)])
         with self._line.telling(timeout_s):
-            said = [*STREAM_HEADERS, *headers()]
-            call = self._stub.ModelStreamInfer(requests, timeout=_backstop_s(timeout_s), metadata=said)
+            call = self._stub.ModelStreamInfer(requests, timeout=_backstop_s(timeout_s), metadata=headers())
+            refused = ""
             try:
-                async for response in call:
-                    yield _streamed(response, self._line)
+                async for response in call:  # to the end, after an error too: see Client.stream
+                    refused = refused or response.error_message
+                    if not refused:
+                        yield _outputs(response.infer_response)
             finally:
                 call.cancel()
+            if refused:
+                raise self._line.refusal(*spoken(refused))
 
     async def is_ready(self) -> bool:
         """Whether the model is loaded and answers; False also when nothing answers at the url, and once closed."""
@@ -210,16 +218,3 @@ def _check_size(request: Any) -> None:
 def _outputs(response: Any) -> Tensors:
     result = InferResult(response)
     return {output.name: result.as_numpy(output.name) for output in response.outputs}
-
-
-def _streamed(response: Any, line: Line) -> Tensors:
-    if response.error_message:
-        raise line.refusal(_unsaid_status(response.error_message), response.error_message)
-    return _outputs(response.infer_response)
-
-
-def _unsaid_status(message: str) -> str:
-    """The status of a refusal that Triton sends as a text alone, despite the header: before a model sees the stream."""
-    if "unknown model" in message:
-        return "NOT_FOUND"
-    return "INVALID_ARGUMENT" if "input" in message else "UNAVAILABLE"

@@ -31,8 +31,7 @@ from .test_stream import stream
 
 PATIENCE_S = 120.0
 FLOOD, ROOM = 1000, 16
-GONE = [f"the process that holds the backbone {what}; try again later" for what in ("ended", "does not answer")]
-STREAM_HEADERS = [("triton_grpc_error", "true")]
+GONE = [f"UNAVAILABLE: the process that holds the backbone {what}; try again later" for what in ("ended", "does not answer")]
 
 
 @pytest.fixture
@@ -125,15 +124,12 @@ def ended(server: Server, model: str, timeout_us: int | None, /, **tensors: Tens
     request = _request(model, timeout_us, tensors)
     with grpc.insecure_channel(server.grpc_url) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-
-        def call() -> None:
-            if model == "stylize":
-                stub.ModelInfer(request, timeout=PATIENCE_S)
-            else:
-                list(stub.ModelStreamInfer(iter([request]), timeout=PATIENCE_S, metadata=STREAM_HEADERS))
-
+        if model == "stylize_stream":
+            (answer,) = stub.ModelStreamInfer(iter([request]), timeout=PATIENCE_S)
+            status, _, message = answer.error_message.partition(": ")
+            return status, message
         with pytest.raises(grpc.RpcError) as caught:
-            call()
+            stub.ModelInfer(request, timeout=PATIENCE_S)
     return caught.value.code().name, caught.value.details()
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, get_args
 
 import numpy as np
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
@@ -26,6 +26,9 @@ CODES: Mapping[Code, str] = {
 }
 # Triton has no codes for these two, so the message begins with them; config.pbtxt documents it for clients.
 SPOKEN: tuple[Code, ...] = ("RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED")
+# On a stream every message does: there Triton sends a text alone, unless a client asks for statuses. No client should:
+# until 2.68, one that leaves as such an error is sent makes Triton abort.
+STREAMED: tuple[Code, ...] = get_args(Code)
 
 
 def tensors(request: Any) -> dict[str, np.ndarray[Any, Any]]:
@@ -33,17 +36,17 @@ def tensors(request: Any) -> dict[str, np.ndarray[Any, Any]]:
     return {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
 
 
-def response(outcome: Tensors | ImpastoError) -> Any:
-    """The response for an outcome."""
-    return refusal(outcome) if isinstance(outcome, ImpastoError) else filled(outcome)
+def response(outcome: Tensors | ImpastoError, spoken: Collection[Code] = SPOKEN) -> Any:
+    """The response for an outcome; an error's message begins with its code if that is one of `spoken`."""
+    return refusal(outcome, spoken) if isinstance(outcome, ImpastoError) else filled(outcome)
 
 
 def filled(outputs: Tensors) -> Any:
     return pb_utils.InferenceResponse([pb_utils.Tensor(name, values) for name, values in outputs.items()])
 
 
-def refusal(error: ImpastoError) -> Any:
-    said = f"{error.code}: {error}" if error.code in SPOKEN else str(error)
+def refusal(error: ImpastoError, spoken: Collection[Code] = SPOKEN) -> Any:
+    said = f"{error.code}: {error}" if error.code in spoken else str(error)
     return pb_utils.InferenceResponse(
         error=pb_utils.TritonError(brief(said), getattr(pb_utils.TritonError, CODES[error.code]))
     )

@@ -17,7 +17,7 @@ from impasto_server.ops.guardian import SERVER
 from impasto_server.outputs import Tensors
 from impasto_server.triton.drain import Drains
 from impasto_server.triton.log import forward_log
-from impasto_server.triton.messages import response, tensors
+from impasto_server.triton.messages import STREAMED, response, tensors
 from impasto_server.triton.relay import Remote, address_for
 
 
@@ -49,7 +49,7 @@ class TritonPythonModel:
 
         def done(outcome: Tensors | ImpastoError) -> None:
             try:
-                sender.send(response(outcome), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+                sender.send(response(outcome, STREAMED), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
             finally:
                 self.drains.told()
 

@@ -82,7 +82,7 @@ class Server(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[mis
         return _response(handle(_tensors(request), context))
 
     def ModelStreamInfer(self, requests: Any, context: Any) -> Iterator[Any]:
-        assert ("triton_grpc_error", "true") in context.invocation_metadata()
+        assert "triton_grpc_error" not in dict(context.invocation_metadata()), "it may end Triton"
         (request,) = requests
         assert request.model_name == "stylize_stream"
         self.timeouts.append(_timeout(request))
@@ -531,6 +531,37 @@ def test_what_triton_refuses_on_a_stream_without_a_status(
     assert type(caught.value) is kind
     assert message in str(caught.value)
     assert getattr(caught.value, "field", None) == field
+
+
+@pytest.mark.parametrize(
+    ("message", "kind", "said"),
+    [
+        ("INVALID_ARGUMENT: STEPS: 0 is out of range", InvalidRequest, "STEPS: 0 is out of range"),
+        ("[request id: 1] INVALID_ARGUMENT: STEPS: 0 is low", InvalidRequest, "STEPS: 0 is low"),
+        ("NOT_FOUND: ADAPTER_NAMES: no adapter 'neom'", AdapterNotFound, "ADAPTER_NAMES: no adapter 'neom'"),
+        ("UNAVAILABLE: the server is stopping", ServerUnavailable, "the server is stopping"),
+        ("RESOURCE_EXHAUSTED: it is full; try again in 1.3 s", ServerFull, "it is full; try again in 1.3 s"),
+        ("DEADLINE_EXCEEDED: no image within 2 s", DeadlineExceeded, "no image within 2 s"),
+        ("CANCELLED: the caller is gone", ServerError, "CANCELLED: the caller is gone"),
+        ("INTERNAL: NaN\nin two lines", ServerError, "INTERNAL: NaN\nin two lines"),
+    ],
+)
+@pytest.mark.parametrize("way", ["stream", "async stream"])
+def test_an_error_on_a_stream_begins_with_its_status(
+    server: tuple[Server, str], way: str, message: str, kind: type[ImpastoError], said: str
+) -> None:
+    servicer, url = server
+    ended = threading.Event()
+
+    def handle(tensors: Tensors, context: Any) -> Iterator[str]:
+        yield message
+        ended.set()
+
+    servicer.handle_stream = handle
+    with pytest.raises(kind) as caught:
+        _ask(way, url)
+    assert (type(caught.value), str(caught.value)) == (kind, said)
+    assert ended.is_set(), "the stream must be read to its end"
 
 
 def test_leaving_a_stream_cancels_the_request(server: tuple[Server, str]) -> None:
