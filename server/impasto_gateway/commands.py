@@ -61,6 +61,9 @@ def serve_http(
     traces: Annotated[str | None, typer.Option(metavar="URL", help="Send traces there (OTLP over HTTP).")] = None,
     metrics_url: Annotated[list[str], typer.Option(help="Metrics of a server, to show with ours; repeatable.")] = [],  # noqa: B006
     body_bytes: Annotated[int, typer.Option(min=1, help="Most bytes of a request's body.")] = Limits.body_bytes,
+    held_bytes: Annotated[
+        int, typer.Option(min=1, help="Most bytes of all bodies in memory at once; beyond that, 503.")
+    ] = Limits.held_bytes,
     adapter_bytes: Annotated[
         int, typer.Option(min=1, help="Most bytes of an uploaded adapter.")
     ] = Limits.adapter_bytes,
@@ -92,7 +95,7 @@ def serve_http(
             traces=traces,
             metrics_urls=tuple(metrics_url),
             grace_s=grace,
-            limits=Limits(body_bytes=body_bytes, adapter_bytes=adapter_bytes, timeout_s=timeout),
+            limits=Limits(body_bytes=body_bytes, held_bytes=held_bytes, adapter_bytes=adapter_bytes, timeout_s=timeout),
         )
         check_settings(settings)
         settings = replace(settings, port=port or free_port(host))

@@ -29,31 +29,14 @@ USAGE = {
 
 def whole(answer: Answer, pictures: Sequence[Finished], wish: Wish) -> dict[str, Any]:
     """The answer to a request that doesn't stream."""
-    return {
-        "created": int(time.time()),
-        "data": [_picture(one, wish) for one in pictures],
-        "size": size_of(pictures[0].data),
-        **SAME,
-        "output_format": wish.format,
-        "usage": USAGE,
-        "warnings": [*wish.warnings, *answer.warnings],
-        "meta": dict(answer.meta),
-    }
+    data = [_picture(one, wish) for one in pictures]
+    return {"created": int(time.time()), "data": data, **_made(answer, pictures[0], wish)}
 
 
 def completed(name: str, answer: Answer, pictures: Sequence[Finished], wish: Wish) -> Iterator[Event]:
     """The last events of a stream, one for each picture."""
     for index, one in enumerate(pictures):
-        said = {
-            "created_at": int(time.time()),
-            "index": index,
-            "size": size_of(one.data),
-            **SAME,
-            "output_format": wish.format,
-            "usage": USAGE,
-            "warnings": [*wish.warnings, *answer.warnings],
-            "meta": dict(answer.meta),
-        }
+        said = {"created_at": int(time.time()), "index": index, **_made(answer, one, wish)}
         yield _event(f"{name}.completed", {**_picture(one, wish), **said})
 
 
@@ -85,6 +68,18 @@ def size_of(data: bytes) -> str:
     """WxH, from the file's header."""
     with Image.open(io.BytesIO(data)) as image:
         return f"{image.width}x{image.height}"
+
+
+def _made(answer: Answer, one: Finished, wish: Wish) -> dict[str, Any]:
+    """What is said of an answer, beside its pictures; `one` is one of them."""
+    return {
+        "size": size_of(one.data),
+        **SAME,
+        "output_format": wish.format,
+        "usage": USAGE,
+        "warnings": [*wish.warnings, *answer.warnings],
+        "meta": dict(answer.meta),
+    }
 
 
 def _picture(one: Finished, wish: Wish) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from impasto_gateway.presence import while_present
 from impasto_gateway.sse import Events
 from impasto_gateway.streams import Stream
 from impasto_gateway.typed import seconds, typed
+from impasto_gateway.upstream import Turn
 from impasto_gateway.wish import Wish
 from impasto_gateway.wishes import Files, wish_of
 
@@ -64,7 +65,7 @@ async def _answered(request: Request, caller: Caller, name: str, said: Mapping[s
 
 async def _whole(request: Request, caller: Caller, wish: Wish) -> Response:
     answer: Progress | Answer | None = None
-    async with aclosing(_painted(request, caller, wish)) as painted:
+    async with aclosing(_painted(request, caller, wish, Turn())) as painted:
         async for part in painted:
             answer = part
     assert isinstance(answer, Answer), "the answer comes last"
@@ -78,13 +79,13 @@ def _body(request: Request, answer: Answer, wish: Wish) -> bytes:
 
 
 async def _streamed(request: Request, caller: Caller, name: str, wish: Wish) -> Response:
-    record = record_of(request)
+    record, turn = record_of(request), Turn()
 
     def refused(refusal: Refusal) -> None:
         record.status = refusal.status  # what the log and the metrics say; 200 has gone out already
 
     stream = Stream(
-        parts=_painted(request, caller, wish),
+        parts=_painted(request, caller, wish, turn),
         name=name,
         wish=wish,
         finish=lambda answer: finished(answer, wish, parts_of(request)),
@@ -96,16 +97,16 @@ async def _streamed(request: Request, caller: Caller, name: str, wish: Wish) -> 
     except BaseException:
         await stream.close()
         raise
-    return Events(stream.events(), stream.close)
+    return Events(stream.events(), stream.close, lambda: turn.others)
 
 
-async def _painted(request: Request, caller: Caller, wish: Wish) -> AsyncGenerator[Progress | Answer, None]:
+async def _painted(request: Request, caller: Caller, wish: Wish, turn: Turn) -> AsyncGenerator[Progress | Answer, None]:
     """Paid for in pixels, and painted by one of the servers. Raises Refusal, in the caller's words."""
     parts, record = parts_of(request), record_of(request)
     parts.rates.spend(caller, wish.pixels)
     try:
         async with (
-            parts.upstream.client() as client,
+            parts.upstream.painter(turn) as client,
             aclosing(asked(client, wish)) as answers,
         ):
             async for part in answers:

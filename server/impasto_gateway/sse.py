@@ -16,6 +16,7 @@ from impasto_gateway.presence import ended, gone
 
 PING_S = 10.0  # a comment after so many seconds keeps proxies from taking the stream for dead
 PING = b": ping\n\n"
+LOOK_S = 1.0  # a comment says how many others share the server; so often is looked whether that has changed
 HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}  # the latter: nginx passes each event on at once
 
 
@@ -31,17 +32,26 @@ class Event:
 
 
 class Events(Response):
-    """Sends events as they come. When the reader leaves, and at the end, `close` is called at once."""
+    """Sends events as they come. When the reader leaves, and at the end, `close` is called at once.
+
+    `others` says with how many other requests this one shares the server: `: others 3`, a comment, tells who reads it.
+    """
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncGenerator[Event, None], close: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        events: AsyncGenerator[Event, None],
+        close: Callable[[], Awaitable[None]],
+        others: Callable[[], int] = lambda: 0,
+    ) -> None:
         super().__init__(headers=HEADERS)
         del self.headers["content-length"]
-        self._events, self._close = events, close
+        self._events, self._close, self._others = events, close, others
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        tasks = [asyncio.ensure_future(work) for work in (self._told(send), gone(receive), _pings(send))]
+        works = (self._told(send), gone(receive), self._commented(send), _pings(send))
+        tasks = [asyncio.ensure_future(work) for work in works]
         try:
             await asyncio.wait(tasks[:2], return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -56,6 +66,14 @@ class Events(Response):
         async with aclosing(self._events) as events:
             async for event in events:
                 await send(_part(event.encoded()))
+
+    async def _commented(self, send: Send) -> None:
+        said = 0
+        while True:
+            await asyncio.sleep(LOOK_S)
+            if (now := self._others()) != said:
+                await send(_part(b": others %d\n\n" % now))
+                said = now
 
 
 async def _pings(send: Send) -> None:

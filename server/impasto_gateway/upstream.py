@@ -23,6 +23,7 @@ class Server:
     url: str
     make: Callable[[], AsyncClient]
     in_flight: int = 0
+    painting: int = 0  # those of them that paint
     ready: bool = True
     asked_at: float = field(default=-FRESH_S, repr=False)
     _client: AsyncClient | None = field(default=None, repr=False)
@@ -67,6 +68,18 @@ class Server:
             await self._client.close()
 
 
+@dataclass
+class Turn:
+    """A request's stay at a server; it begins when one is chosen."""
+
+    server: Server | None = None
+
+    @property
+    def others(self) -> int:
+        """How many other requests of this gateway that server works on now. They share its passes, and its time."""
+        return 0 if self.server is None else max(0, self.server.painting - 1)
+
+
 class Upstream:
     """One or several servers that all serve the same; used from one event loop."""
 
@@ -91,16 +104,20 @@ class Upstream:
 
         If none seems ready, one is tried all the same: its own error says best what is wrong.
         """
+        async with self._at(await self._chosen()) as client:
+            yield client
+
+    @asynccontextmanager
+    async def painter(self, turn: Turn) -> AsyncIterator[AsyncClient]:
+        """As `client`, for a request that paints: it counts among the others' `others`."""
         server = await self._chosen()
-        server.in_flight += 1
-        try:
-            yield server.client
-        except (ConnectError, ServerUnavailable) as error:
-            if not isinstance(error, ServerFull):
-                server.lost()
-            raise
-        finally:
-            server.in_flight -= 1
+        async with self._at(server) as client:
+            turn.server = server
+            server.painting += 1
+            try:
+                yield client
+            finally:
+                server.painting -= 1
 
     async def catalogue(self) -> Catalogue:
         """What the servers have, at most FRESH_S old. Raises errors of the ImpastoError tree."""
@@ -122,6 +139,18 @@ class Upstream:
     async def close(self) -> None:
         """Close all connections."""
         await asyncio.gather(*(server.close() for server in self._servers))
+
+    @asynccontextmanager
+    async def _at(self, server: Server) -> AsyncIterator[AsyncClient]:
+        server.in_flight += 1
+        try:
+            yield server.client
+        except (ConnectError, ServerUnavailable) as error:
+            if not isinstance(error, ServerFull):
+                server.lost()
+            raise
+        finally:
+            server.in_flight -= 1
 
     async def _chosen(self) -> Server:
         if len(self._servers) == 1:

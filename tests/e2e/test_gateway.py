@@ -31,6 +31,8 @@ from .test_metrics import metrics, steady
 
 PHOTO = png(80, 64)
 LONG = {"prompt": "a red boat", "num_inference_steps": MAX_STEPS, "n": MAX_CANDIDATES}
+ROWS = 2 * MAX_CANDIDATES  # of a step of LONG: with its prompt, and without
+BEYOND = 10  # steps that may be under way, or be told late, when a caller leaves; LONG has many more
 
 
 @dataclass(frozen=True)
@@ -183,8 +185,10 @@ def slow(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gat
 def test_a_caller_who_leaves_a_stream_stops_its_lanes(slow: Gateway) -> None:
     then, said = steady(slow.server), {**LONG, "stream": True, "progress": True}
     with httpx.stream("POST", f"{slow.url}/v1/images/generations", json=said, timeout=PATIENCE_S) as answer:
-        assert next(answer.iter_lines()) == "event: image_generation.progress"
-    check_cancelled(slow, then)
+        lines = (line for line in answer.iter_lines() if not line.startswith(":"))
+        assert next(lines) == "event: image_generation.progress"
+        seen = json.loads(next(lines).removeprefix("data: "))["step"]
+    check_cancelled(slow, then, seen)
 
 
 def test_a_caller_who_leaves_while_waiting_stops_its_lanes(slow: Gateway) -> None:
@@ -192,14 +196,21 @@ def test_a_caller_who_leaves_while_waiting_stops_its_lanes(slow: Gateway) -> Non
     with connected(slow.url) as connection:
         connection.sendall(request_bytes(json.dumps(LONG).encode()))
         eventually(lambda: metrics(slow.server)["lanes"] > then["lanes"])
-    check_cancelled(slow, then)
+        seen = steps_since(then, metrics(slow.server))
+    check_cancelled(slow, then, seen)
 
 
-def check_cancelled(gateway: Gateway, then: Mapping[str, float]) -> None:
-    """One request was cancelled since, and nothing more is done for it."""
+def check_cancelled(gateway: Gateway, then: Mapping[str, float], seen: float) -> None:
+    """One request was cancelled since, soon after the step `seen`, and nothing more is done for it."""
     eventually(lambda: metrics(gateway.server)["cancelled"] == then["cancelled"] + 1)
     now = steady(gateway.server)
     assert (now["requests"], now["done"]) == (0, then["done"])
+    assert seen <= steps_since(then, now) <= seen + BEYOND < MAX_STEPS
+
+
+def steps_since(then: Mapping[str, float], now: Mapping[str, float]) -> float:
+    """How many steps of LONG were run, by the rows of all passes."""
+    return (now["lanes"] - then["lanes"]) / ROWS
 
 
 def test_a_full_server_says_when_to_try_again(slow: Gateway) -> None:

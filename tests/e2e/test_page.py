@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
 
+import httpx
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -150,6 +151,21 @@ def test_previews_appear_while_it_paints(tab: Visit, easel: Easel) -> None:
     expect(page.get_by_role("img", name="a red boat")).to_be_visible()
     expect(page.get_by_role("img", name="Preview")).to_have_count(0)
     assert not easel.left.is_set()
+
+
+def test_it_says_how_many_others_share_the_server(tab: Visit, easel: Easel) -> None:
+    page = tab.open()
+    easel.go.clear()
+    with httpx.stream(
+        "POST", f"{tab.url}/v1/images/generations", json={"prompt": "a boat", "stream": True, "progress": True}
+    ) as other:
+        next(other.iter_lines())
+        page.get_by_label("Prompt", exact=True).fill("a red boat")
+        page.get_by_role("button", name="Paint", exact=True).click()
+        expect(page.locator("#step")).to_have_text(f"Step {HALF} of 25 · 1 other shares the server")
+    expect(page.locator("#step")).to_have_text(f"Step {HALF} of 25")
+    easel.go.set()
+    expect(page.get_by_role("img", name="a red boat")).to_be_visible()
 
 
 def test_cancel_stops_the_server(tab: Visit, easel: Easel) -> None:

@@ -31,7 +31,9 @@ from .test_stream import stream
 
 PATIENCE_S = 120.0
 FLOOD, ROOM = 1000, 16
-GONE = [f"UNAVAILABLE: the process that holds the backbone {what}; try again later" for what in ("ended", "does not answer")]
+GONE = [
+    f"UNAVAILABLE: the process that holds the backbone {what}; try again later" for what in ("ended", "does not answer")
+]
 
 
 @pytest.fixture

@@ -79,10 +79,10 @@ class Source:
 
     @property
     def left(self) -> list[str]:
-        """A note on a file beside it that was not read, but may be the second half."""
+        """A note on a file beside it that was not read, but may be the second half. No path: the note is hashed."""
         beside = self.place.parent / SECOND
         unread = self.place.is_file() and self.second is None and _taken(beside) and beside != self.place
-        fix = f"to have both stages, give it as --upscaler, or give the folder {self.place.parent}"
+        fix = "to have both stages, give it as --upscaler, or give the folder of both"
         return [f"{SECOND} beside it was not read; {fix}"] if unread else []
 
     def component(self, header: Header) -> str | None:

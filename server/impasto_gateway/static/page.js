@@ -234,7 +234,7 @@ async function paint() {
 function watching() {
   const heard = quarters(say);
   return {
-    queued: (position) => stage.queued(position),
+    shared: (others) => stage.shared(others),
     progress(state) {
       stage.progress(state);
       heard(state);

@@ -2,14 +2,14 @@ import { Refused } from "./api.js";
 
 /**
  * Follow a painting, as Api.paint tells it, to its end: {pictures: [{url, seed}], warnings}. Meanwhile
- * `queued(position)` and `progress({step, steps, place, source})` are called. Raises Refused.
+ * `shared(others)` and `progress({step, steps, place, source})` are called. Raises Refused.
  */
-export async function followed(told, { queued, progress }) {
+export async function followed(told, { shared, progress }) {
   const pictures = [];
   const warnings = new Set();
   for await (const { event, data, comment } of told) {
-    const waiting = /^queue (\d+)/.exec(comment ?? "");
-    if (waiting) queued(Number(waiting[1]));
+    const others = /^others (\d+)/.exec(comment ?? "");
+    if (others) shared(Number(others[1]));
     if (comment !== undefined) continue;
     if (event === "error") throw new Refused(data.status, data.error);
     if (/(partial_image|progress)$/.test(event)) {

@@ -13,6 +13,7 @@ export class Stage {
   begin({ width, height, n }) {
     this.started = performance.now();
     this.far = "";
+    this.others = 0;
     delete this.frames.dataset.left;
     show(byId("empty"), false);
     show(byId("plate"), false);
@@ -21,7 +22,7 @@ export class Stage {
     this.frames.dataset.count = n;
     this.frames.replaceChildren(...Array.from({ length: n }, () => frame(width, height)));
     byId("bar").removeAttribute("value");
-    byId("step").textContent = "Waiting for the server";
+    this.tell();
     this.tick();
     this.clock = setInterval(() => this.tick(), 500);
   }
@@ -30,9 +31,16 @@ export class Stage {
     byId("clock").textContent = `${Math.round((performance.now() - this.started) / 1000)} s`;
   }
 
-  /** How many stand before this request. */
-  queued(position) {
-    byId("step").textContent = position > 0 ? `In the queue, ${position} before it` : "Next in the queue";
+  /** With how many other requests this one shares the server. */
+  shared(others) {
+    this.others = others;
+    this.tell();
+  }
+
+  /** How far it is, and why it may take its time. */
+  tell() {
+    const beside = this.others ? ` · ${this.others} ${this.others > 1 ? "others share" : "other shares"} the server` : "";
+    byId("step").textContent = (this.far || "Waiting for the server") + beside;
   }
 
   /** A step of the painting, with a preview of one frame or without. */
@@ -40,7 +48,8 @@ export class Stage {
     if (source) hang(this.frames.children[place], source, "Preview");
     if (!step || !steps) return;
     byId("bar").value = step / steps;
-    byId("step").textContent = this.far = `Step ${step} of ${steps}`;
+    this.far = `Step ${step} of ${steps}`;
+    this.tell();
   }
 
   /** The painting ended, one way or another. */

@@ -106,3 +106,22 @@ def test_what_fails_is_raised_and_closed() -> None:
     with pytest.raises(ZeroDivisionError):
         asyncio.run(sent())
     assert closed == ["closed"]
+
+
+def test_a_comment_says_how_many_others_there_are_when_that_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse, "LOOK_S", 0.0)
+    counts = [0, 0, 3, 3, 3, 1]
+
+    def others() -> int:
+        return counts.pop(0) if len(counts) > 1 else counts[0]
+
+    async def closed() -> None:
+        pass
+
+    async def sent() -> Reader:
+        reader = Reader(patience=4)  # the start, the first event, and both comments
+        await Events(endless([]), closed, others)({"type": "http"}, reader.receive, reader.send)
+        return reader
+
+    text = asyncio.run(sent()).text
+    assert [line for line in text.splitlines() if line.startswith(":")] == [": others 3", ": others 1"]

@@ -10,7 +10,7 @@ import pytest
 from impasto_client import AsyncClient, AsyncFakeTransport, FakeTransport
 from impasto_client.errors import ConnectError, InvalidRequest, ServerFull
 from impasto_gateway import upstream as module
-from impasto_gateway.upstream import Upstream
+from impasto_gateway.upstream import Turn, Upstream
 from tests.helpers.gateways import fake
 
 
@@ -40,6 +40,25 @@ def test_requests_go_where_the_fewest_are_in_flight() -> None:
             return [clients.index(await stack.enter_async_context(upstream.client())) for _ in range(6)]
 
     assert sorted(asyncio.run(places())) == [0, 0, 1, 1, 2, 2]
+
+
+def test_a_request_knows_how_many_others_share_its_server() -> None:
+    async def told() -> list[list[int]]:
+        upstream, _ = over(fake(), fake())
+        turns = [Turn() for _ in range(4)]
+        seen = [[turn.others for turn in turns]]
+        async with AsyncExitStack() as stack:
+            for turn in turns[:3]:
+                await stack.enter_async_context(upstream.painter(turn))
+            async with upstream.client():  # it paints nothing
+                seen.append([turn.others for turn in turns])
+            async with upstream.painter(turns[3]):
+                seen.append([turn.others for turn in turns])
+            seen.append([turn.others for turn in turns[:3]])
+        return [*seen, [turn.others for turn in turns]]
+
+    none = [0, 0, 0, 0]
+    assert asyncio.run(told()) == [none, [1, 0, 1, 0], [1, 1, 1, 1], [1, 0, 1], none]
 
 
 def test_a_server_that_is_not_ready_is_passed_over() -> None:
