@@ -56,7 +56,7 @@ NOTES = [
     "http_ratio: median seconds of a picture through the gateway over HTTP / over gRPC, on one connection each; the "
     "pictures have their marks, and identical_http counts those whose compressed pixels are gRPC's byte for byte.",
     "refused: a crowd's pictures a second over HTTP with 200 requests a second beside it that are refused (unknown "
-    "key, full queue) / without, in windows that take turns; who sends them runs on the same machine.",
+    "key, used-up key) / without, in windows that take turns; who sends them runs on the same machine.",
     "p50_ratio: median seconds of a picture over gRPC through Triton / median seconds of Pipeline.generate in this "
     "process; same settings and requests, one at a time. *_interval_95: bootstrap over rounds.",
     "image_time_ratio: median seconds of Pipeline.generate / (steps x median forward pass + median decoding), both of "
@@ -293,9 +293,9 @@ def measure(count: int, seconds: float, pairs: int, bar: Progress) -> dict[str, 
 def crowded(place: Workspace, pairs: int) -> dict[str, object]:
     """A server that the crowd fills, behind a gateway with keys."""
     settings = Settings(place.bundle, place.registry, max_requests=CROWD)
-    keys, key = refusals.key_for(place.registry.parent)
-    with serve(settings) as server, gateway(server.grpc_url, "--keys", str(keys)) as door:
-        return refusals.measure(door, key, CROWD, pairs).report()
+    keys = refusals.keys_in(place.registry.parent)
+    with serve(settings) as server, gateway(server.grpc_url, "--keys", str(keys.file)) as door:
+        return refusals.measure(door, keys, CROWD, pairs).report()
 
 
 def alone(place: Workspace, count: int, seconds: float, bar: Progress) -> dict[str, object]:

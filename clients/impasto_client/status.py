@@ -50,7 +50,7 @@ def refusal(status: str, message: str) -> ImpastoError:
 
 
 def spoken(message: str) -> tuple[str, str]:
-    """Status and message of an error on a stream. What says no status is Triton's own, before a model sees the request."""
+    """Status and message of an error on a stream. One without a status is Triton's own: no model saw the request."""
     found = _SPOKEN.match(message)
     if found:
         return found["status"], found["message"]

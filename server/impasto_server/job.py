@@ -78,8 +78,8 @@ class Job:
     `resume` takes a job up again when something that it waited for has happened. `place` is its pictures' room in
     memory, `seen` what its family read from them, `reference` the embedding [1, E] that its candidates are compared
     with. `told` is the family's part of META. `pinned`: some of its lanes run on weights that their mix is merged into.
-    `steps` is how many are run, 0 until that is known. A job is settled once, by whoever comes first; it is `over` from
-    then on.
+    `steps` is how many are run, 0 until that is known. `stages` is when each stage of steps ended, on the clock of
+    `times`. A job is settled once, by whoever comes first; it is `over` from then on.
     """
 
     request: Request
@@ -101,6 +101,7 @@ class Job:
     size: tuple[int, int] = (0, 0)  # its pictures' width and height, once one is decoded
     showing: deque[int] = field(default_factory=deque)  # bytes of each sample that waits for its preview
     times: dict[str, float] = field(default_factory=lambda: {"submitted": perf_counter()})
+    stages: dict[str, float] = field(default_factory=dict)
     _settling: Lock = field(default_factory=Lock)
     _telling: Lock = field(default_factory=Lock)
 

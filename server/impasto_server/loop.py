@@ -133,11 +133,14 @@ class Loop:
     def _advance(self, one: Running, batch: int) -> bool:
         """Step a job that has all its answers. True when it leaves: this was its last step, or it failed."""
         one.last_batch = batch
+        stage = one.ask.stage
         try:
             finished = one.advance()
         except Exception as error:
             self._left(one, error)
             return True
+        if finished or one.ask.stage != stage:
+            one.job.stages[stage] = perf_counter()
         self._stepped(one.job, [] if finished else [candidate.ask.denoised for candidate in one.candidates])
         if finished:
             self._left(one, finished)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from importlib.metadata import version
+from itertools import pairwise
 
 from impasto_server.job import Job
 from impasto_server.offer import Offer
@@ -24,6 +25,13 @@ def timings_of(job: Job) -> dict[str, float]:
         "total_ms": times["finished"] - times["submitted"],
     }
     return {name: round(1000 * seconds, 3) for name, seconds in stages.items()}
+
+
+def stages_of(job: Job) -> dict[str, object]:
+    """Of a request with several stages: which share of denoising was each one's, in milliseconds."""
+    ends = [job.times["joined"], *job.stages.values()]
+    each = [round(1000 * (end - begin), 3) for begin, end in pairwise(ends)]
+    return {"stages_ms": dict(zip(job.stages, each, strict=True))} if len(each) > 1 else {}
 
 
 def styles_of(job: Job) -> dict[str, object]:

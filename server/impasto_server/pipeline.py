@@ -59,7 +59,7 @@ from impasto_server.families.offers import offer_of
 from impasto_server.job import Caller, Job, Progress, Result
 from impasto_server.lookout import Lookout
 from impasto_server.loop import Loop
-from impasto_server.meta import VERSION, settings_of, styles_of, timings_of
+from impasto_server.meta import VERSION, settings_of, stages_of, styles_of, timings_of
 from impasto_server.pictures.content import pixels_in
 from impasto_server.pictures.image import encode
 from impasto_server.preparation import Preparation
@@ -311,6 +311,7 @@ class Pipeline:
         return {
             "warnings": list(job.warnings),
             "timings": timings_of(job),
+            **stages_of(job),
             "engine": self._runtime.engine,
             "precision": self._runtime.precision,
             "version": VERSION,

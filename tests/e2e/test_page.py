@@ -159,7 +159,8 @@ def test_it_says_how_many_others_share_the_server(tab: Visit, easel: Easel) -> N
     with httpx.stream(
         "POST", f"{tab.url}/v1/images/generations", json={"prompt": "a boat", "stream": True, "progress": True}
     ) as other:
-        next(other.iter_lines())
+        lines = other.iter_lines()  # kept: without it the answer is closed
+        next(lines)
         page.get_by_label("Prompt", exact=True).fill("a red boat")
         page.get_by_role("button", name="Paint", exact=True).click()
         expect(page.locator("#step")).to_have_text(f"Step {HALF} of 25 · 1 other shares the server")

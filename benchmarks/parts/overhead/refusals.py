@@ -1,8 +1,12 @@
 """Does refused traffic slow a running crowd? Windows with it and without it take turns, while the crowd goes on.
 
-The crowd fills the server. Beside it come 200 requests a second that can only be refused: half have a key that nobody
-knows (401), half find the queue full (429). Among the latter, one that comes just as a place is free is let in, and
-expires at once (504).
+The crowd fills the server. Beside it come 200 requests a second that can only be refused. Half have a key that nobody
+knows (401): nothing of them but their head is looked at. The other half have a key that has used up its minute's pixels
+(429): it is looked up, the body is read and parsed, the wish is held against the servers' catalogue, and then there is
+nothing left to paint it with. So the latter cost the gateway all that a request costs it, but for asking the server.
+
+The server's own 429 isn't among them. There a place is free for a moment whenever a picture is done, and a request that
+comes just then is let in: it is no refused traffic any more, and keeps a member of the crowd out.
 """
 
 from __future__ import annotations
@@ -11,7 +15,8 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
@@ -22,6 +27,7 @@ import numpy as np
 from benchmarks.common.bench import interval, prompt, ratio
 from benchmarks.parts.overhead.door import GENERATIONS, Caller, Door
 
+from impasto_gateway.callers import Allowance
 from impasto_gateway.callers import Caller as Owner
 from impasto_gateway.keyring import append, made
 
@@ -29,7 +35,17 @@ PER_SECOND = 200
 SENDERS = 20  # connections; a refusal may wait for others' work, and the rate must hold all the same
 WINDOW_S = 8.0
 STEPS = 25
-BUMPED_S = 0.002  # until who was turned away asks again
+ONE = Allowance(pixels_per_minute=1)  # a single picture, and the next in days
+REFUSED = {401, 429}
+
+
+@dataclass(frozen=True)
+class Keyring:
+    """The gateway's file of keys, the crowd's key, and one that is good for one picture."""
+
+    file: Path
+    crowd: str
+    spent: str
 
 
 @dataclass(frozen=True)
@@ -52,11 +68,15 @@ class Windows:
         }
 
 
-def measure(door: Door, key: str, crowd: int, pairs: int) -> Windows:
-    """`pairs` of windows; the first of a pair has the traffic in every other one."""
+def measure(door: Door, keys: Keyring, crowd: int, pairs: int) -> Windows:
+    """`pairs` of windows; the first of a pair has the traffic in every other one.
+
+    Raises RuntimeError if the traffic met anything but refusals, or the crowd met one.
+    """
     without, beside = [], []
-    traffic = Traffic(door, key)
-    with painting(door, key, crowd) as count:
+    spend(door, keys.spent)
+    traffic = Traffic(door, keys.spent)
+    with painting(door, keys.crowd, crowd) as count:
         sleep(WINDOW_S / 2)  # until all are under way
         for number in range(pairs):
             for loud in (number % 2 == 0, number % 2 == 1):
@@ -65,14 +85,26 @@ def measure(door: Door, key: str, crowd: int, pairs: int) -> Windows:
                         beside.append(_rate(count))
                 else:
                     without.append(_rate(count))
+    if strange := traffic.statuses.keys() - REFUSED:
+        raise RuntimeError(f"some of the traffic was not refused: {strange}")
     return Windows(without, beside, traffic.statuses)
 
 
-def key_for(folder: Path) -> tuple[Path, str]:
-    """A file of keys, and the one that it lets in."""
-    secret, key = made(Owner("crowd", frozenset({"generate"})))
-    append(folder / "keys", key)
-    return folder / "keys", secret
+def keys_in(folder: Path) -> Keyring:
+    """New keys, whose hashes are in a file there."""
+    file, roles = folder / "keys", frozenset({"generate"})
+    secrets = []
+    for owner in (Owner("crowd", roles), Owner("spent", roles, ONE)):
+        secret, key = made(owner)
+        append(file, key)
+        secrets.append(secret)
+    return Keyring(file, *secrets)
+
+
+def spend(door: Door, key: str) -> None:
+    """Paint the one picture that the key is good for. Raises RuntimeError."""
+    with closing(Caller(door, key)) as caller:
+        caller.paint(_BOAT)
 
 
 @dataclass
@@ -89,29 +121,24 @@ class Count:
 
 @contextmanager
 def painting(door: Door, key: str, crowd: int) -> Iterator[Count]:
-    """A crowd whose members ask for one picture after the other."""
+    """A crowd whose members ask for one picture after the other. Raises RuntimeError if one was refused."""
     count, over = Count(), Event()
 
     def member(number: int) -> None:
-        caller, rng = Caller(door, key), np.random.default_rng(number)
-        while not over.is_set():
-            body = json.dumps({"prompt": prompt(rng), "steps": STEPS, "seed": number}).encode()
-            status, _ = caller.ask(body)
-            if status == 200:
+        rng = np.random.default_rng(number)
+        with closing(Caller(door, key)) as caller:
+            while not over.is_set():
+                caller.paint(json.dumps({"prompt": prompt(rng), "steps": STEPS, "seed": number}).encode())
                 count.add()
-            else:
-                sleep(BUMPED_S)
-        caller.close()
 
-    members = [Thread(target=member, args=(number,)) for number in range(crowd)]
-    for one in members:
-        one.start()
-    try:
-        yield count
-    finally:
-        over.set()
+    with ThreadPoolExecutor(crowd) as pool:
+        members = [pool.submit(member, number) for number in range(crowd)]
+        try:
+            yield count
+        finally:
+            over.set()
         for one in members:
-            one.join()
+            one.result()
 
 
 class Traffic:
@@ -120,7 +147,7 @@ class Traffic:
     def __init__(self, door: Door, key: str) -> None:
         self.statuses: Counter[int] = Counter()
         self._door = door
-        self._requests = cycle([_request("nobody", b'{"prompt": "a boat"}'), _request(key, _HASTY)])
+        self._requests = cycle([_request("nobody", _BOAT), _request(key, _BOAT)])
 
     @contextmanager
     def coming(self) -> Iterator[None]:
@@ -161,7 +188,7 @@ class Traffic:
         writer.close()
 
 
-_HASTY = b'{"prompt": "a boat", "steps": 1, "timeout": 0.01}'
+_BOAT = b'{"prompt": "a boat", "steps": 1}'
 
 
 def _request(key: str, body: bytes) -> bytes:

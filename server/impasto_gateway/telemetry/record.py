@@ -10,7 +10,8 @@ from time import perf_counter, time_ns
 from typing import Any
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-PHASES = ("queue", "encode", "denoise", "decode")  # of META's timings, in this order
+DENOISE = "denoise"
+PHASES = ("queue", "encode", DENOISE, "decode")  # of META's timings, in this order
 
 
 @dataclass
@@ -58,13 +59,23 @@ class Record:
         self.bundle = str(meta.get("model", self.bundle))
         self.adapters = _names(meta.get("adapters", ())) or self.adapters
         self.steps = int(meta.get("steps", self.steps))
-        self.phases_ms = {name: float(timings[f"{name}_ms"]) for name in PHASES if f"{name}_ms" in timings}
+        phases = {name: float(timings[f"{name}_ms"]) for name in PHASES if f"{name}_ms" in timings}
+        self.phases_ms = dict(_by_stage(phases, meta.get("stages_ms", {})))
         self.queue_ms = self.phases_ms.get("queue", self.queue_ms)
 
 
 def id_of(said: str | None) -> str:
     """A request's id: the caller's own if it is one word that is safe in a log, else a new one."""
     return said if said and _ID.fullmatch(said) else f"req-{secrets.token_hex(12)}"
+
+
+def _by_stage(phases: Mapping[str, float], stages: Mapping[str, Any]) -> Iterable[tuple[str, float]]:
+    """The phases, with one for each stage of denoising in its place if there are several."""
+    for name, took_ms in phases.items():
+        if name == DENOISE and stages:
+            yield from ((f"{DENOISE} {stage}", float(ms)) for stage, ms in stages.items())
+        else:
+            yield name, took_ms
 
 
 def _names(listed: Iterable[Any]) -> tuple[str, ...]:

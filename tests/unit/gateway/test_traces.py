@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
@@ -21,14 +23,16 @@ META = {
 }
 
 
-def watched(record: Record, path: str = "/v1/images/generations", **said: str) -> tuple[list[ReadableSpan], str]:
+def watched(
+    record: Record, path: str = "/v1/images/generations", meta: Mapping[str, Any] = META, **said: str
+) -> tuple[list[ReadableSpan], str]:
     """The spans of a request that was painted, and the `traceparent` that its server got."""
     exporter = InMemorySpanExporter()
     traces = Traces(SimpleSpanProcessor(exporter))
     with traces.watching(record, "POST", path, said):
         sent = dict(headers()).get("traceparent", "")
         record.route, record.status, record.outcome = path, 200, "done"
-        record.answered(META)
+        record.answered(meta)
     assert not headers(), "other requests aren't in this trace"
     traces.close()
     return list(exporter.get_finished_spans()), sent
@@ -71,6 +75,18 @@ def test_the_servers_phases_follow_one_another_within_the_request() -> None:
     assert [end - start for start, end in times] == [40_000_000, 10_000_000, 200_000_000, 50_000_000]
     assert [end for _, end in times][:-1] == [start for start, _ in times][1:]
     assert times[-1][1] <= (request.end_time or 0)
+
+
+def test_each_stage_of_a_cascade_is_a_phase() -> None:
+    meta = {**META, "stages_ms": {"base": 150.0, "upscale": 50.0}}
+    *phases, _ = watched(Record("order-7"), meta=meta)[0]
+    assert [(phase.name, (phase.end_time or 0) - (phase.start_time or 0)) for phase in phases] == [
+        ("queue", 40_000_000),
+        ("encode", 10_000_000),
+        ("denoise base", 150_000_000),
+        ("denoise upscale", 50_000_000),
+        ("decode", 50_000_000),
+    ]
 
 
 def test_a_span_says_who_and_what_but_not_the_prompt() -> None:

@@ -170,6 +170,15 @@ def test_the_second_stage_goes_on_from_the_first(pipeline: Pipeline, monkeypatch
     np.testing.assert_allclose(large, twice(small) * (1 + SHARE) ** 2, rtol=1e-4, atol=1e-4)
 
 
+def test_each_stage_has_its_share_of_the_time(pipeline: Pipeline) -> None:
+    meta: dict[str, Any] = pipeline.generate(LARGE).meta
+    stages = meta["stages_ms"]
+    assert list(stages) == [BASE, UPSCALE]
+    assert min(stages.values()) > 0
+    assert sum(stages.values()) <= meta["timings"]["denoise_ms"] + 0.01  # each is rounded
+    assert "stages_ms" not in pipeline.generate(SMALL).meta
+
+
 def test_a_batch_is_of_one_stage_and_shared_by_all_who_are_at_it(pipeline: Pipeline) -> None:
     """Twice as many rows as requests at the first, which has a null lane, and as many at the second."""
     family = handed(pipeline)
