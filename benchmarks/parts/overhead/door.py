@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 READY_S = 60.0
+FRESH_S = 30.0  # a connection that was idle for longer is opened anew: the gateway closes it after 75 s
 IMPASTO = str(Path(sys.executable).parent / "impasto")
 GENERATIONS = "/v1/images/generations"
 
@@ -53,13 +54,18 @@ class Caller:
 
     def __init__(self, door: Door, key: str | None = None) -> None:
         self._connection = HTTPConnection(door.host, door.port)
+        self._used = monotonic()
         self._headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
 
     def ask(self, body: bytes) -> tuple[int, bytes]:
         """Status and body of the answer."""
+        if monotonic() - self._used > FRESH_S:
+            self._connection.close()
         self._connection.request("POST", GENERATIONS, body, self._headers)
         answer = self._connection.getresponse()
-        return answer.status, answer.read()
+        found = answer.status, answer.read()
+        self._used = monotonic()
+        return found
 
     def paint(self, body: bytes) -> tuple[bytes, Mapping[str, Any]]:
         """The file and META. Raises RuntimeError for a refusal."""
