@@ -71,7 +71,7 @@ class Windows:
 def measure(door: Door, keys: Keyring, crowd: int, pairs: int) -> Windows:
     """`pairs` of windows; the first of a pair has the traffic in every other one.
 
-    Raises RuntimeError if the traffic met anything but refusals, or the crowd met one.
+    Raises RuntimeError if the traffic met anything but refusals, the crowd met one, or a window has no picture.
     """
     without, beside = [], []
     spend(door, keys.spent)
@@ -87,6 +87,8 @@ def measure(door: Door, keys: Keyring, crowd: int, pairs: int) -> Windows:
                     without.append(_rate(count))
     if strange := traffic.statuses.keys() - REFUSED:
         raise RuntimeError(f"some of the traffic was not refused: {strange}")
+    if not all(without):
+        raise RuntimeError(f"no picture was finished in a window of {WINDOW_S:g} s; the machine is too busy to measure")
     return Windows(without, beside, traffic.statuses)
 
 
