@@ -1,8 +1,8 @@
 """Transports over Triton's gRPC endpoint.
 
 They use tritonclient's stub, not its InferenceServerClient: that one allows a single stream, and leaves a thread behind
-for every cancelled stream. Nor do streams ask for an error's status (the header `triton_grpc_error`): before 2.68,
-Triton aborts where a caller leaves such a stream just as the error is sent; seconds of short streams with deadlines are
+for every cancelled stream. Nor do streams ask for an error's status (the header `triton_grpc_error`): Triton
+2.51 aborts where a caller leaves such a stream just as the error is sent; seconds of short streams with deadlines are
 enough. The message begins with the status instead.
 """
 

@@ -27,7 +27,7 @@ CODES: Mapping[Code, str] = {
 # Triton has no codes for these two, so the message begins with them; config.pbtxt documents it for clients.
 SPOKEN: tuple[Code, ...] = ("RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED")
 # On a stream every message does: there Triton sends a text alone, unless a client asks for statuses. No client should:
-# until 2.68, one that leaves as such an error is sent makes Triton abort.
+# one that leaves as such an error is sent makes Triton 2.51 abort.
 STREAMED: tuple[Code, ...] = get_args(Code)
 
 
