@@ -20,6 +20,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
+from statistics import mean
 from threading import Event, Lock, Thread
 from time import perf_counter, sleep
 
@@ -33,7 +34,7 @@ from impasto_gateway.keyring import append, made
 
 PER_SECOND = 200
 SENDERS = 20  # connections; a refusal may wait for others' work, and the rate must hold all the same
-WINDOW_S = 8.0
+WINDOW_S = 12.0
 STEPS = 25
 ONE = Allowance(pixels_per_minute=1)  # a single picture, and the next in days
 REFUSED = {401, 429}
@@ -76,15 +77,15 @@ def measure(door: Door, keys: Keyring, crowd: int, pairs: int) -> Windows:
     without, beside = [], []
     spend(door, keys.spent)
     traffic = Traffic(door, keys.spent)
-    with painting(door, keys.crowd, crowd) as count:
+    with painting(door, keys.crowd, crowd) as log:
         sleep(WINDOW_S / 2)  # until all are under way
         for number in range(pairs):
             for loud in (number % 2 == 0, number % 2 == 1):
                 if loud:
                     with traffic.coming():
-                        beside.append(_rate(count))
+                        beside.append(_rate(log, crowd))
                 else:
-                    without.append(_rate(count))
+                    without.append(_rate(log, crowd))
     if strange := traffic.statuses.keys() - REFUSED:
         raise RuntimeError(f"some of the traffic was not refused: {strange}")
     if not all(without):
@@ -110,33 +111,40 @@ def spend(door: Door, key: str) -> None:
 
 
 @dataclass
-class Count:
-    """Pictures so far, of all threads."""
+class Log:
+    """When each picture of the crowd was asked for and was there, of all threads."""
 
-    pictures: int = 0
+    pictures: list[tuple[float, float]] = field(default_factory=list)
     _lock: Lock = field(default_factory=Lock)
 
-    def add(self) -> None:
+    def add(self, asked: float, there: float) -> None:
         with self._lock:
-            self.pictures += 1
+            self.pictures.append((asked, there))
+
+    def seconds(self, begin: float, end: float) -> list[float]:
+        """How long those took that lie within."""
+        with self._lock:
+            return [there - asked for asked, there in self.pictures if begin <= asked and there <= end]
 
 
 @contextmanager
-def painting(door: Door, key: str, crowd: int) -> Iterator[Count]:
+def painting(door: Door, key: str, crowd: int) -> Iterator[Log]:
     """A crowd whose members ask for one picture after the other. Raises RuntimeError if one was refused."""
-    count, over = Count(), Event()
+    log, over = Log(), Event()
 
     def member(number: int) -> None:
         rng = np.random.default_rng(number)
         with closing(Caller(door, key)) as caller:
             while not over.is_set():
-                caller.paint(json.dumps({"prompt": prompt(rng), "steps": STEPS, "seed": number}).encode())
-                count.add()
+                body = json.dumps({"prompt": prompt(rng), "steps": STEPS, "seed": number}).encode()
+                asked = perf_counter()
+                caller.paint(body)
+                log.add(asked, perf_counter())
 
     with ThreadPoolExecutor(crowd) as pool:
         members = [pool.submit(member, number) for number in range(crowd)]
         try:
-            yield count
+            yield log
         finally:
             over.set()
         for one in members:
@@ -203,8 +211,12 @@ def _length(head: bytes) -> int:
     return next((int(line.split(b":")[1]) for line in lines if line.startswith(b"content-length:")), 0)
 
 
-def _rate(count: Count) -> float:
-    """Pictures a second of the next window."""
-    began, before = perf_counter(), count.pictures
+def _rate(log: Log, crowd: int) -> float:
+    """Pictures a second of the next window: the crowd / how long a picture takes, since each asks when it has one.
+
+    Counting pictures would tell less: a crowd's come in bunches, and a window cuts one or it doesn't.
+    """
+    began = perf_counter()
     sleep(WINDOW_S)
-    return (count.pictures - before) / (perf_counter() - began)
+    seconds = log.seconds(began, perf_counter())
+    return crowd / mean(seconds) if seconds else 0.0
