@@ -59,7 +59,11 @@ def impasto_serve(command: Sequence[str]) -> Iterator[Impasto]:
         watchdog = Timer(PATIENCE_S, process.kill)
         watchdog.start()
         try:
-            ready = next(line for line in process.stderr if line.startswith("ready"))
+            told: list[str] = []
+            while not (told and told[-1].startswith("ready")):
+                told.append(line := process.stderr.readline())
+                assert line, f"it ended before it was ready, after: {''.join(told[-20:])}"
+            ready = told[-1]
             (guardian,) = (pid for pid in children(process.pid) if children(pid))
             (server,) = children(guardian)
             yield Impasto(process, ready, guardian, server, children(server))
