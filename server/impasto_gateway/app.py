@@ -1,7 +1,7 @@
 """The gateway's ASGI app: its routes and its middlewares, on one screen.
 
-A request passes the middlewares, outermost first: telemetry, CORS, refusals, cutting, keys, rates, bodies. Then its
-route's handler answers, or raises a Refusal. What handlers share is in Parts (parts.py).
+A request passes the middlewares, outermost first: telemetry, CORS, refusals, crowded, cutting, keys, rates, bodies.
+Then its route's handler answers, or raises a Refusal. What handlers share is in Parts (parts.py).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 from impasto_gateway import adapters, health, images, models, openapi, page, scoring, verify
 from impasto_gateway.answers import HANDLERS, RefusalsMiddleware
 from impasto_gateway.bodies import BodiesMiddleware
+from impasto_gateway.connections import CrowdedMiddleware
 from impasto_gateway.cutting import CuttingMiddleware
 from impasto_gateway.drain import Drain
 from impasto_gateway.keys import KeysMiddleware
@@ -56,7 +57,7 @@ def create_app(settings: GatewaySettings, upstream: Upstream | None = None, drai
     app: ASGIApp = BodiesMiddleware(inner, settings.limits)
     app = RatesMiddleware(app, parts.rates)
     app = KeysMiddleware(app, parts.keys, settings.origins)
-    app = RefusalsMiddleware(CuttingMiddleware(app, drain))
+    app = RefusalsMiddleware(CrowdedMiddleware(CuttingMiddleware(app, drain)))
     if settings.origins:
         app = CORSMiddleware(
             app,

@@ -5,32 +5,33 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from impasto_gateway.answers import refused
 from impasto_gateway.errors import CLOSING, SERVER, Refusal
 
 BEGIN_S = 10.0  # for a request's headers to arrive, and for the rest of a body that has its answer already
 CROWDED, CROWDED_S = 0.9, 1  # this share of all connections is open: others idle for so long, and make room
+BEYOND = "beyond"  # in a request's state
 STALL_S = 60.0  # for a client to read anything of an answer
 
 
 class PatientProtocol(H11Protocol):
     """Closes a connection that sends its headers drop by drop, sends a body on and on after the answer, or reads
-    nothing. uvicorn alone would keep all three for ever. How long a body may take, bodies.py knows. Beyond uvicorn's
-    `limit_concurrency`, connections are answered 503 in OpenAI's envelope, which uvicorn's own answer hasn't.
+    nothing. uvicorn alone would keep all three for ever. How long a body may take, bodies.py knows. Connections beyond
+    uvicorn's `limit_concurrency` are refused by CrowdedMiddleware; those that were open before go on.
     """
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
         self._idle_s = self.timeout_keep_alive
         self._most, self.limit_concurrency = self.limit_concurrency, None
-        self._usual = self.app
         self._begin, self._stall = _Timer(BEGIN_S), _Timer(STALL_S)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if self._most is not None and len(self.connections) > self._most:
+            self.app_state = {**self.app_state, BEYOND: True}
         self._begin.start(self.loop, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -39,8 +40,6 @@ class PatientProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        is_full = self._most is not None and len(self.connections) >= self._most
-        self.app = _full if is_full else self._usual
         super().data_received(data)
         if self.cycle is not None and not self.cycle.response_complete:
             self._begin.stop()
@@ -63,10 +62,17 @@ class PatientProtocol(H11Protocol):
         self._stall.stop()
 
 
-async def _full(scope: Scope, receive: Receive, send: Send) -> None:
-    message = "connections: as many are open as there may be; try again later, and use one for several requests"
-    refusal = Refusal(503, message, "connections_full", None, SERVER, again=True, retry_after_s=1.0, headers=CLOSING)
-    await refused(refusal)(scope, receive, send)
+class CrowdedMiddleware:
+    """Raises Refusal (503) for what comes by a connection beyond the most."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope.get("state", {}).get(BEYOND):
+            message = "connections: as many are open as there may be; try again later, and use one for several requests"
+            raise Refusal(503, message, "connections_full", kind=SERVER, again=True, retry_after_s=1.0, headers=CLOSING)
+        await self._app(scope, receive, send)
 
 
 class _Timer:

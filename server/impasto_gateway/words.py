@@ -32,6 +32,20 @@ OWN: Mapping[str, str] = MappingProxyType(
 
 ALIASES: Mapping[str, str] = MappingProxyType({"num_inference_steps": "steps", "output_format": "format"})
 
+# What other programs call our fields. They aren't taken for them, since their values may mean something else.
+ELSEWHERE: Mapping[str, str] = MappingProxyType(
+    {
+        "cfg_scale": "guidance_scale",
+        "denoising_strength": "strength",
+        "sampler": "scheduler",
+        "sampler_name": "scheduler",
+        "batch_size": "n",
+        "num_images": "n",
+        "num_images_per_prompt": "n",
+        "loras": "adapters",
+    }
+)
+
 # OpenAI's fields that mean nothing here, and the values with which nothing is lost.
 IGNORED: Mapping[str, tuple[Any, ...]] = MappingProxyType(
     {
@@ -82,14 +96,15 @@ def words_of(said: Mapping[str, Any]) -> Words:
             warnings += _ignored(word, value)
             continue
         ours = ALIASES.get(word, word)
+        wire = _WIRE.get(ours, ours.upper())
         if ours not in KINDS:
             raise _unknown(word)
         if value is None:
             continue
         if ours in values:
-            raise wrong(word, f"{ours} says the same; send one of them")
+            raise wrong(word, f"{names[wire]} says the same; send one of them")
         values[ours] = value
-        names[_WIRE.get(ours, ours.upper())] = word
+        names[wire] = word
     return Words(values, names, tuple(warnings))
 
 
@@ -103,6 +118,6 @@ def _ignored(word: str, value: Any) -> list[str]:
 
 def _unknown(word: str) -> Refusal:
     known = [*KINDS, *ALIASES]
-    near = difflib.get_close_matches(word[:64], known, 1)
+    near = [ELSEWHERE[word]] if word in ELSEWHERE else difflib.get_close_matches(word[:64], known, 1)
     fix = f"did you mean {near[0]!r}?" if near else "leave it out; /openapi.json lists all fields"
     return wrong(word, f"there is no such field; {fix}", "unknown_field")

@@ -478,7 +478,9 @@ def test_a_link_brings_the_settings(chromium: Browser, easel: Easel) -> None:
     with listening(app_over(easel)) as url, visit(chromium, url, permissions=allowed) as one:
         page = one.open()
         pick(page, "Stained glass")
-        paint(page, "a red & blue boat", Seed="5")
+        page.get_by_text("More settings").click()
+        paint(page, "a red & blue boat", Seed="5", Steps="11")
+        before = easel.wishes[-1]
         page.get_by_role("button", name="Copy link").click()
         expect(page.locator("#toast")).to_have_text("Link copied")
         link = str(page.evaluate("navigator.clipboard.readText()"))
@@ -486,6 +488,9 @@ def test_a_link_brings_the_settings(chromium: Browser, easel: Easel) -> None:
         page.goto(link)
         expect(page.get_by_label("Prompt", exact=True)).to_have_value("a red & blue boat")
         expect(page.get_by_role("slider", name="Weight of Stained glass")).to_have_value("0.8")
+        page.get_by_role("button", name="Paint", exact=True).click()
+        expect(page.get_by_role("img", name="a red & blue boat")).to_be_visible()
+        assert (easel.wish("STEPS"), easel.wishes[-1].keys()) == ([11], before.keys())
         one.hosts.discard("")  # about:blank
 
 

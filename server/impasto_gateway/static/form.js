@@ -94,9 +94,12 @@ export class Form {
 
   drawMore() {
     const rows = rowsFor(this.bundle, { guidance: this.more.guidance, photo: this.photo, adapters: this.adapters });
-    const usual = new Map(rows.map((row) => [row.name, row.usual]));
+    const known = new Map(rows.map((row) => [row.name, row]));
     for (const [name, value] of Object.entries(this.more)) {
-      if (!usual.has(name) || String(value) === String(usual.get(name))) delete this.more[name];
+      const row = known.get(name);
+      const now = row && typed(value, row.kind);
+      if (!row || String(now) === String(row.usual) || (row.kind === "flag" && !now)) delete this.more[name];
+      else this.more[name] = now;
     }
     byId("rows").replaceChildren(...rows.map((row) => this.row(row)));
     this.countMore();
@@ -187,4 +190,11 @@ function options({ options: all, usual }, now) {
   const rest = all.filter(([value]) => value !== usual);
   const first = all.find(([value]) => value === usual)?.[1] ?? "None";
   return [["", first], ...rest].map(([value, label]) => h("option", { value, selected: value === (now ?? "") }, label));
+}
+
+/** A value that came as text, from a link or from another program's file. What is no number stays, and is refused by name. */
+function typed(value, kind) {
+  if (typeof value !== "string") return value;
+  if (kind === "flag") return value === "true";
+  return kind === "number" && Number.isFinite(Number(value)) ? Number(value) : value;
 }

@@ -107,7 +107,7 @@ export function settingsOfLink(hash) {
       settings.styles[at > 0 ? value.slice(0, at) : value] = at > 0 && Number.isFinite(weight) ? weight : 1;
     } else if (name === "photo") settings.photo = { name: value };
     else if (PLAIN.includes(name)) settings[name] = WHOLE.has(name) ? Number(value) : value;
-    else settings.more[name] = value === "true" ? true : value === "false" ? false : value;
+    else settings.more[name] = value;
   }
   return settings;
 }

@@ -142,7 +142,9 @@ def test_what_asks_for_nothing_is_passed_over() -> None:
     ("said", "param", "problem"),
     [
         ({"stepz": 3}, "stepz", "did you mean 'steps'?"),
+        ({"cfg_scale": 7}, "cfg_scale", "did you mean 'guidance_scale'?"),
         ({"steps": 3, "num_inference_steps": 4}, "num_inference_steps", "steps says the same"),
+        ({"num_inference_steps": 3, "steps": 4}, "steps", "num_inference_steps says the same"),
         ({"prompt": None}, "prompt", "there is no word in it"),
         ({"prompt": "  "}, "prompt", "there is no word in it"),
         ({"prompt": "<lora:neon:1>"}, "prompt", "there is no word in it"),
