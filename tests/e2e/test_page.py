@@ -577,6 +577,7 @@ def test_a_key_is_asked_for_once_a_session(chromium: Browser, easel: Easel, tmp_
 def test_without_a_mouse(tab: Visit, easel: Easel) -> None:
     page = tab.open()
     easel.go.clear()
+    expect(page.get_by_role("button", name="Mosaic")).to_be_visible()  # what is drawn later would take the focus away
     press = page.keyboard.press
     press("Tab")
     expect(page.get_by_role("link", name="Skip to the prompt")).to_be_focused()
@@ -589,7 +590,9 @@ def test_without_a_mouse(tab: Visit, easel: Easel) -> None:
     expect(page.get_by_role("button", name="Crosshatch")).to_be_focused()
     press("ArrowRight")
     press("ArrowRight")
+    expect(page.get_by_role("button", name="Mosaic")).to_be_focused()
     press("Space")
+    expect(page.get_by_role("slider", name="Weight of Mosaic")).to_be_visible()
     press("Tab")
     expect(page.get_by_role("slider", name="Weight of Mosaic")).to_be_focused()
     press("ArrowRight")
