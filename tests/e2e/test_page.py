@@ -27,7 +27,7 @@ from impasto_gateway.callers import Caller
 from impasto_gateway.keyring import made
 from tests.helpers.browser import Visit, browser, drop, hung, needs_chromium, saved, visit
 from tests.helpers.gateways import SETTINGS, adapter, app_over, bundle, listening, png
-from tests.helpers.waiting import PATIENCE_S
+from tests.helpers.waiting import PATIENCE_S, eventually
 
 pytestmark = needs_chromium
 
@@ -488,8 +488,9 @@ def test_a_link_brings_the_settings(chromium: Browser, easel: Easel) -> None:
         page.goto(link)
         expect(page.get_by_label("Prompt", exact=True)).to_have_value("a red & blue boat")
         expect(page.get_by_role("slider", name="Weight of Stained glass")).to_have_value("0.8")
+        count = len(easel.wishes)
         page.get_by_role("button", name="Paint", exact=True).click()
-        expect(page.get_by_role("img", name="a red & blue boat")).to_be_visible()
+        eventually(lambda: len(easel.wishes) == count + 1, seconds=20)
         assert (easel.wish("STEPS"), easel.wishes[-1].keys()) == ([11], before.keys())
         one.hosts.discard("")  # about:blank
 
