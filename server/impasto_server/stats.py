@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from threading import Lock
+from typing import Literal
 
 COUNTERS: Mapping[str, str] = {
     "steps": "Forward passes of the backbone",
@@ -35,6 +36,16 @@ HISTOGRAMS: Mapping[str, str] = {
     "request_queue_seconds": "Seconds in which nothing was done for a request until its first step",
     "time_to_first_step_seconds": "Seconds from a request's arrival to the end of its first step",
     "e2e_seconds": "Seconds from a request's arrival to its encoded pictures",
+}
+# Of the server as a whole, by reason; `impasto serve` counts, since it outlives the servers that it starts.
+RESTARTS, RESTARTS_HELP = "restarts", "Times that `impasto serve` restarted the server, by reason"
+Reason = Literal["server_ended", "model_ended", "hang", "told_to_stop", "failed_start"]
+REASONS: Mapping[Reason, str] = {
+    "server_ended": "tritonserver ended",
+    "model_ended": "the Python process of a model ended",
+    "hang": "one of them was stopped (SIGSTOP), or tritonserver gave no answer for half a minute",
+    "told_to_stop": "somebody else told tritonserver to stop",
+    "failed_start": "the server that was to follow did not start",
 }
 INFO = "lora_requests_info"  # a gauge, as vLLM shapes it: its labels inform, its value is the time
 INFO_HELP = "Adapters of requests under way, in labels; the value is the Unix time"

@@ -40,7 +40,7 @@ from impasto_server.settings import (
     placed,
 )
 
-WATCH_S = 0.25
+WATCH_S = 0.1  # a dead process is noticed within this time, and its callers wait no longer
 DEFAULT_BUNDLE = ".impasto/bundle"
 BUNDLE_HELP = (
     "The folder that `impasto link` made. For several bundles pass NAME=DIR for each; a request's MODEL names one, and "

@@ -5,7 +5,8 @@
 It starts the server and waits for one of two events. If the server ends, the guardian kills what the server started. If
 the leash closes, because `impasto serve` closed it or was killed, the guardian tells the server to stop and asks the
 models to finish their requests; when none is left, it kills the server. (Triton's own shutdown would wait half a minute
-for requests that were cancelled at a bad moment, and answer NOT_FOUND meanwhile.)
+for requests that were cancelled at a bad moment, and answer NOT_FOUND meanwhile.) A server of which a part is gone or
+hangs can't finish anything: the leash says NOW, and it is killed, so that callers hear at once that it is lost.
 
 It runs as a script with the standard library alone, so it starts at once and depends on no environment.
 """
@@ -36,7 +37,9 @@ SLACK_S = 5.0  # after the grace, for models to report that they are done
 QUIET_S = 0.3  # how long nothing may be on its way to a client before the server is killed
 FLUSH_S = 5.0  # the most that a slow client is waited for
 PR_SET_CHILD_SUBREAPER = 36
+NOW = "now"  # said on the leash instead of a grace: the server is killed without being asked to finish
 SERVER = "IMPASTO_SERVER"  # the variable in which a server's processes find its name
+RESTARTED = "IMPASTO_RESTARTS"  # and how often it was restarted: JSON, times by reason
 
 
 @dataclass(frozen=True)
@@ -119,13 +122,16 @@ class Leaving:
     def _run(self) -> None:
         said = self._leash.readall()  # returns when the other end is closed
         self.begun = True
-        grace_s = float(said) if said else self._charge.grace_s
+        if said != NOW.encode():
+            self._finish(float(said) if said else self._charge.grace_s)
+        _kill(self._server_pid)
+
+    def _finish(self, grace_s: float) -> None:
         with suppress(ProcessLookupError):
             os.kill(self._server_pid, signal.SIGTERM)  # from now on it isn't ready; its gate keeps the models loaded
         if drain(self._charge.shm_prefix, self._charge.models, grace_s):
             self._status = CUT
         flush(self._charge.port)
-        _kill(self._server_pid)
 
 
 def drain(server: str, models: Sequence[str], grace_s: float) -> int:

@@ -14,6 +14,8 @@ from pathlib import Path
 from impasto_server.ops import guardian
 from impasto_server.ops.guardian import Charge
 
+END_S = 5.0  # for a guardian to kill a server and reap its processes
+
 
 class Guarded:
     """A server's guardian, as seen by the process that started it; the output of both comes in one pipe."""
@@ -45,12 +47,19 @@ class Guarded:
         """Let it end the server within about `grace_s` seconds, clean up and end. Returns its exit status. May be
         repeated.
         """
+        return self._leave(f"{grace_s}", grace_s + guardian.SLACK_S + guardian.FLUSH_S + 10)
+
+    def end(self) -> int:
+        """Let it kill the server without asking, clean up and end. Returns its exit status. May be repeated."""
+        return self._leave(guardian.NOW, END_S)
+
+    def _leave(self, last_words: str, within_s: float) -> int:
         if self._leash is not None:
-            self._say(f"{grace_s}")
+            self._say(last_words)
             os.close(self._leash)
             self._leash = None
         try:
-            status = self.process.wait(grace_s + guardian.SLACK_S + guardian.FLUSH_S + 10)
+            status = self.process.wait(within_s)
         except subprocess.TimeoutExpired:
             self.process.kill()  # the server dies with it
             status = self.process.wait()
@@ -71,9 +80,14 @@ def children(parent: int) -> list[int]:
 
 def is_child(pid: int, parent: int) -> bool:
     """Whether `pid` lives and is a child of `parent`."""
+    return state(pid, parent) is not None
+
+
+def state(pid: int, parent: int) -> str | None:
+    """The letter that /proc has for the state of `pid`; None unless it lives and is a child of `parent`."""
     try:
         # "pid (name) state ppid ...": the name may hold anything, so read from its closing bracket on.
-        state, ppid = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+        letter, ppid = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
     except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state not in "ZX" and int(ppid) == parent
+        return None
+    return letter if letter not in "ZX" and int(ppid) == parent else None

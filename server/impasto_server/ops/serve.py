@@ -8,16 +8,18 @@ supervise.py starts another when one has died.
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path
 from resource import RLIMIT_FSIZE, prlimit
+from shutil import rmtree
 from signal import Signals
 from subprocess import TimeoutExpired
 from threading import Thread
@@ -30,14 +32,16 @@ from impasto_server.engines.runtime import Runtime
 from impasto_server.errors import SetupError
 from impasto_server.front import opened
 from impasto_server.ops.endpoints import Endpoints, Ports, is_loopback
-from impasto_server.ops.guardian import CUT, SERVER, SIGNALLED, Charge
-from impasto_server.ops.process import Guarded, children, is_child
+from impasto_server.ops.guardian import CUT, RESTARTED, SERVER, SIGNALLED, Charge
+from impasto_server.ops.process import Guarded, children, state
+from impasto_server.ops.pulse import Channel, Pulse
 from impasto_server.ops.ready import is_ready, open_gate
 from impasto_server.ops.repository import chosen_models, working
 from impasto_server.ops.tracing import tracing
 from impasto_server.ops.tritonserver import Installation, find
 from impasto_server.scoring.score import ScorerBundle
 from impasto_server.settings import Settings
+from impasto_server.stats import Reason
 
 LOOPBACK = "127.0.0.1"
 GRACE_S = 30.0  # how long requests in flight may take once the server is told to stop
@@ -45,12 +49,19 @@ SHM_BYTES = 512 << 20  # limit of the shared memory through which requests reach
 EXIT_S = 30
 READY_S = 300.0  # how long a server may take to start
 TAIL_LINES = 30
+ENDING_S = 5.0  # for a guardian to end after its server
+STOPPED = "T"  # the state of a process after SIGSTOP; under a debugger it is another letter
+NONE_YET: Mapping[Reason, int] = {}
 
 Log = Callable[[str], None]
 
 
 class ServerDied(Exception):
-    """The server, or the Python process of a model, ended without being asked to."""
+    """The server, or the Python process of a model, ended without being asked to, hangs, or takes no requests."""
+
+    def __init__(self, message: str, reason: Reason) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -95,9 +106,19 @@ class Plan:
             ScorerBundle.open(settings.scorer)
         return cls(installation, settings, endpoints, grace_s, shm_bytes, traces)
 
-    def start(self, on_log: Log) -> Server:
-        """Start a server; it isn't ready yet. `on_log` gets every line of its log, from another thread."""
+    def start(self, on_log: Log, restarts: Mapping[Reason, int] = NONE_YET) -> Server:
+        """Start a server; it isn't ready yet. `on_log` gets every line of its log, from another thread.
+
+        `restarts` is what it shows as its metric of them.
+        """
         workspace = Path(tempfile.mkdtemp(prefix="impasto-"))
+        try:
+            return self._start(on_log, restarts, workspace)
+        except BaseException:
+            rmtree(workspace, ignore_errors=True)
+            raise
+
+    def _start(self, on_log: Log, restarts: Mapping[Reason, int], workspace: Path) -> Server:
         shm_prefix = f"impasto_{os.getpid()}_{secrets.token_hex(4)}_"
         command = [
             str(self.installation.binary),
@@ -113,7 +134,7 @@ class Plan:
             "--log-format=ISO8601",
         ]
         order = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # CUDA then numbers GPUs as nvidia-smi does
-        named = {SERVER: shm_prefix}
+        named = {SERVER: shm_prefix, RESTARTED: json.dumps(restarts)}
         environment = {**os.environ, **self.installation.environment(), **order, **named, **self.settings.to_env()}
         port, models = self.endpoints.ports.grpc, working(self.settings)
         charge = Charge(command, port, models, self.grace_s, shm_prefix, str(workspace))
@@ -131,9 +152,11 @@ class Server:
     shm_bytes: int
     pid: int = 0
     stubs: list[int] = field(default_factory=list)
+    stopped: set[int] = field(default_factory=set)
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
 
     def __post_init__(self) -> None:
+        self._channel: Channel | None = None
         self._reader = Thread(target=self._read_log, name="triton-log", daemon=True)
         self._reader.start()
 
@@ -168,32 +191,54 @@ class Server:
             prlimit(self.pid, RLIMIT_FSIZE, (self.shm_bytes, self.shm_bytes))
         except (ValueError, ProcessLookupError):
             raise SetupError(f"the server ended as soon as it was ready; its log:\n{self._tail_text()}") from None
+        self._channel = Channel(self.ports.host, self.ports.grpc)
+        self._pulse = Pulse(self._channel.ask)
         if problem := open_gate(self.ports.host, self.ports.grpc):
             self.on_log(f"the gate can't be opened ({problem}); while it stops, this server may answer NOT_FOUND")
 
     def check(self) -> None:
-        """Raise ServerDied unless the server and the processes that run its models are alive."""
-        # Triton still reports ready when the Python process of a model is gone.
-        gone = [pid for pid in self.stubs if not is_child(pid, self.pid)]
-        if gone:  # perhaps the server itself is dying: its children seem gone a moment before
-            with suppress(TimeoutExpired):
-                self.guarded.process.wait(0.5)
-        status = self.guarded.process.poll()
-        if status is not None:
-            raise ServerDied(f"tritonserver ended {_how(status)}:\n{self._tail_text()}")
-        if gone:
-            raise ServerDied(
-                f"the Python process of a model (pid {gone[0]}) is gone; see the log, and whether memory ran out"
+        """Raise ServerDied unless the server and the processes that run its models live, run and answer."""
+        # Triton still reports ready when the Python process of a model is gone. The models are looked at first, since
+        # they lose their parent when it dies.
+        models = {pid: state(pid, self.pid) for pid in self.stubs}
+        server = state(self.pid, self.guarded.process.pid)
+        if server is None:
+            raise ServerDied(f"tritonserver ended {self._how()}:\n{self._tail_text()}", "server_ended")
+        if gone := [pid for pid, letter in models.items() if letter is None]:
+            said = (
+                f"the Python process of a model (pid {gone[0]}) is gone; see whether memory ran out, and the log's end:"
             )
+            raise ServerDied(f"{said}\n{self._tail_text()}", "model_ended")
+        stopped = {pid for pid, letter in {self.pid: server, **models}.items() if letter == STOPPED}
+        if hanging := stopped & self.stopped:  # at two looks
+            raise ServerDied(f"process {hanging.pop()} of the server was stopped (SIGSTOP) and hangs", "hang")
+        self.stopped = stopped
+        self._check_pulse()
+
+    def _check_pulse(self) -> None:
+        reason = self._pulse.look()
+        if reason == "hang":
+            raise ServerDied(f"tritonserver gives no answer; the end of its log:\n{self._tail_text()}", reason)
+        if reason is not None:
+            raise ServerDied("tritonserver takes no more requests; it was told to stop, but not by us", reason)
+
+    def end(self) -> None:
+        """Kill the server at once, and leave nothing running or in /dev/shm: requests in flight are lost."""
+        self._left(self.guarded.end)
 
     def stop(self, grace_s: float = 0.0) -> bool:
         """End the server, and leave nothing running or in /dev/shm. Requests in flight may take `grace_s` seconds.
 
         Requests that take longer or arrive meanwhile are answered UNAVAILABLE. False when requests were cut off.
         """
-        status = self.guarded.let_go(grace_s)
+        return self._left(lambda: self.guarded.let_go(grace_s)) != CUT
+
+    def _left(self, leave: Callable[[], int]) -> int:
+        status = leave()
+        if self._channel is not None:
+            self._channel.close()
         self._reader.join(5)
-        return status != CUT
+        return status
 
     def _read_log(self) -> None:
         assert self.guarded.process.stdout is not None
@@ -202,6 +247,15 @@ class Server:
                 self.on_log(line.rstrip())
                 if line[0] not in "|+\n":  # Triton's tables
                     self.tail.append(line.rstrip().replace("\\n", "\n"))
+
+    def _how(self) -> str:
+        """How the server ended, in words, by its guardian's exit status."""
+        with suppress(TimeoutExpired):
+            self.guarded.process.wait(ENDING_S)
+        status = self.guarded.process.poll()
+        if status is None or status < 0:
+            return "and its guardian hangs" if status is None else "since its guardian was killed"
+        return f"with status {status}" if status <= SIGNALLED else f"by {Signals(status - SIGNALLED).name}"
 
     def _tail_text(self) -> str:
         """The end of the log, complete if the server has ended."""
@@ -240,10 +294,3 @@ def _resolved(settings: Settings) -> Settings:
     given = settings.bundle
     bundle = given.resolve() if isinstance(given, Path) else {name: path.resolve() for name, path in given.items()}
     return replace(settings, bundle=bundle, **{field: path and path.resolve() for field, path in found.items()})
-
-
-def _how(status: int) -> str:
-    """How the server ended, in words, by its guardian's exit status."""
-    if status < 0:
-        return "since its guardian was killed"
-    return f"with status {status}" if status <= SIGNALLED else f"by {Signals(status - SIGNALLED).name}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic, sleep
@@ -10,6 +10,7 @@ from types import TracebackType
 
 from impasto_server.errors import SetupError
 from impasto_server.ops.serve import Log, Plan, ServerDied
+from impasto_server.stats import Reason
 
 WINDOW_S = 600.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
@@ -46,14 +47,25 @@ class Restarts:
 class Supervisor:
     """Keeps a server of `plan` running while it is open. `say` gets a line when a server died, and when one is back.
 
-    Raises SetupError when the first server can't start.
+    Raises SetupError when the first server can't start. `rest` waits for so many seconds.
     """
 
-    def __init__(self, plan: Plan, restarts: Restarts, on_log: Log, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        restarts: Restarts,
+        on_log: Log,
+        say: Callable[[str], None],
+        clock: Callable[[], float] = monotonic,
+        rest: Callable[[float], None] = sleep,
+    ) -> None:
         self._plan = plan
         self._restarts = restarts
         self._on_log = on_log
         self._say = say
+        self._clock = clock
+        self._rest = rest
+        self._reasons: Counter[Reason] = Counter()
         self.stopped_in_order = True
 
     def __enter__(self) -> Supervisor:
@@ -80,19 +92,32 @@ class Supervisor:
 
     def _revive(self, death: ServerDied | SetupError | OSError) -> None:
         while True:
-            self.server.stop()
-            died = monotonic()
+            self._end(death)
+            died = self._clock()
             try:
                 pause_s = self._restarts.died(died)
             except GaveUp as error:
                 raise GaveUp(f"{death}\n{error}") from None
             self._say(f"{death}\nit is restarted in {pause_s:g} s ({self._restarts})")
-            sleep(pause_s)
+            self._rest(pause_s)
+            self._reasons[reason_of(death)] += 1
             try:
-                self.server = self._plan.start(self._on_log)
+                self.server = self._plan.start(self._on_log, self._reasons)
                 self.server.wait_ready()
             except (SetupError, OSError) as error:  # OSError: a full disk, for example
                 death = error
                 continue
-            self._say(f"ready again after {monotonic() - died:.1f} s")
+            self._say(f"ready again after {self._clock() - died:.1f} s")
             return
+
+    def _end(self, death: Exception) -> None:
+        """End what is left: in order only what still works, since whoever waits for the rest would wait in vain."""
+        if reason_of(death) == "told_to_stop":
+            self.server.stop(self._plan.grace_s)
+        else:
+            self.server.end()
+
+
+def reason_of(death: Exception) -> Reason:
+    """As the metric has it."""
+    return death.reason if isinstance(death, ServerDied) else "failed_start"

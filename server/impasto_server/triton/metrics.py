@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import time
 from collections.abc import Mapping
 from threading import Event, Thread
@@ -9,7 +11,19 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 
-from impasto_server.stats import BUCKETS, COUNTERS, GAUGES, HISTOGRAMS, INFO, INFO_HELP, Stats
+from impasto_server.ops.guardian import RESTARTED
+from impasto_server.stats import (
+    BUCKETS,
+    COUNTERS,
+    GAUGES,
+    HISTOGRAMS,
+    INFO,
+    INFO_HELP,
+    REASONS,
+    RESTARTS,
+    RESTARTS_HELP,
+    Stats,
+)
 from impasto_server.wearers import Wearers
 
 PERIOD_S = 0.5
@@ -30,6 +44,7 @@ class Metrics:
         self._metrics = {(bundle, name): self._metric(bundle, name) for bundle in stats for name in self._families}
         self._told = {(bundle, name): 0.0 for bundle in stats for name in COUNTERS}
         self._worn = Worn(wearers)
+        self._restarts = _restarts(json.loads(os.environ.get(RESTARTED, "{}")))
         self._closing = Event()
         self._thread = Thread(target=self._run, name="metrics", daemon=True)
         self._thread.start()
@@ -90,6 +105,15 @@ def _labels(bundle: str, wearers: Wearers) -> dict[str, str]:
         "waiting_lora_adapters": ",".join(now.waiting),
         "max_lora": str(wearers.most),
     }
+
+
+def _restarts(counts: Mapping[str, int]) -> list[Any]:
+    """How often the server was restarted before this process was started; it stays so."""
+    family = _family(RESTARTS, RESTARTS_HELP, pb_utils.MetricFamily.COUNTER)
+    metrics = {reason: family.Metric(labels={"reason": reason}) for reason in REASONS}
+    for reason, metric in metrics.items():
+        metric.increment(counts.get(reason, 0))
+    return [family, *metrics.values()]
 
 
 def _family(name: str, text: str, kind: Any) -> Any:
