@@ -51,6 +51,7 @@ READY_S = 300.0  # how long a server may take to start
 TAIL_LINES = 30
 ENDING_S = 5.0  # for a guardian to end after its server
 STOPPED = "T"  # the state of a process after SIGSTOP; under a debugger it is another letter
+STOPPED_S = 0.5
 NONE_YET: Mapping[Reason, int] = {}
 
 Log = Callable[[str], None]
@@ -152,7 +153,7 @@ class Server:
     shm_bytes: int
     pid: int = 0
     stubs: list[int] = field(default_factory=list)
-    stopped: set[int] = field(default_factory=set)
+    stopped: dict[int, float] = field(default_factory=dict)  # since when
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
 
     def __post_init__(self) -> None:
@@ -205,15 +206,18 @@ class Server:
         if server is None:
             raise ServerDied(f"tritonserver ended {self._how()}:\n{self._tail_text()}", "server_ended")
         if gone := [pid for pid, letter in models.items() if letter is None]:
-            said = (
-                f"the Python process of a model (pid {gone[0]}) is gone; see whether memory ran out, and the log's end:"
-            )
-            raise ServerDied(f"{said}\n{self._tail_text()}", "model_ended")
-        stopped = {pid for pid, letter in {self.pid: server, **models}.items() if letter == STOPPED}
-        if hanging := stopped & self.stopped:  # at two looks
-            raise ServerDied(f"process {hanging.pop()} of the server was stopped (SIGSTOP) and hangs", "hang")
-        self.stopped = stopped
+            said = f"the Python process of a model (pid {gone[0]}) is gone"
+            log = self._tail_text()
+            raise ServerDied(f"{said}; see whether memory ran out; the end of the log:\n{log}", "model_ended")
+        self._check_moving({self.pid: server, **models})
         self._check_pulse()
+
+    def _check_moving(self, states: Mapping[int, str | None]) -> None:
+        now = monotonic()
+        self.stopped = {pid: self.stopped.get(pid, now) for pid, letter in states.items() if letter == STOPPED}
+        for pid, since in self.stopped.items():
+            if now - since >= STOPPED_S:
+                raise ServerDied(f"process {pid} of the server hangs: somebody stopped it (SIGSTOP)", "hang")
 
     def _check_pulse(self) -> None:
         reason = self._pulse.look()
