@@ -27,6 +27,8 @@ _LOST = re.compile(
     re.IGNORECASE,
 )
 
+_UNHEALTHY = re.compile(r"Stub process '[^']*' is not healthy")  # Triton's INTERNAL where a model's process is gone
+
 CLOSED = "this client is closed; make a new one"
 
 
@@ -83,6 +85,10 @@ def _refusal(status: str, message: str, url: str) -> ImpastoError:
     if "Server is stopping" in message:
         return ServerUnavailable(
             f"the server at {url} is stopping; send the request to another one, or later ({message})"
+        )
+    if _UNHEALTHY.search(message):
+        return ServerUnavailable(
+            f"the server at {url} lost a process and is restarted; send the request again ({message})"
         )
     if "has no available versions" in message:
         return ServerUnavailable(f"the server at {url} is starting or stopping; try again later, or at another one")

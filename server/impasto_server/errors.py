@@ -4,7 +4,7 @@ ImpastoError            code, message
 ├── InvalidArgument     INVALID_ARGUMENT: the request's field, what it held, what to pass instead
 ├── NotFound            NOT_FOUND: no such name
 ├── NoAnswer            UNAVAILABLE: the registry doesn't answer, so a name in this field can't be read
-├── Unavailable         UNAVAILABLE: the server is stopping; another one may take the request
+├── Unavailable         UNAVAILABLE: the server is stopping, or out of memory; another one may take the request
 ├── Exhausted           RESOURCE_EXHAUSTED: the server is full; trying again after `retry_after_s` may help
 ├── DeadlineExceeded    DEADLINE_EXCEEDED: the caller's time has passed; nothing more is done
 ├── Cancelled           CANCELLED: nobody waits for the answer any more
@@ -78,7 +78,7 @@ class NoAnswer(FieldError):
 
 
 class Unavailable(ImpastoError):
-    """The server is stopping."""
+    """The server is stopping, or lacks memory."""
 
     code: Code = "UNAVAILABLE"
 
@@ -120,8 +120,12 @@ def brief(message: str) -> str:
 
 
 def as_impasto_error(error: Exception) -> ImpastoError:
-    """An ImpastoError unchanged; anything else as INTERNAL, its traceback in the log and not on the wire."""
+    """An ImpastoError unchanged; a lack of memory as UNAVAILABLE, since another server may have it; anything else as
+    INTERNAL, its traceback in the log and not on the wire.
+    """
     if isinstance(error, ImpastoError):
         return error
     log.error("request failed", exc_info=error)
+    if isinstance(error, MemoryError):
+        return Unavailable("the server has no memory for this request; send it to another one, or later")
     return ImpastoError(f"the server failed on this request: {type(error).__name__}; its log has the details")

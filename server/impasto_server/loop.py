@@ -109,9 +109,11 @@ class Loop:
         try:
             self._forward(chosen)
         except Exception as error:
-            for one, _ in chosen:
-                self._left(one, error)
-            return [one for one, _ in chosen]
+            if len(chosen) > 1:  # each alone: only the one whose fault it is must fail
+                return [gone for one in chosen for gone in self._step([one], batch)]
+            ((lone, _),) = chosen
+            self._left(lone, error)
+            return [lone]
         left = [one for one, _ in chosen if not one.missing and self._advance(one, batch)]
         self._step_s = SMOOTHING * self._step_s + (1 - SMOOTHING) * (perf_counter() - started)
         return left

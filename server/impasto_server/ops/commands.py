@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from time import sleep
@@ -116,7 +116,8 @@ def serve(
 ) -> None:
     """Serve bundles over gRPC, until Ctrl-C, or while the command after -- runs."""
     console = Console(stderr=True, highlight=False)
-    printer = Printer(lambda line: console.print(line, soft_wrap=True))  # its reader may stop reading
+    tell = _unfailing(console)
+    printer = Printer(tell)  # its reader may stop reading
     _interrupt_on_signals()
     status, supervisor, gateway = INTERRUPTED if command else 0, None, None
     try:
@@ -139,9 +140,7 @@ def serve(
         endpoints = Endpoints(ports, admin_key) if admin_key else Endpoints(ports)
         plan = Plan.of(settings, endpoints, grace, shm_bytes, traces)
         if not settings.registry.is_dir():
-            console.print(
-                f"[yellow]note[/]  there is no registry at {escape(str(settings.registry))} yet, so no adapters"
-            )
+            tell(f"[yellow]note[/]  there is no registry at {escape(str(settings.registry))} yet, so no adapters")
         most = deaths if restart else 0
         supervisor = Supervisor(plan, Restarts(most), _log(printer, quiet, "triton"), _teller(printer, "server"))
         if http is not None:
@@ -161,21 +160,21 @@ def serve(
         with _started(gateway), supervisor, _stopped_first(gateway):
             if gateway is not None and not gateway.is_ready():
                 said = f"{gateway.door.url}/ready does not say 200 yet; the gateway's log may say why"
-                console.print(f"[yellow]note[/]  {escape(said)}", soft_wrap=True)
-            console.print(f"[bold green]ready[/]  {escape(_open_doors(supervisor.server, gateway))}", soft_wrap=True)
+                tell(f"[yellow]note[/]  {escape(said)}")
+            tell(f"[bold green]ready[/]  {escape(_open_doors(supervisor.server, gateway))}")
             status = _run(supervisor, gateway, settings, command) if command else _watch(supervisor, gateway)
     except KeyboardInterrupt:
-        console.print("stopped")
+        tell("stopped")
     except (ImpastoError, OSError) as error:
-        console.print(f"[bold red]error[/]  {escape(str(error))}")
+        tell(f"[bold red]error[/]  {escape(str(error))}")
         raise typer.Exit(1) from None
     except GaveUp as error:
         printer.close()
-        console.print(f"[bold red]error[/]  {escape(str(error))}")
+        tell(f"[bold red]error[/]  {escape(str(error))}")
         raise typer.Exit(GAVE_UP) from None
     printer.close()
     if not all(one is None or one.stopped_in_order for one in (supervisor, gateway)):
-        console.print(f"requests that were not finished after {grace:g} s were cut off", soft_wrap=True)
+        tell(f"requests that were not finished after {grace:g} s were cut off")
         status = status or CUT_OFF
     raise typer.Exit(status)
 
@@ -318,6 +317,16 @@ def _watch(supervisor: Supervisor, gateway: Gateway | None) -> NoReturn:
     """Watch the server until a signal comes. Raises GaveUp."""
     while True:
         _look(supervisor, gateway)
+
+
+def _unfailing(console: Console) -> Callable[[str], None]:
+    """Print a line. If it can't be written, since the disk is full or nobody reads, it is lost; the server goes on."""
+
+    def tell(line: str) -> None:
+        with suppress(OSError):
+            console.print(line, soft_wrap=True)
+
+    return tell
 
 
 def _teller(printer: Printer, who: str) -> Callable[[str], None]:

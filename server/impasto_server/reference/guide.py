@@ -8,10 +8,14 @@ from dataclasses import fields
 from pathlib import Path
 
 from impasto_server.settings import AUTO, Settings
-from impasto_server.stats import COUNTERS, GAUGES, HISTOGRAMS, INFO, INFO_HELP
+from impasto_server.stats import COUNTERS, GAUGES, HISTOGRAMS, INFO, INFO_HELP, RESTARTS, RESTARTS_HELP
 
 _TABLE = re.compile(r"^<!-- generated: (\w+) -->\n.*?^<!-- end -->\n", re.MULTILINE | re.DOTALL)
-_KINDS = (("counter", COUNTERS), ("gauge", {**GAUGES, INFO: INFO_HELP}), ("histogram", HISTOGRAMS))
+_KINDS = (
+    ("counter", {**COUNTERS, RESTARTS: RESTARTS_HELP}),
+    ("gauge", {**GAUGES, INFO: INFO_HELP}),
+    ("histogram", HISTOGRAMS),
+)
 _REQUIRED = ("bundle", "registry")  # have no default here
 _UNSAID = {"bank_bytes": AUTO}  # what None is called
 

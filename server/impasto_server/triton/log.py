@@ -1,10 +1,13 @@
-"""Python's logging, forwarded to Triton's log."""
+"""What a model's process says: Python's logging, forwarded to Triton's log, and where it was when it crashed."""
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
+
+STDERR = 2
 
 
 class TritonHandler(logging.Handler):
@@ -24,4 +27,5 @@ def forward_log() -> None:
     """Send what this process logs at INFO and above to Triton's log."""
     handler = TritonHandler()
     handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+    faulthandler.enable(STDERR, all_threads=False)  # so the log ends with where a segmentation fault was
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

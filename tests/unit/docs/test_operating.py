@@ -19,11 +19,11 @@ from impasto_server.ops import commands, tritonserver
 from impasto_server.ops.endpoints import Ports
 from impasto_server.ops.serve import GRACE_S
 from impasto_server.settings import Settings
-from impasto_server.stats import COUNTERS, GAUGES, HISTOGRAMS, INFO, INFO_HELP
+from impasto_server.stats import COUNTERS, GAUGES, HISTOGRAMS, INFO, INFO_HELP, RESTARTS, RESTARTS_HELP
 from tests.helpers.pages import ROOT, page
 
 GUIDE = page("docs/operating.md")
-METRICS = {**COUNTERS, **GAUGES, **HISTOGRAMS, INFO: INFO_HELP}
+METRICS = {**COUNTERS, **GAUGES, **HISTOGRAMS, INFO: INFO_HELP, RESTARTS: RESTARTS_HELP}
 SHIPPED = ("server/impasto_server", "export/impasto_export", "clients/impasto_client", "model_repository")
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from impasto_gateway.telemetry.metrics import Metrics
 from impasto_gateway.telemetry.servers import UP
-from impasto_server.stats import COUNTERS, GAUGES, HISTOGRAMS, INFO
+from impasto_server.stats import COUNTERS, GAUGES, HISTOGRAMS, INFO, RESTARTS
 from tests.helpers.dashboard import names_in, queries_in
 from tests.helpers.pages import ROOT
 
@@ -24,7 +24,7 @@ def gateways() -> set[str]:
 
 
 def servers() -> set[str]:
-    plain = {f"impasto_{name}" for name in (*COUNTERS, *GAUGES, INFO)}
+    plain = {f"impasto_{name}" for name in (*COUNTERS, *GAUGES, INFO, RESTARTS)}
     return plain | {f"impasto_{name}{part}" for name in HISTOGRAMS for part in PARTS}
 
 
