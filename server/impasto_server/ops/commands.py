@@ -116,7 +116,7 @@ def serve(
 ) -> None:
     """Serve bundles over gRPC, until Ctrl-C, or while the command after -- runs."""
     console = Console(stderr=True, highlight=False)
-    tell = _unfailing(console)
+    tell = unfailing(console)
     printer = Printer(tell)  # its reader may stop reading
     _interrupt_on_signals()
     status, supervisor, gateway = INTERRUPTED if command else 0, None, None
@@ -319,7 +319,7 @@ def _watch(supervisor: Supervisor, gateway: Gateway | None) -> NoReturn:
         _look(supervisor, gateway)
 
 
-def _unfailing(console: Console) -> Callable[[str], None]:
+def unfailing(console: Console) -> Callable[[str], None]:
     """Print a line. If it can't be written, since the disk is full or nobody reads, it is lost; the server goes on."""
 
     def tell(line: str) -> None:

@@ -329,6 +329,7 @@ def test_readiness_is_the_models(server: tuple[Server, str]) -> None:
         ("NOT_FOUND", "ADAPTER_NAMES: no adapter 'neom'; did you mean 'neon'?", AdapterNotFound, "ADAPTER_NAMES"),
         ("NOT_FOUND", "Request for unknown model: 'stylize' is not found", ServerUnavailable, None),
         ("UNAVAILABLE", "the server is stopping", ServerUnavailable, None),
+        ("INTERNAL", "Stub process 'stylize_0_0' is not healthy.", ServerUnavailable, None),
         ("RESOURCE_EXHAUSTED", "the queue is full", ServerUnavailable, None),
         ("CANCELLED", "the caller cancelled the request", ServerError, None),
         ("RESOURCE_EXHAUSTED", "the server is full; try again in 1.3 s", ServerFull, None),
@@ -519,6 +520,7 @@ def test_a_stream_brings_each_step_while_it_is_done(server: tuple[Server, str]) 
         ("unexpected inference input 'PREVIEW_EVERY' for model 'stylize_stream'", InvalidRequest, "PREVIEW_EVERY"),
         ("expected 3 inputs but got 1 inputs for model 'stylize_stream'", InvalidRequest, None),
         ("Server is stopping, scheduler for model has stopped accepting requests", ServerUnavailable, None),
+        ("Stub process 'stylize_stream_0_0' is not healthy.", ServerUnavailable, None),
     ],
 )
 def test_what_triton_refuses_on_a_stream_without_a_status(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from concurrent.futures import Future
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from io import BytesIO
@@ -34,6 +35,7 @@ from impasto_server.guidance import Guidance, Lane, Mix, Mixes, Prompts, Rule
 from impasto_server.pictures.image import to_uint8
 from impasto_server.pipeline import Caller, Progress, Result
 from impasto_server.request import Request
+from impasto_server.running import Running
 from impasto_server.settings import EngineName
 from impasto_server.steps import Steps
 from impasto_server.turns import Work
@@ -41,6 +43,7 @@ from tests.helpers import toy, toy_masked
 from tests.helpers.asked import altered, request_of, together
 from tests.helpers.families import handed
 from tests.helpers.likeness import assert_same
+from tests.helpers.waiting import Gate, eventually
 
 from .conftest import Context, Open, on_lookout
 
@@ -331,6 +334,38 @@ def test_a_sampler_that_fails_is_its_own_requests_trouble(open_pipeline: Open, m
     assert isinstance(failed, ImpastoError)
     assert "RuntimeError" in str(failed)
     assert isinstance(first, Result)
+    assert isinstance(second, Result)
+    for result in (first, second):
+        assert_same(result.image, pipeline.generate(good).image)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [(RuntimeError("no kernel"), ImpastoError, "RuntimeError"), (MemoryError(), Unavailable, "no memory")],
+)
+def test_a_request_on_which_the_engine_fails_takes_nobody_of_its_batch_with_it(
+    error: Exception, kind: type[ImpastoError], said: str, open_pipeline: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline, gate = open_pipeline(), Gate()
+    forward = pipeline._loop._forward
+
+    def failing(chosen: Sequence[tuple[Running, int]]) -> None:
+        if any(one.job.request.words.prompt == "fish" for one, _ in chosen):
+            raise error
+        forward(chosen)
+
+    monkeypatch.setattr(pipeline._loop, "_forward", gate.before(failing, note=len))
+    good, bad = request(0), altered(request(0), prompt="fish")
+    with ThreadPoolExecutor() as pool:
+        begun = pool.submit(pipeline.generate, good)
+        assert gate.reached.wait(60)
+        others = pool.submit(together, pipeline, [bad, good])
+        eventually(lambda: pipeline._loop._joining.qsize() == 2)
+        gate.open.set()
+        first, (failed, second) = begun.result(60), others.result(60)
+    assert max(gate.came) > 1
+    assert type(failed) is kind
+    assert said in str(failed)
     assert isinstance(second, Result)
     for result in (first, second):
         assert_same(result.image, pipeline.generate(good).image)

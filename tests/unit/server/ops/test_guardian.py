@@ -76,6 +76,28 @@ def test_let_go_it_asks_for_an_end_and_says_whether_it_was_in_order(
     assert_nothing_is_left(region, tmp_path / "workspace")
 
 
+def test_at_once_means_without_asking_anybody(region: str, tmp_path: Path) -> None:
+    one = guarded(DRAINS.format(cut=1), region, tmp_path / "workspace")
+    with one.process:
+        read_until(one, "up")
+        assert one.end() == 0
+        assert one.process.stdout is not None
+        assert one.process.stdout.read() == ""  # no grace was talked of
+        assert one.end() == 0
+    assert_nothing_is_left(region, tmp_path / "workspace")
+
+
+def test_a_guardian_that_was_stopped_itself_is_killed_with_its_server(region: str, tmp_path: Path) -> None:
+    one = guarded(SLEEPS, region, tmp_path / "workspace")
+    with one.process:
+        read_until(one, "up")
+        one.process.send_signal(signal.SIGSTOP)
+        assert one.end() == -signal.SIGKILL
+        assert one.process.stdout is not None
+        assert one.process.stdout.read() == ""
+    assert_nothing_is_left(region, tmp_path / "workspace")
+
+
 def test_a_leash_that_breaks_without_a_word_means_the_usual_grace(region: str, tmp_path: Path) -> None:
     one = guarded(DRAINS.format(cut=0), region, tmp_path / "workspace", grace_s=2.5)
     with one.process:
