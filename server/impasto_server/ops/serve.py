@@ -162,6 +162,11 @@ class Server:
         self._reader.start()
 
     @property
+    def was_ready(self) -> bool:
+        """Whether it may have requests."""
+        return bool(self.stubs)
+
+    @property
     def grpc_url(self) -> str:
         """host:port, as gRPC clients take it."""
         return f"{self.ports.host}:{self.ports.grpc}"
@@ -289,7 +294,10 @@ def serve(
         server.wait_ready(ready_timeout_s)
         yield server
     finally:
-        server.stop(grace_s if server.stubs else 0)
+        if server.was_ready:
+            server.stop(grace_s)
+        else:
+            server.end()
 
 
 def _resolved(settings: Settings) -> Settings:

