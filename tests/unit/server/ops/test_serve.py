@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
+from errno import ENOSPC
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,8 +16,9 @@ from typer.testing import CliRunner
 
 from impasto_server.errors import SetupError
 from impasto_server.ops import commands, serve
-from impasto_server.ops.endpoints import Ports
-from impasto_server.ops.serve import Server
+from impasto_server.ops.endpoints import Endpoints, Ports
+from impasto_server.ops.serve import Plan, Server
+from impasto_server.settings import Settings
 
 
 def test_a_server_that_dies_as_soon_as_it_is_ready_did_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,6 +30,22 @@ def test_a_server_that_dies_as_soon_as_it_is_ready_did_not_start(monkeypatch: py
         server = Server(guarded, Ports("127.0.0.1", 1, 2), lambda line: None, "impasto_test_", 1 << 20)
         with pytest.raises(SetupError, match=r"(?s)ended as soon as it was ready.*farewell"):
             server.wait_ready(60)
+
+
+def test_a_start_that_fails_for_a_full_disk_leaves_no_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It is tried again and again."""
+
+    def full(settings: Settings, workspace: Path) -> Path:
+        (workspace / "models").mkdir()
+        raise OSError(ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(serve, "chosen_models", full)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    installation: Any = SimpleNamespace(binary=tmp_path / "tritonserver")
+    plan = Plan(installation, Settings(tmp_path, tmp_path), Endpoints(Ports("127.0.0.1", 1, 2)))
+    with pytest.raises(OSError, match="No space left"):
+        plan.start(lambda line: None)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
