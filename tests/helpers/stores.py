@@ -14,12 +14,13 @@ from typing import Literal
 
 Mode = Literal["fine", "busy", "forbids", "stalls", "cuts"]
 BUCKET = "styles"
+WRITTEN = {"last-modified": "Mon, 30 Nov 2026 12:00:00 GMT"}
 
 
 @contextmanager
 def s3_server() -> Iterator[Mapping[str, str]]:
     """An S3 with an empty bucket, BUCKET; yields the environment variables by which programs find it."""
-    import boto3
+    import boto3  # type: ignore[import-untyped]
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
@@ -79,6 +80,8 @@ def web_store(files: dict[str, bytes] | None = None) -> Iterator[WebStore]:
             with suppress(ConnectionError):
                 answer(store, self)
 
+        do_HEAD = do_GET
+
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     store.address = f"http://127.0.0.1:{server.server_port}/registry"
@@ -107,10 +110,12 @@ def answer(store: WebStore, call: BaseHTTPRequestHandler) -> None:
     e_tag = f'"{md5(data).hexdigest()}"'
     if call.headers.get("if-none-match") == e_tag:
         return _head(call, 304, {"etag": e_tag})
+    if call.command == "HEAD":
+        return _head(call, 200, {"etag": e_tag, **WRITTEN}, len(data))
     with store.lock:
         store.asked[path] += 1
     begin, end = _range(call.headers.get("range"), len(data))
-    facts = {"etag": e_tag, "last-modified": "Mon, 30 Nov 2026 12:00:00 GMT"}
+    facts = {"etag": e_tag, **WRITTEN}
     if call.headers.get("range"):
         facts["content-range"] = f"bytes {begin}-{end - 1}/{len(data)}"
     _head(call, 206 if call.headers.get("range") else 200, facts, end - begin)

@@ -10,10 +10,12 @@ import difflib
 import hashlib
 import struct
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from shutil import rmtree
+from tempfile import mkdtemp
+from weakref import finalize
 
 from impasto_export.adapters.registry import (
     NAME,
@@ -33,12 +35,17 @@ TRIES = 5  # to re-point a name that others re-point at the same time
 FIRST = 64 << 10  # bytes that hold most headers
 
 
-@dataclass
 class Bucket:
-    """A registry in a store. Objects that are read whole are downloaded into a folder that goes with the process."""
+    """A registry in a store. Objects that are read whole are downloaded into a folder that goes with this."""
 
-    store: Store
-    _folder: TemporaryDirectory[str] = field(default_factory=lambda: TemporaryDirectory(prefix="impasto-registry-"))
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    @cached_property
+    def _folder(self) -> Path:
+        folder = Path(mkdtemp(prefix="impasto-registry-"))
+        finalize(self, rmtree, folder, ignore_errors=True)
+        return folder
 
     @property
     def place(self) -> str:
@@ -96,7 +103,7 @@ class Bucket:
 
     def file(self, digest: str) -> Path:
         """The object, downloaded. Its bytes may be wrong: whoever needs them compares the digest."""
-        target = Path(self._folder.name) / f"{digest}.safetensors"
+        target = self._folder / f"{digest}.safetensors"
         if not target.exists():
             draft = target.with_suffix(".part")
             try:

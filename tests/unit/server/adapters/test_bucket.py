@@ -342,8 +342,8 @@ def test_whoever_waits_for_the_store_is_in_nobodys_way(web: WebStore, open_bucke
     assert other.resolve("neon").result(PATIENCE_S).digest == digest
     assert other.load([Named("neon", digest)])[digest].result(PATIENCE_S)
     assert residency.resolve("neon").result(PATIENCE_S).stale_s > 0
-    for future in (*hanging, *unknown):
-        assert isinstance(future.exception(PATIENCE_S), NoAnswer)
+    assert all(isinstance(future.exception(PATIENCE_S), NoAnswer) for future in hanging)
+    assert all(isinstance(future.exception(PATIENCE_S), NoAnswer) for future in unknown)
     assert stats.read()["adapter_stale_names"] == 1
     assert stats.read()["adapter_fetches"] == 31
     residency.close()
