@@ -20,6 +20,7 @@ from impasto_export.errors import StoreError
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
+INSTALL = "install it with pip install 'impasto[store]'"
 CHUNK = 1 << 20
 WHOLE = 64 << 20  # bytes that are sent in one piece
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://.*")
@@ -63,8 +64,7 @@ class Store:
             from obstore.exceptions import BaseError
             from obstore.store import from_url
         except ImportError:
-            fix = "install it with pip install 'impasto[store]', or pass a folder"
-            raise StoreError(f"{address} needs obstore, which isn't installed; {fix}") from None
+            raise StoreError(f"{address} needs obstore, which isn't installed; {INSTALL}, or pass a folder") from None
         try:
             store = from_url(
                 address.rstrip("/"),
@@ -80,6 +80,17 @@ class Store:
             fix = "pass s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, https://HOST/PATH or a folder"
             raise StoreError(f"{address} can't be opened ({_brief(error)}); {fix}") from None
         return cls(address.rstrip("/"), store)
+
+    @classmethod
+    def anywhere(cls, place: str) -> Store:
+        """The store at an address, or in a folder, which need not exist yet."""
+        if is_address(place):
+            return cls.at(place)
+        try:
+            from obstore.store import LocalStore
+        except ImportError:
+            raise StoreError(f"{place} is read and written by obstore, which isn't installed; {INSTALL}") from None
+        return cls(place, LocalStore(prefix=Path(place).resolve(), mkdir=True))
 
     def read(self, path: str) -> tuple[bytes, About]:
         import obstore
