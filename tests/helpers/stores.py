@@ -52,7 +52,8 @@ def s3_server() -> Iterator[Mapping[str, str]]:
 class WebStore:
     """A web server over `files`, by path below its address. It answers as `mode` says until `go` is set.
 
-    "stalls" sends nothing, or with `after` so many bytes of a file and then nothing; "cuts" ends a connection there.
+    "stalls" sends nothing, or with `after` so many bytes of a longer file and then nothing; "cuts" ends a connection
+    there.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
@@ -119,7 +120,7 @@ def answer(store: WebStore, call: BaseHTTPRequestHandler) -> None:
     if call.headers.get("range"):
         facts["content-range"] = f"bytes {begin}-{end - 1}/{len(data)}"
     _head(call, 206 if call.headers.get("range") else 200, facts, end - begin)
-    if mode in ("cuts", "stalls"):
+    if mode in ("cuts", "stalls") and end - begin > store.after:
         call.wfile.write(data[begin : min(end, begin + store.after)])
         call.wfile.flush()
         if mode == "stalls":

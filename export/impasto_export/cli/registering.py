@@ -91,7 +91,7 @@ def _registered(made: Mapping[str, Imported], registry: str | None, new: bool, a
     replaced = [note for entry in entries if (note := _replaced(before[entry.name], entry))]
     assumed = [note for one in made.values() for note in importer.notes(one.record)]
     notes = dict.fromkeys(f"note: {note}" for note in [*replaced, *assumed])
-    documents = [_document(entry) for entry in entries]
+    documents = [{**_document(entry), "was": _was(before[entry.name])} for entry in entries]
     shown = [f"{entry.name}: {entry.digest[:12]}, {_size(entry.record)}" for entry in entries]
     show(as_json, documents[0] if len(documents) == 1 else documents, *shown, *notes)
 
@@ -108,6 +108,11 @@ def _held(store: AnyRegistry, name: str) -> Entry | str:
         return store.show(name)
     except RegistryError:
         return "damaged"
+
+
+def _was(before: Entry | str) -> str | None:
+    """The digest that the name had, or "damaged"; None for a new name."""
+    return before.digest if isinstance(before, Entry) else before or None
 
 
 def _replaced(before: Entry | str, entry: Entry) -> str:

@@ -6,6 +6,7 @@ import json
 import os
 from contextlib import suppress
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from time import time
 
@@ -13,6 +14,7 @@ from impasto_server import atomic
 from impasto_server.adapters.shelf import MAX_POINTER
 from impasto_server.strangers import Unfit, read_file, read_json
 
+CLOCKS_S = 0.1  # by which a file system's clock may be ahead of ours
 MOST = MAX_POINTER + 1024  # bytes of a kept file: a pointer and its e-tag
 
 
@@ -41,7 +43,8 @@ class Pointers:
         except (OSError, Unfit):
             return None
         age_s = time() - asked_at
-        return Kept(data, e_tag if isinstance(e_tag, str) else None, age_s if age_s >= 0 else float("inf"))
+        known_s = max(0.0, age_s) if age_s > -CLOCKS_S else inf  # the clock was set back: it may be of any age
+        return Kept(data, e_tag if isinstance(e_tag, str) else None, known_s)
 
     def put(self, name: str, data: bytes, e_tag: str | None) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
