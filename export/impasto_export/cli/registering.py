@@ -12,7 +12,7 @@ import typer
 from impasto_export import manifest
 from impasto_export.adapters import check, embeddings, explain, importer
 from impasto_export.adapters.loras import DELTA, Imported
-from impasto_export.adapters.registry import ENVIRONMENT, NAME, AnyRegistry, Entry, check_name
+from impasto_export.adapters.registry import ENVIRONMENT, NAME, AnyRegistry, Entry, check_name, taken
 from impasto_export.adapters.sources import SECOND
 from impasto_export.architecture import BOTTLENECK, VECTOR, Json
 from impasto_export.cli.printed import AsJson, RegistryOption, registry_in, reported, show
@@ -87,6 +87,8 @@ def _registered(made: Mapping[str, Imported], registry: str | None, new: bool, a
     for name in made:
         check_name(name)
     before = {name: _held(store, name) for name in made}
+    if new and (held := [name for name in made if before[name]]):
+        raise taken(held[0])
     entries = [_put(store, name, one, new) for name, one in made.items()]
     replaced = [note for entry in entries if (note := _replaced(before[entry.name], entry))]
     assumed = [note for one in made.values() for note in importer.notes(one.record)]
