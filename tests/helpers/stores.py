@@ -12,40 +12,57 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Lock, Thread
 from typing import Literal
 
+import boto3  # type: ignore[import-untyped]
+from moto.server import ThreadedMotoServer
+
 Mode = Literal["fine", "busy", "forbids", "stalls", "cuts"]
 BUCKET = "styles"
 WRITTEN = {"last-modified": "Mon, 30 Nov 2026 12:00:00 GMT"}
 
 
-@contextmanager
-def s3_server() -> Iterator[Mapping[str, str]]:
-    """An S3 with an empty bucket, BUCKET; yields the environment variables by which programs find it."""
-    import boto3  # type: ignore[import-untyped]
-    from moto.server import ThreadedMotoServer
+class S3:
+    """An S3 on loopback, which may go down and come up again with all that it had.
 
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    environment = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_REGION": "us-east-1",
-    }
+    `environment` has the variables by which programs find it.
+    """
+
+    def __init__(self) -> None:
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)
+        self._port = 0
+        self.up()
+        self.environment = {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self._port}",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_REGION": "us-east-1",
+        }
+
+    def up(self) -> None:
+        self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=self._port, verbose=False)
+        self._server.start()
+        _, self._port = self._server.get_host_and_port()
+
+    def down(self) -> None:
+        self._server.stop()
+
+
+@contextmanager
+def s3_server() -> Iterator[S3]:
+    """An S3 with an empty bucket, BUCKET."""
+    s3 = S3()
     try:
         client = boto3.client(
             "s3",
-            endpoint_url=environment["AWS_ENDPOINT_URL"],
+            endpoint_url=s3.environment["AWS_ENDPOINT_URL"],
             region_name="us-east-1",
             aws_access_key_id="test",
             aws_secret_access_key="test",
         )
         client.create_bucket(Bucket=BUCKET)
         client.close()
-        yield environment
+        yield s3
     finally:
-        server.stop()
+        s3.down()
 
 
 @dataclass

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -24,7 +24,7 @@ from impasto_export.adapters.bucket import Bucket
 from impasto_export.adapters.check import problems
 from impasto_export.errors import RegistryError, StoreError
 from impasto_export.stores import About, Store
-from tests.helpers.stores import BUCKET, WebStore, s3_server, web_store
+from tests.helpers.stores import BUCKET, S3, WebStore, s3_server, web_store
 from tests.unit.export.test_registry import adapter
 
 DAY = timedelta(days=1)
@@ -36,15 +36,15 @@ def memory() -> Store:
 
 
 @pytest.fixture(scope="module")
-def s3() -> Iterator[Mapping[str, str]]:
-    with s3_server() as environment:
-        yield environment
+def s3() -> Iterator[S3]:
+    with s3_server() as found:
+        yield found
 
 
 @pytest.fixture
-def address(s3: Mapping[str, str], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+def address(s3: S3, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
     """A place of the test's own in an S3."""
-    for name, value in s3.items():
+    for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
     return f"s3://{BUCKET}/{hashlib.sha256(request.node.name.encode()).hexdigest()[:12]}/adapters"
 

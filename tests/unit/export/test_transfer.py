@@ -72,8 +72,8 @@ def large(web: WebStore) -> str:
 def test_a_bundle_goes_to_an_s3_and_comes_back(
     run: Run, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with s3_server() as environment:
-        for name, value in environment.items():
+    with s3_server() as s3:
+        for name, value in s3.environment.items():
             monkeypatch.setenv(name, value)
         address, out = f"s3://{BUCKET}/bundles/toy", tmp_path / "new" / "bundle"
         status, said, _ = run("push", bundle, address, "--json")

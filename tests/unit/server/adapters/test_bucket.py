@@ -374,8 +374,8 @@ def test_a_catalogue_reads_headers_alone(web: WebStore, open_bucket: Open) -> No
 
 
 def test_s3_by_the_usual_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, manifest: Manifest) -> None:
-    with s3_server() as environment:
-        for name, value in environment.items():
+    with s3_server() as s3:
+        for name, value in s3.environment.items():
             monkeypatch.setenv(name, value)
         settings = Settings(tmp_path, f"s3://{BUCKET}/adapters/", registry_cache=tmp_path / "cache")
         shelf, store = shelf_of(settings), Store.at(f"s3://{BUCKET}")
