@@ -45,7 +45,7 @@ def serve_http(
     host: Annotated[str, typer.Option(help="Address to listen on; others than loopback need keys.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")] = 8080,
     keys: Annotated[Path | None, typer.Option(help=KEYS_HELP)] = None,
-    registry: Annotated[str | None, typer.Option(metavar="DIR|URL", help=REGISTRY_HELP)] = None,
+    registry: Annotated[str | None, typer.Option(metavar="PLACE", help=REGISTRY_HELP)] = None,
     bundle: Annotated[list[str], typer.Option(metavar="[NAME=]DIR", help=BUNDLE_HELP)] = [],  # noqa: B006
     origin: Annotated[list[str], typer.Option(help="A site whose pages may call, https://…; repeatable.")] = [],  # noqa: B006
     tls_certificate: Annotated[Path | None, typer.Option(help="Certificate chain (PEM); then it speaks HTTPS.")] = None,

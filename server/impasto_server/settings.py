@@ -147,6 +147,9 @@ def placed(texts: Sequence[str]) -> Path | dict[str, Path]:
     found: dict[str, Path] = {}
     for text in texts:
         said = _PLACED.fullmatch(text)
+        if _ADDRESS.fullmatch(where := said[2] if said else text):
+            fix = f"get it first with `impasto pull {where} --out DIR`, and pass DIR"
+            raise SetupError(f"bundle: {where} is in an object store; {fix}")
         if said is None and len(texts) == 1:
             return Path(text)
         if said is None:

@@ -21,7 +21,7 @@ RegistryOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
         "--registry",
-        metavar="DIR|URL",
+        metavar="PLACE",
         help="Registry: a folder, or s3://…, gs://…, az://…, and to read https://…; "
         f"default ${ENVIRONMENT}, else ~/.local/share/impasto/registry.",
     ),

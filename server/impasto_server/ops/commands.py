@@ -84,12 +84,18 @@ def serve(
         typer.Argument(help="After --: a command to run with the server; the server stops when it ends."),
     ] = None,
     bundle: Annotated[list[str], typer.Option(metavar="[NAME=]DIR", help=BUNDLE_HELP)] = [DEFAULT_BUNDLE],  # noqa: B006
-    registry: Annotated[str | None, typer.Option(metavar="DIR|URL", help=REGISTRY_HELP)] = None,
-    registry_cache: Annotated[Path | None, typer.Option(help=COPIES_HELP)] = None,
+    registry: Annotated[str | None, typer.Option(metavar="PLACE", help=REGISTRY_HELP)] = None,
+    registry_cache: Annotated[Path | None, typer.Option(envvar="IMPASTO_REGISTRY_CACHE", help=COPIES_HELP)] = None,
     registry_cache_bytes: Annotated[
-        int, typer.Option(help="Most bytes of those copies; the least recently used make room.")
+        int,
+        typer.Option(
+            envvar="IMPASTO_REGISTRY_CACHE_BYTES",
+            help="Most bytes of those copies; the least recently used make room.",
+        ),
     ] = Settings.registry_cache_bytes,
-    registry_stale_s: Annotated[int, typer.Option(help=STALE_HELP)] = Settings.registry_stale_s,
+    registry_stale_s: Annotated[
+        int, typer.Option(envvar="IMPASTO_REGISTRY_STALE_S", help=STALE_HELP)
+    ] = Settings.registry_stale_s,
     scorer: Annotated[
         Path | None, typer.Option(help="Bundle that `impasto link` made of a CLIP; adds clip_score.")
     ] = None,
