@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,7 +55,7 @@ class Store:
     """Calls to one store. They raise FileNotFoundError, and StoreError for what the store refuses or doesn't answer."""
 
     address: str
-    store: ObjectStore
+    store: ObjectStore = field(repr=False)  # obstore 0.12 panics at the repr of an Azure store
 
     @classmethod
     def at(cls, address: str) -> Store:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import struct
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -136,7 +137,16 @@ class Bucket:
         forgotten = [file for file in sorted(old - needed) if self._is_older(file, before)]
         for file in forgotten:
             self.store.delete(f"objects/{file}")
-        return [file.removesuffix(".safetensors") for file in forgotten]
+        digests = [file.removesuffix(".safetensors") for file in forgotten]
+        self._check_kept(digests)
+        return digests
+
+    def _check_kept(self, digests: Sequence[str]) -> None:
+        """Raises RegistryError where a name was pointed to one of them in the moment in which it was deleted."""
+        lost = [name for name in (self.names() if digests else []) if self._pointed(name)[0] in digests]
+        if lost:
+            problem = f"{', '.join(lost)} got the adapter of a deleted object at the same moment"
+            raise RegistryError(f"{self.place}: {problem}; import it again")
 
     def _is_older(self, file: str, before: datetime) -> bool:
         """Whether it is so still: a writer that finds an old object writes it again, to be safe."""

@@ -183,6 +183,21 @@ def test_a_sweep_does_not_guess_what_a_damaged_name_meant(memory: Store) -> None
     assert problems(registry, "one") == []
 
 
+def test_a_sweep_tells_what_it_lost(memory: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = Bucket(memory)
+    digest = registry.put("one", adapter(1))
+    registry.remove("one")
+    pointer, delete = json.dumps({"digest": digest}).encode(), Store.delete
+
+    def named_meanwhile(store: Store, path: str) -> None:
+        obstore.put(memory.store, "names/ink.json", pointer)
+        delete(store, path)
+
+    monkeypatch.setattr(Store, "delete", named_meanwhile)
+    with pytest.raises(RegistryError, match="ink got the adapter of a deleted object .*; import it again"):
+        registry.sweep(-DAY)
+
+
 def test_damaged_and_lost_objects(memory: Store) -> None:
     registry = Bucket(memory)
     digest = registry.put("one", adapter(1))
