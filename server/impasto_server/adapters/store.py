@@ -1,4 +1,4 @@
-"""An object store, opened by its address: s3://bucket/prefix, gs://…, az://…, https://…
+"""An object store, opened by its address, e.g. s3://bucket/prefix.
 
 Credentials and endpoints are those of the environment, under the names that the stores' own tools use. obstore does the
 signing, the retries and the resuming of answers that break off; what it raises becomes one of three errors here.
