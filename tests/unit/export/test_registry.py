@@ -161,6 +161,12 @@ def test_an_import_says_what_it_replaces(bundle: Path, tmp_path: Path) -> None:
 
     assert "was" not in imported(1)
     first = store.show("ink").digest
+    words = ["import", str(lora(bundle, tmp_path, 3)), "--name", "ink", "--bundle", str(bundle), "--new"]
+    refused = CliRunner().invoke(cli.adapters, [*words, "--registry", str(store.folder)])
+    assert refused.stderr == "error: 'ink' is taken; choose another name, or import without --new\n"
+    with pytest.raises(RegistryError, match="is taken"):
+        store.put("ink", adapter(3), new=True)
+    assert store.show("ink").digest == first
     assert "was" not in imported(1)
     shown = imported(2)
     second = store.show("ink").digest

@@ -7,8 +7,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from signal import SIGKILL
+from threading import current_thread
 
 import obstore
 import pytest
@@ -348,6 +350,40 @@ def test_whoever_waits_for_the_store_is_in_nobodys_way(web: WebStore, open_bucke
     assert stats.read()["adapter_fetches"] == 31
     residency.close()
     other.close()
+
+
+def test_only_threads_of_their_own_call_the_store(
+    web: WebStore, open_bucket: Open, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the one that asks, which may be Triton's or the step loop's."""
+    callers, calling = set[str](), Store._calling
+
+    def noted(self: Store) -> AbstractContextManager[None]:
+        callers.add(current_thread().name)
+        return calling(self)
+
+    monkeypatch.setattr(Store, "_calling", noted)
+    digest = put(web, "neon", toy.adapter_bytes(2))
+    residency = Residency(Registry(open_bucket()), manifest, 1 << 20, Stats())
+    for _ in range(2):
+        assert residency.resolve("neon").result(PATIENCE_S).digest == digest
+    assert residency.load([Named("neon", digest)])[digest].result(PATIENCE_S)
+    with pytest.raises(NotFound):
+        residency.resolve("nein").result(PATIENCE_S)
+    residency.close()
+    assert callers == {"store", "fetch", "new-names"}  # the last lists names that are like an unknown one
+
+
+def test_calls_are_paced(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, waited = 100.0, list[float]()
+    monkeypatch.setattr(buckets, "monotonic", lambda: now)
+    monkeypatch.setattr(buckets, "sleep", waited.append)
+    pace = buckets.Pace(10)
+    for _ in range(3):
+        pace.wait()
+    now = 200.0
+    pace.wait()
+    assert waited == pytest.approx([0.0, 0.1, 0.2, 0.0])
 
 
 def test_a_store_lists_its_names_and_what_they_point_to_now(tmp_path: Path) -> None:
