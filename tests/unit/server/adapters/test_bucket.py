@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from signal import SIGKILL
-from threading import current_thread
+from threading import Event, current_thread
+from typing import NoReturn
 
 import obstore
 import pytest
@@ -18,7 +19,7 @@ from obstore.store import MemoryStore
 
 from impasto_server.adapters import bucket as buckets
 from impasto_server.adapters import store as stores
-from impasto_server.adapters.access import Attempt
+from impasto_server.adapters.access import MAX_THREADS, Attempt
 from impasto_server.adapters.adapter import Adapter
 from impasto_server.adapters.bucket import Bucket, shelf_of
 from impasto_server.adapters.registry import Registry
@@ -147,6 +148,16 @@ def test_a_known_name_is_used_during_an_outage_and_says_so(
     assert isinstance(registry.load(cold, "cold", manifest), Adapter)
 
 
+def test_old_pointers_are_counted(web: WebStore, open_bucket: Open, manifest: Manifest) -> None:
+    residency = Residency(Registry(open_bucket()), manifest, 1 << 20, stats := Stats())
+    put(web, "neon", b"one")
+    assert not residency.resolve("neon").result(PATIENCE_S).stale_s
+    web.mode = "busy"
+    assert residency.resolve("neon").result(PATIENCE_S).stale_s
+    assert stats.read()["adapter_stale_names"] == 1
+    residency.close()
+
+
 def test_an_old_pointer_is_not_used_for_ever(web: WebStore, open_bucket: Open) -> None:
     bucket = open_bucket(stale_s=0.0)
     put(web, "neon", b"one")
@@ -268,7 +279,7 @@ def test_a_copy_that_is_being_read_stays(web: WebStore, open_bucket: Open) -> No
 DOWNLOADER = """
 import sys
 from pathlib import Path
-from impasto_server.adapters.access import Attempt
+from impasto_server.adapters.access import MAX_THREADS, Attempt
 from impasto_server.adapters.bucket import Bucket
 from impasto_server.adapters.store import Store
 bucket = Bucket(Store.at(sys.argv[1]), Path(sys.argv[2]), 1 << 30, 0.0)
@@ -330,26 +341,32 @@ def test_a_download_that_was_killed_is_taken_over(web: WebStore, open_bucket: Op
     assert not draft.exists()
 
 
-def test_whoever_waits_for_the_store_is_in_nobodys_way(web: WebStore, open_bucket: Open, manifest: Manifest) -> None:
-    """30 adapters that nobody has hang; one on this machine is loaded meanwhile, and a name that is known resolved."""
+def test_whoever_waits_for_the_store_is_in_nobodys_way(
+    web: WebStore, open_bucket: Open, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All threads that there may be hang; a known name is resolved meanwhile, and a copy on this machine loaded."""
+    go, stats = Event(), Stats()
+
+    def hang(*args: object) -> NoReturn:
+        assert go.wait(PATIENCE_S)
+        raise NotNow("'s store does not answer")
+
     digest = put(web, "neon", toy.adapter_bytes(2))
-    cold = [put(web, f"cold-{number}", toy.adapter_bytes(10 + number)) for number in range(30)]
-    residency = Residency(Registry(open_bucket()), manifest, 1 << 20, stats := Stats())
-    first = residency.resolve("neon").result(PATIENCE_S)
-    residency.load([Named("neon", first.digest)])[digest].result(PATIENCE_S)
-    web.mode = "stalls"
-    hanging = [residency.load([Named(f"cold-{number}", one)])[one] for number, one in enumerate(cold)]
-    unknown = [residency.resolve(f"unknown-{number}") for number in range(30)]
-    other = Residency(Registry(open_bucket()), manifest, 1 << 20, Stats())  # as after a restart: nothing in memory
-    assert other.resolve("neon").result(PATIENCE_S).digest == digest
-    assert other.load([Named("neon", digest)])[digest].result(PATIENCE_S)
-    assert residency.resolve("neon").result(PATIENCE_S).stale_s > 0
-    assert all(isinstance(future.exception(PATIENCE_S), NoAnswer) for future in hanging)
+    residency = Residency(Registry(open_bucket(fresh_s=3600.0)), manifest, 1, stats)  # keeps nothing in memory
+    assert residency.resolve("neon").result(PATIENCE_S).digest == digest
+    assert residency.load([Named("neon", digest)])[digest].result(PATIENCE_S)
+    monkeypatch.setattr(Store, "read", hang)
+    monkeypatch.setattr(Store, "stream", hang)
+    monkeypatch.setattr(buckets, "NEW_S", PATIENCE_S)
+    cold = [residency.load([Named("cold", f"{number:064}")])[f"{number:064}"] for number in range(MAX_THREADS + 2)]
+    unknown = [residency.resolve(f"unknown-{number}") for number in range(MAX_THREADS + 2)]
+    assert residency.resolve("neon").result(PATIENCE_S).digest == digest
+    assert residency.load([Named("neon", digest)])[digest].result(PATIENCE_S)
+    go.set()
+    assert all(isinstance(future.exception(PATIENCE_S), NoAnswer) for future in cold)
     assert all(isinstance(future.exception(PATIENCE_S), NoAnswer) for future in unknown)
-    assert stats.read()["adapter_stale_names"] == 1
-    assert stats.read()["adapter_fetches"] == 31
+    assert stats.read()["adapter_fetches"] == 1 + len(cold)
     residency.close()
-    other.close()
 
 
 def test_only_threads_of_their_own_call_the_store(
