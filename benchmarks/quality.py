@@ -26,7 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from impasto_client import Client, Generation, Options
 from impasto_server.ops.serve import serve
-from impasto_server.settings import Settings, default_registry
+from impasto_server.settings import Settings
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the benchmarks are scripts, none is installed
 
@@ -187,7 +187,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     asked = arguments()
     here = ROOT / ".impasto" / "registry"
-    registry = asked.registry or (default_registry() if "IMPASTO_REGISTRY" in os.environ else here)
+    registry = asked.registry or Path(os.environ.get("IMPASTO_REGISTRY") or here)
     columns = (TextColumn("{task.description:28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
     scenes = painter.unseen_scenes(asked.n, SCENE_SEED)

@@ -17,6 +17,7 @@ from benchmarks.common.backbones import KEPT, LORA_FILE, NAMES, Backbone, regist
 
 from impasto_server.adapters.adapter import Adapter
 from impasto_server.adapters.bank import Bank
+from impasto_server.adapters.bucket import shelf_of
 from impasto_server.adapters.registry import Registry
 from impasto_server.adapters.residency import Named, Residency
 from impasto_server.adapters.seat import Pages, Seat
@@ -44,7 +45,7 @@ class Styles:
     def of(cls, settings: Settings) -> Styles:
         manifest, stats = opened(settings)[0].manifest, Stats()
         bank = Bank.of(manifest, settings, Runtime.of(settings), stats)
-        return cls(Residency(Registry(settings.registry), manifest, settings.host_bytes, stats), bank)
+        return cls(Residency(Registry(shelf_of(settings)), manifest, settings.host_bytes, stats), bank)
 
     def take(self, weights: Mapping[str, float]) -> Seat:
         """Where a mix of adapters is, pinned."""
@@ -58,7 +59,7 @@ class Styles:
         return 1000 * (perf_counter() - started)
 
     def _mix(self, weights: Mapping[str, float]) -> tuple[Mix, Mapping[str, Adapter]]:
-        styles = [Named(name, self.residency.resolve(name).result(), weight) for name, weight in weights.items()]
+        styles = [Named(name, self.residency.resolve(name).result().digest, weight) for name, weight in weights.items()]
         loaded = {digest: loading.result() for digest, loading in self.residency.load(styles).items()}
         adapters = {digest: one for digest, one in loaded.items() if isinstance(one, Adapter)}
         return Mix.of([(style.digest, style.weight) for style in styles]), adapters

@@ -180,8 +180,9 @@ ASKED: dict[str, Callable[[Any, Mapping[str, Any]], Any]] = {
 
 def ours(backbone: Backbone, folder: Path) -> Outputs:
     found: Outputs = {}
+    registry = Registry(folder / REGISTRY)
     for name, graph in backbone.architecture().graphs.items():
-        adapter = Registry(folder / REGISTRY).show(ADAPTER).path if graph.sites else None
+        adapter = registry.file(registry.show(ADAPTER).digest) if graph.sites else None
         file = folder / BUNDLE / graph.file
         outputs = _run(file, {**feeds(backbone, name), **banks(file, graph, name, adapter)})
         found |= {f"{name}/{key}": array for key, array in zip(_names(graph), outputs, strict=True)}

@@ -13,6 +13,7 @@ from benchmarks.parts.stylize.places import Placed
 
 from impasto_export.feedforward.net import Array
 from impasto_server.adapters.adapter import Adapter
+from impasto_server.adapters.bucket import shelf_of
 from impasto_server.adapters.registry import Registry
 from impasto_server.adapters.residency import Named, Residency
 from impasto_server.engines.engine import compile_graph
@@ -48,7 +49,7 @@ def roofline(placed: Placed, settings: Settings, sides: Sequence[int]) -> dict[i
 def switch_ms(settings: Settings, placed: Placed) -> list[float]:
     """Random switches among the net's styles, which were all used once before."""
     manifest = open_bundle(placed.bundle).manifest
-    residency = Residency(Registry(settings.registry), manifest, settings.host_bytes, Stats())
+    residency = Residency(Registry(shelf_of(settings)), manifest, settings.host_bytes, Stats())
     names, draw = list(placed.styles), random.Random(0)
     for name in names:
         row(residency, name)
@@ -62,7 +63,7 @@ def switch_ms(settings: Settings, placed: Placed) -> list[float]:
 
 def row(residency: Residency, name: str) -> Array:
     """What a pass is fed for a style in full strength."""
-    named = Named(name, residency.resolve(name).result(), 1.0)
+    named = Named(name, residency.resolve(name).result().digest, 1.0)
     adapter = residency.load([named])[named.digest].result()
     assert isinstance(adapter, Adapter)
     (site,) = adapter.factors[TRANSFORM].values()

@@ -13,7 +13,7 @@ import pytest
 
 from impasto_server import catalogue as module
 from impasto_server.adapters.header import Header
-from impasto_server.adapters.registry import Registry
+from impasto_server.adapters.registry import Pointed, Registry
 from impasto_server.bundle import Manifest
 from impasto_server.catalogue import Catalogue
 from impasto_server.families import open_bundle
@@ -168,7 +168,7 @@ def test_a_file_that_never_answers_holds_nobody_up_for_long(
     pipe = os.pipe()
     resolve = Registry.pointed
 
-    def hang(self: Registry, name: str) -> str:
+    def hang(self: Registry, name: str) -> Pointed:
         if name == "neon":
             os.read(pipe[0], 1)  # until the test is over
         return resolve(self, name)

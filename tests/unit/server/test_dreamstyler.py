@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from impasto_server.adapters.shelf import Folder
 from impasto_server.backbone import Row
 from impasto_server.errors import FieldError, InvalidArgument, NotFound
 from impasto_server.pipeline import Pipeline, Result
@@ -115,9 +116,10 @@ def test_every_step_reads_the_stage_of_its_timestep(
 def seen_contexts(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, stage: int) -> NDArray[np.float32]:
     """The context when the style is at `stage` all the time."""
     vectors = np.random.default_rng(4).standard_normal((6, 1, toy.WIDTH)).astype(np.float32)[stage : stage + 1]
-    registry = pipeline._residency._registry._folder
+    shelf = pipeline._residency._registry._shelf
+    assert isinstance(shelf, Folder)
     data = toy.embedding_bytes(vectors=vectors)
-    toy.register(registry, f"stage-{stage}", data)
+    toy.register(shelf.folder, f"stage-{stage}", data)
     ((row,), *_) = seen_rows(pipeline, monkeypatch, altered(HOUSE, style=(f"stage-{stage}",), guidance_scale=1.0))
     return said(row).hidden
 

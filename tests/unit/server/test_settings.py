@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from impasto_server.errors import SetupError
-from impasto_server.settings import Settings, placed
+from impasto_server.settings import Place, Settings, default_registry, placed, settled
 
 
 def test_settings_travel_through_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,6 +31,21 @@ def test_bundles_travel_through_the_environment_in_their_order(
         monkeypatch.setenv(name, value)
     assert Settings.from_env() == settings
     assert list(Settings.from_env().folders.items()) == list(settings.folders.items())
+
+
+@pytest.mark.parametrize("place", [Path("/registry"), "s3://styles/adapters"])
+def test_a_registry_is_a_folder_or_an_address(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in Settings(Path("bundle"), place, registry_cache=Path("/cache")).to_env().items():
+        monkeypatch.setenv(name, value)
+    assert Settings.from_env() == Settings(Path("bundle"), place, registry_cache=Path("/cache"))
+    assert default_registry() == place
+    assert settled(place) == str(place)
+
+
+def test_a_bundle_in_a_store_is_to_be_pulled_first() -> None:
+    for text in ("s3://styles/mini", "photo=s3://styles/mini"):
+        with pytest.raises(SetupError, match="with `impasto pull s3://styles/mini --out DIR`, and pass DIR"):
+            placed([text])
 
 
 def test_the_command_line_names_several_and_needs_no_name_for_one() -> None:

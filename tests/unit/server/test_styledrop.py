@@ -19,6 +19,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from impasto_server.adapters.shelf import Folder
 from impasto_server.backbone import Backbone, Row
 from impasto_server.errors import Cancelled, DeadlineExceeded, FieldError, ImpastoError, InvalidArgument, NotFound
 from impasto_server.pipeline import Caller, Pipeline, Progress, Result
@@ -280,7 +281,9 @@ def test_a_mix_is_the_weighted_sum_of_what_its_adapters_add(
 ) -> None:
     """Bottlenecks of either gelu, LoRAs, and one of each kind; weights are tiny, for a tanh stands behind the LoRA."""
     pipeline, tiny = open_masked(), 1e-3
-    toy.register(pipeline._residency._registry._folder, "my-toy", toy_masked.lora_bytes(4, rank=20))
+    shelf = pipeline._residency._registry._shelf
+    assert isinstance(shelf, Folder)
+    toy.register(shelf.folder, "my-toy", toy_masked.lora_bytes(4, rank=20))
     plain = alone(of("masked", altered(FISH, steps=1)), "a fish")
     weights = (0.5 * tiny, -tiny)
 
