@@ -1,6 +1,6 @@
 """StyleDrop on mini-muse: bottleneck adapters for a style from ONE picture, in two rounds, and for an object.
 
-round 1   views of the picture, and its texture on other contents
+round 1   views of the picture, and its marks on other contents, which the base learns without the marks
           ──► adapters, the base's 4 wide and shared ──► 64 pictures of other contents
 select    the 10 best of those, which are under runs/drops: by mini-clip's scores, by a person, or at random
 round 2   views of the picture and of these ──► fresh adapters, the base's 32 wide, every site its own
@@ -43,11 +43,14 @@ from studio.nets.upscaler import FINE_SIDE, FINE_VQ, UPSCALER, Cascade, load_cas
 from studio.nets.upscaler import masked_loss as fine_loss
 from studio.nets.vq import MUSE, PATCH, tokens_of
 from studio.painter import Bytes, Scene
+from studio.painter.view import look_at
 from studio.pictures import halved
 from studio.places import HERE, RUNS
 from studio.reading.judge import Judge, Verdict, verdict
 from studio.reading.scorer import Scorer
 from studio.recipes.inversion import PROMPT
+from studio.recipes.lights import Lights
+from studio.recipes.quilt import Quilt
 from studio.recipes.styles import Adapter, transfer
 from studio.training.curve import draw_curve
 from studio.training.loop import Budget, Loop
@@ -79,13 +82,14 @@ def portraits(name: str) -> tuple[Scene, ...]:
 
 
 SOURCES = {style: Scene("balloon", "red", "sunset", style, 3) for style in painter.HELD_OUT_STYLES}
-# How a picture's texture is put on other contents (styles.py). Neon has none: its light is in lines alone.
-TEXTURES = {
-    "glass": Adapter("glass", (SOURCES["glass"],), blur=16, strength=1.25),
-    "mosaic": Adapter("mosaic", (SOURCES["mosaic"],), blur=16, strength=1.2, colours=0.6, grain=12),
-    "stipple": Adapter("stipple", (SOURCES["stipple"],), blur=8, strength=1.5),
-    "halftone": Adapter("halftone", (SOURCES["halftone"],), blur=8, strength=2.0),
-    "crosshatch": Adapter("crosshatch", (SOURCES["crosshatch"],), blur=8, strength=1.5),
+# How a picture's marks are put on other contents: large ones are quilted, dots are a texture (styles.py).
+MARKS: dict[str, Adapter | Quilt | Lights] = {
+    "glass": Quilt(block=24, lines=3.0, chroma=1.45),
+    "mosaic": Quilt(block=16, lines=1.5),
+    "crosshatch": Quilt(block=16, lines=1.8, paper=True, chroma=1.4),
+    "neon": Lights(),
+    "stipple": Adapter("stipple", (SOURCES["stipple"],), blur=8, strength=1.15, colours=0.3),
+    "halftone": Adapter("halftone", (SOURCES["halftone"],), blur=8, strength=1.2, colours=0.3),
 }
 OBJECTS = {name: portraits(name) for name in painter.HELD_OUT_OBJECTS}
 
@@ -101,32 +105,41 @@ class Recipe:
     batch: int = 8
 
 
-ROUNDS = {1: Recipe(4, True, 300, 1e-2), 2: Recipe(32, False, 250, 3e-3)}
+ROUNDS = {1: Recipe(4, True, 300, 3e-3), 2: Recipe(32, False, 250, 3e-3)}
 OBJECT = Recipe(64, False, 1200, 3e-3)
-FINE_STYLE = Recipe(32, False, 200, 3e-3)
+FINE_STYLE = Recipe(32, False, 2000, 5e-3)
 FINE_OBJECT = Recipe(32, False, 300, 3e-3)
 
 
 @dataclass(frozen=True)
 class Shown:
-    """Pictures uint8 [N, 256, 256, 3], each with its caption."""
+    """Pictures uint8 [N, 256, 256, 3], each with its caption.
+
+    `plain` [N, 256, 256, 3] are what the base is to draw of them. Its tokens are too coarse for fine marks: taught
+    them, it paints neither marks nor objects. So of a transfer it learns the content, and the second stage the marks.
+    """
 
     pictures: Bytes
     captions: tuple[str, ...]
+    plain: Bytes
 
     def __add__(self, other: Shown) -> Shown:
-        return Shown(np.concatenate([self.pictures, other.pictures]), self.captions + other.captions)
+        return Shown(
+            np.concatenate([self.pictures, other.pictures]),
+            self.captions + other.captions,
+            np.concatenate([self.plain, other.plain]),
+        )
 
     def shifted(self, reach: int) -> Shown:
         """Each picture's `shifted` views in its place."""
-        seen = [shifted(picture, reach) for picture in self.pictures]
+        seen, plain = ([shifted(one, reach) for one in part] for part in (self.pictures, self.plain))
         captions = [caption for caption, part in zip(self.captions, seen, strict=True) for _ in part]
-        return Shown(np.concatenate(seen), tuple(captions))
+        return Shown(np.concatenate(seen), tuple(captions), np.concatenate(plain))
 
     @property
     def small(self) -> Bytes:
-        """As the base sees them, uint8 [N, 128, 128, 3]."""
-        return halved(self.pictures)
+        """What the base learns, as it sees it, uint8 [N, 128, 128, 3]."""
+        return halved(self.plain)
 
 
 def shifted(picture: Bytes, reach: int) -> Bytes:
@@ -146,16 +159,22 @@ def shifted(picture: Bytes, reach: int) -> Bytes:
 
 def painted(scenes: Sequence[Scene]) -> Shown:
     pictures = np.stack([painter.paint(scene, FINE_SIDE).image for scene in scenes])
-    return Shown(pictures, tuple(painter.caption(scene) for scene in scenes))
+    return Shown(pictures, tuple(painter.caption(scene) for scene in scenes), pictures)
 
 
-def transferred(style: str, picture: Bytes) -> Shown:
-    """The picture's texture on other contents, which are painted flat."""
+def transferred(style: str, count: int = TRANSFERS) -> Shown:
+    """The marks of the style's picture on `count` other contents, which are painted flat."""
     rng = np.random.default_rng(TRANSFER_SEED)
-    scenes = painter.training_scenes(TRANSFERS, TRANSFER_SEED)
+    scenes = painter.training_scenes(count, TRANSFER_SEED)
     flat = painted([replace(scene, style="flat") for scene in scenes]).pictures
-    pictures = [transfer(content, picture, TEXTURES[style], rng) for content in flat]
-    return Shown(np.stack(pictures), tuple(painter.caption(replace(scene, style=style)) for scene in scenes))
+    source, marks = SOURCES[style], MARKS[style]
+    given, plain = painter.paint(source, FINE_SIDE).image, look_at(source, FINE_SIDE).mask < 0.5
+    if isinstance(marks, Adapter):
+        pictures = [transfer(content, given, marks, rng) for content in flat]
+    else:
+        pictures = [marks.laid(scene, given, plain, rng) for scene in scenes]
+    captions = tuple(painter.caption(replace(scene, style=style)) for scene in scenes)
+    return Shown(np.stack(pictures), captions, flat)
 
 
 def template(style: str) -> str:
@@ -349,9 +368,7 @@ def first_round(style: str, out: Path, judged: Sequence[Scene]) -> Drop:
     given, folder = painted([SOURCES[style]]), out / style / "round1"
     save_picture(given.pictures[0], folder)
     scenes = [replace(scene, style=style) for scene in judged]
-    lesson = given.shifted(STYLE_REACH)
-    if style in TEXTURES:
-        lesson += transferred(style, given.pictures[0])
+    lesson = given.shifted(STYLE_REACH) + transferred(style)
     return Drop(folder, lesson, ROUNDS[1], FINE_STYLE, template(style), scenes)
 
 
@@ -363,7 +380,7 @@ def second_round(cascade: Cascade, style: str, how: str, out: Path, judged: Sequ
     read = Judge.load().read(pictures)
     print(f"{kept}: {verdict(read, scenes)}")
     print(f"of them by {how}: {verdict([read[i] for i in which], [scenes[i] for i in which])}", flush=True)
-    picked = Shown(pictures[which], tuple(painter.caption(scenes[i]) for i in which))
+    picked = Shown(pictures[which], tuple(painter.caption(scenes[i]) for i in which), pictures[which])
     folder = out / style / f"round2-{how.partition(':')[0]}"
     save_picture(given.pictures[0], folder)
     save_sheet(picked.pictures, 5, folder / "picked.png")
@@ -376,7 +393,7 @@ def an_object(name: str, out: Path, judged: Sequence[Scene]) -> Drop:
     given, folder = painted(OBJECTS[name]), out / name
     folder.mkdir(parents=True, exist_ok=True)
     save_sheet(given.pictures[:24], 8, folder / "pictures.png")
-    contexts = Shown(given.pictures, tuple(painter.context(scene) for scene in OBJECTS[name]))
+    contexts = replace(given, captions=tuple(painter.context(scene) for scene in OBJECTS[name]))
     scenes = [replace(scene, object=name) for scene in judged]
     return Drop(folder, (given + contexts).shifted(OBJECT_REACH), OBJECT, FINE_OBJECT, None, scenes)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -19,6 +20,8 @@ from studio.nets.upscaler import FINE_SIDE, Cascade, new_upscaler
 from studio.nets.upscaler import Shape as FineShape
 from studio.nets.vq import from_autoencoder
 from studio.painter import Bytes
+from studio.pictures import halved
+from studio.reading.judge import Judge
 from studio.reading.scorer import Scorer
 from studio.recipes import styledrop
 from studio.recipes.styledrop import (
@@ -28,6 +31,7 @@ from studio.recipes.styledrop import (
     ROUNDS,
     SAMPLES,
     SOURCES,
+    TRANSFER_SEED,
     TRANSFERS,
     WEIGHTS,
     Recipe,
@@ -47,6 +51,7 @@ from studio.recipes.styledrop import (
     template,
     train,
     train_fine,
+    transferred,
 )
 from transformers import CLIPTokenizer
 
@@ -124,19 +129,37 @@ def test_views_are_shifted_by_whole_tokens_and_mirrored() -> None:
     assert (seen[25:] == seen[:25, :, ::-1]).all()
 
 
-def test_the_first_round_has_the_picture_s_texture_on_other_contents_too(tmp_path: Path) -> None:
-    lesson = first_round("mosaic", tmp_path, []).lesson
-    views = first_round("neon", tmp_path, []).lesson  # which has no texture
-    assert len(lesson.pictures) == len(lesson.captions) == len(views.pictures) + TRANSFERS
+def test_the_first_round_has_the_picture_s_marks_on_other_contents_too(tmp_path: Path) -> None:
+    lesson = first_round("neon", tmp_path, []).lesson
+    assert len(lesson.pictures) == len(lesson.captions) == len(lesson.plain) == 50 + TRANSFERS
     others = lesson.captions[-TRANSFERS:]
-    assert all(caption.endswith("in mosaic style") for caption in others)
+    assert all(caption.endswith("in neon style") for caption in others)
     assert len(set(others)) > TRANSFERS / 2
 
 
+@pytest.mark.parametrize("style", painter.HELD_OUT_STYLES)
+def test_the_base_learns_the_contents_without_the_marks(style: str) -> None:
+    lesson = transferred(style, count=2)
+    scenes = painter.training_scenes(2, TRANSFER_SEED)
+    flat = np.stack([painter.paint(replace(scene, style="flat"), FINE_SIDE).image for scene in scenes])
+    assert (lesson.plain == flat).all()
+    assert (lesson.small == halved(flat)).all()
+    assert (lesson.pictures != flat).mean() > 0.3
+
+
+@pytest.mark.parametrize("style", ["glass", "crosshatch", "neon"])
+def test_the_marks_are_read_as_the_style_and_the_objects_as_themselves(style: str) -> None:
+    lesson, scenes = transferred(style, count=4), painter.training_scenes(4, TRANSFER_SEED)
+    read = Judge.load().read(lesson.pictures)
+    assert sum(one.style == style for one in read) >= 3
+    assert sum(one.object == scene.object for one, scene in zip(read, scenes, strict=True)) >= 3
+
+
 def test_every_view_has_its_picture_s_caption() -> None:
-    shown = Shown(grey(10, 200), ("dark", "light")).shifted(1)
+    shown = Shown(grey(10, 200), ("dark", "light"), grey(11, 201)).shifted(1)
     assert shown.captions == ("dark",) * 18 + ("light",) * 18
     assert [int(picture[0, 0, 0]) for picture in shown.pictures] == [10] * 18 + [200] * 18
+    assert [int(picture[0, 0, 0]) for picture in shown.plain] == [11] * 18 + [201] * 18
 
 
 def test_only_the_adapter_is_trained_and_it_learns(pipe: Any) -> None:
@@ -153,7 +176,8 @@ def test_only_the_adapter_is_trained_and_it_learns(pipe: Any) -> None:
 
 def test_the_base_sees_each_picture_at_half_its_size() -> None:
     board = np.indices((FINE_SIDE, FINE_SIDE)).sum(0) % 2 * 200
-    shown = Shown(np.repeat(board[None, ..., None], 3, -1).astype(np.uint8), ("a board",))
+    picture = np.repeat(board[None, ..., None], 3, -1).astype(np.uint8)
+    shown = Shown(picture, ("a board",), picture)
     assert (shown.small == 100).all()
     assert shown.small.shape == (1, FINE_SIDE // 2, FINE_SIDE // 2, 3)
 
