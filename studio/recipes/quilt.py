@@ -172,5 +172,5 @@ def _ranked(plane: Floats, reach: int, rank: float) -> Floats:
 def _matched(tone: Floats, wanted: Floats) -> Floats:
     """`tone` with the values that `wanted` has, in its own order: of all tones some have blocks."""
     order: NDArray[np.int64] = tone.ravel().argsort().argsort()
-    values = np.quantile(wanted, order / (tone.size - 1))
-    return values.reshape(tone.shape).astype(np.float32)
+    values: Floats = np.sort(wanted, axis=None)[order * wanted.size // tone.size]
+    return values.reshape(tone.shape)

@@ -238,25 +238,25 @@ def test_round_two_learns_from_the_picture_and_ten_samples_of_round_one(
 
     monkeypatch.setattr(styledrop, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(styledrop, "paint_fine", paint)
-    first = first_round("glass", tmp_path, [])
+    first = first_round("neon", tmp_path, [])
     Bottleneck(Form.of(cascade.base.transformer, shared=True), 64, 4).save(first.folder / WEIGHTS)
     Bottleneck(Form.of_upscaler(cascade.upscaler), 64, 4).save(first.folder / FINE_WEIGHTS)
     torch.manual_seed(0)
-    second = second_round(cascade, "glass", "random", tmp_path, painter.unseen_scenes(2, seed=0))
-    second_round(cascade, "glass", "random", tmp_path, [])
+    second = second_round(cascade, "neon", "random", tmp_path, painter.unseen_scenes(2, seed=0))
+    second_round(cascade, "neon", "random", tmp_path, [])
     assert len(asked) == 1  # the samples of a pair are kept
-    captions = [painter.caption(scene) for scene in feedback_scenes("glass")]
+    captions = [painter.caption(scene) for scene in feedback_scenes("neon")]
     assert asked[0][0].prompts == captions
-    assert second.folder == tmp_path / "glass" / "round2-random"
+    assert second.folder == tmp_path / "neon" / "round2-random"
     assert {path.name for path in second.folder.iterdir()} == {"picture.png", "picked.png"}
     given, *picked = dict.fromkeys(second.lesson.captions)
-    assert given == painter.caption(SOURCES["glass"])
+    assert given == painter.caption(SOURCES["neon"])
     assert len(picked) == PICKED
     for caption, picture in zip(second.lesson.captions, second.lesson.pictures, strict=True):
         if caption in picked:
             assert captions[int(picture.mean().round())] == caption
-    assert {scene.style for scene in second.judged} == {"glass"}
-    assert (second.prompt, second.recipe) == (template("glass"), ROUNDS[2])
+    assert {scene.style for scene in second.judged} == {"neon"}
+    assert (second.prompt, second.recipe) == (template("neon"), ROUNDS[2])
 
 
 def test_what_is_judged_is_new_to_both_rounds() -> None:
