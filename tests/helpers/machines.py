@@ -25,13 +25,12 @@ from tests.helpers.waiting import PATIENCE_S
 class Machine:
     """One of them; `start` and `stop` may take turns, on the same ports.
 
-    While `go_on` is not set, requests wait; `held` is how many do. A request that comes while `dies` is set loses its
-    connection without an answer, as when the process is killed.
+    While `go_on` is not set, requests wait; `held` is how many do.
     """
 
     name: str
     ready: bool = True
-    dies: bool = False
+    dies: bool = False  # HTTP connections are closed without an answer
     go_on: Event = field(default_factory=Event)
     held: int = 0
     asked: int = 0
@@ -51,17 +50,19 @@ class Machine:
         self._grpc.start()
 
     def stop(self) -> None:
-        self.go_on.set()
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
-        self._grpc.stop(0).wait()
-
-    def kill(self) -> None:
-        """What it holds is lost without an answer. `start` once go_on was set."""
         self._http.shutdown()
         self._http.socket.close()
-        self._grpc.stop(0)
+        stopped = self._grpc.stop(0)
+        self.go_on.set()
+        self._http.server_close()  # waits for its threads
+        self._thread.join()
+        stopped.wait()
+
+    def kill(self) -> None:
+        """As SIGKILL does: nothing listens any more, and what it holds isn't answered. Then `start` it again."""
+        self.dies = True
+        self.stop()
+        self.dies = False
 
     def hold(self) -> None:
         """A request's stay."""
@@ -85,10 +86,10 @@ def _handler(machine: Machine) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["content-length"]))
+            machine.hold()
             if machine.dies:
                 self.connection.shutdown(SHUT_RDWR)
                 return
-            machine.hold()
             self._answer(200, {"server": machine.name, "from": self.headers.get("x-forwarded-for")})
 
         def _answer(self, status: int, said: dict[str, Any]) -> None:

@@ -33,7 +33,9 @@ def test_a_request_that_names_none_has_no_such_header() -> None:
 def test_a_name_that_a_header_cannot_carry_is_written_in_ascii(name: str) -> None:
     said = value(adapters=name)
     assert said is not None
-    assert said.isascii() and said.isprintable() and "," not in said
+    assert said.isascii()
+    assert said.isprintable()
+    assert "," not in said
 
 
 def test_a_long_key_is_sent_as_its_hash_and_is_the_same_for_the_same_adapters() -> None:
