@@ -49,9 +49,17 @@ class Proxy:
 
     def state(self, backend: str, server: str) -> str:
         """UP, DOWN, DRAIN …"""
-        rows = [line.split(",") for line in self.admin("show stat").splitlines()]
-        (row,) = (row for row in rows if row[:2] == [backend, server])
-        return row[rows[0].index("status")].partition(" ")[0]
+        return self._told("status")[backend, server].partition(" ")[0]
+
+    def rest(self) -> None:
+        """Wait until nothing counts as under way, which is a moment after its answer: it would be load of a server."""
+        eventually(lambda: not any(int(found or 0) for found in self._told("scur").values()))
+
+    def _told(self, column: str) -> dict[tuple[str, str], str]:
+        """A column of HAProxy's table, by backend and server."""
+        head, *rows = (line.split(",") for line in self.admin("show stat").splitlines() if line)
+        place = head.index(column)
+        return {(row[0], row[1]): row[place] for row in rows if row[1] in self.machines}
 
     def is_in(self, server: str, state: str) -> bool:
         return {self.state(backend, server) for backend in ("http", "grpc")} == {state}

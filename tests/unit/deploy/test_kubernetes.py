@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import fields
 from math import ceil
+from runpy import run_path
 from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]
-from deploy.kubernetes import dashboard
 from typer.main import get_command
 
 from impasto_client.cli import app
@@ -122,9 +122,10 @@ def test_it_is_what_kustomize_makes_of_the_files(overlay: str) -> None:
 
 
 def test_the_dashboard_is_grafanas() -> None:
-    assert dashboard.manifest() == dashboard.TARGET.read_text(), "run `python deploy/kubernetes/dashboard.py`"
-    (found,) = read(dashboard.manifest())
-    assert found["data"]["impasto.json"] == dashboard.SOURCE.read_text()
+    made = run_path(str(FOLDER / "dashboard.py"))["manifest"]()
+    assert made == (FOLDER / "components/monitoring/dashboard.yaml").read_text(), "run deploy/kubernetes/dashboard.py"
+    (found,) = read(made)
+    assert found["data"]["impasto.json"] == (ROOT / "deploy/grafana/impasto.json").read_text()
     assert problem(found) is None
 
 

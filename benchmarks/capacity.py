@@ -1,8 +1,10 @@
 """How many replicas, and what they cost: from the times of one replica to a fleet that meets a p95.
 
-python deploy/capacity.py                           for what deploy/capacity.json says: devices, workloads, demand
-python deploy/capacity.py --input FILE              for figures of your own, in that form
-python deploy/capacity.py --check fleet.json        beside what benchmarks/fleet.py measured on 1, 2 and 4 replicas
+python benchmarks/capacity.py                       for what capacity.json beside it says: devices, workloads, demand
+python benchmarks/capacity.py --input FILE          for figures of your own, in that form
+python benchmarks/capacity.py --check fleet.json    beside what benchmarks/fleet.py measured on 1, 2 and 4 replicas
+
+Nothing is measured here.
 
 docs/capacity.md has the formulas. `Replica` is what one was measured at, `Demand` what is asked of all; `plan` puts
 them together.
@@ -283,7 +285,7 @@ def rows(said: Mapping[str, Any]) -> Iterator[Row]:
     try:
         days, peak, within = asked.pop("images_per_day"), asked.pop("peak_to_mean"), asked.pop("p95_s")
     except KeyError as error:
-        raise BadInput(f"demand: {error.args[0]} is missing; deploy/capacity.json has all of it") from None
+        raise BadInput(f"demand: {error.args[0]} is missing; benchmarks/capacity.json has all of it") from None
     _checked("demand.peak_to_mean", peak, least=1.0)
     for name, one in _part(said, "workloads").items():
         workload = _made(Workload, f"workloads.{name}", one)
@@ -374,7 +376,7 @@ def _beside(
 def _part(said: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     found = said.get(name)
     if not isinstance(found, Mapping):
-        raise BadInput(f"{name}: it is missing; deploy/capacity.json shows the form")
+        raise BadInput(f"{name}: it is missing; benchmarks/capacity.json shows the form")
     return found
 
 

@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from deploy.capacity import (
+from benchmarks.capacity import (
     BadInput,
     Demand,
     Device,
@@ -27,13 +27,12 @@ from deploy.capacity import (
     rows,
     table,
 )
-
 from tests.helpers.pages import ROOT, page
 
 REPLICA = Replica(work_s=0.2, alone_s=0.5, load_s=0.1, seats=20, price_per_hour=1.0, spare=1)
 DEMAND = Demand(per_second=30.0, p95_s=2.0, adapters=200)
-FILE = json.loads((ROOT / "deploy/capacity.json").read_text())
-FLEET = json.loads((ROOT / "tests/unit/deploy/fleet.json").read_text())
+FILE = json.loads((ROOT / "benchmarks/capacity.json").read_text())
+FLEET = json.loads((ROOT / "tests/unit/benchmarks/fleet.json").read_text())
 
 
 def test_one_server_waits_as_often_as_it_is_busy() -> None:
@@ -223,14 +222,17 @@ def test_what_is_no_fleet_is_refused() -> None:
 
 def test_the_command(tmp_path: Path) -> None:
     def ran(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(ROOT / "deploy/capacity.py"), *words]
+        command = [sys.executable, str(ROOT / "benchmarks/capacity.py"), *words]
         return subprocess.run(command, capture_output=True, text=True)
 
     small = {**FILE, "workloads": {"photo-1024": FILE["workloads"]["photo-1024"]}}
     (tmp_path / "own.json").write_text(json.dumps(small))
     assert ran("--input", str(tmp_path / "own.json")).stdout == table(list(rows(small))) + "\n"
-    checked = ran("--check", str(ROOT / "tests/unit/deploy/fleet.json"))
+    checked = ran("--check", str(ROOT / "tests/unit/benchmarks/fleet.json"))
     assert "real, adapters: p95, s" in checked.stdout
     (tmp_path / "bad.json").write_text("{}")
     bad = ran("--input", str(tmp_path / "bad.json"))
-    assert (bad.returncode, bad.stderr) == (1, "error  devices: it is missing; deploy/capacity.json shows the form\n")
+    assert (bad.returncode, bad.stderr) == (
+        1,
+        "error  devices: it is missing; benchmarks/capacity.json shows the form\n",
+    )
