@@ -66,8 +66,10 @@ class Proxy:
 
 
 def adapted(machines: Mapping[str, Machine], http_port: int, grpc_port: int, stats: Path) -> str:
-    """The file with this machine's addresses in the place of its own."""
-    text = CONFIG.replace("/run/haproxy/impasto.sock", str(stats))
+    """The file with this machine's addresses in the place of its own, and on one thread: several may each let a request
+    past a bound."""
+    text = CONFIG.replace("global\n", "global\n    nbthread 1\n", 1)
+    text = text.replace("/run/haproxy/impasto.sock", str(stats))
     text = text.replace("bind :8001", f"bind 127.0.0.1:{grpc_port}").replace(
         "bind :8080", f"bind 127.0.0.1:{http_port}"
     )
