@@ -109,7 +109,7 @@ def test_a_key_that_may_only_paint_changes_no_adapters(settings: GatewaySettings
     assert asyncio.run(ask(painter, "POST", "/v1/images/generations")).status_code == 200
 
 
-def metrics(keys: Keys, client: tuple[str, int], *, are_open: bool = False, **headers: str) -> int:
+def metrics(keys: Keys, client: tuple[str, int], are_open: bool = False, /, **headers: str) -> int:
     """The status of /metrics for a caller from this address."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -140,7 +140,7 @@ def test_metrics_are_for_neighbours_and_those_with_the_role(settings: GatewaySet
 
 def test_metrics_may_be_open_and_nothing_else_is(settings: GatewaySettings) -> None:
     key_in(file_of(settings), "studio")
-    assert metrics(Keys.of(settings, {}), ("192.0.2.7", 1), are_open=True) == 200
+    assert metrics(Keys.of(settings, {}), ("192.0.2.7", 1), True) == 200
     asked = replace(settings, open_metrics=True)
     assert got(asked, "/metrics").status_code == 200
     assert got(asked, ADAPTERS).status_code == 401
