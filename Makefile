@@ -110,7 +110,7 @@ lock: | $(VENV)/bin/python
 	$(RESOLVE) --extra server --extra gateway --extra store --output-file requirements/server.txt
 	$(RESOLVE) --extra server --extra gateway --extra otel --extra c2pa --extra video --extra store --extra ray --extra export --extra dev --excludes requirements/test.exclude \
 	    --no-emit-package torch --output-file requirements/test.txt
-	$(RESOLVE) --extra server --extra gpu --excludes requirements/gpu.exclude --output-file requirements/gpu.txt
+	$(RESOLVE) --extra server --extra gateway --extra otel --extra c2pa --extra store --extra gpu --excludes requirements/gpu.exclude --output-file requirements/gpu.txt
 
 clean:
 	rm -rf $(VENV) $(STATE)

@@ -26,7 +26,7 @@ from tritonclient.utils import (  # type: ignore[import-untyped]
 from impasto_client.catalogue import CATALOGUE
 from impasto_client.errors import ConnectError, ImpastoError, InvalidRequest
 from impasto_client.failure import Line
-from impasto_client.headers import headers
+from impasto_client.routing import routed
 from impasto_client.scoring import SCORER
 from impasto_client.status import spoken
 from impasto_client.tensor import shown
@@ -85,7 +85,7 @@ class GrpcTransport:
         """The request is sent when iteration begins. Raises errors of the ImpastoError tree."""
         requests = iter([_request(STREAM, tensors, timeout_s)])
         with self._line.telling(timeout_s):
-            call = self._stub.ModelStreamInfer(requests, timeout=_backstop_s(timeout_s), metadata=headers())
+            call = self._stub.ModelStreamInfer(requests, timeout=_backstop_s(timeout_s), metadata=routed(tensors))
             refused = ""
             try:
                 for response in call:  # to the end, after an error too: see Client.stream
@@ -113,7 +113,7 @@ class GrpcTransport:
     def _ask(self, model: str, tensors: Tensors, timeout_s: float | None) -> Tensors:
         with self._line.telling(timeout_s):
             request = _request(model, tensors, timeout_s)
-            return _outputs(self._stub.ModelInfer(request, timeout=_backstop_s(timeout_s), metadata=headers()))
+            return _outputs(self._stub.ModelInfer(request, timeout=_backstop_s(timeout_s), metadata=routed(tensors)))
 
 
 class AsyncGrpcTransport:
@@ -140,7 +140,7 @@ class AsyncGrpcTransport:
         """The request is sent when iteration begins. Raises errors of the ImpastoError tree."""
         requests = iter([_request(STREAM, tensors, timeout_s)])
         with self._line.telling(timeout_s):
-            call = self._stub.ModelStreamInfer(requests, timeout=_backstop_s(timeout_s), metadata=headers())
+            call = self._stub.ModelStreamInfer(requests, timeout=_backstop_s(timeout_s), metadata=routed(tensors))
             refused = ""
             try:
                 async for response in call:  # to the end, after an error too: see Client.stream
@@ -168,7 +168,9 @@ class AsyncGrpcTransport:
     async def _ask(self, model: str, tensors: Tensors, timeout_s: float | None) -> Tensors:
         with self._line.telling(timeout_s):
             request = _request(model, tensors, timeout_s)
-            return _outputs(await self._stub.ModelInfer(request, timeout=_backstop_s(timeout_s), metadata=headers()))
+            return _outputs(
+                await self._stub.ModelInfer(request, timeout=_backstop_s(timeout_s), metadata=routed(tensors))
+            )
 
 
 _READY = service_pb2.ModelReadyRequest(name=MODEL)

@@ -56,7 +56,7 @@ def create_app(settings: GatewaySettings, upstream: Upstream | None = None, drai
     inner.state.parts = parts
     app: ASGIApp = BodiesMiddleware(inner, settings.limits)
     app = RatesMiddleware(app, parts.rates)
-    app = KeysMiddleware(app, parts.keys, settings.origins)
+    app = KeysMiddleware(app, parts.keys, settings.origins, open_metrics=settings.open_metrics)
     app = RefusalsMiddleware(CrowdedMiddleware(CuttingMiddleware(app, drain)))
     if settings.origins:
         app = CORSMiddleware(

@@ -1,9 +1,10 @@
-"""Which bundle paints, and maybe which adapter, by the field `model`."""
+"""Which bundle paints, and maybe which adapter, by the field `model`: BUNDLE, BUNDLE:ADAPTER, or ADAPTER alone."""
 
 from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from impasto_client.catalogue import Adapter, Bundle, Catalogue
@@ -15,7 +16,7 @@ FOREIGN = re.compile(r"(gpt-image-|chatgpt-image-|dall-e-).*")
 
 @dataclass(frozen=True)
 class Choice:
-    """The bundle, and the adapter of BUNDLE:ADAPTER."""
+    """The bundle, and the adapter if one was named."""
 
     bundle: Bundle
     adapter: Adapter | None = None
@@ -35,12 +36,21 @@ def choice_of(model: object, catalogue: Catalogue) -> Choice:
     if model in bundles:
         return Choice(bundles[model])
     name, colon, adapter = model.partition(":")
-    found = next((one for one in catalogue.adapters if one.name == adapter), None)
-    if colon and name in bundles and found is not None:
+    found = next((one for one in catalogue.adapters if one.name == (adapter if colon else model)), None)
+    if found is not None and colon and name in bundles:
         return Choice(bundles[name], found)
+    if found is not None and not colon and (wearer := _wearer(found, usual, bundles)) is not None:
+        return Choice(wearer, found)
     if FOREIGN.fullmatch(model):
         return Choice(usual, warnings=(f"model: {model[:64]!r} is not here; {usual.name!r} painted",))
     raise _unknown(model, catalogue)
+
+
+def _wearer(adapter: Adapter, usual: Bundle, bundles: Mapping[str, Bundle]) -> Bundle | None:
+    """The bundle for an adapter that is named alone, as routers know it: the default one if it fits that, else the only
+    one that it fits. None where there are several."""
+    fits = [bundles[name] for name in adapter.fits if name in bundles]
+    return usual if usual in fits else fits[0] if len(fits) == 1 else None
 
 
 def _unknown(model: str, catalogue: Catalogue) -> Refusal:

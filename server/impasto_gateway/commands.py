@@ -60,6 +60,9 @@ def serve_http(
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Write prompts into the log.")] = False,
     traces: Annotated[str | None, typer.Option(metavar="URL", help="Send traces there (OTLP over HTTP).")] = None,
     metrics_url: Annotated[list[str], typer.Option(help="Metrics of a server, to show with ours; repeatable.")] = [],  # noqa: B006
+    open_metrics: Annotated[
+        bool, typer.Option("--open-metrics", help="Whoever reaches /metrics may read them, without a key.")
+    ] = False,
     body_bytes: Annotated[int, typer.Option(min=1, help="Most bytes of a request's body.")] = Limits.body_bytes,
     held_bytes: Annotated[
         int, typer.Option(min=1, help="Most bytes of all bodies in memory at once; beyond that, 503.")
@@ -94,6 +97,7 @@ def serve_http(
             log_prompts=log_prompts,
             traces=traces,
             metrics_urls=tuple(metrics_url),
+            open_metrics=open_metrics,
             grace_s=grace,
             limits=Limits(body_bytes=body_bytes, held_bytes=held_bytes, adapter_bytes=adapter_bytes, timeout_s=timeout),
         )

@@ -23,16 +23,18 @@ _FIX = "send the header `Authorization: Bearer KEY`"
 
 
 class KeysMiddleware:
-    """Sets scope["state"]["caller"], or answers 401. Without keys, everybody on this machine may do everything.
+    """Sets scope["state"]["caller"], or answers 401. With `open_metrics`, /metrics wants no key.
 
-    Then a browser is the danger: any page may send requests to loopback, and may even have a name that leads there. So
-    the header `host` must name loopback, and an `origin`, if there is one, must be our own or one of `origins`.
+    Without keys, everybody on this machine may do everything. Then a browser is the danger: any page may send requests
+    to loopback, and may even have a name that leads there. So the header `host` must name loopback, and an `origin`, if
+    there is one, must be our own or one of `origins`.
     """
 
-    def __init__(self, app: ASGIApp, keys: Keys, origins: tuple[str, ...] = ()) -> None:
+    def __init__(self, app: ASGIApp, keys: Keys, origins: tuple[str, ...] = (), *, open_metrics: bool = False) -> None:
         self._app = app
         self._keys = keys
         self._origins = origins
+        self._open_metrics = open_metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -49,7 +51,7 @@ class KeysMiddleware:
         if not self._keys.are_asked_for:
             check_neighbours(headers, self._origins)
             return ANYBODY
-        if path in OPEN or path.startswith(STATIC) or (path == METRICS and is_near(scope)):
+        if path in OPEN or path.startswith(STATIC) or (path == METRICS and (self._open_metrics or is_near(scope))):
             return NOBODY
         caller = self._keys.caller(secret_of(headers))
         if caller is None:

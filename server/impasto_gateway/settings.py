@@ -30,7 +30,8 @@ class GatewaySettings:
     `urls` are host:port of gRPC endpoints. Without `keys` everybody may generate and change adapters: then `host` must
     be loopback. `registry` is where uploaded adapters are imported, a folder or an object store's address, for one of
     `bundles`, folders by the names that the servers give them; without either, uploads are refused. `origins` may call
-    from other pages (CORS). `certificate` and `private_key` sign pictures (C2PA). `metrics_urls` are Triton's.
+    from other pages (CORS). `certificate` and `private_key` sign pictures (C2PA). `metrics_urls` are Triton's; with
+    `open_metrics`, /metrics wants no key.
     """
 
     urls: tuple[str, ...]
@@ -50,5 +51,6 @@ class GatewaySettings:
     log_prompts: bool = False
     traces: str | None = None  # OTLP/HTTP endpoint
     metrics_urls: tuple[str, ...] = ()
+    open_metrics: bool = False
     grace_s: float = 30.0
     limits: Limits = Limits()

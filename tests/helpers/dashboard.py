@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.helpers.pages import ROOT
 
-_METRIC = re.compile(r"\b(?:impasto|nv)_\w+")
+METRIC = re.compile(r"\b(?:impasto|nv)_\w+")
 
 
 def queries_in(path: str) -> list[str]:
@@ -21,4 +21,4 @@ def queries_in(path: str) -> list[str]:
 
 def names_in(path: str) -> set[str]:
     """Names of time series, as they stand on a page of metrics."""
-    return {name for query in queries_in(path) for name in _METRIC.findall(query)}
+    return {name for query in queries_in(path) for name in METRIC.findall(query)}

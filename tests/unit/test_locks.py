@@ -20,7 +20,10 @@ PYTHONS = ("3.11", "3.12", "3.13")
 LOCKS: dict[str, tuple[tuple[str, ...], frozenset[str]]] = {
     "server": (("server", "gateway", "store"), frozenset()),
     "test": (("server", "gateway", "otel", "c2pa", "video", "store", "ray", "export", "dev"), frozenset({"torch"})),
-    "gpu": (("server", "gpu"), frozenset({"onnxruntime", "tensorrt-cu13", "xformers"})),
+    "gpu": (
+        ("server", "gateway", "otel", "c2pa", "store", "gpu"),
+        frozenset({"onnxruntime", "tensorrt-cu13", "xformers"}),
+    ),
 }
 
 

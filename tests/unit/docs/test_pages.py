@@ -20,6 +20,8 @@ _PATH = re.compile(r"(?<![\w./-])(?:tests|benchmarks|studio|server|export|client
 _OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 # Options that aren't impasto's: Triton's, a container's, a misspelt one, and one that an example adds.
 FOREIGN = {"--grpc-http2-min-recv-ping-interval-without-data", "--shm-size", "--prot", "--emphasis"}
+FOREIGN |= {"--target", "--build-arg", "--output", "--format", "--short"}  # docker's and git's
+FOREIGN |= {"--from-file", "--from-literal", "--from-env-file"}  # kubectl's
 # Sections of docs/ with Python in them, all of which tests beside this one run.
 RUN = {
     "docs/client.md": {

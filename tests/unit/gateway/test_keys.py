@@ -109,14 +109,14 @@ def test_a_key_that_may_only_paint_changes_no_adapters(settings: GatewaySettings
     assert asyncio.run(ask(painter, "POST", "/v1/images/generations")).status_code == 200
 
 
-def metrics(keys: Keys, client: tuple[str, int], **headers: str) -> int:
+def metrics(keys: Keys, client: tuple[str, int], are_open: bool = False, /, **headers: str) -> int:
     """The status of /metrics for a caller from this address."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await PlainTextResponse(Request(scope).state.caller.name)(scope, receive, send)
 
     async def ask() -> int:
-        transport = httpx.ASGITransport(KeysMiddleware(app, keys), client=client)
+        transport = httpx.ASGITransport(KeysMiddleware(app, keys, open_metrics=are_open), client=client)
         async with httpx.AsyncClient(transport=transport, base_url="http://impasto.example") as caller:
             try:
                 return (await caller.get("/metrics", headers=headers)).status_code
@@ -136,6 +136,14 @@ def test_metrics_are_for_neighbours_and_those_with_the_role(settings: GatewaySet
     assert metrics(keys, far) == 401
     assert metrics(keys, far, authorization=f"Bearer {painter}") == 403
     assert metrics(keys, far, authorization=f"Bearer {reader}") == 200
+
+
+def test_metrics_may_be_open_and_nothing_else_is(settings: GatewaySettings) -> None:
+    key_in(file_of(settings), "studio")
+    assert metrics(Keys.of(settings, {}), ("192.0.2.7", 1), True) == 200
+    asked = replace(settings, open_metrics=True)
+    assert got(asked, "/metrics").status_code == 200
+    assert got(asked, ADAPTERS).status_code == 401
 
 
 def test_who_comes_through_a_proxy_on_this_machine_is_no_neighbour(settings: GatewaySettings) -> None:
