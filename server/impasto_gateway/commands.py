@@ -59,7 +59,12 @@ def serve_http(
     ] = None,
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Write prompts into the log.")] = False,
     traces: Annotated[str | None, typer.Option(metavar="URL", help="Send traces there (OTLP over HTTP).")] = None,
-    metrics_url: Annotated[list[str], typer.Option(help="Metrics of a server, to show with ours; repeatable.")] = [],  # noqa: B006
+    metrics_url: Annotated[
+        list[str],
+        typer.Option(
+            help="Metrics of a server, to show with ours and, in the order of --url, to route by; repeatable."
+        ),
+    ] = [],  # noqa: B006
     open_metrics: Annotated[
         bool, typer.Option("--open-metrics", help="Whoever reaches /metrics may read them, without a key.")
     ] = False,

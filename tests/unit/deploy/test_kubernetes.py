@@ -30,7 +30,6 @@ from tests.helpers.pages import ROOT
 from tests.unit.gateway.test_dashboard import gateways, servers
 from tests.unit.test_locks import PROJECT
 
-
 MODELS = len(list((ROOT / "model_repository").iterdir()))
 PODS = ["cpu", "gpu", "fleet"]
 _SIZE = {"Ki": 10, "Mi": 20, "Gi": 30}
