@@ -52,7 +52,7 @@ class Style:
     adds: Mapping[str, Mapping[str, Mapping[str, Callable[[Tensor, Tensor], Tensor]]]]  # by name, graph and module
 
     def digest(self, name: str) -> str:
-        return Shelf(self.registry).resolve(name)
+        return Shelf(self.registry).look_up(name).digest
 
 
 def bottleneck(down: Array, up: Array, gelu: pairs.Gelu) -> Callable[[Tensor, Tensor], Tensor]:

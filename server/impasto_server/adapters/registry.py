@@ -94,10 +94,6 @@ class Registry:
             self._names_then = monotonic(), found
         return found
 
-    def resolve(self, name: str) -> str:
-        """The digest that `name` points to now. Raises as `look_up`."""
-        return self.look_up(name).digest
-
     def look_up(self, name: str, attempt: Attempt | None = None) -> Pointed:
         """What `name` points to now; `attempt` is told when all is read.
 

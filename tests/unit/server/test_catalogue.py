@@ -81,10 +81,10 @@ def test_the_registry_is_read_anew(read: Read, registry: Path) -> None:
 
 
 def test_what_cannot_be_read_is_told_and_the_rest_is_there(read: Read, registry: Path) -> None:
-    digest = Registry(registry).resolve("sks05")
+    digest = Registry(registry).look_up("sks05").digest
     (registry / "objects" / f"{digest}.safetensors").unlink()
     (registry / "names" / "stained-glass.json").write_text("{")
-    digest = Registry(registry).resolve("neon")
+    digest = Registry(registry).look_up("neon").digest
     (registry / "objects" / f"{digest}.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}      ")
     found = read()
     assert {one["name"]: one["problem"] for one in found["unread"]} == {

@@ -72,7 +72,7 @@ def gate(open_pipeline: Open) -> Iterator[Gate]:
 
 
 def names_hang(pipeline: Pipeline, gate: Gate, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Registry, "resolve", gate.before(Registry.resolve, lambda self, name, *_: name == "neon"))
+    patch.setattr(Registry, "look_up", gate.before(Registry.look_up, lambda self, name, *_: name == "neon"))
 
 
 def objects_hang(pipeline: Pipeline, gate: Gate, patch: pytest.MonkeyPatch) -> None:
@@ -242,7 +242,7 @@ def test_requests_without_adapters_do_not_touch_the_registry(
     open_pipeline: Open, registry: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipeline = open_pipeline()
-    monkeypatch.setattr(Registry, "resolve", pytest.fail)
+    monkeypatch.setattr(Registry, "look_up", pytest.fail)
     monkeypatch.setattr(Access, "start", pytest.fail)
     assert pipeline.generate(BOAT).image
 

@@ -74,7 +74,7 @@ def held(bucket: Bucket, digest: str, most: int = MOST) -> bytes:
 def test_an_adapter_comes_from_the_store_once(web: WebStore, open_bucket: Open, manifest: Manifest) -> None:
     digest = put(web, "neon", toy.adapter_bytes(2, rank=3))
     registry = Registry(open_bucket())
-    assert registry.resolve("neon") == digest
+    assert registry.look_up("neon").digest == digest
     assert not registry.has(digest)
     for _ in range(3):
         adapter = registry.load(digest, "neon", manifest)
@@ -86,9 +86,9 @@ def test_an_adapter_comes_from_the_store_once(web: WebStore, open_bucket: Open, 
 def test_a_name_that_is_pointed_elsewhere_is_seen_at_once(web: WebStore, open_bucket: Open) -> None:
     registry = Registry(open_bucket())
     before = put(web, "neon", b"one")
-    assert registry.resolve("neon") == before
+    assert registry.look_up("neon").digest == before
     after = put(web, "neon", b"two")
-    assert registry.resolve("neon") == after != before
+    assert registry.look_up("neon").digest == after != before
 
 
 def test_the_store_is_asked_again_only_when_an_answer_is_old(web: WebStore, open_bucket: Open) -> None:
@@ -116,10 +116,10 @@ def test_a_name_that_has_not_changed_costs_no_bytes(web: WebStore, open_bucket: 
 def test_a_removed_name_is_forgotten(web: WebStore, open_bucket: Open) -> None:
     registry = Registry(open_bucket())
     put(web, "neon", b"one")
-    assert registry.resolve("neon")
+    assert registry.look_up("neon").digest
     del web.files["names/neon.json"]
     with pytest.raises(NotFound, match="no adapter 'neon'; check its spelling"):
-        registry.resolve("neon")
+        registry.look_up("neon")
 
 
 @pytest.mark.parametrize("mode", ["busy", "stalls"])
@@ -128,7 +128,7 @@ def test_a_known_name_is_used_during_an_outage_and_says_so(
 ) -> None:
     digest, cold = put(web, "neon", toy.adapter_bytes(2)), put(web, "cold", toy.adapter_bytes(3))
     registry = Registry(open_bucket())
-    registry.load(registry.resolve("neon"), "neon", manifest)
+    registry.load(registry.look_up("neon").digest, "neon", manifest)
     web.mode = mode
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
@@ -138,13 +138,13 @@ def test_a_known_name_is_used_during_an_outage_and_says_so(
     assert "does not answer" in caplog.text
     assert isinstance(registry.load(digest, "neon", manifest), Adapter)
     with pytest.raises(NoAnswer, match="adapter 'cold': the registry's store does not answer; try again later"):
-        registry.resolve("cold")
+        registry.look_up("cold")
     with pytest.raises(NoAnswer, match="adapter 'cold': the registry's store does not answer"):
         registry.load(cold, "cold", manifest)
     web.mode = "fine"
     web.go.set()
     eventually(lambda: not registry.look_up("neon").stale_s)
-    assert registry.resolve("cold") == cold
+    assert registry.look_up("cold").digest == cold
     assert isinstance(registry.load(cold, "cold", manifest), Adapter)
 
 
@@ -191,9 +191,9 @@ def test_credentials_that_are_refused_stop_nobody_else(web: WebStore, open_bucke
     bucket = open_bucket()
     web.mode = "forbids"
     with pytest.raises(NoAnswer, match="refuses this to the server's credentials; they must be allowed to read and"):
-        Registry(bucket).resolve("neon")
+        Registry(bucket).look_up("neon")
     web.mode = "fine"
-    assert Registry(bucket).resolve("neon" if put(web, "neon", b"one") else "")
+    assert Registry(bucket).look_up("neon" if put(web, "neon", b"one") else "").digest
 
 
 def test_other_bytes_than_the_digest_says_are_never_used(web: WebStore, open_bucket: Open, manifest: Manifest) -> None:
@@ -219,7 +219,7 @@ def test_a_damaged_pointer_is_refused(web: WebStore, open_bucket: Open) -> None:
     for pointer in (b"", b"{", b'{"digest": "short"}', b"[" * 5000):
         web.files["names/neon.json"] = pointer
         with pytest.raises(InvalidArgument, match="neon.*doesn't point to a digest"):
-            registry.resolve("neon")
+            registry.look_up("neon")
 
 
 def test_a_damaged_copy_is_downloaded_anew(
@@ -438,9 +438,9 @@ def test_s3_by_the_usual_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         obstore.put(store._store, "adapters/names/neon.json", json.dumps({"digest": digest}).encode())
         registry = Registry(shelf)
         assert registry.names() == ["neon"]
-        assert isinstance(registry.load(registry.resolve("neon"), "neon", manifest), Adapter)
+        assert isinstance(registry.load(registry.look_up("neon").digest, "neon", manifest), Adapter)
         with pytest.raises(NotFound, match="no adapter 'neo'; did you mean 'neon'"):
-            registry.resolve("neo")
+            registry.look_up("neo")
 
 
 @pytest.mark.parametrize("address", ["s3://", "ftp://host/path", "az://container/path"])

@@ -19,19 +19,19 @@ from tests.helpers import toy
 
 def test_a_name_is_resolved_anew_each_time(registry: Path) -> None:
     names = Registry(registry)
-    before = names.resolve("neon")
+    before = names.look_up("neon").digest
     after = toy.register(registry, "neon", toy.adapter_bytes(9))
-    assert names.resolve("neon") == after != before
+    assert names.look_up("neon").digest == after != before
 
 
 def test_an_unknown_name_is_answered_with_the_nearest(registry: Path) -> None:
     with pytest.raises(NotFound, match=r"^ADAPTER_NAMES: no adapter 'staned-glass'; did you mean 'stained-glass'"):
-        Registry(registry).resolve("staned-glass")
+        Registry(registry).look_up("staned-glass")
 
 
 def test_a_name_as_long_as_a_book_is_not_repeated(registry: Path) -> None:
     with pytest.raises(NotFound, match=f"no adapter '{64 * 'x'}…'; known: "):
-        Registry(registry).resolve("x" * 8000)
+        Registry(registry).look_up("x" * 8000)
 
 
 def test_a_registry_that_is_gone_is_told(registry: Path) -> None:
@@ -39,7 +39,7 @@ def test_a_registry_that_is_gone_is_told(registry: Path) -> None:
     with pytest.raises(
         NotFound, match="^ADAPTER_NAMES: no adapter 'neon'; the server's registry is empty or missing; fill it with"
     ):
-        Registry(registry).resolve("neon")
+        Registry(registry).look_up("neon")
 
 
 @pytest.mark.parametrize(
@@ -49,11 +49,11 @@ def test_a_damaged_pointer_is_told(pointer: bytes, registry: Path) -> None:
     (registry / "names" / "neon.json").write_bytes(pointer)
     said = "adapter 'neon' can't be used: its name in the registry doesn't point to a digest; import it again"
     with pytest.raises(InvalidArgument, match=said):
-        Registry(registry).resolve("neon")
+        Registry(registry).look_up("neon")
 
 
 def test_an_object_that_cannot_be_read_is_told(registry: Path, manifest: Manifest) -> None:
-    digest = Registry(registry).resolve("neon")
+    digest = Registry(registry).look_up("neon").digest
     broken = registry / "objects" / f"{digest}.safetensors"
     broken.unlink()
     with pytest.raises(NotFound, match="adapter 'neon' points to an object that isn't in the registry"):
@@ -66,11 +66,11 @@ def test_an_object_that_cannot_be_read_is_told(registry: Path, manifest: Manifes
 @pytest.mark.parametrize("name", ["../../etc/passwd", "", "UPPER", "a/b", "neon\n"])
 def test_a_name_cannot_leave_the_registry(name: str, registry: Path) -> None:
     with pytest.raises(NotFound):
-        Registry(registry).resolve(name)
+        Registry(registry).look_up(name)
 
 
 def test_bytes_that_belie_their_digest_are_refused(registry: Path, manifest: Manifest) -> None:
-    digest = Registry(registry).resolve("neon")
+    digest = Registry(registry).look_up("neon").digest
     (registry / "objects" / f"{digest}.safetensors").write_bytes(toy.adapter_bytes(7))
     with pytest.raises(InvalidArgument, match="digest"):
         Registry(registry).load(digest, "neon", manifest)
@@ -81,9 +81,9 @@ def test_names_that_are_links_are_followed(registry: Path) -> None:
     (registry / "names" / "neon.json").rename(registry / "elsewhere")
     (registry / "names" / "neon.json").symlink_to(registry / "elsewhere")
     (registry / "names" / "lost.json").symlink_to(registry / "nowhere")
-    assert Registry(registry).resolve("neon")
+    assert Registry(registry).look_up("neon").digest
     with pytest.raises(NotFound):
-        Registry(registry).resolve("lost")
+        Registry(registry).look_up("lost")
 
 
 def emptied(path: Path) -> None:
@@ -109,7 +109,7 @@ def test_a_name_that_is_no_small_file_is_refused_unread(spoilt: Spoilt, registry
     with pytest.raises(
         InvalidArgument, match="^ADAPTER_NAMES: adapter 'neon' can't be used: its name in the registry doesn't"
     ):
-        Registry(registry).resolve("neon")
+        Registry(registry).look_up("neon")
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_a_name_that_is_no_small_file_is_refused_unread(spoilt: Spoilt, registry
 def test_an_object_that_is_no_file_of_an_adapters_size_is_refused_unread(
     spoilt: Spoilt, why: str, registry: Path, manifest: Manifest
 ) -> None:
-    digest = Registry(registry).resolve("neon")
+    digest = Registry(registry).look_up("neon").digest
     spoilt(registry / "objects" / f"{digest}.safetensors")
     tracemalloc.start()
     with pytest.raises(InvalidArgument, match=f"^ADAPTER_NAMES: adapter 'neon' can't be used: {why}; import it again"):
@@ -173,6 +173,6 @@ def test_among_very_many_names_the_nearest_of_those_that_begin_alike_is_found(re
     for number in range(2 * MAX_COMPARED):
         (registry / "names" / f"style-{number:05d}.json").touch()
     with pytest.raises(NotFound, match="did you mean 'style-00007'"):
-        Registry(registry).resolve("styel-00007")
+        Registry(registry).look_up("styel-00007")
     with pytest.raises(NotFound, match="did you mean 'stained-glass'"):
-        Registry(registry).resolve("staned-glass")
+        Registry(registry).look_up("staned-glass")
