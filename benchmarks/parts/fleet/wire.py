@@ -1,0 +1,65 @@
+"""A wire that can be cut: a forwarder of TCP between a gateway and a replica."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+from benchmarks.parts.fleet.replicas import HOST
+
+CHUNK = 1 << 16
+
+
+@dataclass
+class Wire:
+    """Forwards whatever connects to its `port` to `far`, a port of this machine."""
+
+    far: int
+    port: int = 0
+    _ends: set[asyncio.StreamWriter] = field(default_factory=set)
+
+    def cut(self) -> int:
+        """Reset all connections, now. Returns how many there were; new ones are forwarded as before."""
+        ends = list(self._ends)
+        for end in ends:
+            end.transport.abort()
+        return len(ends) // 2
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Forward one connection, both ways, until either end closes it."""
+        try:
+            far_reader, far_writer = await asyncio.open_connection(HOST, self.far)
+        except OSError:  # nobody is there; so it is refused here, too
+            writer.transport.abort()
+            return
+        ends = {writer, far_writer}
+        self._ends |= ends
+        try:
+            await asyncio.gather(_forward(reader, far_writer), _forward(far_reader, writer))
+        finally:
+            self._ends -= ends
+            for end in ends:
+                end.transport.abort()
+
+
+@asynccontextmanager
+async def wire(far: int) -> AsyncIterator[Wire]:
+    """A wire on a free port."""
+    found = Wire(far)
+    server = await asyncio.start_server(found.serve, HOST, 0)
+    found.port = server.sockets[0].getsockname()[1]
+    try:
+        yield found
+    finally:
+        server.close()
+        found.cut()
+
+
+async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await reader.read(CHUNK):
+            writer.write(data)
+            await writer.drain()
+    writer.transport.abort()
