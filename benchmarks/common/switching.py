@@ -58,7 +58,7 @@ class Styles:
         return 1000 * (perf_counter() - started)
 
     def _mix(self, weights: Mapping[str, float]) -> tuple[Mix, Mapping[str, Adapter]]:
-        styles = [Named(name, self.residency.resolve(name).result(), weight) for name, weight in weights.items()]
+        styles = [Named(name, self.residency.resolve(name).result().digest, weight) for name, weight in weights.items()]
         loaded = {digest: loading.result() for digest, loading in self.residency.load(styles).items()}
         adapters = {digest: one for digest, one in loaded.items() if isinstance(one, Adapter)}
         return Mix.of([(style.digest, style.weight) for style in styles]), adapters

@@ -46,6 +46,8 @@ ABOUT = {
     "doctor": About("Check what this machine can run, and how to get what it lacks.", "server"),
     "link": About("Make a bundle from a checkpoint, without torch.", "server"),
     "adapters": About("Import styles into a registry, and manage it.", "server"),
+    "push": About("Write a bundle into an object store.", "server"),
+    "pull": About("Get a bundle from an object store.", "server"),
     "export": About("Export the graphs of a new architecture, with torch.", "export"),
 }
 

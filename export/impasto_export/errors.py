@@ -13,7 +13,8 @@
     ├── AdapterError             the adapter cannot be imported or merged
     │   └── UnaccountedKeys      some of its keys have no place in the backbone
     ├── MergeError               the mix is malformed, or the bundle cannot take it
-    └── RegistryError            bad name, unknown name, damaged registry
+    ├── RegistryError            bad name, unknown name, damaged registry
+    └── StoreError               an object store refuses something, or doesn't answer
 """
 
 from __future__ import annotations
@@ -98,3 +99,7 @@ class MergeError(ExportError):
 
 class RegistryError(ExportError):
     """A name is malformed, unknown or taken, or a stored file is not what its digest says."""
+
+
+class StoreError(ExportError):
+    """The address can't be opened, or the store refuses, doesn't answer, or has something else than it should."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TransferSpeedColumn
+from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.progress import Progress as Bars
 
 from impasto_export.files import Progress
@@ -29,3 +29,19 @@ def shown() -> Iterator[Progress]:
                 bars.update(tasks[what], completed=done)
 
         yield advance
+
+
+@contextmanager
+def moving(what: str, total: int) -> Iterator[Callable[[int], object]]:
+    """One bar for all of `total` bytes; the yielded function hears of bytes that are done, or undone."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        task = bars.add_task(what, total=total)
+        yield lambda nbytes: bars.advance(task, nbytes)

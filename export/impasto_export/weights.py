@@ -55,9 +55,16 @@ def read_header(path: Path) -> Header:
         if length > MAX_HEADER:
             problem = f"its header has {length} bytes, but safetensors allows {MAX_HEADER}"
             raise ExportError(f"{path}: {problem}; save it again with less metadata")
-        raw = file.read(length)
+        return parse_header(path, start + file.read(length), size)
+
+
+def parse_header(path: Path, raw: bytes, size: int) -> Header:
+    """As `read_header`, for a file of `size` bytes that begins with `raw`, its header; errors call it `path`."""
+    length = int.from_bytes(raw[:8], "little")
+    if len(raw) < 8 or len(raw) < 8 + length:
+        raise ExportError(f"{path} is not a safetensors file, or is cut short; get it again")
     try:
-        entries = {**parse_json(raw)}
+        entries = {**parse_json(raw[8 : 8 + length])}
         metadata = {str(key): str(value) for key, value in {**entries.pop("__metadata__", {})}.items()}
         tensors = {name: _tensor(entry, 8 + length) for name, entry in entries.items()}
     except (ValueError, KeyError, TypeError, OverflowError) as error:

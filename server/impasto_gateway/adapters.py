@@ -93,16 +93,16 @@ async def put(request: Request) -> Response:
     check_alpha(said.get("alpha", "1"))
     folder = await folder_of(parts, said.pop("bundle", None))
     with registry.uploading(name) as workspace:
-        is_new = not registry.holds(name)
-        if not is_new and request.headers.get("if-none-match") == "*":
-            refuse("name", f"{name!r} is taken; choose another, or leave out if-none-match", 412)
+        only_new = request.headers.get("if-none-match") == "*"
+        if only_new:
+            await registry.check_new(name)  # before a large file has come; the import makes sure of it
         file = workspace / "upload.safetensors"
         await received(request, file)
-        first, *others = await registry.put(name, file, folder, said)
+        first, *others = await registry.put(name, file, folder, said, only_new)
     parts.upstream.forget()
     also = {"also": [one["name"] for one in others]} if others else {}
     body = {"object": "adapter", **_without_file(first), **also, "warnings": assumed([first, *others])}
-    return JSONResponse(body, 201 if is_new else 200)
+    return JSONResponse(body, 200 if first.get("was") else 201)
 
 
 def assumed(made: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -111,9 +111,10 @@ def assumed(made: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _without_file(made: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the name that the upload had here."""
+    """Without the name that the upload had here, and what its own name meant before, which the status says."""
     source = {key: value for key, value in made.get("source", {}).items() if key != "file"}
-    return {**made, **({"source": source} if "source" in made else {})}
+    kept = {key: value for key, value in made.items() if key != "was"}
+    return {**kept, **({"source": source} if "source" in made else {})}
 
 
 async def delete(request: Request) -> Response:

@@ -30,6 +30,8 @@ BUNDLE_HELP = (
     "With --registry: folder of a bundle that the servers have, which uploads are checked against; repeatable."
 )
 
+REGISTRY_HELP = "The servers' registry, so that adapters may be uploaded: a folder, or s3://…, gs://…, az://…"
+
 gateway = typer.Typer(add_completion=False)
 keys = typer.Typer(add_completion=False)
 
@@ -43,9 +45,7 @@ def serve_http(
     host: Annotated[str, typer.Option(help="Address to listen on; others than loopback need keys.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")] = 8080,
     keys: Annotated[Path | None, typer.Option(help=KEYS_HELP)] = None,
-    registry: Annotated[
-        Path | None, typer.Option(help="The servers' registry, so that adapters may be uploaded.")
-    ] = None,
+    registry: Annotated[str | None, typer.Option(metavar="DIR|URL", help=REGISTRY_HELP)] = None,
     bundle: Annotated[list[str], typer.Option(metavar="[NAME=]DIR", help=BUNDLE_HELP)] = [],  # noqa: B006
     origin: Annotated[list[str], typer.Option(help="A site whose pages may call, https://…; repeatable.")] = [],  # noqa: B006
     tls_certificate: Annotated[Path | None, typer.Option(help="Certificate chain (PEM); then it speaks HTTPS.")] = None,

@@ -51,7 +51,7 @@ class Parts:
             rates=Rates(),
             answers=Answers(),
             previews=Previews(upstream, settings.limits.timeout_s),
-            registry=Registry(settings.registry) if settings.registry else None,
+            registry=Registry(str(settings.registry)) if settings.registry else None,
             telemetry=Telemetry.of(settings),
             check=check_of(settings),
             signer=Signer.of(settings),

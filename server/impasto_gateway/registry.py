@@ -41,15 +41,22 @@ def checked(name: str) -> str:
 
 @dataclass
 class Registry:
-    """A folder, and how its adapters are changed. One command runs at a time."""
+    """A folder or an object store's address, and how its adapters are changed. One command runs at a time."""
 
-    folder: Path
+    place: str
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     _uploading: set[str] = field(default_factory=set)
 
-    def holds(self, name: str) -> bool:
-        """Whether there is an adapter of this name."""
-        return (self.folder / "names" / f"{checked(name)}.json").is_file()
+    async def check_new(self, name: str) -> None:
+        """Raises Refusal (412) for a name that is taken."""
+        try:
+            await self._run("show", name)
+        except Refusal as error:
+            if error.status == 404:
+                return
+            if error.status >= 500:
+                raise
+        raise _taken(name)
 
     @contextmanager
     def uploading(self, name: str) -> Iterator[Path]:
@@ -67,13 +74,16 @@ class Registry:
         finally:
             self._uploading.discard(name)
 
-    async def put(self, name: str, file: Path, bundle: Path, said: Mapping[str, str]) -> list[dict[str, Any]]:
+    async def put(
+        self, name: str, file: Path, bundle: Path, said: Mapping[str, str], new: bool = False
+    ) -> list[dict[str, Any]]:
         """Import the file for the bundle; returns what the command says of each adapter that it made: one, or of a file
         of many styles as many. `said` are more of the command's options.
 
-        Raises Refusal (400) for a file that can't be an adapter of this bundle.
+        Raises Refusal: 400 for a file that can't be an adapter of this bundle, 409 where somebody else changes the name
+        at the same time, with `new` 412 for one that is taken, 503 where the registry's store doesn't answer.
         """
-        options = [f"--{key.replace('_', '-')}={value}" for key, value in said.items()]
+        options = [f"--{key.replace('_', '-')}={value}" for key, value in said.items()] + ["--new"] * new
         text = await self._run("import", str(file), f"--bundle={bundle}", f"--name={name}", *options, "--json")
         found = json.loads(text)
         return found if isinstance(found, list) else [found]
@@ -84,7 +94,7 @@ class Registry:
 
     async def _run(self, command: str, *words: str) -> str:
         """What the command prints. Raises Refusal for what it refuses."""
-        call = (*_IMPASTO, "adapters", command, *words, f"--registry={self.folder}")
+        call = (*_IMPASTO, "adapters", command, *words, f"--registry={self.place}")
         async with self._turn, _running(call) as process:
             try:
                 async with asyncio.timeout(IMPORT_S):
@@ -97,7 +107,7 @@ class Registry:
         raise self._refusal(process.returncode, err.decode(errors="replace"))
 
     def _refusal(self, status: int | None, text: str) -> Refusal:
-        said = text.strip().removeprefix("error: ").replace(str(self.folder), "the registry")
+        said = text.strip().removeprefix("error: ").replace(self.place, "the registry")
         said = _WORKSPACE.sub("", said)  # where files lie here is nobody's business
         if status != 1 or "Traceback" in text:
             _log.error("impasto adapters ended with status %s: %s", status, text)
@@ -106,9 +116,25 @@ class Registry:
             )
         if "No space left" in text or "disk is full" in text:
             return Refusal(507, "the registry's disk is full; tell the operator", "disk_full", kind=SERVER)
+        if "the store does not answer" in text or "the store refuses this" in text:
+            _log.error("impasto adapters: %s", text.strip())
+            problem = "the registry's store does not answer; try again later"
+            return Refusal(503, problem, "registry_down", kind=SERVER, again=True, retry_after_s=5.0)
+        if "another writer has pointed" in text:
+            return Refusal(409, f"name: {said[:MESSAGE_CHARACTERS]}", "name_changed", "name")
+        if "is taken; choose another name" in text:
+            return _taken(said.partition("'")[2].partition("'")[0])
+        if "can only be read" in text:
+            problem = "the registry can only be read here; tell the operator"
+            return Refusal(501, f"adapters: {problem}", "no_registry")
         if said.startswith("no adapter named"):
             return Refusal(404, f"name: {said[:MESSAGE_CHARACTERS]}", "adapter_not_found", "name")
         return Refusal(400, f"file: {said[:MESSAGE_CHARACTERS]}", "adapter_refused", "file")
+
+
+def _taken(name: str) -> Refusal:
+    problem = f"{name!r} is taken; choose another, or leave out if-none-match"
+    return Refusal(412, f"name: {problem}", "invalid_value", "name")
 
 
 @asynccontextmanager

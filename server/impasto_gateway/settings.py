@@ -28,16 +28,16 @@ class GatewaySettings:
     """Everything that the gateway is started with.
 
     `urls` are host:port of gRPC endpoints. Without `keys` everybody may generate and change adapters: then `host` must
-    be loopback. `registry` is where uploaded adapters are imported, for one of `bundles`, folders by the names that the
-    servers give them; without either, uploads are refused. `origins` may call from other pages (CORS). `certificate`
-    and `private_key` sign pictures (C2PA). `metrics_urls` are Triton's.
+    be loopback. `registry` is where uploaded adapters are imported, a folder or an object store's address, for one of
+    `bundles`, folders by the names that the servers give them; without either, uploads are refused. `origins` may call
+    from other pages (CORS). `certificate` and `private_key` sign pictures (C2PA). `metrics_urls` are Triton's.
     """
 
     urls: tuple[str, ...]
     host: str = "127.0.0.1"
     port: int = 8080
     keys: Path | None = None
-    registry: Path | None = None
+    registry: Path | str | None = None
     bundles: Mapping[str, Path] = field(default_factory=dict)
     origins: tuple[str, ...] = ()
     tls_certificate: Path | None = None

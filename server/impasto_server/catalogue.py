@@ -16,6 +16,7 @@ from impasto_server.adapters.access import Access, Attempt
 from impasto_server.adapters.adapter import FIELD
 from impasto_server.adapters.header import Header
 from impasto_server.adapters.registry import Registry
+from impasto_server.adapters.shelf import Shelf
 from impasto_server.bundle import Bundle
 from impasto_server.errors import NoAnswer, as_impasto_error
 from impasto_server.families.offers import offer_of
@@ -25,6 +26,7 @@ from impasto_server.offer import Offer
 
 Json = dict[str, Any]
 
+FRESH_S = 30.0  # how long what a store's list said of a name counts: a catalogue of many names takes a while
 LIMIT_S, STALL_S = 3.0, 0.5  # for reading one file: whoever asks for the catalogue shouldn't wait long
 KEPT = 20_000  # headers; they never change, since an object's name is its digest
 DEFAULTS = ("SCHEDULER", "STEPS")
@@ -33,7 +35,7 @@ DEFAULTS = ("SCHEDULER", "STEPS")
 class Catalogue:
     """`read` from any thread; the first of `bundles` is the default."""
 
-    def __init__(self, bundles: Sequence[Bundle], registry: Path) -> None:
+    def __init__(self, bundles: Sequence[Bundle], registry: Path | Shelf) -> None:
         self._bundles = bundles
         self._told = [described(bundle) for bundle in bundles]
         self._registry = Registry(registry)
@@ -70,7 +72,7 @@ class Catalogue:
         }
 
     def _entry(self, name: str, attempt: Attempt) -> tuple[str, Header]:
-        digest = self._registry.pointed(name)
+        digest = self._registry.pointed(name).digest
         attempt.moved()
         return digest, self._header(digest, name)
 

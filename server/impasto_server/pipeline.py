@@ -41,6 +41,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impasto_server.adapters.bank import Bank
+from impasto_server.adapters.registry import Pointed
 from impasto_server.adapters.residency import Residency
 from impasto_server.bundle import Bundle, Manifest
 from impasto_server.engines.calibration import runtime_for
@@ -182,7 +183,7 @@ class Pipeline:
 
     # name, read, prepare: request → lanes
 
-    def _named(self, job: Job, names: Sequence[Asked], digests: Sequence[Future[str]]) -> None:
+    def _named(self, job: Job, names: Sequence[Asked], digests: Sequence[Future[Pointed]]) -> None:
         """Go on with a job whose names have been looked up."""
         try:
             job.named = resolved(names, digests)

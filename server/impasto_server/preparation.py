@@ -14,7 +14,7 @@ from impasto_server.job import Job
 from impasto_server.running import Candidate, Lanes, Running
 from impasto_server.scoring.ranking import Ranking
 from impasto_server.turns import Work
-from impasto_server.worn import Worn, wear
+from impasto_server.worn import Worn, stale, wear
 
 R = TypeVar("R")
 
@@ -75,7 +75,8 @@ class Preparation:
     def _condition(self, job: Job, worn: Worn) -> Work[Conditions]:
         conditions = yield from self._family.condition(job.request, worn, job.seen)
         job.told = conditions.told
-        job.warnings = tuple(dict.fromkeys([*conditions.warnings, *self._ranking.warnings(job.request)]))
+        warnings = [*conditions.warnings, *self._ranking.warnings(job.request), *stale(job.named)]
+        job.warnings = tuple(dict.fromkeys(warnings))
         return conditions
 
     def _seated(self, job: Job, conditions: Conditions, seats: Mapping[Mix, Seat]) -> Work[Running]:

@@ -22,9 +22,28 @@ AUTO = "auto"  # on the command line: the server finds the number itself
 ON_GPU: tuple[EngineName, ...] = ("onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt")
 
 
-def default_registry() -> Path:
-    """The registry folder used when none is named."""
-    return Path(os.environ.get("IMPASTO_REGISTRY", Path.home() / ".local/share/impasto/registry"))
+Place = Path | str  # where a registry lies: a folder, or the address of an object store
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://.*")
+
+
+def place_of(text: str) -> Place:
+    """A registry's place from its text."""
+    return text if _ADDRESS.fullmatch(text) else Path(text)
+
+
+def settled(place: Place) -> str:
+    """The text of a place, for a process that may run in another folder."""
+    return str(place.resolve()) if isinstance(place, Path) else place
+
+
+def default_registry() -> Place:
+    """The registry used when none is named."""
+    return place_of(os.environ.get("IMPASTO_REGISTRY") or str(Path.home() / ".local/share/impasto/registry"))
+
+
+def default_cache() -> Path:
+    """Where adapters of an object store are kept on this machine, unless the settings say where."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "impasto/registry"
 
 
 @dataclass(frozen=True)
@@ -33,7 +52,10 @@ class Settings:
 
     bundle        a folder, whose bundle has its manifest's name, or folders by their bundles' names. Requests that name
                   no bundle go to the first.
-    registry      the folder of adapters.
+    registry      where adapters lie: a folder, or the address of an object store, e.g. s3://bucket/prefix.
+    registry_cache        where adapters of an object store are kept on this machine's disk; None is `default_cache`.
+    registry_cache_bytes  the most bytes of them.
+    registry_stale_s      seconds for which a name may be used as it was last known, while the store doesn't answer.
     precision     "auto" is bf16 where the engine computes it natively, else f32; every answer's META says which.
     threads       cores to compute on; 0 is every core that this process may use.
     max_lanes     the most rows of a batch, for each bundle; 0 is what calibration.runtime_for says.
@@ -48,7 +70,7 @@ class Settings:
     """
 
     bundle: Path | Mapping[str, Path]
-    registry: Path
+    registry: Place
     engine: EngineName = "openvino"
     precision: Precision = "auto"
     threads: int = 0
@@ -60,6 +82,9 @@ class Settings:
     scorer: Path | None = None
     gpu: int = 0
     cache_dir: Path | None = None
+    registry_cache: Path | None = None
+    registry_cache_bytes: int = 20 << 30
+    registry_stale_s: int = 3600
 
     def __post_init__(self) -> None:
         if not self.folders:
@@ -70,13 +95,15 @@ class Settings:
         for field, allowed in (("engine", get_args(EngineName)), ("precision", get_args(Precision))):
             if getattr(self, field) not in allowed:
                 raise SetupError(f"{field}: {getattr(self, field)!r} is unknown; choose one of {', '.join(allowed)}")
-        for field in ("max_requests", "page_rank", "host_bytes"):
+        for field in ("max_requests", "page_rank", "host_bytes", "registry_cache_bytes"):
             if getattr(self, field) < 1:
                 raise SetupError(f"{field}: {getattr(self, field)} is not positive; pass 1 or more")
         if self.page_rank > MAX_PAGE_RANK:
             raise SetupError(f"page_rank: {self.page_rank} is too high; pass {MAX_PAGE_RANK} or less")
         if self.bank_bytes is not None and self.bank_bytes < 1:
             raise SetupError(f"bank_bytes: {self.bank_bytes} is not positive; pass auto, or a number of bytes")
+        if self.registry_stale_s < 0:
+            raise SetupError(f"registry_stale_s: {self.registry_stale_s} is negative; pass seconds, or 0 for never")
         if self.threads < 0:
             raise SetupError(f"threads: {self.threads} is negative; pass 0 for all cores, or a count")
         if self.gpu < 0:
@@ -146,12 +173,12 @@ def _variable(field: str) -> str:
     return f"IMPASTO_{field.upper()}"
 
 
-def _read(field: str, text: str) -> Path | dict[str, Path] | str | int | None:
+def _read(field: str, text: str) -> Place | dict[str, Path] | int | None:
     if field == "bundle":
         return placed(text.split("\n"))
     if field == "registry":
-        return Path(text)
-    if field in ("scorer", "cache_dir"):
+        return place_of(text)
+    if field in ("scorer", "cache_dir", "registry_cache"):
         return Path(text) if text else None
     if field in ("engine", "precision"):
         return text

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from impasto_server.adapters.adapter import MAX_HEADER
+from impasto_server.adapters.bucket import shelf_of
 from impasto_server.adapters.registry import Registry
 from impasto_server.admission import Admission
 from impasto_server.bundle import Bundle
@@ -30,10 +31,10 @@ class Shared:
 
     @classmethod
     def of(cls, settings: Settings, bundles: Sequence[Bundle]) -> Shared:
-        """For pipelines of `bundles`. Raises SetupError where the scorer can't be opened."""
+        """For pipelines of `bundles`. Raises SetupError where the registry or the scorer can't be opened."""
         largest = max(bundle.nbytes for bundle in bundles)
         return cls(
-            Registry(settings.registry, MAX_HEADER + DELTA_SHARE * largest),
+            Registry(shelf_of(settings), MAX_HEADER + DELTA_SHARE * largest),
             Scorer.open(settings.scorer, Runtime.of(settings)) if settings.scorer else None,
             Admission(settings.max_requests, len(bundles)),
         )

@@ -19,6 +19,8 @@ COUNTERS: Mapping[str, str] = {
     "join_seconds": "Seconds from being prepared to the first step",
     "adapter_hits": "Adapters found in host memory",
     "adapter_loads": "Adapters read from the registry",
+    "adapter_fetches": "Adapters that had to be fetched from the registry's store first",
+    "adapter_stale_names": "Names used as they were last known, since the registry's store did not answer",
     "bank_hits": "Adapters found in the adapter bank",
     "bank_writes": "Adapters written into the adapter bank",
     "bank_written_bytes": "Bytes of the pages written",

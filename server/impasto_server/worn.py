@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from impasto_server.adapters.adapter import FIELD, Adapter, Delta, Embedding, Patch
+from impasto_server.adapters.registry import Pointed
 from impasto_server.adapters.residency import Kind, Loading, Named
 from impasto_server.errors import FieldError, InvalidArgument
 from impasto_server.guidance import Mix, Mixes, Prompts, Text
@@ -64,12 +65,21 @@ def asked(request: Request) -> list[Asked]:
     return adapters + [Asked(name, 1.0, field) for name, field in embeddings.items()]
 
 
-def resolved(names: Sequence[Asked], digests: Sequence[Future[str]]) -> tuple[Named, ...]:
+def resolved(names: Sequence[Asked], found: Sequence[Future[Pointed]]) -> tuple[Named, ...]:
     """The names with their digests. Raises as Residency.resolve, for the field that names the adapter."""
     return tuple(
-        Named(one.name, _had(digest, one.field), one.weight, one.field)
-        for one, digest in zip(names, digests, strict=True)
+        Named(one.name, pointed.digest, one.weight, one.field, pointed.stale_s)
+        for one, pointed in ((one, _had(future, one.field)) for one, future in zip(names, found, strict=True))
     )
+
+
+def stale(named: Sequence[Named]) -> list[str]:
+    """A warning for each name that may mean something else by now."""
+    return [
+        f"adapter {one.name!r} is as it was {one.stale_s:.0f} s ago, since the registry's store does not answer"
+        for one in named
+        if one.stale_s
+    ]
 
 
 def wear(request: Request, named: Sequence[Named], loading: Loading) -> Worn:

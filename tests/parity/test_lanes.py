@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
 from threading import Condition
 from typing import Any
 
@@ -288,7 +287,7 @@ def rescaled(data: bytes, factor: float) -> bytes:
 def test_eviction_never_changes_a_running_image(crowded: Pipeline, studio: Studio) -> None:
     """Six adapters in flight at once want two pages."""
     registry = Registry(studio.registry)
-    one = Path(registry.show("one").path).read_bytes()
+    one = registry.file(registry.show("one").digest).read_bytes()
     for number in range(6):
         registry.put(f"one-{number}", rescaled(one, 0.2 * (1 + number)))
     mixes: list[Adapters] = [((f"one-{number}", 1.0 if number % 2 else -0.5),) for number in range(6)]
@@ -316,7 +315,7 @@ def test_whoever_joins_with_larger_mixes_never_changes_a_running_image(open_pipe
 @pytest.mark.parametrize("stage", ["queued", "running"])
 def test_a_name_pointed_elsewhere_changes_only_later_requests(stage: str, crowded: Pipeline, studio: Studio) -> None:
     registry = Registry(studio.registry)
-    one, two = (Path(registry.show(name).path).read_bytes() for name in ("one", "two"))
+    one, two = (registry.file(registry.show(name).digest).read_bytes() for name in ("one", "two"))
     registry.put("moving", one)
     request = styled(("moving", 1.0))
     answer: Future[Result | ImpastoError] = Future()

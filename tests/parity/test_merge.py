@@ -242,7 +242,7 @@ def bank(registry: Registry, bundle: Path, graph: str, mix: Mapping[str, float])
     """The mix: ranks side by side, and one lane's pick of them."""
     sides: dict[str, list[tuple[Array, Array]]] = {}
     for name, weight in mix.items():
-        header = read_header(registry.show(name).path)
+        header = read_header(registry.file(registry.show(name).digest))
         for key in (key.removesuffix(".A") for key in header.tensors if key.startswith(graph) and key.endswith(".A")):
             a, b, scale = (read_tensor(header, f"{key}.{role}") for role in ("A", "B", "scale"))
             sides.setdefault(key.removeprefix(f"{graph}."), []).append((a, np.float32(weight) * scale * b))

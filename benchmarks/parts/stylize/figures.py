@@ -62,7 +62,7 @@ def switch_ms(settings: Settings, placed: Placed) -> list[float]:
 
 def row(residency: Residency, name: str) -> Array:
     """What a pass is fed for a style in full strength."""
-    named = Named(name, residency.resolve(name).result(), 1.0)
+    named = Named(name, residency.resolve(name).result().digest, 1.0)
     adapter = residency.load([named])[named.digest].result()
     assert isinstance(adapter, Adapter)
     (site,) = adapter.factors[TRANSFORM].values()

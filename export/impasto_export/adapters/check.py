@@ -7,21 +7,22 @@ from pathlib import Path
 from impasto_export.adapters import embeddings, layers, pairs
 from impasto_export.adapters.layers import Layers, Sizes, site_sizes
 from impasto_export.adapters.loras import DELTA
-from impasto_export.adapters.registry import Registry
+from impasto_export.adapters.registry import AnyRegistry
 from impasto_export.architecture import LORA, VECTOR, Json
 from impasto_export.floats import FLOATS, finite
 from impasto_export.weights import Header, read_tensor, sha256_file
 
 
-def problems(registry: Registry, name: str, manifest: Json | None = None, bundle: Path | None = None) -> list[str]:
+def problems(registry: AnyRegistry, name: str, manifest: Json | None = None, bundle: Path | None = None) -> list[str]:
     """All problems of the adapter, empty when there are none. With a `manifest`, it is also checked against that
     bundle, whose folder is `bundle`.
 
     Raises RegistryError when the name is unknown or the object cannot be read at all.
     """
     entry = registry.show(name)
-    if sha256_file(entry.path) != entry.digest:
-        return [f"{entry.path}: its bytes do not match its digest; import the adapter again"]
+    file = registry.file(entry.digest)
+    if sha256_file(file) != entry.digest:
+        return [f"{file}: its bytes do not match its digest; import the adapter again"]
     header = registry.header(entry.digest)
     found = [
         f"{key}: holds NaN or infinity"

@@ -10,14 +10,21 @@ from typing import Annotated, Optional
 
 import typer
 
-from impasto_export.adapters.registry import ENVIRONMENT, Registry, default_folder
+from impasto_export.adapters.bucket import Bucket
+from impasto_export.adapters.registry import ENVIRONMENT, AnyRegistry, Registry, default_place
 from impasto_export.errors import ExportError
+from impasto_export.stores import Store, is_address
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 # Optional[...], not `| None`: typer evaluates annotations at run time, also on Python 3.10.
 RegistryOption = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option("--registry", help=f"Registry folder; default ${ENVIRONMENT}, else ~/.local/share/impasto/registry."),
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--registry",
+        metavar="DIR|URL",
+        help="Registry: a folder, or s3://…, gs://…, az://…, and to read https://…; "
+        f"default ${ENVIRONMENT}, else ~/.local/share/impasto/registry.",
+    ),
 ]
 
 
@@ -38,5 +45,7 @@ def show(as_json: bool, document: object, *lines: str) -> None:
     typer.echo(json.dumps(document, indent=2, ensure_ascii=False, default=str) if as_json else "\n".join(lines))
 
 
-def registry_in(folder: Path | None) -> Registry:
-    return Registry(folder or default_folder())
+def registry_in(place: str | None) -> AnyRegistry:
+    """The registry at this place. Raises StoreError for an address that can't be opened."""
+    place = place or default_place()
+    return Bucket(Store.at(place)) if is_address(place) else Registry(Path(place))

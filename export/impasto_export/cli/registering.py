@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -11,7 +12,7 @@ import typer
 from impasto_export import manifest
 from impasto_export.adapters import check, embeddings, explain, importer
 from impasto_export.adapters.loras import DELTA, Imported
-from impasto_export.adapters.registry import ENVIRONMENT, NAME, Entry, Registry, check_name
+from impasto_export.adapters.registry import ENVIRONMENT, NAME, AnyRegistry, Entry, check_name, taken
 from impasto_export.adapters.sources import SECOND
 from impasto_export.architecture import BOTTLENECK, VECTOR, Json
 from impasto_export.cli.printed import AsJson, RegistryOption, registry_in, reported, show
@@ -19,12 +20,13 @@ from impasto_export.errors import AdapterError, RegistryError, listing
 from impasto_export.feedforward import pictured
 
 adapters = typer.Typer(
-    help="Import adapters into a registry folder, and look after it.", no_args_is_help=True, add_completion=False
+    help="Import adapters into a registry, and look after it.", no_args_is_help=True, add_completion=False
 )
 
 PROMPT_HELP = f"The prompt of its training, with {{context}} in it; an embedding's default: {embeddings.PROMPT}"
 SECOND_HELP = f"Of a pair, the second stage's file; in a folder, {SECOND}."
 UpscalerOption = Annotated[Optional[Path], typer.Option("--upscaler", help=SECOND_HELP)]  # noqa: UP045
+NewOption = Annotated[bool, typer.Option("--new", help="Refuse a name that is taken.")]
 BundleOption = Annotated[Path, typer.Option("--bundle", help="Bundle that the adapter is for.")]
 
 
@@ -39,6 +41,7 @@ def import_adapter(
         str, typer.Option("--name", help="Name that requests will use; a file of styles may bring its own.")
     ] = "",
     registry: RegistryOption = None,
+    new: NewOption = False,
     trigger: Annotated[
         str, typer.Option("--trigger", help="Words that a prompt should contain; a LoRA's header may state them.")
     ] = "",
@@ -58,7 +61,7 @@ def import_adapter(
     """Convert a LoRA, a bottleneck adapter, a textual inversion or styles, and register it: all of it, or nothing."""
     with reported():
         said = importer.Said(trigger, prompt, style_prompt, alpha, style, upscaler)
-        _registered(importer.adapters(source, name, manifest.load(bundle), said, bundle), registry, as_json)
+        _registered(importer.adapters(source, name, manifest.load(bundle), said, bundle), registry, new, as_json)
 
 
 @adapters.command("from-picture")
@@ -70,40 +73,48 @@ def adapter_from_picture(
         float, typer.Option("--strength", help="The style's share, above 0; the rest leaves a photo as it is.")
     ] = 1.0,
     registry: RegistryOption = None,
+    new: NewOption = False,
     as_json: AsJson = False,
 ) -> None:
     """Keep a picture's style as an adapter: a feed-forward bundle's predictor makes its vector."""
     with reported():
-        _registered({name: pictured.convert(picture, manifest.load(bundle), bundle, strength)}, registry, as_json)
+        _registered({name: pictured.convert(picture, manifest.load(bundle), bundle, strength)}, registry, new, as_json)
 
 
-def _registered(made: Mapping[str, Imported], registry: Path | None, as_json: bool) -> None:
+def _registered(made: Mapping[str, Imported], registry: str | None, new: bool, as_json: bool) -> None:
     """Register each under its name, and print what was made."""
     store = registry_in(registry)
     for name in made:
         check_name(name)
     before = {name: _held(store, name) for name in made}
-    entries = [_put(store, name, one) for name, one in made.items()]
+    if new and (held := [name for name in made if before[name]]):
+        raise taken(held[0])
+    entries = [_put(store, name, one, new) for name, one in made.items()]
     replaced = [note for entry in entries if (note := _replaced(before[entry.name], entry))]
     assumed = [note for one in made.values() for note in importer.notes(one.record)]
     notes = dict.fromkeys(f"note: {note}" for note in [*replaced, *assumed])
-    documents = [_document(entry) for entry in entries]
+    documents = [{**_document(entry), "was": _was(before[entry.name])} for entry in entries]
     shown = [f"{entry.name}: {entry.digest[:12]}, {_size(entry.record)}" for entry in entries]
     show(as_json, documents[0] if len(documents) == 1 else documents, *shown, *notes)
 
 
-def _put(store: Registry, name: str, one: Imported) -> Entry:
-    return Entry(name, store.put(name, one.data, one.record["source"]["file"]), store.folder, one.record)
+def _put(store: AnyRegistry, name: str, one: Imported, new: bool) -> Entry:
+    return Entry(name, store.put(name, one.data, one.record["source"]["file"], new), one.record)
 
 
-def _held(store: Registry, name: str) -> Entry | str:
+def _held(store: AnyRegistry, name: str) -> Entry | str:
     """What the name points to, or why that cannot be read; "" for a new name."""
-    if name not in store.names():
+    if not store.holds(name):
         return ""
     try:
         return store.show(name)
     except RegistryError:
         return "damaged"
+
+
+def _was(before: Entry | str) -> str | None:
+    """The digest that the name had, or "damaged"; None for a new name."""
+    return before.digest if isinstance(before, Entry) else before or None
 
 
 def _replaced(before: Entry | str, entry: Entry) -> str:
@@ -119,8 +130,8 @@ def list_adapters(registry: RegistryOption = None, as_json: AsJson = False) -> N
     """List the registered adapters."""
     with reported():
         store = registry_in(registry)
-        if not store.folder.is_dir():
-            raise RegistryError(f"no registry at {store.folder}; set {ENVIRONMENT} or pass --registry")
+        if not store.exists():
+            raise RegistryError(f"no registry at {store.place}; set {ENVIRONMENT} or pass --registry")
         entries = [store.show(name) for name in store.names()]
         show(as_json, [_document(entry) for entry in entries], *(_line(entry) for entry in entries))
 
@@ -149,7 +160,7 @@ def check_adapter(
     with reported():
         described = manifest.load(bundle) if bundle else None
         store = registry_in(registry)
-        if adapter not in store.names() and (Path(adapter).exists() or not NAME.fullmatch(adapter)):
+        if not store.holds(adapter) and (Path(adapter).exists() or not NAME.fullmatch(adapter)):
             said = importer.Said(upscaler=upscaler)
             found = _explained(Path(adapter), said, described, bundle, as_json)
         elif upscaler is not None:
@@ -174,10 +185,24 @@ def _explained(
 
 @adapters.command("rm")
 def remove_adapter(name: str, registry: RegistryOption = None, as_json: AsJson = False) -> None:
-    """Remove a name; its adapter is deleted when no other name points to it."""
+    """Remove a name. Its adapter is deleted when no other name points to it; in an object store, by `sweep`."""
     with reported():
         digest = registry_in(registry).remove(name)
         show(as_json, {"name": name, "digest": digest}, f"removed {name}")
+
+
+@adapters.command("sweep")
+def sweep_registry(
+    days: Annotated[int, typer.Option("--days", min=1, help="Keep what was written in so many days.")] = 7,
+    registry: RegistryOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Delete adapters that no name points to any more. In an object store nothing else deletes them."""
+    with reported():
+        digests = registry_in(registry).sweep(timedelta(days=days))
+        show(
+            as_json, {"deleted": digests}, *(f"deleted {digest[:12]}" for digest in digests), f"{len(digests)} deleted"
+        )
 
 
 def _document(entry: Entry) -> dict[str, object]:

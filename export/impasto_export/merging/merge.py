@@ -9,7 +9,7 @@ from pathlib import Path
 from onnx import ModelProto
 
 from impasto_export import atomic, bundles, files, manifest, parameters, splice
-from impasto_export.adapters.registry import Registry
+from impasto_export.adapters.registry import AnyRegistry
 from impasto_export.architecture import Json, canonical_json
 from impasto_export.errors import MergeError
 from impasto_export.files import Progress, silent
@@ -41,7 +41,7 @@ def merge(
     bundle: Path,
     adapters: Sequence[tuple[str, float]],
     out: Path,
-    registry: Registry,
+    registry: AnyRegistry,
     pin: bool = False,
     progress: Progress = silent,
 ) -> Merged:

@@ -12,7 +12,7 @@ import numpy as np
 from impasto_export.adapters import pairs
 from impasto_export.adapters.embeddings import KIND as EMBEDDING
 from impasto_export.adapters.loras import DELTA
-from impasto_export.adapters.registry import Entry, Registry
+from impasto_export.adapters.registry import AnyRegistry, Entry
 from impasto_export.architecture import BOTTLENECK, LORA, Json, canonical_json
 from impasto_export.errors import AdapterError, MergeError
 from impasto_export.floats import FLOAT32, FLOATS, as_float, float32
@@ -86,7 +86,7 @@ def _weight(text: str, weight: str) -> float:
     return value
 
 
-def gather(registry: Registry, pairs: Sequence[tuple[str, float]], manifest: Json) -> list[Ingredient]:
+def gather(registry: AnyRegistry, pairs: Sequence[tuple[str, float]], manifest: Json) -> list[Ingredient]:
     """The adapters behind the names, for the bundle that `manifest` describes.
 
     Raises RegistryError for an unknown name or a damaged object, AdapterError for an adapter that does not fit the
@@ -101,10 +101,11 @@ def gather(registry: Registry, pairs: Sequence[tuple[str, float]], manifest: Jso
     return mix
 
 
-def _ingredient(entry: Entry, registry: Registry, weight: float, manifest: Json) -> Ingredient:
+def _ingredient(entry: Entry, registry: AnyRegistry, weight: float, manifest: Json) -> Ingredient:
     record, kind = entry.record, entry.record.get("kind")
-    if sha256_file(entry.path) != entry.digest:
-        raise AdapterError(f"{entry.path}: its bytes do not match its digest; import the adapter again")
+    file = registry.file(entry.digest)
+    if sha256_file(file) != entry.digest:
+        raise AdapterError(f"{file}: its bytes do not match its digest; import the adapter again")
     if kind in REFUSED:
         raise AdapterError(f"--adapter: {entry.name!r} is {REFUSED[kind]}; serve it from the registry instead")
     if kind not in (LORA, DELTA):

@@ -10,7 +10,7 @@ from threading import Lock
 
 from impasto_server.adapters.access import Access, Attempt
 from impasto_server.adapters.adapter import FIELD, Embedding, Patch
-from impasto_server.adapters.registry import Registry
+from impasto_server.adapters.registry import Pointed, Registry
 from impasto_server.bundle import Manifest
 from impasto_server.cache import BytesLru
 from impasto_server.errors import NoAnswer, shown
@@ -24,17 +24,20 @@ Loading = Mapping[str, Future[Kind]]
 class Named:
     """One adapter of a request. Its name is resolved at admission, so re-pointing the name later changes nothing here.
 
-    `field` is the request's field that names it; an embedding has the weight 1.
+    `field` is the request's field that names it; an embedding has the weight 1. `stale_s`: see Pointed.
     """
 
     name: str
     digest: str
     weight: float = 1.0
     field: str = FIELD
+    stale_s: float = 0.0
 
 
 class Residency:
-    """Loads each adapter once, however many requests wait for it. Names and files are read on different threads."""
+    """Loads each adapter once, however many requests wait for it. Names and files are read on different threads, and
+    those that another machine must be asked for on others still: whoever waits for it is in nobody's way.
+    """
 
     def __init__(self, registry: Registry, manifest: Manifest, host_bytes: int, stats: Stats) -> None:
         self._stats = stats
@@ -43,12 +46,13 @@ class Residency:
         self._host: BytesLru[str, Kind] = BytesLru(host_bytes)
         self._loading: dict[str, Future[Kind]] = {}
         self._lock = Lock()
-        self._names = Access("names")
-        self._files = Access("load")
+        self._names, self._new_names = Access("names"), Access("new-names")
+        self._files, self._far_files = Access("load"), Access("fetch")
 
-    def resolve(self, name: str) -> Future[str]:
-        """The digest that `name` points to now. The Future fails as Registry.resolve, or with NoAnswer."""
-        return self._names.start(name, partial(self._registry.resolve, name), partial(_unanswered, name))
+    def resolve(self, name: str) -> Future[Pointed]:
+        """What `name` points to now. The Future fails as Registry.look_up, or with NoAnswer."""
+        access = self._names if self._registry.knows(name) else self._new_names
+        return access.start(name, partial(self._look_up, name), partial(_unanswered, name))
 
     def load(self, styles: Sequence[Named]) -> Loading:
         """A Future for each adapter, by digest; already done for those in host memory.
@@ -58,8 +62,14 @@ class Residency:
         return {style.digest: self._one(style) for style in styles if style.weight}
 
     def close(self) -> None:
-        self._names.close()
-        self._files.close()
+        for access in (self._names, self._new_names, self._files, self._far_files):
+            access.close()
+
+    def _look_up(self, name: str, attempt: Attempt) -> Pointed:
+        pointed = self._registry.look_up(name, attempt)
+        if pointed.stale_s:
+            self._stats.add("adapter_stale_names")
+        return pointed
 
     def _one(self, style: Named) -> Future[Kind]:
         with self._lock:
@@ -72,7 +82,10 @@ class Residency:
             known = self._loading.get(style.digest)
             if known is not None and not known.done():
                 return known
-            loading = self._files.start(style.digest, partial(self._fetch, style), partial(_unanswered, style.name))
+            is_here = self._registry.has(style.digest)
+            self._stats.add("adapter_fetches", not is_here)
+            access = self._files if is_here else self._far_files
+            loading = access.start(style.digest, partial(self._fetch, style), partial(_unanswered, style.name))
             self._loading[style.digest] = loading
         loading.add_done_callback(partial(self._forget, style.digest))
         return loading

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from impasto_server.adapters.bucket import shelf_of
 from impasto_server.engines.calibration import Measured, keep
 from impasto_server.engines.runtime import Runtime
 from impasto_server.errors import ImpastoError, SetupError
@@ -37,7 +38,9 @@ from impasto_server.settings import (
     Settings,
     bytes_or_auto,
     default_registry,
+    place_of,
     placed,
+    settled,
 )
 
 WATCH_S = 0.25
@@ -46,6 +49,11 @@ BUNDLE_HELP = (
     "The folder that `impasto link` made. For several bundles pass NAME=DIR for each; a request's MODEL names one, and "
     "without it the first is used."
 )
+REGISTRY_HELP = "Where `impasto adapters` keeps adapters: a folder, or s3://…, gs://…, az://…, https://…"
+COPIES_HELP = (
+    "Where adapters of an object store are kept on this machine; default: impasto/registry in the user's cache."
+)
+STALE_HELP = "Seconds for which a name may mean what it last did, while the object store doesn't answer."
 CACHE_HELP = (
     "Where engines keep compiled graphs. TensorRT has a default; OpenVINO has none, since it fills with weight copies."
 )
@@ -76,7 +84,12 @@ def serve(
         typer.Argument(help="After --: a command to run with the server; the server stops when it ends."),
     ] = None,
     bundle: Annotated[list[str], typer.Option(metavar="[NAME=]DIR", help=BUNDLE_HELP)] = [DEFAULT_BUNDLE],  # noqa: B006
-    registry: Annotated[Path | None, typer.Option(help="The folder where `impasto adapters` keeps adapters.")] = None,
+    registry: Annotated[str | None, typer.Option(metavar="DIR|URL", help=REGISTRY_HELP)] = None,
+    registry_cache: Annotated[Path | None, typer.Option(help=COPIES_HELP)] = None,
+    registry_cache_bytes: Annotated[
+        int, typer.Option(help="Most bytes of those copies; the least recently used make room.")
+    ] = Settings.registry_cache_bytes,
+    registry_stale_s: Annotated[int, typer.Option(help=STALE_HELP)] = Settings.registry_stale_s,
     scorer: Annotated[
         Path | None, typer.Option(help="Bundle that `impasto link` made of a CLIP; adds clip_score.")
     ] = None,
@@ -122,7 +135,10 @@ def serve(
     try:
         settings = Settings(
             bundle=placed(bundle),
-            registry=registry or default_registry(),
+            registry=place_of(registry) if registry else default_registry(),
+            registry_cache=registry_cache,
+            registry_cache_bytes=registry_cache_bytes,
+            registry_stale_s=registry_stale_s,
             scorer=scorer,
             engine=engine,
             precision=precision,
@@ -138,7 +154,8 @@ def serve(
         ports = Ports.choose(host, port, triton_http)
         endpoints = Endpoints(ports, admin_key) if admin_key else Endpoints(ports)
         plan = Plan.of(settings, endpoints, grace, shm_bytes, traces)
-        if not settings.registry.is_dir():
+        shelf_of(settings)  # an address that can't be opened is said here, before anything starts
+        if isinstance(settings.registry, Path) and not settings.registry.is_dir():
             console.print(
                 f"[yellow]note[/]  there is no registry at {escape(str(settings.registry))} yet, so no adapters"
             )
@@ -297,7 +314,7 @@ def _look(supervisor: Supervisor, gateway: Gateway | None) -> None:
 
 def _run(supervisor: Supervisor, gateway: Gateway | None, settings: Settings, command: list[str]) -> int:
     """Run `command` with IMPASTO_URL set until it ends; returns its exit status. Raises GaveUp."""
-    found = {"IMPASTO_URL": supervisor.server.grpc_url, "IMPASTO_REGISTRY": str(settings.registry.resolve())}
+    found = {"IMPASTO_URL": supervisor.server.grpc_url, "IMPASTO_REGISTRY": settled(settings.registry)}
     if gateway is not None:
         found["IMPASTO_HTTP_URL"] = gateway.door.url
     child = subprocess.Popen(command, env={**os.environ, **found})

@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 
 from impasto_server.errors import SetupError
 from impasto_server.ops.supervise import GaveUp, Restarts
+from impasto_server.settings import Place, settled
 
 COMMAND = (sys.executable, "-c", "from impasto_client.cli import main; main()", "gateway")
 READY_S = 60.0
@@ -58,7 +59,7 @@ class Door:
         grpc_url: str,
         *,
         keys: Path | None,
-        registry: Path,
+        registry: Place,
         bundles: Mapping[str | None, Path],
         grace_s: float,
         metrics_url: str | None = None,
@@ -66,7 +67,7 @@ class Door:
         requests: bool = False,
     ) -> Door:
         """A door whose port is free; 0 picks one. Raises SetupError."""
-        options = [f"--registry={registry.resolve()}"]
+        options = [f"--registry={settled(registry)}"]
         for name, folder in bundles.items():
             options.append(f"--bundle={folder.resolve()}" if name is None else f"--bundle={name}={folder.resolve()}")
         if keys is not None:

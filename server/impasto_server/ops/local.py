@@ -18,7 +18,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from impasto_server.catalogue import Catalogue
+from impasto_server.adapters.bucket import shelf_of
+from impasto_server.catalogue import FRESH_S, Catalogue
 from impasto_server.errors import ImpastoError, SetupError
 from impasto_server.front import Asker, Front, opened
 from impasto_server.outputs import Tensors, listed
@@ -36,7 +37,7 @@ class Local:
     def __init__(self, bundle: Path) -> None:
         settings = Settings.from_env(bundle)
         self._front = Front.load(settings)
-        self._catalogue = Catalogue(opened(settings), settings.registry)
+        self._catalogue = Catalogue(opened(settings), shelf_of(settings, FRESH_S))
 
     def infer(self, tensors: Tensors, timeout_s: float | None = None) -> Tensors:
         """As model `stylize`."""

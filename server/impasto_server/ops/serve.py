@@ -22,6 +22,7 @@ from signal import Signals
 from subprocess import TimeoutExpired
 from threading import Thread
 from time import monotonic, sleep
+from typing import Any
 
 from impasto_server.adapters.budget import capacity
 from impasto_server.adapters.layout import Layout
@@ -236,10 +237,11 @@ def serve(
 
 def _resolved(settings: Settings) -> Settings:
     """The settings with absolute paths, for another process."""
-    found = {field: getattr(settings, field) for field in ("registry", "scorer", "cache_dir")}
+    fields = ("registry", "scorer", "cache_dir", "registry_cache")
+    found: dict[str, Any] = {name: value for name in fields if isinstance(value := getattr(settings, name), Path)}
     given = settings.bundle
     bundle = given.resolve() if isinstance(given, Path) else {name: path.resolve() for name, path in given.items()}
-    return replace(settings, bundle=bundle, **{field: path and path.resolve() for field, path in found.items()})
+    return replace(settings, bundle=bundle, **{name: path.resolve() for name, path in found.items()})
 
 
 def _how(status: int) -> str:

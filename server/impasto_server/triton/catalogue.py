@@ -11,7 +11,8 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 
-from impasto_server.catalogue import Catalogue
+from impasto_server.adapters.bucket import shelf_of
+from impasto_server.catalogue import FRESH_S, Catalogue
 from impasto_server.errors import as_impasto_error
 from impasto_server.front import opened
 from impasto_server.outputs import listed
@@ -30,7 +31,7 @@ class TritonPythonModel:
         """Read the bundles' manifests; nothing is compiled."""
         forward_log()
         settings = Settings.from_env()
-        self.catalogue = Catalogue(opened(settings), settings.registry)
+        self.catalogue = Catalogue(opened(settings), shelf_of(settings, FRESH_S))
         self.readers = ThreadPoolExecutor(THREADS, "catalogue")
         self.drains = Drains(lambda grace_s: 0, "catalogue")
 

@@ -91,7 +91,9 @@ def test_texts_end_before_they_are_full() -> None:
 
 def test_the_second_row_is_the_lora(folder: Path) -> None:
     graph = MINI.architecture().graphs["unet"]
-    rows = banks(folder / BUNDLE / graph.file, graph, "unet", Registry(folder / REGISTRY).show(ADAPTER).path)
+    registry = Registry(folder / REGISTRY)
+    adapter = registry.file(registry.show(ADAPTER).digest)
+    rows = banks(folder / BUNDLE / graph.file, graph, "unet", adapter)
     added = deltas(folder / LORA, "unet")
     assert len(added) > 3
     for layer, delta in added.items():

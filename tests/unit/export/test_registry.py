@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from impasto_export import atomic, cli, manifest
-from impasto_export.adapters.registry import Registry, default_folder
+from impasto_export.adapters.registry import Registry, default_place
 from impasto_export.errors import RegistryError
 from impasto_export.weights import encode
 
@@ -90,11 +90,11 @@ def test_an_interrupted_folder_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_environment_names_the_default_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_names_the_default_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMPASTO_REGISTRY", "/some/where")
-    assert default_folder() == Path("/some/where")
+    assert default_place() == "/some/where"
     monkeypatch.delenv("IMPASTO_REGISTRY")
-    assert default_folder() == Path.home() / ".local/share/impasto/registry"
+    assert default_place() == str(Path.home() / ".local/share/impasto/registry")
 
 
 def lora(bundle: Path, folder: Path, value: float = 1.0) -> Path:

@@ -221,7 +221,7 @@ def through(story: Story, settings: GatewaySettings, catalogue: Catalogue = EXAM
 
 
 def held(settings: GatewaySettings) -> list[str]:
-    assert settings.registry is not None
+    assert isinstance(settings.registry, Path)
     return sorted(path.stem for path in (settings.registry / "names").glob("*.json"))
 
 
@@ -311,7 +311,37 @@ def test_names_that_are_paths_or_none(name: str, settings: GatewaySettings, monk
         assert (await caller.get(f"/v1/adapters/{name}/preview")).status_code in (400, 404)
 
     through(story, settings)
-    assert not settings.registry or not settings.registry.exists()
+    assert isinstance(settings.registry, Path)
+    assert not settings.registry.exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("s3://styles: the store does not answer (no route to 10.0.0.1); try again", (503, "registry_down", None)),
+        ("s3://styles: the store refuses this (key AKIA1234); check", (503, "registry_down", None)),
+        ("another writer has pointed ink to 0123 meanwhile, so it was left at that", (409, "name_changed", "name")),
+        ("ink is taken; choose another name, or import without --new", (412, "invalid_value", "name")),
+        ("https://styles can only be read, since it is a web server's", (501, "no_registry", None)),
+    ],
+)
+def test_what_a_registry_in_a_store_refuses(
+    said: str,
+    told: tuple[int, str, str | None],
+    settings: GatewaySettings,
+    bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where it lies, and under which key, is in the log."""
+    monkeypatch.setattr(registry_module, "_IMPASTO", ("sh", "-c", f'echo "error: {said}" >&2; exit 1'))
+
+    async def story(caller: httpx.AsyncClient) -> None:
+        answer = await caller.put("/v1/adapters/ink", content=lora(bundle, tmp_path).read_bytes())
+        assert refused(answer) == told
+        assert not {"10.0.0.1", "AKIA1234", "s3://"} & set(answer.text.replace('"', " ").split())
+
+    through(story, replace(settings, registry="s3://styles"))
 
 
 def test_an_upload_is_bounded_while_it_arrives(settings: GatewaySettings) -> None:

@@ -55,7 +55,7 @@ def hanging(monkeypatch: pytest.MonkeyPatch, go: Event) -> None:
 
 
 def loading(residency: Residency, name: str) -> Future[Kind]:
-    digest = residency.resolve(name).result(PATIENCE_S)
+    digest = residency.resolve(name).result(PATIENCE_S).digest
     return residency.load([Named(name, digest)])[digest]
 
 
