@@ -8,9 +8,10 @@ them popular and most rare; a replica has room for 80.
 routing  The gateway's policy against round-robin and random. Each has two replicas of its own, whose caches stay as its
          requests left them. They take turns with the same requests at the same times, and who isn't asked is idle. Four
          replicas, and smaller banks, are played in simulated time, at the costs that were measured on one replica.
-faults   The gateway in front of three replicas. Every 20 s the server of one, or all of it, is killed; between two kills
-         the gateway's connections to one are cut; meanwhile all are replaced, one after the other. Nobody's request may
-         be lost, and each picture must be what it was in quiet.
+faults   The gateway in front of three replicas, whose registry lies in an object store. Every 20 s the server of one, or
+         all of it, is killed; between two kills the gateway's connections to one are cut; meanwhile all are replaced,
+         one after the other, and the store is out of reach for 30 s. Nobody's request may be lost, and each picture must
+         be what it was in quiet.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from benchmarks.parts.fleet.figures import Report, Segment, ratios, simulated, t
 from benchmarks.parts.fleet.place import Place, placed
 from benchmarks.parts.fleet.play import Side, opened
 from benchmarks.parts.fleet.replicas import started
+from benchmarks.parts.fleet.store import store
 from benchmarks.parts.fleet.tables import markdown
 from benchmarks.parts.fleet.traffic import Asked, requests, resident, sweep
 
@@ -121,7 +123,7 @@ class Bench:
     async def routing(self) -> Report:
         """Our policy beside others, in turns, on real replicas; then in simulated time."""
         places = {name: self.place.replicas(name, REPLICAS, self.cores) for name in (OURS, PEER, RANDOM)}
-        with started([one for replicas in places.values() for one in replicas]):
+        async with started([one for replicas in places.values() for one in replicas]):
             async with AsyncExitStack() as stack:
                 first = await stack.enter_async_context(opened(places[OURS][:1], round_robin()))
                 rare = range(self.scale.adapters - self.scale.cold, self.scale.adapters)
@@ -195,11 +197,12 @@ class Bench:
 
     async def faults(self) -> Report:
         """What is lost, and what differs, while replicas die and are replaced."""
-        replicas = self.place.replicas("faults", REPLICAS_IN_FAULTS, self.cores, "--max-lanes", "1")
         asked = requests(self.scale.pictures, 1.0, self.scale.adapters, SEED)
-        events = faults.plan(self.scale.kills, len(replicas))
-        with started(replicas):
-            async with faults.fleet(replicas) as fleet:
+        async with store(self.place.registry, (one.name for one in asked)) as bucket:
+            one_row = ("--max-lanes", "1")
+            replicas = self.place.replicas("faults", REPLICAS_IN_FAULTS, self.cores, *one_row, store=bucket)
+            events = faults.plan(self.scale.kills, len(replicas))
+            async with started(replicas), faults.fleet(replicas, bucket) as fleet:
                 quiet = await faults.quiet(fleet, asked, self.advance("quiet", len(asked)))
                 advance = self.advance("faults", self.scale.asked)
                 disturbed, course = await faults.disturbed(fleet, asked, events, self.scale.asked, advance)

@@ -22,6 +22,7 @@ from typing import Any
 from benchmarks.common.bench import percentiles
 from benchmarks.common.door import Caller, Door, gateway
 from benchmarks.parts.fleet.replicas import HOST, Replica
+from benchmarks.parts.fleet.store import Store
 from benchmarks.parts.fleet.traffic import Asked
 from benchmarks.parts.fleet.wire import Wire, wire
 
@@ -30,7 +31,9 @@ FIRST_S = 5.0
 ROLL_AT_S = 25.0
 USERS = 4
 LOOK_S = 0.25
+OUTAGE_AT_S, OUTAGE_S = 35.0, 30.0
 KILLED, REPLICA_KILLED, CUT, ROLLED = "Triton killed", "replica killed", "connections cut", "rolling update"
+DOWN, UP = "store out of reach", "store back"
 
 
 @dataclass(frozen=True)
@@ -64,30 +67,34 @@ class Course:
 
 @dataclass(frozen=True)
 class Fleet:
-    """Replicas, the wires to them, and the gateway at the other end."""
+    """Replicas, the wires to them with the gateway at the other end, and the store of their registry."""
 
     replicas: Sequence[Replica]
     wires: Sequence[Wire]
     door: Door
+    store: Store
 
 
-def plan(kills: int, replicas: int, roll: bool = True) -> list[Event]:
-    """Triton and whole replicas are killed in turns, every EVERY_S; between two kills, a wire is cut."""
+def plan(kills: int, replicas: int) -> list[Event]:
+    """Triton and whole replicas are killed in turns, every EVERY_S; between two kills, a wire is cut. Meanwhile there is
+    a rolling update, and later the store is out of reach for OUTAGE_S.
+    """
     kinds = (KILLED, REPLICA_KILLED)
     killed = [Event(FIRST_S + EVERY_S * n, kinds[n % 2], n % replicas) for n in range(kills)]
     cut = [Event(FIRST_S + EVERY_S * (n + 0.5), CUT, (n + 1) % replicas) for n in range(kills)]
-    return sorted([*killed, *cut, *([Event(ROLL_AT_S, ROLLED)] if roll else [])], key=lambda one: one.at_s)
+    others = [Event(ROLL_AT_S, ROLLED), Event(OUTAGE_AT_S, DOWN), Event(OUTAGE_AT_S + OUTAGE_S, UP)]
+    return sorted([*killed, *cut, *others], key=lambda one: one.at_s)
 
 
 @asynccontextmanager
-async def fleet(replicas: Sequence[Replica]) -> AsyncIterator[Fleet]:
+async def fleet(replicas: Sequence[Replica], store: Store) -> AsyncIterator[Fleet]:
     """A gateway in front of replicas that run already."""
     async with AsyncExitStack() as stack:
         wires = [await stack.enter_async_context(wire(one.port)) for one in replicas]
         door = gateway(",".join(f"{HOST}:{one.port}" for one in wires), "--no-metadata")
         opened = await asyncio.to_thread(door.__enter__)
         try:
-            yield Fleet(replicas, wires, opened)
+            yield Fleet(replicas, wires, opened, store)
         finally:
             await asyncio.to_thread(door.__exit__, None, None, None)
 
@@ -192,6 +199,8 @@ async def _happen(fleet: Fleet, events: Sequence[Event], course: Course, start: 
         REPLICA_KILLED: lambda number: _kill_replica(fleet, number),
         CUT: lambda number: _cut(fleet, number),
         ROLLED: lambda number: _roll(fleet),
+        DOWN: lambda number: _reach(fleet.store, False),
+        UP: lambda number: _reach(fleet.store, True),
     }
     async with asyncio.TaskGroup() as group:
         for event in events:
@@ -221,6 +230,11 @@ async def _kill_replica(fleet: Fleet, number: int) -> None:
 
 async def _cut(fleet: Fleet, number: int) -> None:
     fleet.wires[number].cut()
+
+
+async def _reach(store: Store, is_up: bool) -> None:
+    store.wire.is_down = not is_up
+    store.wire.cut()
 
 
 async def _roll(fleet: Fleet) -> None:

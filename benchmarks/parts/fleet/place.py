@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.common.bench import ROOT, random_adapter
 from benchmarks.parts.fleet.replicas import Replica
+from benchmarks.parts.fleet.store import Store
 from benchmarks.parts.fleet.traffic import adapter_name
 from rich.progress import Progress
 
@@ -35,18 +36,31 @@ class Place:
     adapter_bytes: int
     bank_bytes: int
 
-    def replicas(self, name: str, count: int, cores: Sequence[int], *options: str) -> list[Replica]:
-        """So many, one for each core; round the cores again where there are more. None of them runs yet."""
+    def replicas(
+        self, name: str, count: int, cores: Sequence[int], *options: str, store: Store | None = None
+    ) -> list[Replica]:
+        """So many, one for each core; round the cores again where there are more. None of them runs yet.
+
+        With a `store`, their registry is the one there, of which this machine keeps copies.
+        """
         usual = {
             "bundle": self.bundle,
-            "registry": self.registry,
+            "registry": self.registry if store is None else store.address,
+            "registry-cache": self.folder / "copies",
             "page-rank": self.rank,
             "bank-bytes": self.bank_bytes,
             "host-bytes": self.seats * self.adapter_bytes,
         }
         said = [word for option, value in usual.items() for word in (f"--{option}", str(value))]
+        environment = {} if store is None else store.environment
         return [
-            Replica(f"{name} {number}", cores[number % len(cores)], [*said, *options], self.folder / f"{name}-{number}")
+            Replica(
+                f"{name} {number}",
+                cores[number % len(cores)],
+                [*said, *options],
+                self.folder / f"{name}-{number}",
+                environment,
+            )
             for number in range(count)
         ]
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from signal import SIGKILL
-from time import monotonic, sleep
+from time import monotonic
 from urllib.request import urlopen
 
 from benchmarks.common.door import IMPASTO
@@ -34,6 +35,7 @@ class Replica:
     core: int
     options: Sequence[str]
     log: Path
+    environment: Mapping[str, str] = field(default_factory=dict)  # beside ours
     port: int = field(default_factory=lambda: free_pair())
     process: subprocess.Popen[bytes] | None = None
 
@@ -48,7 +50,11 @@ class Replica:
         pinned = ["setpriv", "--pdeathsig", "TERM", "taskset", "--cpu-list", str(self.core)]
         with self.log.open("ab") as log:  # a session of its own: Ctrl-C is for the benchmark, which then stops it
             self.process = subprocess.Popen(
-                [*pinned, *serve, *self.options], stdout=log, stderr=log, start_new_session=True
+                [*pinned, *serve, *self.options],
+                env={**os.environ, **self.environment},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
 
     def is_ready(self) -> bool:
@@ -59,14 +65,14 @@ class Replica:
         except ImpastoError:
             return False
 
-    def await_ready(self) -> None:
+    async def await_ready(self) -> None:
         """Raises RuntimeError, with the end of its log, when it isn't ready in time."""
         deadline = monotonic() + READY_S
-        while not self.is_ready():
+        while not await asyncio.to_thread(self.is_ready):
             ended = self.process is None or self.process.poll() is not None
             if ended or monotonic() > deadline:
                 raise RuntimeError(f"{self.name} did not start; the end of its log:\n{self.log.read_text()[-2000:]}")
-            sleep(LOOK_S)
+            await asyncio.sleep(LOOK_S)
 
     def stop(self) -> None:
         """Let it finish what it has, and end. May be repeated."""
@@ -98,15 +104,15 @@ class Replica:
             return counters(answer.read().decode())
 
 
-@contextmanager
-def started(replicas: Sequence[Replica]) -> Iterator[Sequence[Replica]]:
+@asynccontextmanager
+async def started(replicas: Sequence[Replica]) -> AsyncIterator[None]:
     """Start them all, together; they end with the block."""
     try:
         for one in replicas:
             one.start()
         for one in replicas:
-            one.await_ready()
-        yield replicas
+            await one.await_ready()
+        yield
     finally:
         for one in replicas:  # told all at once, then waited for
             if one.process is not None:

@@ -1,4 +1,4 @@
-"""A wire that can be cut: a forwarder of TCP between a gateway and a replica."""
+"""A wire that can be cut: a forwarder of TCP, between a gateway and a replica, or a replica and its registry."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ class Wire:
 
     far: int
     port: int = 0
+    is_down: bool = False  # then it refuses everybody
     _ends: set[asyncio.StreamWriter] = field(default_factory=set)
 
     def cut(self) -> int:
@@ -30,6 +31,8 @@ class Wire:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Forward one connection, both ways, until either end closes it."""
         try:
+            if self.is_down:
+                raise ConnectionRefusedError
             far_reader, far_writer = await asyncio.open_connection(HOST, self.far)
         except OSError:  # nobody is there; so it is refused here, too
             writer.transport.abort()
