@@ -98,12 +98,26 @@ class Scale:
     crowd: int = 48
     simulated: int = 4000
     kills: int = 5
+    every_s: float = 20.0
+    outage_s: float = 30.0
     asked: int = 600
     pictures: int = 120
 
 
 QUICK = Scale(
-    adapters=40, rank=16, seats=16, turns=1, turn=40, settling=20, cold=5, crowd=12, kills=1, asked=60, pictures=20
+    adapters=40,
+    rank=16,
+    seats=16,
+    turns=1,
+    turn=40,
+    settling=20,
+    cold=5,
+    crowd=12,
+    kills=2,
+    every_s=8.0,
+    outage_s=8.0,
+    asked=60,
+    pictures=20,
 )
 
 
@@ -201,7 +215,7 @@ class Bench:
         async with store(self.place.registry, (one.name for one in asked)) as bucket:
             one_row = ("--max-lanes", "1")
             replicas = self.place.replicas("faults", REPLICAS_IN_FAULTS, self.cores, *one_row, store=bucket)
-            events = faults.plan(self.scale.kills, len(replicas))
+            events = faults.plan(self.scale.kills, len(replicas), self.scale.every_s, self.scale.outage_s)
             async with started(replicas), faults.fleet(replicas, bucket) as fleet:
                 quiet = await faults.quiet(fleet, asked, self.advance("quiet", len(asked)))
                 advance = self.advance("faults", self.scale.asked)

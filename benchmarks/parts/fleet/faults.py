@@ -26,12 +26,9 @@ from benchmarks.parts.fleet.store import Store
 from benchmarks.parts.fleet.traffic import Asked
 from benchmarks.parts.fleet.wire import Wire, wire
 
-EVERY_S = 20.0  # between two kills
 FIRST_S = 5.0
-ROLL_AT_S = 25.0
 USERS = 4
 LOOK_S = 0.25
-OUTAGE_AT_S, OUTAGE_S = 35.0, 30.0
 KILLED, REPLICA_KILLED, CUT, ROLLED = "Triton killed", "replica killed", "connections cut", "rolling update"
 DOWN, UP = "store out of reach", "store back"
 
@@ -75,14 +72,15 @@ class Fleet:
     store: Store
 
 
-def plan(kills: int, replicas: int) -> list[Event]:
-    """Triton and whole replicas are killed in turns, every EVERY_S; between two kills, a wire is cut. Meanwhile there is
-    a rolling update, and later the store is out of reach for OUTAGE_S.
+def plan(kills: int, replicas: int, every_s: float, outage_s: float) -> list[Event]:
+    """Triton and whole replicas are killed in turns, every so many seconds; between two kills, a wire is cut. After the
+    second kill there is a rolling update, and later the store is out of reach for `outage_s`.
     """
     kinds = (KILLED, REPLICA_KILLED)
-    killed = [Event(FIRST_S + EVERY_S * n, kinds[n % 2], n % replicas) for n in range(kills)]
-    cut = [Event(FIRST_S + EVERY_S * (n + 0.5), CUT, (n + 1) % replicas) for n in range(kills)]
-    others = [Event(ROLL_AT_S, ROLLED), Event(OUTAGE_AT_S, DOWN), Event(OUTAGE_AT_S + OUTAGE_S, UP)]
+    killed = [Event(FIRST_S + every_s * n, kinds[n % 2], n % replicas) for n in range(kills)]
+    cut = [Event(FIRST_S + every_s * (n + 0.5), CUT, (n + 1) % replicas) for n in range(kills)]
+    down_s = FIRST_S + 1.75 * every_s
+    others = [Event(FIRST_S + 1.25 * every_s, ROLLED), Event(down_s, DOWN), Event(down_s + outage_s, UP)]
     return sorted([*killed, *cut, *others], key=lambda one: one.at_s)
 
 

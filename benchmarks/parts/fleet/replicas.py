@@ -14,7 +14,7 @@ from signal import SIGKILL
 from time import monotonic
 from urllib.request import urlopen
 
-from benchmarks.common.door import IMPASTO
+from benchmarks.common.door import IMPASTO, TIED
 
 from impasto_client import Client
 from impasto_client.errors import ImpastoError
@@ -47,7 +47,7 @@ class Replica:
     def start(self) -> None:
         """Begin to start; call it from the main thread: the replica is told to stop when that thread ends."""
         serve = [IMPASTO, "serve", "--port", str(self.port), "--threads", "1", "--grace", "30", "--deaths", "100"]
-        pinned = ["setpriv", "--pdeathsig", "TERM", "taskset", "--cpu-list", str(self.core)]
+        pinned = [*TIED, "taskset", "--cpu-list", str(self.core)]
         with self.log.open("ab") as log:  # a session of its own: Ctrl-C is for the benchmark, which then stops it
             self.process = subprocess.Popen(
                 [*pinned, *serve, *self.options],
