@@ -5,13 +5,13 @@ python benchmarks/fleet.py --json FILE --plot PNG
 Replicas are `impasto serve` processes, each on one core. Few-step pictures are asked for under 200 adapters, a few of
 them popular and most rare; a replica has room for 80.
 
-routing  The gateway's policy against round-robin and random. Each has two replicas of its own, whose caches stay as its
-         requests left them. They take turns with the same requests at the same times, and who isn't asked is idle. Four
-         replicas, and smaller banks, are played in simulated time, at the costs that were measured on one replica.
-faults   The gateway in front of three replicas, whose registry lies in an object store. Every 20 s the server of one, or
-         all of it, is killed; between two kills the gateway's connections to one are cut; meanwhile all are replaced,
-         one after the other, and the store is out of reach for 30 s. Nobody's request may be lost, and each picture must
-         be what it was in quiet.
+routing  The gateway's policy against round-robin and random. Each has two replicas of its own, whose caches stay as
+         its requests left them. They take turns with the same requests at the same times, and who isn't asked is idle.
+         Four replicas, and smaller banks, are played in simulated time, at the costs that were measured on one replica.
+faults   The gateway in front of three replicas, whose registry lies in an object store. Every 20 s the server of one,
+         or all of it, is killed; between two kills the gateway's connections to one are cut; meanwhile all are
+         replaced, one after the other, and the store is out of reach for 30 s. Nobody's request may be lost, and each
+         picture must be what it was in quiet.
 """
 
 from __future__ import annotations
@@ -65,22 +65,22 @@ BARS = [
 ]
 NOTES = [
     "loads_per_100: adapters read from the registry for each 100 requests, by the servers' own counter "
-    "(impasto_adapter_loads). The files are on this disk, and in its cache. Host memory and bank of a replica each hold "
-    "`seats` adapters.",
-    "Before it is measured, each side is asked once for every adapter, the rarest first, and then for some requests like "
-    "the measured ones, so that its caches are as they would be after hours.",
+    "(impasto_adapter_loads). The files are on this disk, and in its cache. Host memory and bank of a replica each "
+    "hold `seats` adapters.",
+    "Before it is measured, each side is asked once for every adapter, the rarest first, and then for some requests "
+    "like the measured ones, so that its caches are about as they would be after hours.",
     "ratios: a figure of our policy over the same of another, of all turns together; range: the quotients of single "
-    "turns. Both sides of a turn get the same requests at the same times, at 65 % of what two replicas were measured to "
-    "do just before, without loads.",
+    "turns. All sides get the same requests at the same times in a turn, at 65 % of what two replicas were measured "
+    "to do just before, without loads.",
     "goodput_rps: requests a second that were answered within deadline_s, which is 5 x the time of a mean one alone.",
     "busiest_over_mean: the requests of the busiest replica over the mean. hottest_*: on how many replicas the most "
     "popular adapter was served, and the largest share of its requests on one of them.",
-    "Our policy weighs with the costs that were measured first, on one replica: request_s of a mean request in a crowd, "
-    "load_s of an adapter. Who sends the requests runs on the same cores.",
-    "simulated: the same policies in simulated time at these costs, where each replica has a core of its own and a load "
-    "takes nothing from other requests. simulated_real plays the requests of the real turns, to be compared with them.",
-    "faults: users send each request once; what isn't answered with a picture is lost. identical, different: the files, "
-    "by sha256, against those of a quiet run on the same replicas. Passes have one row there.",
+    "Our policy weighs with the costs that were measured first, on one replica: request_s of a mean request in a "
+    "crowd, load_s of an adapter. Who sends the requests runs on the same cores.",
+    "simulated: the same policies in simulated time at these costs, where each replica has a core of its own and a "
+    "load takes nothing from other requests. simulated_real plays the requests of the real turns, to be compared.",
+    "faults: users send each request once; what isn't answered with a picture is lost. identical, different: the "
+    "files, by sha256, against those of a quiet run on the same replicas. Passes have one row there.",
 ]
 
 
@@ -137,17 +137,17 @@ class Bench:
     async def routing(self) -> Report:
         """Our policy beside others, in turns, on real replicas; then in simulated time."""
         places = {name: self.place.replicas(name, REPLICAS, self.cores) for name in (OURS, PEER, RANDOM)}
-        async with started([one for replicas in places.values() for one in replicas]):
-            async with AsyncExitStack() as stack:
-                first = await stack.enter_async_context(opened(places[OURS][:1], round_robin()))
-                rare = range(self.scale.adapters - self.scale.cold, self.scale.adapters)
-                costs = await measured(first, rare, self.scale.crowd)
-                sides = {
-                    name: await stack.enter_async_context(opened(places[name], router))
-                    for name, router in routers(REPLICAS, costs, self.scale.seats).items()
-                }
-                turns, rates = await self._turns(sides)
-                capacity = {"1": await self.capacity(first), str(REPLICAS): rates[-1] / LOAD}
+        running = [one for replicas in places.values() for one in replicas]
+        async with started(running), AsyncExitStack() as stack:
+            first = await stack.enter_async_context(opened(places[OURS][:1], round_robin()))
+            rare = range(self.scale.adapters - self.scale.cold, self.scale.adapters)
+            costs = await measured(first, rare, self.scale.crowd)
+            sides = {
+                name: await stack.enter_async_context(opened(places[name], router))
+                for name, router in routers(REPLICAS, costs, self.scale.seats).items()
+            }
+            turns, rates = await self._turns(sides)
+            capacity = {"1": await self.capacity(first), str(REPLICAS): rates[-1] / LOAD}
         deadline_s = PATIENCE * costs.alone_s
         return {
             "costs": {**asdict(costs), "seats": self.scale.seats, "adapter_bytes": self.place.adapter_bytes},
@@ -180,7 +180,7 @@ class Bench:
         return turns, rates
 
     async def capacity(self, side: Side) -> float:
-        """Requests a second where there are always some, and their adapters are loaded; the first ones aren't counted."""
+        """Requests a second where there are always some, of adapters that are loaded; the first ones aren't counted."""
         asked = resident(self.scale.crowd * len(side.replicas), range(4), seed=9000)
         await side.as_able(asked[: len(asked) // 4])
         began = perf_counter()

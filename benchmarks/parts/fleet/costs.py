@@ -19,8 +19,8 @@ PASSES = 5
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds on one core: `request_s` of a mean request in a crowd, `alone_s` of one alone, `load_s` of an adapter that
-    isn't in memory, `pass_s` of a forward pass of one row, `rest_s` of what a picture takes beside its passes.
+    """Seconds on one core: `request_s` of a mean request in a crowd, `alone_s` of one alone, `load_s` of an adapter
+    that isn't in memory, `pass_s` of a forward pass of one row, `rest_s` of what a picture takes beside its passes.
     """
 
     request_s: float

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -98,9 +99,9 @@ def compared(ours: Sequence[Segment], peer: Sequence[Segment], of: Callable[[Seg
 
     Turns of the same number had the same requests, one after the other.
     """
-    own = [of(one) / of(other) if of(other) else float("inf") for one, other in zip(ours, peer, strict=True)]
+    own = [_over(of(one), of(other)) for one, other in zip(ours, peer, strict=True)]
     return {
-        "ratio": round(of(together(ours)) / of(together(peer)), 4),
+        "ratio": round(_over(of(together(ours)), of(together(peer))), 4),
         "range": [round(min(own), 4), round(max(own), 4)],
     }
 
@@ -125,3 +126,8 @@ def ratios(sides: Mapping[str, Sequence[Segment]], ours: str, deadline_s: float)
         for peer in sides
         if peer != ours
     }
+
+
+def _over(one: float, other: float) -> float:
+    """Their quotient; 1 where both are 0, as loads may be."""
+    return 1.0 if one == other else one / other if other else math.inf

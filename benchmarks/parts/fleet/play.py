@@ -34,7 +34,7 @@ class Side:
 
     async def ask(self, asked: Asked, due: float, start: float) -> Outcome:
         """Paint one. `due` and `start` are moments of the clock. Raises the client's ImpastoError."""
-        place = self.router.choose(asked.wanted, self.under_way, [True] * len(self.replicas))
+        place = self.router.choose(asked.wanted, self.under_way, [True] * len(self.clients))
         self.under_way[place] += 1
         try:
             await self.clients[place].generate(

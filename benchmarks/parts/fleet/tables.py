@@ -29,7 +29,8 @@ def _routing(report: Report) -> Iterator[str]:
         for name, side in found["sides"].items():
             yield _row(name, side)
         for peer, ratios in found["ratios"].items():
-            yield f"| ÷ {peer} | {' | '.join(map(_ratio, (ratios['loads'], ratios['p50'], ratios['p95'], ratios['goodput'])))} | | |"
+            figures = (_ratio(ratios[figure]) for figure in ("loads", "p50", "p95", "goodput"))
+            yield f"| ÷ {peer} | {' | '.join(figures)} | | |"
     yield "\nSimulated, ours ÷ round-robin by the banks' room:\n"
     yield "| replicas | room each | loads | p95 |"
     yield "|---|---|---|---|"
@@ -74,5 +75,6 @@ def _faults(report: Report) -> Iterator[str]:
     yield f"| requests | {found['requests']} |"
     yield f"| lost | **{found['lost']}** |"
     yield f"| identical to the quiet run's, of {found['pictures']} different pictures | **{found['identical']}** |"
-    yield f"| p50, p95, longest, s | {found['latency_s']['p50']:.2f}, {found['latency_s']['p95']:.2f}, {found['longest_s']:.2f} |"
-    yield f"| p50, p95 in quiet, s | {found['quiet_latency_s']['p50']:.2f}, {found['quiet_latency_s']['p95']:.2f} |"
+    latency, before = found["latency_s"], found["quiet_latency_s"]
+    yield f"| p50, p95, longest, s | {latency['p50']:.2f}, {latency['p95']:.2f}, {found['longest_s']:.2f} |"
+    yield f"| p50, p95 in quiet, s | {before['p50']:.2f}, {before['p95']:.2f} |"

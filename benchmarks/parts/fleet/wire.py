@@ -6,10 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from socket import SO_LINGER, SOL_SOCKET
+from struct import pack
 
 from benchmarks.parts.fleet.replicas import HOST
 
 CHUNK = 1 << 16
+RESET = pack("ii", 1, 0)  # a closed connection is reset at once
 
 
 @dataclass
@@ -25,6 +28,7 @@ class Wire:
         """Reset all connections, now. Returns how many there were; new ones are forwarded as before."""
         ends = list(self._ends)
         for end in ends:
+            end.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, RESET)
             end.transport.abort()
         return len(ends) // 2
 
