@@ -37,7 +37,8 @@ def draw(report: Report, path: Path) -> None:
 
 def figure(side: Report, key: str) -> float:
     """A side's figure that is drawn."""
-    return float(side["latency_s"]["p95"] if key == "p95" else side[key])
+    found: float = side["latency_s"]["p95"] if key == "p95" else side[key]
+    return found
 
 
 def _bars(canvas: Canvas, fleets: Sequence[Report], names: Sequence[str], top: float) -> None:
