@@ -27,7 +27,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -53,6 +52,8 @@ OURS, PEER, RANDOM = "adapters", "round-robin", "random"
 LOAD = 0.65  # of what the replicas can do where nothing must be loaded
 PATIENCE = 5.0  # a request's deadline, in times of a mean one alone
 SEED = 60
+PARTS = ("routing", "faults")
+INTERRUPTED = 130  # exit status
 REPLICAS, REPLICAS_IN_FAULTS, REPLICAS_SIMULATED = 2, 3, 4
 BARS = [
     Bar("loads_over_round_robin", ("real", "simulated"), at_most=0.5),
@@ -282,7 +283,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the figures go")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="also draw them")
-    parser.add_argument("--parts", default="routing,faults", help="which, separated by commas (default: both)")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="which (default: both)")
     parser.add_argument("--quick", action="store_true", help="a minute's run, whose figures say nothing")
     return parser.parse_args()
 
@@ -293,8 +294,12 @@ def main() -> None:
     console = Console(stderr=True)
     facts = machine()
     console.print(warning(facts))
-    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
-        found: dict[str, Any] = asyncio.run(measure(QUICK if asked.quick else Scale(), asked.parts.split(","), bar))
+    try:
+        with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
+            found = asyncio.run(measure(QUICK if asked.quick else Scale(), asked.parts, bar))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        console.print("stopped")
+        raise SystemExit(INTERRUPTED) from None
     report = {**found, "machine": facts}
     write(report, asked.json)
     if asked.plot:
