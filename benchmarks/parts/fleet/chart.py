@@ -37,8 +37,7 @@ def draw(report: Report, path: Path) -> None:
 
 def figure(side: Report, key: str) -> float:
     """A side's figure that is drawn."""
-    found: float = side["latency_s"]["p95"] if key == "p95" else side[key]
-    return found
+    return float(side["latency_s"]["p95"] if key == "p95" else side[key])
 
 
 def _bars(canvas: Canvas, fleets: Sequence[Report], names: Sequence[str], top: float) -> None:
@@ -73,7 +72,7 @@ def _group(canvas: Canvas, fleet: Report, key: str, box: Box) -> None:
 def _course(canvas: Canvas, found: Report, box: Box) -> None:
     """Every request as a dot, every fault as a line, and beneath, when each replica wasn't ready."""
     left, top, right, bottom = box
-    seconds = max(at_s + took_s for at_s, took_s, _ in found["answers"])
+    seconds: float = max(at_s + took_s for at_s, took_s, _ in found["answers"])
     marks = round_marks(max(took_s for _, took_s, _ in found["answers"]), 4)
 
     def x(at_s: float) -> float:
