@@ -20,7 +20,8 @@ PASSES = 5
 @dataclass(frozen=True)
 class Measured:
     """Seconds on one core: `request_s` of a mean request in a crowd, `alone_s` of one alone, `load_s` of an adapter
-    that isn't in memory, `pass_s` of a forward pass of one row, `rest_s` of what a picture takes beside its passes.
+    that must come from the store, `pass_s` of a forward pass of one row, `rest_s` of what a picture takes beside its
+    passes.
     """
 
     request_s: float
@@ -31,8 +32,12 @@ class Measured:
 
     @property
     def costs(self) -> Costs:
-        """As routing weighs them. All adapters lie on this disk, so each load costs the same."""
+        """As routing weighs them. The disk has what the bank has, so each load costs the same."""
         return Costs(self.request_s, self.load_s, self.load_s)
+
+    def at(self, capacity_rps: float, replicas: int) -> Measured:
+        """The same while the machine is as fast as it was when so many replicas did that much."""
+        return replace(self, request_s=replicas / capacity_rps)
 
     def machine(self, seats: int) -> Machine:
         """The replica in simulated time."""

@@ -34,35 +34,34 @@ class Place:
     rank: int
     seats: int
     adapter_bytes: int
+    file_bytes: int
     bank_bytes: int
 
     def replicas(
-        self, name: str, count: int, cores: Sequence[int], *options: str, store: Store | None = None
+        self, name: str, count: int, cores: Sequence[int], store: Store, *options: str, apart: bool = False
     ) -> list[Replica]:
         """So many, one for each core; round the cores again where there are more. None of them runs yet.
 
-        With a `store`, their registry is the one there, of which this machine keeps copies.
+        Of the store's adapters this machine keeps copies; if they are `apart`, each replica keeps as many for itself as
+        fit into its bank, as if it had a machine of its own.
         """
         usual = {
             "bundle": self.bundle,
-            "registry": self.registry if store is None else store.address,
-            "registry-cache": self.folder / "copies",
+            "registry": store.address,
             "page-rank": self.rank,
             "bank-bytes": self.bank_bytes,
             "host-bytes": self.seats * self.adapter_bytes,
         }
         said = [word for option, value in usual.items() for word in (f"--{option}", str(value))]
-        environment = {} if store is None else store.environment
-        return [
-            Replica(
-                f"{name} {number}",
-                cores[number % len(cores)],
-                [*said, *options],
-                self.folder / f"{name}-{number}",
-                environment,
-            )
-            for number in range(count)
-        ]
+        room = ["--registry-cache-bytes", str(self.seats * self.file_bytes)] if apart else []
+
+        def replica(number: int) -> Replica:
+            copies = self.folder / (f"copies-{name}-{number}" if apart else "copies")
+            core, log = cores[number % len(cores)], self.folder / f"{name}-{number}"
+            words = [*said, "--registry-cache", str(copies), *room, *options]
+            return Replica(f"{name} {number}", core, words, log, store.environment)
+
+        return [replica(number) for number in range(count)]
 
 
 @contextmanager
@@ -78,4 +77,5 @@ def placed(adapters: int, rank: int, seats: int, bar: Progress) -> Iterator[Plac
         layout = Layout.of(manifest, rank, precision)
         units = sum(site.in_features + site.out_features for site in manifest.graphs["unet"].sites)
         bank_bytes = layout.bytes_for({"lora": seats})
-        yield Place(folder, bundle, registry.folder, rank, seats, ITEM * rank * units, bank_bytes)
+        file_bytes = max(path.stat().st_size for path in (registry.folder / "objects").iterdir())
+        yield Place(folder, bundle, registry.folder, rank, seats, ITEM * rank * units, file_bytes, bank_bytes)

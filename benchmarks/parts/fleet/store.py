@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -40,8 +41,12 @@ class Store:
 
 
 @asynccontextmanager
-async def store(registry: Path, names: Iterable[str]) -> AsyncIterator[Store]:
-    """A store with these adapters of a registry's folder, whose files lie in both alike."""
+async def store(
+    registry: Path, names: Iterable[str], delay_s: float = 0.0, bytes_per_s: float = math.inf
+) -> AsyncIterator[Store]:
+    """A store with these adapters of a registry's folder, whose files lie in both alike; a call takes `delay_s`, and
+    each connection brings `bytes_per_s`.
+    """
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address=HOST, port=0, verbose=False)
     server.start()
@@ -53,7 +58,7 @@ async def store(registry: Path, names: Iterable[str]) -> AsyncIterator[Store]:
             file = f"{json.loads(pointer)['digest']}.safetensors"
             put(f"http://{HOST}:{port}/{BUCKET}/{PREFIX}/objects/{file}", (registry / "objects" / file).read_bytes())
             put(f"http://{HOST}:{port}/{BUCKET}/{PREFIX}/names/{name}.json", pointer)
-        async with wire(port) as found:
+        async with wire(port, delay_s, bytes_per_s) as found:
             yield Store(found)
     finally:
         server.stop()

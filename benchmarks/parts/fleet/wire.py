@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -17,9 +18,14 @@ RESET = pack("ii", 1, 0)  # a closed connection is reset at once
 
 @dataclass
 class Wire:
-    """Forwards whatever connects to its `port` to `far`, a port of this machine."""
+    """Forwards whatever connects to its `port` to `far`, a port of this machine.
+
+    What goes there takes `delay_s`, and what comes back comes at `bytes_per_s`, as if `far` were elsewhere.
+    """
 
     far: int
+    delay_s: float = 0.0
+    bytes_per_s: float = math.inf
     port: int = 0
     is_down: bool = False  # then it refuses everybody
     _ends: set[asyncio.StreamWriter] = field(default_factory=set)
@@ -44,7 +50,9 @@ class Wire:
         ends = {writer, far_writer}
         self._ends |= ends
         try:
-            await asyncio.gather(_forward(reader, far_writer), _forward(far_reader, writer))
+            await asyncio.gather(
+                _forward(reader, far_writer, self.delay_s), _forward(far_reader, writer, 0.0, self.bytes_per_s)
+            )
         finally:
             self._ends -= ends
             for end in ends:
@@ -52,9 +60,9 @@ class Wire:
 
 
 @asynccontextmanager
-async def wire(far: int) -> AsyncIterator[Wire]:
+async def wire(far: int, delay_s: float = 0.0, bytes_per_s: float = math.inf) -> AsyncIterator[Wire]:
     """A wire on a free port."""
-    found = Wire(far)
+    found = Wire(far, delay_s, bytes_per_s)
     server = await asyncio.start_server(found.serve, HOST, 0)
     found.port = server.sockets[0].getsockname()[1]
     try:
@@ -64,9 +72,13 @@ async def wire(far: int) -> AsyncIterator[Wire]:
         found.cut()
 
 
-async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _forward(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay_s: float, bytes_per_s: float = math.inf
+) -> None:
     with suppress(OSError):
         while data := await reader.read(CHUNK):
+            if wait_s := delay_s + len(data) / bytes_per_s:
+                await asyncio.sleep(wait_s)
             writer.write(data)
             await writer.drain()
     writer.transport.abort()
