@@ -42,10 +42,10 @@ from impasto_server.settings import Settings
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the benchmarks are scripts, none is installed
 
 from benchmarks.common.bench import Workspace, interval, machine, prompt, timed, warning, workspace, write
+from benchmarks.common.door import Caller, gateway, pixels
 from benchmarks.common.feeds import batch
 from benchmarks.common.flat import request_of
 from benchmarks.parts.overhead import refusals
-from benchmarks.parts.overhead.door import Caller, gateway, pixels
 
 STEPS, GUIDANCE_SCALE, LANES = 25, 5.0, 2
 ADAPTERS = 4

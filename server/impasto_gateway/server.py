@@ -13,7 +13,7 @@ from impasto_gateway.load import NOTHING, load_in, read
 from impasto_gateway.residency import Residency
 from impasto_gateway.routing import Replica, Wanted
 
-FRESH_S = 1.0  # for so long, a server's readiness is believed
+FRESH_S = 0.5  # for so long, a server's readiness is believed: a fault shows within a second
 PROBE_S = 1.0  # a server that takes longer to say that it is ready isn't
 
 _LOG = logging.getLogger(__name__)

@@ -10,16 +10,11 @@ from operator import getitem
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common.canvas import GRID, INK, Box, Canvas, Colour, Points, round_marks
 from benchmarks.parts.load.traffic import GOOD_SHARE, GOOD_SLOWDOWN
-from PIL import Image, ImageDraw, ImageFont
+from PIL import ImageFont
 
-Box = tuple[float, float, float, float]
-Colour = tuple[int, int, int]
-Points = Sequence[tuple[float, float]]
-
-FINE = 3  # drawn so many times larger, then scaled down: smooth lines
 PANEL, HEIGHT, HEAD = 430, 400, 84
-INK, GRID, PAPER = (38, 42, 51), (228, 230, 235), (255, 255, 255)
 SIDES: Mapping[str, tuple[str, Colour]] = {
     "ours": ("in flight: join and leave at any step", (30, 98, 196)),
     "peer": ("whole batches, same engine", (222, 110, 34)),
@@ -58,45 +53,6 @@ def _share(value: float, marks: Sequence[float], log: bool) -> float:
     return (at - low) / (high - low)
 
 
-class Canvas:
-    """A drawing whose units are the finished picture's pixels."""
-
-    def __init__(self, width: int, height: int) -> None:
-        self.image = Image.new("RGB", (width * FINE, height * FINE), PAPER)
-        self._draw = ImageDraw.Draw(self.image)
-
-    def text(self, at: tuple[float, float], words: str, size: int = 13, anchor: str = "ls", fill: Colour = INK) -> None:
-        font = ImageFont.load_default(size * FINE)
-        self._draw.text((at[0] * FINE, at[1] * FINE), words, fill=fill, font=font, anchor=anchor)
-
-    def line(self, points: Points, colour: Colour, width: float = 1.0, dash: float = 0.0) -> None:
-        fine = [(x * FINE, y * FINE) for x, y in (_dashes(points, dash) if dash else points)]
-        step = 2 if dash else 1
-        for one in zip(fine[::step], fine[1::step], strict=False):
-            self._draw.line(one, fill=colour, width=round(width * FINE))
-
-    def dot(self, at: tuple[float, float], colour: Colour, radius: float = 3.2) -> None:
-        x, y, r = at[0] * FINE, at[1] * FINE, radius * FINE
-        self._draw.ellipse((x - r, y - r, x + r, y + r), fill=colour)
-
-    def panel(self, left: float, axes: Axes, lines: Sequence[Line]) -> None:
-        box = (left + 52, HEAD + 28, left + PANEL - 18, HEIGHT - 46)
-        self.text((box[0], HEAD + 14), axes.title, 15)
-        for mark in axes.y_marks:
-            _, y = axes.place(box, (axes.x_marks[0], mark))
-            self.line([(box[0], y), (box[2], y)], GRID)
-            self.text((box[0] - 7, y), axes.label(mark), 12, "rm")
-        for mark in axes.x_marks:
-            x, _ = axes.place(box, (mark, axes.y_marks[0]))
-            self.text((x, box[3] + 9), f"{mark:g}", 12, "mt")
-        self.text(((box[0] + box[2]) / 2, HEIGHT - 10), "offered, requests / s", 12, "ms")
-        for line in lines:
-            spots = [axes.place(box, point) for point in line.points]
-            self.line(spots, line.colour, line.width, line.dash)
-            for spot in spots if not line.dash else []:
-                self.dot(spot, line.colour, line.width * 1.6)
-
-
 def draw(report: Mapping[str, Any], path: Path) -> None:
     """`report` is what load.py writes as JSON."""
     sides = report["sides"]
@@ -112,19 +68,7 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
     _latencies(canvas, sides)
     _shares(canvas, sides)
     _goodput(canvas, sides, report["capacity_rps"]["ours"])
-    small = canvas.image.resize(
-        (canvas.image.width // FINE * 2, canvas.image.height // FINE * 2), Image.Resampling.LANCZOS
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    small.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
-
-
-def round_marks(highest: float, count: int = 5) -> list[float]:
-    """0 to at least `highest` in about `count` steps of 1, 2 or 5 times a power of ten."""
-    rough = highest / count
-    power = 10 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
-    return [step * i for i in range(math.ceil(highest / step - 1e-9) + 1)]
+    canvas.save(path)
 
 
 def log_marks(values: Sequence[float]) -> list[float]:
@@ -159,7 +103,7 @@ def _latencies(canvas: Canvas, sides: Mapping[str, Any]) -> None:
     ]
     x_marks, y_marks = (log_marks([point[axis] for line in lines for point in line.points]) for axis in (0, 1))
     title = "Latency, s: P50 (thin), P95, P99 (thick)"
-    canvas.panel(0, Axes(title, x_marks, y_marks, "{:g}".format, log_x=True, log_y=True), lines)
+    _panel(canvas, 0, Axes(title, x_marks, y_marks, "{:g}".format, log_x=True, log_y=True), lines)
 
 
 def _shares(canvas: Canvas, sides: Mapping[str, Any]) -> None:
@@ -168,7 +112,7 @@ def _shares(canvas: Canvas, sides: Mapping[str, Any]) -> None:
     bar = Line([(x_marks[0], GOOD_SHARE), (x_marks[-1], GOOD_SHARE)], INK, 1.2, dash=5)
     title = f"Requests within {GOOD_SLOWDOWN:g} x their solo latency"
     axes = Axes(title, x_marks, [0, 0.2, 0.4, 0.6, 0.8, GOOD_SHARE, 1.0], "{:.0%}".format, log_x=True)
-    canvas.panel(PANEL, axes, [bar, *lines])
+    _panel(canvas, PANEL, axes, [bar, *lines])
 
 
 def _goodput(canvas: Canvas, sides: Mapping[str, Any], capacity: float) -> None:
@@ -177,11 +121,22 @@ def _goodput(canvas: Canvas, sides: Mapping[str, Any], capacity: float) -> None:
     most = min(x_marks[-1], y_marks[-1])
     everyone = Line([(0, 0), (most, most)], INK, 1.2, dash=5)
     title = f"Goodput, those requests / s (all: dashed; capacity {capacity:.1f})"
-    canvas.panel(2 * PANEL, Axes(title, x_marks, y_marks, "{:g}".format), [everyone, *lines])
+    _panel(canvas, 2 * PANEL, Axes(title, x_marks, y_marks, "{:g}".format), [everyone, *lines])
 
 
-def _dashes(points: Points, length: float) -> list[tuple[float, float]]:
-    """Ends of dashes and gaps along a straight line from the first point to the last."""
-    (x0, y0), (x1, y1) = points[0], points[-1]
-    count = max(1, round(math.hypot(x1 - x0, y1 - y0) / length))
-    return [(x0 + (x1 - x0) * i / count, y0 + (y1 - y0) * i / count) for i in range(count + 1)]
+def _panel(canvas: Canvas, left: float, axes: Axes, lines: Sequence[Line]) -> None:
+    box = (left + 52, HEAD + 28, left + PANEL - 18, HEIGHT - 46)
+    canvas.text((box[0], HEAD + 14), axes.title, 15)
+    for mark in axes.y_marks:
+        _, y = axes.place(box, (axes.x_marks[0], mark))
+        canvas.line([(box[0], y), (box[2], y)], GRID)
+        canvas.text((box[0] - 7, y), axes.label(mark), 12, "rm")
+    for mark in axes.x_marks:
+        x, _ = axes.place(box, (mark, axes.y_marks[0]))
+        canvas.text((x, box[3] + 9), f"{mark:g}", 12, "mt")
+    canvas.text(((box[0] + box[2]) / 2, HEIGHT - 10), "offered, requests / s", 12, "ms")
+    for line in lines:
+        spots = [axes.place(box, point) for point in line.points]
+        canvas.line(spots, line.colour, line.width, line.dash)
+        for spot in spots if not line.dash else []:
+            canvas.dot(spot, line.colour, line.width * 1.6)

@@ -26,7 +26,7 @@ from time import perf_counter, sleep
 
 import numpy as np
 from benchmarks.common.bench import interval, prompt, ratio
-from benchmarks.parts.overhead.door import GENERATIONS, Caller, Door
+from benchmarks.common.door import GENERATIONS, Caller, Door
 
 from impasto_gateway.callers import Allowance
 from impasto_gateway.callers import Caller as Owner

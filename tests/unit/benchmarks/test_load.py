@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from benchmarks.common.bench import percentiles
+from benchmarks.common.canvas import round_marks
 from benchmarks.load import Level, report
 from benchmarks.parts.load import chart, traffic
 from benchmarks.parts.load.traffic import DECK, Outcome
@@ -143,7 +144,7 @@ def test_the_chart_is_drawn_from_the_report(tmp_path: Path) -> None:
     ("highest", "marks"), [(4.7, [0, 1, 2, 3, 4, 5]), (0.93, [0, 0.2, 0.4, 0.6, 0.8, 1.0]), (10, [0, 2, 4, 6, 8, 10])]
 )
 def test_axes_have_round_marks(highest: float, marks: list[float]) -> None:
-    assert chart.round_marks(highest) == pytest.approx(marks)
+    assert round_marks(highest) == pytest.approx(marks)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from collections import Counter
 from time import process_time
 
 import pytest
+from benchmarks.common.door import pixels
 from benchmarks.overhead import STEPS, Painted, Round, bare_seconds, cpu_seconds, image_time_ratio, report
-from benchmarks.parts.overhead.door import pixels
 from benchmarks.parts.overhead.refusals import Windows
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo

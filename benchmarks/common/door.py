@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 READY_S = 60.0
 FRESH_S = 30.0  # a connection that was idle for longer is opened anew: the gateway closes it after 75 s
 IMPASTO = str(Path(sys.executable).parent / "impasto")
+TIED = ("setpriv", "--pdeathsig", "TERM")  # a command after it is told to stop when the thread that started it ends
 GENERATIONS = "/v1/images/generations"
 
 
@@ -34,7 +35,7 @@ class Door:
 @contextmanager
 def gateway(url: str, *options: str) -> Iterator[Door]:
     """A gateway before the server whose gRPC is at `url`. Raises RuntimeError if it doesn't become ready."""
-    command = [IMPASTO, "gateway", "--url", url, "--port", "0", *options]
+    command = [*TIED, IMPASTO, "gateway", "--url", url, "--port", "0", *options]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
