@@ -34,6 +34,8 @@ from tests.helpers.likeness import range_db
 from .conftest import Studio, diffusers_pipeline
 
 TOLERANCE = 1e-5
+# Of weights that two sums round to fp16: where these lie between two values, the last bit of a sum decides which.
+ROUNDED_TOLERANCE = 1e-4
 LANES_DB, PICTURE_DB = 60, 55
 pytestmark = [
     # peft reads an attribute that transformers has renamed, and warns of the second adapter of a model.
@@ -140,7 +142,7 @@ def test_loras_equal_fuse_lora(mix: dict[str, float], studio: Studio, tmp_path: 
     made = merge(studio.bundle, list(mix.items()), tmp_path / "merged", Registry(studio.registry)).folder
     for graph in ("unet", "text_encoder"):
         fused = rounded(getattr(pipe, graph), torch.float16)  # as the checkpoint is
-        assert relative_error(merged(made, graph), eager(graph, fused)) <= TOLERANCE
+        assert relative_error(merged(made, graph), eager(graph, fused)) <= ROUNDED_TOLERANCE
 
 
 # Each on Linears and convolutions: with and without Tucker's cores, LoKr's factors whole and as products.
