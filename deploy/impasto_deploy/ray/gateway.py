@@ -1,0 +1,27 @@
+"""The gateway as Ray Serve runs it: impasto_gateway's app, whose only server is all replicas together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray import serve
+from starlette.types import ASGIApp
+
+from impasto_client import AsyncClient
+from impasto_deploy.ray.transport import HandleTransport
+from impasto_gateway.app import create_app
+from impasto_gateway.settings import GatewaySettings
+from impasto_gateway.upstream import Upstream
+
+
+@serve.ingress()
+class Gateway:
+    """Ray makes one in a process of its own, with a handle of the replicas."""
+
+    def __init__(self, replicas: Any, settings: GatewaySettings) -> None:
+        client = AsyncClient(transport=HandleTransport(replicas), timeout=settings.limits.timeout_s)
+        self._app = create_app(settings, Upstream.over(client))
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        """What Ray asks for once the process is there."""
+        return self._app
