@@ -17,14 +17,15 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouter
 
 from impasto_deploy.ray.gateway import Gateway
 from impasto_deploy.ray.options import Options
-from impasto_deploy.ray.replica import Replica, ReplicaSettings
+from impasto_deploy.ray.replica import ENDING_S, Replica, ReplicaSettings
 from impasto_deploy.ray.router import AdapterRouter
 from impasto_deploy.ray.scaling import QueueDelay
 from impasto_gateway.commands import check_settings
 from impasto_gateway.settings import GatewaySettings, Limits
 
 TOLD_S = 1.0  # how often a replica says whether it is ready, and Ray looks whether it lives
-ENDING_S = 30.0  # beyond the grace, for a server to end
+SLACK_S = 15.0  # for Ray itself, when a replica stops
+QUIET = {"enable_access_log": False}  # the gateway has a line for each request, with more in it
 
 
 def build(said: Mapping[str, Any]) -> Application:
@@ -32,8 +33,8 @@ def build(said: Mapping[str, Any]) -> Application:
     options = Options.of(said)
     settings = gateway_settings(options)
     check_settings(settings)
-    gateway = serve.deployment(Gateway, name="gateway", **gateway_limits(options))  # type: ignore[arg-type]
-    replica = serve.deployment(Replica, name="replica", **replica_limits(options))
+    gateway = serve.deployment(name="gateway", **gateway_limits(options))(Gateway)
+    replica = serve.deployment(name="replica", **replica_limits(options))(Replica)
     return gateway.bind(replica.bind(replica_settings(options)), settings)
 
 
@@ -61,18 +62,21 @@ def replica_limits(options: Options) -> dict[str, Any]:
         "ray_actor_options": {"num_cpus": options.threads, "num_gpus": options.gpus},
         "max_ongoing_requests": options.requests,
         "max_queued_requests": options.queued,
-        "graceful_shutdown_timeout_s": options.grace_s + ENDING_S,
+        "graceful_shutdown_timeout_s": options.grace_s + ENDING_S + SLACK_S,
         "graceful_shutdown_wait_loop_s": 0.5,
         "health_check_period_s": TOLD_S,
+        "max_surge_percent": options.surge,
+        "logging_config": QUIET,
         "max_constructor_retry_count": 2,
-        "request_router_config": RequestRouterConfig(
-            request_router_class=AdapterRouter,
-            request_router_kwargs={
-                "request_s": options.request_s, "write_s": options.write_s, "fetch_s": options.fetch_s,
-            },
-            request_routing_stats_period_s=TOLD_S,
-        ),
-    }  # fmt: skip
+        "request_router_config": routing(options),
+    }
+
+
+def routing(options: Options) -> RequestRouterConfig:
+    """By adapters, with these costs."""
+    costs = {"request_s": options.request_s, "write_s": options.write_s, "fetch_s": options.fetch_s}
+    told: dict[str, Any] = {"request_router_class": AdapterRouter, "request_routing_stats_period_s": TOLD_S}
+    return RequestRouterConfig(**told, request_router_kwargs=costs)
 
 
 def gateway_limits(options: Options) -> dict[str, Any]:
@@ -81,14 +85,18 @@ def gateway_limits(options: Options) -> dict[str, Any]:
         "num_replicas": options.gateways,
         "ray_actor_options": {"num_cpus": 0},
         "max_ongoing_requests": 10_000,
-        "graceful_shutdown_timeout_s": options.grace_s + ENDING_S,
+        "graceful_shutdown_timeout_s": options.grace_s + SLACK_S,
         "graceful_shutdown_wait_loop_s": 0.5,
+        "max_surge_percent": 100,
+        "logging_config": QUIET,
     }
 
 
 def scaling(options: Options) -> AutoscalingConfig:
     """Between replicas and max_replicas, by how long requests wait."""
-    policy = AutoscalingPolicy(policy_function=QueueDelay, policy_kwargs={"target_s": options.queue_delay_s})
+    policy = AutoscalingPolicy(  # type: ignore[no-untyped-call]
+        policy_function=QueueDelay, policy_kwargs={"target_s": options.queue_delay_s}
+    )
     return AutoscalingConfig(
         min_replicas=options.replicas,
         initial_replicas=options.replicas,

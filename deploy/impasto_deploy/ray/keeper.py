@@ -104,6 +104,6 @@ class Keeper:
         return bool(self._problem)
 
     def _pause_s(self, death: str) -> float:
-        pause_s = min(self._first_s * 2 ** (len(self._deaths) - 1), LONGEST_PAUSE_S)
+        pause_s = min(self._first_s * 2.0 ** (len(self._deaths) - 1), LONGEST_PAUSE_S)
         self._say(f"{death}\nanother is started in {pause_s:g} s")
         return pause_s

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 
@@ -57,6 +58,14 @@ class Options:
         default=300.0, metadata={"least": 1, "help": "Seconds that a server may take until it is ready."}
     )
     timeout_s: float = field(default=300.0, metadata={"least": 0.1, "help": "Most seconds that a picture may take."})
+    surge: int = field(
+        default=0,
+        metadata={
+            "least": 0,
+            "most": 100,
+            "help": "Percent of replicas that an update may start beside those it replaces.",
+        },
+    )
     request_s: float = field(
         default=1.0, metadata={"least": 0.001, "help": "Routing: seconds that a request adds to the wait of the next."}
     )
@@ -95,14 +104,24 @@ class Options:
             )
         if found.write_s > found.fetch_s:
             raise BadOption(f"write_s: {found.write_s:g} is more than fetch_s, {found.fetch_s:g}; pass less")
+        try:
+            shlex.split(found.serve)
+        except ValueError as error:
+            raise BadOption(f"serve: {error}; quote as in a shell") from None
         return found
 
     @property
     def serving(self) -> tuple[str, ...]:
         """The options of each replica's `impasto serve`."""
-        folders = [word for one in self.bundle for word in ("--bundle", one)]
+        folders = [word for one in self.bundle for word in ("--bundle", _absolute(one))]
         most = ["--max-requests", str(self.requests)]
-        return (*folders, "--registry", self.registry, *most, *shlex.split(self.serve))
+        return (*folders, "--registry", _absolute(self.registry), *most, *shlex.split(self.serve))
+
+
+def _absolute(place: str) -> str:
+    """[NAME=]DIR with the folder seen from here, since workers of Ray have folders of their own; a URL as it is."""
+    name, mark, folder = place.rpartition("=")
+    return place if "://" in place else f"{name}{mark}{Path(folder).resolve()}"
 
 
 def _read(option: Any, value: Any) -> Any:
@@ -114,6 +133,9 @@ def _read(option: Any, value: Any) -> Any:
     least = option.metadata.get("least")
     if least is not None and not found >= least:  # NaN, too
         raise BadOption(f"{option.name}: {value!r} is too little; pass {least:g} or more")
+    most = option.metadata.get("most")
+    if most is not None and found > most:
+        raise BadOption(f"{option.name}: {value!r} is too much; pass {most:g} or less")
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
@@ -23,6 +22,7 @@ from impasto_deploy.ray.request import Routed
 from impasto_deploy.ray.server import Server
 from impasto_deploy.ray.transport import Outcome
 
+ENDING_S = 15.0  # for a server to end, beyond the grace
 QUEUE_DELAY_S = "queue_delay_s"  # as the autoscaling policy finds it
 
 _LOG = logging.getLogger("ray.serve")  # Ray writes it beside its own lines on the replica
@@ -45,8 +45,8 @@ class ReplicaSettings:
     version: str = ""
 
     def command(self) -> list[str]:
-        """All options of its `impasto serve`."""
-        return [*self.options, "--threads", str(self.threads), "--grace", f"{self.grace_s:g}"]
+        """All options of its `impasto serve`. It is quiet: the end of its log comes with an error."""
+        return [*self.options, "--threads", str(self.threads), "--grace", f"{self.grace_s:g}", "--quiet"]
 
 
 class Replica:
@@ -115,10 +115,10 @@ class Replica:
         """What the autoscaling policy hears of it."""
         return {QUEUE_DELAY_S: self._delay.mean_s()}
 
-    async def __del__(self) -> None:
-        """Ray calls it once nothing is under way, or the grace is over."""
-        if hasattr(self, "_keeper"):
-            await asyncio.to_thread(self._keeper.close, self._settings.grace_s + 15)
+    def __del__(self) -> None:
+        """Ray calls it once nothing is under way. When the grace is over it kills the process: the server notices."""
+        if hasattr(self, "_keeper"):  # else it didn't come so far
+            self._keeper.close(self._settings.grace_s + ENDING_S)
 
     def _server(self) -> AsyncGrpcTransport:
         """The server's transport. Raises ConnectError while there is none."""
