@@ -4,21 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from impasto_client.errors import (
-    AdapterNotFound,
-    ConnectError,
-    DeadlineExceeded,
-    ImpastoError,
-    InvalidRequest,
-    ProtocolError,
-    RequestError,
-    ServerError,
-    ServerFull,
-    ServerUnavailable,
-)
+from impasto_client import errors
+from impasto_client.errors import ImpastoError, RequestError, ServerError, ServerFull
 
-_PLAIN = {one.__name__: one for one in (ConnectError, DeadlineExceeded, ServerUnavailable, ServerError, ProtocolError)}
-_OF_FIELDS = {one.__name__: one for one in (RequestError, InvalidRequest, AdapterNotFound)}
+_KINDS: dict[str, type[ImpastoError]] = {
+    name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, ImpastoError)
+}
 
 
 @dataclass(frozen=True)
@@ -39,13 +30,12 @@ class Failure:
 
     @property
     def is_loss(self) -> bool:
-        """Whether the replica's server can't be reached now; another replica's may."""
+        """Whether this replica's server takes no requests now; another replica's may."""
         return self.kind in ("ConnectError", "ServerUnavailable")
 
     def error(self) -> ImpastoError:
         """The error again; ServerError for a kind that isn't known here."""
-        if self.kind == "ServerFull":
-            return ServerFull(self.message, self.retry_after_s)
-        if self.kind in _OF_FIELDS:
-            return _OF_FIELDS[self.kind](self.message, self.field)
-        return _PLAIN.get(self.kind, ServerError)(self.message)
+        kind = _KINDS.get(self.kind, ServerError)
+        if issubclass(kind, ServerFull):
+            return kind(self.message, self.retry_after_s)
+        return kind(self.message, self.field) if issubclass(kind, RequestError) else kind(self.message)

@@ -104,7 +104,7 @@ def _cancelling(response: Any) -> Iterator[Any]:
     """The response; whoever leaves it early cancels the work behind it."""
     try:
         yield response
-    except (asyncio.CancelledError, GeneratorExit, TimeoutError):
+    except (asyncio.CancelledError, GeneratorExit, TimeoutError, DeadlineExceeded):
         with suppress(Exception):  # Ray raises what the request itself has failed with meanwhile
             response.cancel()
         raise

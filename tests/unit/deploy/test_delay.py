@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from impasto_client.simulation import answer
-from impasto_client.wire import Tensors, encode
-from impasto_deploy.ray import delay as module
+from impasto_client.wire import Tensors, account, encode
 from impasto_deploy.ray.delay import Delay
 
 
@@ -19,13 +18,12 @@ class Clock:
 
 def test_the_mean_of_what_was_answered_within_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
     waits = iter([1000.0, 3000.0])
-    real = module.account
 
     def waited(tensors: Tensors) -> object:
-        meta, timings, warnings = real(tensors)
+        meta, timings, warnings = account(tensors)
         return meta, type(timings)(next(waits), 0, 0, 0, 0), warnings
 
-    monkeypatch.setattr(module, "account", waited)
+    monkeypatch.setattr("impasto_deploy.ray.delay.account", waited)
     clock, picture = Clock(), answer(encode("a boat"), ())
     delay = Delay(window_s=10, now=clock)
     assert delay.mean_s() == 0
