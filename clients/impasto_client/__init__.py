@@ -12,8 +12,10 @@ from impasto_client.errors import (
     MissingExtra,
     ProtocolError,
     RequestError,
+    ServerDeclined,
     ServerError,
     ServerFull,
+    ServerLost,
     ServerUnavailable,
 )
 from impasto_client.fake import AsyncFakeTransport, FakeTransport
@@ -53,8 +55,10 @@ __all__ = [
     "Progress",
     "ProtocolError",
     "RequestError",
+    "ServerDeclined",
     "ServerError",
     "ServerFull",
+    "ServerLost",
     "ServerUnavailable",
     "StyleContent",
     "StyleDrop",

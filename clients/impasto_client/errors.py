@@ -9,7 +9,9 @@ ImpastoError
 ├── DeadlineExceeded        the request was not finished within the timeout
 ├── ServerUnavailable       the server is starting, stopping, full, doesn't serve the model, or was lost before it
 │   │                       answered; trying again may help
-│   └── ServerFull          it has as many requests as it takes; `.retry_after_s` says when to try again
+│   ├── ServerFull          it has as many requests as it takes; `.retry_after_s` says when to try again
+│   ├── ServerDeclined      it starts, stops, or lacks the model or the memory; another one may take the request
+│   └── ServerLost          it was lost while it had the request; with a seed, sending that again is safe
 ├── ServerError             the server failed while it worked on the request
 ├── ProtocolError           this version of the client doesn't understand the answer
 └── MarkError               a picture file's marks can't be read or written
@@ -64,6 +66,18 @@ class ServerFull(ServerUnavailable):
     def __init__(self, message: str, retry_after_s: float) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class ServerDeclined(ServerUnavailable):
+    """The server takes no requests now, or not this one: it is starting or stopping, or lacks the model or the memory.
+    Another one may take it.
+    """
+
+
+class ServerLost(ServerUnavailable):
+    """The server, or the connection to it, was lost while it had the request. Sending it again is safe: with the same
+    seed it paints the same picture, and nothing else comes of it.
+    """
 
 
 class ServerError(ImpastoError):

@@ -10,7 +10,14 @@ from typing import Any
 
 import grpc  # type: ignore[import-untyped]
 
-from impasto_client.errors import ConnectError, DeadlineExceeded, ImpastoError, ServerUnavailable
+from impasto_client.errors import (
+    ConnectError,
+    DeadlineExceeded,
+    ImpastoError,
+    ServerDeclined,
+    ServerLost,
+    ServerUnavailable,
+)
 from impasto_client.scoring import SCORER
 from impasto_client.status import field_of, refusal
 
@@ -26,6 +33,8 @@ _LOST = re.compile(
     r"Transport closed|Endpoint closing|GOAWAY|keepalive|ping timeout|Cancelling all calls",
     re.IGNORECASE,
 )
+
+_UNHEALTHY = re.compile(r"Stub process '[^']*' is not healthy")  # Triton's INTERNAL where a model's process is gone
 
 CLOSED = "this client is closed; make a new one"
 
@@ -75,19 +84,19 @@ def _translate(error: Any, url: str, timeout_s: float | None) -> ImpastoError:
         return ConnectError(f"nothing answers at {url}; start a server with `impasto serve` ({message})")
     if status == "UNAVAILABLE" and _LOST.search(message):
         fix = "the server may be restarting: send the request again"
-        return ServerUnavailable(f"the connection to {url} was lost before the answer came; {fix} ({message})")
+        return ServerLost(f"the connection to {url} was lost before the answer came; {fix} ({message})")
     return _refusal(status, message, url)
 
 
 def _refusal(status: str, message: str, url: str) -> ImpastoError:
     if "Server is stopping" in message:
-        return ServerUnavailable(
-            f"the server at {url} is stopping; send the request to another one, or later ({message})"
-        )
+        return ServerDeclined(f"the server at {url} is stopping; send the request to another one, or later ({message})")
+    if _UNHEALTHY.search(message):
+        return ServerLost(f"the server at {url} lost a process and is restarted; send the request again ({message})")
     if "has no available versions" in message:
-        return ServerUnavailable(f"the server at {url} is starting or stopping; try again later, or at another one")
+        return ServerDeclined(f"the server at {url} is starting or stopping; try again later, or at another one")
     if "unknown model" in message and f"'{SCORER}'" in message:
         return ServerUnavailable(f"the server at {url} has no scorer; start the server with --scorer")
     if status == "NOT_FOUND" and field_of(message) is None:
-        return ServerUnavailable(f"the server at {url} does not serve this model: {message}")
+        return ServerDeclined(f"the server at {url} does not serve this model: {message}")
     return refusal(status, message)

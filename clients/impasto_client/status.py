@@ -9,8 +9,10 @@ from impasto_client.errors import (
     DeadlineExceeded,
     ImpastoError,
     InvalidRequest,
+    ServerDeclined,
     ServerError,
     ServerFull,
+    ServerLost,
     ServerUnavailable,
 )
 
@@ -28,6 +30,9 @@ _SPOKEN = re.compile(
     r"INTERNAL): (?P<message>.*)",
     re.DOTALL,
 )
+# Of UNAVAILABLE, which requests another server may take, and which had this one's process with the backbone end.
+_DECLINED = re.compile(r"send (?:the request|it) to another one")
+_ENDED = re.compile(r"the process that holds the backbone (?:ended|is gone|does not answer)")
 _RETRY = re.compile(r"try again in (\d+(?:\.\d+)?) s\b")
 
 
@@ -44,6 +49,10 @@ def refusal(status: str, message: str) -> ImpastoError:
         return DeadlineExceeded(message)
     if status == "RESOURCE_EXHAUSTED" and (retry := _RETRY.search(message)):
         return ServerFull(message, float(retry[1]))
+    if status == "UNAVAILABLE" and _DECLINED.search(message):
+        return ServerDeclined(message)
+    if status == "UNAVAILABLE" and _ENDED.search(message):
+        return ServerLost(message)
     if status in ("UNAVAILABLE", "RESOURCE_EXHAUSTED"):  # RESOURCE_EXHAUSTED without a hint comes from a proxy
         return ServerUnavailable(message)
     return ServerError(f"{status}: {message}")

@@ -43,8 +43,10 @@ from impasto_client import (
     Options,
     Progress,
     ProtocolError,
+    ServerDeclined,
     ServerError,
     ServerFull,
+    ServerLost,
     ServerUnavailable,
     StyleContent,
     sending,
@@ -327,7 +329,12 @@ def test_readiness_is_the_models(server: tuple[Server, str]) -> None:
         ("INVALID_ARGUMENT", "[request id: 1] unexpected shape for input 'SEED' for model", InvalidRequest, "SEED"),
         ("INVALID_ARGUMENT", "something else", InvalidRequest, None),
         ("NOT_FOUND", "ADAPTER_NAMES: no adapter 'neom'; did you mean 'neon'?", AdapterNotFound, "ADAPTER_NAMES"),
-        ("NOT_FOUND", "Request for unknown model: 'stylize' is not found", ServerUnavailable, None),
+        ("NOT_FOUND", "Request for unknown model: 'stylize' is not found", ServerDeclined, None),
+        ("UNAVAILABLE", "the server is stopping; send the request to another one, or later", ServerDeclined, None),
+        ("UNAVAILABLE", "the server has no memory for this request; send it to another one", ServerDeclined, None),
+        ("UNAVAILABLE", "the process that holds the backbone ended; try again later", ServerLost, None),
+        ("UNAVAILABLE", "ADAPTER_NAMES: 'neon': the registry doesn't answer; try again later", ServerUnavailable, None),
+        ("INTERNAL", "Failed to process: Stub process 'stylize_0_0' is not healthy.", ServerLost, None),
         ("UNAVAILABLE", "the server is stopping", ServerUnavailable, None),
         ("RESOURCE_EXHAUSTED", "the queue is full", ServerUnavailable, None),
         ("CANCELLED", "the caller cancelled the request", ServerError, None),
@@ -515,10 +522,10 @@ def test_a_stream_brings_each_step_while_it_is_done(server: tuple[Server, str]) 
 @pytest.mark.parametrize(
     ("message", "kind", "field"),
     [
-        ("Request for unknown model: 'stylize_stream' is not found", ServerUnavailable, None),
+        ("Request for unknown model: 'stylize_stream' is not found", ServerDeclined, None),
         ("unexpected inference input 'PREVIEW_EVERY' for model 'stylize_stream'", InvalidRequest, "PREVIEW_EVERY"),
         ("expected 3 inputs but got 1 inputs for model 'stylize_stream'", InvalidRequest, None),
-        ("Server is stopping, scheduler for model has stopped accepting requests", ServerUnavailable, None),
+        ("Server is stopping, scheduler for model has stopped accepting requests", ServerDeclined, None),
     ],
 )
 def test_what_triton_refuses_on_a_stream_without_a_status(
@@ -643,7 +650,7 @@ def test_a_server_that_is_gone_without_a_word_is_noticed_long_before_the_timeout
     )
     with closing(Cable(int(url.rpartition(":")[2]))) as cable:
         asked = _soon_after_the_request(servicer, cable.cut)
-        with pytest.raises(ServerUnavailable, match=rf"^{_lost(cable.url)} \(.*(keepalive|ping timeout)"):
+        with pytest.raises(ServerLost, match=rf"^{_lost(cable.url)} \(.*(keepalive|ping timeout)"):
             _ask(way, cable.url)
         assert asked.is_set()
 
@@ -660,7 +667,7 @@ def test_a_connection_that_is_lost_amid_a_request_is_not_one_that_was_never_made
     said = {"closed": "(Socket closed|Broken pipe)", "reset": "(Connection reset|Broken pipe)"}[how]
     with closing(Cable(int(url.rpartition(":")[2]))) as cable:
         asked = _soon_after_the_request(servicer, cable.reset if how == "reset" else cable.close)
-        with pytest.raises(ServerUnavailable, match=rf"^{_lost(cable.url)} \(.*{said}.*\)$"):
+        with pytest.raises(ServerLost, match=rf"^{_lost(cable.url)} \(.*{said}.*\)$"):
             _ask(way, cable.url)
         assert asked.wait(30)
 
@@ -680,7 +687,7 @@ def test_a_connection_that_is_lost_amid_a_request_is_not_one_that_was_never_made
 )
 def test_words_for_a_connection_that_was_lost(server: tuple[Server, str], message: str) -> None:
     error = _told_as(server, message)
-    assert type(error) is ServerUnavailable
+    assert type(error) is ServerLost
     assert re.match(rf"{_lost(server[1])} \({re.escape(message)}\)$", str(error))
 
 
