@@ -31,7 +31,7 @@ class Failure:
     @property
     def is_loss(self) -> bool:
         """Whether this replica's server takes no requests now; another replica's may."""
-        return self.kind in ("ConnectError", "ServerUnavailable")
+        return self.kind in ("ConnectError", "ServerDeclined", "ServerLost")
 
     def error(self) -> ImpastoError:
         """The error again; ServerError for a kind that isn't known here."""

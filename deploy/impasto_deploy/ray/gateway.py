@@ -14,13 +14,18 @@ from impasto_gateway.settings import GatewaySettings
 from impasto_gateway.upstream import Upstream
 
 
+def app_over(replicas: Any, settings: GatewaySettings) -> ASGIApp:
+    """The app in front of a deployment handle."""
+    client = AsyncClient(transport=HandleTransport(replicas), timeout=settings.limits.timeout_s)
+    return create_app(settings, Upstream.over(client))
+
+
 @serve.ingress()
 class Gateway:
     """Ray makes one in a process of its own, with a handle of the replicas."""
 
     def __init__(self, replicas: Any, settings: GatewaySettings) -> None:
-        client = AsyncClient(transport=HandleTransport(replicas), timeout=settings.limits.timeout_s)
-        self._app = create_app(settings, Upstream.over(client))
+        self._app = app_over(replicas, settings)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """What Ray asks for once the process is there."""

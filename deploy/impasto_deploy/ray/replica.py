@@ -17,7 +17,7 @@ from impasto_client.triton import AsyncGrpcTransport
 from impasto_client.wire import Tensors
 from impasto_deploy.ray.delay import Delay
 from impasto_deploy.ray.failure import Failure
-from impasto_deploy.ray.keeper import Keeper
+from impasto_deploy.ray.keeper import GaveUp, Keeper
 from impasto_deploy.ray.request import Routed
 from impasto_deploy.ray.server import Server
 from impasto_deploy.ray.transport import Outcome
@@ -122,7 +122,10 @@ class Replica:
 
     def _server(self) -> AsyncGrpcTransport:
         """The server's transport. Raises ConnectError while there is none."""
-        url = self._keeper.url
+        try:
+            url = self._keeper.url
+        except GaveUp:
+            url = None
         if url is None:
             raise ConnectError("the replica's server is restarting; send the request again")
         if self._transport is None or self._transport[0] != url:

@@ -50,22 +50,24 @@ class Server:
     def ready(self) -> str:
         """host:port of its gRPC, once it is ready. Raises DidNotStart."""
         assert self.process.stdout is not None
-        url = self.process.stdout.readline().strip()
+        with self.process.stdout as lines:
+            url = lines.readline().strip()
         if url:
             return url
         self.process.wait()
+        self._release()
         raise DidNotStart(self.tail())
 
     def ended(self) -> str:
         """Wait until it has ended, and say how."""
         status = self.process.wait()
+        self._release()
         return f"impasto serve ended with status {status}:\n{self.tail()}"
 
     def stop(self, limit_s: float) -> None:
         """Let it finish its requests, as its --grace allows, and end it; killed after `limit_s` seconds."""
-        assert self.process.stdin is not None
         self.process.terminate()
-        self.process.stdin.close()
+        self._release()
         try:
             self.process.wait(limit_s)
         except subprocess.TimeoutExpired:
@@ -78,6 +80,11 @@ class Server:
         if self.process.poll() is not None:
             self._reader.join(5)
         return "\n".join(self._tail)
+
+    def _release(self) -> None:
+        """End the command at the leash, which outlives a server that was killed."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
 
     def _read(self) -> None:
         assert self.process.stderr is not None

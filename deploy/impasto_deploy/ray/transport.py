@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, RayServeException
 
-from impasto_client.errors import DeadlineExceeded, ImpastoError, ServerError, ServerFull, ServerUnavailable
+from impasto_client.errors import DeadlineExceeded, ImpastoError, ServerError, ServerFull, ServerLost
 from impasto_client.wire import Tensors
 from impasto_deploy.ray.failure import Failure
 from impasto_deploy.ray.request import Routed, wanted
@@ -32,7 +32,7 @@ class Handle(Protocol):
 
 
 class HandleTransport:
-    """An AsyncTransport. Replicas that are lost raise ServerUnavailable, so that the gateway asks again."""
+    """An AsyncTransport. Replicas that are lost raise ServerLost, so that the gateway asks again."""
 
     def __init__(self, handle: Handle, now: Callable[[], float] = time.monotonic) -> None:
         self._handle = handle
@@ -131,12 +131,12 @@ def _telling(timeout_s: float | None) -> Iterator[None]:
         task = asyncio.current_task()
         if task is None or task.cancelling():  # the caller has left
             raise
-        raise ServerUnavailable("the replica stopped before it answered; send the request again") from None
+        raise ServerLost("the replica stopped before it answered; send the request again") from None
 
 
-def _lost(error: Exception) -> ServerUnavailable:
+def _lost(error: Exception) -> ServerLost:
     said = str(error).strip().partition("\n")[0]
-    return ServerUnavailable(f"the replica was lost before it answered; send the request again ({said})")
+    return ServerLost(f"the replica was lost before it answered; send the request again ({said})")
 
 
 def _end(timeout_s: float | None) -> float | None:

@@ -12,7 +12,9 @@ TOLD = [
     errors.InvalidRequest("STEPS: 0 is too few", "STEPS"),
     errors.AdapterNotFound("ADAPTER_NAMES: no adapter 'x'", "ADAPTER_NAMES"),
     errors.DeadlineExceeded("too late"),
-    errors.ServerUnavailable("stopping"),
+    errors.ServerUnavailable("no scorer"),
+    errors.ServerDeclined("stopping"),
+    errors.ServerLost("lost"),
     errors.ServerFull("full; try again in 2 s", 2.0),
     errors.ServerError("INTERNAL: broken"),
     errors.ProtocolError("no IMAGE"),
@@ -33,4 +35,4 @@ def test_an_error_of_a_later_version_is_the_servers() -> None:
 
 def test_which_failures_say_that_the_server_is_gone() -> None:
     lost = {type(error).__name__ for error in TOLD if Failure.of(error, "replica-1").is_loss}
-    assert lost == {"ConnectError", "ServerUnavailable"}
+    assert lost == {"ConnectError", "ServerDeclined", "ServerLost"}

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError, TaskCancelledError
+from ray.serve._private.common import DeploymentID
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from impasto_client import AsyncClient, AsyncFakeTransport, FakeTransport, Generation, Progress
@@ -18,7 +19,7 @@ from impasto_client.errors import (
     InvalidRequest,
     ServerError,
     ServerFull,
-    ServerUnavailable,
+    ServerLost,
 )
 from impasto_client.transport import AsyncTransport
 from impasto_deploy.ray import transport as module
@@ -37,7 +38,8 @@ class Response:
         self._handle, self._answer = handle, answer
 
     def __await__(self) -> Generator[Any, None, Any]:
-        return self._answer.__await__()
+        awaited: Generator[Any, None, Any] = self._answer.__await__()
+        return awaited
 
     async def __anext__(self) -> Any:
         return await anext(self._answer)
@@ -143,20 +145,20 @@ async def asked(client: AsyncClient, stream: bool) -> None:
 
 
 def task_error(cause: Exception) -> RayTaskError:
-    return RayTaskError("infer", "a traceback", cause)
+    return RayTaskError("infer", "a traceback", cause)  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     ("error", "kind", "said"),
     [
-        (DIED, ServerUnavailable, "the replica was lost before it answered; send the request again"),
-        (ActorUnavailableError("gone\nand much more", None), ServerUnavailable, "the replica was lost"),
-        (TaskCancelledError(), ServerUnavailable, "the replica was lost"),
-        (asyncio.CancelledError(), ServerUnavailable, "the replica stopped before it answered"),
-        (task_error(DIED), ServerUnavailable, "the replica was lost"),
+        (DIED, ServerLost, "the replica was lost before it answered; send the request again"),
+        (ActorUnavailableError("gone\nand much more", None), ServerLost, "the replica was lost"),
+        (TaskCancelledError(), ServerLost, "the replica was lost"),
+        (asyncio.CancelledError(), ServerLost, "the replica stopped before it answered"),
+        (task_error(DIED), ServerLost, "the replica was lost"),
         (task_error(KeyError("x")), ServerError, "the replica failed: 'x'"),
-        (DeploymentUnavailableError(None), ServerUnavailable, "the replica was lost"),
+        (DeploymentUnavailableError(DeploymentID("replica")), ServerLost, "the replica was lost"),
         (BackPressureError(num_queued_requests=9, max_queued_requests=9), ServerFull, "all replicas have as many"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
