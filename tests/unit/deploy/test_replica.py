@@ -44,7 +44,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Made]:
     made = Made()
     context = SimpleNamespace(replica_id=SimpleNamespace(unique_id="replica-1"), rank=SimpleNamespace(local_rank=0))
     monkeypatch.setattr(server, "_impasto", lambda: str(standin.impasto(tmp_path)))
-    monkeypatch.setattr(module.serve, "get_replica_context", lambda: context)
+    monkeypatch.setattr("ray.serve.get_replica_context", lambda: context)
     monkeypatch.setattr(module, "AsyncGrpcTransport", lambda url: AsyncFakeTransport(made.fake))
     yield made
     for replica in made.replicas:
