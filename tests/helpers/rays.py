@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -19,7 +20,6 @@ from threading import Timer
 from typing import Any
 
 import httpx
-import yaml
 
 from impasto_gateway.commands import free_port
 from impasto_server.ops.process import children
@@ -132,7 +132,7 @@ def running(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def written(folder: Path, url: str, args: Mapping[str, Any]) -> Path:
-    """The file that `serve run` takes."""
+    """The file that `serve run` takes: YAML, which JSON is, too."""
     application = {
         "name": "impasto",
         "route_prefix": "/",
@@ -141,7 +141,7 @@ def written(folder: Path, url: str, args: Mapping[str, Any]) -> Path:
     }
     host, _, port = url.removeprefix("http://").partition(":")
     file = folder / "app.yaml"
-    file.write_text(yaml.safe_dump({"http_options": {"host": host, "port": int(port)}, "applications": [application]}))
+    file.write_text(json.dumps({"http_options": {"host": host, "port": int(port)}, "applications": [application]}))
     return file
 
 
