@@ -101,7 +101,8 @@ def deployed(folder: Path, args: Mapping[str, Any], cores: int = 4) -> Iterator[
         head = stack.enter_context(running(start, folder / "head.log"))
         wait_for(folder / "head.log", "--block", head)
         file = written(folder, url, args)
-        run = [str(BIN / "serve"), "run", "--address", address, str(file)]
+        # Ctrl-C must work in a background job, too, where a shell lets its children ignore it.
+        run = ["env", "--default-signal=INT", str(BIN / "serve"), "run", "--address", address, str(file)]
         serve = stack.enter_context(running(run, folder / "serve.log"))
         yield Fleet(url, address, folder, args, head.pid, serve)
 
