@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from impasto_client.catalogue import Adapter, Bundle, Catalogue
 from impasto_gateway.errors import Refusal
 from impasto_gateway.keys import need
-from impasto_gateway.parts import Parts, parts_of
+from impasto_gateway.parts import Parts, parts_of, record_of
 from impasto_gateway.presence import while_present
 from impasto_gateway.previews import TYPE
 from impasto_gateway.queries import query, refuse
@@ -73,7 +73,9 @@ async def preview(request: Request) -> Response:
     if request.headers.get("if-none-match") == headers["etag"]:
         return Response(status_code=304, headers=headers)
     admitted = parts.rates.admitted(caller, bundle.size.width * bundle.size.height)
-    picture = await while_present(request.receive, parts.previews.of(adapter, bundle, admitted))
+    picture = await while_present(
+        request.receive, parts.previews.of(adapter, bundle, admitted, record_of(request).replayed)
+    )
     return Response(picture, headers=headers, media_type=TYPE)
 
 

@@ -25,7 +25,7 @@ from impasto_gateway.telemetry import TelemetryMiddleware
 from impasto_gateway.upstream import Upstream
 
 # What a page of another origin may read of an answer.
-EXPOSED = ("x-request-id", "x-should-retry", "retry-after")
+EXPOSED = ("x-request-id", "x-should-retry", "retry-after", images.REPLAYS)
 
 
 def routes() -> list[BaseRoute]:

@@ -13,12 +13,12 @@ from impasto_gateway.wish import Wish
 Answer = Generation | Painting
 
 
-async def asked(client: AsyncClient, wish: Wish) -> AsyncGenerator[Progress | Answer, None]:
+async def asked(client: AsyncClient, timeout_s: float, wish: Wish) -> AsyncGenerator[Progress | Answer, None]:
     """The answer comes last. Closing the generator, or cancelling its task, stops the work on the server at once.
 
     Raises errors of the ImpastoError tree.
     """
-    options: dict[str, Any] = {**wish.options, "timeout": wish.timeout_s}
+    options: dict[str, Any] = {**wish.options, "timeout": timeout_s}
     if wish.kind == "stylize":
         yield await client.stylize(**options)
     elif not wish.stream:

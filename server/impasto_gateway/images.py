@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -24,14 +25,16 @@ from impasto_gateway.idempotency import digest_of, key_of
 from impasto_gateway.keys import need
 from impasto_gateway.parts import parts_of, record_of
 from impasto_gateway.presence import while_present
+from impasto_gateway.replay import painted
 from impasto_gateway.sse import Events
 from impasto_gateway.streams import Stream
+from impasto_gateway.turn import Turn
 from impasto_gateway.typed import seconds, typed
-from impasto_gateway.upstream import Turn
 from impasto_gateway.wish import Wish
 from impasto_gateway.wishes import Files, wish_of
 
 TIMEOUT = "x-timeout-s"
+REPLAYS = "x-impasto-replays"  # how often the request was sent again; only where it was
 GENERATION, EDIT = "image_generation", "image_edit"  # what events begin with
 
 
@@ -53,24 +56,27 @@ async def _answered(request: Request, caller: Caller, name: str, said: Mapping[s
     parts = parts_of(request)
     if TIMEOUT in request.headers and said.get("timeout") is None:
         said = {**said, "timeout": seconds(TIMEOUT, request.headers[TIMEOUT])}
-    wish = wish_of(said, files, await parts.upstream.catalogue(), parts.settings.limits, edits=name == EDIT)
+    catalogue = await parts.upstream.catalogue()
+    wish = wish_of(said, files, catalogue, parts.settings.limits, edits=name == EDIT).seeded()
+    turn = Turn(wish.wanted(catalogue))
     _recorded(request, wish)
     key = key_of(request.headers, wish.stream)
     if wish.stream:
-        return await _streamed(request, caller, name, wish)
+        return await _streamed(request, caller, name, wish, turn)
     digest = digest_of(request.url.path, said, files)
-    work = partial(_whole, request, caller, wish)
+    work = partial(_whole, request, caller, wish, turn)
     return await while_present(request.receive, parts.answers.once(caller, key, digest, work))
 
 
-async def _whole(request: Request, caller: Caller, wish: Wish) -> Response:
+async def _whole(request: Request, caller: Caller, wish: Wish, turn: Turn) -> Response:
     answer: Progress | Answer | None = None
-    async with aclosing(_painted(request, caller, wish, Turn())) as painted:
-        async for part in painted:
+    async with aclosing(_painted(request, caller, wish, turn)) as parts:
+        async for part in parts:
             answer = part
     assert isinstance(answer, Answer), "the answer comes last"
     body = await asyncio.to_thread(_body, request, answer, wish)
-    return Response(body, media_type="application/json")
+    headers = {REPLAYS: str(turn.failed.total())} if turn.failed else None
+    return Response(body, media_type="application/json", headers=headers)
 
 
 def _body(request: Request, answer: Answer, wish: Wish) -> bytes:
@@ -78,8 +84,8 @@ def _body(request: Request, answer: Answer, wish: Wish) -> bytes:
     return json.dumps(envelopes.whole(answer, pictures, wish)).encode()
 
 
-async def _streamed(request: Request, caller: Caller, name: str, wish: Wish) -> Response:
-    record, turn = record_of(request), Turn()
+async def _streamed(request: Request, caller: Caller, name: str, wish: Wish, turn: Turn) -> Response:
+    record = record_of(request)
 
     def refused(refusal: Refusal) -> None:
         record.status = refusal.status  # what the log and the metrics say; 200 has gone out already
@@ -105,16 +111,15 @@ async def _painted(request: Request, caller: Caller, wish: Wish, turn: Turn) -> 
     parts, record = parts_of(request), record_of(request)
     parts.rates.spend(caller, wish.pixels)
     try:
-        async with (
-            parts.upstream.painter(turn) as client,
-            aclosing(asked(client, wish)) as answers,
-        ):
+        ask = partial(asked, wish=wish)
+        async with aclosing(painted(parts.upstream, ask, wish.timeout_s, turn, record.replayed)) as answers:
             async for part in answers:
                 if isinstance(part, Progress):
                     record.stepped()
+                    yield part
                 else:
                     record.answered(part.meta)
-                yield part
+                    yield replace(part, warnings=(*part.warnings, *turn.warnings))
     except ImpastoError as error:
         raise refusal_of(error, wish.names) from None
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import io
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, aclosing
 from math import inf
 
 from PIL import Image, ImageDraw
 from starlette.responses import Response
 
-from impasto_client import Options
+from impasto_client import AsyncClient, Options, Progress
 from impasto_client.catalogue import Adapter, Bundle
+from impasto_gateway.asking import Answer
 from impasto_gateway.callers import Caller
 from impasto_gateway.idempotency import Answers
+from impasto_gateway.replay import Tell, painted
+from impasto_gateway.turn import Turn
 from impasto_gateway.upstream import Upstream
+from impasto_gateway.wish import wanted_of
 
 CONTEXT, SEED = "a house by a lake", 7
 SIDE = 192  # pixels of the longer side
@@ -33,27 +38,36 @@ class Previews:
         self._kept = Answers(kept_s=inf, kept_bytes=KEPT_BYTES)
         self._turns = asyncio.Semaphore(AT_ONCE)
 
-    async def of(self, adapter: Adapter, bundle: Bundle, admitted: AbstractAsyncContextManager[None]) -> bytes:
-        """A WebP. Whoever is the first to want it is `admitted` while it is painted; nobody else is counted.
+    async def of(
+        self, adapter: Adapter, bundle: Bundle, admitted: AbstractAsyncContextManager[None], tell: Tell
+    ) -> bytes:
+        """A WebP. Whoever is the first to want it is `admitted` while it is painted; nobody else is counted. `tell`
+        hears when it is sent again.
 
-        Raises errors of the ImpastoError tree.
+        Raises errors of the ImpastoError tree, and Refusal.
         """
 
         async def work() -> Response:
             async with self._turns, admitted:
-                data = await self._painted(adapter, bundle)
+                data = await self._painted(adapter, bundle, tell)
             return Response(await asyncio.to_thread(shrunk, data))
 
         kept = await self._kept.once(_ALL, f"{adapter.digest}{bundle.digest}", "", work)
         return bytes(kept.body)
 
-    async def _painted(self, adapter: Adapter, bundle: Bundle) -> bytes:
-        limit_s = self._timeout_s
-        async with self._upstream.client() as client:
+    async def _painted(self, adapter: Adapter, bundle: Bundle, tell: Tell) -> bytes:
+        async def ask(client: AsyncClient, left_s: float) -> AsyncGenerator[Answer, None]:
             if adapter.kind == "vector":
-                return (await client.stylize(scene(), adapter.name, model=bundle.name, timeout=limit_s)).data
-            options: Options = {**worn_by(adapter), "seed": SEED, "model": bundle.name}
-            return (await client.generate(words_of(adapter), timeout=limit_s, **options)).data
+                yield await client.stylize(scene(), adapter.name, model=bundle.name, timeout=left_s)
+            else:
+                options: Options = {**worn_by(adapter), "seed": SEED, "model": bundle.name}
+                yield await client.generate(words_of(adapter), timeout=left_s, **options)
+
+        turn = Turn(wanted_of(bundle.name, [adapter], adapter.digest))
+        async with aclosing(painted(self._upstream, ask, self._timeout_s, turn, tell)) as parts:
+            answer = await anext(parts)
+        assert not isinstance(answer, Progress), "it doesn't stream"
+        return answer.data
 
 
 def worn_by(adapter: Adapter) -> Options:

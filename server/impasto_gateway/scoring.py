@@ -5,6 +5,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from impasto_client import AsyncClient
 from impasto_client.errors import ServerUnavailable
 from impasto_gateway.bodies import Form, parsed_form
 from impasto_gateway.errors import Refusal
@@ -28,17 +29,16 @@ async def score(request: Request) -> Response:
     check(form)
     images, reference = list(form.files["image"]), list(form.files.get("reference", ()))
 
-    async def asked() -> list[float]:
-        async with parts.upstream.client() as client:
-            return await client.score(
-                images,
-                text=form.fields.get("text"),
-                reference=reference or None,
-                timeout=parts.settings.limits.timeout_s,
-            )
+    async def ask(client: AsyncClient) -> list[float]:
+        return await client.score(
+            images,
+            text=form.fields.get("text"),
+            reference=reference or None,
+            timeout=parts.settings.limits.timeout_s,
+        )
 
     try:
-        scores = await while_present(request.receive, asked())
+        scores = await while_present(request.receive, parts.upstream.asked(ask))
     except ServerUnavailable as error:
         if "no scorer" not in str(error):
             raise

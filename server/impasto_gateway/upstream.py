@@ -4,87 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import replace
+from typing import TypeVar
 
 from impasto_client import AsyncClient
 from impasto_client.catalogue import Catalogue
-from impasto_client.errors import ConnectError, ServerFull, ServerUnavailable
+from impasto_client.errors import ConnectError, ServerDeclined, ServerLost
+from impasto_gateway.routing import Costs, ranked
+from impasto_gateway.server import FRESH_S, Server
+from impasto_gateway.turn import Turn
 
-FRESH_S = 1.0  # for so long, a catalogue and a server's readiness are believed
-PROBE_S = 1.0  # a server that takes longer to say that it is ready isn't
+Answer = TypeVar("Answer")
+Errors = tuple[type[Exception], ...]
 
-
-@dataclass
-class Server:
-    """One of them. Its client is made at first use, in the event loop that uses it."""
-
-    url: str
-    make: Callable[[], AsyncClient]
-    in_flight: int = 0
-    painting: int = 0  # those of them that paint
-    ready: bool = True
-    asked_at: float = field(default=-FRESH_S, repr=False)
-    _client: AsyncClient | None = field(default=None, repr=False)
-    _probe: asyncio.Task[None] | None = field(default=None, repr=False)
-
-    @property
-    def client(self) -> AsyncClient:
-        if self._client is None:
-            self._client = self.make()
-        return self._client
-
-    async def is_ready(self) -> bool:
-        """Asked anew after FRESH_S, once for all who want to know. A server that hangs is not ready, after PROBE_S."""
-        if time.monotonic() - self.asked_at > FRESH_S:
-            if self._probe is None:
-                self._probe = asyncio.create_task(self._probed())
-                self._probe.add_done_callback(self._told)
-            await asyncio.shield(self._probe)  # who leaves doesn't take it from others
-        return self.ready
-
-    def lost(self) -> None:
-        """It failed a request: others are preferred until it is asked again."""
-        self.ready, self.asked_at = False, time.monotonic()
-
-    async def _probed(self) -> None:
-        try:
-            async with asyncio.timeout(PROBE_S):
-                ready = await self.client.is_ready()
-        except TimeoutError:
-            ready = False
-        self.ready, self.asked_at = ready, time.monotonic()
-
-    def _told(self, probe: asyncio.Task[None]) -> None:
-        self._probe = None
-        if not probe.cancelled():
-            probe.exception()  # seen, also when everybody who asked has left
-
-    async def close(self) -> None:
-        if self._probe is not None:
-            self._probe.cancel()
-        if self._client is not None:
-            await self._client.close()
-
-
-@dataclass
-class Turn:
-    """A request's stay at a server; it begins when one is chosen."""
-
-    server: Server | None = None
-
-    @property
-    def others(self) -> int:
-        """How many other requests of this gateway that server works on now. They share its passes, and its time."""
-        return 0 if self.server is None else max(0, self.server.painting - 1)
+UNTOUCHED: Errors = (ConnectError, ServerDeclined)  # the server hasn't begun with the request
+PAUSE_S = 0.2  # between two looks whether a server is back
+LATEST = 0.1  # how much the last request counts in what one takes
 
 
 class Upstream:
     """One or several servers that all serve the same; used from one event loop."""
 
-    def __init__(self, servers: Sequence[Server]) -> None:
+    def __init__(self, servers: Sequence[Server], costs: Costs | None = None) -> None:
+        """`costs` are what is believed of the servers until they are known better."""
         self._servers = servers
+        self._costs = costs or Costs()
         self._catalogue: tuple[float, Catalogue] | None = None
         self._asking: asyncio.Task[Catalogue] | None = None
 
@@ -94,30 +40,56 @@ class Upstream:
         return cls([Server(url, _maker(url)) for url in urls])
 
     @classmethod
-    def over(cls, *clients: AsyncClient) -> Upstream:
+    def over(cls, *clients: AsyncClient, costs: Costs | None = None) -> Upstream:
         """Of clients that are there already, e.g. with a fake transport."""
-        return cls([Server(f"client {place}", _giver(client)) for place, client in enumerate(clients)])
+        return cls([Server(f"client {place}", _giver(client)) for place, client in enumerate(clients)], costs)
 
-    @asynccontextmanager
-    async def client(self) -> AsyncIterator[AsyncClient]:
-        """The client of the ready server with the least requests in flight, of those that came through here.
+    async def asked(self, ask: Callable[[AsyncClient], Awaitable[Answer]], moving_on: Errors = UNTOUCHED) -> Answer:
+        """The answer of the ready server with the least requests in flight, of those that came through here.
 
-        If none seems ready, one is tried all the same: its own error says best what is wrong.
+        If that fails with an error of `moving_on`, the next is asked, each once. If none seems ready, one is tried all
+        the same: its own error says best what is wrong.
         """
-        async with self._at(await self._chosen()) as client:
-            yield client
+        able = await self._able() or self._servers[:1]
+        *others, last = sorted(able, key=lambda server: server.in_flight)
+        for server in others:
+            try:
+                async with self._at(server) as client:
+                    return await ask(client)
+            except moving_on:
+                pass
+        async with self._at(last) as client:
+            return await ask(client)
 
     @asynccontextmanager
     async def painter(self, turn: Turn) -> AsyncIterator[AsyncClient]:
-        """As `client`, for a request that paints: it counts among the others' `others`."""
-        server = await self._chosen()
-        async with self._at(server) as client:
-            turn.server = server
+        """The client of the server where the request costs least (routing.py); one that failed it comes last.
+
+        A suspect, which may be what its servers died of, has no other suspect beside it: they would take one another
+        for the cause.
+        """
+        server = turn.server = await self._chosen(turn)
+        async with server.suspects if turn.is_suspect else nullcontext(), self._at(server) as client:
+            server.holds.sent(turn.wanted)
             server.painting += 1
+            began_s, company = time.monotonic(), server.painting
             try:
                 yield client
+                self._took((time.monotonic() - began_s) / max(company, server.painting))
             finally:
                 server.painting -= 1
+
+    async def another(self, turn: Turn) -> bool:
+        """Whether there is a ready server that hasn't failed this request yet."""
+        return any(server not in turn.passed for server in await self._able())
+
+    async def back(self, until_s: float) -> bool:
+        """Wait for a ready server, until this time of the monotonic clock. Whether there is one."""
+        while time.monotonic() < until_s:
+            if await self._able():
+                return True
+            await asyncio.sleep(PAUSE_S)
+        return False
 
     async def catalogue(self) -> Catalogue:
         """What the servers have, at most FRESH_S old. Raises errors of the ImpastoError tree."""
@@ -125,7 +97,7 @@ class Upstream:
             return self._catalogue[1]
         if self._asking is None:
             self._asking = asyncio.create_task(self._read())
-            self._asking.add_done_callback(self._asked)
+            self._asking.add_done_callback(self._heard)
         return await asyncio.shield(self._asking)  # who leaves doesn't take it from others
 
     def forget(self) -> None:
@@ -134,7 +106,7 @@ class Upstream:
 
     async def ready(self) -> bool:
         """Whether at least one server would paint now."""
-        return any(await asyncio.gather(*(server.is_ready() for server in self._servers)))
+        return bool(await self._able())
 
     async def close(self) -> None:
         """Close all connections."""
@@ -145,27 +117,43 @@ class Upstream:
         server.in_flight += 1
         try:
             yield server.client
-        except (ConnectError, ServerUnavailable) as error:
-            if not isinstance(error, ServerFull):
-                server.lost()
+        except (ConnectError, ServerLost):
+            server.lost()
+            raise
+        except ServerDeclined:
+            server.declined()
             raise
         finally:
             server.in_flight -= 1
 
-    async def _chosen(self) -> Server:
+    async def _able(self) -> list[Server]:
+        """Those that are ready."""
+        ready = await asyncio.gather(*(server.is_ready() for server in self._servers))
+        return [server for server, is_ready in zip(self._servers, ready, strict=True) if is_ready]
+
+    async def _chosen(self, turn: Turn) -> Server:
         if len(self._servers) == 1:
             return self._servers[0]
-        ready = await asyncio.gather(*(server.is_ready() for server in self._servers))
-        able = [server for server, is_ready in zip(self._servers, ready, strict=True) if is_ready]
-        return min(able or self._servers, key=lambda server: server.in_flight)
+        await self._able()
+        seen = [server.seen(turn.wanted) for server in self._servers]
+        order = {one.name: place for place, one in enumerate(ranked(turn.wanted, seen, self._costs))}
+
+        def preference(server: Server) -> tuple[bool, bool, int]:
+            return server in turn.passed, turn.is_suspect and server.suspects.locked(), order[server.url]
+
+        return min(self._servers, key=preference)
+
+    def _took(self, request_s: float) -> None:
+        """A request was answered, and took so much of its server's time."""
+        known_s = self._costs.request_s
+        self._costs = replace(self._costs, request_s=max(1e-6, known_s + LATEST * (request_s - known_s)))
 
     async def _read(self) -> Catalogue:
-        async with self.client() as client:
-            found = await client.catalogue()
+        found = await self.asked(lambda client: client.catalogue(), (*UNTOUCHED, ServerLost))  # which changes nothing
         self._catalogue = (time.monotonic(), found)  # now: one that takes longer than FRESH_S to read is of use, too
         return found
 
-    def _asked(self, task: asyncio.Task[Catalogue]) -> None:
+    def _heard(self, task: asyncio.Task[Catalogue]) -> None:
         self._asking = None
         if not task.cancelled():
             task.exception()  # seen, also when everybody who asked has left

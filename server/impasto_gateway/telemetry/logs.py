@@ -69,6 +69,7 @@ def line_of(record: Record, prompts: bool = False) -> str:
         **{name: round(getattr(record, name), 3) for name in TIMES},
         "outcome": record.outcome,
         "status": record.status,
+        **({"replays": dict(record.replays)} if record.replays else {}),
         **({"trace": record.trace} if record.trace else {}),
         **({"prompt": record.prompt} if prompts else {}),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter, time_ns
@@ -21,8 +22,8 @@ class Record:
     `key` is the key's name, never the key. `lanes` are pictures, each a lane of the server's batches. Times are in
     milliseconds: `queue_ms` until the first forward pass, as the server says, `first_step_ms` until that step was
     heard of here, `total_ms` until the answer's last byte. `outcome` is one word, which follows from `status` unless a
-    handler knows better. `phases_ms` are the server's, for traces. `trace` is the trace's id, if there is
-    one. `began_s` is on perf_counter's clock; `began_ns` and `answered_ns` are Unix time.
+    handler knows better. `phases_ms` are the server's, for traces. `replays` counts why it was sent again. `trace` is
+    the trace's id, if there is one. `began_s` is on perf_counter's clock; `began_ns` and `answered_ns` are Unix time.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Record:
     prompt: str = ""
     trace: str = ""
     phases_ms: dict[str, float] = field(default_factory=dict)
+    replays: Counter[str] = field(default_factory=Counter)
     answered_ns: int = 0
     began_s: float = field(default_factory=perf_counter)
     began_ns: int = field(default_factory=time_ns)
@@ -51,6 +53,10 @@ class Record:
     def stepped(self) -> None:
         """Call at each Progress; the first one counts."""
         self.first_step_ms = self.first_step_ms or self.age_ms()
+
+    def replayed(self, reason: str) -> None:
+        """Call when it is sent again."""
+        self.replays[reason] += 1
 
     def answered(self, meta: Mapping[str, Any]) -> None:
         """Take over what the server's META says: bundle, adapters, steps and timings."""

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import AsyncExitStack, suppress
 
 import pytest
 
 from impasto_client import AsyncClient, AsyncFakeTransport, FakeTransport
-from impasto_client.errors import ConnectError, InvalidRequest, ServerFull
-from impasto_gateway import upstream as module
-from impasto_gateway.upstream import Turn, Upstream
+from impasto_client.errors import ConnectError, ImpastoError, InvalidRequest, ServerDeclined, ServerFull, ServerLost
+from impasto_gateway import server as module
+from impasto_gateway.routing import Costs, Wanted
+from impasto_gateway.turn import Turn
+from impasto_gateway.upstream import Upstream
 from tests.helpers.gateways import fake
 
 
@@ -19,17 +23,22 @@ def over(*fakes: FakeTransport) -> tuple[Upstream, list[AsyncClient]]:
     return Upstream.over(*clients), clients
 
 
-async def failed(upstream: Upstream, clients: list[AsyncClient], error: Exception) -> int:
+def turn(*adapters: str, spread: str = "") -> Turn:
+    return Turn(Wanted("studio", frozenset(adapters), spread))
+
+
+async def failed(upstream: Upstream, clients: list[AsyncClient], error: Exception, *adapters: str) -> int:
     """Where a request went that failed so."""
-    place = await chosen(upstream, clients)
-    with pytest.raises(type(error)):
-        async with upstream.client():
+    one = turn(*adapters)
+    with suppress(type(error)):
+        async with upstream.painter(one):
             raise error
-    return place
+    assert one.server is not None
+    return clients.index(one.server.client)
 
 
-async def chosen(upstream: Upstream, clients: list[AsyncClient]) -> int:
-    async with upstream.client() as client:
+async def chosen(upstream: Upstream, clients: list[AsyncClient], *adapters: str) -> int:
+    async with upstream.painter(turn(*adapters)) as client:
         return clients.index(client)
 
 
@@ -37,28 +46,77 @@ def test_requests_go_where_the_fewest_are_in_flight() -> None:
     async def places() -> list[int]:
         upstream, clients = over(fake(), fake(), fake())
         async with AsyncExitStack() as stack:
-            return [clients.index(await stack.enter_async_context(upstream.client())) for _ in range(6)]
+            return [clients.index(await stack.enter_async_context(upstream.painter(turn()))) for _ in range(6)]
 
-    assert sorted(asyncio.run(places())) == [0, 0, 1, 1, 2, 2]
+    assert Counter(asyncio.run(places())) == {0: 2, 1: 2, 2: 2}
+
+
+def test_an_adapter_stays_where_it_is_until_the_queue_costs_more_than_a_load() -> None:
+    """A load counts twice (routing.COUNTED), so three requests wait there before the fourth goes elsewhere."""
+
+    async def places() -> list[int]:
+        _, clients = over(fake(), fake())
+        upstream = Upstream.over(*clients, costs=Costs(request_s=1.0, write_s=1.0, fetch_s=1.2))
+        async with AsyncExitStack() as stack:
+            return [clients.index(await stack.enter_async_context(upstream.painter(turn("neon")))) for _ in range(5)]
+
+    home, *others = asyncio.run(places())
+    assert [one == home for one in others] == [True, True, False, False]
+
+
+def test_requests_one_after_another_go_home() -> None:
+    async def places(names: Iterable[str]) -> list[int]:
+        upstream, clients = over(fake(), fake(), fake())
+        return [await chosen(upstream, clients, name) for name in names for _ in range(3)]
+
+    names = [str(place) for place in range(30)]
+    found, again = asyncio.run(places(names)), asyncio.run(places(names))
+    assert found == again, "another gateway sends them there, too"
+    assert found[::3] == found[1::3] == found[2::3]
+    assert set(found) == {0, 1, 2}
+
+
+def test_a_server_that_was_lost_has_lost_its_adapters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are home elsewhere now, and stay there when it is back."""
+
+    async def places() -> list[int]:
+        upstream, clients = over(fake(), fake())
+        first = await failed(upstream, clients, ServerLost("it is gone"), "neon")
+        second = await chosen(upstream, clients, "neon")
+        monkeypatch.setattr(module, "FRESH_S", 0.0)
+        return [first, second, await chosen(upstream, clients, "neon")]
+
+    first, *later = asyncio.run(places())
+    assert later == [1 - first] * 2
+
+
+def test_what_a_request_takes_is_learnt() -> None:
+    """Where pictures take milliseconds, a load costs more than a queue of ten."""
+
+    async def places() -> list[int]:
+        upstream, clients = over(fake(), fake())
+        for _ in range(100):
+            await chosen(upstream, clients, "neon")
+        async with AsyncExitStack() as stack:
+            return [clients.index(await stack.enter_async_context(upstream.painter(turn("neon")))) for _ in range(10)]
+
+    assert len(set(asyncio.run(places()))) == 1
 
 
 def test_a_request_knows_how_many_others_share_its_server() -> None:
     async def told() -> list[list[int]]:
         upstream, _ = over(fake(), fake())
-        turns = [Turn() for _ in range(4)]
-        seen = [[turn.others for turn in turns]]
+        turns = [turn(spread=str(place)) for place in range(4)]
+        seen = [[one.others for one in turns]]
         async with AsyncExitStack() as stack:
-            for turn in turns[:3]:
-                await stack.enter_async_context(upstream.painter(turn))
-            async with upstream.client():  # it paints nothing
-                seen.append([turn.others for turn in turns])
-            async with upstream.painter(turns[3]):
-                seen.append([turn.others for turn in turns])
-            seen.append([turn.others for turn in turns[:3]])
-        return [*seen, [turn.others for turn in turns]]
+            for one in turns:
+                await stack.enter_async_context(upstream.painter(one))
+            await upstream.catalogue()  # it paints nothing
+            seen.append([one.others for one in turns])
+        return [*seen, [one.others for one in turns]]
 
     none = [0, 0, 0, 0]
-    assert asyncio.run(told()) == [none, [1, 0, 1, 0], [1, 1, 1, 1], [1, 0, 1], none]
+    assert asyncio.run(told()) == [none, [1, 1, 1, 1], none]
 
 
 def test_a_server_that_is_not_ready_is_passed_over() -> None:
@@ -68,24 +126,28 @@ def test_a_server_that_is_not_ready_is_passed_over() -> None:
     assert asyncio.run(place()) == 1
 
 
-def test_a_server_that_fails_is_passed_over_until_it_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [ConnectError("it is gone"), ServerLost("it is gone"), ServerDeclined("it stops")])
+def test_a_server_that_fails_is_passed_over_until_it_is_asked_again(
+    error: ImpastoError, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def places() -> list[int]:
         upstream, clients = over(fake(), fake())
-        found = [await failed(upstream, clients, ConnectError("it is gone")), await chosen(upstream, clients)]
+        found = [await failed(upstream, clients, error), await chosen(upstream, clients)]
         monkeypatch.setattr(module, "FRESH_S", 0.0)
         return [*found, await chosen(upstream, clients)]
 
-    assert asyncio.run(places()) == [0, 1, 0]
+    first, second, third = asyncio.run(places())
+    assert (second, third) == (1 - first, first)
 
 
 @pytest.mark.parametrize("error", [ServerFull("it is full", 1.0), InvalidRequest("STEPS: no")])
 def test_a_server_that_refuses_is_none_that_fails(error: Exception) -> None:
-    async def place() -> int:
+    async def places() -> tuple[int, int]:
         upstream, clients = over(fake(), fake())
-        await failed(upstream, clients, error)
-        return await chosen(upstream, clients)
+        return await failed(upstream, clients, error), await chosen(upstream, clients)
 
-    assert asyncio.run(place()) == 0
+    first, second = asyncio.run(places())
+    assert first == second
 
 
 def test_where_none_seems_ready_one_is_tried_all_the_same() -> None:
@@ -136,6 +198,21 @@ def test_the_catalogue_is_read_once_for_many() -> None:
 
     asyncio.run(read())
     assert len(one.timeouts) == 1
+
+
+@pytest.mark.parametrize("error", [ConnectError("it is gone"), ServerLost("it is gone"), ServerDeclined("it stops")])
+def test_the_catalogue_is_read_elsewhere_where_a_server_is_gone(error: ImpastoError) -> None:
+    """Before anybody has noticed that it is."""
+    gone, there = fake(error=error), fake()
+    assert asyncio.run(over(gone, there)[0].catalogue()).default == "studio"
+    assert (len(gone.timeouts), len(there.timeouts)) == (1, 1)
+
+
+def test_what_one_server_refuses_no_other_is_asked() -> None:
+    full, other = fake(error=ServerFull("it is full", 1.0)), fake()
+    with pytest.raises(ServerFull):
+        asyncio.run(over(full, other)[0].catalogue())
+    assert not other.timeouts
 
 
 def test_a_changed_registry_is_read_anew() -> None:
