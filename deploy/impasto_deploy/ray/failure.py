@@ -33,6 +33,11 @@ class Failure:
         """Whether this replica's server takes no requests now; another replica's may."""
         return self.kind in ("ConnectError", "ServerDeclined", "ServerLost")
 
+    @property
+    def is_untouched(self) -> bool:
+        """Whether that server hasn't even begun with the request."""
+        return self.kind in ("ConnectError", "ServerDeclined")
+
     def error(self) -> ImpastoError:
         """The error again; ServerError for a kind that isn't known here."""
         kind = _KINDS.get(self.kind, ServerError)

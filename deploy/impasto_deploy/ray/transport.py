@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import aclosing, contextmanager, suppress
 from typing import Any, Protocol
 
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
@@ -32,7 +32,9 @@ class Handle(Protocol):
 
 
 class HandleTransport:
-    """An AsyncTransport. Replicas that are lost raise ServerLost, so that the gateway asks again."""
+    """An AsyncTransport. What a replica declines goes to another one; for one that is lost it raises ServerLost, and
+    the gateway asks again.
+    """
 
     def __init__(self, handle: Handle, now: Callable[[], float] = time.monotonic) -> None:
         self._handle = handle
@@ -53,19 +55,15 @@ class HandleTransport:
 
     async def stream(self, tensors: Tensors, timeout_s: float | None = None) -> AsyncGenerator[Tensors, None]:
         """The request is sent when iteration begins. Raises errors of the ImpastoError tree."""
-        method = self._handle.options(method_name="stream", stream=True)
-        end = _end(timeout_s)
-        with _telling(timeout_s):
-            outcomes = method.remote(self._routed(tensors), dict(tensors), timeout_s)
-        with _cancelling(outcomes):
-            while True:
-                with _telling(timeout_s):
-                    try:
-                        async with asyncio.timeout_at(end):  # not around the loop: callers may change the task
-                            outcome = await anext(outcomes)
-                    except StopAsyncIteration:
-                        return
-                yield self._answer(outcome)
+        end, passed = _end(timeout_s), set[str]()
+        while True:
+            async with aclosing(self._streamed(tensors, timeout_s, end)) as outcomes:
+                async for outcome in outcomes:
+                    if self._is_for_another(outcome, passed):
+                        break
+                    yield self._answer(outcome)
+                else:
+                    return
 
     async def is_ready(self) -> bool:
         """Whether a replica has a server that is ready. It waits for ever where there is no replica."""
@@ -79,24 +77,55 @@ class HandleTransport:
         """Nothing is open: the handle is Ray's."""
 
     async def _ask(self, method_name: str, tensors: Tensors, timeout_s: float | None) -> Tensors:
+        end, passed = _end(timeout_s), set[str]()
+        while True:
+            outcome = await self._outcome(method_name, tensors, timeout_s, end)
+            if not self._is_for_another(outcome, passed):
+                return self._answer(outcome)
+
+    async def _outcome(self, method_name: str, tensors: Tensors, timeout_s: float | None, end: float | None) -> Outcome:
         method = self._handle.options(method_name=method_name)
         with _telling(timeout_s), _cancelling(method.remote(self._routed(tensors), dict(tensors), timeout_s)) as asked:
-            async with asyncio.timeout_at(_end(timeout_s)):
-                outcome = await asked
-        return self._answer(outcome)
+            async with asyncio.timeout_at(end):
+                answered: Outcome = await asked
+                return answered
+
+    async def _streamed(
+        self, tensors: Tensors, timeout_s: float | None, end: float | None
+    ) -> AsyncGenerator[Outcome, None]:
+        method = self._handle.options(method_name="stream", stream=True)
+        with _telling(timeout_s):
+            outcomes = method.remote(self._routed(tensors), dict(tensors), timeout_s)
+        with _cancelling(outcomes):
+            while True:
+                with _telling(timeout_s):
+                    try:
+                        async with asyncio.timeout_at(end):  # not around the loop: callers may change the task
+                            outcome = await anext(outcomes)
+                    except StopAsyncIteration:
+                        return
+                yield outcome
 
     def _routed(self, tensors: Tensors) -> Routed:
         now = self._now()
         self._avoided = {replica: until for replica, until in self._avoided.items() if until > now}
         return Routed(wanted(tensors), frozenset(self._avoided))
 
-    def _answer(self, outcome: Outcome) -> Tensors:
-        """The tensors. Raises the error that came in their place."""
+    def _is_for_another(self, outcome: Outcome, passed: set[str]) -> bool:
+        """Whether a replica that isn't among `passed` hasn't begun with the request. It is then."""
         if not isinstance(outcome, Failure):
-            return outcome
+            return False
         if outcome.is_loss:
             self._avoided[outcome.replica] = self._now() + AVOIDED_S
-        raise outcome.error()
+        again = outcome.is_untouched and outcome.replica not in passed
+        passed.add(outcome.replica)
+        return again
+
+    def _answer(self, outcome: Outcome) -> Tensors:
+        """The tensors. Raises the error that came in their place."""
+        if isinstance(outcome, Failure):
+            raise outcome.error()
+        return outcome
 
 
 @contextmanager

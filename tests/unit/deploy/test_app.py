@@ -9,7 +9,7 @@ import httpx
 import pytest
 from ray.serve import Application
 
-from impasto_client import AsyncFakeTransport
+from impasto_client import AsyncClient, AsyncFakeTransport
 from impasto_deploy.ray import gateway as module
 from impasto_deploy.ray.app import build, gateway_settings, replica_limits, replica_settings
 from impasto_deploy.ray.options import BadOption, Options
@@ -70,5 +70,16 @@ def test_the_gateway_is_the_gateways_app(monkeypatch: pytest.MonkeyPatch) -> Non
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as caller:
             answer = await caller.post("/v1/images/generations", json={"prompt": "a boat"})
             assert answer.status_code == 200, answer.text
+
+    asyncio.run(main())
+
+
+def test_one_replica_that_is_lost_does_not_make_the_others_unready() -> None:
+    async def main() -> None:
+        client = AsyncClient(transport=AsyncFakeTransport())
+        fleet = module.Fleet("ray", lambda: client)
+        assert await fleet.is_ready()
+        fleet.lost()
+        assert await fleet.is_ready()
 
     asyncio.run(main())

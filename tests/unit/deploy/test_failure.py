@@ -36,3 +36,8 @@ def test_an_error_of_a_later_version_is_the_servers() -> None:
 def test_which_failures_say_that_the_server_is_gone() -> None:
     lost = {type(error).__name__ for error in TOLD if Failure.of(error, "replica-1").is_loss}
     assert lost == {"ConnectError", "ServerDeclined", "ServerLost"}
+
+
+def test_which_failures_say_that_it_has_not_begun() -> None:
+    untouched = {type(error).__name__ for error in TOLD if Failure.of(error, "replica-1").is_untouched}
+    assert untouched == {"ConnectError", "ServerDeclined"}

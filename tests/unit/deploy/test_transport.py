@@ -11,7 +11,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError, 
 from ray.serve._private.common import DeploymentID
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
-from impasto_client import AsyncClient, AsyncFakeTransport, FakeTransport, Generation, Progress
+from impasto_client import AsyncClient, AsyncFakeTransport, FakeTransport, Generation, Progress, errors
 from impasto_client.errors import (
     ConnectError,
     DeadlineExceeded,
@@ -50,11 +50,13 @@ class Response:
 
 
 class FakeHandle:
-    """A deployment of one replica, over a fake server. `error` is raised by Ray, `failure` comes as a value."""
+    """A deployment over a fake server. `error` is raised by Ray; `failing` calls get `failure` as a value."""
 
-    def __init__(self, *, error: BaseException | None = None, failure: ImpastoError | None = None) -> None:
+    def __init__(
+        self, *, error: BaseException | None = None, failure: ImpastoError | None = None, failing: int = 99
+    ) -> None:
         self.server = AsyncFakeTransport(FakeTransport())
-        self.error, self.failure = error, failure
+        self.error, self.failure, self.failing = error, failure, failing
         self.cancelled = 0
         self.calls: list[tuple[str, Routed, float | None]] = []
         self.hold = asyncio.Event()
@@ -76,20 +78,20 @@ class FakeMethod:
         await self._handle.hold.wait()
         if self._handle.error is not None:
             raise self._handle.error
-        if self._handle.failure is not None:
+        if self._handle.failure is not None and len(self._handle.calls) <= self._handle.failing:
             return False if self._name == "is_ready" else Failure.of(self._handle.failure, "replica-1")
         method = getattr(self._handle.server, self._name)
         return await (method() if self._name in ("is_ready", "catalogue") else method(tensors, timeout_s))
 
     async def _parts(self, tensors: Any, timeout_s: float | None) -> AsyncGenerator[Any, None]:
+        if self._handle.failure is not None and len(self._handle.calls) <= self._handle.failing:
+            yield Failure.of(self._handle.failure, "replica-1")
+            return
         async for part in self._handle.server.stream(tensors, timeout_s):
             yield part
             await self._handle.hold.wait()
             if self._handle.error is not None:
                 raise self._handle.error
-            if self._handle.failure is not None:
-                yield Failure.of(self._handle.failure, "replica-1")
-                return
 
 
 def over(handle: FakeHandle) -> AsyncClient:
@@ -221,15 +223,37 @@ def test_replicas_that_never_answer_are_given_up(stream: bool, monkeypatch: pyte
 def test_a_replica_that_lost_its_server_is_avoided_for_a_while() -> None:
     async def main() -> None:
         now = 0.0
-        handle = FakeHandle(failure=ConnectError("nothing answers"))
+        handle = FakeHandle(failure=errors.ServerLost("the connection was lost"))
         client = AsyncClient(transport=HandleTransport(handle, now=lambda: now))
         for _ in range(2):
-            with pytest.raises(ConnectError):
+            with pytest.raises(ServerLost):
                 await client.generate("a boat")
         now += module.AVOIDED_S + 1
-        with pytest.raises(ConnectError):
+        with pytest.raises(ServerLost):
             await client.generate("a boat")
         assert [routed.avoided for _, routed, _ in handle.calls] == [set(), {"replica-1"}, set()]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("failure", [ConnectError("nothing answers"), errors.ServerDeclined("stopping")])
+def test_what_a_replica_has_not_begun_goes_to_another(failure: ImpastoError, stream: bool) -> None:
+    async def main() -> None:
+        handle = FakeHandle(failure=failure, failing=1)
+        await asked(AsyncClient(transport=HandleTransport(handle)), stream)
+        assert [routed.avoided for _, routed, _ in handle.calls] == [set(), {"replica-1"}]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_when_the_same_replica_declines_again_there_is_no_other(stream: bool) -> None:
+    async def main() -> None:
+        handle = FakeHandle(failure=ConnectError("nothing answers"))
+        with pytest.raises(ConnectError, match="nothing answers"):
+            await asked(AsyncClient(transport=HandleTransport(handle)), stream)
+        assert len(handle.calls) == 2
 
     asyncio.run(main())
 
