@@ -18,6 +18,7 @@ from impasto_deploy.ray.request import Routed, wanted
 
 AVOIDED_S = 3.0  # a replica that lost a request is avoided so long; by then it has said itself whether it is ready
 SLACK_S = 2.0  # beyond a request's timeout, for the server's own answer that it has passed
+WAIT_S, PAUSE_S = 60.0, 0.5  # how long a request waits where no replica takes it, and between two rounds
 RETRY_S = 1.0  # when to come back to replicas that are all full
 
 Outcome = dict[str, Any] | Failure
@@ -32,8 +33,8 @@ class Handle(Protocol):
 
 
 class HandleTransport:
-    """An AsyncTransport. What a replica declines goes to another one; for one that is lost it raises ServerLost, and
-    the gateway asks again.
+    """An AsyncTransport. What a replica declines goes to another one, or waits for one; for one that is lost it raises
+    ServerLost, and the gateway asks again.
     """
 
     def __init__(self, handle: Handle, now: Callable[[], float] = time.monotonic) -> None:
@@ -55,11 +56,11 @@ class HandleTransport:
 
     async def stream(self, tensors: Tensors, timeout_s: float | None = None) -> AsyncGenerator[Tensors, None]:
         """The request is sent when iteration begins. Raises errors of the ImpastoError tree."""
-        end, passed = _end(timeout_s), set[str]()
+        end, tries = _end(timeout_s), Tries()
         while True:
             async with aclosing(self._streamed(tensors, timeout_s, end)) as outcomes:
                 async for outcome in outcomes:
-                    if self._is_for_another(outcome, passed):
+                    if await self._is_declined(outcome, tries):
                         break
                     yield self._answer(outcome)
                 else:
@@ -77,10 +78,10 @@ class HandleTransport:
         """Nothing is open: the handle is Ray's."""
 
     async def _ask(self, method_name: str, tensors: Tensors, timeout_s: float | None) -> Tensors:
-        end, passed = _end(timeout_s), set[str]()
+        end, tries = _end(timeout_s), Tries()
         while True:
             outcome = await self._outcome(method_name, tensors, timeout_s, end)
-            if not self._is_for_another(outcome, passed):
+            if not await self._is_declined(outcome, tries):
                 return self._answer(outcome)
 
     async def _outcome(self, method_name: str, tensors: Tensors, timeout_s: float | None, end: float | None) -> Outcome:
@@ -111,21 +112,37 @@ class HandleTransport:
         self._avoided = {replica: until for replica, until in self._avoided.items() if until > now}
         return Routed(wanted(tensors), frozenset(self._avoided))
 
-    def _is_for_another(self, outcome: Outcome, passed: set[str]) -> bool:
-        """Whether a replica that isn't among `passed` hasn't begun with the request. It is then."""
+    async def _is_declined(self, outcome: Outcome, tries: Tries) -> bool:
+        """Whether a replica hasn't begun with the request, which should be sent again now."""
         if not isinstance(outcome, Failure):
             return False
         if outcome.is_loss:
             self._avoided[outcome.replica] = self._now() + AVOIDED_S
-        again = outcome.is_untouched and outcome.replica not in passed
-        passed.add(outcome.replica)
-        return again
+        return outcome.is_untouched and await tries.again(outcome.replica)
 
     def _answer(self, outcome: Outcome) -> Tensors:
         """The tensors. Raises the error that came in their place."""
         if isinstance(outcome, Failure):
             raise outcome.error()
         return outcome
+
+
+class Tries:
+    """The replicas that a request has tried: each once, then all again after a pause, since Ray mends the fleet."""
+
+    def __init__(self) -> None:
+        self._until = asyncio.get_running_loop().time() + WAIT_S
+        self._passed: set[str] = set()
+
+    async def again(self, declined: str) -> bool:
+        """Whether to try again after this replica has declined; returns when it is time."""
+        if declined in self._passed:  # there is no other
+            if asyncio.get_running_loop().time() + PAUSE_S > self._until:
+                return False
+            await asyncio.sleep(PAUSE_S)
+            self._passed.clear()
+        self._passed.add(declined)
+        return True
 
 
 @contextmanager

@@ -248,7 +248,21 @@ def test_what_a_replica_has_not_begun_goes_to_another(failure: ImpastoError, str
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_when_the_same_replica_declines_again_there_is_no_other(stream: bool) -> None:
+def test_where_none_takes_it_a_request_waits(stream: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PAUSE_S", 0.001)
+
+    async def main() -> None:
+        handle = FakeHandle(failure=ConnectError("nothing answers"), failing=9)
+        await asked(AsyncClient(transport=HandleTransport(handle)), stream)
+        assert len(handle.calls) == 10
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_it_does_not_wait_for_ever(stream: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WAIT_S", 0.0)
+
     async def main() -> None:
         handle = FakeHandle(failure=ConnectError("nothing answers"))
         with pytest.raises(ConnectError, match="nothing answers"):
