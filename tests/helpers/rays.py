@@ -22,10 +22,10 @@ from typing import Any
 import httpx
 
 from impasto_gateway.commands import free_port
-from impasto_server.ops.process import children
+from impasto_server.stats import INFO
 
 BIN = Path(sys.executable).parent
-PATIENCE_S, END_S = 240.0, 15.0
+PATIENCE_S, END_S = 900.0, 15.0
 QUIET = {
     "OMP_NUM_THREADS": "1",
     "RAY_AUTH_MODE": "disabled",
@@ -61,8 +61,18 @@ class Fleet:
             port = titled(server).partition("--metrics-port=")[2].split()[0]
             text = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text
             for name, value in re.findall(r"^impasto_(\w+){[^}]*} (\S+)$", text, re.MULTILINE):
-                found[name] += float(value)
+                if name != INFO:  # which is never still
+                    found[name] += float(value)
         return found
+
+    def steady(self) -> dict[str, float]:
+        """The metrics once they have stopped changing; servers report them twice a second."""
+        seen: dict[str, float] = {}
+        now = self.metrics()
+        while seen != now:
+            time.sleep(1.2)
+            seen, now = now, self.metrics()
+        return now
 
     def are_ready(self, count: int) -> bool:
         """Whether so many replicas have a server, and a picture can be had."""
@@ -154,8 +164,16 @@ def wait_for(log: Path, words: str, process: subprocess.Popen[bytes]) -> None:
 
 
 def below(pid: int) -> list[int]:
-    """The pids of a process's children, and theirs."""
-    return [one for child in children(pid) for one in (child, *below(child))]
+    """The pids of a process's children, and theirs; by one look at /proc."""
+    families: dict[int, list[int]] = defaultdict(list)
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            # "pid (name) state ppid ...": the name may hold anything, so read from its closing bracket on.
+            families[int(file.read_text().rpartition(")")[2].split()[1])].append(int(file.parent.name))
+    found = list(families[pid])
+    for one in found:  # which grows
+        found += families[one]
+    return found
 
 
 def titled(pid: int) -> str:
