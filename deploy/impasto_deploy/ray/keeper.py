@@ -55,11 +55,6 @@ class Keeper:
             raise GaveUp(self._problem)
         return self._url
 
-    @property
-    def restarts(self) -> int:
-        """How often another server was started, of late: its adapters are loaded anew."""
-        return len(self._deaths)
-
     def wait(self, timeout_s: float) -> str:
         """The url of the first server. Raises GaveUp, also after `timeout_s` seconds."""
         self._settled.wait(timeout_s)

@@ -12,11 +12,12 @@ from typing import Any
 
 from ray import serve
 
-from impasto_client.errors import ConnectError, ImpastoError
+from impasto_client.errors import ConnectError, ImpastoError, ServerLost
 from impasto_client.triton import AsyncGrpcTransport
 from impasto_client.wire import Tensors
 from impasto_deploy.ray.delay import Delay
 from impasto_deploy.ray.failure import Failure
+from impasto_deploy.ray.holding import Holding
 from impasto_deploy.ray.keeper import GaveUp, Keeper
 from impasto_deploy.ray.request import Routed
 from impasto_deploy.ray.server import Server
@@ -64,10 +65,12 @@ class Replica:
         self._keeper = Keeper(start, _LOG.warning)
         self._transport: tuple[str, AsyncGrpcTransport] | None = None
         self._delay = Delay()
+        self._holding = Holding()
         self._keeper.wait(settings.start_s)
 
     async def infer(self, routed: Routed, tensors: dict[str, Any], timeout_s: float | None) -> Outcome:
         """A picture's tensors, or what went wrong."""
+        self._holding.sent(routed.wanted)
         outcome = await self._told(lambda server: server.infer(tensors, timeout_s))
         if not isinstance(outcome, Failure):
             self._delay.answered(outcome)
@@ -85,13 +88,14 @@ class Replica:
         self, routed: Routed, tensors: dict[str, Any], timeout_s: float | None
     ) -> AsyncGenerator[Outcome, None]:
         """Each response's tensors; what went wrong comes last."""
+        self._holding.sent(routed.wanted)
         try:
             async with aclosing(self._server().stream(tensors, timeout_s)) as responses:
                 async for response in responses:
                     yield dict(response)
                     self._delay.answered(response)
         except ImpastoError as error:
-            yield Failure.of(error, self._name)
+            yield self._failure(error)
 
     async def is_ready(self, routed: Routed | None = None) -> bool:
         """Whether its server would paint now."""
@@ -109,7 +113,7 @@ class Replica:
 
     async def record_routing_stats(self) -> dict[str, Any]:
         """What the router hears of this replica."""
-        return {"ready": await self.is_ready(), "restarts": self._keeper.restarts}
+        return {"ready": await self.is_ready(), **self._holding.told()}
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """What the autoscaling policy hears of it."""
@@ -136,7 +140,12 @@ class Replica:
         try:
             return dict(await ask(self._server()))
         except ImpastoError as error:
-            return Failure.of(error, self._name)
+            return self._failure(error)
+
+    def _failure(self, error: ImpastoError) -> Failure:
+        if isinstance(error, ConnectError | ServerLost):
+            self._holding.emptied()
+        return Failure.of(error, self._name)
 
 
 def shared(cores: Sequence[int], rank: int, settings: ReplicaSettings) -> list[int]:

@@ -1,7 +1,8 @@
 """Ray's request router by the gateway's policy: a request goes where its set of adapters is, unless that costs more.
 
-Each handle has a router of its own. It knows what it has sent where itself; whether a replica's server is ready, and
-whether it was restarted, comes from the replicas (`record_routing_stats`). The policy is impasto_gateway/routing.py.
+Each handle has a router of its own. It knows at once what it has sent where itself. Each second replicas say whether
+their servers are ready, whether these were lost, and what others have sent them (`record_routing_stats`). The policy is
+impasto_gateway/routing.py.
 """
 
 from __future__ import annotations
@@ -60,15 +61,19 @@ class Believed:
     def __init__(self) -> None:
         self.residency = Residency()
         self.is_ready = True
-        self._restarts = 0
+        self._emptied = 0
 
     def told(self, stats: dict[str, Any]) -> None:
         """What the replica last said of itself; nothing at first."""
         self.is_ready = bool(stats.get("ready", True))
-        restarts = int(stats.get("restarts", 0))
-        if restarts != self._restarts:
-            self._restarts = restarts
+        emptied = int(stats.get("emptied", 0))
+        if emptied != self._emptied:
+            self._emptied = emptied
             self.residency.restarted()
+        for bundle, names in stats.get("held", {}).items():
+            held = self.residency.seen("", Wanted(bundle), 0).resident
+            if news := frozenset(names) - held:  # what is known is in order of use, which must stay
+                self.residency.sent(Wanted(bundle, news))
 
 
 def routed_of(request: PendingRequest | None) -> Routed:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from impasto_client import AsyncFakeTransport, FakeTransport
-from impasto_client.errors import ConnectError, InvalidRequest
+from impasto_client.errors import ConnectError, InvalidRequest, ServerLost
 from impasto_client.wire import encode, encode_stream
 from impasto_deploy.ray import replica as module
 from impasto_deploy.ray import server
@@ -88,10 +88,22 @@ def test_errors_are_values(made: Made) -> None:
 def test_a_server_that_is_not_ready_is_told_to_routers_and_does_not_end_the_replica(made: Made) -> None:
     async def main() -> None:
         replica = made()
-        assert await replica.record_routing_stats() == {"ready": True, "restarts": 0}
+        assert await replica.record_routing_stats() == {"ready": True, "emptied": 0, "held": {}}
         made.fake.ready = False
-        assert await replica.record_routing_stats() == {"ready": False, "restarts": 0}
+        assert await replica.record_routing_stats() == {"ready": False, "emptied": 0, "held": {}}
         await replica.check_health()
+
+    asyncio.run(main())
+
+
+def test_routers_hear_what_it_holds_until_its_server_is_lost(made: Made) -> None:
+    async def main() -> None:
+        replica, routed = made(), Routed(Wanted("words", frozenset({"neon", "ink"})))
+        await replica.infer(routed, BOAT, None)
+        assert (await replica.record_routing_stats())["held"] == {"words": ["ink", "neon"]}
+        made.fake.error = ServerLost("the connection was lost")
+        await replica.infer(routed, BOAT, None)
+        assert await replica.record_routing_stats() == {"ready": True, "emptied": 1, "held": {"words": []}}
 
     asyncio.run(main())
 

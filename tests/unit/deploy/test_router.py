@@ -105,9 +105,9 @@ def test_a_replica_that_is_not_ready_comes_last() -> None:
     async def main() -> None:
         fleet = Fleet()
         home = await fleet.send("a")
-        fleet.told(**{home: {"ready": False, "restarts": 0}})
+        fleet.told(**{home: {"ready": False, "emptied": 0}})
         assert (await fleet.order(asking("a")))[-1] == home
-        fleet.told(**{home: {"ready": True, "restarts": 0}})
+        fleet.told(**{home: {"ready": True, "emptied": 0}})
         assert (await fleet.order(asking("a")))[0] == home
 
     asyncio.run(main())
@@ -131,10 +131,21 @@ def test_a_restarted_server_has_its_adapters_no_more() -> None:
         for one in NAMES:  # a second home
             fleet.queue(one, 0 if one == other else 20)
         assert await fleet.send("a") == other
-        fleet.told(**{home: {"ready": True, "restarts": 1}})
+        fleet.told(**{home: {"ready": True, "emptied": 1}})
         fleet.queue(home, 0)
         fleet.queue(other, 1)
         assert (await fleet.order(asking("a")))[0] == other  # waiting for one is shorter than loading again
+
+    asyncio.run(main())
+
+
+def test_what_another_gateway_has_sent_counts() -> None:
+    async def main() -> None:
+        fleet = Fleet()
+        first, *_, last = await fleet.order(asking("a"))
+        fleet.told(**{last: {"emptied": 0, "held": {"": ["a"]}}})
+        assert (await fleet.order(asking("a")))[0] == last != first
+        assert await fleet.send("a") == last
 
     asyncio.run(main())
 
