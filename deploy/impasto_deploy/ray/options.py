@@ -42,7 +42,8 @@ class Options:
         default=256, metadata={"least": 0, "help": "Most requests that wait so at one gateway; more are answered 429."}
     )
     queue_delay_s: float = field(
-        default=2.0, metadata={"least": 0.001, "help": "With max_replicas: seconds that a request should wait at most."}
+        default=2.0,
+        metadata={"least": 0.001, "help": "With max_replicas: seconds that others should hold up a request at most."},
     )
     upscale_s: float = field(
         default=30.0,

@@ -71,10 +71,8 @@ class Replica:
     async def infer(self, routed: Routed, tensors: dict[str, Any], timeout_s: float | None) -> Outcome:
         """A picture's tensors, or what went wrong."""
         self._holding.sent(routed.wanted)
-        outcome = await self._told(lambda server: server.infer(tensors, timeout_s))
-        if not isinstance(outcome, Failure):
-            self._delay.answered(outcome)
-        return outcome
+        with self._delay.counted():
+            return await self._told(lambda server: server.infer(tensors, timeout_s))
 
     async def score(self, routed: Routed, tensors: dict[str, Any], timeout_s: float | None) -> Outcome:
         """Scores, or what went wrong."""
@@ -90,10 +88,10 @@ class Replica:
         """Each response's tensors; what went wrong comes last."""
         self._holding.sent(routed.wanted)
         try:
-            async with aclosing(self._server().stream(tensors, timeout_s)) as responses:
-                async for response in responses:
-                    yield dict(response)
-                    self._delay.answered(response)
+            with self._delay.counted():
+                async with aclosing(self._server().stream(tensors, timeout_s)) as responses:
+                    async for response in responses:
+                        yield dict(response)
         except ImpastoError as error:
             yield self._failure(error)
 

@@ -1,4 +1,4 @@
-"""How many replicas there should be, by how long requests wait before a server begins with them."""
+"""How many replicas there should be, by how long requests are held up by others at their server."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class QueueDelay:
 def wanted(running: int, delay_s: float, requests: float, target_s: float) -> float:
     """Replicas for this mean delay. `requests` are under way; with fewer than there would be replicas left, one may go.
 
-    A replica works on many requests at once, so that some are under way says nothing; that they wait does.
+    That some are under way says nothing, since a replica works on many at once; how long they hold up one another does.
     """
     if delay_s > target_s:
         return running * min(delay_s / target_s, MOST)

@@ -1,11 +1,11 @@
-"""How long requests waited lately, as their answers say it."""
+"""How much requests were delayed lately by others."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import pytest
 
-from impasto_client.simulation import answer
-from impasto_client.wire import Tensors, account, encode
 from impasto_deploy.ray.delay import Delay
 
 
@@ -16,29 +16,52 @@ class Clock:
         return self.now
 
 
-def test_the_mean_of_what_was_answered_within_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
-    waits = iter([1000.0, 3000.0])
+def test_a_request_alone_is_not_delayed() -> None:
+    clock = Clock()
+    delay = Delay(now=clock)
+    assert delay.mean_s() == 0
+    with delay.counted():
+        clock.now = 8
+    assert delay.mean_s() == 0
 
-    def waited(tensors: Tensors) -> object:
-        meta, timings, warnings = account(tensors)
-        return meta, type(timings)(next(waits), 0, 0, 0, 0), warnings
 
-    monkeypatch.setattr("impasto_deploy.ray.delay.account", waited)
-    clock, picture = Clock(), answer(encode("a boat"), ())
+def test_those_that_share_the_server_delay_one_another() -> None:
+    clock = Clock()
+    delay = Delay(now=clock)
+    with ExitStack() as stack:
+        for _ in range(4):
+            stack.enter_context(delay.counted())
+        clock.now = 8
+    assert delay.mean_s() == 6
+
+
+def test_only_while_they_do() -> None:
+    clock = Clock()
+    delay = Delay(now=clock)
+    with delay.counted():
+        clock.now = 4
+        with delay.counted():
+            clock.now = 6
+        assert delay.mean_s() == 1
+        clock.now = 9
+    assert delay.mean_s() == 1  # each had a half of two seconds
+
+
+def test_what_ended_before_the_window_is_forgotten() -> None:
+    clock = Clock()
     delay = Delay(window_s=10, now=clock)
-    assert delay.mean_s() == 0
-    delay.answered(picture)
-    clock.now = 6
-    delay.answered(picture)
-    assert delay.mean_s() == 2
-    clock.now = 11
-    assert delay.mean_s() == 3
-    clock.now = 20
+    with delay.counted(), delay.counted():
+        clock.now = 2
+    assert delay.mean_s() == 1
+    clock.now = 12
     assert delay.mean_s() == 0
 
 
-def test_progress_and_strange_answers_are_not_counted() -> None:
-    delay = Delay()
-    delay.answered({})
-    delay.answered({**answer(encode("a boat"), ()), "META": encode("no JSON")["PROMPT"]})
+def test_a_request_that_fails_no_longer_delays_others() -> None:
+    clock = Clock()
+    delay = Delay(now=clock)
+    with pytest.raises(KeyError), delay.counted():
+        raise KeyError
+    with delay.counted():
+        clock.now = 8
     assert delay.mean_s() == 0
