@@ -14,6 +14,7 @@ from .conftest import PROJECT, ROOT, Built, build
 # Where in a wheel the folders of the repository lie.
 FOLDERS = {
     "clients/impasto_client": "impasto_client",
+    "deploy/impasto_deploy": "impasto_deploy",
     "export/impasto_export": "impasto_export",
     "model_repository": "impasto_server/model_repository",
     "server/impasto_gateway": "impasto_gateway",

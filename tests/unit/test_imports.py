@@ -1,4 +1,4 @@
-"""Three packages meet in files and on the wire, never in an import; the gateway is a client. All but one stay light."""
+"""Packages meet in files and on the wire, never in an import; the gateway is a client. All but one stay light."""
 
 from __future__ import annotations
 
@@ -16,9 +16,14 @@ PACKAGES = {
     "impasto_server": ROOT / "server/impasto_server",
     "impasto_gateway": ROOT / "server/impasto_gateway",
     "impasto_client": ROOT / "clients/impasto_client",
+    "impasto_deploy": ROOT / "deploy/impasto_deploy",
 }
-# The one edge between packages: the gateway is a client of servers like any other.
-MAY = {("impasto_gateway", "impasto_client")}
+# The edges between packages: the gateway is a client of servers like any other, and is deployed as it is.
+MAY = {
+    ("impasto_gateway", "impasto_client"),
+    ("impasto_deploy", "impasto_client"),
+    ("impasto_deploy", "impasto_gateway"),
+}
 # Too heavy for a server, or unsafe to load strangers' files with.
 HEAVY = {"torch", "diffusers", "transformers", "peft", "accelerate", "pickle", "cloudpickle", "dill", "joblib"}
 # What the base install of the distribution gives a client.
@@ -71,7 +76,7 @@ def test_packages_do_not_import_one_another(package: str) -> None:
     assert crossed == {edge for edge in MAY if edge[0] == package}
 
 
-@pytest.mark.parametrize("package", ["impasto_server", "impasto_gateway", "impasto_client"])
+@pytest.mark.parametrize("package", ["impasto_server", "impasto_gateway", "impasto_client", "impasto_deploy"])
 def test_server_gateway_and_client_import_nothing_heavy(package: str) -> None:
     assert not [edge for edge in imports_of(package) if edge[1] in HEAVY]
 
@@ -92,6 +97,11 @@ def test_the_client_needs_only_the_base_install() -> None:
 def test_the_gateway_needs_only_its_extras() -> None:
     allowed = CLIENT_MAY | GATEWAY | set(sys.stdlib_module_names) | {"impasto_gateway"}
     assert not {edge for edge in imports_of("impasto_gateway") if edge[1] not in allowed}
+
+
+def test_deploying_needs_only_ray_and_the_gateway() -> None:
+    allowed = {*sys.stdlib_module_names, "impasto_client", "impasto_deploy", "impasto_gateway", "ray", "starlette"}
+    assert not {edge for edge in imports_of("impasto_deploy") if edge[1] not in allowed}
 
 
 def test_the_client_does_without_its_extra() -> None:

@@ -16,12 +16,15 @@ from tests.helpers.pages import PAGES, ROOT, Page, page, slug
 NAMES = [str(one.path.relative_to(ROOT)) for one in PAGES]
 COMMANDS = sorted({(command, name) for name in NAMES for command in page(name).commands})
 # Paths of the repository as pages write them, between backquotes or in a block; a `*` or a name in capitals is no path.
-_PATH = re.compile(r"(?<![\w./-])(?:tests|benchmarks|studio|server|export|clients|docs|model_repository)/[\w./-]*\w")
+_PATH = re.compile(
+    r"(?<![\w./-])(?:tests|benchmarks|studio|server|export|clients|deploy|docs|model_repository)/[\w./-]*\w"
+)
 _OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
-# Options that aren't impasto's: Triton's, a container's, a misspelt one, and one that an example adds.
+# Options that aren't impasto's: Triton's, a container's, a misspelt one, one that an example adds, and Ray's.
 FOREIGN = {"--grpc-http2-min-recv-ping-interval-without-data", "--shm-size", "--prot", "--emphasis"}
 FOREIGN |= {"--target", "--build-arg", "--output", "--format", "--short"}  # docker's and git's
 FOREIGN |= {"--from-file", "--from-literal", "--from-env-file"}  # kubectl's
+FOREIGN |= {"--address", "--non-blocking"}  # Ray's
 # Sections of docs/ with Python in them, all of which tests beside this one run.
 RUN = {
     "docs/client.md": {
