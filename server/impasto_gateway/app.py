@@ -51,7 +51,7 @@ def routes() -> list[BaseRoute]:
 def create_app(settings: GatewaySettings, upstream: Upstream | None = None, drain: Drain | None = None) -> ASGIApp:
     """The app. `upstream` replaces the servers at settings.urls, e.g. by a fake. `drain` stops it in order."""
     drain = drain or Drain()
-    parts = Parts.of(settings, upstream or Upstream.of(settings.urls), drain)
+    parts = Parts.of(settings, upstream or Upstream.of(settings.urls, settings.metrics_urls), drain)
     inner = Starlette(routes=(known := routes()), exception_handlers=HANDLERS, lifespan=parts.lifespan)
     inner.state.parts = parts
     app: ASGIApp = BodiesMiddleware(inner, settings.limits)

@@ -59,7 +59,12 @@ def serve_http(
     ] = None,
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Write prompts into the log.")] = False,
     traces: Annotated[str | None, typer.Option(metavar="URL", help="Send traces there (OTLP over HTTP).")] = None,
-    metrics_url: Annotated[list[str], typer.Option(help="Metrics of a server, to show with ours; repeatable.")] = [],  # noqa: B006
+    metrics_url: Annotated[
+        list[str],
+        typer.Option(
+            help="Metrics of a server, to show with ours and, in the order of --url, to route by; repeatable."
+        ),
+    ] = [],  # noqa: B006
     body_bytes: Annotated[int, typer.Option(min=1, help="Most bytes of a request's body.")] = Limits.body_bytes,
     held_bytes: Annotated[
         int, typer.Option(min=1, help="Most bytes of all bodies in memory at once; beyond that, 503.")

@@ -23,6 +23,7 @@ WORK = {
     404: "no such model or adapter",
     429: "too much at once; see retry-after",
     499: "the caller left",
+    502: "several servers were lost with this request",
     503: "no server is ready",
     504: "the time has passed",
 }

@@ -1,8 +1,8 @@
 """What is believed of the replicas: which adapters are in their banks, and which on their disks.
 
-A server tells nobody what it has loaded, but it loads what it is asked for, and evicts what was unused for longest. So
-whoever sends it requests can keep the same list. Others may send it requests, too, and it may restart: a wrong belief
-costs one load, and is right after that.
+A server doesn't list what it has loaded, but it loads what it is asked for, and evicts what was unused for longest. So
+whoever sends it requests can keep the same list, and hears of others' requests from its metrics (load.py). A wrong
+belief costs one load, and is right after that.
 """
 
 from __future__ import annotations
@@ -45,13 +45,16 @@ class Shelf:
         while len(self._held) > room:
             self._held.popitem(last=False)
 
+    def clear(self) -> None:
+        """Nothing is held."""
+        self._held.clear()
+
 
 class Residency:
     """What is believed of one replica."""
 
     def __init__(self, seats: int = SEATS, near: int = NEAR) -> None:
-        self._seats = seats
-        self._banks: defaultdict[str, Shelf] = defaultdict(lambda: Shelf(self._seats))  # by bundle
+        self._banks: defaultdict[str, Shelf] = defaultdict(lambda: Shelf(seats))  # by bundle
         self._near = Shelf(near)
 
     def sent(self, wanted: Wanted) -> None:
@@ -61,13 +64,12 @@ class Residency:
 
     def restarted(self) -> None:
         """Its banks are empty; its disk has what it had."""
-        self._banks.clear()
-
-    def limit(self, seats: int) -> None:
-        """So many adapters fit into a bank, as the server says."""
-        self._seats = seats
         for bank in self._banks.values():
-            bank.limit(seats)
+            bank.clear()
+
+    def limit(self, bundle: str, seats: int) -> None:
+        """So many adapters fit into this bundle's bank, as the server says."""
+        self._banks[bundle].limit(seats)
 
     def seen(self, name: str, wanted: Wanted, under_way: int, is_ready: bool = True) -> Replica:
         """The replica as a request sees it."""

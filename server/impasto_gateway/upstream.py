@@ -29,15 +29,19 @@ class Upstream:
 
     def __init__(self, servers: Sequence[Server], costs: Costs | None = None) -> None:
         """`costs` are what is believed of the servers until they are known better."""
-        self._servers = servers
+        self.servers = servers
         self._costs = costs or Costs()
         self._catalogue: tuple[float, Catalogue] | None = None
         self._asking: asyncio.Task[Catalogue] | None = None
 
     @classmethod
-    def of(cls, urls: Sequence[str]) -> Upstream:
-        """Servers by the host:port of their gRPC. Raises ConnectError at first use for what is none."""
-        return cls([Server(url, _maker(url)) for url in urls])
+    def of(cls, urls: Sequence[str], metrics_urls: Sequence[str] = ()) -> Upstream:
+        """Servers by the host:port of their gRPC. Raises ConnectError at first use for what is none.
+
+        `metrics_urls` are theirs, in the same order; if they are more or fewer, it isn't known whose they are.
+        """
+        metrics = metrics_urls if len(metrics_urls) == len(urls) else [None] * len(urls)
+        return cls([Server(url, _maker(url), told) for url, told in zip(urls, metrics, strict=True)])
 
     @classmethod
     def over(cls, *clients: AsyncClient, costs: Costs | None = None) -> Upstream:
@@ -50,7 +54,7 @@ class Upstream:
         If that fails with an error of `moving_on`, the next is asked, each once. If none seems ready, one is tried all
         the same: its own error says best what is wrong.
         """
-        able = await self._able() or self._servers[:1]
+        able = await self._able() or self.servers[:1]
         *others, last = sorted(able, key=lambda server: server.in_flight)
         for server in others:
             try:
@@ -110,11 +114,11 @@ class Upstream:
 
     async def close(self) -> None:
         """Close all connections."""
-        await asyncio.gather(*(server.close() for server in self._servers))
+        await asyncio.gather(*(server.close() for server in self.servers))
 
     @asynccontextmanager
     async def _at(self, server: Server) -> AsyncIterator[AsyncClient]:
-        server.in_flight += 1
+        server.entered()
         try:
             yield server.client
         except (ConnectError, ServerLost):
@@ -128,20 +132,29 @@ class Upstream:
 
     async def _able(self) -> list[Server]:
         """Those that are ready."""
-        ready = await asyncio.gather(*(server.is_ready() for server in self._servers))
-        return [server for server, is_ready in zip(self._servers, ready, strict=True) if is_ready]
+        ready = await asyncio.gather(*(server.is_ready() for server in self.servers))
+        return [server for server, is_ready in zip(self.servers, ready, strict=True) if is_ready]
 
     async def _chosen(self, turn: Turn) -> Server:
-        if len(self._servers) == 1:
-            return self._servers[0]
+        if len(self.servers) == 1:
+            return self.servers[0]
         await self._able()
-        seen = [server.seen(turn.wanted) for server in self._servers]
+        self._hear()
+        seen = [server.seen(turn.wanted) for server in self.servers]
         order = {one.name: place for place, one in enumerate(ranked(turn.wanted, seen, self._costs))}
 
         def preference(server: Server) -> tuple[bool, bool, int]:
             return server in turn.passed, turn.is_suspect and server.suspects.locked(), order[server.url]
 
-        return min(self._servers, key=preference)
+        return min(self.servers, key=preference)
+
+    def _hear(self) -> None:
+        """Of what servers have from elsewhere, if they tell."""
+        if unheard := [server for server in self.servers if server.unheard]:
+            adapters = self._catalogue[1].adapters if self._catalogue else ()
+            digests = {one.name: one.digest for one in adapters}
+            for server in unheard:
+                server.hear(digests)
 
     def _took(self, request_s: float) -> None:
         """A request was answered, and took so much of its server's time."""

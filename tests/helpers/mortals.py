@@ -69,11 +69,12 @@ class BoxTransport(AsyncFakeTransport):
         self._running = set[asyncio.Task[None]]()
 
     async def infer(self, tensors: Tensors, timeout_s: float | None = None) -> Tensors:
-        with self._painting() as painting:
+        is_poison = self.poison.encode() in tensors["PROMPT"].item()
+        with self._painting(0.02 if is_poison else 0.1) as painting:
             await asyncio.wait({painting})
             if painting.cancelled():
                 raise LOST
-        if self.poison.encode() in tensors["PROMPT"].item():
+        if is_poison:
             self._die()
             raise LOST
         return self.fake.infer(tensors, timeout_s)
@@ -84,8 +85,8 @@ class BoxTransport(AsyncFakeTransport):
             one.cancel()
 
     @contextmanager
-    def _painting(self) -> Generator[asyncio.Task[None], None, None]:
-        task = asyncio.create_task(asyncio.sleep(0.05))
+    def _painting(self, took_s: float) -> Generator[asyncio.Task[None], None, None]:
+        task = asyncio.create_task(asyncio.sleep(took_s))
         self._running.add(task)
         try:
             yield task

@@ -6,17 +6,14 @@ import asyncio
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from http.client import HTTPException
 from urllib.parse import urlsplit
-from urllib.request import ProxyHandler, build_opener
 
-READ_S = 2.0
-MOST_BYTES = 16 << 20
+from impasto_gateway.load import read
+
 UP = "impasto_http_server_metrics_up"
 
 _HEAD = re.compile(r"# (?:HELP|TYPE) (\S+)")
 _SAMPLE = re.compile(r"([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (.+)")
-_DIRECT = build_opener(ProxyHandler({}))  # a proxy in the environment is for the way out, not for neighbours
 
 
 @dataclass
@@ -29,7 +26,7 @@ class Family:
 
 async def page_of(urls: Sequence[str]) -> bytes:
     """The metrics at `urls`, each with the label `server`, HOST:PORT. Who can't be read is said so."""
-    texts = await asyncio.gather(*(asyncio.to_thread(_read, url) for url in urls))
+    texts = await asyncio.gather(*(asyncio.to_thread(read, url) for url in urls))
     found = {url: text for url, text in zip(urls, texts, strict=True) if isinstance(text, str)}
     failed = {url: error for url, error in zip(urls, texts, strict=True) if isinstance(error, Exception)}
     return "".join([*_told(urls, failed), merged({_name(url): text for url, text in found.items()})]).encode()
@@ -67,14 +64,6 @@ def _told(urls: Sequence[str], failed: Mapping[str, Exception]) -> list[str]:
     head = f"# HELP {UP} 1 if the server's metrics could be read\n# TYPE {UP} gauge\n"
     why = [f"# {url} can't be read: {_flat(error)}\n" for url, error in failed.items()]
     return [*why, head, *(f'{UP}{{server="{_name(url)}"}} {int(url not in failed)}\n' for url in urls)]
-
-
-def _read(url: str) -> str | Exception:
-    try:
-        with _DIRECT.open(url, timeout=READ_S) as answer:
-            return str(answer.read(MOST_BYTES).decode())
-    except (OSError, ValueError, HTTPException) as error:
-        return error
 
 
 def _name(url: str) -> str:

@@ -115,9 +115,18 @@ def test_a_replica_that_restarted_has_its_disk_alone() -> None:
     assert (set(seen.resident), set(seen.near)) == (set(), {"neon"})
 
 
+def test_a_bank_is_as_large_after_a_restart() -> None:
+    belief = Residency()
+    belief.limit("studio", 1)
+    belief.restarted()
+    for adapter in ("neon", "glass"):
+        belief.sent(Wanted("studio", frozenset({adapter})))
+    assert set(belief.seen("a", NEON, 0).resident) == {"glass"}
+
+
 def test_a_server_may_say_that_its_bank_is_smaller() -> None:
     belief = Residency()
     for adapter in ("neon", "glass"):
         belief.sent(Wanted("studio", frozenset({adapter})))
-    belief.limit(1)
+    belief.limit("studio", 1)
     assert set(belief.seen("a", NEON, 0).resident) == {"glass"}
