@@ -52,6 +52,7 @@ async def store(
     server.start()
     try:
         _, port = server.get_host_and_port()
+        put(f"http://{HOST}:{port}/moto-api/reset", b"", "POST")  # an earlier one of this process left its objects
         put(f"http://{HOST}:{port}/{BUCKET}", b"")
         for name in sorted(set(names)):
             pointer = (registry / "names" / f"{name}.json").read_bytes()
@@ -64,7 +65,7 @@ async def store(
         server.stop()
 
 
-def put(url: str, data: bytes) -> None:
+def put(url: str, data: bytes, method: str = "PUT") -> None:
     """Write an object, or make a bucket."""
-    with urlopen(Request(url, data, {"content-type": "application/octet-stream"}, method="PUT"), timeout=30):
+    with urlopen(Request(url, data, {"content-type": "application/octet-stream"}, method=method), timeout=30):
         pass

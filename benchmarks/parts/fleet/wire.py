@@ -34,7 +34,8 @@ class Wire:
         """Reset all connections, now. Returns how many there were; new ones are forwarded as before."""
         ends = list(self._ends)
         for end in ends:
-            end.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, RESET)
+            with suppress(OSError):  # it is closed already
+                end.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, RESET)
             end.transport.abort()
         return len(ends) // 2
 

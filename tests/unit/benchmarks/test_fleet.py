@@ -114,6 +114,12 @@ def test_what_a_simulated_fleet_loaded_while_it_warmed_up_is_not_counted() -> No
     assert sorted(one.at_s for one in later.outcomes) == [one.at_s for one in asked[20:]]
 
 
+def test_turns_are_simulated_at_the_speed_that_the_machine_had_then() -> None:
+    then = COSTS.at(capacity_rps=10.0, replicas=2)
+    assert then.costs.request_s == 0.2
+    assert then.costs.fetch_s == COSTS.load_s
+
+
 def test_another_side_begins_in_each_round() -> None:
     names = [OURS, PEER, RANDOM]
     assert [turned(names, number)[0] for number in range(4)] == [OURS, PEER, RANDOM, OURS]
