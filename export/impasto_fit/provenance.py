@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +44,21 @@ class Provenance:
 
 
 def constants(recipe: Any) -> dict[str, Any]:
-    """The fields of a dataclass that are numbers, words or rows of them."""
+    """The fields of a dataclass that are numbers, words, rows of them, or dataclasses of such."""
     found = {field.name: getattr(recipe, field.name) for field in fields(recipe)}
-    plain = (bool, int, float, str, tuple, type(None))
-    return {name: value for name, value in found.items() if isinstance(value, plain)}
+    plain = {
+        name: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+        for name, value in found.items()
+    }
+    return {name: value for name, value in plain.items() if _is_plain(value)}
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(map(_is_plain, value.values()))
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def digest_of(*files: Path) -> str:
