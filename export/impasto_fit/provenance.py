@@ -62,8 +62,12 @@ def _is_plain(value: object) -> bool:
 
 
 def digest_of(*files: Path) -> str:
-    """sha256 of a file; of several, sha256 of theirs in order."""
-    digests = [_sha256(path) for path in files]
+    """sha256 of a file; of several, of theirs in order."""
+    return digest_all(*(_sha256(path) for path in files))
+
+
+def digest_all(*digests: str) -> str:
+    """One as it is; of several, sha256 of them in order."""
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 

@@ -208,6 +208,11 @@ def halves(data: bytes) -> tuple[bytes, bytes | None]:
     return base, dump(second, {**header, ENTRY: entry})
 
 
+def is_pair(data: bytes) -> bool:
+    """Whether a file holds both halves."""
+    return FINE_ENTRY in _header(data)
+
+
 def pair_of(data: bytes) -> Pair:
     """The adapters of a file that `Drop.fit` gave, in float32."""
     base, fine = halves(data)
