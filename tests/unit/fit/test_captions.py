@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from transformers import (
-    BertTokenizerFast,
+    BertTokenizer,
     BlipConfig,
     BlipForConditionalGeneration,
     BlipImageProcessorPil,
@@ -26,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("blip")
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", *"abcdefgh"]
     (home / "vocab.txt").write_text("\n".join(words))
-    tokenizer = BertTokenizerFast(vocab_file=str(home / "vocab.txt"))
+    tokenizer = BertTokenizer(vocab_file=str(home / "vocab.txt"))
     sizes: dict[str, Any] = {
         "hidden_size": 16,
         "intermediate_size": 16,

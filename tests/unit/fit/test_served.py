@@ -39,7 +39,7 @@ def record(data: bytes) -> dict[str, Any]:
     return found
 
 
-SMALL = {"batch": 1, "seeing": Seeing(2)}
+SMALL: dict[str, Any] = {"batch": 1, "seeing": Seeing(2)}
 
 
 @pytest.mark.parametrize(
