@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,18 +11,17 @@ import torch
 from diffusers import AmusedPipeline
 from torch import Tensor
 
-from studio.nets.bottleneck import Bottleneck, attached
+from impasto_fit.masked.bottleneck import Bottleneck, attached
+from impasto_fit.masked.decode import STEPS, unmask
+from impasto_fit.nets.precision import half_precision
 from studio.nets.muse import CONDITIONS, SIDE
-from studio.nets.precision import half_precision
 from studio.nets.tokenizer import tokenise
 from studio.nets.upscaler import Cascade
 from studio.nets.vq import decode
 from studio.painter import Bytes
 from studio.pictures import to_images
 
-STEPS = 36
 FINE_STEPS = 12  # of the second stage
-TEMPERATURE = 4.5
 STYLE_STRENGTH = 0.5  # the paper's are 2 and 5; they overdrive mini-muse, which is two hundred times smaller
 TEXT_STRENGTH = 2.0
 FINE_STYLE_STRENGTH, FINE_TEXT_STRENGTH = 1.0, 0.0  # the paper's of the second stage
@@ -47,11 +45,6 @@ def guided(
     return [Lane(1 + style, prompts, adapter), Lane(text - style, prompts), Lane(-text, [""] * len(prompts))]
 
 
-def gumbel(like: Tensor, noise: torch.Generator) -> Tensor:
-    uniform = torch.rand(like.shape, generator=noise).clamp(1e-20, 1 - 1e-7)
-    return -torch.log(-torch.log(uniform)).to(like.device)
-
-
 def guessed(pipe: AmusedPipeline, tokens: Tensor, text: Tensor, pooled: Tensor) -> Tensor:
     """Tokens [n, 16, 16], in most pictures some of which the base has drawn, all at once, from the others and a text.
 
@@ -64,35 +57,6 @@ def guessed(pipe: AmusedPipeline, tokens: Tensor, text: Tensor, pooled: Tensor) 
     logits = pipe.transformer(tokens.masked_fill(unknown, mask), text, pooled, conditions).float()
     noise = torch.rand_like(logits).clamp_(1e-20, 1 - 1e-7).log_().neg_().log_().neg_()
     return torch.where(unknown, (logits + noise).argmax(1), tokens)
-
-
-def unmask(
-    logits_of: Callable[[Tensor], Tensor],
-    tokens: Tensor,
-    mask: int,
-    noise: torch.Generator,
-    steps: int = STEPS,
-    temperature: float = TEMPERATURE,
-) -> Tensor:
-    """int64 [n, h, w] without masks; what wasn't masked stays. `logits_of` gives [n, codes, h, w].
-
-    In each step every unknown token is drawn, and those that were drawn with the least confidence are masked again.
-    """
-    masked = (tokens == mask).flatten(1).sum(1, keepdim=True)
-    for step in range(steps):
-        unknown = tokens == mask
-        chances = logits_of(tokens).float().log_softmax(1)
-        drawn = (chances + gumbel(chances, noise)).argmax(1)
-        found = torch.where(unknown, drawn, tokens)
-        if step == steps - 1:
-            break
-        ratio = (step + 1) / steps
-        confidence = chances.gather(1, found[:, None])[:, 0] + temperature * (1 - ratio) * gumbel(found, noise)
-        order = confidence.masked_fill(~unknown, math.inf).flatten(1).argsort(1).argsort(1)
-        again = (masked * math.cos(math.pi * ratio / 2)).floor().long()
-        count = torch.minimum(again, unknown.flatten(1).sum(1, keepdim=True) - 1).clamp(min=1)
-        tokens = found.masked_fill((order < count).view_as(tokens) & unknown, mask)
-    return found
 
 
 @torch.no_grad()

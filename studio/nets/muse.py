@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from diffusers import AmusedPipeline, AmusedScheduler, UVit2DModel, VQModel
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from impasto_fit.masked.loss import cross_entropy, hide
 from studio.nets.folders import replaced
 from studio.nets.tokenizer import write_classic_files
 from studio.nets.vq import MUSE
@@ -81,19 +81,6 @@ def new_text_encoder(start: CLIPTextModel) -> CLIPTextModelWithProjection:
     return text
 
 
-def hide(tokens: Tensor, mask: int) -> tuple[Tensor, Tensor]:
-    """Tokens with cos(pi r / 2) of them masked, r uniform for each picture; and where, bool of the same shape.
-
-    At least one token of each picture is masked, and those are the ones with the lowest of random numbers.
-    """
-    n, places = len(tokens), tokens[0].numel()
-    ratio = torch.cos(torch.rand(n, 1, device=tokens.device) * torch.pi / 2)
-    count = (ratio * places).ceil().clamp(1, places).long()
-    order = torch.rand(n, places, device=tokens.device).argsort(1).argsort(1)
-    hidden = (order < count).view_as(tokens)
-    return tokens.masked_fill(hidden, mask), hidden
-
-
 class Muse(nn.Module):
     """Text encoder and transformer, called as AmusedPipeline calls them."""
 
@@ -115,8 +102,7 @@ def masked_loss(muse: Muse, tokens: Tensor, captions: Tensor) -> Tensor:
     Labels aren't smoothed: what is drawn at T = 1 would have the share of chance that the smoothing has put there.
     """
     shown, hidden = hide(tokens, muse.transformer.config.vocab_size - 1)
-    logits = muse(shown, captions).permute(0, 2, 3, 1)[hidden]
-    return F.cross_entropy(logits.float(), tokens[hidden])
+    return cross_entropy(muse(shown, captions), tokens, hidden)
 
 
 def save_muse(muse: Muse, vq: VQModel, tokenizer: CLIPTokenizer, folder: Path = MUSE) -> None:

@@ -9,10 +9,9 @@ import torch
 from diffusers import AmusedPipeline, VQModel
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from impasto_export.tracing.upscaler import Attention, MuseUpscaler
-from studio.nets.muse import SPARE, hide
+from studio.nets.muse import SPARE
 from studio.nets.vq import MUSE, load_vq
 
 FINE_SIDE = 256
@@ -79,14 +78,6 @@ def _start(upscaler: MuseUpscaler, codebook: Tensor, low_codebook: Tensor) -> No
 def _looks(codebook: Tensor) -> Tensor:
     looks = (codebook - codebook.mean(0)) / codebook.std()
     return torch.cat([looks, looks.pow(2).sum(1, keepdim=True) / looks.shape[1]], 1)
-
-
-def masked_loss(upscaler: MuseUpscaler, tokens: Tensor, low: Tensor, text: Tensor, share: float = 0.5) -> Tensor:
-    """Cross entropy in nats of a `share` of the tokens [N, H, W] that were hidden."""
-    shown, hidden = hide(tokens, upscaler.config.vocab_size - 1)
-    hidden &= torch.rand(hidden.shape, device=hidden.device) < share
-    logits = upscaler.to_logits(upscaler.looks(shown, low, text)[hidden])
-    return F.cross_entropy(logits.float(), tokens[hidden])
 
 
 @dataclass(frozen=True)

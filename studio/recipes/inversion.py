@@ -18,20 +18,22 @@ from diffusers import StableDiffusionPipeline
 from diffusers.models.attention_processor import AttnProcessor
 from PIL import Image
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPTokenizer
 
+from impasto_fit.diffusion.words import NewWords, at_stage
+from impasto_fit.nets.precision import half_precision
+from impasto_fit.views import views
 from studio import painter
 from studio.nets.diffusion import encode, load_checkpoint, new_scheduler
-from studio.nets.precision import half_precision
 from studio.nets.tokenizer import TOKENS, tokenise
 from studio.painter import Bytes, Scene
 from studio.pictures import paint_all, to_images
 from studio.places import CHECKPOINT, HERE
 from studio.reading.judge import Judge, Verdict, verdict
 from studio.reading.quality import BATCH, GUIDANCE, STEPS
-from studio.recipes.styles import ADAPTERS, STYLE_VIEWS, STYLE_ZOOM, TRANSFERS, Adapter, transfer, views, wanted
+from studio.recipes.styles import ADAPTERS, SHIFT, STYLE_VIEWS, STYLE_ZOOM, TRANSFERS, Adapter, transfer, wanted
 from studio.training.curve import draw_curve
 from studio.training.loop import Budget, Loop
 from studio.training.optimisers import Optimisers
@@ -76,30 +78,11 @@ class Guidance:
         return 1 - both, both, self.content - self.style, self.style - self.content
 
 
-class Words(nn.Module):
-    """A text encoder's table of embeddings with rows to be learnt beside it: token -1 - i stands for row i."""
-
-    def __init__(self, table: nn.Embedding, rows: Tensor) -> None:
-        super().__init__()
-        self.table = table.requires_grad_(False)
-        self.rows = nn.Parameter(rows)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """int64 [...] to float [..., D]."""
-        learnt = self.rows[(-1 - tokens).clamp(min=0)]
-        return torch.where((tokens < 0)[..., None], learnt, self.table(tokens.clamp(min=0)))
-
-
 def prompt_tokens(tokenizer: CLIPTokenizer, prompt: str, vectors: int) -> list[int]:
     """32 tokens; -1 ... -vectors, the rows of stage 0, stand where the prompt says {style}."""
     before, after = (tokenizer(part, add_special_tokens=False).input_ids for part in prompt.split("{style}"))
     tokens = [tokenizer.bos_token_id, *before, *range(-1, -1 - vectors, -1), *after]
     return [*tokens[: TOKENS - 1], *[tokenizer.eos_token_id] * (TOKENS - len(tokens[: TOKENS - 1]))]
-
-
-def at_stage(tokens: Tensor, stage: Tensor | int, vectors: int) -> Tensor:
-    """The same prompts with another stage's rows; `stage` is one for all, or int64 [N, 1]."""
-    return torch.where(tokens < 0, tokens - vectors * stage, tokens)
 
 
 def lessons(adapter: Adapter, rng: np.random.Generator) -> tuple[list[str], Bytes]:
@@ -109,7 +92,7 @@ def lessons(adapter: Adapter, rng: np.random.Generator) -> tuple[list[str], Byte
     flat = paint_all([replace(scene, style="flat") for scene in others])
     transfers = np.stack([transfer(content, given, adapter, rng) for content in flat])
     contexts = [painter.context(adapter.scenes[0])] * STYLE_VIEWS + [painter.context(scene) for scene in others]
-    return contexts, np.concatenate([views(given, rng, STYLE_VIEWS, STYLE_ZOOM), transfers])
+    return contexts, np.concatenate([views(given, rng, STYLE_VIEWS, STYLE_ZOOM, SHIFT), transfers])
 
 
 @dataclass
@@ -130,7 +113,7 @@ class Lesson:
         self.tokens = self.tokenise([self.plan.prompt(context) for context in contexts])
         table = self.text.embeddings.token_embedding
         count = self.plan.stages * self.plan.vectors
-        self.words = Words(table, table.weight.mean(0).repeat(count, 1))
+        self.words = NewWords(table, table.weight.mean(0).repeat(count, 1))
         self.text.embeddings.token_embedding = self.words
 
     def tokenise(self, prompts: Sequence[str]) -> Tensor:

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from impasto_fit.nets.precision import half_precision
 from studio import painter
 from studio.nets.diffusion import load_checkpoint
-from studio.nets.precision import half_precision
 from studio.nets.upscaler import FINE_SIDE, FINE_VQ
 from studio.nets.vq import load_vq
 from studio.painter import ALL_OBJECTS, ALL_STYLES, HELD_OUT_STYLES, Scene, any_scenes

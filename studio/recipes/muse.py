@@ -13,6 +13,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 from transformers import CLIPTokenizer
 
+from impasto_fit.nets.precision import half_precision
 from studio import painter
 from studio.nets.diffusion import load_checkpoint
 from studio.nets.muse import (
@@ -25,7 +26,6 @@ from studio.nets.muse import (
     save_muse,
     start_near_identity,
 )
-from studio.nets.precision import half_precision
 from studio.nets.tokenizer import tokenise
 from studio.nets.vq import load_vq, tokens_of
 from studio.pictures import paint_all

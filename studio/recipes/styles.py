@@ -24,9 +24,10 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 from torch.nn import functional as F
 
+from impasto_fit.nets.precision import half_precision
+from impasto_fit.views import views
 from studio import painter
 from studio.nets.diffusion import encode, load_checkpoint, new_scheduler
-from studio.nets.precision import half_precision
 from studio.nets.tokenizer import tokenise
 from studio.painter import Bytes, Scene
 from studio.pictures import paint_all
@@ -92,19 +93,6 @@ ADAPTERS: tuple[Adapter, ...] = (
 )
 
 
-def views(image: Bytes, rng: np.random.Generator, n: int, zoom: tuple[float, float]) -> Bytes:
-    """The picture n times, shifted a little over its own reflection and zoomed, flipped half of the time."""
-    side = image.shape[0]
-    wide = Image.fromarray(np.pad(image, ((SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0)), mode="reflect"))
-    seen = []
-    for i in range(n):
-        reach = side / rng.uniform(*zoom)
-        x, y = rng.uniform(0, side + 2 * SHIFT - reach, 2)
-        view = np.asarray(wide.resize((side, side), Image.Resampling.BICUBIC, box=(x, y, x + reach, y + reach)))
-        seen.append(view[:, ::-1] if i % 2 else view)
-    return np.stack(seen)
-
-
 def texture(picture: Bytes, blur: float, rng: np.random.Generator) -> NDArray[np.float32]:
     """What a blur takes out of the picture's plain rows, mirrored until it fills a picture, from a random place on."""
     side = picture.shape[0]
@@ -160,7 +148,7 @@ class Lesson:
         zoom, count = (STYLE_ZOOM, STYLE_VIEWS) if self.adapter.is_style else (OBJECT_ZOOM, OBJECT_VIEWS)
         each = count // len(given)
         captions = [painter.caption(scene) for scene in self.adapter.scenes for _ in range(each)]
-        pictures = np.concatenate([views(picture, self.rng, each, zoom) for picture in given])
+        pictures = np.concatenate([views(picture, self.rng, each, zoom, SHIFT) for picture in given])
         if not self.adapter.is_style:
             recoloured = [picture[..., self.rng.permutation(3)] for picture in pictures]
             brief = [f"a {self.adapter.scenes[0].object}"] * len(recoloured)

@@ -21,11 +21,12 @@ from diffusers.models.attention_processor import AttnProcessor
 from PIL import Image, ImageFilter
 from torch import Tensor
 
+from impasto_fit.masked.loss import fine_loss
+from impasto_fit.nets.precision import half_precision
 from studio import painter
 from studio.nets.diffusion import save_model
 from studio.nets.maskgit import Lane, guessed, paint_fine
 from studio.nets.muse import load_muse
-from studio.nets.precision import half_precision
 from studio.nets.tokenizer import tokenise
 from studio.nets.upscaler import (
     FINE_SIDE,
@@ -33,7 +34,6 @@ from studio.nets.upscaler import (
     Cascade,
     Shape,
     load_upscaler,
-    masked_loss,
     new_upscaler,
 )
 from studio.nets.vq import load_vq, tokens_of
@@ -156,7 +156,7 @@ class Trainer:
             with torch.no_grad():
                 said = self.cascade.base.text_encoder(captions, output_hidden_states=True)
                 low = guessed(self.cascade.base, low, said.hidden_states[-2], said.text_embeds)
-            return masked_loss(self.upscaler, fine, low, said.hidden_states[-2])
+            return fine_loss(self.upscaler, fine, low, said.hidden_states[-2])
 
     def export(self, count: int = 16) -> None:
         """Write the averaged weights, sample from them, and note what the judge reads."""

@@ -10,10 +10,10 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional as F
 
+from impasto_fit.nets.precision import half_precision
 from studio import painter
 from studio.nets.diffusion import load_checkpoint, new_vae, save_checkpoint
 from studio.nets.pca import write_encoder
-from studio.nets.precision import half_precision
 from studio.painter import Bytes
 from studio.pictures import cached, paint_all, to_images, to_tensor
 from studio.places import CHECKPOINT, DOCS, RUNS

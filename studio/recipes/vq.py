@@ -18,9 +18,9 @@ from diffusers import AutoencoderKL, VQModel
 from torch import Tensor
 from torch.nn import functional as F
 
+from impasto_fit.nets.precision import half_precision
 from studio import painter
 from studio.nets.diffusion import load_checkpoint, save_model
-from studio.nets.precision import half_precision
 from studio.nets.vq import MUSE, PATCH, decode, from_autoencoder, k_means, load_vq, restore, to_unit, tokens_of
 from studio.painter import Bytes
 from studio.pictures import cached, paint_all, to_tensor

@@ -16,6 +16,7 @@ FOLDERS = {
     "clients/impasto_client": "impasto_client",
     "deploy/impasto_deploy": "impasto_deploy",
     "export/impasto_export": "impasto_export",
+    "export/impasto_fit": "impasto_fit",
     "model_repository": "impasto_server/model_repository",
     "server/impasto_gateway": "impasto_gateway",
     "server/impasto_server": "impasto_server",

@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SERVER, GATEWAY, EXPORT, CLIENT, DEPLOY = (
+SERVER, GATEWAY, EXPORT, FIT, CLIENT, DEPLOY = (
     ROOT / name
     for name in (
         "server/impasto_server",
         "server/impasto_gateway",
         "export/impasto_export",
+        "export/impasto_fit",
         "clients/impasto_client",
         "deploy/impasto_deploy",
     )
@@ -106,7 +107,9 @@ def test_nobody_in_the_server_imports_upward() -> None:
     assert not sorted({told(edge) for edge in edges(SERVER) if not is_downward(edge)})
 
 
-@pytest.mark.parametrize("package", [SERVER, GATEWAY, EXPORT, CLIENT, DEPLOY], ids=lambda package: str(package.name))
+@pytest.mark.parametrize(
+    "package", [SERVER, GATEWAY, EXPORT, FIT, CLIENT, DEPLOY], ids=lambda package: str(package.name)
+)
 def test_no_module_needs_itself(package: Path) -> None:
     """Inside layers, too, and in the packages that are too small for layers.
 

@@ -35,6 +35,7 @@ RUN = {
         "Without a server",
     },
     "docs/extending.md": {"A sampler", "A sampler of tokens", "A rule", "A form", "A family"},
+    "docs/fitting.md": {"In Python"},
     "docs/formats.md": {"Adapter", "Registry"},
     "docs/marks.md": {"From Python"},
 }

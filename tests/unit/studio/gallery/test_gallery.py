@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from studio.gallery.crops import Crops, picture_of, unit
+from studio.gallery.crops import Crops
 from studio.gallery.packages import DEBIAN, PYTHON, PackageError, fetch
 from studio.gallery.paintings import BOARD, Piece, together
 from studio.gallery.styles import NAMED, scaled
 from studio.gallery.textures import TEXTURES
 from studio.painter import Bytes
+
+from impasto_fit.pictures import picture_of, unit
 
 
 def test_pieces_make_the_painting_and_gaps_are_filled() -> None:

@@ -11,15 +11,17 @@ import pytest
 import torch
 from diffusers import UVit2DModel
 from studio.nets import maskgit
-from studio.nets.bottleneck import Bottleneck, Form, attached
 from studio.nets.diffusion import new_text_encoder as diffusion_text_encoder
 from studio.nets.diffusion import new_vae
-from studio.nets.maskgit import Lane, guided, lane_logits, paint, unmask
+from studio.nets.maskgit import Lane, guided, lane_logits, paint
 from studio.nets.muse import SPARE, Muse, Shape, new_text_encoder, new_transformer
 from studio.nets.tokenizer import tokenise
 from studio.nets.vq import from_autoencoder
 from torch import Tensor
 from transformers import CLIPTokenizer
+
+from impasto_fit.masked.bottleneck import Bottleneck, Form, attached
+from impasto_fit.masked.decode import unmask
 
 CODES = 32
 MASK = CODES + SPARE - 1

@@ -16,7 +16,6 @@ from studio.nets.muse import (
     SPARE,
     Muse,
     Shape,
-    hide,
     load_muse,
     masked_loss,
     new_text_encoder,
@@ -28,6 +27,8 @@ from studio.nets.tokenizer import tokenise
 from studio.nets.vq import MUSE, from_autoencoder
 from studio.recipes.muse import Examples
 from transformers import CLIPTokenizer
+
+from impasto_fit.masked.loss import hide
 
 CODES = 32
 MASK = CODES + SPARE - 1

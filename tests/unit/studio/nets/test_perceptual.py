@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from studio.nets.perceptual import Manner, Perceptual, Target, content_loss, roughness
 from torch import Tensor
+
+from impasto_fit.nets.perceptual import Manner, Perceptual, Target, content_loss, roughness
 
 
 @pytest.fixture(scope="module")

@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 import torch
 from studio.nets import maskgit
-from studio.nets.bottleneck import Bottleneck, Form, attached
 from studio.nets.diffusion import new_text_encoder as diffusion_text_encoder
 from studio.nets.diffusion import new_vae, save_model
 from studio.nets.maskgit import Lane, fine_logits, guessed, paint_fine
 from studio.nets.muse import SPARE, new_text_encoder, new_transformer
 from studio.nets.muse import Shape as BaseShape
-from studio.nets.upscaler import Cascade, Shape, load_upscaler, masked_loss, new_upscaler
+from studio.nets.upscaler import Cascade, Shape, load_upscaler, new_upscaler
 from studio.nets.vq import from_autoencoder
 from transformers import CLIPTokenizer
+
+from impasto_fit.masked.bottleneck import Bottleneck, Form, attached
+from impasto_fit.masked.loss import fine_loss
 
 CODES, LOW = 48, 32
 MASK = LOW + SPARE - 1
@@ -57,7 +59,7 @@ def test_it_learns_a_picture(cascade: Cascade) -> None:
     steps = torch.optim.Adam(upscaler.parameters(), 1e-2)
     losses = []
     for _ in range(40):
-        loss = masked_loss(upscaler, fine, low, text)
+        loss = fine_loss(upscaler, fine, low, text)
         steps.zero_grad()
         loss.backward()
         steps.step()

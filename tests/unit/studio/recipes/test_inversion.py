@@ -18,8 +18,6 @@ from studio.recipes.inversion import (
     Guidance,
     Lesson,
     Plan,
-    Words,
-    at_stage,
     learned_embeds,
     prompt_tokens,
     save,
@@ -27,6 +25,8 @@ from studio.recipes.inversion import (
 from studio.recipes.styles import ADAPTERS
 from torch import nn
 from transformers import CLIPTokenizer
+
+from impasto_fit.diffusion.words import NewWords, at_stage
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_another_stage_has_its_own_rows() -> None:
 
 
 def test_only_the_drawn_stage_is_trained() -> None:
-    words = Words(nn.Embedding(600, 8), torch.zeros(6, 8))
+    words = NewWords(nn.Embedding(600, 8), torch.zeros(6, 8))
     prompt = torch.tensor([[512, 7, -1, 513]])
     drawn = Plan().stage(torch.tensor([400]))
     words(at_stage(prompt, drawn[:, None], vectors=1)).sum().backward()
@@ -76,7 +76,7 @@ def test_only_the_drawn_stage_is_trained() -> None:
 
 def test_words_of_the_table_stay_what_they_are() -> None:
     table = nn.Embedding(600, 8)
-    words = Words(table, torch.full((1, 8), 3.0))
+    words = NewWords(table, torch.full((1, 8), 3.0))
     found = words(torch.tensor([5, -1, 599]))
     assert torch.equal(found[[0, 2]], table.weight[[5, 599]])
     assert torch.equal(found[1], torch.full((8,), 3.0))

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from studio import painter
-from studio.nets.bottleneck import Bottleneck, Form
 from studio.nets.diffusion import new_text_encoder as diffusion_text_encoder
 from studio.nets.diffusion import new_vae
 from studio.nets.maskgit import Lane
@@ -54,6 +53,8 @@ from studio.recipes.styledrop import (
     transferred,
 )
 from transformers import CLIPTokenizer
+
+from impasto_fit.masked.bottleneck import Bottleneck, Form
 
 CODES = 32
 

@@ -7,7 +7,9 @@ import pytest
 from studio import painter
 from studio.painter import Scene
 from studio.recipes import styles
-from studio.recipes.styles import ADAPTERS, PLAIN_ROWS, texture, transfer, views
+from studio.recipes.styles import ADAPTERS, PLAIN_ROWS, SHIFT, texture, transfer
+
+from impasto_fit.views import views
 
 ROWS = round(PLAIN_ROWS * 128)
 
@@ -53,7 +55,7 @@ def test_a_transfer_keeps_the_content_and_takes_texture_and_colours() -> None:
 
 def test_views_are_the_picture_and_its_mirror_image_from_nearer() -> None:
     picture = painter.paint(ADAPTERS[0].scenes[0]).image
-    seen = views(picture, rng(), 6, (1.0, 1.3))
+    seen = views(picture, rng(), 6, (1.0, 1.3), SHIFT)
     assert seen.shape == (6, *picture.shape)
     assert len({view.tobytes() for view in seen}) == 6
     assert abs(float(seen.mean()) - float(picture.mean())) < 25

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 from studio.gallery.crops import Crops
-from studio.nets.lesson import Lesson, Teacher, levelled
-from studio.nets.perceptual import Perceptual
 from studio.painter import Bytes
 from studio.recipes.stylizer import Learner, Lessons
+
+from impasto_fit.nets.perceptual import Perceptual
+from impasto_fit.pixels.lesson import Lesson, Teacher, levelled
 
 TOY = (2, 3, 4)
 SIDE = 32
