@@ -108,7 +108,7 @@ bundle: $(VENV)/server.stamp
 lock: | $(VENV)/bin/python
 	$(PIP) uv==0.13.9
 	$(RESOLVE) --extra server --extra gateway --extra store --output-file requirements/server.txt
-	$(RESOLVE) --extra server --extra gateway --extra otel --extra c2pa --extra video --extra store --extra ray --extra export --extra dev --excludes requirements/test.exclude \
+	$(RESOLVE) --extra server --extra gateway --extra otel --extra c2pa --extra video --extra store --extra ray --extra export --extra fit --extra dev --excludes requirements/test.exclude \
 	    --no-emit-package torch --output-file requirements/test.txt
 	$(RESOLVE) --extra server --extra gpu --excludes requirements/gpu.exclude --output-file requirements/gpu.txt
 

@@ -15,6 +15,7 @@ from .conftest import PROJECT, ROOT, Built, build
 FOLDERS = {
     "clients/impasto_client": "impasto_client",
     "export/impasto_export": "impasto_export",
+    "export/impasto_fit": "impasto_fit",
     "model_repository": "impasto_server/model_repository",
     "server/impasto_gateway": "impasto_gateway",
     "server/impasto_server": "impasto_server",

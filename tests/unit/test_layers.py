@@ -14,9 +14,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SERVER, GATEWAY, EXPORT, CLIENT = (
+SERVER, GATEWAY, EXPORT, FIT, CLIENT = (
     ROOT / name
-    for name in ("server/impasto_server", "server/impasto_gateway", "export/impasto_export", "clients/impasto_client")
+    for name in (
+        "server/impasto_server",
+        "server/impasto_gateway",
+        "export/impasto_export",
+        "export/impasto_fit",
+        "clients/impasto_client",
+    )
 )
 
 # The server's, from the bottom up. Whatever stands in the package stands here, by the name of its module or folder.
@@ -100,7 +106,7 @@ def test_nobody_in_the_server_imports_upward() -> None:
     assert not sorted({told(edge) for edge in edges(SERVER) if not is_downward(edge)})
 
 
-@pytest.mark.parametrize("package", [SERVER, GATEWAY, EXPORT, CLIENT], ids=lambda package: str(package.name))
+@pytest.mark.parametrize("package", [SERVER, GATEWAY, EXPORT, FIT, CLIENT], ids=lambda package: str(package.name))
 def test_no_module_needs_itself(package: Path) -> None:
     """Inside layers, too, and in the packages that are too small for layers.
 

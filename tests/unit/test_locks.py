@@ -19,7 +19,7 @@ PYTHONS = ("3.11", "3.12", "3.13")
 # Extras of each install beside what a client needs, and what its lock leaves out (CONTRIBUTING.md says why).
 LOCKS: dict[str, tuple[tuple[str, ...], frozenset[str]]] = {
     "server": (("server", "gateway", "store"), frozenset()),
-    "test": (("server", "gateway", "otel", "c2pa", "video", "store", "ray", "export", "dev"), frozenset({"torch"})),
+    "test": (("server", "gateway", "otel", "c2pa", "video", "store", "ray", "export", "fit", "dev"), frozenset({"torch"})),
     "gpu": (("server", "gpu"), frozenset({"onnxruntime", "tensorrt-cu13", "xformers"})),
 }
 
