@@ -80,9 +80,10 @@ def retrieval(clip: TextureClip, on: Trials, seed: int = 0) -> Found:
     combined = clip.hear([f"{colour} {look.name}" for look in LOOKS for colour in COLOURS])
     wanted = [LOOKS.index(w.look) * len(COLOURS) + list(COLOURS).index(w.colour) for w in on.wishes]
     hits = (seen(clip, on.tinted) @ combined.T).argmax(1) == torch.tensor(wanted)
-    return Found(
-        *(float(torch.stack(row).mean()) for row in (to_name, to_picture, among_all)), float(hits.float().mean())
+    names_found, pictures_found, all_found = (
+        float(torch.stack(row).mean()) for row in (to_name, to_picture, among_all)
     )
+    return Found(names_found, pictures_found, all_found, float(hits.float().mean()))
 
 
 @torch.no_grad()

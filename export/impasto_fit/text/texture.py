@@ -9,12 +9,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from impasto_fit.provenance import digest_of
 
 FORMAT = "impasto-texture-clip"
 SIDE = 96  # px
@@ -51,7 +54,7 @@ class PictureTower(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(3, widths[0], 5, 2, 2, bias=False)
         self.norm = nn.BatchNorm2d(widths[0])
-        self.stages = nn.ModuleList(Stage(*pair) for pair in zip(widths, widths[1:], strict=False))
+        self.stages = nn.ModuleList(Stage(*pair) for pair in pairwise(widths))
         seen = 2 * (3 + sum(widths))
         self.wide = nn.Linear(seen, 2 * joint)
         self.out = nn.Linear(2 * joint, joint)
@@ -98,6 +101,8 @@ class TextureClip(nn.Module):
         self.pictures = PictureTower()
         self.words = WordTower(len(self.vocabulary))
         self.scale = nn.Parameter(torch.tensor(2.7))  # the logarithm of what cosines are multiplied by
+        self.side = SIDE
+        self.digest = ""
 
     def numbered(self, texts: Sequence[str]) -> Tensor:
         """int64 [n, T]; words that aren't known are left out."""
@@ -106,8 +111,14 @@ class TextureClip(nn.Module):
         return torch.tensor([row + [0] * (longest - len(row)) for row in rows])
 
     def see(self, pictures: Tensor) -> Tensor:
-        """[n, 3, 96, 96] in 0..1 to unit vectors [n, 128]."""
+        """[n, 3, H, W] in 0..1 to unit vectors [n, 128]; other sizes than 96 px are changed to it."""
+        if pictures.shape[2:] != (SIDE, SIDE):
+            pictures = F.interpolate(pictures, (SIDE, SIDE), mode="bilinear", antialias=True)
         return F.normalize(self.pictures(pictures))
+
+    def unknown(self, text: str) -> list[str]:
+        """Its words that no training had, in order."""
+        return [word for word in split(text) if word not in self.numbers]
 
     def hear(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors [n, 128]."""
@@ -130,4 +141,5 @@ def load(folder: Path) -> TextureClip:
     state = {name: value.float() for name, value in load_file(folder / "model.safetensors").items()}
     counters = {name for name in clip.state_dict() if name.endswith("num_batches_tracked")}
     clip.load_state_dict(state | {name: torch.tensor(0) for name in counters})
+    clip.digest = digest_of(folder / "model.safetensors")
     return clip.eval().requires_grad_(False)

@@ -84,7 +84,7 @@ def lowpoly(photo: Floats, rng: np.random.Generator) -> Floats:
     for px, py in [*points.tolist(), (0, 0), (width - 1, 0), (0, height - 1), (width - 1, height - 1)]:
         plan.insert((float(px), float(py)))
     soft, out = blurred(vivid(photo, 1.4), 1.5), vivid(photo, 1.4).copy()
-    for triangle in plan.getTriangleList().reshape(-1, 3, 2):
+    for triangle in np.asarray(plan.getTriangleList()).reshape(-1, 3, 2):
         inside = triangle.mean(0).round().astype(int)
         if 0 <= inside[0] < width and 0 <= inside[1] < height:
             shade = soft[inside[1], inside[0]] * rng.uniform(0.86, 1.14)
@@ -214,9 +214,9 @@ def circuit(photo: Floats, rng: np.random.Generator) -> Floats:
             dx, dy = ((6, 0), (0, 6), (6, 6), (-6, 6))[rng.integers(4)]
             far = int(rng.integers(1, 4))
             qx, qy = px + dx * far, py + dy * far
-            cv2.line(traces, (px, py), (qx, qy), 1.0, 1, cv2.LINE_AA)
+            cv2.line(traces, (px, py), (qx, qy), (1.0,), 1, cv2.LINE_AA)
             px, py = qx, qy
-        cv2.circle(traces, (px, py), 2, 1.0, -1, cv2.LINE_AA)
+        cv2.circle(traces, (px, py), 2, (1.0,), -1, cv2.LINE_AA)
     tone = blurred(brightness(photo), 1.0)
     board = ramp(tone, (0.0, 0.1, 0.04), (0.02, 0.36, 0.15), (0.25, 0.68, 0.36))
     copper = ramp(tone, (0.35, 0.3, 0.08), (0.85, 0.75, 0.3), (1.0, 0.97, 0.7))

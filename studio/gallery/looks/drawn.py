@@ -104,7 +104,7 @@ def sepia(photo: Floats, rng: np.random.Generator) -> Floats:
     for _ in range(int(rng.integers(5, 10))):
         a, b = rng.integers(0, width, 2), rng.integers(0, height, 2)
         far = (int(a[0] + rng.integers(-12, 12)), int(b[1]))
-        cv2.line(scratches, (int(a[0]), int(b[0])), far, 1.0, 1, cv2.LINE_AA)
+        cv2.line(scratches, (int(a[0]), int(b[0])), far, (1.0,), 1, cv2.LINE_AA)
     plane = np.clip(grey - corner * corner * 1.6 - 0.2 * (fractal(rng, grey.shape, 40) > 0.85) + 0.5 * scratches, 0, 1)
     return ramp(floats(plane), (0.16, 0.09, 0.04), (0.6, 0.42, 0.24), (0.96, 0.87, 0.7))
 
@@ -135,7 +135,7 @@ def letters(photo: Floats, rng: np.random.Generator) -> Floats:
             value = float(
                 np.clip(grey[min(y + 4, len(grey) - 1), min(x + 3, grey.shape[1] - 1)] ** 1.7 * 1.4 + 0.06, 0, 1)
             )
-            cv2.putText(page, sign, (x, y + pitch - 1), cv2.FONT_HERSHEY_PLAIN, 0.62, value, 1, cv2.LINE_AA)
+            cv2.putText(page, sign, (x, y + pitch - 1), cv2.FONT_HERSHEY_PLAIN, 0.62, (value,), 1, cv2.LINE_AA)
     page = np.clip(page * 1.3 + 0.22 * grey * grey, 0, 1)
     return ramp(floats(page), (0.0, 0.04, 0.01), (0.05, 0.7, 0.2), (0.75, 1.0, 0.75))
 

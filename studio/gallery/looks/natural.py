@@ -200,7 +200,7 @@ def snow(photo: Floats, rng: np.random.Generator) -> Floats:
     flakes = np.zeros(grey.shape, np.float32)
     for _ in range(grey.size // 95):
         spot = (int(rng.integers(grey.shape[1])), int(rng.integers(grey.shape[0])))
-        cv2.circle(flakes, spot, int(rng.choice((1, 1, 2, 3))), 1.0, -1, cv2.LINE_AA)
+        cv2.circle(flakes, spot, int(rng.choice((1, 1, 2, 3))), (1.0,), -1, cv2.LINE_AA)
     return floats(np.clip(mixed(floats(base), (1.0, 1.0, 1.0), blurred(flakes, 0.6)), 0, 1))
 
 
