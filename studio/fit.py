@@ -16,13 +16,14 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from studio.gallery.crops import Crops, unit
+from impasto_fit.pictures import unit
+from studio.gallery.crops import Crops
 from studio.gallery.packages import PackageError, fetch
 from studio.gallery.photographs import HELD_OUT, photographs, shrunk
 from studio.gallery.styles import scaled
-from studio.nets.lesson import Lesson, Teacher
-from studio.nets.perceptual import Perceptual
-from studio.nets.precision import half_precision
+from impasto_fit.pixels.lesson import Lesson, Teacher
+from impasto_fit.nets.perceptual import Perceptual
+from impasto_fit.nets.precision import half_precision
 from studio.nets.predictor import SIDE
 from studio.nets.stylizer import Stylizer
 from studio.nets.stylizer_files import StyleFacts, digest, load_stylizer, save_vector

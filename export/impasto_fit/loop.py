@@ -91,6 +91,12 @@ class Session:
         state.done[part] = _taken(task.weights)
         state.part, state.weights, state.optimiser = "", {}, {}
 
+    def once(self, part: str, make: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
+        """What `make` gives, which an earlier run may have made already; for what takes long and isn't trained."""
+        if part not in self.state.done:
+            self.state.done[part] = dict(make())
+        return self.state.done[part]
+
     @property
     def losses(self) -> list[float]:
         """Of the last part that ran."""

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from torch import Tensor
 
 from impasto_fit.errors import PictureError
 
@@ -61,6 +63,16 @@ def check(pictures: Sequence[Picture], most: int = MOST) -> None:
             raise PictureError(f"picture {place}: is {size}; give one of at least {SMALLEST} pixels a side")
         if picture.std((0, 1)).max() < FLAT:
             raise PictureError(f"picture {place}: has one colour, which is no style; give a picture that shows one")
+
+
+def unit(picture: Picture) -> Tensor:
+    """uint8 [H, W, 3] to float [1, 3, H, W] in 0..1."""
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
+
+
+def picture_of(pixels: Tensor) -> Picture:
+    """float [3, H, W] in 0..1 to uint8 [H, W, 3]."""
+    return np.asarray((pixels.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy())
 
 
 def digest(picture: Picture) -> str:

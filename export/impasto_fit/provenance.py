@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +44,30 @@ class Provenance:
 
 
 def constants(recipe: Any) -> dict[str, Any]:
-    """The fields of a dataclass that are numbers, words or rows of them."""
+    """The fields of a dataclass that are numbers, words, rows of them, or dataclasses of such."""
     found = {field.name: getattr(recipe, field.name) for field in fields(recipe)}
-    plain = (bool, int, float, str, tuple, type(None))
-    return {name: value for name, value in found.items() if isinstance(value, plain)}
+    plain = {
+        name: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+        for name, value in found.items()
+    }
+    return {name: value for name, value in plain.items() if _is_plain(value)}
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(map(_is_plain, value.values()))
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def digest_of(*files: Path) -> str:
-    """sha256 of a file; of several, sha256 of theirs in order."""
-    digests = [_sha256(path) for path in files]
+    """sha256 of a file; of several, of theirs in order."""
+    return digest_all(*(_sha256(path) for path in files))
+
+
+def digest_all(*digests: str) -> str:
+    """One as it is; of several, sha256 of them in order."""
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 

@@ -34,13 +34,3 @@ class Crops:
         mirrored = square[:, :: int(self.rng.choice((-1, 1)))].astype(np.float32) / 255
         contrast, offset = self.rng.uniform(0.8, 1.2), self.rng.uniform(-0.08, 0.08)
         return np.clip((mirrored - 0.5) * contrast + 0.5 + offset, 0, 1).astype(np.float32)
-
-
-def unit(picture: Bytes) -> Tensor:
-    """uint8 [H, W, 3] to float [1, 3, H, W] in 0..1."""
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
-
-
-def picture_of(pixels: Tensor) -> Bytes:
-    """float [3, H, W] in 0..1 to uint8 [H, W, 3]."""
-    return np.asarray((pixels.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy())

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from studio.gallery.crops import picture_of, unit
+from impasto_fit.pictures import picture_of, unit
 from studio.gallery.packages import fetch
 from studio.gallery.photographs import photographs
 from studio.gallery.styles import NAMED, Style, named_pictures, painting_sources

@@ -12,9 +12,9 @@ import torch
 from diffusers import AmusedPipeline
 from torch import Tensor
 
-from studio.nets.bottleneck import Bottleneck, attached
+from impasto_fit.masked.bottleneck import Bottleneck, attached
 from studio.nets.muse import CONDITIONS, SIDE
-from studio.nets.precision import half_precision
+from impasto_fit.nets.precision import half_precision
 from studio.nets.tokenizer import tokenise
 from studio.nets.upscaler import Cascade
 from studio.nets.vq import decode

@@ -17,13 +17,13 @@ from PIL import Image
 from torch import Tensor
 
 from studio.fit import embedded
-from studio.gallery.crops import unit
+from impasto_fit.pictures import unit
 from studio.gallery.packages import fetch
 from studio.gallery.photographs import HELD_OUT, photographs
 from studio.gallery.styles import HELD_OUT as UNSEEN
 from studio.gallery.styles import NAMED, named_pictures, painting_sources, scaled
-from studio.nets.lesson import Teacher
-from studio.nets.perceptual import Features, Manner, Perceptual, Target, content_loss
+from impasto_fit.pixels.lesson import Teacher
+from impasto_fit.nets.perceptual import Features, Manner, Perceptual, Target, content_loss
 from studio.nets.stylizer import stylize
 from studio.nets.stylizer_files import digest, load_stylizer, load_vector
 from studio.painter import Bytes

@@ -21,7 +21,7 @@ from transformers import (
 from studio import painter
 from studio.nets.clip import SIDE, Shape, new_clip, new_processor
 from studio.nets.diffusion import load_checkpoint
-from studio.nets.precision import half_precision
+from impasto_fit.nets.precision import half_precision
 from studio.nets.tokenizer import tokenise
 from studio.nets.vq import load_vq, restore
 from studio.painter import Bytes, Scene

@@ -20,7 +20,7 @@ from impasto_server.pictures.content import edges
 from studio import painter
 from studio.nets.controlnet import CONTROLNET, Controlled, hints, new_controlnet
 from studio.nets.diffusion import encode, load_checkpoint, new_scheduler, save_model
-from studio.nets.precision import half_precision
+from impasto_fit.nets.precision import half_precision
 from studio.nets.tokenizer import tokenise
 from studio.painter import Bytes, Scene
 from studio.pictures import paint_all, to_tensor

@@ -15,7 +15,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from studio import painter
 from studio.nets.diffusion import encode, load_checkpoint, new_scheduler, new_text_encoder, new_unet, save_checkpoint
-from studio.nets.precision import half_precision
+from impasto_fit.nets.precision import half_precision
 from studio.nets.tokenizer import TOKENS, learn_tokenizer, tokenise
 from studio.painter import ALL_STYLES, any_scenes
 from studio.pictures import paint_all

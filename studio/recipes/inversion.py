@@ -24,7 +24,7 @@ from transformers import CLIPTokenizer
 
 from studio import painter
 from studio.nets.diffusion import encode, load_checkpoint, new_scheduler
-from studio.nets.precision import half_precision
+from impasto_fit.nets.precision import half_precision
 from studio.nets.tokenizer import TOKENS, tokenise
 from studio.painter import Bytes, Scene
 from studio.pictures import paint_all, to_images

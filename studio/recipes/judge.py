@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from studio import painter
 from studio.nets.diffusion import load_checkpoint
-from studio.nets.precision import half_precision
+from impasto_fit.nets.precision import half_precision
 from studio.nets.upscaler import FINE_SIDE, FINE_VQ
 from studio.nets.vq import load_vq
 from studio.painter import ALL_OBJECTS, ALL_STYLES, HELD_OUT_STYLES, Scene, any_scenes

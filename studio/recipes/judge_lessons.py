@@ -16,7 +16,7 @@ import torch
 from diffusers import AutoencoderKL, VQModel
 from torch import Tensor
 
-from studio.nets.precision import half_precision
+from impasto_fit.nets.precision import half_precision
 from studio.nets.vq import decode, tokens_of
 from studio.painter import Bytes, Scene
 from studio.painter.near_misses import miss_object, miss_style

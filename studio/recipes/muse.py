@@ -25,7 +25,7 @@ from studio.nets.muse import (
     save_muse,
     start_near_identity,
 )
-from studio.nets.precision import half_precision
+from impasto_fit.nets.precision import half_precision
 from studio.nets.tokenizer import tokenise
 from studio.nets.vq import load_vq, tokens_of
 from studio.pictures import paint_all

@@ -26,7 +26,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from studio import painter
-from studio.nets.bottleneck import Bottleneck, Form, attached
+from impasto_fit.masked.bottleneck import Bottleneck, Form, attached
 from studio.nets.folders import replaced
 from studio.nets.maskgit import (
     FINE_STYLE_STRENGTH,
@@ -37,7 +37,7 @@ from studio.nets.maskgit import (
     paint_fine,
 )
 from studio.nets.muse import Muse, load_muse, masked_loss
-from studio.nets.precision import half_precision
+from impasto_fit.nets.precision import half_precision
 from studio.nets.tokenizer import tokenise
 from studio.nets.upscaler import FINE_SIDE, FINE_VQ, UPSCALER, Cascade, load_cascade
 from studio.nets.upscaler import masked_loss as fine_loss

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from studio import painter
 from studio.nets.diffusion import encode, load_checkpoint, new_scheduler
-from studio.nets.precision import half_precision
+from impasto_fit.nets.precision import half_precision
 from studio.nets.tokenizer import tokenise
 from studio.painter import Bytes, Scene
 from studio.pictures import paint_all

@@ -15,13 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from studio.gallery.crops import Crops, unit
+from impasto_fit.pictures import unit
+from studio.gallery.crops import Crops
 from studio.gallery.packages import fetch
 from studio.gallery.photographs import HELD_OUT, photographs
 from studio.gallery.styles import NAMED, many_squares, named_pictures
-from studio.nets.lesson import Lesson, Teacher
-from studio.nets.perceptual import Perceptual
-from studio.nets.precision import half_precision
+from impasto_fit.pixels.lesson import Lesson, Teacher
+from impasto_fit.nets.perceptual import Perceptual
+from impasto_fit.nets.precision import half_precision
 from studio.nets.predictor import SIDE, Backbone, Head, Predictor
 from studio.nets.stylizer import WIDTHS, Stylizer
 from studio.nets.stylizer_files import StyleFacts, digest, save_stylizer, save_vector

@@ -25,7 +25,7 @@ from studio import painter
 from studio.nets.diffusion import save_model
 from studio.nets.maskgit import Lane, guessed, paint_fine
 from studio.nets.muse import load_muse
-from studio.nets.precision import half_precision
+from impasto_fit.nets.precision import half_precision
 from studio.nets.tokenizer import tokenise
 from studio.nets.upscaler import (
     FINE_SIDE,

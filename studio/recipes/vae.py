@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from studio import painter
 from studio.nets.diffusion import load_checkpoint, new_vae, save_checkpoint
 from studio.nets.pca import write_encoder
-from studio.nets.precision import half_precision
+from impasto_fit.nets.precision import half_precision
 from studio.painter import Bytes
 from studio.pictures import cached, paint_all, to_images, to_tensor
 from studio.places import CHECKPOINT, DOCS, RUNS

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from studio import painter
 from studio.nets.diffusion import load_checkpoint, save_model
-from studio.nets.precision import half_precision
+from impasto_fit.nets.precision import half_precision
 from studio.nets.vq import MUSE, PATCH, decode, from_autoencoder, k_means, load_vq, restore, to_unit, tokens_of
 from studio.painter import Bytes
 from studio.pictures import cached, paint_all, to_tensor

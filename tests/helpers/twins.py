@@ -18,23 +18,25 @@ TOKENS, VOCABULARY = 32, 522  # of the tokenizer that checkpoints.py saves
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
 NOISE = {**BETAS, "prediction_type": "epsilon", "clip_sample": False, "steps_offset": 1, "set_alpha_to_one": False}
 SCHEDULERS: Mapping[str, Mapping[str, object]] = {
+    "sd1": {"_class_name": "PNDMScheduler", **{k: v for k, v in NOISE.items() if k != "clip_sample"}},
     "sd2": {"_class_name": "DDIMScheduler", **NOISE, "prediction_type": "v_prediction", "timestep_spacing": "leading"},
     "turbo": {"_class_name": "EulerAncestralDiscreteScheduler", **NOISE, "timestep_spacing": "trailing"},
     "sdxl": {"_class_name": "EulerDiscreteScheduler", **NOISE, "timestep_spacing": "leading"},
     "lcm": {"_class_name": "LCMScheduler", **NOISE, "original_inference_steps": 50, "timestep_scaling": 10.0},
 }
 PIPELINES = {
+    "sd1": "StableDiffusionPipeline",
     "sd2": "StableDiffusionPipeline",
     "turbo": "StableDiffusionPipeline",
     "sdxl": "StableDiffusionXLPipeline",
     "lcm": "LatentConsistencyModelPipeline",
 }
-ARCHITECTURES = {"sd2": "sd2", "turbo": "sd2", "sdxl": "sdxl", "lcm": "lcm"}
+ARCHITECTURES = {"sd1": "sd1", "sd2": "sd2", "turbo": "sd2", "sdxl": "sdxl", "lcm": "lcm"}
 CLASSES = {"text_encoder": "CLIPTextModel", "text_encoder_2": "CLIPTextModelWithProjection"}
 
 
 def save(folder: Path, kind: str) -> Path:
-    """Write a checkpoint of the kind "sd2", "turbo", "sdxl" or "lcm"."""
+    """Write a checkpoint of the kind "sd1", "sd2", "turbo", "sdxl" or "lcm"."""
     torch.manual_seed(len(kind))
     text = {"vocab_size": VOCABULARY, "max_position_embeddings": TOKENS}
     configs = reduced.configs(ARCHITECTURES[kind], **dict.fromkeys(CLASSES, text))

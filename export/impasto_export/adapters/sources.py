@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from impasto_export.adapters import pickles
+from impasto_export.adapters import fitted, pickles
 from impasto_export.adapters.pickles import SCALARS
 from impasto_export.architecture import Json
 from impasto_export.errors import AdapterError
@@ -96,7 +96,8 @@ class Source:
     def facts(self, layout: str, assumed: list[str]) -> Json:
         """The record's entry on the adapter's source; `assumed` are notes on what was assumed."""
         names = [name for half in self.halves for name in half._names()]
-        return {"file": ", ".join(names), "sha256": self._digest(), "layout": layout, "assumed": assumed}
+        known = {"file": ", ".join(names), "sha256": self._digest(), "layout": layout, "assumed": assumed}
+        return {**known, **fitted.facts(str(self), self.metadata)}
 
     def _names(self) -> list[str]:
         return [str(path.relative_to(self.place)) if self.place.is_dir() else path.name for path in self.files]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from impasto_export.adapters import pickles
+from impasto_export.adapters import fitted, pickles
+from impasto_export.architecture import Json
 from impasto_export.errors import AdapterError, CheckpointError
 from impasto_export.feedforward import link, magenta, source
 from impasto_export.feedforward.net import Array
@@ -28,13 +29,14 @@ UNSTATED = "its network isn't stated: the bundle's was taken"
 @dataclass(frozen=True)
 class Styles:
     """A file's styles [N] by number, "" for an only one. `name` and `credits` are the file's own; `assumed` says in
-    words what was assumed."""
+    words what was assumed; `fit` is what impasto_fit says of itself."""
 
     layout: str
     vectors: Mapping[str, Array]
     assumed: Sequence[str] = ()
     name: str = ""
     credits: Mapping[str, str] = field(default_factory=dict)
+    fit: Json = field(default_factory=dict)
 
 
 def read(place: Path, network: Network) -> Styles:
@@ -88,7 +90,8 @@ def _fitted(opened: Source, network: Network) -> Styles:
     if not network.is_called(said.get("network", "")) or vector.shape != (network.size,):
         network.refuse(opened.place, f"{_called(said)}, with {'x'.join(map(str, vector.shape))} numbers")
     credits = {name: said[key] for key, name in CREDITS.items() if said.get(key)}
-    return Styles("fitted", {"": vector}, name=said.get("name", ""), credits=credits)
+    fit = fitted.facts(str(opened), said)
+    return Styles("fitted", {"": vector}, name=said.get("name", ""), credits=credits, fit=fit)
 
 
 def _whole(place: Path, network: Network) -> Styles:

@@ -61,7 +61,7 @@ def _picked(place: Path, vectors: Mapping[str, Array], style: str) -> Array:
 def _facts(place: Path, found: Styles) -> Json:
     """The record's source. A folder, or a checkpoint of several files, has no digest; the record names the network."""
     digest = {"sha256": sha256_file(place)} if place.is_file() else {}
-    return {"file": place.name, **digest, "layout": found.layout, "assumed": list(found.assumed)}
+    return {"file": place.name, **digest, "layout": found.layout, "assumed": list(found.assumed), **found.fit}
 
 
 def sealed_as(vector: Array, manifest: Json, facts: Json, credits: Mapping[str, str]) -> Imported:

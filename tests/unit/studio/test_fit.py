@@ -11,8 +11,8 @@ from PIL import Image
 from studio import fit
 from studio.gallery.crops import Crops
 from studio.gallery.packages import PackageError
-from studio.nets.lesson import Teacher
-from studio.nets.perceptual import Perceptual
+from impasto_fit.pixels.lesson import Teacher
+from impasto_fit.nets.perceptual import Perceptual
 from studio.nets.stylizer import Stylizer
 from studio.nets.stylizer_files import digest, load_stylizer, load_vector, save_stylizer
 from studio.training.loop import Budget

@@ -7,7 +7,7 @@ import onnxruntime  # type: ignore[import-untyped]
 import pytest
 import torch
 from studio.gallery.textures import smooth_noise
-from studio.nets.lesson import levelled
+from impasto_fit.pixels.lesson import levelled
 from studio.nets.stylizer import Stylizer, stylize
 from studio.nets.stylizer_files import digest, load_stylizer, load_vector
 from studio.places import STYLIZER, VECTORS

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from studio.gallery.crops import Crops, picture_of, unit
+from impasto_fit.pictures import picture_of, unit
+from studio.gallery.crops import Crops
 from studio.gallery.packages import DEBIAN, PYTHON, PackageError, fetch
 from studio.gallery.paintings import BOARD, Piece, together
 from studio.gallery.styles import NAMED, scaled

@@ -11,7 +11,7 @@ import pytest
 import torch
 from diffusers import UVit2DModel
 from safetensors import safe_open
-from studio.nets.bottleneck import Bottleneck, Form, Gelu, attached
+from impasto_fit.masked.bottleneck import Bottleneck, Form, Gelu, attached
 from studio.nets.muse import SPARE, Shape, new_transformer
 from torch import Tensor
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from diffusers import UVit2DModel
 from studio.nets import maskgit
-from studio.nets.bottleneck import Bottleneck, Form, attached
+from impasto_fit.masked.bottleneck import Bottleneck, Form, attached
 from studio.nets.diffusion import new_text_encoder as diffusion_text_encoder
 from studio.nets.diffusion import new_vae
 from studio.nets.maskgit import Lane, guided, lane_logits, paint, unmask

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from studio.nets.perceptual import Manner, Perceptual, Target, content_loss, roughness
+from impasto_fit.nets.perceptual import Manner, Perceptual, Target, content_loss, roughness
 from torch import Tensor
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from studio.nets import maskgit
-from studio.nets.bottleneck import Bottleneck, Form, attached
+from impasto_fit.masked.bottleneck import Bottleneck, Form, attached
 from studio.nets.diffusion import new_text_encoder as diffusion_text_encoder
 from studio.nets.diffusion import new_vae, save_model
 from studio.nets.maskgit import Lane, fine_logits, guessed, paint_fine

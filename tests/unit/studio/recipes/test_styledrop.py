@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from studio import painter
-from studio.nets.bottleneck import Bottleneck, Form
+from impasto_fit.masked.bottleneck import Bottleneck, Form
 from studio.nets.diffusion import new_text_encoder as diffusion_text_encoder
 from studio.nets.diffusion import new_vae
 from studio.nets.maskgit import Lane

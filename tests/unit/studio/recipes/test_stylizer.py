@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from studio.gallery.crops import Crops
-from studio.nets.lesson import Lesson, Teacher, levelled
-from studio.nets.perceptual import Perceptual
+from impasto_fit.pixels.lesson import Lesson, Teacher, levelled
+from impasto_fit.nets.perceptual import Perceptual
 from studio.painter import Bytes
 from studio.recipes.stylizer import Learner, Lessons
 

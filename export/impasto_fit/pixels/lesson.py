@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from studio.gallery.crops import unit
-from studio.nets.perceptual import Manner, Perceptual, Target, content_loss, roughness
-from studio.nets.precision import half_precision
-from studio.painter import Bytes
+from impasto_fit.nets.perceptual import Manner, Perceptual, Target, content_loss, roughness
+from impasto_fit.nets.precision import half_precision
+from impasto_fit.pictures import Picture, unit
 
 STYLE, ROUGHNESS, PIXELS = 5.0, 0.5, 6.0  # weights of losses; that of content is 1
 LEVEL, SPREAD = -0.15, 1.2  # of a levelled photograph's logits
@@ -45,10 +44,10 @@ class Teacher:
     photographs: Manner
 
     @classmethod
-    def of(cls, perceptual: Perceptual, photos: Sequence[Bytes]) -> Teacher:
+    def of(cls, perceptual: Perceptual, photos: Sequence[Picture]) -> Teacher:
         return cls(perceptual, Manner.stacked([manner_of(perceptual, photo) for photo in photos]))
 
-    def lesson(self, picture: Bytes, strength: float = 1.0) -> Lesson:
+    def lesson(self, picture: Picture, strength: float = 1.0) -> Lesson:
         """The style of a picture uint8 [H, W, 3], its brush strokes as wide as they are there in pixels."""
         target = Target.of(manner_of(self.perceptual, picture))
         rows = Target.stacked([target] * len(self.photographs.means[0]))
@@ -84,7 +83,7 @@ def levelled(photo: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def manner_of(perceptual: Perceptual, picture: Bytes) -> Manner:
+def manner_of(perceptual: Perceptual, picture: Picture) -> Manner:
     device = perceptual.mean.device
     with half_precision(device.type):
         return Manner.of(perceptual(unit(picture).to(device)))

@@ -1,0 +1,1 @@
+"""Fits of masked-token models: aMUSEd, and models of two stages as Muse is."""

@@ -1,0 +1,1 @@
+"""Networks that look at pictures, and in what numbers they compute."""
