@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,8 +15,9 @@ from impasto_fit import pictures as looked
 from impasto_fit.budget import Budget
 from impasto_fit.draws import Draws
 from impasto_fit.errors import WordsError
+from impasto_fit.file import dump
 from impasto_fit.loop import OneCycle, Session, Task
-from impasto_fit.pictures import Picture
+from impasto_fit.pictures import Picture, picture_of
 from impasto_fit.progress import Progress
 from impasto_fit.provenance import Provenance
 from impasto_fit.recipe import Words
@@ -92,12 +93,12 @@ class Amortised:
             weights,
             torch.optim.Adam(weights.values(), self.rate),
             lambda draws: self._loss(embedder, photographs, heard, draws),
-            lambda: photos.picture(self.net.painted(photographs[0], embedder(heard[:1]))),
+            lambda: picture_of(self.net.painted(photographs[0], embedder(heard[:1]))[0]),
             OneCycle(),
         )
         session.run("embedder", task, budget)
         state = {name: value.contiguous() for name, value in embedder.state_dict().items()}
-        return save(state, provenance.header(len(session.losses)) | {"network": self.net.digest})
+        return dump(state, provenance.header(len(session.losses)) | {"network": self.net.digest})
 
     def _loss(self, embedder: Embedder, photographs: Sequence[Tensor], heard: Tensor, draws: Draws) -> Tensor:
         which = torch.randint(len(heard), (self.batch,), generator=draws.torch)
@@ -122,4 +123,4 @@ def styled(embedder: bytes, clip: Clip, text: str, network: str) -> bytes:
     net = Embedder(state["layers.0.weight"].shape[1], prior)
     net.load_state_dict(state)
     embedding = net(clips.heard(clip, said)[None])[0]
-    return save({EMBEDDING: embedding.contiguous()}, {"network": network, "title": said})
+    return dump({EMBEDDING: embedding.contiguous()}, {"network": network, "title": said})

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from impasto_export.feedforward import clipstyler
@@ -15,8 +14,9 @@ from impasto_export.feedforward.net import Net
 from impasto_fit import pictures as looked
 from impasto_fit.budget import Budget
 from impasto_fit.draws import Draws
+from impasto_fit.file import dump
 from impasto_fit.loop import Session, Task
-from impasto_fit.pictures import Picture
+from impasto_fit.pictures import Picture, picture_of
 from impasto_fit.progress import Progress
 from impasto_fit.provenance import Provenance
 from impasto_fit.recipe import Words
@@ -79,7 +79,7 @@ class ClipStyler:
         )
         session.run("net", task, budget)
         tensors = {name: weight.detach().contiguous() for name, weight in weights.items()}
-        return save(tensors, provenance.header(len(session.losses)))
+        return dump(tensors, provenance.header(len(session.losses)))
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Lesson:
         )
 
     def preview(self, weights: Mapping[str, Tensor]) -> Picture:
-        return photos.picture(trunk.painted(self.net, weights, self.photographs[0]))
+        return picture_of(trunk.painted(self.net, weights, self.photographs[0])[0])
 
 
 def started(shapes: Mapping[str, tuple[int, ...]], draw: torch.Generator) -> dict[str, nn.Parameter]:

@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
 from impasto_fit.errors import CheckpointError
+from impasto_fit.nets.perceptual import CONTENT_LAYERS, Perceptual
+from impasto_fit.nets.vgg import MEAN, SPREAD, state_dict
 from impasto_fit.provenance import digest_of
 from impasto_fit.text.texture import TextureClip
 
 # Outputs of VGG19's convolutions in order, up to conv5_2; a number of 0 is a pooling. As torchvision counts them.
 VGG19 = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512, 512)
 TAPS = (9, 13)  # conv4_2 and conv5_2, among the convolutions
-MEAN, SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
+LOUDNESS = {"fire4": 250.0, "fire6": 185.0}  # deviations of SqueezeNet's features in photographs
 CONV = re.compile(r"^(?:features\.)?(\d+)\.(weight|bias)$")
 
 
@@ -83,6 +84,18 @@ class Vgg19:
 
 
 @dataclass(frozen=True)
+class Squeezed:
+    """SqueezeNet's features, in their own deviations."""
+
+    network: Perceptual
+    name: str = "squeezenet 1.0"
+
+    def features(self, pictures: Tensor) -> Sequence[Tensor]:
+        found = self.network(pictures)
+        return [found[layer] / LOUDNESS[layer] for layer in CONTENT_LAYERS]
+
+
+@dataclass(frozen=True)
 class Towers:
     """The first maps of texture-clip's picture tower, in their own deviations: for who has no perceptual network."""
 
@@ -97,13 +110,11 @@ class Towers:
 
 
 def opened(where: Path) -> Sense:
-    """VGG19's file as torchvision saves it, .safetensors or .pth.
+    """VGG19's file as torchvision saves it, .safetensors or .pth; SqueezeNet 1.0's as an .npz of arrays.
 
     Raises:
         CheckpointError: it can't be read, or is another network's.
     """
-    try:
-        state = load_file(where) if where.suffix == ".safetensors" else torch.load(where, weights_only=True)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise CheckpointError(f"perceptual: {where} can't be read ({error}); give VGG19's weights") from None
-    return Vgg19.of(state, f"vgg19 {digest_of(where)[:12]}")
+    if where.suffix == ".npz":
+        return Squeezed(Perceptual.load(where))
+    return Vgg19.of(state_dict(where), f"vgg19 {digest_of(where)[:12]}")

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from impasto_export.errors import CheckpointError as Unreadable
@@ -18,8 +17,9 @@ from impasto_fit import pictures as looked
 from impasto_fit.budget import Budget
 from impasto_fit.draws import Draws
 from impasto_fit.errors import CheckpointError
+from impasto_fit.file import dump
 from impasto_fit.loop import Session, Task
-from impasto_fit.pictures import Picture
+from impasto_fit.pictures import Picture, picture_of
 from impasto_fit.progress import Progress
 from impasto_fit.provenance import Provenance
 from impasto_fit.recipe import Words
@@ -83,7 +83,7 @@ class ClipStylerFast:
         )
         session.run("decoder", task, budget)
         tensors = {name.removeprefix(START): weight.detach().contiguous() for name, weight in weights.items()}
-        return save(tensors, provenance.header(len(session.losses)))
+        return dump(tensors, provenance.header(len(session.losses)))
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Lesson:
     def preview(self, weights: Mapping[str, Tensor]) -> Picture:
         side = self.recipe.side
         photo = self.photographs[0][..., :side, :side]
-        return photos.picture(trunk.painted(self.recipe.net, {**self.held, **weights}, photo))
+        return picture_of(trunk.painted(self.recipe.net, {**self.held, **weights}, photo)[0])
 
 
 def opened(start: Path, encoder: Path) -> Net:

@@ -1,14 +1,13 @@
-"""Photographs as tensors, and tensors as pictures."""
+"""Photographs as tensors of the size that a recipe paints them at."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from impasto_fit.pictures import Picture
+from impasto_fit.pictures import Picture, unit
 
 
 def squares(pictures: Sequence[Picture], side: int) -> list[Tensor]:
@@ -18,26 +17,14 @@ def squares(pictures: Sequence[Picture], side: int) -> list[Tensor]:
 
 def scaled(picture: Picture, short: int) -> Tensor:
     """[1, 3, H, W] in 0..1 with a short side of `short` px."""
-    pixels = tensor(picture)
+    pixels = unit(picture)
     scale = short / min(pixels.shape[2:])
     height, width = (max(short, round(length * scale)) for length in pixels.shape[2:])
     return _resized(pixels, (height, width))
 
 
-def tensor(picture: Picture) -> Tensor:
-    """[1, 3, H, W] in 0..1."""
-    return torch.from_numpy(picture.copy()).permute(2, 0, 1)[None] / 255
-
-
-def picture(pixels: Tensor) -> Picture:
-    """uint8 [H, W, 3] of [1, 3, H, W] or [3, H, W] in 0..1, which is clamped."""
-    shown = pixels.detach().reshape(3, *pixels.shape[-2:]).clamp(0, 1) * 255
-    found: Picture = shown.round().byte().permute(1, 2, 0).contiguous().numpy()
-    return found
-
-
 def _square(picture: Picture, side: int) -> Tensor:
-    pixels = tensor(picture)
+    pixels = unit(picture)
     short = min(pixels.shape[2:])
     top, left = ((length - short) // 2 for length in pixels.shape[2:])
     return _resized(pixels[..., top : top + short, left : left + short], (side, side))

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from impasto_fit import pictures as looked
 from impasto_fit.budget import Budget
 from impasto_fit.draws import Draws
+from impasto_fit.file import dump
 from impasto_fit.loop import OneCycle, Session, Task
-from impasto_fit.pictures import Picture, digest
+from impasto_fit.pictures import Picture, digest, picture_of
 from impasto_fit.progress import Progress
 from impasto_fit.provenance import Provenance
 from impasto_fit.recipe import Words
@@ -70,7 +70,7 @@ class StyleTransferClip:
         )
         session.run("embedding", task, budget)
         told = provenance.header(len(session.losses)) | {"network": self.net.digest, "title": text}
-        return save({EMBEDDING: embedding.detach().contiguous()}, told)
+        return dump({EMBEDDING: embedding.detach().contiguous()}, told)
 
     def begun(self) -> Tensor:
         """E0 [D]."""
@@ -97,7 +97,7 @@ class Lesson:
         return (1 - seen @ self.heard).mean() + recipe.sane * recipe.prior.distance(embedding[None])[0]
 
     def preview(self, embedding: Tensor) -> Picture:
-        return photos.picture(self.recipe.net.painted(self.photographs[0], embedding[None]))
+        return picture_of(self.recipe.net.painted(self.photographs[0], embedding[None])[0])
 
 
 def drawn(photographs: Sequence[Tensor], batch: int, side: int, draws: Draws) -> Tensor:
