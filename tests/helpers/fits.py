@@ -44,4 +44,5 @@ def striped(seed: int = 0, height: int = 48, width: int = 64) -> Picture:
     y, x = np.mgrid[:height, :width]
     one, other = rng.integers(0, 256, (2, 3))
     stripes = np.where((((x + y) // 5) % 2)[..., None], one, other) + rng.normal(0, 8, (height, width, 3))
-    return stripes.clip(0, 255).astype(np.uint8)
+    picture: Picture = stripes.clip(0, 255).astype(np.uint8)
+    return picture

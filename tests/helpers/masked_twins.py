@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from impasto_export.tracing.upscaler import MuseUpscaler
 from tests.helpers import checkpoints
 
 SIDE = 32  # px, of the first stage
@@ -61,6 +60,7 @@ TRANSFORMER: Mapping[str, Any] = {
     "upsample": True,
 }
 UPSCALER: Mapping[str, Any] = {
+    "_class_name": "MuseUpscaler",
     "codebook_size": 32,
     "vocab_size": 34,
     "low_vocab_size": 34,
@@ -89,7 +89,7 @@ def save(folder: Path, stages: int = 1) -> Path:
         checkpoints.random_model(part, dict(config), len(part)).save_pretrained(folder / part)
     if stages == 2:
         checkpoints.random_model("vqvae", dict(VQ), 9).save_pretrained(folder / "upscaler_vqvae")
-        MuseUpscaler(**UPSCALER).save_pretrained(folder / "upscaler")
+        checkpoints.random_model("upscaler", dict(UPSCALER), 4).save_pretrained(folder / "upscaler")
     masking = {"_class_name": "AmusedScheduler", "mask_token_id": 33, "masking_schedule": "cosine"}
     checkpoints.write_json(folder / "scheduler" / "scheduler_config.json", masking)
     checkpoints.write_json(folder / "model_index.json", INDEX)

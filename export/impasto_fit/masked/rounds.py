@@ -15,16 +15,20 @@ from torch import Tensor
 from impasto_fit.errors import WordsError
 from impasto_fit.masked.drop import Drop, masked_only, pair_of
 from impasto_fit.masked.lanes import FINE, Guidance, paint
-from impasto_fit.pictures import Picture
+from impasto_fit.pictures import Picture, unit
 from impasto_fit.recipe import Words
 
 
 class Clip(Protocol):
-    """A CLIP: rows of unit length [N, D]."""
+    """Two towers, whose vectors have unit length."""
 
-    def pictures(self, pictures: Sequence[Picture]) -> Tensor: ...
+    def see(self, pictures: Tensor) -> Tensor:
+        """[n, 3, H, W], RGB in 0..1, to [n, D]."""
+        ...
 
-    def texts(self, texts: Sequence[str]) -> Tensor: ...
+    def hear(self, texts: Sequence[str]) -> Tensor:
+        """[n, D]."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -61,15 +65,22 @@ def samples(
     return Samples(tuple(paint(backbone, pair_of(data), prompts, recipe.seed, chosen, FINE)), tuple(contexts))
 
 
+@torch.no_grad()
 def by_clip(clip: Clip, found: Samples, given: Sequence[Picture], count: int = 10) -> list[int]:
     """The `count` best: how well each agrees with its context, plus how much it is like the given pictures.
 
     Both are cosines; they are added in deviations, since pictures are more alike than pictures and words ever are.
     """
-    rows = clip.pictures(found.pictures)
-    text = (rows * clip.texts(found.contexts)).sum(1)
-    style = (rows @ clip.pictures(given).T).mean(1)
+    rows = _seen(clip, found.pictures)
+    text = (rows * clip.hear(found.contexts)).sum(1)
+    style = (rows @ _seen(clip, given).T).mean(1)
     return highest(standing(text) + standing(style), count)
+
+
+@torch.no_grad()
+def _seen(clip: Clip, pictures: Sequence[Picture]) -> Tensor:
+    """One by one: they may differ in size."""
+    return torch.cat([clip.see(unit(picture)) for picture in pictures])
 
 
 def standing(scores: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ ImageNet's mean, over its deviation, and see everything about 57 times smaller.
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -72,8 +73,9 @@ def state_dict(path: Path) -> Mapping[str, Tensor]:
         return found
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there is no such file; give VGG16's or VGG19's weights") from None
-    except (OSError, ValueError, RuntimeError, EOFError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: can't be read as a state dict ({error}); get it again") from None
+    except (OSError, ValueError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
+        first = str(error).partition("\n")[0]
+        raise CheckpointError(f"{path}: can't be read as a state dict ({first}); get it again") from None
 
 
 def named(path: Path, weights: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:

@@ -101,7 +101,8 @@ class Lesson:
         begin = photo
         if recipe.start == "noise":
             begin = torch.rand(photo.shape, generator=Draws.of(recipe.seed, "start", -1).torch)
-        return cls(recipe, vgg, nn.Parameter(begin.clone()), style, vgg(photo)[recipe.content_layer])
+        pixels = nn.Parameter(begin.clone(memory_format=torch.contiguous_format))  # L-BFGS wants it so
+        return cls(recipe, vgg, pixels, style, vgg(photo)[recipe.content_layer])
 
     def task(self) -> Task:
         """A step of L-BFGS is one evaluation; its memory lasts over steps."""

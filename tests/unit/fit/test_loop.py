@@ -81,7 +81,7 @@ def test_adam_by_hand() -> None:
     for step in range(4):
         target = torch.randn(2, generator=Draws.of(5, "one", step).torch, dtype=torch.float64).numpy()
         gradient = 2 * (w - 1 - 0.1 * target)
-        gradient *= min(1.0, 0.5 / (np.linalg.norm(gradient) + 1e-6))
+        gradient = gradient * min(1.0, 0.5 / (float(np.linalg.norm(gradient)) + 1e-6))
         m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
         rate = 0.2 * min(1, (step + 1) / 3) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / 4)))
         w = w - rate * (m / (1 - 0.9 ** (step + 1))) / (np.sqrt(v / (1 - 0.999 ** (step + 1))) + 1e-8)

@@ -27,7 +27,7 @@ from tests.helpers.fits import Killed, Watcher, striped
 
 WORDS = Words(("a red house",), "stripes")
 PROMPT = "a red house, in the style of stripes"
-RATES = {"sd1": 2e-2, "sdxl": 2e-2, "muse": 2e-2}
+STEPS = {"sd1": 20, "sdxl": 10, "muse": 20}
 
 
 def recipe(folder: Path, **constants: Any) -> Lora:
@@ -52,14 +52,14 @@ def worn(backbone: Any, data: bytes, kind: str) -> Backbone:
     return found
 
 
-@pytest.mark.parametrize("kind", RATES)
+@pytest.mark.parametrize("kind", STEPS)
 def test_the_loss_on_held_out_views_falls(kind: str, twin: dict[str, Path]) -> None:
     picture, watcher = striped(), Watcher()
     before = held_out(opened(twin[kind]), picture)
-    data = recipe(twin[kind], rate=RATES[kind], batch=4).fit([picture], WORDS, Budget(40), watcher)
+    data = recipe(twin[kind], rate=3e-2).fit([picture], WORDS, Budget(STEPS[kind]), watcher)
     after = held_out(worn(opened(twin[kind]), data, kind), picture)
-    assert after < 0.97 * before
-    assert len(watcher.losses) == 40
+    assert after < 0.95 * before
+    assert len(watcher.losses) == STEPS[kind]
 
 
 def test_equal_seeds_give_equal_bytes_and_a_killed_fit_the_same(twin: dict[str, Path]) -> None:
