@@ -51,6 +51,11 @@ from benchmarks.parts.text_styles.methods import (
     autoencoder,
 )
 from benchmarks.parts.text_styles.readings import Readers, Reading
+from studio.gallery.looks.examples import Sources
+from studio.gallery.packages import fetch
+from studio.gallery.paintings import paintings
+from studio.nets import look_judge
+from studio.places import LOOK_JUDGE, STYLIZER, TEXTURE_CLIP
 
 from impasto_fit.pictures import Picture
 from impasto_fit.text import content, texture
@@ -61,15 +66,10 @@ from impasto_fit.text.ghiasi import Ghiasi
 from impasto_fit.text.prior import Prior, embedded
 from impasto_fit.text.styletransferclip import StyleTransferClip
 from impasto_fit.views import squared
-from studio.gallery.looks.examples import Sources
-from studio.gallery.packages import fetch
-from studio.gallery.paintings import paintings
-from studio.nets import look_judge
-from studio.places import LOOK_JUDGE, STYLIZER, TEXTURE_CLIP
 
 TEXTS = (
-    "fire", "mosaic", "pencil sketch", "waves", "neon", "gold leaf", "stained glass", "woodcut", "ice", "thermal camera",
-    "starry night", "blueprint",
+    "fire", "mosaic", "pencil sketch", "waves", "neon", "gold leaf", "stained glass", "woodcut", "ice", "blueprint",
+    "starry night", "thermal camera",
 )  # fmt: skip
 SHOWN = 112  # px of a picture on the sheet
 ASKED = 0.70

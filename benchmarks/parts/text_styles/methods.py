@@ -9,11 +9,12 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from benchmarks.common.bench import timed
 from safetensors.torch import load
+from studio.gallery.looks.names import Wish, named
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.common.bench import timed
 from impasto_export.feedforward import clipstyler, decoder
 from impasto_export.feedforward.net import Net
 from impasto_fit.budget import Budget
@@ -25,7 +26,6 @@ from impasto_fit.text import trunk, views
 from impasto_fit.text.clipstyler import ClipStyler, started
 from impasto_fit.text.fast import ClipStylerFast
 from impasto_fit.text.styletransferclip import EMBEDDING, StyleTransferClip
-from studio.gallery.looks.names import Wish, named
 
 NARROW = 8  # the fast net here is that many times narrower than the paper's: AdaIN's encoder can't be had
 

@@ -8,13 +8,13 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from studio.gallery.looks.names import LOOKS
+from studio.nets.look_judge import LookJudge
 from torch import Tensor
 from torch.nn import functional as F
 
 from impasto_fit.pictures import Picture, unit
 from impasto_fit.text.texture import TextureClip
-from studio.gallery.looks.names import LOOKS
-from studio.nets.look_judge import LookJudge
 
 CUT = 128  # px: both readers learnt from pictures of this size
 NEAR = 2  # px: how far an edge may lie from where it was
