@@ -120,12 +120,26 @@ def test_a_preview_is_a_picture(made: Callable[[], Recipe]) -> None:
     assert watcher.previews[0].shape[2] == 3
 
 
-@recipes
+# All see the same whole square at every step, from the front: without chance in it, the loss itself must fall.
+STEADY: dict[str, Callable[[], Recipe]] = {
+    "clipstyler": lambda: ClipStyler(CLIP, Towers(CLIP), side=16, crop=16, crops=1, distortion=0, slack=0, width=2),
+    "fast": lambda: ClipStylerFast(
+        narrow_net(), CLIP, Towers(CLIP), side=16, batch=1, perspectives=1, distortion=0, slack=0, rate=1e-3
+    ),
+    "styletransferclip": lambda: StyleTransferClip(
+        ghiasi(), CLIP, prior(), side=24, batch=1, perspectives=1, least=1, distortion=0
+    ),
+    "amortised": lambda: Amortised(
+        ghiasi(), CLIP, prior(), ("fire",), side=24, batch=1, perspectives=1, least=1, distortion=0, sane=0, rate=3e-3
+    ),
+}
+
+
+@pytest.mark.parametrize("made", STEADY.values(), ids=STEADY)
 def test_the_loss_falls(made: Callable[[], Recipe]) -> None:
-    """On average over the first and last steps; the views differ from step to step, and so do the amortised's texts."""
     watcher = Watcher()
-    fitted(made, steps=16, watcher=watcher)
-    assert np.mean(watcher.losses[-5:]) < np.mean(watcher.losses[:5])
+    made().fit([photo(1)[:, :40]], FIRE, Budget(8), watcher)
+    assert watcher.losses[-1] < watcher.losses[0]
 
 
 @recipes
