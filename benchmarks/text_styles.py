@@ -141,7 +141,7 @@ def main() -> None:
     ways = methods(options, clip, lessons[: options.lessons])
     done: dict[str, dict[str, Painted]] = {name: {} for name in ways}
     rows: dict[str, dict[str, list[Reading]]] = {name: {} for name in (*ways, "photo")}
-    for name, text in track([*product(ways, texts)], "fitting", console, refresh_per_second=0.2):
+    for name, text in track([*product(ways, texts)], "fitting", console=console, refresh_per_second=0.2):
         found = done[name][text] = ways[name].paint(text, photographs)
         pairs = zip(found.pictures, photographs, strict=True)
         rows[name][text] = [readers.read(painted, photo, text) for painted, photo in pairs]

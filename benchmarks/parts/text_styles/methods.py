@@ -133,7 +133,7 @@ def shown(net: Net, weights: trunk.Tensors, photo: Picture) -> Picture:
 def autoencoder(lessons: Sequence[Picture], side: int, steps: int, seed: int = 0) -> Net:
     """The fast net's layout, narrower, trained to give photographs back: what AdaIN's encoder and decoder do."""
     draw = torch.Generator().manual_seed(seed)
-    shapes = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for part, convs in (("encoder", decoder.ENCODING), (decoder.PREFIX, decoder.DECODING)):
         for place, (out, into) in convs.items():
             out, into = (n if n == 3 else n // NARROW for n in (out, into))

@@ -14,6 +14,7 @@ from safetensors.torch import load
 
 from impasto_export.feedforward import decoder, link, style_files
 from impasto_export.feedforward.found import NOTHING, Expand
+from impasto_export.feedforward.net import Net
 from impasto_export.feedforward.network import Network
 from impasto_fit.budget import Budget
 from impasto_fit.errors import CheckpointError, PictureError, WordsError
@@ -26,6 +27,7 @@ from impasto_fit.text.amortised import Amortised
 from impasto_fit.text.clipstyler import ClipStyler
 from impasto_fit.text.content import Towers
 from impasto_fit.text.fast import ClipStylerFast
+from impasto_fit.text.prior import Prior
 from impasto_fit.text.styletransferclip import StyleTransferClip
 from tests.helpers import stylers
 from tests.unit.fit.text.towers import NUMBERS, ghiasi, photo, prior, seeing
@@ -34,7 +36,7 @@ CLIP = seeing("blue", "fire", "waves", "a", "photo")
 FIRE = Words(style="blue fire")
 
 
-def narrow_net() -> decoder.Net:
+def narrow_net() -> Net:
     """The fast net's layout, a sixteenth as wide."""
     draw = np.random.default_rng(4)
     tensors = {}
@@ -215,14 +217,14 @@ def test_the_embedder_has_the_papers_layers() -> None:
     assert ((far - embedder.mean).abs() <= embedder.reach * 1.0001).all()
 
 
-def prior_of(numbers: int) -> amortised.Prior:
-    return amortised.Prior.of(torch.randn((2 * numbers, numbers), generator=torch.Generator().manual_seed(0)))
+def prior_of(numbers: int) -> Prior:
+    return Prior.of(torch.randn((2 * numbers, numbers), generator=torch.Generator().manual_seed(0)))
 
 
 def test_mahalanobis_distances() -> None:
     """Against the inverse of the shrunk covariance, number by number, in float64."""
     rows = np.random.default_rng(8).standard_normal((12, 4)) * (1, 2, 3, 4)
-    found = amortised.Prior.of(torch.from_numpy(rows).float())
+    found = Prior.of(torch.from_numpy(rows).float())
     away = rows - rows.mean(0)
     plain = sum(np.outer(row, row) for row in away) / (len(rows) - 1)
     whole = 0.9 * plain + 0.1 * np.eye(4) * np.trace(plain) / 4
@@ -243,7 +245,7 @@ def test_the_papers_constants_are_the_defaults() -> None:
     assert StyleTransferClip(ghiasi(), CLIP, prior()).sane == 0.02
 
 
-@pytest.mark.parametrize("sizes", [{"side": 30}, {"side": 32, "crop": 40}])
-def test_sizes_that_do_not_fit_are_named(sizes: dict[str, int]) -> None:
+@pytest.mark.parametrize(("side", "crop"), [(30, 8), (32, 40)])
+def test_sizes_that_do_not_fit_are_named(side: int, crop: int) -> None:
     with pytest.raises(ValueError, match="side and crop: got"):
-        ClipStyler(CLIP, Towers(CLIP), **sizes)
+        ClipStyler(CLIP, Towers(CLIP), side=side, crop=crop)
