@@ -67,7 +67,7 @@ def test_a_move_in_the_wanted_direction_costs_nothing(rows: Row) -> None:
 @pytest.mark.parametrize("slack", [0.0, 0.7, 1.1, 2.0])
 def test_patches_that_have_learnt_enough_cost_nothing(rows: Row, slack: float) -> None:
     start, wanted, found = rows[0], rows[1], rows[2:]
-    got = losses.patches(*map(torch.from_numpy, (found, start[None], wanted)), slack)
+    got = losses.patches(torch.from_numpy(found), torch.from_numpy(start[None]), torch.from_numpy(wanted), slack)
     assert got.item() == pytest.approx(naive_patches(found, start, wanted, slack), abs=1e-12)
 
 
