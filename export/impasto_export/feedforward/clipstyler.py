@@ -3,12 +3,12 @@ weights."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from impasto_export.feedforward import fit
 from impasto_export.feedforward.fit import Shape
 from impasto_export.feedforward.found import Found, Said
-from impasto_export.feedforward.net import Block, Conv, Input, Join, Keep, Net, Norm, Output, Residual
+from impasto_export.feedforward.net import Array, Block, Conv, Input, Join, Keep, Net, Norm, Output, Residual
 from impasto_export.feedforward.source import Source
 
 LAYOUT = "CLIPstyler's U-Net"
@@ -32,11 +32,20 @@ def recognises(source: Source) -> bool:
 def read(source: Source, said: Said) -> Found:
     """The net. Raises MisfitCheckpoint for names or shapes that are not this layout's."""
     said.only(source)
-    wanted = dict(_wanted(fit.outputs(source, MARKS[0])))
+    wanted = shapes(fit.outputs(source, MARKS[0]))
     fit.check(source, LAYOUT, wanted)
-    tensors = {name: source.tensor(name) for name in wanted}
-    net = Net("clipstyler", Input(), 0, tuple(_blocks()), Output("sigmoid", contrast=CONTRAST), tensors)
+    net = of({name: source.tensor(name) for name in wanted})
     return Found(source.name, net, {fact: f"{value} ({LAYOUT})" for fact, value in TOLD.items()})
+
+
+def of(tensors: Mapping[str, Array]) -> Net:
+    """The net of these tensors, which have the names and shapes of `shapes`."""
+    return Net("clipstyler", Input(), 0, tuple(_blocks()), Output("sigmoid", contrast=CONTRAST), tensors)
+
+
+def shapes(width: int) -> dict[str, Shape]:
+    """Names and shapes of the tensors of a net this wide at full size."""
+    return dict(_wanted(width))
 
 
 def _wanted(width: int) -> Iterator[tuple[str, Shape]]:

@@ -51,16 +51,14 @@ def read(given: Source, said: Said) -> Found:
     if said.encoder is None:
         problem = f"it needs the encoder {ENCODER}, which isn't in the file"
         raise CheckpointError(f"{given}: {LAYOUT}; {problem}; name {ENCODER}.pth with --encoder")
-    net = Net(
-        NAME,
-        Input(),
-        0,
-        tuple(_blocks()),
-        Output(contrast=CONTRAST),
-        {**_encoder(said.encoder), **held},
-    )
+    net = of({**_encoder(said.encoder), **held})
     told = {fact: f"{value} ({LAYOUT})" for fact, value in TOLD.items()}
     return Found(given.name, net, {**told, "encoder": f"{said.encoder.name}, to relu4_1 (--encoder)"})
+
+
+def of(tensors: Mapping[str, Array]) -> Net:
+    """The net of these tensors: `encoder.0.weight` and so on, `decoder.1.weight` and so on."""
+    return Net(NAME, Input(), 0, tuple(_blocks()), Output(contrast=CONTRAST), tensors)
 
 
 def tensors(given: Source) -> dict[str, Array]:

@@ -1,0 +1,1 @@
+"""Named procedural looks: a photograph in, the same photograph as fire, bricks, ink … out; and words for each."""
