@@ -18,7 +18,7 @@ from typer.main import get_command
 from impasto_client.commit import commit
 
 GROUP = "impasto.commands"
-OURS = ("impasto_client", "impasto_export", "impasto_gateway", "impasto_server")
+OURS = ("impasto_client", "impasto_export", "impasto_fit", "impasto_gateway", "impasto_server")
 
 
 class About(NamedTuple):
@@ -46,6 +46,7 @@ ABOUT = {
     "doctor": About("Check what this machine can run, and how to get what it lacks.", "server"),
     "link": About("Make a bundle from a checkpoint, without torch.", "server"),
     "adapters": About("Import styles into a registry, and manage it.", "server"),
+    "fit": About("Make a style of pictures or of words, as jobs.", "fit"),
     "push": About("Write a bundle into an object store.", "server"),
     "pull": About("Get a bundle from an object store.", "server"),
     "export": About("Export the graphs of a new architecture, with torch.", "export"),

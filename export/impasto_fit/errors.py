@@ -8,7 +8,8 @@
     ├── CheckpointError  the checkpoint is none that the recipe can train on
     ├── StateError       what was kept of an earlier run is damaged, or of another fit
     ├── Diverged         the loss is no number any more
-    └── Cancelled        who watches asked for that
+    ├── Cancelled        who watches asked for that
+    └── JobError         a job is refused, unknown or damaged
 """
 
 from __future__ import annotations
@@ -40,3 +41,7 @@ class Diverged(FitError):
 
 class Cancelled(FitError):
     """There is no adapter; what was kept may be resumed."""
+
+
+class JobError(FitError):
+    """Names the field, the job or the file."""

@@ -46,6 +46,8 @@ LIGHT = [
     "impasto_export.link",
     "impasto_export.merging.merge",
     "impasto_export.adapters.importer",
+    "impasto_fit.cli",
+    "impasto_fit.jobs.worker",
 ]
 
 

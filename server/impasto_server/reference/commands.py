@@ -23,6 +23,7 @@ _PARTS = {
     "impasto_gateway": "Serve over HTTP",
     "impasto_client": "Ask a server",
     "impasto_export": "Bundles and styles",
+    "impasto_fit": "Styles of your own",
 }
 _COMMON = ("--help", "--install-completion", "--show-completion")
 _EXTRA = re.compile(r"^(.*?) {2}\[(.*)\]$", re.DOTALL)
