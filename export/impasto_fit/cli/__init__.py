@@ -3,7 +3,7 @@
 torch is imported when a job is put there or worked on, not to list, show, pick and cancel.
 """
 
-from impasto_fit.cli import looking, recipes
+from impasto_fit.cli import recipes, tending
 from impasto_fit.cli.app import fit
 
-__all__ = ["fit", "looking", "recipes"]
+__all__ = ["fit", "recipes", "tending"]

@@ -22,6 +22,9 @@ class Pace:
     seen: float = 5.0
 
 
+USUAL = Pace()
+
+
 @dataclass
 class Watch:
     """Of one round, whose state is kept in `state`. `stopping` tells that this worker shall give the job back."""

@@ -22,7 +22,7 @@ from impasto_fit.jobs.kinds import CLIP, KINDS
 from impasto_fit.jobs.plan import Given
 from impasto_fit.jobs.request import Request
 from impasto_fit.jobs.shelf import register
-from impasto_fit.jobs.watch import Pace, Watch
+from impasto_fit.jobs.watch import USUAL, Pace, Watch
 from impasto_fit.masked import rounds
 from impasto_fit.masked.rounds import Samples
 from impasto_fit.pictures import Picture, read
@@ -45,7 +45,7 @@ class Work:
 
     stopping: Callable[[], bool]
     shown: Callable[[Status], None] = nobody
-    pace: Pace = Pace()
+    pace: Pace = USUAL
 
     def do(self, job: Job) -> Status:
         """How the job stands then. Whoever calls has claimed it. What goes wrong with it is told in its status.
