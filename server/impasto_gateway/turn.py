@@ -21,8 +21,9 @@ SUSPECT = 2  # after so many deaths, a request may be what they died of
 class Turn:
     """One request, which needs what is `wanted`.
 
-    `server` has it now; `passed` are those that failed it since one was last waited for. `failed` counts why, and
-    `failed_at_s` is when it was failed first, and `lost_at_s` when a server was lost last, on the monotonic clock. `step` is how far its caller was told of.
+    `server` has it now; `passed` are those that failed it since one was last waited for. `failed` counts why;
+    `failed_at_s` is when it was failed first, and `lost_at_s` when a server was lost last, on the monotonic clock.
+    `step` is how far its caller was told of.
     """
 
     wanted: Wanted
