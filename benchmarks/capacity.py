@@ -340,7 +340,7 @@ def compared(fleet: Mapping[str, Any], zipf: float = 1.1) -> list[Compared]:
     """What the model says of the runs in benchmarks/fleet.py's JSON. Raises BadInput for what that isn't.
 
     `capacity_rps` are pictures a second by the number of replicas; `real` are runs of requests at `offered_rps`,
-    `simulated` one in simulated time at 65 % of what its replicas can do.
+    `simulated` one in simulated time at `load` of what its replicas can do.
     """
     try:
         costs = fleet["costs"]
@@ -348,10 +348,12 @@ def compared(fleet: Mapping[str, Any], zipf: float = 1.1) -> list[Compared]:
         adapters, found = fleet["scale"]["adapters"], list[Compared]()
         for count, measured in fleet["capacity_rps"].items():
             found.append(Compared("pictures/s", int(count), int(count) / replica.work_s, measured))
-        rate = sum(fleet["offered_rps"]) / len(fleet["offered_rps"])
-        for part in ("real", "simulated"):
+        rates = {"real": sum(fleet["offered_rps"]) / len(fleet["offered_rps"])}
+        if "simulated" in fleet:
+            rates["simulated"] = fleet["load"] * fleet["simulated"]["replicas"] / replica.work_s
+        for part, rate in rates.items():
             if part in fleet:
-                found += _beside(part, fleet[part], replica, adapters, zipf, rate if part == "real" else None)
+                found += _beside(part, fleet[part], replica, adapters, zipf, rate)
     except (KeyError, TypeError, ZeroDivisionError) as error:
         problem = f"{type(error).__name__}: {error}"
         raise BadInput(
@@ -361,12 +363,12 @@ def compared(fleet: Mapping[str, Any], zipf: float = 1.1) -> list[Compared]:
 
 
 def _beside(
-    part: str, run: Mapping[str, Any], replica: Replica, adapters: int, zipf: float, rate: float | None
+    part: str, run: Mapping[str, Any], replica: Replica, adapters: int, zipf: float, rate: float
 ) -> Iterator[Compared]:
     replicas, seats = run["replicas"], run.get("seats", replica.seats)
     one = Replica(replica.work_s, replica.alone_s, replica.load_s, seats)
     for routing in (ADAPTERS, TURNS):
-        demand = Demand(rate or 0.65 * replicas / one.work_s, math.inf, adapters, zipf, routing)
+        demand = Demand(rate, math.inf, adapters, zipf, routing)
         side = run["sides"][routing]
         misses = 100 * (1 - hits(one, demand, replicas))
         yield Compared(f"{part}, {routing}: loads in 100", replicas, misses, side["loads_per_100"])

@@ -65,7 +65,7 @@ class GrpcTransport:
     """
 
     def __init__(self, url: str) -> None:
-        self._line = Line(_checked(url))
+        self._line = Line(checked_url(url))
         self._channel = grpc.insecure_channel(url, options=CHANNEL)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
@@ -120,7 +120,7 @@ class AsyncGrpcTransport:
     """The transport for asyncio; it belongs to the event loop in which it is first used."""
 
     def __init__(self, url: str) -> None:
-        self._line = Line(_checked(url))
+        self._line = Line(checked_url(url))
         self._channel = grpc.aio.insecure_channel(url, options=CHANNEL)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
@@ -176,7 +176,7 @@ class AsyncGrpcTransport:
 _READY = service_pb2.ModelReadyRequest(name=MODEL)
 
 
-def _checked(url: object) -> str:
+def checked_url(url: object) -> str:
     """The url. Raises ConnectError for a bad one: gRPC would look up "http" as a host, and take a port modulo 65536."""
     if not isinstance(url, str):
         raise ConnectError(f"{shown(url)} is not a url; pass that of the server's gRPC, e.g. 'localhost:8001'")

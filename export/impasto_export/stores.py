@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 INSTALL = "install it with pip install 'impasto[store]'"
 CHUNK = 1 << 20
 WHOLE = 64 << 20  # bytes that are sent in one piece
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://.*")
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://.*|(?:s3|gs|az|https?)(?::|//).*")
 _ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "GOOGLE_ENDPOINT_URL", "AZURE_ENDPOINT")
 
 

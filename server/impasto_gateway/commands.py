@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
 from collections.abc import Sequence
@@ -14,7 +15,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from impasto_client.errors import ImpastoError
+from impasto_client.errors import ConnectError, ImpastoError
+from impasto_client.triton import checked_url
 from impasto_gateway.callers import ROLES, Allowance, Caller
 from impasto_gateway.keyring import NAME, BadKey, Keys, append, made
 from impasto_gateway.keys import is_loopback
@@ -107,7 +109,8 @@ def serve_http(
             limits=Limits(body_bytes=body_bytes, held_bytes=held_bytes, adapter_bytes=adapter_bytes, timeout_s=timeout),
         )
         check_settings(settings)
-        settings = replace(settings, port=port or free_port(host))
+        check_urls(settings.urls)
+        settings = replace(settings, port=free_port(host, port))
         server = gate(settings, notice)
     except (BadSettings, BadKey, ImpastoError, OSError) as error:
         raise _failed(console, error) from None
@@ -155,6 +158,12 @@ def check_settings(settings: GatewaySettings) -> None:
     """Raises BadSettings, BadKey or OSError for what would fail later, or be open to everybody."""
     if not settings.urls:
         raise BadSettings("url: there is none; pass the host:port of a server's gRPC")
+    for url in settings.metrics_urls:
+        if not url.startswith(("http://", "https://")):
+            raise BadSettings(f"metrics_url: {url!r} is no address; pass http://HOST:PORT/metrics")
+    if len(settings.urls) > 1 and len(settings.metrics_urls) not in (0, len(settings.urls)):
+        got = f"there are {len(settings.metrics_urls)} for {len(settings.urls)} servers"
+        raise BadSettings(f"metrics_url: {got}; pass one for each --url, in the same order, or none")
     if not Keys.of(settings).are_asked_for and not is_loopback(settings.host):
         fix = "make one with `impasto keys NAME --file FILE` and pass --keys FILE"
         raise BadSettings(f"host: {settings.host} can be reached by others, and there are no keys; {fix}")
@@ -167,6 +176,15 @@ def check_settings(settings: GatewaySettings) -> None:
             path.open("rb").close()
     if settings.registry is not None and not settings.bundles:
         raise BadSettings("registry: an upload is checked against its bundle; pass --bundle [NAME=]DIR too")
+
+
+def check_urls(urls: Sequence[str]) -> None:
+    """Raises BadSettings for what can't be a server's gRPC."""
+    for url in urls:
+        try:
+            checked_url(url)
+        except ConnectError as error:
+            raise BadSettings(f"url: {error}") from None
 
 
 def folders(said: Sequence[str]) -> dict[str, Path]:
@@ -182,10 +200,16 @@ def folders(said: Sequence[str]) -> dict[str, Path]:
     return found
 
 
-def free_port(host: str) -> int:
-    """A port that was free a moment ago. Raises OSError."""
+def free_port(host: str, port: int = 0) -> int:
+    """This port, or any for 0, if it was free a moment ago. Raises BadSettings, and OSError."""
     with closing(socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)) as listener:
-        listener.bind((host, 0))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as uvicorn: what a former gateway left is free
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            raise BadSettings(f"port: {port} is taken; pass another --port, or 0 for a free one") from None
         return int(listener.getsockname()[1])
 
 

@@ -4,7 +4,8 @@ Its seed was fixed before (wish.py), so the picture is the same to the last byte
 goes on with the first step that its caller wasn't told of.
 
 How often, and how long, is bounded. A request that loses DEATHS servers is refused: it may be what they died of. One
-that no server has had yet doesn't wait: if nobody takes it, that is told at once. What a server refuses for the
+that no server has had yet waits less long, and only where one of several is away, as when all are replaced in turn: if
+nobody else may come to take it, that is told at once. What a server refuses for the
 request's own sake, or since it is full, is never sent again.
 """
 
@@ -23,6 +24,7 @@ from impasto_gateway.upstream import Upstream
 
 DEATHS = 3
 WAIT_S = 60.0  # for a server, where there is none, by a request that one has had
+AWAY_S = 10.0  # the same by a request that none has had
 
 Part = Progress | Answer
 Ask = Callable[[AsyncClient, float], AsyncGenerator[Part, None]]  # with the seconds that are left
@@ -58,6 +60,7 @@ async def _passed_on(
 ) -> None:
     """Returns when there is a server to try. Raises `error` if there is none in time, or Refusal."""
     turn.failed[reason_of(error)] += 1
+    turn.failed_at_s = min(turn.failed_at_s, time.monotonic())
     if isinstance(error, ServerLost):
         turn.lost_at_s = time.monotonic()
     if turn.deaths >= DEATHS:
@@ -67,7 +70,10 @@ async def _passed_on(
     if await upstream.another(turn):
         return
     turn.passed.clear()
-    if not turn.deaths or not await upstream.back(min(ends_s, turn.lost_at_s + WAIT_S)):
+    if not turn.deaths and not await upstream.is_short():
+        raise error
+    until_s = turn.lost_at_s + WAIT_S if turn.deaths else turn.failed_at_s + AWAY_S
+    if not await upstream.back(min(ends_s, until_s)):
         raise error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from math import inf
 from typing import Literal
 
 from impasto_client.errors import ConnectError, ServerLost, ServerUnavailable
@@ -20,14 +21,16 @@ SUSPECT = 2  # after so many deaths, a request may be what they died of
 class Turn:
     """One request, which needs what is `wanted`.
 
-    `server` has it now; `passed` are those that failed it since one was last waited for. `failed` counts why, and
-    `lost_at_s` is when one was lost last, on the monotonic clock. `step` is how far its caller was told of.
+    `server` has it now; `passed` are those that failed it since one was last waited for. `failed` counts why;
+    `failed_at_s` is when it was failed first, and `lost_at_s` when a server was lost last, on the monotonic clock.
+    `step` is how far its caller was told of.
     """
 
     wanted: Wanted
     server: Server | None = None
     passed: set[Server] = field(default_factory=set)
     failed: Counter[Reason] = field(default_factory=Counter)
+    failed_at_s: float = inf
     lost_at_s: float = 0.0
     step: int = 0
 

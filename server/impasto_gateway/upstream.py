@@ -87,6 +87,10 @@ class Upstream:
         """Whether there is a ready server that hasn't failed this request yet."""
         return any(server not in turn.passed for server in await self._able())
 
+    async def is_short(self) -> bool:
+        """Whether one of several servers isn't ready: it may be restarted, or replaced."""
+        return len(self.servers) > 1 and len(await self._able()) < len(self.servers)
+
     async def back(self, until_s: float) -> bool:
         """Wait for a ready server, until this time of the monotonic clock. Whether there is one."""
         while time.monotonic() < until_s:

@@ -23,7 +23,7 @@ ON_GPU: tuple[EngineName, ...] = ("onnxruntime-cuda", "onnxruntime-tensorrt", "t
 
 
 Place = Path | str  # where a registry lies: a folder, or the address of an object store
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://.*")
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://.*|(?:s3|gs|az|https?)(?::|//).*")
 
 
 def place_of(text: str) -> Place:

@@ -44,7 +44,8 @@ class Lights:
         near = np.clip(cv2.GaussianBlur(view.mask, (0, 0), 1.5 * unit) * 3, 0, 1)[..., None]
         lit = _at(around, away) * (1 - near) + _at(inside, away) * tube * near
         dark = picture[picture @ LUMA <= np.percentile(picture @ LUMA, 10)].mean(0)
-        return np.round(np.clip(np.maximum(lit, dark), 0, 1) * 255).astype(np.uint8)
+        laid: Bytes = np.round(np.clip(np.maximum(lit, dark), 0, 1) * 255).astype(np.uint8)
+        return laid
 
 
 def _falloff(picture: Floats, where: Mask, unit: float) -> Floats:
@@ -53,7 +54,8 @@ def _falloff(picture: Floats, where: Mask, unit: float) -> Floats:
     lines = (light >= BRIGHT * light[where].max()) & where
     away = np.round(_distances(lines)).astype(int)
     found = [picture[(away == i) & where] for i in range(round(REACH * unit))]
-    return np.stack([part.mean(0) for part in found if len(part)]).astype(np.float32)
+    falloff: Floats = np.stack([part.mean(0) for part in found if len(part)]).astype(np.float32)
+    return falloff
 
 
 def _distances(lines: Mask) -> Floats:

@@ -62,7 +62,8 @@ class Quilt:
         else:
             result = dark + (colours * np.maximum(shade, 1)[..., None] - dark) * np.minimum(shade, 1)[..., None]
         result = result + (dark - result) * lines[..., None]
-        return np.round(np.clip(result, 0, 1) * 255).astype(np.uint8)
+        laid: Bytes = np.round(np.clip(result, 0, 1) * 255).astype(np.uint8)
+        return laid
 
     def _read(self, picture: Floats) -> tuple[Floats, Floats]:
         """How light each pixel is beside what is around it [h, w], and the tone of that [h, w]."""
@@ -144,10 +145,10 @@ def before_the_cut(costs: Floats) -> Mask:
     return left
 
 
-def _windows(plane: NDArray[np.generic], side: int) -> Floats:
+def _windows(plane: Floats | Mask, side: int) -> Floats:
     """All squares [n, side, side] of [h, w], STRIDE apart."""
-    found: Floats = sliding_window_view(plane, (side, side))[::STRIDE, ::STRIDE].reshape(-1, side, side)
-    return found
+    found = sliding_window_view(plane, (side, side))[::STRIDE, ::STRIDE].reshape(-1, side, side)
+    return found.astype(np.float32)
 
 
 def _tone(colours: Floats) -> Floats:
@@ -166,7 +167,8 @@ def _ranked(plane: Floats, reach: int, rank: float) -> Floats:
     image = Image.fromarray((np.clip(plane, 0, 1) * 255).astype(np.uint8)).reduce(2)
     size = half // 2 * 2 + 1
     found = image.filter(ImageFilter.RankFilter(size, round(rank * (size * size - 1))))
-    return np.asarray(found.resize(plane.shape[::-1], Image.Resampling.BILINEAR), np.float32) / 255
+    height, width = plane.shape
+    return np.asarray(found.resize((width, height), Image.Resampling.BILINEAR), np.float32) / 255
 
 
 def _matched(tone: Floats, wanted: Floats) -> Floats:

@@ -109,8 +109,8 @@ def test_what_takes_longer_than_the_grace_is_told_so(command: list[str]) -> None
         outcomes = [one.result(60) for one in asked]
         assert impasto.process.stderr is not None
         assert "requests that were not finished after 0.5 s were cut off" in impasto.process.stderr.read()
-    assert f"ServerUnavailable: {CUT_OFF}" in outcomes
-    assert all(one in ("painted", f"ServerUnavailable: {CUT_OFF}") or is_refusal(one) for one in outcomes)
+    assert f"ServerDeclined: {CUT_OFF}" in outcomes
+    assert all(one in ("painted", f"ServerDeclined: {CUT_OFF}") or is_refusal(one) for one in outcomes)
     assert not any(alive(pid) for pid in impasto.pids)
 
 
@@ -121,7 +121,7 @@ def test_nothing_is_left_of_a_killed_impasto_under_long_requests(command: list[s
         impasto.process.kill()
         eventually(lambda: not any(alive(pid) for pid in impasto.pids), 60)
         outcomes = [one.result(60) for one in asked]
-    assert f"ServerUnavailable: {CUT_OFF}" in outcomes
+    assert f"ServerDeclined: {CUT_OFF}" in outcomes
     assert not shm_of(impasto.process.pid)
     assert not workspace.exists()
 

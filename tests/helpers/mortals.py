@@ -49,9 +49,13 @@ class MortalTransport(AsyncFakeTransport):
         self._away -= 1
         return self._away < 0
 
+    def leave(self) -> None:
+        """From now on it isn't ready, until it was asked so often."""
+        self._away = self.away
+
     def _died(self) -> ImpastoError:
         self.deaths.pop(0)
-        self._away = self.away
+        self.leave()
         return self.error
 
 

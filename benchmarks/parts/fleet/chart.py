@@ -14,6 +14,7 @@ Report = Mapping[str, Any]
 WIDTH, MARGIN, BARS, COURSE = 1100, 24, 300, 360
 BLUE, ORANGE, GREY, RED = (30, 98, 196), (222, 110, 34), (168, 170, 178), (200, 40, 40)
 PALE = (250, 226, 206)
+EDGE = 70  # px from the right, within which a name ends at its line
 SIDES: Mapping[str, Colour] = {"adapters": BLUE, "round-robin": ORANGE, "random": GREY}
 FIGURES = (
     ("loads_per_100", "Adapter loads / 100 requests"),
@@ -92,7 +93,8 @@ def _course(canvas: Canvas, found: Report, box: Box) -> None:
     for place, one in enumerate(found["events"]):
         at = x(one["at_s"])
         canvas.line([(at, top - 4), (at, bottom)], INK, 1.0, dash=5)
-        canvas.text((at, top - 6 - 11 * (place % 2)), one["what"], 10, "ms")
+        anchor = "rs" if at > right - EDGE else "ms"
+        canvas.text((at, top - 6 - 11 * (place % 2)), one["what"], 10, anchor)
     for at_s, took_s, status in found["answers"]:
         canvas.dot((x(at_s), y(took_s)), BLUE if status == 200 else RED, 1.6 if status == 200 else 4.0)
     for number in range(found["replicas"]):

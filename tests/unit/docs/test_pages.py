@@ -25,6 +25,7 @@ FOREIGN = {"--grpc-http2-min-recv-ping-interval-without-data", "--shm-size", "--
 FOREIGN |= {"--target", "--build-arg", "--output", "--format", "--short"}  # docker's and git's
 FOREIGN |= {"--from-file", "--from-literal", "--from-env-file"}  # kubectl's
 FOREIGN |= {"--address", "--non-blocking"}  # Ray's
+FOREIGN |= {"--input"}  # benchmarks/capacity.py's
 # Sections of docs/ with Python in them, all of which tests beside this one run.
 RUN = {
     "docs/client.md": {

@@ -22,6 +22,7 @@ from impasto_export import cli
 from impasto_export.adapters import bucket as buckets
 from impasto_export.adapters.bucket import Bucket
 from impasto_export.adapters.check import problems
+from impasto_export.cli.printed import registry_in
 from impasto_export.errors import RegistryError, StoreError
 from impasto_export.stores import About, Store
 from tests.helpers.stores import BUCKET, S3, WebStore, s3_server, web_store
@@ -284,3 +285,12 @@ def test_a_folder_is_swept_too(tmp_path: Path) -> None:
 
     os.utime(tmp_path / "objects" / f"{'0' * 64}.safetensors", (0, 0))
     assert run("sweep", f"--registry={tmp_path}") == (0, f"deleted {'0' * 12}\n1 deleted\n", "")
+
+
+@pytest.mark.parametrize(
+    "place", ["s3//bucket/styles", "s3:/bucket/styles", "s3:bucket", "http//host/styles", "s4://bucket"]
+)
+def test_a_mistyped_address_is_no_folder(place: str) -> None:
+    """Adapters that are imported into ./s3/bucket would be found by no server."""
+    with pytest.raises(StoreError, match=r"can't be opened .*; pass s3://BUCKET/PREFIX"):
+        registry_in(place)

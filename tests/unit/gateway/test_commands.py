@@ -29,6 +29,15 @@ PATIENCE_S = 120.0
 NOBODY = "127.0.0.1:9"  # where no server listens
 
 
+def test_a_port_that_is_taken_is_said_before_it_says_that_it_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        made = CliRunner().invoke(commands.gateway, ["--url", NOBODY, "--port", str(port)])
+    assert (made.exit_code, made.stdout) == (1, "")
+    assert f"port: {port} is taken; pass another --port" in made.stderr
+    assert "http://" not in made.stderr
+
+
 def keys(*words: str) -> tuple[int, str, str]:
     made = CliRunner().invoke(commands.keys, words)
     return made.exit_code, made.stdout, made.stderr
@@ -70,6 +79,12 @@ def test_keys_that_are_not_made(words: list[str], problem: str, tmp_path: Path) 
         (["--host", "0.0.0.0"], "host: 0.0.0.0 can be reached by others, and there are no keys"),
         (["--host", "impasto.example"], "there are no keys"),
         (["--url", " , "], "url: there is none"),
+        (["--url", "localhost:80a1"], "url: 'localhost:80a1' is not a host:port"),
+        (["--metrics-url", "localhost:8002/metrics"], "metrics_url: 'localhost:8002/metrics' is no address"),
+        (
+            ["--url", f"{NOBODY},127.0.0.1:10", "--metrics-url", "http://127.0.0.1:11/metrics"],
+            "metrics_url: there are 1 for 2 servers; pass one for each --url",
+        ),
         (["--keys", "/nowhere"], "/nowhere"),
         (["--tls-key", "/nowhere"], "tls_certificate: it goes with tls_key"),
         (["--certificate", "/nowhere"], "certificate: it goes with private_key"),

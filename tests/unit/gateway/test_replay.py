@@ -155,6 +155,21 @@ def test_a_request_that_nobody_has_taken_does_not_wait(error: ImpastoError) -> N
     assert [len(one.fake.requests) for one in mortals] == [1, 1], "each was asked once"
 
 
+@pytest.mark.parametrize("error", [DECLINED, GONE])
+def test_unless_another_may_come_to_take_it(error: ImpastoError) -> None:
+    """As when servers are replaced in turn, and one more dies."""
+    stopping, starting = MortalTransport(deaths=[0] * 9, error=error, away=10**9), MortalTransport(away=5)
+    starting.leave()
+    assert picture(post(BOAT, stopping, starting)) == picture(post(BOAT))
+    assert [len(one.fake.requests) for one in (stopping, starting)] == [1, 1]
+
+
+def test_it_waits_for_that_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay, "AWAY_S", 0.2)
+    mortals = [MortalTransport(deaths=[0] * 9, error=DECLINED, away=10**9) for _ in range(2)]
+    assert post(BOAT, *mortals).status_code == 503
+
+
 def test_the_only_server_is_waited_for() -> None:
     mortal = MortalTransport(deaths=[0], away=5)
     assert picture(post(BOAT, mortal)) == picture(post(BOAT))

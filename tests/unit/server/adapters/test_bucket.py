@@ -28,7 +28,7 @@ from impasto_server.adapters.shelf import NotNow
 from impasto_server.adapters.store import Store, allows_http
 from impasto_server.bundle import Manifest
 from impasto_server.errors import InvalidArgument, NoAnswer, NotFound, SetupError
-from impasto_server.settings import Settings
+from impasto_server.settings import Settings, place_of
 from impasto_server.stats import Stats
 from tests.helpers import toy
 from tests.helpers.stores import BUCKET, Mode, WebStore, s3_server, web_store
@@ -443,10 +443,12 @@ def test_s3_by_the_usual_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             registry.look_up("neo")
 
 
-@pytest.mark.parametrize("address", ["s3://", "ftp://host/path", "az://container/path"])
+@pytest.mark.parametrize(
+    "address", ["s3://", "s3//bucket/styles", "s3:/bucket", "ftp://host/path", "az://container/path"]
+)
 def test_an_address_that_is_none(address: str, tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="^registry: .* can't be opened .*; pass s3://BUCKET/PREFIX"):
-        shelf_of(Settings(tmp_path, address))
+        shelf_of(Settings(tmp_path, place_of(address)))
 
 
 def test_obstore_may_be_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

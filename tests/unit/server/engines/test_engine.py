@@ -22,7 +22,7 @@ from impasto_server.engines.engine import Engine, stored
 from impasto_server.engines.onnxruntime import KEPT, OnnxRuntimeEngine, astray
 from impasto_server.engines.openvino import OpenVinoEngine, capabilities
 from impasto_server.engines.providers import CPU, CUDA, TENSORRT, Provider
-from impasto_server.engines.runtime import Runtime, resolve_precision
+from impasto_server.engines.runtime import Runtime
 from impasto_server.errors import SetupError
 from impasto_server.families import open_bundle
 from impasto_server.guidance import Mix
@@ -130,9 +130,19 @@ def test_outputs_belong_to_the_caller(name: str, bundle: Path) -> None:
     np.testing.assert_array_equal(first, kept)
 
 
-@pytest.mark.skipif(resolve_precision("openvino", "auto") == "bf16", reason="this CPU computes in bf16")
-def test_a_precision_that_openvino_would_quietly_replace_is_an_error(bundle: Path) -> None:
-    with pytest.raises(SetupError, match="made text_encoder.onnx f32, not bf16; pass --precision f32"):
+def test_a_precision_that_openvino_would_quietly_replace_is_an_error(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a CPU with AVX2 alone; one with AVX-512 computes in bf16 even where it has no instructions for it."""
+    asked = openvino.CompiledModel.get_property
+
+    def answered(model: Any, name: str) -> Any:
+        return openvino.Type.f32 if name == "INFERENCE_PRECISION_HINT" else asked(model, name)
+
+    monkeypatch.setattr(openvino.CompiledModel, "get_property", answered)
+    with pytest.raises(
+        SetupError, match=r"precision: .* text_encoder.onnx in f32, not bf16; pass --precision f32"
+    ):
         OpenVinoEngine(bundle / "text_encoder.onnx", "bf16", 1)
 
 
