@@ -41,8 +41,9 @@ async def painted(upstream: Upstream, ask: Ask, timeout_s: float, turn: Turn, te
     while left_s > 0:
         try:
             async with upstream.painter(turn, ends_s) as client:
-                left_s = ends_s - time.monotonic()
-                async with aclosing(ask(client, max(left_s, LEAST_S))) as parts:
+                if turn.failed:  # it has waited
+                    left_s = max(ends_s - time.monotonic(), LEAST_S)
+                async with aclosing(ask(client, left_s)) as parts:
                     async for part in parts:
                         if not isinstance(part, Progress):
                             yield part
