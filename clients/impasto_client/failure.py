@@ -34,6 +34,7 @@ _LOST = re.compile(
     re.IGNORECASE,
 )
 
+_BROKEN = "Internal error from Core"  # gRPC's INTERNAL where the connection breaks while a call is being sent
 _UNHEALTHY = re.compile(r"Stub process '[^']*' is not healthy")  # Triton's INTERNAL where a model's process is gone
 
 CLOSED = "this client is closed; make a new one"
@@ -82,7 +83,7 @@ def _translate(error: Any, url: str, timeout_s: float | None) -> ImpastoError:
         return ServerUnavailable(f"the server at {url} takes this client's pings for abuse; {fix}")
     if status == "UNAVAILABLE" and _NO_CONNECTION.search(message):
         return ConnectError(f"nothing answers at {url}; start a server with `impasto serve` ({message})")
-    if status == "UNAVAILABLE" and _LOST.search(message):
+    if (status == "UNAVAILABLE" and _LOST.search(message)) or (status == "INTERNAL" and message == _BROKEN):
         fix = "the server may be restarting: send the request again"
         return ServerLost(f"the connection to {url} was lost before the answer came; {fix} ({message})")
     return _refusal(status, message, url)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 INSTALL = "install it with pip install 'impasto[store]'"
 CHUNK = 1 << 20
+UNSUITABLE = ("memory", "file")  # obstore opens them, too: what is written is gone with the process, or is a folder
 WHOLE = 64 << 20  # bytes that are sent in one piece
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://.*|(?:s3|gs|az|https?)(?::|//).*")
 _ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "GOOGLE_ENDPOINT_URL", "AZURE_ENDPOINT")
@@ -66,6 +67,8 @@ class Store:
         except ImportError:
             raise StoreError(f"{address} needs obstore, which isn't installed; {INSTALL}, or pass a folder") from None
         try:
+            if address.partition("://")[0] in UNSUITABLE:
+                raise ValueError("nothing is kept there")
             store = from_url(
                 address.rstrip("/"),
                 client_options={
@@ -102,9 +105,15 @@ class Store:
     def begin(self, path: str, length: int) -> tuple[bytes, int]:
         """The first bytes of an object, at most `length`, and the size of the whole."""
         import obstore
+        from obstore.exceptions import BaseError
 
         with self._calling():
-            got = obstore.get(self.store, path, options={"range": (0, length)})
+            try:
+                got = obstore.get(self.store, path, options={"range": (0, length)})
+            except BaseError:
+                if obstore.head(self.store, path)["size"]:
+                    raise
+                return b"", 0  # stores refuse a range of nothing
             return bytes(got.bytes()), got.meta["size"]
 
     def about(self, path: str) -> About | None:
@@ -178,7 +187,8 @@ class Store:
             raise StoreError(f"{self.address}: the store refuses this ({_brief(error)}); {fix}") from None
         except BaseError as error:
             fix = "try again, or check the address and the network"
-            raise StoreError(f"{self.address}: the store does not answer ({_brief(error)}); {fix}") from None
+            problem = "there is no such bucket" if "NoSuchBucket" in str(error) else "the store does not answer"
+            raise StoreError(f"{self.address}: {problem} ({_brief(error)}); {fix}") from None
 
 
 def allows_http(address: str, environment: Mapping[str, str]) -> bool:

@@ -230,6 +230,8 @@ def _entry(name: object, said: Json) -> Listed:
     path = PurePosixPath(str(name))
     if path.is_absolute() or not path.parts or any(part.startswith(".") for part in path.parts) or "\\" in str(name):
         raise ValueError(f"{str(name)[:80]!r} is not a file's name")
+    if not str(name).isprintable():  # control characters, and halves of surrogates, which no file system takes
+        raise ValueError(f"{str(name)[:80]!a} is not a file's name")
     if not _DIGEST.fullmatch(str(said["sha256"])) or type(said["bytes"]) is not int or said["bytes"] < 0:
         raise ValueError(f"{name!r} has no digest or size")
     return Listed(said["sha256"], said["bytes"])

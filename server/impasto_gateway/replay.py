@@ -24,6 +24,7 @@ from impasto_gateway.upstream import Upstream
 
 DEATHS = 3
 WAIT_S = 60.0  # for a server, where there is none, by a request that one has had
+LEAST_S = 0.001  # what a server is told that a request has left
 AWAY_S = 10.0  # the same by a request that none has had
 
 Part = Progress | Answer
@@ -39,13 +40,16 @@ async def painted(upstream: Upstream, ask: Ask, timeout_s: float, turn: Turn, te
     ends_s, left_s = time.monotonic() + timeout_s, timeout_s
     while left_s > 0:
         try:
-            async with upstream.painter(turn) as client, aclosing(ask(client, left_s)) as parts:
-                async for part in parts:
-                    if not isinstance(part, Progress):
-                        yield part
-                    elif part.step > turn.step:
-                        turn.step = part.step
-                        yield part
+            async with upstream.painter(turn, ends_s) as client:
+                if turn.failed:  # it has waited
+                    left_s = max(ends_s - time.monotonic(), LEAST_S)
+                async with aclosing(ask(client, left_s)) as parts:
+                    async for part in parts:
+                        if not isinstance(part, Progress):
+                            yield part
+                        elif part.step > turn.step:
+                            turn.step = part.step
+                            yield part
             return
         except (ConnectError, ServerDeclined, ServerLost) as error:
             await _passed_on(upstream, turn, error, ends_s)
@@ -78,6 +82,6 @@ async def _passed_on(
 
 
 def _deadly(deaths: int) -> Refusal:
-    problem = f"{deaths} servers were lost while they worked on this request, which may be the cause"
+    problem = f"its server, or the connection to it, was lost {deaths} times, of which this request may be the cause"
     fix = "ask for something else, or tell the operator this answer's x-request-id"
     return Refusal(502, f"{problem}; {fix}", "server_lost", kind=SERVER)

@@ -7,11 +7,12 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
+from math import inf
 from typing import TypeVar
 
 from impasto_client import AsyncClient
 from impasto_client.catalogue import Catalogue
-from impasto_client.errors import ConnectError, ServerDeclined, ServerLost
+from impasto_client.errors import ConnectError, DeadlineExceeded, ServerDeclined, ServerLost
 from impasto_gateway.routing import Costs, ranked
 from impasto_gateway.server import FRESH_S, Server
 from impasto_gateway.turn import Turn
@@ -66,14 +67,16 @@ class Upstream:
             return await ask(client)
 
     @asynccontextmanager
-    async def painter(self, turn: Turn) -> AsyncIterator[AsyncClient]:
+    async def painter(self, turn: Turn, ends_s: float = inf) -> AsyncIterator[AsyncClient]:
         """The client of the server where the request costs least (routing.py); one that failed it comes last.
 
         A suspect, which may be what its servers died of, has no other suspect beside it: they would take one another
-        for the cause.
+        for the cause. It waits for that one until `ends_s`, on the monotonic clock.
+
+        Raises DeadlineExceeded, and errors of the server.
         """
         server = turn.server = await self._chosen(turn)
-        async with server.suspects if turn.is_suspect else nullcontext(), self._at(server) as client:
+        async with held(server.suspects, ends_s) if turn.is_suspect else nullcontext(), self._at(server) as client:
             server.holds.sent(turn.wanted)
             server.painting += 1
             began_s, company = time.monotonic(), server.painting
@@ -174,6 +177,21 @@ class Upstream:
         self._asking = None
         if not task.cancelled():
             task.exception()  # seen, also when everybody who asked has left
+
+
+@asynccontextmanager
+async def held(lock: asyncio.Lock, until_s: float) -> AsyncIterator[None]:
+    """The lock, waited for until this time of the monotonic clock. Raises DeadlineExceeded."""
+    try:
+        async with asyncio.timeout(max(0.0, until_s - time.monotonic())):
+            await lock.acquire()
+    except TimeoutError:
+        problem = "it waited for a server that another request may end, until its own time was over"
+        raise DeadlineExceeded(f"{problem}; send it again later, or with a longer timeout") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _maker(url: str) -> Callable[[], AsyncClient]:

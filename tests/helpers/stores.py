@@ -11,6 +11,7 @@ from hashlib import md5
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Lock, Thread
 from typing import Literal
+from urllib.request import ProxyHandler, Request, build_opener
 
 import boto3  # type: ignore[import-untyped]
 from moto.server import ThreadedMotoServer
@@ -48,9 +49,11 @@ class S3:
 
 @contextmanager
 def s3_server() -> Iterator[S3]:
-    """An S3 with an empty bucket, BUCKET."""
+    """An S3 with an empty bucket, BUCKET: moto's servers of one process share what they have, so it is forgotten."""
     s3 = S3()
     try:
+        reset = Request(f"{s3.environment['AWS_ENDPOINT_URL']}/moto-api/reset", method="POST")
+        build_opener(ProxyHandler({})).open(reset).close()
         client = boto3.client(
             "s3",
             endpoint_url=s3.environment["AWS_ENDPOINT_URL"],

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from obstore import GetResult
     from obstore.store import ObjectStore
 
+UNSUITABLE = ("memory", "file")  # obstore opens them, too: gone with the process, or a folder
 CONNECT_S, SILENCE_S = 2.0, 5.0  # to connect, and without a byte, before a call has failed
 RETRIES, RETRY_S = 2, 5.0  # after a failed call, and how long after the first one may still begin
 AGAIN_S = 1.0  # between calls to a store that doesn't answer
@@ -66,6 +67,8 @@ class Store:
             fix = "install it with pip install 'impasto[store]', or pass a folder"
             raise SetupError(f"registry: {address} needs obstore, which isn't installed; {fix}") from None
         try:
+            if address.partition("://")[0] in UNSUITABLE:
+                raise ValueError("no registry lies there")
             store = from_url(
                 address.rstrip("/"),
                 client_options={
@@ -105,9 +108,16 @@ class Store:
     def begin(self, path: str, length: int) -> Found:
         """The first `length` bytes of an object, or all of a shorter one."""
         import obstore
+        from obstore.exceptions import BaseError
 
         with self._calling():
-            got = obstore.get(self._store, path, options={"range": (0, length)})
+            try:
+                got = obstore.get(self._store, path, options={"range": (0, length)})
+            except BaseError:
+                found = obstore.head(self._store, path)
+                if found["size"]:
+                    raise
+                return Found(b"", found["e_tag"], 0)  # stores refuse a range of nothing
             return Found(bytes(got.bytes()), got.meta["e_tag"], got.meta["size"])
 
     def stream(self, path: str) -> tuple[int, Iterator[bytes]]:

@@ -692,6 +692,14 @@ def test_words_for_a_connection_that_was_lost(server: tuple[Server, str], messag
     assert re.match(rf"{_lost(server[1])} \({re.escape(message)}\)$", str(error))
 
 
+def test_a_connection_that_breaks_while_a_request_is_sent_was_lost(server: tuple[Server, str]) -> None:
+    """gRPC has an INTERNAL of its own for that; the server's INTERNAL is another thing."""
+    error = _told_as(server, "Internal error from Core", grpc.StatusCode.INTERNAL)
+    assert type(error) is ServerLost
+    assert "send the request again (Internal error from Core)" in str(error)
+    assert type(_told_as(server, "the server failed on this request", grpc.StatusCode.INTERNAL)) is ServerError
+
+
 @pytest.mark.parametrize(
     "message",
     [
@@ -957,11 +965,11 @@ def _lost(url: str) -> str:
     return f"{problem}; the server may be restarting: send the request again"
 
 
-def _told_as(server: tuple[Server, str], message: str) -> ImpastoError:
+def _told_as(server: tuple[Server, str], message: str, status: Any = grpc.StatusCode.UNAVAILABLE) -> ImpastoError:
     """What a client makes of a request, and of a stream, that end with these words of gRPC's."""
     servicer, url = server
-    servicer.handle = refusing(grpc.StatusCode.UNAVAILABLE, message)
-    servicer.handle_stream = ending(grpc.StatusCode.UNAVAILABLE, message)
+    servicer.handle = refusing(status, message)
+    servicer.handle_stream = ending(status, message)
     with Client(url, timeout=60) as client:
         with pytest.raises(ImpastoError) as caught:
             client.generate("a boat")

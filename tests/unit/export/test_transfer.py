@@ -165,6 +165,8 @@ def test_what_a_list_may_not_say(run: Run, bundle: Path, tmp_path: Path) -> None
         damages = {
             "'../up' is not a file's name": {**whole, "files": {"../up": entry}},
             "'/etc/x' is not a file's name": {**whole, "files": {"/etc/x": entry}},
+            r"'a\x00b' is not a file's name": {**whole, "files": {"a\0b": entry}},
+            r"'\ud800' is not a file's name": {**whole, "files": {"\ud800": entry}},
             "has no digest or size": {**whole, "files": {"a": {"sha256": "x", "bytes": 1}}},
             "has the format 2": {**whole, "format": 2},
             "is another bundle's": {**whole, "digest": "0" * 64},

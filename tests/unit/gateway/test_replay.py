@@ -210,7 +210,7 @@ def test_a_request_that_kills_is_refused_after_a_few_deaths(servers: int, stream
     assert answer.status_code == 502
     error = answer.json()["error"]
     assert error["code"] == "server_lost"
-    assert f"{DEATHS} servers were lost" in error["message"]
+    assert f"was lost {DEATHS} times" in error["message"]
     assert answer.headers["x-should-retry"] == "false"
     assert sum(len(one.fake.requests) for one in mortals) == DEATHS
 
@@ -253,6 +253,21 @@ def test_two_suspects_are_never_at_one_server() -> None:
     most = asyncio.run(seen())
     assert max(most) == 1
     assert len(most) == 12, "all six had their turn"
+
+
+def test_a_suspect_waits_for_another_no_longer_than_its_own_time() -> None:
+    async def waited() -> None:
+        behind = Upstream.over(AsyncClient(transport=MortalTransport()))
+        first, second = (Turn(Wanted("studio", spread=one)) for one in "ab")
+        first.failed["lost"] = second.failed["lost"] = SUSPECT
+        async with behind.painter(first):
+            with pytest.raises(DeadlineExceeded, match="send it again later, or with a longer timeout"):
+                async with behind.painter(second, time.monotonic() + 0.05):
+                    pytest.fail("two suspects are at one server")
+        async with behind.painter(second):  # the first has left
+            pass
+
+    asyncio.run(waited())
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -83,6 +83,19 @@ def test_an_adapter_comes_from_the_store_once(web: WebStore, open_bucket: Open, 
     assert web.asked[f"objects/{digest}.safetensors"] == 1
 
 
+def test_an_empty_object_is_damaged_and_no_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3 answers 416 to who asks for the beginning of nothing."""
+    with s3_server() as s3:
+        for variable, value in s3.environment.items():
+            monkeypatch.setenv(variable, value)
+        store = Store.at(f"s3://{BUCKET}")
+        bucket = Bucket(store, tmp_path / "cache", MOST, 3600.0, 0.0)
+        obstore.put(store._store, "names/neon.json", b"{}")
+        obstore.put(store._store, f"objects/{'0' * 64}.safetensors", b"")
+        assert bucket.start("0" * 64, MOST, 8) == b""
+        assert bucket.pointer("neon").data == b"{}"
+
+
 def test_a_name_that_is_pointed_elsewhere_is_seen_at_once(web: WebStore, open_bucket: Open) -> None:
     registry = Registry(open_bucket())
     before = put(web, "neon", b"one")

@@ -140,9 +140,7 @@ def test_a_precision_that_openvino_would_quietly_replace_is_an_error(
         return openvino.Type.f32 if name == "INFERENCE_PRECISION_HINT" else asked(model, name)
 
     monkeypatch.setattr(openvino.CompiledModel, "get_property", answered)
-    with pytest.raises(
-        SetupError, match=r"precision: .* text_encoder.onnx in f32, not bf16; pass --precision f32"
-    ):
+    with pytest.raises(SetupError, match=r"precision: .* text_encoder.onnx in f32, not bf16; pass --precision f32"):
         OpenVinoEngine(bundle / "text_encoder.onnx", "bf16", 1)
 
 
