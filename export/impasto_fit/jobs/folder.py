@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
 from impasto_export import atomic
 from impasto_fit.errors import JobError
@@ -120,7 +121,7 @@ class Folder:
                 raise JobError(f"name: {request.name!r} is being fitted by job {other.id}; {fix}")
 
 
-def _copied(files: Mapping[str, Sequence[Path]], draft: Path) -> dict[str, dict[str, object]]:
+def _copied(files: Mapping[str, Sequence[Path]], draft: Path) -> dict[str, Any]:
     """Names and digests of the copies."""
     names: dict[str, object] = {}
     digests: dict[str, object] = {}

@@ -9,4 +9,4 @@ from tests.unit.fit.jobs.stub import Stub
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> None:
     """`gatys` is the stub."""
-    monkeypatch.setitem(plan.MADE, "gatys", lambda given: Stub())  # type: ignore[arg-type]
+    monkeypatch.setitem(plan.MADE, "gatys", lambda given: Stub())
