@@ -267,7 +267,7 @@ def test_a_suspect_waits_for_another_no_longer_than_its_own_time() -> None:
         async with behind.painter(second):  # the first has left
             pass
 
-    asyncio.run(waited())
+    asyncio.run(asyncio.wait_for(waited(), 60))
 
 
 @pytest.mark.parametrize("stream", [False, True])
