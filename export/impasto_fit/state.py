@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import struct
 import zipfile
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,10 @@ from torch import Tensor
 from impasto_fit.errors import StateError
 
 FORMAT = 1
+UNREADABLE = (
+    *(RuntimeError, ValueError, KeyError, TypeError, EOFError),
+    *(pickle.UnpicklingError, struct.error, zipfile.BadZipFile),
+)
 
 
 @dataclass
@@ -48,7 +53,7 @@ class State:
             if found.pop("format") != FORMAT:
                 raise KeyError("format")
             state = cls(**found)
-        except (RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile):
+        except UNREADABLE:
             raise StateError("state: it can't be read; begin anew") from None
         if state.fit != fit:
             raise StateError("state: it is of another recipe, checkpoint, seed or other pictures; begin anew")

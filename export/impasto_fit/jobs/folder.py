@@ -34,10 +34,11 @@ class Folder:
     place: Path
 
     def all(self) -> list[Job]:
-        """Damaged ones, too; the oldest first."""
+        """Damaged ones, too; the oldest first. A folder without a job.json is none."""
         if not self.place.is_dir():
             return []
-        return [Job(one) for one in sorted(self.place.iterdir()) if one.is_dir() and not one.name.startswith(".")]
+        found = sorted(one for one in self.place.iterdir() if not one.name.startswith("."))
+        return [Job(one) for one in found if (one / REQUEST).is_file()]
 
     def find(self, start: str) -> Job:
         """The job whose id is `start`, or alone ends or begins so.

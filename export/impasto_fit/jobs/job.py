@@ -79,12 +79,22 @@ class Job:
         except (ValueError, KeyError, TypeError, AttributeError):
             raise JobError(f"{self.id}: {STATUS} is damaged; ask for the job anew") from None
 
+    def check(self) -> None:
+        """
+        Raises:
+            JobError: somebody removed it; what is written there now would be no job.
+        """
+        if not (self.folder / REQUEST).is_file():
+            raise JobError(f"{self.id}: it was removed; ask for the job anew")
+
     def tell(self, event: str, status: Status) -> Status:
         """Write the status, then a line of what happened.
 
         Raises:
+            JobError: it was removed.
             OSError: it can't be written; what was there before is whole.
         """
+        self.check()
         status = replace(status, changed=now())
         atomic.write(self.folder / STATUS, json.dumps(asdict(status), indent=1, ensure_ascii=False).encode() + b"\n")
         facts = {name: value for name, value in asdict(status).items() if value not in ("", None)}
@@ -109,9 +119,19 @@ class Job:
         return self.folder / "rounds" / str(number)
 
     def samples(self, number: int) -> list[dict[str, str]]:
-        """`file` and `context` of each that a round has painted to pick from; [] before it is done."""
+        """`file` and `context` of each that a round has painted to pick from; [] before it is done.
+
+        Raises:
+            JobError: the file is damaged.
+        """
         path = self.round(number) / "samples.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+        if not path.is_file():
+            return []
+        try:
+            return [{"file": row["file"], "context": row["context"]} for row in json.loads(path.read_bytes())]
+        except (ValueError, KeyError, TypeError):
+            fix = "delete it, and resume the job: they are painted again"
+            raise JobError(f"{self.id}: {path.name} of round {number} is damaged; {fix}") from None
 
     def picks(self, number: int) -> list[int] | None:
         """None while nobody has picked.
@@ -148,6 +168,7 @@ class Job:
         atomic.write(self.round(status.round) / "picks.json", json.dumps(list(dict.fromkeys(which))).encode())
 
     def _read(self, name: str) -> bytes:
+        self.check()
         try:
             return (self.folder / name).read_bytes()
         except OSError as error:

@@ -85,7 +85,7 @@ def recipe(given: Given) -> Recipe:
     """
     try:
         return MADE[given.request.recipe](given)
-    except (TypeError, ValueError) as error:
+    except ValueError as error:  # of the recipe's own checks
         raise JobError(f"constants: {error}; leave it out, or give another") from None
 
 

@@ -50,8 +50,10 @@ class Watch:
     def __call__(self, report: Report) -> Wish:
         """
         Raises:
+            JobError: the job was removed.
             OSError: the disk is full; what was kept before is whole.
         """
+        self.job.check()
         now = time.monotonic()
         self._stand(report, now)
         if self.job.is_cancelled or self.stopping():

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from impasto_export import atomic, manifest
 from impasto_export.errors import DiskFull, ExportError
-from impasto_fit.errors import CheckpointError, FitError, JobError
+from impasto_fit.errors import Cancelled, CheckpointError, FitError, JobError
 from impasto_fit.jobs import plan
 from impasto_fit.jobs.job import Job, Status
 from impasto_fit.jobs.kinds import CLIP, KINDS
@@ -52,6 +52,7 @@ class Work:
 
         Raises:
             DiskFull: it stays where it was; there is no room for more.
+            JobError: it was removed meanwhile.
         """
         try:
             status = job.status()
@@ -122,7 +123,7 @@ class Work:
         status = job.status()
         if job.is_cancelled:
             return job.tell("cancelled", replace(status, state="cancelled", worker="", left_s=None))
-        if self.stopping():
+        if isinstance(error, Cancelled) and self.stopping():
             return job.tell("queued", replace(status, state="queued", worker="", attempts=0))
         return self._fail(job, str(error))
 
@@ -169,6 +170,7 @@ def _picks(job: Job, given: Given, number: int, samples: Samples) -> list[int] |
 
 def _finish(job: Job, request: Request, data: bytes) -> Status:
     """Write the result, then register it, then say so: who dies in between does the rest again."""
+    job.check()  # who removed it wants no adapter
     gives = KINDS[request.recipe].gives
     result = f"result{SUFFIX[gives]}"
     made = imported(data, Path(request.bundle)) if gives == "adapter" else data

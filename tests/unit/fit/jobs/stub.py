@@ -19,6 +19,7 @@ from torch import nn
 from impasto_fit import pictures as looked_at
 from impasto_fit.budget import Budget
 from impasto_fit.draws import Draws
+from impasto_fit.errors import Diverged
 from impasto_fit.jobs import plan
 from impasto_fit.jobs.folder import Folder
 from impasto_fit.jobs.job import Job, Status
@@ -62,9 +63,12 @@ class Stub:
 
     die: int = 0
     seed: int = 0
+    fails: bool = False
 
     def fit(self, pictures: Sequence[Picture], words: Words, budget: Budget, progress: Progress) -> bytes:
         looked_at.check(pictures)
+        if self.fails:
+            raise Diverged("loss: is nan at step 1 of stub; use a smaller learning rate")
         source = Provenance("Stub", {}, "", tuple(map(looked_at.digest, pictures)), {})
         session = Session(source.fit, self.seed, Dying(progress, self.die))
         weight = nn.Parameter(torch.zeros(4))

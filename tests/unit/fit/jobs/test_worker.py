@@ -5,27 +5,41 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from signal import SIGKILL
+from signal import SIG_IGN, SIGINT, SIGKILL, SIGTERM, signal
 
 import pytest
 
 from impasto_export import atomic
 from impasto_export.errors import DiskFull
+from impasto_fit.jobs import plan
 from impasto_fit.jobs.claim import claimed, is_claimed
 from impasto_fit.jobs.folder import Folder
 from impasto_fit.jobs.job import Job, Status
 from impasto_fit.jobs.work import MOST_ATTEMPTS, Work
 from impasto_fit.jobs.worker import Worker, is_due
-from tests.unit.fit.jobs.stub import EAGER, done, process, put
+from tests.unit.fit.jobs.stub import EAGER, Stub, done, process, put
 
 pytestmark = pytest.mark.usefixtures("stub")
 
 
 def worker(home: Path, do: Callable[[Job, Callable[[], bool]], Status] | None = None) -> Worker:
     return Worker(Folder(home / "jobs"), do or (lambda job, stopping: Work(stopping, pace=EAGER).do(job)), print)
+
+
+@contextmanager
+def signals_kept() -> Iterator[None]:
+    """The signals' handlers are what they were, afterwards."""
+    before = {number: signal(number, SIG_IGN) for number in (SIGTERM, SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal(number, handler)
 
 
 def test_after_a_kill_another_worker_ends_it_with_the_same_bytes(tmp_path: Path) -> None:
@@ -99,6 +113,39 @@ def test_a_waiting_job_is_cancelled_at_once(tmp_path: Path) -> None:
     job = put(tmp_path)
     assert Folder(tmp_path / "jobs").cancel(job).state == "cancelled"
     assert not worker(tmp_path).turn()
+
+
+def test_a_job_that_is_removed_while_it_runs_stays_away(tmp_path: Path) -> None:
+    job = put(tmp_path)
+
+    def remove(seen: Status) -> None:
+        if seen.step == 2:
+            shutil.rmtree(job.folder)
+
+    said: list[str] = []
+    doing = Worker(Folder(tmp_path / "jobs"), lambda one, stop: Work(stop, remove, EAGER).do(one), said.append)
+    doing.run(once=True)
+    assert said[-1] == f"{job.id}: left alone: {job.id}: it was removed; ask for the job anew"
+    assert not job.folder.exists()
+
+
+def test_what_fails_while_its_worker_stops_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = put(tmp_path)
+    monkeypatch.setitem(plan.MADE, "gatys", lambda given: Stub(fails=True))
+    status = Work(lambda: True, pace=EAGER).do(job)
+    assert (status.state, status.error[:12]) == ("failed", "loss: is nan")
+
+
+def test_a_signal_gives_the_job_back(tmp_path: Path) -> None:
+    job = put(tmp_path)
+    with signals_kept():
+        one = worker(tmp_path)
+        one.do = lambda job, stopping: Work(stopping, lambda seen: os.kill(os.getpid(), SIGTERM), EAGER).do(job)
+        one.stop_at_signals()
+        one.run(once=True)
+    assert (job.status().state, job.status().worker) == ("queued", "")
+    assert (job.round(1) / "state").is_file()
+    assert done(job).state == "done"
 
 
 def test_previews_and_events_are_there_to_be_read(tmp_path: Path) -> None:
